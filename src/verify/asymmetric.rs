@@ -1,0 +1,195 @@
+//! The scheme of the header `DT-Asymmetric-Signature`: a JWT signed with one of DT's own keys (ES256, RFC 7518
+//! section 3.4). One DT key signs for all of DT's customers, so the token's `sub` has to name *your* organization.
+
+use std::fmt;
+use std::sync::Arc;
+
+use base64::Engine;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use jsonwebtoken::{Algorithm, DecodingKey};
+use serde::Deserialize;
+
+use super::rejection::{Rejection, safe_to_show};
+use super::token::{self, Compact};
+
+/// Name of the header (DT's Terraform provider).
+pub const ASYMMETRIC_HEADER: &str = "DT-Asymmetric-Signature";
+
+/// The issuer of DT's tokens; its discovery document is at `/.well-known/openid-configuration` below it.
+pub const DT_ISSUER: &str = "https://identity.disruptive-technologies.com/data-connector";
+
+/// How many keys a set may hold; a larger one is refused rather than searched for every request.
+const MAX_KEYS: usize = 64;
+
+/// DT's public keys: the part of a JWK set (RFC 7517) that can verify ES256.
+///
+/// Keys of other types, curves or uses are left out, as RFC 7517 section 5 asks for.
+#[derive(Clone)]
+pub struct KeySet {
+    keys: Vec<Key>,
+}
+
+#[derive(Clone)]
+struct Key {
+    id: Option<Arc<str>>,
+    key: DecodingKey,
+}
+
+/// Why a JWK set cannot be used.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum KeySetError {
+    /// The text is not a JWK set.
+    #[error("not a JWK set (RFC 7517): {0}")]
+    NotAKeySet(#[from] serde_json::Error),
+    /// A P-256 key whose coordinates are not 32 bytes of base64url each.
+    #[error("the coordinates of key `{kid}` are not two times 32 bytes of base64url")]
+    BadCoordinates {
+        /// The key's `kid`.
+        kid: String,
+    },
+    /// Two keys have the same `kid`.
+    #[error("two keys have the kid `{kid}`")]
+    RepeatedKey {
+        /// The `kid`.
+        kid: String,
+    },
+    /// More keys than we are willing to hold.
+    #[error("the set has {found} keys; at most {MAX_KEYS} are allowed")]
+    TooMany {
+        /// How many there are.
+        found: usize,
+    },
+    /// No key of the set can verify ES256.
+    #[error("none of the {found} key(s) is an EC key on P-256 for signatures")]
+    NoUsableKey {
+        /// How many keys there are in all.
+        found: usize,
+    },
+}
+
+#[derive(Deserialize)]
+struct JwkSet {
+    keys: Vec<Jwk>,
+}
+
+#[derive(Deserialize)]
+struct Jwk {
+    kty: Option<String>,
+    crv: Option<String>,
+    #[serde(rename = "use")]
+    usage: Option<String>,
+    alg: Option<String>,
+    kid: Option<String>,
+    x: Option<String>,
+    y: Option<String>,
+}
+
+impl Jwk {
+    fn verifies_es256(&self) -> bool {
+        self.kty.as_deref() == Some("EC")
+            && self.crv.as_deref() == Some("P-256")
+            && self.usage.as_deref().is_none_or(|usage| usage == "sig")
+            && self.alg.as_deref().is_none_or(|alg| alg == "ES256")
+    }
+
+    fn decode(self) -> Result<Key, KeySetError> {
+        let (x, y) = (self.x.unwrap_or_default(), self.y.unwrap_or_default());
+        let is_coordinate = |text: &str| URL_SAFE_NO_PAD.decode(text).is_ok_and(|bytes| bytes.len() == 32);
+        if is_coordinate(&x) && is_coordinate(&y) {
+            if let Ok(key) = DecodingKey::from_ec_components(&x, &y) {
+                return Ok(Key { id: self.kid.map(Arc::from), key });
+            }
+        }
+        Err(KeySetError::BadCoordinates { kid: safe_to_show(self.kid.as_deref().unwrap_or("(none)")) })
+    }
+}
+
+impl KeySet {
+    /// Reads a JWK set, as DT's `jwks_uri` serves it.
+    ///
+    /// # Errors
+    ///
+    /// [`KeySetError`] when the text is no JWK set, holds no key for ES256, or two of the same id.
+    pub fn from_jwks(json: &[u8]) -> Result<Self, KeySetError> {
+        let set: JwkSet = serde_json::from_slice(json)?;
+        let found = set.keys.len();
+        if found > MAX_KEYS {
+            return Err(KeySetError::TooMany { found });
+        }
+        let mut keys: Vec<Key> = Vec::new();
+        for jwk in set.keys.into_iter().filter(Jwk::verifies_es256) {
+            let key = jwk.decode()?;
+            if let Some(id) = key.id.as_deref()
+                && keys.iter().any(|known| known.id.as_deref() == Some(id))
+            {
+                return Err(KeySetError::RepeatedKey { kid: safe_to_show(id) });
+            }
+            keys.push(key);
+        }
+        if keys.is_empty() { Err(KeySetError::NoUsableKey { found }) } else { Ok(Self { keys }) }
+    }
+
+    /// How many usable keys the set has; never 0.
+    #[expect(clippy::len_without_is_empty, reason = "a key set is never empty")]
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.keys.len()
+    }
+
+    /// The ids of the usable keys, in the order of the set.
+    pub fn ids(&self) -> impl Iterator<Item = &str> {
+        self.keys.iter().filter_map(|key| key.id.as_deref())
+    }
+
+    /// The key that a token names. A token without `kid` means the only key of a set of one.
+    fn select(&self, kid: Option<&str>) -> Option<&Key> {
+        match (kid, self.keys.as_slice()) {
+            (Some(kid), keys) => keys.iter().find(|key| key.id.as_deref() == Some(kid)),
+            (None, [only]) => Some(only),
+            (None, _) => None,
+        }
+    }
+}
+
+impl fmt::Debug for KeySet {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_list().entries(self.ids()).finish()
+    }
+}
+
+/// What the asymmetric scheme needs: keys, the pinned issuer, and the organization that tokens must be for.
+#[derive(Debug, Clone)]
+pub(super) struct AsymmetricScheme {
+    pub(super) keys: KeySet,
+    pub(super) issuer: String,
+    pub(super) organization: String,
+}
+
+impl AsymmetricScheme {
+    /// Checks the token's signature with the key that it names, and gives that key's id.
+    pub(super) fn authenticate(&self, token: &Compact<'_>) -> Result<Arc<str>, Rejection> {
+        token.require_algorithm("ES256")?;
+        let kid = token.kid();
+        let Some(key) = self.keys.select(kid) else {
+            return Err(Rejection::KeyUnknown { found: kid.map(safe_to_show), known: self.keys.len() });
+        };
+        if token::signature_holds(token, &key.key, Algorithm::ES256)? {
+            Ok(key.id.clone().unwrap_or_else(|| Arc::from("")))
+        } else {
+            Err(Rejection::SignatureMismatch { header: ASYMMETRIC_HEADER, keys: 1 })
+        }
+    }
+
+    pub(super) fn check_claims(&self, issuer: Option<&str>, subject: Option<&str>) -> Result<(), Rejection> {
+        if issuer != Some(&self.issuer) {
+            let (expected, found) = (self.issuer.clone(), issuer.map(safe_to_show));
+            return Err(Rejection::IssuerMismatch { expected, found });
+        }
+        if subject != Some(&self.organization) {
+            let (expected, found) = (self.organization.clone(), subject.map(safe_to_show));
+            return Err(Rejection::OrganizationMismatch { expected, found });
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,99 @@
+//! What a token whose signature holds must say about the body and the time.
+
+use sha1::{Digest, Sha1};
+use sha2::Sha256;
+use subtle::ConstantTimeEq;
+
+use super::rejection::{Rejection, safe_to_show};
+use super::token::{Claims, NumericDate};
+
+/// How far DT's clock and ours may be apart, in seconds, both ways.
+pub const LEEWAY: i64 = 60;
+
+/// How long a token of DT lives, in seconds; counts where an ES256 token has no `exp`.
+pub const TOKEN_LIFETIME: i64 = 3600;
+
+/// Both checksums, where present, must be those of the body; one must be present.
+pub(super) fn checksums(claims: &Claims, body: &[u8]) -> Result<(), Rejection> {
+    if claims.checksum.is_none() && claims.checksum_sha256.is_none() {
+        return Err(Rejection::ChecksumMissing);
+    }
+    if let Some(claimed) = &claims.checksum_sha256 {
+        compare("checksum_sha256", claimed, &Sha256::digest(body))?;
+    }
+    if let Some(claimed) = &claims.checksum {
+        compare("checksum", claimed, &Sha1::digest(body))?;
+    }
+    Ok(())
+}
+
+fn compare(claim: &'static str, claimed: &str, computed: &[u8]) -> Result<(), Rejection> {
+    // Hex of either case: the digits are what is claimed, not their spelling.
+    let same = hex::decode(claimed).is_ok_and(|claimed| claimed.ct_eq(computed).into());
+    if same {
+        return Ok(());
+    }
+    Err(Rejection::ChecksumMismatch { claim, expected: safe_to_show(claimed), found: hex::encode(computed) })
+}
+
+/// Gives the time in Unix seconds at which the token ends.
+pub(super) fn expiry(claims: &Claims, exp_required: bool) -> Result<i64, Rejection> {
+    match (claims.exp, claims.iat) {
+        (Some(NumericDate(exp)), _) => Ok(exp),
+        (None, Some(NumericDate(iat))) if !exp_required => Ok(iat.saturating_add(TOKEN_LIFETIME)),
+        (None, _) => Err(Rejection::ClaimsMissing { claim: "exp" }),
+    }
+}
+
+/// The token's time must have come (`iat`, `nbf`) and not be over (`expired_at`).
+pub(super) fn time(claims: &Claims, expired_at: i64, now: i64) -> Result<(), Rejection> {
+    if now >= expired_at.saturating_add(LEEWAY) {
+        return Err(Rejection::Expired { expired_at, now, leeway: LEEWAY });
+    }
+    for (claim, date) in [("iat", claims.iat), ("nbf", claims.nbf)] {
+        if let Some(NumericDate(valid_from)) = date
+            && valid_from > now.saturating_add(LEEWAY)
+        {
+            return Err(Rejection::NotYetValid { claim, valid_from, now, leeway: LEEWAY });
+        }
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn claims(exp: Option<i64>, iat: Option<i64>, nbf: Option<i64>) -> Claims {
+        let date = |seconds: Option<i64>| seconds.map(NumericDate);
+        Claims { exp: date(exp), iat: date(iat), nbf: date(nbf), ..Claims::default() }
+    }
+
+    #[test]
+    fn the_leeway_ends_to_the_second() {
+        let now = 1_700_000_000;
+        let check = |exp, iat| time(&claims(None, iat, None), exp, now).map_err(|r| r.code());
+        assert_eq!(check(now - 59, None), Ok(()));
+        assert_eq!(check(now - 60, None), Err("expired"));
+        assert_eq!(check(now + 10, Some(now + 60)), Ok(()));
+        assert_eq!(check(now + 10, Some(now + 61)), Err("not_yet_valid"));
+        assert_eq!(check(i64::MIN, None), Err("expired"));
+        assert_eq!(check(i64::MAX, None), Ok(()));
+    }
+
+    proptest! {
+        #[test]
+        fn no_numbers_overflow(exp: Option<i64>, iat: Option<i64>, nbf: Option<i64>, now: i64, required: bool) {
+            let claims = claims(exp, iat, nbf);
+            if let Ok(end) = expiry(&claims, required) {
+                let result = time(&claims, end, now);
+                let (end, now) = (i128::from(end), i128::from(now));
+                // The same rule in numbers that cannot overflow, but for the saturated edges.
+                if end + 60 <= i128::from(i64::MAX) && now + 60 <= i128::from(i64::MAX) {
+                    prop_assert_eq!(result.as_ref().is_err_and(Rejection::is_expired), now >= end + 60);
+                }
+            }
+        }
+    }
+}

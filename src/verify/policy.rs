@@ -1,0 +1,61 @@
+//! Which signatures a connector must carry.
+
+use std::fmt;
+use std::str::FromStr;
+
+/// Which signatures a request must carry. There is no policy that accepts unsigned requests.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum Policy {
+    /// `X-Dt-Signature` must verify; the other header is ignored. The default when secrets are given.
+    Secret,
+    /// `DT-Asymmetric-Signature` must verify; the other header is ignored. The default when only a key set is given.
+    Asymmetric,
+    /// One that verifies is enough.
+    Either,
+    /// Each must verify.
+    Both,
+}
+
+impl Policy {
+    /// All policies.
+    pub const ALL: [Self; 4] = [Self::Secret, Self::Asymmetric, Self::Either, Self::Both];
+
+    /// The name used in configuration.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Secret => "secret",
+            Self::Asymmetric => "asymmetric",
+            Self::Either => "either",
+            Self::Both => "both",
+        }
+    }
+
+    pub(super) const fn uses_secret(self) -> bool {
+        !matches!(self, Self::Asymmetric)
+    }
+
+    pub(super) const fn uses_asymmetric(self) -> bool {
+        !matches!(self, Self::Secret)
+    }
+}
+
+impl fmt::Display for Policy {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.name())
+    }
+}
+
+/// Not the name of a policy.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("unknown policy; allowed are secret, asymmetric, either, both")]
+pub struct UnknownPolicy;
+
+impl FromStr for Policy {
+    type Err = UnknownPolicy;
+
+    fn from_str(name: &str) -> Result<Self, UnknownPolicy> {
+        Self::ALL.into_iter().find(|policy| policy.name() == name).ok_or(UnknownPolicy)
+    }
+}

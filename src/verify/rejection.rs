@@ -1,0 +1,228 @@
+//! Why a request was not accepted: one variant a cause, with expected and found values that are safe to show.
+
+use std::fmt;
+
+/// Who has to act on a [`Rejection`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum Fault {
+    /// The request does not come from DT, or something took its signature away: nothing to mend here.
+    Sender,
+    /// The two ends disagree on a secret, a key set, an organization or a header: mend the configuration.
+    Setup,
+    /// The body is not the one that was signed: look for a proxy or framework that rewrites bodies.
+    Transit,
+    /// The token is too old or too new: look at the clocks, or at how late the delivery is.
+    Time,
+}
+
+/// What was wrong with a header that has to be there.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum HeaderProblem {
+    /// The header was not sent.
+    Absent,
+    /// It was sent with another value.
+    Different,
+    /// It was sent more than once.
+    Repeated,
+}
+
+impl fmt::Display for HeaderProblem {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Absent => "is absent",
+            Self::Different => "has another value",
+            Self::Repeated => "was sent more than once",
+        })
+    }
+}
+
+/// Why a request is refused.
+///
+/// [`code`](Self::code) is stable and goes to metrics, `--json` output and replies; the text may change. No variant
+/// holds a secret.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum Rejection {
+    /// The signature header that the policy asks for was not sent.
+    #[error("the header {header} is missing")]
+    SignatureMissing {
+        /// Name of the header.
+        header: &'static str,
+    },
+    /// The signature header holds no readable compact JWS (RFC 7515, section 7.1), or was sent twice.
+    #[error("the header {header} holds no readable token: {reason}")]
+    SignatureMalformed {
+        /// Name of the header.
+        header: &'static str,
+        /// What could not be read.
+        reason: &'static str,
+    },
+    /// The token names another algorithm than the scheme's only one.
+    #[error("the token in {header} is signed with `{found}`; only {expected} is allowed")]
+    AlgorithmNotAllowed {
+        /// Name of the header.
+        header: &'static str,
+        /// The scheme's algorithm.
+        expected: &'static str,
+        /// The token's `alg`, cut and cleaned.
+        found: String,
+    },
+    /// No secret, or not the key that the token names, made this signature.
+    #[error("the signature in {header} was not made with any of the {keys} key(s) known here")]
+    SignatureMismatch {
+        /// Name of the header.
+        header: &'static str,
+        /// How many keys were tried.
+        keys: usize,
+    },
+    /// The key set has no key of that id.
+    #[error("the key set has no key `{}`; it holds {known} key(s)", found.as_deref().unwrap_or("(no kid)"))]
+    KeyUnknown {
+        /// The token's `kid`, cut and cleaned.
+        found: Option<String>,
+        /// How many keys the set has.
+        known: usize,
+    },
+    /// The token's time is over. Signature, checksum and everything else about the request hold.
+    #[error("the token expired at {expired_at}, {} s before {now} (leeway {leeway} s)", now.saturating_sub(*expired_at))]
+    Expired {
+        /// `exp`, or `iat` + 3600, in Unix seconds.
+        expired_at: i64,
+        /// The time given to the verifier, in Unix seconds.
+        now: i64,
+        /// Leeway in seconds.
+        leeway: i64,
+    },
+    /// The token is from the future.
+    #[error("the token's {claim} is {valid_from}, {} s after {now} (leeway {leeway} s)", valid_from.saturating_sub(*now))]
+    NotYetValid {
+        /// `iat` or `nbf`.
+        claim: &'static str,
+        /// Its value in Unix seconds.
+        valid_from: i64,
+        /// The time given to the verifier, in Unix seconds.
+        now: i64,
+        /// Leeway in seconds.
+        leeway: i64,
+    },
+    /// A claim that the scheme needs is absent.
+    #[error("the token has no `{claim}`")]
+    ClaimsMissing {
+        /// Name of the claim.
+        claim: &'static str,
+    },
+    /// The token carries no checksum, so it says nothing about the body.
+    #[error("the token has neither `checksum` nor `checksum_sha256`")]
+    ChecksumMissing,
+    /// The body is not the one that was signed.
+    #[error("`{claim}` of the token is {expected}, that of the body is {found}")]
+    ChecksumMismatch {
+        /// `checksum` (SHA-1) or `checksum_sha256`.
+        claim: &'static str,
+        /// The token's value, cut and cleaned.
+        expected: String,
+        /// The body's checksum, lower-case hex.
+        found: String,
+    },
+    /// The token comes from another issuer.
+    #[error("the token's issuer is `{}`, not `{expected}`", found.as_deref().unwrap_or("(none)"))]
+    IssuerMismatch {
+        /// The configured issuer.
+        expected: String,
+        /// The token's `iss`, cut and cleaned.
+        found: Option<String>,
+    },
+    /// The token is for another DT organization. One DT key signs for all of them.
+    #[error("the token's organization is `{}`, not `{expected}`", found.as_deref().unwrap_or("(none)"))]
+    OrganizationMismatch {
+        /// The configured organization id.
+        expected: String,
+        /// The token's `sub`, cut and cleaned.
+        found: Option<String>,
+    },
+    /// A custom header that this connector must send is not as configured.
+    #[error("the header {name} {problem}")]
+    HeaderMismatch {
+        /// Name of the header.
+        name: String,
+        /// What is wrong with it. Values are not shown: people keep credentials in them.
+        problem: HeaderProblem,
+    },
+}
+
+impl Rejection {
+    /// The stable name of the cause.
+    #[must_use]
+    pub const fn code(&self) -> &'static str {
+        match self {
+            Self::SignatureMissing { .. } => "signature_missing",
+            Self::SignatureMalformed { .. } => "signature_malformed",
+            Self::AlgorithmNotAllowed { .. } => "algorithm_not_allowed",
+            Self::SignatureMismatch { .. } => "signature_mismatch",
+            Self::KeyUnknown { .. } => "key_unknown",
+            Self::Expired { .. } => "expired",
+            Self::NotYetValid { .. } => "not_yet_valid",
+            Self::ClaimsMissing { .. } => "claims_missing",
+            Self::ChecksumMissing => "checksum_missing",
+            Self::ChecksumMismatch { .. } => "checksum_mismatch",
+            Self::IssuerMismatch { .. } => "issuer_mismatch",
+            Self::OrganizationMismatch { .. } => "organization_mismatch",
+            Self::HeaderMismatch { .. } => "header_mismatch",
+        }
+    }
+
+    /// All codes there are, for tables and metrics.
+    pub const CODES: [&'static str; 13] = [
+        "signature_missing",
+        "signature_malformed",
+        "algorithm_not_allowed",
+        "signature_mismatch",
+        "key_unknown",
+        "expired",
+        "not_yet_valid",
+        "claims_missing",
+        "checksum_missing",
+        "checksum_mismatch",
+        "issuer_mismatch",
+        "organization_mismatch",
+        "header_mismatch",
+    ];
+
+    /// Who has to act.
+    #[must_use]
+    pub const fn fault(&self) -> Fault {
+        match self {
+            Self::SignatureMissing { .. }
+            | Self::SignatureMalformed { .. }
+            | Self::AlgorithmNotAllowed { .. }
+            | Self::ClaimsMissing { .. }
+            | Self::ChecksumMissing => Fault::Sender,
+            Self::SignatureMismatch { .. }
+            | Self::KeyUnknown { .. }
+            | Self::IssuerMismatch { .. }
+            | Self::OrganizationMismatch { .. }
+            | Self::HeaderMismatch { .. } => Fault::Setup,
+            Self::ChecksumMismatch { .. } => Fault::Transit,
+            Self::Expired { .. } | Self::NotYetValid { .. } => Fault::Time,
+        }
+    }
+
+    /// Whether only time stands against the request: its signature, its checksum and all else hold.
+    #[must_use]
+    pub const fn is_expired(&self) -> bool {
+        matches!(self, Self::Expired { .. })
+    }
+}
+
+/// Makes a value from outside fit to be shown: printable ASCII only, at most 80 characters.
+pub(super) fn safe_to_show(text: &str) -> String {
+    const MAX: usize = 80;
+    let mut shown: String =
+        text.chars().take(MAX).map(|c| if c.is_ascii_graphic() || c == ' ' { c } else { '?' }).collect();
+    if text.chars().nth(MAX).is_some() {
+        shown.push_str("...");
+    }
+    shown
+}

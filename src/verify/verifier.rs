@@ -1,0 +1,320 @@
+//! The verifier: keys, a policy, and the order in which things are checked.
+
+use std::fmt;
+use std::sync::Arc;
+
+use subtle::ConstantTimeEq;
+
+use super::asymmetric::{ASYMMETRIC_HEADER, AsymmetricScheme, DT_ISSUER, KeySet};
+use super::checks;
+use super::headers::{Found, Headers};
+use super::policy::Policy;
+use super::provider;
+use super::rejection::{HeaderProblem, Rejection};
+use super::secret::{SECRET_HEADER, Secret, SecretScheme};
+use super::token::{Claims, Compact};
+use super::verified::{Proof, Verified, VerifiedBy};
+
+/// Verifies requests of one connector. Made by [`Verifier::builder`]; cheap to clone behind an `Arc`.
+#[derive(Clone)]
+pub struct Verifier {
+    policy: Policy,
+    secret: Option<SecretScheme>,
+    asymmetric: Option<AsymmetricScheme>,
+    required_headers: Vec<(String, Secret)>,
+}
+
+/// Why a verifier cannot be built.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum BuildError {
+    /// Neither a secret nor a key set was given.
+    #[error("no secret and no key set was given; nothing could be verified")]
+    NoKeys,
+    /// The policy asks for a secret.
+    #[error("policy `{0}` needs a secret")]
+    SecretNeeded(Policy),
+    /// The policy asks for a key set.
+    #[error("policy `{0}` needs a key set with an organization")]
+    KeySetNeeded(Policy),
+    /// Two secrets have one label.
+    #[error("two secrets have the label `{0}`")]
+    RepeatedLabel(String),
+    /// The organization is empty: DT's keys sign for all customers, so it must be pinned.
+    #[error("the organization id is empty; DT's keys sign for all of its customers, so it must be set")]
+    NoOrganization,
+}
+
+/// Collects what a [`Verifier`] needs.
+#[derive(Default)]
+pub struct VerifierBuilder {
+    policy: Option<Policy>,
+    secrets: Vec<(Arc<str>, Secret)>,
+    asymmetric: Option<AsymmetricScheme>,
+    required_headers: Vec<(String, Secret)>,
+}
+
+impl VerifierBuilder {
+    /// Adds a shared secret. Give several while a secret is being changed; the label of the one that matched is
+    /// shown in logs and envelopes.
+    #[must_use]
+    pub fn secret(mut self, label: impl Into<Arc<str>>, secret: Secret) -> Self {
+        self.secrets.push((label.into(), secret));
+        self
+    }
+
+    /// Sets DT's key set, and the organization id that tokens must be for.
+    #[must_use]
+    pub fn key_set(self, keys: KeySet, organization: impl Into<String>) -> Self {
+        self.key_set_of_issuer(keys, organization, DT_ISSUER)
+    }
+
+    /// The same with another issuer than DT's, such as a local stand-in.
+    #[must_use]
+    pub fn key_set_of_issuer(
+        mut self,
+        keys: KeySet,
+        organization: impl Into<String>,
+        issuer: impl Into<String>,
+    ) -> Self {
+        self.asymmetric =
+            Some(AsymmetricScheme { keys, organization: organization.into(), issuer: issuer.into() });
+        self
+    }
+
+    /// Sets the policy. Without it: [`Policy::Secret`] when there are secrets, otherwise [`Policy::Asymmetric`].
+    #[must_use]
+    pub const fn policy(mut self, policy: Policy) -> Self {
+        self.policy = Some(policy);
+        self
+    }
+
+    /// Requires a custom header (`httpConfig.headers` of the connector) with exactly this value.
+    #[must_use]
+    pub fn require_header(mut self, name: impl Into<String>, value: Secret) -> Self {
+        self.required_headers.push((name.into(), value));
+        self
+    }
+
+    /// Builds the verifier.
+    ///
+    /// # Errors
+    ///
+    /// [`BuildError`] when the policy asks for keys that were not given, or the keys are not usable together.
+    pub fn build(self) -> Result<Verifier, BuildError> {
+        let policy = match (self.policy, self.secrets.is_empty(), &self.asymmetric) {
+            (_, true, None) => return Err(BuildError::NoKeys),
+            (Some(policy), ..) => policy,
+            (None, false, _) => Policy::Secret,
+            (None, true, Some(_)) => Policy::Asymmetric,
+        };
+        if policy.uses_secret() && self.secrets.is_empty() && policy != Policy::Either {
+            return Err(BuildError::SecretNeeded(policy));
+        }
+        if policy.uses_asymmetric() && self.asymmetric.is_none() && policy != Policy::Either {
+            return Err(BuildError::KeySetNeeded(policy));
+        }
+        let mut labels: Vec<_> = self.secrets.iter().map(|(label, _)| label).collect();
+        labels.sort_unstable();
+        if let Some([label, _]) = labels.array_windows().find(|[a, b]| a == b) {
+            return Err(BuildError::RepeatedLabel(label.to_string()));
+        }
+        if self.asymmetric.as_ref().is_some_and(|scheme| scheme.organization.is_empty()) {
+            return Err(BuildError::NoOrganization);
+        }
+        provider::install();
+        let secret =
+            (policy.uses_secret() && !self.secrets.is_empty()).then(|| SecretScheme::new(&self.secrets));
+        let asymmetric = self.asymmetric.filter(|_| policy.uses_asymmetric());
+        Ok(Verifier { policy, secret, asymmetric, required_headers: self.required_headers })
+    }
+}
+
+impl fmt::Debug for VerifierBuilder {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("VerifierBuilder").field("policy", &self.policy).finish_non_exhaustive()
+    }
+}
+
+impl fmt::Debug for Verifier {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let labels: Vec<_> = self.secret.iter().flat_map(SecretScheme::labels).collect();
+        f.debug_struct("Verifier")
+            .field("policy", &self.policy)
+            .field("secrets", &labels)
+            .field("asymmetric", &self.asymmetric)
+            .finish_non_exhaustive()
+    }
+}
+
+impl Verifier {
+    /// Starts a verifier.
+    #[must_use]
+    pub fn builder() -> VerifierBuilder {
+        VerifierBuilder::default()
+    }
+
+    /// The policy in force.
+    #[must_use]
+    pub const fn policy(&self) -> Policy {
+        self.policy
+    }
+
+    /// Verifies a request: `headers` and `body` as received, `now` in Unix seconds.
+    ///
+    /// # Errors
+    ///
+    /// The [`Rejection`] that says why the request is not authentic, or no longer valid.
+    pub fn verify<H, B>(&self, headers: &H, body: B, now: i64) -> Result<Verified<B>, Rejection>
+    where
+        H: Headers + ?Sized,
+        B: AsRef<[u8]>,
+    {
+        self.authenticate(headers)?.verify_body(body, now)
+    }
+
+    /// The first half of [`verify`](Self::verify), which needs no body: whether the tokens are signed with our keys.
+    /// A server that calls it before it reads the body spends no memory on strangers.
+    ///
+    /// # Errors
+    ///
+    /// The [`Rejection`], when no body could make this request authentic.
+    pub fn authenticate<H: Headers + ?Sized>(&self, headers: &H) -> Result<Authenticated, Rejection> {
+        let secret = self.secret.as_ref().map(|scheme| Token::signed_with_secret(scheme, headers));
+        let asymmetric = self.asymmetric.as_ref().map(|scheme| Token::signed_by_dt(scheme, headers));
+        // Keeps the order of the schemes: the secret first.
+        let tokens: Vec<_> = secret.into_iter().chain(asymmetric).collect();
+        let refused = match self.policy {
+            Policy::Either => tokens.iter().all(Result::is_err),
+            Policy::Secret | Policy::Asymmetric | Policy::Both => tokens.iter().any(Result::is_err),
+        };
+        if refused {
+            return Err(worst(self.policy, tokens.into_iter().filter_map(Result::err).collect()));
+        }
+        Ok(Authenticated {
+            policy: self.policy,
+            tokens,
+            header_mismatch: self.required_headers_hold(headers).err(),
+        })
+    }
+
+    fn required_headers_hold<H: Headers + ?Sized>(&self, headers: &H) -> Result<(), Rejection> {
+        for (name, expected) in &self.required_headers {
+            let problem = match headers.find(name) {
+                Found::Absent => HeaderProblem::Absent,
+                Found::Repeated => HeaderProblem::Repeated,
+                Found::Once(value) if value.ct_eq(expected.expose()).into() => continue,
+                Found::Once(_) => HeaderProblem::Different,
+            };
+            return Err(Rejection::HeaderMismatch { name: name.clone(), problem });
+        }
+        Ok(())
+    }
+}
+
+/// A request whose tokens are signed with our keys; its body and its time are yet to be verified.
+#[derive(Debug)]
+pub struct Authenticated {
+    policy: Policy,
+    /// One an active scheme; with [`Policy::Either`], at least one is `Ok`, otherwise all are.
+    tokens: Vec<Result<Token, Rejection>>,
+    header_mismatch: Option<Rejection>,
+}
+
+impl Authenticated {
+    /// The second half of [`Verifier::verify`]: the body's checksums, the required headers, and the time.
+    ///
+    /// # Errors
+    ///
+    /// The [`Rejection`] that says why the request is not authentic, or no longer valid.
+    pub fn verify_body<B: AsRef<[u8]>>(self, body: B, now: i64) -> Result<Verified<B>, Rejection> {
+        let Self { policy, tokens, header_mismatch } = self;
+        let mut proofs = Vec::with_capacity(tokens.len());
+        let mut rejections = Vec::new();
+        for token in tokens {
+            match token.and_then(|token| token.verify_body(body.as_ref(), header_mismatch.as_ref(), now)) {
+                Ok(proof) => proofs.push(proof),
+                Err(rejection) => rejections.push(rejection),
+            }
+        }
+        let enough = if policy == Policy::Either { !proofs.is_empty() } else { rejections.is_empty() };
+        match proofs.into_iter().next() {
+            Some(mut proof) if enough => {
+                proof.other_scheme =
+                    rejections.into_iter().find(|r| !matches!(r, Rejection::SignatureMissing { .. }));
+                Ok(Verified { body, proof })
+            }
+            _ => Err(worst(policy, rejections)),
+        }
+    }
+}
+
+/// Chooses what to report when no scheme, or not each, holds. [`Rejection::Expired`] promises that all else holds:
+/// with [`Policy::Either`] one scheme is enough for that, with [`Policy::Both`] nothing else may be wrong.
+fn worst(policy: Policy, rejections: Vec<Rejection>) -> Rejection {
+    let weight = |rejection: &Rejection| match (policy, rejection) {
+        (Policy::Either, Rejection::Expired { .. }) => 0,
+        // A header that is not there says less than one that is wrong.
+        (Policy::Either, Rejection::SignatureMissing { .. }) => 2,
+        (Policy::Both, Rejection::Expired { .. }) => 2,
+        _ => 1,
+    };
+    let none_at_all = Rejection::SignatureMissing { header: SECRET_HEADER };
+    rejections.into_iter().min_by_key(weight).unwrap_or(none_at_all)
+}
+
+/// A token whose signature, and for the asymmetric scheme issuer and organization, hold.
+#[derive(Debug)]
+struct Token {
+    by: VerifiedBy,
+    claims: Claims,
+    expires_at: i64,
+}
+
+impl Token {
+    fn signed_with_secret<H: Headers + ?Sized>(
+        scheme: &SecretScheme,
+        headers: &H,
+    ) -> Result<Self, Rejection> {
+        let token = Compact::parse(SECRET_HEADER, only_value(headers, SECRET_HEADER)?)?;
+        let label = Arc::clone(scheme.authenticate(&token)?);
+        let claims = Claims::decode(&token)?;
+        let expires_at = checks::expiry(&claims, true)?;
+        Ok(Self { by: VerifiedBy::Secret { label }, claims, expires_at })
+    }
+
+    fn signed_by_dt<H: Headers + ?Sized>(scheme: &AsymmetricScheme, headers: &H) -> Result<Self, Rejection> {
+        let token = Compact::parse(ASYMMETRIC_HEADER, only_value(headers, ASYMMETRIC_HEADER)?)?;
+        let kid = scheme.authenticate(&token)?;
+        let claims = Claims::decode(&token)?;
+        scheme.check_claims(claims.iss.as_deref(), claims.sub.as_deref())?;
+        let expires_at = checks::expiry(&claims, false)?;
+        Ok(Self { by: VerifiedBy::Asymmetric { kid }, claims, expires_at })
+    }
+
+    fn verify_body(
+        self,
+        body: &[u8],
+        header_mismatch: Option<&Rejection>,
+        now: i64,
+    ) -> Result<Proof, Rejection> {
+        let Self { by, claims, expires_at } = self;
+        checks::checksums(&claims, body)?;
+        if let Some(rejection) = header_mismatch {
+            return Err(rejection.clone());
+        }
+        checks::time(&claims, expires_at, now)?;
+        let issued_at = claims.iat.map(|iat| iat.0);
+        Ok(Proof { by, issued_at, expires_at, token_id: claims.jti, other_scheme: None })
+    }
+}
+
+fn only_value<'a, H: Headers + ?Sized>(headers: &'a H, header: &'static str) -> Result<&'a [u8], Rejection> {
+    match headers.find(header) {
+        Found::Once(value) => Ok(value),
+        Found::Absent => Err(Rejection::SignatureMissing { header }),
+        Found::Repeated => {
+            Err(Rejection::SignatureMalformed { header, reason: "it was sent more than once" })
+        }
+    }
+}
