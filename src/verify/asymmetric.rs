@@ -70,7 +70,7 @@ pub enum KeySetError {
 
 #[derive(Deserialize)]
 struct JwkSet {
-    keys: Vec<Jwk>,
+    keys: Vec<serde_json::Value>,
 }
 
 #[derive(Deserialize)]
@@ -118,7 +118,9 @@ impl KeySet {
             return Err(KeySetError::TooMany { found });
         }
         let mut keys: Vec<Key> = Vec::new();
-        for jwk in set.keys.into_iter().filter(Jwk::verifies_es256) {
+        // A key of a kind that we cannot read must not take the others along.
+        let readable = set.keys.into_iter().filter_map(|key| serde_json::from_value::<Jwk>(key).ok());
+        for jwk in readable.filter(Jwk::verifies_es256) {
             let key = jwk.decode()?;
             if let Some(id) = key.id.as_deref()
                 && keys.iter().any(|known| known.id.as_deref() == Some(id))

@@ -41,6 +41,10 @@ impl<'a> Compact<'a> {
         if value.len() > MAX_TOKEN_LEN {
             return Err(malformed("it is longer than 8192 bytes"));
         }
+        let is_legal = |byte: &u8| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_' | b'.');
+        if !value.iter().all(is_legal) {
+            return Err(malformed("it has characters that are not base64url"));
+        }
         let text = std::str::from_utf8(value).map_err(|_| malformed("it is not text"))?;
         let three = "it is not three parts joined by dots";
         let (signed, signature) = text.rsplit_once('.').ok_or_else(|| malformed(three))?;
@@ -114,9 +118,10 @@ impl Claims {
     }
 }
 
-/// Reads a JSON object; serde would take an array for a struct as well.
+/// Reads a JSON object. serde would take an array for a struct as well, and let bad UTF-8 pass where it skips.
 fn from_object<T: DeserializeOwned>(json: &[u8]) -> Option<T> {
-    if json.trim_ascii_start().first() == Some(&b'{') { serde_json::from_slice(json).ok() } else { None }
+    let text = std::str::from_utf8(json).ok()?;
+    if text.trim_ascii_start().starts_with('{') { serde_json::from_str(text).ok() } else { None }
 }
 
 /// A point in time as JWTs have it (RFC 7519, section 2): seconds since 1970, integer or fractional.

@@ -55,6 +55,11 @@ impl<B: AsRef<[u8]>> Verified<B> {
         self.body.as_ref()
     }
 
+    /// What holds the bytes.
+    pub const fn inner(&self) -> &B {
+        &self.body
+    }
+
     /// What held the bytes.
     pub fn into_body(self) -> B {
         self.body

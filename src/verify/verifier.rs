@@ -184,9 +184,10 @@ impl Verifier {
         let asymmetric = self.asymmetric.as_ref().map(|scheme| Token::signed_by_dt(scheme, headers));
         // Keeps the order of the schemes: the secret first.
         let tokens: Vec<_> = secret.into_iter().chain(asymmetric).collect();
+        // With `Both`, the second token's failure has to wait: the first may yet have a better reason.
         let refused = match self.policy {
             Policy::Either => tokens.iter().all(Result::is_err),
-            Policy::Secret | Policy::Asymmetric | Policy::Both => tokens.iter().any(Result::is_err),
+            Policy::Secret | Policy::Asymmetric | Policy::Both => tokens.first().is_none_or(Result::is_err),
         };
         if refused {
             return Err(worst(self.policy, tokens.into_iter().filter_map(Result::err).collect()));
@@ -216,7 +217,7 @@ impl Verifier {
 #[derive(Debug)]
 pub struct Authenticated {
     policy: Policy,
-    /// One an active scheme; with [`Policy::Either`], at least one is `Ok`, otherwise all are.
+    /// One an active scheme; with [`Policy::Either`] at least one is `Ok`, otherwise the first is.
     tokens: Vec<Result<Token, Rejection>>,
     header_mismatch: Option<Rejection>,
 }

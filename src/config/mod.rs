@@ -1,0 +1,307 @@
+//! The configuration: read from TOML or made from the command line, then checked as a whole.
+//!
+//! Unknown keys and bad values are errors that name the key, what was found and what is allowed; all of them are
+//! reported at once. Secrets never stand in the file: it names environment variables or files that hold them.
+
+mod connector;
+mod reader;
+mod sink;
+mod source;
+
+use std::collections::BTreeSet;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+pub use connector::{ConnectorConfig, SecretSource};
+pub use reader::Problem;
+use reader::{Problems, Section};
+pub use sink::{SinkConfig, SinkKind};
+pub use source::{SecretError, Sources, SystemSources, read_secret};
+
+/// The address on which DT's requests arrive, unless set.
+pub const DEFAULT_LISTEN: &str = "127.0.0.1:8080";
+/// The address of `/healthz`, `/readyz` and `/metrics`, unless set.
+pub const DEFAULT_ADMIN: &str = "127.0.0.1:9464";
+/// The data folder, unless set.
+pub const DEFAULT_DATA: &str = "./dt-receiver-data";
+/// DT gives up on a request after 10 s; header limit and deadline together have to stay below that.
+const MAX_ANSWER_TIME: Duration = Duration::from_millis(9500);
+
+/// Everything the service needs to know.
+#[derive(Debug, Clone)]
+#[non_exhaustive]
+pub struct Config {
+    /// Where DT's requests arrive.
+    pub listen: SocketAddr,
+    /// Where `/healthz`, `/readyz` and `/metrics` are; `None` for nowhere.
+    pub admin: Option<SocketAddr>,
+    /// When a request counts as stored.
+    pub mode: Mode,
+    /// The folder for everything that is stored.
+    pub data: PathBuf,
+    /// The folder of dead letters; `None` for `dead-letters` in the data folder.
+    pub dead_letters: Option<PathBuf>,
+    /// How long a stop waits for what is in flight.
+    pub drain_timeout: Duration,
+    /// How long a sink's window remembers an id.
+    pub dedup_window: Duration,
+    /// How many ids a sink's window remembers.
+    pub dedup_max: usize,
+    /// The bounds of the HTTP server.
+    pub limits: Limits,
+    /// The connectors, each with a path of its own.
+    pub connectors: Vec<ConnectorConfig>,
+    /// The sinks.
+    pub sinks: Vec<SinkConfig>,
+    /// What is allowed but looks wrong.
+    pub warnings: Vec<Problem>,
+}
+
+/// When a request is answered with 200.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Mode {
+    /// Once every sink of its connector has acknowledged it.
+    Direct,
+}
+
+/// The bounds of the HTTP server.
+#[derive(Debug, Clone)]
+#[non_exhaustive]
+pub struct Limits {
+    /// The largest body, in bytes.
+    pub max_body: usize,
+    /// The largest head of a request, in bytes.
+    pub max_head: usize,
+    /// How long a head may take to arrive, from its first byte.
+    pub header_timeout: Duration,
+    /// How long a request may take to be answered, from its complete head.
+    pub deadline: Duration,
+    /// How long a connection may stay open without a request.
+    pub keep_alive_idle: Duration,
+    /// How many connections may be open.
+    pub max_connections: usize,
+    /// How many requests may be worked on at once.
+    pub max_in_flight: usize,
+    /// How many bytes of bodies may be held at once.
+    pub max_in_flight_bytes: usize,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            max_body: 64 * 1024,
+            max_head: 16 * 1024,
+            header_timeout: Duration::from_millis(1500),
+            deadline: Duration::from_secs(8),
+            keep_alive_idle: Duration::from_secs(75),
+            max_connections: 20_000,
+            max_in_flight: 4096,
+            max_in_flight_bytes: 64 * 1024 * 1024,
+        }
+    }
+}
+
+/// Why there is no configuration.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum ConfigError {
+    /// The file cannot be read.
+    #[error("{path}: {source}")]
+    Unreadable {
+        /// The file.
+        path: PathBuf,
+        /// What the system says.
+        source: std::io::Error,
+    },
+    /// The text is not TOML.
+    #[error("not TOML: {0}")]
+    Syntax(String),
+    /// Keys or values are wrong: all problems that were found.
+    #[error("{}", list(.0))]
+    Problems(Vec<Problem>),
+}
+
+fn list(problems: &[Problem]) -> String {
+    problems.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n")
+}
+
+impl Config {
+    /// A configuration with defaults, no connector and no sink.
+    #[must_use]
+    pub fn empty() -> Self {
+        Self {
+            listen: SocketAddr::from(([127, 0, 0, 1], 8080)),
+            admin: Some(SocketAddr::from(([127, 0, 0, 1], 9464))),
+            mode: Mode::Direct,
+            data: PathBuf::from(DEFAULT_DATA),
+            dead_letters: None,
+            drain_timeout: Duration::from_secs(10),
+            dedup_window: Duration::from_secs(72 * 3600),
+            dedup_max: 100_000,
+            limits: Limits::default(),
+            connectors: Vec::new(),
+            sinks: Vec::new(),
+            warnings: Vec::new(),
+        }
+    }
+
+    /// Reads a file of TOML and checks it; secrets are read where the file says.
+    ///
+    /// # Errors
+    ///
+    /// [`ConfigError`], with every problem that was found.
+    pub fn from_file(path: &Path, sources: &dyn Sources) -> Result<Self, ConfigError> {
+        let text = std::fs::read_to_string(path)
+            .map_err(|source| ConfigError::Unreadable { path: path.to_owned(), source })?;
+        Self::from_toml(&text, sources)
+    }
+
+    /// The same with the text itself.
+    ///
+    /// # Errors
+    ///
+    /// [`ConfigError`], with every problem that was found.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use dt_receiver::config::{Config, SystemSources};
+    ///
+    /// let error = Config::from_toml("lisen = '127.0.0.1:80'", &SystemSources).unwrap_err();
+    /// assert!(error.to_string().starts_with("lisen: unknown key"));
+    /// ```
+    pub fn from_toml(text: &str, sources: &dyn Sources) -> Result<Self, ConfigError> {
+        let table: toml::Table = text.parse().map_err(|e: toml::de::Error| ConfigError::Syntax(e.to_string()))?;
+        let problems = Problems::default();
+        let mut config = Self::empty();
+        config.read(Section::root(table, &problems), sources);
+        config.check(&problems);
+        let (errors, warnings) = problems.into_parts();
+        config.warnings = warnings;
+        if errors.is_empty() { Ok(config) } else { Err(ConfigError::Problems(errors)) }
+    }
+
+    fn read(&mut self, mut root: Section<'_>, sources: &dyn Sources) {
+        root.parse_into("listen", "an address such as \"127.0.0.1:8080\"", &mut self.listen);
+        match root.string("admin").as_deref() {
+            None => {}
+            Some("off") => self.admin = None,
+            Some(text) => match text.parse() {
+                Ok(address) => self.admin = Some(address),
+                Err(_) => root.problem("admin", text, "an address such as \"127.0.0.1:9464\", or \"off\""),
+            },
+        }
+        match root.string("mode").as_deref() {
+            None | Some("direct") => {}
+            Some("spool") => {
+                root.complain("mode", "\"spool\" is not built in this version; use \"direct\"".to_owned());
+            }
+            Some(other) => root.problem("mode", other, "\"direct\""),
+        }
+        if let Some(data) = root.string("data") {
+            self.data = PathBuf::from(data);
+        }
+        if let Some(text) = root.string("dead_letters") {
+            match text.strip_prefix("folder:") {
+                Some(folder) if !folder.is_empty() => self.dead_letters = Some(PathBuf::from(folder)),
+                _ if text.starts_with("kafka:") => {
+                    root.complain("dead_letters", "\"kafka:\" is not built in this version; use \"folder:PATH\"".to_owned());
+                }
+                _ => root.problem("dead_letters", &text, "\"folder:PATH\""),
+            }
+        }
+        root.duration_into("drain_timeout", Duration::ZERO..=Duration::from_secs(3600), &mut self.drain_timeout);
+        root.duration_into("dedup_window", Duration::ZERO..=Duration::from_secs(3600 * 24 * 365), &mut self.dedup_window);
+        root.count_into("dedup_max", 1..=20_000_000, &mut self.dedup_max);
+        if let Some(limits) = root.section("limits") {
+            self.limits.read(limits);
+        }
+        self.sinks = root.sections("sink").into_iter().filter_map(SinkConfig::read).collect();
+        let connectors = root.sections("connector");
+        self.connectors = connectors.into_iter().filter_map(|section| ConnectorConfig::read(section, sources)).collect();
+        root.finish();
+    }
+
+    /// Looks across the sections; `from_toml` does, and so must whoever changes a configuration by hand.
+    fn check(&mut self, problems: &Problems) {
+        if self.sinks.is_empty() {
+            self.sinks.push(SinkConfig::stdout());
+        }
+        let Limits { header_timeout, deadline, .. } = self.limits;
+        if header_timeout.saturating_add(deadline) > MAX_ANSWER_TIME {
+            let text = "`header_timeout` and `deadline` together must not be over 9.5s, since DT gives up at 10s";
+            problems.error("limits.deadline", text.to_owned());
+        }
+        if self.connectors.is_empty() && problems.is_empty() {
+            let text = "at least one is needed; add a [[connector]] with `secrets = [{ env = \"NAME\" }]`";
+            problems.error("connector", text.to_owned());
+        }
+        each_once(problems, "connector", "name", self.connectors.iter().map(|c| &*c.name));
+        each_once(problems, "connector", "path", self.connectors.iter().map(|c| &*c.path));
+        each_once(problems, "sink", "name", self.sinks.iter().map(|s| &*s.name));
+        let files = self.sinks.iter().filter_map(|sink| match &sink.kind {
+            SinkKind::File { path } => path.to_str(),
+            SinkKind::Stdout => None,
+        });
+        each_once(problems, "sink", "path", files);
+        let known: BTreeSet<&str> = self.sinks.iter().map(|sink| &*sink.name).collect();
+        for connector in &self.connectors {
+            for name in connector.sinks.iter().flatten().filter(|name| !known.contains(&***name)) {
+                let allowed = known.iter().copied().collect::<Vec<_>>().join(", ");
+                let text = format!("no sink is named \"{name}\"; there are: {allowed}");
+                problems.error(&format!("connector.{}.sinks", connector.name), text);
+            }
+        }
+        if Some(self.listen) == self.admin && self.listen.port() != 0 {
+            problems.error("admin", format!("is {} like `listen`; the two never share a port", self.listen));
+        }
+    }
+
+    /// Checks a configuration that was changed after it was read, as the command line does.
+    ///
+    /// # Errors
+    ///
+    /// [`ConfigError::Problems`], with every problem that was found.
+    pub fn recheck(mut self) -> Result<Self, ConfigError> {
+        let problems = Problems::default();
+        self.check(&problems);
+        let (errors, warnings) = problems.into_parts();
+        self.warnings.extend(warnings);
+        if errors.is_empty() { Ok(self) } else { Err(ConfigError::Problems(errors)) }
+    }
+
+    /// The folder of dead letters.
+    #[must_use]
+    pub fn dead_letter_folder(&self) -> PathBuf {
+        self.dead_letters.clone().unwrap_or_else(|| self.data.join("dead-letters"))
+    }
+}
+
+fn each_once<'a>(problems: &Problems, section: &str, key: &str, values: impl Iterator<Item = &'a str>) {
+    let mut seen = BTreeSet::new();
+    for value in values {
+        if !seen.insert(value) {
+            problems.error(&format!("{section}.{key}"), format!("\"{value}\" is used by two of them"));
+        }
+    }
+}
+
+impl Limits {
+    fn read(&mut self, mut section: Section<'_>) {
+        let seconds = Duration::from_secs;
+        section.size_into("max_body", 1024..=64 * 1024 * 1024, &mut self.max_body);
+        section.size_into("max_head", 8192..=1024 * 1024, &mut self.max_head);
+        section.duration_into("header_timeout", Duration::from_millis(10)..=seconds(9), &mut self.header_timeout);
+        section.duration_into("deadline", Duration::from_millis(10)..=seconds(9), &mut self.deadline);
+        section.duration_into("keep_alive_idle", seconds(1)..=seconds(3600), &mut self.keep_alive_idle);
+        section.count_into("max_connections", 1..=1_000_000, &mut self.max_connections);
+        section.count_into("max_in_flight", 1..=1_000_000, &mut self.max_in_flight);
+        section.size_into("max_in_flight_bytes", 64 * 1024..=64 * 1024 * 1024 * 1024, &mut self.max_in_flight_bytes);
+        section.finish();
+        if self.max_in_flight_bytes < self.max_body {
+            self.max_in_flight_bytes = self.max_body;
+        }
+    }
+}

@@ -1,0 +1,239 @@
+//! Reads one table of TOML key by key, and collects what is wrong instead of stopping at it.
+
+use std::cell::RefCell;
+use std::fmt;
+use std::ops::RangeInclusive;
+use std::str::FromStr;
+use std::time::Duration;
+
+use toml::{Table, Value};
+
+/// Something wrong, or odd, at a key.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Problem {
+    /// The key's path, such as `limits.max_body` or `connector.0.path`.
+    pub key: String,
+    /// What is wrong, what was found, what is allowed.
+    pub text: String,
+}
+
+impl fmt::Display for Problem {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}: {}", self.key, self.text)
+    }
+}
+
+/// All problems found so far.
+#[derive(Debug, Default)]
+pub(super) struct Problems {
+    errors: RefCell<Vec<Problem>>,
+    warnings: RefCell<Vec<Problem>>,
+}
+
+impl Problems {
+    pub(super) fn error(&self, key: &str, text: String) {
+        self.errors.borrow_mut().push(Problem { key: key.to_owned(), text });
+    }
+
+    pub(super) fn warning(&self, key: &str, text: String) {
+        self.warnings.borrow_mut().push(Problem { key: key.to_owned(), text });
+    }
+
+    pub(super) fn is_empty(&self) -> bool {
+        self.errors.borrow().is_empty()
+    }
+
+    pub(super) fn into_parts(self) -> (Vec<Problem>, Vec<Problem>) {
+        (self.errors.into_inner(), self.warnings.into_inner())
+    }
+}
+
+/// A table that is being read. Keys are taken out one by one; [`finish`](Self::finish) complains of what is left.
+pub(super) struct Section<'a> {
+    path: String,
+    left: Table,
+    allowed: Vec<&'static str>,
+    problems: &'a Problems,
+}
+
+impl<'a> Section<'a> {
+    pub(super) fn root(table: Table, problems: &'a Problems) -> Self {
+        Self { path: String::new(), left: table, allowed: Vec::new(), problems }
+    }
+
+    /// The full path of a key in this table.
+    fn path_of(&self, key: &str) -> String {
+        if self.path.is_empty() { key.to_owned() } else { format!("{}.{key}", self.path) }
+    }
+
+    /// Notes that `found` is not what is allowed at `key`.
+    pub(super) fn problem(&self, key: &str, found: &str, allowed: &str) {
+        self.complain(key, format!("found \"{}\"; allowed is {allowed}", found.escape_debug()));
+    }
+
+    pub(super) fn complain(&self, key: &str, text: String) {
+        self.problems.error(&self.path_of(key), text);
+    }
+
+    pub(super) fn warn(&self, key: &str, text: String) {
+        self.problems.warning(&self.path_of(key), text);
+    }
+
+    fn take(&mut self, key: &'static str) -> Option<Value> {
+        self.allowed.push(key);
+        self.left.remove(key)
+    }
+
+    fn wrong_type(&self, key: &str, found: &Value, allowed: &str) {
+        self.complain(key, format!("found {} ({}); allowed is {allowed}", short(found), found.type_str()));
+    }
+
+    pub(super) fn string(&mut self, key: &'static str) -> Option<String> {
+        match self.take(key)? {
+            Value::String(text) => Some(text),
+            other => {
+                self.wrong_type(key, &other, "a string");
+                None
+            }
+        }
+    }
+
+    pub(super) fn strings(&mut self, key: &'static str) -> Option<Vec<String>> {
+        let value = self.take(key)?;
+        let strings = value.as_array().and_then(|values| {
+            values.iter().map(|value| value.as_str().map(str::to_owned)).collect::<Option<Vec<_>>>()
+        });
+        if strings.is_none() {
+            self.wrong_type(key, &value, "a list of strings");
+        }
+        strings
+    }
+
+    pub(super) fn parse_into<T: FromStr>(&mut self, key: &'static str, allowed: &str, target: &mut T) {
+        if let Some(text) = self.string(key) {
+            match text.parse() {
+                Ok(value) => *target = value,
+                Err(_) => self.problem(key, &text, allowed),
+            }
+        }
+    }
+
+    /// A duration such as `"8s"`, `"500ms"` or `"72h"`; a bare 0 is 0.
+    pub(super) fn duration_into(&mut self, key: &'static str, range: RangeInclusive<Duration>, target: &mut Duration) {
+        let Some(value) = self.take(key) else { return };
+        let read = match &value {
+            Value::Integer(0) => Some(Duration::ZERO),
+            Value::String(text) => {
+                text.parse().ok().and_then(|signed: jiff::SignedDuration| Duration::try_from(signed).ok())
+            }
+            _ => None,
+        };
+        match read {
+            Some(duration) if range.contains(&duration) => *target = duration,
+            _ => {
+                let (least, most) = (range.start(), range.end());
+                let allowed = format!("a duration such as \"8s\" or \"500ms\", from {least:?} to {most:?}");
+                self.wrong_type(key, &value, &allowed);
+            }
+        }
+    }
+
+    /// A size such as `"64KiB"`, or a number of bytes.
+    pub(super) fn size_into(&mut self, key: &'static str, range: RangeInclusive<usize>, target: &mut usize) {
+        let Some(value) = self.take(key) else { return };
+        let read = match &value {
+            Value::Integer(bytes) => usize::try_from(*bytes).ok(),
+            Value::String(text) => {
+                text.parse().ok().and_then(|size: bytesize::ByteSize| usize::try_from(size.as_u64()).ok())
+            }
+            _ => None,
+        };
+        match read {
+            Some(bytes) if range.contains(&bytes) => *target = bytes,
+            _ => {
+                let allowed = format!(
+                    "a size such as \"64KiB\" or a number of bytes, from {} to {}",
+                    range.start(),
+                    range.end()
+                );
+                self.wrong_type(key, &value, &allowed);
+            }
+        }
+    }
+
+    pub(super) fn count_into(&mut self, key: &'static str, range: RangeInclusive<usize>, target: &mut usize) {
+        let Some(value) = self.take(key) else { return };
+        match value.as_integer().and_then(|count| usize::try_from(count).ok()) {
+            Some(count) if range.contains(&count) => *target = count,
+            _ => {
+                let allowed = format!("a number from {} to {}", range.start(), range.end());
+                self.wrong_type(key, &value, &allowed);
+            }
+        }
+    }
+
+    /// A table below this one.
+    pub(super) fn section(&mut self, key: &'static str) -> Option<Section<'a>> {
+        match self.take(key)? {
+            Value::Table(table) => Some(self.below(self.path_of(key), table)),
+            other => {
+                self.wrong_type(key, &other, &format!("a table, [{key}]"));
+                None
+            }
+        }
+    }
+
+    /// A list of tables below this one.
+    pub(super) fn sections(&mut self, key: &'static str) -> Vec<Section<'a>> {
+        let Some(value) = self.take(key) else { return Vec::new() };
+        let Value::Array(items) = value else {
+            self.wrong_type(key, &value, &format!("a list of tables, [[{key}]]"));
+            return Vec::new();
+        };
+        let path = self.path_of(key);
+        let mut sections = Vec::new();
+        for (at, item) in items.into_iter().enumerate() {
+            match item {
+                Value::Table(table) => sections.push(self.below(format!("{path}.{at}"), table)),
+                other => self.wrong_type(key, &other, "a list of tables"),
+            }
+        }
+        sections
+    }
+
+    fn below(&self, path: String, table: Table) -> Section<'a> {
+        Section { path, left: table, allowed: Vec::new(), problems: self.problems }
+    }
+
+    /// Takes all remaining keys, for a table whose keys are names.
+    pub(super) fn named_sections(mut self, allowed: &str) -> Vec<(String, Section<'a>)> {
+        let mut sections = Vec::new();
+        for (name, value) in std::mem::take(&mut self.left) {
+            match value {
+                Value::Table(table) => {
+                    let path = self.path_of(&name);
+                    sections.push((name, self.below(path, table)));
+                }
+                other => self.wrong_type(&name, &other, allowed),
+            }
+        }
+        sections
+    }
+
+    /// Complains of every key that nobody took.
+    pub(super) fn finish(self) {
+        let allowed = self.allowed.join(", ");
+        for key in self.left.keys() {
+            self.complain(key, format!("unknown key; allowed are: {allowed}"));
+        }
+    }
+}
+
+/// A value as it may be shown: short. Nothing secret stands in the file, but people make mistakes.
+fn short(value: &Value) -> String {
+    match value {
+        Value::Table(_) => "a table".to_owned(),
+        Value::Array(_) => "a list".to_owned(),
+        other => other.to_string().chars().take(40).collect(),
+    }
+}

@@ -1,0 +1,195 @@
+//! Dead letters in a folder: deliveries that were set aside, one file each, durable before anyone is told.
+//!
+//! A file `REASON-CONNECTOR[-SINK]-HASH.letter` holds one line of JSON about the delivery, then the body's exact bytes
+//! (`tail -n +2 FILE` prints them). `HASH` is that of the body, so that a copy is stored once. A file is written under
+//! a name that begins with a dot, synced, renamed, and its folder synced; what a crash leaves under such a name was
+//! never acknowledged.
+//!
+//! Letters that a sink rejected, or that cannot be read, are never dropped. Copies of expired requests, which DT still
+//! holds, are bounded: the oldest go.
+
+use std::collections::VecDeque;
+use std::fs::{DirBuilder, File, OpenOptions};
+use std::io::{self, Write};
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::SystemTime;
+
+use parking_lot::Mutex;
+use serde::Serialize;
+use sha2::{Digest, Sha256};
+
+use crate::event::rfc3339_millis;
+use crate::record::{DeadLetter, Reason};
+use crate::telemetry::{DeadLetterBuried, DeadLetterDropped, DeadLetterFailed, Telemetry};
+
+/// How many bytes of expired requests are kept.
+const MAX_EXPIRED_BYTES: u64 = 64 * 1024 * 1024;
+
+/// A dead letter could not be stored durably.
+#[derive(Debug, thiserror::Error)]
+#[error("{path}: {doing}: {source}")]
+pub struct DeadLetterError {
+    path: PathBuf,
+    doing: &'static str,
+    source: io::Error,
+}
+
+/// The folder of dead letters.
+#[derive(Debug)]
+pub struct DeadLetters {
+    folder: PathBuf,
+    telemetry: Arc<Telemetry>,
+    /// Held while a letter is written.
+    state: Mutex<State>,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    /// Name and size of the copies of expired requests, oldest first.
+    expired: VecDeque<(PathBuf, u64)>,
+    expired_bytes: u64,
+    trouble: Option<String>,
+}
+
+/// The first line of a letter's file.
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct About<'a> {
+    reason: &'static str,
+    connector: &'a str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    sink: Option<&'a str>,
+    error: &'a str,
+    attempts: u32,
+    received_at: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    event_id: Option<&'a str>,
+    signatures: &'a [(&'static str, String)],
+    header_names: &'a [String],
+    body_bytes: usize,
+}
+
+impl DeadLetters {
+    /// Opens the folder, and makes it if it is not there.
+    ///
+    /// # Errors
+    ///
+    /// [`DeadLetterError`] when the folder cannot be made, read or written to.
+    pub fn open(folder: impl Into<PathBuf>, telemetry: Arc<Telemetry>) -> Result<Self, DeadLetterError> {
+        let folder = folder.into();
+        let failed = |doing, source| DeadLetterError { path: folder.clone(), doing, source };
+        DirBuilder::new().recursive(true).mode(0o700).create(&folder).map_err(|e| failed("making the folder", e))?;
+        let probe = folder.join(".probe");
+        File::create(&probe)
+            .and_then(|_| std::fs::remove_file(&probe))
+            .map_err(|e| failed("writing to the folder", e))?;
+        let mut found: Vec<(SystemTime, PathBuf, u64)> = Vec::new();
+        for entry in std::fs::read_dir(&folder).map_err(|e| failed("reading the folder", e))? {
+            let entry = entry.map_err(|e| failed("reading the folder", e))?;
+            if entry.file_name().to_string_lossy().starts_with("expired-") {
+                let about = entry.metadata().map_err(|e| failed("reading the folder", e))?;
+                found.push((about.modified().unwrap_or(SystemTime::UNIX_EPOCH), entry.path(), about.len()));
+            }
+        }
+        found.sort();
+        let expired_bytes = found.iter().map(|(.., size)| size).sum();
+        let expired = found.into_iter().map(|(_, path, size)| (path, size)).collect();
+        Ok(Self { folder, telemetry, state: Mutex::new(State { expired, expired_bytes, trouble: None }) })
+    }
+
+    /// Stores a letter durably. A letter that is there already is not written again.
+    ///
+    /// # Errors
+    ///
+    /// [`DeadLetterError`] when it is not durable; the delivery must not be acknowledged then.
+    pub fn bury(&self, letter: &DeadLetter) -> Result<(), DeadLetterError> {
+        let mut state = self.state.lock();
+        match self.store(letter, &mut state) {
+            Ok(()) => {
+                state.trouble = None;
+                Ok(())
+            }
+            Err(error) => {
+                state.trouble = Some(error.to_string());
+                self.telemetry.emit(&DeadLetterFailed { reason: letter.reason.code(), error: &error.to_string() });
+                Err(error)
+            }
+        }
+    }
+
+    /// What went wrong last, if nothing was stored since.
+    #[must_use]
+    pub fn trouble(&self) -> Option<String> {
+        self.state.lock().trouble.clone()
+    }
+
+    fn store(&self, letter: &DeadLetter, state: &mut State) -> Result<(), DeadLetterError> {
+        let name = file_name(letter);
+        let path = self.folder.join(&name);
+        if path.exists() {
+            return Ok(());
+        }
+        let written = self.folder.join(format!(".{name}"));
+        let size = write_synced(&written, letter)
+            .map_err(|source| DeadLetterError { path: written.clone(), doing: "writing", source })?;
+        std::fs::rename(&written, &path)
+            .and_then(|()| File::open(&self.folder)?.sync_all())
+            .map_err(|source| DeadLetterError { path: path.clone(), doing: "renaming", source })?;
+        if letter.reason == Reason::Expired {
+            state.expired.push_back((path, size));
+            state.expired_bytes = state.expired_bytes.saturating_add(size);
+            self.drop_oldest_expired(state);
+        }
+        let DeadLetter { reason, connector, error, .. } = letter;
+        self.telemetry.emit(&DeadLetterBuried { reason: reason.code(), connector, error });
+        Ok(())
+    }
+
+    fn drop_oldest_expired(&self, state: &mut State) {
+        while state.expired_bytes > MAX_EXPIRED_BYTES {
+            let Some((path, size)) = state.expired.pop_front() else { break };
+            state.expired_bytes = state.expired_bytes.saturating_sub(size);
+            // One that somebody else removed is gone as well.
+            let _removed = std::fs::remove_file(&path);
+            self.telemetry.emit(&DeadLetterDropped { reason: Reason::Expired.code() });
+        }
+    }
+}
+
+/// Connector and sink names are file-name safe: `config` allows letters, digits, `-` and `_`.
+fn file_name(letter: &DeadLetter) -> String {
+    let hash = hex::encode(Sha256::digest(&letter.body).iter().take(16).copied().collect::<Vec<u8>>());
+    let DeadLetter { reason, connector, .. } = letter;
+    match reason {
+        Reason::Rejected { sink } => format!("{reason}-{connector}-{sink}-{hash}.letter"),
+        Reason::Unreadable | Reason::Expired => format!("{reason}-{connector}-{hash}.letter"),
+    }
+}
+
+fn write_synced(path: &Path, letter: &DeadLetter) -> io::Result<u64> {
+    let sink = match &letter.reason {
+        Reason::Rejected { sink } => Some(&**sink),
+        Reason::Unreadable | Reason::Expired => None,
+    };
+    let about = About {
+        reason: letter.reason.code(),
+        connector: &letter.connector,
+        sink,
+        error: &letter.error,
+        attempts: letter.attempts,
+        received_at: rfc3339_millis(letter.received_at),
+        event_id: letter.event_id.as_deref(),
+        signatures: &letter.signatures,
+        header_names: &letter.header_names,
+        body_bytes: letter.body.len(),
+    };
+    let mut content = serde_json::to_vec(&about)?;
+    content.push(b'\n');
+    content.extend_from_slice(&letter.body);
+    let mut file = OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(path)?;
+    file.write_all(&content)?;
+    file.sync_all()?;
+    Ok(u64::try_from(content.len()).unwrap_or(u64::MAX))
+}

@@ -1,0 +1,301 @@
+//! One sink with its worker: a bounded queue, a thread that takes whatever has queued up as one batch, and the window
+//! of ids the sink has had. Batching what is in flight is what makes one `fsync` serve many requests.
+
+use std::panic::AssertUnwindSafe;
+use std::sync::Arc;
+use std::sync::mpsc;
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use parking_lot::Mutex;
+use tokio::sync::oneshot;
+
+use super::dead::DeadLetters;
+use super::window::{Fate, Key, Known, Waiter, Window};
+use crate::clock::Clock;
+use crate::record::{DeadLetter, Record};
+use crate::sink::{self, OpenError, Outcome, Sink};
+use crate::telemetry::{SinkFailed, SinkRecovered, Telemetry};
+
+/// Why a record is not delivered, though it may be later.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum Undelivered {
+    /// More records wait for the sink than it may keep waiting.
+    #[error("too many records wait for the sink")]
+    Overloaded,
+    /// The sink did not take it.
+    #[error("the sink did not take it: {error}")]
+    SinkUnavailable {
+        /// What the sink says.
+        error: String,
+    },
+    /// The sink rejects it, and it could not be set aside.
+    #[error("it could not be set aside: {error}")]
+    StorageUnavailable {
+        /// What happened.
+        error: String,
+    },
+}
+
+/// The bounds of a lane.
+#[derive(Debug, Clone, Copy)]
+pub struct LaneOptions {
+    /// How many records may wait for the sink.
+    pub max_queue: usize,
+    /// How many of them are given to it at once.
+    pub max_batch: usize,
+    /// How many ids the window holds.
+    pub window_ids: usize,
+    /// How long it holds them.
+    pub window_age: Duration,
+}
+
+/// What a lane says to a record that is offered to it.
+#[derive(Debug)]
+pub(super) enum Offered {
+    /// It is queued, or on its way already; the waiter is told what became of it.
+    Waiting {
+        waiter: Waiter,
+        new: bool,
+    },
+    /// The sink has it already.
+    Known,
+}
+
+#[derive(Debug)]
+struct Job {
+    record: Arc<Record>,
+    /// Where the result goes: to the window under this key, or straight to the one who waits.
+    result: ResultTo,
+}
+
+#[derive(Debug)]
+enum ResultTo {
+    Window(Key),
+    Waiter(oneshot::Sender<Fate>),
+}
+
+/// One sink, its queue and its window.
+#[derive(Debug)]
+pub struct Lane {
+    name: Arc<str>,
+    queue: Mutex<Option<mpsc::SyncSender<Job>>>,
+    worker: Mutex<Option<JoinHandle<()>>>,
+    shared: Arc<Shared>,
+}
+
+/// What the worker and the requests share.
+#[derive(Debug)]
+struct Shared {
+    window: Mutex<Window>,
+    /// What is wrong with the sink, if anything.
+    trouble: Mutex<Option<String>>,
+    clock: Arc<dyn Clock>,
+}
+
+impl Lane {
+    /// Opens the sink and starts its worker.
+    ///
+    /// # Errors
+    ///
+    /// What the sink says when it can never work as configured, or the error of starting a thread. A sink that is only
+    /// down does not stop the start.
+    pub fn start(
+        name: Arc<str>,
+        mut sink: Box<dyn Sink>,
+        options: LaneOptions,
+        clock: Arc<dyn Clock>,
+        telemetry: Arc<Telemetry>,
+        dead_letters: Arc<DeadLetters>,
+    ) -> Result<Self, OpenError> {
+        let opened = match sink.open(None) {
+            Ok(()) => None,
+            Err(OpenError::Down(error)) => Some(error),
+            Err(error @ OpenError::Unusable(_)) => return Err(error),
+        };
+        if let Some(error) = &opened {
+            telemetry.emit(&SinkFailed { sink: &name, error, records: 0 });
+        }
+        let shared = Arc::new(Shared {
+            window: Mutex::new(Window::new(options.window_ids, options.window_age)),
+            trouble: Mutex::new(opened.clone()),
+            clock,
+        });
+        let (queue, jobs) = mpsc::sync_channel(options.max_queue);
+        let worker = Worker {
+            name: Arc::clone(&name),
+            sink,
+            is_open: opened.is_none(),
+            failing: opened.is_some(),
+            max_batch: options.max_batch,
+            shared: Arc::clone(&shared),
+            telemetry,
+            dead_letters,
+        };
+        let thread = std::thread::Builder::new()
+            .name(format!("sink-{name}"))
+            .spawn(move || worker.run(&jobs))
+            .map_err(|error| OpenError::Unusable(format!("starting a thread: {error}")))?;
+        Ok(Self { name, queue: Mutex::new(Some(queue)), worker: Mutex::new(Some(thread)), shared })
+    }
+
+    /// The sink's name.
+    #[must_use]
+    pub const fn name(&self) -> &Arc<str> {
+        &self.name
+    }
+
+    /// What is wrong with the sink, if anything.
+    #[must_use]
+    pub fn trouble(&self) -> Option<String> {
+        self.shared.trouble.lock().clone()
+    }
+
+    /// How many delivered ids the window holds.
+    #[must_use]
+    pub fn window_len(&self) -> usize {
+        self.shared.window.lock().len()
+    }
+
+    /// Offers a record. `remember` says whether copies of it are caught.
+    pub(super) fn offer(&self, record: &Arc<Record>, remember: bool) -> Result<Offered, Undelivered> {
+        if !remember {
+            let (sender, waiter) = oneshot::channel();
+            self.push(record, ResultTo::Waiter(sender))?;
+            return Ok(Offered::Waiting { waiter, new: true });
+        }
+        let key =
+            Key { connector: Arc::clone(&record.connector), event_id: Arc::from(&*record.event_id) };
+        let now = self.shared.clock.unix_millis();
+        let known = self.shared.window.lock().enter(&key, now);
+        match known {
+            Known::Delivered => Ok(Offered::Known),
+            Known::Pending(waiter) => Ok(Offered::Waiting { waiter, new: false }),
+            Known::New(waiter) => match self.push(record, ResultTo::Window(key.clone())) {
+                Ok(()) => Ok(Offered::Waiting { waiter, new: true }),
+                Err(undelivered) => {
+                    self.shared.window.lock().resolve(&key, &Err(undelivered.clone()), now);
+                    Err(undelivered)
+                }
+            },
+        }
+    }
+
+    fn push(&self, record: &Arc<Record>, result: ResultTo) -> Result<(), Undelivered> {
+        let job = Job { record: Arc::clone(record), result };
+        match self.queue.lock().as_ref().map(|queue| queue.try_send(job)) {
+            Some(Ok(())) => Ok(()),
+            Some(Err(mpsc::TrySendError::Full(_))) => Err(Undelivered::Overloaded),
+            Some(Err(mpsc::TrySendError::Disconnected(_))) | None => {
+                Err(Undelivered::SinkUnavailable { error: "its worker has stopped".to_owned() })
+            }
+        }
+    }
+
+    /// Takes no more records. The worker delivers what is queued, then closes the sink.
+    pub fn close(&self) {
+        *self.queue.lock() = None;
+    }
+
+    /// Waits for the worker to end, after [`close`](Self::close). It blocks as long as the sink does.
+    pub fn join(&self) {
+        let worker = self.worker.lock().take();
+        if let Some(worker) = worker {
+            // A worker that panicked has nothing more to deliver; its panic was printed by its thread.
+            let _panicked = worker.join();
+        }
+    }
+}
+
+struct Worker {
+    name: Arc<str>,
+    sink: Box<dyn Sink>,
+    is_open: bool,
+    failing: bool,
+    max_batch: usize,
+    shared: Arc<Shared>,
+    telemetry: Arc<Telemetry>,
+    dead_letters: Arc<DeadLetters>,
+}
+
+impl Worker {
+    fn run(mut self, jobs: &mpsc::Receiver<Job>) {
+        let mut records = Vec::new();
+        let mut results = Vec::new();
+        while let Ok(first) = jobs.recv() {
+            for job in std::iter::once(first).chain(jobs.try_iter()).take(self.max_batch) {
+                records.push(job.record);
+                results.push(job.result);
+            }
+            let outcome = self.deliver(&records);
+            self.report(&records, &outcome);
+            let mut fates = outcome.fates.into_iter();
+            for (record, result) in records.drain(..).zip(results.drain(..)) {
+                let fate = self.settle(&record, fates.next());
+                let now = self.shared.clock.unix_millis();
+                match result {
+                    ResultTo::Window(key) => self.shared.window.lock().resolve(&key, &fate, now),
+                    ResultTo::Waiter(waiter) => {
+                        // A requester that has given up is not an error.
+                        let _gone = waiter.send(fate);
+                    }
+                }
+            }
+        }
+        self.sink.close();
+    }
+
+    fn deliver(&mut self, batch: &[Arc<Record>]) -> Outcome {
+        if !self.is_open {
+            if let Err(error) = self.sink.open(None) {
+                return Outcome::retry(batch.len(), &error.to_string());
+            }
+            self.is_open = true;
+        }
+        let sink = &mut self.sink;
+        // A sink may come from outside this crate. One that panics must not take its queue along.
+        let outcome = std::panic::catch_unwind(AssertUnwindSafe(|| sink.deliver(batch)));
+        outcome.unwrap_or_else(|_| {
+            self.is_open = false;
+            Outcome::retry(batch.len(), "the sink panicked")
+        })
+    }
+
+    /// Tells logs, metrics and `/readyz` how the batch went.
+    fn report(&mut self, batch: &[Arc<Record>], outcome: &Outcome) {
+        let retries = || {
+            outcome.fates.iter().filter_map(|fate| match fate {
+                sink::Fate::Retry { error } => Some(error),
+                _ => None,
+            })
+        };
+        let delivered = outcome.fates.iter().filter(|fate| **fate == sink::Fate::Delivered).count();
+        let count = |n: usize| u64::try_from(n).unwrap_or(u64::MAX);
+        self.telemetry.sink_batch(&self.name, count(batch.len()), count(delivered));
+        if let Some(error) = retries().next() {
+            self.failing = true;
+            *self.shared.trouble.lock() = Some(error.clone());
+            self.telemetry.emit(&SinkFailed { sink: &self.name, error, records: count(retries().count()) });
+        } else if self.failing {
+            self.failing = false;
+            *self.shared.trouble.lock() = None;
+            self.telemetry.emit(&SinkRecovered { sink: &self.name });
+        }
+    }
+
+    /// Turns a record's fate into what its requester is told; what was rejected is set aside first.
+    fn settle(&self, record: &Record, fate: Option<sink::Fate>) -> Fate {
+        match fate {
+            Some(sink::Fate::Delivered) => Ok(()),
+            Some(sink::Fate::Retry { error }) => Err(Undelivered::SinkUnavailable { error }),
+            Some(sink::Fate::Rejected { error }) => {
+                let letter = DeadLetter::of_record(record, Arc::clone(&self.name), error, 1);
+                self.dead_letters
+                    .bury(&letter)
+                    .map_err(|error| Undelivered::StorageUnavailable { error: error.to_string() })
+            }
+            None => Err(Undelivered::SinkUnavailable { error: "the sink did not say what became of it".to_owned() }),
+        }
+    }
+}

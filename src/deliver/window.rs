@@ -1,0 +1,162 @@
+//! The window of ids: which events a sink has, so that a copy of one is not delivered again. Bounded in number and in
+//! time; in memory, so that it is empty after a restart.
+
+use std::collections::{HashMap, VecDeque};
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::oneshot;
+
+use super::lane::Undelivered;
+
+/// An event of a connector.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub(super) struct Key {
+    pub(super) connector: Arc<str>,
+    pub(super) event_id: Arc<str>,
+}
+
+pub(super) type Fate = Result<(), Undelivered>;
+pub(super) type Waiter = oneshot::Receiver<Fate>;
+
+#[derive(Debug)]
+enum Entry {
+    /// On its way to the sink; these are told what becomes of it.
+    Pending(Vec<oneshot::Sender<Fate>>),
+    /// The sink has had it since then, in Unix milliseconds.
+    Delivered(i64),
+}
+
+/// What the window knows of an event.
+#[derive(Debug)]
+pub(super) enum Known {
+    /// Nothing: deliver it. The waiter is told the result.
+    New(Waiter),
+    /// It is on its way. The waiter is told the result.
+    Pending(Waiter),
+    /// The sink has it.
+    Delivered,
+}
+
+#[derive(Debug)]
+pub(super) struct Window {
+    max_ids: usize,
+    max_age_ms: i64,
+    entries: HashMap<Key, Entry>,
+    /// The delivered ones, oldest first.
+    order: VecDeque<(i64, Key)>,
+}
+
+impl Window {
+    pub(super) fn new(max_ids: usize, max_age: Duration) -> Self {
+        let max_age_ms = i64::try_from(max_age.as_millis()).unwrap_or(i64::MAX);
+        Self { max_ids, max_age_ms, entries: HashMap::new(), order: VecDeque::new() }
+    }
+
+    /// Looks an event up, and notes that it is on its way if it is new.
+    pub(super) fn enter(&mut self, key: &Key, now_ms: i64) -> Known {
+        self.forget_old(now_ms);
+        let (sender, waiter) = oneshot::channel();
+        match self.entries.get_mut(key) {
+            Some(Entry::Delivered(_)) => Known::Delivered,
+            Some(Entry::Pending(waiters)) => {
+                waiters.push(sender);
+                Known::Pending(waiter)
+            }
+            None => {
+                self.entries.insert(key.clone(), Entry::Pending(vec![sender]));
+                Known::New(waiter)
+            }
+        }
+    }
+
+    /// Notes what became of an event that was on its way, and tells whoever waits.
+    pub(super) fn resolve(&mut self, key: &Key, fate: &Fate, now_ms: i64) {
+        let waiters = match fate {
+            Ok(()) => {
+                self.order.push_back((now_ms, key.clone()));
+                self.entries.insert(key.clone(), Entry::Delivered(now_ms))
+            }
+            Err(_) => self.entries.remove(key),
+        };
+        self.forget_old(now_ms);
+        if let Some(Entry::Pending(waiters)) = waiters {
+            for waiter in waiters {
+                // A requester that has given up is not an error.
+                let _gone = waiter.send(fate.clone());
+            }
+        }
+    }
+
+    fn forget_old(&mut self, now_ms: i64) {
+        while let Some((since, _)) = self.order.front() {
+            let too_old = now_ms.saturating_sub(*since) >= self.max_age_ms;
+            if !too_old && self.order.len() <= self.max_ids {
+                break;
+            }
+            if let Some((since, key)) = self.order.pop_front()
+                && matches!(self.entries.get(&key), Some(Entry::Delivered(at)) if *at == since)
+            {
+                self.entries.remove(&key);
+            }
+        }
+    }
+
+    /// How many delivered events are known.
+    pub(super) fn len(&self) -> usize {
+        self.order.len()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn key(id: &str) -> Key {
+        Key { connector: Arc::from("c"), event_id: Arc::from(id) }
+    }
+
+    fn delivered(window: &mut Window, id: &str, now: i64) {
+        assert!(matches!(window.enter(&key(id), now), Known::New(_)));
+        window.resolve(&key(id), &Ok(()), now);
+    }
+
+    #[test]
+    fn a_delivered_event_is_known_until_its_time_is_over() {
+        let mut window = Window::new(10, Duration::from_secs(72 * 3600));
+        delivered(&mut window, "a", 0);
+        assert!(matches!(window.enter(&key("a"), 71 * 3_600_000), Known::Delivered));
+        assert!(matches!(window.enter(&key("a"), 72 * 3_600_000), Known::New(_)));
+    }
+
+    #[test]
+    fn the_oldest_go_when_there_are_too_many() {
+        let mut window = Window::new(2, Duration::from_secs(3600));
+        for id in ["a", "b", "c"] {
+            delivered(&mut window, id, 0);
+        }
+        assert_eq!(window.len(), 2);
+        assert!(matches!(window.enter(&key("b"), 1), Known::Delivered));
+        assert!(matches!(window.enter(&key("a"), 1), Known::New(_)));
+    }
+
+    #[test]
+    fn a_copy_waits_for_the_first_and_hears_the_same() {
+        let mut window = Window::new(2, Duration::from_secs(3600));
+        let Known::New(mut first) = window.enter(&key("a"), 0) else { panic!("not new") };
+        let Known::Pending(mut copy) = window.enter(&key("a"), 0) else { panic!("not pending") };
+        let down = Undelivered::SinkUnavailable { error: "down".to_owned() };
+        window.resolve(&key("a"), &Err(down.clone()), 0);
+        assert_eq!(first.try_recv().unwrap(), Err(down.clone()));
+        assert_eq!(copy.try_recv().unwrap(), Err(down));
+        assert!(matches!(window.enter(&key("a"), 0), Known::New(_)), "a failed event may come again");
+    }
+
+    #[test]
+    fn connectors_do_not_share_ids() {
+        let mut window = Window::new(2, Duration::from_secs(3600));
+        delivered(&mut window, "a", 0);
+        let other = Key { connector: Arc::from("d"), event_id: Arc::from("a") };
+        assert!(matches!(window.enter(&other, 0), Known::New(_)));
+    }
+}

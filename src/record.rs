@@ -1,0 +1,179 @@
+//! What is passed between the stages of the service: a [`Record`] on its way to the sinks, and a [`DeadLetter`] that
+//! is set aside.
+
+use std::fmt;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use http::{HeaderMap, HeaderName};
+
+use crate::event::{Envelope, NotADelivery};
+use crate::verify::{ASYMMETRIC_HEADER, SECRET_HEADER, Verified, VerifiedBy};
+
+/// One verified delivery, with its exact bytes and what routing needs to know of it.
+#[derive(Debug, Clone)]
+pub struct Record {
+    /// Name of the connector that received it.
+    pub connector: Arc<str>,
+    /// When it was received, in Unix milliseconds.
+    pub received_at: i64,
+    /// Which key vouches for it.
+    pub verified_by: VerifiedBy,
+    /// `event.eventId`: equal for every copy of the event.
+    pub event_id: Box<str>,
+    /// `event.eventType`.
+    pub event_type: Box<str>,
+    /// The project in `event.targetName`.
+    pub project: Option<Box<str>>,
+    /// The device in `event.targetName`, else `metadata.deviceId`.
+    pub device: Option<Box<str>>,
+    /// The request's headers, for the dead letters.
+    pub headers: HeaderMap,
+    /// The body as received.
+    pub body: Bytes,
+}
+
+impl Record {
+    /// Reads what routing needs from a verified body.
+    ///
+    /// # Errors
+    ///
+    /// [`NotADelivery`] when the body is no delivery, though authentic.
+    pub fn read(
+        verified: &Verified<Bytes>,
+        connector: Arc<str>,
+        received_at: i64,
+        headers: HeaderMap,
+    ) -> Result<Self, (NotADelivery, HeaderMap)> {
+        let envelope = match Envelope::parse(verified) {
+            Ok(envelope) => envelope,
+            Err(reason) => return Err((reason, headers)),
+        };
+        Ok(Self {
+            connector,
+            received_at,
+            verified_by: verified.by().clone(),
+            event_id: Box::from(&*envelope.event_id),
+            event_type: Box::from(&*envelope.event_type),
+            project: envelope.project().map(Box::from),
+            device: envelope.device().map(Box::from),
+            headers,
+            body: verified.inner().clone(),
+        })
+    }
+}
+
+/// Why a delivery was set aside.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Reason {
+    /// A sink will never take it.
+    Rejected {
+        /// Name of the sink.
+        sink: Arc<str>,
+    },
+    /// It is authentic, but no delivery that we can read.
+    Unreadable,
+    /// It is authentic, but its token's time was over.
+    Expired,
+}
+
+impl Reason {
+    /// Stable name, for metrics, files and the command line.
+    #[must_use]
+    pub const fn code(&self) -> &'static str {
+        match self {
+            Self::Rejected { .. } => "rejected",
+            Self::Unreadable => "unreadable",
+            Self::Expired => "expired",
+        }
+    }
+}
+
+impl fmt::Display for Reason {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.code())
+    }
+}
+
+/// A delivery that was set aside, with all that is needed to try it again.
+#[derive(Debug, Clone)]
+pub struct DeadLetter {
+    /// Name of the connector that received it.
+    pub connector: Arc<str>,
+    /// Why it is here.
+    pub reason: Reason,
+    /// What went wrong, in words.
+    pub error: String,
+    /// How often it was tried.
+    pub attempts: u32,
+    /// When it was received, in Unix milliseconds.
+    pub received_at: i64,
+    /// `event.eventId`, where it could be read.
+    pub event_id: Option<Box<str>>,
+    /// The two signature headers, as received.
+    pub signatures: Vec<(&'static str, String)>,
+    /// The names of all other headers; their values may be credentials and are not kept.
+    pub header_names: Vec<String>,
+    /// The body as received.
+    pub body: Bytes,
+}
+
+impl DeadLetter {
+    /// Sets a request aside that became no record.
+    #[must_use]
+    pub fn of_request(
+        connector: Arc<str>,
+        reason: Reason,
+        error: String,
+        received_at: i64,
+        headers: &HeaderMap,
+        body: Bytes,
+    ) -> Self {
+        let (signatures, header_names) = split(headers);
+        Self {
+            connector,
+            reason,
+            error,
+            attempts: 0,
+            received_at,
+            event_id: None,
+            signatures,
+            header_names,
+            body,
+        }
+    }
+
+    /// Sets a record aside that a sink rejected at the given attempt.
+    #[must_use]
+    pub fn of_record(record: &Record, sink: Arc<str>, error: String, attempts: u32) -> Self {
+        let (signatures, header_names) = split(&record.headers);
+        Self {
+            connector: Arc::clone(&record.connector),
+            reason: Reason::Rejected { sink },
+            error,
+            attempts,
+            received_at: record.received_at,
+            event_id: Some(record.event_id.clone()),
+            signatures,
+            header_names,
+            body: record.body.clone(),
+        }
+    }
+}
+
+fn split(headers: &HeaderMap) -> (Vec<(&'static str, String)>, Vec<String>) {
+    let signature_of = |name: &HeaderName| {
+        [SECRET_HEADER, ASYMMETRIC_HEADER].into_iter().find(|known| name.as_str().eq_ignore_ascii_case(known))
+    };
+    let mut signatures = Vec::new();
+    let mut others: Vec<String> = Vec::new();
+    for (name, value) in headers {
+        match signature_of(name) {
+            Some(known) => signatures.push((known, String::from_utf8_lossy(value.as_bytes()).into_owned())),
+            None => others.push(name.as_str().to_owned()),
+        }
+    }
+    others.dedup();
+    (signatures, others)
+}

@@ -1,0 +1,94 @@
+//! Where deliveries go: the [`Sink`] trait, and the sinks that come with the program.
+//!
+//! A new sink is one file here, one arm in `config::sink`, and one row in the shared contract test
+//! (`tests/sink_contract.rs`). From outside the crate:
+//! [`Service::builder().sink(name, impl Sink)`](crate::service::ServiceBuilder::sink).
+
+mod file;
+mod format;
+mod stdout;
+
+use std::sync::Arc;
+
+pub use file::FileSink;
+pub use format::Format;
+pub use stdout::StdoutSink;
+
+use crate::record::Record;
+
+/// The most bytes a sink's checkpoint may have.
+pub const MAX_CHECKPOINT: usize = 4096;
+
+/// What became of one record.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Fate {
+    /// It is where it should be, as durably as the sink can make it.
+    Delivered,
+    /// It is not, but may be next time: the place is full, down or busy.
+    Retry {
+        /// What happened, in words fit for a log.
+        error: String,
+    },
+    /// It never will be: this record is at fault, others may pass.
+    Rejected {
+        /// Why, in words fit for a log.
+        error: String,
+    },
+}
+
+/// What became of a batch: the fate of each record, in the order of the batch.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Outcome {
+    /// One fate a record. A missing one counts as [`Fate::Retry`].
+    pub fates: Vec<Fate>,
+    /// Where the sink stands after this batch, in its own terms; at most [`MAX_CHECKPOINT`] bytes. It is stored with
+    /// the sink's position and handed back to [`Sink::open`] on the next start.
+    pub checkpoint: Option<Vec<u8>>,
+}
+
+impl Outcome {
+    /// All `count` records were delivered.
+    #[must_use]
+    pub fn delivered(count: usize) -> Self {
+        Self { fates: vec![Fate::Delivered; count], checkpoint: None }
+    }
+
+    /// None of the `count` records was delivered; all may be tried again.
+    #[must_use]
+    pub fn retry(count: usize, error: &str) -> Self {
+        Self { fates: vec![Fate::Retry { error: error.to_owned() }; count], checkpoint: None }
+    }
+}
+
+/// Why a sink cannot be opened.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum OpenError {
+    /// It is down; it will be tried again. The service starts without it.
+    #[error("{0}")]
+    Down(String),
+    /// It can never work as configured; the service does not start.
+    #[error("{0}")]
+    Unusable(String),
+}
+
+/// A place that deliveries are passed on to.
+///
+/// A sink is driven by one worker on a thread of its own, so its methods may block. It never retries, never drops and
+/// never reorders: it says what happened, and the worker decides. Records come in the order in which they were
+/// accepted; a record may come again after a failure or a crash, and then carries the same event id.
+pub trait Sink: Send {
+    /// Makes the sink ready. Called before the first delivery, and again after it failed. `checkpoint` is what the
+    /// last successful [`Outcome`] carried, if that was kept.
+    ///
+    /// # Errors
+    ///
+    /// [`OpenError`] says whether trying again can help.
+    fn open(&mut self, checkpoint: Option<&[u8]>) -> Result<(), OpenError>;
+
+    /// Delivers a batch, never empty, and says what became of each record.
+    fn deliver(&mut self, batch: &[Arc<Record>]) -> Outcome;
+
+    /// Flushes and lets go. Called once, when the service stops.
+    fn close(&mut self) {}
+}

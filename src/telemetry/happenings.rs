@@ -1,0 +1,166 @@
+//! The things that can happen, each with its log line and its metrics.
+
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use http::StatusCode;
+
+use super::{Happening, Telemetry};
+
+/// A request to a connector was answered.
+#[derive(Debug)]
+pub struct Answered<'a> {
+    /// The connector's name; none for a path without one.
+    pub connector: Option<&'a str>,
+    /// Where the request came from.
+    pub peer: Option<SocketAddr>,
+    /// The reply's status.
+    pub status: StatusCode,
+    /// The reply's code.
+    pub code: &'static str,
+    /// Why, where it was refused; safe to show.
+    pub detail: Option<&'a str>,
+    /// How long it took from the complete head.
+    pub took: Duration,
+}
+
+impl Happening for Answered<'_> {
+    fn emit(&self, telemetry: &Telemetry) {
+        let Self { connector, peer, status, code, detail, took } = self;
+        let connector = connector.unwrap_or("");
+        telemetry.metrics.answered(connector, *status, code, *took, telemetry.clock.unix_seconds());
+        let peer = peer.map(tracing::field::display);
+        let failed = status.is_client_error() || status.is_server_error();
+        let status_code = status.as_u16();
+        if !failed {
+            tracing::debug!(connector, code, status = status_code, peer, took_us = took.as_micros(), "accepted");
+            return;
+        }
+        match telemetry.refusals.take(telemetry.clock.unix_millis()) {
+            Some(suppressed) => {
+                tracing::warn!(connector, code, status = status_code, peer, detail, suppressed, "refused");
+            }
+            None => telemetry.metrics.log_suppressed.inc(),
+        }
+    }
+}
+
+/// With policy `either`, one scheme held and the other was sent but did not.
+#[derive(Debug)]
+pub struct OtherSchemeFailed<'a> {
+    /// The connector's name.
+    pub connector: &'a str,
+    /// The code of the one that did not hold.
+    pub code: &'static str,
+}
+
+impl Happening for OtherSchemeFailed<'_> {
+    fn emit(&self, telemetry: &Telemetry) {
+        telemetry.metrics.other_scheme_failed.with_label_values(&[self.connector, self.code]).inc();
+        tracing::debug!(connector = self.connector, code = self.code, "one of two signatures did not hold");
+    }
+}
+
+/// A connection was refused because too many are open.
+#[derive(Debug)]
+pub struct ConnectionRefused {
+    /// Where it came from.
+    pub peer: SocketAddr,
+}
+
+impl Happening for ConnectionRefused {
+    fn emit(&self, telemetry: &Telemetry) {
+        telemetry.metrics.connections_refused.inc();
+        if let Some(suppressed) = telemetry.failures.take(telemetry.clock.unix_millis()) {
+            tracing::warn!(peer = %self.peer, suppressed, "too many connections; one was refused");
+        }
+    }
+}
+
+/// A sink did not take records, or could not be opened.
+#[derive(Debug)]
+pub struct SinkFailed<'a> {
+    /// The sink's name.
+    pub sink: &'a str,
+    /// What it says.
+    pub error: &'a str,
+    /// How many records it did not take.
+    pub records: u64,
+}
+
+impl Happening for SinkFailed<'_> {
+    fn emit(&self, telemetry: &Telemetry) {
+        let Self { sink, error, records } = self;
+        telemetry.metrics.sink_failed(sink, *records);
+        if let Some(suppressed) = telemetry.failures.take(telemetry.clock.unix_millis()) {
+            tracing::error!(sink, error, records, suppressed, "a sink failed");
+        }
+    }
+}
+
+/// A sink that had failed takes records again.
+#[derive(Debug)]
+pub struct SinkRecovered<'a> {
+    /// The sink's name.
+    pub sink: &'a str,
+}
+
+impl Happening for SinkRecovered<'_> {
+    fn emit(&self, telemetry: &Telemetry) {
+        telemetry.metrics.sink_up(self.sink);
+        tracing::info!(sink = self.sink, "a sink works again");
+    }
+}
+
+/// A delivery was set aside.
+#[derive(Debug)]
+pub struct DeadLetterBuried<'a> {
+    /// The code of the reason.
+    pub reason: &'static str,
+    /// The connector's name.
+    pub connector: &'a str,
+    /// What was wrong with it.
+    pub error: &'a str,
+}
+
+impl Happening for DeadLetterBuried<'_> {
+    fn emit(&self, telemetry: &Telemetry) {
+        let Self { reason, connector, error } = self;
+        telemetry.metrics.dead_letters.with_label_values(&[reason]).inc();
+        if let Some(suppressed) = telemetry.refusals.take(telemetry.clock.unix_millis()) {
+            tracing::warn!(reason, connector, error, suppressed, "a delivery was set aside in the dead letters");
+        }
+    }
+}
+
+/// A delivery could not be set aside.
+#[derive(Debug)]
+pub struct DeadLetterFailed<'a> {
+    /// The code of the reason.
+    pub reason: &'static str,
+    /// What happened.
+    pub error: &'a str,
+}
+
+impl Happening for DeadLetterFailed<'_> {
+    fn emit(&self, telemetry: &Telemetry) {
+        let Self { reason, error } = self;
+        telemetry.metrics.dead_letters_failed.with_label_values(&[reason]).inc();
+        if let Some(suppressed) = telemetry.failures.take(telemetry.clock.unix_millis()) {
+            tracing::error!(reason, error, suppressed, "a delivery could not be set aside");
+        }
+    }
+}
+
+/// The oldest copy of an expired request made room for a new one.
+#[derive(Debug)]
+pub struct DeadLetterDropped {
+    /// The code of the reason.
+    pub reason: &'static str,
+}
+
+impl Happening for DeadLetterDropped {
+    fn emit(&self, telemetry: &Telemetry) {
+        telemetry.metrics.dead_letters_dropped.with_label_values(&[self.reason]).inc();
+    }
+}

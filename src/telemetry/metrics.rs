@@ -1,0 +1,170 @@
+//! The metrics, by their Prometheus names. Every label has few values: names from the configuration and our own codes,
+//! never anything that a request brings along.
+
+use std::fmt;
+use std::time::Duration;
+
+use http::StatusCode;
+use prometheus::core::Collector;
+use prometheus::{
+    Encoder, Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts,
+    Registry, TextEncoder,
+};
+
+use crate::record::Reason;
+
+pub(super) struct Metrics {
+    registry: Registry,
+    requests: IntCounterVec,
+    duration: Histogram,
+    last_accepted: IntGaugeVec,
+    pub(super) other_scheme_failed: IntCounterVec,
+    pub(super) connections: IntGauge,
+    pub(super) connections_refused: IntCounter,
+    pub(super) in_flight: IntGauge,
+    sink_records: IntCounterVec,
+    sink_batch: HistogramVec,
+    sink_up: IntGaugeVec,
+    pub(super) window: IntGaugeVec,
+    pub(super) dead_letters: IntCounterVec,
+    pub(super) dead_letters_failed: IntCounterVec,
+    pub(super) dead_letters_dropped: IntCounterVec,
+    pub(super) log_suppressed: IntCounter,
+}
+
+impl fmt::Debug for Metrics {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Metrics")
+    }
+}
+
+/// Makes a metric and registers it.
+///
+/// The library checks names and labels at run time. Ours are constants, and every one of them is made whenever a
+/// service starts, so a bad one cannot get past the first test.
+#[expect(clippy::expect_used, reason = "names and labels are constants that every test makes")]
+fn register<M: Collector + Clone + 'static>(registry: &Registry, metric: prometheus::Result<M>) -> M {
+    let metric = metric.expect("the name and the labels of a metric are valid");
+    registry.register(Box::new(metric.clone())).expect("the name of a metric is used once");
+    metric
+}
+
+impl Metrics {
+    pub(super) fn new() -> Self {
+        let registry = Registry::new();
+        let r = &registry;
+        let counter = |name: &str, help: &str| register(r, IntCounter::with_opts(Opts::new(name, help)));
+        let counters =
+            |name: &str, help: &str, labels: &[&str]| register(r, IntCounterVec::new(Opts::new(name, help), labels));
+        let gauge = |name: &str, help: &str| register(r, IntGauge::with_opts(Opts::new(name, help)));
+        let gauges =
+            |name: &str, help: &str, labels: &[&str]| register(r, IntGaugeVec::new(Opts::new(name, help), labels));
+        let buckets = vec![0.000_1, 0.000_25, 0.000_5, 0.001, 0.002_5, 0.005, 0.01, 0.025, 0.05, 0.1, 0.5, 1.0, 8.0];
+        let duration = HistogramOpts::new(
+            "dt_receiver_request_duration_seconds",
+            "Time from a request's complete head to its answer.",
+        );
+        let batch = HistogramOpts::new("dt_receiver_sink_batch_records", "Records given to a sink at once.");
+        let batch_buckets = vec![1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 64.0, 128.0, 256.0];
+
+        gauges("dt_receiver_build_info", "Always 1; the version is a label.", &["version"])
+            .with_label_values(&[env!("CARGO_PKG_VERSION")])
+            .set(1);
+        let dead_letters = counters("dt_receiver_dead_letters_total", "Deliveries set aside.", &["reason"]);
+        for reason in [Reason::Unreadable.code(), Reason::Expired.code(), "rejected"] {
+            dead_letters.with_label_values(&[reason]);
+        }
+        Self {
+            requests: counters(
+                "dt_receiver_requests_total",
+                "Requests answered, by connector (empty for a path of none), status and code.",
+                &["connector", "status", "code"],
+            ),
+            duration: register(r, Histogram::with_opts(duration.buckets(buckets))),
+            last_accepted: gauges(
+                "dt_receiver_last_accepted_timestamp_seconds",
+                "When the connector last accepted an event, in Unix seconds; 0 if not since the start.",
+                &["connector"],
+            ),
+            other_scheme_failed: counters(
+                "dt_receiver_other_scheme_failed_total",
+                "Accepted requests whose other signature did not hold (policy `either`).",
+                &["connector", "code"],
+            ),
+            connections: gauge("dt_receiver_connections", "Open connections."),
+            connections_refused: counter(
+                "dt_receiver_connections_refused_total",
+                "Connections refused because too many were open.",
+            ),
+            in_flight: gauge("dt_receiver_requests_in_flight", "Requests that are being worked on."),
+            sink_records: counters(
+                "dt_receiver_sink_records_total",
+                "Records given to a sink, by what became of them.",
+                &["sink", "outcome"],
+            ),
+            sink_batch: register(r, HistogramVec::new(batch.buckets(batch_buckets), &["sink"])),
+            sink_up: gauges("dt_receiver_sink_up", "Whether the sink's last delivery went well.", &["sink"]),
+            window: gauges("dt_receiver_sink_window_ids", "Delivered ids that the sink's window holds.", &["sink"]),
+            dead_letters,
+            dead_letters_failed: counters(
+                "dt_receiver_dead_letters_failed_total",
+                "Deliveries that could not be set aside.",
+                &["reason"],
+            ),
+            dead_letters_dropped: counters(
+                "dt_receiver_dead_letters_dropped_total",
+                "Copies of expired requests dropped to make room.",
+                &["reason"],
+            ),
+            log_suppressed: counter("dt_receiver_log_lines_suppressed_total", "Log lines held back."),
+            registry,
+        }
+    }
+
+    pub(super) fn know_connector(&self, name: &str) {
+        self.last_accepted.with_label_values(&[name]);
+        for code in ["accepted", "duplicate", "ignored", "quarantined"] {
+            self.requests.with_label_values(&[name, "200", code]);
+        }
+    }
+
+    pub(super) fn know_sink(&self, name: &str) {
+        self.sink_up.with_label_values(&[name]).set(1);
+        self.sink_batch.with_label_values(&[name]);
+        self.window.with_label_values(&[name]);
+        for outcome in ["delivered", "retry"] {
+            self.sink_records.with_label_values(&[name, outcome]);
+        }
+    }
+
+    pub(super) fn answered(&self, connector: &str, status: StatusCode, code: &str, took: Duration, now: i64) {
+        self.requests.with_label_values(&[connector, status.as_str(), code]).inc();
+        self.duration.observe(took.as_secs_f64());
+        if code == "accepted" {
+            self.last_accepted.with_label_values(&[connector]).set(now);
+        }
+    }
+
+    #[expect(clippy::cast_precision_loss, reason = "a batch is far smaller than 2^52 records")]
+    pub(super) fn sink_batch(&self, sink: &str, records: u64, delivered: u64) {
+        self.sink_batch.with_label_values(&[sink]).observe(records as f64);
+        self.sink_records.with_label_values(&[sink, "delivered"]).inc_by(delivered);
+    }
+
+    pub(super) fn sink_failed(&self, sink: &str, records: u64) {
+        self.sink_records.with_label_values(&[sink, "retry"]).inc_by(records);
+        self.sink_up.with_label_values(&[sink]).set(0);
+    }
+
+    pub(super) fn sink_up(&self, sink: &str) {
+        self.sink_up.with_label_values(&[sink]).set(1);
+    }
+
+    pub(super) fn render(&self) -> String {
+        let mut text = Vec::new();
+        match TextEncoder::new().encode(&self.registry.gather(), &mut text) {
+            Ok(()) => String::from_utf8(text).unwrap_or_default(),
+            Err(_) => String::new(),
+        }
+    }
+}

@@ -1,0 +1,82 @@
+//! What the service tells about itself. One struct per thing that can happen, in `happenings.rs`; emitting it makes the
+//! log line and the metric together. The registry is our own: two services in one process share no counters.
+
+mod happenings;
+mod log_budget;
+mod metrics;
+
+use std::sync::Arc;
+
+pub use happenings::{
+    Answered, ConnectionRefused, DeadLetterBuried, DeadLetterDropped, DeadLetterFailed, OtherSchemeFailed,
+    SinkFailed, SinkRecovered,
+};
+use log_budget::LogBudget;
+use metrics::Metrics;
+
+use crate::clock::Clock;
+
+/// Something that can happen: it knows its log line and its metrics.
+pub trait Happening {
+    /// Writes the log line and counts.
+    fn emit(&self, telemetry: &Telemetry);
+}
+
+/// Metrics, and the bounds of the log.
+#[derive(Debug)]
+pub struct Telemetry {
+    metrics: Metrics,
+    refusals: LogBudget,
+    failures: LogBudget,
+    clock: Arc<dyn Clock>,
+}
+
+impl Telemetry {
+    /// A registry of its own, with all metrics at zero.
+    ///
+    #[must_use]
+    pub fn new(clock: Arc<dyn Clock>) -> Self {
+        Self { metrics: Metrics::new(), refusals: LogBudget::new(10, 50), failures: LogBudget::new(1, 10), clock }
+    }
+
+    /// Tells logs and metrics that something happened.
+    pub fn emit(&self, happening: &impl Happening) {
+        happening.emit(self);
+    }
+
+    /// Names the connectors, so that each has its series from the start.
+    pub fn know_connector(&self, name: &str) {
+        self.metrics.know_connector(name);
+    }
+
+    /// Names a sink, so that it has its series from the start.
+    pub fn know_sink(&self, name: &str) {
+        self.metrics.know_sink(name);
+    }
+
+    /// Counts a batch that a sink was given.
+    pub fn sink_batch(&self, sink: &str, records: u64, delivered: u64) {
+        self.metrics.sink_batch(sink, records, delivered);
+    }
+
+    /// How many connections are open.
+    pub fn connections(&self, count: usize) {
+        self.metrics.connections.set(i64::try_from(count).unwrap_or(i64::MAX));
+    }
+
+    /// How many requests are being worked on.
+    pub fn in_flight(&self, count: usize) {
+        self.metrics.in_flight.set(i64::try_from(count).unwrap_or(i64::MAX));
+    }
+
+    /// How many ids a sink's window holds.
+    pub fn window_len(&self, sink: &str, count: usize) {
+        self.metrics.window.with_label_values(&[sink]).set(i64::try_from(count).unwrap_or(i64::MAX));
+    }
+
+    /// All metrics in the text format of Prometheus (version 0.0.4).
+    #[must_use]
+    pub fn render(&self) -> String {
+        self.metrics.render()
+    }
+}
