@@ -40,3 +40,23 @@ compile_error!(
 
 pub mod event;
 pub mod verify;
+
+#[cfg(feature = "server")]
+pub mod clock;
+#[cfg(feature = "server")]
+pub mod config;
+#[cfg(feature = "server")]
+pub mod deliver;
+#[cfg(feature = "server")]
+pub mod http;
+#[cfg(feature = "server")]
+pub mod record;
+#[cfg(feature = "server")]
+pub mod service;
+#[cfg(feature = "server")]
+pub mod sink;
+#[cfg(feature = "server")]
+pub mod telemetry;
+
+#[cfg(feature = "cli")]
+pub mod cli;

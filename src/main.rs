@@ -1,2 +1,7 @@
-//! stub
-fn main() {}
+//! The program `dt-receiver`: parse, run, exit code. All else is in `cli`.
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    dt_receiver::cli::main()
+}

@@ -77,10 +77,17 @@ fn every_vector_gives_its_expected_answer() {
             Err(rejection) => (rejection.code(), None),
         };
         if code != vector.expect || (vector.by.is_some() && by != vector.by) {
-            wrong.push(format!("{}: expected {} {:?}, got {answer:?}", vector.name, vector.expect, vector.by));
+            wrong
+                .push(format!("{}: expected {} {:?}, got {answer:?}", vector.name, vector.expect, vector.by));
         }
     }
-    assert!(wrong.is_empty(), "{} of {} vectors are wrong:\n{}", wrong.len(), vectors.len(), wrong.join("\n"));
+    assert!(
+        wrong.is_empty(),
+        "{} of {} vectors are wrong:\n{}",
+        wrong.len(),
+        vectors.len(),
+        wrong.join("\n")
+    );
 }
 
 #[test]

@@ -69,7 +69,10 @@ impl ConnectorConfig {
         let events = section.strings("events").unwrap_or_default();
         for event_type in &events {
             if matches!(EventType::from(event_type.as_str()), EventType::Other(_)) {
-                section.warn("events", format!("\"{}\" is no event type known today", event_type.escape_debug()));
+                section.warn(
+                    "events",
+                    format!("\"{}\" is no event type known today", event_type.escape_debug()),
+                );
             }
         }
         let projects = section.strings("projects").unwrap_or_default();
@@ -109,7 +112,8 @@ pub(super) fn required_name(section: &mut Section<'_>) -> Option<Arc<str>> {
 }
 
 fn is_name(text: &str) -> bool {
-    (1..=64).contains(&text.len()) && text.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-' || b == b'_')
+    (1..=64).contains(&text.len())
+        && text.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-' || b == b'_')
 }
 
 fn read_path(section: &mut Section<'_>) -> Option<String> {
@@ -222,7 +226,11 @@ fn read_source(section: &mut Section<'_>, sources: &dyn Sources) -> Option<crate
     }
 }
 
-fn read_asymmetric(mut section: Section<'_>, builder: VerifierBuilder, sources: &dyn Sources) -> Option<VerifierBuilder> {
+fn read_asymmetric(
+    mut section: Section<'_>,
+    builder: VerifierBuilder,
+    sources: &dyn Sources,
+) -> Option<VerifierBuilder> {
     let path = section.string("key_set");
     let organization = section.string("organization");
     let issuer = section.string("issuer").unwrap_or_else(|| DT_ISSUER.to_owned());

@@ -173,7 +173,8 @@ impl Config {
     /// assert!(error.to_string().starts_with("lisen: unknown key"));
     /// ```
     pub fn from_toml(text: &str, sources: &dyn Sources) -> Result<Self, ConfigError> {
-        let table: toml::Table = text.parse().map_err(|e: toml::de::Error| ConfigError::Syntax(e.to_string()))?;
+        let table: toml::Table =
+            text.parse().map_err(|e: toml::de::Error| ConfigError::Syntax(e.to_string()))?;
         let problems = Problems::default();
         let mut config = Self::empty();
         config.read(Section::root(table, &problems), sources);
@@ -207,20 +208,32 @@ impl Config {
             match text.strip_prefix("folder:") {
                 Some(folder) if !folder.is_empty() => self.dead_letters = Some(PathBuf::from(folder)),
                 _ if text.starts_with("kafka:") => {
-                    root.complain("dead_letters", "\"kafka:\" is not built in this version; use \"folder:PATH\"".to_owned());
+                    root.complain(
+                        "dead_letters",
+                        "\"kafka:\" is not built in this version; use \"folder:PATH\"".to_owned(),
+                    );
                 }
                 _ => root.problem("dead_letters", &text, "\"folder:PATH\""),
             }
         }
-        root.duration_into("drain_timeout", Duration::ZERO..=Duration::from_secs(3600), &mut self.drain_timeout);
-        root.duration_into("dedup_window", Duration::ZERO..=Duration::from_secs(3600 * 24 * 365), &mut self.dedup_window);
+        root.duration_into(
+            "drain_timeout",
+            Duration::ZERO..=Duration::from_secs(3600),
+            &mut self.drain_timeout,
+        );
+        root.duration_into(
+            "dedup_window",
+            Duration::ZERO..=Duration::from_secs(3600 * 24 * 365),
+            &mut self.dedup_window,
+        );
         root.count_into("dedup_max", 1..=20_000_000, &mut self.dedup_max);
         if let Some(limits) = root.section("limits") {
             self.limits.read(limits);
         }
         self.sinks = root.sections("sink").into_iter().filter_map(SinkConfig::read).collect();
         let connectors = root.sections("connector");
-        self.connectors = connectors.into_iter().filter_map(|section| ConnectorConfig::read(section, sources)).collect();
+        self.connectors =
+            connectors.into_iter().filter_map(|section| ConnectorConfig::read(section, sources)).collect();
         root.finish();
     }
 
@@ -231,7 +244,8 @@ impl Config {
         }
         let Limits { header_timeout, deadline, .. } = self.limits;
         if header_timeout.saturating_add(deadline) > MAX_ANSWER_TIME {
-            let text = "`header_timeout` and `deadline` together must not be over 9.5s, since DT gives up at 10s";
+            let text =
+                "`header_timeout` and `deadline` together must not be over 9.5s, since DT gives up at 10s";
             problems.error("limits.deadline", text.to_owned());
         }
         if self.connectors.is_empty() && problems.is_empty() {
@@ -293,12 +307,20 @@ impl Limits {
         let seconds = Duration::from_secs;
         section.size_into("max_body", 1024..=64 * 1024 * 1024, &mut self.max_body);
         section.size_into("max_head", 8192..=1024 * 1024, &mut self.max_head);
-        section.duration_into("header_timeout", Duration::from_millis(10)..=seconds(9), &mut self.header_timeout);
+        section.duration_into(
+            "header_timeout",
+            Duration::from_millis(10)..=seconds(9),
+            &mut self.header_timeout,
+        );
         section.duration_into("deadline", Duration::from_millis(10)..=seconds(9), &mut self.deadline);
         section.duration_into("keep_alive_idle", seconds(1)..=seconds(3600), &mut self.keep_alive_idle);
         section.count_into("max_connections", 1..=1_000_000, &mut self.max_connections);
         section.count_into("max_in_flight", 1..=1_000_000, &mut self.max_in_flight);
-        section.size_into("max_in_flight_bytes", 64 * 1024..=64 * 1024 * 1024 * 1024, &mut self.max_in_flight_bytes);
+        section.size_into(
+            "max_in_flight_bytes",
+            64 * 1024..=64 * 1024 * 1024 * 1024,
+            &mut self.max_in_flight_bytes,
+        );
         section.finish();
         if self.max_in_flight_bytes < self.max_body {
             self.max_in_flight_bytes = self.max_body;

@@ -119,7 +119,12 @@ impl<'a> Section<'a> {
     }
 
     /// A duration such as `"8s"`, `"500ms"` or `"72h"`; a bare 0 is 0.
-    pub(super) fn duration_into(&mut self, key: &'static str, range: RangeInclusive<Duration>, target: &mut Duration) {
+    pub(super) fn duration_into(
+        &mut self,
+        key: &'static str,
+        range: RangeInclusive<Duration>,
+        target: &mut Duration,
+    ) {
         let Some(value) = self.take(key) else { return };
         let read = match &value {
             Value::Integer(0) => Some(Duration::ZERO),

@@ -46,7 +46,10 @@ impl SinkConfig {
         match section.string("format").as_deref() {
             None => {}
             Some("cloudevents") => {
-                section.complain("format", "\"cloudevents\" is not built in this version; allowed are body, envelope".to_owned());
+                section.complain(
+                    "format",
+                    "\"cloudevents\" is not built in this version; allowed are body, envelope".to_owned(),
+                );
             }
             Some(text) => match text.parse() {
                 Ok(read) => format = read,
@@ -63,7 +66,10 @@ impl SinkConfig {
                 }
             },
             Some("kafka") => {
-                section.complain("type", "\"kafka\" is not built in this version; allowed are stdout, file".to_owned());
+                section.complain(
+                    "type",
+                    "\"kafka\" is not built in this version; allowed are stdout, file".to_owned(),
+                );
                 None
             }
             Some(other) => {
@@ -97,10 +103,13 @@ impl FromStr for SinkConfig {
                 kind: SinkKind::File { path: PathBuf::from(path) },
                 format: Format::default(),
             }),
-            Some(("kafka", _)) => {
-                Err(NotASink("the kafka sink is not built in this version; allowed are stdout, file:PATH".to_owned()))
-            }
-            _ => Err(NotASink(format!("\"{}\" is no sink; allowed are stdout, file:PATH", text.escape_debug()))),
+            Some(("kafka", _)) => Err(NotASink(
+                "the kafka sink is not built in this version; allowed are stdout, file:PATH".to_owned(),
+            )),
+            _ => Err(NotASink(format!(
+                "\"{}\" is no sink; allowed are stdout, file:PATH",
+                text.escape_debug()
+            ))),
         }
     }
 }

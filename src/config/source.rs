@@ -60,7 +60,10 @@ impl std::error::Error for SecretError {}
 /// # Errors
 ///
 /// [`SecretError`] when the variable is not set, the file cannot be read, or there is nothing in it.
-pub fn read_secret(source: &super::SecretSource, sources: &dyn Sources) -> Result<(Secret, Option<String>), SecretError> {
+pub fn read_secret(
+    source: &super::SecretSource,
+    sources: &dyn Sources,
+) -> Result<(Secret, Option<String>), SecretError> {
     let bytes = match source {
         super::SecretSource::Env(name) => match sources.env(name) {
             Some(value) => value.into_encoded_bytes(),

@@ -80,7 +80,11 @@ impl DeadLetters {
     pub fn open(folder: impl Into<PathBuf>, telemetry: Arc<Telemetry>) -> Result<Self, DeadLetterError> {
         let folder = folder.into();
         let failed = |doing, source| DeadLetterError { path: folder.clone(), doing, source };
-        DirBuilder::new().recursive(true).mode(0o700).create(&folder).map_err(|e| failed("making the folder", e))?;
+        DirBuilder::new()
+            .recursive(true)
+            .mode(0o700)
+            .create(&folder)
+            .map_err(|e| failed("making the folder", e))?;
         let probe = folder.join(".probe");
         File::create(&probe)
             .and_then(|_| std::fs::remove_file(&probe))
@@ -113,7 +117,8 @@ impl DeadLetters {
             }
             Err(error) => {
                 state.trouble = Some(error.to_string());
-                self.telemetry.emit(&DeadLetterFailed { reason: letter.reason.code(), error: &error.to_string() });
+                self.telemetry
+                    .emit(&DeadLetterFailed { reason: letter.reason.code(), error: &error.to_string() });
                 Err(error)
             }
         }
@@ -132,8 +137,11 @@ impl DeadLetters {
             return Ok(());
         }
         let written = self.folder.join(format!(".{name}"));
-        let size = write_synced(&written, letter)
-            .map_err(|source| DeadLetterError { path: written.clone(), doing: "writing", source })?;
+        let size = write_synced(&written, letter).map_err(|source| DeadLetterError {
+            path: written.clone(),
+            doing: "writing",
+            source,
+        })?;
         std::fs::rename(&written, &path)
             .and_then(|()| File::open(&self.folder)?.sync_all())
             .map_err(|source| DeadLetterError { path: path.clone(), doing: "renaming", source })?;

@@ -39,7 +39,12 @@ impl Direct {
     /// # Errors
     ///
     /// The first sink's reason for not having it. Others may have it; they are not sent the retry.
-    pub async fn submit(&self, record: &Arc<Record>, sinks: &[usize], remember: bool) -> Result<Stored, Undelivered> {
+    pub async fn submit(
+        &self,
+        record: &Arc<Record>,
+        sinks: &[usize],
+        remember: bool,
+    ) -> Result<Stored, Undelivered> {
         let mut stored = Stored::Before;
         let mut waiters = Vec::with_capacity(sinks.len());
         let mut failed = None;

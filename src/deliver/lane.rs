@@ -55,10 +55,7 @@ pub struct LaneOptions {
 #[derive(Debug)]
 pub(super) enum Offered {
     /// It is queued, or on its way already; the waiter is told what became of it.
-    Waiting {
-        waiter: Waiter,
-        new: bool,
-    },
+    Waiting { waiter: Waiter, new: bool },
     /// The sink has it already.
     Known,
 }
@@ -165,8 +162,7 @@ impl Lane {
             self.push(record, ResultTo::Waiter(sender))?;
             return Ok(Offered::Waiting { waiter, new: true });
         }
-        let key =
-            Key { connector: Arc::clone(&record.connector), event_id: Arc::from(&*record.event_id) };
+        let key = Key { connector: Arc::clone(&record.connector), event_id: Arc::from(&*record.event_id) };
         let now = self.shared.clock.unix_millis();
         let known = self.shared.window.lock().enter(&key, now);
         match known {
@@ -295,7 +291,9 @@ impl Worker {
                     .bury(&letter)
                     .map_err(|error| Undelivered::StorageUnavailable { error: error.to_string() })
             }
-            None => Err(Undelivered::SinkUnavailable { error: "the sink did not say what became of it".to_owned() }),
+            None => Err(Undelivered::SinkUnavailable {
+                error: "the sink did not say what became of it".to_owned(),
+            }),
         }
     }
 }

@@ -114,7 +114,9 @@ impl Sink for FileSink {
         let length = file.metadata().map_err(|e| unusable("reading its length", e))?.len();
         if torn >= MAX_TORN {
             let path = self.path.display();
-            return Err(OpenError::Unusable(format!("{path}: its last {MAX_TORN} bytes hold no line end; not ours?")));
+            return Err(OpenError::Unusable(format!(
+                "{path}: its last {MAX_TORN} bytes hold no line end; not ours?"
+            )));
         }
         let synced = length.saturating_sub(torn);
         if torn > 0 {

@@ -33,7 +33,14 @@ impl Happening for Answered<'_> {
         let failed = status.is_client_error() || status.is_server_error();
         let status_code = status.as_u16();
         if !failed {
-            tracing::debug!(connector, code, status = status_code, peer, took_us = took.as_micros(), "accepted");
+            tracing::debug!(
+                connector,
+                code,
+                status = status_code,
+                peer,
+                took_us = took.as_micros(),
+                "accepted"
+            );
             return;
         }
         match telemetry.refusals.take(telemetry.clock.unix_millis()) {
@@ -128,7 +135,13 @@ impl Happening for DeadLetterBuried<'_> {
         let Self { reason, connector, error } = self;
         telemetry.metrics.dead_letters.with_label_values(&[reason]).inc();
         if let Some(suppressed) = telemetry.refusals.take(telemetry.clock.unix_millis()) {
-            tracing::warn!(reason, connector, error, suppressed, "a delivery was set aside in the dead letters");
+            tracing::warn!(
+                reason,
+                connector,
+                error,
+                suppressed,
+                "a delivery was set aside in the dead letters"
+            );
         }
     }
 }

@@ -54,12 +54,15 @@ impl Metrics {
         let registry = Registry::new();
         let r = &registry;
         let counter = |name: &str, help: &str| register(r, IntCounter::with_opts(Opts::new(name, help)));
-        let counters =
-            |name: &str, help: &str, labels: &[&str]| register(r, IntCounterVec::new(Opts::new(name, help), labels));
+        let counters = |name: &str, help: &str, labels: &[&str]| {
+            register(r, IntCounterVec::new(Opts::new(name, help), labels))
+        };
         let gauge = |name: &str, help: &str| register(r, IntGauge::with_opts(Opts::new(name, help)));
-        let gauges =
-            |name: &str, help: &str, labels: &[&str]| register(r, IntGaugeVec::new(Opts::new(name, help), labels));
-        let buckets = vec![0.000_1, 0.000_25, 0.000_5, 0.001, 0.002_5, 0.005, 0.01, 0.025, 0.05, 0.1, 0.5, 1.0, 8.0];
+        let gauges = |name: &str, help: &str, labels: &[&str]| {
+            register(r, IntGaugeVec::new(Opts::new(name, help), labels))
+        };
+        let buckets =
+            vec![0.000_1, 0.000_25, 0.000_5, 0.001, 0.002_5, 0.005, 0.01, 0.025, 0.05, 0.1, 0.5, 1.0, 8.0];
         let duration = HistogramOpts::new(
             "dt_receiver_request_duration_seconds",
             "Time from a request's complete head to its answer.",
@@ -104,7 +107,11 @@ impl Metrics {
             ),
             sink_batch: register(r, HistogramVec::new(batch.buckets(batch_buckets), &["sink"])),
             sink_up: gauges("dt_receiver_sink_up", "Whether the sink's last delivery went well.", &["sink"]),
-            window: gauges("dt_receiver_sink_window_ids", "Delivered ids that the sink's window holds.", &["sink"]),
+            window: gauges(
+                "dt_receiver_sink_window_ids",
+                "Delivered ids that the sink's window holds.",
+                &["sink"],
+            ),
             dead_letters,
             dead_letters_failed: counters(
                 "dt_receiver_dead_letters_failed_total",

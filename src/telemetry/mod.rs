@@ -36,7 +36,12 @@ impl Telemetry {
     ///
     #[must_use]
     pub fn new(clock: Arc<dyn Clock>) -> Self {
-        Self { metrics: Metrics::new(), refusals: LogBudget::new(10, 50), failures: LogBudget::new(1, 10), clock }
+        Self {
+            metrics: Metrics::new(),
+            refusals: LogBudget::new(10, 50),
+            failures: LogBudget::new(1, 10),
+            clock,
+        }
     }
 
     /// Tells logs and metrics that something happened.

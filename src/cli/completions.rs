@@ -1,0 +1,23 @@
+//! `completions`: a script that makes a shell complete our subcommands and options.
+
+use clap::CommandFactory;
+use clap_complete::Shell;
+
+use super::Ended;
+
+/// The options of `completions`.
+#[derive(Debug, clap::Args)]
+#[command(
+    after_help = "Example:\n  dt-receiver completions bash > ~/.local/share/bash-completion/completions/dt-receiver"
+)]
+pub(super) struct Arguments {
+    /// The shell
+    shell: Shell,
+}
+
+pub(super) fn run(arguments: &Arguments) -> Ended {
+    let mut script = Vec::new();
+    clap_complete::generate(arguments.shell, &mut super::Arguments::command(), "dt-receiver", &mut script);
+    std::io::Write::write_all(&mut std::io::stdout(), &script)?;
+    Ok(())
+}

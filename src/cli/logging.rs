@@ -1,0 +1,21 @@
+//! The log: to standard error, as text on a terminal and as JSON otherwise, its level set by `RUST_LOG`.
+
+use std::io::{IsTerminal, stderr};
+
+use tracing_subscriber::EnvFilter;
+use tracing_subscriber::filter::LevelFilter;
+
+use super::{Failure, usage};
+
+/// Starts the log of this process.
+pub(super) fn start() -> Result<(), Failure> {
+    let filter = EnvFilter::builder()
+        .with_default_directive(LevelFilter::INFO.into())
+        .from_env()
+        .map_err(|error| usage(format!("RUST_LOG: {error}; an example is RUST_LOG=dt_receiver=debug")))?;
+    let log = tracing_subscriber::fmt().with_writer(stderr).with_env_filter(filter);
+    // A log that was started before, by whoever embeds us, stays.
+    let _started =
+        if stderr().is_terminal() { log.try_init() } else { log.json().flatten_event(true).try_init() };
+    Ok(())
+}

@@ -1,0 +1,72 @@
+//! Where the command line takes signature secrets from: an environment variable or a file, never an argument's text,
+//! which every process of the machine could read.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use clap::Args;
+
+use super::{Failure, usage};
+use crate::config::{SecretSource, SystemSources, read_secret};
+use crate::verify::Secret;
+
+/// The variable that is read when nothing else is given.
+pub(super) const DEFAULT_VARIABLE: &str = "DT_SIGNATURE_SECRET";
+
+/// The options for secrets, the same in every subcommand.
+#[derive(Debug, Clone, Default, Args)]
+#[command(next_help_heading = "Secrets (default: the environment variable DT_SIGNATURE_SECRET)")]
+pub(super) struct SecretOptions {
+    /// Take a signature secret from this environment variable; repeatable
+    #[arg(long = "secret-env", value_name = "NAME")]
+    env: Vec<String>,
+    /// Take a signature secret from this file, without its last line end; repeatable
+    #[arg(long = "secret-file", value_name = "FILE")]
+    file: Vec<PathBuf>,
+}
+
+impl SecretOptions {
+    /// Whether any option was given.
+    pub(super) fn is_given(&self) -> bool {
+        !self.env.is_empty() || !self.file.is_empty()
+    }
+
+    /// Reads the secrets, each with a label: `default`, the variable's name, or the file's name.
+    pub(super) fn read(&self) -> Result<Vec<(Arc<str>, Secret)>, Failure> {
+        let mut sources: Vec<(String, SecretSource)> = Vec::new();
+        for name in &self.env {
+            sources.push((name.clone(), SecretSource::Env(name.clone())));
+        }
+        for path in &self.file {
+            let label = path.file_stem().unwrap_or(path.as_os_str()).to_string_lossy().into_owned();
+            sources.push((label, SecretSource::File(path.clone())));
+        }
+        if sources.is_empty() {
+            if std::env::var_os(DEFAULT_VARIABLE).is_none() {
+                return Err(usage(format!(
+                    "no signature secret is given: set the environment variable {DEFAULT_VARIABLE} to the Signature \
+                     Secret of your Data Connector, or use --secret-env NAME or --secret-file FILE"
+                )));
+            }
+            sources.push(("default".to_owned(), SecretSource::Env(DEFAULT_VARIABLE.to_owned())));
+        }
+        let mut secrets: Vec<(Arc<str>, Secret)> = Vec::new();
+        for (label, source) in sources {
+            let (secret, odd) = read_secret(&source, &SystemSources).map_err(usage)?;
+            if let Some(odd) = odd {
+                super::complain(&format!("warning: {odd}"));
+            }
+            if secrets.iter().any(|(known, _)| **known == *label) {
+                return Err(usage(format!("two secrets would have the label \"{label}\"; rename one")));
+            }
+            secrets.push((Arc::from(label), secret));
+        }
+        Ok(secrets)
+    }
+
+    /// Reads the first secret, for those who sign.
+    pub(super) fn read_first(&self) -> Result<Secret, Failure> {
+        let first = self.read()?.into_iter().next();
+        first.map(|(_, secret)| secret).ok_or_else(|| usage("no signature secret is given"))
+    }
+}

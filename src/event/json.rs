@@ -1,0 +1,277 @@
+//! Two ways through a JSON text that agree on what JSON is: one that looks at a few members, one that builds a tree.
+//!
+//! Neither is serde's usual one. Derived structs also accept arrays; `IgnoredAny` lets pass what a tree cannot hold
+//! (deep nesting, `1e999`, half a surrogate pair); `Value` takes objects with one of `serde_json`'s private keys for
+//! something else. Both ways go through `deserialize_any` at every value, so the parser makes the same checks.
+
+use std::borrow::Cow;
+use std::fmt;
+use std::marker::PhantomData;
+
+use serde::de::{Deserialize, DeserializeSeed, Deserializer, MapAccess, SeqAccess, Visitor};
+use serde_json::{Map, Number, Value};
+
+use super::not_a_delivery::NotADelivery;
+
+/// Something that looks at one JSON value and takes out what it is after.
+pub(super) trait Look<'de>: Sized {
+    type Found;
+
+    /// The value is none of those below, or the default below walked over it.
+    fn otherwise(self) -> Self::Found;
+
+    /// The value is a text of the input itself.
+    fn borrowed_text(self, text: &'de str) -> Self::Found {
+        self.text(text)
+    }
+
+    /// The value is a text with escapes, and is gone after this call.
+    fn text(self, _text: &str) -> Self::Found {
+        self.otherwise()
+    }
+
+    /// The value is an object.
+    fn object<A: MapAccess<'de>>(self, mut members: A) -> Result<Self::Found, A::Error> {
+        while members.next_key_seed(At(Skip))?.is_some() {
+            members.next_value_seed(At(Skip))?;
+        }
+        Ok(self.otherwise())
+    }
+}
+
+/// Puts a [`Look`] in a place where serde wants a seed.
+pub(super) struct At<L>(pub(super) L);
+
+impl<'de, L: Look<'de>> DeserializeSeed<'de> for At<L> {
+    type Value = L::Found;
+
+    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<L::Found, D::Error> {
+        deserializer.deserialize_any(self)
+    }
+}
+
+impl<'de, L: Look<'de>> Visitor<'de> for At<L> {
+    type Value = L::Found;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("any JSON value")
+    }
+
+    fn visit_unit<E>(self) -> Result<L::Found, E> {
+        Ok(self.0.otherwise())
+    }
+
+    fn visit_bool<E>(self, _: bool) -> Result<L::Found, E> {
+        Ok(self.0.otherwise())
+    }
+
+    fn visit_i64<E>(self, _: i64) -> Result<L::Found, E> {
+        Ok(self.0.otherwise())
+    }
+
+    fn visit_u64<E>(self, _: u64) -> Result<L::Found, E> {
+        Ok(self.0.otherwise())
+    }
+
+    fn visit_f64<E>(self, _: f64) -> Result<L::Found, E> {
+        Ok(self.0.otherwise())
+    }
+
+    fn visit_borrowed_str<E>(self, text: &'de str) -> Result<L::Found, E> {
+        Ok(self.0.borrowed_text(text))
+    }
+
+    fn visit_str<E>(self, text: &str) -> Result<L::Found, E> {
+        Ok(self.0.text(text))
+    }
+
+    fn visit_seq<A: SeqAccess<'de>>(self, mut items: A) -> Result<L::Found, A::Error> {
+        while items.next_element_seed(At(Skip))?.is_some() {}
+        Ok(self.0.otherwise())
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, members: A) -> Result<L::Found, A::Error> {
+        self.0.object(members)
+    }
+}
+
+/// Walks over a value.
+pub(super) struct Skip;
+
+impl Look<'_> for Skip {
+    type Found = ();
+
+    fn otherwise(self) {}
+}
+
+/// Takes a text, without a copy where it has no escapes.
+pub(super) struct Text;
+
+impl<'de> Look<'de> for Text {
+    type Found = Option<Cow<'de, str>>;
+
+    fn otherwise(self) -> Self::Found {
+        None
+    }
+
+    fn borrowed_text(self, text: &'de str) -> Self::Found {
+        Some(Cow::Borrowed(text))
+    }
+
+    fn text(self, text: &str) -> Self::Found {
+        Some(Cow::Owned(text.to_owned()))
+    }
+}
+
+/// Takes the key of a member, if it is one of these.
+pub(super) struct OneOf(pub(super) &'static [&'static str]);
+
+impl Look<'_> for OneOf {
+    type Found = Option<&'static str>;
+
+    fn otherwise(self) -> Self::Found {
+        None
+    }
+
+    fn text(self, text: &str) -> Self::Found {
+        self.0.iter().find(|name| **name == text).copied()
+    }
+}
+
+/// Looks at the one JSON value that `body` is.
+pub(super) fn look<'de, L: Look<'de>>(body: &'de [u8], what: L) -> Result<L::Found, NotADelivery> {
+    read(body, At(what))
+}
+
+/// Builds the tree of the one JSON value that `body` is. Of members with one name, the last counts.
+pub(super) fn tree(body: &[u8]) -> Result<Value, NotADelivery> {
+    read(body, PhantomData::<Tree>).map(|tree| tree.0)
+}
+
+fn read<'de, S: DeserializeSeed<'de>>(body: &'de [u8], seed: S) -> Result<S::Value, NotADelivery> {
+    let text = std::str::from_utf8(body)
+        .map_err(|error| NotADelivery::NotUtf8 { valid_up_to: error.valid_up_to() })?;
+    let mut deserializer = serde_json::Deserializer::from_str(text);
+    let value = seed.deserialize(&mut deserializer)?;
+    deserializer.end()?;
+    Ok(value)
+}
+
+struct Tree(Value);
+
+impl<'de> Deserialize<'de> for Tree {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        deserializer.deserialize_any(Builder).map(Self)
+    }
+}
+
+struct Builder;
+
+impl<'de> Visitor<'de> for Builder {
+    type Value = Value;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("any JSON value")
+    }
+
+    fn visit_unit<E>(self) -> Result<Value, E> {
+        Ok(Value::Null)
+    }
+
+    fn visit_bool<E>(self, value: bool) -> Result<Value, E> {
+        Ok(value.into())
+    }
+
+    fn visit_i64<E>(self, value: i64) -> Result<Value, E> {
+        Ok(value.into())
+    }
+
+    fn visit_u64<E>(self, value: u64) -> Result<Value, E> {
+        Ok(value.into())
+    }
+
+    fn visit_f64<E>(self, value: f64) -> Result<Value, E> {
+        Ok(value.into())
+    }
+
+    fn visit_str<E>(self, text: &str) -> Result<Value, E> {
+        Ok(text.into())
+    }
+
+    fn visit_seq<A: SeqAccess<'de>>(self, mut items: A) -> Result<Value, A::Error> {
+        let mut array = Vec::new();
+        while let Some(Tree(item)) = items.next_element()? {
+            array.push(item);
+        }
+        Ok(Value::Array(array))
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut members: A) -> Result<Value, A::Error> {
+        let mut object = Map::new();
+        while let Some((key, Tree(value))) = members.next_entry()? {
+            object.insert(key, value);
+        }
+        Ok(number_in_disguise(&object).map_or(Value::Object(object), Value::Number))
+    }
+}
+
+/// Another crate of an embedder may switch on `arbitrary_precision` in `serde_json`; then every number comes as an
+/// object with this one key.
+fn number_in_disguise(object: &Map<String, Value>) -> Option<Number> {
+    let text = object.get("$serde_json::private::Number").filter(|_| object.len() == 1)?.as_str()?;
+    let switched_on = "1e999".parse::<Number>().is_ok();
+    if switched_on { text.parse().ok() } else { None }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn both(body: &str) -> Option<Value> {
+        let walked = look(body.as_bytes(), Skip);
+        let built = tree(body.as_bytes());
+        assert_eq!(walked, built.clone().map(|_| ()), "{body}");
+        built.ok()
+    }
+
+    #[test]
+    fn what_a_tree_cannot_hold_is_refused_by_both_ways() {
+        for body in
+            ["1e999", r#""\ud800""#, "\u{feff}{}", "{} x", "", " ", "[1,]", "{\"a\":1,}", "nul", "\"\n\""]
+        {
+            assert_eq!(both(body), None, "{body}");
+        }
+    }
+
+    #[test]
+    fn nesting_ends_at_the_same_depth_for_both_ways() {
+        let nested = |depth| "[".repeat(depth) + &"]".repeat(depth);
+        assert!(both(&nested(127)).is_some());
+        assert!(both(&nested(128)).is_none());
+        assert!(both(&nested(100_000)).is_none());
+    }
+
+    #[test]
+    fn private_keys_of_the_library_are_ordinary_members() {
+        for key in ["$serde_json::private::RawValue", "$serde_json::private::Number"] {
+            for value in ["1", "\"1\"", "\"[\"", "{}"] {
+                let tree = both(&format!("{{\"{key}\":{value}}}"));
+                assert!(tree.is_some_and(|tree| tree.get(key).is_some()), "{key} {value}");
+            }
+        }
+    }
+
+    #[test]
+    fn trees_are_the_usual_ones() {
+        for body in [
+            r#" {"a":[1,-1,1.5,true,null,"x\u00e9\n"],"b":{}} "#,
+            "18446744073709551615",
+            "-0",
+            "2.0e1",
+            "\"\"",
+        ] {
+            assert_eq!(both(body), serde_json::from_str(body).ok());
+        }
+        assert_eq!(both(r#"{"a":1,"a":2}"#), Some(serde_json::json!({"a": 2})));
+    }
+}

@@ -1,0 +1,37 @@
+//! Project and device in a `targetName`: `projects/<project>/devices/<device>`.
+
+/// The project: what follows `projects/` at the start.
+pub(super) fn project(target_name: &str) -> Option<&str> {
+    target_name.strip_prefix("projects/")?.split('/').next().filter(|id| !id.is_empty())
+}
+
+/// The device: the last segment, if the one before it is `devices`. An id is taken whole, since ids of emulated devices
+/// are three characters longer than others.
+pub(super) fn device(target_name: &str) -> Option<&str> {
+    let (parent, id) = target_name.rsplit_once('/')?;
+    let in_devices = parent == "devices" || parent.ends_with("/devices");
+    (in_devices && !id.is_empty()).then_some(id)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn project_and_device_are_found() {
+        let name = "projects/c0md3mm0c7pet3vico8g/devices/emuc1ul5qf2ghkeoq4nj7d0";
+        assert_eq!(project(name), Some("c0md3mm0c7pet3vico8g"));
+        assert_eq!(device(name), Some("emuc1ul5qf2ghkeoq4nj7d0"));
+    }
+
+    #[test]
+    fn other_targets_have_no_device() {
+        assert_eq!((project("projects/p"), device("projects/p")), (Some("p"), None));
+        assert_eq!((project("projects/p/devices/"), device("projects/p/devices/")), (Some("p"), None));
+        assert_eq!((project("projects//devices/d"), device("projects//devices/d")), (None, Some("d")));
+        for name in ["", "/", "projects", "projects/", "p/projects/x", "devices"] {
+            assert_eq!((project(name), device(name)), (None, None), "{name}");
+        }
+        assert_eq!(device("projects/p/devices/d/parts/x"), None);
+    }
+}

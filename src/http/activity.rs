@@ -1,0 +1,146 @@
+//! What a connection is doing, seen from its bytes and its requests, and until when it may go on doing that.
+//!
+//! hyper's own header timer also runs between requests, and `hyper-util` has none while it tells HTTP/1 from HTTP/2.
+//! So the time of a connection is kept here, for both versions and all phases:
+//!
+//! | the connection is | it may stay so for |
+//! |---|---|
+//! | sending the head of a request (HTTP/1) | `header_timeout` from the head's first byte |
+//! | waiting for our answer | the request's own deadline |
+//! | doing nothing | `keep_alive_idle` |
+
+use std::io;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use parking_lot::Mutex;
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::time::Instant;
+
+/// How every HTTP/2 connection begins (RFC 9113, section 3.4).
+const HTTP2_PREFACE: &[u8] = b"PRI";
+
+/// One connection's phase.
+#[derive(Debug)]
+pub(super) struct Activity {
+    header_timeout: Duration,
+    keep_alive_idle: Duration,
+    phase: Mutex<Phase>,
+}
+
+#[derive(Debug)]
+struct Phase {
+    requests: usize,
+    /// When the first byte of a head came that is not complete yet.
+    head_since: Option<Instant>,
+    idle_since: Instant,
+    saw_bytes: bool,
+    is_http2: bool,
+}
+
+impl Activity {
+    pub(super) fn new(header_timeout: Duration, keep_alive_idle: Duration) -> Self {
+        let idle_since = Instant::now();
+        let phase = Phase { requests: 0, head_since: None, idle_since, saw_bytes: false, is_http2: false };
+        Self { header_timeout, keep_alive_idle, phase: Mutex::new(phase) }
+    }
+
+    /// Until when the connection may go on like this; `None` while a request is being answered.
+    pub(super) fn deadline(&self) -> Option<Instant> {
+        let phase = self.phase.lock();
+        match phase.head_since {
+            _ if phase.requests > 0 => None,
+            Some(since) if !phase.is_http2 => since.checked_add(self.header_timeout),
+            _ => phase.idle_since.checked_add(self.keep_alive_idle),
+        }
+    }
+
+    fn received(&self, bytes: &[u8]) {
+        let mut phase = self.phase.lock();
+        if !phase.saw_bytes {
+            phase.saw_bytes = true;
+            phase.is_http2 = bytes.starts_with(HTTP2_PREFACE);
+        }
+        if phase.requests == 0 && phase.head_since.is_none() {
+            phase.head_since = Some(Instant::now());
+        }
+    }
+
+    /// A head is complete. The request lasts as long as what is returned here.
+    pub(super) fn request(self: &Arc<Self>) -> RequestGuard {
+        let mut phase = self.phase.lock();
+        phase.head_since = None;
+        phase.requests = phase.requests.saturating_add(1);
+        RequestGuard(Arc::clone(self))
+    }
+}
+
+/// A request that is being answered.
+#[derive(Debug)]
+pub(super) struct RequestGuard(Arc<Activity>);
+
+impl Drop for RequestGuard {
+    fn drop(&mut self) {
+        let mut phase = self.0.phase.lock();
+        phase.requests = phase.requests.saturating_sub(1);
+        phase.idle_since = Instant::now();
+    }
+}
+
+/// A stream that reports its bytes to the connection's activity.
+#[derive(Debug)]
+pub(super) struct Watched<S> {
+    stream: S,
+    activity: Arc<Activity>,
+}
+
+impl<S> Watched<S> {
+    pub(super) const fn new(stream: S, activity: Arc<Activity>) -> Self {
+        Self { stream, activity }
+    }
+}
+
+impl<S: AsyncRead + Unpin> AsyncRead for Watched<S> {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        let before = buf.filled().len();
+        let result = Pin::new(&mut self.stream).poll_read(cx, buf);
+        if let Some(bytes) = buf.filled().get(before..)
+            && !bytes.is_empty()
+        {
+            self.activity.received(bytes);
+        }
+        result
+    }
+}
+
+impl<S: AsyncWrite + Unpin> AsyncWrite for Watched<S> {
+    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.stream).poll_write(cx, buf)
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_flush(cx)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_shutdown(cx)
+    }
+
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bufs: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.stream).poll_write_vectored(cx, bufs)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.stream.is_write_vectored()
+    }
+}

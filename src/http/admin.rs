@@ -1,0 +1,48 @@
+//! What operators ask: is it alive, is it ready, and how is it doing.
+
+use bytes::Bytes;
+use http::header::CONTENT_TYPE;
+use http::{HeaderValue, Method, Request, Response, StatusCode};
+use http_body_util::Full;
+
+use super::endpoint::Endpoint;
+
+const PLAIN: &str = "text/plain; charset=utf-8";
+const PROMETHEUS: &str = "text/plain; version=0.0.4; charset=utf-8";
+
+/// Answers a request of an operator.
+pub(super) fn answer<B>(endpoint: &Endpoint, request: &Request<B>) -> Response<Full<Bytes>> {
+    if !matches!(*request.method(), Method::GET | Method::HEAD) {
+        let mut response = respond(StatusCode::METHOD_NOT_ALLOWED, PLAIN, "only GET is allowed\n".to_owned());
+        response.headers_mut().insert(http::header::ALLOW, HeaderValue::from_static("GET, HEAD"));
+        return response;
+    }
+    match request.uri().path() {
+        "/healthz" => respond(StatusCode::OK, PLAIN, "ok\n".to_owned()),
+        "/readyz" => match trouble(endpoint) {
+            None => respond(StatusCode::OK, PLAIN, "ready\n".to_owned()),
+            Some(reason) => respond(StatusCode::SERVICE_UNAVAILABLE, PLAIN, format!("not ready: {reason}\n")),
+        },
+        "/metrics" => {
+            endpoint.intake.measure();
+            endpoint.telemetry.in_flight(endpoint.in_flight());
+            respond(StatusCode::OK, PROMETHEUS, endpoint.telemetry.render())
+        }
+        _ => respond(StatusCode::NOT_FOUND, PLAIN, "there are /healthz, /readyz and /metrics\n".to_owned()),
+    }
+}
+
+fn trouble(endpoint: &Endpoint) -> Option<String> {
+    if endpoint.is_stopping() {
+        return Some("shutting down".to_owned());
+    }
+    // One line, whatever an error text holds.
+    endpoint.intake.trouble().map(|reason| reason.replace(['\r', '\n'], " "))
+}
+
+fn respond(status: StatusCode, content_type: &'static str, text: String) -> Response<Full<Bytes>> {
+    let mut response = Response::new(Full::new(Bytes::from(text)));
+    *response.status_mut() = status;
+    response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static(content_type));
+    response
+}

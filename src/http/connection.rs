@@ -1,0 +1,180 @@
+//! One connection: HTTP/1.1 or HTTP/2, whichever the client speaks, until it ends, stays too long in one phase, or the
+//! server stops.
+
+use std::convert::Infallible;
+use std::net::SocketAddr;
+use std::pin::pin;
+use std::sync::Arc;
+use std::task::Poll;
+
+use bytes::Bytes;
+use http::{Request, Response};
+use http_body_util::Full;
+use hyper::body::Incoming;
+use hyper::service::service_fn;
+use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use hyper_util::server::conn::auto::Builder;
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::sync::watch;
+use tokio::time::{Instant, Sleep, sleep_until};
+
+use super::activity::{Activity, Watched};
+use super::endpoint::Endpoint;
+use super::intake::Unavailable;
+use super::reply::Reply;
+use crate::config::Limits;
+
+/// How many requests an HTTP/2 connection may have open at once.
+const MAX_STREAMS: u32 = 256;
+
+/// Serves the Endpoint URL on a stream.
+pub(super) async fn serve<S>(
+    stream: S,
+    peer: Option<SocketAddr>,
+    endpoint: Arc<Endpoint>,
+    stop: watch::Receiver<bool>,
+) where
+    S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+{
+    let limits = endpoint.limits.clone();
+    let answer = move |request| {
+        let endpoint = Arc::clone(&endpoint);
+        async move { endpoint.answer(peer, request).await }
+    };
+    serve_with(stream, &limits, stop, answer).await;
+}
+
+/// Answers whatever comes on a connection that is one too many with 503.
+pub(super) async fn turn_away<S>(
+    stream: S,
+    peer: SocketAddr,
+    endpoint: Arc<Endpoint>,
+    stop: watch::Receiver<bool>,
+) where
+    S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+{
+    // Such a connection must not stay: one header time, then it goes.
+    let limits = Limits { keep_alive_idle: endpoint.limits.header_timeout, ..endpoint.limits.clone() };
+    let answer = move |_request: Request<Incoming>| {
+        let reply = Reply::Unavailable(Unavailable::Overloaded);
+        endpoint.telemetry.emit(&crate::telemetry::Answered {
+            connector: None,
+            peer: Some(peer),
+            status: reply.status(),
+            code: reply.code(),
+            detail: None,
+            took: std::time::Duration::ZERO,
+        });
+        let mut response = reply.into_response();
+        response.headers_mut().insert(http::header::CONNECTION, http::HeaderValue::from_static("close"));
+        std::future::ready(response)
+    };
+    serve_with(stream, &limits, stop, answer).await;
+}
+
+/// Serves any answers on a stream, within the limits.
+pub(super) async fn serve_with<S, A, F>(
+    stream: S,
+    limits: &Limits,
+    mut stop: watch::Receiver<bool>,
+    answer: A,
+) where
+    S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    A: Fn(Request<Incoming>) -> F,
+    F: Future<Output = Response<Full<Bytes>>> + Send + 'static,
+{
+    let activity = Arc::new(Activity::new(limits.header_timeout, limits.keep_alive_idle));
+    let io = TokioIo::new(Watched::new(stream, Arc::clone(&activity)));
+    let service = service_fn(|request| {
+        let guard = activity.request();
+        let answer = answer(request);
+        async move {
+            let response = answer.await;
+            drop(guard);
+            Ok::<_, Infallible>(response)
+        }
+    });
+    let mut builder = Builder::new(TokioExecutor::new());
+    builder
+        .http1()
+        .timer(TokioTimer::new())
+        .header_read_timeout(None)
+        .half_close(true)
+        .max_buf_size(limits.max_head.max(8192));
+    builder
+        .http2()
+        .timer(TokioTimer::new())
+        .max_concurrent_streams(MAX_STREAMS)
+        .max_header_list_size(u32::try_from(limits.max_head).unwrap_or(u32::MAX));
+    let mut connection = pin!(builder.serve_connection(io, service));
+    let mut timer = pin!(Timer::new(&activity));
+    let mut stopping = false;
+    loop {
+        let mut told_to_stop = pin!(wait_for_stop(&mut stop, stopping));
+        let step = std::future::poll_fn(|cx| {
+            if connection.as_mut().poll(cx).is_ready() {
+                return Poll::Ready(Step::Ended);
+            }
+            if timer.as_mut().poll_expired(&activity, cx) {
+                return Poll::Ready(Step::TimedOut);
+            }
+            told_to_stop.as_mut().poll(cx).map(|()| Step::Stop)
+        });
+        match step.await {
+            // Errors of a connection are the peer's affair, and its requests were answered or not.
+            Step::Ended | Step::TimedOut => return,
+            Step::Stop => {
+                stopping = true;
+                connection.as_mut().graceful_shutdown();
+            }
+        }
+    }
+}
+
+enum Step {
+    Ended,
+    TimedOut,
+    Stop,
+}
+
+/// Resolves when the server stops; never once that is known, or when the server is gone.
+async fn wait_for_stop(stop: &mut watch::Receiver<bool>, known: bool) {
+    if known || stop.wait_for(|stop| *stop).await.is_err() {
+        std::future::pending::<()>().await;
+    }
+}
+
+/// A timer that follows the connection's deadline but is only set anew when that has come nearer: most connections
+/// move it away with every request.
+#[derive(Debug)]
+struct Timer {
+    sleep: std::pin::Pin<Box<Sleep>>,
+}
+
+impl Timer {
+    fn new(activity: &Activity) -> Self {
+        let deadline = activity.deadline().unwrap_or_else(Instant::now);
+        Self { sleep: Box::pin(sleep_until(deadline)) }
+    }
+
+    fn poll_expired(
+        mut self: std::pin::Pin<&mut Self>,
+        activity: &Activity,
+        cx: &mut std::task::Context<'_>,
+    ) -> bool {
+        loop {
+            // While a request is being answered, its own deadline counts; the connection is polled when it ends.
+            let Some(deadline) = activity.deadline() else { return false };
+            if deadline < self.sleep.deadline() {
+                self.sleep.as_mut().reset(deadline);
+            }
+            if self.sleep.as_mut().poll(cx).is_pending() {
+                return false;
+            }
+            if deadline <= Instant::now() {
+                return true;
+            }
+            self.sleep.as_mut().reset(deadline);
+        }
+    }
+}

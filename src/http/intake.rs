@@ -1,0 +1,44 @@
+//! What the HTTP side needs from whatever stores the deliveries.
+
+use std::pin::Pin;
+use std::sync::Arc;
+
+use crate::record::{DeadLetter, Record};
+
+/// How an event came to be stored.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Accepted {
+    /// Now.
+    New,
+    /// It was stored already.
+    Duplicate,
+}
+
+/// Why something is not stored, though it may be next time. Each is a 503: DT keeps the event and tries again.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Unavailable {
+    /// Too much is waiting.
+    Overloaded,
+    /// A sink did not take it.
+    Sink,
+    /// It could not be stored.
+    Storage,
+}
+
+/// The future that an intake returns.
+pub type IntakeFuture<'a, T> = Pin<Box<dyn Future<Output = Result<T, Unavailable>> + Send + 'a>>;
+
+/// Stores what was verified. When a future gives `Ok`, a crash no longer loses it.
+pub trait Intake: Send + Sync + 'static {
+    /// Stores a record of the connector at place `connector` in the configuration.
+    fn accept(&self, connector: usize, record: Arc<Record>) -> IntakeFuture<'_, Accepted>;
+
+    /// Sets a delivery aside. The work goes on when the future is dropped.
+    fn bury(&self, letter: DeadLetter) -> IntakeFuture<'_, ()>;
+
+    /// What is wrong, in one line; `None` when all is well.
+    fn trouble(&self) -> Option<String>;
+
+    /// Brings gauges up to date before they are read.
+    fn measure(&self) {}
+}

@@ -1,0 +1,18 @@
+//! The HTTP side: a listener with limits, what happens to a request, and the one table from outcomes to statuses.
+//!
+//! A request's way: [`server`] accepts the connection and bounds it in time ([`connection`]), [`ingest`] routes it,
+//! caps, verifies and hands it on through the trait [`Intake`], and [`reply`] makes the answer. What is behind the
+//! intake, sinks or a spool, this module does not know.
+
+mod activity;
+mod admin;
+mod connection;
+mod endpoint;
+mod ingest;
+mod intake;
+mod reply;
+mod server;
+
+pub use endpoint::{Connector, Endpoint};
+pub use intake::{Accepted, Intake, IntakeFuture, Unavailable};
+pub use server::{AdminServer, Server};

@@ -1,0 +1,123 @@
+//! The answers: the only place where an outcome becomes a status. Nothing of the request but the event's id goes back,
+//! and nothing of our configuration, our paths or a library's error text.
+
+use bytes::Bytes;
+use http::header::{ALLOW, CONNECTION, CONTENT_TYPE, RETRY_AFTER};
+use http::{HeaderValue, Response, StatusCode};
+use http_body_util::Full;
+use serde_json::json;
+
+use super::intake::Unavailable;
+use crate::verify::Rejection;
+
+/// What a request is answered.
+#[derive(Debug)]
+pub(super) enum Reply {
+    Accepted { event_id: Box<str> },
+    Duplicate { event_id: Box<str> },
+    Ignored { event_id: Box<str> },
+    Quarantined,
+    Refused(Rejection),
+    ProjectNotAllowed,
+    NotFound,
+    MethodNotAllowed,
+    BodyUnreadable,
+    BodyTimeout,
+    BodyTooLarge,
+    Unavailable(Unavailable),
+    ShuttingDown,
+}
+
+impl Reply {
+    pub(super) const fn status(&self) -> StatusCode {
+        match self {
+            Self::Accepted { .. } | Self::Duplicate { .. } | Self::Ignored { .. } | Self::Quarantined => {
+                StatusCode::OK
+            }
+            Self::Refused(_) => StatusCode::UNAUTHORIZED,
+            Self::ProjectNotAllowed => StatusCode::FORBIDDEN,
+            Self::NotFound => StatusCode::NOT_FOUND,
+            Self::MethodNotAllowed => StatusCode::METHOD_NOT_ALLOWED,
+            Self::BodyUnreadable => StatusCode::BAD_REQUEST,
+            Self::BodyTimeout => StatusCode::REQUEST_TIMEOUT,
+            Self::BodyTooLarge => StatusCode::PAYLOAD_TOO_LARGE,
+            Self::Unavailable(_) | Self::ShuttingDown => StatusCode::SERVICE_UNAVAILABLE,
+        }
+    }
+
+    /// The stable name of the outcome.
+    pub(super) const fn code(&self) -> &'static str {
+        match self {
+            Self::Accepted { .. } => "accepted",
+            Self::Duplicate { .. } => "duplicate",
+            Self::Ignored { .. } => "ignored",
+            Self::Quarantined => "quarantined",
+            Self::Refused(rejection) => rejection.code(),
+            Self::ProjectNotAllowed => "project_not_allowed",
+            Self::NotFound => "not_found",
+            Self::MethodNotAllowed => "method_not_allowed",
+            Self::BodyUnreadable => "body_unreadable",
+            Self::BodyTimeout => "body_timeout",
+            Self::BodyTooLarge => "body_too_large",
+            Self::Unavailable(Unavailable::Overloaded) => "overloaded",
+            Self::Unavailable(Unavailable::Sink) => "sink_unavailable",
+            Self::Unavailable(Unavailable::Storage) => "storage_unavailable",
+            Self::ShuttingDown => "shutting_down",
+        }
+    }
+
+    const fn title(&self) -> &'static str {
+        match self {
+            Self::Accepted { .. } | Self::Duplicate { .. } | Self::Ignored { .. } | Self::Quarantined => "OK",
+            Self::Refused(_) => "The request is not authentic, or no longer valid",
+            Self::ProjectNotAllowed => "The event's project is not allowed here",
+            Self::NotFound => "No connector has this path",
+            Self::MethodNotAllowed => "Only POST is allowed",
+            Self::BodyUnreadable => "The body ended before its length",
+            Self::BodyTimeout => "The body took too long",
+            Self::BodyTooLarge => "The body is too large",
+            Self::Unavailable(_) => "The event cannot be stored now; try again",
+            Self::ShuttingDown => "The receiver is shutting down; try again",
+        }
+    }
+
+    /// Why, in words for our own log; `None` where the code says it all.
+    pub(super) fn detail(&self) -> Option<String> {
+        match self {
+            Self::Refused(rejection) => Some(rejection.to_string()),
+            _ => None,
+        }
+    }
+
+    pub(super) fn into_response(self) -> Response<Full<Bytes>> {
+        let (status, code) = (self.status(), self.code());
+        let (content_type, body) = match &self {
+            Self::Accepted { event_id } | Self::Duplicate { event_id } | Self::Ignored { event_id } => {
+                ("application/json", json!({"status": code, "eventId": event_id}))
+            }
+            Self::Quarantined => ("application/json", json!({"status": code})),
+            _ => {
+                let problem = json!({"title": self.title(), "status": status.as_u16(), "code": code});
+                ("application/problem+json", problem)
+            }
+        };
+        let mut response = Response::new(Full::new(Bytes::from(body.to_string())));
+        *response.status_mut() = status;
+        let headers = response.headers_mut();
+        headers.insert(CONTENT_TYPE, HeaderValue::from_static(content_type));
+        match self {
+            Self::MethodNotAllowed => {
+                headers.insert(ALLOW, HeaderValue::from_static("POST"));
+            }
+            Self::Unavailable(_) => {
+                headers.insert(RETRY_AFTER, HeaderValue::from_static("5"));
+            }
+            Self::ShuttingDown => {
+                headers.insert(RETRY_AFTER, HeaderValue::from_static("5"));
+                headers.insert(CONNECTION, HeaderValue::from_static("close"));
+            }
+            _ => {}
+        }
+        response
+    }
+}

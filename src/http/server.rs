@@ -1,0 +1,134 @@
+//! The listeners: accepting within limits, and stopping without dropping what is in flight.
+
+use std::io;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::{Semaphore, watch};
+use tokio::task::JoinSet;
+
+use super::endpoint::Endpoint;
+use super::{admin, connection};
+use crate::config::Limits;
+use crate::telemetry::ConnectionRefused;
+
+/// How many connections beyond the limit are told so; the rest are closed without a word.
+const MAX_TURNED_AWAY: usize = 64;
+
+/// How long to wait after accepting failed, which means that the system has run out of something.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+
+/// The public listener: the Endpoint URL.
+#[derive(Debug)]
+pub struct Server {
+    listener: TcpListener,
+    endpoint: Arc<Endpoint>,
+}
+
+impl Server {
+    /// Serves `endpoint` on a listener that is bound already.
+    #[must_use]
+    pub const fn new(listener: TcpListener, endpoint: Arc<Endpoint>) -> Self {
+        Self { listener, endpoint }
+    }
+
+    /// Serves until `stop` becomes true, then accepts no more, finishes what is in flight, and at the latest returns
+    /// after `drain_timeout`.
+    pub async fn run(self, mut stop: watch::Receiver<bool>, drain_timeout: Duration) {
+        let Self { listener, endpoint } = self;
+        let places = Arc::new(Semaphore::new(endpoint.limits.max_connections));
+        let turned_away = Arc::new(Semaphore::new(MAX_TURNED_AWAY));
+        let mut connections = JoinSet::new();
+        loop {
+            let accepted = tokio::select! {
+                accepted = listener.accept() => accepted,
+                Some(_ended) = connections.join_next(), if !connections.is_empty() => {
+                    endpoint.telemetry.connections(connections.len());
+                    continue;
+                }
+                _ = stop.wait_for(|stop| *stop) => break,
+            };
+            let Some((stream, peer)) = usable(accepted).await else { continue };
+            let (endpoint, stop) = (Arc::clone(&endpoint), stop.clone());
+            if let Ok(place) = Arc::clone(&places).try_acquire_owned() {
+                connections.spawn(async move {
+                    connection::serve(stream, Some(peer), endpoint, stop).await;
+                    drop(place);
+                });
+            } else {
+                endpoint.telemetry.emit(&ConnectionRefused { peer });
+                if let Ok(place) = Arc::clone(&turned_away).try_acquire_owned() {
+                    connections.spawn(async move {
+                        connection::turn_away(stream, peer, endpoint, stop).await;
+                        drop(place);
+                    });
+                }
+            }
+        }
+        drop(listener);
+        endpoint.stop();
+        let drained = async { while connections.join_next().await.is_some() {} };
+        let _late = tokio::time::timeout(drain_timeout, drained).await;
+        // What is left is closed by dropping the set.
+    }
+}
+
+/// Makes an accepted stream ready; `None` when there is none.
+async fn usable(
+    accepted: io::Result<(TcpStream, std::net::SocketAddr)>,
+) -> Option<(TcpStream, std::net::SocketAddr)> {
+    match accepted {
+        Ok((stream, peer)) => {
+            // Answers are small; waiting to fill a segment would only delay them. A socket without it works too.
+            let _delayed = stream.set_nodelay(true);
+            Some((stream, peer))
+        }
+        Err(error) => {
+            tracing::warn!(%error, "a connection could not be accepted");
+            tokio::time::sleep(ACCEPT_PAUSE).await;
+            None
+        }
+    }
+}
+
+/// The listener for operators: `/healthz`, `/readyz`, `/metrics`.
+#[derive(Debug)]
+pub struct AdminServer {
+    listener: TcpListener,
+    endpoint: Arc<Endpoint>,
+}
+
+impl AdminServer {
+    /// How many connections operators may have open.
+    const MAX_CONNECTIONS: usize = 64;
+
+    /// Tells about `endpoint` on a listener that is bound already.
+    #[must_use]
+    pub const fn new(listener: TcpListener, endpoint: Arc<Endpoint>) -> Self {
+        Self { listener, endpoint }
+    }
+
+    /// Serves until `stop` becomes true.
+    pub async fn run(self, mut stop: watch::Receiver<bool>) {
+        let Self { listener, endpoint } = self;
+        let places = Arc::new(Semaphore::new(Self::MAX_CONNECTIONS));
+        let mut connections = JoinSet::new();
+        loop {
+            let accepted = tokio::select! {
+                accepted = listener.accept() => accepted,
+                Some(_ended) = connections.join_next(), if !connections.is_empty() => continue,
+                _ = stop.wait_for(|stop| *stop) => return,
+            };
+            let Some((stream, _)) = usable(accepted).await else { continue };
+            let (endpoint, stop) = (Arc::clone(&endpoint), stop.clone());
+            if let Ok(place) = Arc::clone(&places).try_acquire_owned() {
+                connections.spawn(async move {
+                    let answer = move |request| std::future::ready(admin::answer(&endpoint, &request));
+                    connection::serve_with(stream, &Limits::default(), stop, answer).await;
+                    drop(place);
+                });
+            }
+        }
+    }
+}
