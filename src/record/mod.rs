@@ -1,11 +1,15 @@
 //! What is passed between the stages of the service: a [`Record`] on its way to the sinks, and a [`DeadLetter`] that
-//! is set aside.
+//! is set aside. [`Format`] is how a record looks in line-based output.
+
+mod format;
 
 use std::fmt;
 use std::sync::Arc;
 
 use bytes::Bytes;
 use http::{HeaderMap, HeaderName};
+
+pub use format::{Format, UnknownFormat};
 
 use crate::event::{Envelope, NotADelivery};
 use crate::verify::{ASYMMETRIC_HEADER, SECRET_HEADER, Verified, VerifiedBy};
