@@ -59,6 +59,9 @@ pub enum StartError {
     /// There is no connector.
     #[error("there is no connector")]
     NoConnector,
+    /// There is no sink: nothing could be stored.
+    #[error("there is no sink; add a [[sink]], or one of your own")]
+    NoSink,
     /// Two sinks have one name.
     #[error("two sinks are named \"{0}\"")]
     RepeatedSink(Arc<str>),
@@ -138,6 +141,9 @@ impl ServiceBuilder {
             let lane = Lane::start(Arc::clone(&name), sink, options, parts.0, parts.1, parts.2)
                 .map_err(|source| StartError::Sink { name, source })?;
             lanes.push(lane);
+        }
+        if lanes.is_empty() {
+            return Err(StartError::NoSink);
         }
         let remember_any = !config.dedup_window.is_zero();
         let mut routes = Vec::with_capacity(config.connectors.len());

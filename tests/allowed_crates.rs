@@ -14,8 +14,7 @@ const AWS_LC: &str = "aws-lc-rs aws-lc-sys untrusted";
 
 /// What the back-end `pure-rust` adds.
 const PURE_RUST: &str = "base16ct base64ct crypto-bigint curve25519-dalek curve25519-dalek-derive der ecdsa ed25519 ed25519-dalek \
-    elliptic-curve ff generic-array getrandom group hkdf hmac lazy_static libc libm num-bigint-dig num- \
-    integer num-iter num-traits p256 p384 pem-rfc7468 pkcs1 pkcs8 ppv-lite86 primeorder rand rand_chacha \
+    elliptic-curve ff generic-array getrandom group hkdf hmac lazy_static libc libm num-bigint-dig num-integer num-iter num-traits p256 p384 pem-rfc7468 pkcs1 pkcs8 ppv-lite86 primeorder rand rand_chacha \
     rand_core rfc6979 rsa sec1 smallvec spin spki zerocopy";
 
 fn crates_with(backend: &str) -> BTreeSet<String> {
