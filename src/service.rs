@@ -87,7 +87,7 @@ pub enum StartError {
 pub struct ServiceBuilder {
     config: Config,
     clock: Arc<dyn Clock>,
-    sinks: Vec<(Arc<str>, Box<dyn Sink>)>,
+    sinks: Vec<NamedSink>,
 }
 
 impl std::fmt::Debug for ServiceBuilder {
@@ -132,7 +132,7 @@ impl ServiceBuilder {
         };
         let mut lanes = Vec::new();
         let mut places: HashMap<Arc<str>, usize> = HashMap::new();
-        for (name, sink) in open_sinks(&config.sinks, own)? {
+        for (name, sink) in make_sinks(&config.sinks, own)? {
             if places.insert(Arc::clone(&name), lanes.len()).is_some() {
                 return Err(StartError::RepeatedSink(name));
             }
@@ -180,10 +180,10 @@ impl ServiceBuilder {
     }
 }
 
-fn open_sinks(
-    configured: &[SinkConfig],
-    own: Vec<(Arc<str>, Box<dyn Sink>)>,
-) -> Result<Vec<(Arc<str>, Box<dyn Sink>)>, StartError> {
+/// A sink and its name.
+type NamedSink = (Arc<str>, Box<dyn Sink>);
+
+fn make_sinks(configured: &[SinkConfig], own: Vec<NamedSink>) -> Result<Vec<NamedSink>, StartError> {
     let mut sinks = Vec::new();
     for SinkConfig { name, kind, format } in configured {
         let sink: Box<dyn Sink> = match kind {

@@ -4,7 +4,6 @@ use std::sync::Arc;
 
 use dt_receiver::record::Record;
 use dt_receiver::verify::{Secret, Signer, Verifier};
-use hyper::HeaderMap;
 use hyper::body::Bytes;
 
 /// When the records were received: 2023-11-14T22:13:20.123Z.
@@ -18,7 +17,7 @@ pub(crate) fn record_of(body: &str) -> Arc<Record> {
     let verifier = Verifier::builder().secret("primary", secret).build().expect("a verifier");
     let body = Bytes::copy_from_slice(body.as_bytes());
     let verified = verifier.verify(&[("X-Dt-Signature", token)], body, now).expect("authentic");
-    let record = Record::read(&verified, Arc::from("plant-1"), RECEIVED_AT, HeaderMap::new());
+    let record = Record::read(&verified, Arc::from("plant-1"), RECEIVED_AT);
     Arc::new(record.expect("a delivery"))
 }
 
