@@ -26,7 +26,8 @@ fn promtool_has_nothing_against_the_metrics() {
     if Command::new(&promtool).arg("--version").output().is_err() {
         assert!(named.is_none(), "{promtool} does not run");
         // Not a print macro: this line is to be seen although the test passes.
-        let _said = std::io::stderr().write_all(b"tests/promtool.rs leaves out the check of /metrics: needs promtool\n");
+        let _said = std::io::stderr()
+            .write_all(b"tests/promtool.rs leaves out the check of /metrics: needs promtool\n");
         return;
     }
     let folder = tempfile::tempdir().expect("a folder");
@@ -52,6 +53,7 @@ fn promtool_has_nothing_against_the_metrics() {
         .expect("promtool starts");
     check.stdin.take().expect("piped").write_all(metrics.as_bytes()).expect("promtool reads");
     let output = check.wait_with_output().expect("promtool ends");
-    let said = String::from_utf8_lossy(&output.stderr).into_owned() + &String::from_utf8_lossy(&output.stdout);
+    let said =
+        String::from_utf8_lossy(&output.stderr).into_owned() + &String::from_utf8_lossy(&output.stdout);
     assert!(output.status.success() && said.trim().is_empty(), "{said}\n{metrics}");
 }

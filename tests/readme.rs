@@ -105,8 +105,10 @@ impl Sources for Everything {
     fn file(&self, path: &Path) -> io::Result<Vec<u8>> {
         if path.extension().is_some_and(|extension| extension == "json") {
             let vectors: serde_json::Value = serde_json::from_str(include_str!("vectors/verify.json"))?;
-            let verifiers: BTreeMap<String, serde_json::Value> = serde_json::from_value(vectors["verifiers"].clone())?;
-            let keys = verifiers.values().find(|verifier| verifier["key_set"].is_object()).expect("a key set");
+            let verifiers: BTreeMap<String, serde_json::Value> =
+                serde_json::from_value(vectors["verifiers"].clone())?;
+            let keys =
+                verifiers.values().find(|verifier| verifier["key_set"].is_object()).expect("a key set");
             return Ok(keys["key_set"].to_string().into_bytes());
         }
         Ok(b"some-good-secret\n".to_vec())
@@ -115,7 +117,8 @@ impl Sources for Everything {
 
 #[test]
 fn every_sample_configuration_passes_the_checks() {
-    let samples: Vec<String> = blocks("toml").into_iter().filter(|block| block.contains("[[connector]]")).collect();
+    let samples: Vec<String> =
+        blocks("toml").into_iter().filter(|block| block.contains("[[connector]]")).collect();
     assert_eq!(samples.len(), 2);
     for sample in samples {
         let config = Config::from_toml(&sample, &Everything).and_then(Config::complete);

@@ -166,14 +166,20 @@ impl DeadLetters {
     }
 }
 
-/// Connector and sink names are file-name safe: `config` allows letters, digits, `-` and `_`.
 fn file_name(letter: &DeadLetter) -> String {
     let hash = hex::encode(Sha256::digest(&letter.body).iter().take(16).copied().collect::<Vec<u8>>());
     let DeadLetter { reason, connector, .. } = letter;
+    let connector = file_name_safe(connector);
     match reason {
-        Reason::Rejected { sink } => format!("{reason}-{connector}-{sink}-{hash}.letter"),
+        Reason::Rejected { sink } => format!("{reason}-{connector}-{}-{hash}.letter", file_name_safe(sink)),
         Reason::Unreadable | Reason::Expired => format!("{reason}-{connector}-{hash}.letter"),
     }
+}
+
+/// Names from a configuration file are safe already; those that an embedder gives may be anything.
+fn file_name_safe(name: &str) -> String {
+    let safe = |c: char| if c.is_ascii_alphanumeric() || c == '-' || c == '_' { c } else { '_' };
+    name.chars().take(64).map(safe).collect()
 }
 
 fn write_synced(path: &Path, letter: &DeadLetter) -> io::Result<u64> {
