@@ -56,6 +56,8 @@ pub mod service;
 #[cfg(feature = "server")]
 pub mod sink;
 #[cfg(feature = "server")]
+pub mod spool;
+#[cfg(feature = "server")]
 pub mod telemetry;
 
 #[cfg(feature = "cli")]

@@ -34,7 +34,7 @@ pub(super) struct Arguments {
     /// Where /healthz, /readyz and /metrics are
     #[arg(long, value_name = "ADDRESS", help = format!("Where /healthz, /readyz and /metrics are [default: {DEFAULT_ADMIN}]"))]
     admin: Option<SocketAddr>,
-    /// When a request is answered with 200: `direct` = once every sink has it
+    /// When a request is answered with 200: `spool` = once it is stored durably (the default), `direct` = once every sink has it
     #[arg(long, value_name = "MODE")]
     mode: Option<String>,
     /// Pass events on to `stdout` or `file:PATH`; repeatable [default: stdout]
@@ -93,12 +93,10 @@ fn configure(arguments: Arguments) -> Result<Config, Failure> {
             config
         }
     };
-    match mode.as_deref() {
-        None | Some("direct") => {}
-        Some("spool") => return Err(usage("--mode: \"spool\" is not built in this version; use \"direct\"")),
-        Some(other) => {
-            return Err(usage(format!("--mode: found \"{}\"; allowed is direct", other.escape_debug())));
-        }
+    if let Some(text) = &mode {
+        let unknown =
+            |_| usage(format!("--mode: found \"{}\"; allowed are spool, direct", text.escape_debug()));
+        config.mode = text.parse().map_err(unknown)?;
     }
     config.listen = listen.unwrap_or(config.listen);
     config.admin = admin.or(config.admin);

@@ -11,6 +11,7 @@ mod source;
 use std::collections::BTreeSet;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
+use std::str::FromStr;
 use std::time::Duration;
 
 pub use connector::{ConnectorConfig, SecretSource};
@@ -46,8 +47,10 @@ pub struct Config {
     pub drain_timeout: Duration,
     /// How long a sink's window remembers an id.
     pub dedup_window: Duration,
-    /// How many ids a sink's window remembers.
-    pub dedup_max: usize,
+    /// How many ids are remembered at most; `None` for 20 million in the spool, 100 000 in memory (mode `direct`).
+    pub dedup_max: Option<usize>,
+    /// The bounds of the spool.
+    pub spool: SpoolLimits,
     /// The bounds of the HTTP server.
     pub limits: Limits,
     /// The connectors, each with a path of its own.
@@ -62,8 +65,45 @@ pub struct Config {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Mode {
+    /// Once it is in the spool, durably.
+    Spool,
     /// Once every sink of its connector has acknowledged it.
     Direct,
+}
+
+impl FromStr for Mode {
+    type Err = UnknownMode;
+
+    fn from_str(name: &str) -> Result<Self, UnknownMode> {
+        match name {
+            "spool" => Ok(Self::Spool),
+            "direct" => Ok(Self::Direct),
+            _ => Err(UnknownMode),
+        }
+    }
+}
+
+/// Not the name of a mode.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("unknown mode; allowed are spool, direct")]
+pub struct UnknownMode;
+
+/// The bounds of the spool.
+#[derive(Debug, Clone, Copy)]
+#[non_exhaustive]
+pub struct SpoolLimits {
+    /// How many bytes it may take.
+    pub max_size: u64,
+    /// How many bytes have to be left on the disk.
+    pub min_free: u64,
+    /// How long records stay after every sink has them.
+    pub retain: Duration,
+}
+
+impl Default for SpoolLimits {
+    fn default() -> Self {
+        Self { max_size: 4 << 30, min_free: 256 << 20, retain: Duration::ZERO }
+    }
 }
 
 /// The bounds of the HTTP server.
@@ -134,12 +174,13 @@ impl Config {
         Self {
             listen: SocketAddr::from(([127, 0, 0, 1], 8080)),
             admin: Some(SocketAddr::from(([127, 0, 0, 1], 9464))),
-            mode: Mode::Direct,
+            mode: Mode::Spool,
             data: PathBuf::from(DEFAULT_DATA),
             dead_letters: None,
             drain_timeout: Duration::from_secs(10),
             dedup_window: Duration::from_secs(72 * 3600),
-            dedup_max: 100_000,
+            dedup_max: None,
+            spool: SpoolLimits::default(),
             limits: Limits::default(),
             connectors: Vec::new(),
             sinks: Vec::new(),
@@ -195,11 +236,11 @@ impl Config {
             },
         }
         match root.string("mode").as_deref() {
-            None | Some("direct") => {}
-            Some("spool") => {
-                root.complain("mode", "\"spool\" is not built in this version; use \"direct\"".to_owned());
-            }
-            Some(other) => root.problem("mode", other, "\"direct\""),
+            None => {}
+            Some(text) => match text.parse() {
+                Ok(mode) => self.mode = mode,
+                Err(_) => root.problem("mode", text, "spool, direct"),
+            },
         }
         if let Some(data) = root.string("data") {
             self.data = PathBuf::from(data);
@@ -226,7 +267,12 @@ impl Config {
             Duration::ZERO..=Duration::from_secs(3600 * 24 * 365),
             &mut self.dedup_window,
         );
-        root.count_into("dedup_max", 1..=20_000_000, &mut self.dedup_max);
+        let mut dedup_max = 0;
+        root.count_into("dedup_max", 1..=20_000_000, &mut dedup_max);
+        self.dedup_max = (dedup_max > 0).then_some(dedup_max);
+        if let Some(spool) = root.section("spool") {
+            self.spool.read(spool);
+        }
         if let Some(limits) = root.section("limits") {
             self.limits.read(limits);
         }
@@ -292,7 +338,19 @@ impl Config {
         if errors.is_empty() { Ok(self) } else { Err(ConfigError::Problems(errors)) }
     }
 
-    /// The folder of dead letters.
+    /// The folder of the spool.
+    #[must_use]
+    pub fn spool_folder(&self) -> PathBuf {
+        self.data.join("spool")
+    }
+
+    /// How many ids a sink's window in memory holds.
+    #[must_use]
+    pub fn dedup_ids(&self) -> usize {
+        self.dedup_max.unwrap_or(100_000)
+    }
+
+    /// The folder of dead letters in mode `direct`.
     #[must_use]
     pub fn dead_letter_folder(&self) -> PathBuf {
         self.dead_letters.clone().unwrap_or_else(|| self.data.join("dead-letters"))
@@ -305,6 +363,24 @@ fn each_once<'a>(problems: &Problems, section: &str, key: &str, values: impl Ite
         if !seen.insert(value) {
             problems.error(&format!("{section}.{key}"), format!("\"{value}\" is used by two of them"));
         }
+    }
+}
+
+impl SpoolLimits {
+    fn read(&mut self, mut section: Section<'_>) {
+        let mut size = |key, least: usize, target: &mut u64| {
+            let mut bytes = usize::try_from(*target).unwrap_or(usize::MAX);
+            section.size_into(key, least..=1 << 44, &mut bytes);
+            *target = u64::try_from(bytes).unwrap_or(u64::MAX);
+        };
+        size("max_size", 1 << 20, &mut self.max_size);
+        size("min_free", 0, &mut self.min_free);
+        section.duration_into(
+            "retain",
+            Duration::ZERO..=Duration::from_secs(3600 * 24 * 365),
+            &mut self.retain,
+        );
+        section.finish();
     }
 }
 

@@ -18,6 +18,8 @@ pub struct SinkConfig {
     pub kind: SinkKind,
     /// What it writes.
     pub format: Format,
+    /// Whether it starts with what the spool still holds when it is new; otherwise with the next event.
+    pub from_retained: bool,
 }
 
 /// What a sink is.
@@ -37,7 +39,12 @@ impl SinkConfig {
     /// The sink that is used when none is given.
     #[must_use]
     pub fn stdout() -> Self {
-        Self { name: Arc::from("stdout"), kind: SinkKind::Stdout, format: Format::default() }
+        Self {
+            name: Arc::from("stdout"),
+            kind: SinkKind::Stdout,
+            format: Format::default(),
+            from_retained: false,
+        }
     }
 
     pub(super) fn read(mut section: Section<'_>) -> Option<Self> {
@@ -81,8 +88,16 @@ impl SinkConfig {
                 None
             }
         };
+        let from_retained = match section.string("start").as_deref() {
+            None | Some("now") => false,
+            Some("retained") => true,
+            Some(other) => {
+                section.problem("start", other, "now, retained");
+                false
+            }
+        };
         section.finish();
-        Some(Self { name: name?, kind: kind?, format })
+        Some(Self { name: name?, kind: kind?, format, from_retained })
     }
 }
 
@@ -102,6 +117,7 @@ impl FromStr for SinkConfig {
                 name: Arc::from("file"),
                 kind: SinkKind::File { path: PathBuf::from(path) },
                 format: Format::default(),
+                from_retained: false,
             }),
             Some(("kafka", _)) => Err(NotASink(
                 "the kafka sink is not built in this version; allowed are stdout, file:PATH".to_owned(),

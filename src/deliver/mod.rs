@@ -1,12 +1,19 @@
-//! Brings records to sinks. In mode `direct`, the only one so far, a request waits for the sinks themselves: a worker
-//! per sink ([`lane`]) takes whatever has queued up as one batch, a [`window`] of ids catches copies, and what can
-//! never be delivered goes to the [dead letters](dead).
+//! Brings records to sinks, each with a thread of its own.
+//!
+//! In mode `spool`, a [`worker`] reads the spool, delivers in batches, and moves its cursor over what is done.
+//!
+//! In mode `direct`, a request waits for the sinks themselves: a [`lane`] takes whatever has queued up as one batch, a
+//! [`window`] of ids catches copies, and what can never be delivered goes to a [folder of dead letters](dead).
 
+mod backoff;
 mod dead;
 mod direct;
 mod lane;
 mod window;
+mod worker;
 
+pub use backoff::{Backoff, BadBackoff};
 pub use dead::{DeadLetterError, DeadLetters};
 pub use direct::{Direct, Stored};
 pub use lane::{Lane, LaneOptions, Undelivered};
+pub use worker::{Takes, WorkerHandle};

@@ -137,7 +137,7 @@ impl DeadLetter {
         headers: &HeaderMap,
         body: Bytes,
     ) -> Self {
-        let (signatures, header_names) = split(headers);
+        let (signatures, header_names) = split_headers(headers);
         Self {
             connector,
             reason,
@@ -154,7 +154,7 @@ impl DeadLetter {
     /// Sets a record aside that a sink rejected at the given attempt.
     #[must_use]
     pub fn of_record(record: &Record, sink: Arc<str>, error: String, attempts: u32) -> Self {
-        let (signatures, header_names) = split(&record.headers);
+        let (signatures, header_names) = split_headers(&record.headers);
         Self {
             connector: Arc::clone(&record.connector),
             reason: Reason::Rejected { sink },
@@ -169,7 +169,8 @@ impl DeadLetter {
     }
 }
 
-fn split(headers: &HeaderMap) -> (Vec<(&'static str, String)>, Vec<String>) {
+/// The two signature headers with their values, and the names of all others.
+pub(crate) fn split_headers(headers: &HeaderMap) -> (Vec<(&'static str, String)>, Vec<String>) {
     let signature_of = |name: &HeaderName| {
         [SECRET_HEADER, ASYMMETRIC_HEADER].into_iter().find(|known| name.as_str().eq_ignore_ascii_case(known))
     };

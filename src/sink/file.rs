@@ -4,14 +4,19 @@
 //! - What was appended but not synced is cut off again before the next batch, so that the file holds what was
 //!   delivered, and the retry is not a double.
 //! - A crash can leave a torn last line. It was never acknowledged and is cut off on start.
+//! - Its checkpoint is the file's length and identity. Opened with one, what lies beyond it is cut off, since it will be
+//!   delivered again: neither a lost nor a doubled line. A file that is shorter, or another one, is reported and not
+//!   touched until somebody has moved it away.
 //! - The file is locked (advisory): two writers would tear each other's lines.
 //! - When the path leads to another file than the one that is open, as after `logrotate`, the new one is opened.
 
-use std::fs::{File, OpenOptions, TryLockError};
+use std::fs::{File, Metadata, OpenOptions, TryLockError};
 use std::io::{self, Read, Seek, SeekFrom, Write};
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+
+use serde::{Deserialize, Serialize};
 
 use super::{Format, OpenError, Outcome, Sink};
 use crate::record::Record;
@@ -27,6 +32,14 @@ pub struct FileSink {
     format: Format,
     open: Option<Open>,
     lines: Vec<u8>,
+}
+
+/// Where the sink stands: which file, and how long it is. Stored as JSON.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+struct Checkpoint {
+    device: u64,
+    inode: u64,
+    length: u64,
 }
 
 #[derive(Debug)]
@@ -45,8 +58,32 @@ impl FileSink {
         Self { path: path.into(), format, open: None, lines: Vec::new() }
     }
 
+    fn checkpoint(&self) -> Option<Vec<u8>> {
+        let open = self.open.as_ref()?;
+        let found = open.file.metadata().ok()?;
+        let checkpoint = Checkpoint { device: found.dev(), inode: found.ino(), length: open.synced };
+        serde_json::to_vec(&checkpoint).ok()
+    }
+
     fn at_path(&self, doing: &str, error: &io::Error) -> String {
         format!("{}: {doing}: {error}", self.path.display())
+    }
+
+    /// Compares the file with what it was when its last lines were stored, and gives the length to go on from.
+    fn continue_from(&self, checkpoint: &[u8], found: &Metadata) -> Result<u64, OpenError> {
+        let path = self.path.display();
+        let Ok(stored) = serde_json::from_slice::<Checkpoint>(checkpoint) else {
+            return Err(OpenError::Down(format!("{path}: its stored checkpoint cannot be read")));
+        };
+        let cure = "move it away, and a new one is begun";
+        if (found.dev(), found.ino()) != (stored.device, stored.inode) {
+            return Err(OpenError::Down(format!("{path}: it is not the file that was written to; {cure}")));
+        }
+        if found.len() < stored.length {
+            let (len, was) = (found.len(), stored.length);
+            return Err(OpenError::Down(format!("{path}: it has {len} bytes and had {was}; {cure}")));
+        }
+        Ok(stored.length)
     }
 
     fn append(&mut self) -> Result<(), String> {
@@ -92,12 +129,13 @@ impl Open {
 }
 
 impl Sink for FileSink {
-    fn open(&mut self, _checkpoint: Option<&[u8]>) -> Result<(), OpenError> {
+    fn open(&mut self, checkpoint: Option<&[u8]>) -> Result<(), OpenError> {
         if self.open.is_some() {
             return Ok(());
         }
         let unusable = |doing: &str, error: io::Error| OpenError::Unusable(self.at_path(doing, &error));
         let options = || OpenOptions::new().read(true).append(true).create(true).clone();
+        let is_new = !self.path.exists();
         let mut file = options().open(&self.path).map_err(|e| unusable("opening", e))?;
         if !file.metadata().map_err(|e| unusable("reading its type", e))?.is_file() {
             return Err(OpenError::Unusable(format!("{}: not a regular file", self.path.display())));
@@ -110,18 +148,23 @@ impl Sink for FileSink {
             }
             Err(TryLockError::Error(error)) => return Err(unusable("locking", error)),
         }
-        let torn = torn_tail(&mut file).map_err(|e| unusable("reading its end", e))?;
-        let length = file.metadata().map_err(|e| unusable("reading its length", e))?.len();
-        if torn >= MAX_TORN {
-            let path = self.path.display();
-            return Err(OpenError::Unusable(format!(
-                "{path}: its last {MAX_TORN} bytes hold no line end; not ours?"
-            )));
-        }
-        let synced = length.saturating_sub(torn);
-        if torn > 0 {
-            tracing::warn!(path = %self.path.display(), bytes = torn, "a torn last line was cut off");
-            file.set_len(synced).map_err(|e| unusable("cutting off a torn line", e))?;
+        let found = file.metadata().map_err(|e| unusable("reading its length", e))?;
+        let synced = match checkpoint {
+            Some(checkpoint) if !is_new => self.continue_from(checkpoint, &found)?,
+            _ => {
+                let torn = torn_tail(&mut file).map_err(|e| unusable("reading its end", e))?;
+                if torn >= MAX_TORN {
+                    let path = self.path.display();
+                    let text = format!("{path}: its last {MAX_TORN} bytes hold no line end; not ours?");
+                    return Err(OpenError::Unusable(text));
+                }
+                found.len().saturating_sub(torn)
+            }
+        };
+        let beyond = found.len().saturating_sub(synced);
+        if beyond > 0 {
+            tracing::warn!(path = %self.path.display(), bytes = beyond, "what was not acknowledged was cut off");
+            file.set_len(synced).map_err(|e| unusable("cutting off what was not acknowledged", e))?;
         }
         file.sync_all().map_err(|e| unusable("syncing", e))?;
         sync_folder(&self.path).map_err(|e| unusable("syncing its folder", e))?;
@@ -135,7 +178,7 @@ impl Sink for FileSink {
             self.format.write_line(record, &mut self.lines);
         }
         match self.append() {
-            Ok(()) => Outcome::delivered(batch.len()),
+            Ok(()) => Outcome { checkpoint: self.checkpoint(), ..Outcome::delivered(batch.len()) },
             Err(error) => Outcome::retry(batch.len(), &error),
         }
     }

@@ -158,6 +158,10 @@ impl Metrics {
         self.sink_records.with_label_values(&[sink, "delivered"]).inc_by(delivered);
     }
 
+    pub(super) fn sink_retries(&self, sink: &str, records: u64) {
+        self.sink_records.with_label_values(&[sink, "retry"]).inc_by(records);
+    }
+
     pub(super) fn sink_failed(&self, sink: &str, records: u64) {
         self.sink_records.with_label_values(&[sink, "retry"]).inc_by(records);
         self.sink_up.with_label_values(&[sink]).set(0);

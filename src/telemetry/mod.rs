@@ -64,6 +64,11 @@ impl Telemetry {
         self.metrics.sink_batch(sink, records, delivered);
     }
 
+    /// Counts records that a sink did not take and that will be tried again.
+    pub fn sink_retries(&self, sink: &str, records: u64) {
+        self.metrics.sink_retries(sink, records);
+    }
+
     /// How many connections are open.
     pub fn connections(&self, count: usize) {
         self.metrics.connections.set(i64::try_from(count).unwrap_or(i64::MAX));

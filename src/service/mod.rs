@@ -1,6 +1,11 @@
-//! Wiring only: opens the sinks, starts their workers, then listens; stops in reverse, each step with a deadline.
+//! Wiring only: opens what stores the events, starts the sinks' workers, then listens; stops in reverse, each step with
+//! a deadline. What stores the events is one file a mode: `spooled.rs`, `direct.rs`.
+
+mod direct;
+mod spooled;
 
 use std::collections::HashMap;
+use std::fmt;
 use std::io;
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -12,16 +17,14 @@ use tokio::sync::watch;
 
 use crate::clock::{Clock, SystemClock};
 use crate::config::{Config, Mode, SinkConfig, SinkKind};
-use crate::deliver::{DeadLetterError, DeadLetters, Direct, Lane, LaneOptions, Stored, Undelivered};
-use crate::http::{Accepted, AdminServer, Endpoint, Intake, IntakeFuture, Server, Unavailable};
-use crate::record::{DeadLetter, Record};
+use crate::deliver::DeadLetterError;
+use crate::http::{AdminServer, Endpoint, Intake, Server};
 use crate::sink::{FileSink, OpenError, Sink, StdoutSink};
+use crate::spool::SpoolError;
 use crate::telemetry::Telemetry;
 
-/// How many records may wait for a sink, beyond those that requests in flight wait for.
-const QUEUE_SPARE: usize = 4096;
-/// How many records a sink is given at once.
-const MAX_BATCH: usize = 256;
+/// How much longer than the drain timeout a stop waits for sinks to close.
+const CLOSE_GRACE: Duration = Duration::from_secs(1);
 
 /// Why the service does not start.
 #[derive(Debug, thiserror::Error)]
@@ -48,6 +51,9 @@ pub enum StartError {
     /// The folder of dead letters cannot be used.
     #[error("dead letters: {0}; make the folder writable, or name another with `dead_letters` or `data`")]
     DeadLetters(#[from] DeadLetterError),
+    /// The spool cannot be used.
+    #[error("spool: {0}")]
+    Spool(#[from] SpoolError),
     /// A connector names a sink that there is not.
     #[error("connector {connector}: there is no sink \"{sink}\"")]
     UnknownSink {
@@ -56,6 +62,9 @@ pub enum StartError {
         /// The name it gives.
         sink: String,
     },
+    /// A sink panicked while it was opened.
+    #[error("a sink panicked while it was opened")]
+    Panicked,
     /// There is no connector.
     #[error("there is no connector")]
     NoConnector,
@@ -90,8 +99,8 @@ pub struct ServiceBuilder {
     sinks: Vec<NamedSink>,
 }
 
-impl std::fmt::Debug for ServiceBuilder {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+impl fmt::Debug for ServiceBuilder {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("ServiceBuilder").field("config", &self.config).finish_non_exhaustive()
     }
 }
@@ -118,57 +127,29 @@ impl ServiceBuilder {
     /// [`StartError`], when something can never work as configured. A sink that is only down is no reason.
     pub async fn start(self) -> Result<Service, StartError> {
         let Self { config, clock, sinks: own } = self;
-        let Mode::Direct = config.mode;
         if config.connectors.is_empty() {
             return Err(StartError::NoConnector);
         }
         let telemetry = Arc::new(Telemetry::new(Arc::clone(&clock)));
-        let dead_letters = Arc::new(DeadLetters::open(config.dead_letter_folder(), Arc::clone(&telemetry))?);
-        let options = LaneOptions {
-            max_queue: config.limits.max_in_flight.saturating_add(QUEUE_SPARE),
-            max_batch: MAX_BATCH,
-            window_ids: config.dedup_max,
-            window_age: config.dedup_window,
-        };
-        let mut lanes = Vec::new();
-        let mut places: HashMap<Arc<str>, usize> = HashMap::new();
-        for (name, sink) in make_sinks(&config.sinks, own)? {
-            if places.insert(Arc::clone(&name), lanes.len()).is_some() {
-                return Err(StartError::RepeatedSink(name));
-            }
-            telemetry.know_sink(&name);
-            let parts = (Arc::clone(&clock), Arc::clone(&telemetry), Arc::clone(&dead_letters));
-            let lane = Lane::start(Arc::clone(&name), sink, options, parts.0, parts.1, parts.2)
-                .map_err(|source| StartError::Sink { name, source })?;
-            lanes.push(lane);
-        }
-        if lanes.is_empty() {
+        let sinks = make_sinks(&config.sinks, own)?;
+        if sinks.is_empty() {
             return Err(StartError::NoSink);
         }
-        let remember_any = !config.dedup_window.is_zero();
-        let mut routes = Vec::with_capacity(config.connectors.len());
-        for connector in &config.connectors {
-            let sinks = match &connector.sinks {
-                None => (0..lanes.len()).collect(),
-                Some(names) => {
-                    let place = |name: &String| {
-                        places.get(name.as_str()).copied().ok_or_else(|| StartError::UnknownSink {
-                            connector: Arc::clone(&connector.name),
-                            sink: name.clone(),
-                        })
-                    };
-                    names.iter().map(place).collect::<Result<Vec<_>, _>>()?
-                }
-            };
-            routes.push(Route { sinks, remember: connector.dedup && remember_any });
+        for (name, _) in &sinks {
+            telemetry.know_sink(name);
         }
-        let intake = Arc::new(DirectIntake {
-            direct: Direct::new(lanes),
-            routes,
-            dead_letters,
+        let routes = Routes::new(&config, sinks.iter().map(|(name, _)| name))?;
+        let parts = Parts {
+            config: config.clone(),
+            clock: Arc::clone(&clock),
             telemetry: Arc::clone(&telemetry),
-        });
-        let behind: Arc<dyn Intake> = Arc::clone(&intake) as Arc<dyn Intake>;
+            routes,
+            sinks,
+        };
+        // Opening recovers what a crash left, which may take a moment.
+        let opened = tokio::task::spawn_blocking(move || open_store(parts)).await;
+        let store = opened.map_err(|_| StartError::Panicked)??;
+        let behind = Arc::clone(&store).into_intake();
         let endpoint =
             Arc::new(Endpoint::new(&config.connectors, config.limits.clone(), behind, telemetry, clock));
         let listener = bind("listen", config.listen).await?;
@@ -176,7 +157,7 @@ impl ServiceBuilder {
             Some(address) => Some(bind("admin", address).await?),
             None => None,
         };
-        Ok(Service { listener, admin, endpoint, intake, drain_timeout: config.drain_timeout })
+        Ok(Service { listener, admin, endpoint, store, drain_timeout: config.drain_timeout })
     }
 }
 
@@ -185,7 +166,7 @@ type NamedSink = (Arc<str>, Box<dyn Sink>);
 
 fn make_sinks(configured: &[SinkConfig], own: Vec<NamedSink>) -> Result<Vec<NamedSink>, StartError> {
     let mut sinks = Vec::new();
-    for SinkConfig { name, kind, format } in configured {
+    for SinkConfig { name, kind, format, .. } in configured {
         let sink: Box<dyn Sink> = match kind {
             SinkKind::Stdout => Box::new(StdoutSink::new(*format).map_err(|error| StartError::Sink {
                 name: Arc::clone(name),
@@ -199,6 +180,79 @@ fn make_sinks(configured: &[SinkConfig], own: Vec<NamedSink>) -> Result<Vec<Name
     Ok(sinks)
 }
 
+/// What stores the events in one of the modes.
+trait Store: Intake + fmt::Debug {
+    /// Lets the sinks finish, for so long, and closes everything. It blocks.
+    fn close(&self, drain: Duration);
+
+    /// The same as the HTTP side knows it.
+    fn into_intake(self: Arc<Self>) -> Arc<dyn Intake>;
+}
+
+/// What a store is made of.
+struct Parts {
+    config: Config,
+    clock: Arc<dyn Clock>,
+    telemetry: Arc<Telemetry>,
+    routes: Routes,
+    sinks: Vec<NamedSink>,
+}
+
+fn open_store(parts: Parts) -> Result<Arc<dyn Store>, StartError> {
+    Ok(match parts.config.mode {
+        Mode::Direct => Arc::new(direct::DirectStore::open(parts)?),
+        Mode::Spool => Arc::new(spooled::SpoolStore::open(parts)?),
+    })
+}
+
+/// Where each connector's records go, by its place in the configuration.
+#[derive(Debug)]
+struct Routes(Vec<Route>);
+
+/// Where a connector's records go.
+#[derive(Debug)]
+struct Route {
+    connector: Arc<str>,
+    /// The places of its sinks.
+    sinks: Vec<usize>,
+    /// Whether copies of an event are caught.
+    dedup: bool,
+}
+
+impl Routes {
+    fn new<'a>(config: &Config, sinks: impl Iterator<Item = &'a Arc<str>>) -> Result<Self, StartError> {
+        let mut places: HashMap<&str, usize> = HashMap::new();
+        for (place, name) in sinks.enumerate() {
+            if places.insert(name, place).is_some() {
+                return Err(StartError::RepeatedSink(Arc::clone(name)));
+            }
+        }
+        let mut routes = Vec::with_capacity(config.connectors.len());
+        for connector in &config.connectors {
+            let mut sinks = Vec::new();
+            match &connector.sinks {
+                None => sinks.extend(0..places.len()),
+                Some(names) => {
+                    for name in names {
+                        let place = places.get(name.as_str()).ok_or_else(|| StartError::UnknownSink {
+                            connector: Arc::clone(&connector.name),
+                            sink: name.clone(),
+                        })?;
+                        sinks.push(*place);
+                    }
+                }
+            }
+            let dedup = connector.dedup && !config.dedup_window.is_zero();
+            routes.push(Route { connector: Arc::clone(&connector.name), sinks, dedup });
+        }
+        Ok(Self(routes))
+    }
+
+    fn get(&self, connector: usize) -> Option<&Route> {
+        self.0.get(connector)
+    }
+}
+
 /// Makes the path independent of the working directory, and the errors that show it clear.
 fn absolute(path: &PathBuf) -> PathBuf {
     std::path::absolute(path).unwrap_or_else(|_| path.clone())
@@ -208,70 +262,13 @@ async fn bind(key: &'static str, address: SocketAddr) -> Result<TcpListener, Sta
     TcpListener::bind(address).await.map_err(|source| StartError::Listen { key, address, source })
 }
 
-/// Where a connector's records go.
-#[derive(Debug)]
-struct Route {
-    sinks: Vec<usize>,
-    remember: bool,
-}
-
-/// The intake of mode `direct`.
-#[derive(Debug)]
-struct DirectIntake {
-    direct: Direct,
-    routes: Vec<Route>,
-    dead_letters: Arc<DeadLetters>,
-    telemetry: Arc<Telemetry>,
-}
-
-impl Intake for DirectIntake {
-    fn accept(&self, connector: usize, record: Arc<Record>) -> IntakeFuture<'_, Accepted> {
-        Box::pin(async move {
-            let Some(route) = self.routes.get(connector) else { return Err(Unavailable::Storage) };
-            match self.direct.submit(&record, &route.sinks, route.remember).await {
-                Ok(Stored::Now) => Ok(Accepted::New),
-                Ok(Stored::Before) => Ok(Accepted::Duplicate),
-                Err(Undelivered::Overloaded) => Err(Unavailable::Overloaded),
-                Err(Undelivered::SinkUnavailable { .. }) => Err(Unavailable::Sink),
-                Err(Undelivered::StorageUnavailable { .. }) => Err(Unavailable::Storage),
-            }
-        })
-    }
-
-    fn bury(&self, letter: DeadLetter) -> IntakeFuture<'_, ()> {
-        let dead_letters = Arc::clone(&self.dead_letters);
-        let work = tokio::task::spawn_blocking(move || dead_letters.bury(&letter));
-        Box::pin(async move {
-            match work.await {
-                Ok(Ok(())) => Ok(()),
-                Ok(Err(_)) | Err(_) => Err(Unavailable::Storage),
-            }
-        })
-    }
-
-    fn trouble(&self) -> Option<String> {
-        let sinks = self.direct.lanes().iter();
-        let sinks =
-            sinks.filter_map(|lane| lane.trouble().map(|trouble| format!("sink {}: {trouble}", lane.name())));
-        let letters = self.dead_letters.trouble().map(|trouble| format!("dead letters: {trouble}"));
-        let troubles: Vec<String> = sinks.chain(letters).collect();
-        (!troubles.is_empty()).then(|| troubles.join("; "))
-    }
-
-    fn measure(&self) {
-        for lane in self.direct.lanes() {
-            self.telemetry.window_len(lane.name(), lane.window_len());
-        }
-    }
-}
-
 /// A receiver that is ready to listen.
 #[derive(Debug)]
 pub struct Service {
     listener: TcpListener,
     admin: Option<TcpListener>,
     endpoint: Arc<Endpoint>,
-    intake: Arc<DirectIntake>,
+    store: Arc<dyn Store>,
     drain_timeout: Duration,
 }
 
@@ -297,7 +294,7 @@ impl Service {
     /// Serves until `stop` resolves. Then: accepts no more, finishes what is in flight, lets the sinks finish and
     /// close; all of it within the drain timeout, twice at most.
     pub async fn run_until(self, stop: impl Future<Output = ()>) {
-        let Self { listener, admin, endpoint, intake, drain_timeout } = self;
+        let Self { listener, admin, endpoint, store, drain_timeout } = self;
         let (stop_public, public_stopped) = watch::channel(false);
         let (stop_admin, admin_stopped) = watch::channel(false);
         let admin = admin.map(|listener| {
@@ -309,16 +306,10 @@ impl Service {
         // The receivers live in the tasks; both are told, or gone.
         let _told = stop_public.send(true);
         let _ended = public.await;
-        let closing = tokio::task::spawn_blocking(move || {
-            for lane in intake.direct.lanes() {
-                lane.close();
-            }
-            for lane in intake.direct.lanes() {
-                lane.join();
-            }
-        });
-        if tokio::time::timeout(drain_timeout, closing).await.is_err() {
-            tracing::warn!("a sink did not finish in time; what it held was not acknowledged");
+        let closing = tokio::task::spawn_blocking(move || store.close(drain_timeout));
+        // A sink that is told to stop may take a little longer than it is given.
+        if tokio::time::timeout(drain_timeout.saturating_add(CLOSE_GRACE), closing).await.is_err() {
+            tracing::warn!("a sink did not finish in time; what it held is tried again after the next start");
         }
         let _told = stop_admin.send(true);
         if let Some(admin) = admin {

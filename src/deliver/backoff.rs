@@ -1,0 +1,72 @@
+//! How long to wait before a sink is tried again: exponential, with jitter, within bounds.
+
+use std::time::Duration;
+
+/// Waits between `least` and `most`, doubling with every attempt.
+#[derive(Debug, Clone)]
+pub struct Backoff {
+    least: Duration,
+    most: Duration,
+    /// The state of a small generator; which numbers come does not matter, only that sinks do not march in step.
+    jitter: u64,
+}
+
+/// The bounds make no sense.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("the shortest wait must be over 0 and not over the longest")]
+pub struct BadBackoff;
+
+impl Backoff {
+    /// Checks the bounds. `seed` makes the jitter.
+    ///
+    /// # Errors
+    ///
+    /// [`BadBackoff`] unless 0 < `least` <= `most`.
+    pub const fn new(least: Duration, most: Duration, seed: u64) -> Result<Self, BadBackoff> {
+        if least.is_zero() || least.as_nanos() > most.as_nanos() {
+            return Err(BadBackoff);
+        }
+        // The generator must not start at 0.
+        Ok(Self { least, most, jitter: seed | 1 })
+    }
+
+    /// The wait before the next try, after `attempts` that failed: half of it fixed, half of it jitter.
+    pub fn pause(&mut self, attempts: u32) -> Duration {
+        self.jitter ^= self.jitter << 13;
+        self.jitter ^= self.jitter >> 7;
+        self.jitter ^= self.jitter << 17;
+        let doubled = self.least.saturating_mul(2_u32.saturating_pow(attempts.saturating_sub(1).min(20)));
+        let full = doubled.min(self.most);
+        // A thousandth of the half, 0 to 1000 times.
+        let share = u32::try_from(self.jitter % 1001).unwrap_or(0);
+        let half = full / 2;
+        half.saturating_add((half / 1000).saturating_mul(share)).max(self.least / 2)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    #[test]
+    fn bounds_that_make_no_sense_are_refused() {
+        let (zero, one, two) = (Duration::ZERO, Duration::from_secs(1), Duration::from_secs(2));
+        assert!(Backoff::new(zero, one, 1).is_err());
+        assert!(Backoff::new(two, one, 1).is_err());
+        assert!(Backoff::new(one, one, 0).is_ok());
+    }
+
+    proptest! {
+        #[test]
+        fn a_pause_keeps_its_bounds_and_grows(seed: u64, attempts in 1_u32..200) {
+            let (least, most) = (Duration::from_millis(100), Duration::from_secs(60));
+            let mut backoff = Backoff::new(least, most, seed).expect("good bounds");
+            let pause = backoff.pause(attempts);
+            prop_assert!(pause >= least / 2 && pause <= most);
+            if attempts > 11 {
+                prop_assert!(pause >= most / 2);
+            }
+        }
+    }
+}

@@ -1,0 +1,101 @@
+//! Mode `direct`: a request waits for its sinks; dead letters go to a folder.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::{Parts, Routes, StartError, Store};
+use crate::deliver::{DeadLetters, Direct, Lane, LaneOptions, Stored, Undelivered};
+use crate::http::{Accepted, Intake, IntakeFuture, Unavailable};
+use crate::record::{DeadLetter, Record};
+use crate::telemetry::Telemetry;
+
+/// How many records may wait for a sink, beyond those that requests in flight wait for.
+const QUEUE_SPARE: usize = 4096;
+/// How many records a sink is given at once.
+const MAX_BATCH: usize = 256;
+
+/// The sinks themselves, and the folder of dead letters.
+#[derive(Debug)]
+pub(super) struct DirectStore {
+    direct: Direct,
+    routes: Routes,
+    dead_letters: Arc<DeadLetters>,
+    telemetry: Arc<Telemetry>,
+}
+
+impl DirectStore {
+    pub(super) fn open(parts: Parts) -> Result<Self, StartError> {
+        let Parts { config, clock, telemetry, routes, sinks } = parts;
+        let dead_letters = Arc::new(DeadLetters::open(config.dead_letter_folder(), Arc::clone(&telemetry))?);
+        let options = LaneOptions {
+            max_queue: config.limits.max_in_flight.saturating_add(QUEUE_SPARE),
+            max_batch: MAX_BATCH,
+            window_ids: config.dedup_ids(),
+            window_age: config.dedup_window,
+        };
+        let mut lanes = Vec::with_capacity(sinks.len());
+        for (name, sink) in sinks {
+            let parts = (Arc::clone(&clock), Arc::clone(&telemetry), Arc::clone(&dead_letters));
+            let lane = Lane::start(Arc::clone(&name), sink, options, parts.0, parts.1, parts.2)
+                .map_err(|source| StartError::Sink { name, source })?;
+            lanes.push(lane);
+        }
+        Ok(Self { direct: Direct::new(lanes), routes, dead_letters, telemetry })
+    }
+}
+
+impl Intake for DirectStore {
+    fn accept(&self, connector: usize, record: Arc<Record>) -> IntakeFuture<'_, Accepted> {
+        Box::pin(async move {
+            let Some(route) = self.routes.get(connector) else { return Err(Unavailable::Storage) };
+            match self.direct.submit(&record, &route.sinks, route.dedup).await {
+                Ok(Stored::Now) => Ok(Accepted::New),
+                Ok(Stored::Before) => Ok(Accepted::Duplicate),
+                Err(Undelivered::Overloaded) => Err(Unavailable::Overloaded),
+                Err(Undelivered::SinkUnavailable { .. }) => Err(Unavailable::Sink),
+                Err(Undelivered::StorageUnavailable { .. }) => Err(Unavailable::Storage),
+            }
+        })
+    }
+
+    fn bury(&self, letter: DeadLetter) -> IntakeFuture<'_, ()> {
+        let dead_letters = Arc::clone(&self.dead_letters);
+        let work = tokio::task::spawn_blocking(move || dead_letters.bury(&letter));
+        Box::pin(async move {
+            match work.await {
+                Ok(Ok(())) => Ok(()),
+                Ok(Err(_)) | Err(_) => Err(Unavailable::Storage),
+            }
+        })
+    }
+
+    fn trouble(&self) -> Option<String> {
+        let sinks = self.direct.lanes().iter();
+        let sinks =
+            sinks.filter_map(|lane| lane.trouble().map(|trouble| format!("sink {}: {trouble}", lane.name())));
+        let letters = self.dead_letters.trouble().map(|trouble| format!("dead letters: {trouble}"));
+        let troubles: Vec<String> = sinks.chain(letters).collect();
+        (!troubles.is_empty()).then(|| troubles.join("; "))
+    }
+
+    fn measure(&self) {
+        for lane in self.direct.lanes() {
+            self.telemetry.window_len(lane.name(), lane.window_len());
+        }
+    }
+}
+
+impl Store for DirectStore {
+    fn close(&self, _drain: Duration) {
+        for lane in self.direct.lanes() {
+            lane.close();
+        }
+        for lane in self.direct.lanes() {
+            lane.join();
+        }
+    }
+
+    fn into_intake(self: Arc<Self>) -> Arc<dyn Intake> {
+        self
+    }
+}

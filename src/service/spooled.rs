@@ -1,0 +1,122 @@
+//! Mode `spool`: a request waits for the spool; workers bring its records to the sinks, however long that takes.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use super::{Parts, Routes, StartError, Store};
+use crate::config::{Config, SpoolLimits};
+use crate::deliver::{Backoff, Takes, WorkerHandle};
+use crate::http::{Accepted, Intake, IntakeFuture, Unavailable};
+use crate::record::{DeadLetter, Record};
+use crate::sink::OpenError;
+use crate::spool::{Appended, Spool, SpoolError, SpoolOptions, StartAt};
+use crate::telemetry::{DeadLetterBuried, Telemetry};
+
+/// The shortest and the longest wait before a sink is tried again.
+const BACKOFF: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(60));
+
+/// The spool, and a worker for each sink.
+#[derive(Debug)]
+pub(super) struct SpoolStore {
+    spool: Arc<Spool>,
+    workers: Vec<WorkerHandle>,
+    routes: Routes,
+    telemetry: Arc<Telemetry>,
+}
+
+impl SpoolStore {
+    pub(super) fn open(parts: Parts) -> Result<Self, StartError> {
+        let Parts { config, clock, telemetry, routes, sinks } = parts;
+        let folder = std::path::absolute(config.spool_folder()).unwrap_or_else(|_| config.spool_folder());
+        let seed = clock.unix_millis().unsigned_abs();
+        let spool = Arc::new(Spool::open(&folder, options(&config), clock)?);
+        let mut workers = Vec::with_capacity(sinks.len());
+        for (place, (name, sink)) in sinks.into_iter().enumerate() {
+            let start = match config.sinks.iter().find(|config| config.name == name) {
+                Some(config) if config.from_retained => StartAt::Retained,
+                _ => StartAt::Now,
+            };
+            let failed = |source| StartError::Sink { name: Arc::clone(&name), source };
+            let jitter = seed.wrapping_add(u64::try_from(place).unwrap_or(0));
+            let backoff = Backoff::new(BACKOFF.0, BACKOFF.1, jitter)
+                .map_err(|error| failed(OpenError::Unusable(error.to_string())))?;
+            let takes = takes(&routes, place);
+            let (spool, telemetry) = (Arc::clone(&spool), Arc::clone(&telemetry));
+            let worker =
+                WorkerHandle::start(Arc::clone(&name), sink, takes, start, backoff, spool, telemetry);
+            workers.push(worker.map_err(failed)?);
+        }
+        Ok(Self { spool, workers, routes, telemetry })
+    }
+}
+
+fn options(config: &Config) -> SpoolOptions {
+    let defaults = SpoolOptions::default();
+    let SpoolLimits { max_size, min_free, retain, .. } = config.spool;
+    let dedup_max = config.dedup_max.and_then(|max| u64::try_from(max).ok()).unwrap_or(defaults.dedup_max);
+    SpoolOptions { max_size, min_free, retain, dedup_window: config.dedup_window, dedup_max, ..defaults }
+}
+
+/// The connectors whose records go to the sink at this place.
+fn takes(routes: &Routes, place: usize) -> Takes {
+    let takes = |route: &&super::Route| route.sinks.contains(&place);
+    if routes.0.iter().all(|route| takes(&route)) {
+        return None;
+    }
+    Some(routes.0.iter().filter(takes).map(|route| Arc::clone(&route.connector)).collect::<BTreeSet<_>>())
+}
+
+fn unavailable(error: &SpoolError) -> Unavailable {
+    match error {
+        SpoolError::Overloaded => Unavailable::Overloaded,
+        _ => Unavailable::Storage,
+    }
+}
+
+impl Intake for SpoolStore {
+    fn accept(&self, connector: usize, record: Arc<Record>) -> IntakeFuture<'_, Accepted> {
+        Box::pin(async move {
+            let Some(route) = self.routes.get(connector) else { return Err(Unavailable::Storage) };
+            match self.spool.append(record, route.dedup).await {
+                Ok(Appended::New(_)) => Ok(Accepted::New),
+                Ok(Appended::Duplicate) => Ok(Accepted::Duplicate),
+                Err(error) => Err(unavailable(&error)),
+            }
+        })
+    }
+
+    fn bury(&self, letter: DeadLetter) -> IntakeFuture<'_, ()> {
+        Box::pin(async move {
+            let (reason, connector, text) =
+                (letter.reason.code(), Arc::clone(&letter.connector), letter.error.clone());
+            self.spool.bury(letter).await.map_err(|error| unavailable(&error))?;
+            self.telemetry.emit(&DeadLetterBuried { reason, connector: &connector, error: &text });
+            Ok(())
+        })
+    }
+
+    fn trouble(&self) -> Option<String> {
+        let spool = self.spool.tail().trouble().map(|trouble| format!("spool: {trouble}"));
+        let sinks = self.workers.iter();
+        let sinks =
+            sinks.filter_map(|worker| worker.trouble().map(|t| format!("sink {}: {t}", worker.name())));
+        let troubles: Vec<String> = spool.into_iter().chain(sinks).collect();
+        (!troubles.is_empty()).then(|| troubles.join("; "))
+    }
+}
+
+impl Store for SpoolStore {
+    fn close(&self, drain: Duration) {
+        let now = Instant::now();
+        self.spool.tail().stop(now.checked_add(drain).unwrap_or(now));
+        for worker in &self.workers {
+            worker.join();
+        }
+        self.spool.close();
+    }
+
+    fn into_intake(self: Arc<Self>) -> Arc<dyn Intake> {
+        self
+    }
+}

@@ -1,0 +1,251 @@
+//! The spool: every accepted event on disk before its 200, until every sink has it.
+//!
+//! # Format (version 1)
+//!
+//! A folder of one process (`spool.lock` is locked while it is open) with one SQLite database, `spool.db`, which any
+//! `sqlite3` tool opens. `PRAGMA user_version` is the format's version, `PRAGMA application_id` is `0x44547370` ("DTsp").
+//!
+//! | table | a row is | its key |
+//! |---|---|---|
+//! | `records` | an accepted event: routing columns, the two signature headers, the names of the others, the exact body | `seq`, growing, never used twice |
+//! | `seen` | an event that was accepted within the window of duplicates | connector and event id |
+//! | `sinks` | a sink: `cursor`, the last `seq` it is done with, and its own checkpoint | its name |
+//! | `dead` | a dead letter | `id`, growing, never used twice |
+//! | `counts` | how many rows a large table has, so that nobody has to count them | the table's name |
+//!
+//! # Limits
+//!
+//! - `max_size`: pages in use and the write-ahead log, dead letters included, `seen` apart (about 100 bytes a row).
+//! - `min_free`: what has to be left on the disk, so that cursors can move and dead letters be written when it is full.
+//! - A full spool takes no events until there is room. Nothing is dropped to make room.
+//!
+//! # What happens on a crash
+//!
+//! The database is in WAL mode with `synchronous=FULL`. One thread writes; it takes whatever has queued up as one
+//! transaction, and answers after the commit, which has synced the log. So:
+//!
+//! | the process dies | what is there after the restart |
+//! |---|---|
+//! | before the commit | nothing of the batch; nobody was answered |
+//! | after the log was written, before it was synced | the batch, or nothing of it; nobody was answered |
+//! | after the sync | the batch |
+//!
+//! What a restart recovers from the log need not have been synced, so [`Spool::open`] checkpoints it, which syncs it,
+//! before anything is accepted: a duplicate is only ever measured against what is durable.
+//!
+//! After a failed sync nobody knows what is on the disk, so the writer stops for good ([`SpoolError::Poisoned`]) until
+//! a restart looks again. A full disk only rolls back.
+
+mod error;
+mod open;
+mod reader;
+mod schema;
+mod store;
+mod tail;
+mod writer;
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::mpsc;
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use parking_lot::Mutex;
+use tokio::sync::oneshot;
+
+pub use error::SpoolError;
+pub use reader::{Reader, Stored};
+pub use tail::Tail;
+use writer::{Command, Writer};
+
+use crate::clock::Clock;
+use crate::record::{DeadLetter, Record};
+
+/// How a record came to be stored.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Appended {
+    /// Now, with this number.
+    New(i64),
+    /// It was there already.
+    Duplicate,
+}
+
+/// The bounds of a spool.
+#[derive(Debug, Clone)]
+pub struct SpoolOptions {
+    /// How many bytes it may take.
+    pub max_size: u64,
+    /// How many bytes have to be left on the disk.
+    pub min_free: u64,
+    /// How long an accepted event stays known as a duplicate.
+    pub dedup_window: Duration,
+    /// How many of them are known at most.
+    pub dedup_max: u64,
+    /// How long records stay after every sink has them.
+    pub retain: Duration,
+    /// How many bytes of expired requests are kept.
+    pub max_expired: u64,
+    /// How many commands may wait for the writer.
+    pub max_queue: usize,
+}
+
+impl Default for SpoolOptions {
+    fn default() -> Self {
+        Self {
+            max_size: 4 << 30,
+            min_free: 256 << 20,
+            dedup_window: Duration::from_secs(72 * 3600),
+            dedup_max: 20_000_000,
+            retain: Duration::ZERO,
+            max_expired: 64 << 20,
+            max_queue: 8192,
+        }
+    }
+}
+
+/// What a sink has done: how far it is, and what it will never take.
+#[derive(Debug, Default)]
+pub struct Progress {
+    /// Everything up to this number is done.
+    pub cursor: i64,
+    /// Where the sink stands, in its own terms; `None` leaves what is stored.
+    pub checkpoint: Option<Vec<u8>>,
+    /// The records it rejected: number, its reason, attempts. They move to the dead letters.
+    pub rejected: Vec<(i64, String, u32)>,
+}
+
+/// Where a sink starts that the spool does not know yet.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum StartAt {
+    /// With the next event.
+    Now,
+    /// With the oldest that is still there.
+    Retained,
+}
+
+/// An open spool.
+#[derive(Debug)]
+pub struct Spool {
+    folder: PathBuf,
+    commands: Mutex<Option<mpsc::SyncSender<Command>>>,
+    writer: Mutex<Option<JoinHandle<()>>>,
+    tail: Arc<Tail>,
+    /// Held, with its lock, as long as the spool is open.
+    _lock: std::fs::File,
+}
+
+impl Spool {
+    /// Opens the spool in `folder`, and makes it if it is not there. What a crash left in the log is recovered and
+    /// synced.
+    ///
+    /// # Errors
+    ///
+    /// [`SpoolError`], with the path and the cure. Nothing is deleted to get going.
+    pub fn open(folder: &Path, options: SpoolOptions, clock: Arc<dyn Clock>) -> Result<Self, SpoolError> {
+        let lock = open::lock(folder)?;
+        let database = open::database(folder)?;
+        let tail = Arc::new(Tail::new(database.last_seq));
+        let (commands, queue) = mpsc::sync_channel(options.max_queue);
+        let writer = Writer::new(folder.to_owned(), database, options, clock, Arc::clone(&tail));
+        let thread = std::thread::Builder::new()
+            .name("spool".to_owned())
+            .spawn(move || writer.run(&queue))
+            .map_err(|error| SpoolError::io(folder, "starting a thread", &error))?;
+        Ok(Self {
+            folder: folder.to_owned(),
+            commands: Mutex::new(Some(commands)),
+            writer: Mutex::new(Some(thread)),
+            tail,
+            _lock: lock,
+        })
+    }
+
+    /// Stores a record durably. With `dedup`, an event that the connector has sent before is not stored again.
+    ///
+    /// # Errors
+    ///
+    /// [`SpoolError`] when it is not stored.
+    pub async fn append(&self, record: Arc<Record>, dedup: bool) -> Result<Appended, SpoolError> {
+        let (reply, answer) = oneshot::channel();
+        self.command(Command::Append { record, dedup, reply })?;
+        answer.await.map_err(|_| SpoolError::Closed)?
+    }
+
+    /// Stores a dead letter durably.
+    ///
+    /// # Errors
+    ///
+    /// [`SpoolError`] when it is not stored.
+    pub async fn bury(&self, letter: DeadLetter) -> Result<(), SpoolError> {
+        let (reply, answer) = oneshot::channel();
+        self.command(Command::Bury { letter: Box::new(letter), reply })?;
+        answer.await.map_err(|_| SpoolError::Closed)?
+    }
+
+    /// Stores a sink's progress durably; waits for it.
+    ///
+    /// # Errors
+    ///
+    /// [`SpoolError`] when it is not stored; the sink's old progress counts.
+    pub fn advance(&self, sink: Arc<str>, progress: Progress) -> Result<(), SpoolError> {
+        let (reply, answer) = oneshot::channel();
+        self.command_waiting(Command::Advance { sink, progress, reply })?;
+        answer.blocking_recv().map_err(|_| SpoolError::Closed)?
+    }
+
+    /// Makes a sink known, and gives its cursor and its checkpoint.
+    ///
+    /// # Errors
+    ///
+    /// [`SpoolError`] when that cannot be stored.
+    pub fn register(&self, sink: Arc<str>, start: StartAt) -> Result<(i64, Option<Vec<u8>>), SpoolError> {
+        let (reply, answer) = oneshot::channel();
+        self.command_waiting(Command::Register { sink, start, reply })?;
+        answer.blocking_recv().map_err(|_| SpoolError::Closed)?
+    }
+
+    /// A connection of its own that reads.
+    ///
+    /// # Errors
+    ///
+    /// [`SpoolError`] when the database cannot be opened.
+    pub fn reader(&self) -> Result<Reader, SpoolError> {
+        Reader::open(&self.folder)
+    }
+
+    /// How far the spool is, for those who wait for more.
+    #[must_use]
+    pub const fn tail(&self) -> &Arc<Tail> {
+        &self.tail
+    }
+
+    /// Takes no more commands; those that are queued are done.
+    pub fn close(&self) {
+        *self.commands.lock() = None;
+        let writer = self.writer.lock().take();
+        if let Some(writer) = writer {
+            // A writer that panicked has answered nobody; its panic was printed by its thread.
+            let _panicked = writer.join();
+        }
+    }
+
+    fn command(&self, command: Command) -> Result<(), SpoolError> {
+        match self.commands.lock().as_ref().map(|commands| commands.try_send(command)) {
+            Some(Ok(())) => Ok(()),
+            Some(Err(mpsc::TrySendError::Full(_))) => Err(SpoolError::Overloaded),
+            Some(Err(mpsc::TrySendError::Disconnected(_))) | None => Err(SpoolError::Closed),
+        }
+    }
+
+    /// For workers, which may wait for a place in the queue.
+    fn command_waiting(&self, command: Command) -> Result<(), SpoolError> {
+        let commands = self.commands.lock().clone();
+        commands.ok_or(SpoolError::Closed)?.send(command).map_err(|_| SpoolError::Closed)
+    }
+}
+
+impl Drop for Spool {
+    fn drop(&mut self) {
+        self.close();
+    }
+}

@@ -1,0 +1,76 @@
+//! The tables, and the version of the format. A change of either is a new version, a migration, and a committed
+//! database of the old one that a test opens.
+
+use rusqlite::Connection;
+
+/// The newest format that is known here.
+pub(super) const VERSION: i64 = 1;
+
+/// "DTsp": tells our databases from others.
+pub(super) const APPLICATION_ID: i64 = 0x4454_7370;
+
+const TABLES: &str = "
+    CREATE TABLE records (
+        seq          INTEGER PRIMARY KEY,
+        connector    TEXT NOT NULL,
+        received_at  INTEGER NOT NULL,  -- Unix milliseconds
+        verified_by  TEXT NOT NULL,     -- secret:LABEL or asymmetric:KID
+        event_id     TEXT NOT NULL,
+        event_type   TEXT NOT NULL,
+        project      TEXT,
+        device       TEXT,
+        signatures   TEXT NOT NULL,     -- JSON: [[header, value], ...]
+        header_names TEXT NOT NULL,     -- JSON: [name, ...]
+        body         BLOB NOT NULL      -- as received
+    ) STRICT;
+
+    CREATE TABLE seen (
+        connector TEXT NOT NULL,
+        event_id  TEXT NOT NULL,
+        at        INTEGER NOT NULL,     -- Unix milliseconds
+        PRIMARY KEY (connector, event_id)
+    ) STRICT, WITHOUT ROWID;
+    CREATE INDEX seen_by_age ON seen (at);
+
+    CREATE TABLE sinks (
+        name       TEXT PRIMARY KEY,
+        cursor     INTEGER NOT NULL,    -- the last seq it is done with
+        checkpoint BLOB
+    ) STRICT, WITHOUT ROWID;
+
+    CREATE TABLE dead (
+        id           INTEGER PRIMARY KEY AUTOINCREMENT,
+        reason       TEXT NOT NULL,     -- rejected, unreadable, expired
+        connector    TEXT NOT NULL,
+        sink         TEXT,              -- who rejected it
+        error        TEXT NOT NULL,
+        attempts     INTEGER NOT NULL,
+        received_at  INTEGER NOT NULL,  -- Unix milliseconds
+        buried_at    INTEGER NOT NULL,  -- Unix milliseconds
+        verified_by  TEXT,
+        event_id     TEXT,
+        event_type   TEXT,
+        project      TEXT,
+        device       TEXT,
+        signatures   TEXT NOT NULL,
+        header_names TEXT NOT NULL,
+        body_hash    BLOB,              -- SHA-256, where one copy per connector and body is kept
+        body         BLOB NOT NULL
+    ) STRICT;
+    CREATE UNIQUE INDEX dead_once ON dead (reason, connector, body_hash) WHERE body_hash IS NOT NULL;
+
+    CREATE TABLE counts (
+        name  TEXT PRIMARY KEY,
+        value INTEGER NOT NULL
+    ) STRICT, WITHOUT ROWID;
+    INSERT INTO counts VALUES ('seen', 0), ('last_seq', 0);
+";
+
+/// Makes the tables of an empty database, all or none.
+pub(super) fn create(connection: &mut Connection) -> rusqlite::Result<()> {
+    let transaction = connection.transaction()?;
+    transaction.execute_batch(TABLES)?;
+    transaction.pragma_update(None, "application_id", APPLICATION_ID)?;
+    transaction.pragma_update(None, "user_version", VERSION)?;
+    transaction.commit()
+}

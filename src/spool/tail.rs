@@ -1,0 +1,76 @@
+//! How far the spool is: workers wait here for more, and requests see here whether it works.
+
+use std::time::{Duration, Instant};
+
+use parking_lot::{Condvar, Mutex};
+
+/// The end of the spool.
+#[derive(Debug)]
+pub struct Tail {
+    state: Mutex<State>,
+    changed: Condvar,
+}
+
+#[derive(Debug)]
+struct State {
+    last_seq: i64,
+    /// Until when workers may go on, once the service stops.
+    stop_at: Option<Instant>,
+    trouble: Option<String>,
+}
+
+impl Tail {
+    pub(super) fn new(last_seq: i64) -> Self {
+        Self { state: Mutex::new(State { last_seq, stop_at: None, trouble: None }), changed: Condvar::new() }
+    }
+
+    pub(super) fn moved_to(&self, last_seq: i64) {
+        self.state.lock().last_seq = last_seq;
+        self.changed.notify_all();
+    }
+
+    pub(super) fn set_trouble(&self, trouble: Option<String>) {
+        self.state.lock().trouble = trouble;
+    }
+
+    /// What is wrong with the spool, if anything.
+    #[must_use]
+    pub fn trouble(&self) -> Option<String> {
+        self.state.lock().trouble.clone()
+    }
+
+    /// The number of the last record.
+    #[must_use]
+    pub fn last_seq(&self) -> i64 {
+        self.state.lock().last_seq
+    }
+
+    /// The service stops: wakes everyone who waits, now and from now on. Workers may bring what is there to their sinks
+    /// until then.
+    pub fn stop(&self, until: Instant) {
+        self.state.lock().stop_at = Some(until);
+        self.changed.notify_all();
+    }
+
+    /// Whether the service stops.
+    #[must_use]
+    pub fn is_stopping(&self) -> bool {
+        self.state.lock().stop_at.is_some()
+    }
+
+    /// Waits until there are records after `seq`; false when the service stops and there are none, or no time is left.
+    pub fn wait_beyond(&self, seq: i64) -> bool {
+        let mut state = self.state.lock();
+        while state.last_seq <= seq && state.stop_at.is_none() {
+            self.changed.wait(&mut state);
+        }
+        state.last_seq > seq && state.stop_at.is_none_or(|until| Instant::now() < until)
+    }
+
+    /// Waits for as long as `pause`, or until the service stops.
+    pub fn pause(&self, pause: Duration) {
+        let mut state = self.state.lock();
+        let Some(until) = Instant::now().checked_add(pause) else { return };
+        while state.stop_at.is_none() && !self.changed.wait_until(&mut state, until).timed_out() {}
+    }
+}

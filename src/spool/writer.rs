@@ -1,0 +1,270 @@
+//! The one writer: takes whatever has queued up as one transaction, and answers after its commit. That is what makes
+//! one sync serve many requests.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::mpsc;
+use std::time::Duration;
+
+use rusqlite::{ErrorCode, TransactionBehavior};
+use tokio::sync::oneshot;
+
+use super::error::SpoolError;
+use super::open::Database;
+use super::store::{self, Counters};
+use super::tail::Tail;
+use super::{Appended, Progress, SpoolOptions, StartAt};
+use crate::clock::Clock;
+use crate::record::{DeadLetter, Record};
+
+/// How many commands one transaction takes.
+const MAX_BATCH: usize = 512;
+/// How many rows one clean-up removes: it must not hold up a commit for long, and must keep up with full batches.
+const PRUNE_ROWS: u32 = 1024;
+/// How long the writer waits for a command before it cleans up and checkpoints.
+const IDLE: Duration = Duration::from_millis(500);
+/// The size of the log at which it is written back to the database.
+const CHECKPOINT_BYTES: u64 = 8 << 20;
+
+/// Whom an answer goes to.
+pub(super) type Reply<T> = oneshot::Sender<Result<T, SpoolError>>;
+
+/// What the writer can be asked for.
+#[derive(Debug)]
+pub(super) enum Command {
+    Append { record: Arc<Record>, dedup: bool, reply: Reply<Appended> },
+    Bury { letter: Box<DeadLetter>, reply: Reply<()> },
+    Advance { sink: Arc<str>, progress: Progress, reply: Reply<()> },
+    Register { sink: Arc<str>, start: StartAt, reply: Reply<(i64, Option<Vec<u8>>)> },
+}
+
+impl Command {
+    fn fail(self, error: SpoolError) {
+        // Whoever has given up waiting is not an error.
+        match self {
+            Self::Append { reply, .. } => drop(reply.send(Err(error))),
+            Self::Bury { reply, .. } | Self::Advance { reply, .. } => drop(reply.send(Err(error))),
+            Self::Register { reply, .. } => drop(reply.send(Err(error))),
+        }
+    }
+}
+
+/// What a command gave, to be told once it is durable.
+enum Done {
+    Appended(Appended),
+    Nothing,
+    Registered((i64, Option<Vec<u8>>)),
+}
+
+pub(super) struct Writer {
+    folder: PathBuf,
+    database: Database,
+    counters: Counters,
+    options: SpoolOptions,
+    clock: Arc<dyn Clock>,
+    tail: Arc<Tail>,
+    poisoned: Option<String>,
+}
+
+impl Writer {
+    pub(super) fn new(
+        folder: PathBuf,
+        database: Database,
+        options: SpoolOptions,
+        clock: Arc<dyn Clock>,
+        tail: Arc<Tail>,
+    ) -> Self {
+        let counters = Counters { last_seq: database.last_seq, seen: database.seen };
+        Self { folder, database, counters, options, clock, tail, poisoned: None }
+    }
+
+    pub(super) fn run(mut self, commands: &mpsc::Receiver<Command>) {
+        loop {
+            match commands.recv_timeout(IDLE) {
+                Ok(first) => {
+                    let batch = std::iter::once(first).chain(commands.try_iter()).take(MAX_BATCH).collect();
+                    self.commit(batch);
+                    if self.log_bytes() > CHECKPOINT_BYTES {
+                        self.tidy();
+                    }
+                }
+                Err(mpsc::RecvTimeoutError::Timeout) => self.tidy(),
+                Err(mpsc::RecvTimeoutError::Disconnected) => break,
+            }
+        }
+        self.tidy();
+    }
+
+    fn commit(&mut self, mut batch: Vec<Command>) {
+        if let Some(text) = &self.poisoned {
+            let error = SpoolError::Poisoned { path: self.folder.clone(), text: text.clone() };
+            batch.into_iter().for_each(|command| command.fail(error.clone()));
+            return;
+        }
+        if let Some(full) = self.no_room() {
+            batch = fail_appends(batch, &full);
+            self.tail.set_trouble(Some(full.to_string()));
+        }
+        if batch.is_empty() {
+            return;
+        }
+        match self.transaction(&batch) {
+            Ok(done) => {
+                self.tail.moved_to(self.counters.last_seq);
+                if batch.iter().any(|command| matches!(command, Command::Append { .. })) {
+                    self.tail.set_trouble(None);
+                }
+                for (command, done) in batch.into_iter().zip(done) {
+                    answer(command, done);
+                }
+            }
+            Err(error) if error.sqlite_error_code() == Some(ErrorCode::DiskFull) => {
+                let full = SpoolError::Full { path: self.folder.clone(), text: error.to_string() };
+                self.tail.set_trouble(Some(full.to_string()));
+                let count = batch.len();
+                let rest = fail_appends(batch, &full);
+                if rest.len() < count {
+                    // Cursors and dead letters may still find room.
+                    self.commit(rest);
+                } else {
+                    rest.into_iter().for_each(|command| command.fail(full.clone()));
+                }
+            }
+            Err(error) => {
+                let text = error.to_string();
+                let poisoned = SpoolError::Poisoned { path: self.folder.clone(), text: text.clone() };
+                tracing::error!(path = %self.folder.display(), %error, "the spool cannot be written to; restart to look again");
+                self.tail.set_trouble(Some(poisoned.to_string()));
+                self.poisoned = Some(text);
+                batch.into_iter().for_each(|command| command.fail(poisoned.clone()));
+            }
+        }
+    }
+
+    /// Does all commands in one transaction. The results hold once this returns.
+    fn transaction(&mut self, batch: &[Command]) -> rusqlite::Result<Vec<Done>> {
+        let now = self.clock.unix_millis();
+        let mut counters = self.counters;
+        let behavior = TransactionBehavior::Immediate;
+        let transaction = self.database.connection.transaction_with_behavior(behavior)?;
+        let mut done = Vec::with_capacity(batch.len());
+        for command in batch {
+            done.push(match command {
+                Command::Append { record, dedup, .. } => Done::Appended(store::append(
+                    &transaction,
+                    &mut counters,
+                    &self.options,
+                    record,
+                    *dedup,
+                    now,
+                )?),
+                Command::Bury { letter, .. } => {
+                    store::bury(&transaction, &self.options, letter, now)?;
+                    Done::Nothing
+                }
+                Command::Advance { sink, progress, .. } => {
+                    store::advance(&transaction, sink, progress, now)?;
+                    Done::Nothing
+                }
+                Command::Register { sink, start, .. } => {
+                    Done::Registered(store::register(&transaction, counters, sink, *start)?)
+                }
+            });
+        }
+        if batch.iter().any(|command| matches!(command, Command::Advance { .. })) {
+            store::prune_records(&transaction, &self.options, now, PRUNE_ROWS)?;
+        }
+        if counters.last_seq != self.counters.last_seq {
+            store::prune_seen(&transaction, &mut counters, &self.options, now, PRUNE_ROWS)?;
+            store::store_counters(&transaction, counters)?;
+        }
+        transaction.commit()?;
+        self.counters = counters;
+        Ok(done)
+    }
+
+    /// Why no event can be taken now, if there is no room.
+    fn no_room(&self) -> Option<SpoolError> {
+        let full = |text: String| Some(SpoolError::Full { path: self.folder.clone(), text });
+        match store::used_bytes(&self.database.connection, &self.database.path, self.counters) {
+            Ok(used) if used >= self.options.max_size => {
+                return full(format!("{used} bytes are used, and `max_size` is {}", self.options.max_size));
+            }
+            Ok(_) => {}
+            Err(error) => return full(error.to_string()),
+        }
+        match rustix::fs::statvfs(&self.folder) {
+            Ok(disk) => {
+                let free = disk.f_bavail.saturating_mul(disk.f_frsize);
+                let text = || {
+                    format!("{free} bytes are free on the disk, and `min_free` is {}", self.options.min_free)
+                };
+                if free < self.options.min_free { full(text()) } else { None }
+            }
+            Err(error) => full(std::io::Error::from(error).to_string()),
+        }
+    }
+
+    fn log_bytes(&self) -> u64 {
+        let mut log = self.database.path.as_os_str().to_owned();
+        log.push("-wal");
+        std::fs::metadata(log).map_or(0, |about| about.len())
+    }
+
+    /// Removes what nobody needs any more, and writes the log back.
+    fn tidy(&mut self) {
+        if self.poisoned.is_some() {
+            return;
+        }
+        if let Err(error) = self.prune().and_then(|()| self.checkpoint()) {
+            match error.sqlite_error_code() {
+                // There will be room, or the reader will be done, another time.
+                Some(ErrorCode::DiskFull | ErrorCode::DatabaseBusy | ErrorCode::DatabaseLocked) => {}
+                _ => {
+                    let text = error.to_string();
+                    tracing::error!(path = %self.folder.display(), %error, "the spool cannot be written to; restart to look again");
+                    self.tail.set_trouble(Some(text.clone()));
+                    self.poisoned = Some(text);
+                }
+            }
+        }
+    }
+
+    fn prune(&mut self) -> rusqlite::Result<()> {
+        let now = self.clock.unix_millis();
+        let mut counters = self.counters;
+        let transaction =
+            self.database.connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
+        let records = store::prune_records(&transaction, &self.options, now, PRUNE_ROWS)?;
+        let seen = store::prune_seen(&transaction, &mut counters, &self.options, now, PRUNE_ROWS)?;
+        if records == 0 && seen == 0 {
+            return transaction.rollback();
+        }
+        store::store_counters(&transaction, counters)?;
+        transaction.commit()?;
+        self.counters = counters;
+        Ok(())
+    }
+
+    fn checkpoint(&self) -> rusqlite::Result<()> {
+        self.database.connection.query_row("PRAGMA wal_checkpoint(PASSIVE)", [], |_| Ok(()))
+    }
+}
+
+/// Tells those who wanted to append that there is no room, and gives back the other commands.
+fn fail_appends(batch: Vec<Command>, full: &SpoolError) -> Vec<Command> {
+    let (appends, rest): (Vec<_>, Vec<_>) =
+        batch.into_iter().partition(|command| matches!(command, Command::Append { .. }));
+    appends.into_iter().for_each(|command| command.fail(full.clone()));
+    rest
+}
+
+fn answer(command: Command, done: Done) {
+    // Whoever has given up waiting is not an error.
+    match (command, done) {
+        (Command::Append { reply, .. }, Done::Appended(appended)) => drop(reply.send(Ok(appended))),
+        (Command::Bury { reply, .. } | Command::Advance { reply, .. }, _) => drop(reply.send(Ok(()))),
+        (Command::Register { reply, .. }, Done::Registered(place)) => drop(reply.send(Ok(place))),
+        (command, _) => command.fail(SpoolError::Closed),
+    }
+}
