@@ -11,11 +11,13 @@
 mod check;
 mod completions;
 mod explain;
+mod ids;
 mod logging;
 mod secrets;
 mod send;
 mod serve;
 mod sign;
+mod time;
 mod verify;
 
 use std::ffi::OsString;
