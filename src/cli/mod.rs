@@ -13,6 +13,7 @@ mod completions;
 mod explain;
 mod ids;
 mod logging;
+mod request;
 mod secrets;
 mod send;
 mod serve;
