@@ -9,8 +9,8 @@ use super::attempt::{Attempt, Scheme};
 use super::json_text;
 use crate::cli::request;
 
-/// The most that a compressed body is unpacked to; DT's are below 64 KiB.
-const MAX_UNPACKED: u64 = 16 * 1024 * 1024;
+/// What unpacks to more than this is not looked at; DT's bodies are below 64 KiB.
+const MAX_UNPACKED: usize = 4 * 1024 * 1024;
 
 pub(super) fn without_line_end(body: &[u8]) -> Vec<Vec<u8>> {
     let one = body.strip_suffix(b"\n").map(|rest| rest.strip_suffix(b"\r").unwrap_or(rest));
@@ -50,7 +50,9 @@ pub(super) fn to_crlf(body: &[u8]) -> Vec<Vec<u8>> {
 pub(super) fn unpacked(body: &[u8]) -> Vec<Vec<u8>> {
     let unpack = |packed: &mut dyn Read| {
         let mut out = Vec::new();
-        packed.take(MAX_UNPACKED).read_to_end(&mut out).is_ok().then_some(out)
+        let limit = u64::try_from(MAX_UNPACKED).unwrap_or(u64::MAX).saturating_add(1);
+        packed.take(limit).read_to_end(&mut out).ok()?;
+        (out.len() <= MAX_UNPACKED).then_some(out)
     };
     let gzip = || unpack(&mut MultiGzDecoder::new(body));
     let zlib = || unpack(&mut ZlibDecoder::new(body));

@@ -19,7 +19,7 @@ mod verdict;
 
 pub(super) use attempt::{Attempt, TrustedKeys};
 use attempt::{Scheme, Stage};
-use suspects::{SUSPECTS, Suspect};
+use suspects::SUSPECTS;
 
 use crate::verify::Policy;
 
@@ -87,12 +87,15 @@ fn mend(attempt: &Attempt, scheme: Scheme, stage: Stage, now: i64) -> Option<(Ve
             first_steps.push((cause, mended));
         }
     }
-    let second_steps = first_steps.into_iter().flat_map(|(first, half)| {
-        let undo = move |suspect: &&Suspect| suspect.undo(&half, scheme);
-        let both = move |(second, mended)| (vec![first.clone(), second], mended);
-        suspects.iter().flat_map(undo).map(both).collect::<Vec<_>>()
-    });
-    second_steps.into_iter().find(|(_, mended)| past(mended))
+    for (first, half) in first_steps {
+        for suspect in &suspects {
+            let mut undone = suspect.undo(&half, scheme).into_iter();
+            if let Some((second, mended)) = undone.find(|(_, mended)| past(mended)) {
+                return Some((vec![first, second], mended));
+            }
+        }
+    }
+    None
 }
 
 /// The algorithm that a token names, if it is a token.
