@@ -39,11 +39,12 @@ use crate::verify::Secret;
   dt-receiver send --count 100000 --concurrency 64 --json
   dt-receiver send --count 600 --rate 10
 
-Exit codes: 0 when every answer was the right one: 2xx without a fault and for duplicates, 401 for all
-other faults; 1 when one was not, or did not come; 2 for wrong usage.
+Exit codes: 0 when every answer was the right one: 2xx for --fault none and
+duplicate, 401 for the others; 1 when one was not, or did not come; 2 for wrong
+usage. `sent` counts requests: those that were answered and those that failed.
 
-With --rate, latencies count from the planned times, also for events that could not be sent in time
-because --concurrency others were waiting for their answers.")]
+With --rate, latencies count from the planned times, also where an event had to
+wait because --concurrency others were still without an answer.")]
 pub(super) struct Arguments {
     /// The receiver's URL; plain http only
     #[arg(long, value_name = "URL", default_value = "http://127.0.0.1:8080/")]
@@ -58,13 +59,13 @@ pub(super) struct Arguments {
     #[arg(long, value_name = "FILE")]
     body: Option<PathBuf>,
     /// How many events to send
-    #[arg(long, value_name = "N", default_value = "1", value_parser = count)]
+    #[arg(long, value_name = "N", default_value = "1", value_parser = count, allow_negative_numbers = true)]
     count: u64,
     /// How many events to send a second [default: as fast as they are answered]
-    #[arg(long, value_name = "R", value_parser = rate)]
+    #[arg(long, value_name = "R", value_parser = rate, allow_negative_numbers = true)]
     rate: Option<f64>,
     /// How many requests may wait for their answers at once, each on a connection of its own
-    #[arg(long, value_name = "C", default_value = "1", value_parser = concurrency)]
+    #[arg(long, value_name = "C", default_value = "1", value_parser = concurrency, allow_negative_numbers = true)]
     concurrency: usize,
     /// What is wrong with the requests
     #[arg(long, value_enum, default_value = "none")]

@@ -116,10 +116,11 @@ impl Report {
     /// The one object of `--json`.
     pub(super) fn json(&self) -> Value {
         let tally = &self.tally;
-        let mut answers: Vec<_> = tally.answers.iter().collect();
-        answers.sort_by_key(|known| (known.status, &known.code));
-        let answers: Map<String, Value> =
-            answers.iter().map(|known| (label(known.status, &known.code), known.count.into())).collect();
+        let answers: Map<String, Value> = tally
+            .answers
+            .iter()
+            .map(|known| (label(known.status, &known.code), known.count.into()))
+            .collect();
         let errors: Map<String, Value> =
             tally.failures.iter().map(|known| (known.kind.code().to_owned(), known.count.into())).collect();
         let latency = self.latency().map(|latency| {
@@ -164,7 +165,7 @@ impl Report {
 
     /// What is not as it should be, for standard error.
     pub(super) fn complaints(&self) -> Vec<String> {
-        let (Tally { sent, unexpected, failures, .. }, target) = (&self.tally, &self.target);
+        let (Tally { sent, unexpected, answers, failures, .. }, target) = (&self.tally, &self.target);
         let mut complaints: Vec<String> = failures
             .iter()
             .map(|Failures { kind, detail, .. }| match kind {
@@ -181,7 +182,8 @@ impl Report {
                 "expected {expected}; {unexpected} of {sent} requests were answered otherwise"
             ));
         }
-        if *sent < self.asked {
+        // Without any answer, the reason was told above.
+        if *sent < self.asked && !answers.is_empty() {
             complaints.push(format!("stopped after {sent} of {} requests", self.asked));
         }
         complaints
