@@ -60,3 +60,8 @@ pub mod telemetry;
 
 #[cfg(feature = "cli")]
 pub mod cli;
+
+/// The Rust code of the README.
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+pub struct Readme;

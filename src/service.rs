@@ -59,6 +59,9 @@ pub enum StartError {
     /// There is no connector.
     #[error("there is no connector")]
     NoConnector,
+    /// There is no sink: nothing could be stored.
+    #[error("there is no sink; add a [[sink]], or one of your own")]
+    NoSink,
     /// Two sinks have one name.
     #[error("two sinks are named \"{0}\"")]
     RepeatedSink(Arc<str>),
@@ -84,7 +87,7 @@ pub enum StartError {
 pub struct ServiceBuilder {
     config: Config,
     clock: Arc<dyn Clock>,
-    sinks: Vec<(Arc<str>, Box<dyn Sink>)>,
+    sinks: Vec<NamedSink>,
 }
 
 impl std::fmt::Debug for ServiceBuilder {
@@ -129,7 +132,7 @@ impl ServiceBuilder {
         };
         let mut lanes = Vec::new();
         let mut places: HashMap<Arc<str>, usize> = HashMap::new();
-        for (name, sink) in open_sinks(&config.sinks, own)? {
+        for (name, sink) in make_sinks(&config.sinks, own)? {
             if places.insert(Arc::clone(&name), lanes.len()).is_some() {
                 return Err(StartError::RepeatedSink(name));
             }
@@ -138,6 +141,9 @@ impl ServiceBuilder {
             let lane = Lane::start(Arc::clone(&name), sink, options, parts.0, parts.1, parts.2)
                 .map_err(|source| StartError::Sink { name, source })?;
             lanes.push(lane);
+        }
+        if lanes.is_empty() {
+            return Err(StartError::NoSink);
         }
         let remember_any = !config.dedup_window.is_zero();
         let mut routes = Vec::with_capacity(config.connectors.len());
@@ -174,10 +180,10 @@ impl ServiceBuilder {
     }
 }
 
-fn open_sinks(
-    configured: &[SinkConfig],
-    own: Vec<(Arc<str>, Box<dyn Sink>)>,
-) -> Result<Vec<(Arc<str>, Box<dyn Sink>)>, StartError> {
+/// A sink and its name.
+type NamedSink = (Arc<str>, Box<dyn Sink>);
+
+fn make_sinks(configured: &[SinkConfig], own: Vec<NamedSink>) -> Result<Vec<NamedSink>, StartError> {
     let mut sinks = Vec::new();
     for SinkConfig { name, kind, format } in configured {
         let sink: Box<dyn Sink> = match kind {

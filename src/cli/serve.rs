@@ -106,7 +106,7 @@ fn configure(arguments: Arguments) -> Result<Config, Failure> {
     if !sinks.is_empty() {
         config.sinks = parse_sinks(&sinks)?;
     }
-    config.recheck().map_err(usage)
+    config.complete().map_err(usage)
 }
 
 fn parse_sinks(texts: &[String]) -> Result<Vec<SinkConfig>, Failure> {

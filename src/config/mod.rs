@@ -237,11 +237,8 @@ impl Config {
         root.finish();
     }
 
-    /// Looks across the sections; `from_toml` does, and so must whoever changes a configuration by hand.
-    fn check(&mut self, problems: &Problems) {
-        if self.sinks.is_empty() {
-            self.sinks.push(SinkConfig::stdout());
-        }
+    /// Looks across the sections.
+    fn check(&self, problems: &Problems) {
         let Limits { header_timeout, deadline, .. } = self.limits;
         if header_timeout.saturating_add(deadline) > MAX_ANSWER_TIME {
             let text =
@@ -260,6 +257,13 @@ impl Config {
             SinkKind::Stdout => None,
         });
         each_once(problems, "sink", "path", files);
+        if Some(self.listen) == self.admin && self.listen.port() != 0 {
+            problems.error("admin", format!("is {} like `listen`; the two never share a port", self.listen));
+        }
+    }
+
+    /// A connector may also name sinks that an embedder adds, so this is checked once all are known.
+    fn check_sink_names(&self, problems: &Problems) {
         let known: BTreeSet<&str> = self.sinks.iter().map(|sink| &*sink.name).collect();
         for connector in &self.connectors {
             for name in connector.sinks.iter().flatten().filter(|name| !known.contains(&***name)) {
@@ -268,19 +272,21 @@ impl Config {
                 problems.error(&format!("connector.{}.sinks", connector.name), text);
             }
         }
-        if Some(self.listen) == self.admin && self.listen.port() != 0 {
-            problems.error("admin", format!("is {} like `listen`; the two never share a port", self.listen));
-        }
     }
 
-    /// Checks a configuration that was changed after it was read, as the command line does.
+    /// Completes a configuration for a program that adds no sinks of its own: without any, there is `stdout`; and
+    /// connectors may name only those that there are. Checks again what was changed after reading.
     ///
     /// # Errors
     ///
     /// [`ConfigError::Problems`], with every problem that was found.
-    pub fn recheck(mut self) -> Result<Self, ConfigError> {
+    pub fn complete(mut self) -> Result<Self, ConfigError> {
+        if self.sinks.is_empty() {
+            self.sinks.push(SinkConfig::stdout());
+        }
         let problems = Problems::default();
         self.check(&problems);
+        self.check_sink_names(&problems);
         let (errors, warnings) = problems.into_parts();
         self.warnings.extend(warnings);
         if errors.is_empty() { Ok(self) } else { Err(ConfigError::Problems(errors)) }

@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use super::connector::required_name;
 use super::reader::Section;
-use crate::sink::Format;
+use crate::record::Format;
 
 /// One sink.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -88,6 +88,7 @@ impl DeadLetters {
         let probe = folder.join(".probe");
         File::create(&probe)
             .and_then(|_| std::fs::remove_file(&probe))
+            .and_then(|()| File::open(&folder)?.sync_all())
             .map_err(|e| failed("writing to the folder", e))?;
         let mut found: Vec<(SystemTime, PathBuf, u64)> = Vec::new();
         for entry in std::fs::read_dir(&folder).map_err(|e| failed("reading the folder", e))? {
@@ -142,9 +143,13 @@ impl DeadLetters {
             doing: "writing",
             source,
         })?;
-        std::fs::rename(&written, &path)
-            .and_then(|()| File::open(&self.folder)?.sync_all())
-            .map_err(|source| DeadLetterError { path: path.clone(), doing: "renaming", source })?;
+        if let Err(source) =
+            std::fs::rename(&written, &path).and_then(|()| File::open(&self.folder)?.sync_all())
+        {
+            // A letter that is there counts as durable, so one that is not must not be there.
+            let _removed = std::fs::remove_file(&path);
+            return Err(DeadLetterError { path, doing: "renaming", source });
+        }
         if letter.reason == Reason::Expired {
             state.expired.push_back((path, size));
             state.expired_bytes = state.expired_bytes.saturating_add(size);
@@ -166,14 +171,20 @@ impl DeadLetters {
     }
 }
 
-/// Connector and sink names are file-name safe: `config` allows letters, digits, `-` and `_`.
 fn file_name(letter: &DeadLetter) -> String {
     let hash = hex::encode(Sha256::digest(&letter.body).iter().take(16).copied().collect::<Vec<u8>>());
     let DeadLetter { reason, connector, .. } = letter;
+    let connector = file_name_safe(connector);
     match reason {
-        Reason::Rejected { sink } => format!("{reason}-{connector}-{sink}-{hash}.letter"),
+        Reason::Rejected { sink } => format!("{reason}-{connector}-{}-{hash}.letter", file_name_safe(sink)),
         Reason::Unreadable | Reason::Expired => format!("{reason}-{connector}-{hash}.letter"),
     }
+}
+
+/// Names from a configuration file are safe already; those that an embedder gives may be anything.
+fn file_name_safe(name: &str) -> String {
+    let safe = |c: char| if c.is_ascii_alphanumeric() || c == '-' || c == '_' { c } else { '_' };
+    name.chars().take(64).map(safe).collect()
 }
 
 fn write_synced(path: &Path, letter: &DeadLetter) -> io::Result<u64> {

@@ -16,6 +16,23 @@ use crate::verify::Verified;
 /// One request's body: `{"event":{…},"labels":{…},"metadata":{…}}`.
 ///
 /// From DT's page "Receiving Events". Only [`parse`](Self::parse) makes one.
+///
+/// # Examples
+///
+/// ```
+/// use dt_receiver::event::{Delivery, EventType, Payload};
+/// # use dt_receiver::verify::{Secret, Signer, Verifier};
+/// # let secret = Secret::new("some-good-secret").unwrap();
+/// # let verifier = Verifier::builder().secret("primary", secret.clone()).build().unwrap();
+/// let body = br#"{"event":{"eventId":"c82gg9catj3vmh4248og","targetName":"projects/p/devices/d","eventType":"touchCount",
+///     "data":{"touchCount":{"total":469,"updateTime":"2022-02-10T11:22:13.123456Z"}}},"labels":{"name":"Bell"}}"#;
+/// # let token = Signer::secret(secret).sign(body, 1_700_000_000, "c82gg99hga35jc2afkeg").unwrap();
+/// # let headers = [("X-Dt-Signature", token)];
+/// let delivery = Delivery::parse(&verifier.verify(&headers, body, 1_700_000_001).unwrap()).unwrap();
+/// assert_eq!((delivery.project(), delivery.device()), (Some("p"), Some("d")));
+/// assert_eq!(delivery.labels["name"], "Bell");
+/// assert!(matches!(&delivery.event.data, Payload::TouchCount(count) if count.total == 469));
+/// ```
 #[derive(Debug, Clone, PartialEq)]
 #[non_exhaustive]
 pub struct Delivery {

@@ -129,7 +129,7 @@ impl Sample<'_> {
             EventType::BatteryStatus => format!(r#""percentage":{}"#, dice.pick("100", &["90", "60", "10"])),
             EventType::NetworkStatus => {
                 let (percent, rssi) = (dice.from(1, 100), dice.from(40, 70));
-                let ccon = xid(self.unix_millis.div_euclid(86_400_000), dice.next().to_be_bytes());
+                let ccon = xid(1_500_000_000, dice.next().to_be_bytes());
                 let mode = dice.pick("LOW_POWER_STANDARD_MODE", &["HIGH_POWER_BOOST_MODE"]);
                 format!(
                     r#""signalStrength":{percent},"rssi":-{rssi},"cloudConnectors":[{{"id":"{ccon}","signalStrength":{percent},"rssi":-{rssi}}}],"transmissionMode":"{mode}""#

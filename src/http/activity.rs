@@ -36,14 +36,14 @@ struct Phase {
     /// When the first byte of a head came that is not complete yet.
     head_since: Option<Instant>,
     idle_since: Instant,
-    saw_bytes: bool,
-    is_http2: bool,
+    /// The connection's first bytes, which tell HTTP/2 from HTTP/1, however small the pieces they come in.
+    preface: Vec<u8>,
 }
 
 impl Activity {
     pub(super) fn new(header_timeout: Duration, keep_alive_idle: Duration) -> Self {
         let idle_since = Instant::now();
-        let phase = Phase { requests: 0, head_since: None, idle_since, saw_bytes: false, is_http2: false };
+        let phase = Phase { requests: 0, head_since: None, idle_since, preface: Vec::new() };
         Self { header_timeout, keep_alive_idle, phase: Mutex::new(phase) }
     }
 
@@ -52,17 +52,15 @@ impl Activity {
         let phase = self.phase.lock();
         match phase.head_since {
             _ if phase.requests > 0 => None,
-            Some(since) if !phase.is_http2 => since.checked_add(self.header_timeout),
+            Some(since) if phase.preface != HTTP2_PREFACE => since.checked_add(self.header_timeout),
             _ => phase.idle_since.checked_add(self.keep_alive_idle),
         }
     }
 
     fn received(&self, bytes: &[u8]) {
         let mut phase = self.phase.lock();
-        if !phase.saw_bytes {
-            phase.saw_bytes = true;
-            phase.is_http2 = bytes.starts_with(HTTP2_PREFACE);
-        }
+        let missing = HTTP2_PREFACE.len().saturating_sub(phase.preface.len());
+        phase.preface.extend(bytes.iter().take(missing));
         if phase.requests == 0 && phase.head_since.is_none() {
             phase.head_since = Some(Instant::now());
         }

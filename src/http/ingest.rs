@@ -120,9 +120,9 @@ impl Endpoint {
         if let Some(other) = verified.other_scheme() {
             self.telemetry.emit(&OtherSchemeFailed { connector: &connector.name, code: other.code() });
         }
-        let record = match Record::read(verified, Arc::clone(&connector.name), now, headers) {
-            Ok(record) => record,
-            Err((reason, headers)) => {
+        let record = match Record::read(verified, Arc::clone(&connector.name), now) {
+            Ok(record) => record.with_headers(headers),
+            Err(reason) => {
                 return self
                     .quarantine(connector, reason.to_string(), &headers, now, verified, deadline)
                     .await;

@@ -5,15 +5,14 @@
 //! [`Service::builder().sink(name, impl Sink)`](crate::service::ServiceBuilder::sink).
 
 mod file;
-mod format;
 mod stdout;
 
 use std::sync::Arc;
 
 pub use file::FileSink;
-pub use format::Format;
 pub use stdout::StdoutSink;
 
+pub use crate::record::Format;
 use crate::record::Record;
 
 /// The most bytes a sink's checkpoint may have.

@@ -96,10 +96,11 @@ impl Jwk {
     fn decode(self) -> Result<Key, KeySetError> {
         let (x, y) = (self.x.unwrap_or_default(), self.y.unwrap_or_default());
         let is_coordinate = |text: &str| URL_SAFE_NO_PAD.decode(text).is_ok_and(|bytes| bytes.len() == 32);
-        if is_coordinate(&x) && is_coordinate(&y) {
-            if let Ok(key) = DecodingKey::from_ec_components(&x, &y) {
-                return Ok(Key { id: self.kid.map(Arc::from), key });
-            }
+        if is_coordinate(&x)
+            && is_coordinate(&y)
+            && let Ok(key) = DecodingKey::from_ec_components(&x, &y)
+        {
+            return Ok(Key { id: self.kid.map(Arc::from), key });
         }
         Err(KeySetError::BadCoordinates { kid: safe_to_show(self.kid.as_deref().unwrap_or("(none)")) })
     }

@@ -204,9 +204,12 @@ pub fn xid(unix_seconds: i64, unique: [u8; 8]) -> String {
     let mut bits =
         time.iter().skip(4).chain(&unique).fold(0_u128, |bits, byte| bits << 8 | u128::from(*byte));
     bits <<= 4; // 96 bits fill 19.2 characters of 5 bits
-    (0..20)
-        .rev()
-        .filter_map(|place| ALPHABET.get(usize::try_from(bits >> (5 * place) & 31).ok()?))
-        .map(|byte| char::from(*byte))
-        .collect()
+    let mut text: Vec<char> = Vec::with_capacity(20);
+    for _ in 0..20 {
+        // Five bits are an index below 32.
+        let letter = usize::try_from(bits & 31).ok().and_then(|index| ALPHABET.get(index));
+        text.extend(letter.map(|letter| char::from(*letter)));
+        bits >>= 5;
+    }
+    text.into_iter().rev().collect()
 }

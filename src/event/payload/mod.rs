@@ -41,6 +41,8 @@ use self::fields::{Fields, Unfit};
 use super::event_type::EventType;
 use super::timestamp::Timestamp;
 
+type Reader = fn(Fields<'_>) -> Result<Payload, Unfit>;
+
 /// Makes [`Payload`] from the names that its variants, their structs and the variants of [`EventType`] share.
 macro_rules! payloads {
     ($($(#[$doc:meta])* $name:ident,)+) => {
@@ -72,10 +74,11 @@ macro_rules! payloads {
                 }
             }
 
-            fn read(event_type: &EventType, fields: Fields<'_>) -> Result<Self, Unfit> {
+            /// What reads the payload of a known event type.
+            fn reader(event_type: &EventType) -> Option<Reader> {
                 match event_type {
-                    $(EventType::$name => $name::read(fields).map(Self::$name),)+
-                    EventType::Other(_) => Err(Unfit::Data),
+                    $(EventType::$name => Some(|fields| $name::read(fields).map(Self::$name)),)+
+                    EventType::Other(_) => None,
                 }
             }
         }
@@ -126,34 +129,32 @@ payloads! {
 impl Payload {
     /// Reads `data`, and gives what stands in it beside the member named after the event type.
     pub(super) fn of(event_type: &EventType, data: Value) -> (Self, Map<String, Value>) {
-        let read = match (event_type, &data) {
-            (_, Value::Null) => return (Self::Empty, Map::new()),
-            (EventType::Other(_), _) => return (Self::Unknown(data), Map::new()),
-            (_, Value::Object(members)) => Self::read_members(event_type, members),
-            _ => Err(Unfit::Data),
-        };
-        read.unwrap_or_else(|unfit| {
+        if data.is_null() {
+            return (Self::Empty, Map::new());
+        }
+        let Some(reader) = Self::reader(event_type) else { return (Self::Unknown(data), Map::new()) };
+        read(event_type, reader, &data).unwrap_or_else(|unfit| {
             (Self::Unreadable { value: data, reason: unfit.reason(event_type) }, Map::new())
         })
     }
+}
 
-    fn read_members(
-        event_type: &EventType,
-        members: &Map<String, Value>,
-    ) -> Result<(Self, Map<String, Value>), Unfit> {
-        let name = event_type.as_str();
-        match members.get(name) {
-            Some(Value::Object(payload)) => {
-                let beside = members.iter().filter(|(key, _)| *key != name);
-                let beside = beside.map(|(key, value)| (key.clone(), value.clone())).collect();
-                Ok((Self::read(event_type, Fields::of(payload))?, beside))
-            }
-            // DT does not key this one. Accepting it keyed, too, costs nothing.
-            _ if *event_type == EventType::LabelsChanged => {
-                Ok((Self::read(event_type, Fields::of(members))?, Map::new()))
-            }
-            Some(_) => Err(Unfit::Payload { absent: false }),
-            None => Err(Unfit::Payload { absent: true }),
+fn read(
+    event_type: &EventType,
+    reader: Reader,
+    data: &Value,
+) -> Result<(Payload, Map<String, Value>), Unfit> {
+    let members = data.as_object().ok_or(Unfit::Data)?;
+    let name = event_type.as_str();
+    match members.get(name) {
+        Some(Value::Object(payload)) => {
+            let beside = members.iter().filter(|(key, _)| *key != name);
+            let beside = beside.map(|(key, value)| (key.clone(), value.clone())).collect();
+            Ok((reader(Fields::of(payload))?, beside))
         }
+        // DT does not key this one. Accepting it keyed, too, costs nothing.
+        _ if *event_type == EventType::LabelsChanged => Ok((reader(Fields::of(members))?, Map::new())),
+        Some(_) => Err(Unfit::Payload { absent: false }),
+        None => Err(Unfit::Payload { absent: true }),
     }
 }

@@ -3,8 +3,8 @@
 use std::fmt;
 use std::str::FromStr;
 
+use super::Record;
 use crate::event::rfc3339_millis;
-use crate::record::Record;
 
 /// What a sink writes for a record.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]

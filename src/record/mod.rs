@@ -1,11 +1,15 @@
 //! What is passed between the stages of the service: a [`Record`] on its way to the sinks, and a [`DeadLetter`] that
-//! is set aside.
+//! is set aside. [`Format`] is how a record looks in line-based output.
+
+mod format;
 
 use std::fmt;
 use std::sync::Arc;
 
 use bytes::Bytes;
 use http::{HeaderMap, HeaderName};
+
+pub use format::{Format, UnknownFormat};
 
 use crate::event::{Envelope, NotADelivery};
 use crate::verify::{ASYMMETRIC_HEADER, SECRET_HEADER, Verified, VerifiedBy};
@@ -34,7 +38,7 @@ pub struct Record {
 }
 
 impl Record {
-    /// Reads what routing needs from a verified body.
+    /// Reads what routing needs from a verified body. The headers are added by [`with_headers`](Self::with_headers).
     ///
     /// # Errors
     ///
@@ -43,12 +47,8 @@ impl Record {
         verified: &Verified<Bytes>,
         connector: Arc<str>,
         received_at: i64,
-        headers: HeaderMap,
-    ) -> Result<Self, (NotADelivery, HeaderMap)> {
-        let envelope = match Envelope::parse(verified) {
-            Ok(envelope) => envelope,
-            Err(reason) => return Err((reason, headers)),
-        };
+    ) -> Result<Self, NotADelivery> {
+        let envelope = Envelope::parse(verified)?;
         Ok(Self {
             connector,
             received_at,
@@ -57,9 +57,16 @@ impl Record {
             event_type: Box::from(&*envelope.event_type),
             project: envelope.project().map(Box::from),
             device: envelope.device().map(Box::from),
-            headers,
+            headers: HeaderMap::new(),
             body: verified.inner().clone(),
         })
+    }
+
+    /// The same record with the headers of its request.
+    #[must_use]
+    pub fn with_headers(mut self, headers: HeaderMap) -> Self {
+        self.headers = headers;
+        self
     }
 }
 

@@ -1,0 +1,248 @@
+//! The configuration refuses what it does not understand: each mistake is named by its key, with what was found and
+//! what is allowed, and all mistakes are reported at once.
+
+use std::ffi::OsString;
+use std::io;
+use std::path::Path;
+
+use dt_receiver::config::{Config, ConfigError, Sources};
+
+/// A configuration that uses every key there is.
+const FULL: &str = r#"
+listen = "127.0.0.1:18080"
+admin = "off"
+mode = "direct"
+data = "data"
+dead_letters = "folder:letters"
+drain_timeout = "5s"
+dedup_window = "24h"
+dedup_max = 1000
+
+[limits]
+max_body = "32KiB"
+max_head = 16384
+header_timeout = "1s"
+deadline = "8s"
+keep_alive_idle = "60s"
+max_connections = 100
+max_in_flight = 50
+max_in_flight_bytes = "1MiB"
+
+[[connector]]
+name = "plant-1"
+path = "/dt"
+policy = "both"
+secrets = [{ label = "new", env = "NEW" }, { label = "old", file = "old.txt" }]
+events = ["temperature", "humidity"]
+projects = ["c14u9p094l47cdv1o3pg"]
+sinks = ["out"]
+dedup_window = 0
+
+[connector.asymmetric]
+key_set = "keys.json"
+organization = "my-organization"
+issuer = "https://issuer.example"
+
+[connector.headers]
+x-my-header = { env = "HEADER" }
+
+[[sink]]
+name = "out"
+type = "stdout"
+format = "body"
+
+[[sink]]
+name = "archive"
+type = "file"
+path = "events.ndjson"
+"#;
+
+struct Fixed;
+
+impl Sources for Fixed {
+    fn env(&self, name: &str) -> Option<OsString> {
+        match name {
+            "NEW" | "HEADER" => Some(OsString::from("some-good-secret")),
+            "EMPTY" => Some(OsString::new()),
+            "SPACED" => Some(OsString::from("some-good-secret ")),
+            _ => None,
+        }
+    }
+
+    fn file(&self, path: &Path) -> io::Result<Vec<u8>> {
+        match path.to_str() {
+            Some("old.txt") => Ok(b"secret-of-last-year\n".to_vec()),
+            Some("keys.json") => Ok(key_set().into_bytes()),
+            Some("not-keys.json") => Ok(b"{}".to_vec()),
+            _ => Err(io::ErrorKind::NotFound.into()),
+        }
+    }
+}
+
+fn key_set() -> String {
+    let vectors: serde_json::Value = serde_json::from_str(include_str!("vectors/verify.json")).expect("JSON");
+    let verifiers = vectors["verifiers"].as_object().expect("an object");
+    let with_keys = verifiers.values().find(|verifier| verifier["key_set"].is_object()).expect("a key set");
+    with_keys["key_set"].to_string()
+}
+
+fn problems(text: &str) -> Vec<String> {
+    match Config::from_toml(text, &Fixed).and_then(Config::complete) {
+        Ok(_) => Vec::new(),
+        Err(ConfigError::Problems(problems)) => problems.iter().map(ToString::to_string).collect(),
+        Err(other) => vec![other.to_string()],
+    }
+}
+
+#[test]
+fn a_configuration_with_every_key_is_read() {
+    let config = Config::from_toml(FULL, &Fixed).and_then(Config::complete).expect("a good configuration");
+    assert_eq!(config.listen.port(), 18080);
+    assert_eq!(config.admin, None);
+    assert_eq!(config.limits.max_body, 32 * 1024);
+    assert_eq!(config.dead_letter_folder(), Path::new("letters"));
+    assert_eq!(config.connectors[0].events.len(), 2);
+    assert!(!config.connectors[0].dedup);
+    assert_eq!(config.sinks.len(), 2);
+    assert_eq!(config.warnings, []);
+}
+
+#[test]
+fn a_stray_key_is_refused_at_every_level() {
+    let lines: Vec<&str> = FULL.lines().collect();
+    let mut refused = 0;
+    for (at, line) in lines.iter().enumerate() {
+        if line.starts_with('[') || at == 0 {
+            let mut with_stray = lines.clone();
+            with_stray.insert(at + 1, "stray = 1");
+            let problems = problems(&with_stray.join("\n"));
+            assert_eq!(problems.len(), 1, "after {line:?}: {problems:?}");
+            assert!(problems[0].contains("stray"), "after {line:?}: {problems:?}");
+            refused += 1;
+        }
+    }
+    assert_eq!(refused, 7);
+    for inline in ["env = \"NEW\"", "file = \"old.txt\"", "env = \"HEADER\""] {
+        let problems = problems(&FULL.replace(inline, &format!("{inline}, stray = 1")));
+        assert_eq!(problems.len(), 1, "{problems:?}");
+        assert!(problems[0].contains("stray: unknown key"), "{problems:?}");
+    }
+}
+
+#[test]
+fn each_mistake_names_its_key_what_was_found_and_what_is_allowed() {
+    // What is replaced, by what, and what the one problem has to say.
+    let mistakes: &[(&str, &str, &[&str])] = &[
+        ("\"127.0.0.1:18080\"", "\"localhost\"", &["listen", "localhost", "127.0.0.1:8080"]),
+        ("\"127.0.0.1:18080\"", "8080", &["listen", "8080", "integer", "a string"]),
+        ("admin = \"off\"", "admin = \"on\"", &["admin", "on", "off"]),
+        ("admin = \"off\"", "admin = \"127.0.0.1:18080\"", &["admin", "never share a port"]),
+        ("\"direct\"", "\"spool\"", &["mode", "spool", "not built"]),
+        ("\"direct\"", "\"fast\"", &["mode", "fast", "direct"]),
+        ("\"folder:letters\"", "\"letters\"", &["dead_letters", "letters", "folder:PATH"]),
+        ("\"folder:letters\"", "\"kafka:dead\"", &["dead_letters", "kafka", "not built"]),
+        ("\"5s\"", "\"5\"", &["drain_timeout", "\"5\"", "8s"]),
+        ("\"5s\"", "\"-5s\"", &["drain_timeout", "-5s"]),
+        ("dedup_max = 1000", "dedup_max = 0", &["dedup_max", "0", "1 to 20000000"]),
+        ("\"32KiB\"", "\"32 apples\"", &["limits.max_body", "apples", "64KiB"]),
+        ("\"32KiB\"", "-1", &["limits.max_body", "-1"]),
+        ("deadline = \"8s\"", "deadline = \"9s\"", &["limits.deadline", "9.5s", "10s"]),
+        ("max_connections = 100", "max_connections = \"100\"", &["limits.max_connections", "string"]),
+        ("name = \"plant-1\"", "", &["connector.0.name", "missing"]),
+        ("name = \"plant-1\"", "name = \"plant 1\"", &["connector.0.name", "plant 1", "letters, digits"]),
+        ("path = \"/dt\"", "path = \"dt\"", &["connector.0.path", "dt", "/dt"]),
+        ("path = \"/dt\"", "path = \"/dt?x=1\"", &["connector.0.path"]),
+        ("\"both\"", "\"none\"", &["connector.0.policy", "none", "secret, asymmetric, either, both"]),
+        ("env = \"NEW\"", "env = \"NOT_SET\"", &["connector.0.secrets.0.env", "NOT_SET", "not set"]),
+        ("env = \"NEW\"", "env = \"EMPTY\"", &["connector.0.secrets.0.env", "EMPTY", "empty"]),
+        (
+            "env = \"NEW\"",
+            "env = \"NEW\", file = \"old.txt\"",
+            &["connector.0.secrets.0.env", "both", "delete one"],
+        ),
+        ("env = \"NEW\"", "value = \"some-good-secret\"", &["connector.0.secrets.0"]),
+        ("\"old.txt\"", "\"gone.txt\"", &["connector.0.secrets.1.file", "gone.txt", "not found"]),
+        ("label = \"old\"", "label = \"new\"", &["connector.0.secrets", "new"]),
+        ("label = \"old\", ", "", &["connector.0.secrets.1.label", "missing"]),
+        (
+            "\"keys.json\"",
+            "\"not-keys.json\"",
+            &["connector.0.asymmetric.key_set", "not-keys.json", "JWK set"],
+        ),
+        ("\"keys.json\"", "\"gone.json\"", &["connector.0.asymmetric.key_set", "gone.json"]),
+        ("organization = \"my-organization\"", "", &["connector.0.asymmetric.organization", "missing"]),
+        ("organization = \"my-organization\"", "organization = \"\"", &["organization", "empty"]),
+        ("{ env = \"HEADER\" }", "\"value\"", &["connector.0.headers.x-my-header", "env"]),
+        (
+            "sinks = [\"out\"]",
+            "sinks = [\"nowhere\"]",
+            &["connector.plant-1.sinks", "nowhere", "archive, out"],
+        ),
+        ("sinks = [\"out\"]", "sinks = []", &["connector.0.sinks", "empty"]),
+        (
+            "events = [\"temperature\", \"humidity\"]",
+            "events = \"temperature\"",
+            &["connector.0.events", "list"],
+        ),
+        ("dedup_window = 0", "dedup_window = \"1h\"", &["connector.0.dedup_window"]),
+        ("type = \"stdout\"", "type = \"kafka\"", &["sink.0.type", "kafka", "not built"]),
+        ("type = \"stdout\"", "type = \"http\"", &["sink.0.type", "http", "stdout, file"]),
+        ("format = \"body\"", "format = \"cloudevents\"", &["sink.0.format", "not built"]),
+        ("format = \"body\"", "format = \"xml\"", &["sink.0.format", "xml", "body, envelope"]),
+        ("path = \"events.ndjson\"", "", &["sink.1.path", "missing"]),
+        ("name = \"archive\"", "name = \"out\"", &["sink.name", "out", "two"]),
+    ];
+    for (old, new, says) in mistakes {
+        assert!(FULL.contains(old), "{old}");
+        let found = problems(&FULL.replacen(old, new, 1)).join("\n");
+        for word in *says {
+            assert!(found.contains(word), "{old} -> {new}: {found:?} does not say {word:?}");
+        }
+    }
+}
+
+#[test]
+fn all_mistakes_are_reported_at_once() {
+    let text = FULL.replace("\"5s\"", "\"x\"").replace("\"/dt\"", "\"dt\"").replace("\"body\"", "\"xml\"");
+    let found = problems(&text).join("\n");
+    for key in ["drain_timeout", "connector.0.path", "sink.0.format"] {
+        assert!(found.contains(key), "{found}");
+    }
+}
+
+#[test]
+fn a_configuration_without_a_connector_or_without_keys_is_refused() {
+    assert!(problems("").join("\n").contains("connector: at least one is needed"));
+    let found = problems("[[connector]]\nname = \"a\"").join("\n");
+    assert!(found.contains("no secret and no key set"), "{found}");
+    assert!(found.contains("secrets = [{ env"), "{found}");
+}
+
+#[test]
+fn two_connectors_on_one_path_are_refused() {
+    let one = |name: &str| format!("[[connector]]\nname = \"{name}\"\nsecrets = [{{ env = \"NEW\" }}]\n");
+    let found = problems(&(one("a") + &one("b"))).join("\n");
+    assert!(found.contains("connector.path") && found.contains("\"/\""), "{found}");
+}
+
+#[test]
+fn what_looks_odd_is_a_warning() {
+    let text = FULL.replace("\"humidity\"", "\"humidty\"").replace("env = \"NEW\"", "env = \"SPACED\"");
+    let config = Config::from_toml(&text, &Fixed).expect("allowed");
+    let warnings: Vec<String> = config.warnings.iter().map(ToString::to_string).collect();
+    let warnings = warnings.join("\n");
+    assert!(warnings.contains("humidty") && warnings.contains("white space"), "{warnings}");
+}
+
+#[test]
+fn no_secret_is_printed_by_debug_or_errors() {
+    let config = Config::from_toml(FULL, &Fixed).expect("a good configuration");
+    let shown = format!("{config:?}");
+    assert!(!shown.contains("some-good-secret") && !shown.contains("secret-of-last-year"), "{shown}");
+}
+
+#[test]
+fn text_that_is_not_toml_is_refused_with_its_line() {
+    let found = problems("listen = \n").join("\n");
+    assert!(found.contains("not TOML") && found.contains("line 1"), "{found}");
+}

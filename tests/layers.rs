@@ -1,0 +1,127 @@
+//! The map of the modules holds: a module uses only those above it in this list, and some never know each other.
+//! `src/lib.rs` names the same modules, so a new one has to find its place here.
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::path::{Path, PathBuf};
+
+/// From the core outwards. A module may use those before it.
+const ORDER: [&str; 11] = [
+    "verify",
+    "event",
+    "clock",
+    "record",
+    "telemetry",
+    "config",
+    "sink",
+    "deliver",
+    "http",
+    "service",
+    "cli",
+];
+
+/// These are joined by `service` alone.
+const STRANGERS: [(&str, &str); 1] = [("http", "deliver")];
+
+/// What the core must not touch: I/O, clocks, threads, logging. `jiff` is built without its clock.
+const NOT_IN_THE_CORE: [&str; 11] = [
+    "std::fs",
+    "std::net",
+    "std::io::",
+    "std::env",
+    "std::process",
+    "std::thread",
+    "SystemTime",
+    "Instant",
+    "tokio",
+    "tracing",
+    "println!",
+];
+
+fn files_of(module: &str) -> Vec<PathBuf> {
+    let src = Path::new(env!("CARGO_MANIFEST_DIR")).join("src");
+    let file = src.join(format!("{module}.rs"));
+    let mut files = if file.is_file() { vec![file] } else { Vec::new() };
+    let mut folders = vec![src.join(module)];
+    while let Some(folder) = folders.pop() {
+        for entry in fs::read_dir(&folder).into_iter().flatten() {
+            let path = entry.expect("an entry").path();
+            if path.is_dir() {
+                folders.push(path);
+            } else if path.extension().is_some_and(|extension| extension == "rs") {
+                files.push(path);
+            }
+        }
+    }
+    assert!(!files.is_empty(), "{module} has no files");
+    files
+}
+
+/// The code of a file, without comments and without its tests.
+fn code_of(path: &Path) -> String {
+    let text = fs::read_to_string(path).expect("a source file");
+    let code = text.split("#[cfg(test)]\nmod tests {").next().unwrap_or_default();
+    code.lines().filter(|line| !line.trim_start().starts_with("//")).collect::<Vec<_>>().join("\n")
+}
+
+/// The modules of this crate that some code names after `crate::`.
+fn used_in(code: &str) -> BTreeSet<String> {
+    let named = |rest: &str| -> Vec<String> {
+        let first_word = |text: &str| -> String {
+            text.trim().chars().take_while(|c| c.is_alphanumeric() || *c == '_').collect()
+        };
+        match rest.strip_prefix('{') {
+            Some(list) => list.split('}').next().unwrap_or_default().split(',').map(first_word).collect(),
+            None => vec![first_word(rest)],
+        }
+    };
+    code.split("crate::").skip(1).flat_map(named).filter(|name| !name.is_empty()).collect()
+}
+
+#[test]
+fn arrows_point_up_the_list() {
+    for (place, module) in ORDER.iter().enumerate() {
+        for file in files_of(module) {
+            for used in used_in(&code_of(&file)) {
+                let other = ORDER.iter().position(|known| *known == used);
+                assert!(
+                    other.is_some_and(|other| other <= place),
+                    "{} uses `crate::{used}`, which is not above `{module}`",
+                    file.display()
+                );
+                let strangers = STRANGERS
+                    .iter()
+                    .any(|(a, b)| (*module, &*used) == (*a, *b) || (*module, &*used) == (*b, *a));
+                assert!(!strangers, "{}: `{module}` and `{used}` must not know each other", file.display());
+            }
+        }
+    }
+}
+
+#[test]
+fn every_module_has_its_place() {
+    let lib =
+        fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("src/lib.rs")).expect("src/lib.rs");
+    let modules: BTreeSet<&str> =
+        lib.lines().filter_map(|line| line.strip_prefix("pub mod ")?.strip_suffix(';')).collect();
+    assert_eq!(modules, ORDER.into_iter().collect());
+}
+
+#[test]
+fn the_core_does_no_io_and_reads_no_clock() {
+    for module in ["verify", "event"] {
+        for file in files_of(module) {
+            let code = code_of(&file);
+            for forbidden in NOT_IN_THE_CORE {
+                assert!(!code.contains(forbidden), "{} has `{forbidden}`", file.display());
+            }
+        }
+    }
+}
+
+#[test]
+fn a_wrong_arrow_would_be_seen() {
+    let used =
+        used_in("use crate::http::Reply;\nlet x = crate::cli::main();\nuse crate::{sink::Sink, config};");
+    assert_eq!(used.iter().map(String::as_str).collect::<Vec<_>>(), ["cli", "config", "http", "sink"]);
+}

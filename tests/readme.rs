@@ -1,0 +1,128 @@
+//! What the README shows is run: shell commands against the built program, configurations through the checks, and its
+//! Rust code as a doc test of the crate (`src/lib.rs`).
+
+mod common;
+
+use std::collections::BTreeMap;
+use std::ffi::OsString;
+use std::io;
+use std::path::Path;
+use std::process::{Command, Output};
+
+use common::Receiver;
+use dt_receiver::config::{Config, Sources};
+
+const README: &str = include_str!("../README.md");
+
+/// The code blocks of a language, in order.
+fn blocks(language: &str) -> Vec<String> {
+    let fence = format!("```{language}\n");
+    README.split(&fence).skip(1).map(|rest| rest.split("```").next().unwrap_or_default().to_owned()).collect()
+}
+
+fn block_with(language: &str, words: &str) -> String {
+    let found: Vec<String> = blocks(language).into_iter().filter(|block| block.contains(words)).collect();
+    assert_eq!(found.len(), 1, "blocks of {language} with {words:?}: {found:?}");
+    found.into_iter().next().expect("one")
+}
+
+/// Runs a block as it stands, but with the built program for `cargo run`, and another port.
+fn run(block: &str, receiver: Option<&Receiver>, folder: &Path) -> Output {
+    let program = env!("CARGO_BIN_EXE_dt-receiver");
+    let mut script = block.replace("cargo run --release --", program);
+    assert!(!script.contains("cargo"), "{script}");
+    if let Some(receiver) = receiver {
+        let address = receiver.listen.to_string();
+        script = script.replace("127.0.0.1:8080", &address);
+        script = script.replace(" send ", &format!(" send --url http://{address}/ "));
+    }
+    Command::new("bash").args(["-e", "-c", &script]).current_dir(folder).output().expect("bash runs")
+}
+
+fn text(bytes: &[u8]) -> String {
+    String::from_utf8_lossy(bytes).into_owned()
+}
+
+/// The first command, on ports of its own: its arguments are those of the README.
+fn first_command(folder: &Path) -> Receiver {
+    let command = block_with("sh", "-- serve");
+    assert_eq!(command.trim(), "DT_SIGNATURE_SECRET=some-good-secret cargo run --release -- serve");
+    Receiver::start(&["--data", folder.join("data").to_str().expect("text")], &[])
+}
+
+#[test]
+fn the_first_command_prints_each_sent_event_as_one_json_line() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let receiver = first_command(folder.path());
+    let sent = run(&block_with("sh", "-- send"), Some(&receiver), folder.path());
+    assert!(sent.status.success(), "{}{}", text(&sent.stdout), text(&sent.stderr));
+    let stopped = receiver.stop();
+    assert!(stopped.status.success());
+    let lines: Vec<serde_json::Value> =
+        stopped.stdout.lines().map(|line| serde_json::from_str(line).expect("JSON")).collect();
+    assert_eq!(lines.len(), 5);
+    assert!(lines.iter().all(|line| line["verifiedBy"] == "secret:default" && line["event"].is_object()));
+}
+
+#[test]
+fn curl_with_a_signed_token_works_as_shown() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let receiver = first_command(folder.path());
+    let block = block_with("sh", "curl ");
+    let first = text(&run(&block, Some(&receiver), folder.path()).stdout);
+    assert!(first.starts_with("HTTP/1.1 200"), "{first}");
+    let shown = r#"{"eventId":"c82gg9catj3vmh4248og","status":"accepted"}"#;
+    assert!(README.contains(shown) && first.ends_with(shown), "{first}");
+    let again = text(&run(&block, Some(&receiver), folder.path()).stdout);
+    assert!(again.contains("duplicate"), "{again}");
+    assert_eq!(receiver.stop().stdout.lines().count(), 1);
+}
+
+#[test]
+fn explain_names_the_cause_as_shown() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let output = run(&block_with("sh", "--explain"), None, folder.path());
+    assert_eq!(output.status.code(), Some(1));
+    let said = text(&output.stdout) + &text(&output.stderr);
+    assert!(said.contains("checksum_mismatch") && said.contains("newline"), "{said}");
+}
+
+#[test]
+fn the_second_command_is_the_one_that_ci_runs() {
+    let ci = include_str!("../.ci/run");
+    assert_eq!(block_with("sh", "cargo test").trim(), "cargo test");
+    assert!(ci.lines().any(|line| line.contains("cargo test")), "{ci}");
+}
+
+/// Every variable is set and every file is there, so that only the shape counts.
+struct Everything;
+
+impl Sources for Everything {
+    fn env(&self, name: &str) -> Option<OsString> {
+        name.starts_with("DT_").then(|| OsString::from("some-good-secret"))
+    }
+
+    fn file(&self, path: &Path) -> io::Result<Vec<u8>> {
+        if path.extension().is_some_and(|extension| extension == "json") {
+            let vectors: serde_json::Value = serde_json::from_str(include_str!("vectors/verify.json"))?;
+            let verifiers: BTreeMap<String, serde_json::Value> =
+                serde_json::from_value(vectors["verifiers"].clone())?;
+            let keys =
+                verifiers.values().find(|verifier| verifier["key_set"].is_object()).expect("a key set");
+            return Ok(keys["key_set"].to_string().into_bytes());
+        }
+        Ok(b"some-good-secret\n".to_vec())
+    }
+}
+
+#[test]
+fn every_sample_configuration_passes_the_checks() {
+    let samples: Vec<String> =
+        blocks("toml").into_iter().filter(|block| block.contains("[[connector]]")).collect();
+    assert_eq!(samples.len(), 2);
+    for sample in samples {
+        let config = Config::from_toml(&sample, &Everything).and_then(Config::complete);
+        let config = config.unwrap_or_else(|error| panic!("{error}\n{sample}"));
+        assert!(config.warnings.is_empty(), "{:?}", config.warnings);
+    }
+}

@@ -1,0 +1,98 @@
+//! What is special to the file sink: torn lines, locks, and files that are not what they should be.
+
+use std::fs;
+use std::path::Path;
+
+use dt_receiver::record::Format;
+use dt_receiver::sink::{Fate, FileSink, OpenError, Sink};
+
+use crate::records::{body, record};
+
+fn opened(path: &Path) -> FileSink {
+    let mut sink = FileSink::new(path, Format::Body);
+    sink.open(None).expect("opens");
+    sink
+}
+
+fn refusal(path: &Path) -> String {
+    match FileSink::new(path, Format::Body).open(None) {
+        Err(OpenError::Unusable(text)) => text,
+        other => panic!("{other:?}"),
+    }
+}
+
+#[test]
+fn a_torn_last_line_is_cut_off_on_start_and_nothing_else() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let path = folder.path().join("events.ndjson");
+    // Around the size of the blocks in which the end is searched.
+    for torn in [1, 100, 8191, 8192, 8193, 20_000] {
+        for whole in ["", "{\"a\":1}\n", "{\"a\":1}\n{\"b\":2}\n"] {
+            fs::write(&path, whole.to_owned() + &"x".repeat(torn)).expect("written");
+            drop(opened(&path));
+            assert_eq!(fs::read_to_string(&path).expect("text"), whole, "{torn} bytes after {whole:?}");
+        }
+    }
+}
+
+#[test]
+fn a_file_that_ends_well_is_left_alone_and_extended() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let path = folder.path().join("events.ndjson");
+    fs::write(&path, "{\"a\":1}\n").expect("written");
+    let mut sink = opened(&path);
+    assert_eq!(sink.deliver(&[record(1)]).fates, [Fate::Delivered]);
+    assert_eq!(fs::read_to_string(&path).expect("text"), format!("{{\"a\":1}}\n{}\n", body(1)));
+}
+
+#[test]
+fn a_large_file_without_lines_is_not_ours_and_not_touched() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let path = folder.path().join("movie.bin");
+    let length = 17 * 1024 * 1024;
+    fs::write(&path, vec![0_u8; length]).expect("written");
+    assert!(refusal(&path).contains("hold no line end"));
+    assert_eq!(fs::metadata(&path).expect("there").len(), length as u64);
+}
+
+#[test]
+fn two_writers_of_one_file_are_refused() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let path = folder.path().join("events.ndjson");
+    let first = opened(&path);
+    assert!(refusal(&path).contains("another process or sink writes to it"));
+    drop(first);
+    opened(&path);
+}
+
+#[test]
+fn what_can_never_be_a_file_is_refused_with_its_path() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let missing = folder.path().join("missing").join("events.ndjson");
+    assert!(refusal(&missing).starts_with(missing.to_str().expect("text")));
+    assert!(refusal(folder.path()).starts_with(folder.path().to_str().expect("text")));
+    assert!(refusal(Path::new("/dev/null")).contains("not a regular file"));
+}
+
+#[test]
+fn a_file_that_was_moved_away_is_followed_by_a_new_one() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let (path, rotated) = (folder.path().join("events.ndjson"), folder.path().join("events.ndjson.1"));
+    let mut sink = opened(&path);
+    sink.deliver(&[record(1)]);
+    fs::rename(&path, &rotated).expect("moved");
+    assert_eq!(sink.deliver(&[record(2)]).fates, [Fate::Delivered]);
+    assert_eq!(fs::read_to_string(&rotated).expect("text"), body(1) + "\n");
+    assert_eq!(fs::read_to_string(&path).expect("text"), body(2) + "\n");
+}
+
+#[test]
+fn a_file_that_somebody_cut_short_is_extended_without_a_hole() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let path = folder.path().join("events.ndjson");
+    let mut sink = opened(&path);
+    sink.deliver(&[record(1)]);
+    fs::File::options().write(true).open(&path).expect("there").set_len(0).expect("cut");
+    assert_eq!(sink.deliver(&[record(2)]).fates, [Fate::Delivered]);
+    assert_eq!(fs::read_to_string(&path).expect("text"), body(2) + "\n");
+}
