@@ -14,8 +14,10 @@ const REFRESH: Duration = Duration::from_millis(200);
 /// Shows how far `done` has come towards `all`, for as long as it is awaited. It never ends by itself.
 pub(super) async fn show(all: u64, done: impl Fn() -> u64) -> Infallible {
     tokio::time::sleep(PATIENCE).await;
-    let shown = Shown(ProgressBar::with_draw_target(Some(all), ProgressDrawTarget::stderr()));
-    if let Ok(style) = ProgressStyle::with_template("{bar:40} {pos}/{len} {per_sec} eta {eta}") {
+    // What was done before the bar was there must not look like the work of its first moment.
+    let bar = ProgressBar::with_draw_target(Some(all), ProgressDrawTarget::stderr());
+    let shown = Shown(bar.with_position(done()).with_elapsed(PATIENCE));
+    if let Ok(style) = ProgressStyle::with_template("{bar:40} {pos}/{len}, {eta} left") {
         shown.0.set_style(style);
     }
     loop {
