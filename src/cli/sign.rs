@@ -36,7 +36,7 @@ const DEVICES_PER_TYPE: u64 = 8;
   dt-receiver sign --count 100000 --out events.tsv
   dt-receiver sign --body event.json --asymmetric-key key.pem --kid key-1 --organization ORG_ID
 
-The token holds for exactly the bytes of the body: a line end that an editor adds is signed as well.")]
+The token holds for exactly the bytes of the body: a newline that an editor adds is signed as well.")]
 #[command(group = clap::ArgGroup::new("what").required(true).args(["body", "count"]))]
 pub(super) struct Arguments {
     /// Sign the bytes of this file, or of standard input for `-`

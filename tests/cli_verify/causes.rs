@@ -256,7 +256,7 @@ fn secrets_that_were_kept_badly() {
         Case::signed("secret", &token).secret(secret).gives("signature_mismatch", &[cause]);
     }
     Case::signed("line end", sign_with(format!("{SECRET}\n"), BODY))
-        .gives("signature_mismatch", &["secret_lacks_line_end"]);
+        .gives("signature_mismatch", &["secret_lacks_newline"]);
     Case::signed("decoded", sign_with(STANDARD.encode(SECRET), BODY))
         .gives("signature_mismatch", &["secret_was_decoded"]);
     Case::signed("a line of settings in quotes", &token)
@@ -297,9 +297,9 @@ fn bodies_that_were_changed_on_the_way() {
     let (half, other) = BODY.split_at(100);
     let python = BODY.replace(",\"", ", \"").replace("\":", "\": ");
     let cases: Vec<(Vec<u8>, &[&str])> = vec![
-        (format!("{BODY}\n").into(), &["body_has_line_end"]),
-        (format!("{BODY}\r\n").into(), &["body_has_line_end"]),
-        (format!("{BODY}\n \n").into(), &["body_has_line_end"]),
+        (format!("{BODY}\n").into(), &["body_has_newline"]),
+        (format!("{BODY}\r\n").into(), &["body_has_newline"]),
+        (format!("{BODY}\n \n").into(), &["body_has_newline"]),
         (format!("\u{feff}{BODY}").into(), &["body_has_bom"]),
         (pretty().into(), &["body_reformatted"]),
         (format!("{}\n", pretty()).into(), &["body_reformatted"]),
@@ -343,12 +343,12 @@ fn bodies_that_were_changed_on_the_way() {
 fn bodies_that_were_signed_in_another_form() {
     let text = pretty() + "\n";
     let crlf = text.replace('\n', "\r\n");
-    Case::signed("lacks", sign(format!("{BODY}\n"))).gives("checksum_mismatch", &["body_lacks_line_end"]);
+    Case::signed("lacks", sign(format!("{BODY}\n"))).gives("checksum_mismatch", &["body_lacks_newline"]);
     Case::signed("crlf", sign(&text)).body(crlf.clone()).gives("checksum_mismatch", &["body_has_crlf"]);
     Case::signed("lf", sign(&crlf)).body(text.clone()).gives("checksum_mismatch", &["body_has_lf"]);
     Case::signed("crlf and trimmed", sign(&text))
         .body(crlf.trim_end())
-        .gives("checksum_mismatch", &["body_lacks_line_end", "body_has_crlf"]);
+        .gives("checksum_mismatch", &["body_lacks_newline", "body_has_crlf"]);
     let spaced = r#"{"a": [1, 2.0, "b,c:d"]}"#;
     Case::signed("python", sign(spaced))
         .body(r#"{"a":[1,2.0,"b,c:d"]}"#)
@@ -394,11 +394,11 @@ fn causes_of_several_kinds_are_found_together() {
     Case::signed("body and time", sign(BODY))
         .body(body.clone())
         .at(ISSUED + 4000)
-        .gives("checksum_mismatch", &["body_has_line_end", "expired"]);
+        .gives("checksum_mismatch", &["body_has_newline", "expired"]);
     Case::signed("secret and body", sign(BODY))
         .secret(format!("{SECRET}\n"))
         .body(body.clone())
-        .gives("signature_mismatch", &["secret_has_white_space", "body_has_line_end"]);
+        .gives("signature_mismatch", &["secret_has_white_space", "body_has_newline"]);
     Case::signed("token and secret", format!("Bearer {}", sign(BODY)))
         .secret(format!("{SECRET}\n"))
         .gives("signature_malformed", &["token_has_bearer", "secret_has_white_space"]);
@@ -408,7 +408,7 @@ fn causes_of_several_kinds_are_found_together() {
         .at(ISSUED + 4000)
         .gives(
             "signature_malformed",
-            &["token_has_bearer", "secret_has_white_space", "body_has_line_end", "expired"],
+            &["token_has_bearer", "secret_has_white_space", "body_has_newline", "expired"],
         );
     Case::signed("secret, and another body", sign("{}"))
         .secret(format!("{SECRET}\n"))
@@ -417,7 +417,7 @@ fn causes_of_several_kinds_are_found_together() {
         .with(["--policy", "both", "--asymmetric", &good_es256()])
         .keys()
         .body(format!("{BODY}\n"))
-        .gives("checksum_mismatch", &["body_has_line_end"]);
+        .gives("checksum_mismatch", &["body_has_newline"]);
     Case::signed("both schemes, one bad", sign(BODY))
         .with(["--policy", "both", "--asymmetric", &format!("'{}'", good_es256())])
         .keys()

@@ -98,7 +98,7 @@ pub(super) const SUSPECTS: &[Suspect] = &[
          replacing them."),
     // The secret.
     row("secret_has_white_space", Key(secret::trimmed),
-        "The secret \"{secret}\" matches without the white space around it. Remove that, or the line end, from where \
+        "The secret \"{secret}\" matches without the white space around it. Remove that, or the newline, from where \
          the secret is kept."),
     row("secret_in_quotes", Key(secret::unquoted),
         "The secret \"{secret}\" matches without the quotes around it. Remove them from where the secret is kept: \
@@ -109,8 +109,8 @@ pub(super) const SUSPECTS: &[Suspect] = &[
     row("secret_has_bom", Key(secret::without_bom),
         "The secret \"{secret}\" matches once it is plain UTF-8 without a byte order mark. Some editors and shells on \
          Windows save text with one, or as UTF-16: save it as UTF-8."),
-    row("secret_lacks_line_end", Key(secret::with_line_end),
-        "The secret \"{secret}\" matches with a line end after it, so the other side holds one. Enter the secret \
+    row("secret_lacks_newline", Key(secret::with_line_end),
+        "The secret \"{secret}\" matches with a newline after it, so the other side holds one. Enter the secret \
          again there, without it."),
     row("secret_is_base64", Key(secret::from_base64),
         "The secret \"{secret}\" is the base64 form of the one that matches. Give it decoded, as it was entered in DT \
@@ -123,11 +123,11 @@ pub(super) const SUSPECTS: &[Suspect] = &[
     row("other_secret", Any(Stage::Token, secret::spare),
         "The secret in DT_SIGNATURE_SECRET matches, but --secret-env or --secret-file said to use others."),
     // The body.
-    row("body_has_line_end", Body(body::without_line_end),
-        "The body ends with a line end that was not signed. Editors and `echo` add one: save the bytes as they came, \
+    row("body_has_newline", Body(body::without_line_end),
+        "The body ends with a newline that was not signed. Editors and `echo` add one: save the bytes as they came, \
          or use `printf %s`."),
-    row("body_lacks_line_end", Body(body::with_line_end),
-        "A line end was signed at the end of the body, and is gone: something trims bodies."),
+    row("body_lacks_newline", Body(body::with_line_end),
+        "The body was signed with a newline at its end, which is gone: something trims bodies."),
     row("body_has_bom", Body(body::without_bom),
         "A byte order mark was put before the body. Save it as UTF-8 without one."),
     row("body_has_crlf", Body(body::to_lf),
