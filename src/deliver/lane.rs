@@ -226,9 +226,9 @@ impl Worker {
             }
             let outcome = self.deliver(&records);
             self.report(&records, &outcome);
-            let mut fates = outcome.fates.into_iter();
-            for (record, result) in records.drain(..).zip(results.drain(..)) {
-                let fate = self.settle(&record, fates.next());
+            let fates = outcome.fates.into_iter();
+            for ((record, result), fate) in records.drain(..).zip(results.drain(..)).zip(fates) {
+                let fate = self.settle(&record, fate);
                 let now = self.shared.clock.unix_millis();
                 match result {
                     ResultTo::Window(key) => self.shared.window.lock().resolve(&key, &fate, now),
@@ -243,19 +243,32 @@ impl Worker {
     }
 
     fn deliver(&mut self, batch: &[Arc<Record>]) -> Outcome {
-        if !self.is_open {
-            if let Err(error) = self.sink.open(None) {
-                return Outcome::retry(batch.len(), &error.to_string());
+        // A sink may come from outside this crate. One that panics must not take its queue along.
+        let outcome = std::panic::catch_unwind(AssertUnwindSafe(|| {
+            self.open()?;
+            Ok::<_, String>(self.sink.deliver(batch))
+        }));
+        let mut outcome = match outcome {
+            Ok(Ok(outcome)) => outcome,
+            Ok(Err(error)) => Outcome::retry(batch.len(), &error),
+            Err(_panic) => {
+                self.is_open = false;
+                Outcome::retry(batch.len(), "the sink panicked")
             }
+        };
+        // One that says too little or too much must not look healthy, nor confuse the counts.
+        let error = "the sink did not say what became of it".to_owned();
+        outcome.fates.resize(batch.len(), sink::Fate::Retry { error });
+        outcome
+    }
+
+    /// Makes the sink ready, unless it is.
+    fn open(&mut self) -> Result<(), String> {
+        if !self.is_open {
+            self.sink.open(None).map_err(|error| error.to_string())?;
             self.is_open = true;
         }
-        let sink = &mut self.sink;
-        // A sink may come from outside this crate. One that panics must not take its queue along.
-        let outcome = std::panic::catch_unwind(AssertUnwindSafe(|| sink.deliver(batch)));
-        outcome.unwrap_or_else(|_| {
-            self.is_open = false;
-            Outcome::retry(batch.len(), "the sink panicked")
-        })
+        Ok(())
     }
 
     /// Tells logs, metrics and `/readyz` how the batch went.
@@ -281,19 +294,16 @@ impl Worker {
     }
 
     /// Turns a record's fate into what its requester is told; what was rejected is set aside first.
-    fn settle(&self, record: &Record, fate: Option<sink::Fate>) -> Fate {
+    fn settle(&self, record: &Record, fate: sink::Fate) -> Fate {
         match fate {
-            Some(sink::Fate::Delivered) => Ok(()),
-            Some(sink::Fate::Retry { error }) => Err(Undelivered::SinkUnavailable { error }),
-            Some(sink::Fate::Rejected { error }) => {
+            sink::Fate::Delivered => Ok(()),
+            sink::Fate::Retry { error } => Err(Undelivered::SinkUnavailable { error }),
+            sink::Fate::Rejected { error } => {
                 let letter = DeadLetter::of_record(record, Arc::clone(&self.name), error, 1);
                 self.dead_letters
                     .bury(&letter)
                     .map_err(|error| Undelivered::StorageUnavailable { error: error.to_string() })
             }
-            None => Err(Undelivered::SinkUnavailable {
-                error: "the sink did not say what became of it".to_owned(),
-            }),
         }
     }
 }
