@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::net::TcpListener;
-use tokio::sync::watch;
+use tokio::sync::{oneshot, watch};
 
 use crate::clock::{Clock, SystemClock};
 use crate::config::{Config, Mode, SinkConfig, SinkKind};
@@ -309,14 +309,21 @@ impl Service {
         // The receivers live in the tasks; both are told, or gone.
         let _told = stop_public.send(true);
         let _ended = public.await;
-        let closing = tokio::task::spawn_blocking(move || {
+        // A thread of its own: a runtime that is dropped waits for its blocking tasks, and a sink may hang for ever.
+        let (closed, closing) = oneshot::channel();
+        let closer = std::thread::Builder::new().name("closing-sinks".to_owned()).spawn(move || {
             for lane in intake.direct.lanes() {
                 lane.close();
             }
             for lane in intake.direct.lanes() {
                 lane.join();
             }
+            // Nobody waits any more if it took too long.
+            let _late = closed.send(());
         });
+        if let Err(error) = closer {
+            tracing::warn!(%error, "the sinks could not be closed");
+        }
         if tokio::time::timeout(drain_timeout, closing).await.is_err() {
             tracing::warn!("a sink did not finish in time; what it held was not acknowledged");
         }
