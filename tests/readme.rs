@@ -95,7 +95,7 @@ fn explain_names_the_cause_as_shown() {
     let output = run(&block_with("sh", "--explain"), None, folder.path());
     assert_eq!(output.status.code(), Some(1));
     let said = text(&output.stdout) + &text(&output.stderr);
-    assert!(said.contains("checksum_mismatch") && said.contains("body_has_line_end"), "{said}");
+    assert!(said.contains("checksum_mismatch") && said.contains("body_has_newline"), "{said}");
 }
 
 #[test]
