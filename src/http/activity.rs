@@ -5,7 +5,7 @@
 //!
 //! | the connection is | it may stay so for |
 //! |---|---|
-//! | sending the head of a request (HTTP/1) | `header_timeout` from the head's first byte |
+//! | sending the head of a request (HTTP/1) or the preface (HTTP/2) | `header_timeout` from the first byte |
 //! | waiting for our answer | the request's own deadline |
 //! | doing nothing | `keep_alive_idle` |
 
@@ -20,7 +20,7 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::time::Instant;
 
 /// How every HTTP/2 connection begins (RFC 9113, section 3.4).
-const HTTP2_PREFACE: &[u8] = b"PRI";
+const HTTP2_PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 
 /// One connection's phase.
 #[derive(Debug)]
@@ -36,14 +36,35 @@ struct Phase {
     /// When the first byte of a head came that is not complete yet.
     head_since: Option<Instant>,
     idle_since: Instant,
-    saw_bytes: bool,
-    is_http2: bool,
+    version: Version,
+}
+
+/// Which HTTP the client speaks.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Version {
+    /// Not known: its bytes so far, that many, are those of HTTP/2's preface.
+    Unknown(usize),
+    Http1,
+    Http2,
+}
+
+impl Version {
+    fn after(self, bytes: &[u8]) -> Self {
+        let Self::Unknown(seen) = self else { return self };
+        let expected = HTTP2_PREFACE.get(seen..).unwrap_or_default();
+        match expected.strip_prefix(bytes) {
+            Some([]) => Self::Http2,
+            Some(_) => Self::Unknown(seen.saturating_add(bytes.len())),
+            None if bytes.starts_with(expected) => Self::Http2,
+            None => Self::Http1,
+        }
+    }
 }
 
 impl Activity {
     pub(super) fn new(header_timeout: Duration, keep_alive_idle: Duration) -> Self {
         let idle_since = Instant::now();
-        let phase = Phase { requests: 0, head_since: None, idle_since, saw_bytes: false, is_http2: false };
+        let phase = Phase { requests: 0, head_since: None, idle_since, version: Version::Unknown(0) };
         Self { header_timeout, keep_alive_idle, phase: Mutex::new(phase) }
     }
 
@@ -52,17 +73,14 @@ impl Activity {
         let phase = self.phase.lock();
         match phase.head_since {
             _ if phase.requests > 0 => None,
-            Some(since) if !phase.is_http2 => since.checked_add(self.header_timeout),
+            Some(since) if phase.version != Version::Http2 => since.checked_add(self.header_timeout),
             _ => phase.idle_since.checked_add(self.keep_alive_idle),
         }
     }
 
     fn received(&self, bytes: &[u8]) {
         let mut phase = self.phase.lock();
-        if !phase.saw_bytes {
-            phase.saw_bytes = true;
-            phase.is_http2 = bytes.starts_with(HTTP2_PREFACE);
-        }
+        phase.version = phase.version.after(bytes);
         if phase.requests == 0 && phase.head_since.is_none() {
             phase.head_since = Some(Instant::now());
         }
@@ -142,5 +160,38 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Watched<S> {
 
     fn is_write_vectored(&self) -> bool {
         self.stream.is_write_vectored()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Whether such a client has only `header_timeout` for what it is sending.
+    fn is_hurried(pieces: &[&[u8]]) -> bool {
+        let (header_timeout, keep_alive_idle) = (Duration::from_secs(1), Duration::from_secs(60));
+        let activity = Activity::new(header_timeout, keep_alive_idle);
+        for piece in pieces {
+            activity.received(piece);
+        }
+        let left = activity.deadline().unwrap().duration_since(Instant::now());
+        left <= header_timeout
+    }
+
+    #[test]
+    fn the_version_is_known_however_the_first_bytes_are_split() {
+        let after = [HTTP2_PREFACE, b"\0\0\0\x04\0\0\0\0\0"].concat();
+        for at in 1..HTTP2_PREFACE.len() {
+            let (first, second) = after.split_at(at);
+            assert!(is_hurried(&[first]), "the preface is not complete after {at} bytes");
+            assert!(!is_hurried(&[first, second]), "split at {at}");
+        }
+        assert!(!is_hurried(&[HTTP2_PREFACE]));
+        assert!(!is_hurried(&[&after]));
+        assert!(!is_hurried(&[]));
+        for head in [&b"POST / HTTP/1.1\r\n"[..], b"PRINT / HTTP/1.1\r\n", b"PRI * HTTP/1.1\r\n"] {
+            assert!(is_hurried(&[head]));
+            assert!(is_hurried(&[&head[..3], &head[3..]]));
+        }
     }
 }
