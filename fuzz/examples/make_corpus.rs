@@ -513,9 +513,9 @@ fn connections() -> Seeds {
     let block = headers("/", &token);
     let request = [frame(1, 4, 1, &block), frame(0, 1, 1, body)];
     for (name, behaviour) in [
-        ("whole", 0x00),
-        ("by_byte", 0x01),
-        ("pieces", 0x06),
+        ("half_closes", 0x00),
+        ("by_byte", 0x11),
+        ("pieces", 0x16),
         ("stays", 0x10),
         ("leaves", 0x20),
         ("server_stops", 0x30),
@@ -551,20 +551,20 @@ fn connections() -> Seeds {
     add("h2-goaway", 0x10, &h2(&[request.concat(), frame(7, 0, 0, &[0; 8])]));
     add(
         "h2-continuation",
-        0x00,
+        0x10,
         &h2(&[frame(1, 0, 1, &block[..9]), frame(9, 4, 1, &block[9..]), frame(0, 1, 1, body)]),
     );
-    add("h2-padded", 0x00, &h2(&[frame(1, 4, 1, &block), frame(0, 9, 1, &[&[3], body, &[0; 3]].concat())]));
+    add("h2-padded", 0x10, &h2(&[frame(1, 4, 1, &block), frame(0, 9, 1, &[&[3], body, &[0; 3]].concat())]));
     add("h2-no_window", 0x10, &h2(&[frame(4, 0, 0, &[0, 4, 0, 0, 0, 0]), request.concat()]));
     add(
         "h2-trailers",
-        0x00,
+        0x10,
         &h2(&[frame(1, 4, 1, &block), frame(0, 0, 1, body), frame(1, 5, 1, &[0, 1, b'x', 1, b'y'])]),
     );
-    add("h2-no_token", 0x00, &h2(&[frame(1, 5, 1, &[0x83, 0x86, 0x84])]));
+    add("h2-no_token", 0x10, &h2(&[frame(1, 5, 1, &[0x83, 0x86, 0x84])]));
     add("h2-get", 0x10, &h2(&[frame(1, 5, 1, &[0x82, 0x87, 0x84])]));
-    add("h2-not_found", 0x00, &h2(&[frame(1, 4, 1, &headers("/x", &token)), frame(0, 1, 1, body)]));
-    add("h2-stranger", 0x00, &h2(&[frame(1, 4, 1, &headers("/", &stranger)), frame(0, 1, 1, body)]));
+    add("h2-not_found", 0x10, &h2(&[frame(1, 4, 1, &headers("/x", &token)), frame(0, 1, 1, body)]));
+    add("h2-stranger", 0x10, &h2(&[frame(1, 4, 1, &headers("/", &stranger)), frame(0, 1, 1, body)]));
     add("h2-bad_frame", 0x10, &h2(&[frame(0, 1, 5, body)]));
     seeds
 }

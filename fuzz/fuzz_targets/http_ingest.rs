@@ -193,6 +193,8 @@ async fn connection(behaviour: &Behaviour, bytes: &[u8]) {
         Ends::Stays => {}
         Ends::Leaves => reading.abort(),
         Ends::ServerStops => {
+            // What was sent whole gets in before.
+            tokio::time::sleep(Duration::from_millis(1)).await;
             endpoint.stop();
             stop.send_replace(true);
         }
