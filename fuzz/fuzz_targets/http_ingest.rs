@@ -154,7 +154,12 @@ fuzz_target!(|input: &[u8]| -> Corpus {
         .start_paused(true)
         .build()
         .expect("a runtime without I/O can be had");
-    runtime.block_on(connection(&behaviour, bytes));
+    // A connection that waits for nothing at all would stop this thread for good; so there is one more timer.
+    let ended = runtime.block_on(async {
+        let day = Duration::from_secs(24 * 3600);
+        tokio::time::timeout(day, connection(&behaviour, bytes)).await
+    });
+    ended.expect("the connection ends");
     Corpus::Keep
 });
 

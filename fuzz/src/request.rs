@@ -26,11 +26,14 @@ use sha2::Sha256;
 use crate::NOW;
 use crate::setups::{PRIVATE_KEY, SETUPS, Setup};
 
+/// Name and value.
+pub type Header<'a> = (Cow<'a, str>, Cow<'a, [u8]>);
+
 /// One decoded request.
 pub struct Request<'a> {
     pub setup: &'static Setup,
     pub now: i64,
-    pub headers: Vec<(Cow<'a, str>, Cow<'a, [u8]>)>,
+    pub headers: Vec<Header<'a>>,
     pub body: &'a [u8],
 }
 
