@@ -13,6 +13,7 @@ mod intake;
 mod reply;
 mod server;
 
+pub use connection::serve_connection;
 pub use endpoint::{Connector, Endpoint};
 pub use intake::{Accepted, Intake, IntakeFuture, Unavailable};
 pub use server::{AdminServer, Server};

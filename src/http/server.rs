@@ -54,7 +54,7 @@ impl Server {
                 (Arc::clone(&endpoint.telemetry), Arc::clone(&endpoint), stop.clone());
             if let Ok(place) = Arc::clone(&places).try_acquire_owned() {
                 connections.spawn(async move {
-                    connection::serve(stream, Some(peer), endpoint, stop).await;
+                    connection::serve_connection(stream, Some(peer), endpoint, stop).await;
                     drop(place);
                 });
             } else {
