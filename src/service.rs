@@ -1,6 +1,6 @@
 //! Wiring only: opens the sinks, starts their workers, then listens; stops in reverse, each step with a deadline.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::io;
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -11,7 +11,7 @@ use tokio::net::TcpListener;
 use tokio::sync::{oneshot, watch};
 
 use crate::clock::{Clock, SystemClock};
-use crate::config::{Config, Mode, SinkConfig, SinkKind};
+use crate::config::{Config, ConnectorConfig, Mode, SinkConfig, SinkKind};
 use crate::deliver::{DeadLetterError, DeadLetters, Direct, Lane, LaneOptions, Stored, Undelivered};
 use crate::http::{Accepted, AdminServer, Endpoint, Intake, IntakeFuture, Server, Unavailable};
 use crate::record::{DeadLetter, Record};
@@ -62,9 +62,20 @@ pub enum StartError {
     /// There is no sink: nothing could be stored.
     #[error("there is no sink; add a [[sink]], or one of your own")]
     NoSink,
+    /// A connector names an empty list of sinks: its events would be acknowledged and lost.
+    #[error("connector {0}: its list of sinks is empty, so its events would be lost")]
+    ConnectorWithoutSink(Arc<str>),
     /// Two sinks have one name.
     #[error("two sinks are named \"{0}\"")]
     RepeatedSink(Arc<str>),
+    /// Two connectors have one name or one path.
+    #[error("two connectors have the {key} \"{value}\"")]
+    RepeatedConnector {
+        /// `name` or `path`.
+        key: &'static str,
+        /// What both have.
+        value: String,
+    },
 }
 
 /// Collects what a [`Service`] is made of.
@@ -119,9 +130,7 @@ impl ServiceBuilder {
     pub async fn start(self) -> Result<Service, StartError> {
         let Self { config, clock, sinks: own } = self;
         let Mode::Direct = config.mode;
-        if config.connectors.is_empty() {
-            return Err(StartError::NoConnector);
-        }
+        check_connectors(&config.connectors)?;
         let telemetry = Arc::new(Telemetry::new(Arc::clone(&clock)));
         let dead_letters = Arc::new(DeadLetters::open(config.dead_letter_folder(), Arc::clone(&telemetry))?);
         let options = LaneOptions {
@@ -178,6 +187,25 @@ impl ServiceBuilder {
         };
         Ok(Service { listener, admin, endpoint, intake, drain_timeout: config.drain_timeout })
     }
+}
+
+/// What a configuration that was read from TOML cannot have wrong, but one made in code can.
+fn check_connectors(connectors: &[ConnectorConfig]) -> Result<(), StartError> {
+    if connectors.is_empty() {
+        return Err(StartError::NoConnector);
+    }
+    let (mut names, mut paths) = (HashSet::new(), HashSet::new());
+    for ConnectorConfig { name, path, sinks, .. } in connectors {
+        if sinks.as_ref().is_some_and(Vec::is_empty) {
+            return Err(StartError::ConnectorWithoutSink(Arc::clone(name)));
+        }
+        for (key, value, seen) in [("name", &**name, &mut names), ("path", &**path, &mut paths)] {
+            if !seen.insert(value) {
+                return Err(StartError::RepeatedConnector { key, value: value.to_owned() });
+            }
+        }
+    }
+    Ok(())
 }
 
 /// A sink and its name.
