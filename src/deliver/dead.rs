@@ -1,9 +1,9 @@
 //! Dead letters in a folder: deliveries that were set aside, one file each, durable before anyone is told.
 //!
 //! A file `REASON-CONNECTOR[-SINK]-HASH.letter` holds one line of JSON about the delivery, then the body's exact bytes
-//! (`tail -n +2 FILE` prints them). `HASH` is that of the body, so that a copy is stored once. A file is written under
-//! a name that begins with a dot, synced, renamed, and its folder synced; what a crash leaves under such a name was
-//! never acknowledged.
+//! (`tail -n +2 FILE` prints them). `HASH` is that of connector, sink and body, so that a copy is stored once. A file is
+//! written under a name that begins with a dot, synced, renamed, and its folder synced; what a crash leaves under such a
+//! name was never acknowledged.
 //!
 //! Letters that a sink rejected, or that cannot be read, are never dropped. Copies of expired requests, which DT still
 //! holds, are bounded: the oldest go.
@@ -172,8 +172,15 @@ impl DeadLetters {
 }
 
 fn file_name(letter: &DeadLetter) -> String {
-    let hash = hex::encode(Sha256::digest(&letter.body).iter().take(16).copied().collect::<Vec<u8>>());
-    let DeadLetter { reason, connector, .. } = letter;
+    let DeadLetter { reason, connector, body, .. } = letter;
+    let sink = match reason {
+        Reason::Rejected { sink } => sink,
+        Reason::Unreadable | Reason::Expired => "",
+    };
+    // The names are hashed too: in the file's name, connector `a-b` with sink `c` looks like `a` with `b-c`.
+    let hash = Sha256::new().chain_update(connector.as_bytes()).chain_update([0]);
+    let hash = hash.chain_update(sink.as_bytes()).chain_update([0]).chain_update(body).finalize();
+    let hash = hex::encode(hash.iter().take(16).copied().collect::<Vec<u8>>());
     let connector = file_name_safe(connector);
     match reason {
         Reason::Rejected { sink } => format!("{reason}-{connector}-{}-{hash}.letter", file_name_safe(sink)),
