@@ -279,9 +279,11 @@ impl Worker {
                 _ => None,
             })
         };
-        let delivered = outcome.fates.iter().filter(|fate| **fate == sink::Fate::Delivered).count();
         let count = |n: usize| u64::try_from(n).unwrap_or(u64::MAX);
-        self.telemetry.sink_batch(&self.name, count(batch.len()), count(delivered));
+        let of = |is: fn(&sink::Fate) -> bool| count(outcome.fates.iter().filter(|fate| is(fate)).count());
+        let delivered = of(|fate| matches!(fate, sink::Fate::Delivered));
+        let rejected = of(|fate| matches!(fate, sink::Fate::Rejected { .. }));
+        self.telemetry.sink_batch(&self.name, count(batch.len()), delivered, rejected);
         if let Some(error) = retries().next() {
             self.failing = true;
             *self.shared.trouble.lock() = Some(error.clone());
