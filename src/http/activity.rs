@@ -5,7 +5,7 @@
 //!
 //! | the connection is | it may stay so for |
 //! |---|---|
-//! | sending the head of a request (HTTP/1) | `header_timeout` from the head's first byte |
+//! | sending the head of a request (HTTP/1), or the preface of HTTP/2 | `header_timeout` from its first byte |
 //! | waiting for our answer | the request's own deadline |
 //! | doing nothing | `keep_alive_idle` |
 
@@ -20,7 +20,7 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::time::Instant;
 
 /// How every HTTP/2 connection begins (RFC 9113, section 3.4).
-const HTTP2_PREFACE: &[u8] = b"PRI";
+const HTTP2_PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 
 /// One connection's phase.
 #[derive(Debug)]
