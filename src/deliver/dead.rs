@@ -85,11 +85,7 @@ impl DeadLetters {
             .mode(0o700)
             .create(&folder)
             .map_err(|e| failed("making the folder", e))?;
-        let probe = folder.join(".probe");
-        File::create(&probe)
-            .and_then(|_| std::fs::remove_file(&probe))
-            .and_then(|()| File::open(&folder)?.sync_all())
-            .map_err(|e| failed("writing to the folder", e))?;
+        probe(&folder).map_err(|e| failed("writing to the folder", e))?;
         let mut found: Vec<(SystemTime, PathBuf, u64)> = Vec::new();
         for entry in std::fs::read_dir(&folder).map_err(|e| failed("reading the folder", e))? {
             let entry = entry.map_err(|e| failed("reading the folder", e))?;
@@ -125,10 +121,15 @@ impl DeadLetters {
         }
     }
 
-    /// What went wrong last, if nothing was stored since.
+    /// What went wrong last, if the folder still cannot be written to.
     #[must_use]
     pub fn trouble(&self) -> Option<String> {
-        self.state.lock().trouble.clone()
+        let mut state = self.state.lock();
+        // Where `/readyz` decides who gets requests, no letter would come to find out that all is well again.
+        if state.trouble.is_some() && probe(&self.folder).is_ok() {
+            state.trouble = None;
+        }
+        state.trouble.clone()
     }
 
     fn store(&self, letter: &DeadLetter, state: &mut State) -> Result<(), DeadLetterError> {
@@ -169,6 +170,16 @@ impl DeadLetters {
             self.telemetry.emit(&DeadLetterDropped { reason: Reason::Expired.code() });
         }
     }
+}
+
+/// Whether a durable file can be made in the folder. A full disk may still take an empty one, so it is not empty.
+fn probe(folder: &Path) -> io::Result<()> {
+    let path = folder.join(".probe");
+    let mut file = File::create(&path)?;
+    file.write_all(&[0; 4096])?;
+    file.sync_all()?;
+    std::fs::remove_file(&path)?;
+    File::open(folder)?.sync_all()
 }
 
 fn file_name(letter: &DeadLetter) -> String {

@@ -17,6 +17,9 @@ use crate::record::{DeadLetter, Record};
 use crate::sink::{self, OpenError, Outcome, Sink};
 use crate::telemetry::{SinkFailed, SinkRecovered, Telemetry};
 
+/// How long a sink that could not be opened is left alone, unless a record comes for it.
+const OPEN_AGAIN_AFTER: Duration = Duration::from_secs(1);
+
 /// Why a record is not delivered, though it may be later.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
@@ -219,7 +222,7 @@ impl Worker {
     fn run(mut self, jobs: &mpsc::Receiver<Job>) {
         let mut records = Vec::new();
         let mut results = Vec::new();
-        while let Ok(first) = jobs.recv() {
+        while let Some(first) = self.next(jobs) {
             for job in std::iter::once(first).chain(jobs.try_iter()).take(self.max_batch) {
                 records.push(job.record);
                 results.push(job.result);
@@ -240,6 +243,25 @@ impl Worker {
             }
         }
         self.sink.close();
+    }
+
+    /// Waits for a record; `None` when there will be no more. Meanwhile a sink that is down is tried again: where
+    /// `/readyz` decides who gets requests, none would come to find out that it is up.
+    fn next(&mut self, jobs: &mpsc::Receiver<Job>) -> Option<Job> {
+        loop {
+            if self.is_open {
+                return jobs.recv().ok();
+            }
+            match jobs.recv_timeout(OPEN_AGAIN_AFTER) {
+                Ok(job) => return Some(job),
+                Err(mpsc::RecvTimeoutError::Disconnected) => return None,
+                Err(mpsc::RecvTimeoutError::Timeout) => {
+                    if let Ok(Ok(())) = std::panic::catch_unwind(AssertUnwindSafe(|| self.open())) {
+                        self.recovered();
+                    }
+                }
+            }
+        }
     }
 
     fn deliver(&mut self, batch: &[Arc<Record>]) -> Outcome {
@@ -288,7 +310,14 @@ impl Worker {
             self.failing = true;
             *self.shared.trouble.lock() = Some(error.clone());
             self.telemetry.emit(&SinkFailed { sink: &self.name, error, records: count(retries().count()) });
-        } else if self.failing {
+        } else {
+            self.recovered();
+        }
+    }
+
+    /// The sink works; tells so if it did not before.
+    fn recovered(&mut self) {
+        if self.failing {
             self.failing = false;
             *self.shared.trouble.lock() = None;
             self.telemetry.emit(&SinkRecovered { sink: &self.name });
