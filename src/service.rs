@@ -11,7 +11,7 @@ use tokio::net::TcpListener;
 use tokio::sync::{oneshot, watch};
 
 use crate::clock::{Clock, SystemClock};
-use crate::config::{Config, ConnectorConfig, Mode, SinkConfig, SinkKind};
+use crate::config::{Config, ConnectorConfig, Mode, SinkConfig, SinkKind, is_name};
 use crate::deliver::{DeadLetterError, DeadLetters, Direct, Lane, LaneOptions, Stored, Undelivered};
 use crate::http::{Accepted, AdminServer, Endpoint, Intake, IntakeFuture, Server, Unavailable};
 use crate::record::{DeadLetter, Record};
@@ -65,6 +65,9 @@ pub enum StartError {
     /// A connector names an empty list of sinks: its events would be acknowledged and lost.
     #[error("connector {0}: its list of sinks is empty, so its events would be lost")]
     ConnectorWithoutSink(Arc<str>),
+    /// A connector's or a sink's name is not fit for labels and file names.
+    #[error("\"{}\" is no name; allowed are 1 to 64 letters, digits, - and _", .0.escape_debug())]
+    BadName(Arc<str>),
     /// Two sinks have one name.
     #[error("two sinks are named \"{0}\"")]
     RepeatedSink(Arc<str>),
@@ -142,6 +145,9 @@ impl ServiceBuilder {
         let mut lanes = Vec::new();
         let mut places: HashMap<Arc<str>, usize> = HashMap::new();
         for (name, sink) in make_sinks(&config.sinks, own)? {
+            if !is_name(&name) {
+                return Err(StartError::BadName(name));
+            }
             if places.insert(Arc::clone(&name), lanes.len()).is_some() {
                 return Err(StartError::RepeatedSink(name));
             }
@@ -196,6 +202,9 @@ fn check_connectors(connectors: &[ConnectorConfig]) -> Result<(), StartError> {
     }
     let (mut names, mut paths) = (HashSet::new(), HashSet::new());
     for ConnectorConfig { name, path, sinks, .. } in connectors {
+        if !is_name(name) {
+            return Err(StartError::BadName(Arc::clone(name)));
+        }
         if sinks.as_ref().is_some_and(Vec::is_empty) {
             return Err(StartError::ConnectorWithoutSink(Arc::clone(name)));
         }

@@ -111,7 +111,8 @@ pub(super) fn required_name(section: &mut Section<'_>) -> Option<Arc<str>> {
     }
 }
 
-fn is_name(text: &str) -> bool {
+/// Whether a text can name a connector, a sink or a secret.
+pub(crate) fn is_name(text: &str) -> bool {
     (1..=64).contains(&text.len())
         && text.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-' || b == b'_')
 }

@@ -13,6 +13,7 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+pub(crate) use connector::is_name;
 pub use connector::{ConnectorConfig, SecretSource};
 pub use reader::Problem;
 use reader::{Problems, Section};

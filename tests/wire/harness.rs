@@ -58,8 +58,7 @@ impl Setup {
              [[connector]]\nname = 'main'\nsecrets = [{{ env = 'DT_SECRET' }}]\n",
             data.path().display()
         );
-        let mut config = Config::from_toml(&text, &TestSources).expect("a configuration");
-        config.sinks.clear();
+        let config = Config::from_toml(&text, &TestSources).expect("a configuration");
         Self { config, data, sinks: Vec::new() }
     }
 

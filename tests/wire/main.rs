@@ -4,23 +4,21 @@
 //! Every reply that any of these tests reads on the public port is also searched for what must never be shown
 //! ([`client::Reply`]).
 
-#![allow(clippy::arithmetic_side_effects, reason = "a test may overflow loudly")]
+#![allow(
+    clippy::arithmetic_side_effects,
+    clippy::expect_used,
+    clippy::indexing_slicing,
+    clippy::panic,
+    clippy::unwrap_used,
+    reason = "tests may fail loudly"
+)]
 
-#[cfg(test)]
 mod client;
-#[cfg(test)]
 mod direct;
-#[cfg(test)]
 mod fake_sink;
-#[cfg(test)]
 mod harness;
-#[cfg(test)]
 mod metrics;
-#[cfg(test)]
 mod rejections;
-#[cfg(test)]
 mod shutdown;
-#[cfg(test)]
 mod status_table;
-#[cfg(test)]
 mod wire;
