@@ -402,15 +402,12 @@ async fn letters_of_other_connectors_and_sinks_are_not_mistaken_for_copies() {
         .sink("b-c", other)
         .connector("a-b", "/a-b", |connector| connector.sinks = Some(vec!["c".to_owned()]))
         .connector("a", "/a", |connector| connector.sinks = Some(vec!["b-c".to_owned()]))
-        // An embedder's names may be anything.
-        .connector("a/b", "/slash", |connector| connector.sinks = Some(vec!["c".to_owned()]))
-        .connector("a:b", "/colon", |connector| connector.sinks = Some(vec!["c".to_owned()]))
         .start()
         .await;
-    for path in ["/a-b", "/a", "/slash", "/colon"] {
+    for path in ["/a-b", "/a"] {
         ask(receiver.address, push_to(path, event(1))).await.must_be(200, "accepted");
     }
-    assert_eq!(receiver.letters().len(), 4, "one of them is lost");
+    assert_eq!(receiver.letters().len(), 2, "one of them is lost");
 }
 
 #[tokio::test]
