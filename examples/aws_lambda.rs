@@ -4,6 +4,8 @@
 //! `cargo run --example aws_lambda < event.json` answers one request from standard input, with the secret in
 //! `DT_SIGNATURE_SECRET`; under Lambda, call `handle` from your runtime's handler.
 
+#![allow(clippy::print_stdout, clippy::print_stderr, reason = "an example shows what it does")]
+
 use std::collections::HashMap;
 use std::time::{SystemTime, UNIX_EPOCH};
 

@@ -4,6 +4,8 @@
 //! `DT_SIGNATURE_SECRET=some-good-secret cargo run --example custom_sink`, then
 //! `DT_SIGNATURE_SECRET=some-good-secret dt-receiver send --event temperature`.
 
+#![allow(clippy::print_stdout, clippy::print_stderr, reason = "an example shows what it does")]
+
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};
 
@@ -36,7 +38,8 @@ impl Sink for CountingSink {
         };
         let fates = batch.iter().map(|record| match &record.device {
             Some(device) => {
-                *counts.entry(device.to_string()).or_default() += 1;
+                let count = counts.entry(device.to_string()).or_default();
+                *count = count.saturating_add(1);
                 Fate::Delivered
             }
             // It goes to the dead letters, and is answered 200 once it is there.

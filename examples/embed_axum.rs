@@ -4,6 +4,8 @@
 //! `DT_SIGNATURE_SECRET=some-good-secret cargo run --example embed_axum` listens on 127.0.0.1:8090;
 //! `DT_SIGNATURE_SECRET=some-good-secret dt-receiver send --url http://127.0.0.1:8090/dt` sends it an event.
 
+#![allow(clippy::print_stdout, clippy::print_stderr, reason = "an example shows what it does")]
+
 use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};
 

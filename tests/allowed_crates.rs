@@ -1,6 +1,17 @@
 //! The embeddable core depends on these crates and no others: whoever embeds it gets no async runtime, no HTTP crate
 //! and no surprise. A new name here is a decision, not an accident.
 
+#![allow(
+    clippy::arithmetic_side_effects,
+    clippy::cast_possible_truncation,
+    clippy::expect_used,
+    clippy::indexing_slicing,
+    clippy::panic,
+    clippy::print_stdout,
+    clippy::unwrap_used,
+    reason = "tests may fail loudly"
+)]
+
 use std::collections::BTreeSet;
 use std::process::Command;
 

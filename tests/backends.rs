@@ -1,6 +1,17 @@
 //! Another crate of an embedder may switch on the other cryptographic back-end of `jsonwebtoken`, which then cannot
 //! choose by itself and panics on first use. We choose for it. Run with both features on (`.ci/run` does).
 
+#![allow(
+    clippy::arithmetic_side_effects,
+    clippy::cast_possible_truncation,
+    clippy::expect_used,
+    clippy::indexing_slicing,
+    clippy::panic,
+    clippy::print_stdout,
+    clippy::unwrap_used,
+    reason = "tests may fail loudly"
+)]
+
 use dt_receiver::verify::{Secret, Signer, Verifier};
 
 #[test]

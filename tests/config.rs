@@ -1,6 +1,17 @@
 //! The configuration refuses what it does not understand: each mistake is named by its key, with what was found and
 //! what is allowed, and all mistakes are reported at once.
 
+#![allow(
+    clippy::arithmetic_side_effects,
+    clippy::cast_possible_truncation,
+    clippy::expect_used,
+    clippy::indexing_slicing,
+    clippy::panic,
+    clippy::print_stdout,
+    clippy::unwrap_used,
+    reason = "tests may fail loudly"
+)]
+
 use std::ffi::OsString;
 use std::io;
 use std::path::Path;

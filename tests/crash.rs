@@ -3,6 +3,17 @@
 //! It kills 50 times under 10,000 events from 64 connections. `DT_RECEIVER_TEST_KILLS` and `DT_RECEIVER_TEST_EVENTS` set
 //! other counts, `DT_RECEIVER_TEST_SEED` repeats a run.
 
+#![allow(
+    clippy::arithmetic_side_effects,
+    clippy::cast_possible_truncation,
+    clippy::expect_used,
+    clippy::indexing_slicing,
+    clippy::panic,
+    clippy::print_stdout,
+    clippy::unwrap_used,
+    reason = "tests may fail loudly"
+)]
+
 mod common;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
@@ -138,7 +149,7 @@ async fn every_event_that_got_a_200_is_in_the_file_whenever_the_program_is_kille
     let arguments = ["--config", config.to_str().expect("text")];
     let mut torn = 0;
     for round in 0..=kills {
-        let receiver = Receiver::start(&arguments, &[]);
+        let receiver = Receiver::start(arguments, &[]);
         assert!(
             fs::read(&file).is_ok_and(|content| content.last().is_none_or(|last| *last == b'\n')),
             "torn"

@@ -1,6 +1,17 @@
 //! The verifier gives the expected answer to every committed vector. PyJWT, hashlib and openssl made them
 //! (`tests/vectors/make_vectors.py`), so nothing of ours vouches for itself.
 
+#![allow(
+    clippy::arithmetic_side_effects,
+    clippy::cast_possible_truncation,
+    clippy::expect_used,
+    clippy::indexing_slicing,
+    clippy::panic,
+    clippy::print_stdout,
+    clippy::unwrap_used,
+    reason = "tests may fail loudly"
+)]
+
 use std::collections::{BTreeMap, BTreeSet};
 
 use base64::Engine;

@@ -1,6 +1,17 @@
 //! The map of the modules holds: a module uses only those above it in this list, and some never know each other.
 //! `src/lib.rs` names the same modules, so a new one has to find its place here.
 
+#![allow(
+    clippy::arithmetic_side_effects,
+    clippy::cast_possible_truncation,
+    clippy::expect_used,
+    clippy::indexing_slicing,
+    clippy::panic,
+    clippy::print_stdout,
+    clippy::unwrap_used,
+    reason = "tests may fail loudly"
+)]
+
 use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};

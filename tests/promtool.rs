@@ -1,6 +1,17 @@
 //! `/metrics` passes `promtool check metrics`. The tool is part of Prometheus; without it (or
 //! `DT_RECEIVER_TEST_PROMTOOL`), the test says in one line what it leaves out.
 
+#![allow(
+    clippy::arithmetic_side_effects,
+    clippy::cast_possible_truncation,
+    clippy::expect_used,
+    clippy::indexing_slicing,
+    clippy::panic,
+    clippy::print_stdout,
+    clippy::unwrap_used,
+    reason = "tests may fail loudly"
+)]
+
 mod common;
 
 use std::io::{Read, Write};
@@ -31,7 +42,7 @@ fn promtool_has_nothing_against_the_metrics() {
         return;
     }
     let folder = tempfile::tempdir().expect("a folder");
-    let receiver = Receiver::start(&["--data", folder.path().to_str().expect("text")], &[]);
+    let receiver = Receiver::start(["--data", folder.path().to_str().expect("text")], &[]);
     // So that there is something in every metric of the way in.
     for fault in ["none", "tampered", "duplicate", "expired"] {
         let url = format!("http://{}/", receiver.listen);

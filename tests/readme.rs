@@ -1,6 +1,17 @@
 //! What the README shows is run: shell commands against the built program, configurations through the checks, and its
 //! Rust code as a doc test of the crate (`src/lib.rs`).
 
+#![allow(
+    clippy::arithmetic_side_effects,
+    clippy::cast_possible_truncation,
+    clippy::expect_used,
+    clippy::indexing_slicing,
+    clippy::panic,
+    clippy::print_stdout,
+    clippy::unwrap_used,
+    reason = "tests may fail loudly"
+)]
+
 mod common;
 
 use std::collections::BTreeMap;
@@ -47,7 +58,7 @@ fn text(bytes: &[u8]) -> String {
 fn first_command(folder: &Path) -> Receiver {
     let command = block_with("sh", "-- serve");
     assert_eq!(command.trim(), "DT_SIGNATURE_SECRET=some-good-secret cargo run --release -- serve");
-    Receiver::start(&["--data", folder.join("data").to_str().expect("text")], &[])
+    Receiver::start(["--data", folder.join("data").to_str().expect("text")], &[])
 }
 
 #[test]
@@ -84,7 +95,7 @@ fn explain_names_the_cause_as_shown() {
     let output = run(&block_with("sh", "--explain"), None, folder.path());
     assert_eq!(output.status.code(), Some(1));
     let said = text(&output.stdout) + &text(&output.stderr);
-    assert!(said.contains("checksum_mismatch") && said.contains("newline"), "{said}");
+    assert!(said.contains("checksum_mismatch") && said.contains("body_has_newline"), "{said}");
 }
 
 #[test]

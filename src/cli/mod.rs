@@ -11,11 +11,14 @@
 mod check;
 mod completions;
 mod explain;
+mod ids;
 mod logging;
+mod request;
 mod secrets;
 mod send;
 mod serve;
 mod sign;
+mod time;
 mod verify;
 
 use std::ffi::OsString;

@@ -1,10 +1,235 @@
-//! To be written.
+//! `sign`: the token that DT would send with a body, or a file full of made-up events with theirs.
 
-use super::Ended;
+use std::fmt;
+use std::fs::File;
+use std::io::{self, BufWriter, Write};
+use std::num::NonZeroU64;
+use std::path::{Path, PathBuf};
 
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
+use indicatif::{ProgressBar, ProgressStyle};
+use serde_json::json;
+use zeroize::Zeroizing;
+
+use super::ids::Ids;
+use super::secrets::SecretOptions;
+use super::time::{parse_instant, parse_length};
+use super::{Ended, Failure, complain, read_input, say, usage};
+use crate::clock::{Clock, SystemClock};
+use crate::event::{EventType, Sample};
+use crate::verify::{DT_ISSUER, Signer, TOKEN_LIFETIME, xid};
+
+/// Fewer events than this are made before a progress bar could be read.
+const WORTH_A_BAR: u64 = 20_000;
+
+/// How many devices each event type has in made-up events.
+const DEVICES_PER_TYPE: u64 = 8;
+
+/// The options of `sign`.
 #[derive(Debug, clap::Args)]
-pub(super) struct Arguments {}
+#[command(after_help = "Examples:
+  DT_SIGNATURE_SECRET=some-good-secret dt-receiver sign --body event.json
+  token=$(dt-receiver sign --body event.json --secret-file secret.txt)
+  curl http://127.0.0.1:8080/ --data-binary @event.json -H \"X-Dt-Signature: $token\"
+  dt-receiver sign --body event.json --at 2026-01-31T12:00:00Z --ttl 0s
+  dt-receiver sign --count 100000 --out events.tsv
+  dt-receiver sign --body event.json --asymmetric-key key.pem --kid key-1 --organization ORG_ID
 
-pub(super) fn run(_arguments: &Arguments) -> Ended {
-    Err(super::usage("not built yet"))
+The token holds for exactly the bytes of the body: a newline that an editor adds is signed as well.")]
+#[command(group = clap::ArgGroup::new("what").required(true).args(["body", "count"]))]
+pub(super) struct Arguments {
+    /// Sign the bytes of this file, or of standard input for `-`
+    #[arg(long, value_name = "FILE")]
+    body: Option<PathBuf>,
+    /// Make this many signed events, `token TAB body` a line, each with its own event id
+    #[arg(long, value_name = "N", conflicts_with = "json")]
+    count: Option<NonZeroU64>,
+    /// With --count: write them to this file, which is overwritten, or to standard output for `-`
+    #[arg(long, value_name = "FILE", requires = "count", conflicts_with = "body", default_value = "-")]
+    out: PathBuf,
+    /// With --count: make events of this type only [default: all known types in turn]
+    #[arg(long, value_name = "TYPE", requires = "count", conflicts_with = "body")]
+    event: Option<EventType>,
+    /// When the token is issued, in RFC 3339 or Unix seconds [default: now]
+    #[arg(long, value_name = "TIME", value_parser = parse_instant, allow_negative_numbers = true)]
+    at: Option<i64>,
+    /// How long the token holds [default: 1h, as DT's do]
+    #[arg(long, value_name = "LENGTH", value_parser = parse_length)]
+    ttl: Option<i64>,
+    /// Print one JSON object with the token and the name of its header
+    #[arg(long)]
+    json: bool,
+    #[command(flatten)]
+    secrets: SecretOptions,
+    #[command(flatten)]
+    asymmetric: AsymmetricOptions,
+}
+
+/// The options that make a `DT-Asymmetric-Signature` instead.
+#[derive(Debug, clap::Args)]
+#[command(next_help_heading = "DT-Asymmetric-Signature instead of X-Dt-Signature")]
+struct AsymmetricOptions {
+    /// Sign with this private key: EC on P-256, PKCS#8, DER or PEM
+    #[arg(long, value_name = "FILE", requires_all = ["kid", "organization"])]
+    asymmetric_key: Option<PathBuf>,
+    /// The key's id in the key set
+    #[arg(long, value_name = "ID", requires = "asymmetric_key")]
+    kid: Option<String>,
+    /// The organization id that the token is for (`sub`)
+    #[arg(long, value_name = "ID", requires = "asymmetric_key")]
+    organization: Option<String>,
+    /// The token's issuer (`iss`)
+    #[arg(long, value_name = "URL", requires = "asymmetric_key", default_value = DT_ISSUER)]
+    issuer: String,
+}
+
+pub(super) fn run(arguments: &Arguments) -> Ended {
+    let signer = signer(arguments)?;
+    let clock_millis = SystemClock.unix_millis();
+    let millis = arguments.at.map_or(clock_millis, |at| at.saturating_mul(1000));
+    let stamp = Stamp {
+        signer,
+        at: arguments.at.unwrap_or(millis.div_euclid(1000)),
+        lifetime: arguments.ttl.unwrap_or(TOKEN_LIFETIME),
+        ids: Ids::new()?,
+    };
+    match (&arguments.body, arguments.count) {
+        (Some(body), _) => one(stamp, body, arguments.json),
+        (None, Some(count)) => many(stamp, count.get(), millis, arguments.event.as_ref(), &arguments.out),
+        (None, None) => Err(usage("either --body or --count is needed")),
+    }
+}
+
+fn signer(arguments: &Arguments) -> Result<Signer, Failure> {
+    let AsymmetricOptions { asymmetric_key, kid, organization, issuer } = &arguments.asymmetric;
+    match (asymmetric_key, kid, organization) {
+        (Some(path), Some(kid), Some(organization)) => {
+            if arguments.secrets.is_given() {
+                return Err(usage("--asymmetric-key does not go with --secret-env and --secret-file"));
+            }
+            let key = private_key(path)?;
+            Signer::asymmetric(&key, kid.as_str(), issuer.as_str(), organization.as_str())
+                .map_err(|error| usage(format!("--asymmetric-key {}: {error}", path.display())))
+        }
+        _ => Ok(Signer::secret(arguments.secrets.read_first()?)),
+    }
+}
+
+/// Reads a PKCS#8 key, taking it out of its PEM armour (RFC 7468) if it has one.
+fn private_key(path: &Path) -> Result<Zeroizing<Vec<u8>>, Failure> {
+    const BEGIN: &str = "-----BEGIN ";
+    let content = Zeroizing::new(read_input(path)?);
+    let wrong = |text: &str| usage(format!("--asymmetric-key {}: {text}", path.display()));
+    let Some((_, armour)) = std::str::from_utf8(&content).ok().and_then(|text| text.split_once(BEGIN)) else {
+        return Ok(content);
+    };
+    let Some((base64, _)) =
+        armour.strip_prefix("PRIVATE KEY-----").and_then(|rest| rest.split_once("-----END PRIVATE KEY-----"))
+    else {
+        return Err(wrong(
+            "the PEM file has to begin with BEGIN PRIVATE KEY; `openssl pkcs8 -topk8 -nocrypt` makes that of others",
+        ));
+    };
+    let base64: Zeroizing<String> = Zeroizing::new(base64.split_ascii_whitespace().collect());
+    STANDARD
+        .decode(base64.as_bytes())
+        .map(Zeroizing::new)
+        .map_err(|_| wrong("the PEM file's base64 is damaged"))
+}
+
+/// What goes into every token, but for the body.
+struct Stamp {
+    signer: Signer,
+    at: i64,
+    lifetime: i64,
+    ids: Ids,
+}
+
+impl Stamp {
+    fn token(&mut self, body: &[u8]) -> Result<String, Failure> {
+        let id = self.ids.next(self.at);
+        let token = self.signer.sign_for(body, self.at, self.lifetime, &id);
+        token.map_err(|error| Failure::Internal(error.into()))
+    }
+}
+
+fn one(mut stamp: Stamp, body: &Path, as_json: bool) -> Ended {
+    let token = stamp.token(&read_input(body)?)?;
+    if as_json {
+        say(json!({"header": stamp.signer.header_name(), "token": token}))?;
+    } else {
+        say(token)?;
+    }
+    Ok(())
+}
+
+fn many(mut stamp: Stamp, count: u64, unix_millis: i64, only: Option<&EventType>, out: &Path) -> Ended {
+    if let Some(odd @ EventType::Other(_)) = only {
+        complain(&format!("warning: --event: DT has no event type \"{}\"", odd.as_str().escape_debug()));
+    }
+    let types = only.map_or(EventType::KNOWN.as_slice(), std::slice::from_ref);
+    // A device keeps to one type, since it is of one kind.
+    let devices: Vec<(String, &EventType)> = (0..DEVICES_PER_TYPE)
+        .flat_map(|_| types)
+        .zip(1_u64..)
+        .map(|(event_type, nth)| (xid(1_600_000_000, scatter(nth)), event_type))
+        .collect();
+    let project = xid(1_500_000_000, scatter(0xd7));
+    let mut output = Output::open(out)?;
+    let bar = progress(count);
+    for (seed, (device, event_type)) in (0..count).zip(devices.iter().cycle()) {
+        let event_id = stamp.ids.next(stamp.at);
+        let event_type = EventType::clone(event_type);
+        let body =
+            Sample { event_type, event_id: &event_id, project: &project, device, unix_millis, seed }.body();
+        let token = stamp.token(body.as_bytes())?;
+        output.line(format_args!("{token}\t{body}"))?;
+        bar.inc(1);
+    }
+    bar.finish_and_clear();
+    output.finish()
+}
+
+/// Makes numbers that follow each other look as unlike as those in DT's ids, and keeps them apart: the factor is odd.
+const fn scatter(nth: u64) -> [u8; 8] {
+    nth.wrapping_mul(0x9e37_79b9_7f4a_7c15).to_be_bytes()
+}
+
+/// On standard error, and only if that is a terminal; `indicatif` sees to the latter.
+fn progress(count: u64) -> ProgressBar {
+    if count < WORTH_A_BAR {
+        return ProgressBar::hidden();
+    }
+    let style = ProgressStyle::with_template("{wide_bar} {human_pos} of {human_len} events, {eta} to go");
+    ProgressBar::new(count).with_style(style.unwrap_or_else(|_| ProgressStyle::default_bar()))
+}
+
+/// A file or standard output, with errors that say which.
+struct Output<'a> {
+    path: &'a Path,
+    to: BufWriter<Box<dyn Write>>,
+}
+
+impl<'a> Output<'a> {
+    fn open(path: &'a Path) -> Result<Self, Failure> {
+        let to: Box<dyn Write> = if path.as_os_str() == "-" {
+            Box::new(io::stdout())
+        } else {
+            Box::new(File::create(path).map_err(|error| usage(format!("--out {}: {error}", path.display())))?)
+        };
+        Ok(Self { path, to: BufWriter::new(to) })
+    }
+
+    fn line(&mut self, line: fmt::Arguments<'_>) -> Ended {
+        writeln!(self.to, "{line}").map_err(|error| self.failure(error))
+    }
+
+    fn finish(mut self) -> Ended {
+        self.to.flush().map_err(|error| self.failure(error))
+    }
+
+    fn failure(&self, error: io::Error) -> Failure {
+        Failure::Internal(anyhow::Error::new(error).context(format!("writing to {}", self.path.display())))
+    }
 }

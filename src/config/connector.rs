@@ -111,7 +111,8 @@ pub(super) fn required_name(section: &mut Section<'_>) -> Option<Arc<str>> {
     }
 }
 
-fn is_name(text: &str) -> bool {
+/// Whether a text can name a connector, a sink or a secret.
+pub(crate) fn is_name(text: &str) -> bool {
     (1..=64).contains(&text.len())
         && text.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-' || b == b'_')
 }
@@ -155,9 +156,15 @@ fn read_verifier(section: &mut Section<'_>, sources: &dyn Sources) -> Option<Ver
     }
     if let Some(headers) = section.section("headers") {
         for (name, mut header) in headers.named_sections("a table such as { env = \"NAME\" }") {
-            match read_source(&mut header, sources) {
-                Some(value) => builder = builder.require_header(name, value),
-                None => complete = false,
+            let value = read_source(&mut header, sources);
+            match (name.parse::<http::HeaderName>(), value) {
+                (Ok(_), Some(value)) => builder = builder.require_header(name, value),
+                (Ok(_), None) => complete = false,
+                // No request could ever carry it, so none would be accepted.
+                (Err(_), _) => {
+                    section.problem("headers", &name, "names of HTTP headers such as X-Api-Key");
+                    complete = false;
+                }
             }
             header.finish();
         }
@@ -257,4 +264,41 @@ fn read_asymmetric(
     }
     section.finish();
     Some(builder.key_set_of_issuer(keys?, organization?, issuer))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::ffi::OsString;
+    use std::io;
+    use std::path::Path;
+
+    use super::Sources;
+    use crate::config::Config;
+
+    struct OneSecret;
+
+    impl Sources for OneSecret {
+        fn env(&self, name: &str) -> Option<OsString> {
+            (name == "SECRET").then(|| "some-good-secret".into())
+        }
+
+        fn file(&self, _: &Path) -> io::Result<Vec<u8>> {
+            Err(io::ErrorKind::NotFound.into())
+        }
+    }
+
+    #[test]
+    fn a_required_header_must_have_a_name_that_a_header_can_have() {
+        let with_header = |name: &str| {
+            let text = format!(
+                r#"connector = [{{ name = "a", secrets = [{{ env = "SECRET" }}], headers = {{ "{name}" = {{ env = "SECRET" }} }} }}]"#
+            );
+            Config::from_toml(&text, &OneSecret).map(|_| ()).map_err(|error| error.to_string())
+        };
+        assert_eq!(with_header("X-Api-Key"), Ok(()));
+        for name in ["", "X Api", "X-Api-Key:", "Nøkkel"] {
+            let error = with_header(name).unwrap_err();
+            assert!(error.starts_with("connector.0.headers: found"), "{error}");
+        }
+    }
 }

@@ -14,6 +14,7 @@ use std::path::{Path, PathBuf};
 use std::str::FromStr;
 use std::time::Duration;
 
+pub(crate) use connector::is_name;
 pub use connector::{ConnectorConfig, SecretSource};
 pub use reader::Problem;
 use reader::{Problems, Section};

@@ -1,9 +1,9 @@
 //! Dead letters in a folder: deliveries that were set aside, one file each, durable before anyone is told.
 //!
 //! A file `REASON-CONNECTOR[-SINK]-HASH.letter` holds one line of JSON about the delivery, then the body's exact bytes
-//! (`tail -n +2 FILE` prints them). `HASH` is that of the body, so that a copy is stored once. A file is written under
-//! a name that begins with a dot, synced, renamed, and its folder synced; what a crash leaves under such a name was
-//! never acknowledged.
+//! (`tail -n +2 FILE` prints them). `HASH` is that of connector, sink and body, so that a copy is stored once. A file is
+//! written under a name that begins with a dot, synced, renamed, and its folder synced; what a crash leaves under such a
+//! name was never acknowledged.
 //!
 //! Letters that a sink rejected, or that cannot be read, are never dropped. Copies of expired requests, which DT still
 //! holds, are bounded: the oldest go.
@@ -85,11 +85,7 @@ impl DeadLetters {
             .mode(0o700)
             .create(&folder)
             .map_err(|e| failed("making the folder", e))?;
-        let probe = folder.join(".probe");
-        File::create(&probe)
-            .and_then(|_| std::fs::remove_file(&probe))
-            .and_then(|()| File::open(&folder)?.sync_all())
-            .map_err(|e| failed("writing to the folder", e))?;
+        probe(&folder).map_err(|e| failed("writing to the folder", e))?;
         let mut found: Vec<(SystemTime, PathBuf, u64)> = Vec::new();
         for entry in std::fs::read_dir(&folder).map_err(|e| failed("reading the folder", e))? {
             let entry = entry.map_err(|e| failed("reading the folder", e))?;
@@ -125,10 +121,15 @@ impl DeadLetters {
         }
     }
 
-    /// What went wrong last, if nothing was stored since.
+    /// What went wrong last, if the folder still cannot be written to.
     #[must_use]
     pub fn trouble(&self) -> Option<String> {
-        self.state.lock().trouble.clone()
+        let mut state = self.state.lock();
+        // Where `/readyz` decides who gets requests, no letter would come to find out that all is well again.
+        if state.trouble.is_some() && probe(&self.folder).is_ok() {
+            state.trouble = None;
+        }
+        state.trouble.clone()
     }
 
     fn store(&self, letter: &DeadLetter, state: &mut State) -> Result<(), DeadLetterError> {
@@ -171,9 +172,26 @@ impl DeadLetters {
     }
 }
 
+/// Whether a durable file can be made in the folder. A full disk may still take an empty one, so it is not empty.
+fn probe(folder: &Path) -> io::Result<()> {
+    let path = folder.join(".probe");
+    let mut file = File::create(&path)?;
+    file.write_all(&[0; 4096])?;
+    file.sync_all()?;
+    std::fs::remove_file(&path)?;
+    File::open(folder)?.sync_all()
+}
+
 fn file_name(letter: &DeadLetter) -> String {
-    let hash = hex::encode(Sha256::digest(&letter.body).iter().take(16).copied().collect::<Vec<u8>>());
-    let DeadLetter { reason, connector, .. } = letter;
+    let DeadLetter { reason, connector, body, .. } = letter;
+    let sink = match reason {
+        Reason::Rejected { sink } => sink,
+        Reason::Unreadable | Reason::Expired => "",
+    };
+    // The names are hashed too: in the file's name, connector `a-b` with sink `c` looks like `a` with `b-c`.
+    let hash = Sha256::new().chain_update(connector.as_bytes()).chain_update([0]);
+    let hash = hash.chain_update(sink.as_bytes()).chain_update([0]).chain_update(body).finalize();
+    let hash = hex::encode(hash.iter().take(16).copied().collect::<Vec<u8>>());
     let connector = file_name_safe(connector);
     match reason {
         Reason::Rejected { sink } => format!("{reason}-{connector}-{}-{hash}.letter", file_name_safe(sink)),

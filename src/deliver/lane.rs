@@ -17,6 +17,9 @@ use crate::record::{DeadLetter, Record};
 use crate::sink::{self, OpenError, Outcome, Sink};
 use crate::telemetry::{SinkFailed, SinkRecovered, Telemetry};
 
+/// How long a sink that could not be opened is left alone, unless a record comes for it.
+const OPEN_AGAIN_AFTER: Duration = Duration::from_secs(1);
+
 /// Why a record is not delivered, though it may be later.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
@@ -219,16 +222,16 @@ impl Worker {
     fn run(mut self, jobs: &mpsc::Receiver<Job>) {
         let mut records = Vec::new();
         let mut results = Vec::new();
-        while let Ok(first) = jobs.recv() {
+        while let Some(first) = self.next(jobs) {
             for job in std::iter::once(first).chain(jobs.try_iter()).take(self.max_batch) {
                 records.push(job.record);
                 results.push(job.result);
             }
             let outcome = self.deliver(&records);
             self.report(&records, &outcome);
-            let mut fates = outcome.fates.into_iter();
-            for (record, result) in records.drain(..).zip(results.drain(..)) {
-                let fate = self.settle(&record, fates.next());
+            let fates = outcome.fates.into_iter();
+            for ((record, result), fate) in records.drain(..).zip(results.drain(..)).zip(fates) {
+                let fate = self.settle(&record, fate);
                 let now = self.shared.clock.unix_millis();
                 match result {
                     ResultTo::Window(key) => self.shared.window.lock().resolve(&key, &fate, now),
@@ -242,20 +245,52 @@ impl Worker {
         self.sink.close();
     }
 
-    fn deliver(&mut self, batch: &[Arc<Record>]) -> Outcome {
-        if !self.is_open {
-            if let Err(error) = self.sink.open(None) {
-                return Outcome::retry(batch.len(), &error.to_string());
+    /// Waits for a record; `None` when there will be no more. Meanwhile a sink that is down is tried again: where
+    /// `/readyz` decides who gets requests, none would come to find out that it is up.
+    fn next(&mut self, jobs: &mpsc::Receiver<Job>) -> Option<Job> {
+        loop {
+            if self.is_open {
+                return jobs.recv().ok();
             }
+            match jobs.recv_timeout(OPEN_AGAIN_AFTER) {
+                Ok(job) => return Some(job),
+                Err(mpsc::RecvTimeoutError::Disconnected) => return None,
+                Err(mpsc::RecvTimeoutError::Timeout) => {
+                    if let Ok(Ok(())) = std::panic::catch_unwind(AssertUnwindSafe(|| self.open())) {
+                        self.recovered();
+                    }
+                }
+            }
+        }
+    }
+
+    fn deliver(&mut self, batch: &[Arc<Record>]) -> Outcome {
+        // A sink may come from outside this crate. One that panics must not take its queue along.
+        let outcome = std::panic::catch_unwind(AssertUnwindSafe(|| {
+            self.open()?;
+            Ok::<_, String>(self.sink.deliver(batch))
+        }));
+        let mut outcome = match outcome {
+            Ok(Ok(outcome)) => outcome,
+            Ok(Err(error)) => Outcome::retry(batch.len(), &error),
+            Err(_panic) => {
+                self.is_open = false;
+                Outcome::retry(batch.len(), "the sink panicked")
+            }
+        };
+        // One that says too little or too much must not look healthy, nor confuse the counts.
+        let error = "the sink did not say what became of it".to_owned();
+        outcome.fates.resize(batch.len(), sink::Fate::Retry { error });
+        outcome
+    }
+
+    /// Makes the sink ready, unless it is.
+    fn open(&mut self) -> Result<(), String> {
+        if !self.is_open {
+            self.sink.open(None).map_err(|error| error.to_string())?;
             self.is_open = true;
         }
-        let sink = &mut self.sink;
-        // A sink may come from outside this crate. One that panics must not take its queue along.
-        let outcome = std::panic::catch_unwind(AssertUnwindSafe(|| sink.deliver(batch)));
-        outcome.unwrap_or_else(|_| {
-            self.is_open = false;
-            Outcome::retry(batch.len(), "the sink panicked")
-        })
+        Ok(())
     }
 
     /// Tells logs, metrics and `/readyz` how the batch went.
@@ -266,14 +301,23 @@ impl Worker {
                 _ => None,
             })
         };
-        let delivered = outcome.fates.iter().filter(|fate| **fate == sink::Fate::Delivered).count();
         let count = |n: usize| u64::try_from(n).unwrap_or(u64::MAX);
-        self.telemetry.sink_batch(&self.name, count(batch.len()), count(delivered));
+        let of = |is: fn(&sink::Fate) -> bool| count(outcome.fates.iter().filter(|fate| is(fate)).count());
+        let delivered = of(|fate| matches!(fate, sink::Fate::Delivered));
+        let rejected = of(|fate| matches!(fate, sink::Fate::Rejected { .. }));
+        self.telemetry.sink_batch(&self.name, count(batch.len()), delivered, rejected);
         if let Some(error) = retries().next() {
             self.failing = true;
             *self.shared.trouble.lock() = Some(error.clone());
             self.telemetry.emit(&SinkFailed { sink: &self.name, error, records: count(retries().count()) });
-        } else if self.failing {
+        } else {
+            self.recovered();
+        }
+    }
+
+    /// The sink works; tells so if it did not before.
+    fn recovered(&mut self) {
+        if self.failing {
             self.failing = false;
             *self.shared.trouble.lock() = None;
             self.telemetry.emit(&SinkRecovered { sink: &self.name });
@@ -281,19 +325,16 @@ impl Worker {
     }
 
     /// Turns a record's fate into what its requester is told; what was rejected is set aside first.
-    fn settle(&self, record: &Record, fate: Option<sink::Fate>) -> Fate {
+    fn settle(&self, record: &Record, fate: sink::Fate) -> Fate {
         match fate {
-            Some(sink::Fate::Delivered) => Ok(()),
-            Some(sink::Fate::Retry { error }) => Err(Undelivered::SinkUnavailable { error }),
-            Some(sink::Fate::Rejected { error }) => {
+            sink::Fate::Delivered => Ok(()),
+            sink::Fate::Retry { error } => Err(Undelivered::SinkUnavailable { error }),
+            sink::Fate::Rejected { error } => {
                 let letter = DeadLetter::of_record(record, Arc::clone(&self.name), error, 1);
                 self.dead_letters
                     .bury(&letter)
                     .map_err(|error| Undelivered::StorageUnavailable { error: error.to_string() })
             }
-            None => Err(Undelivered::SinkUnavailable {
-                error: "the sink did not say what became of it".to_owned(),
-            }),
         }
     }
 }

@@ -1,9 +1,9 @@
 //! Brings records to sinks, each with a thread of its own.
 //!
-//! In mode `spool`, a [`worker`] reads the spool, delivers in batches, and moves its cursor over what is done.
+//! In mode `spool`, a worker (`worker`) reads the spool, delivers in batches, and moves its cursor over what is done.
 //!
-//! In mode `direct`, a request waits for the sinks themselves: a [`lane`] takes whatever has queued up as one batch, a
-//! [`window`] of ids catches copies, and what can never be delivered goes to a [folder of dead letters](dead).
+//! In mode `direct`, a request waits for the sinks themselves: a lane (`lane`) takes whatever has queued up as one batch, a
+//! window of ids (`window`) catches copies, and what can never be delivered goes to a folder of dead letters (`dead`).
 
 mod backoff;
 mod dead;

@@ -60,6 +60,8 @@ impl Window {
         match self.entries.get_mut(key) {
             Some(Entry::Delivered(_)) => Known::Delivered,
             Some(Entry::Pending(waiters)) => {
+                // While a sink hangs, every retry waits here until its deadline.
+                waiters.retain(|waiter| !waiter.is_closed());
                 waiters.push(sender);
                 Known::Pending(waiter)
             }
@@ -150,6 +152,17 @@ mod tests {
         assert_eq!(first.try_recv().unwrap(), Err(down.clone()));
         assert_eq!(copy.try_recv().unwrap(), Err(down));
         assert!(matches!(window.enter(&key("a"), 0), Known::New(_)), "a failed event may come again");
+    }
+
+    #[test]
+    fn those_who_gave_up_are_not_kept() {
+        let mut window = Window::new(2, Duration::from_secs(3600));
+        let Known::New(_first) = window.enter(&key("a"), 0) else { panic!("not new") };
+        for _retry in 0..100 {
+            assert!(matches!(window.enter(&key("a"), 0), Known::Pending(_given_up)));
+        }
+        let Some(Entry::Pending(waiters)) = window.entries.get(&key("a")) else { panic!("not pending") };
+        assert!(waiters.len() <= 2, "{} wait", waiters.len());
     }
 
     #[test]

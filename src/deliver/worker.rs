@@ -189,7 +189,7 @@ impl Worker {
         self.ahead = ahead;
         let count = u64::try_from(records.len()).unwrap_or(u64::MAX);
         if count > 0 {
-            self.telemetry.sink_batch(&self.name, count, delivered);
+            self.telemetry.sink_batch(&self.name, count, delivered, rejected);
         }
         match first_retry {
             None => {

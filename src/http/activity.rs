@@ -5,9 +5,11 @@
 //!
 //! | the connection is | it may stay so for |
 //! |---|---|
-//! | sending the head of a request (HTTP/1) | `header_timeout` from the head's first byte |
+//! | sending the head of a request (HTTP/1), or the preface of HTTP/2 | `header_timeout` from its first byte |
 //! | waiting for our answer | the request's own deadline |
 //! | doing nothing | `keep_alive_idle` |
+//!
+//! A head whose first bytes come while an earlier request is being answered counts as doing nothing until more comes.
 
 use std::io;
 use std::pin::Pin;
@@ -20,7 +22,7 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::time::Instant;
 
 /// How every HTTP/2 connection begins (RFC 9113, section 3.4).
-const HTTP2_PREFACE: &[u8] = b"PRI";
+const HTTP2_PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 
 /// One connection's phase.
 #[derive(Debug)]
@@ -140,5 +142,38 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Watched<S> {
 
     fn is_write_vectored(&self) -> bool {
         self.stream.is_write_vectored()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Whether such a client has only `header_timeout` for what it is sending.
+    fn is_hurried(pieces: &[&[u8]]) -> bool {
+        let (header_timeout, keep_alive_idle) = (Duration::from_secs(1), Duration::from_secs(60));
+        let activity = Activity::new(header_timeout, keep_alive_idle);
+        for piece in pieces {
+            activity.received(piece);
+        }
+        let left = activity.deadline().unwrap().duration_since(Instant::now());
+        left <= header_timeout
+    }
+
+    #[test]
+    fn the_version_is_known_however_the_first_bytes_are_split() {
+        let after = [HTTP2_PREFACE, b"\0\0\0\x04\0\0\0\0\0"].concat();
+        for at in 1..HTTP2_PREFACE.len() {
+            let (first, second) = after.split_at(at);
+            assert!(is_hurried(&[first]), "the preface is not complete after {at} bytes");
+            assert!(!is_hurried(&[first, second]), "split at {at}");
+        }
+        assert!(!is_hurried(&[HTTP2_PREFACE]));
+        assert!(!is_hurried(&[&after]));
+        assert!(!is_hurried(&[]));
+        for head in [&b"POST / HTTP/1.1\r\n"[..], b"PRINT / HTTP/1.1\r\n", b"PRI * HTTP/1.1\r\n"] {
+            assert!(is_hurried(&[head]));
+            assert!(is_hurried(&[&head[..3], &head[3..]]));
+        }
     }
 }

@@ -27,8 +27,12 @@ use crate::config::Limits;
 /// How many requests an HTTP/2 connection may have open at once.
 const MAX_STREAMS: u32 = 256;
 
-/// Serves the Endpoint URL on a stream.
-pub(super) async fn serve<S>(
+/// Serves the Endpoint URL on one connection, for those who accept connections in their own way: behind TLS, on a Unix
+/// socket, in memory.
+///
+/// Returns when the client has gone, stayed too long in one phase, or has its last answer after `stop` became true.
+/// How many connections there are at once is the caller's affair; all other limits are those of the endpoint.
+pub async fn serve_connection<S>(
     stream: S,
     peer: Option<SocketAddr>,
     endpoint: Arc<Endpoint>,

@@ -116,6 +116,10 @@ impl Reply {
                 headers.insert(RETRY_AFTER, HeaderValue::from_static("5"));
                 headers.insert(CONNECTION, HeaderValue::from_static("close"));
             }
+            // The rest of the body may still come, and is no request: the client has to know that nobody reads on.
+            Self::BodyUnreadable | Self::BodyTimeout | Self::BodyTooLarge => {
+                headers.insert(CONNECTION, HeaderValue::from_static("close"));
+            }
             _ => {}
         }
         response

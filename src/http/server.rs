@@ -50,14 +50,15 @@ impl Server {
                 _ = stop.wait_for(|stop| *stop) => break,
             };
             let Some((stream, peer)) = usable(accepted).await else { continue };
-            let (endpoint, stop) = (Arc::clone(&endpoint), stop.clone());
+            let (telemetry, endpoint, stop) =
+                (Arc::clone(&endpoint.telemetry), Arc::clone(&endpoint), stop.clone());
             if let Ok(place) = Arc::clone(&places).try_acquire_owned() {
                 connections.spawn(async move {
-                    connection::serve(stream, Some(peer), endpoint, stop).await;
+                    connection::serve_connection(stream, Some(peer), endpoint, stop).await;
                     drop(place);
                 });
             } else {
-                endpoint.telemetry.emit(&ConnectionRefused { peer });
+                telemetry.emit(&ConnectionRefused { peer });
                 if let Ok(place) = Arc::clone(&turned_away).try_acquire_owned() {
                     connections.spawn(async move {
                         connection::turn_away(stream, peer, endpoint, stop).await;
@@ -65,6 +66,7 @@ impl Server {
                     });
                 }
             }
+            telemetry.connections(connections.len());
         }
         drop(listener);
         endpoint.stop();

@@ -4,7 +4,7 @@
 mod direct;
 mod spooled;
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::fmt;
 use std::io;
 use std::net::SocketAddr;
@@ -13,10 +13,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::net::TcpListener;
-use tokio::sync::watch;
+use tokio::sync::{oneshot, watch};
 
 use crate::clock::{Clock, SystemClock};
-use crate::config::{Config, Mode, SinkConfig, SinkKind};
+use crate::config::{Config, ConnectorConfig, Mode, SinkConfig, SinkKind, is_name};
 use crate::deliver::DeadLetterError;
 use crate::http::{AdminServer, Endpoint, Intake, Server};
 use crate::sink::{FileSink, OpenError, Sink, StdoutSink};
@@ -71,9 +71,23 @@ pub enum StartError {
     /// There is no sink: nothing could be stored.
     #[error("there is no sink; add a [[sink]], or one of your own")]
     NoSink,
+    /// A connector names an empty list of sinks: its events would be acknowledged and lost.
+    #[error("connector {0}: its list of sinks is empty, so its events would be lost")]
+    ConnectorWithoutSink(Arc<str>),
+    /// A connector's or a sink's name is not fit for labels and file names.
+    #[error("\"{}\" is no name; allowed are 1 to 64 letters, digits, - and _", .0.escape_debug())]
+    BadName(Arc<str>),
     /// Two sinks have one name.
     #[error("two sinks are named \"{0}\"")]
     RepeatedSink(Arc<str>),
+    /// Two connectors have one name or one path.
+    #[error("two connectors have the {key} \"{value}\"")]
+    RepeatedConnector {
+        /// `name` or `path`.
+        key: &'static str,
+        /// What both have.
+        value: String,
+    },
 }
 
 /// Collects what a [`Service`] is made of.
@@ -127,9 +141,7 @@ impl ServiceBuilder {
     /// [`StartError`], when something can never work as configured. A sink that is only down is no reason.
     pub async fn start(self) -> Result<Service, StartError> {
         let Self { config, clock, sinks: own } = self;
-        if config.connectors.is_empty() {
-            return Err(StartError::NoConnector);
-        }
+        check_connectors(&config.connectors)?;
         let telemetry = Arc::new(Telemetry::new(Arc::clone(&clock)));
         let sinks = make_sinks(&config.sinks, own)?;
         if sinks.is_empty() {
@@ -159,6 +171,28 @@ impl ServiceBuilder {
         };
         Ok(Service { listener, admin, endpoint, store, drain_timeout: config.drain_timeout })
     }
+}
+
+/// What a configuration that was read from TOML cannot have wrong, but one made in code can.
+fn check_connectors(connectors: &[ConnectorConfig]) -> Result<(), StartError> {
+    if connectors.is_empty() {
+        return Err(StartError::NoConnector);
+    }
+    let (mut names, mut paths) = (HashSet::new(), HashSet::new());
+    for ConnectorConfig { name, path, sinks, .. } in connectors {
+        if !is_name(name) {
+            return Err(StartError::BadName(Arc::clone(name)));
+        }
+        if sinks.as_ref().is_some_and(Vec::is_empty) {
+            return Err(StartError::ConnectorWithoutSink(Arc::clone(name)));
+        }
+        for (key, value, seen) in [("name", &**name, &mut names), ("path", &**path, &mut paths)] {
+            if !seen.insert(value) {
+                return Err(StartError::RepeatedConnector { key, value: value.to_owned() });
+            }
+        }
+    }
+    Ok(())
 }
 
 /// A sink and its name.
@@ -223,6 +257,9 @@ impl Routes {
     fn new<'a>(config: &Config, sinks: impl Iterator<Item = &'a Arc<str>>) -> Result<Self, StartError> {
         let mut places: HashMap<&str, usize> = HashMap::new();
         for (place, name) in sinks.enumerate() {
+            if !is_name(name) {
+                return Err(StartError::BadName(Arc::clone(name)));
+            }
             if places.insert(name, place).is_some() {
                 return Err(StartError::RepeatedSink(Arc::clone(name)));
             }
@@ -306,7 +343,16 @@ impl Service {
         // The receivers live in the tasks; both are told, or gone.
         let _told = stop_public.send(true);
         let _ended = public.await;
-        let closing = tokio::task::spawn_blocking(move || store.close(drain_timeout));
+        // A thread of its own: a runtime that is dropped waits for its blocking tasks, and a sink may hang for ever.
+        let (closed, closing) = oneshot::channel();
+        let closer = std::thread::Builder::new().name("closing-sinks".to_owned()).spawn(move || {
+            store.close(drain_timeout);
+            // Nobody waits any more if it took too long.
+            let _late = closed.send(());
+        });
+        if let Err(error) = closer {
+            tracing::warn!(%error, "the sinks could not be closed");
+        }
         // A sink that is told to stop may take a little longer than it is given.
         if tokio::time::timeout(drain_timeout.saturating_add(CLOSE_GRACE), closing).await.is_err() {
             tracing::warn!("a sink did not finish in time; what it held is tried again after the next start");

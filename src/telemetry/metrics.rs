@@ -139,7 +139,7 @@ impl Metrics {
         self.sink_up.with_label_values(&[name]).set(1);
         self.sink_batch.with_label_values(&[name]);
         self.window.with_label_values(&[name]);
-        for outcome in ["delivered", "retry"] {
+        for outcome in ["delivered", "rejected", "retry"] {
             self.sink_records.with_label_values(&[name, outcome]);
         }
     }
@@ -153,9 +153,10 @@ impl Metrics {
     }
 
     #[expect(clippy::cast_precision_loss, reason = "a batch is far smaller than 2^52 records")]
-    pub(super) fn sink_batch(&self, sink: &str, records: u64, delivered: u64) {
+    pub(super) fn sink_batch(&self, sink: &str, records: u64, delivered: u64, rejected: u64) {
         self.sink_batch.with_label_values(&[sink]).observe(records as f64);
         self.sink_records.with_label_values(&[sink, "delivered"]).inc_by(delivered);
+        self.sink_records.with_label_values(&[sink, "rejected"]).inc_by(rejected);
     }
 
     pub(super) fn sink_retries(&self, sink: &str, records: u64) {

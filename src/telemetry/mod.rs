@@ -60,8 +60,8 @@ impl Telemetry {
     }
 
     /// Counts a batch that a sink was given.
-    pub fn sink_batch(&self, sink: &str, records: u64, delivered: u64) {
-        self.metrics.sink_batch(sink, records, delivered);
+    pub fn sink_batch(&self, sink: &str, records: u64, delivered: u64, rejected: u64) {
+        self.metrics.sink_batch(sink, records, delivered, rejected);
     }
 
     /// Counts records that a sink did not take and that will be tried again.

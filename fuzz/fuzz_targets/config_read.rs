@@ -1,0 +1,104 @@
+//! Reading a configuration. The bytes are the TOML; environment and files are made up here.
+//!
+//! What is accepted must pass the second check that the command line makes, must be usable, and must not show a secret;
+//! what is refused must say why in words that show none either.
+#![no_main]
+
+use std::ffi::OsString;
+use std::io;
+use std::path::Path;
+use std::sync::{Arc, LazyLock};
+
+use dt_receiver::clock::{Clock, ManualClock};
+use dt_receiver::config::{Config, SinkConfig, Sources};
+use dt_receiver::http::{Accepted, Endpoint, Intake, IntakeFuture};
+use dt_receiver::record::{DeadLetter, Record};
+use dt_receiver::telemetry::Telemetry;
+use dt_receiver_fuzz::setups::setup;
+use libfuzzer_sys::{Corpus, fuzz_target};
+
+/// What no output may show. No text of the corpus or the dictionary has it.
+const SECRET: &str = "Zq7fuzzTopSecretZq7";
+
+static KEY_SET: LazyLock<Vec<u8>> = LazyLock::new(|| {
+    setup("asym").key_set.as_ref().map(|keys| keys.to_string().into_bytes()).expect("it has a key set")
+});
+
+struct MadeUp;
+
+impl Sources for MadeUp {
+    fn env(&self, name: &str) -> Option<OsString> {
+        match name {
+            "SECRET" => Some(SECRET.into()),
+            "OTHER" => Some(format!("{SECRET}-2").into()),
+            "SPACED" => Some(format!(" {SECRET}\n").into()),
+            "EMPTY" => Some(OsString::new()),
+            _ => None,
+        }
+    }
+
+    fn file(&self, path: &Path) -> io::Result<Vec<u8>> {
+        match path.to_str() {
+            Some("secret.txt") => Ok(format!("{SECRET}\r\n").into_bytes()),
+            Some("empty.txt") => Ok(b"\n".to_vec()),
+            Some("keys.json") => Ok(KEY_SET.clone()),
+            Some("nokeys.json") => Ok(br#"{"keys":[]}"#.to_vec()),
+            Some("large") => Err(io::ErrorKind::FileTooLarge.into()),
+            _ => Err(io::ErrorKind::NotFound.into()),
+        }
+    }
+}
+
+#[derive(Debug)]
+struct Nowhere;
+
+impl Intake for Nowhere {
+    fn accept(&self, _: usize, _: Arc<Record>) -> IntakeFuture<'_, Accepted> {
+        Box::pin(std::future::ready(Ok(Accepted::New)))
+    }
+
+    fn bury(&self, _: DeadLetter) -> IntakeFuture<'_, ()> {
+        Box::pin(std::future::ready(Ok(())))
+    }
+
+    fn trouble(&self) -> Option<String> {
+        None
+    }
+}
+
+fuzz_target!(|text: &str| -> Corpus {
+    if text.contains(SECRET) {
+        return Corpus::Reject;
+    }
+    // A sink of the command line is one word.
+    let _sink = text.parse::<SinkConfig>();
+    match Config::from_toml(text, &MadeUp) {
+        Ok(config) => accepted(config),
+        Err(error) => {
+            let shown = error.to_string();
+            assert!(!shown.is_empty(), "refused without a reason");
+            assert!(!shown.contains(SECRET) && !format!("{error:?}").contains(SECRET), "a secret is shown");
+        }
+    }
+    Corpus::Keep
+});
+
+fn accepted(config: Config) {
+    assert!(!config.connectors.is_empty() && !config.sinks.is_empty());
+    assert!(config.connectors.iter().all(|connector| connector.path.starts_with('/')));
+    let limits = &config.limits;
+    assert!(limits.max_body <= limits.max_in_flight_bytes, "no body would find room");
+    assert!(limits.header_timeout + limits.deadline <= std::time::Duration::from_millis(9500));
+    let shown = format!("{config:?}");
+    assert!(!shown.contains(SECRET), "a secret is shown");
+    let _folder = config.dead_letter_folder();
+
+    let clock: Arc<dyn Clock> = Arc::new(ManualClock::at(0));
+    let telemetry = Arc::new(Telemetry::new(Arc::clone(&clock)));
+    let limits = config.limits.clone();
+    let endpoint = Endpoint::new(&config.connectors, limits, Arc::new(Nowhere), telemetry, clock);
+    assert!(!format!("{endpoint:?}").contains(SECRET), "a secret is shown");
+
+    let again = config.recheck().expect("what was accepted is accepted again");
+    assert_eq!(format!("{again:?}"), shown);
+}

@@ -1,0 +1,166 @@
+//! A request together with the keys to verify it with, so that either can be changed and tried again.
+
+use std::sync::Arc;
+
+use crate::verify::{
+    ASYMMETRIC_HEADER, Found, Headers, KeySet, Policy, Rejection, SECRET_HEADER, Secret, Verifier,
+};
+
+/// What the asymmetric scheme trusts.
+#[derive(Debug, Clone)]
+pub(in crate::cli) struct TrustedKeys {
+    pub(in crate::cli) keys: KeySet,
+    pub(in crate::cli) organization: String,
+    pub(in crate::cli) issuer: String,
+}
+
+/// A request and keys.
+#[derive(Debug, Clone, Default)]
+pub(in crate::cli) struct Attempt {
+    pub(in crate::cli) headers: Vec<(String, Vec<u8>)>,
+    pub(in crate::cli) body: Vec<u8>,
+    /// All that follows the head of a dump, where that is more than the body.
+    pub(in crate::cli) whole: Option<Vec<u8>>,
+    pub(in crate::cli) secrets: Vec<(Arc<str>, Secret)>,
+    /// Secrets that are at hand, but were not to be used.
+    pub(in crate::cli) spare_secrets: Vec<(Arc<str>, Secret)>,
+    pub(in crate::cli) trusted: Option<TrustedKeys>,
+}
+
+/// One of the two schemes, on its own.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Scheme {
+    Secret,
+    Asymmetric,
+}
+
+impl Scheme {
+    pub(super) const ALL: [Self; 2] = [Self::Secret, Self::Asymmetric];
+
+    pub(super) const fn other(self) -> Self {
+        match self {
+            Self::Secret => Self::Asymmetric,
+            Self::Asymmetric => Self::Secret,
+        }
+    }
+
+    pub(super) const fn header(self) -> &'static str {
+        match self {
+            Self::Secret => SECRET_HEADER,
+            Self::Asymmetric => ASYMMETRIC_HEADER,
+        }
+    }
+
+    /// The option of `verify` that takes this scheme's token.
+    pub(super) const fn option(self) -> &'static str {
+        match self {
+            Self::Secret => "--signature",
+            Self::Asymmetric => "--asymmetric",
+        }
+    }
+
+    pub(super) const fn algorithm(self) -> &'static str {
+        match self {
+            Self::Secret => "HS256",
+            Self::Asymmetric => "ES256",
+        }
+    }
+
+    const fn policy(self) -> Policy {
+        match self {
+            Self::Secret => Policy::Secret,
+            Self::Asymmetric => Policy::Asymmetric,
+        }
+    }
+}
+
+impl Attempt {
+    /// A verifier with all of the keys.
+    pub(in crate::cli) fn verifier(&self, policy: Policy) -> Result<Verifier, crate::verify::BuildError> {
+        let mut builder = Verifier::builder().policy(policy);
+        for (label, secret) in &self.secrets {
+            builder = builder.secret(Arc::clone(label), secret.clone());
+        }
+        if let Some(TrustedKeys { keys, organization, issuer }) = &self.trusted {
+            builder = builder.key_set_of_issuer(keys.clone(), organization, issuer);
+        }
+        builder.build()
+    }
+
+    /// Verifies by one scheme alone.
+    pub(super) fn verify(&self, scheme: Scheme, now: i64) -> Result<(), Rejection> {
+        let missing = Rejection::SignatureMissing { header: scheme.header() };
+        let verifier = self.verifier(scheme.policy()).map_err(|_| missing)?;
+        verifier.verify(&self.headers, &self.body, now).map(drop)
+    }
+
+    pub(super) fn has_keys(&self, scheme: Scheme) -> bool {
+        match scheme {
+            Scheme::Secret => !self.secrets.is_empty(),
+            Scheme::Asymmetric => self.trusted.is_some(),
+        }
+    }
+
+    pub(super) fn has_header(&self, scheme: Scheme) -> bool {
+        self.headers.find(scheme.header()) != Found::Absent
+    }
+
+    /// The scheme's token, if there is exactly one.
+    pub(super) fn token(&self, scheme: Scheme) -> Option<&[u8]> {
+        match self.headers.find(scheme.header()) {
+            Found::Once(value) => Some(value),
+            Found::Absent | Found::Repeated => None,
+        }
+    }
+
+    /// The same with `value` as the only header of that scheme.
+    pub(super) fn with_token(&self, scheme: Scheme, value: Vec<u8>) -> Self {
+        let mut changed = self.clone();
+        changed.headers.retain(|(name, _)| !name.eq_ignore_ascii_case(scheme.header()));
+        changed.headers.push((scheme.header().to_owned(), value));
+        changed
+    }
+
+    /// The same with another body.
+    pub(super) fn with_body(&self, body: Vec<u8>) -> Self {
+        Self { body, ..self.clone() }
+    }
+
+    /// The same with one secret only.
+    pub(super) fn with_secret(&self, label: &Arc<str>, secret: Secret) -> Self {
+        Self { secrets: vec![(Arc::clone(label), secret)], ..self.clone() }
+    }
+}
+
+/// How far a request gets; what comes first is what the verifier looks at first.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Stage {
+    /// Its signature does not hold.
+    Token,
+    /// Its claims are not enough.
+    Claims,
+    /// Its checksum is not that of the body.
+    Body,
+    /// Only its time is wrong.
+    Time,
+    /// Nothing is wrong.
+    Passed,
+}
+
+impl Stage {
+    pub(super) const fn of(answer: &Result<(), Rejection>) -> Self {
+        match answer {
+            Ok(()) => Self::Passed,
+            Err(Rejection::Expired { .. } | Rejection::NotYetValid { .. }) => Self::Time,
+            Err(Rejection::ChecksumMismatch { .. }) => Self::Body,
+            Err(
+                Rejection::ClaimsMissing { .. }
+                | Rejection::ChecksumMissing
+                | Rejection::IssuerMismatch { .. }
+                | Rejection::OrganizationMismatch { .. }
+                | Rejection::HeaderMismatch { .. },
+            ) => Self::Claims,
+            Err(_) => Self::Token,
+        }
+    }
+}
