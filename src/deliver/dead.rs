@@ -177,7 +177,9 @@ fn file_name(letter: &DeadLetter) -> String {
     let connector = file_name_safe(connector);
     match reason {
         Reason::Rejected { sink } => format!("{reason}-{connector}-{}-{hash}.letter", file_name_safe(sink)),
-        Reason::Unreadable | Reason::Expired => format!("{reason}-{connector}-{hash}.letter"),
+        Reason::Unreadable | Reason::Expired | Reason::Refused => {
+            format!("{reason}-{connector}-{hash}.letter")
+        }
     }
 }
 
@@ -190,7 +192,7 @@ fn file_name_safe(name: &str) -> String {
 fn write_synced(path: &Path, letter: &DeadLetter) -> io::Result<u64> {
     let sink = match &letter.reason {
         Reason::Rejected { sink } => Some(&**sink),
-        Reason::Unreadable | Reason::Expired => None,
+        Reason::Unreadable | Reason::Expired | Reason::Refused => None,
     };
     let about = About {
         reason: letter.reason.code(),

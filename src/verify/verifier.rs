@@ -199,6 +199,13 @@ impl Verifier {
         })
     }
 
+    /// The same verifier without the required headers, for requests that were kept: of their headers only the
+    /// signatures were stored.
+    #[must_use]
+    pub fn without_required_headers(&self) -> Self {
+        Self { required_headers: Vec::new(), ..self.clone() }
+    }
+
     fn required_headers_hold<H: Headers + ?Sized>(&self, headers: &H) -> Result<(), Rejection> {
         for (name, expected) in &self.required_headers {
             let problem = match headers.find(name) {
@@ -229,6 +236,20 @@ impl Authenticated {
     ///
     /// The [`Rejection`] that says why the request is not authentic, or no longer valid.
     pub fn verify_body<B: AsRef<[u8]>>(self, body: B, now: i64) -> Result<Verified<B>, Rejection> {
+        self.verify_body_at(body, Some(now))
+    }
+
+    /// The same as if each token had come at the moment it was issued, for requests that were refused only because
+    /// their time was over.
+    ///
+    /// # Errors
+    ///
+    /// The [`Rejection`] that says why the request is not authentic.
+    pub fn verify_body_when_issued<B: AsRef<[u8]>>(self, body: B) -> Result<Verified<B>, Rejection> {
+        self.verify_body_at(body, None)
+    }
+
+    fn verify_body_at<B: AsRef<[u8]>>(self, body: B, now: Option<i64>) -> Result<Verified<B>, Rejection> {
         let Self { policy, tokens, header_mismatch } = self;
         let mut proofs = Vec::with_capacity(tokens.len());
         let mut rejections = Vec::new();
@@ -297,15 +318,16 @@ impl Token {
         self,
         body: &[u8],
         header_mismatch: Option<&Rejection>,
-        now: i64,
+        now: Option<i64>,
     ) -> Result<Proof, Rejection> {
         let Self { by, claims, expires_at } = self;
         checks::checksums(&claims, body)?;
         if let Some(rejection) = header_mismatch {
             return Err(rejection.clone());
         }
-        checks::time(&claims, expires_at, now)?;
         let issued_at = claims.iat.map(|iat| iat.0);
+        let when_issued = || issued_at.unwrap_or_else(|| expires_at.saturating_sub(checks::TOKEN_LIFETIME));
+        checks::time(&claims, expires_at, now.unwrap_or_else(when_issued))?;
         Ok(Proof { by, issued_at, expires_at, token_id: claims.jti, other_scheme: None })
     }
 }
