@@ -142,6 +142,7 @@ impl Intake for SpoolStore {
         let Ok(status) = self.reader.lock().status() else { return };
         let now = self.clock.unix_millis();
         self.telemetry.spool_used(status.used_bytes);
+        self.telemetry.spool_forget_sinks();
         for sink in &status.sinks {
             let waited = sink.oldest_received_at.map_or(0, |received_at| now.saturating_sub(received_at));
             let waited = Duration::from_millis(u64::try_from(waited).unwrap_or(0));

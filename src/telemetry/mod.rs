@@ -101,6 +101,11 @@ impl Telemetry {
         self.metrics.spool.sink(sink, to_gauge(backlog), oldest);
     }
 
+    /// Before the sinks are told anew: those that were forgotten have no series any more.
+    pub fn spool_forget_sinks(&self) {
+        self.metrics.spool.forget_sinks();
+    }
+
     /// How many dead letters there are of a reason.
     pub fn spool_dead_letters(&self, reason: &str, count: u64) {
         self.metrics.spool.dead_letters.with_label_values(&[reason]).set(to_gauge(count));

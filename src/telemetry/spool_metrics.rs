@@ -67,6 +67,11 @@ impl SpoolMetrics {
         self.batch.observe(commands as f64);
     }
 
+    pub(super) fn forget_sinks(&self) {
+        self.depth.reset();
+        self.oldest.reset();
+    }
+
     pub(super) fn sink(&self, sink: &str, backlog: i64, oldest: Duration) {
         self.depth.with_label_values(&[sink]).set(backlog);
         let gauge: Gauge = self.oldest.with_label_values(&[sink]);
