@@ -1,6 +1,6 @@
 //! `dead`: the dead letters, what was wrong with them, and another try.
 
-use std::io::Write;
+use std::io::{IsTerminal, Write};
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
@@ -223,6 +223,7 @@ fn list(found: &Found, filter: &Filter, after: i64, limit: usize, json: bool) ->
 }
 
 fn show(found: &Found, filter: &Filter, after: i64, limit: usize, json: bool) -> Ended {
+    let terminal = std::io::stdout().is_terminal();
     let mut out = std::io::BufWriter::new(std::io::stdout().lock());
     let mut count = 0_usize;
     if json {
@@ -242,7 +243,14 @@ fn show(found: &Found, filter: &Filter, after: i64, limit: usize, json: bool) ->
                 }
             }
             out.write_all(b"\n")?;
-            out.write_all(&letter.body)?;
+            if terminal {
+                // Refused ones come from anyone, and terminals obey control characters.
+                let shown = |c: char| if c.is_control() && c != '\n' && c != '\t' { '?' } else { c };
+                let text: String = String::from_utf8_lossy(&letter.body).chars().map(shown).collect();
+                out.write_all(text.as_bytes())?;
+            } else {
+                out.write_all(&letter.body)?;
+            }
             out.write_all(b"\n")?;
         }
         count = count.saturating_add(1);
@@ -269,7 +277,6 @@ fn about(letter: &Letter) -> Value {
         "receivedAt": rfc3339_millis(letter.received_at),
         "buriedAt": rfc3339_millis(letter.buried_at),
         "eventId": letter.event_id,
-        "signatures": letter.signatures,
         "headerNames": letter.header_names,
         "bodyBytes": letter.body_bytes,
     })
@@ -279,6 +286,7 @@ fn about(letter: &Letter) -> Value {
 fn with_body(letter: &Letter) -> Value {
     let mut object = about(letter);
     if let Some(members) = object.as_object_mut() {
+        members.insert("signatures".to_owned(), json!(letter.signatures));
         match std::str::from_utf8(&letter.body) {
             Ok(text) => members.insert("body".to_owned(), json!(text)),
             Err(_) => members.insert("bodyBase64".to_owned(), json!(STANDARD.encode(&letter.body))),
