@@ -1,6 +1,14 @@
 //! `spool` and `dead` against the real program: beside a running server, and with the spool's own lock when there is
 //! none.
 
+#![allow(
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    clippy::arithmetic_side_effects,
+    reason = "helpers of tests may fail loudly"
+)]
+
 mod common;
 
 use std::fs;
@@ -271,6 +279,39 @@ fn a_spool_without_a_server_is_repaired_and_the_next_start_goes_on() {
     assert_eq!(listed["letters"].as_array().map(Vec::len), Some(1), "delivered is gone: {listed}");
     // The server has replaced the socket.
     assert_eq!(place.run(&["dead", "drop", "--sink", "gone"]).status.code(), Some(0));
+    assert!(receiver.stop().status.success());
+}
+
+#[test]
+fn many_letters_are_done_in_steps_with_a_server_and_without() {
+    let place = Place::new("", "");
+    let fill = || {
+        place.sql(
+            "WITH RECURSIVE n (i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 600)
+             INSERT INTO dead (reason, connector, error, attempts, received_at, buried_at, signatures, header_names,
+                               body)
+             SELECT 'unreadable', 'nobody', 'odd', 0, i, i, '[]', '[]', x'7b7d' FROM n",
+        );
+    };
+    place.serve().stop();
+    fill();
+    let (code, listed) = place.json(&["dead", "list", "--limit", "250"]);
+    assert_eq!((code, &listed["next"]), (0, &250.into()), "{listed}");
+    let replay_and_drop = || {
+        let (code, report) = place.json(&["dead", "replay"]);
+        assert_eq!((code, &report["skipped"]), (1, &600.into()), "{report}");
+        assert!(
+            report["notes"][0].as_str().is_some_and(|note| note.contains("no connector nobody")),
+            "{report}"
+        );
+        let (code, report) = place.json(&["dead", "drop", "--reason", "unreadable"]);
+        assert_eq!((code, &report["dropped"]), (0, &600.into()), "{report}");
+    };
+    replay_and_drop();
+    fill();
+    let receiver = place.serve();
+    replay_and_drop();
+    assert_eq!(place.json(&["spool", "check"]).0, 0);
     assert!(receiver.stop().status.success());
 }
 

@@ -76,13 +76,19 @@ impl Worker {
         let stored = checkpoint.clone();
         let mut progress =
             Progress { from: Some(self.cursor), cursor: self.cursor, checkpoint, ..Progress::default() };
-        let (mut fates, mut error) = (fates.into_iter(), None);
+        let (mut fates, mut error, mut retries) = (fates.into_iter(), None, 0_u64);
         for letter in &letters {
             match fates.next() {
                 Some(Fate::Delivered) => progress.redelivered.push(letter.seq),
                 Some(Fate::Rejected { error }) => progress.rejected_again.push((letter.seq, error)),
-                Some(Fate::Retry { error: text }) => error = error.or(Some(text)),
-                None => error = error.or_else(|| Some("the sink did not say what became of it".to_owned())),
+                fate => {
+                    retries = retries.saturating_add(1);
+                    let text = match fate {
+                        Some(Fate::Retry { error }) => error,
+                        _ => "the sink did not say what became of it".to_owned(),
+                    };
+                    error = error.or(Some(text));
+                }
             }
         }
         let delivered = u64::try_from(progress.redelivered.len()).unwrap_or(u64::MAX);
@@ -92,10 +98,124 @@ impl Worker {
         }
         self.telemetry.sink_batch(&self.name, u64::try_from(letters.len()).unwrap_or(u64::MAX), delivered);
         self.redeliveries.after = last;
+        self.telemetry.sink_retries(&self.name, retries);
         if let Some(error) = error {
             tracing::debug!(sink = &*self.name, error, "a dead letter was not taken; it is tried again");
             self.redeliveries.failed = true;
         }
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::collections::VecDeque;
+    use std::time::Duration;
+
+    use bytes::Bytes;
+    use http::HeaderMap;
+    use parking_lot::Mutex;
+
+    use crate::clock::SystemClock;
+    use crate::deliver::WorkerHandle;
+    use crate::sink::{OpenError, Sink};
+    use crate::spool::{Change, Filter, Spool, SpoolOptions, StartAt};
+    use crate::telemetry::Telemetry;
+    use crate::verify::VerifiedBy;
+
+    /// Rejects "odd" as often as it is told to, then asks for retries, then takes it; takes everything else.
+    struct Picky {
+        fates: VecDeque<Fate>,
+        got: Arc<Mutex<Vec<String>>>,
+    }
+
+    impl Sink for Picky {
+        fn open(&mut self, _checkpoint: Option<&[u8]>) -> Result<(), OpenError> {
+            Ok(())
+        }
+
+        fn deliver(&mut self, batch: &[Arc<Record>]) -> Outcome {
+            let fate = |record: &Arc<Record>| {
+                let fate = match &*record.event_id {
+                    "odd" => self.fates.pop_front().unwrap_or(Fate::Delivered),
+                    _ => Fate::Delivered,
+                };
+                if fate == Fate::Delivered {
+                    self.got.lock().push(record.event_id.to_string());
+                }
+                fate
+            };
+            Outcome { fates: batch.iter().map(fate).collect(), checkpoint: Some(b"here".to_vec()) }
+        }
+    }
+
+    fn record(id: &str) -> Arc<Record> {
+        Arc::new(Record {
+            connector: Arc::from("default"),
+            received_at: 1000,
+            verified_by: VerifiedBy::Secret { label: Arc::from("a") },
+            event_id: Box::from(id),
+            event_type: Box::from("touch"),
+            project: None,
+            device: None,
+            headers: HeaderMap::new(),
+            body: Bytes::from_static(b"{}"),
+        })
+    }
+
+    fn until(what: &str, done: impl Fn() -> bool) {
+        let started = Instant::now();
+        while !done() {
+            assert!(started.elapsed() < Duration::from_secs(10), "{what}");
+            std::thread::sleep(Duration::from_millis(5));
+        }
+    }
+
+    #[test]
+    fn a_letter_goes_to_its_sink_until_it_is_taken_and_holds_nothing_up() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let options = SpoolOptions { min_free: 0, ..SpoolOptions::default() };
+        let spool = Arc::new(Spool::open(folder.path(), options, Arc::new(SystemClock)).expect("opens"));
+        let append = |id: &str| {
+            let runtime = tokio::runtime::Builder::new_current_thread().build().expect("a runtime");
+            runtime.block_on(spool.append(record(id), true)).expect("stored");
+        };
+        let (rejected, retry) =
+            (|| Fate::Rejected { error: "no".to_owned() }, || Fate::Retry { error: "not now".to_owned() });
+        let fates = VecDeque::from([rejected(), rejected(), retry(), retry()]);
+        let got = Arc::new(Mutex::new(Vec::new()));
+        let sink = Picky { fates, got: Arc::clone(&got) };
+        let (least, most) = (Duration::from_millis(100), Duration::from_millis(200));
+        let backoff = Backoff::new(least, most, 1).expect("good bounds");
+        let telemetry = Arc::new(Telemetry::new(Arc::new(SystemClock)));
+        let worker = WorkerHandle::start(
+            Arc::from("picky"),
+            Box::new(sink),
+            None,
+            StartAt::Retained,
+            backoff,
+            Arc::clone(&spool),
+            telemetry,
+        )
+        .expect("starts");
+        append("odd");
+        let reader = spool.reader().expect("opens");
+        let letters = || reader.dead(&Filter::default(), 0, 10, false).expect("read");
+        until("it is buried", || letters().len() == 1);
+        let id = letters()[0].id;
+        let replay = || spool.change(vec![Change::Redeliver { id }]).expect("changed");
+        replay();
+        until("it is rejected again", || letters()[0].replays == 1);
+        assert_eq!(letters()[0].replay_at, None);
+        replay();
+        // Two retries are due; what comes meanwhile does not wait for them.
+        append("next");
+        until("the next one is there", || got.lock().as_slice() == ["next"]);
+        until("it is taken", || letters().is_empty());
+        assert_eq!(*got.lock(), ["next", "odd"]);
+        assert_eq!(worker.trouble(), None);
+        spool.tail().stop(Instant::now());
+        worker.join();
     }
 }

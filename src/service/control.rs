@@ -198,3 +198,81 @@ fn serve(mut stream: UnixStream, repair: &Repair) -> io::Result<()> {
     stream.set_write_timeout(Some(REQUEST_TIME))?;
     stream.write_all(&line)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::collections::BTreeSet;
+
+    use crate::clock::SystemClock;
+    use crate::config::Config;
+    use crate::spool::{Filter, Spool, SpoolOptions};
+
+    fn control(folder: &Path) -> Control {
+        let options = SpoolOptions { min_free: 0, ..SpoolOptions::default() };
+        let spool = Spool::open(folder, options, Arc::new(SystemClock)).expect("opens");
+        let running = BTreeSet::from([Arc::from("file")]);
+        let repair = Repair::new(Arc::new(spool), &Config::empty(), running).expect("reads");
+        Control::start(folder, repair).expect("listens")
+    }
+
+    fn drop_all() -> RepairRequest {
+        RepairRequest::DropDead { filter: Filter::default(), after: 0 }
+    }
+
+    fn drop_sink(sink: &str) -> RepairRequest {
+        RepairRequest::DropSink { sink: sink.to_owned() }
+    }
+
+    #[test]
+    fn a_server_answers_and_leaves_no_socket() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let control = control(folder.path());
+        assert_eq!(ask(folder.path(), &drop_all()).expect("done").dropped, 0);
+        let refused = ask(folder.path(), &drop_sink("file")).expect_err("it runs").to_string();
+        assert!(refused.contains("running server"), "{refused}");
+        let unknown = ask(folder.path(), &drop_sink("gone")).expect_err("unknown").to_string();
+        assert!(unknown.contains("no sink gone"), "{unknown}");
+        control.stop();
+        assert!(matches!(ask(folder.path(), &drop_all()), Err(ControlError::NoServer)));
+        assert!(!folder.path().join(NAME).exists());
+    }
+
+    #[test]
+    fn a_stale_socket_is_replaced_and_a_long_path_works() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let deep = folder.path().join("d".repeat(120));
+        std::fs::create_dir(&deep).expect("made");
+        for folder in [folder.path(), &deep] {
+            // As a killed process leaves it.
+            drop(listen(folder).expect("bound"));
+            assert!(folder.join(NAME).exists());
+            assert!(matches!(ask(folder, &drop_all()), Err(ControlError::NoServer)));
+            let control = control(folder);
+            assert_eq!(ask(folder, &drop_all()).expect("done"), RepairReport::default());
+            control.stop();
+        }
+    }
+
+    #[test]
+    fn what_is_no_request_is_told_so_or_cut_off_and_the_next_one_is_served() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let control = control(folder.path());
+        let path = folder.path().join(NAME);
+        for bad in ["{}\n", "not JSON\n", "{\"do\":\"drop_sink\",\"sink\":\"x\",\"stray\":1}\n"] {
+            let mut stream = UnixStream::connect(&path).expect("connects");
+            stream.write_all(bad.as_bytes()).expect("written");
+            let line = read_line(&mut stream, REQUEST_TIME).expect("answered");
+            assert!(line.starts_with(br#"{"error":"not a request"#), "{}", String::from_utf8_lossy(&line));
+        }
+        let mut endless = UnixStream::connect(&path).expect("connects");
+        let mut sent = 0_usize;
+        while sent < 100 * MAX_LINE && endless.write_all(&[b'x'; 4096]).is_ok() {
+            sent += 4096;
+        }
+        assert!(sent < 100 * MAX_LINE, "it was not cut off");
+        drop(UnixStream::connect(&path).expect("one that says nothing"));
+        assert!(ask(folder.path(), &drop_all()).is_ok());
+        control.stop();
+    }
+}

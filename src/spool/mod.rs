@@ -53,6 +53,8 @@ mod schema;
 mod status;
 mod store;
 mod tail;
+#[cfg(test)]
+mod tests;
 mod writer;
 
 use std::path::{Path, PathBuf};
@@ -232,7 +234,7 @@ impl Spool {
     /// [`SpoolError`] when it is not stored; the sink's old progress counts.
     pub fn advance(&self, sink: Arc<str>, progress: Progress) -> Result<(), SpoolError> {
         let (reply, answer) = oneshot::channel();
-        self.command_waiting(Command::Advance { sink, progress, reply })?;
+        self.command_waiting(Command::Advance { sink, progress: Box::new(progress), reply })?;
         answer.blocking_recv().map_err(|_| SpoolError::Closed)?
     }
 

@@ -36,7 +36,7 @@ pub(super) type Reply<T> = oneshot::Sender<Result<T, SpoolError>>;
 pub(super) enum Command {
     Append { record: Arc<Record>, dedup: bool, reply: Reply<Appended> },
     Bury { letter: Box<DeadLetter>, reply: Reply<()> },
-    Advance { sink: Arc<str>, progress: Progress, reply: Reply<()> },
+    Advance { sink: Arc<str>, progress: Box<Progress>, reply: Reply<()> },
     Change { changes: Vec<Change>, reply: Reply<Vec<Changed>> },
     Register { sink: Arc<str>, start: StartAt, reply: Reply<(i64, Option<Vec<u8>>)> },
 }

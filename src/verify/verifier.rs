@@ -341,3 +341,29 @@ fn only_value<'a, H: Headers + ?Sized>(headers: &'a H, header: &'static str) -> 
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::verify::Signer;
+
+    #[test]
+    fn a_kept_request_is_verified_for_the_moment_it_was_issued_and_without_the_headers() {
+        let secret = || Secret::new("some-good-secret").expect("not empty");
+        let header = Secret::new("value").expect("not empty");
+        let verifier = Verifier::builder().secret("a", secret()).require_header("x-mine", header);
+        let verifier = verifier.build().expect("has keys");
+        let (body, issued) = (b"{}".as_slice(), 1_700_000_000);
+        let token = Signer::secret(secret()).sign(body, issued, "c82gg99hga35jc2afkeg").expect("signed");
+        let headers = [("x-dt-signature", token)];
+        let when_issued = |verifier: &Verifier, body| {
+            let authenticated = verifier.authenticate(&headers).expect("signed with our key");
+            authenticated.verify_body_when_issued(body).map_err(|rejection| rejection.code())
+        };
+        assert_eq!(when_issued(&verifier, body), Err("header_mismatch"));
+        let kept = verifier.without_required_headers();
+        assert_eq!(kept.verify(&headers, body, issued + 9000).map_err(|r| r.code()), Err("expired"));
+        assert_eq!(when_issued(&kept, body).map(|verified| verified.issued_at()), Ok(Some(issued)));
+        assert_eq!(when_issued(&kept, b"{ }"), Err("checksum_mismatch"));
+    }
+}
