@@ -28,6 +28,7 @@ dead_letters = "folder:letters"
 drain_timeout = "5s"
 dedup_window = "24h"
 dedup_max = 1000
+quarantine_refused = false
 
 [limits]
 max_body = "32KiB"
@@ -148,8 +149,13 @@ fn each_mistake_names_its_key_what_was_found_and_what_is_allowed() {
         ("\"127.0.0.1:18080\"", "8080", &["listen", "8080", "integer", "a string"]),
         ("admin = \"off\"", "admin = \"on\"", &["admin", "on", "off"]),
         ("admin = \"off\"", "admin = \"127.0.0.1:18080\"", &["admin", "never share a port"]),
-        ("\"direct\"", "\"spool\"", &["mode", "spool", "not built"]),
         ("\"direct\"", "\"fast\"", &["mode", "fast", "direct"]),
+        (
+            "quarantine_refused = false",
+            "quarantine_refused = 1",
+            &["quarantine_refused", "1", "true or false"],
+        ),
+        ("quarantine_refused = false", "quarantine_refused = true", &["quarantine_refused", "spool"]),
         ("\"folder:letters\"", "\"letters\"", &["dead_letters", "letters", "folder:PATH"]),
         ("\"folder:letters\"", "\"kafka:dead\"", &["dead_letters", "kafka", "not built"]),
         ("\"5s\"", "\"5\"", &["drain_timeout", "\"5\"", "8s"]),

@@ -17,13 +17,14 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 /// From the core outwards. A module may use those before it.
-const ORDER: [&str; 11] = [
+const ORDER: [&str; 12] = [
     "verify",
     "event",
     "clock",
     "record",
     "telemetry",
     "config",
+    "spool",
     "sink",
     "deliver",
     "http",
@@ -32,7 +33,7 @@ const ORDER: [&str; 11] = [
 ];
 
 /// These are joined by `service` alone.
-const STRANGERS: [(&str, &str); 1] = [("http", "deliver")];
+const STRANGERS: [(&str, &str); 2] = [("http", "deliver"), ("sink", "spool")];
 
 /// What the core must not touch: I/O, clocks, threads, logging. `jiff` is built without its clock.
 const NOT_IN_THE_CORE: [&str; 11] = [

@@ -10,14 +10,17 @@
 
 mod check;
 mod completions;
+mod dead;
 mod explain;
 mod ids;
 mod logging;
+mod place;
 mod request;
 mod secrets;
 mod send;
 mod serve;
 mod sign;
+mod spool;
 mod time;
 mod verify;
 
@@ -75,6 +78,10 @@ enum Command {
     Sign(sign::Arguments),
     /// Send signed events to a receiver, as DT would
     Send(send::Arguments),
+    /// Look at the spool, export it, let a sink see records again; safe beside a running server
+    Spool(spool::Arguments),
+    /// Look at dead letters, try them again, drop them; safe beside a running server
+    Dead(dead::Arguments),
     /// Check a configuration, and report every problem at once
     Check(check::Arguments),
     /// Print a completion script for a shell
@@ -101,6 +108,8 @@ fn run(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
         Command::Verify(arguments) => verify::run(&arguments),
         Command::Sign(arguments) => sign::run(&arguments),
         Command::Send(arguments) => send::run(&arguments),
+        Command::Spool(arguments) => spool::run(&arguments),
+        Command::Dead(arguments) => dead::run(&arguments),
         Command::Check(arguments) => check::run(&arguments),
         Command::Completions(arguments) => completions::run(&arguments),
     };

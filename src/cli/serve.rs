@@ -7,12 +7,10 @@ use std::sync::Arc;
 use anyhow::Context;
 use tokio::signal::unix::{SignalKind, signal};
 
+use super::place::read_config;
 use super::secrets::SecretOptions;
 use super::{Ended, Failure, logging, usage};
-use crate::config::{
-    Config, ConfigError, ConnectorConfig, DEFAULT_ADMIN, DEFAULT_DATA, DEFAULT_LISTEN, SinkConfig,
-    SystemSources,
-};
+use crate::config::{Config, ConnectorConfig, DEFAULT_ADMIN, DEFAULT_DATA, DEFAULT_LISTEN, SinkConfig};
 use crate::service::Service;
 use crate::verify::Verifier;
 
@@ -72,15 +70,7 @@ fn configure(arguments: Arguments) -> Result<Config, Failure> {
                     "--secret-env and --secret-file do not go with --config; name the secrets in the file",
                 ));
             }
-            Config::from_file(path, &SystemSources).map_err(|error| match error {
-                ConfigError::Unreadable { .. } => usage(error),
-                ConfigError::Problems(problems) => {
-                    let lines: Vec<_> =
-                        problems.iter().map(|problem| format!("{}: {problem}", path.display())).collect();
-                    usage(lines.join("\ndt-receiver: "))
-                }
-                ConfigError::Syntax(text) => usage(format!("{}: {text}", path.display())),
-            })?
+            read_config(path)?
         }
         None => {
             let mut builder = Verifier::builder();

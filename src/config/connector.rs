@@ -46,6 +46,8 @@ pub struct ConnectorConfig {
     pub sinks: Option<Vec<String>>,
     /// Whether copies of an event are caught.
     pub dedup: bool,
+    /// Whether copies of requests that were refused are kept, to be accepted once a wrong secret here was corrected.
+    pub quarantine_refused: bool,
 }
 
 impl ConnectorConfig {
@@ -60,10 +62,16 @@ impl ConnectorConfig {
             projects: BTreeSet::new(),
             sinks: None,
             dedup: true,
+            quarantine_refused: false,
         }
     }
 
-    pub(super) fn read(mut section: Section<'_>, sources: &dyn Sources) -> Option<Self> {
+    /// Reads one; `quarantine_refused` counts unless the connector says otherwise.
+    pub(super) fn read(
+        mut section: Section<'_>,
+        quarantine_refused: bool,
+        sources: &dyn Sources,
+    ) -> Option<Self> {
         let name = required_name(&mut section);
         let path = read_path(&mut section);
         let events = section.strings("events").unwrap_or_default();
@@ -83,6 +91,7 @@ impl ConnectorConfig {
         let mut dedup_window = std::time::Duration::MAX;
         let zero = std::time::Duration::ZERO;
         section.duration_into("dedup_window", zero..=zero, &mut dedup_window);
+        let quarantine_refused = section.flag("quarantine_refused").unwrap_or(quarantine_refused);
         let verifier = read_verifier(&mut section, sources);
         section.finish();
         Some(Self {
@@ -93,6 +102,7 @@ impl ConnectorConfig {
             projects: projects.into_iter().collect(),
             sinks,
             dedup: dedup_window != zero,
+            quarantine_refused,
         })
     }
 }

@@ -279,8 +279,9 @@ impl Config {
         }
         self.sinks = root.sections("sink").into_iter().filter_map(SinkConfig::read).collect();
         let connectors = root.sections("connector");
-        self.connectors =
-            connectors.into_iter().filter_map(|section| ConnectorConfig::read(section, sources)).collect();
+        let quarantine_refused = root.flag("quarantine_refused").unwrap_or(false);
+        let read = |section| ConnectorConfig::read(section, quarantine_refused, sources);
+        self.connectors = connectors.into_iter().filter_map(read).collect();
         root.finish();
     }
 
@@ -295,6 +296,10 @@ impl Config {
         if self.connectors.is_empty() && problems.is_empty() {
             let text = "at least one is needed; add a [[connector]] with `secrets = [{ env = \"NAME\" }]`";
             problems.error("connector", text.to_owned());
+        }
+        if self.mode == Mode::Direct && self.connectors.iter().any(|c| c.quarantine_refused) {
+            let text = "is true; copies of refused requests are kept in mode = \"spool\" only".to_owned();
+            problems.error("quarantine_refused", text);
         }
         each_once(problems, "connector", "name", self.connectors.iter().map(|c| &*c.name));
         each_once(problems, "connector", "path", self.connectors.iter().map(|c| &*c.path));

@@ -98,6 +98,16 @@ impl<'a> Section<'a> {
         }
     }
 
+    pub(super) fn flag(&mut self, key: &'static str) -> Option<bool> {
+        match self.take(key)? {
+            Value::Boolean(flag) => Some(flag),
+            other => {
+                self.wrong_type(key, &other, "true or false");
+                None
+            }
+        }
+    }
+
     pub(super) fn strings(&mut self, key: &'static str) -> Option<Vec<String>> {
         let value = self.take(key)?;
         let strings = value.as_array().and_then(|values| {

@@ -186,7 +186,7 @@ fn file_name(letter: &DeadLetter) -> String {
     let DeadLetter { reason, connector, body, .. } = letter;
     let sink = match reason {
         Reason::Rejected { sink } => sink,
-        Reason::Unreadable | Reason::Expired => "",
+        Reason::Unreadable | Reason::Expired | Reason::Refused => "",
     };
     // The names are hashed too: in the file's name, connector `a-b` with sink `c` looks like `a` with `b-c`.
     let hash = Sha256::new().chain_update(connector.as_bytes()).chain_update([0]);
@@ -195,7 +195,9 @@ fn file_name(letter: &DeadLetter) -> String {
     let connector = file_name_safe(connector);
     match reason {
         Reason::Rejected { sink } => format!("{reason}-{connector}-{}-{hash}.letter", file_name_safe(sink)),
-        Reason::Unreadable | Reason::Expired => format!("{reason}-{connector}-{hash}.letter"),
+        Reason::Unreadable | Reason::Expired | Reason::Refused => {
+            format!("{reason}-{connector}-{hash}.letter")
+        }
     }
 }
 
@@ -208,7 +210,7 @@ fn file_name_safe(name: &str) -> String {
 fn write_synced(path: &Path, letter: &DeadLetter) -> io::Result<u64> {
     let sink = match &letter.reason {
         Reason::Rejected { sink } => Some(&**sink),
-        Reason::Unreadable | Reason::Expired => None,
+        Reason::Unreadable | Reason::Expired | Reason::Refused => None,
     };
     let about = About {
         reason: letter.reason.code(),

@@ -9,6 +9,7 @@ mod backoff;
 mod dead;
 mod direct;
 mod lane;
+mod redeliver;
 mod window;
 mod worker;
 

@@ -1,18 +1,21 @@
 //! One sink with its worker in mode `spool`: reads records in order, delivers them in batches, and moves the cursor
 //! over what is done. Retries for ever; buries what the sink rejects; remembers what was delivered beyond a retry.
+//! Dead letters that the sink is given again (`redeliver.rs`) go beside the records.
 
 use std::collections::BTreeSet;
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::thread::JoinHandle;
+use std::time::Instant;
 
 use parking_lot::Mutex;
 
 use super::backoff::Backoff;
+use super::redeliver::Redeliveries;
 use crate::record::Record;
 use crate::sink::{Fate, OpenError, Outcome, Sink};
 use crate::spool::{Progress, Reader, Spool, SpoolError, StartAt, Stored};
-use crate::telemetry::{SinkFailed, SinkRecovered, Telemetry};
+use crate::telemetry::{DeadLetterBuried, SinkFailed, SinkRecovered, Telemetry};
 
 /// How many records are read and delivered at once.
 const MAX_BATCH: usize = 256;
@@ -64,6 +67,8 @@ impl WorkerHandle {
             cursor,
             ahead: BTreeSet::new(),
             attempts: 0,
+            redeliveries: Redeliveries::new(backoff.clone()),
+            changes: 0,
             backoff,
             spool,
             reader,
@@ -99,22 +104,25 @@ impl WorkerHandle {
     }
 }
 
-struct Worker {
-    name: Arc<str>,
+pub(super) struct Worker {
+    pub(super) name: Arc<str>,
     sink: Box<dyn Sink>,
     is_open: bool,
     /// What the sink said last about where it stands; it is handed back when it has to be opened again.
-    checkpoint: Option<Vec<u8>>,
+    pub(super) checkpoint: Option<Vec<u8>>,
     takes: Takes,
-    cursor: i64,
+    pub(super) cursor: i64,
     /// What was delivered beyond the first record that was not.
     ahead: BTreeSet<i64>,
     /// How often the first record that is due has been tried.
     attempts: u32,
+    pub(super) redeliveries: Redeliveries,
+    /// How often an operator had changed something when this worker looked last.
+    changes: u64,
     backoff: Backoff,
-    spool: Arc<Spool>,
-    reader: Reader,
-    telemetry: Arc<Telemetry>,
+    pub(super) spool: Arc<Spool>,
+    pub(super) reader: Reader,
+    pub(super) telemetry: Arc<Telemetry>,
     trouble: Arc<Mutex<Option<String>>>,
 }
 
@@ -122,8 +130,13 @@ impl Worker {
     fn run(mut self) {
         let tail = Arc::clone(self.spool.tail());
         // On a stop, what is there is still delivered, as long as it goes well.
-        while tail.wait_beyond(self.cursor) {
-            match self.deliver_some() {
+        while let Some(changes) = tail.wait(self.cursor, self.changes, self.redeliveries.due()) {
+            if changes != self.changes {
+                self.changes = changes;
+                self.look_again();
+            }
+            let done = if tail.last_seq() > self.cursor { self.deliver_some() } else { Ok(()) };
+            match done {
                 Ok(()) => self.attempts = 0,
                 Err(error) => {
                     self.attempts = self.attempts.saturating_add(1);
@@ -132,10 +145,33 @@ impl Worker {
                         break;
                     }
                     tail.pause(self.backoff.pause(self.attempts));
+                    continue;
                 }
+            }
+            if self.redeliveries.due().is_some_and(|due| due <= Instant::now()) && !tail.is_stopping() {
+                self.redeliver_some();
             }
         }
         self.sink.close();
+    }
+
+    /// An operator changed something: the cursor may have been moved back, and letters may wait.
+    fn look_again(&mut self) {
+        match self.reader.cursor(&self.name) {
+            Ok(Some(cursor)) if cursor < self.cursor => {
+                tracing::info!(
+                    sink = &*self.name,
+                    from = cursor,
+                    "records are delivered again, as asked for"
+                );
+                self.cursor = cursor;
+                self.ahead.clear();
+            }
+            Ok(_) => {}
+            // What is stored counts: a later move of the cursor fails to continue it, and changes nothing.
+            Err(error) => self.failed(&error.to_string()),
+        }
+        self.redeliveries.look_now();
     }
 
     /// Reads a batch, delivers what is due of it, and stores how far that went. `Err` is a reason to wait.
@@ -143,7 +179,10 @@ impl Worker {
         let stored = self.reader.after(self.cursor, MAX_BATCH).map_err(|error| error.to_string())?;
         let Some(last) = stored.last().map(|stored| stored.seq) else {
             // Everything up to the tail was pruned already.
-            self.cursor = self.spool.tail().last_seq();
+            let cursor = self.spool.tail().last_seq();
+            let progress = Progress { from: Some(self.cursor), cursor, ..Progress::default() };
+            self.spool.advance(Arc::clone(&self.name), progress).map_err(|error| error.to_string())?;
+            self.cursor = cursor;
             return Ok(());
         };
         let due: Vec<&Stored> = stored.iter().filter(|stored| self.is_due(stored)).collect();
@@ -151,7 +190,8 @@ impl Worker {
         let Outcome { fates, checkpoint } =
             if records.is_empty() { Outcome::default() } else { self.give(&records) };
         let mut fates = fates.into_iter();
-        let mut progress = Progress { cursor: self.cursor, checkpoint, rejected: Vec::new() };
+        let mut progress =
+            Progress { from: Some(self.cursor), cursor: self.cursor, checkpoint, ..Progress::default() };
         let mut ahead = self.ahead.clone();
         let (mut first_retry, mut retries, mut delivered) = (None, 0_u64, 0_u64);
         for stored in &due {
@@ -175,11 +215,18 @@ impl Worker {
             }
         }
         progress.cursor = first_retry.as_ref().map_or(last, |(seq, _)| seq.saturating_sub(1));
+        let rejected = u64::try_from(progress.rejected.len()).unwrap_or(u64::MAX);
         let moved =
             progress.cursor > self.cursor || !progress.rejected.is_empty() || progress.checkpoint.is_some();
         if moved {
             let (cursor, checkpoint) = (progress.cursor, progress.checkpoint.clone());
+            let buried = progress.rejected.clone();
             self.spool.advance(Arc::clone(&self.name), progress).map_err(|error| error.to_string())?;
+            for (seq, error, _) in &buried {
+                let of = due.iter().find(|stored| stored.seq == *seq);
+                let connector = of.map_or("", |stored| &*stored.record.connector);
+                self.telemetry.emit(&DeadLetterBuried { reason: "rejected", connector, error });
+            }
             self.cursor = cursor;
             if checkpoint.is_some() {
                 self.checkpoint = checkpoint;
@@ -209,7 +256,7 @@ impl Worker {
         taken && !self.ahead.contains(&stored.seq)
     }
 
-    fn give(&mut self, records: &[Arc<Record>]) -> Outcome {
+    pub(super) fn give(&mut self, records: &[Arc<Record>]) -> Outcome {
         if !self.is_open {
             if let Err(error) = self.sink.open(self.checkpoint.as_deref()) {
                 return Outcome::retry(records.len(), &error.to_string());
@@ -224,7 +271,7 @@ impl Worker {
         })
     }
 
-    fn failed(&self, error: &str) {
+    pub(super) fn failed(&self, error: &str) {
         *self.trouble.lock() = Some(error.to_owned());
         self.telemetry.emit(&SinkFailed { sink: &self.name, error, records: 0 });
     }

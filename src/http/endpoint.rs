@@ -21,6 +21,7 @@ pub struct Connector {
     pub(super) verifier: Verifier,
     pub(super) events: BTreeSet<String>,
     pub(super) projects: BTreeSet<String>,
+    pub(super) quarantine_refused: bool,
 }
 
 /// The Endpoint URL: everything that a request needs on its way.
@@ -53,8 +54,9 @@ impl Endpoint {
     ) -> Self {
         let by_path = connectors.iter().enumerate().map(|(place, config)| {
             telemetry.know_connector(&config.name);
-            let ConnectorConfig { name, path, verifier, events, projects, .. } = config.clone();
-            (path, Connector { place, name, verifier, events, projects })
+            let ConnectorConfig { name, path, verifier, events, projects, quarantine_refused, .. } =
+                config.clone();
+            (path, Connector { place, name, verifier, events, projects, quarantine_refused })
         });
         Self {
             connectors: by_path.collect(),

@@ -66,6 +66,9 @@ impl Endpoint {
             Err(rejection) if self.is_busy() || expects_continue(&head.headers) => {
                 return Reply::Refused(rejection);
             }
+            Err(rejection) if connector.quarantine_refused => {
+                return self.read_refused(connector, rejection, &head.headers, body).await;
+            }
             Err(rejection) => {
                 return match body.discard().await {
                     Ok(()) => Reply::Refused(rejection),
@@ -85,16 +88,39 @@ impl Endpoint {
         match authenticated.verify_body(bytes.clone(), now.div_euclid(1000)) {
             Ok(verified) => self.store(connector, &verified, head.headers, now, deadline).await,
             Err(rejection) => {
-                if rejection.is_expired() {
-                    self.keep_expired(connector, &rejection, &head.headers, now, bytes, deadline).await;
+                if rejection.is_expired() || connector.quarantine_refused {
+                    self.keep(connector, &rejection, &head.headers, now, bytes, deadline).await;
                 }
                 Reply::Refused(rejection)
             }
         }
     }
 
-    /// An expired request is answered 401 and stays with DT; the copy is for the case that DT never renews its token.
-    async fn keep_expired(
+    /// Reads the body of a request that no body can make authentic, and keeps both.
+    async fn read_refused<B: Body<Data = Bytes> + Unpin>(
+        &self,
+        connector: &Connector,
+        rejection: Rejection,
+        headers: &HeaderMap,
+        mut body: CappedBody<B>,
+    ) -> Reply {
+        let Ok(_bytes_permit) = self.body_bytes.try_acquire_many(body.at_most()) else {
+            return Reply::Refused(rejection);
+        };
+        match body.read().await {
+            Ok(bytes) => {
+                let (now, deadline) = (self.clock.unix_millis(), body.deadline);
+                self.keep(connector, &rejection, headers, now, bytes, deadline).await;
+                Reply::Refused(rejection)
+            }
+            Err(Reply::BodyTooLarge) => body.refuse(Reply::BodyTooLarge, headers).await,
+            Err(reply) => reply,
+        }
+    }
+
+    /// A refused request is answered 401 and stays with DT. The copy is for the case that DT never renews its token
+    /// or, where that is asked for, that a secret here was wrong.
+    async fn keep(
         &self,
         connector: &Connector,
         rejection: &Rejection,
@@ -104,7 +130,12 @@ impl Endpoint {
         deadline: Instant,
     ) {
         let name = Arc::clone(&connector.name);
-        let letter = DeadLetter::of_request(name, Reason::Expired, rejection.to_string(), now, headers, body);
+        let (reason, error) = if rejection.is_expired() {
+            (Reason::Expired, rejection.to_string())
+        } else {
+            (Reason::Refused, format!("{}: {rejection}", rejection.code()))
+        };
+        let letter = DeadLetter::of_request(name, reason, error, now, headers, body);
         // Whether it was kept shows in the metrics; the answer is the same.
         let _kept = timeout_at(deadline, self.intake.bury(letter)).await;
     }
@@ -144,7 +175,13 @@ impl Endpoint {
             return Reply::Ignored { event_id };
         }
         match timeout_at(deadline, self.intake.accept(connector.place, Arc::new(record))).await {
-            Ok(Ok(Accepted::New)) => Reply::Accepted { event_id },
+            Ok(Ok(Accepted::New)) => {
+                if let Some(issued_at) = verified.issued_at() {
+                    let skew = issued_at.saturating_sub(now.div_euclid(1000));
+                    self.telemetry.clock_skew(&connector.name, skew);
+                }
+                Reply::Accepted { event_id }
+            }
             Ok(Ok(Accepted::Duplicate)) => Reply::Duplicate { event_id },
             Ok(Err(unavailable)) => Reply::Unavailable(unavailable),
             Err(_late) => Reply::Unavailable(Unavailable::Sink),

@@ -83,9 +83,14 @@ pub enum Reason {
     Unreadable,
     /// It is authentic, but its token's time was over.
     Expired,
+    /// It could not be verified. Kept only where that is asked for, since a wrong secret here looks the same.
+    Refused,
 }
 
 impl Reason {
+    /// The codes of all reasons, for tables and metrics.
+    pub const CODES: [&'static str; 4] = ["rejected", "unreadable", "expired", "refused"];
+
     /// Stable name, for metrics, files and the command line.
     #[must_use]
     pub const fn code(&self) -> &'static str {
@@ -93,6 +98,7 @@ impl Reason {
             Self::Rejected { .. } => "rejected",
             Self::Unreadable => "unreadable",
             Self::Expired => "expired",
+            Self::Refused => "refused",
         }
     }
 }

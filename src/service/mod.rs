@@ -1,7 +1,9 @@
 //! Wiring only: opens what stores the events, starts the sinks' workers, then listens; stops in reverse, each step with
 //! a deadline. What stores the events is one file a mode: `spooled.rs`, `direct.rs`.
 
+mod control;
 mod direct;
+mod repair;
 mod spooled;
 
 use std::collections::{HashMap, HashSet};
@@ -22,6 +24,9 @@ use crate::http::{AdminServer, Endpoint, Intake, Server};
 use crate::sink::{FileSink, OpenError, Sink, StdoutSink};
 use crate::spool::SpoolError;
 use crate::telemetry::Telemetry;
+
+pub use control::{ControlError, ask};
+pub use repair::{Repair, RepairReport, RepairRequest};
 
 /// How much longer than the drain timeout a stop waits for sinks to close.
 const CLOSE_GRACE: Duration = Duration::from_secs(1);
@@ -140,8 +145,12 @@ impl ServiceBuilder {
     ///
     /// [`StartError`], when something can never work as configured. A sink that is only down is no reason.
     pub async fn start(self) -> Result<Service, StartError> {
-        let Self { config, clock, sinks: own } = self;
+        let Self { mut config, clock, sinks: own } = self;
         check_connectors(&config.connectors)?;
+        if config.mode == Mode::Direct {
+            // A folder of them would have no bound.
+            config.connectors.iter_mut().for_each(|connector| connector.quarantine_refused = false);
+        }
         let telemetry = Arc::new(Telemetry::new(Arc::clone(&clock)));
         let sinks = make_sinks(&config.sinks, own)?;
         if sinks.is_empty() {

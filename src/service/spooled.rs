@@ -4,13 +4,18 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use super::control::Control;
+use super::repair::Repair;
 use super::{Parts, Routes, StartError, Store};
+use parking_lot::Mutex;
+
+use crate::clock::Clock;
 use crate::config::{Config, SpoolLimits};
 use crate::deliver::{Backoff, Takes, WorkerHandle};
 use crate::http::{Accepted, Intake, IntakeFuture, Unavailable};
 use crate::record::{DeadLetter, Record};
 use crate::sink::OpenError;
-use crate::spool::{Appended, Spool, SpoolError, SpoolOptions, StartAt};
+use crate::spool::{Appended, Reader, SinkStatus, Spool, SpoolError, SpoolOptions, StartAt, Status};
 use crate::telemetry::{DeadLetterBuried, Telemetry};
 
 /// The shortest and the longest wait before a sink is tried again.
@@ -23,6 +28,9 @@ pub(super) struct SpoolStore {
     workers: Vec<WorkerHandle>,
     routes: Routes,
     telemetry: Arc<Telemetry>,
+    clock: Arc<dyn Clock>,
+    reader: Mutex<Reader>,
+    control: Option<Control>,
 }
 
 impl SpoolStore {
@@ -30,7 +38,9 @@ impl SpoolStore {
         let Parts { config, clock, telemetry, routes, sinks } = parts;
         let folder = std::path::absolute(config.spool_folder()).unwrap_or_else(|_| config.spool_folder());
         let seed = clock.unix_millis().unsigned_abs();
-        let spool = Arc::new(Spool::open(&folder, options(&config), clock)?);
+        let options = SpoolOptions { telemetry: Some(Arc::clone(&telemetry)), ..options(&config) };
+        let spool = Arc::new(Spool::open(&folder, options, Arc::clone(&clock))?);
+        let names: BTreeSet<Arc<str>> = sinks.iter().map(|(name, _)| Arc::clone(name)).collect();
         let mut workers = Vec::with_capacity(sinks.len());
         for (place, (name, sink)) in sinks.into_iter().enumerate() {
             let start = match config.sinks.iter().find(|config| config.name == name) {
@@ -47,7 +57,29 @@ impl SpoolStore {
                 WorkerHandle::start(Arc::clone(&name), sink, takes, start, backoff, spool, telemetry);
             workers.push(worker.map_err(failed)?);
         }
-        Ok(Self { spool, workers, routes, telemetry })
+        let reader = spool.reader()?;
+        tell_of_removed_sinks(&reader.status()?, &names);
+        let repair = Repair::new(Arc::clone(&spool), &config, names)?;
+        // Events are received without it as well.
+        let control = Control::start(&folder, repair)
+            .map_err(|error| {
+                let path = folder.display();
+                tracing::warn!(%path, %error, "no control socket: `dead` and `spool` cannot change this spool while it runs");
+            })
+            .ok();
+        Ok(Self { spool, workers, routes, telemetry, clock, reader: Mutex::new(reader), control })
+    }
+}
+
+/// A sink that was removed from the configuration holds its records until it is dropped, or comes back.
+fn tell_of_removed_sinks(status: &Status, names: &BTreeSet<Arc<str>>) {
+    for sink in status.sinks.iter().filter(|sink| !names.contains(&*sink.name)) {
+        let SinkStatus { name, backlog, .. } = sink;
+        tracing::warn!(
+            sink = name,
+            backlog,
+            "a sink that is not in the configuration any more holds records; `dt-receiver spool drop-sink` forgets it"
+        );
     }
 }
 
@@ -104,10 +136,29 @@ impl Intake for SpoolStore {
         let troubles: Vec<String> = spool.into_iter().chain(sinks).collect();
         (!troubles.is_empty()).then(|| troubles.join("; "))
     }
+
+    fn measure(&self) {
+        // A spool that cannot be read shows in `trouble`, or soon will.
+        let Ok(status) = self.reader.lock().status() else { return };
+        let now = self.clock.unix_millis();
+        self.telemetry.spool_used(status.used_bytes);
+        self.telemetry.spool_forget_sinks();
+        for sink in &status.sinks {
+            let waited = sink.oldest_received_at.map_or(0, |received_at| now.saturating_sub(received_at));
+            let waited = Duration::from_millis(u64::try_from(waited).unwrap_or(0));
+            self.telemetry.spool_sink(&sink.name, sink.backlog, waited);
+        }
+        for (reason, count) in &status.dead_letters {
+            self.telemetry.spool_dead_letters(reason, *count);
+        }
+    }
 }
 
 impl Store for SpoolStore {
     fn close(&self, drain: Duration) {
+        if let Some(control) = &self.control {
+            control.stop();
+        }
         let now = Instant::now();
         self.spool.tail().stop(now.checked_add(drain).unwrap_or(now));
         for worker in &self.workers {

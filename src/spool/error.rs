@@ -39,6 +39,20 @@ pub enum SpoolError {
         /// What SQLite says.
         text: String,
     },
+    /// A sink is said to have records that there never were.
+    #[error("{path}: the cursor of sink {sink} is {cursor}, and the last record ever stored is {last_seq}: \
+             this is an older copy of the spool, or it was changed by hand. To go on from its end: \
+             sqlite3 {path} \"UPDATE sinks SET cursor = {last_seq} WHERE name = '{sink}'\"", path = .path.display())]
+    BeyondTheEnd {
+        /// The database.
+        path: PathBuf,
+        /// The sink's name.
+        sink: String,
+        /// Its cursor.
+        cursor: i64,
+        /// The last number that was given to a record.
+        last_seq: i64,
+    },
     /// A file or folder cannot be used.
     #[error("{path}: {doing}: {text}")]
     Unusable {

@@ -10,13 +10,14 @@
 //! | `records` | an accepted event: routing columns, the two signature headers, the names of the others, the exact body | `seq`, growing, never used twice |
 //! | `seen` | an event that was accepted within the window of duplicates | connector and event id |
 //! | `sinks` | a sink: `cursor`, the last `seq` it is done with, and its own checkpoint | its name |
-//! | `dead` | a dead letter | `id`, growing, never used twice |
-//! | `counts` | how many rows a large table has, so that nobody has to count them | the table's name |
+//! | `dead` | a dead letter; with `replay_at`, one that its sink is given again | `id`, growing, never used twice |
+//! | `counts` | how many rows there are (dead letters by reason, and bytes), so that nobody has to count them | a name |
 //!
 //! # Limits
 //!
 //! - `max_size`: pages in use and the write-ahead log, dead letters included, `seen` apart (about 100 bytes a row).
 //! - `min_free`: what has to be left on the disk, so that cursors can move and dead letters be written when it is full.
+//! - `max_expired`, `max_refused`: copies of expired and of refused requests, which were not accepted: the oldest go.
 //! - A full spool takes no events until there is room. Nothing is dropped to make room.
 //!
 //! # What happens on a crash
@@ -33,15 +34,27 @@
 //! What a restart recovers from the log need not have been synced, so [`Spool::open`] checkpoints it, which syncs it,
 //! before anything is accepted: a duplicate is only ever measured against what is durable.
 //!
+//! # Replays
+//!
+//! A letter that a sink rejected goes to that sink alone: `replay_at` is set, the sink's worker delivers it beside the
+//! records, and the letter leaves in the transaction that stores the delivery. All other letters come in like requests:
+//! the record is stored and the letter leaves in one transaction. A replay of records moves a sink's cursor back; a
+//! worker that is just about to move it on finds that its own is not the stored one any more, and starts from there.
+//!
 //! After a failed sync nobody knows what is on the disk, so the writer stops for good ([`SpoolError::Poisoned`]) until
 //! a restart looks again. A full disk only rolls back.
 
+mod change;
 mod error;
+mod letter;
 mod open;
 mod reader;
 mod schema;
+mod status;
 mod store;
 mod tail;
+#[cfg(test)]
+mod tests;
 mod writer;
 
 use std::path::{Path, PathBuf};
@@ -53,13 +66,17 @@ use std::time::Duration;
 use parking_lot::Mutex;
 use tokio::sync::oneshot;
 
+pub use change::{Change, Changed};
 pub use error::SpoolError;
+pub use letter::{Filter, Letter};
 pub use reader::{Reader, Stored};
+pub use status::{Finding, SinkStatus, Status};
 pub use tail::Tail;
 use writer::{Command, Writer};
 
 use crate::clock::Clock;
 use crate::record::{DeadLetter, Record};
+use crate::telemetry::Telemetry;
 
 /// How a record came to be stored.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -85,8 +102,27 @@ pub struct SpoolOptions {
     pub retain: Duration,
     /// How many bytes of expired requests are kept.
     pub max_expired: u64,
+    /// How many bytes of refused requests are kept.
+    pub max_refused: u64,
     /// How many commands may wait for the writer.
     pub max_queue: usize,
+    /// Who is told how long commits take, and what was dropped.
+    pub telemetry: Option<Arc<Telemetry>>,
+}
+
+impl SpoolOptions {
+    /// For those who repair a spool while its service is down: nothing is pruned, and no limit keeps letters out.
+    #[must_use]
+    pub fn for_repair() -> Self {
+        Self {
+            max_size: u64::MAX,
+            min_free: 0,
+            dedup_window: Duration::MAX,
+            dedup_max: u64::MAX,
+            retain: Duration::MAX,
+            ..Self::default()
+        }
+    }
 }
 
 impl Default for SpoolOptions {
@@ -98,7 +134,9 @@ impl Default for SpoolOptions {
             dedup_max: 20_000_000,
             retain: Duration::ZERO,
             max_expired: 64 << 20,
+            max_refused: 64 << 20,
             max_queue: 8192,
+            telemetry: None,
         }
     }
 }
@@ -106,12 +144,19 @@ impl Default for SpoolOptions {
 /// What a sink has done: how far it is, and what it will never take.
 #[derive(Debug, Default)]
 pub struct Progress {
+    /// The cursor that this continues; when the stored one is another, it was moved back, and stays. `None`: whatever
+    /// is stored.
+    pub from: Option<i64>,
     /// Everything up to this number is done.
     pub cursor: i64,
     /// Where the sink stands, in its own terms; `None` leaves what is stored.
     pub checkpoint: Option<Vec<u8>>,
     /// The records it rejected: number, its reason, attempts. They move to the dead letters.
     pub rejected: Vec<(i64, String, u32)>,
+    /// Dead letters of its own that it took after all: their ids. They are gone.
+    pub redelivered: Vec<i64>,
+    /// Those that it rejected again: id and its reason. They stay.
+    pub rejected_again: Vec<(i64, String)>,
 }
 
 /// Where a sink starts that the spool does not know yet.
@@ -189,7 +234,7 @@ impl Spool {
     /// [`SpoolError`] when it is not stored; the sink's old progress counts.
     pub fn advance(&self, sink: Arc<str>, progress: Progress) -> Result<(), SpoolError> {
         let (reply, answer) = oneshot::channel();
-        self.command_waiting(Command::Advance { sink, progress, reply })?;
+        self.command_waiting(Command::Advance { sink, progress: Box::new(progress), reply })?;
         answer.blocking_recv().map_err(|_| SpoolError::Closed)?
     }
 
@@ -201,6 +246,17 @@ impl Spool {
     pub fn register(&self, sink: Arc<str>, start: StartAt) -> Result<(i64, Option<Vec<u8>>), SpoolError> {
         let (reply, answer) = oneshot::channel();
         self.command_waiting(Command::Register { sink, start, reply })?;
+        answer.blocking_recv().map_err(|_| SpoolError::Closed)?
+    }
+
+    /// Makes changes that an operator asks for, in one transaction; waits for it. Gives what became of each.
+    ///
+    /// # Errors
+    ///
+    /// [`SpoolError`] when nothing was changed.
+    pub fn change(&self, changes: Vec<Change>) -> Result<Vec<Changed>, SpoolError> {
+        let (reply, answer) = oneshot::channel();
+        self.command_waiting(Command::Change { changes, reply })?;
         answer.blocking_recv().map_err(|_| SpoolError::Closed)?
     }
 

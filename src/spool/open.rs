@@ -5,7 +5,7 @@ use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use rusqlite::{Connection, OpenFlags};
+use rusqlite::{Connection, OpenFlags, OptionalExtension};
 
 use super::error::SpoolError;
 use super::schema;
@@ -79,7 +79,47 @@ pub(super) fn database(folder: &Path) -> Result<Database, SpoolError> {
             .map_err(failed("reading the counts"))
     };
     let (last_seq, seen) = (count("last_seq")?, u64::try_from(count("seen")?).unwrap_or(0));
+    check_cursors(&connection, &path, last_seq)?;
     Ok(Database { path, connection, last_seq, seen })
+}
+
+/// A sink whose cursor is beyond the end would not be given what comes next.
+fn check_cursors(connection: &Connection, path: &Path, last_seq: i64) -> Result<(), SpoolError> {
+    let failed = |error: rusqlite::Error| SpoolError::sqlite(path, "reading the cursors", &error);
+    let stored: Option<i64> =
+        connection.query_row("SELECT max(seq) FROM records", [], |row| row.get(0)).map_err(failed)?;
+    if let Some(stored) = stored.filter(|stored| *stored > last_seq) {
+        let text = format!("there is a record {stored}, and the last number given is {last_seq}");
+        return Err(SpoolError::Damaged { path: path.to_owned(), text });
+    }
+    let beyond = connection
+        .query_row("SELECT name, cursor FROM sinks WHERE cursor > ?1", [last_seq], |row| {
+            Ok((row.get(0)?, row.get(1)?))
+        })
+        .optional()
+        .map_err(failed)?;
+    match beyond {
+        None => Ok(()),
+        Some((sink, cursor)) => {
+            Err(SpoolError::BeyondTheEnd { path: path.to_owned(), sink, cursor, last_seq })
+        }
+    }
+}
+
+/// Whether an existing database has our format.
+pub(super) fn check_readable(connection: &Connection, path: &Path) -> Result<(), SpoolError> {
+    let pragma = |name: &str| {
+        connection
+            .pragma_query_value(None, name, |row| row.get::<_, i64>(0))
+            .map_err(|error| SpoolError::sqlite(path, "reading the format", &error))
+    };
+    match (pragma("application_id")?, pragma("user_version")?) {
+        (schema::APPLICATION_ID, schema::VERSION) => Ok(()),
+        (schema::APPLICATION_ID, found) if found > schema::VERSION => {
+            Err(SpoolError::Newer { path: path.to_owned(), found, known: schema::VERSION })
+        }
+        _ => Err(SpoolError::NotASpool { path: path.to_owned() }),
+    }
 }
 
 fn check_format(connection: &mut Connection, path: &Path) -> Result<(), SpoolError> {
@@ -91,14 +131,10 @@ fn check_format(connection: &mut Connection, path: &Path) -> Result<(), SpoolErr
     let application = pragma(connection, "application_id")?;
     let objects: i64 =
         connection.query_row("SELECT count(*) FROM sqlite_schema", [], |row| row.get(0)).map_err(failed)?;
-    match (application, version) {
-        (0, 0) if objects == 0 => schema::create(connection).map_err(failed),
-        (schema::APPLICATION_ID, schema::VERSION) => Ok(()),
-        (schema::APPLICATION_ID, found) if found > schema::VERSION => {
-            Err(SpoolError::Newer { path: path.to_owned(), found, known: schema::VERSION })
-        }
-        _ => Err(SpoolError::NotASpool { path: path.to_owned() }),
+    if (application, version, objects) == (0, 0, 0) {
+        return schema::create(connection).map_err(failed);
     }
+    check_readable(connection, path)
 }
 
 /// Rewrites what is in the log into the database and syncs both; a failed checkpoint is a failed start.

@@ -40,9 +40,10 @@ const TABLES: &str = "
 
     CREATE TABLE dead (
         id           INTEGER PRIMARY KEY AUTOINCREMENT,
-        reason       TEXT NOT NULL,     -- rejected, unreadable, expired
+        reason       TEXT NOT NULL,     -- rejected, unreadable, expired, refused
         connector    TEXT NOT NULL,
         sink         TEXT,              -- who rejected it
+        seq          INTEGER,           -- the record that was rejected
         error        TEXT NOT NULL,
         attempts     INTEGER NOT NULL,
         received_at  INTEGER NOT NULL,  -- Unix milliseconds
@@ -54,16 +55,37 @@ const TABLES: &str = "
         device       TEXT,
         signatures   TEXT NOT NULL,
         header_names TEXT NOT NULL,
-        body_hash    BLOB,              -- SHA-256, where one copy per connector and body is kept
+        replays      INTEGER NOT NULL DEFAULT 0,  -- how many replays failed
+        replay_at    INTEGER,           -- since when it waits for its sink again, Unix milliseconds
+        body_hash    BLOB,              -- SHA-256, where one copy is kept; of refused ones with the signatures
         body         BLOB NOT NULL
     ) STRICT;
     CREATE UNIQUE INDEX dead_once ON dead (reason, connector, body_hash) WHERE body_hash IS NOT NULL;
+    CREATE UNIQUE INDEX dead_of_record ON dead (sink, seq) WHERE seq IS NOT NULL;
+    CREATE INDEX dead_by_reason ON dead (reason);
+    CREATE INDEX dead_to_replay ON dead (sink) WHERE replay_at IS NOT NULL;
 
     CREATE TABLE counts (
         name  TEXT PRIMARY KEY,
         value INTEGER NOT NULL
     ) STRICT, WITHOUT ROWID;
-    INSERT INTO counts VALUES ('seen', 0), ('last_seq', 0);
+    INSERT INTO counts VALUES ('seen', 0), ('last_seq', 0),
+        ('dead_rejected', 0), ('dead_unreadable', 0), ('dead_expired', 0), ('dead_refused', 0),
+        ('dead_bytes_expired', 0), ('dead_bytes_refused', 0);
+
+    -- Whoever adds or deletes letters, even by hand, the counts hold. 200: what a row takes beside its texts, about.
+    CREATE TRIGGER dead_added AFTER INSERT ON dead BEGIN
+        UPDATE counts SET value = value + 1 WHERE name = 'dead_' || NEW.reason;
+        UPDATE counts
+        SET value = value + 200 + length(NEW.body) + length(NEW.signatures) + length(NEW.header_names)
+        WHERE name = 'dead_bytes_' || NEW.reason;
+    END;
+    CREATE TRIGGER dead_deleted AFTER DELETE ON dead BEGIN
+        UPDATE counts SET value = value - 1 WHERE name = 'dead_' || OLD.reason;
+        UPDATE counts
+        SET value = value - 200 - length(OLD.body) - length(OLD.signatures) - length(OLD.header_names)
+        WHERE name = 'dead_bytes_' || OLD.reason;
+    END;
 ";
 
 /// Makes the tables of an empty database, all or none.

@@ -91,19 +91,27 @@ pub(super) fn store_counters(connection: &Connection, counters: Counters) -> rus
     Ok(())
 }
 
-/// Stores a dead letter that was no record. Copies of one body of a connector are kept once, and those of expired
-/// requests are bounded: the oldest go. Gives the number of those that went.
+/// Stores a dead letter that was no record. Copies are kept once, and those that DT still holds, or nobody vouches for,
+/// are bounded: the oldest go. Gives the number of those that went.
 pub(super) fn bury(
     connection: &Connection,
     options: &SpoolOptions,
     letter: &DeadLetter,
     now: i64,
-) -> rusqlite::Result<usize> {
+) -> rusqlite::Result<u64> {
     let sink = match &letter.reason {
         Reason::Rejected { sink } => Some(&**sink),
-        Reason::Unreadable | Reason::Expired => None,
+        Reason::Unreadable | Reason::Expired | Reason::Refused => None,
     };
-    let hash = sink.is_none().then(|| Sha256::digest(&letter.body).to_vec());
+    let signatures = json(&letter.signatures);
+    let hash = sink.is_none().then(|| {
+        let mut hash = Sha256::new_with_prefix(&letter.body);
+        if letter.reason == Reason::Refused {
+            // Otherwise a stranger's copy with a bad signature would keep out the one with a good signature.
+            hash.update(&signatures);
+        }
+        hash.finalize().to_vec()
+    });
     connection
         .prepare_cached(
             "INSERT INTO dead (reason, connector, sink, error, attempts, received_at, buried_at, event_id,
@@ -120,36 +128,38 @@ pub(super) fn bury(
             letter.received_at,
             now,
             letter.event_id.as_deref(),
-            json(&letter.signatures),
+            signatures,
             json(&letter.header_names),
             hash,
             &*letter.body,
         ])?;
-    if letter.reason == Reason::Expired { drop_oldest_expired(connection, options) } else { Ok(0) }
-}
-
-fn drop_oldest_expired(connection: &Connection, options: &SpoolOptions) -> rusqlite::Result<usize> {
-    let mut dropped = 0_usize;
-    loop {
-        let bytes: i64 = connection
-            .prepare_cached("SELECT coalesce(sum(length(body)), 0) FROM dead WHERE reason = 'expired'")?
-            .query_row([], |row| row.get(0))?;
-        if u64::try_from(bytes).unwrap_or(0) <= options.max_expired {
-            return Ok(dropped);
-        }
-        let gone = connection
-            .prepare_cached(
-                "DELETE FROM dead WHERE id = (SELECT min(id) FROM dead WHERE reason = 'expired')",
-            )?
-            .execute([])?;
-        if gone == 0 {
-            return Ok(dropped);
-        }
-        dropped = dropped.saturating_add(gone);
+    match letter.reason {
+        Reason::Expired => drop_oldest(connection, "expired", options.max_expired),
+        Reason::Refused => drop_oldest(connection, "refused", options.max_refused),
+        Reason::Rejected { .. } | Reason::Unreadable => Ok(0),
     }
 }
 
-/// Moves a sink's cursor, and what it rejected to the dead letters.
+fn drop_oldest(connection: &Connection, reason: &str, max_bytes: u64) -> rusqlite::Result<u64> {
+    let mut dropped = 0_u64;
+    loop {
+        let bytes: i64 = connection
+            .prepare_cached("SELECT value FROM counts WHERE name = 'dead_bytes_' || ?1")?
+            .query_row([reason], |row| row.get(0))?;
+        if u64::try_from(bytes).unwrap_or(0) <= max_bytes {
+            return Ok(dropped);
+        }
+        let gone = connection
+            .prepare_cached("DELETE FROM dead WHERE id = (SELECT min(id) FROM dead WHERE reason = ?1)")?
+            .execute([reason])?;
+        if gone == 0 {
+            return Ok(dropped);
+        }
+        dropped = dropped.saturating_add(1);
+    }
+}
+
+/// Moves a sink's cursor, what it rejected to the dead letters, and out of them what it took after all.
 pub(super) fn advance(
     connection: &Connection,
     sink: &str,
@@ -157,21 +167,40 @@ pub(super) fn advance(
     now: i64,
 ) -> rusqlite::Result<()> {
     for (seq, error, attempts) in &progress.rejected {
+        // A record that was replayed and rejected again is one letter.
         connection
             .prepare_cached(
-                "INSERT INTO dead (reason, connector, sink, error, attempts, received_at, buried_at, verified_by,
+                "INSERT INTO dead (reason, connector, sink, seq, error, attempts, received_at, buried_at, verified_by,
                                    event_id, event_type, project, device, signatures, header_names, body)
-                 SELECT 'rejected', connector, ?2, ?3, ?4, received_at, ?5, verified_by,
+                 SELECT 'rejected', connector, ?2, ?1, ?3, ?4, received_at, ?5, verified_by,
                         event_id, event_type, project, device, signatures, header_names, body
-                 FROM records WHERE seq = ?1",
+                 FROM records WHERE seq = ?1
+                 ON CONFLICT (sink, seq) WHERE seq IS NOT NULL
+                 DO UPDATE SET error = excluded.error, attempts = attempts + excluded.attempts",
             )?
             .execute(params![seq, sink, error, attempts, now])?;
     }
+    for id in &progress.redelivered {
+        connection
+            .prepare_cached("DELETE FROM dead WHERE id = ?1 AND sink = ?2")?
+            .execute(params![id, sink])?;
+    }
+    for (id, error) in &progress.rejected_again {
+        connection
+            .prepare_cached(
+                "UPDATE dead SET error = ?3, attempts = attempts + 1, replays = replays + 1, replay_at = NULL
+                 WHERE id = ?1 AND sink = ?2",
+            )?
+            .execute(params![id, sink, error])?;
+    }
+    // A cursor that was moved back in the meantime stays there.
     connection
         .prepare_cached(
-            "UPDATE sinks SET cursor = ?2, checkpoint = coalesce(?3, checkpoint) WHERE name = ?1",
+            "UPDATE sinks
+             SET cursor = iif(?4 IS NULL OR cursor = ?4, ?2, cursor), checkpoint = coalesce(?3, checkpoint)
+             WHERE name = ?1",
         )?
-        .execute(params![sink, progress.cursor, progress.checkpoint])?;
+        .execute(params![sink, progress.cursor, progress.checkpoint, progress.from])?;
     Ok(())
 }
 
@@ -243,7 +272,7 @@ pub(super) fn prune_seen(
 }
 
 /// How many bytes the spool uses, without what deleted rows have left free in its file and without `seen`.
-pub(super) fn used_bytes(connection: &Connection, path: &Path, counters: Counters) -> rusqlite::Result<u64> {
+pub(super) fn used_bytes(connection: &Connection, path: &Path, seen: u64) -> rusqlite::Result<u64> {
     /// What a row of `seen` takes with its index, about.
     const SEEN_ROW: u64 = 100;
     let pragma = |name: &str| {
@@ -255,7 +284,7 @@ pub(super) fn used_bytes(connection: &Connection, path: &Path, counters: Counter
     log.push("-wal");
     let log = std::fs::metadata(log).map_or(0, |about| about.len());
     let all = pages.saturating_mul(pragma("page_size")?).saturating_add(log);
-    Ok(all.saturating_sub(counters.seen.saturating_mul(SEEN_ROW)))
+    Ok(all.saturating_sub(seen.saturating_mul(SEEN_ROW)))
 }
 
 fn json<T: serde::Serialize>(value: &T) -> String {

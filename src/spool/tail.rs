@@ -17,11 +17,16 @@ struct State {
     /// Until when workers may go on, once the service stops.
     stop_at: Option<Instant>,
     trouble: Option<String>,
+    /// How often an operator changed something that workers have to look at.
+    changes: u64,
 }
 
 impl Tail {
     pub(super) fn new(last_seq: i64) -> Self {
-        Self { state: Mutex::new(State { last_seq, stop_at: None, trouble: None }), changed: Condvar::new() }
+        Self {
+            state: Mutex::new(State { last_seq, stop_at: None, trouble: None, changes: 0 }),
+            changed: Condvar::new(),
+        }
     }
 
     pub(super) fn moved_to(&self, last_seq: i64) {
@@ -58,13 +63,28 @@ impl Tail {
         self.state.lock().stop_at.is_some()
     }
 
-    /// Waits until there are records after `seq`; false when the service stops and there are none, or no time is left.
-    pub fn wait_beyond(&self, seq: i64) -> bool {
+    /// Cursors were moved back, or letters are to be delivered again: wakes the workers.
+    pub(super) fn changed_by_operator(&self) {
         let mut state = self.state.lock();
-        while state.last_seq <= seq && state.stop_at.is_none() {
-            self.changed.wait(&mut state);
+        state.changes = state.changes.saturating_add(1);
+        self.changed.notify_all();
+    }
+
+    /// Waits until there are records after `seq`, or an operator changed something since `changes`, or it is `until`.
+    /// Gives how often an operator changed something; `None` when the service stops and there are no such records, or
+    /// no time is left.
+    pub fn wait(&self, seq: i64, changes: u64, until: Option<Instant>) -> Option<u64> {
+        let mut state = self.state.lock();
+        let is_time = || until.is_some_and(|until| until <= Instant::now());
+        while state.last_seq <= seq && state.stop_at.is_none() && state.changes == changes && !is_time() {
+            match until {
+                None => self.changed.wait(&mut state),
+                // Whether it timed out shows in `is_time`.
+                Some(until) => drop(self.changed.wait_until(&mut state, until)),
+            }
         }
-        state.last_seq > seq && state.stop_at.is_none_or(|until| Instant::now() < until)
+        let goes_on = state.stop_at.is_none_or(|stop_at| state.last_seq > seq && Instant::now() < stop_at);
+        goes_on.then_some(state.changes)
     }
 
     /// Waits for as long as `pause`, or until the service stops.

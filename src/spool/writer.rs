@@ -4,18 +4,20 @@
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::mpsc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use rusqlite::{ErrorCode, TransactionBehavior};
 use tokio::sync::oneshot;
 
+use super::change::{self, Change, Changed};
 use super::error::SpoolError;
 use super::open::Database;
 use super::store::{self, Counters};
 use super::tail::Tail;
 use super::{Appended, Progress, SpoolOptions, StartAt};
 use crate::clock::Clock;
-use crate::record::{DeadLetter, Record};
+use crate::record::{DeadLetter, Reason, Record};
+use crate::telemetry::DeadLetterDropped;
 
 /// How many commands one transaction takes.
 const MAX_BATCH: usize = 512;
@@ -34,16 +36,27 @@ pub(super) type Reply<T> = oneshot::Sender<Result<T, SpoolError>>;
 pub(super) enum Command {
     Append { record: Arc<Record>, dedup: bool, reply: Reply<Appended> },
     Bury { letter: Box<DeadLetter>, reply: Reply<()> },
-    Advance { sink: Arc<str>, progress: Progress, reply: Reply<()> },
+    Advance { sink: Arc<str>, progress: Box<Progress>, reply: Reply<()> },
+    Change { changes: Vec<Change>, reply: Reply<Vec<Changed>> },
     Register { sink: Arc<str>, start: StartAt, reply: Reply<(i64, Option<Vec<u8>>)> },
 }
 
 impl Command {
+    /// Whether it stores a record, for which there has to be room.
+    fn appends(&self) -> bool {
+        match self {
+            Self::Append { .. } => true,
+            Self::Change { changes, .. } => changes.iter().any(Change::appends),
+            Self::Bury { .. } | Self::Advance { .. } | Self::Register { .. } => false,
+        }
+    }
+
     fn fail(self, error: SpoolError) {
         // Whoever has given up waiting is not an error.
         match self {
             Self::Append { reply, .. } => drop(reply.send(Err(error))),
             Self::Bury { reply, .. } | Self::Advance { reply, .. } => drop(reply.send(Err(error))),
+            Self::Change { reply, .. } => drop(reply.send(Err(error))),
             Self::Register { reply, .. } => drop(reply.send(Err(error))),
         }
     }
@@ -53,6 +66,7 @@ impl Command {
 enum Done {
     Appended(Appended),
     Nothing,
+    Changed(Vec<Changed>),
     Registered((i64, Option<Vec<u8>>)),
 }
 
@@ -111,8 +125,12 @@ impl Writer {
         match self.transaction(&batch) {
             Ok(done) => {
                 self.tail.moved_to(self.counters.last_seq);
-                if batch.iter().any(|command| matches!(command, Command::Append { .. })) {
+                if batch.iter().any(Command::appends) {
                     self.tail.set_trouble(None);
+                }
+                // Before anyone is answered, so that no worker goes on from a cursor that was moved back.
+                if batch.iter().any(concerns_workers) {
+                    self.tail.changed_by_operator();
                 }
                 for (command, done) in batch.into_iter().zip(done) {
                     answer(command, done);
@@ -144,6 +162,8 @@ impl Writer {
     /// Does all commands in one transaction. The results hold once this returns.
     fn transaction(&mut self, batch: &[Command]) -> rusqlite::Result<Vec<Done>> {
         let now = self.clock.unix_millis();
+        let started = Instant::now();
+        let (mut expired, mut refused) = (0_u64, 0_u64);
         let mut counters = self.counters;
         let behavior = TransactionBehavior::Immediate;
         let transaction = self.database.connection.transaction_with_behavior(behavior)?;
@@ -159,8 +179,17 @@ impl Writer {
                     now,
                 )?),
                 Command::Bury { letter, .. } => {
-                    store::bury(&transaction, &self.options, letter, now)?;
+                    let dropped = store::bury(&transaction, &self.options, letter, now)?;
+                    let of_reason = match letter.reason {
+                        Reason::Refused => &mut refused,
+                        _ => &mut expired,
+                    };
+                    *of_reason = of_reason.saturating_add(dropped);
                     Done::Nothing
+                }
+                Command::Change { changes, .. } => {
+                    let make = |change| change::make(&transaction, &mut counters, &self.options, change, now);
+                    Done::Changed(changes.iter().map(make).collect::<rusqlite::Result<_>>()?)
                 }
                 Command::Advance { sink, progress, .. } => {
                     store::advance(&transaction, sink, progress, now)?;
@@ -180,13 +209,21 @@ impl Writer {
         }
         transaction.commit()?;
         self.counters = counters;
+        if let Some(telemetry) = &self.options.telemetry {
+            telemetry.spool_commit(started.elapsed(), batch.len());
+            for (reason, dropped) in [("expired", expired), ("refused", refused)] {
+                for _ in 0..dropped {
+                    telemetry.emit(&DeadLetterDropped { reason });
+                }
+            }
+        }
         Ok(done)
     }
 
     /// Why no event can be taken now, if there is no room.
     fn no_room(&self) -> Option<SpoolError> {
         let full = |text: String| Some(SpoolError::Full { path: self.folder.clone(), text });
-        match store::used_bytes(&self.database.connection, &self.database.path, self.counters) {
+        match store::used_bytes(&self.database.connection, &self.database.path, self.counters.seen) {
             Ok(used) if used >= self.options.max_size => {
                 return full(format!("{used} bytes are used, and `max_size` is {}", self.options.max_size));
             }
@@ -253,10 +290,13 @@ impl Writer {
 
 /// Tells those who wanted to append that there is no room, and gives back the other commands.
 fn fail_appends(batch: Vec<Command>, full: &SpoolError) -> Vec<Command> {
-    let (appends, rest): (Vec<_>, Vec<_>) =
-        batch.into_iter().partition(|command| matches!(command, Command::Append { .. }));
+    let (appends, rest): (Vec<_>, Vec<_>) = batch.into_iter().partition(Command::appends);
     appends.into_iter().for_each(|command| command.fail(full.clone()));
     rest
+}
+
+fn concerns_workers(command: &Command) -> bool {
+    matches!(command, Command::Change { changes, .. } if changes.iter().any(Change::concerns_workers))
 }
 
 fn answer(command: Command, done: Done) {
@@ -264,6 +304,7 @@ fn answer(command: Command, done: Done) {
     match (command, done) {
         (Command::Append { reply, .. }, Done::Appended(appended)) => drop(reply.send(Ok(appended))),
         (Command::Bury { reply, .. } | Command::Advance { reply, .. }, _) => drop(reply.send(Ok(()))),
+        (Command::Change { reply, .. }, Done::Changed(changed)) => drop(reply.send(Ok(changed))),
         (Command::Register { reply, .. }, Done::Registered(place)) => drop(reply.send(Ok(place))),
         (command, _) => command.fail(SpoolError::Closed),
     }

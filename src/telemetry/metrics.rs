@@ -11,6 +11,7 @@ use prometheus::{
     Registry, TextEncoder,
 };
 
+use super::spool_metrics::SpoolMetrics;
 use crate::record::Reason;
 
 pub(super) struct Metrics {
@@ -30,6 +31,8 @@ pub(super) struct Metrics {
     pub(super) dead_letters_failed: IntCounterVec,
     pub(super) dead_letters_dropped: IntCounterVec,
     pub(super) log_suppressed: IntCounter,
+    pub(super) clock_skew: IntGaugeVec,
+    pub(super) spool: SpoolMetrics,
 }
 
 impl fmt::Debug for Metrics {
@@ -43,7 +46,10 @@ impl fmt::Debug for Metrics {
 /// The library checks names and labels at run time. Ours are constants, and every one of them is made whenever a
 /// service starts, so a bad one cannot get past the first test.
 #[expect(clippy::expect_used, reason = "names and labels are constants that every test makes")]
-fn register<M: Collector + Clone + 'static>(registry: &Registry, metric: prometheus::Result<M>) -> M {
+pub(super) fn register<M: Collector + Clone + 'static>(
+    registry: &Registry,
+    metric: prometheus::Result<M>,
+) -> M {
     let metric = metric.expect("the name and the labels of a metric are valid");
     registry.register(Box::new(metric.clone())).expect("the name of a metric is used once");
     metric
@@ -74,7 +80,7 @@ impl Metrics {
             .with_label_values(&[env!("CARGO_PKG_VERSION")])
             .set(1);
         let dead_letters = counters("dt_receiver_dead_letters_total", "Deliveries set aside.", &["reason"]);
-        for reason in [Reason::Unreadable.code(), Reason::Expired.code(), "rejected"] {
+        for reason in Reason::CODES {
             dead_letters.with_label_values(&[reason]);
         }
         Self {
@@ -120,9 +126,15 @@ impl Metrics {
             ),
             dead_letters_dropped: counters(
                 "dt_receiver_dead_letters_dropped_total",
-                "Copies of expired requests dropped to make room.",
+                "Copies of expired or refused requests dropped to make room.",
                 &["reason"],
             ),
+            clock_skew: gauges(
+                "dt_receiver_clock_skew_seconds",
+                "The token's iat minus our time, at the event accepted last; delays on the way count in, so it is below 0.",
+                &["connector"],
+            ),
+            spool: SpoolMetrics::new(r),
             log_suppressed: counter("dt_receiver_log_lines_suppressed_total", "Log lines held back."),
             registry,
         }

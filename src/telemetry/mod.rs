@@ -4,8 +4,10 @@
 mod happenings;
 mod log_budget;
 mod metrics;
+mod spool_metrics;
 
 use std::sync::Arc;
+use std::time::Duration;
 
 pub use happenings::{
     Answered, ConnectionRefused, DeadLetterBuried, DeadLetterDropped, DeadLetterFailed, OtherSchemeFailed,
@@ -84,9 +86,43 @@ impl Telemetry {
         self.metrics.window.with_label_values(&[sink]).set(i64::try_from(count).unwrap_or(i64::MAX));
     }
 
+    /// Counts a commit of the spool: how long it took, and how many commands it had.
+    pub fn spool_commit(&self, took: Duration, commands: usize) {
+        self.metrics.spool.commit(took, commands);
+    }
+
+    /// How many bytes the spool uses.
+    pub fn spool_used(&self, bytes: u64) {
+        self.metrics.spool.used.set(to_gauge(bytes));
+    }
+
+    /// How many records a sink has not passed, and how long the first of them has waited.
+    pub fn spool_sink(&self, sink: &str, backlog: u64, oldest: Duration) {
+        self.metrics.spool.sink(sink, to_gauge(backlog), oldest);
+    }
+
+    /// Before the sinks are told anew: those that were forgotten have no series any more.
+    pub fn spool_forget_sinks(&self) {
+        self.metrics.spool.forget_sinks();
+    }
+
+    /// How many dead letters there are of a reason.
+    pub fn spool_dead_letters(&self, reason: &str, count: u64) {
+        self.metrics.spool.dead_letters.with_label_values(&[reason]).set(to_gauge(count));
+    }
+
+    /// How far DT's clock was ahead of ours when a connector accepted an event last, by its token's `iat`.
+    pub fn clock_skew(&self, connector: &str, seconds: i64) {
+        self.metrics.clock_skew.with_label_values(&[connector]).set(seconds);
+    }
+
     /// All metrics in the text format of Prometheus (version 0.0.4).
     #[must_use]
     pub fn render(&self) -> String {
         self.metrics.render()
     }
+}
+
+fn to_gauge(count: u64) -> i64 {
+    i64::try_from(count).unwrap_or(i64::MAX)
 }

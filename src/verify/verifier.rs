@@ -199,6 +199,13 @@ impl Verifier {
         })
     }
 
+    /// The same verifier without the required headers, for requests that were kept: of their headers only the
+    /// signatures were stored.
+    #[must_use]
+    pub fn without_required_headers(&self) -> Self {
+        Self { required_headers: Vec::new(), ..self.clone() }
+    }
+
     fn required_headers_hold<H: Headers + ?Sized>(&self, headers: &H) -> Result<(), Rejection> {
         for (name, expected) in &self.required_headers {
             let problem = match headers.find(name) {
@@ -229,6 +236,20 @@ impl Authenticated {
     ///
     /// The [`Rejection`] that says why the request is not authentic, or no longer valid.
     pub fn verify_body<B: AsRef<[u8]>>(self, body: B, now: i64) -> Result<Verified<B>, Rejection> {
+        self.verify_body_at(body, Some(now))
+    }
+
+    /// The same as if each token had come at the moment it was issued, for requests that were refused only because
+    /// their time was over.
+    ///
+    /// # Errors
+    ///
+    /// The [`Rejection`] that says why the request is not authentic.
+    pub fn verify_body_when_issued<B: AsRef<[u8]>>(self, body: B) -> Result<Verified<B>, Rejection> {
+        self.verify_body_at(body, None)
+    }
+
+    fn verify_body_at<B: AsRef<[u8]>>(self, body: B, now: Option<i64>) -> Result<Verified<B>, Rejection> {
         let Self { policy, tokens, header_mismatch } = self;
         let mut proofs = Vec::with_capacity(tokens.len());
         let mut rejections = Vec::new();
@@ -297,15 +318,16 @@ impl Token {
         self,
         body: &[u8],
         header_mismatch: Option<&Rejection>,
-        now: i64,
+        now: Option<i64>,
     ) -> Result<Proof, Rejection> {
         let Self { by, claims, expires_at } = self;
         checks::checksums(&claims, body)?;
         if let Some(rejection) = header_mismatch {
             return Err(rejection.clone());
         }
-        checks::time(&claims, expires_at, now)?;
         let issued_at = claims.iat.map(|iat| iat.0);
+        let when_issued = || issued_at.unwrap_or_else(|| expires_at.saturating_sub(checks::TOKEN_LIFETIME));
+        checks::time(&claims, expires_at, now.unwrap_or_else(when_issued))?;
         Ok(Proof { by, issued_at, expires_at, token_id: claims.jti, other_scheme: None })
     }
 }
@@ -317,5 +339,31 @@ fn only_value<'a, H: Headers + ?Sized>(headers: &'a H, header: &'static str) -> 
         Found::Repeated => {
             Err(Rejection::SignatureMalformed { header, reason: "it was sent more than once" })
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::verify::Signer;
+
+    #[test]
+    fn a_kept_request_is_verified_for_the_moment_it_was_issued_and_without_the_headers() {
+        let secret = || Secret::new("some-good-secret").expect("not empty");
+        let header = Secret::new("value").expect("not empty");
+        let verifier = Verifier::builder().secret("a", secret()).require_header("x-mine", header);
+        let verifier = verifier.build().expect("has keys");
+        let (body, issued) = (b"{}".as_slice(), 1_700_000_000);
+        let token = Signer::secret(secret()).sign(body, issued, "c82gg99hga35jc2afkeg").expect("signed");
+        let headers = [("x-dt-signature", token)];
+        let when_issued = |verifier: &Verifier, body| {
+            let authenticated = verifier.authenticate(&headers).expect("signed with our key");
+            authenticated.verify_body_when_issued(body).map_err(|rejection| rejection.code())
+        };
+        assert_eq!(when_issued(&verifier, body), Err("header_mismatch"));
+        let kept = verifier.without_required_headers();
+        assert_eq!(kept.verify(&headers, body, issued + 9000).map_err(|r| r.code()), Err("expired"));
+        assert_eq!(when_issued(&kept, body).map(|verified| verified.issued_at()), Ok(Some(issued)));
+        assert_eq!(when_issued(&kept, b"{ }"), Err("checksum_mismatch"));
     }
 }

@@ -1,0 +1,193 @@
+//! Which spool `spool` and `dead` work on, and how they change it: through the server that runs there, or with its lock.
+
+use std::collections::BTreeSet;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use clap::Args;
+use indicatif::ProgressBar;
+
+use super::secrets::{DEFAULT_VARIABLE, SecretOptions};
+use super::{Failure, complain, usage};
+use crate::clock::{Clock, SystemClock};
+use crate::config::{Config, ConfigError, ConnectorConfig, DEFAULT_DATA, SystemSources};
+use crate::service::{ControlError, Repair, RepairReport, RepairRequest, ask};
+use crate::spool::{Reader, Spool, SpoolOptions};
+use crate::verify::Verifier;
+
+/// Where the spool is.
+#[derive(Debug, Clone, Args)]
+pub(super) struct Place {
+    /// The configuration that names the data folder (and, to replay requests without a server, the secrets)
+    #[arg(long, value_name = "FILE")]
+    config: Option<PathBuf>,
+    /// The data folder
+    #[arg(long, value_name = "DIR", help = format!("The data folder [default: that of --config, else {DEFAULT_DATA}]"))]
+    data: Option<PathBuf>,
+}
+
+/// A spool's folder, and the configuration if one was given.
+pub(super) struct Found {
+    pub(super) folder: PathBuf,
+    pub(super) config: Option<Config>,
+}
+
+/// Reads a configuration file.
+pub(super) fn read_config(path: &Path) -> Result<Config, Failure> {
+    Config::from_file(path, &SystemSources).map_err(|error| match error {
+        ConfigError::Unreadable { .. } => usage(error),
+        ConfigError::Problems(problems) => {
+            let lines: Vec<_> =
+                problems.iter().map(|problem| format!("{}: {problem}", path.display())).collect();
+            usage(lines.join("\ndt-receiver: "))
+        }
+        ConfigError::Syntax(text) => usage(format!("{}: {text}", path.display())),
+    })
+}
+
+impl Place {
+    /// Finds the spool; it must be there.
+    pub(super) fn find(&self) -> Result<Found, Failure> {
+        let mut config = match &self.config {
+            Some(path) => read_config(path)?.complete().map_err(usage)?,
+            None => Config::empty(),
+        };
+        if let Some(data) = &self.data {
+            config.data.clone_from(data);
+        }
+        let folder = config.spool_folder();
+        let folder = std::path::absolute(&folder).unwrap_or(folder);
+        if !folder.join("spool.db").exists() {
+            let cure = "name the data folder with --data DIR, or its configuration with --config FILE";
+            return Err(usage(format!("{}: there is no spool; {cure}", folder.display())));
+        }
+        Ok(Found { folder, config: self.config.is_some().then_some(config) })
+    }
+}
+
+impl Found {
+    /// Opens the spool for reading, beside a server or without.
+    pub(super) fn reader(&self) -> Result<Reader, Failure> {
+        Reader::open(&self.folder).map_err(usage)
+    }
+
+    /// Has something done, by the server that runs there or with its lock, step by step until all is done.
+    pub(super) fn repair(
+        &self,
+        mut request: RepairRequest,
+        secrets: Option<&SecretOptions>,
+    ) -> Result<RepairReport, Failure> {
+        let progress = progress();
+        let mut offline: Option<Repair> = None;
+        let mut report = RepairReport::default();
+        loop {
+            let step = match &offline {
+                Some(repair) => repair.handle(&request).map_err(usage)?,
+                None => match ask(&self.folder, &request) {
+                    Ok(step) => step,
+                    Err(ControlError::NoServer) => {
+                        offline = Some(self.take(secrets)?);
+                        continue;
+                    }
+                    Err(error) => return Err(usage(error)),
+                },
+            };
+            report.add(step);
+            progress.set_message(format!("{} letters", report.letters()));
+            match (&mut request, report.next) {
+                (
+                    RepairRequest::ReplayDead { after, .. } | RepairRequest::DropDead { after, .. },
+                    Some(next),
+                ) => *after = next,
+                _ => break,
+            }
+        }
+        progress.finish_and_clear();
+        Ok(report)
+    }
+
+    /// Takes the spool, for as long as no server does.
+    fn take(&self, secrets: Option<&SecretOptions>) -> Result<Repair, Failure> {
+        let mut config = self.config.clone().unwrap_or_else(Config::empty);
+        let given =
+            secrets.filter(|secrets| secrets.is_given() || std::env::var_os(DEFAULT_VARIABLE).is_some());
+        if self.config.is_none()
+            && let Some(secrets) = given
+        {
+            let mut builder = Verifier::builder();
+            for (label, secret) in secrets.read()? {
+                builder = builder.secret(label, secret);
+            }
+            config.connectors.push(ConnectorConfig::new("default", "/", builder.build().map_err(usage)?));
+        }
+        // Nothing is pruned on the way: what is kept and for how long is the server's business.
+        let spool =
+            Spool::open(&self.folder, SpoolOptions::for_repair(), Arc::new(SystemClock)).map_err(usage)?;
+        Repair::new(Arc::new(spool), &config, BTreeSet::new()).map_err(usage)
+    }
+}
+
+/// Shows that something goes on, on a terminal only.
+pub(super) fn progress() -> ProgressBar {
+    let bar = ProgressBar::new_spinner();
+    bar.enable_steady_tick(Duration::from_millis(200));
+    bar
+}
+
+/// Reads a moment, as RFC 3339 or as a time ago, in Unix milliseconds.
+pub(super) fn since(text: &str) -> Result<i64, String> {
+    if let Ok(moment) = text.parse::<jiff::Timestamp>() {
+        return Ok(moment.as_millisecond());
+    }
+    match text.parse::<jiff::SignedDuration>() {
+        Ok(ago) if !ago.is_negative() => {
+            let ago = i64::try_from(ago.as_millis()).unwrap_or(i64::MAX);
+            Ok(SystemClock.unix_millis().saturating_sub(ago))
+        }
+        _ => Err("a moment such as 2026-03-01T08:00:00Z, or a time ago such as 2h".to_owned()),
+    }
+}
+
+/// How long ago a moment was, in the largest unit that fits.
+pub(super) fn ago(unix_millis: i64) -> String {
+    let seconds = SystemClock.unix_millis().saturating_sub(unix_millis).max(0) / 1000;
+    match seconds {
+        0..60 => format!("{seconds}s"),
+        60..3600 => format!("{}m", seconds / 60),
+        3600..172_800 => format!("{}h", seconds / 3600),
+        _ => format!("{}d", seconds / 86_400),
+    }
+}
+
+/// Lays out rows below their headings. Text from outside is shown without control characters.
+pub(super) fn table(headings: &[&str], rows: &[Vec<String>]) -> String {
+    let clean =
+        |text: &String| text.chars().map(|c| if c.is_control() { ' ' } else { c }).collect::<String>();
+    let rows: Vec<Vec<String>> = rows.iter().map(|row| row.iter().map(clean).collect()).collect();
+    let width = |column: usize, heading: &str| {
+        let widths = rows.iter().filter_map(|row| row.get(column)).map(|cell| cell.chars().count());
+        widths.max().unwrap_or(0).max(heading.len())
+    };
+    let widths: Vec<usize> = headings.iter().enumerate().map(|(at, heading)| width(at, heading)).collect();
+    let line = |cells: &mut dyn Iterator<Item = &str>| {
+        let padded = cells.zip(&widths).map(|(cell, width)| format!("{cell:<width$}"));
+        padded.collect::<Vec<_>>().join("  ").trim_end().to_owned()
+    };
+    let mut lines = vec![line(&mut headings.iter().copied())];
+    lines.extend(rows.iter().map(|row| line(&mut row.iter().map(String::as_str))));
+    lines.join("\n")
+}
+
+/// Tells what was done, and why letters stay. Not all of it done is exit code 1.
+pub(super) fn tell(report: &RepairReport, done: &str, json: bool) -> super::Ended {
+    if json {
+        super::say(serde_json::to_string(report).map_err(anyhow::Error::from)?)?;
+    } else {
+        super::say(done)?;
+        for note in &report.notes {
+            complain(note);
+        }
+    }
+    if report.failed == 0 && report.skipped == 0 { Ok(()) } else { Err(Failure::Refused) }
+}

@@ -1,0 +1,205 @@
+//! What an operator changes holds, whatever the workers are just doing.
+
+use std::path::Path;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use http::HeaderMap;
+
+use super::*;
+use crate::clock::ManualClock;
+use crate::record::Reason;
+use crate::verify::VerifiedBy;
+
+fn open(folder: &Path, options: SpoolOptions) -> Spool {
+    Spool::open(folder, SpoolOptions { min_free: 0, ..options }, Arc::new(ManualClock::at(1_000_000)))
+        .expect("opens")
+}
+
+/// Keeps everything.
+fn kept() -> SpoolOptions {
+    SpoolOptions { retain: Duration::from_secs(3600), ..SpoolOptions::default() }
+}
+
+fn record(id: &str, received_at: i64) -> Arc<Record> {
+    Arc::new(Record {
+        connector: Arc::from("default"),
+        received_at,
+        verified_by: VerifiedBy::Secret { label: Arc::from("a") },
+        event_id: Box::from(id),
+        event_type: Box::from("touch"),
+        project: None,
+        device: None,
+        headers: HeaderMap::new(),
+        body: Bytes::from_static(b"{}"),
+    })
+}
+
+fn letter(reason: Reason, body: Vec<u8>, signature: &str) -> DeadLetter {
+    let mut headers = HeaderMap::new();
+    headers.insert("x-dt-signature", signature.parse().expect("a value"));
+    DeadLetter::of_request(Arc::from("default"), reason, "why".to_owned(), 5, &headers, Bytes::from(body))
+}
+
+async fn filled(folder: &Path, options: SpoolOptions) -> Arc<Spool> {
+    let spool = Arc::new(open(folder, options));
+    for at in 1..=5_i64 {
+        let appended = spool.append(record(&format!("event-{at}"), at.saturating_mul(1000)), true).await;
+        assert_eq!(appended.expect("stored"), Appended::New(at));
+    }
+    spool
+}
+
+/// The calls of workers and operators block, so they run beside the runtime.
+async fn blocking<T: Send + 'static>(
+    spool: &Arc<Spool>,
+    work: impl FnOnce(&Spool) -> T + Send + 'static,
+) -> T {
+    let spool = Arc::clone(spool);
+    tokio::task::spawn_blocking(move || work(&spool)).await.expect("no panic")
+}
+
+fn sink() -> Arc<str> {
+    Arc::from("file")
+}
+
+#[tokio::test]
+async fn a_cursor_that_was_moved_back_stays_there_although_the_worker_moves_on() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let spool = filled(folder.path(), kept()).await;
+    blocking(&spool, |spool| {
+        spool.register(sink(), StartAt::Retained).expect("known");
+        let to = |from, cursor| Progress { from: Some(from), cursor, ..Progress::default() };
+        spool.advance(sink(), to(0, 4)).expect("moved");
+        let back = || vec![Change::Rewind { sink: "file".to_owned(), cursor: 1 }];
+        assert_eq!(spool.change(back()).expect("changed"), [Changed::Rewound(3)]);
+        // It was on its way from 4 to 5 when that happened.
+        spool.advance(sink(), to(4, 5)).expect("stored");
+        let cursor = || spool.reader().and_then(|reader| reader.cursor("file")).expect("read");
+        assert_eq!(cursor(), Some(1));
+        spool.advance(sink(), to(1, 5)).expect("moved");
+        assert_eq!(cursor(), Some(5));
+        // Never forward, and never before what is there.
+        let change = |cursor| vec![Change::Rewind { sink: "file".to_owned(), cursor }];
+        assert_eq!(spool.change(change(9)).expect("changed"), [Changed::Rewound(0)]);
+        assert_eq!(spool.change(change(-9)).expect("changed"), [Changed::Rewound(5)]);
+        assert_eq!(cursor(), Some(0));
+        let nobody = vec![Change::Rewind { sink: "nobody".to_owned(), cursor: 0 }];
+        assert_eq!(spool.change(nobody).expect("asked"), [Changed::Gone]);
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn the_first_since_is_found_and_exports_go_on_where_they_ended() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let spool = filled(folder.path(), kept()).await;
+    let reader = spool.reader().expect("opens");
+    assert_eq!(reader.first_since(2500).expect("read"), Some(3));
+    assert_eq!(reader.first_since(5001).expect("read"), None);
+    let (first, next) = reader.export(2000, None, i64::MIN, 2).expect("read");
+    assert_eq!((first.len(), next), (1, Some(2)));
+    let (rest, next) = reader.export(2000, None, 2, 10).expect("read");
+    assert_eq!((rest.len(), next), (3, None));
+}
+
+#[tokio::test]
+async fn a_rejected_record_becomes_one_letter_and_leaves_once_it_is_delivered() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let spool = filled(folder.path(), kept()).await;
+    blocking(&spool, |spool| {
+        spool.register(sink(), StartAt::Retained).expect("known");
+        let reader = spool.reader().expect("opens");
+        let rejected =
+            || Progress { cursor: 5, rejected: vec![(2, "odd".to_owned(), 1)], ..Progress::default() };
+        spool.advance(sink(), rejected()).expect("moved");
+        // The sink saw it again and said the same.
+        spool.advance(sink(), rejected()).expect("moved");
+        let letters = reader.dead(&Filter::default(), 0, 10, true).expect("read");
+        assert_eq!((letters.len(), letters[0].attempts), (1, 2));
+        let id = letters[0].id;
+        assert!(reader.to_redeliver("file", 0, 10).expect("read").is_empty());
+        assert_eq!(spool.change(vec![Change::Redeliver { id }]).expect("changed"), [Changed::Done]);
+        assert_eq!(
+            reader.to_redeliver("file", 0, 10).expect("read")[0].record.event_id,
+            record("event-2", 0).event_id
+        );
+        let again =
+            Progress { cursor: 5, rejected_again: vec![(id, "still odd".to_owned())], ..Progress::default() };
+        spool.advance(sink(), again).expect("stored");
+        let letters = reader.dead(&Filter::default(), 0, 10, false).expect("read");
+        assert_eq!((letters[0].replays, letters[0].replay_at, &*letters[0].error), (1, None, "still odd"));
+        spool.change(vec![Change::Redeliver { id }]).expect("changed");
+        // Nobody else's, though.
+        let taken = || Progress { cursor: 5, redelivered: vec![id], ..Progress::default() };
+        spool.advance(Arc::from("other"), taken()).expect("stored");
+        assert_eq!(reader.status().expect("read").dead_letters["rejected"], 1);
+        spool.advance(sink(), taken()).expect("stored");
+        assert_eq!(reader.status().expect("read").dead_letters["rejected"], 0);
+        assert_eq!(reader.check(|_| {}).expect("read"), []);
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_letter_that_comes_in_passes_the_duplicate_check_once() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let spool = filled(folder.path(), kept()).await;
+    for body in [b"a".to_vec(), b"b".to_vec()] {
+        spool.bury(letter(Reason::Expired, body, "s")).await.expect("stored");
+    }
+    blocking(&spool, |spool| {
+        let accept = |id, event: &str| Change::Accept { id, record: record(event, 7000), dedup: true };
+        let changes = vec![accept(1, "event-1"), accept(2, "event-6"), accept(2, "event-7")];
+        let changed = spool.change(changes).expect("changed");
+        assert_eq!(changed, [Changed::Duplicate, Changed::Done, Changed::Gone]);
+        let status = spool.reader().and_then(|reader| reader.status()).expect("read");
+        assert_eq!((status.records, status.last_seq, status.dead_letters["expired"]), (6, 6, 0));
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn refused_letters_are_bounded_and_a_strangers_copy_keeps_no_other_out() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let spool = filled(folder.path(), SpoolOptions { max_refused: 10_000, ..kept() }).await;
+    for signature in ["bad", "good", "good"] {
+        spool.bury(letter(Reason::Refused, b"same".to_vec(), signature)).await.expect("stored");
+    }
+    let reader = spool.reader().expect("opens");
+    assert_eq!(reader.status().expect("read").dead_letters["refused"], 2);
+    for at in 0..100_u8 {
+        spool.bury(letter(Reason::Refused, vec![at; 1000], "s")).await.expect("stored");
+    }
+    let letters = reader.dead(&Filter::default(), 0, 1000, true).expect("read");
+    assert!((5..=9).contains(&letters.len()), "{}", letters.len());
+    assert_eq!(letters.last().map(|letter| letter.body.first().copied()), Some(Some(99)), "the oldest went");
+    assert_eq!(reader.check(|_| {}).expect("read"), []);
+}
+
+#[tokio::test]
+async fn a_cursor_beyond_the_end_does_not_open() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let spool = filled(folder.path(), kept()).await;
+    blocking(&spool, |spool| spool.register(sink(), StartAt::Now).expect("known")).await;
+    drop(spool);
+    let database = rusqlite::Connection::open(folder.path().join("spool.db")).expect("opens");
+    database.execute("UPDATE sinks SET cursor = 6", []).expect("changed");
+    drop(database);
+    let error = Spool::open(folder.path(), kept(), Arc::new(ManualClock::at(0))).expect_err("beyond");
+    let said = error.to_string();
+    assert!(matches!(error, SpoolError::BeyondTheEnd { cursor: 6, last_seq: 5, .. }), "{said}");
+    assert!(said.contains("UPDATE sinks SET cursor = 5 WHERE name = 'file'"), "{said}");
+}
+
+#[tokio::test]
+async fn a_repair_prunes_nothing() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let spool = filled(folder.path(), kept()).await;
+    blocking(&spool, |spool| spool.register(sink(), StartAt::Now).expect("known")).await;
+    drop(spool);
+    let spool = Arc::new(open(folder.path(), SpoolOptions::for_repair()));
+    blocking(&spool, |spool| spool.close()).await;
+    let status = Reader::open(folder.path()).and_then(|reader| reader.status()).expect("read");
+    assert_eq!((status.records, status.seen), (5, 5));
+}

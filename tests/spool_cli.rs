@@ -1,0 +1,349 @@
+//! `spool` and `dead` against the real program: beside a running server, and with the spool's own lock when there is
+//! none.
+
+#![allow(
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    clippy::arithmetic_side_effects,
+    reason = "helpers of tests may fail loudly"
+)]
+
+mod common;
+
+use std::fs;
+use std::io::{Read, Write};
+use std::net::{SocketAddr, TcpStream};
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output};
+use std::time::{Duration, Instant};
+
+use common::Receiver;
+use dt_receiver::verify::{Secret, Signer, xid};
+use serde_json::Value;
+
+const SECRET: &str = "some-good-secret";
+const OTHER: &str = "some-other-secret";
+
+/// A folder with a configuration, its data and its file.
+struct Place {
+    folder: tempfile::TempDir,
+}
+
+impl Place {
+    fn new(more_secrets: &str, more: &str) -> Self {
+        let place = Self { folder: tempfile::tempdir().expect("a folder") };
+        place.configure(more_secrets, more);
+        place
+    }
+
+    fn path(&self, name: &str) -> PathBuf {
+        self.folder.path().join(name)
+    }
+
+    fn config(&self) -> String {
+        self.path("dt-receiver.toml").to_str().expect("text").to_owned()
+    }
+
+    fn configure(&self, more_secrets: &str, more: &str) {
+        let text = format!(
+            "listen = '127.0.0.1:0'\nadmin = '127.0.0.1:0'\ndata = '{}'\nquarantine_refused = true\n\
+             [spool]\nretain = '1h'\nmin_free = 0\n\
+             [[connector]]\nname = 'default'\n\
+             secrets = [{{ label = 'a', env = 'DT_SIGNATURE_SECRET' }}{more_secrets}]\n\
+             headers = {{ x-mine = {{ env = 'DT_SIGNATURE_SECRET' }} }}\n\
+             [[sink]]\nname = 'file'\ntype = 'file'\npath = '{}'\nformat = 'body'\n{more}",
+            self.path("data").display(),
+            self.path("events.ndjson").display()
+        );
+        fs::write(self.config(), text).expect("written");
+    }
+
+    fn serve(&self) -> Receiver {
+        Receiver::start(&["--config", &self.config()], &[("DT_OTHER", OTHER)])
+    }
+
+    fn run(&self, arguments: &[&str]) -> Output {
+        Command::new(env!("CARGO_BIN_EXE_dt-receiver"))
+            .args(arguments)
+            .args(["--config", &self.config()])
+            .env("DT_SIGNATURE_SECRET", SECRET)
+            .env("DT_OTHER", OTHER)
+            .output()
+            .expect("runs")
+    }
+
+    /// Runs with `--json`, and gives the exit code and the object.
+    fn json(&self, arguments: &[&str]) -> (i32, Value) {
+        let output = self.run(&[arguments, &["--json"]].concat());
+        let text = String::from_utf8_lossy(&output.stdout).into_owned();
+        let object = serde_json::from_str(&text).unwrap_or_else(|error| panic!("{error}: {output:?}"));
+        (output.status.code().expect("ended"), object)
+    }
+
+    fn lines(&self) -> Vec<String> {
+        let text = fs::read_to_string(self.path("events.ndjson")).unwrap_or_default();
+        text.lines().map(str::to_owned).collect()
+    }
+
+    fn wait_for_lines(&self, count: usize) {
+        let started = Instant::now();
+        while self.lines().len() < count {
+            assert!(started.elapsed() < Duration::from_secs(20), "{:?}", self.lines());
+            std::thread::sleep(Duration::from_millis(20));
+        }
+        std::thread::sleep(Duration::from_millis(50));
+        assert_eq!(self.lines().len(), count);
+    }
+
+    /// What an operator could do with `sqlite3` while the server is down.
+    fn sql(&self, statement: &str) {
+        let database = rusqlite::Connection::open(self.path("data/spool/spool.db")).expect("opens");
+        database.execute_batch(statement).expect(statement);
+    }
+}
+
+fn event(id: &str) -> String {
+    format!(r#"{{"event":{{"eventId":"{id}","eventType":"touch","data":{{"touch":{{}}}}}}}}"#)
+}
+
+/// Sends a body that was signed some time ago, and gives the status.
+fn send(address: SocketAddr, secret: &str, body: &str, age: i64) -> u16 {
+    let now = jiff::Timestamp::now().as_second() - age;
+    let signer = Signer::secret(Secret::new(secret).expect("not empty"));
+    let token = signer.sign(body.as_bytes(), now, &xid(now, [7; 8])).expect("signed");
+    let mut stream = TcpStream::connect(address).expect("connects");
+    write!(
+        stream,
+        "POST / HTTP/1.1\r\nHost: x\r\nX-Mine: {SECRET}\r\nX-Dt-Signature: {token}\r\nConnection: close\r\n\
+         Content-Length: {}\r\n\r\n{body}",
+        body.len()
+    )
+    .expect("written");
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).expect("read");
+    answer.split(' ').nth(1).and_then(|status| status.parse().ok()).expect("a status")
+}
+
+fn metrics(receiver: &Receiver) -> String {
+    let mut stream = TcpStream::connect(receiver.admin).expect("connects");
+    write!(stream, "GET /metrics HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n").expect("written");
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).expect("read");
+    answer
+}
+
+/// Three events, and one letter of each kind that comes from a request.
+fn fill(place: &Place, receiver: &Receiver) {
+    for id in ["one", "two", "three"] {
+        assert_eq!(send(receiver.listen, SECRET, &event(id), 0), 200);
+    }
+    assert_eq!(send(receiver.listen, SECRET, &event("late"), 9000), 401);
+    assert_eq!(send(receiver.listen, OTHER, &event("other"), 0), 401);
+    assert_eq!(send(receiver.listen, SECRET, "not JSON", 0), 200);
+    place.wait_for_lines(3);
+}
+
+fn letters(place: &Place) -> Value {
+    place.json(&["spool", "status"]).1["deadLetters"].clone()
+}
+
+#[test]
+fn a_running_server_is_looked_at_and_repaired() {
+    let place = Place::new("", "");
+    let receiver = place.serve();
+    fill(&place, &receiver);
+
+    let (code, status) = place.json(&["spool", "status"]);
+    assert_eq!(code, 0);
+    assert_eq!((&status["records"], &status["seen"]), (&3.into(), &3.into()), "{status}");
+    let sink = &status["sinks"][0];
+    assert_eq!((sink["name"].as_str(), &sink["backlog"]), (Some("file"), &0.into()), "{status}");
+    let kinds = serde_json::json!({"expired": 1, "refused": 1, "rejected": 0, "unreadable": 1});
+    assert_eq!(status["deadLetters"], kinds);
+    let said = place.run(&["spool", "status"]);
+    assert!(String::from_utf8_lossy(&said.stdout).contains("dead letters  1 expired, 1 refused"), "{said:?}");
+    assert_eq!(place.json(&["spool", "check"]), (0, serde_json::json!({"ok": true, "findings": []})));
+    let exported = place.run(&["spool", "export", "--format", "body", "--since", "1h"]);
+    assert_eq!(String::from_utf8_lossy(&exported.stdout).lines().count(), 3, "{exported:?}");
+    let exported = place.run(&["spool", "export", "--sink", "file"]);
+    assert_eq!((exported.status.code(), exported.stdout.len()), (Some(0), 0), "{exported:?}");
+
+    let (code, shown) = place.json(&["dead", "show", "--reason", "unreadable"]);
+    assert_eq!((code, shown["letters"][0]["body"].as_str()), (0, Some("not JSON")), "{shown}");
+    let (_, listed) = place.json(&["dead", "list", "--limit", "2"]);
+    assert_eq!(listed["letters"].as_array().map(Vec::len), Some(2));
+    assert_eq!(listed["next"], listed["letters"][1]["id"]);
+    let id = listed["letters"][0]["id"].to_string();
+    assert_eq!(place.run(&["dead", "show", "--id", &id]).status.code(), Some(0));
+    assert_eq!(place.run(&["dead", "show", "--id", "999"]).status.code(), Some(1));
+    assert_eq!(place.run(&["dead", "list", "--reason", "nonsense"]).status.code(), Some(2));
+
+    // An expired one comes in as if it had come in time, the required header or not; a second time it is gone.
+    let (code, report) = place.json(&["dead", "replay", "--reason", "expired"]);
+    assert_eq!((code, &report["accepted"]), (0, &1.into()), "{report}");
+    place.wait_for_lines(4);
+    assert_eq!(place.lines()[3], event("late"));
+    // What fails again stays, and is counted.
+    let (code, report) = place.json(&["dead", "replay", "--reason", "unreadable"]);
+    assert_eq!((code, &report["failed"]), (1, &1.into()), "{report}");
+    let (code, report) = place.json(&["dead", "replay", "--reason", "refused"]);
+    assert_eq!((code, &report["skipped"]), (1, &1.into()), "{report}");
+    let (code, report) = place.json(&["dead", "replay", "--reason", "refused", "--reverify"]);
+    assert_eq!((code, &report["failed"]), (1, &1.into()), "{report}");
+    let (_, listed) = place.json(&["dead", "list", "--reason", "refused"]);
+    assert_eq!(listed["letters"][0]["replays"], 1, "{listed}");
+    assert!(listed["letters"][0]["error"].as_str().is_some_and(|text| text.contains("signature_mismatch")));
+
+    // Dropping everything has to be said in so many words.
+    assert_eq!(place.run(&["dead", "drop"]).status.code(), Some(2));
+    let (code, report) = place.json(&["dead", "drop", "--reason", "unreadable"]);
+    assert_eq!((code, &report["dropped"]), (0, &1.into()), "{report}");
+
+    let (code, report) = place.json(&["spool", "replay", "--since", "1h", "--sink", "file"]);
+    assert_eq!((code, &report["records"]), (0, &4.into()), "{report}");
+    place.wait_for_lines(8);
+    assert_eq!(place.lines()[4..], place.lines()[..4]);
+    assert_eq!(place.run(&["spool", "replay", "--since", "1h", "--sink", "nobody"]).status.code(), Some(2));
+    let refused = place.run(&["spool", "drop-sink", "file"]);
+    assert_eq!(refused.status.code(), Some(2), "{refused:?}");
+
+    let text = metrics(&receiver);
+    for line in [
+        "dt_receiver_spool_sink_backlog_records{sink=\"file\"} 0",
+        "dt_receiver_spool_sink_oldest_seconds{sink=\"file\"} 0",
+        "dt_receiver_spool_dead_letters{reason=\"refused\"} 1",
+        "dt_receiver_clock_skew_seconds{connector=\"default\"} ",
+        "dt_receiver_spool_commit_duration_seconds_count ",
+        "dt_receiver_spool_used_bytes ",
+    ] {
+        assert!(text.contains(line), "no {line} in {text}");
+    }
+    let socket = place.path("data/spool/control.sock");
+    assert_eq!(fs::metadata(&socket).expect("there").permissions().mode() & 0o777, 0o600);
+
+    // The secret was wrong here, and is corrected: what was refused comes in.
+    receiver.stop();
+    assert!(!socket.exists());
+    place.configure(", { label = 'b', env = 'DT_OTHER' }", "");
+    let receiver = place.serve();
+    let (code, report) = place.json(&["dead", "replay", "--reverify"]);
+    assert_eq!((code, &report["accepted"]), (0, &1.into()), "{report}");
+    place.wait_for_lines(9);
+    assert_eq!(place.lines()[8], event("other"));
+    assert!(letters(&place).as_object().is_some_and(|kinds| kinds.values().all(|count| *count == 0)));
+    assert!(receiver.stop().status.success());
+}
+
+#[test]
+fn a_spool_without_a_server_is_repaired_and_the_next_start_goes_on() {
+    let place = Place::new("", "[[sink]]\nname = 'old'\ntype = 'stdout'\n");
+    let receiver = place.serve();
+    fill(&place, &receiver);
+    receiver.kill();
+    let socket = place.path("data/spool/control.sock");
+    assert!(socket.exists(), "a killed server leaves it");
+    place.configure("", "");
+
+    let (code, status) = place.json(&["spool", "status"]);
+    assert_eq!((code, &status["records"]), (0, &3.into()), "{status}");
+    let configured = |sink: &Value| (sink["name"].clone(), sink["configured"].clone());
+    let sinks: Vec<_> = status["sinks"].as_array().into_iter().flatten().map(configured).collect();
+    assert_eq!(sinks, [("file".into(), true.into()), ("old".into(), false.into())]);
+    let (code, _) = place.json(&["spool", "drop-sink", "old"]);
+    assert_eq!(code, 0);
+    assert_eq!(place.run(&["spool", "drop-sink", "old"]).status.code(), Some(2));
+
+    place.sql(
+        "INSERT INTO dead (reason, connector, sink, error, attempts, received_at, buried_at, verified_by, event_id,
+                           event_type, signatures, header_names, body)
+         VALUES ('rejected', 'default', 'file', 'too odd', 1, 1, 1, 'secret:a', 'odd', 'touch', '[]', '[]',
+                 CAST('{\"event\":\"odd\"}' AS BLOB)),
+                ('rejected', 'default', 'gone', 'too odd', 1, 1, 1, 'secret:a', 'odd', 'touch', '[]', '[]', x'7b7d')",
+    );
+    let (code, report) = place.json(&["dead", "replay", "--reason", "rejected"]);
+    assert_eq!((code, &report["queued"], &report["skipped"]), (1, &1.into(), &1.into()), "{report}");
+    let (code, report) = place.json(&["dead", "replay", "--reason", "expired"]);
+    assert_eq!((code, &report["accepted"]), (0, &1.into()), "{report}");
+    let (_, report) = place.json(&["spool", "replay", "--since", "1970-01-01T00:00:00Z", "--sink", "file"]);
+    assert_eq!(report["records"], 3, "{report}");
+    assert_eq!(place.json(&["spool", "check"]), (0, serde_json::json!({"ok": true, "findings": []})));
+
+    let receiver = place.serve();
+    place.wait_for_lines(3 + 3 + 1 + 1);
+    let lines = place.lines();
+    assert_eq!(lines.iter().filter(|line| **line == event("late")).count(), 1, "{lines:?}");
+    assert_eq!(lines.iter().filter(|line| line.contains("odd")).count(), 1, "{lines:?}");
+    let (_, listed) = place.json(&["dead", "list", "--reason", "rejected"]);
+    assert_eq!(listed["letters"].as_array().map(Vec::len), Some(1), "delivered is gone: {listed}");
+    // The server has replaced the socket.
+    assert_eq!(place.run(&["dead", "drop", "--sink", "gone"]).status.code(), Some(0));
+    assert!(receiver.stop().status.success());
+}
+
+#[test]
+fn many_letters_are_done_in_steps_with_a_server_and_without() {
+    let place = Place::new("", "");
+    let fill = || {
+        place.sql(
+            "WITH RECURSIVE n (i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 600)
+             INSERT INTO dead (reason, connector, error, attempts, received_at, buried_at, signatures, header_names,
+                               body)
+             SELECT 'unreadable', 'nobody', 'odd', 0, i, i, '[]', '[]', x'7b7d' FROM n",
+        );
+    };
+    place.serve().stop();
+    fill();
+    let (code, listed) = place.json(&["dead", "list", "--limit", "250"]);
+    assert_eq!((code, &listed["next"]), (0, &250.into()), "{listed}");
+    let replay_and_drop = || {
+        let (code, report) = place.json(&["dead", "replay"]);
+        assert_eq!((code, &report["skipped"]), (1, &600.into()), "{report}");
+        assert!(
+            report["notes"][0].as_str().is_some_and(|note| note.contains("no connector nobody")),
+            "{report}"
+        );
+        let (code, report) = place.json(&["dead", "drop", "--reason", "unreadable"]);
+        assert_eq!((code, &report["dropped"]), (0, &600.into()), "{report}");
+    };
+    replay_and_drop();
+    fill();
+    let receiver = place.serve();
+    replay_and_drop();
+    assert_eq!(place.json(&["spool", "check"]).0, 0);
+    assert!(receiver.stop().status.success());
+}
+
+#[test]
+fn trouble_is_told_with_the_path_and_the_cure() {
+    let place = Place::new("", "");
+    let nothing = place.run(&["spool", "status"]);
+    assert_eq!(nothing.status.code(), Some(2));
+    let said = String::from_utf8_lossy(&nothing.stderr);
+    assert!(said.contains("data/spool") && said.contains("--data"), "{said}");
+
+    let receiver = place.serve();
+    assert_eq!(send(receiver.listen, SECRET, &event("one"), 0), 200);
+    place.wait_for_lines(1);
+    // A server whose socket somebody removed still has the lock.
+    fs::remove_file(place.path("data/spool/control.sock")).expect("removed");
+    let locked = place.run(&["dead", "drop", "--reason", "expired"]);
+    assert_eq!(locked.status.code(), Some(2));
+    assert!(String::from_utf8_lossy(&locked.stderr).contains("another process"), "{locked:?}");
+    receiver.kill();
+
+    place.sql("UPDATE sinks SET cursor = 99");
+    let (code, checked) = place.json(&["spool", "check"]);
+    assert_eq!(code, 1);
+    assert!(checked["findings"][0].as_str().is_some_and(|text| text.contains("file at 99")), "{checked}");
+    let output = Command::new(env!("CARGO_BIN_EXE_dt-receiver"))
+        .args(["serve", "--config", &place.config()])
+        .env("DT_SIGNATURE_SECRET", SECRET)
+        .output()
+        .expect("ends");
+    let said = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert_eq!(output.status.code(), Some(2), "{said}");
+    assert!(said.contains("spool.db") && said.contains("UPDATE sinks SET cursor = 1"), "{said}");
+    assert!(Path::new(&place.path("data/spool/spool.db")).exists());
+}
