@@ -59,9 +59,11 @@ impl WorkerHandle {
             name: Arc::clone(&name),
             sink,
             is_open: opened.is_none(),
+            is_placed: false,
             checkpoint,
             takes,
             cursor,
+            unstored: None,
             ahead: BTreeSet::new(),
             attempts: 0,
             backoff,
@@ -103,10 +105,15 @@ struct Worker {
     name: Arc<str>,
     sink: Box<dyn Sink>,
     is_open: bool,
+    /// Whether the spool knows where the sink stood when it was opened.
+    is_placed: bool,
     /// What the sink said last about where it stands; it is handed back when it has to be opened again.
     checkpoint: Option<Vec<u8>>,
     takes: Takes,
     cursor: i64,
+    /// What the sink has done and the spool could not store. Nothing else is delivered until it is: reading on from the
+    /// old cursor would deliver it twice.
+    unstored: Option<Progress>,
     /// What was delivered beyond the first record that was not.
     ahead: BTreeSet<i64>,
     /// How often the first record that is due has been tried.
@@ -140,10 +147,14 @@ impl Worker {
 
     /// Reads a batch, delivers what is due of it, and stores how far that went. `Err` is a reason to wait.
     fn deliver_some(&mut self) -> Result<(), String> {
+        self.store_progress()?;
+        self.open()?;
+        // Before the read: what comes while it runs is not skipped.
+        let end = self.spool.tail().last_seq();
         let stored = self.reader.after(self.cursor, MAX_BATCH).map_err(|error| error.to_string())?;
         let Some(last) = stored.last().map(|stored| stored.seq) else {
             // Everything up to the tail was pruned already.
-            self.cursor = self.spool.tail().last_seq();
+            self.cursor = end;
             return Ok(());
         };
         let due: Vec<&Stored> = stored.iter().filter(|stored| self.is_due(stored)).collect();
@@ -177,19 +188,14 @@ impl Worker {
         progress.cursor = first_retry.as_ref().map_or(last, |(seq, _)| seq.saturating_sub(1));
         let moved =
             progress.cursor > self.cursor || !progress.rejected.is_empty() || progress.checkpoint.is_some();
-        if moved {
-            let (cursor, checkpoint) = (progress.cursor, progress.checkpoint.clone());
-            self.spool.advance(Arc::clone(&self.name), progress).map_err(|error| error.to_string())?;
-            self.cursor = cursor;
-            if checkpoint.is_some() {
-                self.checkpoint = checkpoint;
-            }
-        }
-        ahead.retain(|seq| *seq > self.cursor);
         self.ahead = ahead;
         let count = u64::try_from(records.len()).unwrap_or(u64::MAX);
         if count > 0 {
             self.telemetry.sink_batch(&self.name, count, delivered);
+        }
+        if moved {
+            self.unstored = Some(progress);
+            self.store_progress()?;
         }
         match first_retry {
             None => {
@@ -209,13 +215,42 @@ impl Worker {
         taken && !self.ahead.contains(&stored.seq)
     }
 
-    fn give(&mut self, records: &[Arc<Record>]) -> Outcome {
-        if !self.is_open {
-            if let Err(error) = self.sink.open(self.checkpoint.as_deref()) {
-                return Outcome::retry(records.len(), &error.to_string());
-            }
-            self.is_open = true;
+    /// Stores what the sink has done, unless that is stored.
+    fn store_progress(&mut self) -> Result<(), String> {
+        let Some(progress) = &self.unstored else { return Ok(()) };
+        let stored = self.spool.advance(Arc::clone(&self.name), progress.clone());
+        stored.map_err(|error| error.to_string())?;
+        if let Some(Progress { cursor, checkpoint, .. }) = self.unstored.take() {
+            self.cursor = cursor;
+            self.checkpoint = checkpoint.or_else(|| self.checkpoint.take());
+            self.ahead.retain(|seq| *seq > cursor);
         }
+        Ok(())
+    }
+
+    /// Opens the sink if it is not open, and stores where it stands before it gets anything: a crash in its first batch
+    /// is measured against that.
+    fn open(&mut self) -> Result<(), String> {
+        if !self.is_open {
+            let (sink, checkpoint) = (&mut self.sink, self.checkpoint.as_deref());
+            let opened = std::panic::catch_unwind(AssertUnwindSafe(|| sink.open(checkpoint)));
+            let opened = opened.map_err(|_| "the sink panicked while it was opened".to_owned())?;
+            opened.map_err(|error| error.to_string())?;
+            self.is_open = true;
+            self.is_placed = false;
+        }
+        if !self.is_placed {
+            let checkpoint = self.sink.checkpoint();
+            if checkpoint.is_some() && checkpoint != self.checkpoint {
+                self.unstored = Some(Progress { cursor: self.cursor, checkpoint, rejected: Vec::new() });
+                self.store_progress()?;
+            }
+            self.is_placed = true;
+        }
+        Ok(())
+    }
+
+    fn give(&mut self, records: &[Arc<Record>]) -> Outcome {
         let sink = &mut self.sink;
         // A sink may come from outside this crate. One that panics must not take its queue along.
         std::panic::catch_unwind(AssertUnwindSafe(|| sink.deliver(records))).unwrap_or_else(|_| {

@@ -104,7 +104,7 @@ impl Default for SpoolOptions {
 }
 
 /// What a sink has done: how far it is, and what it will never take.
-#[derive(Debug, Default)]
+#[derive(Debug, Default, Clone)]
 pub struct Progress {
     /// Everything up to this number is done.
     pub cursor: i64,
