@@ -39,6 +39,22 @@ pub enum SpoolError {
         /// What SQLite says.
         text: String,
     },
+    /// A sink is further than the records.
+    #[error(
+        "{path}: sink {sink} is at {cursor}, beyond the last record, {last_seq}: what comes next would pass it by; put back \
+         the spool that belongs to it, or `sqlite3 {path} \"UPDATE sinks SET cursor = {last_seq} WHERE name = '{sink}'\"`",
+        path = .path.display()
+    )]
+    CursorBeyondEnd {
+        /// The database.
+        path: PathBuf,
+        /// The sink.
+        sink: String,
+        /// Its cursor.
+        cursor: i64,
+        /// The number of the last record.
+        last_seq: i64,
+    },
     /// A file or folder cannot be used.
     #[error("{path}: {doing}: {text}")]
     Unusable {

@@ -5,10 +5,13 @@ use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use rusqlite::{Connection, OpenFlags};
+use rusqlite::{Connection, OpenFlags, OptionalExtension};
 
 use super::error::SpoolError;
 use super::schema;
+
+/// How long a lock of another program is waited for.
+pub(super) const BUSY_WAIT: Duration = Duration::from_secs(5);
 
 /// A database that was checked and recovered.
 #[derive(Debug)]
@@ -57,7 +60,7 @@ pub(super) fn database(folder: &Path) -> Result<Database, SpoolError> {
     let flags =
         OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_CREATE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
     let mut connection = Connection::open_with_flags(&path, flags).map_err(failed("opening"))?;
-    connection.busy_timeout(Duration::from_secs(5)).map_err(failed("opening"))?;
+    connection.busy_timeout(BUSY_WAIT).map_err(failed("opening"))?;
     check_format(&mut connection, &path)?;
     let mode: String = connection
         .pragma_update_and_check(None, "journal_mode", "WAL", |row| row.get(0))
@@ -79,6 +82,7 @@ pub(super) fn database(folder: &Path) -> Result<Database, SpoolError> {
             .map_err(failed("reading the counts"))
     };
     let (last_seq, seen) = (count("last_seq")?, u64::try_from(count("seen")?).unwrap_or(0));
+    check_numbers(&connection, &path, last_seq)?;
     Ok(Database { path, connection, last_seq, seen })
 }
 
@@ -98,6 +102,30 @@ fn check_format(connection: &mut Connection, path: &Path) -> Result<(), SpoolErr
             Err(SpoolError::Newer { path: path.to_owned(), found, known: schema::VERSION })
         }
         _ => Err(SpoolError::NotASpool { path: path.to_owned() }),
+    }
+}
+
+/// Records get the numbers after `last_seq`, and sinks read on from their cursors: one that is further would never see
+/// what comes next.
+fn check_numbers(connection: &Connection, path: &Path, last_seq: i64) -> Result<(), SpoolError> {
+    let failed = |error: rusqlite::Error| SpoolError::sqlite(path, "comparing the cursors", &error);
+    let highest: Option<i64> =
+        connection.query_row("SELECT max(seq) FROM records", [], |row| row.get(0)).map_err(failed)?;
+    if let Some(highest) = highest.filter(|highest| *highest > last_seq) {
+        let text = format!("record {highest} is beyond the last number given, {last_seq}");
+        return Err(SpoolError::Damaged { path: path.to_owned(), text });
+    }
+    let beyond = connection
+        .query_row("SELECT name, cursor FROM sinks WHERE cursor > ?1", [last_seq], |row| {
+            Ok((row.get(0)?, row.get(1)?))
+        })
+        .optional()
+        .map_err(failed)?;
+    match beyond {
+        Some((sink, cursor)) => {
+            Err(SpoolError::CursorBeyondEnd { path: path.to_owned(), sink, cursor, last_seq })
+        }
+        None => Ok(()),
     }
 }
 
