@@ -65,6 +65,8 @@ impl Worker {
     }
 
     fn try_redeliver(&mut self) -> Result<(), String> {
+        self.store_progress()?;
+        self.open()?;
         let after = self.redeliveries.after;
         let letters = self.reader.to_redeliver(&self.name, after, MAX_BATCH).map_err(|e| e.to_string())?;
         let Some(last) = letters.last().map(|letter| letter.seq) else {

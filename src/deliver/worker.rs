@@ -62,9 +62,12 @@ impl WorkerHandle {
             name: Arc::clone(&name),
             sink,
             is_open: opened.is_none(),
+            is_placed: false,
             checkpoint,
             takes,
             cursor,
+            unstored: None,
+            rejected: Vec::new(),
             ahead: BTreeSet::new(),
             attempts: 0,
             redeliveries: Redeliveries::new(backoff.clone()),
@@ -108,10 +111,17 @@ pub(super) struct Worker {
     pub(super) name: Arc<str>,
     sink: Box<dyn Sink>,
     is_open: bool,
+    /// Whether the spool knows where the sink stood when it was opened.
+    is_placed: bool,
     /// What the sink said last about where it stands; it is handed back when it has to be opened again.
     pub(super) checkpoint: Option<Vec<u8>>,
     takes: Takes,
     pub(super) cursor: i64,
+    /// What the sink has done and the spool could not store. Nothing else is delivered until it is: reading on from the
+    /// old cursor would deliver it twice.
+    unstored: Option<Progress>,
+    /// The connectors and errors of what it rejects, to be told once that is stored.
+    rejected: Vec<(Arc<str>, String)>,
     /// What was delivered beyond the first record that was not.
     ahead: BTreeSet<i64>,
     /// How often the first record that is due has been tried.
@@ -166,6 +176,9 @@ impl Worker {
                 );
                 self.cursor = cursor;
                 self.ahead.clear();
+                // It would no longer continue what is stored; all of it comes again.
+                self.unstored = None;
+                self.rejected.clear();
             }
             Ok(_) => {}
             // What is stored counts: a later move of the cursor fails to continue it, and changes nothing.
@@ -176,14 +189,15 @@ impl Worker {
 
     /// Reads a batch, delivers what is due of it, and stores how far that went. `Err` is a reason to wait.
     fn deliver_some(&mut self) -> Result<(), String> {
+        self.store_progress()?;
+        self.open()?;
+        // Before the read: what comes while it runs is not skipped.
+        let end = self.spool.tail().last_seq();
         let stored = self.reader.after(self.cursor, MAX_BATCH).map_err(|error| error.to_string())?;
         let Some(last) = stored.last().map(|stored| stored.seq) else {
             // Everything up to the tail was pruned already.
-            let cursor = self.spool.tail().last_seq();
-            let progress = Progress { from: Some(self.cursor), cursor, ..Progress::default() };
-            self.spool.advance(Arc::clone(&self.name), progress).map_err(|error| error.to_string())?;
-            self.cursor = cursor;
-            return Ok(());
+            self.unstored = Some(Progress { from: Some(self.cursor), cursor: end, ..Progress::default() });
+            return self.store_progress();
         };
         let due: Vec<&Stored> = stored.iter().filter(|stored| self.is_due(stored)).collect();
         let records: Vec<Arc<Record>> = due.iter().map(|stored| Arc::clone(&stored.record)).collect();
@@ -201,6 +215,7 @@ impl Worker {
                     ahead.insert(stored.seq);
                 }
                 Some(Fate::Rejected { error }) => {
+                    self.rejected.push((Arc::clone(&stored.record.connector), error.clone()));
                     progress.rejected.push((stored.seq, error, self.attempts.saturating_add(1)));
                     ahead.insert(stored.seq);
                 }
@@ -218,25 +233,14 @@ impl Worker {
         let rejected = u64::try_from(progress.rejected.len()).unwrap_or(u64::MAX);
         let moved =
             progress.cursor > self.cursor || !progress.rejected.is_empty() || progress.checkpoint.is_some();
-        if moved {
-            let (cursor, checkpoint) = (progress.cursor, progress.checkpoint.clone());
-            let buried = progress.rejected.clone();
-            self.spool.advance(Arc::clone(&self.name), progress).map_err(|error| error.to_string())?;
-            for (seq, error, _) in &buried {
-                let of = due.iter().find(|stored| stored.seq == *seq);
-                let connector = of.map_or("", |stored| &*stored.record.connector);
-                self.telemetry.emit(&DeadLetterBuried { reason: "rejected", connector, error });
-            }
-            self.cursor = cursor;
-            if checkpoint.is_some() {
-                self.checkpoint = checkpoint;
-            }
-        }
-        ahead.retain(|seq| *seq > self.cursor);
         self.ahead = ahead;
         let count = u64::try_from(records.len()).unwrap_or(u64::MAX);
         if count > 0 {
             self.telemetry.sink_batch(&self.name, count, delivered, rejected);
+        }
+        if moved {
+            self.unstored = Some(progress);
+            self.store_progress()?;
         }
         match first_retry {
             None => {
@@ -256,13 +260,50 @@ impl Worker {
         taken && !self.ahead.contains(&stored.seq)
     }
 
-    pub(super) fn give(&mut self, records: &[Arc<Record>]) -> Outcome {
-        if !self.is_open {
-            if let Err(error) = self.sink.open(self.checkpoint.as_deref()) {
-                return Outcome::retry(records.len(), &error.to_string());
-            }
-            self.is_open = true;
+    /// Stores what the sink has done, unless that is stored.
+    pub(super) fn store_progress(&mut self) -> Result<(), String> {
+        let Some(progress) = &self.unstored else { return Ok(()) };
+        let stored = self.spool.advance(Arc::clone(&self.name), progress.clone());
+        stored.map_err(|error| error.to_string())?;
+        if let Some(Progress { cursor, checkpoint, .. }) = self.unstored.take() {
+            self.cursor = cursor;
+            self.checkpoint = checkpoint.or_else(|| self.checkpoint.take());
+            self.ahead.retain(|seq| *seq > cursor);
         }
+        for (connector, error) in self.rejected.drain(..) {
+            self.telemetry.emit(&DeadLetterBuried {
+                reason: "rejected",
+                connector: &connector,
+                error: &error,
+            });
+        }
+        Ok(())
+    }
+
+    /// Opens the sink if it is not open, and stores where it stands before it gets anything: a crash in its first batch
+    /// is measured against that.
+    pub(super) fn open(&mut self) -> Result<(), String> {
+        if !self.is_open {
+            let (sink, checkpoint) = (&mut self.sink, self.checkpoint.as_deref());
+            let opened = std::panic::catch_unwind(AssertUnwindSafe(|| sink.open(checkpoint)));
+            let opened = opened.map_err(|_| "the sink panicked while it was opened".to_owned())?;
+            opened.map_err(|error| error.to_string())?;
+            self.is_open = true;
+            self.is_placed = false;
+        }
+        if !self.is_placed {
+            let checkpoint = self.sink.checkpoint();
+            if checkpoint.is_some() && checkpoint != self.checkpoint {
+                let (from, cursor) = (Some(self.cursor), self.cursor);
+                self.unstored = Some(Progress { from, cursor, checkpoint, ..Progress::default() });
+                self.store_progress()?;
+            }
+            self.is_placed = true;
+        }
+        Ok(())
+    }
+
+    pub(super) fn give(&mut self, records: &[Arc<Record>]) -> Outcome {
         let sink = &mut self.sink;
         // A sink may come from outside this crate. One that panics must not take its queue along.
         std::panic::catch_unwind(AssertUnwindSafe(|| sink.deliver(records))).unwrap_or_else(|_| {

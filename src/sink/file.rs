@@ -58,13 +58,6 @@ impl FileSink {
         Self { path: path.into(), format, open: None, lines: Vec::new() }
     }
 
-    fn checkpoint(&self) -> Option<Vec<u8>> {
-        let open = self.open.as_ref()?;
-        let found = open.file.metadata().ok()?;
-        let checkpoint = Checkpoint { device: found.dev(), inode: found.ino(), length: open.synced };
-        serde_json::to_vec(&checkpoint).ok()
-    }
-
     fn at_path(&self, doing: &str, error: &io::Error) -> String {
         format!("{}: {doing}: {error}", self.path.display())
     }
@@ -170,6 +163,13 @@ impl Sink for FileSink {
         sync_folder(&self.path).map_err(|e| unusable("syncing its folder", e))?;
         self.open = Some(Open { file, synced, dirty: false });
         Ok(())
+    }
+
+    fn checkpoint(&self) -> Option<Vec<u8>> {
+        let open = self.open.as_ref()?;
+        let found = open.file.metadata().ok()?;
+        let checkpoint = Checkpoint { device: found.dev(), inode: found.ino(), length: open.synced };
+        serde_json::to_vec(&checkpoint).ok()
     }
 
     fn deliver(&mut self, batch: &[Arc<Record>]) -> Outcome {

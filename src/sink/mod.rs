@@ -85,6 +85,12 @@ pub trait Sink: Send {
     /// [`OpenError`] says whether trying again can help.
     fn open(&mut self, checkpoint: Option<&[u8]>) -> Result<(), OpenError>;
 
+    /// Where the sink stands now, in its own terms, if it keeps account. Asked once it is open, and stored before the
+    /// first delivery, so that a crash during that one is measured against it.
+    fn checkpoint(&self) -> Option<Vec<u8>> {
+        None
+    }
+
     /// Delivers a batch, never empty, and says what became of each record.
     fn deliver(&mut self, batch: &[Arc<Record>]) -> Outcome;
 

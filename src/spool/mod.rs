@@ -142,7 +142,7 @@ impl Default for SpoolOptions {
 }
 
 /// What a sink has done: how far it is, and what it will never take.
-#[derive(Debug, Default)]
+#[derive(Debug, Default, Clone)]
 pub struct Progress {
     /// The cursor that this continues; when the stored one is another, it was moved back, and stays. `None`: whatever
     /// is stored.

@@ -10,6 +10,9 @@ use rusqlite::{Connection, OpenFlags, OptionalExtension};
 use super::error::SpoolError;
 use super::schema;
 
+/// How long a lock of another program is waited for.
+pub(super) const BUSY_WAIT: Duration = Duration::from_secs(5);
+
 /// A database that was checked and recovered.
 #[derive(Debug)]
 pub(super) struct Database {
@@ -57,7 +60,7 @@ pub(super) fn database(folder: &Path) -> Result<Database, SpoolError> {
     let flags =
         OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_CREATE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
     let mut connection = Connection::open_with_flags(&path, flags).map_err(failed("opening"))?;
-    connection.busy_timeout(Duration::from_secs(5)).map_err(failed("opening"))?;
+    connection.busy_timeout(BUSY_WAIT).map_err(failed("opening"))?;
     check_format(&mut connection, &path)?;
     let mode: String = connection
         .pragma_update_and_check(None, "journal_mode", "WAL", |row| row.get(0))

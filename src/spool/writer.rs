@@ -11,7 +11,7 @@ use tokio::sync::oneshot;
 
 use super::change::{self, Change, Changed};
 use super::error::SpoolError;
-use super::open::Database;
+use super::open::{BUSY_WAIT, Database};
 use super::store::{self, Counters};
 use super::tail::Tail;
 use super::{Appended, Progress, SpoolOptions, StartAt};
@@ -27,6 +27,8 @@ const PRUNE_ROWS: u32 = 1024;
 const IDLE: Duration = Duration::from_millis(500);
 /// The size of the log at which it is written back to the database.
 const CHECKPOINT_BYTES: u64 = 8 << 20;
+/// How long the writer waits for readers before it cuts the log another time.
+const CUT_WAIT: Duration = Duration::from_millis(20);
 
 /// Whom an answer goes to.
 pub(super) type Reply<T> = oneshot::Sender<Result<T, SpoolError>>;
@@ -78,6 +80,11 @@ pub(super) struct Writer {
     clock: Arc<dyn Clock>,
     tail: Arc<Tail>,
     poisoned: Option<String>,
+    /// The last events found no room, or the database was held by another program.
+    is_stuck: bool,
+    tidied: Instant,
+    /// The size of the log at which it is tidied next.
+    tidy_at: u64,
 }
 
 impl Writer {
@@ -89,7 +96,18 @@ impl Writer {
         tail: Arc<Tail>,
     ) -> Self {
         let counters = Counters { last_seq: database.last_seq, seen: database.seen };
-        Self { folder, database, counters, options, clock, tail, poisoned: None }
+        Self {
+            folder,
+            database,
+            counters,
+            options,
+            clock,
+            tail,
+            poisoned: None,
+            is_stuck: false,
+            tidied: Instant::now(),
+            tidy_at: CHECKPOINT_BYTES,
+        }
     }
 
     pub(super) fn run(mut self, commands: &mpsc::Receiver<Command>) {
@@ -98,7 +116,8 @@ impl Writer {
                 Ok(first) => {
                     let batch = std::iter::once(first).chain(commands.try_iter()).take(MAX_BATCH).collect();
                     self.commit(batch);
-                    if self.log_bytes() > CHECKPOINT_BYTES {
+                    let is_due = self.is_stuck && self.tidied.elapsed() >= IDLE;
+                    if is_due || self.log_bytes() > self.tidy_at {
                         self.tidy();
                     }
                 }
@@ -117,7 +136,7 @@ impl Writer {
         }
         if let Some(full) = self.no_room() {
             batch = fail_appends(batch, &full);
-            self.tail.set_trouble(Some(full.to_string()));
+            self.stick(&full);
         }
         if batch.is_empty() {
             return;
@@ -126,7 +145,7 @@ impl Writer {
             Ok(done) => {
                 self.tail.moved_to(self.counters.last_seq);
                 if batch.iter().any(Command::appends) {
-                    self.tail.set_trouble(None);
+                    self.unstick();
                 }
                 // Before anyone is answered, so that no worker goes on from a cursor that was moved back.
                 if batch.iter().any(concerns_workers) {
@@ -136,9 +155,9 @@ impl Writer {
                     answer(command, done);
                 }
             }
-            Err(error) if error.sqlite_error_code() == Some(ErrorCode::DiskFull) => {
+            Err(error) if is_no_space(&error) => {
                 let full = SpoolError::Full { path: self.folder.clone(), text: error.to_string() };
-                self.tail.set_trouble(Some(full.to_string()));
+                self.stick(&full);
                 let count = batch.len();
                 let rest = fail_appends(batch, &full);
                 if rest.len() < count {
@@ -147,6 +166,13 @@ impl Writer {
                 } else {
                     rest.into_iter().for_each(|command| command.fail(full.clone()));
                 }
+            }
+            Err(error) if is_held(&error) => {
+                // Somebody writes to it with a tool. Nothing was written here, and it will pass.
+                let path = self.database.path.clone();
+                let held = SpoolError::Database { path, doing: "writing", text: error.to_string() };
+                self.stick(&held);
+                batch.into_iter().for_each(|command| command.fail(held.clone()));
             }
             Err(error) => {
                 let text = error.to_string();
@@ -253,17 +279,37 @@ impl Writer {
         if self.poisoned.is_some() {
             return;
         }
-        if let Err(error) = self.prune().and_then(|()| self.checkpoint()) {
-            match error.sqlite_error_code() {
-                // There will be room, or the reader will be done, another time.
-                Some(ErrorCode::DiskFull | ErrorCode::DatabaseBusy | ErrorCode::DatabaseLocked) => {}
-                _ => {
-                    let text = error.to_string();
-                    tracing::error!(path = %self.folder.display(), %error, "the spool cannot be written to; restart to look again");
-                    self.tail.set_trouble(Some(text.clone()));
-                    self.poisoned = Some(text);
+        match self.prune().and_then(|()| self.checkpoint()) {
+            Ok(()) => {
+                // Whoever asks whether it is ready may be the one who would send the next event.
+                if self.is_stuck && self.no_room().is_none() {
+                    self.unstick();
                 }
             }
+            // There will be room, or the other program will be done, another time.
+            Err(error) if is_no_space(&error) || is_held(&error) => {}
+            Err(error) => {
+                let text = error.to_string();
+                tracing::error!(path = %self.folder.display(), %error, "the spool cannot be written to; restart to look again");
+                self.tail.set_trouble(Some(text.clone()));
+                self.poisoned = Some(text);
+            }
+        }
+        self.tidied = Instant::now();
+        // A log that a reader holds back is not tried again with every commit.
+        self.tidy_at = self.log_bytes().saturating_add(CHECKPOINT_BYTES);
+    }
+
+    /// Events find no place for now; `/readyz` says why.
+    fn stick(&mut self, error: &SpoolError) {
+        self.tail.set_trouble(Some(error.to_string()));
+        self.is_stuck = true;
+    }
+
+    fn unstick(&mut self) {
+        if self.is_stuck {
+            self.tail.set_trouble(None);
+            self.is_stuck = false;
         }
     }
 
@@ -283,9 +329,31 @@ impl Writer {
         Ok(())
     }
 
+    /// Writes the log back. A log that has grown is also cut, since its file counts as used; otherwise it is written
+    /// over, which is cheaper.
     fn checkpoint(&self) -> rusqlite::Result<()> {
-        self.database.connection.query_row("PRAGMA wal_checkpoint(PASSIVE)", [], |_| Ok(()))
+        let connection = &self.database.connection;
+        if !self.is_stuck && self.log_bytes() < CHECKPOINT_BYTES {
+            return connection.query_row("PRAGMA wal_checkpoint(PASSIVE)", [], |_| Ok(()));
+        }
+        // A reader is waited for, but not for long: events wait meanwhile.
+        connection.busy_timeout(CUT_WAIT)?;
+        let cut = connection.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |_| Ok(()));
+        connection.busy_timeout(BUSY_WAIT)?;
+        cut
     }
+}
+
+/// Whether it failed for want of space. SQLite has a code of its own for its shared memory, which is a file as well.
+fn is_no_space(error: &rusqlite::Error) -> bool {
+    let extended = error.sqlite_error().map(|error| error.extended_code);
+    error.sqlite_error_code() == Some(ErrorCode::DiskFull)
+        || extended == Some(rusqlite::ffi::SQLITE_IOERR_SHMSIZE)
+}
+
+/// Whether another program holds the database.
+fn is_held(error: &rusqlite::Error) -> bool {
+    matches!(error.sqlite_error_code(), Some(ErrorCode::DatabaseBusy | ErrorCode::DatabaseLocked))
 }
 
 /// Tells those who wanted to append that there is no room, and gives back the other commands.

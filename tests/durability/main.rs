@@ -1,0 +1,7 @@
+mod events;
+mod faults;
+mod killed_before_sync;
+mod sender;
+mod server;
+mod sync_before_reply;
+mod trace;

@@ -1,0 +1,83 @@
+//! The order of things, proven under `strace`: no 200 leaves on a socket before the sync that covers its event has
+//! returned.
+
+use std::process::Stdio;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use crate::events::{has_tool, id, setting};
+use crate::sender::Sender;
+use crate::server::{Place, Server, Sinks};
+use crate::trace::{Call, calls};
+
+/// What is wrong with the order of one event's calls; `Ok` gives how many lines lie between its sync and its answer.
+fn order_of(calls: &[Call], id: &str) -> Result<usize, String> {
+    let of_event = |call: &&Call| call.is_write() && call.arguments.contains(id);
+    let wal = "spool.db-wal";
+    let reply = calls.iter().filter(of_event).find(|call| call.arguments.contains("HTTP/1.1 200"));
+    let reply = reply.ok_or_else(|| format!("{id}: no 200 was written"))?.began;
+    let stored = calls.iter().filter(of_event).find(|call| call.arguments.contains(wal));
+    let stored = stored.ok_or_else(|| format!("{id}: it was never written to the log"))?;
+    let stored = stored.returned.ok_or_else(|| format!("{id}: its write never returned"))?;
+    let synced = calls.iter().filter(|call| call.is_sync_of(wal) && call.began > stored);
+    let synced = synced.filter_map(Call::succeeded).min();
+    match synced {
+        Some(synced) if synced < reply => Ok(reply - synced),
+        _ => Err(format!("{id}: written in line {stored}, synced in {synced:?}, answered in {reply}")),
+    }
+}
+
+#[test]
+fn no_200_leaves_before_the_sync_of_its_event_has_returned() {
+    if !has_tool("strace", "the proof that a sync comes before each 200") {
+        return;
+    }
+    let (events, connections) = (setting("DT_RECEIVER_TEST_TRACED_EVENTS", 1_000), 16);
+    let folder = tempfile::tempdir().expect("a folder");
+    let place = Place::new(folder.path(), Sinks::File, "");
+    let traced = "trace=fsync,fdatasync,write,writev,sendto,sendmsg,pwrite64,pwritev,pwritev2";
+    let command = place.serve_under_strace(&["-s", "70000", "-e", traced]);
+    let server = Server::start(command, Stdio::null()).expect("it starts");
+    let (next, address) = (AtomicU64::new(0), server.listen);
+    std::thread::scope(|scope| {
+        for _ in 0..connections {
+            scope.spawn(|| {
+                let mut sender = Sender::connect(address).expect("connected");
+                loop {
+                    let number = next.fetch_add(1, Ordering::Relaxed);
+                    if number >= events {
+                        break;
+                    }
+                    assert_eq!(sender.send(1, number).expect("an answer").status, 200);
+                }
+            });
+        }
+    });
+    let ended = server.stop();
+    assert!(ended.status.success(), "{ended:?}");
+    let text = std::fs::read_to_string(&place.trace).expect("a trace");
+    let calls = calls(&text);
+    let syncs = calls.iter().filter(|call| call.is_sync_of("spool.db-wal")).count();
+    let wrong: Vec<String> =
+        (0..events).filter_map(|number| order_of(&calls, &id(1, number)).err()).collect();
+    println!(
+        "{events} events, {} calls, {syncs} syncs of the log, {} out of order",
+        calls.len(),
+        wrong.len()
+    );
+    assert!(wrong.is_empty(), "{} of {events}: {:#?}", wrong.len(), &wrong[..wrong.len().min(5)]);
+}
+
+#[test]
+fn the_proof_sees_an_answer_that_comes_too_early() {
+    let write = "7 write(9</s/spool.db-wal>, \"..ev1z..\", 4096) = 4096\n";
+    let (begun, synced) = ("7 fsync(9</s/spool.db-wal> <unfinished ...>\n", "7 <... fsync resumed>) = 0\n");
+    let failed = "7 <... fsync resumed>) = -1 EIO (Input/output error)\n";
+    let reply = "8 writev(12<socket:[1]>, [{iov_base=\"HTTP/1.1 200 OK..ev1z\"}], 1) = 9\n";
+    let order = |lines: &[&str]| order_of(&calls(&lines.concat()), "ev1z");
+    assert_eq!(order(&[write, begun, synced, reply]), Ok(1));
+    assert!(order(&[write, begun, reply, synced]).is_err());
+    assert!(order(&[begun, write, synced, reply]).is_err());
+    assert!(order(&[write, begun, failed, reply]).is_err());
+    assert!(order(&[write, reply]).is_err());
+    assert!(order(&[begun, synced, reply]).is_err());
+}
