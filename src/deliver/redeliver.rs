@@ -65,6 +65,7 @@ impl Worker {
     }
 
     fn try_redeliver(&mut self) -> Result<(), String> {
+        self.store_progress()?;
         let after = self.redeliveries.after;
         let letters = self.reader.to_redeliver(&self.name, after, MAX_BATCH).map_err(|e| e.to_string())?;
         let Some(last) = letters.last().map(|letter| letter.seq) else {
@@ -73,7 +74,6 @@ impl Worker {
         };
         let records: Vec<Arc<Record>> = letters.iter().map(|letter| Arc::clone(&letter.record)).collect();
         let Outcome { fates, checkpoint } = self.give(&records);
-        let stored = checkpoint.clone();
         let mut progress =
             Progress { from: Some(self.cursor), cursor: self.cursor, checkpoint, ..Progress::default() };
         let (mut fates, mut error, mut retries) = (fates.into_iter(), None, 0_u64);
@@ -92,10 +92,8 @@ impl Worker {
             }
         }
         let delivered = u64::try_from(progress.redelivered.len()).unwrap_or(u64::MAX);
-        self.spool.advance(Arc::clone(&self.name), progress).map_err(|error| error.to_string())?;
-        if stored.is_some() {
-            self.checkpoint = stored;
-        }
+        self.unstored = Some(progress);
+        self.store_progress()?;
         self.telemetry.sink_batch(&self.name, u64::try_from(letters.len()).unwrap_or(u64::MAX), delivered);
         self.redeliveries.after = last;
         self.telemetry.sink_retries(&self.name, retries);

@@ -65,6 +65,7 @@ impl WorkerHandle {
             checkpoint,
             takes,
             cursor,
+            unstored: None,
             ahead: BTreeSet::new(),
             attempts: 0,
             redeliveries: Redeliveries::new(backoff.clone()),
@@ -112,6 +113,9 @@ pub(super) struct Worker {
     pub(super) checkpoint: Option<Vec<u8>>,
     takes: Takes,
     pub(super) cursor: i64,
+    /// What the sink has done and the spool could not store. Nothing else is delivered until it is: reading on from the
+    /// old cursor would deliver it twice.
+    pub(super) unstored: Option<Progress>,
     /// What was delivered beyond the first record that was not.
     ahead: BTreeSet<i64>,
     /// How often the first record that is due has been tried.
@@ -176,14 +180,15 @@ impl Worker {
 
     /// Reads a batch, delivers what is due of it, and stores how far that went. `Err` is a reason to wait.
     fn deliver_some(&mut self) -> Result<(), String> {
+        self.store_progress()?;
+        // Before the read: what comes while it runs is not skipped.
+        let end = self.spool.tail().last_seq();
         let stored = self.reader.after(self.cursor, MAX_BATCH).map_err(|error| error.to_string())?;
         let Some(last) = stored.last().map(|stored| stored.seq) else {
             // Everything up to the tail was pruned already.
-            let cursor = self.spool.tail().last_seq();
-            let progress = Progress { from: Some(self.cursor), cursor, ..Progress::default() };
-            self.spool.advance(Arc::clone(&self.name), progress).map_err(|error| error.to_string())?;
-            self.cursor = cursor;
-            return Ok(());
+            let progress = Progress { from: Some(self.cursor), cursor: end, ..Progress::default() };
+            self.unstored = Some(progress);
+            return self.store_progress();
         };
         let due: Vec<&Stored> = stored.iter().filter(|stored| self.is_due(stored)).collect();
         let records: Vec<Arc<Record>> = due.iter().map(|stored| Arc::clone(&stored.record)).collect();
@@ -217,26 +222,20 @@ impl Worker {
         progress.cursor = first_retry.as_ref().map_or(last, |(seq, _)| seq.saturating_sub(1));
         let moved =
             progress.cursor > self.cursor || !progress.rejected.is_empty() || progress.checkpoint.is_some();
+        self.ahead = ahead;
+        let count = u64::try_from(records.len()).unwrap_or(u64::MAX);
+        if count > 0 {
+            self.telemetry.sink_batch(&self.name, count, delivered);
+        }
         if moved {
-            let (cursor, checkpoint) = (progress.cursor, progress.checkpoint.clone());
-            let rejected = std::mem::take(&mut progress.rejected);
-            progress.rejected.clone_from(&rejected);
-            self.spool.advance(Arc::clone(&self.name), progress).map_err(|error| error.to_string())?;
+            let rejected = progress.rejected.clone();
+            self.unstored = Some(progress);
+            self.store_progress()?;
             for (seq, error, _) in &rejected {
                 let of = due.iter().find(|stored| stored.seq == *seq);
                 let connector = of.map_or("", |stored| &*stored.record.connector);
                 self.telemetry.emit(&DeadLetterBuried { reason: "rejected", connector, error });
             }
-            self.cursor = cursor;
-            if checkpoint.is_some() {
-                self.checkpoint = checkpoint;
-            }
-        }
-        ahead.retain(|seq| *seq > self.cursor);
-        self.ahead = ahead;
-        let count = u64::try_from(records.len()).unwrap_or(u64::MAX);
-        if count > 0 {
-            self.telemetry.sink_batch(&self.name, count, delivered);
         }
         match first_retry {
             None => {
@@ -247,6 +246,30 @@ impl Worker {
                 self.telemetry.sink_retries(&self.name, retries);
                 Err(error)
             }
+        }
+    }
+
+    /// Stores what the sink has done, unless that is stored.
+    pub(super) fn store_progress(&mut self) -> Result<(), String> {
+        let Some(progress) = &self.unstored else { return Ok(()) };
+        let stored = self.spool.advance(Arc::clone(&self.name), progress.clone());
+        let cursor = stored.map_err(|error| error.to_string())?;
+        if let Some(progress) = self.unstored.take() {
+            self.checkpoint = progress.checkpoint.or_else(|| self.checkpoint.take());
+            self.go_on_from(cursor, progress.cursor);
+        }
+        Ok(())
+    }
+
+    /// Reads on from where the stored cursor is. It may be before where this worker would be, when an operator moved it
+    /// back: then all that comes after it is delivered again.
+    fn go_on_from(&mut self, cursor: i64, expected: i64) {
+        self.cursor = cursor;
+        if cursor < expected {
+            tracing::info!(sink = &*self.name, cursor, "records are delivered again, as asked for");
+            self.ahead.clear();
+        } else {
+            self.ahead.retain(|seq| *seq > cursor);
         }
     }
 
