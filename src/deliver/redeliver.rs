@@ -75,7 +75,6 @@ impl Worker {
         };
         let records: Vec<Arc<Record>> = letters.iter().map(|letter| Arc::clone(&letter.record)).collect();
         let Outcome { fates, checkpoint } = self.give(&records);
-        let stored = checkpoint.clone();
         let mut progress =
             Progress { from: Some(self.cursor), cursor: self.cursor, checkpoint, ..Progress::default() };
         let (mut fates, mut error, mut retries) = (fates.into_iter(), None, 0_u64);
@@ -95,10 +94,8 @@ impl Worker {
         }
         let count = |n: usize| u64::try_from(n).unwrap_or(u64::MAX);
         let (delivered, rejected) = (count(progress.redelivered.len()), count(progress.rejected_again.len()));
-        self.spool.advance(Arc::clone(&self.name), progress).map_err(|error| error.to_string())?;
-        if stored.is_some() {
-            self.checkpoint = stored;
-        }
+        self.unstored = Some(progress);
+        self.store_progress()?;
         self.telemetry.sink_batch(&self.name, count(letters.len()), delivered, rejected);
         self.redeliveries.after = last;
         self.telemetry.sink_retries(&self.name, retries);

@@ -119,7 +119,7 @@ pub(super) struct Worker {
     pub(super) cursor: i64,
     /// What the sink has done and the spool could not store. Nothing else is delivered until it is: reading on from the
     /// old cursor would deliver it twice.
-    unstored: Option<Progress>,
+    pub(super) unstored: Option<Progress>,
     /// The connectors and errors of what it rejects, to be told once that is stored.
     rejected: Vec<(Arc<str>, String)>,
     /// What was delivered beyond the first record that was not.
@@ -254,21 +254,14 @@ impl Worker {
         }
     }
 
-    /// Whether the sink takes this record and does not have it.
-    fn is_due(&self, stored: &Stored) -> bool {
-        let taken = self.takes.as_ref().is_none_or(|takes| takes.contains(&stored.record.connector));
-        taken && !self.ahead.contains(&stored.seq)
-    }
-
     /// Stores what the sink has done, unless that is stored.
     pub(super) fn store_progress(&mut self) -> Result<(), String> {
         let Some(progress) = &self.unstored else { return Ok(()) };
         let stored = self.spool.advance(Arc::clone(&self.name), progress.clone());
-        stored.map_err(|error| error.to_string())?;
-        if let Some(Progress { cursor, checkpoint, .. }) = self.unstored.take() {
-            self.cursor = cursor;
-            self.checkpoint = checkpoint.or_else(|| self.checkpoint.take());
-            self.ahead.retain(|seq| *seq > cursor);
+        let cursor = stored.map_err(|error| error.to_string())?;
+        if let Some(progress) = self.unstored.take() {
+            self.checkpoint = progress.checkpoint.or_else(|| self.checkpoint.take());
+            self.go_on_from(cursor, progress.cursor);
         }
         for (connector, error) in self.rejected.drain(..) {
             self.telemetry.emit(&DeadLetterBuried {
@@ -278,6 +271,24 @@ impl Worker {
             });
         }
         Ok(())
+    }
+
+    /// Reads on from where the stored cursor is. It may be before where this worker would be, when an operator moved it
+    /// back: then all that comes after it is delivered again.
+    fn go_on_from(&mut self, cursor: i64, expected: i64) {
+        self.cursor = cursor;
+        if cursor < expected {
+            tracing::info!(sink = &*self.name, cursor, "records are delivered again, as asked for");
+            self.ahead.clear();
+        } else {
+            self.ahead.retain(|seq| *seq > cursor);
+        }
+    }
+
+    /// Whether the sink takes this record and does not have it.
+    fn is_due(&self, stored: &Stored) -> bool {
+        let taken = self.takes.as_ref().is_none_or(|takes| takes.contains(&stored.record.connector));
+        taken && !self.ahead.contains(&stored.seq)
     }
 
     /// Opens the sink if it is not open, and stores where it stands before it gets anything: a crash in its first batch

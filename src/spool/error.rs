@@ -43,7 +43,7 @@ pub enum SpoolError {
     #[error("{path}: the cursor of sink {sink} is {cursor}, and the last record ever stored is {last_seq}: \
              this is an older copy of the spool, or it was changed by hand. To go on from its end: \
              sqlite3 {path} \"UPDATE sinks SET cursor = {last_seq} WHERE name = '{sink}'\"", path = .path.display())]
-    BeyondTheEnd {
+    CursorBeyondEnd {
         /// The database.
         path: PathBuf,
         /// The sink's name.

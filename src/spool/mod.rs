@@ -227,12 +227,13 @@ impl Spool {
         answer.await.map_err(|_| SpoolError::Closed)?
     }
 
-    /// Stores a sink's progress durably; waits for it.
+    /// Stores a sink's progress durably; waits for it. Gives where the sink's cursor is then, which is not where this
+    /// moves it if it was moved back in the meantime.
     ///
     /// # Errors
     ///
     /// [`SpoolError`] when it is not stored; the sink's old progress counts.
-    pub fn advance(&self, sink: Arc<str>, progress: Progress) -> Result<(), SpoolError> {
+    pub fn advance(&self, sink: Arc<str>, progress: Progress) -> Result<i64, SpoolError> {
         let (reply, answer) = oneshot::channel();
         self.command_waiting(Command::Advance { sink, progress: Box::new(progress), reply })?;
         answer.blocking_recv().map_err(|_| SpoolError::Closed)?

@@ -159,13 +159,14 @@ fn drop_oldest(connection: &Connection, reason: &str, max_bytes: u64) -> rusqlit
     }
 }
 
-/// Moves a sink's cursor, what it rejected to the dead letters, and out of them what it took after all.
+/// Moves a sink's cursor, what it rejected to the dead letters, and out of them what it took after all. Gives where the
+/// cursor is then.
 pub(super) fn advance(
     connection: &Connection,
     sink: &str,
     progress: &Progress,
     now: i64,
-) -> rusqlite::Result<()> {
+) -> rusqlite::Result<i64> {
     for (seq, error, attempts) in &progress.rejected {
         // A record that was replayed and rejected again is one letter.
         connection
@@ -198,10 +199,11 @@ pub(super) fn advance(
         .prepare_cached(
             "UPDATE sinks
              SET cursor = iif(?4 IS NULL OR cursor = ?4, ?2, cursor), checkpoint = coalesce(?3, checkpoint)
-             WHERE name = ?1",
+             WHERE name = ?1 RETURNING cursor",
         )?
-        .execute(params![sink, progress.cursor, progress.checkpoint, progress.from])?;
-    Ok(())
+        .query_row(params![sink, progress.cursor, progress.checkpoint, progress.from], |row| row.get(0))
+        .optional()
+        .map(|cursor| cursor.unwrap_or(progress.cursor))
 }
 
 /// Makes a sink known if it is not, and gives its cursor and checkpoint.

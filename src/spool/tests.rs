@@ -74,7 +74,7 @@ async fn a_cursor_that_was_moved_back_stays_there_although_the_worker_moves_on()
         let back = || vec![Change::Rewind { sink: "file".to_owned(), cursor: 1 }];
         assert_eq!(spool.change(back()).expect("changed"), [Changed::Rewound(3)]);
         // It was on its way from 4 to 5 when that happened.
-        spool.advance(sink(), to(4, 5)).expect("stored");
+        assert_eq!(spool.advance(sink(), to(4, 5)).expect("stored"), 1);
         let cursor = || spool.reader().and_then(|reader| reader.cursor("file")).expect("read");
         assert_eq!(cursor(), Some(1));
         spool.advance(sink(), to(1, 5)).expect("moved");
@@ -188,7 +188,7 @@ async fn a_cursor_beyond_the_end_does_not_open() {
     drop(database);
     let error = Spool::open(folder.path(), kept(), Arc::new(ManualClock::at(0))).expect_err("beyond");
     let said = error.to_string();
-    assert!(matches!(error, SpoolError::BeyondTheEnd { cursor: 6, last_seq: 5, .. }), "{said}");
+    assert!(matches!(error, SpoolError::CursorBeyondEnd { cursor: 6, last_seq: 5, .. }), "{said}");
     assert!(said.contains("UPDATE sinks SET cursor = 5 WHERE name = 'file'"), "{said}");
 }
 

@@ -38,7 +38,7 @@ pub(super) type Reply<T> = oneshot::Sender<Result<T, SpoolError>>;
 pub(super) enum Command {
     Append { record: Arc<Record>, dedup: bool, reply: Reply<Appended> },
     Bury { letter: Box<DeadLetter>, reply: Reply<()> },
-    Advance { sink: Arc<str>, progress: Box<Progress>, reply: Reply<()> },
+    Advance { sink: Arc<str>, progress: Box<Progress>, reply: Reply<i64> },
     Change { changes: Vec<Change>, reply: Reply<Vec<Changed>> },
     Register { sink: Arc<str>, start: StartAt, reply: Reply<(i64, Option<Vec<u8>>)> },
 }
@@ -57,7 +57,8 @@ impl Command {
         // Whoever has given up waiting is not an error.
         match self {
             Self::Append { reply, .. } => drop(reply.send(Err(error))),
-            Self::Bury { reply, .. } | Self::Advance { reply, .. } => drop(reply.send(Err(error))),
+            Self::Bury { reply, .. } => drop(reply.send(Err(error))),
+            Self::Advance { reply, .. } => drop(reply.send(Err(error))),
             Self::Change { reply, .. } => drop(reply.send(Err(error))),
             Self::Register { reply, .. } => drop(reply.send(Err(error))),
         }
@@ -68,6 +69,7 @@ impl Command {
 enum Done {
     Appended(Appended),
     Nothing,
+    Moved(i64),
     Changed(Vec<Changed>),
     Registered((i64, Option<Vec<u8>>)),
 }
@@ -218,8 +220,7 @@ impl Writer {
                     Done::Changed(changes.iter().map(make).collect::<rusqlite::Result<_>>()?)
                 }
                 Command::Advance { sink, progress, .. } => {
-                    store::advance(&transaction, sink, progress, now)?;
-                    Done::Nothing
+                    Done::Moved(store::advance(&transaction, sink, progress, now)?)
                 }
                 Command::Register { sink, start, .. } => {
                     Done::Registered(store::register(&transaction, counters, sink, *start)?)
@@ -371,7 +372,8 @@ fn answer(command: Command, done: Done) {
     // Whoever has given up waiting is not an error.
     match (command, done) {
         (Command::Append { reply, .. }, Done::Appended(appended)) => drop(reply.send(Ok(appended))),
-        (Command::Bury { reply, .. } | Command::Advance { reply, .. }, _) => drop(reply.send(Ok(()))),
+        (Command::Bury { reply, .. }, _) => drop(reply.send(Ok(()))),
+        (Command::Advance { reply, .. }, Done::Moved(cursor)) => drop(reply.send(Ok(cursor))),
         (Command::Change { reply, .. }, Done::Changed(changed)) => drop(reply.send(Ok(changed))),
         (Command::Register { reply, .. }, Done::Registered(place)) => drop(reply.send(Ok(place))),
         (command, _) => command.fail(SpoolError::Closed),
