@@ -69,8 +69,8 @@ pub(super) struct Writer {
     /// The last events found no room, or the database was held by another program.
     is_stuck: bool,
     tidied: Instant,
-    /// The size of the log at which it is tidied next.
-    tidy_at: u64,
+    /// The size of the log after it was last tidied.
+    log_at_rest: u64,
 }
 
 impl Writer {
@@ -92,7 +92,7 @@ impl Writer {
             poisoned: None,
             is_stuck: false,
             tidied: Instant::now(),
-            tidy_at: CHECKPOINT_BYTES,
+            log_at_rest: 0,
         }
     }
 
@@ -103,7 +103,7 @@ impl Writer {
                     let batch = std::iter::once(first).chain(commands.try_iter()).take(MAX_BATCH).collect();
                     self.commit(batch);
                     let is_due = self.is_stuck && self.tidied.elapsed() >= IDLE;
-                    if is_due || self.log_bytes() > self.tidy_at {
+                    if is_due || self.log_bytes() > self.log_at_rest.saturating_add(CHECKPOINT_BYTES) {
                         self.tidy();
                     }
                 }
@@ -115,14 +115,23 @@ impl Writer {
     }
 
     fn commit(&mut self, mut batch: Vec<Command>) {
+        let mut full = if self.poisoned.is_some() { None } else { self.no_room() };
+        if let Some(error) = &full {
+            self.stick(error);
+            if self.log_bytes() > self.log_at_rest {
+                // The log counts as used until it is written back.
+                self.tidy();
+                full = self.no_room();
+            }
+        }
         if let Some(text) = &self.poisoned {
             let error = SpoolError::Poisoned { path: self.folder.clone(), text: text.clone() };
             batch.into_iter().for_each(|command| command.fail(error.clone()));
             return;
         }
-        if let Some(full) = self.no_room() {
-            batch = fail_appends(batch, &full);
+        if let Some(full) = full {
             self.stick(&full);
+            batch = fail_appends(batch, &full);
         }
         if batch.is_empty() {
             return;
@@ -260,7 +269,7 @@ impl Writer {
         }
         self.tidied = Instant::now();
         // A log that a reader holds back is not tried again with every commit.
-        self.tidy_at = self.log_bytes().saturating_add(CHECKPOINT_BYTES);
+        self.log_at_rest = self.log_bytes();
     }
 
     /// Events find no place for now; `/readyz` says why.

@@ -1,0 +1,208 @@
+//! Full disks, real ones: a small file system for the spool, and one for the file.
+//!
+//! Mounting needs root.
+
+use std::fs;
+use std::io::Write;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::time::{Duration, Instant};
+
+use crate::events::is_there;
+use crate::sender::{Sender, readiness};
+use crate::server::{Place, Server, Sinks};
+
+/// A small file system; unmounted when it goes.
+struct Disk {
+    path: PathBuf,
+}
+
+impl Disk {
+    /// Mounts one; `None` where that is not allowed.
+    fn mount(path: PathBuf, size: &str) -> Option<Self> {
+        fs::create_dir_all(&path).expect("made");
+        let mounted = Command::new("mount")
+            .args(["-t", "tmpfs", "-o", &format!("size={size}"), "dt-receiver-test"])
+            .arg(&path)
+            .stderr(Stdio::null())
+            .status();
+        let there = mounted.is_ok_and(|status| status.success());
+        is_there(there, "the right to mount", "full disks of their own").then_some(Self { path })
+    }
+
+    /// Fills it but for so many bytes.
+    fn fill(&self, but: u64) {
+        let free = rustix::fs::statvfs(&self.path).map(|disk| disk.f_bavail * disk.f_frsize).expect("known");
+        let mut ballast = fs::File::create(self.path.join("ballast")).expect("made");
+        let block = vec![1; 4096];
+        for _ in 0..free.saturating_sub(but) / 4096 {
+            if ballast.write_all(&block).is_err() {
+                break;
+            }
+        }
+    }
+
+    fn empty(&self) {
+        fs::remove_file(self.path.join("ballast")).expect("removed");
+    }
+}
+
+impl Drop for Disk {
+    fn drop(&mut self) {
+        let _unmounted = Command::new("umount").arg("-l").arg(&self.path).status();
+    }
+}
+
+/// Sends until the answer is that status, at most so often; gives how many were answered 200.
+fn send_until(sender: &mut Sender, next: &mut u64, status: u16, at_most: u64) -> u64 {
+    let mut accepted = 0;
+    for _ in 0..at_most {
+        let answer = sender.send(1, *next).expect("an answer");
+        if answer.status == 200 {
+            *next += 1;
+            accepted += 1;
+        } else {
+            assert_eq!(answer.status, 503, "{answer:?}");
+        }
+        if answer.status == status {
+            return accepted;
+        }
+    }
+    panic!("never a {status} in {at_most}");
+}
+
+/// Sends the same event until it is accepted: how a full spool is tried again.
+fn until_there_is_room(sender: &mut Sender, next: &mut u64) -> Duration {
+    let since = Instant::now();
+    while since.elapsed() < Duration::from_secs(30) {
+        if sender.send(1, *next).expect("an answer").status == 200 {
+            *next += 1;
+            return since.elapsed();
+        }
+    }
+    panic!("there is room, and it is still full");
+}
+
+fn all_delivered(place: &Place, count: u64) {
+    let delivered = place.events_in_file();
+    for number in 0..count {
+        assert_eq!(delivered.get(&(1, number)), Some(&1), "event {number} of {count} was answered 200");
+    }
+}
+
+fn fills_and_empties(limits: &str, left: u64) {
+    let folder = tempfile::tempdir().expect("a folder");
+    let Some(disk) = Disk::mount(folder.path().join("disk"), "16m") else { return };
+    let file = folder.path().join("events.ndjson");
+    let place = Place::with(folder.path(), &disk.path.join("data"), &file, Sinks::File, limits);
+    let server = Server::bare(&place);
+    let mut sender = Sender::connect(server.listen).expect("connected");
+    let mut next = 0;
+    let mut full = 0;
+    for round in 0..3 {
+        assert_eq!(sender.send(1, next).expect("an answer").status, 200);
+        next += 1;
+        disk.fill(left);
+        send_until(&mut sender, &mut next, 503, 100_000);
+        let said = readiness(server.admin);
+        assert!(said.starts_with("not ready: spool:") && said.contains("full"), "round {round}: {said}");
+        for _ in 0..100 {
+            // Some may find room, as what was delivered makes place.
+            let answer = sender.send(1, next).expect("an answer");
+            if answer.status == 200 {
+                next += 1;
+            } else {
+                full += 1;
+            }
+        }
+        disk.empty();
+        let room = until_there_is_room(&mut sender, &mut next);
+        println!("round {round}: {next} answered 200, {full} answered 503, room after {room:?}");
+        for _ in 0..50 {
+            assert_eq!(sender.send(1, next).expect("an answer").status, 200);
+            next += 1;
+        }
+        let said = readiness(server.admin);
+        // The worker of the file may still wait before it tries again to move its cursor.
+        assert!(!said.starts_with("not ready: spool:"), "round {round}: {said}");
+    }
+    let ended = server.stop();
+    assert!(ended.status.success(), "{ended:?}");
+    all_delivered(&place, next);
+    let database = rusqlite::Connection::open(&place.spool_files()[0]).expect("opened");
+    let whole: String = database.query_row("PRAGMA integrity_check", [], |row| row.get(0)).expect("checked");
+    assert_eq!(whole, "ok");
+}
+
+#[test]
+fn a_disk_with_less_than_min_free_means_503_and_nothing_is_lost() {
+    fills_and_empties("[spool]\nmin_free = '4MiB'", 3 << 20);
+}
+
+#[test]
+fn a_disk_without_any_room_means_503_and_nothing_is_lost() {
+    fills_and_empties("[spool]\nmin_free = 0", 200 << 10);
+}
+
+#[test]
+fn a_full_disk_of_the_file_alone_delays_no_answer() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let Some(disk) = Disk::mount(folder.path().join("disk"), "4m") else { return };
+    let file = disk.path.join("events.ndjson");
+    let place =
+        Place::with(folder.path(), &folder.path().join("data"), &file, Sinks::File, "drain_timeout = '60s'");
+    let server = Server::bare(&place);
+    let mut sender = Sender::connect(server.listen).expect("connected");
+    assert_eq!(sender.send(1, 0).expect("an answer").status, 200);
+    disk.fill(0);
+    let mut slowest = Duration::ZERO;
+    for number in 1..500 {
+        let sent = Instant::now();
+        assert_eq!(sender.send(1, number).expect("an answer").status, 200);
+        slowest = slowest.max(sent.elapsed());
+    }
+    let said = readiness(server.admin);
+    assert!(said.starts_with("not ready: sink file:") && said.contains("No space"), "{said}");
+    disk.empty();
+    println!("500 answers with the file's disk full, the slowest in {slowest:?}");
+    // A stop ends the pause of a sink that was down, so the rest goes with the next start.
+    server.stop();
+    let server = Server::bare(&place);
+    server.stop();
+    all_delivered(&place, 500);
+}
+
+#[test]
+fn a_spool_at_its_max_size_means_503_until_there_is_room() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let ids = folder.path().join("ids.txt");
+    let outage = folder.path().join("outage");
+    fs::write(&outage, "").expect("written");
+    let place = Place::new(folder.path(), Sinks::File, "[spool]\nmax_size = '1MiB'\nmin_free = 0");
+    let server = crate::child::start(&place, &ids, 0, &outage);
+    let mut sender = Sender::connect(server.listen).expect("connected");
+    let mut next = 0;
+    send_until(&mut sender, &mut next, 503, 100_000);
+    // What the log held counts only until it is written back, so this may take some more.
+    let mut refused = 0;
+    while refused < 1_000 {
+        match sender.send(1, next).expect("an answer").status {
+            200 => (next, refused) = (next + 1, 0),
+            _ => refused += 1,
+        }
+    }
+    let used = spool_bytes(&place);
+    let said = readiness(server.admin);
+    assert!(said.contains("max_size"), "{said}");
+    fs::remove_file(&outage).expect("removed");
+    until_there_is_room(&mut sender, &mut next);
+    let ended = server.stop();
+    assert!(ended.status.success(), "{ended:?}");
+    println!("full with {next} events in {used} bytes; room again without a restart");
+    all_delivered(&place, next);
+}
+
+fn spool_bytes(place: &Place) -> u64 {
+    let size = |path: &Path| fs::metadata(path).map_or(0, |about| about.len());
+    size(&place.spool_files()[0]) + size(&place.spool_files()[1])
+}
