@@ -13,13 +13,13 @@ use crate::sender::{Sender, readiness};
 use crate::server::{Place, Server, Sinks};
 
 /// A small file system; unmounted when it goes.
-struct Disk {
-    path: PathBuf,
+pub(crate) struct Disk {
+    pub(crate) path: PathBuf,
 }
 
 impl Disk {
     /// Mounts one; `None` where that is not allowed.
-    fn mount(path: PathBuf, size: &str) -> Option<Self> {
+    pub(crate) fn mount(path: PathBuf, size: &str) -> Option<Self> {
         fs::create_dir_all(&path).expect("made");
         let mounted = Command::new("mount")
             .args(["-t", "tmpfs", "-o", &format!("size={size}"), "dt-receiver-test"])
@@ -40,6 +40,11 @@ impl Disk {
                 break;
             }
         }
+    }
+
+    pub(crate) fn make_read_only(&self) {
+        let remounted = Command::new("mount").args(["-o", "remount,ro"]).arg(&self.path).status();
+        assert!(remounted.expect("mount runs").success());
     }
 
     fn empty(&self) {
