@@ -166,11 +166,7 @@ impl Writer {
                 batch.into_iter().for_each(|command| command.fail(held.clone()));
             }
             Err(error) => {
-                let text = error.to_string();
-                let poisoned = SpoolError::Poisoned { path: self.folder.clone(), text: text.clone() };
-                tracing::error!(path = %self.folder.display(), %error, "the spool cannot be written to; restart to look again");
-                self.tail.set_trouble(Some(poisoned.to_string()));
-                self.poisoned = Some(text);
+                let poisoned = self.poison(&error);
                 batch.into_iter().for_each(|command| command.fail(poisoned.clone()));
             }
         }
@@ -260,16 +256,21 @@ impl Writer {
             }
             // There will be room, or the other program will be done, another time.
             Err(error) if is_no_space(&error) || is_held(&error) => {}
-            Err(error) => {
-                let text = error.to_string();
-                tracing::error!(path = %self.folder.display(), %error, "the spool cannot be written to; restart to look again");
-                self.tail.set_trouble(Some(text.clone()));
-                self.poisoned = Some(text);
-            }
+            Err(error) => drop(self.poison(&error)),
         }
         self.tidied = Instant::now();
         // A log that a reader holds back is not tried again with every commit.
         self.log_at_rest = self.log_bytes();
+    }
+
+    /// Nobody knows what is on the disk: stops for good, and says so with the cure.
+    fn poison(&mut self, error: &rusqlite::Error) -> SpoolError {
+        let text = SpoolError::sqlite(&self.database.path, "writing", error).to_string();
+        tracing::error!(error = text, "the spool cannot be written to; restart to look again");
+        let poisoned = SpoolError::Poisoned { path: self.folder.clone(), text: text.clone() };
+        self.tail.set_trouble(Some(poisoned.to_string()));
+        self.poisoned = Some(text);
+        poisoned
     }
 
     /// Events find no place for now; `/readyz` says why.

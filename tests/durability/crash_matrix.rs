@@ -24,7 +24,7 @@ const LIVES: u64 = 10;
 /// What a connection knows: the next number of each of its devices; all before it were answered 200.
 struct Book {
     connection: u64,
-    next: [u64; DEVICES_PER_CONNECTION as usize],
+    next: [u64; 3],
     random: Random,
 }
 

@@ -6,7 +6,19 @@ use std::fs;
 use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
+
+use dt_receiver::clock::SystemClock;
+use dt_receiver::deliver::{Backoff, WorkerHandle};
+use dt_receiver::record::Record;
+use dt_receiver::sink::{Fate, OpenError, Outcome, Sink};
+use dt_receiver::spool::{Spool, SpoolOptions, StartAt};
+use dt_receiver::telemetry::Telemetry;
+use dt_receiver::verify::VerifiedBy;
+use hyper::HeaderMap;
+use hyper::body::Bytes;
 
 use crate::events::is_there;
 use crate::sender::{Sender, readiness};
@@ -95,7 +107,8 @@ fn all_delivered(place: &Place, count: u64) {
     }
 }
 
-fn fills_and_empties(limits: &str, left: u64) {
+/// Fills the disk but for `left` bytes, and empties it, three times. While it is full, `/readyz` says `why`.
+fn fills_and_empties(limits: &str, left: u64, why: &str) {
     let folder = tempfile::tempdir().expect("a folder");
     let Some(disk) = Disk::mount(folder.path().join("disk"), "16m") else { return };
     let file = folder.path().join("events.ndjson");
@@ -110,7 +123,7 @@ fn fills_and_empties(limits: &str, left: u64) {
         disk.fill(left);
         send_until(&mut sender, &mut next, 503, 100_000);
         let said = readiness(server.admin);
-        assert!(said.starts_with("not ready: spool:") && said.contains("full"), "round {round}: {said}");
+        assert!(said.starts_with("not ready: spool:") && said.contains(why), "round {round}: {said}");
         for _ in 0..100 {
             // Some may find room, as what was delivered makes place.
             let answer = sender.send(1, next).expect("an answer");
@@ -141,12 +154,12 @@ fn fills_and_empties(limits: &str, left: u64) {
 
 #[test]
 fn a_disk_with_less_than_min_free_means_503_and_nothing_is_lost() {
-    fills_and_empties("[spool]\nmin_free = '4MiB'", 3 << 20);
+    fills_and_empties("[spool]\nmin_free = '4MiB'", 3 << 20, "min_free");
 }
 
 #[test]
 fn a_disk_without_any_room_means_503_and_nothing_is_lost() {
-    fills_and_empties("[spool]\nmin_free = 0", 200 << 10);
+    fills_and_empties("[spool]\nmin_free = 0", 200 << 10, "disk is full");
 }
 
 #[test]
@@ -210,4 +223,72 @@ fn a_spool_at_its_max_size_means_503_until_there_is_room() {
 fn spool_bytes(place: &Place) -> u64 {
     let size = |path: &Path| fs::metadata(path).map_or(0, |about| about.len());
     size(&place.spool_files()[0]) + size(&place.spool_files()[1])
+}
+
+/// A sink that rejects everything, at a moment when the disk is full.
+struct Rejecting {
+    disk: Arc<Disk>,
+    calls: Arc<AtomicU64>,
+}
+
+impl Sink for Rejecting {
+    fn open(&mut self, _checkpoint: Option<&[u8]>) -> Result<(), OpenError> {
+        Ok(())
+    }
+
+    fn deliver(&mut self, batch: &[Arc<Record>]) -> Outcome {
+        if self.calls.fetch_add(1, Ordering::SeqCst) == 0 {
+            self.disk.fill(0);
+        }
+        // Longer than the log is by now, so that it has to grow.
+        let fate = Fate::Rejected { error: "never ".repeat(40_000) };
+        Outcome { fates: vec![fate; batch.len()], checkpoint: None }
+    }
+}
+
+#[test]
+fn what_a_sink_rejects_while_the_disk_is_full_is_buried_once_and_not_given_again() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let Some(disk) = Disk::mount(folder.path().join("disk"), "8m") else { return };
+    let (disk, calls) = (Arc::new(disk), Arc::new(AtomicU64::new(0)));
+    let data = disk.path.join("spool");
+    let options = SpoolOptions { min_free: 0, ..SpoolOptions::default() };
+    let spool = Arc::new(Spool::open(&data, options, Arc::new(SystemClock)).expect("opened"));
+    let sink = Box::new(Rejecting { disk: Arc::clone(&disk), calls: Arc::clone(&calls) });
+    let backoff = Backoff::new(Duration::from_millis(1), Duration::from_millis(20), 1).expect("good");
+    let telemetry = Arc::new(Telemetry::new(Arc::new(SystemClock)));
+    let worker =
+        WorkerHandle::start(Arc::from("s"), sink, None, StartAt::Now, backoff, Arc::clone(&spool), telemetry);
+    let worker = worker.expect("started");
+    let record = Record {
+        connector: Arc::from("default"),
+        received_at: 0,
+        verified_by: VerifiedBy::Secret { label: Arc::from("s") },
+        event_id: "id".into(),
+        event_type: "touch".into(),
+        project: None,
+        device: None,
+        headers: HeaderMap::new(),
+        body: Bytes::from("body"),
+    };
+    let runtime = tokio::runtime::Builder::new_current_thread().build().expect("a runtime");
+    runtime.block_on(spool.append(Arc::new(record), true)).expect("stored");
+    let since = Instant::now();
+    let until = |what: &str, is_so: &dyn Fn() -> bool| {
+        while !is_so() {
+            assert!(since.elapsed() < Duration::from_secs(60), "never: {what}");
+            std::thread::yield_now();
+        }
+    };
+    until("it is full", &|| worker.trouble().is_some_and(|trouble| trouble.contains("full")));
+    disk.empty();
+    let database = rusqlite::Connection::open(data.join("spool.db")).expect("opened");
+    let number = |sql: &str| -> i64 { database.query_row(sql, [], |row| row.get(0)).expect("read") };
+    until("the cursor moves", &|| number("SELECT cursor FROM sinks") == 1);
+    assert_eq!(number("SELECT count(*) FROM dead WHERE reason = 'rejected'"), 1);
+    assert_eq!(calls.load(Ordering::SeqCst), 1, "it has it already");
+    drop(database);
+    spool.tail().stop(Instant::now());
+    worker.join();
+    spool.close();
 }

@@ -4,6 +4,10 @@
 //! `DT_RECEIVER_TEST_SEED` repeats a run. What needs `strace`, `sqlite3` or root says in one line what it leaves out
 //! without them; `DT_RECEIVER_TEST_REQUIRE_TOOLS=1` makes that a failure.
 
+// Everything here is a test, helpers included: they may fail loudly.
+#![cfg(test)]
+#![allow(clippy::arithmetic_side_effects, reason = "a test that overflows fails")]
+
 mod crash_matrix;
 mod damage;
 mod duplicates;

@@ -210,7 +210,7 @@ impl Model {
         for (serial, event) in self.events.iter().enumerate() {
             if event.seq > least || event.at > retained {
                 let body = there.get(&event.seq).copied();
-                assert_eq!(body, Some(serial as i64), "event {serial}, number {}, is gone", event.seq);
+                assert_eq!(body, i64::try_from(serial).ok(), "event {serial}, number {}, is gone", event.seq);
             }
         }
         for (sink, name) in SINKS.into_iter().enumerate() {
@@ -226,7 +226,10 @@ impl Model {
             );
             let dead: BTreeMap<i64, i64> = rows(&sql).into_iter().collect();
             for serial in known.rejected.intersection(&passed) {
-                assert!(dead.contains_key(&(*serial as i64)), "{name}: no dead letter of event {serial}");
+                assert!(
+                    dead.contains_key(&i64::try_from(*serial).expect("small")),
+                    "{name}: no dead letter of event {serial}"
+                );
             }
             self.sinks[sink].settled = passed;
         }
