@@ -39,8 +39,9 @@ impl Backoff {
         let full = doubled.min(self.most);
         // A thousandth of the half, 0 to 1000 times.
         let share = u32::try_from(self.jitter % 1001).unwrap_or(0);
-        let half = full / 2;
-        half.saturating_add((half / 1000).saturating_mul(share)).max(self.least / 2)
+        let part = |whole: Duration, of: u32| whole.checked_div(of).unwrap_or_default();
+        let half = part(full, 2);
+        half.saturating_add(part(half, 1000).saturating_mul(share)).max(part(self.least, 2))
     }
 }
 
@@ -63,9 +64,10 @@ mod tests {
             let (least, most) = (Duration::from_millis(100), Duration::from_secs(60));
             let mut backoff = Backoff::new(least, most, seed).expect("good bounds");
             let pause = backoff.pause(attempts);
-            prop_assert!(pause >= least / 2 && pause <= most);
+            let half = |whole: Duration| whole.checked_div(2).unwrap_or_default();
+            prop_assert!(pause >= half(least) && pause <= most);
             if attempts > 11 {
-                prop_assert!(pause >= most / 2);
+                prop_assert!(pause >= half(most));
             }
         }
     }

@@ -19,6 +19,8 @@ use crate::telemetry::{DeadLetterBuried, SinkFailed, SinkRecovered, Telemetry};
 
 /// How many records are read and delivered at once.
 const MAX_BATCH: usize = 256;
+/// The number of attempts whose back-off is the longest one while progress cannot be stored: under a second.
+const SOON: u32 = 4;
 
 /// Which connectors' records a sink takes; `None` for all.
 pub type Takes = Option<BTreeSet<Arc<str>>>;
@@ -154,7 +156,9 @@ impl Worker {
                     if tail.is_stopping() {
                         break;
                     }
-                    tail.pause(self.backoff.pause(self.attempts));
+                    // A sink is spared; the spool, where its progress found no place, is asked again soon.
+                    let most = if self.unstored.is_some() { SOON } else { u32::MAX };
+                    tail.pause(self.backoff.pause(self.attempts.min(most)));
                     continue;
                 }
             }
@@ -176,9 +180,6 @@ impl Worker {
                 );
                 self.cursor = cursor;
                 self.ahead.clear();
-                // It would no longer continue what is stored; all of it comes again.
-                self.unstored = None;
-                self.rejected.clear();
             }
             Ok(_) => {}
             // What is stored counts: a later move of the cursor fails to continue it, and changes nothing.

@@ -176,7 +176,7 @@ pub struct Spool {
     writer: Mutex<Option<JoinHandle<()>>>,
     tail: Arc<Tail>,
     /// Held, with its lock, as long as the spool is open.
-    _lock: std::fs::File,
+    _lock: open::Lock,
 }
 
 impl Spool {

@@ -28,8 +28,20 @@ pub(super) fn database_path(folder: &Path) -> PathBuf {
     folder.join("spool.db")
 }
 
+/// The folder is ours as long as this lives.
+#[derive(Debug)]
+pub(super) struct Lock(File);
+
+impl Drop for Lock {
+    fn drop(&mut self) {
+        // A child process that is just being started holds the file open a moment longer; closing alone would leave the
+        // folder locked for that long. Where it cannot be unlocked, closing does it.
+        let _unlocked = self.0.unlock();
+    }
+}
+
 /// Makes the folder if it is not there, and takes it. The lock goes with the process, however that ends.
-pub(super) fn lock(folder: &Path) -> Result<File, SpoolError> {
+pub(super) fn lock(folder: &Path) -> Result<Lock, SpoolError> {
     DirBuilder::new()
         .recursive(true)
         .mode(0o700)
@@ -44,7 +56,7 @@ pub(super) fn lock(folder: &Path) -> Result<File, SpoolError> {
         .open(&path)
         .map_err(|error| SpoolError::io(&path, "opening", &error))?;
     match file.try_lock() {
-        Ok(()) => Ok(file),
+        Ok(()) => Ok(Lock(file)),
         Err(TryLockError::WouldBlock) => Err(SpoolError::Locked { path: folder.to_owned() }),
         Err(TryLockError::Error(error)) => Err(SpoolError::io(&path, "locking", &error)),
     }

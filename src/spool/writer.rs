@@ -85,8 +85,8 @@ pub(super) struct Writer {
     /// The last events found no room, or the database was held by another program.
     is_stuck: bool,
     tidied: Instant,
-    /// The size of the log at which it is tidied next.
-    tidy_at: u64,
+    /// The size of the log after it was last tidied.
+    log_at_rest: u64,
 }
 
 impl Writer {
@@ -108,7 +108,7 @@ impl Writer {
             poisoned: None,
             is_stuck: false,
             tidied: Instant::now(),
-            tidy_at: CHECKPOINT_BYTES,
+            log_at_rest: 0,
         }
     }
 
@@ -119,7 +119,7 @@ impl Writer {
                     let batch = std::iter::once(first).chain(commands.try_iter()).take(MAX_BATCH).collect();
                     self.commit(batch);
                     let is_due = self.is_stuck && self.tidied.elapsed() >= IDLE;
-                    if is_due || self.log_bytes() > self.tidy_at {
+                    if is_due || self.log_bytes() > self.log_at_rest.saturating_add(CHECKPOINT_BYTES) {
                         self.tidy();
                     }
                 }
@@ -131,14 +131,23 @@ impl Writer {
     }
 
     fn commit(&mut self, mut batch: Vec<Command>) {
+        let mut full = if self.poisoned.is_some() { None } else { self.no_room() };
+        if let Some(error) = &full {
+            self.stick(error);
+            if self.log_bytes() > self.log_at_rest {
+                // The log counts as used until it is written back.
+                self.tidy();
+                full = self.no_room();
+            }
+        }
         if let Some(text) = &self.poisoned {
             let error = SpoolError::Poisoned { path: self.folder.clone(), text: text.clone() };
             batch.into_iter().for_each(|command| command.fail(error.clone()));
             return;
         }
-        if let Some(full) = self.no_room() {
-            batch = fail_appends(batch, &full);
+        if let Some(full) = full {
             self.stick(&full);
+            batch = fail_appends(batch, &full);
         }
         if batch.is_empty() {
             return;
@@ -177,11 +186,7 @@ impl Writer {
                 batch.into_iter().for_each(|command| command.fail(held.clone()));
             }
             Err(error) => {
-                let text = error.to_string();
-                let poisoned = SpoolError::Poisoned { path: self.folder.clone(), text: text.clone() };
-                tracing::error!(path = %self.folder.display(), %error, "the spool cannot be written to; restart to look again");
-                self.tail.set_trouble(Some(poisoned.to_string()));
-                self.poisoned = Some(text);
+                let poisoned = self.poison(&error);
                 batch.into_iter().for_each(|command| command.fail(poisoned.clone()));
             }
         }
@@ -289,16 +294,21 @@ impl Writer {
             }
             // There will be room, or the other program will be done, another time.
             Err(error) if is_no_space(&error) || is_held(&error) => {}
-            Err(error) => {
-                let text = error.to_string();
-                tracing::error!(path = %self.folder.display(), %error, "the spool cannot be written to; restart to look again");
-                self.tail.set_trouble(Some(text.clone()));
-                self.poisoned = Some(text);
-            }
+            Err(error) => drop(self.poison(&error)),
         }
         self.tidied = Instant::now();
         // A log that a reader holds back is not tried again with every commit.
-        self.tidy_at = self.log_bytes().saturating_add(CHECKPOINT_BYTES);
+        self.log_at_rest = self.log_bytes();
+    }
+
+    /// Nobody knows what is on the disk: stops for good, and says so with the cure.
+    fn poison(&mut self, error: &rusqlite::Error) -> SpoolError {
+        let text = SpoolError::sqlite(&self.database.path, "writing", error).to_string();
+        tracing::error!(error = text, "the spool cannot be written to; restart to look again");
+        let poisoned = SpoolError::Poisoned { path: self.folder.clone(), text: text.clone() };
+        self.tail.set_trouble(Some(poisoned.to_string()));
+        self.poisoned = Some(text);
+        poisoned
     }
 
     /// Events find no place for now; `/readyz` says why.

@@ -1,6 +1,7 @@
 //! The order of things, proven under `strace`: no 200 leaves on a socket before the sync that covers its event has
 //! returned.
 
+use std::collections::BTreeMap;
 use std::process::Stdio;
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -9,20 +10,43 @@ use crate::sender::Sender;
 use crate::server::{Place, Server, Sinks};
 use crate::trace::{Call, calls};
 
+/// Where an event was written to the log for the first time, and where its 200 began.
+#[derive(Debug, Default)]
+struct Places {
+    stored: Option<usize>,
+    replied: Option<usize>,
+}
+
+/// Finds both for every event, in one look at the trace.
+fn places(calls: &[Call]) -> BTreeMap<&str, Places> {
+    const LENGTH: usize = "ev0001n00000000z".len();
+    let mut places: BTreeMap<&str, Places> = BTreeMap::new();
+    for call in calls.iter().filter(|call| call.is_write()) {
+        let is_log = call.arguments.contains("spool.db-wal");
+        let is_reply = call.arguments.contains("HTTP/1.1 200");
+        let starts = call.arguments.match_indices("ev0001n").map(|(at, _)| at);
+        for id in starts.filter_map(|at| call.arguments.get(at..at + LENGTH)) {
+            let place = places.entry(id).or_default();
+            if is_log && place.stored.is_none() {
+                place.stored = call.returned;
+            }
+            if is_reply && place.replied.is_none() {
+                place.replied = Some(call.began);
+            }
+        }
+    }
+    places
+}
+
 /// What is wrong with the order of one event's calls; `Ok` gives how many lines lie between its sync and its answer.
-fn order_of(calls: &[Call], id: &str) -> Result<usize, String> {
-    let of_event = |call: &&Call| call.is_write() && call.arguments.contains(id);
-    let wal = "spool.db-wal";
-    let reply = calls.iter().filter(of_event).find(|call| call.arguments.contains("HTTP/1.1 200"));
-    let reply = reply.ok_or_else(|| format!("{id}: no 200 was written"))?.began;
-    let stored = calls.iter().filter(of_event).find(|call| call.arguments.contains(wal));
-    let stored = stored.ok_or_else(|| format!("{id}: it was never written to the log"))?;
-    let stored = stored.returned.ok_or_else(|| format!("{id}: its write never returned"))?;
-    let synced = calls.iter().filter(|call| call.is_sync_of(wal) && call.began > stored);
-    let synced = synced.filter_map(Call::succeeded).min();
-    match synced {
-        Some(synced) if synced < reply => Ok(reply - synced),
-        _ => Err(format!("{id}: written in line {stored}, synced in {synced:?}, answered in {reply}")),
+fn order_of(calls: &[Call], places: &BTreeMap<&str, Places>, id: &str) -> Result<usize, String> {
+    let place = places.get(id).ok_or_else(|| format!("{id}: never seen"))?;
+    let replied = place.replied.ok_or_else(|| format!("{id}: no 200 was written"))?;
+    let stored = place.stored.ok_or_else(|| format!("{id}: it was never written to the log"))?;
+    let syncs = calls.iter().filter(|call| call.is_sync_of("spool.db-wal") && call.began > stored);
+    match syncs.filter_map(Call::succeeded).min() {
+        Some(synced) if synced < replied => Ok(replied - synced),
+        synced => Err(format!("{id}: written in line {stored}, synced in {synced:?}, answered in {replied}")),
     }
 }
 
@@ -57,8 +81,9 @@ fn no_200_leaves_before_the_sync_of_its_event_has_returned() {
     let text = std::fs::read_to_string(&place.trace).expect("a trace");
     let calls = calls(&text);
     let syncs = calls.iter().filter(|call| call.is_sync_of("spool.db-wal")).count();
+    let places = places(&calls);
     let wrong: Vec<String> =
-        (0..events).filter_map(|number| order_of(&calls, &id(1, number)).err()).collect();
+        (0..events).filter_map(|number| order_of(&calls, &places, &id(1, number)).err()).collect();
     println!(
         "{events} events, {} calls, {syncs} syncs of the log, {} out of order",
         calls.len(),
@@ -69,11 +94,14 @@ fn no_200_leaves_before_the_sync_of_its_event_has_returned() {
 
 #[test]
 fn the_proof_sees_an_answer_that_comes_too_early() {
-    let write = "7 write(9</s/spool.db-wal>, \"..ev1z..\", 4096) = 4096\n";
+    let write = "7 write(9</s/spool.db-wal>, \"..ev0001n00000001z..\", 4096) = 4096\n";
     let (begun, synced) = ("7 fsync(9</s/spool.db-wal> <unfinished ...>\n", "7 <... fsync resumed>) = 0\n");
     let failed = "7 <... fsync resumed>) = -1 EIO (Input/output error)\n";
-    let reply = "8 writev(12<socket:[1]>, [{iov_base=\"HTTP/1.1 200 OK..ev1z\"}], 1) = 9\n";
-    let order = |lines: &[&str]| order_of(&calls(&lines.concat()), "ev1z");
+    let reply = "8 writev(12<socket:[1]>, [{iov_base=\"HTTP/1.1 200 OK..ev0001n00000001z\"}], 1) = 9\n";
+    let order = |lines: &[&str]| {
+        let calls = calls(&lines.concat());
+        order_of(&calls, &places(&calls), "ev0001n00000001z")
+    };
     assert_eq!(order(&[write, begun, synced, reply]), Ok(1));
     assert!(order(&[write, begun, reply, synced]).is_err());
     assert!(order(&[begun, write, synced, reply]).is_err());
