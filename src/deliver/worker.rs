@@ -55,7 +55,7 @@ impl WorkerHandle {
             telemetry.emit(&SinkFailed { sink: &name, error, records: 0 });
         }
         let trouble = Arc::new(Mutex::new(opened.clone()));
-        let worker = Worker {
+        let mut worker = Worker {
             name: Arc::clone(&name),
             sink,
             is_open: opened.is_none(),
@@ -63,6 +63,7 @@ impl WorkerHandle {
             takes,
             cursor,
             ahead: BTreeSet::new(),
+            unsaved: None,
             attempts: 0,
             backoff,
             spool,
@@ -70,6 +71,9 @@ impl WorkerHandle {
             telemetry,
             trouble: Arc::clone(&trouble),
         };
+        if worker.is_open {
+            worker.begin().map_err(OpenError::Unusable)?;
+        }
         let thread = std::thread::Builder::new()
             .name(format!("sink-{name}"))
             .spawn(move || worker.run())
@@ -109,6 +113,9 @@ struct Worker {
     cursor: i64,
     /// What was delivered beyond the first record that was not.
     ahead: BTreeSet<i64>,
+    /// What was done and could not be stored yet. Until it is, the sink gets nothing more: a batch that comes twice
+    /// would be a double, and a sink counts on its last checkpoint being stored.
+    unsaved: Option<Progress>,
     /// How often the first record that is due has been tried.
     attempts: u32,
     backoff: Backoff,
@@ -140,6 +147,7 @@ impl Worker {
 
     /// Reads a batch, delivers what is due of it, and stores how far that went. `Err` is a reason to wait.
     fn deliver_some(&mut self) -> Result<(), String> {
+        self.save()?;
         let stored = self.reader.after(self.cursor, MAX_BATCH).map_err(|error| error.to_string())?;
         let Some(last) = stored.last().map(|stored| stored.seq) else {
             // Everything up to the tail was pruned already.
@@ -152,17 +160,16 @@ impl Worker {
             if records.is_empty() { Outcome::default() } else { self.give(&records) };
         let mut fates = fates.into_iter();
         let mut progress = Progress { cursor: self.cursor, checkpoint, rejected: Vec::new() };
-        let mut ahead = self.ahead.clone();
         let (mut first_retry, mut retries, mut delivered) = (None, 0_u64, 0_u64);
         for stored in &due {
             match fates.next() {
                 Some(Fate::Delivered) => {
                     delivered = delivered.saturating_add(1);
-                    ahead.insert(stored.seq);
+                    self.ahead.insert(stored.seq);
                 }
                 Some(Fate::Rejected { error }) => {
                     progress.rejected.push((stored.seq, error, self.attempts.saturating_add(1)));
-                    ahead.insert(stored.seq);
+                    self.ahead.insert(stored.seq);
                 }
                 fate => {
                     retries = retries.saturating_add(1);
@@ -178,15 +185,9 @@ impl Worker {
         let moved =
             progress.cursor > self.cursor || !progress.rejected.is_empty() || progress.checkpoint.is_some();
         if moved {
-            let (cursor, checkpoint) = (progress.cursor, progress.checkpoint.clone());
-            self.spool.advance(Arc::clone(&self.name), progress).map_err(|error| error.to_string())?;
-            self.cursor = cursor;
-            if checkpoint.is_some() {
-                self.checkpoint = checkpoint;
-            }
+            self.unsaved = Some(progress);
+            self.save()?;
         }
-        ahead.retain(|seq| *seq > self.cursor);
-        self.ahead = ahead;
         let count = u64::try_from(records.len()).unwrap_or(u64::MAX);
         if count > 0 {
             self.telemetry.sink_batch(&self.name, count, delivered);
@@ -203,6 +204,33 @@ impl Worker {
         }
     }
 
+    /// Stores what was done last, unless that is stored.
+    fn save(&mut self) -> Result<(), String> {
+        if let Some(Progress { cursor, checkpoint, rejected }) = &self.unsaved {
+            let progress =
+                Progress { cursor: *cursor, checkpoint: checkpoint.clone(), rejected: rejected.clone() };
+            self.spool.advance(Arc::clone(&self.name), progress).map_err(|error| error.to_string())?;
+        }
+        if let Some(Progress { cursor, checkpoint, .. }) = self.unsaved.take() {
+            self.cursor = cursor;
+            self.ahead.retain(|seq| *seq > cursor);
+            if checkpoint.is_some() {
+                self.checkpoint = checkpoint;
+            }
+        }
+        Ok(())
+    }
+
+    /// Stores where the sink stands before its first delivery.
+    fn begin(&mut self) -> Result<(), String> {
+        if let Some(checkpoint) = self.sink.begin() {
+            self.unsaved =
+                Some(Progress { cursor: self.cursor, checkpoint: Some(checkpoint), rejected: Vec::new() });
+            self.save()?;
+        }
+        Ok(())
+    }
+
     /// Whether the sink takes this record and does not have it.
     fn is_due(&self, stored: &Stored) -> bool {
         let taken = self.takes.as_ref().is_none_or(|takes| takes.contains(&stored.record.connector));
@@ -213,6 +241,9 @@ impl Worker {
         if !self.is_open {
             if let Err(error) = self.sink.open(self.checkpoint.as_deref()) {
                 return Outcome::retry(records.len(), &error.to_string());
+            }
+            if let Err(error) = self.begin() {
+                return Outcome::retry(records.len(), &error);
             }
             self.is_open = true;
         }
