@@ -226,6 +226,8 @@ impl FileSink {
             if let Some(name) = before {
                 let closed = self.files.root().join(name);
                 std::fs::rename(&path, &closed).map_err(|e| unusable(&path, "renaming", &e))?;
+                // Before its successor is made: without it, there could be no telling whose that is.
+                sync_folder_of(&closed)?;
                 self.files.forget(&touched.path);
                 self.closed.push(closed);
             }
@@ -245,7 +247,7 @@ impl FileSink {
             open.append(&path, &part.lines)?;
             open.since = part.since;
         }
-        if touched.closed_as.is_empty() { Ok(()) } else { sync_folder_of(&path) }
+        Ok(())
     }
 
     fn try_deliver(&mut self, batch: &[Arc<Record>]) -> Result<(), OpenError> {
