@@ -141,7 +141,6 @@ fn each_mistake_names_its_key_what_was_found_and_what_is_allowed() {
         ("\"127.0.0.1:18080\"", "8080", &["listen", "8080", "integer", "a string"]),
         ("admin = \"off\"", "admin = \"on\"", &["admin", "on", "off"]),
         ("admin = \"off\"", "admin = \"127.0.0.1:18080\"", &["admin", "never share a port"]),
-        ("\"direct\"", "\"spool\"", &["mode", "spool", "not built"]),
         ("\"direct\"", "\"fast\"", &["mode", "fast", "direct"]),
         ("\"folder:letters\"", "\"letters\"", &["dead_letters", "letters", "folder:PATH"]),
         ("\"folder:letters\"", "\"kafka:dead\"", &["dead_letters", "kafka", "not built"]),

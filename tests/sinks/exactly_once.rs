@@ -101,10 +101,10 @@ fn take_parts_back(
     }
 }
 
-/// Half a line at the end of files that are written to.
-fn tear(random: &mut Random, root: &Path) {
-    for path in files_in(root).into_keys().filter(|path| !is_closed(path)) {
-        if random.one_in(3) {
+/// Half a line at the end of files that the batch wrote to.
+fn tear(random: &mut Random, root: &Path, before: &BTreeMap<PathBuf, (u64, u64)>) {
+    for (path, found) in files_in(root).into_iter().filter(|(path, _)| !is_closed(path)) {
+        if before.get(&path) != Some(&found) && random.one_in(2) {
             let mut file = File::options().append(true).open(path).expect("there");
             file.write_all(&b"{\"event\":{\"torn\":"[..1 + random.below(15)]).expect("torn");
         }
@@ -187,9 +187,7 @@ impl Run {
                 // The compression has ended with the sink, so what it removed is gone.
                 let after = files_in(self.root.path());
                 take_parts_back(&mut self.random, &before, &after);
-            }
-            if self.random.one_in(2) {
-                tear(&mut self.random, self.root.path());
+                tear(&mut self.random, self.root.path(), &before);
             }
             if self.random.one_in(4) {
                 // It is opened, and crashes again.
