@@ -66,7 +66,11 @@ format = "body"
 [[sink]]
 name = "archive"
 type = "file"
-path = "events.ndjson"
+path = "{date}/events.ndjson"
+start = "retained"
+rotate_size = "100MiB"
+rotate_every = "1h"
+compress = "zstd"
 "#;
 
 struct Fixed;
@@ -206,7 +210,23 @@ fn each_mistake_names_its_key_what_was_found_and_what_is_allowed() {
         ("type = \"stdout\"", "type = \"http\"", &["sink.0.type", "http", "stdout, file"]),
         ("format = \"body\"", "format = \"cloudevents\"", &["sink.0.format", "not built"]),
         ("format = \"body\"", "format = \"xml\"", &["sink.0.format", "xml", "body, envelope"]),
-        ("path = \"events.ndjson\"", "", &["sink.1.path", "missing"]),
+        ("path = \"{date}/events.ndjson\"", "", &["sink.1.path", "missing"]),
+        (
+            "{date}/",
+            "{day}/",
+            &["sink.1.path", "{day}", "{date}, {hour}, {connector}, {project}, {eventType}"],
+        ),
+        ("{date}/", "{date}/../", &["sink.1.path", ".."]),
+        ("\"retained\"", "\"first\"", &["sink.1.start", "first", "now, retained"]),
+        ("\"100MiB\"", "\"1B\"", &["sink.1.rotate_size", "1B", "1024"]),
+        ("\"1h\"", "\"1s\"", &["sink.1.rotate_every", "1s"]),
+        ("\"1h\"", "\"7h\"", &["sink.1.rotate_every", "divides a day"]),
+        ("\"zstd\"", "\"xz\"", &["sink.1.compress", "xz", "gzip, zstd"]),
+        (
+            "rotate_size = \"100MiB\"\nrotate_every = \"1h\"",
+            "",
+            &["sink.1.compress", "rotate_size", "rotate_every"],
+        ),
         ("name = \"archive\"", "name = \"out\"", &["sink.name", "out", "two"]),
     ];
     for (old, new, says) in mistakes {

@@ -18,7 +18,7 @@ mod common;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::fs;
-use std::io::Write;
+use std::io::{Read, Write};
 use std::net::SocketAddr;
 use std::path::Path;
 use std::sync::Arc;
@@ -112,7 +112,13 @@ async fn send_on_one_connection(address: SocketAddr, ledger: &Ledger) {
 
 /// The events in the file, with how often each is there. Every line must be exactly what was sent.
 fn events_in(path: &Path) -> BTreeMap<u64, u64> {
-    let content = fs::read_to_string(path).expect("text");
+    let mut content = String::new();
+    let mut file = fs::File::open(path).expect("there");
+    match path.extension() {
+        Some(end) if end == "gz" => flate2::read::GzDecoder::new(file).read_to_string(&mut content),
+        _ => file.read_to_string(&mut content),
+    }
+    .expect("text");
     assert!(content.is_empty() || content.ends_with('\n'), "a torn last line");
     let mut events = BTreeMap::new();
     for line in content.lines() {
@@ -124,19 +130,57 @@ fn events_in(path: &Path) -> BTreeMap<u64, u64> {
     events
 }
 
+/// The same for all files below a folder. Of a closed file whose compression was cut off by the stop, the original
+/// counts.
+fn events_below(folder: &Path) -> BTreeMap<u64, u64> {
+    let mut events = BTreeMap::new();
+    for entry in fs::read_dir(folder).expect("a folder") {
+        let path = entry.expect("an entry").path();
+        let below = if path.is_dir() {
+            events_below(&path)
+        } else if path.extension().is_some_and(|end| end == "gz") && path.with_extension("").exists() {
+            continue;
+        } else if path.extension().is_some_and(|end| end == "ndjson" || end == "gz") {
+            events_in(&path)
+        } else {
+            continue;
+        };
+        for (event, count) in below {
+            *events.entry(event).or_default() += count;
+        }
+    }
+    events
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn every_event_that_got_a_200_is_in_the_file_whenever_the_program_is_killed() {
     let (kills, total) = (setting("DT_RECEIVER_TEST_KILLS", 50), setting("DT_RECEIVER_TEST_EVENTS", 10_000));
+    kill_under_load(kills, total, "", Path::new("events.ndjson")).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_same_with_a_path_template_rotation_and_compression() {
+    let (kills, total) =
+        (setting("DT_RECEIVER_TEST_KILLS", 50) / 5, setting("DT_RECEIVER_TEST_EVENTS", 10_000) / 5);
+    let rotation = "rotate_size = '64KiB'\nrotate_every = '1h'\ncompress = 'gzip'\n";
+    kill_under_load(kills, total, rotation, Path::new("files/{eventType}/{connector}.ndjson")).await;
+}
+
+/// Kills the program so often while so many events are sent, with these keys for its sink and this path below the
+/// test's folder.
+async fn kill_under_load(kills: u64, total: u64, keys: &str, path: &Path) {
+    let is_one_file = keys.is_empty();
     let seed = setting("DT_RECEIVER_TEST_SEED", u64::from(std::process::id()) << 20 | 1);
     println!("DT_RECEIVER_TEST_SEED={seed}");
     let mut random = Random(seed);
     let folder = tempfile::tempdir().expect("a folder");
-    let file = folder.path().join("events.ndjson");
+    let file = folder.path().join(path);
+    fs::create_dir_all(folder.path().join("files")).expect("made");
     let config = folder.path().join("dt-receiver.toml");
     let text = format!(
         "listen = '127.0.0.1:0'\nadmin = '127.0.0.1:0'\ndata = '{}'\n\
          [[connector]]\nname = 'default'\nsecrets = [{{ env = 'DT_SIGNATURE_SECRET' }}]\n\
-         [[sink]]\nname = 'file'\ntype = 'file'\npath = '{}'\nformat = 'body'\n",
+         [[sink]]\nname = 'file'\ntype = 'file'\npath = '{}'\nformat = 'body'\n{keys}",
         folder.path().join("data").display(),
         file.display()
     );
@@ -151,7 +195,8 @@ async fn every_event_that_got_a_200_is_in_the_file_whenever_the_program_is_kille
     for round in 0..=kills {
         let receiver = Receiver::start(arguments, &[]);
         assert!(
-            fs::read(&file).is_ok_and(|content| content.last().is_none_or(|last| *last == b'\n')),
+            !is_one_file
+                || fs::read(&file).is_ok_and(|content| content.last().is_none_or(|last| *last == b'\n')),
             "torn"
         );
         let address = receiver.listen;
@@ -178,7 +223,7 @@ async fn every_event_that_got_a_200_is_in_the_file_whenever_the_program_is_kille
         }
         let stopped = if last { receiver.stop() } else { receiver.wait() };
         assert_eq!(stopped.status.success(), last, "{stopped:?}");
-        if !last && random.below(2) == 0 {
+        if is_one_file && !last && random.below(2) == 0 {
             // Power loss, unlike a kill, can leave half a line.
             let half = &body(total)[..1 + usize::try_from(random.below(60)).expect("small")];
             fs::File::options()
@@ -193,10 +238,16 @@ async fn every_event_that_got_a_200_is_in_the_file_whenever_the_program_is_kille
         println!("round {round}: {acknowledged} of {total} acknowledged");
     }
     let acknowledged = ledger.acknowledged.lock().clone();
-    let events = events_in(&file);
+    let events = if is_one_file { events_in(&file) } else { events_below(&folder.path().join("files")) };
     let lost: Vec<_> = acknowledged.iter().filter(|event| !events.contains_key(event)).collect();
     let lines: u64 = events.values().sum();
     println!("{kills} kills, {torn} torn lines, {total} events, {lines} lines, {} lost", lost.len());
+    let doubled: Vec<_> = events.iter().filter(|(_, count)| **count > 1).collect();
+    assert!(
+        doubled.is_empty(),
+        "more than once in the file: {:?}",
+        doubled.iter().take(10).collect::<Vec<_>>()
+    );
     assert_eq!(acknowledged.len() as u64, total, "the last round runs to the end");
     assert!(
         lost.is_empty(),

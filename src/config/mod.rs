@@ -18,7 +18,7 @@ pub(crate) use connector::is_name;
 pub use connector::{ConnectorConfig, SecretSource};
 pub use reader::Problem;
 use reader::{Problems, Section};
-pub use sink::{SinkConfig, SinkKind};
+pub use sink::{Compression, FileConfig, SinkConfig, SinkKind, UnknownCompression};
 pub use source::{SecretError, Sources, SystemSources, read_secret};
 
 /// The address on which DT's requests arrive, unless set.
@@ -305,10 +305,11 @@ impl Config {
         each_once(problems, "connector", "path", self.connectors.iter().map(|c| &*c.path));
         each_once(problems, "sink", "name", self.sinks.iter().map(|s| &*s.name));
         let files = self.sinks.iter().filter_map(|sink| match &sink.kind {
-            SinkKind::File { path } => path.to_str(),
+            SinkKind::File(file) => Some(file.path.to_string()),
             SinkKind::Stdout => None,
         });
-        each_once(problems, "sink", "path", files);
+        let files: Vec<String> = files.collect();
+        each_once(problems, "sink", "path", files.iter().map(|path| &**path));
         if Some(self.listen) == self.admin && self.listen.port() != 0 {
             problems.error("admin", format!("is {} like `listen`; the two never share a port", self.listen));
         }

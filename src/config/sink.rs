@@ -1,12 +1,16 @@
 //! A sink's part of the configuration: `[[sink]]`, or `--sink` on the command line.
 
-use std::path::PathBuf;
+use std::fmt;
 use std::str::FromStr;
 use std::sync::Arc;
+use std::time::Duration;
 
 use super::connector::required_name;
 use super::reader::Section;
-use crate::record::Format;
+use crate::record::{Format, PathTemplate};
+
+/// A day; `rotate_every` has to divide it, so that files end at the same times every day.
+const DAY: Duration = Duration::from_secs(24 * 3600);
 
 /// One sink.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -28,11 +32,107 @@ pub struct SinkConfig {
 pub enum SinkKind {
     /// The program's standard output.
     Stdout,
-    /// A file of one line an event.
-    File {
-        /// Where it is.
-        path: PathBuf,
-    },
+    /// Files of one line an event.
+    File(FileConfig),
+}
+
+/// Where the sink `file` writes, and when it begins a new file.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct FileConfig {
+    /// Where the files are.
+    pub path: PathTemplate,
+    /// A file is closed before it would grow beyond so many bytes.
+    pub rotate_size: Option<u64>,
+    /// A file is closed when an event comes that was received in a later stretch of this length; it divides a day.
+    pub rotate_every: Option<Duration>,
+    /// How closed files are compressed.
+    pub compress: Option<Compression>,
+}
+
+/// How a closed file is compressed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Compression {
+    /// RFC 1952; `.gz`.
+    Gzip,
+    /// RFC 8878; `.zst`.
+    Zstd,
+}
+
+impl FromStr for Compression {
+    type Err = UnknownCompression;
+
+    fn from_str(name: &str) -> Result<Self, UnknownCompression> {
+        match name {
+            "gzip" => Ok(Self::Gzip),
+            "zstd" => Ok(Self::Zstd),
+            _ => Err(UnknownCompression),
+        }
+    }
+}
+
+/// Not the name of a compression.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("unknown compression; allowed are gzip, zstd")]
+pub struct UnknownCompression;
+
+impl FileConfig {
+    /// Files at this path that are never closed.
+    #[must_use]
+    pub const fn new(path: PathTemplate) -> Self {
+        Self { path, rotate_size: None, rotate_every: None, compress: None }
+    }
+
+    fn read(section: &mut Section<'_>) -> Option<Self> {
+        // Every key is read, whatever is wrong with the others, so that all problems are reported at once.
+        let path = section.string("path");
+        let mut size = 0;
+        section.size_into("rotate_size", 1024..=1 << 40, &mut size);
+        let mut every = Duration::ZERO;
+        section.duration_into("rotate_every", Duration::from_secs(60)..=DAY, &mut every);
+        if every > Duration::ZERO && DAY.as_nanos().checked_rem(every.as_nanos()) != Some(0) {
+            let text = format!(
+                "found {every:?}; allowed is a duration that divides a day, such as \"1h\" or \"24h\""
+            );
+            section.complain("rotate_every", text);
+        }
+        let (rotate_size, rotate_every) =
+            (u64::try_from(size).ok().filter(|size| *size > 0), Some(every).filter(|every| !every.is_zero()));
+        let compress = section.string("compress").and_then(|name| {
+            let read = name.parse().ok();
+            if read.is_none() {
+                section.problem("compress", &name, "gzip, zstd");
+            } else if rotate_size.is_none() && rotate_every.is_none() {
+                let text = "needs `rotate_size` or `rotate_every`, since only closed files are compressed";
+                section.complain("compress", text.to_owned());
+            }
+            read
+        });
+        let path = match path.filter(|path| !path.is_empty()) {
+            Some(path) => match path.parse::<PathTemplate>() {
+                Ok(path) => Some(path),
+                Err(error) => {
+                    section.complain("path", format!("found \"{}\": {error}", path.escape_debug()));
+                    None
+                }
+            },
+            None => {
+                section.complain("path", "is missing; name the file to append to".to_owned());
+                None
+            }
+        };
+        Some(Self { path: path?, rotate_size, rotate_every, compress })
+    }
+}
+
+impl fmt::Display for Compression {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Gzip => "gzip",
+            Self::Zstd => "zstd",
+        })
+    }
 }
 
 impl SinkConfig {
@@ -65,13 +165,7 @@ impl SinkConfig {
         }
         let kind = match section.string("type").as_deref() {
             Some("stdout") => Some(SinkKind::Stdout),
-            Some("file") => match section.string("path") {
-                Some(path) if !path.is_empty() => Some(SinkKind::File { path: PathBuf::from(path) }),
-                _ => {
-                    section.complain("path", "is missing; name the file to append to".to_owned());
-                    None
-                }
-            },
+            Some("file") => FileConfig::read(&mut section).map(SinkKind::File),
             Some("kafka") => {
                 section.complain(
                     "type",
@@ -115,7 +209,9 @@ impl FromStr for SinkConfig {
             None if text == "stdout" => Ok(Self::stdout()),
             Some(("file", path)) if !path.is_empty() => Ok(Self {
                 name: Arc::from("file"),
-                kind: SinkKind::File { path: PathBuf::from(path) },
+                kind: SinkKind::File(FileConfig::new(
+                    path.parse().map_err(|error| NotASink(format!("file:{path}: {error}")))?,
+                )),
                 format: Format::default(),
                 from_retained: false,
             }),

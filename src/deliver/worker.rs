@@ -304,7 +304,7 @@ impl Worker {
             self.is_placed = false;
         }
         if !self.is_placed {
-            let checkpoint = self.sink.checkpoint();
+            let checkpoint = self.sink.begin();
             if checkpoint.is_some() && checkpoint != self.checkpoint {
                 let (from, cursor) = (Some(self.cursor), self.cursor);
                 self.unstored = Some(Progress { from, cursor, checkpoint, ..Progress::default() });

@@ -1,7 +1,8 @@
 //! What is passed between the stages of the service: a [`Record`] on its way to the sinks, and a [`DeadLetter`] that
-//! is set aside. [`Format`] is how a record looks in line-based output.
+//! is set aside. [`Format`] is how a record looks in line-based output, [`PathTemplate`] in which file it belongs.
 
 mod format;
+mod path_template;
 
 use std::fmt;
 use std::sync::Arc;
@@ -10,6 +11,7 @@ use bytes::Bytes;
 use http::{HeaderMap, HeaderName};
 
 pub use format::{Format, UnknownFormat};
+pub use path_template::{NotATemplate, PathTemplate};
 
 use crate::event::{Envelope, NotADelivery};
 use crate::verify::{ASYMMETRIC_HEADER, SECRET_HEADER, Verified, VerifiedBy};

@@ -10,7 +10,6 @@ use std::collections::{HashMap, HashSet};
 use std::fmt;
 use std::io;
 use std::net::SocketAddr;
-use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -215,7 +214,7 @@ fn make_sinks(configured: &[SinkConfig], own: Vec<NamedSink>) -> Result<Vec<Name
                 name: Arc::clone(name),
                 source: OpenError::Unusable(format!("standard output: {error}")),
             })?),
-            SinkKind::File { path } => Box::new(FileSink::new(absolute(path), *format)),
+            SinkKind::File(file) => Box::new(FileSink::with(file.clone(), *format)),
         };
         sinks.push((Arc::clone(name), sink));
     }
@@ -297,11 +296,6 @@ impl Routes {
     fn get(&self, connector: usize) -> Option<&Route> {
         self.0.get(connector)
     }
-}
-
-/// Makes the path independent of the working directory, and the errors that show it clear.
-fn absolute(path: &PathBuf) -> PathBuf {
-    std::path::absolute(path).unwrap_or_else(|_| path.clone())
 }
 
 async fn bind(key: &'static str, address: SocketAddr) -> Result<TcpListener, StartError> {

@@ -85,13 +85,14 @@ pub trait Sink: Send {
     /// [`OpenError`] says whether trying again can help.
     fn open(&mut self, checkpoint: Option<&[u8]>) -> Result<(), OpenError>;
 
-    /// Where the sink stands now, in its own terms, if it keeps account. Asked once it is open, and stored before the
-    /// first delivery, so that a crash during that one is measured against it.
-    fn checkpoint(&self) -> Option<Vec<u8>> {
+    /// Where the sink stands before its first delivery, if it needs that to be stored first. Called after each
+    /// [`open`](Self::open) by whoever keeps checkpoints, and by nobody else.
+    fn begin(&mut self) -> Option<Vec<u8>> {
         None
     }
 
-    /// Delivers a batch, never empty, and says what became of each record.
+    /// Delivers a batch, never empty, and says what became of each record. The checkpoint of the batch before it has
+    /// been stored by then, where checkpoints are kept.
     fn deliver(&mut self, batch: &[Arc<Record>]) -> Outcome;
 
     /// Flushes and lets go. Called once, when the service stops.

@@ -4,7 +4,9 @@ use std::fs;
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
 
+use dt_receiver::config::FileConfig;
 use dt_receiver::record::{Format, Record};
 use dt_receiver::sink::{Fate, FileSink, OpenError, Sink, StdoutSink};
 use parking_lot::Mutex;
@@ -20,7 +22,20 @@ struct UnderTest {
 }
 
 fn sinks(folder: &Path, format: Format) -> Vec<UnderTest> {
-    vec![stdout(format), file(folder.join("a").join("events.ndjson"), format)]
+    let config =
+        |path: &str| FileConfig::new(folder.join(path).to_str().expect("text").parse().expect("a template"));
+    let mut rotated = config("c/events.ndjson");
+    (rotated.rotate_size, rotated.rotate_every) = (Some(1024), Some(Duration::from_secs(3600)));
+    vec![
+        stdout(format),
+        file("file", FileSink::new(folder.join("a/events.ndjson"), format), folder.join("a")),
+        file(
+            "file with a template",
+            FileSink::with(config("b/{date}/{eventType}"), format),
+            folder.join("b"),
+        ),
+        file("file with rotation", FileSink::with(rotated, format), folder.join("c")),
+    ]
 }
 
 fn stdout(format: Format) -> UnderTest {
@@ -59,18 +74,13 @@ impl Write for SharedPipe {
     }
 }
 
-fn file(path: PathBuf, format: Format) -> UnderTest {
-    let folder = path.parent().expect("a folder").to_owned();
+fn file(name: &'static str, sink: FileSink, folder: PathBuf) -> UnderTest {
     fs::create_dir_all(&folder).expect("made");
     let aside = folder.with_extension("aside");
     let lines = {
-        let (path, moved) = (path.clone(), aside.join("events.ndjson"));
-        move || {
-            // What was delivered before the target broke was moved away with it, as by logrotate.
-            let mut all = fs::read(&moved).unwrap_or_default();
-            all.extend(fs::read(&path).unwrap_or_default());
-            text_lines(&all)
-        }
+        // What was delivered before the target broke was moved away with it, as by logrotate.
+        let folders = [aside.clone(), folder.clone()];
+        move || text_lines(&folders.iter().flat_map(|folder| content_of(folder)).collect::<Vec<u8>>())
     };
     let set_broken = move |is_broken| {
         if is_broken {
@@ -79,8 +89,17 @@ fn file(path: PathBuf, format: Format) -> UnderTest {
             fs::create_dir_all(&folder).expect("made");
         }
     };
-    let sink = Box::new(FileSink::new(path, format));
-    UnderTest { name: "file", sink, lines: Box::new(lines), set_broken: Box::new(set_broken) }
+    UnderTest { name, sink: Box::new(sink), lines: Box::new(lines), set_broken: Box::new(set_broken) }
+}
+
+/// All files in a folder, in the order of their names: closed ones come first.
+fn content_of(folder: &Path) -> Vec<u8> {
+    let entries = fs::read_dir(folder).into_iter().flatten();
+    let mut paths: Vec<PathBuf> = entries.map(|entry| entry.expect("an entry").path()).collect();
+    paths.sort();
+    let content =
+        |path: PathBuf| if path.is_dir() { content_of(&path) } else { fs::read(path).expect("read") };
+    paths.into_iter().flat_map(content).collect()
 }
 
 fn text_lines(bytes: &[u8]) -> Vec<String> {

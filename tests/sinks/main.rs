@@ -12,5 +12,6 @@
 )]
 
 mod contract;
+mod exactly_once;
 mod file;
 mod records;

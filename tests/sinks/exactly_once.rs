@@ -1,0 +1,303 @@
+//! With checkpoints kept, the file sink loses no line and doubles none, whenever it crashes: a model of the worker that
+//! stores a position and a checkpoint, or crashes before it does, against real files.
+//!
+//! `DT_RECEIVER_TEST_SEEDS` sets how many seeds are run, `DT_RECEIVER_TEST_SEED` repeats one of them.
+
+use std::collections::BTreeMap;
+use std::fs::{self, File};
+use std::io::{Read, Write};
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use dt_receiver::config::{Compression, FileConfig};
+use dt_receiver::record::{Format, PathTemplate, Record};
+use dt_receiver::sink::{Fate, FileSink, MAX_CHECKPOINT, Sink};
+use hyper::body::Bytes;
+
+use crate::records::record;
+
+const STEPS: usize = 60;
+
+/// A small generator of random numbers (xorshift64), so that a seed repeats a run.
+struct Random(u64);
+
+impl Random {
+    fn below(&mut self, limit: usize) -> usize {
+        self.0 ^= self.0 << 13;
+        self.0 ^= self.0 >> 7;
+        self.0 ^= self.0 << 17;
+        usize::try_from(self.0 % limit as u64).expect("small")
+    }
+
+    fn one_in(&mut self, count: usize) -> bool {
+        self.below(count) == 0
+    }
+}
+
+/// Files below a folder: inode and length by path.
+fn files_in(root: &Path) -> BTreeMap<PathBuf, (u64, u64)> {
+    let mut files = BTreeMap::new();
+    let mut folders = vec![root.to_owned()];
+    while let Some(folder) = folders.pop() {
+        for entry in fs::read_dir(folder).expect("a folder") {
+            let path = entry.expect("an entry").path();
+            // A file may be renamed or removed by the compression at any time.
+            let Ok(found) = path.metadata() else { continue };
+            if found.is_dir() {
+                folders.push(path);
+            } else if path.extension().is_none_or(|extension| extension != "journal" && extension != "tmp") {
+                files.insert(path, (found.ino(), found.len()));
+            }
+        }
+    }
+    files
+}
+
+fn is_closed(path: &Path) -> bool {
+    path.to_str().expect("text").contains("Z-")
+}
+
+fn cut(path: &Path, length: u64) {
+    File::options().write(true).open(path).expect("there").set_len(length).expect("cut");
+}
+
+/// The disk, as a crash in the middle of the batch may have left it: parts of what the batch did are not there.
+fn take_parts_back(
+    random: &mut Random,
+    before: &BTreeMap<PathBuf, (u64, u64)>,
+    after: &BTreeMap<PathBuf, (u64, u64)>,
+) {
+    for (path, (inode, length)) in after.iter().filter(|(path, _)| !is_compressed(path)) {
+        if is_closed(path) && before.contains_key(path) {
+            // Of an earlier batch.
+            continue;
+        }
+        if !path.metadata().is_ok_and(|found| found.ino() == *inode) {
+            // The one from before is back in its place.
+            continue;
+        }
+        // The inode of an earlier closed file is free again once that is compressed.
+        let was = before.iter().find(|(path, (known, _))| known == inode && !is_closed(path));
+        let (old_path, old_length) = match was {
+            Some((old_path, (_, old_length))) => (Some(old_path), *old_length),
+            None => (None, 0),
+        };
+        if random.one_in(2) {
+            let part = random.below(usize::try_from(length - old_length).expect("longer") + 1);
+            cut(path, old_length + part as u64);
+        }
+        match old_path {
+            // It was not yet closed.
+            Some(old_path) if old_path != path && random.one_in(2) => {
+                fs::rename(path, old_path).expect("renamed");
+            }
+            // The one before it was closed, and this one not yet made.
+            None if !is_closed(path) && random.one_in(3) => fs::remove_file(path).expect("removed"),
+            _ => {}
+        }
+    }
+}
+
+/// Half a line at the end of files that the batch wrote to.
+fn tear(random: &mut Random, root: &Path, before: &BTreeMap<PathBuf, (u64, u64)>) {
+    for (path, found) in files_in(root).into_iter().filter(|(path, _)| !is_closed(path)) {
+        if before.get(&path) != Some(&found) && random.one_in(2) {
+            let mut file = File::options().append(true).open(path).expect("there");
+            file.write_all(&b"{\"event\":{\"torn\":"[..1 + random.below(15)]).expect("torn");
+        }
+    }
+}
+
+struct Run {
+    root: tempfile::TempDir,
+    config: FileConfig,
+    records: Vec<Arc<Record>>,
+    random: Random,
+    sink: Option<FileSink>,
+    /// What the worker has stored.
+    cursor: usize,
+    checkpoint: Option<Vec<u8>>,
+    crashes: usize,
+}
+
+impl Run {
+    fn new(seed: u64) -> Self {
+        let mut random = Random(seed.wrapping_mul(0x9E37_79B9_7F4A_7C15) | 1);
+        let root = tempfile::tempdir().expect("a folder");
+        let path =
+            ["events.ndjson", "{eventType}.ndjson", "{date}/{hour}-{eventType}.ndjson", "{eventType}/{date}"];
+        let path = root.path().join(path[random.below(path.len())]);
+        let template: PathTemplate = path.to_str().expect("text").parse().expect("a template");
+        let mut config = FileConfig::new(template);
+        config.rotate_size = [None, Some(1024), Some(4096)][random.below(3)];
+        config.rotate_every = [None, Some(Duration::from_secs(3600))][random.below(2)];
+        config.compress = [None, Some(Compression::Gzip), Some(Compression::Zstd)][random.below(3)];
+        // Few files, or more than can be open or listed.
+        let types = [1, 3, 20, 200][random.below(4)];
+        let mut received_at = 1_700_000_000_000;
+        let records = (0..STEPS * 12).map(|number| {
+            received_at += if random.one_in(20) { 1_200_000 } else { random.below(500) as i64 };
+            let mut new = Record::clone(&record(0));
+            new.received_at = received_at;
+            new.event_type = format!("type-{}", random.below(types)).into();
+            new.body = Bytes::from(format!("{{\"n\":{number},\"x\":\"{}\"}}", "x".repeat(random.below(200))));
+            Arc::new(new)
+        });
+        let records = records.collect();
+        Self { root, config, records, random, sink: None, cursor: 0, checkpoint: None, crashes: 0 }
+    }
+
+    fn open(&mut self) -> &mut FileSink {
+        self.sink.get_or_insert_with(|| {
+            let mut sink = FileSink::with(self.config.clone(), Format::Body);
+            sink.open(self.checkpoint.as_deref()).expect("opens");
+            if let Some(checkpoint) = sink.begin() {
+                self.checkpoint = Some(checkpoint);
+            }
+            sink
+        })
+    }
+
+    fn step(&mut self) {
+        let most = self.records.len() - self.cursor;
+        let limit = if self.random.one_in(4) { 100 } else { 12 };
+        let count = (1 + self.random.below(limit)).min(most);
+        if count == 0 {
+            return;
+        }
+        let batch = self.records[self.cursor..self.cursor + count].to_vec();
+        self.open();
+        let before = files_in(self.root.path());
+        let outcome = self.open().deliver(&batch);
+        assert_eq!(outcome.fates, vec![Fate::Delivered; count]);
+        let checkpoint = outcome.checkpoint.expect("a checkpoint");
+        assert!(checkpoint.len() <= MAX_CHECKPOINT);
+        if self.random.one_in(3) {
+            // It crashes, before the checkpoint is stored or after.
+            self.crashes += 1;
+            if self.random.one_in(4) {
+                self.cursor += count;
+                self.checkpoint = Some(checkpoint);
+                self.sink = None;
+            } else {
+                self.sink = None;
+                // The compression has ended with the sink, so what it removed is gone.
+                let after = files_in(self.root.path());
+                take_parts_back(&mut self.random, &before, &after);
+                tear(&mut self.random, self.root.path(), &before);
+            }
+            if self.random.one_in(4) {
+                // It is opened, and crashes again.
+                self.open();
+                self.sink = None;
+            }
+        } else {
+            self.cursor += count;
+            self.checkpoint = Some(checkpoint);
+            if self.random.one_in(10) {
+                // A worker opens a sink again that has panicked.
+                let checkpoint = self.checkpoint.clone();
+                self.open().open(checkpoint.as_deref()).expect("opens again");
+            }
+        }
+    }
+
+    /// Delivers the rest, waits for the compression, and compares.
+    fn check(mut self) {
+        while self.cursor < self.records.len() {
+            let count = (self.records.len() - self.cursor).min(200);
+            let batch = self.records[self.cursor..self.cursor + count].to_vec();
+            let outcome = self.open().deliver(&batch);
+            assert_eq!(outcome.fates, vec![Fate::Delivered; count]);
+            (self.cursor, self.checkpoint) = (self.cursor + count, outcome.checkpoint);
+        }
+        self.sink = None;
+        // What the last batch closed is compressed on start.
+        self.open();
+        let deadline = Instant::now() + Duration::from_secs(60);
+        let is_waiting = |path: &PathBuf| is_closed(path) && !is_compressed(path);
+        while self.config.compress.is_some() && files_in(self.root.path()).keys().any(is_waiting) {
+            assert!(Instant::now() < deadline, "not compressed: {:?}", files_in(self.root.path()));
+            std::thread::sleep(Duration::from_millis(5));
+        }
+        self.sink = None;
+        let mut expected: BTreeMap<String, String> = BTreeMap::new();
+        let mut path = String::new();
+        for record in &self.records {
+            self.config.path.render(record, &mut path);
+            let lines = expected.entry(path.clone()).or_default();
+            lines.push_str(std::str::from_utf8(&record.body).expect("text"));
+            lines.push('\n');
+        }
+        let mut found: BTreeMap<String, String> = BTreeMap::new();
+        // Closed ones first, in the order of their names.
+        let (closed, current): (Vec<_>, Vec<_>) =
+            files_in(self.root.path()).into_iter().partition(|(path, _)| is_closed(path));
+        for (path, (_, length)) in closed.into_iter().chain(current) {
+            let current = path.strip_prefix(self.root.path()).expect("below").to_str().expect("text");
+            let lines = found.entry(current_of(current)).or_default();
+            let content = content_of(&path);
+            lines.push_str(&content);
+            if let (Some(size), false) = (self.config.rotate_size, is_compressed(&path)) {
+                assert!(length <= size, "{path:?} has {length} bytes");
+            }
+        }
+        found.retain(|_, lines| !lines.is_empty());
+        for (path, lines) in &expected {
+            let found = found.get(path).map_or("", |lines| lines);
+            assert!(found == lines, "{path}: {:?}, not {:?}", numbers(found), numbers(lines));
+        }
+        assert_eq!(found.len(), expected.len());
+    }
+}
+
+fn is_compressed(path: &Path) -> bool {
+    path.extension().is_some_and(|end| end == "gz" || end == "zst")
+}
+
+/// Which file a closed one was.
+fn current_of(path: &str) -> String {
+    let path = path.trim_end_matches(".gz").trim_end_matches(".zst");
+    let is_stamp = |part: &&str| !part.contains("Z-");
+    path.split('.').filter(is_stamp).collect::<Vec<_>>().join(".")
+}
+
+fn content_of(path: &Path) -> String {
+    let mut content = String::new();
+    let mut file = File::open(path).expect("there");
+    let read = match path.extension().and_then(|end| end.to_str()) {
+        Some("gz") => flate2::read::GzDecoder::new(file).read_to_string(&mut content),
+        Some("zst") => zstd::Decoder::new(file).expect("zstd").read_to_string(&mut content),
+        _ => file.read_to_string(&mut content),
+    };
+    read.expect("text");
+    content
+}
+
+/// The numbers of the records, to be shown.
+fn numbers(lines: &str) -> Vec<&str> {
+    lines.lines().map(|line| line.split([':', ',']).nth(1).unwrap_or(line)).collect()
+}
+
+#[test]
+fn every_line_is_there_exactly_once_whenever_it_crashes() {
+    let setting = |name: &str| std::env::var(name).ok().map(|text| text.parse::<u64>().expect("a number"));
+    let seeds = match setting("DT_RECEIVER_TEST_SEED") {
+        Some(seed) => seed..seed + 1,
+        None => 0..setting("DT_RECEIVER_TEST_SEEDS").unwrap_or(20),
+    };
+    let (mut steps, mut crashes) = (0, 0);
+    for seed in seeds {
+        println!("DT_RECEIVER_TEST_SEED={seed}");
+        let mut run = Run::new(seed);
+        for _ in 0..STEPS {
+            run.step();
+            steps += 1;
+        }
+        crashes += run.crashes;
+        run.check();
+    }
+    println!("{steps} steps, {crashes} crashes");
+}
