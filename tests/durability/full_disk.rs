@@ -6,8 +6,8 @@ use std::fs;
 use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
 
 use dt_receiver::clock::SystemClock;
@@ -227,7 +227,8 @@ fn spool_bytes(place: &Place) -> u64 {
 
 /// A sink that rejects everything, at a moment when the disk is full.
 struct Rejecting {
-    disk: Arc<Disk>,
+    /// Not the disk itself: a test that fails leaves its worker behind, and must not leave a mount.
+    disk: Weak<Disk>,
     calls: Arc<AtomicU64>,
 }
 
@@ -238,7 +239,7 @@ impl Sink for Rejecting {
 
     fn deliver(&mut self, batch: &[Arc<Record>]) -> Outcome {
         if self.calls.fetch_add(1, Ordering::SeqCst) == 0 {
-            self.disk.fill(0);
+            self.disk.upgrade().expect("mounted").fill(0);
         }
         // Longer than the log is by now, so that it has to grow.
         let fate = Fate::Rejected { error: "never ".repeat(40_000) };
@@ -254,7 +255,7 @@ fn what_a_sink_rejects_while_the_disk_is_full_is_buried_once_and_not_given_again
     let data = disk.path.join("spool");
     let options = SpoolOptions { min_free: 0, ..SpoolOptions::default() };
     let spool = Arc::new(Spool::open(&data, options, Arc::new(SystemClock)).expect("opened"));
-    let sink = Box::new(Rejecting { disk: Arc::clone(&disk), calls: Arc::clone(&calls) });
+    let sink = Box::new(Rejecting { disk: Arc::downgrade(&disk), calls: Arc::clone(&calls) });
     let backoff = Backoff::new(Duration::from_millis(1), Duration::from_millis(20), 1).expect("good");
     let telemetry = Arc::new(Telemetry::new(Arc::new(SystemClock)));
     let worker =
