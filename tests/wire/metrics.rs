@@ -79,7 +79,7 @@ async fn every_answer_is_counted_once_under_its_status_and_code() {
         .sink("test", sink)
         .main(|main| main.events = ["touch".to_owned()].into())
         .connector("other", "/other", |other| other.projects = ["elsewhere".to_owned()].into())
-        .limits(|limits| limits.deadline = ms(150))
+        .limits(|limits| limits.deadline = ms(500))
         .start()
         .await;
     let temperature =
@@ -135,11 +135,6 @@ async fn every_answer_is_counted_once_under_its_status_and_code() {
     assert_eq!(requests("main", 503, "sink_unavailable"), 3.0);
     assert_eq!(metrics.value("dt_receiver_requests_total", &[]), all);
     assert_eq!(metrics.value("dt_receiver_request_duration_seconds_count", &[]), all);
-    let last =
-        |connector| metrics.value("dt_receiver_last_accepted_timestamp_seconds", &[("connector", connector)]);
-    #[expect(clippy::cast_precision_loss, reason = "a time of today")]
-    let now = NOW as f64;
-    assert_eq!((last("main"), last("other")), (now, 0.0));
     let sink =
         |outcome| metrics.value("dt_receiver_sink_records_total", &[("sink", "test"), ("outcome", outcome)]);
     assert_eq!((sink("delivered"), sink("retry")), (2.0, 3.0));
@@ -236,6 +231,26 @@ async fn readiness_follows_the_dead_letters() {
     assert_eq!(readyz(receiver.admin).await, (200, "ready\n".to_owned()));
     ask(receiver.address, push("not JSON")).await.must_be(200, "quarantined");
     assert_eq!(receiver.letters().len(), 1);
+}
+
+#[tokio::test]
+async fn the_last_accepted_event_has_its_time_shown() {
+    let (setup, _seen) = Setup::working();
+    let receiver = setup.connector("other", "/other", |_| {}).start().await;
+    ask(receiver.address, push(event(1))).await.must_be(200, "accepted");
+    receiver.clock.set((NOW + 30) * 1000);
+    // A sender that repeats itself is no sign that new events come.
+    ask(receiver.address, push(event(1))).await.must_be(200, "duplicate");
+    ask(receiver.address, push("not JSON")).await.must_be(200, "quarantined");
+    let last = async |connector| {
+        let metrics = Metrics::scrape(receiver.admin).await;
+        metrics.value("dt_receiver_last_accepted_timestamp_seconds", &[("connector", connector)])
+    };
+    #[expect(clippy::cast_precision_loss, reason = "a time of today")]
+    let now = NOW as f64;
+    assert_eq!((last("main").await, last("other").await), (now, 0.0));
+    ask(receiver.address, push(event(2))).await.must_be(200, "accepted");
+    assert_eq!(last("main").await, now + 30.0);
 }
 
 /// Where readiness decides who gets requests, none would come to find out that the sink is up.

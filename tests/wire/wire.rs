@@ -5,6 +5,7 @@ use std::time::Instant;
 use bytes::Bytes;
 use http_body_util::{BodyExt, Full};
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
 use crate::client::{Client, ask, chunked, head, push, push_to, request, token, within};
@@ -146,13 +147,13 @@ async fn a_connection_may_rest_between_requests_whatever_was_answered() {
 #[tokio::test]
 async fn an_idle_connection_is_closed_after_its_time() {
     let (setup, _seen) = Setup::working();
-    let receiver = setup.limits(|limits| limits.keep_alive_idle = ms(300)).start().await;
+    let receiver = setup.limits(|limits| limits.keep_alive_idle = ms(1000)).start().await;
     let started = Instant::now();
     let fresh = Client::connect(receiver.address).await;
     let mut used = Client::connect(receiver.address).await;
     used.ask(push(event(1))).await.must_be(200, "accepted");
     assert_eq!(fresh.rest().await, b"");
-    assert!(started.elapsed() >= ms(300));
+    assert!(started.elapsed() >= ms(1000));
     assert_eq!(used.rest().await, b"");
 }
 
@@ -162,13 +163,13 @@ async fn a_connection_that_waits_for_its_answer_is_not_idle() {
     let (sink, _seen, mut gate) = FakeSink::gated();
     let setup = Setup::new().sink("test", sink);
     let limits = |limits: &mut dt_receiver::config::Limits| {
-        (limits.keep_alive_idle, limits.header_timeout) = (ms(50), ms(50));
+        (limits.keep_alive_idle, limits.header_timeout) = (ms(300), ms(300));
     };
     let receiver = setup.limits(limits).start().await;
     let mut client = Client::connect(receiver.address).await;
     client.send(push(event(1))).await;
     gate.entered().await;
-    tokio::time::sleep(ms(200)).await;
+    tokio::time::sleep(ms(900)).await;
     gate.let_go(true);
     client.reply().await.must_be(200, "accepted");
 }
@@ -314,7 +315,7 @@ async fn a_client_that_asks_first_is_told_to_go_on_or_why_not() {
 async fn garbage_is_refused_or_dropped_and_does_no_harm() {
     let (setup, seen) = Setup::working();
     let limits = |limits: &mut dt_receiver::config::Limits| {
-        (limits.header_timeout, limits.keep_alive_idle, limits.deadline) = (ms(100), ms(100), ms(100));
+        (limits.header_timeout, limits.keep_alive_idle, limits.deadline) = (ms(500), ms(1000), ms(500));
     };
     let receiver = setup.limits(limits).start().await;
     let tls_hello = b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03randomrandomrandomrandom\x20\xff\xfe";
@@ -348,10 +349,17 @@ async fn garbage_is_refused_or_dropped_and_does_no_harm() {
         with("Transfer-Encoding: chunked", &half_chunk),
         with("Transfer-Encoding: chunked", &format!("{half_chunk}no line end")),
     ];
+    let mut clients = tokio::task::JoinSet::new();
+    let address = receiver.address;
     for bytes in garbage {
-        let mut client = Client::connect(receiver.address).await;
-        client.try_send(&bytes).await;
-        let answer = client.rest().await;
+        clients.spawn(async move {
+            let mut client = Client::connect(address).await;
+            client.try_send(&bytes).await;
+            let answer = client.rest().await;
+            (bytes, answer)
+        });
+    }
+    for (bytes, answer) in clients.join_all().await {
         let status = answer.strip_prefix(b"HTTP/1.1 ").and_then(|rest| rest.get(..3));
         let shown = String::from_utf8_lossy(&bytes).escape_debug().take(60).collect::<String>();
         // HTTP/2 garbage is answered in frames.
@@ -414,7 +422,7 @@ async fn idle_connections_do_not_hold_up_a_good_sender() {
     let count = limit.saturating_sub(1000).min(20_000) / 2;
     assert!(count >= 500, "too few open files are allowed: {limit}");
     let (setup, seen) = Setup::working();
-    let receiver = setup.start().await;
+    let receiver = setup.limits(|limits| limits.header_timeout = ms(9000)).start().await;
     let mut idle = Vec::new();
     for n in 0..count {
         let mut client = Client::connect(receiver.address).await;
@@ -429,7 +437,7 @@ async fn idle_connections_do_not_hold_up_a_good_sender() {
         let started = Instant::now();
         client.ask(push(event(n))).await.must_be(200, "accepted");
         ask(receiver.address, push(event(n))).await.must_be(200, "duplicate");
-        assert!(started.elapsed() < ms(1000), "event {n} took {:?}", started.elapsed());
+        assert!(started.elapsed() < ms(2000), "event {n} took {:?}", started.elapsed());
     }
     assert_eq!(seen.ids().len(), 100);
     drop(idle);
@@ -523,20 +531,20 @@ async fn http_2_is_spoken_from_the_first_byte() {
 #[tokio::test]
 async fn http_2_is_known_by_its_preface_however_that_comes() {
     let (setup, _seen) = Setup::working();
-    let receiver = setup.limits(|limits| limits.header_timeout = ms(100)).start().await;
+    let receiver = setup.limits(|limits| limits.header_timeout = ms(500)).start().await;
     let (near, far) = tokio::io::duplex(64 * 1024);
     let stream = TcpStream::connect(receiver.address).await.unwrap();
     stream.set_nodelay(true).unwrap();
     // A pipe that passes the first bytes on one by one.
     let pipe = tokio::spawn(async move {
-        use tokio::io::{AsyncReadExt, AsyncWriteExt};
         let (mut from_client, mut to_client) = tokio::io::split(far);
         let (mut from_server, mut to_server) = stream.into_split();
         let back = tokio::spawn(async move { tokio::io::copy(&mut from_server, &mut to_client).await });
-        for _byte in 0..24 {
+        for _byte in 0..2 {
             let byte = from_client.read_u8().await.unwrap();
             to_server.write_u8(byte).await.unwrap();
-            tokio::time::sleep(ms(1)).await;
+            // Time for it to be read alone; if it is not, this test shows less, and still passes.
+            tokio::time::sleep(ms(10)).await;
         }
         let _ended = tokio::io::copy(&mut from_client, &mut to_server).await;
         back.abort();
@@ -553,7 +561,8 @@ async fn http_2_is_known_by_its_preface_however_that_comes() {
     .unwrap();
     tokio::spawn(connection);
     assert_eq!(push_http2(&mut sender, "/", event(1)).await.0, 200);
-    tokio::time::sleep(ms(300)).await;
+    // What a head of HTTP/1 may take, twice.
+    tokio::time::sleep(ms(1000)).await;
     assert_eq!(push_http2(&mut sender, "/", event(2)).await.0, 200, "it was taken for HTTP/1");
     drop(sender);
     pipe.abort();
@@ -562,7 +571,7 @@ async fn http_2_is_known_by_its_preface_however_that_comes() {
 #[tokio::test]
 async fn an_idle_http_2_connection_is_closed_after_its_time() {
     let (setup, _seen) = Setup::working();
-    let receiver = setup.limits(|limits| limits.keep_alive_idle = ms(200)).start().await;
+    let receiver = setup.limits(|limits| limits.keep_alive_idle = ms(700)).start().await;
     let stream = TcpStream::connect(receiver.address).await.unwrap();
     let (mut sender, connection) =
         hyper::client::conn::http2::handshake(TokioExecutor::new(), TokioIo::new(stream)).await.unwrap();
@@ -570,7 +579,8 @@ async fn an_idle_http_2_connection_is_closed_after_its_time() {
     assert_eq!(push_http2(&mut sender, "/", event(1)).await.0, 200);
     let started = Instant::now();
     let _ended = within(connection).await;
-    assert!(started.elapsed() >= ms(150), "closed after {:?}", started.elapsed());
+    // It is idle since the answer was made, which is a little before it is here.
+    assert!(started.elapsed() >= ms(350), "closed after {:?}", started.elapsed());
 }
 
 #[tokio::test]
@@ -617,7 +627,7 @@ async fn a_head_of_http_2_that_is_too_large_is_refused_alone() {
 #[tokio::test]
 async fn a_client_that_never_reads_is_closed() {
     let (setup, _seen) = Setup::working();
-    let receiver = setup.limits(|limits| limits.keep_alive_idle = ms(200)).start().await;
+    let receiver = setup.limits(|limits| limits.keep_alive_idle = ms(700)).start().await;
     let mut client = Client::connect(receiver.address).await;
     let requests = request("GET", "/", &[], "").repeat(1000);
     within(async { while client.try_send(&requests).await {} }).await;
