@@ -61,7 +61,7 @@ impl Place {
     }
 
     fn serve(&self) -> Receiver {
-        Receiver::start(&["--config", &self.config()], &[("DT_OTHER", OTHER)])
+        Receiver::start(["--config", &self.config()], &[("DT_OTHER", OTHER)])
     }
 
     fn run(&self, arguments: &[&str]) -> Output {

@@ -56,7 +56,9 @@ fn write(to: &Path) {
         runtime.block_on(spool.bury(letter)).expect("stored");
     }
     let rejected = vec![(3, "never".to_owned(), 2)];
-    spool.advance(Arc::from("file"), Progress { cursor: 6, rejected, ..Progress::default() }).expect("stored");
+    spool
+        .advance(Arc::from("file"), Progress { cursor: 6, rejected, ..Progress::default() })
+        .expect("stored");
     drop(spool);
     assert!(!folder.path().join("spool.db-wal").exists(), "it is one file once it is closed");
     fs::create_dir_all(to.parent().expect("a folder")).expect("made");
