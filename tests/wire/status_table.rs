@@ -218,7 +218,9 @@ async fn a_body_of_64_kib_is_taken_and_one_byte_more_is_413() {
     let (largest, larger) = (event_of_len(1, MAX_BODY), event_of_len(2, MAX_BODY + 1));
     ask(receiver.address, push(&largest)).await.must_be(200, "accepted");
     ask(receiver.address, split(&largest)).await.must_be(200, "duplicate");
-    ask(receiver.address, push(&larger)).await.must_be(413, "body_too_large");
+    let reply = ask(receiver.address, push(&larger)).await;
+    reply.must_be(413, "body_too_large");
+    assert!(reply.closes(), "what is left of the body is no request");
     ask(receiver.address, split(&larger)).await.must_be(413, "body_too_large");
     // Who is not known is told so of the size first, like everybody.
     ask(receiver.address, request("POST", "/", &[], &larger)).await.must_be(413, "body_too_large");

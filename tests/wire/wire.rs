@@ -80,7 +80,9 @@ async fn a_content_length_that_is_too_large_is_waited_for_or_unreadable() {
     let mut client = Client::connect(receiver.address).await;
     client.send(&request).await;
     client.half_close().await;
-    client.reply().await.must_be(400, "body_unreadable");
+    let reply = client.reply().await;
+    reply.must_be(400, "body_unreadable");
+    assert!(reply.closes());
     assert!(seen.ids().is_empty() && receiver.letters().is_empty());
 }
 
