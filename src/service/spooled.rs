@@ -29,7 +29,8 @@ pub(super) struct SpoolStore {
     routes: Routes,
     telemetry: Arc<Telemetry>,
     clock: Arc<dyn Clock>,
-    reader: Mutex<Reader>,
+    /// For the gauges; gone once the store is closed, so that the last connection leaves one file behind.
+    reader: Mutex<Option<Reader>>,
     control: Option<Control>,
 }
 
@@ -67,7 +68,7 @@ impl SpoolStore {
                 tracing::warn!(%path, %error, "no control socket: `dead` and `spool` cannot change this spool while it runs");
             })
             .ok();
-        Ok(Self { spool, workers, routes, telemetry, clock, reader: Mutex::new(reader), control })
+        Ok(Self { spool, workers, routes, telemetry, clock, reader: Mutex::new(Some(reader)), control })
     }
 }
 
@@ -139,7 +140,7 @@ impl Intake for SpoolStore {
 
     fn measure(&self) {
         // A spool that cannot be read shows in `trouble`, or soon will.
-        let Ok(status) = self.reader.lock().status() else { return };
+        let Some(Ok(status)) = self.reader.lock().as_ref().map(Reader::status) else { return };
         let now = self.clock.unix_millis();
         self.telemetry.spool_used(status.used_bytes);
         self.telemetry.spool_forget_sinks();
@@ -164,6 +165,7 @@ impl Store for SpoolStore {
         for worker in &self.workers {
             worker.join();
         }
+        *self.reader.lock() = None;
         self.spool.close();
     }
 

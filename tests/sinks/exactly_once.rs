@@ -138,7 +138,8 @@ impl Run {
         let types = [1, 3, 20, 200][random.below(4)];
         let mut received_at = 1_700_000_000_000;
         let records = (0..STEPS * 12).map(|number| {
-            received_at += if random.one_in(20) { 1_200_000 } else { random.below(500) as i64 };
+            received_at +=
+                if random.one_in(20) { 1_200_000 } else { i64::try_from(random.below(500)).expect("small") };
             let mut new = Record::clone(&record(0));
             new.received_at = received_at;
             new.event_type = format!("type-{}", random.below(types)).into();
