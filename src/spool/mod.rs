@@ -175,8 +175,8 @@ pub struct Spool {
     commands: Mutex<Option<mpsc::SyncSender<Command>>>,
     writer: Mutex<Option<JoinHandle<()>>>,
     tail: Arc<Tail>,
-    /// Held, with its lock, as long as the spool is open.
-    _lock: open::Lock,
+    /// The folder is ours until the spool is closed, whoever still holds this then.
+    lock: Mutex<Option<open::Lock>>,
 }
 
 impl Spool {
@@ -201,7 +201,7 @@ impl Spool {
             commands: Mutex::new(Some(commands)),
             writer: Mutex::new(Some(thread)),
             tail,
-            _lock: lock,
+            lock: Mutex::new(Some(lock)),
         })
     }
 
@@ -284,6 +284,7 @@ impl Spool {
             // A writer that panicked has answered nobody; its panic was printed by its thread.
             let _panicked = writer.join();
         }
+        *self.lock.lock() = None;
     }
 
     fn command(&self, command: Command) -> Result<(), SpoolError> {
