@@ -99,6 +99,39 @@ fn explain_names_the_cause_as_shown() {
 }
 
 #[test]
+fn the_repair_commands_and_the_queries_work_beside_a_running_server() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let data = folder.path().join("dt-receiver-data");
+    let out = format!("file:{}", folder.path().join("out.ndjson").display());
+    let receiver = Receiver::start(["--data", data.to_str().expect("text"), "--sink", &out], &[]);
+    let sent = run(&block_with("sh", "-- send"), Some(&receiver), folder.path());
+    assert!(sent.status.success(), "{}", text(&sent.stderr));
+    let commands = block_with("console", "dt-receiver spool");
+    let commands: Vec<&str> =
+        commands.lines().map(|line| line.strip_prefix("$ dt-receiver ").expect("a command")).collect();
+    assert_eq!(commands.len(), 5);
+    for command in commands {
+        let output = Command::new(env!("CARGO_BIN_EXE_dt-receiver"))
+            .args(command.split(' '))
+            .current_dir(folder.path())
+            .output()
+            .expect("it runs");
+        assert!(output.status.success(), "{command}: {}{}", text(&output.stdout), text(&output.stderr));
+    }
+    let database = rusqlite::Connection::open(data.join("spool").join("spool.db")).expect("opened");
+    let queries = block_with("sql", "SELECT");
+    let queries: Vec<&str> = queries.split(';').map(str::trim).filter(|query| !query.is_empty()).collect();
+    assert_eq!(queries.len(), 3);
+    for query in queries {
+        let mut statement = database.prepare(query).unwrap_or_else(|error| panic!("{query}: {error}"));
+        let mut rows = statement.query([]).expect("run");
+        while rows.next().unwrap_or_else(|error| panic!("{query}: {error}")).is_some() {}
+    }
+    drop(database);
+    assert!(receiver.stop().status.success());
+}
+
+#[test]
 fn the_second_command_is_the_one_that_ci_runs() {
     let ci = include_str!("../.ci/run");
     assert_eq!(block_with("sh", "cargo test").trim(), "cargo test");
