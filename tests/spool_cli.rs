@@ -91,9 +91,8 @@ impl Place {
         let started = Instant::now();
         while self.lines().len() < count {
             assert!(started.elapsed() < Duration::from_secs(20), "{:?}", self.lines());
-            std::thread::sleep(Duration::from_millis(20));
+            std::thread::yield_now();
         }
-        std::thread::sleep(Duration::from_millis(50));
         assert_eq!(self.lines().len(), count);
     }
 
