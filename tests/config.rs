@@ -279,6 +279,21 @@ fn no_secret_is_printed_by_debug_or_errors() {
 }
 
 #[test]
+fn a_secret_that_stands_in_the_file_by_mistake_is_not_shown() {
+    let good = r#"[{ label = "new", env = "NEW" }, { label = "old", file = "old.txt" }]"#;
+    for (old, new) in [
+        (good, "\"hunter2-hunter2\""),
+        (good, "[\"hunter2-hunter2\"]"),
+        ("{ env = \"HEADER\" }", "\"hunter2-hunter2\""),
+        (good, "\"hunter2-hunter2"),
+    ] {
+        assert!(FULL.contains(old), "{old}");
+        let found = problems(&FULL.replacen(old, new, 1)).join("\n");
+        assert!(!found.is_empty() && !found.contains("hunter2"), "{found}");
+    }
+}
+
+#[test]
 fn text_that_is_not_toml_is_refused_with_its_line() {
     let found = problems("listen = \n").join("\n");
     assert!(found.contains("not TOML") && found.contains("line 1"), "{found}");

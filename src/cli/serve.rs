@@ -56,7 +56,7 @@ pub(super) fn run(arguments: Arguments) -> Ended {
     let runtime =
         tokio::runtime::Builder::new_multi_thread().enable_all().build().context("starting the runtime")?;
     let ended = runtime.block_on(serve(config));
-    // A sink that hangs must not hold up the exit: what it holds was never acknowledged.
+    // A sink that hangs must not hold up the exit: what it holds is in the spool, or (mode `direct`) was never acknowledged.
     runtime.shutdown_background();
     ended
 }

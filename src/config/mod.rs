@@ -164,6 +164,13 @@ pub enum ConfigError {
     Problems(Vec<Problem>),
 }
 
+/// Says where the text stops being TOML, without showing the line: a secret may stand there by mistake.
+fn syntax(text: &str, error: &toml::de::Error) -> ConfigError {
+    let before = error.span().and_then(|span| text.get(..span.start)).unwrap_or_default();
+    let line = before.matches('\n').count().saturating_add(1);
+    ConfigError::Syntax(format!("line {line}: {}", error.message()))
+}
+
 fn list(problems: &[Problem]) -> String {
     problems.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n")
 }
@@ -215,8 +222,7 @@ impl Config {
     /// assert!(error.to_string().starts_with("lisen: unknown key"));
     /// ```
     pub fn from_toml(text: &str, sources: &dyn Sources) -> Result<Self, ConfigError> {
-        let table: toml::Table =
-            text.parse().map_err(|e: toml::de::Error| ConfigError::Syntax(e.to_string()))?;
+        let table: toml::Table = text.parse().map_err(|error: toml::de::Error| syntax(text, &error))?;
         let problems = Problems::default();
         let mut config = Self::empty();
         config.read(Section::root(table, &problems), sources);

@@ -88,6 +88,11 @@ impl<'a> Section<'a> {
         self.complain(key, format!("found {} ({}); allowed is {allowed}", short(found), found.type_str()));
     }
 
+    /// The same where a secret may stand by mistake: the value is not shown.
+    fn wrong_kind(&self, key: &str, found: &Value, allowed: &str) {
+        self.complain(key, format!("found a value of type {}; allowed is {allowed}", found.type_str()));
+    }
+
     pub(super) fn string(&mut self, key: &'static str) -> Option<String> {
         match self.take(key)? {
             Value::String(text) => Some(text),
@@ -192,7 +197,7 @@ impl<'a> Section<'a> {
         match self.take(key)? {
             Value::Table(table) => Some(self.below(self.path_of(key), table)),
             other => {
-                self.wrong_type(key, &other, &format!("a table, [{key}]"));
+                self.wrong_kind(key, &other, &format!("a table, [{key}]"));
                 None
             }
         }
@@ -202,7 +207,7 @@ impl<'a> Section<'a> {
     pub(super) fn sections(&mut self, key: &'static str) -> Vec<Section<'a>> {
         let Some(value) = self.take(key) else { return Vec::new() };
         let Value::Array(items) = value else {
-            self.wrong_type(key, &value, &format!("a list of tables, [[{key}]]"));
+            self.wrong_kind(key, &value, &format!("a list of tables, [[{key}]]"));
             return Vec::new();
         };
         let path = self.path_of(key);
@@ -210,7 +215,7 @@ impl<'a> Section<'a> {
         for (at, item) in items.into_iter().enumerate() {
             match item {
                 Value::Table(table) => sections.push(self.below(format!("{path}.{at}"), table)),
-                other => self.wrong_type(key, &other, "a list of tables"),
+                other => self.wrong_kind(key, &other, "a list of tables"),
             }
         }
         sections
@@ -229,7 +234,7 @@ impl<'a> Section<'a> {
                     let path = self.path_of(&name);
                     sections.push((name, self.below(path, table)));
                 }
-                other => self.wrong_type(&name, &other, allowed),
+                other => self.wrong_kind(&name, &other, allowed),
             }
         }
         sections

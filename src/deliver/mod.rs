@@ -17,4 +17,4 @@ pub use backoff::{Backoff, BadBackoff};
 pub use dead::{DeadLetterError, DeadLetters};
 pub use direct::{Direct, Stored};
 pub use lane::{Lane, LaneOptions, Undelivered};
-pub use worker::{Takes, WorkerHandle};
+pub use worker::{Skips, WorkerHandle};

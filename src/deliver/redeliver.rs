@@ -57,10 +57,15 @@ impl Worker {
     /// Gives the sink some of the letters that wait for it. Those that it took leave in the same transaction that
     /// stores its checkpoint.
     pub(super) fn redeliver_some(&mut self) {
-        if let Err(error) = self.try_redeliver() {
-            self.failed(&error);
-            self.redeliveries.failed = true;
-            self.redeliveries.round_is_over();
+        match self.try_redeliver() {
+            // With nothing else to deliver, this is where a sink that was down shows that it works again.
+            Ok(()) if !self.redeliveries.failed && self.attempts == 0 => self.recovered(),
+            Ok(()) => {}
+            Err(error) => {
+                self.failed(&error);
+                self.redeliveries.failed = true;
+                self.redeliveries.round_is_over();
+            }
         }
     }
 
@@ -192,7 +197,7 @@ mod tests {
         let worker = WorkerHandle::start(
             Arc::from("picky"),
             Box::new(sink),
-            None,
+            crate::deliver::Skips::new(),
             StartAt::Retained,
             backoff,
             Arc::clone(&spool),

@@ -22,8 +22,9 @@ const MAX_BATCH: usize = 256;
 /// The number of attempts whose back-off is the longest one while progress cannot be stored: under a second.
 const SOON: u32 = 4;
 
-/// Which connectors' records a sink takes; `None` for all.
-pub type Takes = Option<BTreeSet<Arc<str>>>;
+/// The connectors whose records a sink does not take. All others' are, also those of a connector that is no longer
+/// configured: what it has acknowledged is delivered rather than lost.
+pub type Skips = BTreeSet<Arc<str>>;
 
 /// A sink's worker, running.
 #[derive(Debug)]
@@ -42,7 +43,7 @@ impl WorkerHandle {
     pub fn start(
         name: Arc<str>,
         mut sink: Box<dyn Sink>,
-        takes: Takes,
+        skips: Skips,
         start: StartAt,
         backoff: Backoff,
         spool: Arc<Spool>,
@@ -66,7 +67,7 @@ impl WorkerHandle {
             is_open: opened.is_none(),
             is_placed: false,
             checkpoint,
-            takes,
+            skips,
             cursor,
             unstored: None,
             rejected: Vec::new(),
@@ -117,7 +118,7 @@ pub(super) struct Worker {
     is_placed: bool,
     /// What the sink said last about where it stands; it is handed back when it has to be opened again.
     pub(super) checkpoint: Option<Vec<u8>>,
-    takes: Takes,
+    skips: Skips,
     pub(super) cursor: i64,
     /// What the sink has done and the spool could not store. Nothing else is delivered until it is: reading on from the
     /// old cursor would deliver it twice.
@@ -127,7 +128,7 @@ pub(super) struct Worker {
     /// What was delivered beyond the first record that was not.
     ahead: BTreeSet<i64>,
     /// How often the first record that is due has been tried.
-    attempts: u32,
+    pub(super) attempts: u32,
     pub(super) redeliveries: Redeliveries,
     /// How often an operator had changed something when this worker looked last.
     changes: u64,
@@ -288,8 +289,7 @@ impl Worker {
 
     /// Whether the sink takes this record and does not have it.
     fn is_due(&self, stored: &Stored) -> bool {
-        let taken = self.takes.as_ref().is_none_or(|takes| takes.contains(&stored.record.connector));
-        taken && !self.ahead.contains(&stored.seq)
+        !self.skips.contains(&stored.record.connector) && !self.ahead.contains(&stored.seq)
     }
 
     /// Opens the sink if it is not open, and stores where it stands before it gets anything: a crash in its first batch
@@ -329,7 +329,7 @@ impl Worker {
         self.telemetry.emit(&SinkFailed { sink: &self.name, error, records: 0 });
     }
 
-    fn recovered(&self) {
+    pub(super) fn recovered(&self) {
         if self.trouble.lock().take().is_some() {
             self.telemetry.emit(&SinkRecovered { sink: &self.name });
         }

@@ -184,7 +184,7 @@ impl Endpoint {
             }
             Ok(Ok(Accepted::Duplicate)) => Reply::Duplicate { event_id },
             Ok(Err(unavailable)) => Reply::Unavailable(unavailable),
-            Err(_late) => Reply::Unavailable(Unavailable::Sink),
+            Err(_late) => Reply::Unavailable(self.intake.late()),
         }
     }
 

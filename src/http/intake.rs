@@ -36,6 +36,11 @@ pub trait Intake: Send + Sync + 'static {
     /// Sets a delivery aside. The work goes on when the future is dropped.
     fn bury(&self, letter: DeadLetter) -> IntakeFuture<'_, ()>;
 
+    /// What it means when a record is not stored within the deadline.
+    fn late(&self) -> Unavailable {
+        Unavailable::Sink
+    }
+
     /// What is wrong, in one line; `None` when all is well.
     fn trouble(&self) -> Option<String>;
 

@@ -66,7 +66,9 @@ impl Record {
 
     /// The same record with the headers of its request.
     #[must_use]
-    pub fn with_headers(mut self, headers: HeaderMap) -> Self {
+    pub fn with_headers(mut self, mut headers: HeaderMap) -> Self {
+        // Some are credentials; none is shown by `Debug`.
+        headers.values_mut().for_each(|value| value.set_sensitive(true));
         self.headers = headers;
         self
     }

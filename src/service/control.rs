@@ -142,7 +142,11 @@ impl Control {
                     break;
                 }
                 // An asker that fails is told so by its own system; the next one has a new connection.
-                let _served = stream.and_then(|stream| serve(stream, &repair));
+                match stream {
+                    Ok(stream) => drop(serve(stream, &repair)),
+                    // The system has run out of something; asking again at once would only burn time.
+                    Err(_) => std::thread::sleep(Duration::from_millis(100)),
+                }
             }
         })?;
         Ok(Self { folder: folder.to_owned(), stopping, thread: Mutex::new(Some(thread)) })

@@ -11,12 +11,12 @@ use parking_lot::Mutex;
 
 use crate::clock::Clock;
 use crate::config::{Config, SpoolLimits};
-use crate::deliver::{Backoff, Takes, WorkerHandle};
+use crate::deliver::{Backoff, Skips, WorkerHandle};
 use crate::http::{Accepted, Intake, IntakeFuture, Unavailable};
 use crate::record::{DeadLetter, Record};
 use crate::sink::OpenError;
-use crate::spool::{Appended, Reader, SinkStatus, Spool, SpoolError, SpoolOptions, StartAt, Status};
-use crate::telemetry::{DeadLetterBuried, Telemetry};
+use crate::spool::{Appended, Change, Reader, SinkStatus, Spool, SpoolError, SpoolOptions, StartAt, Status};
+use crate::telemetry::{DeadLetterBuried, DeadLetterFailed, Telemetry};
 
 /// The shortest and the longest wait before a sink is tried again.
 const BACKOFF: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(60));
@@ -52,13 +52,14 @@ impl SpoolStore {
             let jitter = seed.wrapping_add(u64::try_from(place).unwrap_or(0));
             let backoff = Backoff::new(BACKOFF.0, BACKOFF.1, jitter)
                 .map_err(|error| failed(OpenError::Unusable(error.to_string())))?;
-            let takes = takes(&routes, place);
+            let skips = skips(&routes, place);
             let (spool, telemetry) = (Arc::clone(&spool), Arc::clone(&telemetry));
             let worker =
-                WorkerHandle::start(Arc::clone(&name), sink, takes, start, backoff, spool, telemetry);
+                WorkerHandle::start(Arc::clone(&name), sink, skips, start, backoff, spool, telemetry);
             workers.push(worker.map_err(failed)?);
         }
         let reader = spool.reader()?;
+        forget_removed_sinks(&spool, &reader.status()?, &names)?;
         tell_of_removed_sinks(&reader.status()?, &names);
         let repair = Repair::new(Arc::clone(&spool), &config, names)?;
         // Events are received without it as well.
@@ -91,13 +92,23 @@ fn options(config: &Config) -> SpoolOptions {
     SpoolOptions { max_size, min_free, retain, dedup_window: config.dedup_window, dedup_max, ..defaults }
 }
 
-/// The connectors whose records go to the sink at this place.
-fn takes(routes: &Routes, place: usize) -> Takes {
-    let takes = |route: &&super::Route| route.sinks.contains(&place);
-    if routes.0.iter().all(|route| takes(&route)) {
-        return None;
-    }
-    Some(routes.0.iter().filter(takes).map(|route| Arc::clone(&route.connector)).collect::<BTreeSet<_>>())
+/// The connectors whose records do not go to the sink at this place.
+fn skips(routes: &Routes, place: usize) -> Skips {
+    let others = routes.0.iter().filter(|route| !route.sinks.contains(&place));
+    others.map(|route| Arc::clone(&route.connector)).collect()
+}
+
+/// Forgets sinks that are no longer configured and have nothing left to get: their cursors would hold every record from
+/// now on.
+fn forget_removed_sinks(
+    spool: &Spool,
+    status: &Status,
+    configured: &BTreeSet<Arc<str>>,
+) -> Result<(), SpoolError> {
+    let is_gone = |sink: &&SinkStatus| !configured.contains(&*sink.name);
+    let done = status.sinks.iter().filter(is_gone).filter(|sink| sink.backlog == 0 && sink.redeliveries == 0);
+    let changes: Vec<Change> = done.map(|sink| Change::ForgetSink { sink: sink.name.clone() }).collect();
+    if changes.is_empty() { Ok(()) } else { spool.change(changes).map(drop) }
 }
 
 fn unavailable(error: &SpoolError) -> Unavailable {
@@ -123,10 +134,17 @@ impl Intake for SpoolStore {
         Box::pin(async move {
             let (reason, connector, text) =
                 (letter.reason.code(), Arc::clone(&letter.connector), letter.error.clone());
-            self.spool.bury(letter).await.map_err(|error| unavailable(&error))?;
+            if let Err(error) = self.spool.bury(letter).await {
+                self.telemetry.emit(&DeadLetterFailed { reason, error: &error.to_string() });
+                return Err(unavailable(&error));
+            }
             self.telemetry.emit(&DeadLetterBuried { reason, connector: &connector, error: &text });
             Ok(())
         })
+    }
+
+    fn late(&self) -> Unavailable {
+        Unavailable::Storage
     }
 
     fn trouble(&self) -> Option<String> {
@@ -157,11 +175,11 @@ impl Intake for SpoolStore {
 
 impl Store for SpoolStore {
     fn close(&self, drain: Duration) {
+        let now = Instant::now();
+        self.spool.tail().stop(now.checked_add(drain).unwrap_or(now));
         if let Some(control) = &self.control {
             control.stop();
         }
-        let now = Instant::now();
-        self.spool.tail().stop(now.checked_add(drain).unwrap_or(now));
         for worker in &self.workers {
             worker.join();
         }

@@ -1,7 +1,7 @@
 //! Where deliveries go: the [`Sink`] trait, and the sinks that come with the program.
 //!
 //! A new sink is one file here, one arm in `config::sink`, and one row in the shared contract test
-//! (`tests/sink_contract.rs`). From outside the crate:
+//! (`tests/sinks/contract.rs`). From outside the crate:
 //! [`Service::builder().sink(name, impl Sink)`](crate::service::ServiceBuilder::sink).
 
 mod file;

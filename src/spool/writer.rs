@@ -285,7 +285,13 @@ impl Writer {
         if self.poisoned.is_some() {
             return;
         }
-        match self.prune().and_then(|()| self.checkpoint()) {
+        let pruned = self.prune();
+        // On a full disk, writing the log back is what makes room, so it is tried all the same.
+        let tidied = match &pruned {
+            Err(error) if !is_no_space(error) => pruned,
+            _ => self.checkpoint().and(pruned),
+        };
+        match tidied {
             Ok(()) => {
                 // Whoever asks whether it is ready may be the one who would send the next event.
                 if self.is_stuck && self.no_room().is_none() {

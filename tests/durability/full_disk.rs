@@ -258,8 +258,15 @@ fn what_a_sink_rejects_while_the_disk_is_full_is_buried_once_and_not_given_again
     let sink = Box::new(Rejecting { disk: Arc::downgrade(&disk), calls: Arc::clone(&calls) });
     let backoff = Backoff::new(Duration::from_millis(1), Duration::from_millis(20), 1).expect("good");
     let telemetry = Arc::new(Telemetry::new(Arc::new(SystemClock)));
-    let worker =
-        WorkerHandle::start(Arc::from("s"), sink, None, StartAt::Now, backoff, Arc::clone(&spool), telemetry);
+    let worker = WorkerHandle::start(
+        Arc::from("s"),
+        sink,
+        dt_receiver::deliver::Skips::new(),
+        StartAt::Now,
+        backoff,
+        Arc::clone(&spool),
+        telemetry,
+    );
     let worker = worker.expect("started");
     let record = Record {
         connector: Arc::from("default"),

@@ -132,14 +132,14 @@ impl Model {
         let mut life = Life { spool, workers: Vec::new(), asked: Vec::new(), words: Vec::new() };
         for name in SINKS {
             let ((batches, asked), (words, heard)) = (channel(), channel());
-            let takes = (name == "one").then(|| BTreeSet::from([Arc::from("one")]));
+            let skips = if name == "one" { BTreeSet::from([Arc::from("two")]) } else { BTreeSet::new() };
             let backoff = Backoff::new(Duration::from_millis(1), Duration::from_millis(2), 1).expect("good");
             let telemetry = Arc::new(Telemetry::new(Arc::clone(&self.clock) as Arc<_>));
             let sink = Box::new(Asking { batches, words: heard });
             let worker = WorkerHandle::start(
                 Arc::from(name),
                 sink,
-                takes,
+                skips,
                 StartAt::Retained,
                 backoff,
                 Arc::clone(&life.spool),

@@ -26,8 +26,17 @@ pub(super) struct OpenFile {
     pub(super) used: u64,
 }
 
+/// What looks like a mistake in the configuration stops the start; a disk that is full or fails does not, since events
+/// can be stored without it.
 pub(super) fn unusable(path: &Path, doing: &str, error: &io::Error) -> OpenError {
-    OpenError::Unusable(format!("{}: {doing}: {error}", path.display()))
+    use io::ErrorKind::{InvalidFilename, IsADirectory, NotADirectory, NotFound, PermissionDenied};
+    let text = format!("{}: {doing}: {error}", path.display());
+    match error.kind() {
+        IsADirectory | NotADirectory | InvalidFilename | NotFound | PermissionDenied => {
+            OpenError::Unusable(text)
+        }
+        _ => OpenError::Down(text),
+    }
 }
 
 impl OpenFile {
