@@ -84,7 +84,7 @@ fuzz_target!(|text: &str| -> Corpus {
 });
 
 fn accepted(config: Config) {
-    assert!(!config.connectors.is_empty() && !config.sinks.is_empty());
+    assert!(!config.connectors.is_empty());
     assert!(config.connectors.iter().all(|connector| connector.path.starts_with('/')));
     let limits = &config.limits;
     assert!(limits.max_body <= limits.max_in_flight_bytes, "no body would find room");
@@ -99,6 +99,9 @@ fn accepted(config: Config) {
     let endpoint = Endpoint::new(&config.connectors, limits, Arc::new(Nowhere), telemetry, clock);
     assert!(!format!("{endpoint:?}").contains(SECRET), "a secret is shown");
 
-    let again = config.recheck().expect("what was accepted is accepted again");
-    assert_eq!(format!("{again:?}"), shown);
+    match config.complete() {
+        Ok(complete) => assert!(!complete.sinks.is_empty()),
+        // An embedder may add sinks under other names; a program that adds none has to know them all.
+        Err(error) => assert!(error.to_string().contains(".sinks: no sink is named"), "{error}"),
+    }
 }

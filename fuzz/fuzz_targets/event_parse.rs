@@ -77,7 +77,7 @@ fn json_is_what_serde_json_says(body: &[u8], error: Option<&NotADelivery>) {
 }
 
 fn lines_hold_the_event(verified: &Verified<Bytes>) {
-    let record = Record::read(verified, Arc::from("of \"the\" fuzzer"), NOW * 1000, http::HeaderMap::new())
+    let record = Record::read(verified, Arc::from("of \"the\" fuzzer"), NOW * 1000)
         .expect("what has an envelope makes a record");
     for format in Format::ALL {
         let mut line = Vec::new();
