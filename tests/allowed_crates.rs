@@ -31,7 +31,7 @@ const PURE_RUST: &str = "base16ct base64ct crypto-bigint curve25519-dalek curve2
 fn crates_with(backend: &str) -> BTreeSet<String> {
     // Normal dependencies only: what ends up in the embedder's program, or runs as a macro.
     let output = Command::new(env!("CARGO"))
-        .args(["tree", "--locked", "--offline", "--no-default-features", "--features", backend])
+        .args(["tree", "--locked", "--no-default-features", "--features", backend])
         .args(["--edges", "normal", "--prefix", "none", "--format", "{p}"])
         .current_dir(env!("CARGO_MANIFEST_DIR"))
         .output()

@@ -159,7 +159,7 @@ fn a_running_server_is_looked_at_and_repaired() {
     assert_eq!((&status["records"], &status["seen"]), (&3.into(), &3.into()), "{status}");
     let sink = &status["sinks"][0];
     assert_eq!((sink["name"].as_str(), &sink["backlog"]), (Some("file"), &0.into()), "{status}");
-    let kinds = serde_json::json!({"expired": 1, "refused": 1, "rejected": 0, "unreadable": 1});
+    let kinds = serde_json::json!({"damaged": 0, "expired": 1, "refused": 1, "rejected": 0, "unreadable": 1});
     assert_eq!(status["deadLetters"], kinds);
     let said = place.run(&["spool", "status"]);
     assert!(String::from_utf8_lossy(&said.stdout).contains("dead letters  1 expired, 1 refused"), "{said:?}");

@@ -61,8 +61,8 @@ impl Intake for Nowhere {
         Box::pin(std::future::ready(Ok(())))
     }
 
-    fn trouble(&self) -> Option<String> {
-        None
+    fn readiness(&self) -> Readiness {
+        Readiness { ready: true, troubles: Vec::new() }
     }
 }
 

@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use dt_receiver::clock::{Clock, ManualClock};
 use dt_receiver::config::{ConnectorConfig, Limits};
-use dt_receiver::http::{Accepted, Endpoint, Intake, IntakeFuture, Unavailable, serve_connection};
+use dt_receiver::http::{Accepted, Endpoint, Intake, IntakeFuture, Readiness, Unavailable, serve_connection};
 use dt_receiver::record::{DeadLetter, Reason, Record};
 use dt_receiver::telemetry::Telemetry;
 use dt_receiver::verify::SECRET_HEADER;
@@ -124,8 +124,8 @@ impl Intake for Judge {
         self.answer((), ())
     }
 
-    fn trouble(&self) -> Option<String> {
-        None
+    fn readiness(&self) -> Readiness {
+        Readiness { ready: true, troubles: Vec::new() }
     }
 }
 

@@ -7,10 +7,11 @@ use serde_json::json;
 
 use super::place::{Found, Place, ago, progress, since, table, tell};
 use super::{Ended, Failure, complain, say, usage};
+use crate::clock::SystemClock;
 use crate::event::rfc3339_millis;
 use crate::record::Format;
 use crate::service::{RepairReport, RepairRequest};
-use crate::spool::SinkStatus;
+use crate::spool::{Rebuilt, SinkStatus};
 
 /// How many records are read at once.
 const PART: usize = 256;
@@ -21,7 +22,8 @@ const PART: usize = 256;
   dt-receiver spool status --config dt-receiver.toml
   dt-receiver spool export --since 24h --data ./dt-receiver-data > events.ndjson
   dt-receiver spool replay --since 2026-03-01T08:00:00Z --sink archive --config dt-receiver.toml
-  dt-receiver spool drop-sink old-archive --config dt-receiver.toml")]
+  dt-receiver spool drop-sink old-archive --config dt-receiver.toml
+  dt-receiver spool rebuild --config dt-receiver.toml")]
 pub(super) struct Arguments {
     #[command(subcommand)]
     command: Command,
@@ -76,6 +78,14 @@ enum Command {
         #[arg(long)]
         json: bool,
     },
+    /// Save what can be read of a damaged spool into a new database; the old one is kept (exit code 1 if something is lost)
+    Rebuild {
+        #[command(flatten)]
+        place: Place,
+        /// Print one JSON object
+        #[arg(long)]
+        json: bool,
+    },
     /// Forget a sink that was removed from the configuration, so that it holds no more records
     DropSink {
         #[command(flatten)]
@@ -96,6 +106,7 @@ pub(super) fn run(arguments: &Arguments) -> Ended {
             export(&place.find()?, since.unwrap_or(i64::MIN), sink.as_deref(), *format)
         }
         Command::Replay { place, since, sink, json } => replay(&place.find()?, *since, sink, *json),
+        Command::Rebuild { place, json } => rebuild(&place.find()?, *json),
         Command::DropSink { place, name, json } => {
             let found = place.find()?;
             if found
@@ -142,9 +153,10 @@ fn status(found: &Found, json: bool) -> Ended {
     ))?;
     say(format_args!("used          {}", bytesize::ByteSize(status.used_bytes)))?;
     say(format_args!("known events  {}", status.seen))?;
-    let letters: Vec<String> =
-        status.dead_letters.iter().map(|(reason, count)| format!("{count} {reason}")).collect();
-    say(format_args!("dead letters  {}\n", letters.join(", ")))?;
+    let letters = status.dead_letters.iter().filter(|(_, count)| **count > 0);
+    let letters: Vec<String> = letters.map(|(reason, count)| format!("{count} {reason}")).collect();
+    let letters = if letters.is_empty() { "none".to_owned() } else { letters.join(", ") };
+    say(format_args!("dead letters  {letters}\n"))?;
     let row = |sink: &SinkStatus| {
         let note = if configured(sink) == Some(false) { "not in the configuration" } else { "" };
         vec![
@@ -176,6 +188,27 @@ fn check(found: &Found, json: bool) -> Ended {
     if findings.is_empty() { Ok(()) } else { Err(Failure::Refused) }
 }
 
+fn rebuild(found: &Found, json: bool) -> Ended {
+    let progress = progress();
+    let step = |what: &str| progress.set_message(format!("copying {what}"));
+    let rebuilt = crate::spool::rebuild(&found.folder, &SystemClock, step).map_err(usage)?;
+    progress.finish_and_clear();
+    if json {
+        say(serde_json::to_string(&rebuilt).map_err(anyhow::Error::from)?)?;
+    } else {
+        let Rebuilt { records, lost_records, dead_letters, lost_dead_letters, known_events, kept } = &rebuilt;
+        say(format_args!("records       {records} saved, {lost_records} lost"))?;
+        say(format_args!("dead letters  {dead_letters} saved, {lost_dead_letters} lost"))?;
+        if !known_events {
+            complain(
+                "the known events could not be read; those of the saved records are known, and others may come twice",
+            );
+        }
+        say(format_args!("the damaged database is kept as {}", kept.display()))?;
+    }
+    if rebuilt.lost_records == 0 && rebuilt.lost_dead_letters == 0 { Ok(()) } else { Err(Failure::Refused) }
+}
+
 fn export(found: &Found, since: i64, sink: Option<&str>, format: Format) -> Ended {
     let reader = found.reader()?;
     if let Some(sink) = sink {
@@ -183,13 +216,21 @@ fn export(found: &Found, since: i64, sink: Option<&str>, format: Format) -> Ende
     }
     let progress = progress();
     let mut out = std::io::BufWriter::new(std::io::stdout().lock());
-    let (mut after, mut count, mut lines) = (i64::MIN, 0_u64, Vec::new());
+    let (mut after, mut count, mut damaged, mut lines) = (i64::MIN, 0_u64, 0_u64, Vec::new());
     loop {
         let (records, next) = reader.export(since, sink, after, PART).map_err(usage)?;
         lines.clear();
         for stored in &records {
-            format.write_line(&stored.record, &mut lines);
-            count = count.saturating_add(1);
+            match &stored.record {
+                Ok(record) => {
+                    format.write_line(record, &mut lines);
+                    count = count.saturating_add(1);
+                }
+                Err(letter) => {
+                    damaged = damaged.saturating_add(1);
+                    complain(&format!("record {}: {}", stored.seq, letter.error));
+                }
+            }
         }
         out.write_all(&lines)?;
         progress.set_message(format!("{count} records"));
@@ -200,7 +241,7 @@ fn export(found: &Found, since: i64, sink: Option<&str>, format: Format) -> Ende
     }
     out.flush()?;
     progress.finish_and_clear();
-    Ok(())
+    if damaged == 0 { Ok(()) } else { Err(Failure::Refused) }
 }
 
 fn known_sink(reader: &crate::spool::Reader, sink: &str) -> Ended {

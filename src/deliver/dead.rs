@@ -186,7 +186,7 @@ fn file_name(letter: &DeadLetter) -> String {
     let DeadLetter { reason, connector, body, .. } = letter;
     let sink = match reason {
         Reason::Rejected { sink } => sink,
-        Reason::Unreadable | Reason::Expired | Reason::Refused => "",
+        Reason::Unreadable | Reason::Expired | Reason::Refused | Reason::Damaged => "",
     };
     // The names are hashed too: in the file's name, connector `a-b` with sink `c` looks like `a` with `b-c`.
     let hash = Sha256::new().chain_update(connector.as_bytes()).chain_update([0]);
@@ -195,7 +195,7 @@ fn file_name(letter: &DeadLetter) -> String {
     let connector = file_name_safe(connector);
     match reason {
         Reason::Rejected { sink } => format!("{reason}-{connector}-{}-{hash}.letter", file_name_safe(sink)),
-        Reason::Unreadable | Reason::Expired | Reason::Refused => {
+        Reason::Unreadable | Reason::Expired | Reason::Refused | Reason::Damaged => {
             format!("{reason}-{connector}-{hash}.letter")
         }
     }
@@ -210,7 +210,7 @@ fn file_name_safe(name: &str) -> String {
 fn write_synced(path: &Path, letter: &DeadLetter) -> io::Result<u64> {
     let sink = match &letter.reason {
         Reason::Rejected { sink } => Some(&**sink),
-        Reason::Unreadable | Reason::Expired | Reason::Refused => None,
+        Reason::Unreadable | Reason::Expired | Reason::Refused | Reason::Damaged => None,
     };
     let about = About {
         reason: letter.reason.code(),

@@ -8,7 +8,7 @@ use super::backoff::Backoff;
 use super::worker::Worker;
 use crate::record::Record;
 use crate::sink::{Fate, Outcome};
-use crate::spool::Progress;
+use crate::spool::{Progress, Stored};
 
 /// How many letters are read and delivered at once.
 const MAX_BATCH: usize = 64;
@@ -78,15 +78,26 @@ impl Worker {
             self.redeliveries.round_is_over();
             return Ok(());
         };
-        let records: Vec<Arc<Record>> = letters.iter().map(|letter| Arc::clone(&letter.record)).collect();
-        let Outcome { fates, checkpoint } = self.give(&records);
-        let mut progress =
-            Progress { from: Some(self.cursor), cursor: self.cursor, checkpoint, ..Progress::default() };
+        let mut progress = Progress { from: Some(self.cursor), cursor: self.cursor, ..Progress::default() };
+        let (mut due, mut records): (Vec<i64>, Vec<Arc<Record>>) = (Vec::new(), Vec::new());
+        for Stored { seq, record } in letters {
+            match record {
+                Ok(record) => {
+                    due.push(seq);
+                    records.push(record);
+                }
+                Err(letter) => progress.rejected_again.push((seq, letter.error)),
+            }
+        }
+        let Outcome { fates, checkpoint } =
+            if records.is_empty() { Outcome::default() } else { self.give(&records) };
+        progress.checkpoint = checkpoint;
         let (mut fates, mut error, mut retries) = (fates.into_iter(), None, 0_u64);
-        for letter in &letters {
+        let given = due.len();
+        for seq in due {
             match fates.next() {
-                Some(Fate::Delivered) => progress.redelivered.push(letter.seq),
-                Some(Fate::Rejected { error }) => progress.rejected_again.push((letter.seq, error)),
+                Some(Fate::Delivered) => progress.redelivered.push(seq),
+                Some(Fate::Rejected { error }) => progress.rejected_again.push((seq, error)),
                 fate => {
                     retries = retries.saturating_add(1);
                     let text = match fate {
@@ -101,7 +112,7 @@ impl Worker {
         let (delivered, rejected) = (count(progress.redelivered.len()), count(progress.rejected_again.len()));
         self.unstored = Some(progress);
         self.store_progress()?;
-        self.telemetry.sink_batch(&self.name, count(letters.len()), delivered, rejected);
+        self.telemetry.sink_batch(&self.name, count(given), delivered, rejected);
         self.redeliveries.after = last;
         self.telemetry.sink_retries(&self.name, retries);
         if let Some(error) = error {

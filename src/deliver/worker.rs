@@ -2,7 +2,7 @@
 //! over what is done. Retries for ever; buries what the sink rejects; remembers what was delivered beyond a retry.
 //! Dead letters that the sink is given again (`redeliver.rs`) go beside the records.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::thread::JoinHandle;
@@ -14,7 +14,7 @@ use super::backoff::Backoff;
 use super::redeliver::Redeliveries;
 use crate::record::Record;
 use crate::sink::{Fate, OpenError, Outcome, Sink};
-use crate::spool::{Progress, Reader, Spool, SpoolError, StartAt, Stored};
+use crate::spool::{Progress, Reader, Registered, Spool, SpoolError, StartAt, Stored};
 use crate::telemetry::{DeadLetterBuried, SinkFailed, SinkRecovered, Telemetry};
 
 /// How many records are read and delivered at once.
@@ -22,8 +22,9 @@ const MAX_BATCH: usize = 256;
 /// The number of attempts whose back-off is the longest one while progress cannot be stored: under a second.
 const SOON: u32 = 4;
 
-/// The connectors whose records a sink does not take. All others' are, also those of a connector that is no longer
-/// configured: what it has acknowledged is delivered rather than lost.
+/// The connectors whose records a sink does not take from now on. All others' are, also those of a connector that is no
+/// longer configured, and those that came before a connector was skipped: what was acknowledged is delivered rather than
+/// lost.
 pub type Skips = BTreeSet<Arc<str>>;
 
 /// A sink's worker, running.
@@ -50,7 +51,8 @@ impl WorkerHandle {
         telemetry: Arc<Telemetry>,
     ) -> Result<Self, OpenError> {
         let unusable = |error: SpoolError| OpenError::Unusable(error.to_string());
-        let (cursor, checkpoint) = spool.register(Arc::clone(&name), start).map_err(unusable)?;
+        let Registered { cursor, checkpoint, skips } =
+            spool.register(Arc::clone(&name), start, skips).map_err(unusable)?;
         let reader = spool.reader().map_err(unusable)?;
         let opened = match sink.open(checkpoint.as_deref()) {
             Ok(()) => None,
@@ -118,7 +120,8 @@ pub(super) struct Worker {
     is_placed: bool,
     /// What the sink said last about where it stands; it is handed back when it has to be opened again.
     pub(super) checkpoint: Option<Vec<u8>>,
-    skips: Skips,
+    /// The connectors whose records it is not given, each from the number after this one.
+    skips: BTreeMap<Arc<str>, i64>,
     pub(super) cursor: i64,
     /// What the sink has done and the spool could not store. Nothing else is delivered until it is: reading on from the
     /// old cursor would deliver it twice.
@@ -201,25 +204,34 @@ impl Worker {
             self.unstored = Some(Progress { from: Some(self.cursor), cursor: end, ..Progress::default() });
             return self.store_progress();
         };
-        let due: Vec<&Stored> = stored.iter().filter(|stored| self.is_due(stored)).collect();
-        let records: Vec<Arc<Record>> = due.iter().map(|stored| Arc::clone(&stored.record)).collect();
+        let (mut due, mut records, mut damaged) = (Vec::new(), Vec::new(), Vec::new());
+        for Stored { seq, record } in stored {
+            match record {
+                Ok(record) if self.is_due(seq, &record) => {
+                    due.push(seq);
+                    records.push(record);
+                }
+                Ok(_) => {}
+                Err(letter) => damaged.push((seq, *letter)),
+            }
+        }
         let Outcome { fates, checkpoint } =
             if records.is_empty() { Outcome::default() } else { self.give(&records) };
         let mut fates = fates.into_iter();
-        let mut progress =
-            Progress { from: Some(self.cursor), cursor: self.cursor, checkpoint, ..Progress::default() };
+        let (from, cursor) = (Some(self.cursor), self.cursor);
+        let mut progress = Progress { from, cursor, checkpoint, damaged, ..Progress::default() };
         let mut ahead = self.ahead.clone();
         let (mut first_retry, mut retries, mut delivered) = (None, 0_u64, 0_u64);
-        for stored in &due {
+        for (seq, record) in due.into_iter().zip(&records) {
             match fates.next() {
                 Some(Fate::Delivered) => {
                     delivered = delivered.saturating_add(1);
-                    ahead.insert(stored.seq);
+                    ahead.insert(seq);
                 }
                 Some(Fate::Rejected { error }) => {
-                    self.rejected.push((Arc::clone(&stored.record.connector), error.clone()));
-                    progress.rejected.push((stored.seq, error, self.attempts.saturating_add(1)));
-                    ahead.insert(stored.seq);
+                    self.rejected.push((Arc::clone(&record.connector), error.clone()));
+                    progress.rejected.push((seq, error, self.attempts.saturating_add(1)));
+                    ahead.insert(seq);
                 }
                 fate => {
                     retries = retries.saturating_add(1);
@@ -227,14 +239,16 @@ impl Worker {
                         Some(Fate::Retry { error }) => error,
                         _ => "the sink did not say what became of it".to_owned(),
                     };
-                    first_retry.get_or_insert((stored.seq, error));
+                    first_retry.get_or_insert((seq, error));
                 }
             }
         }
         progress.cursor = first_retry.as_ref().map_or(last, |(seq, _)| seq.saturating_sub(1));
         let rejected = u64::try_from(progress.rejected.len()).unwrap_or(u64::MAX);
-        let moved =
-            progress.cursor > self.cursor || !progress.rejected.is_empty() || progress.checkpoint.is_some();
+        let moved = progress.cursor > self.cursor
+            || !progress.rejected.is_empty()
+            || !progress.damaged.is_empty()
+            || progress.checkpoint.is_some();
         self.ahead = ahead;
         let count = u64::try_from(records.len()).unwrap_or(u64::MAX);
         if count > 0 {
@@ -288,8 +302,9 @@ impl Worker {
     }
 
     /// Whether the sink takes this record and does not have it.
-    fn is_due(&self, stored: &Stored) -> bool {
-        !self.skips.contains(&stored.record.connector) && !self.ahead.contains(&stored.seq)
+    fn is_due(&self, seq: i64, record: &Record) -> bool {
+        let is_skipped = self.skips.get(&record.connector).is_some_and(|since| seq > *since);
+        !is_skipped && !self.ahead.contains(&seq)
     }
 
     /// Opens the sink if it is not open, and stores where it stands before it gets anything: a crash in its first batch

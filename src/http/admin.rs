@@ -6,6 +6,7 @@ use http::{HeaderValue, Method, Request, Response, StatusCode};
 use http_body_util::Full;
 
 use super::endpoint::Endpoint;
+use super::intake::Readiness;
 
 const PLAIN: &str = "text/plain; charset=utf-8";
 const PROMETHEUS: &str = "text/plain; version=0.0.4; charset=utf-8";
@@ -19,10 +20,18 @@ pub(super) fn answer<B>(endpoint: &Endpoint, request: &Request<B>) -> Response<F
     }
     match request.uri().path() {
         "/healthz" => respond(StatusCode::OK, PLAIN, "ok\n".to_owned()),
-        "/readyz" => match trouble(endpoint) {
-            None => respond(StatusCode::OK, PLAIN, "ready\n".to_owned()),
-            Some(reason) => respond(StatusCode::SERVICE_UNAVAILABLE, PLAIN, format!("not ready: {reason}\n")),
-        },
+        "/readyz" => {
+            let Readiness { ready, troubles } = readiness(endpoint);
+            let status = if ready { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
+            // One line, whatever an error text holds.
+            let reasons = troubles.join("; ").replace(['\r', '\n'], " ");
+            let text = match (ready, troubles.is_empty()) {
+                (true, true) => "ready\n".to_owned(),
+                (true, false) => format!("ready, but: {reasons}\n"),
+                (false, _) => format!("not ready: {reasons}\n"),
+            };
+            respond(status, PLAIN, text)
+        }
         "/metrics" => {
             endpoint.intake.measure();
             endpoint.telemetry.in_flight(endpoint.in_flight());
@@ -32,12 +41,11 @@ pub(super) fn answer<B>(endpoint: &Endpoint, request: &Request<B>) -> Response<F
     }
 }
 
-fn trouble(endpoint: &Endpoint) -> Option<String> {
+fn readiness(endpoint: &Endpoint) -> Readiness {
     if endpoint.is_stopping() {
-        return Some("shutting down".to_owned());
+        return Readiness { ready: false, troubles: vec!["shutting down".to_owned()] };
     }
-    // One line, whatever an error text holds.
-    endpoint.intake.trouble().map(|reason| reason.replace(['\r', '\n'], " "))
+    endpoint.intake.readiness()
 }
 
 fn respond(status: StatusCode, content_type: &'static str, text: String) -> Response<Full<Bytes>> {

@@ -25,6 +25,15 @@ pub enum Unavailable {
     Storage,
 }
 
+/// Whether events can be stored, and what is wrong.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Readiness {
+    /// Whether they can. With the spool they can while a sink is down, and a proxy must not cut DT off then.
+    pub ready: bool,
+    /// What is wrong, each in a line.
+    pub troubles: Vec<String>,
+}
+
 /// The future that an intake returns.
 pub type IntakeFuture<'a, T> = Pin<Box<dyn Future<Output = Result<T, Unavailable>> + Send + 'a>>;
 
@@ -41,8 +50,8 @@ pub trait Intake: Send + Sync + 'static {
         Unavailable::Sink
     }
 
-    /// What is wrong, in one line; `None` when all is well.
-    fn trouble(&self) -> Option<String>;
+    /// Whether events can be stored, and what is wrong.
+    fn readiness(&self) -> Readiness;
 
     /// Brings gauges up to date before they are read.
     fn measure(&self) {}

@@ -15,5 +15,5 @@ mod server;
 
 pub use connection::serve_connection;
 pub use endpoint::{Connector, Endpoint};
-pub use intake::{Accepted, Intake, IntakeFuture, Unavailable};
+pub use intake::{Accepted, Intake, IntakeFuture, Readiness, Unavailable};
 pub use server::{AdminServer, Server};

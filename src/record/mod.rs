@@ -89,11 +89,13 @@ pub enum Reason {
     Expired,
     /// It could not be verified. Kept only where that is asked for, since a wrong secret here looks the same.
     Refused,
+    /// It was accepted, and what is stored of it is not what was written.
+    Damaged,
 }
 
 impl Reason {
     /// The codes of all reasons, for tables and metrics.
-    pub const CODES: [&'static str; 4] = ["rejected", "unreadable", "expired", "refused"];
+    pub const CODES: [&'static str; 5] = ["rejected", "unreadable", "expired", "refused", "damaged"];
 
     /// Stable name, for metrics, files and the command line.
     #[must_use]
@@ -103,6 +105,7 @@ impl Reason {
             Self::Unreadable => "unreadable",
             Self::Expired => "expired",
             Self::Refused => "refused",
+            Self::Damaged => "damaged",
         }
     }
 }

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use super::{Parts, Routes, StartError, Store};
 use crate::deliver::{DeadLetters, Direct, Lane, LaneOptions, Stored, Undelivered};
-use crate::http::{Accepted, Intake, IntakeFuture, Unavailable};
+use crate::http::{Accepted, Intake, IntakeFuture, Readiness, Unavailable};
 use crate::record::{DeadLetter, Record};
 use crate::telemetry::Telemetry;
 
@@ -69,13 +69,13 @@ impl Intake for DirectStore {
         })
     }
 
-    fn trouble(&self) -> Option<String> {
+    fn readiness(&self) -> Readiness {
         let sinks = self.direct.lanes().iter();
         let sinks =
             sinks.filter_map(|lane| lane.trouble().map(|trouble| format!("sink {}: {trouble}", lane.name())));
         let letters = self.dead_letters.trouble().map(|trouble| format!("dead letters: {trouble}"));
         let troubles: Vec<String> = sinks.chain(letters).collect();
-        (!troubles.is_empty()).then(|| troubles.join("; "))
+        Readiness { ready: troubles.is_empty(), troubles }
     }
 
     fn measure(&self) {

@@ -172,10 +172,21 @@ impl ServiceBuilder {
         let behind = Arc::clone(&store).into_intake();
         let endpoint =
             Arc::new(Endpoint::new(&config.connectors, config.limits.clone(), behind, telemetry, clock));
-        let listener = bind("listen", config.listen).await?;
-        let admin = match config.admin {
-            Some(address) => Some(bind("admin", address).await?),
-            None => None,
+        let listeners = async {
+            let listener = bind("listen", config.listen).await?;
+            let admin = match config.admin {
+                Some(address) => Some(bind("admin", address).await?),
+                None => None,
+            };
+            Ok((listener, admin))
+        };
+        let (listener, admin) = match listeners.await {
+            Ok(bound) => bound,
+            Err(error) => {
+                // The workers run by now, and would keep the spool's folder.
+                let _closed = tokio::task::spawn_blocking(move || store.close(Duration::ZERO)).await;
+                return Err(error);
+            }
         };
         Ok(Service { listener, admin, endpoint, store, drain_timeout: config.drain_timeout })
     }

@@ -252,7 +252,7 @@ impl Repair {
             "refused" if !reverify => {
                 Verdict::Skip("refused: only --reverify lets refused requests in".to_owned())
             }
-            "expired" | "unreadable" | "refused" => self.let_in(letter),
+            "expired" | "unreadable" | "refused" | "damaged" => self.let_in(letter),
             other => Verdict::Skip(format!("{other}: not a reason that this version knows")),
         }
     }
@@ -275,7 +275,8 @@ impl Repair {
         let headers = letter.headers();
         let verified = connector.verifier.authenticate(&headers).and_then(|authenticated| {
             let body: Bytes = letter.body.clone();
-            if letter.reason == "expired" {
+            // What was damaged had been accepted, and its time of receipt may be what is damaged.
+            if matches!(letter.reason.as_str(), "expired" | "damaged") {
                 authenticated.verify_body_when_issued(body)
             } else {
                 authenticated.verify_body(body, letter.received_at.div_euclid(1000))
@@ -297,7 +298,8 @@ impl Repair {
         if !connector.events.is_empty() && !connector.events.contains(&*record.event_type) {
             return Verdict::Ignore;
         }
-        let dedup = self.dedup && connector.dedup;
+        // A damaged one is known as seen.
+        let dedup = self.dedup && connector.dedup && letter.reason != "damaged";
         Verdict::Change(Change::Accept { id, record: Arc::new(record), dedup })
     }
 }

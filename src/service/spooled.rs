@@ -12,7 +12,7 @@ use parking_lot::Mutex;
 use crate::clock::Clock;
 use crate::config::{Config, SpoolLimits};
 use crate::deliver::{Backoff, Skips, WorkerHandle};
-use crate::http::{Accepted, Intake, IntakeFuture, Unavailable};
+use crate::http::{Accepted, Intake, IntakeFuture, Readiness, Unavailable};
 use crate::record::{DeadLetter, Record};
 use crate::sink::OpenError;
 use crate::spool::{Appended, Change, Reader, SinkStatus, Spool, SpoolError, SpoolOptions, StartAt, Status};
@@ -134,12 +134,18 @@ impl Intake for SpoolStore {
         Box::pin(async move {
             let (reason, connector, text) =
                 (letter.reason.code(), Arc::clone(&letter.connector), letter.error.clone());
-            if let Err(error) = self.spool.bury(letter).await {
-                self.telemetry.emit(&DeadLetterFailed { reason, error: &error.to_string() });
-                return Err(unavailable(&error));
+            match self.spool.bury(letter).await {
+                Ok(true) => {
+                    self.telemetry.emit(&DeadLetterBuried { reason, connector: &connector, error: &text });
+                    Ok(())
+                }
+                // A copy of one that is there.
+                Ok(false) => Ok(()),
+                Err(error) => {
+                    self.telemetry.emit(&DeadLetterFailed { reason, error: &error.to_string() });
+                    Err(unavailable(&error))
+                }
             }
-            self.telemetry.emit(&DeadLetterBuried { reason, connector: &connector, error: &text });
-            Ok(())
         })
     }
 
@@ -147,13 +153,15 @@ impl Intake for SpoolStore {
         Unavailable::Storage
     }
 
-    fn trouble(&self) -> Option<String> {
-        let spool = self.spool.tail().trouble().map(|trouble| format!("spool: {trouble}"));
+    fn readiness(&self) -> Readiness {
+        let tail = self.spool.tail();
+        let (trouble, damage) = (tail.trouble(), tail.damage());
+        let ready = trouble.is_none();
+        let spool = trouble.into_iter().chain(damage).map(|trouble| format!("spool: {trouble}"));
         let sinks = self.workers.iter();
         let sinks =
             sinks.filter_map(|worker| worker.trouble().map(|t| format!("sink {}: {t}", worker.name())));
-        let troubles: Vec<String> = spool.into_iter().chain(sinks).collect();
-        (!troubles.is_empty()).then(|| troubles.join("; "))
+        Readiness { ready, troubles: spool.chain(sinks).collect() }
     }
 
     fn measure(&self) {

@@ -32,7 +32,9 @@ pub enum SpoolError {
         path: PathBuf,
     },
     /// It is damaged.
-    #[error("{path}: damaged ({text}); keep a copy, and see `sqlite3 {path} .recover` for what can be saved", path = .path.display())]
+    #[error(
+        "{path}: damaged ({text}); stop the receiver, then `dt-receiver spool rebuild` saves what can be read, and keeps this file"
+    )]
     Damaged {
         /// The database.
         path: PathBuf,

@@ -8,11 +8,8 @@ use rusqlite::{Row, params};
 use serde::{Deserialize, Serialize};
 
 use super::error::SpoolError;
-use super::reader::{Reader, Stored, verified_by};
-use crate::record::Record;
-
-/// How many bytes of bodies are read at once.
-const MAX_BYTES: usize = 8 << 20;
+use super::reader::{MAX_BYTES, Reader, Stored, within_bytes};
+use super::row::{self, COLUMNS};
 
 /// Which dead letters are meant: those for which everything holds that is given.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -116,40 +113,23 @@ impl Reader {
         self.named(read())
     }
 
-    /// Up to `limit` letters, with an id over `after`, that wait for their sink again. Their ids stand for numbers.
+    /// Up to `limit` letters, with an id over `after`, that wait for their sink again; fewer when their bodies are large.
+    /// Their ids stand for numbers.
     ///
     /// # Errors
     ///
     /// [`SpoolError`] when they cannot be read.
     pub fn to_redeliver(&self, sink: &str, after: i64, limit: usize) -> Result<Vec<Stored>, SpoolError> {
         let read = || -> rusqlite::Result<Vec<Stored>> {
-            let mut statement = self.connection.prepare_cached(
-                "SELECT id, connector, received_at, coalesce(verified_by, ''), coalesce(event_id, ''),
-                        coalesce(event_type, ''), project, device, body
-                 FROM dead WHERE sink = ?1 AND replay_at IS NOT NULL AND id > ?2 ORDER BY id LIMIT ?3",
-            )?;
+            let mut statement = self.connection.prepare_cached(&format!(
+                "SELECT id, {COLUMNS}, signatures, header_names
+                 FROM dead WHERE sink = ?1 AND replay_at IS NOT NULL AND id > ?2 ORDER BY id LIMIT ?3"
+            ))?;
             let limit = i64::try_from(limit).unwrap_or(i64::MAX);
-            statement.query_map(params![sink, after, limit], redelivery)?.collect()
+            within_bytes(statement.query_map(params![sink, after, limit], row::stored)?)
         };
         self.named(read())
     }
-}
-
-fn redelivery(row: &Row<'_>) -> rusqlite::Result<Stored> {
-    let text = |column: usize| row.get::<_, String>(column);
-    let maybe = |column: usize| row.get::<_, Option<String>>(column).map(|text| text.map(Box::from));
-    let record = Record {
-        connector: Arc::from(text(1)?),
-        received_at: row.get(2)?,
-        verified_by: verified_by(&text(3)?),
-        event_id: text(4)?.into_boxed_str(),
-        event_type: text(5)?.into_boxed_str(),
-        project: maybe(6)?,
-        device: maybe(7)?,
-        headers: HeaderMap::new(),
-        body: Bytes::from(row.get::<_, Vec<u8>>(8)?),
-    };
-    Ok(Stored { seq: row.get(0)?, record: Arc::new(record) })
 }
 
 fn letter(row: &Row<'_>) -> rusqlite::Result<Letter> {

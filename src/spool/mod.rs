@@ -7,9 +7,9 @@
 //!
 //! | table | a row is | its key |
 //! |---|---|---|
-//! | `records` | an accepted event: routing columns, the two signature headers, the names of the others, the exact body | `seq`, growing, never used twice |
+//! | `records` | an accepted event: routing columns, the two signature headers, the names of the others, the exact body, a CRC-32 | `seq`, growing, never used twice |
 //! | `seen` | an event that was accepted within the window of duplicates | connector and event id |
-//! | `sinks` | a sink: `cursor`, the last `seq` it is done with, and its own checkpoint | its name |
+//! | `sinks` | a sink: `cursor`, the last `seq` it is done with, its own checkpoint, and whose records it skips since when | its name |
 //! | `dead` | a dead letter; with `replay_at`, one that its sink is given again | `id`, growing, never used twice |
 //! | `counts` | how many rows there are (dead letters by reason, and bytes), so that nobody has to count them | a name |
 //!
@@ -41,6 +41,14 @@
 //! the record is stored and the letter leaves in one transaction. A replay of records moves a sink's cursor back; a
 //! worker that is just about to move it on finds that its own is not the stored one any more, and starts from there.
 //!
+//! # Damage
+//!
+//! Disks and people damage files. A record whose bytes are not those that were written (`crc`), or whose page SQLite
+//! cannot read, is set aside as a dead letter of the reason `damaged`, with whatever is left of it, and the records behind
+//! it go on. Where a whole stretch cannot be read, or the damage is in what the writer needs, the spool says so with the
+//! path and the cure, and skips nothing. Once a page is found damaged, records are no longer pruned until a restart, so
+//! that what is there can be saved: [`rebuild`] copies what can be read into a new database, and keeps the old one.
+//!
 //! After a failed sync nobody knows what is on the disk, so the writer stops for good ([`SpoolError::Poisoned`]) until
 //! a restart looks again. A full disk only rolls back.
 
@@ -49,6 +57,8 @@ mod error;
 mod letter;
 mod open;
 mod reader;
+mod rebuild;
+mod row;
 mod schema;
 mod status;
 mod store;
@@ -57,8 +67,10 @@ mod tail;
 mod tests;
 mod writer;
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::mpsc;
 use std::thread::JoinHandle;
 use std::time::Duration;
@@ -70,6 +82,7 @@ pub use change::{Change, Changed};
 pub use error::SpoolError;
 pub use letter::{Filter, Letter};
 pub use reader::{Reader, Stored};
+pub use rebuild::{Rebuilt, rebuild};
 pub use status::{Finding, SinkStatus, Status};
 pub use tail::Tail;
 use writer::{Command, Writer};
@@ -106,6 +119,8 @@ pub struct SpoolOptions {
     pub max_refused: u64,
     /// How many commands may wait for the writer.
     pub max_queue: usize,
+    /// How many bytes of bodies may wait for the writer.
+    pub max_queue_bytes: usize,
     /// Who is told how long commits take, and what was dropped.
     pub telemetry: Option<Arc<Telemetry>>,
 }
@@ -136,6 +151,7 @@ impl Default for SpoolOptions {
             max_expired: 64 << 20,
             max_refused: 64 << 20,
             max_queue: 8192,
+            max_queue_bytes: 64 << 20,
             telemetry: None,
         }
     }
@@ -157,6 +173,20 @@ pub struct Progress {
     pub redelivered: Vec<i64>,
     /// Those that it rejected again: id and its reason. They stay.
     pub rejected_again: Vec<(i64, String)>,
+    /// Records that nobody can be given, since they were damaged on the disk: number, and what is left of them. They are
+    /// set aside, once for all sinks.
+    pub damaged: Vec<(i64, DeadLetter)>,
+}
+
+/// Where a sink stands.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Registered {
+    /// The last number that it is done with.
+    pub cursor: i64,
+    /// What it said last about where it stands.
+    pub checkpoint: Option<Vec<u8>>,
+    /// The connectors whose records it is not given, each from the number after this one.
+    pub skips: BTreeMap<Arc<str>, i64>,
 }
 
 /// Where a sink starts that the spool does not know yet.
@@ -173,6 +203,9 @@ pub enum StartAt {
 pub struct Spool {
     folder: PathBuf,
     commands: Mutex<Option<mpsc::SyncSender<Command>>>,
+    /// How many bytes of bodies wait for the writer. On a disk that hangs, requests give up and leave theirs here.
+    queued_bytes: Arc<AtomicUsize>,
+    max_queue_bytes: usize,
     writer: Mutex<Option<JoinHandle<()>>>,
     tail: Arc<Tail>,
     /// The folder is ours until the spool is closed, whoever still holds this then.
@@ -191,7 +224,15 @@ impl Spool {
         let database = open::database(folder)?;
         let tail = Arc::new(Tail::new(database.last_seq));
         let (commands, queue) = mpsc::sync_channel(options.max_queue);
-        let writer = Writer::new(folder.to_owned(), database, options, clock, Arc::clone(&tail));
+        let (queued_bytes, max_queue_bytes) = (Arc::new(AtomicUsize::new(0)), options.max_queue_bytes);
+        let writer = Writer::new(
+            folder.to_owned(),
+            database,
+            options,
+            clock,
+            Arc::clone(&tail),
+            Arc::clone(&queued_bytes),
+        );
         let thread = std::thread::Builder::new()
             .name("spool".to_owned())
             .spawn(move || writer.run(&queue))
@@ -199,6 +240,8 @@ impl Spool {
         Ok(Self {
             folder: folder.to_owned(),
             commands: Mutex::new(Some(commands)),
+            queued_bytes,
+            max_queue_bytes,
             writer: Mutex::new(Some(thread)),
             tail,
             lock: Mutex::new(Some(lock)),
@@ -216,12 +259,12 @@ impl Spool {
         answer.await.map_err(|_| SpoolError::Closed)?
     }
 
-    /// Stores a dead letter durably.
+    /// Stores a dead letter durably. Gives whether it is new.
     ///
     /// # Errors
     ///
     /// [`SpoolError`] when it is not stored.
-    pub async fn bury(&self, letter: DeadLetter) -> Result<(), SpoolError> {
+    pub async fn bury(&self, letter: DeadLetter) -> Result<bool, SpoolError> {
         let (reply, answer) = oneshot::channel();
         self.command(Command::Bury { letter: Box::new(letter), reply })?;
         answer.await.map_err(|_| SpoolError::Closed)?
@@ -239,14 +282,20 @@ impl Spool {
         answer.blocking_recv().map_err(|_| SpoolError::Closed)?
     }
 
-    /// Makes a sink known, and gives its cursor and its checkpoint.
+    /// Makes a sink known, and gives where it stands. It is not given the records of the connectors in `skipped`, but for
+    /// those that came while it was: a changed configuration loses nothing that was accepted under the old one.
     ///
     /// # Errors
     ///
     /// [`SpoolError`] when that cannot be stored.
-    pub fn register(&self, sink: Arc<str>, start: StartAt) -> Result<(i64, Option<Vec<u8>>), SpoolError> {
+    pub fn register(
+        &self,
+        sink: Arc<str>,
+        start: StartAt,
+        skipped: BTreeSet<Arc<str>>,
+    ) -> Result<Registered, SpoolError> {
         let (reply, answer) = oneshot::channel();
-        self.command_waiting(Command::Register { sink, start, reply })?;
+        self.command_waiting(Command::Register { sink, start, skipped, reply })?;
         answer.blocking_recv().map_err(|_| SpoolError::Closed)?
     }
 
@@ -288,11 +337,20 @@ impl Spool {
     }
 
     fn command(&self, command: Command) -> Result<(), SpoolError> {
-        match self.commands.lock().as_ref().map(|commands| commands.try_send(command)) {
-            Some(Ok(())) => Ok(()),
-            Some(Err(mpsc::TrySendError::Full(_))) => Err(SpoolError::Overloaded),
-            Some(Err(mpsc::TrySendError::Disconnected(_))) | None => Err(SpoolError::Closed),
-        }
+        let bytes = command.body_bytes();
+        let queued = self.queued_bytes.fetch_add(bytes, Ordering::Relaxed);
+        // One that is larger than all that may wait still has its turn.
+        let sent = if queued > 0 && queued.saturating_add(bytes) > self.max_queue_bytes {
+            Err(SpoolError::Overloaded)
+        } else {
+            match self.commands.lock().as_ref().map(|commands| commands.try_send(command)) {
+                Some(Ok(())) => return Ok(()),
+                Some(Err(mpsc::TrySendError::Full(_))) => Err(SpoolError::Overloaded),
+                Some(Err(mpsc::TrySendError::Disconnected(_))) | None => Err(SpoolError::Closed),
+            }
+        };
+        self.queued_bytes.fetch_sub(bytes, Ordering::Relaxed);
+        sent
     }
 
     /// For workers, which may wait for a place in the queue.

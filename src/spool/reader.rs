@@ -4,22 +4,29 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use bytes::Bytes;
-use http::HeaderMap;
-use rusqlite::{Connection, OpenFlags, OptionalExtension, Row, params};
+use rusqlite::{Connection, ErrorCode, OpenFlags, OptionalExtension, params};
 
 use super::error::SpoolError;
 use super::open::{check_readable, database_path};
-use crate::record::Record;
-use crate::verify::VerifiedBy;
+use super::row::{self, COLUMNS};
+use crate::record::{DeadLetter, Record};
+
+/// How many bytes of bodies are read at once.
+pub(super) const MAX_BYTES: usize = 8 << 20;
 
 /// A record with its number.
 #[derive(Debug, Clone)]
 pub struct Stored {
     /// Its number: records are delivered in this order.
     pub seq: i64,
-    /// The record, without the headers of its request.
-    pub record: Arc<Record>,
+    /// The record, without the headers of its request; or what is left of it, if it was damaged on the disk.
+    pub record: Result<Arc<Record>, Box<DeadLetter>>,
+}
+
+impl Stored {
+    fn body_bytes(&self) -> usize {
+        self.record.as_ref().map_or_else(|letter| letter.body.len(), |record| record.body.len())
+    }
 }
 
 /// Reads a spool, beside its writer or without one.
@@ -47,21 +54,81 @@ impl Reader {
         Ok(Self { path, connection })
     }
 
-    /// Up to `limit` records after `seq`, in order.
+    /// Up to `limit` records after `seq`, in order; fewer when their bodies are large, but at least one if there is one.
+    /// Where a page of the database is damaged, those that can be read are read one by one.
     ///
     /// # Errors
     ///
-    /// [`SpoolError`] when they cannot be read.
+    /// [`SpoolError`] when none of them can be read.
     pub fn after(&self, seq: i64, limit: usize) -> Result<Vec<Stored>, SpoolError> {
         let read = || -> rusqlite::Result<Vec<Stored>> {
-            let mut statement = self.connection.prepare_cached(
-                "SELECT seq, connector, received_at, verified_by, event_id, event_type, project, device, body
-                 FROM records WHERE seq > ?1 ORDER BY seq LIMIT ?2",
-            )?;
-            let rows = statement.query_map(params![seq, i64::try_from(limit).unwrap_or(i64::MAX)], stored)?;
-            rows.collect()
+            let mut statement = self.connection.prepare_cached(&format!(
+                "SELECT seq, {COLUMNS}, signatures, header_names FROM records WHERE seq > ?1 ORDER BY seq LIMIT ?2"
+            ))?;
+            let limit = i64::try_from(limit).unwrap_or(i64::MAX);
+            within_bytes(statement.query_map(params![seq, limit], row::stored)?)
         };
-        self.named(read())
+        match read() {
+            Err(error) if error.sqlite_error_code() == Some(ErrorCode::DatabaseCorrupt) => {
+                self.one_by_one(seq, limit, &error)
+            }
+            read => self.named(read),
+        }
+    }
+
+    /// The same past damaged pages: a record that cannot be read does not keep back the others. Where none of so many can
+    /// be, it is no record that is damaged but the database, and `damage` is what there is to say.
+    fn one_by_one(
+        &self,
+        seq: i64,
+        limit: usize,
+        damage: &rusqlite::Error,
+    ) -> Result<Vec<Stored>, SpoolError> {
+        let is_damage =
+            |error: &rusqlite::Error| error.sqlite_error_code() == Some(ErrorCode::DatabaseCorrupt);
+        let read = || -> rusqlite::Result<Option<Vec<Stored>>> {
+            let last: i64 =
+                self.connection
+                    .query_row("SELECT value FROM counts WHERE name = 'last_seq'", [], |row| row.get(0))?;
+            let one = |what: &str, seq: i64| {
+                let query =
+                    format!("SELECT seq, {what}, signatures, header_names FROM records WHERE seq = ?1");
+                self.connection.prepare_cached(&query)?.query_row([seq], row::stored).optional()
+            };
+            // A body that cannot be read may lie on pages of its own.
+            let without_body = COLUMNS.replace("body", "x''");
+            let to = last.min(seq.saturating_add(i64::try_from(limit).unwrap_or(i64::MAX)));
+            let (mut found, mut readable, mut bytes) = (Vec::new(), false, 0_usize);
+            for seq in seq.saturating_add(1)..=to {
+                let stored = match one(COLUMNS, seq) {
+                    Ok(None) => continue,
+                    Ok(Some(stored)) => {
+                        readable = true;
+                        stored
+                    }
+                    Err(error) if is_damage(&error) => {
+                        let error = format!("the stored record {seq} cannot be read: {error}");
+                        let mut letter = match one(&without_body, seq) {
+                            Ok(Some(Stored { record: Err(letter), .. })) => letter,
+                            _ => row::lost(String::new()),
+                        };
+                        letter.error = error;
+                        Stored { seq, record: Err(letter) }
+                    }
+                    Err(error) => return Err(error),
+                };
+                bytes = bytes.saturating_add(stored.body_bytes());
+                found.push(stored);
+                if bytes > MAX_BYTES {
+                    break;
+                }
+            }
+            Ok((readable || found.len() < limit).then_some(found))
+        };
+        match self.named(read())? {
+            Some(found) => Ok(found),
+            None => Err(SpoolError::sqlite(&*self.path, "reading", damage)),
+        }
     }
 
     /// Up to `limit` records after `seq` that were received at or after `since` and, where a sink is named, that it has
@@ -82,8 +149,9 @@ impl Reader {
             None => i64::MIN,
         };
         let mut stored = self.after(seq.max(passed), limit)?;
-        let next = (stored.len() >= limit).then(|| stored.last().map(|stored| stored.seq)).flatten();
-        stored.retain(|stored| stored.record.received_at >= since);
+        let next = stored.last().map(|stored| stored.seq);
+        // Of a damaged one nobody knows.
+        stored.retain(|stored| stored.record.as_ref().map_or(true, |record| record.received_at >= since));
         Ok((stored, next))
     }
 
@@ -150,29 +218,18 @@ impl Reader {
     }
 }
 
-fn stored(row: &Row<'_>) -> rusqlite::Result<Stored> {
-    let text = |column: usize| row.get::<_, String>(column);
-    let maybe =
-        |column: usize| row.get::<_, Option<String>>(column).map(|text| text.map(String::into_boxed_str));
-    let record = Record {
-        connector: Arc::from(text(1)?),
-        received_at: row.get(2)?,
-        verified_by: verified_by(&text(3)?),
-        event_id: text(4)?.into_boxed_str(),
-        event_type: text(5)?.into_boxed_str(),
-        project: maybe(6)?,
-        device: maybe(7)?,
-        headers: HeaderMap::new(),
-        body: Bytes::from(row.get::<_, Vec<u8>>(8)?),
-    };
-    Ok(Stored { seq: row.get(0)?, record: Arc::new(record) })
-}
-
-/// Reads `secret:LABEL` or `asymmetric:KID`.
-pub(super) fn verified_by(text: &str) -> VerifiedBy {
-    match text.split_once(':') {
-        Some(("asymmetric", kid)) => VerifiedBy::Asymmetric { kid: Arc::from(kid) },
-        Some((_, label)) => VerifiedBy::Secret { label: Arc::from(label) },
-        None => VerifiedBy::Secret { label: Arc::from(text) },
+/// Takes rows until their bodies are too many bytes; the first one in any case.
+pub(super) fn within_bytes(
+    rows: impl Iterator<Item = rusqlite::Result<Stored>>,
+) -> rusqlite::Result<Vec<Stored>> {
+    let (mut taken, mut bytes) = (Vec::new(), 0_usize);
+    for stored in rows {
+        let stored = stored?;
+        bytes = bytes.saturating_add(stored.body_bytes());
+        taken.push(stored);
+        if bytes > MAX_BYTES {
+            break;
+        }
     }
+    Ok(taken)
 }

@@ -21,6 +21,7 @@ const TABLES: &str = "
         device       TEXT,
         signatures   TEXT NOT NULL,     -- JSON: [[header, value], ...]
         header_names TEXT NOT NULL,     -- JSON: [name, ...]
+        crc          INTEGER NOT NULL,  -- CRC-32 of all but the number, the signatures and the names
         body         BLOB NOT NULL      -- as received
     ) STRICT;
 
@@ -35,15 +36,16 @@ const TABLES: &str = "
     CREATE TABLE sinks (
         name       TEXT PRIMARY KEY,
         cursor     INTEGER NOT NULL,    -- the last seq it is done with
-        checkpoint BLOB
+        checkpoint BLOB,
+        skips      TEXT NOT NULL        -- JSON: {connector: the last seq before it was skipped}
     ) STRICT, WITHOUT ROWID;
 
     CREATE TABLE dead (
         id           INTEGER PRIMARY KEY AUTOINCREMENT,
-        reason       TEXT NOT NULL,     -- rejected, unreadable, expired, refused
+        reason       TEXT NOT NULL,     -- rejected, unreadable, expired, refused, damaged
         connector    TEXT NOT NULL,
         sink         TEXT,              -- who rejected it
-        seq          INTEGER,           -- the record that was rejected
+        seq          INTEGER,           -- the record that was rejected or damaged
         error        TEXT NOT NULL,
         attempts     INTEGER NOT NULL,
         received_at  INTEGER NOT NULL,  -- Unix milliseconds
@@ -57,11 +59,13 @@ const TABLES: &str = "
         header_names TEXT NOT NULL,
         replays      INTEGER NOT NULL DEFAULT 0,  -- how many replays failed
         replay_at    INTEGER,           -- since when it waits for its sink again, Unix milliseconds
+        crc          INTEGER,           -- of the record that was rejected
         body_hash    BLOB,              -- SHA-256, where one copy is kept; of refused ones with the signatures
         body         BLOB NOT NULL
     ) STRICT;
     CREATE UNIQUE INDEX dead_once ON dead (reason, connector, body_hash) WHERE body_hash IS NOT NULL;
     CREATE UNIQUE INDEX dead_of_record ON dead (sink, seq) WHERE seq IS NOT NULL;
+    CREATE UNIQUE INDEX dead_damaged ON dead (seq) WHERE reason = 'damaged';
     CREATE INDEX dead_by_reason ON dead (reason);
     CREATE INDEX dead_to_replay ON dead (sink) WHERE replay_at IS NOT NULL;
 
@@ -70,7 +74,7 @@ const TABLES: &str = "
         value INTEGER NOT NULL
     ) STRICT, WITHOUT ROWID;
     INSERT INTO counts VALUES ('seen', 0), ('last_seq', 0),
-        ('dead_rejected', 0), ('dead_unreadable', 0), ('dead_expired', 0), ('dead_refused', 0),
+        ('dead_rejected', 0), ('dead_unreadable', 0), ('dead_expired', 0), ('dead_refused', 0), ('dead_damaged', 0),
         ('dead_bytes_expired', 0), ('dead_bytes_refused', 0);
 
     -- Whoever adds or deletes letters, even by hand, the counts hold. 200: what a row takes beside its texts, about.

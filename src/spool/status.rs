@@ -136,6 +136,29 @@ impl Reader {
                 Err(error) => findings.push(Finding(format!("{table}: {error}"))),
             }
         }
+        step("records, one by one");
+        let (mut after, mut damaged) = (i64::MIN, 0_usize);
+        loop {
+            let part = match self.after(after, 256) {
+                Ok(part) => part,
+                // Told of above, in SQLite's words.
+                Err(SpoolError::Damaged { .. }) => break,
+                Err(error) => return Err(error),
+            };
+            let Some(last) = part.last() else { break };
+            after = last.seq;
+            for (seq, letter) in
+                part.iter().filter_map(|stored| Some((stored.seq, stored.record.as_ref().err()?)))
+            {
+                damaged = damaged.saturating_add(1);
+                if damaged <= MAX_DAMAGED {
+                    findings.push(Finding(format!("record {seq}: {}", letter.error)));
+                }
+            }
+        }
+        if damaged > MAX_DAMAGED {
+            findings.push(Finding(format!("{damaged} records are damaged in all")));
+        }
         step("contents");
         for (what, query) in QUESTIONS {
             // One statement is one snapshot, so that a writer beside us cannot make it look wrong.
@@ -148,6 +171,9 @@ impl Reader {
         Ok(findings)
     }
 }
+
+/// How many damaged records are named.
+const MAX_DAMAGED: usize = 20;
 
 /// What must not be, and a query that gives what there is of it.
 const QUESTIONS: [(&str, &str); 7] = [
@@ -179,13 +205,13 @@ const QUESTIONS: [(&str, &str); 7] = [
     (
         "the number of dead letters is wrong",
         "SELECT group_concat(counts.name || ' is ' || value) FROM counts
-         WHERE counts.name IN ('dead_rejected', 'dead_unreadable', 'dead_expired', 'dead_refused')
+         WHERE counts.name IN ('dead_rejected', 'dead_unreadable', 'dead_expired', 'dead_refused', 'dead_damaged')
                AND value <> (SELECT count(*) FROM dead WHERE 'dead_' || reason = counts.name)",
     ),
     (
         "a dead letter has an unknown reason, or a sink that does not go with it",
         "SELECT group_concat(id) FROM dead
-         WHERE reason NOT IN ('rejected', 'unreadable', 'expired', 'refused')
+         WHERE reason NOT IN ('rejected', 'unreadable', 'expired', 'refused', 'damaged')
                OR (reason = 'rejected') <> (sink IS NOT NULL)",
     ),
     (

@@ -1,11 +1,14 @@
 //! The statements that change the spool, each within the writer's transaction.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
+use std::sync::Arc;
 
 use rusqlite::{Connection, OptionalExtension, params};
 use sha2::{Digest, Sha256};
 
-use super::{Appended, Progress, SpoolOptions, StartAt};
+use super::row::crc;
+use super::{Appended, Progress, Registered, SpoolOptions, StartAt};
 use crate::record::{DeadLetter, Reason, Record, split_headers};
 
 /// What the writer keeps in memory, so that no commit has to count.
@@ -29,23 +32,25 @@ pub(super) fn append(
     }
     counters.last_seq = counters.last_seq.saturating_add(1);
     let (signatures, header_names) = split_headers(&record.headers);
+    let verified_by = record.verified_by.to_string();
     connection
         .prepare_cached(
             "INSERT INTO records (seq, connector, received_at, verified_by, event_id, event_type, project, device,
-                                  signatures, header_names, body)
-             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11)",
+                                  signatures, header_names, crc, body)
+             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12)",
         )?
         .execute(params![
             counters.last_seq,
             &*record.connector,
             record.received_at,
-            record.verified_by.to_string(),
+            verified_by,
             &*record.event_id,
             &*record.event_type,
             record.project.as_deref(),
             record.device.as_deref(),
             json(&signatures),
             json(&header_names),
+            crc(record, &verified_by),
             &*record.body,
         ])?;
     Ok(Appended::New(counters.last_seq))
@@ -92,16 +97,16 @@ pub(super) fn store_counters(connection: &Connection, counters: Counters) -> rus
 }
 
 /// Stores a dead letter that was no record. Copies are kept once, and those that DT still holds, or nobody vouches for,
-/// are bounded: the oldest go. Gives the number of those that went.
+/// are bounded: the oldest go. Gives whether it is new, and the number of those that went.
 pub(super) fn bury(
     connection: &Connection,
     options: &SpoolOptions,
     letter: &DeadLetter,
     now: i64,
-) -> rusqlite::Result<u64> {
+) -> rusqlite::Result<(bool, u64)> {
     let sink = match &letter.reason {
         Reason::Rejected { sink } => Some(&**sink),
-        Reason::Unreadable | Reason::Expired | Reason::Refused => None,
+        Reason::Unreadable | Reason::Expired | Reason::Refused | Reason::Damaged => None,
     };
     let signatures = json(&letter.signatures);
     let hash = sink.is_none().then(|| {
@@ -112,7 +117,7 @@ pub(super) fn bury(
         }
         hash.finalize().to_vec()
     });
-    connection
+    let added = connection
         .prepare_cached(
             "INSERT INTO dead (reason, connector, sink, error, attempts, received_at, buried_at, event_id,
                                signatures, header_names, body_hash, body)
@@ -133,11 +138,12 @@ pub(super) fn bury(
             hash,
             &*letter.body,
         ])?;
-    match letter.reason {
-        Reason::Expired => drop_oldest(connection, "expired", options.max_expired),
-        Reason::Refused => drop_oldest(connection, "refused", options.max_refused),
-        Reason::Rejected { .. } | Reason::Unreadable => Ok(0),
-    }
+    let dropped = match letter.reason {
+        Reason::Expired => drop_oldest(connection, "expired", options.max_expired)?,
+        Reason::Refused => drop_oldest(connection, "refused", options.max_refused)?,
+        Reason::Rejected { .. } | Reason::Unreadable | Reason::Damaged => 0,
+    };
+    Ok((added > 0, dropped))
 }
 
 fn drop_oldest(connection: &Connection, reason: &str, max_bytes: u64) -> rusqlite::Result<u64> {
@@ -159,6 +165,35 @@ fn drop_oldest(connection: &Connection, reason: &str, max_bytes: u64) -> rusqlit
     }
 }
 
+/// Sets aside what is left of a damaged record. Every sink comes by; the letter is one. Gives whether it is new.
+pub(super) fn bury_damaged(
+    connection: &Connection,
+    seq: i64,
+    letter: &DeadLetter,
+    now: i64,
+) -> rusqlite::Result<bool> {
+    let added = connection
+        .prepare_cached(
+            "INSERT INTO dead (reason, connector, seq, error, attempts, received_at, buried_at, event_id,
+                               signatures, header_names, body)
+             VALUES (?1, ?2, ?3, ?4, 0, ?5, ?6, ?7, ?8, ?9, ?10)
+             ON CONFLICT DO NOTHING",
+        )?
+        .execute(params![
+            Reason::Damaged.code(),
+            &*letter.connector,
+            seq,
+            letter.error,
+            letter.received_at,
+            now,
+            letter.event_id.as_deref(),
+            json(&letter.signatures),
+            json(&letter.header_names),
+            &*letter.body,
+        ])?;
+    Ok(added > 0)
+}
+
 /// Moves a sink's cursor, what it rejected to the dead letters, and out of them what it took after all. Gives where the
 /// cursor is then.
 pub(super) fn advance(
@@ -172,9 +207,9 @@ pub(super) fn advance(
         connection
             .prepare_cached(
                 "INSERT INTO dead (reason, connector, sink, seq, error, attempts, received_at, buried_at, verified_by,
-                                   event_id, event_type, project, device, signatures, header_names, body)
+                                   event_id, event_type, project, device, signatures, header_names, crc, body)
                  SELECT 'rejected', connector, ?2, ?1, ?3, ?4, received_at, ?5, verified_by,
-                        event_id, event_type, project, device, signatures, header_names, body
+                        event_id, event_type, project, device, signatures, header_names, crc, body
                  FROM records WHERE seq = ?1
                  ON CONFLICT (sink, seq) WHERE seq IS NOT NULL
                  DO UPDATE SET error = excluded.error, attempts = attempts + excluded.attempts",
@@ -206,13 +241,15 @@ pub(super) fn advance(
         .map(|cursor| cursor.unwrap_or(progress.cursor))
 }
 
-/// Makes a sink known if it is not, and gives its cursor and checkpoint.
+/// Makes a sink known if it is not, and gives where it stands. A connector that it skips only from now on is skipped from
+/// here on: what was accepted for the sink before is still delivered to it.
 pub(super) fn register(
     connection: &Connection,
     counters: Counters,
     sink: &str,
     start: StartAt,
-) -> rusqlite::Result<(i64, Option<Vec<u8>>)> {
+    skipped: &BTreeSet<Arc<str>>,
+) -> rusqlite::Result<Registered> {
     let first = match start {
         StartAt::Now => counters.last_seq,
         StartAt::Retained => {
@@ -221,13 +258,28 @@ pub(super) fn register(
             oldest.map_or(counters.last_seq, |oldest| oldest.saturating_sub(1))
         }
     };
-    connection.execute(
-        "INSERT INTO sinks (name, cursor) VALUES (?1, ?2) ON CONFLICT DO NOTHING",
+    let is_new = connection.execute(
+        "INSERT INTO sinks (name, cursor, skips) VALUES (?1, ?2, '{}') ON CONFLICT DO NOTHING",
         params![sink, first],
+    )? > 0;
+    let (cursor, checkpoint, stored): (i64, Option<Vec<u8>>, String) = connection.query_row(
+        "SELECT cursor, checkpoint, skips FROM sinks WHERE name = ?1",
+        [sink],
+        |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?)),
     )?;
-    connection.query_row("SELECT cursor, checkpoint FROM sinks WHERE name = ?1", [sink], |row| {
-        Ok((row.get(0)?, row.get(1)?))
-    })
+    // Somebody else's JSON is read as if there was none: then more is delivered, not less.
+    let stored: BTreeMap<String, i64> = serde_json::from_str(&stored).unwrap_or_default();
+    let since = |connector: &str| match stored.get(connector) {
+        Some(since) => *since,
+        None if is_new => first,
+        None => counters.last_seq,
+    };
+    let skips: BTreeMap<Arc<str>, i64> =
+        skipped.iter().map(|connector| (Arc::clone(connector), since(connector))).collect();
+    let by_name: BTreeMap<&str, i64> =
+        skips.iter().map(|(connector, since)| (&**connector, *since)).collect();
+    connection.execute("UPDATE sinks SET skips = ?2 WHERE name = ?1", params![sink, json(&by_name)])?;
+    Ok(Registered { cursor, checkpoint, skips })
 }
 
 /// Removes up to `limit` records that every sink has passed and that were kept long enough. Gives how many.

@@ -17,6 +17,8 @@ struct State {
     /// Until when workers may go on, once the service stops.
     stop_at: Option<Instant>,
     trouble: Option<String>,
+    /// What was found damaged.
+    damage: Option<String>,
     /// How often an operator changed something that workers have to look at.
     changes: u64,
 }
@@ -24,7 +26,7 @@ struct State {
 impl Tail {
     pub(super) fn new(last_seq: i64) -> Self {
         Self {
-            state: Mutex::new(State { last_seq, stop_at: None, trouble: None, changes: 0 }),
+            state: Mutex::new(State { last_seq, stop_at: None, trouble: None, damage: None, changes: 0 }),
             changed: Condvar::new(),
         }
     }
@@ -42,6 +44,16 @@ impl Tail {
     #[must_use]
     pub fn trouble(&self) -> Option<String> {
         self.state.lock().trouble.clone()
+    }
+
+    pub(super) fn set_damage(&self, damage: String) {
+        self.state.lock().damage = Some(damage);
+    }
+
+    /// What was found damaged, though events can be stored.
+    #[must_use]
+    pub fn damage(&self) -> Option<String> {
+        self.state.lock().damage.clone()
     }
 
     /// The number of the last record.

@@ -1,8 +1,10 @@
 //! The one writer: takes whatever has queued up as one transaction, and answers after its commit. That is what makes
 //! one sync serve many requests.
 
+use std::collections::BTreeSet;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::mpsc;
 use std::time::{Duration, Instant};
 
@@ -14,10 +16,10 @@ use super::error::SpoolError;
 use super::open::{BUSY_WAIT, Database};
 use super::store::{self, Counters};
 use super::tail::Tail;
-use super::{Appended, Progress, SpoolOptions, StartAt};
+use super::{Appended, Progress, Registered, SpoolOptions, StartAt};
 use crate::clock::Clock;
 use crate::record::{DeadLetter, Reason, Record};
-use crate::telemetry::DeadLetterDropped;
+use crate::telemetry::{DeadLetterBuried, DeadLetterDropped};
 
 /// How many commands one transaction takes.
 const MAX_BATCH: usize = 512;
@@ -37,13 +39,22 @@ pub(super) type Reply<T> = oneshot::Sender<Result<T, SpoolError>>;
 #[derive(Debug)]
 pub(super) enum Command {
     Append { record: Arc<Record>, dedup: bool, reply: Reply<Appended> },
-    Bury { letter: Box<DeadLetter>, reply: Reply<()> },
+    Bury { letter: Box<DeadLetter>, reply: Reply<bool> },
     Advance { sink: Arc<str>, progress: Box<Progress>, reply: Reply<i64> },
     Change { changes: Vec<Change>, reply: Reply<Vec<Changed>> },
-    Register { sink: Arc<str>, start: StartAt, reply: Reply<(i64, Option<Vec<u8>>)> },
+    Register { sink: Arc<str>, start: StartAt, skipped: BTreeSet<Arc<str>>, reply: Reply<Registered> },
 }
 
 impl Command {
+    /// How many bytes of a body it brings along.
+    pub(super) fn body_bytes(&self) -> usize {
+        match self {
+            Self::Append { record, .. } => record.body.len(),
+            Self::Bury { letter, .. } => letter.body.len(),
+            Self::Advance { .. } | Self::Change { .. } | Self::Register { .. } => 0,
+        }
+    }
+
     /// Whether it stores a record, for which there has to be room.
     fn appends(&self) -> bool {
         match self {
@@ -68,10 +79,10 @@ impl Command {
 /// What a command gave, to be told once it is durable.
 enum Done {
     Appended(Appended),
-    Nothing,
+    Buried(bool),
     Moved(i64),
     Changed(Vec<Changed>),
-    Registered((i64, Option<Vec<u8>>)),
+    Registered(Registered),
 }
 
 pub(super) struct Writer {
@@ -81,7 +92,10 @@ pub(super) struct Writer {
     options: SpoolOptions,
     clock: Arc<dyn Clock>,
     tail: Arc<Tail>,
+    queued_bytes: Arc<AtomicUsize>,
     poisoned: Option<String>,
+    /// A page of the database is damaged: nothing is pruned, so that what is there can be saved.
+    damaged: bool,
     /// The last events found no room, or the database was held by another program.
     is_stuck: bool,
     tidied: Instant,
@@ -96,6 +110,7 @@ impl Writer {
         options: SpoolOptions,
         clock: Arc<dyn Clock>,
         tail: Arc<Tail>,
+        queued_bytes: Arc<AtomicUsize>,
     ) -> Self {
         let counters = Counters { last_seq: database.last_seq, seen: database.seen };
         Self {
@@ -105,7 +120,9 @@ impl Writer {
             options,
             clock,
             tail,
+            queued_bytes,
             poisoned: None,
+            damaged: false,
             is_stuck: false,
             tidied: Instant::now(),
             log_at_rest: 0,
@@ -116,8 +133,11 @@ impl Writer {
         loop {
             match commands.recv_timeout(IDLE) {
                 Ok(first) => {
-                    let batch = std::iter::once(first).chain(commands.try_iter()).take(MAX_BATCH).collect();
+                    let batch: Vec<_> =
+                        std::iter::once(first).chain(commands.try_iter()).take(MAX_BATCH).collect();
+                    let bytes = batch.iter().map(Command::body_bytes).sum();
                     self.commit(batch);
+                    self.queued_bytes.fetch_sub(bytes, Ordering::Relaxed);
                     let is_due = self.is_stuck && self.tidied.elapsed() >= IDLE;
                     if is_due || self.log_bytes() > self.log_at_rest.saturating_add(CHECKPOINT_BYTES) {
                         self.tidy();
@@ -178,6 +198,11 @@ impl Writer {
                     rest.into_iter().for_each(|command| command.fail(full.clone()));
                 }
             }
+            Err(error) if is_damage(&error) && !self.damaged => {
+                // Most likely in what was to be pruned.
+                self.stop_pruning(&error);
+                self.commit(batch);
+            }
             Err(error) if is_held(&error) => {
                 // Somebody writes to it with a tool. Nothing was written here, and it will pass.
                 let path = self.database.path.clone();
@@ -196,7 +221,7 @@ impl Writer {
     fn transaction(&mut self, batch: &[Command]) -> rusqlite::Result<Vec<Done>> {
         let now = self.clock.unix_millis();
         let started = Instant::now();
-        let (mut expired, mut refused) = (0_u64, 0_u64);
+        let (mut expired, mut refused, mut damaged) = (0_u64, 0_u64, Vec::new());
         let mut counters = self.counters;
         let behavior = TransactionBehavior::Immediate;
         let transaction = self.database.connection.transaction_with_behavior(behavior)?;
@@ -212,27 +237,32 @@ impl Writer {
                     now,
                 )?),
                 Command::Bury { letter, .. } => {
-                    let dropped = store::bury(&transaction, &self.options, letter, now)?;
+                    let (is_new, dropped) = store::bury(&transaction, &self.options, letter, now)?;
                     let of_reason = match letter.reason {
                         Reason::Refused => &mut refused,
                         _ => &mut expired,
                     };
                     *of_reason = of_reason.saturating_add(dropped);
-                    Done::Nothing
+                    Done::Buried(is_new)
                 }
                 Command::Change { changes, .. } => {
                     let make = |change| change::make(&transaction, &mut counters, &self.options, change, now);
                     Done::Changed(changes.iter().map(make).collect::<rusqlite::Result<_>>()?)
                 }
                 Command::Advance { sink, progress, .. } => {
+                    for (seq, letter) in &progress.damaged {
+                        if store::bury_damaged(&transaction, *seq, letter, now)? {
+                            damaged.push(letter);
+                        }
+                    }
                     Done::Moved(store::advance(&transaction, sink, progress, now)?)
                 }
-                Command::Register { sink, start, .. } => {
-                    Done::Registered(store::register(&transaction, counters, sink, *start)?)
+                Command::Register { sink, start, skipped, .. } => {
+                    Done::Registered(store::register(&transaction, counters, sink, *start, skipped)?)
                 }
             });
         }
-        if batch.iter().any(|command| matches!(command, Command::Advance { .. })) {
+        if !self.damaged && batch.iter().any(|command| matches!(command, Command::Advance { .. })) {
             store::prune_records(&transaction, &self.options, now, PRUNE_ROWS)?;
         }
         if counters.last_seq != self.counters.last_seq {
@@ -243,6 +273,9 @@ impl Writer {
         self.counters = counters;
         if let Some(telemetry) = &self.options.telemetry {
             telemetry.spool_commit(started.elapsed(), batch.len());
+            for DeadLetter { connector, error, .. } in damaged {
+                telemetry.emit(&DeadLetterBuried { reason: Reason::Damaged.code(), connector, error });
+            }
             for (reason, dropped) in [("expired", expired), ("refused", refused)] {
                 for _ in 0..dropped {
                     telemetry.emit(&DeadLetterDropped { reason });
@@ -285,7 +318,13 @@ impl Writer {
         if self.poisoned.is_some() {
             return;
         }
-        let pruned = self.prune();
+        let mut pruned = self.prune();
+        if let Err(error) = &pruned
+            && is_damage(error)
+        {
+            self.stop_pruning(error);
+            pruned = Ok(());
+        }
         // On a full disk, writing the log back is what makes room, so it is tried all the same.
         let tidied = match &pruned {
             Err(error) if !is_no_space(error) => pruned,
@@ -330,7 +369,18 @@ impl Writer {
         }
     }
 
+    /// Keeps all that is there until a restart looks again; events are accepted as long as there is room.
+    fn stop_pruning(&mut self, error: &rusqlite::Error) {
+        let text = SpoolError::sqlite(&self.database.path, "pruning", error).to_string();
+        tracing::error!(error = text, "a page of the spool is damaged; records are no longer pruned");
+        self.tail.set_damage(text);
+        self.damaged = true;
+    }
+
     fn prune(&mut self) -> rusqlite::Result<()> {
+        if self.damaged {
+            return Ok(());
+        }
         let now = self.clock.unix_millis();
         let mut counters = self.counters;
         let transaction =
@@ -368,6 +418,11 @@ fn is_no_space(error: &rusqlite::Error) -> bool {
         || extended == Some(rusqlite::ffi::SQLITE_IOERR_SHMSIZE)
 }
 
+/// Whether a page of the database cannot be read.
+fn is_damage(error: &rusqlite::Error) -> bool {
+    error.sqlite_error_code() == Some(ErrorCode::DatabaseCorrupt)
+}
+
 /// Whether another program holds the database.
 fn is_held(error: &rusqlite::Error) -> bool {
     matches!(error.sqlite_error_code(), Some(ErrorCode::DatabaseBusy | ErrorCode::DatabaseLocked))
@@ -388,7 +443,7 @@ fn answer(command: Command, done: Done) {
     // Whoever has given up waiting is not an error.
     match (command, done) {
         (Command::Append { reply, .. }, Done::Appended(appended)) => drop(reply.send(Ok(appended))),
-        (Command::Bury { reply, .. }, _) => drop(reply.send(Ok(()))),
+        (Command::Bury { reply, .. }, Done::Buried(is_new)) => drop(reply.send(Ok(is_new))),
         (Command::Advance { reply, .. }, Done::Moved(cursor)) => drop(reply.send(Ok(cursor))),
         (Command::Change { reply, .. }, Done::Changed(changed)) => drop(reply.send(Ok(changed))),
         (Command::Register { reply, .. }, Done::Registered(place)) => drop(reply.send(Ok(place))),

@@ -1,52 +1,183 @@
-//! Pages of the database that went bad: what can be read is delivered, the rest is an error with the path and the cure,
-//! and nothing is deleted or skipped.
+//! Files of the spool that went bad while it was down: a damaged record is set aside and counted, the records behind it go
+//! on, and what can be repaired is.
 
 use std::fs;
-use std::process::Stdio;
+use std::path::Path;
+use std::process::{Command, Output, Stdio};
 
 use rusqlite::Connection;
 
-use crate::events::id;
+use crate::events::{SECRET, id};
 use crate::sender::{Sender, readiness};
 use crate::server::{Place, Server, Sinks};
 
-#[test]
-fn a_damaged_page_is_reported_and_never_skipped() {
-    let folder = tempfile::tempdir().expect("a folder");
-    let place = Place::new(folder.path(), Sinks::Down, "");
-    let full = || Stdio::from(fs::File::options().write(true).open("/dev/full").expect("there"));
-    let server = Server::start(place.serve(), full()).expect("it starts");
+const EVENTS: u64 = 200;
+/// The event whose bytes are damaged.
+const BAD: u64 = 100;
+
+/// A spool whose sink `file` was down, so that it has none of its events yet.
+fn backlog(folder: &Path) -> Place {
+    let place = Place::new(folder, Sinks::Down, "");
+    let down = fs::read_to_string(&place.config).expect("read");
+    fs::write(&place.config, down.replace("name = 'stdout'", "name = 'file'")).expect("written");
+    let full = Stdio::from(fs::File::options().write(true).open("/dev/full").expect("there"));
+    let server = Server::start(place.serve(), full).expect("it starts");
     let mut sender = Sender::connect(server.listen).expect("connected");
-    for number in 0..200 {
+    for number in 0..EVENTS {
         assert_eq!(sender.send(1, number).expect("an answer").status, 200);
     }
     server.stop();
+    Place::new(folder, Sinks::File, "")
+}
+
+/// Changes the spool's file where `needle` stands.
+fn damage(place: &Place, needle: &str, change: impl Fn(&mut [u8], usize)) {
     let database = &place.spool_files()[0];
-    // A page that holds records in the middle of the backlog.
-    let id = id(1, 100);
     let mut bytes = fs::read(database).expect("read");
-    let body = format!("eventId\":\"{id}");
-    let at = bytes.windows(body.len()).position(|window| window == body.as_bytes()).expect("it is there");
-    let page = at / 4096 * 4096;
-    bytes[page..page + 4096].fill(0xAA);
+    let found: Vec<usize> =
+        (0..bytes.len()).filter(|at| bytes[*at..].starts_with(needle.as_bytes())).collect();
+    assert!(!found.is_empty(), "{needle} is there");
+    for at in found {
+        change(&mut bytes, at);
+    }
     fs::write(database, &bytes).expect("written");
-    let out = folder.path().join("out.ndjson");
-    let stdout = Stdio::from(fs::File::create(&out).expect("made"));
-    let server = Server::start(place.serve(), stdout).expect("its header is whole");
-    // The stop waits for the worker, which has met the page by then.
+}
+
+fn tool(place: &Place, arguments: &[&str]) -> Output {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_dt-receiver"));
+    command.args(arguments).arg("--config").arg(&place.config).env("DT_SIGNATURE_SECRET", SECRET);
+    command.output().expect("it runs")
+}
+
+fn json(output: &Output) -> serde_json::Value {
+    serde_json::from_slice(&output.stdout).unwrap_or_else(|error| panic!("{error}: {output:?}"))
+}
+
+/// Serves until a new event and all that can be delivered are in the file, and `/readyz` says what it should. Gives that.
+fn deliver(place: &Place, missing: &[u64], ready: &str) -> String {
+    let server = Server::bare(place);
     let mut sender = Sender::connect(server.listen).expect("connected");
-    let answer = sender.send(2, 0).expect("an answer");
-    assert!(matches!(answer.status, 200 | 503), "{answer:?}");
+    assert_eq!(sender.send(2, 0).expect("an answer").status, 200, "events are accepted");
+    // Events come in order, so the last one tells of the others.
+    let last = id(2, 0);
+    while !fs::read_to_string(&place.file).unwrap_or_default().contains(&last) {
+        std::thread::yield_now();
+    }
     let mut said = readiness(server.admin);
-    while said == "ready\n" {
+    while !said.starts_with(ready) {
         said = readiness(server.admin);
     }
-    assert!(said.contains("damaged") && said.contains("spool.db") && said.contains("recover"), "{said}");
+    let ended = server.stop();
+    assert!(ended.status.success(), "{ended:?}");
+    let delivered: Vec<u64> = place
+        .events_in_file()
+        .into_keys()
+        .filter(|(device, _)| *device == 1)
+        .map(|(_, number)| number)
+        .collect();
+    let expected: Vec<u64> = (0..EVENTS).filter(|number| !missing.contains(number)).collect();
+    assert_eq!(delivered, expected);
+    said
+}
+
+#[test]
+fn a_record_whose_bytes_changed_is_set_aside_and_the_rest_goes_on() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let place = backlog(folder.path());
+    // In the body, after the event's own columns: the id stays readable there.
+    damage(&place, &format!("\"eventId\":\"{}", id(1, BAD)), |bytes, at| bytes[at + 20] ^= 1);
+    let checked = tool(&place, &["spool", "check"]);
+    assert_eq!(checked.status.code(), Some(1));
+    let said = String::from_utf8_lossy(&checked.stderr).into_owned();
+    assert!(said.contains(&format!("record {}", BAD + 1)) && said.contains("checksum"), "{said}");
+    deliver(&place, &[BAD], "ready\n");
+    let listed = tool(&place, &["dead", "list", "--reason", "damaged", "--json"]);
+    let said = String::from_utf8_lossy(&listed.stdout).into_owned();
+    assert!(said.contains(&id(1, BAD)) && said.contains("checksum does not match"), "{said}");
+    assert_eq!(json(&tool(&place, &["spool", "status", "--json"]))["deadLetters"]["damaged"], 1);
+    // Its signature tells that the body is not what DT sent.
+    let replayed = tool(&place, &["dead", "replay", "--reason", "damaged", "--json"]);
+    let report = json(&replayed);
+    assert_eq!((&report["failed"], &report["accepted"]), (&1.into(), &0.into()), "{report}");
+    assert!(report["notes"].to_string().contains("checksum_mismatch"), "{report}");
+    assert_eq!(deliver_again(&place), None);
+    assert!(
+        tool(&place, &["spool", "check"]).status.success(),
+        "the damaged record is gone from the records"
+    );
+}
+
+#[test]
+fn a_damaged_record_whose_body_is_whole_is_let_in_again() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let place = backlog(folder.path());
+    // The column `event_id`, which stands before `touch`; the body has it before `","targetName`.
+    damage(&place, &format!("{}touch", id(1, BAD)), |bytes, at| bytes[at] ^= 1);
+    deliver(&place, &[BAD], "ready\n");
+    let report = json(&tool(&place, &["dead", "replay", "--reason", "damaged", "--json"]));
+    assert_eq!((&report["failed"], &report["accepted"]), (&0.into(), &1.into()), "{report}");
+    assert_eq!(deliver_again(&place), Some(BAD), "as it was sent");
+    assert_eq!(json(&tool(&place, &["spool", "status", "--json"]))["deadLetters"]["damaged"], 0);
+}
+
+/// Serves once more, on a new file; gives the event that came.
+fn deliver_again(place: &Place) -> Option<u64> {
+    fs::remove_file(&place.file).expect("removed");
+    fs::write(&place.file, "").expect("made");
+    // Another file is never extended; the operator says that it may be.
+    let connection = Connection::open(&place.spool_files()[0]).expect("opened");
+    connection.execute("UPDATE sinks SET checkpoint = NULL", []).expect("changed");
+    drop(connection);
+    let server = Server::bare(place);
     server.stop();
-    // Nothing was passed by: the cursor stands before the damage, and the records behind it are there.
-    let connection = Connection::open(database).expect("opened");
-    let cursor: i64 = connection.query_row("SELECT cursor FROM sinks", [], |row| row.get(0)).expect("read");
-    assert!(cursor < 101, "{cursor} is past the damage");
-    let last: i64 = connection.query_row("SELECT max(seq) FROM records", [], |row| row.get(0)).expect("read");
-    assert!(last >= 200);
+    let mut events = place.events_in_file().into_keys();
+    let event = events.next();
+    assert_eq!(events.next(), None);
+    event.map(|(_, number)| number)
+}
+
+#[test]
+fn a_page_that_cannot_be_read_costs_its_own_records_and_nothing_is_deleted() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let place = backlog(folder.path());
+    // The page that holds the body of a record in the middle of the backlog.
+    let needle = format!("\"eventId\":\"{}", id(1, BAD));
+    let database = place.spool_files()[0].clone();
+    let bytes = fs::read(&database).expect("read");
+    let at = (0..bytes.len()).find(|at| bytes[*at..].starts_with(needle.as_bytes())).expect("there");
+    let page = at / 4096 * 4096;
+    let on_page: Vec<u64> = (0..EVENTS)
+        .filter(|number| {
+            let needle = format!("\"eventId\":\"{}", id(1, *number));
+            (page..page + 4096).any(|at| bytes[at..].starts_with(needle.as_bytes()))
+        })
+        .collect();
+    damage(&place, &needle, |bytes, at| {
+        let page = at / 4096 * 4096;
+        bytes[page..page + 4096].fill(0xAA);
+    });
+    let said = deliver(&place, &on_page, "ready, but: spool: ");
+    assert!(said.contains("damaged"), "{said}");
+    assert!(said.contains("spool.db") && said.contains("spool rebuild"), "{said}");
+    let dead = json(&tool(&place, &["spool", "status", "--json"]))["deadLetters"]["damaged"].as_u64();
+    assert_eq!(dead, Some(on_page.len() as u64), "each is counted, once");
+    // Nothing was pruned, so that all but the page can be saved.
+    let rebuilt = tool(&place, &["spool", "rebuild", "--json"]);
+    assert_eq!(rebuilt.status.code(), Some(1), "something is lost: {rebuilt:?}");
+    let report = json(&rebuilt);
+    let lost = on_page.len() as u64;
+    assert_eq!(report["records"], EVENTS + 1 - lost, "{report}");
+    assert_eq!((&report["lostRecords"], &report["deadLetters"]), (&lost.into(), &lost.into()), "{report}");
+    assert_eq!((&report["lostDeadLetters"], &report["knownEvents"]), (&0.into(), &true.into()), "{report}");
+    let kept = fs::read(report["kept"].as_str().expect("a path")).expect("it is there");
+    assert!(kept.windows(64).any(|window| window == [0xAA; 64]), "the damaged file is kept as it was");
+    let checked = tool(&place, &["spool", "check"]);
+    assert!(checked.status.success(), "{checked:?}");
+    // It goes on where it was: nothing is delivered twice, and a copy is a duplicate.
+    let server = Server::bare(&place);
+    let answer = Sender::connect(server.listen).and_then(|mut sender| sender.send(1, 0)).expect("an answer");
+    assert!(answer.body.contains("duplicate"), "{answer:?}");
+    assert_eq!(readiness(server.admin), "ready\n");
+    server.stop();
+    assert_eq!(place.events_in_file().len() as u64, EVENTS + 1 - lost);
 }

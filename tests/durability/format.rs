@@ -2,6 +2,7 @@
 //!
 //! `DT_RECEIVER_TEST_WRITE_SPOOL=1` writes it anew; a format that was released must stay as it is.
 
+use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
@@ -32,7 +33,7 @@ fn write(to: &Path) {
     let options = SpoolOptions { min_free: 0, ..SpoolOptions::default() };
     let spool = Spool::open(folder.path(), options, Arc::new(ManualClock::at(THEN))).expect("opened");
     let runtime = tokio::runtime::Builder::new_current_thread().build().expect("a runtime");
-    spool.register(Arc::from("file"), StartAt::Now).expect("registered");
+    spool.register(Arc::from("file"), StartAt::Now, BTreeSet::new()).expect("registered");
     let mut headers = HeaderMap::new();
     headers.insert("x-dt-signature", "header.claims.signature".parse().expect("a value"));
     headers.insert("user-agent", "DT".parse().expect("a value"));
@@ -125,7 +126,7 @@ fn what_is_written_today_is_of_the_committed_format() {
     let reader = Reader::open(&place.data.join("spool")).expect("opened");
     let backlog = reader.after(6, 100).expect("read");
     assert_eq!(backlog.iter().map(|stored| stored.seq).collect::<Vec<_>>(), [7, 8, 9, 10]);
-    assert_eq!(*backlog[0].record.body, *body(1, 6).as_bytes());
+    assert_eq!(*backlog[0].record.as_ref().expect("whole").body, *body(1, 6).as_bytes());
 }
 
 #[test]

@@ -180,7 +180,7 @@ fn a_full_disk_of_the_file_alone_delays_no_answer() {
         slowest = slowest.max(sent.elapsed());
     }
     let said = readiness(server.admin);
-    assert!(said.starts_with("not ready: sink file:") && said.contains("No space"), "{said}");
+    assert!(said.starts_with("ready, but: sink file:") && said.contains("No space"), "{said}");
     disk.empty();
     println!("500 answers with the file's disk full, the slowest in {slowest:?}");
     // A stop ends the pause of a sink that was down, so the rest goes with the next start.

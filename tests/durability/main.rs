@@ -18,6 +18,7 @@ mod killed_before_sync;
 mod model;
 mod open_errors;
 mod outage;
+mod reconfigured;
 mod sync_before_reply;
 
 mod child;

@@ -2,6 +2,7 @@
 //! is deleted or changed to get going.
 
 use std::collections::BTreeMap;
+use std::collections::BTreeSet;
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
@@ -24,7 +25,7 @@ fn open(folder: &Path) -> Result<Spool, SpoolError> {
 /// A spool with a sink and nothing else, closed.
 fn closed_spool(folder: &Path) {
     let spool = open(folder).expect("opened");
-    spool.register(Arc::from("file"), StartAt::Now).expect("registered");
+    spool.register(Arc::from("file"), StartAt::Now, BTreeSet::new()).expect("registered");
 }
 
 /// Names and contents of all files but the lock and SQLite's shared memory, which hold nothing.
@@ -112,10 +113,10 @@ fn a_damaged_header_or_counter() {
     let mut bytes = whole.clone();
     bytes[100..4096].fill(0xAA);
     fs::write(data.join("spool.db"), &bytes).expect("written");
-    refused(folder.path(), &data, &["damaged", "recover"]);
+    refused(folder.path(), &data, &["damaged", "spool rebuild"]);
     // A database that was cut off.
     fs::write(data.join("spool.db"), &whole[..whole.len() / 2]).expect("written");
-    refused(folder.path(), &data, &["damaged", "recover"]);
+    refused(folder.path(), &data, &["damaged", "spool rebuild"]);
     fs::write(data.join("spool.db"), &whole).expect("written");
     open(&data).expect("whole again");
 }
