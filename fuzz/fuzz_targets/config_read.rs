@@ -11,7 +11,7 @@ use std::sync::{Arc, LazyLock};
 
 use dt_receiver::clock::{Clock, ManualClock};
 use dt_receiver::config::{Config, SinkConfig, Sources};
-use dt_receiver::http::{Accepted, Endpoint, Intake, IntakeFuture};
+use dt_receiver::http::{Accepted, Endpoint, Intake, IntakeFuture, Readiness};
 use dt_receiver::record::{DeadLetter, Record};
 use dt_receiver::telemetry::Telemetry;
 use dt_receiver_fuzz::setups::setup;
