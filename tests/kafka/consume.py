@@ -21,6 +21,7 @@ Exit: 0 all printed, 1 not all there in time, or an error, or no CloudEvent, 2 w
 
 import argparse
 import base64
+import datetime
 import json
 import math
 import os
@@ -225,7 +226,7 @@ def main():
                     except Exception as error:  # whatever escapes the SDK is the finding
                         at = f"{line['topic']}/{line['partition']}@{line['offset']}"
                         raise Failed(f"{at} is no CloudEvent: {type(error).__name__}: {error}") from None
-                sys.stdout.write(json.dumps(line, default=str) + "\n")
+                sys.stdout.write(json.dumps(line, default=datetime.datetime.isoformat) + "\n")
             sys.stdout.flush()
     except (Failed, kafka.KafkaException) as error:
         sys.stdout.flush()
