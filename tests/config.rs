@@ -116,7 +116,7 @@ fn a_configuration_with_every_key_is_read() {
     assert_eq!(config.listen.port(), 18080);
     assert_eq!(config.admin, None);
     assert_eq!(config.limits.max_body, 32 * 1024);
-    assert_eq!(config.dead_letter_folder(), Path::new("letters"));
+    assert_eq!(config.dead_letter_place(), dt_receiver::config::DeadLetterPlace::Folder("letters".into()));
     assert_eq!(config.connectors[0].events.len(), 2);
     assert!(!config.connectors[0].dedup);
     assert_eq!(config.sinks.len(), 2);
@@ -161,7 +161,7 @@ fn each_mistake_names_its_key_what_was_found_and_what_is_allowed() {
         ),
         ("quarantine_refused = false", "quarantine_refused = true", &["quarantine_refused", "spool"]),
         ("\"folder:letters\"", "\"letters\"", &["dead_letters", "letters", "folder:PATH"]),
-        ("\"folder:letters\"", "\"kafka:dead\"", &["dead_letters", "kafka", "not built"]),
+        ("\"folder:letters\"", "\"kafka:dead\"", &["dead_letters", "kafka:TOPIC", "a sink of type"]),
         ("\"5s\"", "\"5\"", &["drain_timeout", "\"5\"", "8s"]),
         ("\"5s\"", "\"-5s\"", &["drain_timeout", "-5s"]),
         ("dedup_max = 1000", "dedup_max = 0", &["dedup_max", "0", "1 to 20000000"]),
@@ -206,10 +206,8 @@ fn each_mistake_names_its_key_what_was_found_and_what_is_allowed() {
             &["connector.0.events", "list"],
         ),
         ("dedup_window = 0", "dedup_window = \"1h\"", &["connector.0.dedup_window"]),
-        ("type = \"stdout\"", "type = \"kafka\"", &["sink.0.type", "kafka", "not built"]),
-        ("type = \"stdout\"", "type = \"http\"", &["sink.0.type", "http", "stdout, file"]),
-        ("format = \"body\"", "format = \"cloudevents\"", &["sink.0.format", "not built"]),
-        ("format = \"body\"", "format = \"xml\"", &["sink.0.format", "xml", "body, envelope"]),
+        ("type = \"stdout\"", "type = \"http\"", &["sink.0.type", "http", "stdout, file, kafka"]),
+        ("format = \"body\"", "format = \"xml\"", &["sink.0.format", "xml", "body, envelope, cloudevents"]),
         ("path = \"{date}/events.ndjson\"", "", &["sink.1.path", "missing"]),
         (
             "{date}/",
@@ -236,6 +234,172 @@ fn each_mistake_names_its_key_what_was_found_and_what_is_allowed() {
             assert!(found.contains(word), "{old} -> {new}: {found:?} does not say {word:?}");
         }
     }
+}
+
+/// Every key of a Kafka sink.
+const KAFKA: &str = r#"
+[[connector]]
+name = "a"
+secrets = [{ env = "NEW" }]
+
+[[sink]]
+name = "kafka"
+type = "kafka"
+brokers = ["kafka-1:9092", "[::1]:9092"]
+topic = "dt.{eventType}"
+key = "project"
+format = "cloudevents"
+create_topic = { partitions = 6, replication = 3 }
+
+[sink.tls]
+ca = "old.txt"
+certificate = "old.txt"
+key = "old.txt"
+key_password = { env = "HEADER" }
+
+[sink.sasl]
+mechanism = "SCRAM-SHA-256"
+username = "dt"
+password = { env = "NEW" }
+
+[sink.properties]
+"linger.ms" = 20
+"compression.type" = "lz4"
+"socket.nagle.disable" = true
+"#;
+
+#[cfg(feature = "kafka")]
+#[test]
+fn a_kafka_sink_without_tls_needs_no_more_than_brokers_and_a_topic() {
+    let bare = KAFKA.split("key = ").next().expect("the first keys");
+    let config = Config::from_toml(bare, &Fixed).expect("a good configuration");
+    let kafka = config.kafka().expect("a Kafka sink");
+    assert_eq!(kafka.brokers, "kafka-1:9092,[::1]:9092");
+    assert_eq!(kafka.create_topic, None, "only the command line makes topics unasked");
+}
+
+#[cfg(any(feature = "kafka-tls", feature = "kafka-tls-vendored"))]
+#[test]
+fn every_key_of_a_kafka_sink_is_read() {
+    let config = Config::from_toml(KAFKA, &Fixed).unwrap_or_else(|error| panic!("{error}"));
+    let kafka = config.kafka().expect("a Kafka sink");
+    let settings = kafka.settings();
+    for (key, value) in [
+        ("bootstrap.servers", "kafka-1:9092,[::1]:9092"),
+        ("security.protocol", "sasl_ssl"),
+        ("ssl.ca.location", "old.txt"),
+        ("ssl.certificate.location", "old.txt"),
+        ("sasl.mechanism", "SCRAM-SHA-256"),
+        ("sasl.username", "dt"),
+        ("linger.ms", "20"),
+        ("socket.nagle.disable", "true"),
+    ] {
+        assert!(settings.contains(&(key.to_owned(), value.to_owned())), "{key}");
+    }
+    let shown = format!("{config:?}");
+    assert!(!shown.contains("some-good-secret"), "{shown}");
+}
+
+#[cfg(feature = "kafka")]
+#[test]
+fn each_mistake_in_a_kafka_sink_names_its_key_and_the_cure() {
+    let mistakes: &[(&str, &str, &[&str])] = &[
+        ("[\"kafka-1:9092\", \"[::1]:9092\"]", "[]", &["sink.0.brokers", "empty", "HOST:PORT"]),
+        ("\"kafka-1:9092\"", "\"kafka-1\"", &["sink.0.brokers", "kafka-1", "kafka-1:9092"]),
+        ("\"kafka-1:9092\"", "\"kafka-1:99999\"", &["sink.0.brokers", "99999"]),
+        ("\"kafka-1:9092\"", "\"http://kafka:9092\"", &["sink.0.brokers", "http:"]),
+        ("brokers = [\"kafka-1:9092\", \"[::1]:9092\"]", "", &["sink.0.brokers", "missing"]),
+        ("topic = \"dt.{eventType}\"", "", &["sink.0.topic", "missing"]),
+        ("dt.{eventType}", "dt/events", &["sink.0.topic", "dt/events", "letters, digits"]),
+        ("dt.{eventType}", "dt.{device}", &["sink.0.topic", "{device}", "{eventType}"]),
+        ("key = \"project\"", "key = \"id\"", &["sink.0.key", "id", "device, project, connector, none"]),
+        ("{ partitions = 6, replication = 3 }", "6", &["sink.0.create_topic", "true, false or a table"]),
+        ("partitions = 6", "partitions = 0", &["sink.0.create_topic.partitions", "0"]),
+        ("partitions = 6", "partition = 6", &["sink.0.create_topic.partition", "unknown key"]),
+        (
+            "[sink.properties]",
+            "[sink.properties]\nacks = 1",
+            &["sink.0.properties.\"acks\"", "cannot be set"],
+        ),
+        (
+            "[sink.properties]",
+            "[sink.properties]\n\"enable.idempotence\" = false",
+            &["sink.0.properties.\"enable.idempotence\"", "cannot be set"],
+        ),
+        (
+            "[sink.properties]",
+            "[sink.properties]\n\"max.in.flight.requests.per.connection\" = 6",
+            &["sink.0.properties.\"max.in.flight.requests.per.connection\"", "1 to 5"],
+        ),
+        (
+            "[sink.properties]",
+            "[sink.properties]\n\"sasl.password\" = \"hunter2\"",
+            &["sink.0.properties.\"sasl.password\"", "[sink.sasl]"],
+        ),
+        (
+            "[sink.properties]",
+            "[sink.properties]\n\"lingr.ms\" = 5",
+            &["sink.0.properties.\"lingr.ms\"", "No such configuration property"],
+        ),
+        (
+            "\"linger.ms\" = 20",
+            "\"linger.ms\" = \"soon\"",
+            &["sink.0.properties.\"linger.ms\"", "Invalid value"],
+        ),
+    ];
+    // Without the parts that a build may lack.
+    let plain = KAFKA.split("[sink.tls]").next().expect("a part").to_owned()
+        + "[sink.properties]"
+        + KAFKA.split("[sink.properties]").nth(1).expect("a part");
+    assert_eq!(problems(&plain), Vec::<String>::new());
+    for (old, new, says) in mistakes {
+        assert!(plain.contains(old), "{old}");
+        let found = problems(&plain.replacen(old, new, 1)).join("\n");
+        for word in *says {
+            assert!(found.contains(word), "{old} -> {new}: {found:?} does not say {word:?}");
+        }
+        assert!(!found.contains("hunter2"), "{found}");
+    }
+}
+
+#[cfg(any(feature = "kafka-tls", feature = "kafka-tls-vendored"))]
+#[test]
+fn each_mistake_in_a_kafka_sinks_security_names_its_key_and_the_cure() {
+    let mistakes: &[(&str, &str, &[&str])] = &[
+        ("ca = \"old.txt\"", "ca = \"gone.pem\"", &["sink.0.tls.ca", "gone.pem", "not found"]),
+        ("certificate = \"old.txt\"\n", "", &["sink.0.tls.certificate", "missing"]),
+        ("SCRAM-SHA-256", "GSSAPI", &["sink.0.sasl.mechanism", "GSSAPI", "SCRAM-SHA-512"]),
+        ("username = \"dt\"\n", "", &["sink.0.sasl.username", "missing"]),
+        ("password = { env = \"NEW\" }", "password = \"hunter2\"", &["sink.0.sasl.password", "env"]),
+        (
+            "password = { env = \"NEW\" }",
+            "password = { env = \"GONE\" }",
+            &["sink.0.sasl.password.env", "not set"],
+        ),
+        ("password = { env = \"NEW\" }", "", &["sink.0.sasl.password", "missing"]),
+    ];
+    for (old, new, says) in mistakes {
+        assert!(KAFKA.contains(old), "{old}");
+        let found = problems(&KAFKA.replacen(old, new, 1)).join("\n");
+        for word in *says {
+            assert!(found.contains(word), "{old} -> {new}: {found:?} does not say {word:?}");
+        }
+        assert!(!found.contains("hunter2"), "{found}");
+    }
+}
+
+#[cfg(all(feature = "kafka", not(any(feature = "kafka-tls", feature = "kafka-tls-vendored"))))]
+#[test]
+fn a_build_without_tls_for_kafka_says_so() {
+    let found = problems(KAFKA).join("\n");
+    assert!(found.contains("sink.0.tls") && found.contains("`kafka-tls`"), "{found}");
+}
+
+#[cfg(not(feature = "kafka"))]
+#[test]
+fn a_build_without_kafka_says_so() {
+    let found = problems(KAFKA).join("\n");
+    assert!(found.contains("sink.0.type") && found.contains("`kafka`"), "{found}");
 }
 
 #[test]

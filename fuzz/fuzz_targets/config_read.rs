@@ -91,7 +91,7 @@ fn accepted(config: Config) {
     assert!(limits.header_timeout + limits.deadline <= std::time::Duration::from_millis(9500));
     let shown = format!("{config:?}");
     assert!(!shown.contains(SECRET), "a secret is shown");
-    let _folder = config.dead_letter_folder();
+    let _place = config.dead_letter_place();
 
     let clock: Arc<dyn Clock> = Arc::new(ManualClock::at(0));
     let telemetry = Arc::new(Telemetry::new(Arc::clone(&clock)));

@@ -19,6 +19,7 @@ use crate::verify::Verifier;
 #[command(after_help = "Examples:
   DT_SIGNATURE_SECRET=some-good-secret dt-receiver serve
   dt-receiver serve --secret-file secret.txt --sink file:events.ndjson --sink stdout
+  dt-receiver serve --secret-file secret.txt --sink kafka:127.0.0.1:9092/dt.events
   dt-receiver serve --config dt-receiver.toml
 
 DT only pushes to HTTPS: put a proxy with a certificate of a public CA in front.")]
@@ -35,7 +36,7 @@ pub(super) struct Arguments {
     /// When a request is answered with 200: `spool` = once it is stored durably (the default), `direct` = once every sink has it
     #[arg(long, value_name = "MODE")]
     mode: Option<String>,
-    /// Pass events on to `stdout` or `file:PATH`; repeatable [default: stdout]
+    /// Pass events on to `stdout`, `file:PATH` or `kafka:HOST:PORT[,HOST:PORT]/TOPIC`; repeatable [default: stdout]
     #[arg(long = "sink", value_name = "SINK")]
     sinks: Vec<String>,
     /// The folder for everything that is stored

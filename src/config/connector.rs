@@ -215,7 +215,7 @@ fn read_labelled_secret(
 }
 
 /// Reads `env = "NAME"` or `file = "PATH"`, and the secret it leads to.
-fn read_source(section: &mut Section<'_>, sources: &dyn Sources) -> Option<crate::verify::Secret> {
+pub(super) fn read_source(section: &mut Section<'_>, sources: &dyn Sources) -> Option<crate::verify::Secret> {
     let (env, file) = (section.string("env"), section.string("file"));
     let (key, source) = match (env, file) {
         (Some(name), None) => ("env", SecretSource::Env(name)),

@@ -4,6 +4,7 @@
 //! reported at once. Secrets never stand in the file: it names environment variables or files that hold them.
 
 mod connector;
+mod kafka;
 mod reader;
 mod sink;
 mod source;
@@ -16,10 +17,13 @@ use std::time::Duration;
 
 pub(crate) use connector::is_name;
 pub use connector::{ConnectorConfig, SecretSource};
+pub use kafka::{CreateTopic, KafkaConfig, KafkaSasl, KafkaTls, RecordKey, UnknownKey};
 pub use reader::Problem;
 use reader::{Problems, Section};
 pub use sink::{Compression, FileConfig, SinkConfig, SinkKind, UnknownCompression};
 pub use source::{SecretError, Sources, SystemSources, read_secret};
+
+use crate::record::TopicTemplate;
 
 /// The address on which DT's requests arrive, unless set.
 pub const DEFAULT_LISTEN: &str = "127.0.0.1:8080";
@@ -42,8 +46,8 @@ pub struct Config {
     pub mode: Mode,
     /// The folder for everything that is stored.
     pub data: PathBuf,
-    /// The folder of dead letters; `None` for `dead-letters` in the data folder.
-    pub dead_letters: Option<PathBuf>,
+    /// Where dead letters go in mode `direct`; `None` for the folder `dead-letters` in the data folder.
+    pub dead_letters: Option<DeadLetterPlace>,
     /// How long a stop waits for what is in flight.
     pub drain_timeout: Duration,
     /// How long a sink's window remembers an id.
@@ -60,6 +64,16 @@ pub struct Config {
     pub sinks: Vec<SinkConfig>,
     /// What is allowed but looks wrong.
     pub warnings: Vec<Problem>,
+}
+
+/// Where dead letters go in mode `direct`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum DeadLetterPlace {
+    /// A folder, one file each.
+    Folder(PathBuf),
+    /// A topic of Kafka, at the brokers of the first sink of this type.
+    Kafka(String),
 }
 
 /// When a request is answered with 200.
@@ -254,14 +268,17 @@ impl Config {
         }
         if let Some(text) = root.string("dead_letters") {
             match text.strip_prefix("folder:") {
-                Some(folder) if !folder.is_empty() => self.dead_letters = Some(PathBuf::from(folder)),
-                _ if text.starts_with("kafka:") => {
-                    root.complain(
-                        "dead_letters",
-                        "\"kafka:\" is not built in this version; use \"folder:PATH\"".to_owned(),
-                    );
+                Some(folder) if !folder.is_empty() => {
+                    self.dead_letters = Some(DeadLetterPlace::Folder(PathBuf::from(folder)));
                 }
-                _ => root.problem("dead_letters", &text, "\"folder:PATH\""),
+                _ => {
+                    let topic =
+                        text.strip_prefix("kafka:").and_then(|topic| topic.parse::<TopicTemplate>().ok());
+                    match topic.and_then(|topic| topic.fixed()) {
+                        Some(topic) => self.dead_letters = Some(DeadLetterPlace::Kafka(topic)),
+                        None => root.problem("dead_letters", &text, "\"folder:PATH\" or \"kafka:TOPIC\""),
+                    }
+                }
             }
         }
         root.duration_into(
@@ -283,7 +300,11 @@ impl Config {
         if let Some(limits) = root.section("limits") {
             self.limits.read(limits);
         }
-        self.sinks = root.sections("sink").into_iter().filter_map(SinkConfig::read).collect();
+        self.sinks = root
+            .sections("sink")
+            .into_iter()
+            .filter_map(|section| SinkConfig::read(section, sources))
+            .collect();
         let connectors = root.sections("connector");
         let quarantine_refused = root.flag("quarantine_refused").unwrap_or(false);
         let read = |section| ConnectorConfig::read(section, quarantine_refused, sources);
@@ -307,12 +328,19 @@ impl Config {
             let text = "is true; copies of refused requests are kept in mode = \"spool\" only".to_owned();
             problems.error("quarantine_refused", text);
         }
+        if self.mode == Mode::Direct
+            && matches!(self.dead_letters, Some(DeadLetterPlace::Kafka(_)))
+            && self.kafka().is_none()
+        {
+            let text = "\"kafka:TOPIC\" needs a sink of type \"kafka\", whose brokers it uses".to_owned();
+            problems.error("dead_letters", text);
+        }
         each_once(problems, "connector", "name", self.connectors.iter().map(|c| &*c.name));
         each_once(problems, "connector", "path", self.connectors.iter().map(|c| &*c.path));
         each_once(problems, "sink", "name", self.sinks.iter().map(|s| &*s.name));
         let files = self.sinks.iter().filter_map(|sink| match &sink.kind {
             SinkKind::File(file) => Some(file.path.to_string()),
-            SinkKind::Stdout => None,
+            SinkKind::Stdout | SinkKind::Kafka(_) => None,
         });
         let files: Vec<String> = files.collect();
         each_once(problems, "sink", "path", files.iter().map(|path| &**path));
@@ -363,10 +391,20 @@ impl Config {
         self.dedup_max.unwrap_or(100_000)
     }
 
-    /// The folder of dead letters in mode `direct`.
+    /// Where dead letters go in mode `direct`.
     #[must_use]
-    pub fn dead_letter_folder(&self) -> PathBuf {
-        self.dead_letters.clone().unwrap_or_else(|| self.data.join("dead-letters"))
+    pub fn dead_letter_place(&self) -> DeadLetterPlace {
+        let default = || DeadLetterPlace::Folder(self.data.join("dead-letters"));
+        self.dead_letters.clone().unwrap_or_else(default)
+    }
+
+    /// The first sink of type `kafka`.
+    #[must_use]
+    pub fn kafka(&self) -> Option<&KafkaConfig> {
+        self.sinks.iter().find_map(|sink| match &sink.kind {
+            SinkKind::Kafka(kafka) => Some(&**kafka),
+            _ => None,
+        })
     }
 }
 

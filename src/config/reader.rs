@@ -124,6 +124,41 @@ impl<'a> Section<'a> {
         strings
     }
 
+    /// A list of strings, or one string.
+    pub(super) fn strings_or_string(&mut self, key: &'static str) -> Option<Vec<String>> {
+        match self.left.get(key) {
+            Some(Value::String(_)) => self.string(key).map(|text| vec![text]),
+            _ => self.strings(key),
+        }
+    }
+
+    /// `true` or `false`, or a table below this one.
+    pub(super) fn flag_or_section(&mut self, key: &'static str) -> Option<FlagOrSection<'a>> {
+        match self.take(key)? {
+            Value::Boolean(flag) => Some(FlagOrSection::Flag(flag)),
+            Value::Table(table) => Some(FlagOrSection::Section(self.below(self.path_of(key), table))),
+            other => {
+                self.wrong_type(key, &other, "true, false or a table");
+                None
+            }
+        }
+    }
+
+    /// Takes all keys with their values as text, for a table whose keys are not ours.
+    pub(super) fn into_pairs(mut self) -> (Vec<(String, String)>, Self) {
+        let mut pairs = Vec::new();
+        for (key, value) in std::mem::take(&mut self.left) {
+            match value {
+                Value::String(text) => pairs.push((key, text)),
+                Value::Integer(_) | Value::Float(_) | Value::Boolean(_) => {
+                    pairs.push((key, value.to_string()))
+                }
+                other => self.wrong_kind(&key, &other, "a string, a number, true or false"),
+            }
+        }
+        (pairs, self)
+    }
+
     pub(super) fn parse_into<T: FromStr>(&mut self, key: &'static str, allowed: &str, target: &mut T) {
         if let Some(text) = self.string(key) {
             match text.parse() {
@@ -247,6 +282,12 @@ impl<'a> Section<'a> {
             self.complain(key, format!("unknown key; allowed are: {allowed}"));
         }
     }
+}
+
+/// What may be switched, or said in detail.
+pub(super) enum FlagOrSection<'a> {
+    Flag(bool),
+    Section(Section<'a>),
 }
 
 /// A value as it may be shown: short. Nothing secret stands in the file, but people make mistakes.

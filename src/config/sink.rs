@@ -6,7 +6,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::connector::required_name;
+use super::kafka::KafkaConfig;
 use super::reader::Section;
+use super::source::Sources;
 use crate::record::{Format, PathTemplate};
 
 /// A day; `rotate_every` has to divide it, so that files end at the same times every day.
@@ -34,6 +36,15 @@ pub enum SinkKind {
     Stdout,
     /// Files of one line an event.
     File(FileConfig),
+    /// Topics of Kafka.
+    Kafka(Box<KafkaConfig>),
+}
+
+/// What a build without Kafka says.
+const NO_KAFKA: &str = "this build has no Kafka; build with the feature `kafka`";
+
+const fn has_kafka() -> bool {
+    cfg!(feature = "kafka")
 }
 
 /// Where the sink `file` writes, and when it begins a new file.
@@ -147,38 +158,32 @@ impl SinkConfig {
         }
     }
 
-    pub(super) fn read(mut section: Section<'_>) -> Option<Self> {
+    pub(super) fn read(mut section: Section<'_>, sources: &dyn Sources) -> Option<Self> {
         let name = required_name(&mut section);
         let mut format = Format::default();
         match section.string("format").as_deref() {
             None => {}
-            Some("cloudevents") => {
-                section.complain(
-                    "format",
-                    "\"cloudevents\" is not built in this version; allowed are body, envelope".to_owned(),
-                );
-            }
             Some(text) => match text.parse() {
                 Ok(read) => format = read,
-                Err(_) => section.problem("format", text, "body, envelope"),
+                Err(_) => section.problem("format", text, "body, envelope, cloudevents"),
             },
         }
         let kind = match section.string("type").as_deref() {
             Some("stdout") => Some(SinkKind::Stdout),
             Some("file") => FileConfig::read(&mut section).map(SinkKind::File),
+            Some("kafka") if has_kafka() => {
+                KafkaConfig::read(&mut section, sources).map(|kafka| SinkKind::Kafka(Box::new(kafka)))
+            }
             Some("kafka") => {
-                section.complain(
-                    "type",
-                    "\"kafka\" is not built in this version; allowed are stdout, file".to_owned(),
-                );
-                None
+                section.complain("type", NO_KAFKA.to_owned());
+                return None;
             }
             Some(other) => {
-                section.problem("type", other, "stdout, file");
+                section.problem("type", other, "stdout, file, kafka");
                 None
             }
             None => {
-                section.complain("type", "is missing; allowed are stdout, file".to_owned());
+                section.complain("type", "is missing; allowed are stdout, file, kafka".to_owned());
                 None
             }
         };
@@ -203,7 +208,7 @@ pub struct NotASink(String);
 impl FromStr for SinkConfig {
     type Err = NotASink;
 
-    /// Reads `stdout` or `file:PATH`.
+    /// Reads `stdout`, `file:PATH` or `kafka:HOST:PORT[,HOST:PORT]/TOPIC`.
     fn from_str(text: &str) -> Result<Self, NotASink> {
         match text.split_once(':') {
             None if text == "stdout" => Ok(Self::stdout()),
@@ -215,11 +220,18 @@ impl FromStr for SinkConfig {
                 format: Format::default(),
                 from_retained: false,
             }),
-            Some(("kafka", _)) => Err(NotASink(
-                "the kafka sink is not built in this version; allowed are stdout, file:PATH".to_owned(),
-            )),
+            Some(("kafka", _)) if !has_kafka() => Err(NotASink(NO_KAFKA.to_owned())),
+            Some(("kafka", place)) => Ok(Self {
+                name: Arc::from("kafka"),
+                kind: SinkKind::Kafka(Box::new(
+                    KafkaConfig::from_command_line(place)
+                        .map_err(|error| NotASink(format!("kafka:{}: {error}", place.escape_debug())))?,
+                )),
+                format: Format::default(),
+                from_retained: false,
+            }),
             _ => Err(NotASink(format!(
-                "\"{}\" is no sink; allowed are stdout, file:PATH",
+                "\"{}\" is no sink; allowed are stdout, file:PATH, kafka:HOST:PORT/TOPIC",
                 text.escape_debug()
             ))),
         }

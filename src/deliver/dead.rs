@@ -22,6 +22,7 @@ use sha2::{Digest, Sha256};
 
 use crate::event::rfc3339_millis;
 use crate::record::{DeadLetter, Reason};
+use crate::sink::LetterBox;
 use crate::telemetry::{DeadLetterBuried, DeadLetterDropped, DeadLetterFailed, Telemetry};
 
 /// How many bytes of expired requests are kept.
@@ -29,16 +30,39 @@ const MAX_EXPIRED_BYTES: u64 = 64 * 1024 * 1024;
 
 /// A dead letter could not be stored durably.
 #[derive(Debug, thiserror::Error)]
-#[error("{path}: {doing}: {source}")]
-pub struct DeadLetterError {
-    path: PathBuf,
-    doing: &'static str,
-    source: io::Error,
+#[non_exhaustive]
+pub enum DeadLetterError {
+    /// In a folder.
+    #[error("{path}: {doing}: {source}")]
+    Folder {
+        /// The folder or file.
+        path: PathBuf,
+        /// What was tried.
+        doing: &'static str,
+        /// What the system says.
+        source: io::Error,
+    },
+    /// Somewhere else, in its own words.
+    #[error("{0}")]
+    Elsewhere(String),
+}
+
+/// Where dead letters go in mode `direct`: a folder, or somewhere else.
+#[derive(Debug)]
+pub struct DeadLetters {
+    place: Place,
+    telemetry: Arc<Telemetry>,
+}
+
+#[derive(Debug)]
+enum Place {
+    Folder(Folder),
+    Elsewhere(Box<dyn LetterBox>),
 }
 
 /// The folder of dead letters.
 #[derive(Debug)]
-pub struct DeadLetters {
+struct Folder {
     folder: PathBuf,
     telemetry: Arc<Telemetry>,
     /// Held while a letter is written.
@@ -78,8 +102,54 @@ impl DeadLetters {
     ///
     /// [`DeadLetterError`] when the folder cannot be made, read or written to.
     pub fn open(folder: impl Into<PathBuf>, telemetry: Arc<Telemetry>) -> Result<Self, DeadLetterError> {
-        let folder = folder.into();
-        let failed = |doing, source| DeadLetterError { path: folder.clone(), doing, source };
+        let place = Place::Folder(Folder::open(folder.into(), Arc::clone(&telemetry))?);
+        Ok(Self { place, telemetry })
+    }
+
+    /// Letters that go somewhere else.
+    #[must_use]
+    pub fn elsewhere(place: Box<dyn LetterBox>, telemetry: Arc<Telemetry>) -> Self {
+        Self { place: Place::Elsewhere(place), telemetry }
+    }
+
+    /// Stores a letter durably. In a folder, a letter that is there already is not written again.
+    ///
+    /// # Errors
+    ///
+    /// [`DeadLetterError`] when it is not durable; the delivery must not be acknowledged then.
+    pub fn bury(&self, letter: &DeadLetter) -> Result<(), DeadLetterError> {
+        let stored = match &self.place {
+            Place::Folder(folder) => folder.bury(letter),
+            Place::Elsewhere(place) => place.bury(letter).map(|()| true).map_err(DeadLetterError::Elsewhere),
+        };
+        let DeadLetter { reason, connector, error, .. } = letter;
+        match stored {
+            Ok(is_new) => {
+                if is_new {
+                    self.telemetry.emit(&DeadLetterBuried { reason: reason.code(), connector, error });
+                }
+                Ok(())
+            }
+            Err(error) => {
+                self.telemetry.emit(&DeadLetterFailed { reason: reason.code(), error: &error.to_string() });
+                Err(error)
+            }
+        }
+    }
+
+    /// What went wrong last, if letters still cannot be stored.
+    #[must_use]
+    pub fn trouble(&self) -> Option<String> {
+        match &self.place {
+            Place::Folder(folder) => folder.trouble(),
+            Place::Elsewhere(place) => place.trouble(),
+        }
+    }
+}
+
+impl Folder {
+    fn open(folder: PathBuf, telemetry: Arc<Telemetry>) -> Result<Self, DeadLetterError> {
+        let failed = |doing, source| DeadLetterError::Folder { path: folder.clone(), doing, source };
         DirBuilder::new()
             .recursive(true)
             .mode(0o700)
@@ -100,30 +170,15 @@ impl DeadLetters {
         Ok(Self { folder, telemetry, state: Mutex::new(State { expired, expired_bytes, trouble: None }) })
     }
 
-    /// Stores a letter durably. A letter that is there already is not written again.
-    ///
-    /// # Errors
-    ///
-    /// [`DeadLetterError`] when it is not durable; the delivery must not be acknowledged then.
-    pub fn bury(&self, letter: &DeadLetter) -> Result<(), DeadLetterError> {
+    /// Whether it is new.
+    fn bury(&self, letter: &DeadLetter) -> Result<bool, DeadLetterError> {
         let mut state = self.state.lock();
-        match self.store(letter, &mut state) {
-            Ok(()) => {
-                state.trouble = None;
-                Ok(())
-            }
-            Err(error) => {
-                state.trouble = Some(error.to_string());
-                self.telemetry
-                    .emit(&DeadLetterFailed { reason: letter.reason.code(), error: &error.to_string() });
-                Err(error)
-            }
-        }
+        let stored = self.store(letter, &mut state);
+        state.trouble = stored.as_ref().err().map(ToString::to_string);
+        stored
     }
 
-    /// What went wrong last, if the folder still cannot be written to.
-    #[must_use]
-    pub fn trouble(&self) -> Option<String> {
+    fn trouble(&self) -> Option<String> {
         let mut state = self.state.lock();
         // Where `/readyz` decides who gets requests, no letter would come to find out that all is well again.
         if state.trouble.is_some() && probe(&self.folder).is_ok() {
@@ -132,14 +187,14 @@ impl DeadLetters {
         state.trouble.clone()
     }
 
-    fn store(&self, letter: &DeadLetter, state: &mut State) -> Result<(), DeadLetterError> {
+    fn store(&self, letter: &DeadLetter, state: &mut State) -> Result<bool, DeadLetterError> {
         let name = file_name(letter);
         let path = self.folder.join(&name);
         if path.exists() {
-            return Ok(());
+            return Ok(false);
         }
         let written = self.folder.join(format!(".{name}"));
-        let size = write_synced(&written, letter).map_err(|source| DeadLetterError {
+        let size = write_synced(&written, letter).map_err(|source| DeadLetterError::Folder {
             path: written.clone(),
             doing: "writing",
             source,
@@ -149,16 +204,14 @@ impl DeadLetters {
         {
             // A letter that is there counts as durable, so one that is not must not be there.
             let _removed = std::fs::remove_file(&path);
-            return Err(DeadLetterError { path, doing: "renaming", source });
+            return Err(DeadLetterError::Folder { path, doing: "renaming", source });
         }
         if letter.reason == Reason::Expired {
             state.expired.push_back((path, size));
             state.expired_bytes = state.expired_bytes.saturating_add(size);
             self.drop_oldest_expired(state);
         }
-        let DeadLetter { reason, connector, error, .. } = letter;
-        self.telemetry.emit(&DeadLetterBuried { reason: reason.code(), connector, error });
-        Ok(())
+        Ok(true)
     }
 
     fn drop_oldest_expired(&self, state: &mut State) {

@@ -220,27 +220,22 @@ struct Worker {
 
 impl Worker {
     fn run(mut self, jobs: &mpsc::Receiver<Job>) {
-        let mut records = Vec::new();
-        let mut results = Vec::new();
-        while let Some(first) = self.next(jobs) {
-            for job in std::iter::once(first).chain(jobs.try_iter()).take(self.max_batch) {
-                records.push(job.record);
-                results.push(job.result);
-            }
-            let outcome = self.deliver(&records);
-            self.report(&records, &outcome);
-            let fates = outcome.fates.into_iter();
-            for ((record, result), fate) in records.drain(..).zip(results.drain(..)).zip(fates) {
-                let fate = self.settle(&record, fate);
-                let now = self.shared.clock.unix_millis();
-                match result {
-                    ResultTo::Window(key) => self.shared.window.lock().resolve(&key, &fate, now),
-                    ResultTo::Waiter(waiter) => {
-                        // A requester that has given up is not an error.
-                        let _gone = waiter.send(fate);
-                    }
+        // What was taken and is not settled, in order.
+        let mut window: Vec<Job> = Vec::new();
+        loop {
+            if window.is_empty() {
+                match self.next(jobs) {
+                    Some(first) => window.push(first),
+                    None => break,
                 }
             }
+            let room = self.sink.max_batch().min(self.max_batch).saturating_sub(window.len());
+            window.extend(jobs.try_iter().take(room));
+            let records: Vec<Arc<Record>> = window.iter().map(|job| Arc::clone(&job.record)).collect();
+            let outcome = self.deliver(&records);
+            self.report(&outcome);
+            let mut fates = outcome.fates.into_iter();
+            window = window.into_iter().filter_map(|job| self.settle(job, fates.next()?)).collect();
         }
         self.sink.close();
     }
@@ -249,15 +244,20 @@ impl Worker {
     /// `/readyz` decides who gets requests, none would come to find out that it is up.
     fn next(&mut self, jobs: &mpsc::Receiver<Job>) -> Option<Job> {
         loop {
-            if self.is_open {
-                return jobs.recv().ok();
-            }
-            match jobs.recv_timeout(OPEN_AGAIN_AFTER) {
+            let every = if self.is_open { self.sink.check_every() } else { Some(OPEN_AGAIN_AFTER) };
+            let Some(every) = every else { return jobs.recv().ok() };
+            match jobs.recv_timeout(every) {
                 Ok(job) => return Some(job),
                 Err(mpsc::RecvTimeoutError::Disconnected) => return None,
                 Err(mpsc::RecvTimeoutError::Timeout) => {
-                    if let Ok(Ok(())) = std::panic::catch_unwind(AssertUnwindSafe(|| self.open())) {
-                        self.recovered();
+                    let looked = std::panic::catch_unwind(AssertUnwindSafe(|| {
+                        self.open()?;
+                        self.sink.check()
+                    }));
+                    match looked {
+                        Ok(Ok(())) => self.recovered(),
+                        Ok(Err(error)) => self.failed(&error, 0),
+                        Err(_panic) => self.is_open = false,
                     }
                 }
             }
@@ -294,24 +294,35 @@ impl Worker {
     }
 
     /// Tells logs, metrics and `/readyz` how the batch went.
-    fn report(&mut self, batch: &[Arc<Record>], outcome: &Outcome) {
-        let retries = || {
-            outcome.fates.iter().filter_map(|fate| match fate {
-                sink::Fate::Retry { error } => Some(error),
-                _ => None,
-            })
-        };
+    fn report(&mut self, outcome: &Outcome) {
         let count = |n: usize| u64::try_from(n).unwrap_or(u64::MAX);
         let of = |is: fn(&sink::Fate) -> bool| count(outcome.fates.iter().filter(|fate| is(fate)).count());
         let delivered = of(|fate| matches!(fate, sink::Fate::Delivered));
         let rejected = of(|fate| matches!(fate, sink::Fate::Rejected { .. }));
-        self.telemetry.sink_batch(&self.name, count(batch.len()), delivered, rejected);
-        if let Some(error) = retries().next() {
-            self.failing = true;
-            *self.shared.trouble.lock() = Some(error.clone());
-            self.telemetry.emit(&SinkFailed { sink: &self.name, error, records: count(retries().count()) });
-        } else {
-            self.recovered();
+        let retries = of(|fate| matches!(fate, sink::Fate::Retry { .. }));
+        let settled = delivered.saturating_add(rejected).saturating_add(retries);
+        if settled > 0 {
+            self.telemetry.sink_batch(&self.name, settled, delivered, rejected);
+        }
+        let trouble = outcome.fates.iter().find_map(|fate| match fate {
+            sink::Fate::Retry { error } => Some(error),
+            sink::Fate::Pending { trouble } => trouble.as_ref(),
+            _ => None,
+        });
+        match trouble {
+            Some(error) => self.failed(error, retries),
+            // One that takes its time has not recovered.
+            None if settled == 0 => {}
+            None => self.recovered(),
+        }
+    }
+
+    /// The sink does not work; the log says so once for each reason, or with records that come back.
+    fn failed(&mut self, error: &str, records: u64) {
+        let before = self.shared.trouble.lock().replace(error.to_owned());
+        self.failing = true;
+        if records > 0 || before.as_deref() != Some(error) {
+            self.telemetry.emit(&SinkFailed { sink: &self.name, error, records });
         }
     }
 
@@ -324,17 +335,29 @@ impl Worker {
         }
     }
 
-    /// Turns a record's fate into what its requester is told; what was rejected is set aside first.
-    fn settle(&self, record: &Record, fate: sink::Fate) -> Fate {
-        match fate {
+    /// Tells a record's requester what became of it; what was rejected is set aside first. Gives back what is on its way.
+    fn settle(&self, job: Job, fate: sink::Fate) -> Option<Job> {
+        let fate = match fate {
+            sink::Fate::Pending { .. } => return Some(job),
             sink::Fate::Delivered => Ok(()),
             sink::Fate::Retry { error } => Err(Undelivered::SinkUnavailable { error }),
             sink::Fate::Rejected { error } => {
-                let letter = DeadLetter::of_record(record, Arc::clone(&self.name), error, 1);
+                let letter = DeadLetter::of_record(&job.record, Arc::clone(&self.name), error, 1);
                 self.dead_letters
                     .bury(&letter)
                     .map_err(|error| Undelivered::StorageUnavailable { error: error.to_string() })
             }
+        };
+        match job.result {
+            ResultTo::Window(key) => {
+                let now = self.shared.clock.unix_millis();
+                self.shared.window.lock().resolve(&key, &fate, now);
+            }
+            ResultTo::Waiter(waiter) => {
+                // A requester that has given up is not an error.
+                let _gone = waiter.send(fate);
+            }
         }
+        None
     }
 }

@@ -2,7 +2,7 @@
 //! a letter that the sink does not take holds nothing up.
 
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use super::backoff::Backoff;
 use super::worker::Worker;
@@ -12,6 +12,8 @@ use crate::spool::{Progress, Stored};
 
 /// How many letters are read and delivered at once.
 const MAX_BATCH: usize = 64;
+/// How long letters may be on their way while the records wait.
+const PENDING_WAIT: Duration = Duration::from_secs(5);
 
 /// When a worker looks for letters next, and where.
 pub(super) struct Redeliveries {
@@ -89,24 +91,37 @@ impl Worker {
                 Err(letter) => progress.rejected_again.push((seq, letter.error)),
             }
         }
-        let Outcome { fates, checkpoint } =
-            if records.is_empty() { Outcome::default() } else { self.give(&records) };
-        progress.checkpoint = checkpoint;
-        let (mut fates, mut error, mut retries) = (fates.into_iter(), None, 0_u64);
-        let given = due.len();
-        for seq in due {
-            match fates.next() {
-                Some(Fate::Delivered) => progress.redelivered.push(seq),
-                Some(Fate::Rejected { error }) => progress.rejected_again.push((seq, error)),
-                fate => {
-                    retries = retries.saturating_add(1);
-                    let text = match fate {
-                        Some(Fate::Retry { error }) => error,
-                        _ => "the sink did not say what became of it".to_owned(),
-                    };
-                    error = error.or(Some(text));
+        let (mut error, mut retries, given) = (None, 0_u64, due.len());
+        // Records wait meanwhile, so what takes too long is left for the next round.
+        let give_up = Instant::now().checked_add(PENDING_WAIT);
+        while !records.is_empty() {
+            let Outcome { fates, checkpoint } = self.give(&records);
+            progress.checkpoint = checkpoint.or(progress.checkpoint);
+            let mut fates = fates.into_iter();
+            let is_over = give_up.is_none_or(|until| until <= Instant::now());
+            let (mut still_due, mut still) = (Vec::new(), Vec::new());
+            for (seq, record) in due.into_iter().zip(records) {
+                match fates.next() {
+                    Some(Fate::Delivered) => progress.redelivered.push(seq),
+                    Some(Fate::Rejected { error }) => progress.rejected_again.push((seq, error)),
+                    Some(Fate::Pending { .. }) if !is_over => {
+                        still_due.push(seq);
+                        still.push(record);
+                    }
+                    fate => {
+                        retries = retries.saturating_add(1);
+                        let text = match fate {
+                            Some(Fate::Retry { error }) => error,
+                            Some(Fate::Pending { trouble }) => {
+                                trouble.unwrap_or_else(|| "it takes too long".to_owned())
+                            }
+                            _ => "the sink did not say what became of it".to_owned(),
+                        };
+                        error = error.or(Some(text));
+                    }
                 }
             }
+            (due, records) = (still_due, still);
         }
         let count = |n: usize| u64::try_from(n).unwrap_or(u64::MAX);
         let (delivered, rejected) = (count(progress.redelivered.len()), count(progress.rejected_again.len()));
@@ -127,7 +142,6 @@ impl Worker {
 mod tests {
     use super::*;
     use std::collections::VecDeque;
-    use std::time::Duration;
 
     use bytes::Bytes;
     use http::HeaderMap;

@@ -2,23 +2,25 @@
 //! over what is done. Retries for ever; buries what the sink rejects; remembers what was delivered beyond a retry.
 //! Dead letters that the sink is given again (`redeliver.rs`) go beside the records.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::thread::JoinHandle;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
 
 use super::backoff::Backoff;
 use super::redeliver::Redeliveries;
-use crate::record::Record;
+use crate::record::{DeadLetter, Record};
 use crate::sink::{Fate, OpenError, Outcome, Sink};
 use crate::spool::{Progress, Reader, Registered, Spool, SpoolError, StartAt, Stored};
 use crate::telemetry::{DeadLetterBuried, SinkFailed, SinkRecovered, Telemetry};
 
-/// How many records are read and delivered at once.
-const MAX_BATCH: usize = 256;
+/// No more is read while the window holds so many bytes of bodies.
+const MAX_WINDOW_BYTES: usize = 8 << 20;
+/// How long a sink that could not be opened is left alone while there is nothing for it.
+const OPEN_AGAIN_AFTER: Duration = Duration::from_secs(1);
 /// The number of attempts whose back-off is the longest one while progress cannot be stored: under a second.
 const SOON: u32 = 4;
 
@@ -73,7 +75,8 @@ impl WorkerHandle {
             cursor,
             unstored: None,
             rejected: Vec::new(),
-            ahead: BTreeSet::new(),
+            window: VecDeque::new(),
+            read_to: cursor,
             attempts: 0,
             redeliveries: Redeliveries::new(backoff.clone()),
             changes: 0,
@@ -128,8 +131,11 @@ pub(super) struct Worker {
     pub(super) unstored: Option<Progress>,
     /// The connectors and errors of what it rejects, to be told once that is stored.
     rejected: Vec<(Arc<str>, String)>,
-    /// What was delivered beyond the first record that was not.
-    ahead: BTreeSet<i64>,
+    /// What was read and is not settled, in order. What was delivered beyond the first record that was not is not here
+    /// any more, so it is not sent again.
+    window: VecDeque<(i64, Arc<Record>)>,
+    /// The last number that was read into the window.
+    read_to: i64,
     /// How often the first record that is due has been tried.
     pub(super) attempts: u32,
     pub(super) redeliveries: Redeliveries,
@@ -146,12 +152,13 @@ impl Worker {
     fn run(mut self) {
         let tail = Arc::clone(self.spool.tail());
         // On a stop, what is there is still delivered, as long as it goes well.
-        while let Some(changes) = tail.wait(self.cursor, self.changes, self.redeliveries.due()) {
+        while let Some(changes) = tail.wait(self.cursor, self.changes, self.wake_at()) {
             if changes != self.changes {
                 self.changes = changes;
                 self.look_again();
             }
-            let done = if tail.last_seq() > self.cursor { self.deliver_some() } else { Ok(()) };
+            let has_more = tail.last_seq() > self.cursor || self.unstored.is_some();
+            let done = if has_more { self.deliver_some() } else { self.look_at_sink() };
             match done {
                 Ok(()) => self.attempts = 0,
                 Err(error) => {
@@ -173,18 +180,29 @@ impl Worker {
         self.sink.close();
     }
 
+    /// When this worker looks again although there is nothing to deliver.
+    fn wake_at(&self) -> Option<Instant> {
+        let every = if self.is_open { self.sink.check_every() } else { Some(OPEN_AGAIN_AFTER) };
+        let check = every.and_then(|every| Instant::now().checked_add(every));
+        self.redeliveries.due().into_iter().chain(check).min()
+    }
+
+    /// With nothing to deliver, sees whether something could be: `/readyz` is asked before the next event comes.
+    fn look_at_sink(&mut self) -> Result<(), String> {
+        self.open()?;
+        let sink = &mut self.sink;
+        if sink.check_every().is_some() {
+            let checked = std::panic::catch_unwind(AssertUnwindSafe(|| sink.check()));
+            checked.unwrap_or_else(|_| Err("the sink panicked while it was checked".to_owned()))?;
+        }
+        self.recovered();
+        Ok(())
+    }
+
     /// An operator changed something: the cursor may have been moved back, and letters may wait.
     fn look_again(&mut self) {
         match self.reader.cursor(&self.name) {
-            Ok(Some(cursor)) if cursor < self.cursor => {
-                tracing::info!(
-                    sink = &*self.name,
-                    from = cursor,
-                    "records are delivered again, as asked for"
-                );
-                self.cursor = cursor;
-                self.ahead.clear();
-            }
+            Ok(Some(cursor)) if cursor < self.cursor => self.go_back_to(cursor),
             Ok(_) => {}
             // What is stored counts: a later move of the cursor fails to continue it, and changes nothing.
             Err(error) => self.failed(&error.to_string()),
@@ -192,82 +210,101 @@ impl Worker {
         self.redeliveries.look_now();
     }
 
-    /// Reads a batch, delivers what is due of it, and stores how far that went. `Err` is a reason to wait.
+    /// All that comes after the cursor is delivered again.
+    fn go_back_to(&mut self, cursor: i64) {
+        tracing::info!(sink = &*self.name, from = cursor, "records are delivered again, as asked for");
+        self.cursor = cursor;
+        self.window.clear();
+        self.read_to = cursor;
+    }
+
+    /// Delivers what is due, and stores how far that went. `Err` is a reason to wait.
     fn deliver_some(&mut self) -> Result<(), String> {
         self.store_progress()?;
         self.open()?;
-        // Before the read: what comes while it runs is not skipped.
-        let end = self.spool.tail().last_seq();
-        let stored = self.reader.after(self.cursor, MAX_BATCH).map_err(|error| error.to_string())?;
-        let Some(last) = stored.last().map(|stored| stored.seq) else {
-            // Everything up to the tail was pruned already.
-            self.unstored = Some(Progress { from: Some(self.cursor), cursor: end, ..Progress::default() });
-            return self.store_progress();
-        };
-        let (mut due, mut records, mut damaged) = (Vec::new(), Vec::new(), Vec::new());
-        for Stored { seq, record } in stored {
-            match record {
-                Ok(record) if self.is_due(seq, &record) => {
-                    due.push(seq);
-                    records.push(record);
-                }
-                Ok(_) => {}
-                Err(letter) => damaged.push((seq, *letter)),
-            }
-        }
+        let damaged = self.read_on()?;
+        let records: Vec<Arc<Record>> = self.window.iter().map(|(_, record)| Arc::clone(record)).collect();
         let Outcome { fates, checkpoint } =
             if records.is_empty() { Outcome::default() } else { self.give(&records) };
-        let mut fates = fates.into_iter();
         let (from, cursor) = (Some(self.cursor), self.cursor);
         let mut progress = Progress { from, cursor, checkpoint, damaged, ..Progress::default() };
-        let mut ahead = self.ahead.clone();
-        let (mut first_retry, mut retries, mut delivered) = (None, 0_u64, 0_u64);
-        for (seq, record) in due.into_iter().zip(&records) {
-            match fates.next() {
-                Some(Fate::Delivered) => {
-                    delivered = delivered.saturating_add(1);
-                    ahead.insert(seq);
-                }
-                Some(Fate::Rejected { error }) => {
-                    self.rejected.push((Arc::clone(&record.connector), error.clone()));
-                    progress.rejected.push((seq, error, self.attempts.saturating_add(1)));
-                    ahead.insert(seq);
-                }
-                fate => {
-                    retries = retries.saturating_add(1);
-                    let error = match fate {
-                        Some(Fate::Retry { error }) => error,
-                        _ => "the sink did not say what became of it".to_owned(),
-                    };
-                    first_retry.get_or_insert((seq, error));
-                }
+        let mut fates = fates.into_iter();
+        let (mut retry, mut trouble, mut retries, mut delivered) = (None, None, 0_u64, 0_u64);
+        let attempt = self.attempts.saturating_add(1);
+        let rejected = &mut self.rejected;
+        self.window.retain(|(seq, record)| match fates.next() {
+            Some(Fate::Delivered) => {
+                delivered = delivered.saturating_add(1);
+                false
             }
-        }
-        progress.cursor = first_retry.as_ref().map_or(last, |(seq, _)| seq.saturating_sub(1));
+            Some(Fate::Rejected { error }) => {
+                rejected.push((Arc::clone(&record.connector), error.clone()));
+                progress.rejected.push((*seq, error, attempt));
+                false
+            }
+            Some(Fate::Pending { trouble: Some(text) }) => {
+                trouble.get_or_insert(text);
+                true
+            }
+            Some(Fate::Pending { trouble: None }) => true,
+            fate => {
+                retries = retries.saturating_add(1);
+                let error = match fate {
+                    Some(Fate::Retry { error }) => error,
+                    _ => "the sink did not say what became of it".to_owned(),
+                };
+                retry.get_or_insert(error);
+                true
+            }
+        });
+        progress.cursor = self.window.front().map_or(self.read_to, |(seq, _)| seq.saturating_sub(1));
         let rejected = u64::try_from(progress.rejected.len()).unwrap_or(u64::MAX);
         let moved = progress.cursor > self.cursor
             || !progress.rejected.is_empty()
             || !progress.damaged.is_empty()
             || progress.checkpoint.is_some();
-        self.ahead = ahead;
-        let count = u64::try_from(records.len()).unwrap_or(u64::MAX);
-        if count > 0 {
-            self.telemetry.sink_batch(&self.name, count, delivered, rejected);
+        let settled = delivered.saturating_add(rejected).saturating_add(retries);
+        if settled > 0 {
+            self.telemetry.sink_batch(&self.name, settled, delivered, rejected);
         }
         if moved {
             self.unstored = Some(progress);
             self.store_progress()?;
         }
-        match first_retry {
-            None => {
-                self.recovered();
-                Ok(())
-            }
-            Some((_, error)) => {
-                self.telemetry.sink_retries(&self.name, retries);
-                Err(error)
+        if let Some(error) = retry {
+            self.telemetry.sink_retries(&self.name, retries);
+            return Err(error);
+        }
+        match trouble {
+            Some(trouble) => self.failed(&trouble),
+            // One that takes its time has not recovered.
+            None if delivered == 0 && rejected == 0 && !self.window.is_empty() => {}
+            None => self.recovered(),
+        }
+        Ok(())
+    }
+
+    /// Fills the window with the records that come next. Gives those that are damaged.
+    fn read_on(&mut self) -> Result<Vec<(i64, DeadLetter)>, String> {
+        let mut damaged = Vec::new();
+        let room = self.sink.max_batch().max(1).saturating_sub(self.window.len());
+        let bytes: usize = self.window.iter().map(|(_, record)| record.body.len()).sum();
+        // Before the read: what comes while it runs is not skipped.
+        let end = self.spool.tail().last_seq();
+        if room == 0 || bytes > MAX_WINDOW_BYTES || self.read_to >= end {
+            return Ok(damaged);
+        }
+        let stored = self.reader.after(self.read_to, room).map_err(|error| error.to_string())?;
+        // Everything up to the tail was pruned already if there is none.
+        self.read_to = stored.last().map_or(end, |stored| stored.seq);
+        for Stored { seq, record } in stored {
+            match record {
+                Ok(record) if self.skips(seq, &record) => {}
+                Ok(record) => self.window.push_back((seq, record)),
+                Err(letter) => damaged.push((seq, *letter)),
             }
         }
+        Ok(damaged)
     }
 
     /// Stores what the sink has done, unless that is stored.
@@ -277,7 +314,12 @@ impl Worker {
         let cursor = stored.map_err(|error| error.to_string())?;
         if let Some(progress) = self.unstored.take() {
             self.checkpoint = progress.checkpoint.or_else(|| self.checkpoint.take());
-            self.go_on_from(cursor, progress.cursor);
+            // Where an operator moved it back in the meantime.
+            if cursor < progress.cursor {
+                self.go_back_to(cursor);
+            } else {
+                self.cursor = cursor;
+            }
         }
         for (connector, error) in self.rejected.drain(..) {
             self.telemetry.emit(&DeadLetterBuried {
@@ -289,22 +331,9 @@ impl Worker {
         Ok(())
     }
 
-    /// Reads on from where the stored cursor is. It may be before where this worker would be, when an operator moved it
-    /// back: then all that comes after it is delivered again.
-    fn go_on_from(&mut self, cursor: i64, expected: i64) {
-        self.cursor = cursor;
-        if cursor < expected {
-            tracing::info!(sink = &*self.name, cursor, "records are delivered again, as asked for");
-            self.ahead.clear();
-        } else {
-            self.ahead.retain(|seq| *seq > cursor);
-        }
-    }
-
-    /// Whether the sink takes this record and does not have it.
-    fn is_due(&self, seq: i64, record: &Record) -> bool {
-        let is_skipped = self.skips.get(&record.connector).is_some_and(|since| seq > *since);
-        !is_skipped && !self.ahead.contains(&seq)
+    /// Whether the sink is not given this record.
+    fn skips(&self, seq: i64, record: &Record) -> bool {
+        self.skips.get(&record.connector).is_some_and(|since| seq > *since)
     }
 
     /// Opens the sink if it is not open, and stores where it stands before it gets anything: a crash in its first batch
@@ -340,8 +369,11 @@ impl Worker {
     }
 
     pub(super) fn failed(&self, error: &str) {
-        *self.trouble.lock() = Some(error.to_owned());
-        self.telemetry.emit(&SinkFailed { sink: &self.name, error, records: 0 });
+        let before = self.trouble.lock().replace(error.to_owned());
+        // One that says the same every second says it once.
+        if before.as_deref() != Some(error) {
+            self.telemetry.emit(&SinkFailed { sink: &self.name, error, records: 0 });
+        }
     }
 
     pub(super) fn recovered(&self) {

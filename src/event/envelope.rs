@@ -79,6 +79,17 @@ impl<'a> Envelope<'a> {
     }
 }
 
+/// `event.targetName` and `event.timestamp` of a body that was verified and read before, and is read again only for them.
+/// What is not there is `None`.
+#[cfg(feature = "server")]
+pub(crate) fn target_and_time(body: &[u8]) -> (Option<Cow<'_, str>>, Option<Cow<'_, str>>) {
+    let event = json::look(body, Body).ok().flatten().and_then(|body| body.event.only("event").ok());
+    match event.flatten().flatten() {
+        Some(event) => (event.target_name, event.timestamp),
+        None => (None, None),
+    }
+}
+
 fn name<'a>(
     member: &'static str,
     text: Cow<'a, str>,

@@ -53,6 +53,8 @@ mod timestamp;
 
 pub use delivery::{Delivery, Event, Metadata};
 pub use envelope::Envelope;
+#[cfg(feature = "server")]
+pub(crate) use envelope::target_and_time;
 pub use event_type::EventType;
 pub use not_a_delivery::{MAX_NAME_LEN, NotADelivery};
 pub use payload::Payload;

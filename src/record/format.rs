@@ -3,7 +3,7 @@
 use std::fmt;
 use std::str::FromStr;
 
-use super::Record;
+use super::{CloudEvent, Record};
 use crate::event::rfc3339_millis;
 
 /// What a sink writes for a record.
@@ -16,11 +16,13 @@ pub enum Format {
     /// members, which follow byte for byte.
     #[default]
     Envelope,
+    /// A CloudEvent: a JSON object in line-based output; on Kafka headers, and the received bytes.
+    CloudEvents,
 }
 
 impl Format {
     /// All formats.
-    pub const ALL: [Self; 2] = [Self::Body, Self::Envelope];
+    pub const ALL: [Self; 3] = [Self::Body, Self::Envelope, Self::CloudEvents];
 
     /// The name used in configuration.
     #[must_use]
@@ -28,6 +30,18 @@ impl Format {
         match self {
             Self::Body => "body",
             Self::Envelope => "envelope",
+            Self::CloudEvents => "cloudevents",
+        }
+    }
+
+    /// Appends the record as a value of its own, as on Kafka: the received part is exact.
+    pub fn write_value(self, record: &Record, out: &mut Vec<u8>) {
+        match self {
+            Self::Body | Self::CloudEvents => out.extend_from_slice(&record.body),
+            Self::Envelope => {
+                write_head(record, out);
+                out.extend_from_slice(members(&record.body));
+            }
         }
     }
 
@@ -36,18 +50,35 @@ impl Format {
         match self {
             Self::Body => write_on_one_line(&record.body, out),
             Self::Envelope => {
-                out.extend_from_slice(br#"{"receivedAt":""#);
-                out.extend_from_slice(rfc3339_millis(record.received_at).as_bytes());
-                out.extend_from_slice(br#"","connector":"#);
-                write_json_string(&record.connector, out);
-                out.extend_from_slice(br#","verifiedBy":"#);
-                write_json_string(&record.verified_by.to_string(), out);
-                out.push(b',');
+                write_head(record, out);
                 write_on_one_line(members(&record.body), out);
+            }
+            Self::CloudEvents => {
+                let event = CloudEvent::of(record);
+                for (place, (name, value)) in event.attributes().enumerate() {
+                    out.push(if place == 0 { b'{' } else { b',' });
+                    write_json_string(name, out);
+                    out.push(b':');
+                    write_json_string(value, out);
+                }
+                out.extend_from_slice(br#","data":"#);
+                write_on_one_line(&record.body, out);
+                out.push(b'}');
             }
         }
         out.push(b'\n');
     }
+}
+
+/// Writes our own members, up to where the received ones follow.
+fn write_head(record: &Record, out: &mut Vec<u8>) {
+    out.extend_from_slice(br#"{"receivedAt":""#);
+    out.extend_from_slice(rfc3339_millis(record.received_at).as_bytes());
+    out.extend_from_slice(br#"","connector":"#);
+    write_json_string(&record.connector, out);
+    out.extend_from_slice(br#","verifiedBy":"#);
+    write_json_string(&record.verified_by.to_string(), out);
+    out.push(b',');
 }
 
 /// What follows the opening brace. A record's body is a JSON object with at least the member `event`.
@@ -80,7 +111,7 @@ impl fmt::Display for Format {
 
 /// Not the name of a format.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("unknown format; allowed are body, envelope")]
+#[error("unknown format; allowed are body, envelope, cloudevents")]
 pub struct UnknownFormat;
 
 impl FromStr for Format {

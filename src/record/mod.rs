@@ -1,8 +1,12 @@
 //! What is passed between the stages of the service: a [`Record`] on its way to the sinks, and a [`DeadLetter`] that
-//! is set aside. [`Format`] is how a record looks in line-based output, [`PathTemplate`] in which file it belongs.
+//! is set aside. [`Format`] is how a record looks in line-based output, [`PathTemplate`] and [`TopicTemplate`]
+//! where it belongs.
 
+mod cloud_event;
 mod format;
 mod path_template;
+mod template;
+mod topic_template;
 
 use std::fmt;
 use std::sync::Arc;
@@ -10,8 +14,11 @@ use std::sync::Arc;
 use bytes::Bytes;
 use http::{HeaderMap, HeaderName};
 
+pub use cloud_event::CloudEvent;
 pub use format::{Format, UnknownFormat};
-pub use path_template::{NotATemplate, PathTemplate};
+pub use path_template::PathTemplate;
+pub use template::NotATemplate;
+pub use topic_template::TopicTemplate;
 
 use crate::event::{Envelope, NotADelivery};
 use crate::verify::{ASYMMETRIC_HEADER, SECRET_HEADER, Verified, VerifiedBy};

@@ -1,41 +1,11 @@
-//! Where a record belongs: a file's path with placeholders such as `{date}`.
-//!
-//! What a placeholder stands for may come from outside, so only `A-Z a-z 0-9 _ -` are taken over and at most 64 of
-//! them; anything else becomes `_`, and nothing at all becomes `none`. No value can lead out of the folder.
+//! Where a record belongs: a file's path with placeholders such as `{date}`. No value can lead out of the folder.
 
 use std::fmt;
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
 
 use super::Record;
-use crate::event::rfc3339_millis;
-
-/// The longest value of a placeholder.
-const MAX_VALUE: usize = 64;
-
-/// All placeholders.
-const PLACEHOLDERS: [(&str, Placeholder); 5] = [
-    ("date", Placeholder::Date),
-    ("hour", Placeholder::Hour),
-    ("connector", Placeholder::Connector),
-    ("project", Placeholder::Project),
-    ("eventType", Placeholder::EventType),
-];
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Placeholder {
-    Date,
-    Hour,
-    Connector,
-    Project,
-    EventType,
-}
-
-#[derive(Debug, Clone, PartialEq, Eq)]
-enum Part {
-    Text(String),
-    Value(Placeholder),
-}
+use super::template::{self, MAX_VALUE, NotATemplate, Part, is_safe};
 
 /// A path with placeholders: a folder that is the same for every record, and the rest.
 ///
@@ -54,11 +24,6 @@ pub struct PathTemplate {
     root: PathBuf,
     rest: Vec<Part>,
 }
-
-/// Not a path template.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("{0}; allowed are {{date}}, {{hour}}, {{connector}}, {{project}}, {{eventType}}")]
-pub struct NotATemplate(String);
 
 impl PathTemplate {
     /// Exactly this path, whatever it holds. A last component that is not UTF-8 is kept as well as it can be.
@@ -92,7 +57,7 @@ impl PathTemplate {
     /// Whether it is one file for all records.
     #[must_use]
     pub fn is_fixed(&self) -> bool {
-        self.rest.iter().all(|part| matches!(part, Part::Text(_)))
+        template::is_fixed(&self.rest)
     }
 
     /// How many folders lie between the root and its files.
@@ -103,27 +68,7 @@ impl PathTemplate {
 
     /// Writes the record's path below [`root`](Self::root) into `out`.
     pub fn render(&self, record: &Record, out: &mut String) {
-        out.clear();
-        let mut time = None;
-        for part in &self.rest {
-            let placeholder = match part {
-                Part::Text(text) => {
-                    out.push_str(text);
-                    continue;
-                }
-                Part::Value(placeholder) => placeholder,
-            };
-            match placeholder {
-                Placeholder::Date | Placeholder::Hour => {
-                    let time = time.get_or_insert_with(|| rfc3339_millis(record.received_at));
-                    let range = if *placeholder == Placeholder::Date { 0..10 } else { 11..13 };
-                    push_safe(time.get(range), out);
-                }
-                Placeholder::Connector => push_safe(Some(&record.connector), out),
-                Placeholder::Project => push_safe(record.project.as_deref(), out),
-                Placeholder::EventType => push_safe(Some(&record.event_type), out),
-            }
-        }
+        template::render(&self.rest, record, out);
     }
 
     /// Whether a path below the root may have come from [`render`](Self::render).
@@ -135,28 +80,8 @@ impl PathTemplate {
     /// The part with the placeholders, as it was written.
     #[must_use]
     pub fn relative_text(&self) -> String {
-        let mut text = String::new();
-        for part in &self.rest {
-            match part {
-                Part::Text(literal) => text.push_str(literal),
-                Part::Value(value) => {
-                    let name = PLACEHOLDERS.iter().find(|(_, known)| known == value);
-                    text.extend(["{", name.map_or("", |(name, _)| name), "}"]);
-                }
-            }
-        }
-        text
+        template::text(&self.rest)
     }
-}
-
-/// Appends a value as it may stand in a file's name.
-fn push_safe(value: Option<&str>, out: &mut String) {
-    let value = value.filter(|value| !value.is_empty()).unwrap_or("none");
-    out.extend(value.chars().take(MAX_VALUE).map(|c| if is_safe(c) { c } else { '_' }));
-}
-
-const fn is_safe(c: char) -> bool {
-    c.is_ascii_alphanumeric() || matches!(c, '_' | '-')
 }
 
 fn fits(parts: &[Part], text: &str) -> bool {
@@ -191,30 +116,7 @@ impl FromStr for PathTemplate {
         if left.split('/').any(|component| matches!(component, "." | ".." | "")) {
             return Err(NotATemplate("`.`, `..` and `//` may not follow a placeholder".to_owned()));
         }
-        let mut rest = Vec::new();
-        while !left.is_empty() {
-            let (literal, after) = left.split_once('{').unwrap_or((left, ""));
-            if literal.contains('}') {
-                return Err(NotATemplate("a `}` without its `{`".to_owned()));
-            }
-            if !literal.is_empty() {
-                rest.push(Part::Text(literal.to_owned()));
-            }
-            if literal.len() == left.len() {
-                break;
-            }
-            let Some((name, after)) = after.split_once('}') else {
-                return Err(NotATemplate("a `{` without its `}`".to_owned()));
-            };
-            match PLACEHOLDERS.iter().find(|(known, _)| *known == name) {
-                Some((_, value)) => rest.push(Part::Value(*value)),
-                None => {
-                    return Err(NotATemplate(format!("unknown placeholder \"{{{}}}\"", name.escape_debug())));
-                }
-            }
-            left = after;
-        }
-        Ok(Self { root: PathBuf::from(root), rest })
+        Ok(Self { root: PathBuf::from(root), rest: template::parse(left)? })
     }
 }
 
@@ -255,25 +157,6 @@ mod tests {
             let error = text.parse::<PathTemplate>().expect_err(text).to_string();
             assert!(error.contains("{date}, {hour}, {connector}"), "{text}: {error}");
         }
-    }
-
-    #[test]
-    fn no_value_leads_out_of_the_folder() {
-        for (value, safe) in [
-            (Some("touch"), "touch"),
-            (Some(""), "none"),
-            (None, "none"),
-            (Some(".."), "__"),
-            (Some("../../etc/passwd"), "______etc_passwd"),
-            (Some("a\0b\nc æ"), "a_b_c__"),
-        ] {
-            let mut out = String::new();
-            push_safe(value, &mut out);
-            assert_eq!(out, safe);
-        }
-        let mut out = String::new();
-        push_safe(Some(&"é".repeat(1000)), &mut out);
-        assert_eq!(out, "_".repeat(64));
     }
 
     #[test]

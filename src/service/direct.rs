@@ -4,15 +4,20 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::{Parts, Routes, StartError, Store};
-use crate::deliver::{DeadLetters, Direct, Lane, LaneOptions, Stored, Undelivered};
+use crate::config::{Config, DeadLetterPlace};
+use crate::deliver::{DeadLetterError, DeadLetters, Direct, Lane, LaneOptions, Stored, Undelivered};
 use crate::http::{Accepted, Intake, IntakeFuture, Readiness, Unavailable};
 use crate::record::{DeadLetter, Record};
+#[cfg(feature = "kafka")]
+use crate::sink::KafkaLetters;
 use crate::telemetry::Telemetry;
 
 /// How many records may wait for a sink, beyond those that requests in flight wait for.
 const QUEUE_SPARE: usize = 4096;
 /// How many records a sink is given at once.
-const MAX_BATCH: usize = 256;
+const MAX_BATCH: usize = 4096;
+/// How long before the deadline a record's fate has to be known.
+const MARGIN: Duration = Duration::from_millis(1500);
 
 /// The sinks themselves, and the folder of dead letters.
 #[derive(Debug)]
@@ -26,7 +31,7 @@ pub(super) struct DirectStore {
 impl DirectStore {
     pub(super) fn open(parts: Parts) -> Result<Self, StartError> {
         let Parts { config, clock, telemetry, routes, sinks } = parts;
-        let dead_letters = Arc::new(DeadLetters::open(config.dead_letter_folder(), Arc::clone(&telemetry))?);
+        let dead_letters = Arc::new(open_letters(&config, &telemetry)?);
         let options = LaneOptions {
             max_queue: config.limits.max_in_flight.saturating_add(QUEUE_SPARE),
             max_batch: MAX_BATCH,
@@ -41,6 +46,32 @@ impl DirectStore {
             lanes.push(lane);
         }
         Ok(Self { direct: Direct::new(lanes), routes, dead_letters, telemetry })
+    }
+}
+
+/// How long a sink of Kafka may try: its answer has to come before the request's deadline.
+pub(super) fn patience(config: &Config) -> Duration {
+    config.limits.deadline.saturating_sub(MARGIN).max(Duration::from_millis(500))
+}
+
+fn open_letters(config: &Config, telemetry: &Arc<Telemetry>) -> Result<DeadLetters, StartError> {
+    match config.dead_letter_place() {
+        DeadLetterPlace::Folder(folder) => Ok(DeadLetters::open(folder, Arc::clone(telemetry))?),
+        #[cfg(feature = "kafka")]
+        DeadLetterPlace::Kafka(topic) => {
+            let failed = |text: String| StartError::DeadLetters(DeadLetterError::Elsewhere(text));
+            let kafka = config.kafka().ok_or_else(|| {
+                failed("\"kafka:TOPIC\" needs a sink of type \"kafka\", whose brokers it uses".to_owned())
+            })?;
+            // A letter comes after its sink has tried; both have to fit in the deadline.
+            let patience = patience(config).checked_div(2).unwrap_or_default();
+            let letters = KafkaLetters::new(kafka, topic, patience, telemetry).map_err(failed)?;
+            Ok(DeadLetters::elsewhere(Box::new(letters), Arc::clone(telemetry)))
+        }
+        #[cfg(not(feature = "kafka"))]
+        DeadLetterPlace::Kafka(_) => Err(StartError::DeadLetters(DeadLetterError::Elsewhere(
+            "this build has no Kafka; build with the feature `kafka`".to_owned(),
+        ))),
     }
 }
 

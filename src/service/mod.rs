@@ -17,10 +17,13 @@ use tokio::net::TcpListener;
 use tokio::sync::{oneshot, watch};
 
 use crate::clock::{Clock, SystemClock};
-use crate::config::{Config, ConnectorConfig, Mode, SinkConfig, SinkKind, is_name};
+use crate::config::{Config, ConnectorConfig, KafkaConfig, Mode, SinkConfig, SinkKind, is_name};
 use crate::deliver::DeadLetterError;
 use crate::http::{AdminServer, Endpoint, Intake, Server};
+use crate::record::Format;
 use crate::sink::{FileSink, OpenError, Sink, StdoutSink};
+#[cfg(feature = "kafka")]
+use crate::sink::{KafkaSink, Patience};
 use crate::spool::SpoolError;
 use crate::telemetry::Telemetry;
 
@@ -53,7 +56,7 @@ pub enum StartError {
         source: OpenError,
     },
     /// The folder of dead letters cannot be used.
-    #[error("dead letters: {0}; make the folder writable, or name another with `dead_letters` or `data`")]
+    #[error("dead letters: {0}; mend that, or name another place with `dead_letters` or `data`")]
     DeadLetters(#[from] DeadLetterError),
     /// The spool cannot be used.
     #[error("spool: {0}")]
@@ -151,7 +154,7 @@ impl ServiceBuilder {
             config.connectors.iter_mut().for_each(|connector| connector.quarantine_refused = false);
         }
         let telemetry = Arc::new(Telemetry::new(Arc::clone(&clock)));
-        let sinks = make_sinks(&config.sinks, own)?;
+        let sinks = make_sinks(&config, own, &telemetry)?;
         if sinks.is_empty() {
             return Err(StartError::NoSink);
         }
@@ -217,20 +220,52 @@ fn check_connectors(connectors: &[ConnectorConfig]) -> Result<(), StartError> {
 /// A sink and its name.
 type NamedSink = (Arc<str>, Box<dyn Sink>);
 
-fn make_sinks(configured: &[SinkConfig], own: Vec<NamedSink>) -> Result<Vec<NamedSink>, StartError> {
+fn make_sinks(
+    config: &Config,
+    own: Vec<NamedSink>,
+    telemetry: &Arc<Telemetry>,
+) -> Result<Vec<NamedSink>, StartError> {
     let mut sinks = Vec::new();
-    for SinkConfig { name, kind, format, .. } in configured {
+    for SinkConfig { name, kind, format, .. } in &config.sinks {
         let sink: Box<dyn Sink> = match kind {
             SinkKind::Stdout => Box::new(StdoutSink::new(*format).map_err(|error| StartError::Sink {
                 name: Arc::clone(name),
                 source: OpenError::Unusable(format!("standard output: {error}")),
             })?),
             SinkKind::File(file) => Box::new(FileSink::with(file.clone(), *format)),
+            SinkKind::Kafka(kafka) => make_kafka(config, kafka, name, *format, telemetry)?,
         };
         sinks.push((Arc::clone(name), sink));
     }
     sinks.extend(own);
     Ok(sinks)
+}
+
+#[cfg(feature = "kafka")]
+fn make_kafka(
+    config: &Config,
+    kafka: &KafkaConfig,
+    name: &Arc<str>,
+    format: Format,
+    telemetry: &Arc<Telemetry>,
+) -> Result<Box<dyn Sink>, StartError> {
+    let patience = match config.mode {
+        Mode::Direct => Patience::Until(direct::patience(config)),
+        Mode::Spool => Patience::Endless,
+    };
+    Ok(Box::new(KafkaSink::new(Arc::clone(name), kafka.clone(), format, patience, Arc::clone(telemetry))))
+}
+
+#[cfg(not(feature = "kafka"))]
+fn make_kafka(
+    _: &Config,
+    _: &KafkaConfig,
+    name: &Arc<str>,
+    _: Format,
+    _: &Arc<Telemetry>,
+) -> Result<Box<dyn Sink>, StartError> {
+    let source = OpenError::Unusable("this build has no Kafka; build with the feature `kafka`".to_owned());
+    Err(StartError::Sink { name: Arc::clone(name), source })
 }
 
 /// What stores the events in one of the modes.

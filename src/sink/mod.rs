@@ -5,15 +5,20 @@
 //! [`Service::builder().sink(name, impl Sink)`](crate::service::ServiceBuilder::sink).
 
 mod file;
+#[cfg(feature = "kafka")]
+mod kafka;
 mod stdout;
 
 use std::sync::Arc;
+use std::time::Duration;
 
 pub use file::FileSink;
+#[cfg(feature = "kafka")]
+pub use kafka::{KafkaLetters, KafkaSink, Patience};
 pub use stdout::StdoutSink;
 
 pub use crate::record::Format;
-use crate::record::Record;
+use crate::record::{DeadLetter, Record};
 
 /// The most bytes a sink's checkpoint may have.
 pub const MAX_CHECKPOINT: usize = 4096;
@@ -32,6 +37,12 @@ pub enum Fate {
     Rejected {
         /// Why, in words fit for a log.
         error: String,
+    },
+    /// It is on its way, and nobody knows yet. It comes again at once, as the same [`Arc`] and before those that follow it,
+    /// until there is another fate; the sink knows it by that, and does not send it twice.
+    Pending {
+        /// What holds it up, if it takes longer than it should; in words fit for a log.
+        trouble: Option<String>,
     },
 }
 
@@ -57,6 +68,19 @@ impl Outcome {
     pub fn retry(count: usize, error: &str) -> Self {
         Self { fates: vec![Fate::Retry { error: error.to_owned() }; count], checkpoint: None }
     }
+}
+
+/// A place for dead letters, other than a folder.
+pub trait LetterBox: Send + Sync + std::fmt::Debug {
+    /// Stores a letter durably; blocks until it is. A copy may be stored twice.
+    ///
+    /// # Errors
+    ///
+    /// Why it is not stored, in words fit for a log.
+    fn bury(&self, letter: &DeadLetter) -> Result<(), String>;
+
+    /// What went wrong last, if letters still cannot be stored.
+    fn trouble(&self) -> Option<String>;
 }
 
 /// Why a sink cannot be opened.
@@ -94,6 +118,25 @@ pub trait Sink: Send {
     /// Delivers a batch, never empty, and says what became of each record. The checkpoint of the batch before it has
     /// been stored by then, where checkpoints are kept.
     fn deliver(&mut self, batch: &[Arc<Record>]) -> Outcome;
+
+    /// How many records a batch may have.
+    fn max_batch(&self) -> usize {
+        256
+    }
+
+    /// How often [`check`](Self::check) is called while there is nothing to deliver; `None` for never.
+    fn check_every(&self) -> Option<Duration> {
+        None
+    }
+
+    /// Looks whether a record could be delivered, without one.
+    ///
+    /// # Errors
+    ///
+    /// What is wrong, in words fit for a log.
+    fn check(&mut self) -> Result<(), String> {
+        Ok(())
+    }
 
     /// Flushes and lets go. Called once, when the service stops.
     fn close(&mut self) {}

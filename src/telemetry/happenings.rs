@@ -119,6 +119,30 @@ impl Happening for SinkRecovered<'_> {
     }
 }
 
+/// librdkafka said something.
+#[derive(Debug)]
+pub struct KafkaLogged<'a> {
+    /// The sink's name.
+    pub sink: &'a str,
+    /// Whether it is an error or a warning.
+    pub is_problem: bool,
+    /// What part of librdkafka it comes from.
+    pub facility: &'a str,
+    /// Its words.
+    pub message: &'a str,
+}
+
+impl Happening for KafkaLogged<'_> {
+    fn emit(&self, telemetry: &Telemetry) {
+        let Self { sink, is_problem, facility, message } = self;
+        if !is_problem {
+            tracing::debug!(target: "librdkafka", sink, facility, message);
+        } else if let Some(suppressed) = telemetry.failures.take(telemetry.clock.unix_millis()) {
+            tracing::warn!(target: "librdkafka", sink, facility, message, suppressed);
+        }
+    }
+}
+
 /// A delivery was set aside.
 #[derive(Debug)]
 pub struct DeadLetterBuried<'a> {

@@ -11,6 +11,7 @@ use prometheus::{
     Registry, TextEncoder,
 };
 
+use super::kafka_metrics::KafkaMetrics;
 use super::spool_metrics::SpoolMetrics;
 use crate::record::Reason;
 
@@ -33,6 +34,7 @@ pub(super) struct Metrics {
     pub(super) log_suppressed: IntCounter,
     pub(super) clock_skew: IntGaugeVec,
     pub(super) spool: SpoolMetrics,
+    pub(super) kafka: KafkaMetrics,
 }
 
 impl fmt::Debug for Metrics {
@@ -135,6 +137,7 @@ impl Metrics {
                 &["connector"],
             ),
             spool: SpoolMetrics::new(r),
+            kafka: KafkaMetrics::new(r),
             log_suppressed: counter("dt_receiver_log_lines_suppressed_total", "Log lines held back."),
             registry,
         }

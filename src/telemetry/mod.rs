@@ -2,6 +2,7 @@
 //! log line and the metric together. The registry is our own: two services in one process share no counters.
 
 mod happenings;
+mod kafka_metrics;
 mod log_budget;
 mod metrics;
 mod spool_metrics;
@@ -10,9 +11,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 pub use happenings::{
-    Answered, ConnectionRefused, DeadLetterBuried, DeadLetterDropped, DeadLetterFailed, OtherSchemeFailed,
-    SinkFailed, SinkRecovered,
+    Answered, ConnectionRefused, DeadLetterBuried, DeadLetterDropped, DeadLetterFailed, KafkaLogged,
+    OtherSchemeFailed, SinkFailed, SinkRecovered,
 };
+pub use kafka_metrics::KafkaState;
 use log_budget::LogBudget;
 use metrics::Metrics;
 
@@ -109,6 +111,16 @@ impl Telemetry {
     /// How many dead letters there are of a reason.
     pub fn spool_dead_letters(&self, reason: &str, count: u64) {
         self.metrics.spool.dead_letters.with_label_values(&[reason]).set(to_gauge(count));
+    }
+
+    /// How a producer of Kafka is doing.
+    pub fn kafka_state(&self, sink: &str, state: &KafkaState) {
+        self.metrics.kafka.state(sink, state);
+    }
+
+    /// Counts a producer of Kafka that was made anew.
+    pub fn kafka_renewed(&self, sink: &str) {
+        self.metrics.kafka.renewed.with_label_values(&[sink]).inc();
     }
 
     /// How far DT's clock was ahead of ours when a connector accepted an event last, by its token's `iat`.

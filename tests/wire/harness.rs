@@ -99,7 +99,9 @@ impl Setup {
 
     pub(crate) async fn try_start(self) -> Result<Receiver, StartError> {
         let Self { config, data, sinks } = self;
-        let dead_letters = config.dead_letter_folder();
+        let dt_receiver::config::DeadLetterPlace::Folder(dead_letters) = config.dead_letter_place() else {
+            panic!("a folder")
+        };
         let clock = Arc::new(ManualClock::at(NOW * 1000));
         let as_clock: Arc<dyn dt_receiver::clock::Clock> = Arc::clone(&clock) as _;
         let mut builder = Service::builder(config).clock(as_clock);

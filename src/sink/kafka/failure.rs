@@ -1,0 +1,105 @@
+//! What a failure means: who is at fault, and so what becomes of the record.
+
+use rdkafka::error::RDKafkaErrorCode as Code;
+
+/// Why a record has no delivery.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Failure {
+    /// It was taken back.
+    Purged,
+    /// It took longer than it may in mode `direct`.
+    TimedOut(String),
+    /// This record may be at fault, or another one of its batch.
+    Record(String),
+    /// The producer is of no more use.
+    Producer(String),
+    /// The record is not at fault, and may be delivered later: a topic, a permission, a password, the cluster.
+    Place(String),
+}
+
+/// Decides by the code of a delivery report, or of a refusal to send. A code that is not known here never costs a record.
+pub(super) fn of(code: Code, topic: &str) -> Failure {
+    let text = format!("topic {topic}: {code}");
+    match code {
+        Code::PurgeQueue | Code::PurgeInflight => Failure::Purged,
+        Code::MessageTimedOut | Code::RequestTimedOut | Code::OperationTimedOut => Failure::TimedOut(text),
+        Code::MessageSizeTooLarge
+        | Code::InvalidMessageSize
+        | Code::MessageBatchTooLarge
+        | Code::InvalidRecord
+        | Code::InvalidMessage
+        | Code::BadMessage => Failure::Record(text),
+        Code::Fatal
+        | Code::GaplessGuarantee
+        | Code::OutOfOrderSequenceNumber
+        | Code::DuplicateSequenceNumber
+        | Code::UnknownProducerId
+        | Code::InvalidProducerEpoch
+        | Code::InvalidProducerIdMapping
+        | Code::Inconsistent
+        | Code::Fenced
+        | Code::ProducerFenced => Failure::Producer(text),
+        Code::TopicAuthorizationFailed => Failure::Place(format!(
+            "{text}; allow this user to write to the topic (ACL: WRITE and DESCRIBE on topic {topic})"
+        )),
+        Code::ClusterAuthorizationFailed => Failure::Place(format!(
+            "{text}; allow this user to write idempotently (ACL: IDEMPOTENT_WRITE on the cluster)"
+        )),
+        Code::SaslAuthenticationFailed | Code::Authentication => {
+            Failure::Place(format!("{text}; check [sink.sasl]: mechanism, username, password"))
+        }
+        Code::InvalidTimestamp => Failure::Place(format!(
+            "{text}; is this machine's clock right? Kafka refuses times that lie in the future"
+        )),
+        Code::UnknownTopic | Code::UnknownTopicOrPartition | Code::UnknownPartition => {
+            Failure::Place(format!("{text}; create the topic, or set `create_topic`"))
+        }
+        _ => Failure::Place(text),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_a_record_that_is_at_fault_can_be_rejected() {
+        let record = |code| matches!(of(code, "t"), Failure::Record(_));
+        for code in [Code::MessageSizeTooLarge, Code::InvalidRecord, Code::MessageBatchTooLarge] {
+            assert!(record(code), "{code}");
+        }
+        for code in [
+            Code::TopicAuthorizationFailed,
+            Code::ClusterAuthorizationFailed,
+            Code::SaslAuthenticationFailed,
+            Code::UnknownTopicOrPartition,
+            Code::NotEnoughReplicas,
+            Code::PolicyViolation,
+            Code::InvalidTimestamp,
+            Code::UnsupportedForMessageFormat,
+            Code::InvalidRequiredAcks,
+            Code::BrokerTransportFailure,
+            Code::KafkaStorageError,
+            Code::Unknown,
+            Code::Fatal,
+            Code::PurgeQueue,
+            Code::MessageTimedOut,
+        ] {
+            assert!(!record(code), "{code}");
+        }
+    }
+
+    #[test]
+    fn what_an_operator_can_mend_names_the_cure() {
+        for (code, cure) in [
+            (Code::TopicAuthorizationFailed, "ACL: WRITE"),
+            (Code::ClusterAuthorizationFailed, "IDEMPOTENT_WRITE"),
+            (Code::SaslAuthenticationFailed, "[sink.sasl]"),
+            (Code::UnknownTopicOrPartition, "`create_topic`"),
+            (Code::InvalidTimestamp, "clock"),
+        ] {
+            let Failure::Place(text) = of(code, "dt.events") else { panic!("{code}") };
+            assert!(text.contains(cure) && text.contains("dt.events"), "{text}");
+        }
+    }
+}

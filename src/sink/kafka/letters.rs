@@ -1,0 +1,144 @@
+//! Dead letters in a topic of Kafka, for receivers in mode `direct` that keep nothing on disk. The value is the body as
+//! received; all else is in headers.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use parking_lot::Mutex;
+
+use super::Patience;
+use super::failure::Failure;
+use super::message::Message;
+use super::producer::{BATCH_BYTES, Kind, Producer};
+use super::topics::Topics;
+use crate::config::KafkaConfig;
+use crate::event::rfc3339_millis;
+use crate::record::{DeadLetter, Reason};
+use crate::sink::LetterBox;
+use crate::telemetry::Telemetry;
+
+/// The name under which logs and metrics have it.
+const NAME: &str = "dead-letters";
+
+/// A topic of dead letters.
+pub struct KafkaLetters {
+    topic: String,
+    patience: Duration,
+    /// Held while a letter is on its way: there are few.
+    state: Mutex<Letters>,
+}
+
+struct Letters {
+    producer: Producer,
+    topics: Topics,
+    last_ticket: u64,
+    trouble: Option<String>,
+}
+
+impl std::fmt::Debug for KafkaLetters {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("KafkaLetters").field("topic", &self.topic).finish_non_exhaustive()
+    }
+}
+
+impl KafkaLetters {
+    /// Letters to this topic, with the brokers of a sink. A letter is waited for as long as `patience`.
+    ///
+    /// # Errors
+    ///
+    /// What librdkafka says about the configuration.
+    pub fn new(
+        config: &KafkaConfig,
+        topic: String,
+        patience: Duration,
+        telemetry: &Arc<Telemetry>,
+    ) -> Result<Self, String> {
+        let name = Arc::from(NAME);
+        let producer =
+            Producer::new(config, Kind::Alone, Patience::Until(patience), BATCH_BYTES, &name, telemetry)?;
+        let topics = Topics::new(Arc::new(config.clone()));
+        let state = Letters { producer, topics, last_ticket: 0, trouble: None };
+        Ok(Self { topic, patience, state: Mutex::new(state) })
+    }
+}
+
+impl Letters {
+    fn send(&mut self, topic: &str, letter: &DeadLetter, patience: Duration) -> Result<(), String> {
+        self.topics.ensure(topic, &self.producer)?;
+        let message = message_of(topic, letter);
+        self.last_ticket = self.last_ticket.saturating_add(1);
+        let started = Instant::now();
+        match self.producer.send(&message, letter.received_at, self.last_ticket) {
+            Ok(true) => {}
+            Ok(false) => return Err("the producer's queue is full".to_owned()),
+            Err(failure) => return Err(text(failure)),
+        }
+        while started.elapsed() < patience.saturating_add(Duration::from_secs(1)) {
+            for (ticket, result) in self.producer.poll(Duration::from_millis(1)) {
+                if ticket == self.last_ticket {
+                    return result.map_err(text);
+                }
+            }
+        }
+        Err(self.producer.trouble().unwrap_or_else(|| "it was not acknowledged in time".to_owned()))
+    }
+}
+
+impl LetterBox for KafkaLetters {
+    fn bury(&self, letter: &DeadLetter) -> Result<(), String> {
+        let mut state = self.state.lock();
+        let sent = state.send(&self.topic, letter, self.patience);
+        let named = sent.map_err(|error| format!("kafka:{}: {error}", self.topic));
+        state.trouble = named.as_ref().err().cloned();
+        named
+    }
+
+    fn trouble(&self) -> Option<String> {
+        // While a letter is on its way, nobody knows yet; what was is what counts.
+        let mut state = self.state.try_lock()?;
+        if state.trouble.is_some() {
+            let Letters { producer, topics, .. } = &mut *state;
+            topics.forget();
+            state.trouble = topics
+                .ensure(&self.topic, producer)
+                .err()
+                .map(|error| format!("kafka:{}: {error}", self.topic));
+        }
+        state.trouble.clone()
+    }
+}
+
+fn message_of(topic: &str, letter: &DeadLetter) -> Message {
+    let mut headers: Vec<(String, String)> = Vec::new();
+    let mut add = |name: &str, value: &str| headers.push((name.to_owned(), value.to_owned()));
+    add("dt-reason", letter.reason.code());
+    add("dt-connector", &letter.connector);
+    if let Reason::Rejected { sink } = &letter.reason {
+        add("dt-sink", sink);
+    }
+    add("dt-error", &letter.error);
+    add("dt-attempts", &letter.attempts.to_string());
+    add("dt-received-at", &rfc3339_millis(letter.received_at));
+    if let Some(id) = &letter.event_id {
+        add("dt-event-id", id);
+    }
+    for (name, value) in &letter.signatures {
+        add(name, value);
+    }
+    add("dt-header-names", &letter.header_names.join(","));
+    Message::new(
+        topic.to_owned(),
+        letter.event_id.as_deref().map(str::to_owned),
+        letter.body.to_vec(),
+        headers,
+    )
+}
+
+fn text(failure: Failure) -> String {
+    match failure {
+        Failure::Purged => "it was taken back".to_owned(),
+        Failure::TimedOut(text) | Failure::Record(text) | Failure::Producer(text) | Failure::Place(text) => {
+            text
+        }
+    }
+}

@@ -1,0 +1,357 @@
+//! The sink `kafka`: records to topics, each acknowledged by all in-sync replicas before it counts as delivered.
+//!
+//! # How a record gets there
+//!
+//! The producer is idempotent, so librdkafka may send a request again without a record coming twice or out of order, and in
+//! mode `spool` it does so for as long as it takes: an outage of any length is waited for inside it. Up to
+//! [`MAX_WINDOW`] records are on their way at once; a report of a record's delivery settles it, in whatever order reports
+//! come.
+//!
+//! # When a record fails
+//!
+//! librdkafka's order ends where a record fails for good, so the producer has a "gapless guarantee": it stops with a fatal
+//! error then, before it sends what follows. Everything that has no report is purged, the producer is made anew, and it
+//! goes on with the first record that was not delivered. What the failure means is decided in `failure.rs`:
+//!
+//! - A record may be at fault (too large, say). Kafka refuses a whole batch for one record, so each record of the batch is
+//!   tried alone, in order, by a producer that stands in for the other meanwhile. Only what fails alone is rejected.
+//! - The place may be at fault (no such topic, no permission, a wrong password). No record is rejected for that: the worker
+//!   is told, and tries again.
+//!
+//! A producer that is new sends only a few records until one of them is acknowledged: a broker that knows nothing of a
+//! producer accepts whatever comes first, which would be a later batch if the first one failed.
+
+mod failure;
+mod letters;
+mod message;
+mod producer;
+mod topics;
+mod window;
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+pub use letters::KafkaLetters;
+use message::Message;
+use producer::{Kind, Producer};
+use topics::Topics;
+use window::{State, Window};
+
+use super::{Fate, OpenError, Outcome, Sink};
+use crate::config::KafkaConfig;
+use crate::record::{Format, Record};
+use crate::telemetry::Telemetry;
+
+/// How many records may be on their way.
+const MAX_WINDOW: usize = 4096;
+/// How many records a new producer sends before any is acknowledged.
+const FIRST_RECORDS: usize = 64;
+/// How long a batch is worked on before the worker hears how far it is.
+const TURN: Duration = Duration::from_millis(500);
+/// How long it is worked on once enough is settled for the worker to store.
+const SHORT_TURN: Duration = Duration::from_millis(20);
+/// How long purged records are waited for.
+const PURGE_WAIT: Duration = Duration::from_secs(5);
+/// How long nothing may be acknowledged before that is called a trouble.
+const STALLED: Duration = Duration::from_secs(3);
+/// How often the cluster is looked at while there is nothing to deliver.
+const CHECK_EVERY: Duration = Duration::from_secs(2);
+
+/// How long a record may take.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Patience {
+    /// As long as it takes: mode `spool`.
+    Endless,
+    /// So long, from when it is given to Kafka: mode `direct`, where a request waits for it.
+    Until(Duration),
+}
+
+/// Writes records to Kafka.
+pub struct KafkaSink {
+    config: Arc<KafkaConfig>,
+    format: Format,
+    patience: Patience,
+    telemetry: Arc<Telemetry>,
+    name: Arc<str>,
+    /// Records that are on their way, or have been since they were given last.
+    window: Window,
+    /// The producer that sends; the other kind stands in while records are tried alone.
+    producer: Option<Producer>,
+    topics: Topics,
+    /// The most bytes of a batch; smaller once a topic did not take larger ones.
+    batch_bytes: usize,
+    /// Why nothing can be delivered until the worker tries again.
+    held: Option<String>,
+    /// When something was acknowledged last, or there was nothing to wait for.
+    moved: Instant,
+    message: Message,
+}
+
+impl std::fmt::Debug for KafkaSink {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("KafkaSink")
+            .field("name", &self.name)
+            .field("config", &self.config)
+            .finish_non_exhaustive()
+    }
+}
+
+impl KafkaSink {
+    /// A sink of this name, for logs and metrics. Nothing is connected yet.
+    #[must_use]
+    pub fn new(
+        name: Arc<str>,
+        config: KafkaConfig,
+        format: Format,
+        patience: Patience,
+        telemetry: Arc<Telemetry>,
+    ) -> Self {
+        let config = Arc::new(config);
+        Self {
+            topics: Topics::new(Arc::clone(&config)),
+            config,
+            format,
+            patience,
+            telemetry,
+            name,
+            window: Window::default(),
+            producer: None,
+            batch_bytes: producer::BATCH_BYTES,
+            held: None,
+            moved: Instant::now(),
+            message: Message::default(),
+        }
+    }
+
+    /// The producer of this kind; makes it if the one there is of another kind, which must have nothing on its way.
+    fn producer(&mut self, kind: Kind) -> Result<&mut Producer, String> {
+        if self.producer.as_ref().is_some_and(|producer| producer.kind() != kind) {
+            self.producer = None;
+        }
+        let made = match self.producer.take() {
+            Some(producer) => producer,
+            None => Producer::new(
+                &self.config,
+                kind,
+                self.patience,
+                self.batch_bytes,
+                &self.name,
+                &self.telemetry,
+            )?,
+        };
+        Ok(self.producer.insert(made))
+    }
+
+    /// Hands over what may be sent now.
+    fn send(&mut self) -> Result<(), String> {
+        if self.window.has_suspects() {
+            // One at a time, so that it is known which one is refused.
+            return match self.window.first_unsent() {
+                Some(ticket) if self.window.in_flight() == 0 => self.send_one(ticket, Kind::Alone),
+                _ => Ok(()),
+            };
+        }
+        let is_new = self.producer.as_ref().is_none_or(|producer| producer.is_new());
+        let most = if is_new { FIRST_RECORDS } else { MAX_WINDOW };
+        while self.window.in_flight() < most {
+            let Some(ticket) = self.window.first_unsent() else { break };
+            self.send_one(ticket, Kind::Ordered)?;
+            if !self.window.is_sent(ticket) && self.window.is_unsettled(ticket) {
+                // The producer's queue is full.
+                break;
+            }
+        }
+        Ok(())
+    }
+
+    fn send_one(&mut self, ticket: u64, kind: Kind) -> Result<(), String> {
+        let Some(record) = self.window.record(ticket) else { return Ok(()) };
+        self.message.fill(&record, &self.config, self.format);
+        self.producer(kind)?;
+        let Some(producer) = &self.producer else { return Ok(()) };
+        self.topics.ensure(&self.message.topic, producer)?;
+        match producer.send(&self.message, record.received_at, ticket) {
+            Ok(true) => self.window.sent(ticket, self.message.size()),
+            Ok(false) => {}
+            Err(failure) => self.failed(ticket, failure, kind),
+        }
+        Ok(())
+    }
+
+    /// Takes the reports that have come.
+    fn take_reports(&mut self, wait: Duration) {
+        let Some(producer) = &mut self.producer else { return };
+        let kind = producer.kind();
+        let reports = producer.poll(wait);
+        for (ticket, result) in reports {
+            match result {
+                Ok(()) => {
+                    self.moved = Instant::now();
+                    self.window.settle(ticket, State::Delivered);
+                    if kind == Kind::Alone {
+                        self.learn_size(ticket);
+                    }
+                }
+                Err(failure) => self.failed(ticket, failure, kind),
+            }
+        }
+    }
+
+    /// A record that was refused in a batch and taken alone: the batch was too large, so batches become smaller.
+    fn learn_size(&mut self, ticket: u64) {
+        if let Some(refused) = self.window.refused_with(ticket) {
+            let half = refused.checked_div(2).unwrap_or(0);
+            self.batch_bytes = self.batch_bytes.min(half).max(producer::LEAST_BATCH_BYTES);
+        }
+    }
+
+    fn failed(&mut self, ticket: u64, failure: failure::Failure, kind: Kind) {
+        use failure::Failure;
+        if self.window.record(ticket).is_none() {
+            return;
+        }
+        match failure {
+            Failure::Purged => self.window.unsent(ticket),
+            Failure::TimedOut(error) => self.window.settle(ticket, State::Failed(error)),
+            Failure::Record(error) if kind == Kind::Alone => {
+                self.moved = Instant::now();
+                self.window.settle(ticket, State::Rejected(error));
+            }
+            Failure::Record(error) => {
+                self.window.suspect(ticket);
+                self.renew(&error);
+            }
+            Failure::Producer(error) => {
+                self.window.unsent(ticket);
+                self.renew(&error);
+            }
+            Failure::Place(error) => {
+                self.window.unsent(ticket);
+                self.topics.forget();
+                self.held = Some(error.clone());
+                self.renew(&error);
+            }
+        }
+    }
+
+    /// Takes back whatever is on its way; the next producer goes on from the first record that was not delivered.
+    fn renew(&mut self, why: &str) {
+        if let Some(producer) = &mut self.producer
+            && producer.purge()
+        {
+            tracing::debug!(sink = &*self.name, why, "the producer is made anew");
+            self.telemetry.kafka_renewed(&self.name);
+        }
+    }
+
+    /// Waits until nothing is on its way from a producer that was purged, and lets go of it.
+    fn finish_purge(&mut self) {
+        if !self.producer.as_ref().is_some_and(Producer::is_purged) {
+            return;
+        }
+        let started = Instant::now();
+        while self.window.in_flight() > 0 && started.elapsed() < PURGE_WAIT {
+            self.take_reports(Duration::from_millis(5));
+        }
+        // What was refused together counts as one batch: nobody says how it was divided.
+        self.window.close_refused();
+        // What has no report may have arrived; it is sent again, with the same event id.
+        self.window.unsend_all();
+        self.producer = None;
+    }
+
+    /// What holds things up, if anything does.
+    fn trouble(&self) -> Option<String> {
+        let stalled = self.moved.elapsed();
+        let cause = self.producer.as_ref().and_then(Producer::trouble);
+        match cause {
+            Some(cause) => Some(cause),
+            None if stalled >= STALLED => Some(format!(
+                "nothing was acknowledged for {} s, with {} records on their way",
+                stalled.as_secs(),
+                self.window.in_flight()
+            )),
+            None => None,
+        }
+    }
+
+    /// Works on a batch until enough of it is settled, or its turn is over.
+    fn work(&mut self, tickets: &[u64]) {
+        let started = Instant::now();
+        loop {
+            self.finish_purge();
+            if self.held.is_some() {
+                return;
+            }
+            if let Err(error) = self.send() {
+                self.held = Some(error);
+                self.renew("something is wrong with the place");
+                self.finish_purge();
+                return;
+            }
+            self.take_reports(Duration::from_millis(1));
+            let settled = tickets.iter().filter(|ticket| !self.window.is_unsettled(**ticket)).count();
+            let enough = settled.saturating_mul(2) >= tickets.len();
+            let is_over = if settled == tickets.len() {
+                true
+            } else if settled > 0 && enough {
+                // What is on its way goes on meanwhile.
+                true
+            } else {
+                started.elapsed() >= if settled > 0 { SHORT_TURN } else { TURN }
+            };
+            if is_over && !self.producer.as_ref().is_some_and(Producer::is_purged) {
+                return;
+            }
+        }
+    }
+}
+
+impl Sink for KafkaSink {
+    fn open(&mut self, _checkpoint: Option<&[u8]>) -> Result<(), OpenError> {
+        // It connects by itself; what is wrong with the configuration shows here.
+        self.producer(Kind::Ordered).map(drop).map_err(OpenError::Unusable)
+    }
+
+    fn deliver(&mut self, batch: &[Arc<Record>]) -> Outcome {
+        self.held = None;
+        if self.window.in_flight() == 0 {
+            self.moved = Instant::now();
+        }
+        let tickets = self.window.present(batch);
+        self.work(&tickets);
+        let held = self.held.take();
+        let trouble = if held.is_none() { self.trouble() } else { None };
+        let fate = |ticket: &u64| match self.window.take_settled(*ticket) {
+            Some(State::Delivered) => Fate::Delivered,
+            Some(State::Rejected(error)) => Fate::Rejected { error },
+            Some(State::Failed(error)) => Fate::Retry { error },
+            _ => match &held {
+                Some(error) => Fate::Retry { error: error.clone() },
+                None => Fate::Pending { trouble: trouble.clone() },
+            },
+        };
+        Outcome { fates: tickets.iter().map(fate).collect(), checkpoint: None }
+    }
+
+    fn max_batch(&self) -> usize {
+        MAX_WINDOW
+    }
+
+    fn check_every(&self) -> Option<Duration> {
+        Some(CHECK_EVERY)
+    }
+
+    fn check(&mut self) -> Result<(), String> {
+        self.moved = Instant::now();
+        self.producer(Kind::Ordered)?;
+        let Some(producer) = &mut self.producer else { return Ok(()) };
+        producer.poll(Duration::ZERO);
+        self.topics.check(producer)
+    }
+
+    fn close(&mut self) {
+        // Whoever waited has waited long enough; what has no report is sent again after the next start.
+        self.producer = None;
+    }
+}

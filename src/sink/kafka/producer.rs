@@ -1,0 +1,262 @@
+//! A producer of librdkafka: how it is set up, what it sends, and the reports, errors, logs and statistics that come back.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use parking_lot::Mutex;
+use rdkafka::config::{ClientConfig, RDKafkaLogLevel};
+use rdkafka::error::{KafkaError, RDKafkaErrorCode};
+use rdkafka::message::{Header, OwnedHeaders};
+use rdkafka::producer::{
+    BaseProducer, BaseRecord, DeliveryResult, Producer as _, ProducerContext, PurgeConfig,
+};
+use rdkafka::{ClientContext, Message as _, Statistics};
+
+use super::Patience;
+use super::failure::{self, Failure};
+use super::message::Message;
+use crate::config::KafkaConfig;
+use crate::telemetry::{KafkaLogged, KafkaState, Telemetry};
+
+/// The most bytes of a batch, unless a topic takes less: librdkafka's own default.
+pub(super) const BATCH_BYTES: usize = 1_000_000;
+/// A batch is never made smaller than this; one record always fits.
+pub(super) const LEAST_BATCH_BYTES: usize = 1024;
+/// How often librdkafka tells how it is doing.
+const STATISTICS_MS: &str = "5000";
+
+/// What a producer is for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Kind {
+    /// Many records in order: it stops where one fails.
+    Ordered,
+    /// One record at a time, of which each may fail.
+    Alone,
+}
+
+/// What became of a record.
+pub(super) type Report = (u64, Result<(), Failure>);
+
+/// One producer. It is dropped for another one after a failure.
+pub(super) struct Producer {
+    producer: BaseProducer<Context>,
+    kind: Kind,
+    is_purged: bool,
+    /// Nothing was acknowledged yet.
+    is_new: bool,
+}
+
+/// What the callbacks leave behind.
+pub(super) struct Context {
+    sink: Arc<str>,
+    telemetry: Arc<Telemetry>,
+    reports: Mutex<Vec<Report>>,
+    /// What librdkafka said last about what is wrong.
+    trouble: Mutex<Option<String>>,
+    /// How many requests were sent again so far.
+    retries: Mutex<u64>,
+}
+
+impl Producer {
+    /// Makes a producer; it connects when there is something to send.
+    pub(super) fn new(
+        config: &KafkaConfig,
+        kind: Kind,
+        patience: Patience,
+        batch_bytes: usize,
+        sink: &Arc<str>,
+        telemetry: &Arc<Telemetry>,
+    ) -> Result<Self, String> {
+        let context = Context {
+            sink: Arc::clone(sink),
+            telemetry: Arc::clone(telemetry),
+            reports: Mutex::new(Vec::new()),
+            trouble: Mutex::new(None),
+            retries: Mutex::new(0),
+        };
+        let settings = settings(config, kind, patience, batch_bytes);
+        let producer = settings.create_with_context(context).map_err(|error| readable(&error))?;
+        Ok(Self { producer, kind, is_purged: false, is_new: true })
+    }
+
+    pub(super) const fn kind(&self) -> Kind {
+        self.kind
+    }
+
+    pub(super) const fn is_new(&self) -> bool {
+        self.is_new
+    }
+
+    pub(super) const fn is_purged(&self) -> bool {
+        self.is_purged
+    }
+
+    pub(super) const fn inner(&self) -> &BaseProducer<Context> {
+        &self.producer
+    }
+
+    /// Hands a message over; `false` when the queue is full.
+    pub(super) fn send(&self, message: &Message, timestamp: i64, ticket: u64) -> Result<bool, Failure> {
+        let mut headers = OwnedHeaders::new_with_capacity(message.header_count());
+        for (key, value) in message.headers() {
+            headers = headers.insert(Header { key, value: Some(value) });
+        }
+        // 64 bits, where usize has as many.
+        let opaque = usize::try_from(ticket).unwrap_or(usize::MAX);
+        let mut record = BaseRecord::<[u8], [u8], usize>::with_opaque_to(&message.topic, opaque)
+            .payload(message.value())
+            .headers(headers);
+        if let Some(key) = message.key() {
+            record = record.key(key);
+        }
+        if timestamp > 0 {
+            record = record.timestamp(timestamp);
+        }
+        match self.producer.send(record) {
+            Ok(()) => Ok(true),
+            Err((KafkaError::MessageProduction(RDKafkaErrorCode::QueueFull), _)) => Ok(false),
+            Err((error, _)) => Err(error
+                .rdkafka_error_code()
+                .map_or_else(|| Failure::Place(error.to_string()), |code| failure::of(code, &message.topic))),
+        }
+    }
+
+    /// Lets callbacks run for so long, and takes the reports that came.
+    pub(super) fn poll(&mut self, wait: Duration) -> Vec<Report> {
+        self.producer.poll(wait);
+        let reports = std::mem::take(&mut *self.producer.context().reports.lock());
+        if reports.iter().any(|(_, result)| result.is_ok()) {
+            self.is_new = false;
+            *self.producer.context().trouble.lock() = None;
+        }
+        reports
+    }
+
+    /// Takes back all that has no report. Whether this is the first time.
+    pub(super) fn purge(&mut self) -> bool {
+        let is_first = !self.is_purged;
+        if is_first {
+            self.is_purged = true;
+            self.producer.purge(PurgeConfig::default().queue().inflight());
+        }
+        is_first
+    }
+
+    /// What librdkafka says is wrong.
+    pub(super) fn trouble(&self) -> Option<String> {
+        self.producer.context().trouble.lock().clone()
+    }
+
+    /// The cluster answered: what was wrong is over.
+    pub(super) fn answered(&self) {
+        *self.producer.context().trouble.lock() = None;
+    }
+}
+
+fn settings(config: &KafkaConfig, kind: Kind, patience: Patience, batch_bytes: usize) -> ClientConfig {
+    let mut settings = ClientConfig::new();
+    // What an operator may set otherwise.
+    settings.set("client.id", "dt-receiver");
+    settings.set("reconnect.backoff.max.ms", "2000");
+    settings.set("socket.keepalive.enable", "true");
+    settings.set("linger.ms", if patience == Patience::Endless { "5" } else { "1" });
+    settings.set("statistics.interval.ms", STATISTICS_MS);
+    for (key, value) in config.settings() {
+        settings.set(key, value);
+    }
+    // What nobody may.
+    settings.set("acks", "all");
+    settings.set("enable.idempotence", "true");
+    settings.set("enable.gapless.guarantee", if kind == Kind::Ordered { "true" } else { "false" });
+    settings.set("partitioner", "murmur2_random");
+    settings.set("allow.auto.create.topics", "false");
+    let timeout = match patience {
+        Patience::Endless => 0,
+        Patience::Until(most) => most.as_millis().max(1),
+    };
+    settings.set("message.timeout.ms", timeout.to_string());
+    if batch_bytes < BATCH_BYTES {
+        settings.set("batch.size", batch_bytes.to_string());
+    }
+    settings.set_log_level(RDKafkaLogLevel::Info);
+    settings
+}
+
+/// An error of librdkafka without the words of the wrapper.
+pub(super) fn readable(error: &KafkaError) -> String {
+    match error {
+        KafkaError::ClientConfig(_, text, key, _) => format!("property {key}: {text}"),
+        KafkaError::ClientCreation(text) => text.clone(),
+        other => other.to_string(),
+    }
+}
+
+impl ClientContext for Context {
+    fn log(&self, level: RDKafkaLogLevel, facility: &str, message: &str) {
+        let is_problem = matches!(
+            level,
+            RDKafkaLogLevel::Emerg
+                | RDKafkaLogLevel::Alert
+                | RDKafkaLogLevel::Critical
+                | RDKafkaLogLevel::Error
+                | RDKafkaLogLevel::Warning
+        );
+        self.telemetry.emit(&KafkaLogged { sink: &self.sink, is_problem, facility, message });
+    }
+
+    fn stats(&self, statistics: Statistics) {
+        let brokers = statistics.brokers.values().filter(|broker| broker.nodeid >= 0);
+        let (mut up, mut retries, mut slowest) = (0_i64, 0_u64, 0_i64);
+        for broker in brokers {
+            up = up.saturating_add(i64::from(broker.state == "UP"));
+            retries = retries.saturating_add(broker.txretries);
+            slowest = slowest.max(broker.rtt.as_ref().map_or(0, |rtt| rtt.p99));
+        }
+        let before = std::mem::replace(&mut *self.retries.lock(), retries);
+        self.telemetry.kafka_state(
+            &self.sink,
+            &KafkaState {
+                queued_records: statistics.msg_cnt,
+                queued_bytes: statistics.msg_size,
+                brokers_up: up,
+                new_retries: retries.saturating_sub(before),
+                round_trip: Duration::from_micros(u64::try_from(slowest).unwrap_or(0)),
+            },
+        );
+    }
+
+    fn error(&self, error: KafkaError, reason: &str) {
+        let cure = match error.rdkafka_error_code() {
+            Some(RDKafkaErrorCode::Authentication | RDKafkaErrorCode::SaslAuthenticationFailed) => {
+                "authentication failed; check [sink.sasl]: "
+            }
+            Some(RDKafkaErrorCode::SSL) => "TLS failed; check [sink.tls], and the brokers' certificates: ",
+            Some(RDKafkaErrorCode::Resolve) => "a broker's name cannot be resolved; check `brokers`: ",
+            // It says less than what came before it.
+            Some(RDKafkaErrorCode::AllBrokersDown) if self.trouble.lock().is_some() => return,
+            _ => "",
+        };
+        *self.trouble.lock() = Some(format!("{cure}{}", steady(reason)));
+    }
+}
+
+/// The text without the times and counts in it that change with every attempt, so that the same trouble reads the same.
+fn steady(reason: &str) -> &str {
+    reason.split(" (after ").next().unwrap_or(reason)
+}
+
+impl ProducerContext for Context {
+    type DeliveryOpaque = usize;
+
+    fn delivery(&self, result: &DeliveryResult<'_>, ticket: usize) {
+        let ticket = u64::try_from(ticket).unwrap_or(u64::MAX);
+        let result = match result {
+            Ok(_) => Ok(()),
+            Err((error, message)) => Err(error.rdkafka_error_code().map_or_else(
+                || Failure::Place(error.to_string()),
+                |code| failure::of(code, message.topic()),
+            )),
+        };
+        self.reports.lock().push((ticket, result));
+    }
+}
