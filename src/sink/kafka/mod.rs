@@ -151,6 +151,10 @@ impl KafkaSink {
                 _ => Ok(()),
             };
         }
+        if self.window.in_flight() > 0 && self.producer.as_ref().is_some_and(|p| p.kind() != Kind::Ordered) {
+            // The last one that was tried alone has no report yet.
+            return Ok(());
+        }
         let is_new = self.producer.as_ref().is_none_or(|producer| producer.is_new());
         let most = if is_new { FIRST_RECORDS } else { MAX_WINDOW };
         while self.window.in_flight() < most {
@@ -183,6 +187,7 @@ impl KafkaSink {
         let Some(producer) = &mut self.producer else { return };
         let kind = producer.kind();
         let reports = producer.poll(wait);
+        let fatal = producer.fatal_error();
         for (ticket, result) in reports {
             match result {
                 Ok(()) => {
@@ -194,6 +199,9 @@ impl KafkaSink {
                 }
                 Err(failure) => self.failed(ticket, failure, kind),
             }
+        }
+        if let Some(error) = fatal {
+            self.renew(&error);
         }
     }
 
@@ -212,7 +220,9 @@ impl KafkaSink {
         }
         match failure {
             Failure::Purged => self.window.unsent(ticket),
-            Failure::TimedOut(error) => self.window.settle(ticket, State::Failed(error)),
+            Failure::TimedOut(error) if self.patience != Patience::Endless => {
+                self.window.settle(ticket, State::Failed(error));
+            }
             Failure::Record(error) if kind == Kind::Alone => {
                 self.moved = Instant::now();
                 self.window.settle(ticket, State::Rejected(error));
@@ -225,7 +235,7 @@ impl KafkaSink {
                 self.window.unsent(ticket);
                 self.renew(&error);
             }
-            Failure::Place(error) => {
+            Failure::Place(error) | Failure::TimedOut(error) => {
                 self.window.unsent(ticket);
                 self.topics.forget();
                 self.held = Some(error.clone());
@@ -284,10 +294,10 @@ impl KafkaSink {
                 return;
             }
             if let Err(error) = self.send() {
+                // What is on its way may still arrive.
                 self.held = Some(error);
-                self.renew("something is wrong with the place");
-                self.finish_purge();
-                return;
+                self.take_reports(Duration::ZERO);
+                continue;
             }
             self.take_reports(Duration::from_millis(1));
             let settled = tickets.iter().filter(|ticket| !self.window.is_unsettled(**ticket)).count();
@@ -326,6 +336,9 @@ impl Sink for KafkaSink {
             Some(State::Delivered) => Fate::Delivered,
             Some(State::Rejected(error)) => Fate::Rejected { error },
             Some(State::Failed(error)) => Fate::Retry { error },
+            _ if self.window.is_sent(*ticket) => {
+                Fate::Pending { trouble: held.clone().or_else(|| trouble.clone()) }
+            }
             _ => match &held {
                 Some(error) => Fate::Retry { error: error.clone() },
                 None => Fate::Pending { trouble: trouble.clone() },

@@ -142,6 +142,11 @@ impl Producer {
         is_first
     }
 
+    /// Why it is of no more use, if it is not.
+    pub(super) fn fatal_error(&self) -> Option<String> {
+        self.producer.client().fatal_error().map(|(code, text)| format!("{code}: {text}"))
+    }
+
     /// What librdkafka says is wrong.
     pub(super) fn trouble(&self) -> Option<String> {
         self.producer.context().trouble.lock().clone()
