@@ -78,7 +78,7 @@ impl Letters {
             Err(failure) => return Err(text(failure)),
         }
         while started.elapsed() < patience.saturating_add(Duration::from_secs(1)) {
-            for (ticket, result) in self.producer.poll(Duration::from_millis(1)) {
+            for (ticket, result) in self.producer.reports(Duration::from_millis(100)) {
                 if ticket == self.last_ticket {
                     return result.map_err(text);
                 }

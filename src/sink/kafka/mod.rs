@@ -50,6 +50,8 @@ const FIRST_RECORDS: usize = 64;
 const TURN: Duration = Duration::from_millis(500);
 /// How long it is worked on once enough is settled for the worker to store.
 const SHORT_TURN: Duration = Duration::from_millis(20);
+/// How long reports are waited for before the time is looked at.
+const REPORT_WAIT: Duration = Duration::from_millis(10);
 /// How long purged records are waited for.
 const PURGE_WAIT: Duration = Duration::from_secs(5);
 /// How long nothing may be acknowledged before that is called a trouble.
@@ -186,7 +188,7 @@ impl KafkaSink {
     fn take_reports(&mut self, wait: Duration) {
         let Some(producer) = &mut self.producer else { return };
         let kind = producer.kind();
-        let reports = producer.poll(wait);
+        let reports = producer.reports(wait);
         let fatal = producer.fatal_error();
         for (ticket, result) in reports {
             match result {
@@ -299,17 +301,11 @@ impl KafkaSink {
                 self.take_reports(Duration::ZERO);
                 continue;
             }
-            self.take_reports(Duration::from_millis(1));
-            let settled = tickets.iter().filter(|ticket| !self.window.is_unsettled(**ticket)).count();
-            let enough = settled.saturating_mul(2) >= tickets.len();
-            let is_over = if settled == tickets.len() {
-                true
-            } else if settled > 0 && enough {
-                // What is on its way goes on meanwhile.
-                true
-            } else {
-                started.elapsed() >= if settled > 0 { SHORT_TURN } else { TURN }
-            };
+            self.take_reports(REPORT_WAIT);
+            let (open, all) = (self.window.open(), tickets.len());
+            // Half of it is enough to store: what is on its way goes on meanwhile.
+            let turn = if open == all { TURN } else { SHORT_TURN };
+            let is_over = open <= all / 2 || started.elapsed() >= turn;
             if is_over && !self.producer.as_ref().is_some_and(Producer::is_purged) {
                 return;
             }
@@ -359,7 +355,6 @@ impl Sink for KafkaSink {
         self.moved = Instant::now();
         self.producer(Kind::Ordered)?;
         let Some(producer) = &mut self.producer else { return Ok(()) };
-        producer.poll(Duration::ZERO);
         self.topics.check(producer)
     }
 

@@ -3,12 +3,12 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use parking_lot::Mutex;
+use parking_lot::{Condvar, Mutex};
 use rdkafka::config::{ClientConfig, RDKafkaLogLevel};
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use rdkafka::message::{Header, OwnedHeaders};
 use rdkafka::producer::{
-    BaseProducer, BaseRecord, DeliveryResult, Producer as _, ProducerContext, PurgeConfig,
+    BaseRecord, DeliveryResult, Producer as _, ProducerContext, PurgeConfig, ThreadedProducer,
 };
 use rdkafka::{ClientContext, Message as _, Statistics};
 
@@ -39,7 +39,8 @@ pub(super) type Report = (u64, Result<(), Failure>);
 
 /// One producer. It is dropped for another one after a failure.
 pub(super) struct Producer {
-    producer: BaseProducer<Context>,
+    /// It polls on a thread of its own: polled from here, the wrapper spins through the last millisecond of each wait.
+    producer: ThreadedProducer<Context>,
     kind: Kind,
     is_purged: bool,
     /// Nothing was acknowledged yet.
@@ -51,6 +52,7 @@ pub(super) struct Context {
     sink: Arc<str>,
     telemetry: Arc<Telemetry>,
     reports: Mutex<Vec<Report>>,
+    reported: Condvar,
     /// What librdkafka said last about what is wrong.
     trouble: Mutex<Option<String>>,
     /// How many requests were sent again so far.
@@ -71,6 +73,7 @@ impl Producer {
             sink: Arc::clone(sink),
             telemetry: Arc::clone(telemetry),
             reports: Mutex::new(Vec::new()),
+            reported: Condvar::new(),
             trouble: Mutex::new(None),
             retries: Mutex::new(0),
         };
@@ -91,7 +94,7 @@ impl Producer {
         self.is_purged
     }
 
-    pub(super) const fn inner(&self) -> &BaseProducer<Context> {
+    pub(super) const fn inner(&self) -> &ThreadedProducer<Context> {
         &self.producer
     }
 
@@ -121,10 +124,16 @@ impl Producer {
         }
     }
 
-    /// Lets callbacks run for so long, and takes the reports that came.
-    pub(super) fn poll(&mut self, wait: Duration) -> Vec<Report> {
-        self.producer.poll(wait);
-        let reports = std::mem::take(&mut *self.producer.context().reports.lock());
+    /// Takes the reports that have come; waits for them if there are none.
+    pub(super) fn reports(&mut self, wait: Duration) -> Vec<Report> {
+        let context = Arc::clone(self.producer.context());
+        let mut waiting = context.reports.lock();
+        if waiting.is_empty() && !wait.is_zero() {
+            // Whether any came shows in what is there.
+            let _timed_out = context.reported.wait_for(&mut waiting, wait);
+        }
+        let reports = std::mem::take(&mut *waiting);
+        drop(waiting);
         if reports.iter().any(|(_, result)| result.is_ok()) {
             self.is_new = false;
             *self.producer.context().trouble.lock() = None;
@@ -174,6 +183,10 @@ fn settings(config: &KafkaConfig, kind: Kind, patience: Patience, batch_bytes: u
     settings.set("enable.idempotence", "true");
     settings.set("enable.gapless.guarantee", if kind == Kind::Ordered { "true" } else { "false" });
     settings.set("partitioner", "murmur2_random");
+    if kind == Kind::Alone {
+        // There is nothing to wait for.
+        settings.set("linger.ms", "0");
+    }
     settings.set("allow.auto.create.topics", "false");
     let timeout = match patience {
         Patience::Endless => 0,
@@ -263,5 +276,6 @@ impl ProducerContext for Context {
             )),
         };
         self.reports.lock().push((ticket, result));
+        self.reported.notify_one();
     }
 }

@@ -58,6 +58,8 @@ pub(super) struct Window {
     /// Suspects of a failure that may have more.
     refused: Vec<u64>,
     in_flight: usize,
+    /// How many records of the last batch are not settled.
+    open: usize,
 }
 
 impl Window {
@@ -65,7 +67,8 @@ impl Window {
     /// more.
     pub(super) fn present(&mut self, batch: &[Arc<Record>]) -> Vec<u64> {
         self.batch = self.batch.saturating_add(1);
-        let tickets = batch.iter().map(|record| self.ticket_of(record)).collect();
+        let tickets: Vec<u64> = batch.iter().map(|record| self.ticket_of(record)).collect();
+        self.open = tickets.iter().filter(|ticket| self.is_unsettled(**ticket)).count();
         let (now, unsent, suspects) = (self.batch, &mut self.unsent, &mut self.suspects);
         let known = &mut self.tickets;
         self.entries.retain(|ticket, entry| {
@@ -104,6 +107,11 @@ impl Window {
         self.tickets.insert(address(record), ticket);
         self.unsent.insert(ticket);
         ticket
+    }
+
+    /// How many records of the last batch are not settled.
+    pub(super) const fn open(&self) -> usize {
+        self.open
     }
 
     /// How many records have no report yet.
@@ -145,6 +153,10 @@ impl Window {
 
     /// Notes the end of a record.
     pub(super) fn settle(&mut self, ticket: u64, state: State) {
+        let of_last = self.entries.get(&ticket).is_some_and(|entry| entry.batch == self.batch);
+        if of_last && self.is_unsettled(ticket) {
+            self.open = self.open.saturating_sub(1);
+        }
         self.change(ticket, state);
         self.suspects.remove(&ticket);
     }
@@ -249,6 +261,8 @@ mod tests {
         tickets.iter().for_each(|ticket| window.sent(*ticket, 10));
         assert_eq!((window.in_flight(), window.first_unsent()), (3, None));
         window.settle(tickets[1], State::Delivered);
+        window.settle(tickets[1], State::Delivered);
+        assert_eq!(window.open(), 2);
         assert_eq!(window.take_settled(tickets[1]), Some(State::Delivered));
         assert_eq!(window.take_settled(tickets[0]), None, "it is on its way");
         let left = [Arc::clone(&records[0]), Arc::clone(&records[2])];
