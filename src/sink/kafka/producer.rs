@@ -15,6 +15,7 @@ use rdkafka::{ClientContext, Message as _, Statistics};
 use super::Patience;
 use super::failure::{self, Failure};
 use super::message::Message;
+use super::proven::Proven;
 use crate::config::KafkaConfig;
 use crate::telemetry::{KafkaLogged, KafkaState, Telemetry};
 
@@ -24,6 +25,9 @@ pub(super) const BATCH_BYTES: usize = 1_000_000;
 pub(super) const LEAST_BATCH_BYTES: usize = 1024;
 /// How often librdkafka tells how it is doing.
 const STATISTICS_MS: &str = "5000";
+
+/// How long it takes to hear what librdkafka has to say.
+const HEAR_WAIT: Duration = Duration::from_millis(10);
 
 /// What a producer is for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -42,8 +46,8 @@ pub(super) struct Producer {
     producer: BaseProducer<Context>,
     kind: Kind,
     is_purged: bool,
-    /// Nothing was acknowledged yet.
-    is_new: bool,
+    /// Whose records it may send without waiting.
+    pub(super) proven: Proven,
 }
 
 /// What the callbacks leave behind.
@@ -76,15 +80,11 @@ impl Producer {
         };
         let settings = settings(config, kind, patience, batch_bytes);
         let producer = settings.create_with_context(context).map_err(|error| readable(&error))?;
-        Ok(Self { producer, kind, is_purged: false, is_new: true })
+        Ok(Self { producer, kind, is_purged: false, proven: Proven::default() })
     }
 
     pub(super) const fn kind(&self) -> Kind {
         self.kind
-    }
-
-    pub(super) const fn is_new(&self) -> bool {
-        self.is_new
     }
 
     pub(super) const fn is_purged(&self) -> bool {
@@ -122,14 +122,19 @@ impl Producer {
     }
 
     /// Lets callbacks run for so long, and takes the reports that came.
-    pub(super) fn poll(&mut self, wait: Duration) -> Vec<Report> {
+    pub(super) fn poll(&self, wait: Duration) -> Vec<Report> {
         self.producer.poll(wait);
         let reports = std::mem::take(&mut *self.producer.context().reports.lock());
         if reports.iter().any(|(_, result)| result.is_ok()) {
-            self.is_new = false;
             *self.producer.context().trouble.lock() = None;
         }
         reports
+    }
+
+    /// Lets callbacks run for what was said before now. A line of the log is an event like an error, and a poll that does
+    /// not wait handles one.
+    pub(super) fn hear(&self) {
+        self.producer.poll(HEAR_WAIT);
     }
 
     /// Takes back all that has no report. Whether this is the first time.
@@ -193,14 +198,17 @@ pub(super) fn readable(error: &KafkaError) -> String {
 
 impl ClientContext for Context {
     fn log(&self, level: RDKafkaLogLevel, facility: &str, message: &str) {
-        let is_problem = matches!(
-            level,
-            RDKafkaLogLevel::Emerg
-                | RDKafkaLogLevel::Alert
-                | RDKafkaLogLevel::Critical
-                | RDKafkaLogLevel::Error
-                | RDKafkaLogLevel::Warning
-        );
+        // The one property that is always set, and has a warning for everybody who sets it.
+        let is_ours = facility == "CONFWARN" && message.contains("enable.gapless.guarantee");
+        let is_problem = !is_ours
+            && matches!(
+                level,
+                RDKafkaLogLevel::Emerg
+                    | RDKafkaLogLevel::Alert
+                    | RDKafkaLogLevel::Critical
+                    | RDKafkaLogLevel::Error
+                    | RDKafkaLogLevel::Warning
+            );
         self.telemetry.emit(&KafkaLogged { sink: &self.sink, is_problem, facility, message });
     }
 
@@ -231,6 +239,10 @@ impl ClientContext for Context {
                 "authentication failed; check [sink.sasl]: "
             }
             Some(RDKafkaErrorCode::SSL) => "TLS failed; check [sink.tls], and the brokers' certificates: ",
+            // An answer that is not Kafka's reads as one that is far too large.
+            _ if reason.contains("Invalid response size") => {
+                "what answers there is no Kafka broker, or one that wants TLS; check `brokers`, [sink.tls]: "
+            }
             Some(RDKafkaErrorCode::Resolve) => "a broker's name cannot be resolved; check `brokers`: ",
             // It says less than what came before it.
             Some(RDKafkaErrorCode::AllBrokersDown) if self.trouble.lock().is_some() => return,
@@ -240,9 +252,11 @@ impl ClientContext for Context {
     }
 }
 
-/// The text without the times and counts in it that change with every attempt, so that the same trouble reads the same.
+/// The text without the times and counts in it that change with every attempt, so that the same trouble reads the same;
+/// and without advice that would not help.
 fn steady(reason: &str) -> &str {
-    reason.split(" (after ").next().unwrap_or(reason)
+    let reason = reason.split(" (after ").next().unwrap_or(reason);
+    reason.split(": increase receive.message.max.bytes").next().unwrap_or(reason)
 }
 
 impl ProducerContext for Context {

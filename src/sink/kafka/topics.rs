@@ -78,7 +78,7 @@ impl Topics {
         let metadata =
             producer.inner().client().fetch_metadata(Some(topic), ANSWER_WAIT).map_err(|error| {
                 // Errors of the connection are told to the callback.
-                producer.inner().poll(Duration::ZERO);
+                producer.hear();
                 let brokers = &self.config.brokers;
                 producer
                     .trouble()
