@@ -22,7 +22,9 @@ mod reconfigured;
 mod sync_before_reply;
 
 mod child;
+#[path = "../common/events.rs"]
 mod events;
+#[path = "../common/sender.rs"]
 mod sender;
 mod server;
 mod trace;

@@ -18,13 +18,13 @@
 //! - The place may be at fault (no such topic, no permission, a wrong password). No record is rejected for that: the worker
 //!   is told, and tries again.
 //!
-//! A producer that is new sends only a few records until one of them is acknowledged: a broker that knows nothing of a
-//! producer accepts whatever comes first, which would be a later batch if the first one failed.
+//! A producer that is new sends one record of each device until that is acknowledged: see `proven.rs`.
 
 mod failure;
 mod letters;
 mod message;
 mod producer;
+mod proven;
 mod topics;
 mod window;
 
@@ -44,8 +44,6 @@ use crate::telemetry::Telemetry;
 
 /// How many records may be on their way.
 const MAX_WINDOW: usize = 4096;
-/// How many records a new producer sends before any is acknowledged.
-const FIRST_RECORDS: usize = 64;
 /// How long a batch is worked on before the worker hears how far it is.
 const TURN: Duration = Duration::from_millis(500);
 /// How long it is worked on once enough is settled for the worker to store.
@@ -79,6 +77,8 @@ pub struct KafkaSink {
     window: Window,
     /// The producer that sends; the other kind stands in while records are tried alone.
     producer: Option<Producer>,
+    /// Records up to this ticket that are not sent wait for others of their devices.
+    looked_to: u64,
     topics: Topics,
     /// The most bytes of a batch; smaller once a topic did not take larger ones.
     batch_bytes: usize,
@@ -118,6 +118,7 @@ impl KafkaSink {
             name,
             window: Window::default(),
             producer: None,
+            looked_to: 0,
             batch_bytes: producer::BATCH_BYTES,
             held: None,
             moved: Instant::now(),
@@ -153,19 +154,22 @@ impl KafkaSink {
                 _ => Ok(()),
             };
         }
-        if self.window.in_flight() > 0 && self.producer.as_ref().is_some_and(|p| p.kind() != Kind::Ordered) {
-            // The last one that was tried alone has no report yet.
+        let is_alone = self.producer.as_ref().is_some_and(|producer| producer.kind() == Kind::Alone);
+        if is_alone && self.window.in_flight() > 0 {
+            // The last one that was tried alone; nobody waits for the others any more.
             return Ok(());
         }
-        let is_new = self.producer.as_ref().is_none_or(|producer| producer.is_new());
-        let most = if is_new { FIRST_RECORDS } else { MAX_WINDOW };
-        while self.window.in_flight() < most {
-            let Some(ticket) = self.window.first_unsent() else { break };
-            self.send_one(ticket, Kind::Ordered)?;
-            if !self.window.is_sent(ticket) && self.window.is_unsettled(ticket) {
-                // The producer's queue is full.
-                break;
+        while self.window.in_flight() < MAX_WINDOW {
+            let Some(ticket) = self.window.next_unsent(self.looked_to) else { break };
+            let lane = self.window.lane(ticket);
+            if self.producer.as_ref().is_none_or(|producer| producer.proven.may_send(lane)) {
+                self.send_one(ticket, Kind::Ordered)?;
+                if !self.window.is_sent(ticket) {
+                    // The producer's queue is full, or it is of no more use.
+                    break;
+                }
             }
+            self.looked_to = ticket;
         }
         Ok(())
     }
@@ -174,10 +178,13 @@ impl KafkaSink {
         let Some(record) = self.window.record(ticket) else { return Ok(()) };
         self.message.fill(&record, &self.config, self.format);
         self.producer(kind)?;
-        let Some(producer) = &self.producer else { return Ok(()) };
+        let Some(producer) = &mut self.producer else { return Ok(()) };
         self.topics.ensure(&self.message.topic, producer)?;
         match producer.send(&self.message, record.received_at, ticket) {
-            Ok(true) => self.window.sent(ticket, self.message.size()),
+            Ok(true) => {
+                producer.proven.sent(self.window.lane(ticket));
+                self.window.sent(ticket, self.message.size());
+            }
             Ok(false) => {}
             Err(failure) => self.failed(ticket, failure, kind),
         }
@@ -186,7 +193,7 @@ impl KafkaSink {
 
     /// Takes the reports that have come.
     fn take_reports(&mut self, wait: Duration) {
-        let Some(producer) = &mut self.producer else { return };
+        let Some(producer) = &self.producer else { return };
         let kind = producer.kind();
         let reports = producer.reports(wait);
         let fatal = producer.fatal_error();
@@ -194,6 +201,11 @@ impl KafkaSink {
             match result {
                 Ok(()) => {
                     self.moved = Instant::now();
+                    if let Some(producer) = &mut self.producer
+                        && producer.proven.acknowledged(self.window.lane(ticket))
+                    {
+                        self.looked_to = 0;
+                    }
                     self.window.settle(ticket, State::Delivered);
                     if kind == Kind::Alone {
                         self.learn_size(ticket);
@@ -220,11 +232,15 @@ impl KafkaSink {
         if self.window.record(ticket).is_none() {
             return;
         }
+        self.looked_to = 0;
         match failure {
             Failure::Purged => self.window.unsent(ticket),
-            Failure::TimedOut(error) if self.patience != Patience::Endless => {
-                self.window.settle(ticket, State::Failed(error));
+            // Where there is no hurry it is tried again, before what follows it.
+            Failure::TimedOut(error) if self.patience == Patience::Endless => {
+                self.window.unsent(ticket);
+                self.renew(&error);
             }
+            Failure::TimedOut(error) => self.window.settle(ticket, State::Failed(error)),
             Failure::Record(error) if kind == Kind::Alone => {
                 self.moved = Instant::now();
                 self.window.settle(ticket, State::Rejected(error));
@@ -237,7 +253,7 @@ impl KafkaSink {
                 self.window.unsent(ticket);
                 self.renew(&error);
             }
-            Failure::Place(error) | Failure::TimedOut(error) => {
+            Failure::Place(error) => {
                 self.window.unsent(ticket);
                 self.topics.forget();
                 self.held = Some(error.clone());
@@ -269,6 +285,7 @@ impl KafkaSink {
         self.window.close_refused();
         // What has no report may have arrived; it is sent again, with the same event id.
         self.window.unsend_all();
+        self.looked_to = 0;
         self.producer = None;
     }
 
@@ -324,7 +341,11 @@ impl Sink for KafkaSink {
         if self.window.in_flight() == 0 {
             self.moved = Instant::now();
         }
-        let tickets = self.window.present(batch);
+        let (topic, template) = (&mut self.message.topic, &self.config.topic);
+        let tickets = self.window.present(batch, |record| {
+            template.render(record, topic);
+            proven::lane(topic, record.device.as_deref())
+        });
         self.work(&tickets);
         let held = self.held.take();
         let trouble = if held.is_none() { self.trouble() } else { None };
@@ -353,8 +374,13 @@ impl Sink for KafkaSink {
 
     fn check(&mut self) -> Result<(), String> {
         self.moved = Instant::now();
-        self.producer(Kind::Ordered)?;
-        let Some(producer) = &mut self.producer else { return Ok(()) };
+        // There may be records on their way whose requests were given up.
+        self.take_reports(Duration::ZERO);
+        self.finish_purge();
+        if self.window.in_flight() == 0 {
+            self.producer(Kind::Ordered)?;
+        }
+        let Some(producer) = &self.producer else { return Ok(()) };
         self.topics.check(producer)
     }
 

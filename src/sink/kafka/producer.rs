@@ -15,6 +15,7 @@ use rdkafka::{ClientContext, Message as _, Statistics};
 use super::Patience;
 use super::failure::{self, Failure};
 use super::message::Message;
+use super::proven::Proven;
 use crate::config::KafkaConfig;
 use crate::telemetry::{KafkaLogged, KafkaState, Telemetry};
 
@@ -43,8 +44,8 @@ pub(super) struct Producer {
     producer: ThreadedProducer<Context>,
     kind: Kind,
     is_purged: bool,
-    /// Nothing was acknowledged yet.
-    is_new: bool,
+    /// Whose records it may send without waiting.
+    pub(super) proven: Proven,
 }
 
 /// What the callbacks leave behind.
@@ -79,15 +80,11 @@ impl Producer {
         };
         let settings = settings(config, kind, patience, batch_bytes);
         let producer = settings.create_with_context(context).map_err(|error| readable(&error))?;
-        Ok(Self { producer, kind, is_purged: false, is_new: true })
+        Ok(Self { producer, kind, is_purged: false, proven: Proven::default() })
     }
 
     pub(super) const fn kind(&self) -> Kind {
         self.kind
-    }
-
-    pub(super) const fn is_new(&self) -> bool {
-        self.is_new
     }
 
     pub(super) const fn is_purged(&self) -> bool {
@@ -125,7 +122,7 @@ impl Producer {
     }
 
     /// Takes the reports that have come; waits for them if there are none.
-    pub(super) fn reports(&mut self, wait: Duration) -> Vec<Report> {
+    pub(super) fn reports(&self, wait: Duration) -> Vec<Report> {
         let context = Arc::clone(self.producer.context());
         let mut waiting = context.reports.lock();
         if waiting.is_empty() && !wait.is_zero() {
@@ -135,7 +132,6 @@ impl Producer {
         let reports = std::mem::take(&mut *waiting);
         drop(waiting);
         if reports.iter().any(|(_, result)| result.is_ok()) {
-            self.is_new = false;
             *self.producer.context().trouble.lock() = None;
         }
         reports
@@ -211,14 +207,17 @@ pub(super) fn readable(error: &KafkaError) -> String {
 
 impl ClientContext for Context {
     fn log(&self, level: RDKafkaLogLevel, facility: &str, message: &str) {
-        let is_problem = matches!(
-            level,
-            RDKafkaLogLevel::Emerg
-                | RDKafkaLogLevel::Alert
-                | RDKafkaLogLevel::Critical
-                | RDKafkaLogLevel::Error
-                | RDKafkaLogLevel::Warning
-        );
+        // The one property that is always set, and has a warning for everybody who sets it.
+        let is_ours = facility == "CONFWARN" && message.contains("enable.gapless.guarantee");
+        let is_problem = !is_ours
+            && matches!(
+                level,
+                RDKafkaLogLevel::Emerg
+                    | RDKafkaLogLevel::Alert
+                    | RDKafkaLogLevel::Critical
+                    | RDKafkaLogLevel::Error
+                    | RDKafkaLogLevel::Warning
+            );
         self.telemetry.emit(&KafkaLogged { sink: &self.sink, is_problem, facility, message });
     }
 
@@ -249,6 +248,10 @@ impl ClientContext for Context {
                 "authentication failed; check [sink.sasl]: "
             }
             Some(RDKafkaErrorCode::SSL) => "TLS failed; check [sink.tls], and the brokers' certificates: ",
+            // An answer that is not Kafka's reads as one that is far too large.
+            _ if reason.contains("Invalid response size") => {
+                "what answers there is no Kafka broker, or one that wants TLS; check `brokers`, [sink.tls]: "
+            }
             Some(RDKafkaErrorCode::Resolve) => "a broker's name cannot be resolved; check `brokers`: ",
             // It says less than what came before it.
             Some(RDKafkaErrorCode::AllBrokersDown) if self.trouble.lock().is_some() => return,
@@ -258,9 +261,11 @@ impl ClientContext for Context {
     }
 }
 
-/// The text without the times and counts in it that change with every attempt, so that the same trouble reads the same.
+/// The text without the times and counts in it that change with every attempt, so that the same trouble reads the same;
+/// and without advice that would not help.
 fn steady(reason: &str) -> &str {
-    reason.split(" (after ").next().unwrap_or(reason)
+    let reason = reason.split(" (after ").next().unwrap_or(reason);
+    reason.split(": increase receive.message.max.bytes").next().unwrap_or(reason)
 }
 
 impl ProducerContext for Context {

@@ -4,6 +4,7 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 
+use super::proven::Lane;
 use crate::record::Record;
 
 /// How many batches an entry outlives that has become nobody's.
@@ -40,6 +41,7 @@ struct Entry {
     is_suspect: bool,
     /// How large it is for Kafka.
     size: usize,
+    lane: Lane,
     /// How large all was that was refused with it.
     refused_with: Option<usize>,
 }
@@ -63,11 +65,15 @@ pub(super) struct Window {
 }
 
 impl Window {
-    /// Takes a batch, and gives the ticket of each record. What the last batch had and this one has not is not sent any
-    /// more.
-    pub(super) fn present(&mut self, batch: &[Arc<Record>]) -> Vec<u64> {
+    /// Takes a batch, and gives the ticket of each record; one that is new is asked for its lane. What the last batch had
+    /// and this one has not is not sent any more.
+    pub(super) fn present(
+        &mut self,
+        batch: &[Arc<Record>],
+        mut lane: impl FnMut(&Record) -> Lane,
+    ) -> Vec<u64> {
         self.batch = self.batch.saturating_add(1);
-        let tickets: Vec<u64> = batch.iter().map(|record| self.ticket_of(record)).collect();
+        let tickets: Vec<u64> = batch.iter().map(|record| self.ticket_of(record, &mut lane)).collect();
         self.open = tickets.iter().filter(|ticket| self.is_unsettled(**ticket)).count();
         let (now, unsent, suspects) = (self.batch, &mut self.unsent, &mut self.suspects);
         let known = &mut self.tickets;
@@ -85,7 +91,7 @@ impl Window {
         tickets
     }
 
-    fn ticket_of(&mut self, record: &Arc<Record>) -> u64 {
+    fn ticket_of(&mut self, record: &Arc<Record>, lane: &mut impl FnMut(&Record) -> Lane) -> u64 {
         let batch = self.batch;
         if let Some(ticket) = self.tickets.get(&address(record))
             && let Some(entry) = self.entries.get_mut(ticket)
@@ -101,6 +107,7 @@ impl Window {
             batch,
             is_suspect: false,
             size: 0,
+            lane: lane(record),
             refused_with: None,
         };
         self.entries.insert(ticket, entry);
@@ -134,6 +141,16 @@ impl Window {
     /// The first record that was not given to Kafka.
     pub(super) fn first_unsent(&self) -> Option<u64> {
         self.unsent.first().copied()
+    }
+
+    /// The first one after this ticket.
+    pub(super) fn next_unsent(&self, after: u64) -> Option<u64> {
+        self.unsent.range(after.saturating_add(1)..).next().copied()
+    }
+
+    /// Whose record it is.
+    pub(super) fn lane(&self, ticket: u64) -> Lane {
+        self.entries.get(&ticket).and_then(|entry| entry.lane)
     }
 
     /// Whether records have to be tried alone.
@@ -257,7 +274,7 @@ mod tests {
     fn a_record_that_is_given_again_keeps_its_ticket_and_is_not_sent_again() {
         let records = records(3);
         let mut window = Window::default();
-        let tickets = window.present(&records);
+        let tickets = window.present(&records, |_| None);
         tickets.iter().for_each(|ticket| window.sent(*ticket, 10));
         assert_eq!((window.in_flight(), window.first_unsent()), (3, None));
         window.settle(tickets[1], State::Delivered);
@@ -266,7 +283,7 @@ mod tests {
         assert_eq!(window.take_settled(tickets[1]), Some(State::Delivered));
         assert_eq!(window.take_settled(tickets[0]), None, "it is on its way");
         let left = [Arc::clone(&records[0]), Arc::clone(&records[2])];
-        assert_eq!(window.present(&left), [tickets[0], tickets[2]]);
+        assert_eq!(window.present(&left, |_| None), [tickets[0], tickets[2]]);
         assert_eq!((window.in_flight(), window.first_unsent()), (2, None));
     }
 
@@ -274,7 +291,7 @@ mod tests {
     fn what_comes_back_is_sent_in_its_order() {
         let records = records(4);
         let mut window = Window::default();
-        let tickets = window.present(&records);
+        let tickets = window.present(&records, |_| None);
         tickets.iter().for_each(|ticket| window.sent(*ticket, 10));
         window.settle(tickets[2], State::Delivered);
         window.suspect(tickets[1]);
@@ -291,15 +308,15 @@ mod tests {
     fn what_nobody_asks_for_any_more_is_not_sent_and_goes() {
         let records = records(3);
         let mut window = Window::default();
-        let tickets = window.present(&records);
+        let tickets = window.present(&records, |_| None);
         window.sent(tickets[0], 10);
         let other = self::records(1);
         for _ in 0..FORGET_AFTER + 2 {
-            window.present(&other);
+            window.present(&other, |_| None);
         }
         assert_eq!(window.entries.len(), 2, "what is on its way is waited for");
         window.unsent(tickets[0]);
-        window.present(&other);
+        window.present(&other, |_| None);
         assert_eq!((window.entries.len(), window.tickets.len()), (1, 1));
         assert_ne!(window.first_unsent(), Some(tickets[0]));
         assert!(!window.has_suspects());

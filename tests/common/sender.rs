@@ -1,5 +1,7 @@
 //! A sender that stands in for DT: one connection, one request at a time, and nothing hidden.
 
+#![allow(dead_code, reason = "each test uses a part")]
+
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::time::Duration;

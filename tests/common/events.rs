@@ -1,5 +1,7 @@
 //! The events that are sent, the numbers of a run, and the tools it needs.
 
+#![allow(dead_code, reason = "each test uses a part")]
+
 use std::io::{self, Write};
 use std::process::{Command, Stdio};
 
@@ -72,7 +74,12 @@ pub(crate) fn now() -> i64 {
 
 /// Whether a tool is there; without it, one line says what is left out.
 pub(crate) fn has_tool(tool: &str, left_out: &str) -> bool {
-    let probe = Command::new(tool).arg("--version").stdout(Stdio::null()).stderr(Stdio::null()).status();
+    has_tool_with(tool, "--version", left_out)
+}
+
+/// The same for a tool that tells its version another way.
+pub(crate) fn has_tool_with(tool: &str, version: &str, left_out: &str) -> bool {
+    let probe = Command::new(tool).arg(version).stdout(Stdio::null()).stderr(Stdio::null()).status();
     is_there(probe.is_ok_and(|status| status.success()), tool, left_out)
 }
 

@@ -1,0 +1,122 @@
+//! TLS, passwords and permissions, each right and wrong. What is wrong is named, costs no event, and is over once it is
+//! mended.
+
+#[cfg(not(feature = "kafka-tls"))]
+#[test]
+fn without_tls_in_this_build() {
+    use std::io::Write;
+    // Not for want of a tool, so it is never a failure.
+    let line = "left out in a build without the feature kafka-tls: Kafka with SASL_SSL\n";
+    let _said = std::io::stderr().write_all(line.as_bytes());
+}
+
+#[cfg(feature = "kafka-tls")]
+mod with_tls {
+    use std::time::Duration;
+
+    use crate::cluster::{Cluster, three_brokers};
+    use crate::load::{Load, Manner};
+    use crate::receiver::{PATIENCE, Receiver, Setup};
+    use crate::seen::{Format, Seen};
+
+    /// How long until the reason is told.
+    const TOLD_WITHIN: Duration = Duration::from_secs(10);
+
+    fn sink(topic: &str, ca: &str) -> String {
+        format!("topic = '{topic}'\nformat = 'body'\ntls = {{ ca = '{ca}' }}")
+    }
+
+    /// A receiver that is allowed in.
+    fn secured(cluster: &Cluster, topic: &str, password: &str) -> Setup {
+        let user = [cluster.username(), password];
+        Setup::with_password("", cluster.sasl_bootstrap(), &sink(topic, cluster.ca()), user)
+    }
+
+    /// It says all of this, accepts events all the same, and sets none aside.
+    fn assert_named(setup: &Setup, receiver: &Receiver, parts: &[&str]) -> crate::load::Ledger {
+        let before = receiver.wait_for_reason(parts, TOLD_WITHIN);
+        let ledger = Load::of(receiver.address(), 0..4, 10).send();
+        receiver.wait_for_reason(parts, TOLD_WITHIN);
+        assert_eq!(receiver.backlog() as u64, 40);
+        assert!(setup.dead_letters().is_empty());
+        println!("{before}");
+        ledger
+    }
+
+    #[test]
+    fn security_a_password_lets_in_and_a_wrong_one_is_named() {
+        let Some(cluster) = three_brokers("SASL_SSL") else { return };
+        cluster.create_topic("secured", 3);
+        let mut setup = secured(&cluster, "secured", "a-wrong-password");
+        let receiver = setup.start();
+        let ledger = assert_named(&setup, &receiver, &["[sink.sasl]", "authentication"]);
+        let said = receiver.stop().stderr;
+        assert!(!said.contains("a-wrong-password"), "{said}");
+        setup.set_password(cluster.password());
+        let receiver = setup.start();
+        receiver.drain(PATIENCE);
+        receiver.wait_until_ready();
+        let said = receiver.stop().stderr;
+        assert!(!said.contains(cluster.password()), "a secret was printed");
+        Seen::new(&cluster.read("secured"), Format::Body).assert_exact(&ledger);
+    }
+
+    #[test]
+    fn security_a_permission_that_is_missing_is_named_and_costs_no_record() {
+        let Some(cluster) = three_brokers("ACLs") else { return };
+        cluster.create_topic("guarded", 3);
+        let setup = secured(&cluster, "guarded", cluster.password());
+        let receiver = setup.start();
+        let load = Load::steady(receiver.address(), 0..16, 300, Manner::Strict);
+        let ledger = load.during(|| {
+            receiver.drain(PATIENCE);
+            // Not to write, but to look; then nothing at all.
+            for operation in ["WRITE", "ALL"] {
+                cluster.admin(["deny", cluster.username(), "guarded", "--operation", operation]);
+                cluster.admin(["allow", cluster.username(), "guarded", "--operation", "DESCRIBE"]);
+                let reason = ["sink kafka: topic guarded", "ACL: WRITE"];
+                println!("{}", receiver.wait_for_reason(&reason, TOLD_WITHIN));
+                assert!(setup.dead_letters().is_empty());
+                cluster.admin(["forget", "guarded"]);
+                receiver.wait_until_ready();
+            }
+        });
+        receiver.drain(PATIENCE);
+        let renewals = receiver.renewals();
+        receiver.stop();
+        let copies = Seen::new(&cluster.read("guarded"), Format::Body).assert_complete(&ledger);
+        assert!(setup.dead_letters().is_empty());
+        println!("{} events, {renewals} producers renewed, {copies} copies too many", ledger.count());
+    }
+
+    #[test]
+    fn security_certificates_that_are_wrong_are_named() {
+        let Some(expired) = Cluster::start(3, "expired", "an expired certificate") else { return };
+        let setup = secured(&expired, "expired", expired.password());
+        let receiver = setup.start();
+        assert_named(&setup, &receiver, &["sink kafka", "[sink.tls]", "certificate", "expired"]);
+        receiver.stop();
+        let Some(cluster) = three_brokers("a wrong authority") else { return };
+        let user = [cluster.username(), cluster.password()];
+        let sink = sink("wrong-ca", expired.ca());
+        let setup = Setup::with_password("", cluster.sasl_bootstrap(), &sink, user);
+        let receiver = setup.start();
+        assert_named(&setup, &receiver, &["sink kafka", "[sink.tls]", "certificate"]);
+        receiver.stop();
+    }
+
+    #[test]
+    fn security_a_listener_of_another_kind_is_named() {
+        let Some(cluster) = three_brokers("listeners of another kind") else { return };
+        let user = [cluster.username(), cluster.password()];
+        let tls = sink("other", cluster.ca());
+        let setup = Setup::with_password("", cluster.bootstrap(), &tls, user);
+        let receiver = setup.start();
+        assert_named(&setup, &receiver, &["sink kafka", "TLS"]);
+        receiver.stop();
+        let setup = Setup::new("", cluster.sasl_bootstrap(), "topic = 'other'");
+        let receiver = setup.start();
+        assert_named(&setup, &receiver, &["sink kafka", "TLS"]);
+        receiver.stop();
+    }
+}
