@@ -17,12 +17,13 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 /// From the core outwards. A module may use those before it.
-const ORDER: [&str; 12] = [
+const ORDER: [&str; 13] = [
     "verify",
     "event",
     "clock",
     "record",
     "telemetry",
+    "keys",
     "config",
     "spool",
     "sink",

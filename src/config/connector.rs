@@ -8,6 +8,7 @@ use std::sync::Arc;
 use super::reader::Section;
 use super::source::{Sources, read_secret};
 use crate::event::EventType;
+use crate::keys::check_issuer;
 use crate::verify::{DT_ISSUER, KeySet, Policy, Verifier, VerifierBuilder};
 
 /// Where a secret is kept.
@@ -38,6 +39,8 @@ pub struct ConnectorConfig {
     pub path: String,
     /// Its keys and policy.
     pub verifier: Verifier,
+    /// The issuer whose keys are fetched for it; `None` where it has all that it needs.
+    pub key_issuer: Option<String>,
     /// The event types that are passed on; empty for all.
     pub events: BTreeSet<String>,
     /// The projects whose events are allowed; empty for any.
@@ -58,6 +61,7 @@ impl ConnectorConfig {
             name: name.into(),
             path: path.into(),
             verifier,
+            key_issuer: None,
             events: BTreeSet::new(),
             projects: BTreeSet::new(),
             sinks: None,
@@ -92,12 +96,14 @@ impl ConnectorConfig {
         let zero = std::time::Duration::ZERO;
         section.duration_into("dedup_window", zero..=zero, &mut dedup_window);
         let quarantine_refused = section.flag("quarantine_refused").unwrap_or(quarantine_refused);
-        let verifier = read_verifier(&mut section, sources);
+        let read = read_verifier(&mut section, sources);
         section.finish();
+        let (verifier, key_issuer) = read?;
         Some(Self {
             name: name?,
             path: path?,
-            verifier: verifier?,
+            verifier,
+            key_issuer,
             events: events.into_iter().collect(),
             projects: projects.into_iter().collect(),
             sinks,
@@ -137,8 +143,9 @@ fn read_path(section: &mut Section<'_>) -> Option<String> {
     None
 }
 
-fn read_verifier(section: &mut Section<'_>, sources: &dyn Sources) -> Option<Verifier> {
-    let mut complete = true;
+/// The verifier, and the issuer that its keys are fetched from.
+fn read_verifier(section: &mut Section<'_>, sources: &dyn Sources) -> Option<(Verifier, Option<String>)> {
+    let (mut complete, mut key_issuer) = (true, None);
     let mut builder = Verifier::builder();
     let policy = section.string("policy");
     if let Some(name) = policy {
@@ -160,7 +167,7 @@ fn read_verifier(section: &mut Section<'_>, sources: &dyn Sources) -> Option<Ver
     }
     if let Some(asymmetric) = section.section("asymmetric") {
         match read_asymmetric(asymmetric, builder, sources) {
-            Some(with_keys) => builder = with_keys,
+            Some((with_keys, issuer)) => (builder, key_issuer) = (with_keys, issuer),
             None => return None,
         }
     }
@@ -183,7 +190,7 @@ fn read_verifier(section: &mut Section<'_>, sources: &dyn Sources) -> Option<Ver
         return None;
     }
     match builder.build() {
-        Ok(verifier) => Some(verifier),
+        Ok(verifier) => Some((verifier, key_issuer)),
         Err(error) => {
             let cure = "give `secrets = [{ env = \"NAME\" }]` or [connector.asymmetric]";
             section.complain("secrets", format!("{error}; {cure}"));
@@ -247,15 +254,18 @@ fn read_asymmetric(
     mut section: Section<'_>,
     builder: VerifierBuilder,
     sources: &dyn Sources,
-) -> Option<VerifierBuilder> {
+) -> Option<(VerifierBuilder, Option<String>)> {
     let path = section.string("key_set");
     let organization = section.string("organization");
     let issuer = section.string("issuer").unwrap_or_else(|| DT_ISSUER.to_owned());
     let keys = match &path {
-        None => {
-            section.complain("key_set", "is missing; name the file that holds DT's JWK set".to_owned());
-            None
-        }
+        None => match check_issuer(&issuer) {
+            Ok(()) => Some(KeySet::none()),
+            Err(error) => {
+                section.complain("issuer", error.to_string());
+                None
+            }
+        },
         Some(path) => match sources.file(path.as_ref()).map(|json| KeySet::from_jwks(&json)) {
             Ok(Ok(keys)) => Some(keys),
             Ok(Err(error)) => {
@@ -273,7 +283,8 @@ fn read_asymmetric(
         section.complain("organization", text.to_owned());
     }
     section.finish();
-    Some(builder.key_set_of_issuer(keys?, organization?, issuer))
+    let fetched_from = path.is_none().then(|| issuer.clone());
+    Some((builder.key_set_of_issuer(keys?, organization?, issuer), fetched_from))
 }
 
 #[cfg(test)]

@@ -379,6 +379,12 @@ impl Config {
         if errors.is_empty() { Ok(self) } else { Err(ConfigError::Problems(errors)) }
     }
 
+    /// The folder of the key sets that were fetched.
+    #[must_use]
+    pub fn key_folder(&self) -> PathBuf {
+        self.data.join("keys")
+    }
+
     /// The folder of the spool.
     #[must_use]
     pub fn spool_folder(&self) -> PathBuf {

@@ -45,7 +45,13 @@ fn readiness(endpoint: &Endpoint) -> Readiness {
     if endpoint.is_stopping() {
         return Readiness { ready: false, troubles: vec!["shutting down".to_owned()] };
     }
-    endpoint.intake.readiness()
+    let Readiness { ready, mut troubles } = endpoint.intake.readiness();
+    let (keys, is_blind) = endpoint.key_troubles();
+    if is_blind && keys.is_empty() {
+        troubles.push("the key set is not fetched yet".to_owned());
+    }
+    troubles.extend(keys);
+    Readiness { ready: ready && !is_blind, troubles }
 }
 
 fn respond(status: StatusCode, content_type: &'static str, text: String) -> Response<Full<Bytes>> {

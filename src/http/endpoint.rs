@@ -10,15 +10,16 @@ use tokio::sync::Semaphore;
 use super::intake::Intake;
 use crate::clock::Clock;
 use crate::config::{ConnectorConfig, Limits};
+use crate::keys::LiveVerifier;
 use crate::telemetry::Telemetry;
-use crate::verify::Verifier;
+use crate::verify::Policy;
 
 /// A connector as requests meet it.
 #[derive(Debug)]
 pub struct Connector {
     pub(super) place: usize,
     pub(super) name: Arc<str>,
-    pub(super) verifier: Verifier,
+    pub(super) verifier: Arc<LiveVerifier>,
     pub(super) events: BTreeSet<String>,
     pub(super) projects: BTreeSet<String>,
     pub(super) quarantine_refused: bool,
@@ -56,6 +57,7 @@ impl Endpoint {
             telemetry.know_connector(&config.name);
             let ConnectorConfig { name, path, verifier, events, projects, quarantine_refused, .. } =
                 config.clone();
+            let verifier = Arc::new(LiveVerifier::fixed(verifier));
             (path, Connector { place, name, verifier, events, projects, quarantine_refused })
         });
         Self {
@@ -68,6 +70,30 @@ impl Endpoint {
             limits,
             stopping: AtomicBool::new(false),
         }
+    }
+
+    /// Lets verifiers change their keys: one for each connector, by its place.
+    #[must_use]
+    pub fn verified_by(mut self, verifiers: &[Arc<LiveVerifier>]) -> Self {
+        for connector in self.connectors.values_mut() {
+            if let Some(verifier) = verifiers.get(connector.place) {
+                connector.verifier = Arc::clone(verifier);
+            }
+        }
+        self
+    }
+
+    /// What is wrong with the keys, and whether a connector can verify nothing for it.
+    pub(super) fn key_troubles(&self) -> (Vec<String>, bool) {
+        let (mut troubles, mut is_blind) = (Vec::new(), false);
+        for connector in self.connectors.values() {
+            let Some(keys) = connector.verifier.keys() else { continue };
+            is_blind |= keys.set().is_none() && connector.verifier.get().policy() != Policy::Either;
+            troubles.extend(keys.trouble());
+        }
+        troubles.sort_unstable();
+        troubles.dedup();
+        (troubles, is_blind)
     }
 
     pub(super) fn connector(&self, path: &str) -> Option<&Connector> {

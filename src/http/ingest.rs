@@ -13,9 +13,10 @@ use tokio::time::{Instant, timeout_at};
 use super::endpoint::{Connector, Endpoint};
 use super::intake::{Accepted, Unavailable};
 use super::reply::Reply;
+use crate::keys::Learned;
 use crate::record::{DeadLetter, Reason, Record};
 use crate::telemetry::{Answered, OtherSchemeFailed};
-use crate::verify::{Rejection, Verified};
+use crate::verify::{Authenticated, Rejection, Verified};
 
 impl Endpoint {
     /// Answers a request, always, and within the deadline.
@@ -60,16 +61,17 @@ impl Endpoint {
         if body.announces_too_much() {
             return body.refuse(Reply::BodyTooLarge, &head.headers).await;
         }
-        let authenticated = match connector.verifier.authenticate(&head.headers) {
-            Ok(authenticated) => authenticated,
+        let authenticated = match self.authenticate(connector, &head.headers, deadline).await {
+            Ok(Ok(authenticated)) => authenticated,
+            Err(unavailable) => return body.refuse(Reply::Unavailable(unavailable), &head.headers).await,
             // A body that is too large or too slow comes first, unless there is no time to look at it.
-            Err(rejection) if self.is_busy() || expects_continue(&head.headers) => {
+            Ok(Err(rejection)) if self.is_busy() || expects_continue(&head.headers) => {
                 return Reply::Refused(rejection);
             }
-            Err(rejection) if connector.quarantine_refused => {
+            Ok(Err(rejection)) if connector.quarantine_refused => {
                 return self.read_refused(connector, rejection, &head.headers, body).await;
             }
-            Err(rejection) => {
+            Ok(Err(rejection)) => {
                 return match body.discard().await {
                     Ok(()) => Reply::Refused(rejection),
                     Err(reply) => reply,
@@ -93,6 +95,37 @@ impl Endpoint {
                 }
                 Reply::Refused(rejection)
             }
+        }
+    }
+
+    /// Looks at the signatures. Where one names a key that is not known, the issuer is asked; where that cannot be done, it
+    /// is not for us to refuse the request.
+    async fn authenticate(
+        &self,
+        connector: &Connector,
+        headers: &HeaderMap,
+        deadline: Instant,
+    ) -> Result<Result<Authenticated, Rejection>, Unavailable> {
+        let verifier = connector.verifier.get();
+        let authenticated = verifier.authenticate(headers);
+        let (unknown, enough) = match &authenticated {
+            Ok(authenticated) => (authenticated.names_unknown_key(), authenticated.is_enough()),
+            Err(_) if connector.verifier.keys().is_some() => (verifier.names_unknown_key(headers), false),
+            Err(_) => (false, false),
+        };
+        if !unknown || connector.verifier.keys().is_none() {
+            return Ok(authenticated);
+        }
+        if enough {
+            // The other signature holds; the next request may need the key.
+            let live = Arc::clone(&connector.verifier);
+            drop(tokio::spawn(async move { live.learn(&verifier).await }));
+            return Ok(authenticated);
+        }
+        match timeout_at(deadline, connector.verifier.learn(&verifier)).await {
+            Ok(Learned::New) => Ok(connector.verifier.get().authenticate(headers)),
+            Ok(Learned::Nothing) => Ok(authenticated),
+            Ok(Learned::Unavailable) | Err(_) => Err(Unavailable::Keys),
         }
     }
 

@@ -23,6 +23,8 @@ pub enum Unavailable {
     Sink,
     /// It could not be stored.
     Storage,
+    /// It names a key that is not known, and the issuer of keys cannot be asked.
+    Keys,
 }
 
 /// Whether events can be stored, and what is wrong.

@@ -62,6 +62,7 @@ impl Reply {
             Self::Unavailable(Unavailable::Overloaded) => "overloaded",
             Self::Unavailable(Unavailable::Sink) => "sink_unavailable",
             Self::Unavailable(Unavailable::Storage) => "storage_unavailable",
+            Self::Unavailable(Unavailable::Keys) => "keys_unavailable",
             Self::ShuttingDown => "shutting_down",
         }
     }
@@ -76,6 +77,7 @@ impl Reply {
             Self::BodyUnreadable => "The body ended before its length",
             Self::BodyTimeout => "The body took too long",
             Self::BodyTooLarge => "The body is too large",
+            Self::Unavailable(Unavailable::Keys) => "The signature cannot be verified now; try again",
             Self::Unavailable(_) => "The event cannot be stored now; try again",
             Self::ShuttingDown => "The receiver is shutting down; try again",
         }

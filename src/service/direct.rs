@@ -17,6 +17,7 @@ const QUEUE_SPARE: usize = 4096;
 /// How many records a sink is given at once.
 const MAX_BATCH: usize = 4096;
 /// How long before the deadline a record's fate has to be known.
+#[cfg(feature = "kafka")]
 const MARGIN: Duration = Duration::from_millis(1500);
 
 /// The sinks themselves, and the folder of dead letters.
@@ -30,7 +31,7 @@ pub(super) struct DirectStore {
 
 impl DirectStore {
     pub(super) fn open(parts: Parts) -> Result<Self, StartError> {
-        let Parts { config, clock, telemetry, routes, sinks } = parts;
+        let Parts { config, clock, telemetry, routes, sinks, .. } = parts;
         let dead_letters = Arc::new(open_letters(&config, &telemetry)?);
         let options = LaneOptions {
             max_queue: config.limits.max_in_flight.saturating_add(QUEUE_SPARE),
@@ -50,6 +51,7 @@ impl DirectStore {
 }
 
 /// How long a sink of Kafka may try: its answer has to come before the request's deadline.
+#[cfg(feature = "kafka")]
 pub(super) fn patience(config: &Config) -> Duration {
     config.limits.deadline.saturating_sub(MARGIN).max(Duration::from_millis(500))
 }

@@ -20,6 +20,7 @@ use crate::clock::{Clock, SystemClock};
 use crate::config::{Config, ConnectorConfig, KafkaConfig, Mode, SinkConfig, SinkKind, is_name};
 use crate::deliver::DeadLetterError;
 use crate::http::{AdminServer, Endpoint, Intake, Server};
+use crate::keys::{BadIssuer, Keys, LiveVerifier};
 use crate::record::Format;
 use crate::sink::{FileSink, OpenError, Sink, StdoutSink};
 #[cfg(feature = "kafka")]
@@ -54,6 +55,14 @@ pub enum StartError {
         name: Arc<str>,
         /// What it says.
         source: OpenError,
+    },
+    /// Keys cannot be fetched from the issuer that a connector names.
+    #[error("connector {connector}: issuer: {source}")]
+    Issuer {
+        /// The connector's name.
+        connector: Arc<str>,
+        /// What is wrong with it.
+        source: BadIssuer,
     },
     /// The folder of dead letters cannot be used.
     #[error("dead letters: {0}; mend that, or name another place with `dead_letters` or `data`")]
@@ -161,6 +170,7 @@ impl ServiceBuilder {
         for (name, _) in &sinks {
             telemetry.know_sink(name);
         }
+        let live = live_verifiers(&config, &clock, &telemetry)?;
         let routes = Routes::new(&config, sinks.iter().map(|(name, _)| name))?;
         let parts = Parts {
             config: config.clone(),
@@ -168,13 +178,14 @@ impl ServiceBuilder {
             telemetry: Arc::clone(&telemetry),
             routes,
             sinks,
+            verifiers: live.verifiers.clone(),
         };
         // Opening recovers what a crash left, which may take a moment.
         let opened = tokio::task::spawn_blocking(move || open_store(parts)).await;
         let store = opened.map_err(|_| StartError::Panicked)??;
         let behind = Arc::clone(&store).into_intake();
-        let endpoint =
-            Arc::new(Endpoint::new(&config.connectors, config.limits.clone(), behind, telemetry, clock));
+        let endpoint = Endpoint::new(&config.connectors, config.limits.clone(), behind, telemetry, clock);
+        let endpoint = Arc::new(endpoint.verified_by(&live.verifiers));
         let listeners = async {
             let listener = bind("listen", config.listen).await?;
             let admin = match config.admin {
@@ -191,8 +202,41 @@ impl ServiceBuilder {
                 return Err(error);
             }
         };
-        Ok(Service { listener, admin, endpoint, store, drain_timeout: config.drain_timeout })
+        let keys = live.keys.into_values().collect();
+        Ok(Service { listener, admin, endpoint, store, keys, drain_timeout: config.drain_timeout })
     }
+}
+
+/// The verifiers of the connectors, by their places, and the keys that are fetched for them, by issuer.
+struct Live {
+    verifiers: Vec<Arc<LiveVerifier>>,
+    keys: HashMap<String, Arc<Keys>>,
+}
+
+fn live_verifiers(
+    config: &Config,
+    clock: &Arc<dyn Clock>,
+    telemetry: &Arc<Telemetry>,
+) -> Result<Live, StartError> {
+    let mut live = Live { verifiers: Vec::new(), keys: HashMap::new() };
+    for ConnectorConfig { name, verifier, key_issuer, .. } in &config.connectors {
+        let Some(issuer) = key_issuer else {
+            live.verifiers.push(Arc::new(LiveVerifier::fixed(verifier.clone())));
+            continue;
+        };
+        let keys = match live.keys.get(issuer) {
+            Some(keys) => Arc::clone(keys),
+            None => {
+                let keys = Keys::new(issuer, &config.key_folder(), Arc::clone(clock), Arc::clone(telemetry));
+                let failed = |source| StartError::Issuer { connector: Arc::clone(name), source };
+                let keys = Arc::new(keys.map_err(failed)?);
+                live.keys.insert(issuer.clone(), Arc::clone(&keys));
+                keys
+            }
+        };
+        live.verifiers.push(Arc::new(LiveVerifier::with_keys(verifier.clone(), keys)));
+    }
+    Ok(live)
 }
 
 /// What a configuration that was read from TOML cannot have wrong, but one made in code can.
@@ -284,6 +328,7 @@ struct Parts {
     telemetry: Arc<Telemetry>,
     routes: Routes,
     sinks: Vec<NamedSink>,
+    verifiers: Vec<Arc<LiveVerifier>>,
 }
 
 fn open_store(parts: Parts) -> Result<Arc<dyn Store>, StartError> {
@@ -355,6 +400,7 @@ pub struct Service {
     admin: Option<TcpListener>,
     endpoint: Arc<Endpoint>,
     store: Arc<dyn Store>,
+    keys: Vec<Arc<Keys>>,
     drain_timeout: Duration,
 }
 
@@ -380,7 +426,12 @@ impl Service {
     /// Serves until `stop` resolves. Then: accepts no more, finishes what is in flight, lets the sinks finish and
     /// close; all of it within the drain timeout, twice at most.
     pub async fn run_until(self, stop: impl Future<Output = ()>) {
-        let Self { listener, admin, endpoint, store, drain_timeout } = self;
+        let Self { listener, admin, endpoint, store, keys, drain_timeout } = self;
+        // Listening does not wait for the issuer; a request that needs a key does.
+        let mut fetching = tokio::task::JoinSet::new();
+        for keys in keys {
+            fetching.spawn(async move { keys.keep_fresh().await });
+        }
         let (stop_public, public_stopped) = watch::channel(false);
         let (stop_admin, admin_stopped) = watch::channel(false);
         let admin = admin.map(|listener| {

@@ -9,6 +9,7 @@ use parking_lot::Mutex;
 use serde::{Deserialize, Serialize};
 
 use crate::config::{Config, ConnectorConfig};
+use crate::keys::LiveVerifier;
 use crate::record::Record;
 use crate::spool::{Change, Changed, Filter, Letter, Reader, Spool, SpoolError};
 
@@ -119,6 +120,8 @@ pub struct Repair {
     spool: Arc<Spool>,
     reader: Mutex<Reader>,
     connectors: BTreeMap<Arc<str>, ConnectorConfig>,
+    /// Those whose keys may change.
+    verifiers: BTreeMap<Arc<str>, Arc<LiveVerifier>>,
     /// Whether copies of an event are caught at all.
     dedup: bool,
     /// The sinks that have a worker; none without a server.
@@ -141,13 +144,18 @@ impl Repair {
     /// [`SpoolError`] when the spool cannot be read.
     pub fn new(spool: Arc<Spool>, config: &Config, running: BTreeSet<Arc<str>>) -> Result<Self, SpoolError> {
         let reader = Mutex::new(spool.reader()?);
-        let connector = |connector: &ConnectorConfig| {
-            let mut kept = connector.clone();
-            kept.verifier = kept.verifier.without_required_headers();
-            (Arc::clone(&kept.name), kept)
-        };
+        let connector = |connector: &ConnectorConfig| (Arc::clone(&connector.name), connector.clone());
         let connectors = config.connectors.iter().map(connector).collect();
-        Ok(Self { spool, reader, connectors, dedup: !config.dedup_window.is_zero(), running })
+        let verifiers = BTreeMap::new();
+        Ok(Self { spool, reader, connectors, verifiers, dedup: !config.dedup_window.is_zero(), running })
+    }
+
+    /// Lets verifiers change their keys: one for each connector of the configuration, by its place.
+    #[must_use]
+    pub fn verified_by(mut self, config: &Config, verifiers: &[Arc<LiveVerifier>]) -> Self {
+        let named = config.connectors.iter().map(|connector| Arc::clone(&connector.name));
+        self.verifiers = named.zip(verifiers.iter().cloned()).collect();
+        self
     }
 
     /// Does what is asked for, or a first part of it. It blocks.
@@ -273,7 +281,10 @@ impl Repair {
             ));
         };
         let headers = letter.headers();
-        let verified = connector.verifier.authenticate(&headers).and_then(|authenticated| {
+        let live = self.verifiers.get(&letter.connector).map(|live| live.get());
+        // Of the headers only the signatures were kept.
+        let verifier = live.as_deref().unwrap_or(&connector.verifier).without_required_headers();
+        let verified = verifier.authenticate(&headers).and_then(|authenticated| {
             let body: Bytes = letter.body.clone();
             // What was damaged had been accepted, and its time of receipt may be what is damaged.
             if matches!(letter.reason.as_str(), "expired" | "damaged") {

@@ -36,7 +36,7 @@ pub(super) struct SpoolStore {
 
 impl SpoolStore {
     pub(super) fn open(parts: Parts) -> Result<Self, StartError> {
-        let Parts { config, clock, telemetry, routes, sinks } = parts;
+        let Parts { config, clock, telemetry, routes, sinks, verifiers } = parts;
         let folder = std::path::absolute(config.spool_folder()).unwrap_or_else(|_| config.spool_folder());
         let seed = clock.unix_millis().unsigned_abs();
         let options = SpoolOptions { telemetry: Some(Arc::clone(&telemetry)), ..options(&config) };
@@ -61,7 +61,7 @@ impl SpoolStore {
         let reader = spool.reader()?;
         forget_removed_sinks(&spool, &reader.status()?, &names)?;
         tell_of_removed_sinks(&reader.status()?, &names);
-        let repair = Repair::new(Arc::clone(&spool), &config, names)?;
+        let repair = Repair::new(Arc::clone(&spool), &config, names)?.verified_by(&config, &verifiers);
         // Events are received without it as well.
         let control = Control::start(&folder, repair)
             .map_err(|error| {

@@ -143,6 +143,47 @@ impl Happening for KafkaLogged<'_> {
     }
 }
 
+/// An issuer of keys has others than were known.
+#[derive(Debug)]
+pub struct KeysFetched<'a> {
+    /// The issuer.
+    pub issuer: &'a str,
+    /// The ids of its keys.
+    pub keys: &'a [&'a str],
+}
+
+impl Happening for KeysFetched<'_> {
+    fn emit(&self, telemetry: &Telemetry) {
+        let Self { issuer, keys } = self;
+        telemetry.metrics.keys_fetched.inc();
+        tracing::info!(issuer, ?keys, "there is a new key set");
+    }
+}
+
+/// An issuer of keys could not be asked.
+#[derive(Debug)]
+pub struct KeysFailed<'a> {
+    /// The issuer.
+    pub issuer: &'a str,
+    /// What happened.
+    pub error: &'a str,
+}
+
+impl Happening for KeysFailed<'_> {
+    fn emit(&self, telemetry: &Telemetry) {
+        let Self { issuer, error } = self;
+        telemetry.metrics.keys_failed.inc();
+        if let Some(suppressed) = telemetry.failures.take(telemetry.clock.unix_millis()) {
+            tracing::error!(
+                issuer,
+                error,
+                suppressed,
+                "the key set cannot be fetched; the last good one holds"
+            );
+        }
+    }
+}
+
 /// A delivery was set aside.
 #[derive(Debug)]
 pub struct DeadLetterBuried<'a> {

@@ -32,6 +32,8 @@ pub(super) struct Metrics {
     pub(super) dead_letters_failed: IntCounterVec,
     pub(super) dead_letters_dropped: IntCounterVec,
     pub(super) log_suppressed: IntCounter,
+    pub(super) keys_fetched: IntCounter,
+    pub(super) keys_failed: IntCounter,
     pub(super) clock_skew: IntGaugeVec,
     pub(super) spool: SpoolMetrics,
     pub(super) kafka: KafkaMetrics,
@@ -138,6 +140,14 @@ impl Metrics {
             ),
             spool: SpoolMetrics::new(r),
             kafka: KafkaMetrics::new(r),
+            keys_fetched: counter(
+                "dt_receiver_key_sets_total",
+                "New key sets that were fetched from an issuer.",
+            ),
+            keys_failed: counter(
+                "dt_receiver_key_fetches_failed_total",
+                "Times that an issuer of keys could not be asked.",
+            ),
             log_suppressed: counter("dt_receiver_log_lines_suppressed_total", "Log lines held back."),
             registry,
         }

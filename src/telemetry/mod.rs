@@ -12,7 +12,7 @@ use std::time::Duration;
 
 pub use happenings::{
     Answered, ConnectionRefused, DeadLetterBuried, DeadLetterDropped, DeadLetterFailed, KafkaLogged,
-    OtherSchemeFailed, SinkFailed, SinkRecovered,
+    KeysFailed, KeysFetched, OtherSchemeFailed, SinkFailed, SinkRecovered,
 };
 pub use kafka_metrics::KafkaState;
 use log_budget::LogBudget;

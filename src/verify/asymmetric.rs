@@ -133,8 +133,19 @@ impl KeySet {
         if keys.is_empty() { Err(KeySetError::NoUsableKey { found }) } else { Ok(Self { keys }) }
     }
 
-    /// How many usable keys the set has; never 0.
-    #[expect(clippy::len_without_is_empty, reason = "a key set is never empty")]
+    /// No keys, until there are some: every token names one that is not known.
+    #[must_use]
+    pub const fn none() -> Self {
+        Self { keys: Vec::new() }
+    }
+
+    /// Whether there is no key.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.keys.is_empty()
+    }
+
+    /// How many usable keys the set has.
     #[must_use]
     pub fn len(&self) -> usize {
         self.keys.len()

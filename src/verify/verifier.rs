@@ -206,6 +206,23 @@ impl Verifier {
         Self { required_headers: Vec::new(), ..self.clone() }
     }
 
+    /// Whether the request names a key that is not in the set, whatever else is wrong with it.
+    #[must_use]
+    pub fn names_unknown_key<H: Headers + ?Sized>(&self, headers: &H) -> bool {
+        let token = self.asymmetric.as_ref().map(|scheme| Token::signed_by_dt(scheme, headers));
+        matches!(token, Some(Err(Rejection::KeyUnknown { .. })))
+    }
+
+    /// The same verifier with another key set, where it verifies with keys at all.
+    #[must_use]
+    pub fn with_keys(&self, keys: KeySet) -> Self {
+        let mut other = self.clone();
+        if let Some(scheme) = &mut other.asymmetric {
+            scheme.keys = keys;
+        }
+        other
+    }
+
     fn required_headers_hold<H: Headers + ?Sized>(&self, headers: &H) -> Result<(), Rejection> {
         for (name, expected) in &self.required_headers {
             let problem = match headers.find(name) {
@@ -230,6 +247,18 @@ pub struct Authenticated {
 }
 
 impl Authenticated {
+    /// Whether a token names a key that is not in the set, though that alone did not refuse the request yet.
+    #[must_use]
+    pub fn names_unknown_key(&self) -> bool {
+        self.tokens.iter().any(|token| matches!(token, Err(Rejection::KeyUnknown { .. })))
+    }
+
+    /// Whether the request can be authentic without that key.
+    #[must_use]
+    pub fn is_enough(&self) -> bool {
+        self.policy == Policy::Either || self.tokens.iter().all(Result::is_ok)
+    }
+
     /// The second half of [`Verifier::verify`]: the body's checksums, the required headers, and the time.
     ///
     /// # Errors

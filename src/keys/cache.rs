@@ -1,0 +1,37 @@
+//! The last good key set on disk, one file an issuer, as the issuer served it.
+
+use std::fs::{self, DirBuilder, File, OpenOptions};
+use std::io::{self, Read, Write};
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+
+use sha2::{Digest, Sha256};
+
+use super::fetch::MAX_ANSWER;
+
+/// The file of an issuer.
+pub(super) fn file(folder: &Path, issuer: &str) -> PathBuf {
+    let hash = Sha256::digest(issuer.as_bytes());
+    let name = hex::encode(hash.iter().take(8).copied().collect::<Vec<u8>>());
+    folder.join(format!("jwks-{name}.json"))
+}
+
+/// What is there, if it can be read.
+pub(super) fn read(file: &Path) -> Option<Vec<u8>> {
+    let mut json = Vec::new();
+    let most = u64::try_from(MAX_ANSWER).unwrap_or(u64::MAX);
+    File::open(file).and_then(|file| file.take(most).read_to_end(&mut json)).ok()?;
+    Some(json)
+}
+
+/// Puts a set in the place of the old one, all or nothing.
+pub(super) fn write(file: &Path, json: &[u8]) -> io::Result<()> {
+    let folder = file.parent().unwrap_or(Path::new("."));
+    DirBuilder::new().recursive(true).mode(0o700).create(folder)?;
+    let new = file.with_extension("new");
+    let mut out = OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&new)?;
+    out.write_all(json)?;
+    out.sync_all()?;
+    fs::rename(&new, file)?;
+    File::open(folder)?.sync_all()
+}

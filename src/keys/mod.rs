@@ -1,0 +1,217 @@
+//! DT's key set for the scheme of `DT-Asymmetric-Signature`: found through the issuer's discovery document, kept in memory
+//! and on disk, and asked for again when a token names a key that is not known.
+//!
+//! The issuer is asked at most once in 30 s, whatever comes in, so nobody can make us ask for every forged token. While it
+//! cannot be reached the last good set holds, also over a restart. A key that nobody could ask for is our own fault, not
+//! the sender's: the answer is 503 then, and DT tries again.
+
+mod cache;
+mod fetch;
+mod live;
+#[cfg(test)]
+mod tests;
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::time::Duration;
+
+use parking_lot::RwLock;
+
+use crate::clock::Clock;
+use crate::telemetry::{KeysFailed, KeysFetched, Telemetry};
+use crate::verify::{KeySet, KeySetError};
+
+pub use fetch::{BadIssuer, check_issuer};
+use fetch::{FetchError, Fetcher};
+pub use live::{Learned, LiveVerifier};
+
+/// How long the issuer is left alone after it was asked.
+const ASK_AGAIN_AFTER: Duration = Duration::from_secs(30);
+/// How often it is asked although no unknown key came: a key that was withdrawn must not hold for ever.
+const ASK_EVERY: Duration = Duration::from_secs(3600);
+
+/// Why there is no new key set.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum KeysError {
+    /// The issuer is no URL that keys can be fetched from.
+    #[error(transparent)]
+    Issuer(#[from] BadIssuer),
+    /// It did not answer, or not as it should.
+    #[error("{0}")]
+    Fetch(#[from] FetchError),
+    /// What it answered is no key set.
+    #[error("{url}: {source}")]
+    KeySet {
+        /// Where it came from.
+        url: String,
+        /// What is wrong with it.
+        source: KeySetError,
+    },
+}
+
+/// How many may wait for an answer of the issuer.
+const MAX_WAITING: usize = 256;
+
+/// One of those who wait, also when it gives up.
+struct Waiting<'a>(&'a AtomicUsize);
+
+impl<'a> Waiting<'a> {
+    fn on(count: &'a AtomicUsize) -> Self {
+        count.fetch_add(1, Ordering::Relaxed);
+        Self(count)
+    }
+}
+
+impl Drop for Waiting<'_> {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+/// What became of asking.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Asked {
+    /// The set is the issuer's own of just now.
+    Fresh,
+    /// The issuer could not be asked.
+    Failed,
+}
+
+/// The keys of one issuer.
+pub struct Keys {
+    issuer: String,
+    fetcher: Fetcher,
+    file: PathBuf,
+    clock: Arc<dyn Clock>,
+    telemetry: Arc<Telemetry>,
+    set: RwLock<Option<KeySet>>,
+    /// Grows with every new set.
+    generation: AtomicU64,
+    /// Held while the issuer is asked, so that it is asked once for all who wait.
+    asking: tokio::sync::Mutex<Asking>,
+    /// How many wait for the answer. Requests do, and anyone can send some.
+    waiting: AtomicUsize,
+    trouble: RwLock<Option<String>>,
+}
+
+#[derive(Debug, Default)]
+struct Asking {
+    /// When the issuer was asked last, in Unix milliseconds, and what came of it.
+    last: Option<(i64, Asked)>,
+    /// The set as it was fetched.
+    json: Vec<u8>,
+}
+
+impl std::fmt::Debug for Keys {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Keys").field("issuer", &self.issuer).field("set", &self.set).finish_non_exhaustive()
+    }
+}
+
+impl Keys {
+    /// The keys of an issuer, with what an earlier run left in `folder`. Nobody is asked yet.
+    ///
+    /// # Errors
+    ///
+    /// [`BadIssuer`] when keys cannot be fetched from there.
+    pub fn new(
+        issuer: &str,
+        folder: &Path,
+        clock: Arc<dyn Clock>,
+        telemetry: Arc<Telemetry>,
+    ) -> Result<Self, BadIssuer> {
+        let fetcher = Fetcher::new(issuer)?;
+        let file = cache::file(folder, issuer);
+        let kept = cache::read(&file);
+        let set = kept.as_deref().and_then(|json| KeySet::from_jwks(json).ok());
+        let generation = AtomicU64::new(u64::from(set.is_some()));
+        let asking = Asking { last: None, json: kept.unwrap_or_default() };
+        Ok(Self {
+            issuer: issuer.to_owned(),
+            fetcher,
+            file,
+            clock,
+            telemetry,
+            set: RwLock::new(set),
+            generation,
+            asking: tokio::sync::Mutex::new(asking),
+            waiting: AtomicUsize::new(0),
+            trouble: RwLock::new(None),
+        })
+    }
+
+    /// The set, if there ever was one.
+    #[must_use]
+    pub fn set(&self) -> Option<KeySet> {
+        self.set.read().clone()
+    }
+
+    fn generation(&self) -> u64 {
+        self.generation.load(Ordering::Acquire)
+    }
+
+    /// Why the issuer could not be asked last, if it could not.
+    #[must_use]
+    pub fn trouble(&self) -> Option<String> {
+        self.trouble.read().clone()
+    }
+
+    /// Asks the issuer, unless it was asked a moment ago.
+    pub async fn ask(&self) -> Asked {
+        let waiting = Waiting::on(&self.waiting);
+        if waiting.0.load(Ordering::Relaxed) > MAX_WAITING {
+            return Asked::Failed;
+        }
+        let mut asking = self.asking.lock().await;
+        let now = self.clock.unix_millis();
+        if let Some((at, asked)) = asking.last {
+            let passed = now.saturating_sub(at);
+            // A clock that was set back must not keep us from asking.
+            if (0..i64::try_from(ASK_AGAIN_AFTER.as_millis()).unwrap_or(i64::MAX)).contains(&passed) {
+                return asked;
+            }
+        }
+        let asked = match self.fetch(&mut asking.json).await {
+            Ok(()) => Asked::Fresh,
+            Err(error) => {
+                let text = format!("keys of {}: {error}", self.issuer);
+                self.telemetry.emit(&KeysFailed { issuer: &self.issuer, error: &text });
+                *self.trouble.write() = Some(text);
+                Asked::Failed
+            }
+        };
+        asking.last = Some((now, asked));
+        asked
+    }
+
+    async fn fetch(&self, known: &mut Vec<u8>) -> Result<(), KeysError> {
+        let (url, json) = self.fetcher.fetch().await?;
+        let set = KeySet::from_jwks(&json).map_err(|source| KeysError::KeySet { url, source })?;
+        *self.trouble.write() = None;
+        if json != *known || self.set.read().is_none() {
+            let ids: Vec<&str> = set.ids().collect();
+            self.telemetry.emit(&KeysFetched { issuer: &self.issuer, keys: &ids });
+            *self.set.write() = Some(set);
+            self.generation.fetch_add(1, Ordering::Release);
+            // Without the copy a restart needs the issuer; events are verified all the same.
+            if let Err(error) = cache::write(&self.file, &json) {
+                tracing::warn!(path = %self.file.display(), %error, "the key set cannot be kept on disk");
+            }
+            *known = json;
+        }
+        Ok(())
+    }
+
+    /// Asks the issuer now, and from time to time.
+    pub async fn keep_fresh(&self) {
+        loop {
+            let pause = match self.ask().await {
+                Asked::Fresh => ASK_EVERY,
+                Asked::Failed => ASK_AGAIN_AFTER,
+            };
+            tokio::time::sleep(pause).await;
+        }
+    }
+}
