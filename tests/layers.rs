@@ -17,7 +17,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 /// From the core outwards. A module may use those before it.
-const ORDER: [&str; 12] = [
+const ORDER: [&str; 13] = [
     "verify",
     "event",
     "clock",
@@ -29,6 +29,7 @@ const ORDER: [&str; 12] = [
     "deliver",
     "http",
     "service",
+    "emulator",
     "cli",
 ];
 
