@@ -112,11 +112,15 @@ async fn emulate(arguments: Arguments) -> Ended {
         emulator.set_faults(faults).map_err(usage)?;
     }
     tracing::info!(listen = %emulator.address(), "listening");
-    say(format!("REST API         {}", emulator.api_url()))?;
-    say(format!("token endpoint   {}", emulator.token_endpoint()))?;
-    say(format!("key set          {}/jwks.json", emulator.issuer()))?;
-    say(format!("faults, ledger   {}/emulator", emulator.url()))?;
-    say(format!("devices          {}/projects/{}/devices", emulator.api_url(), arguments.project))?;
+    let (root, rest) = (emulator.url(), emulator.api_url());
+    let banner = format!(
+        "REST API         {rest}\ntoken endpoint   {}\nkey set          {}/jwks.json\nfaults, ledger   {root}/emulator\ndevices          {rest}/projects/{}/devices",
+        emulator.token_endpoint(),
+        emulator.issuer(),
+        arguments.project
+    );
+    // A server does not end because nobody reads what it says at its start.
+    let _said = say(banner);
     stop.wait().await;
     emulator.shutdown().await.map_err(failure)
 }

@@ -1,4 +1,4 @@
-//! The emulator from outside: by DT's own clients, by HTTP, by a receiver, and by a network in which days pass.
+//! The emulator from outside: by DT's own clients, by HTTP, by receivers, and by a network in which days pass.
 
 #![allow(
     clippy::arithmetic_side_effects,
@@ -13,6 +13,19 @@
 
 #[path = "../common/mod.rs"]
 mod common;
+mod http;
 mod python;
+mod target;
+mod wait;
 
+mod connectors;
+mod days;
+mod delivery;
 mod disruptive;
+mod errors;
+mod faults;
+mod flask;
+mod keep;
+mod outage;
+mod program;
+mod seed_examples;

@@ -36,7 +36,8 @@ impl Metrics {
         match ended {
             Ok(()) => {
                 slot.successes = slot.successes.saturating_add(1);
-                let millis = u64::try_from(took.as_millis()).unwrap_or(u64::MAX);
+                // Rounded up: no answer takes no time.
+                let millis = u64::try_from(took.as_micros().div_ceil(1_000)).unwrap_or(u64::MAX);
                 if slot.latency.is_none() {
                     slot.latency = Histogram::new_with_bounds(1, 60_000, 2).ok();
                 }
