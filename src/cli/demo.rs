@@ -71,14 +71,17 @@ async fn demo(arguments: &Arguments) -> Ended {
     say("")?;
     connect(&emulator, &format!("http://{address}/"), &secret)?;
 
+    // The emulator ends first: what it sends must find a receiver.
+    let mut ended = Ok(());
     let done = async {
         tokio::select! {
             () = stop.wait() => {}
             _ = enough.recv() => {}
         }
+        ended = emulator.shutdown().await;
     };
     service.run_until(done).await;
-    emulator.shutdown().await.context("the emulator")?;
+    ended.context("the emulator")?;
     Ok(())
 }
 

@@ -22,7 +22,7 @@ use super::{api, engine};
 use crate::clock::{Clock, SystemClock};
 
 /// How many entries the ledger holds unless asked otherwise.
-const LEDGER_ENTRIES: usize = 50_000;
+const LEDGER_ENTRIES: usize = 40_000;
 
 /// The heartbeat unless asked otherwise: nominal for DT's sensors.
 const INTERVAL: Duration = Duration::from_secs(15 * 60);
@@ -175,7 +175,7 @@ impl EmulatorBuilder {
         self
     }
 
-    /// How many entries the ledger holds; without it, 50,000. The oldest go first.
+    /// How many entries the ledger holds; without it, 40,000. The oldest go first.
     #[must_use]
     pub const fn ledger_entries(mut self, count: usize) -> Self {
         self.ledger_entries = count;

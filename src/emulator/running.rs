@@ -161,7 +161,7 @@ impl Emulator {
     /// What became of every event for every connector, oldest first; a bounded number.
     #[must_use]
     pub fn ledger(&self) -> Vec<LedgerEntry> {
-        self.cloud.with_state(|state, _| state.ledger.entries().cloned().collect())
+        self.cloud.with_state(|state, _| state.ledger.entries().collect())
     }
 
     /// How many events wait in the queues of all connectors.

@@ -183,3 +183,26 @@ async fn an_outage_of_the_api_is_503_and_the_controls_still_work() {
     let jwks = ask("GET", answer.body["jwks_uri"].as_str().expect("a URL"), &[], "").await;
     assert_eq!(jwks.body["keys"].as_array().expect("keys").len(), 2);
 }
+
+#[tokio::test]
+async fn too_many_streams_are_429_with_seconds() {
+    let emulator = emulator().await;
+    let url = format!("{}/projects/p/devices:stream", emulator.api_url());
+    let mut open = Vec::new();
+    for _ in 0..64 {
+        open.push(send("GET", &url, &[ANYONE], "").await);
+    }
+    let answer = ask("GET", &url, &[ANYONE], "").await;
+    assert_eq!((answer.status, &answer.headers["retry-after"]), (429, &"1".parse().expect("a value")));
+    is_dt_s(&answer);
+    assert!(open.iter().all(|stream| stream.status() == 200));
+    drop(open);
+    // Streams whose client has gone make room.
+    loop {
+        let again = send("GET", &url, &[ANYONE], "").await;
+        if again.status() == 200 {
+            break;
+        }
+        tokio::task::yield_now().await;
+    }
+}

@@ -73,7 +73,7 @@ fn ledger(cloud: &Cloud, query: &Query) -> Answered {
     let (fate, connector) = (query.last("fate"), query.last("connector"));
     cloud.with_state(|state, _| {
         let entries = state.ledger.entries().filter_map(|entry| {
-            let shown = serde_json::to_value(entry).ok()?;
+            let shown = serde_json::to_value(&entry).ok()?;
             let wanted = fate.is_none_or(|fate| shown.get("fate").is_some_and(|value| value == fate))
                 && connector.is_none_or(|connector| &*entry.connector == connector);
             wanted.then_some(shown)

@@ -267,7 +267,7 @@ impl Filter {
             any_label,
             ids: set("deviceIds"),
             types: set("deviceTypes"),
-            labels: query.all("labelFilters").map(label).collect(),
+            labels: query.whole("labelFilters").map(label).collect(),
             text: query.last("query").map(str::to_lowercase),
         }
     }

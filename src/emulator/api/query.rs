@@ -8,13 +8,15 @@ impl Query {
         Self(form_urlencoded::parse(query.as_bytes()).into_owned().collect())
     }
 
-    /// All values of a name, which is given in camel case. Several values may be in one, between commas.
+    /// All values of a name, which is given in camel case.
+    pub(crate) fn whole<'a>(&'a self, name: &'a str) -> impl Iterator<Item = &'a str> {
+        let named = self.0.iter().filter(move |(key, _)| is_name(key, name));
+        named.map(|(_, value)| value.as_str()).filter(|value| !value.is_empty())
+    }
+
+    /// The same where several values may be in one, between commas.
     pub(crate) fn all<'a>(&'a self, name: &'a str) -> impl Iterator<Item = &'a str> {
-        self.0
-            .iter()
-            .filter(move |(key, _)| is_name(key, name))
-            .flat_map(|(_, value)| value.split(','))
-            .filter(|value| !value.is_empty())
+        self.whole(name).flat_map(|value| value.split(',')).filter(|value| !value.is_empty())
     }
 
     /// The last value of a name that is not empty.

@@ -91,7 +91,7 @@ impl Attempt {
         headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
         headers.insert(USER_AGENT, HeaderValue::from_static(AGENT));
         for (name, value) in &self.headers {
-            headers.insert(HeaderName::from_bytes(name.as_bytes()).ok()?, HeaderValue::from_str(value).ok()?);
+            headers.insert(HeaderName::from_bytes(name.as_bytes()).ok()?, secret_value(value)?);
         }
         // Tokens are checked by the receiver's clock; a stale one is as old there as it is here.
         let issued_at = cloud.wall_time_of(self.tokens_of);
@@ -101,7 +101,7 @@ impl Attempt {
         for signer in secret.into_iter().chain(cloud.signer()) {
             let token = signer.sign(self.body.as_bytes(), issued_at, &jti).ok()?;
             let name = HeaderName::from_bytes(signer.header_name().as_bytes()).ok()?;
-            headers.insert(name, HeaderValue::from_str(&token).ok()?);
+            headers.insert(name, secret_value(&token)?);
         }
         let mut body = self.body.as_bytes().to_vec();
         if self.tamper {
@@ -112,4 +112,11 @@ impl Attempt {
         }
         Some(AttemptRequest { url: Arc::clone(&self.url), headers, body: Bytes::from(body), cut: self.cut })
     }
+}
+
+/// A value that `Debug` does not show: custom headers may be credentials.
+fn secret_value(text: &str) -> Option<HeaderValue> {
+    let mut value = HeaderValue::from_str(text).ok()?;
+    value.set_sensitive(true);
+    Some(value)
 }

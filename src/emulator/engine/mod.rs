@@ -132,16 +132,26 @@ fn ended(state: &mut State, attempt: &Attempt, took: Duration, how: &str, accept
     let Some(connector) = connector else { return };
     connector.metrics.count(now, took, if accepted { Ok(()) } else { Err(how) });
     if accepted {
-        connector.failing_since = None;
+        if connector.failing_since.take().is_some() {
+            tracing::info!(connector = connector.id, "deliveries succeed again");
+        }
         connector.queue.done(attempt.number);
         return;
     }
-    if connector.is_active() {
-        connector.failing_since.get_or_insert(now);
+    if connector.is_active() && connector.failing_since.is_none() {
+        connector.failing_since = Some(now);
+        tracing::warn!(connector = connector.id, reason = how, "deliveries fail");
     }
     let Some(item) = connector.queue.get(attempt.number) else { return };
-    let (attempts, event) = (item.attempts, item.event.id.clone());
-    tracing::info!(connector = connector.id, event = &*event, attempts, reason = how, "an attempt failed");
+    let attempts = item.attempts;
+    // One line for each would be thousands in an outage; `:metrics` counts them by reason.
+    tracing::debug!(
+        connector = connector.id,
+        event = &*item.event.id,
+        attempts,
+        reason = how,
+        "an attempt failed"
+    );
     connector.queue.again(attempt.number, now.saturating_add(pause(attempts)));
 }
 

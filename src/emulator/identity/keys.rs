@@ -21,7 +21,6 @@ const KEPT: usize = 2;
 pub(crate) struct SavedKeys {
     /// Private keys, 32 bytes in base64url each, the one that signs last.
     keys: Vec<String>,
-    rotations: u32,
 }
 
 /// Why there is no key.
@@ -33,7 +32,6 @@ pub(crate) struct NoKey;
 pub(crate) struct Keys {
     issuer: String,
     organization: String,
-    rotations: u32,
     keys: Vec<Key>,
 }
 
@@ -50,9 +48,8 @@ impl Keys {
         organization: String,
         saved: Option<&SavedKeys>,
     ) -> Result<Self, NoKey> {
-        let mut keys = Self { issuer, organization, rotations: 0, keys: Vec::new() };
+        let mut keys = Self { issuer, organization, keys: Vec::new() };
         if let Some(saved) = saved {
-            keys.rotations = saved.rotations;
             for text in &saved.keys {
                 let secret =
                     URL_SAFE_NO_PAD.decode(text).ok().and_then(|key| SecretKey::from_slice(&key).ok());
@@ -82,7 +79,6 @@ impl Keys {
     /// Adds a key, which signs from now on. Gives its id.
     pub(crate) fn rotate(&mut self) -> Result<String, NoKey> {
         self.add(random_key()?)?;
-        self.rotations = self.rotations.saturating_add(1);
         self.keys.last().map(|key| key.id.clone()).ok_or(NoKey)
     }
 
@@ -93,7 +89,7 @@ impl Keys {
 
     pub(crate) fn saved(&self) -> SavedKeys {
         let keys = self.keys.iter().map(|key| URL_SAFE_NO_PAD.encode(key.secret.to_bytes())).collect();
-        SavedKeys { keys, rotations: self.rotations }
+        SavedKeys { keys }
     }
 
     /// The JWK set.

@@ -13,7 +13,6 @@ use std::path::{Path, PathBuf};
 use serde::{Deserialize, Serialize};
 
 use super::{Connector, Device, History, Project, State};
-use crate::emulator::engine::LedgerEntry;
 use crate::emulator::identity::SavedKeys;
 
 /// The version of the format.
@@ -86,7 +85,7 @@ impl StateFile {
         let State { projects, ledger, .. } = state;
         for connector in projects.values_mut().flat_map(|project| project.connectors.values_mut()) {
             let Connector { id, queue, .. } = connector;
-            queue.restore(|item| ledger.open(LedgerEntry::new(id, &item.event, item.queued_at)));
+            queue.restore(|item| ledger.open(id, &item.event, item.queued_at));
         }
         Ok(Some((saved.keys, saved.now_millis)))
     }

@@ -9,7 +9,7 @@ use super::event::StoredEvent;
 
 /// How many events are remembered at most; the oldest go first. About 600 bytes each. DT forgets after 31 days; here an
 /// event may be published with a time of long ago, so age does not count.
-pub(crate) const MAX_EVENTS: usize = 50_000;
+pub(crate) const MAX_EVENTS: usize = 40_000;
 
 /// The events of all devices, in the order in which they were published.
 #[derive(Default, Serialize, Deserialize)]

@@ -20,7 +20,7 @@ pub(crate) use event::{Published, StoredEvent};
 pub(crate) use file::{StateFile, StateFileError, document};
 pub(crate) use history::History;
 
-use super::engine::{Fate, Item, Ledger, LedgerEntry};
+use super::engine::{Fate, Item, Ledger};
 use super::faults::Faults;
 use crate::event::{Dice, EventType, Timestamp, rfc3339_micros};
 use crate::verify::xid;
@@ -197,7 +197,7 @@ fn enqueue(
     now: Now,
 ) {
     let now = now.millis();
-    let entry = ledger.open(LedgerEntry::new(&connector.id, event, now));
+    let entry = ledger.open(&connector.id, event, now);
     let mut hold = |share: f64| if dice.chance(share) { dice.from(1, MAX_HOLD) } else { 0 };
     let delay = i64::from(faults.delay_millis).saturating_add(hold(faults.reorder));
     let copy = hold(faults.duplicate);
