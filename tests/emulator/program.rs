@@ -79,6 +79,49 @@ async fn emulate_feeds_serve_and_keeps_its_state() {
     tokio::task::spawn_blocking(|| receiver.stop()).await.expect("stopped");
 }
 
+/// The program itself, with a real network: five days in five seconds. A millisecond is a minute and a half at this pace,
+/// so an hour is allowed; `days.rs` is exact.
+#[tokio::test(flavor = "multi_thread")]
+async fn emulate_disables_a_connector_after_five_days() {
+    // A port that was free a moment ago.
+    let free = std::net::TcpListener::bind("127.0.0.1:0")
+        .and_then(|listener| listener.local_addr())
+        .expect("a port");
+    let url = format!("http://{free}/");
+    // One beat, and none for a month: what fails is given up after 12 hours, and the connector stays failed.
+    let program = Program::start(&[
+        "--time-scale",
+        "86400",
+        "--devices",
+        "touch",
+        "--interval",
+        "720h",
+        "--project",
+        "p",
+        "--connector",
+        &url,
+        "--fault",
+        "burst=1",
+    ]);
+    let status = format!("{}/emulator", program.url);
+    let time = |value: &Value| value.as_str().map(|text| text.parse::<jiff::Timestamp>().expect("RFC 3339"));
+    let began = time(&ask("GET", &status, &[], "").await.body["time"]).expect("a time");
+    let disabled = loop {
+        let shown = ask("GET", &status, &[], "").await.body;
+        if let Some(at) = time(&shown["connectors"][0]["disabledAt"]) {
+            assert_eq!(shown["connectors"][0]["status"], "SYSTEM_DISABLED");
+            assert_eq!(shown["connectors"][0]["queued"], 0);
+            break at;
+        }
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    };
+    let took = disabled.duration_since(began).as_hours();
+    assert!((116..=121).contains(&took), "{took} hours");
+    let ledger = ask("GET", &format!("{}/emulator/ledger?fate=expired", program.url), &[], "").await.body;
+    assert!(!ledger["entries"].as_array().expect("a list").is_empty(), "{ledger}");
+    tokio::task::spawn_blocking(|| program.stop()).await.expect("stopped");
+}
+
 #[test]
 fn wrong_arguments_are_usage_errors() {
     for (arguments, said) in [

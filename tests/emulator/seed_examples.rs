@@ -1,4 +1,4 @@
-//! Every example of DT's page "Configuring a Data Connector" (`tests/interop/seed_examples.md`) runs as it stands, but
+//! Every example of DT's page "Configuring a Data Connector" (`seed_examples.md`) runs as it stands, but
 //! for ids, credentials and base URLs, and does what the page says.
 
 use std::io::Write;
@@ -26,7 +26,7 @@ struct Example {
 }
 
 fn examples() -> Vec<Example> {
-    let text = std::fs::read_to_string(script("seed_examples.md")).expect("the examples");
+    let text = include_str!("seed_examples.md");
     let mut examples = Vec::new();
     for section in text.split("\n## ").skip(1) {
         let (title, rest) = section.split_once('\n').expect("a title");
