@@ -58,6 +58,10 @@ async fn every_error_has_dt_s_shape() {
         is_dt_s(&answer);
         assert_eq!(answer.headers.contains_key("allow"), status == 405);
     }
+    let device = device(&emulator, "touch", &json!({}));
+    let large = format!(r#"{{"touch":{{"x":"{}"}}}}"#, "x".repeat(16 << 10));
+    let answer = ask("POST", &format!("{url}{device}:publish"), &[ANYONE], &large).await;
+    assert_eq!(answer.status, 400);
     let large = "x".repeat((1 << 20) + 1);
     let answer = ask("POST", &format!("{project}/devices"), &[ANYONE], &large).await;
     assert_eq!(answer.status, 413);

@@ -18,6 +18,9 @@ use crate::event::rfc3339_micros;
 const MAX_LABELS: usize = 100;
 const MAX_LABEL: usize = 1_024;
 
+/// How large what is published may be: real events are far smaller.
+const MAX_EVENT: usize = 16 << 10;
+
 pub(super) fn collection(cloud: &Cloud, call: &Call, project: &str) -> Answered {
     match call.method {
         Method::GET => list(cloud, call, project),
@@ -103,6 +106,9 @@ pub(super) fn one(cloud: &Cloud, call: &Call, project: &str, name: &str) -> Answ
 }
 
 fn publish(cloud: &Cloud, call: &Call, project: &str, id: &str) -> Answered {
+    if call.body.len() > MAX_EVENT {
+        return Err(ApiError::bad_request("an event has at most 16 KiB"));
+    }
     let body = call.object()?;
     cloud.publishing(|state, now, published| {
         state.device(project, id).ok_or_else(not_found)?;

@@ -31,7 +31,7 @@ const MAX_BODY: usize = 1 << 20;
 const PATIENCE: Duration = Duration::from_secs(10);
 
 /// How many requests may be answered at once; more get 429.
-const MAX_REQUESTS: usize = 256;
+const MAX_REQUESTS: usize = 128;
 
 /// How long to wait after accepting failed, which means that the system has run out of something.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);

@@ -10,6 +10,9 @@ use crate::emulator::state::StoredEvent;
 /// How many events a queue holds; then the oldest go, which DT's documentation does not mention.
 pub(crate) const MAX_QUEUE: usize = 100_000;
 
+/// How many bytes of bodies a queue holds; then the oldest go as well.
+pub(crate) const MAX_QUEUE_BYTES: usize = 128 << 20;
+
 /// How many requests of one connector are under way at once. DT does not wait for one to finish before the next.
 pub(crate) const MAX_IN_FLIGHT: usize = 64;
 
@@ -39,16 +42,24 @@ pub(crate) struct Queue {
     ready: BTreeSet<(i64, u64)>,
     #[serde(skip)]
     in_flight: BTreeSet<u64>,
+    /// Of all bodies.
+    #[serde(skip)]
+    bytes: usize,
 }
 
 impl Queue {
-    /// Adds an event. Gives back the one that had to go, if the queue is full.
-    pub(crate) fn push(&mut self, item: Item) -> Option<Item> {
-        let gone = if self.items.len() >= MAX_QUEUE { self.oldest_ready() } else { None };
-        let gone = gone.and_then(|number| self.remove(number));
+    /// Adds an event. Gives back those that had to go, if the queue is full.
+    pub(crate) fn push(&mut self, item: Item) -> Vec<Item> {
+        let mut gone = Vec::new();
+        let bytes = item.body.len();
+        while self.items.len() >= MAX_QUEUE || self.bytes.saturating_add(bytes) > MAX_QUEUE_BYTES {
+            let Some(removed) = self.oldest_ready().and_then(|number| self.remove(number)) else { break };
+            gone.push(removed);
+        }
         let number = self.next;
         self.next = number.saturating_add(1);
         self.ready.insert((item.due, number));
+        self.bytes = self.bytes.saturating_add(bytes);
         self.items.insert(number, item);
         gone
     }
@@ -58,6 +69,7 @@ impl Queue {
         for (number, item) in &mut self.items {
             item.entry = open_entry(item);
             self.ready.insert((item.due, *number));
+            self.bytes = self.bytes.saturating_add(item.body.len());
         }
     }
 
@@ -74,6 +86,7 @@ impl Queue {
         self.in_flight.remove(&number);
         let item = self.items.remove(&number)?;
         self.ready.remove(&(item.due, number));
+        self.bytes = self.bytes.saturating_sub(item.body.len());
         Some(item)
     }
 
@@ -122,6 +135,7 @@ impl Queue {
     pub(crate) fn clear(&mut self) -> Vec<Item> {
         self.ready.clear();
         self.in_flight.clear();
+        self.bytes = 0;
         std::mem::take(&mut self.items).into_values().collect()
     }
 
@@ -197,6 +211,22 @@ mod tests {
         let taken = std::iter::from_fn(|| queue.take(0).map(|(number, _)| number)).count();
         assert_eq!(taken, MAX_IN_FLIGHT);
         assert_eq!((queue.next_due(), queue.next_expiry(100)), (None, Some(100)));
+    }
+
+    #[test]
+    fn a_full_queue_lets_the_oldest_go() {
+        let mut queue = Queue::default();
+        let large: Arc<str> = "x".repeat(MAX_QUEUE_BYTES / 4).into();
+        for at in 0..5 {
+            let gone = queue.push(Item { body: Arc::clone(&large), ..item(at) });
+            assert_eq!(
+                gone.iter().map(|item| item.queued_at).collect::<Vec<_>>(),
+                if at < 4 { vec![] } else { vec![0] }
+            );
+        }
+        assert_eq!(queue.len(), 4);
+        assert_eq!(queue.clear().len(), 4);
+        assert!((0..10).all(|at| queue.push(item(at)).is_empty()), "the bytes of what has gone do not count");
     }
 
     #[test]

@@ -11,16 +11,39 @@ use super::event::StoredEvent;
 /// event may be published with a time of long ago, so age does not count.
 pub(crate) const MAX_EVENTS: usize = 40_000;
 
+/// How many bytes of JSON are remembered at most; then the oldest go as well.
+const MAX_BYTES: usize = 64 << 20;
+
 /// The events of all devices, in the order in which they were published.
-#[derive(Default, Serialize, Deserialize)]
-pub(crate) struct History(VecDeque<Arc<StoredEvent>>);
+#[derive(Clone, Default, Serialize, Deserialize)]
+#[serde(from = "VecDeque<Arc<StoredEvent>>", into = "VecDeque<Arc<StoredEvent>>")]
+pub(crate) struct History {
+    events: VecDeque<Arc<StoredEvent>>,
+    bytes: usize,
+}
+
+impl From<VecDeque<Arc<StoredEvent>>> for History {
+    fn from(events: VecDeque<Arc<StoredEvent>>) -> Self {
+        let bytes = events.iter().map(|event| event.json.len()).fold(0, usize::saturating_add);
+        Self { events, bytes }
+    }
+}
+
+impl From<History> for VecDeque<Arc<StoredEvent>> {
+    fn from(history: History) -> Self {
+        history.events
+    }
+}
 
 impl History {
     pub(crate) fn push(&mut self, event: Arc<StoredEvent>) {
-        if self.0.len() >= MAX_EVENTS {
-            self.0.pop_front();
+        self.bytes = self.bytes.saturating_add(event.json.len());
+        self.events.push_back(event);
+        while (self.events.len() > MAX_EVENTS || self.bytes > MAX_BYTES)
+            && let Some(gone) = self.events.pop_front()
+        {
+            self.bytes = self.bytes.saturating_sub(gone.json.len());
         }
-        self.0.push_back(event);
     }
 
     /// The events that `wanted` says yes to, the newest first, from those before the number `before`.
@@ -29,7 +52,7 @@ impl History {
         before: Option<u64>,
         wanted: impl Fn(&StoredEvent) -> bool + 'a,
     ) -> impl Iterator<Item = &'a Arc<StoredEvent>> {
-        self.0
+        self.events
             .iter()
             .rev()
             .skip_while(move |event| before.is_some_and(|before| event.number >= before))
@@ -38,6 +61,7 @@ impl History {
 
     /// Forgets the events of a device that is deleted.
     pub(crate) fn forget(&mut self, project: &str, device: &str) {
-        self.0.retain(|event| (&*event.project, &*event.device) != (project, device));
+        self.events.retain(|event| (&*event.project, &*event.device) != (project, device));
+        self.bytes = self.events.iter().map(|event| event.json.len()).fold(0, usize::saturating_add);
     }
 }

@@ -212,7 +212,7 @@ fn enqueue(
     };
     let copy = (copy > 0).then(|| Item { due: item.due.saturating_add(copy), ..item.clone() });
     for item in std::iter::once(item).chain(copy) {
-        if let Some(gone) = connector.queue.push(item) {
+        for gone in connector.queue.push(item) {
             ledger.decide(gone.entry, Fate::Overflowed, now);
         }
     }
