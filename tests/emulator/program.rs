@@ -122,6 +122,55 @@ async fn emulate_disables_a_connector_after_five_days() {
     tokio::task::spawn_blocking(|| program.stop()).await.expect("stopped");
 }
 
+/// Processor time in seconds and resident memory in KiB of a process so far.
+fn used(pid: u32) -> (f64, u64) {
+    let read = |name: &str| std::fs::read_to_string(format!("/proc/{pid}/{name}")).expect("it runs");
+    // The name in parentheses may have spaces; user and system time are the 14th and 15th field.
+    let stat = read("stat");
+    let fields: Vec<&str> = stat.rsplit_once(')').expect("a name").1.split_whitespace().collect();
+    let ticks: u64 = fields[11..13].iter().map(|field| field.parse::<u64>().expect("a number")).sum();
+    let status = read("status");
+    let line = status.lines().find(|line| line.starts_with("VmRSS:")).expect("in every status");
+    let kib = line.split_whitespace().nth(1).and_then(|text| text.parse().ok()).expect("a number");
+    (ticks as f64 / 100.0, kib)
+}
+
+/// 10,000 deliveries of 1,000 devices with a heartbeat of a second: less than half a core (in a release build; a debug
+/// build is only told) and 100 MB. `DT_RECEIVER_TEST_DELIVERIES` sets another number.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_thousand_devices_cost_little() {
+    let deliveries: u64 =
+        std::env::var("DT_RECEIVER_TEST_DELIVERIES").map_or(10_000, |text| text.parse().expect("a number"));
+    let target = crate::target::Target::start().await;
+    let program = Program::start(&[
+        "--devices",
+        "temperature:1000",
+        "--interval",
+        "1s",
+        "--project",
+        "p",
+        "--connector",
+        &target.url,
+    ]);
+    let connectors = format!("{}/v2/projects/p/dataconnectors", program.url);
+    let list = ask("GET", &connectors, &[ANYONE], "").await.body;
+    let name = list["dataConnectors"][0]["name"].as_str().expect("a name").to_owned();
+    let metrics = format!("{}/v2/{name}:metrics", program.url);
+    let (began, before) = (Instant::now(), used(program.child.id()));
+    let mut shown = Value::Null;
+    while shown["metrics"]["successCount"].as_u64() < Some(deliveries) {
+        tokio::time::sleep(Duration::from_millis(100)).await;
+        shown = ask("GET", &metrics, &[ANYONE], "").await.body;
+        assert_eq!(shown["metrics"]["errorCount"], 0, "{shown}");
+    }
+    let (took, (seconds, kib)) = (began.elapsed(), used(program.child.id()));
+    let cores = (seconds - before.0) / took.as_secs_f64();
+    println!("{deliveries} deliveries of 1,000 devices in {took:?}: {cores:.2} of a core, {} MB", kib / 1024);
+    assert!(kib < 100 * 1024, "{kib} KiB");
+    assert!(cores < 0.5 || cfg!(debug_assertions), "{cores} cores");
+    tokio::task::spawn_blocking(|| program.stop()).await.expect("stopped");
+}
+
 #[test]
 fn wrong_arguments_are_usage_errors() {
     for (arguments, said) in [

@@ -66,7 +66,9 @@ pub(crate) struct Connector {
     pub(crate) queue: Queue,
     #[serde(skip)]
     pub(crate) metrics: Metrics,
-    /// When the first attempt failed since one succeeded, in Unix milliseconds of the emulated clock.
+    /// When the first attempt failed since one succeeded, in Unix milliseconds of the emulated clock. Not kept: while the
+    /// emulator is down nothing can succeed.
+    #[serde(skip)]
     pub(crate) failing_since: Option<i64>,
     /// When it was disabled by the system, likewise.
     pub(crate) disabled_at: Option<i64>,
