@@ -16,11 +16,12 @@ use crate::emulator::{Emulator, EmulatorError, Faults, MAX_TIME_SCALE, Populatio
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Examples:
   dt-receiver emulate --devices temperature:20,humidity:5 --interval 10s
-  DT_SIGNATURE_SECRET=some-good-secret dt-receiver emulate --devices touch:3 --connector http://127.0.0.1:8080/
+  DT_SIGNATURE_SECRET=some-good-secret dt-receiver emulate --devices touch:3 \\
+    --connector http://127.0.0.1:8080/
   dt-receiver emulate --state cloud.json --time-scale 3600 --fault duplicate=0.1,reorder=0.1
 
   curl -u any:secret http://127.0.0.1:8081/v2/projects/emulated/dataconnectors \\
-    -d '{\"type\": \"HTTP_PUSH\", \"httpConfig\": {\"url\": \"http://127.0.0.1:8080/\", \"signatureSecret\": \"some-good-secret\"}}'
+    -d '{\"type\": \"HTTP_PUSH\", \"httpConfig\": {\"url\": \"http://127.0.0.1:8080/\"}}'
   curl -X PATCH http://127.0.0.1:8081/emulator/faults -d '{\"outage\": true}'
 
 It is for tests: any credentials are accepted unless --service-account is given. Never let the internet reach it.")]
@@ -32,7 +33,7 @@ pub(super) struct Arguments {
     #[arg(long, value_name = "FILE")]
     state: Option<PathBuf>,
     /// Devices that send events by themselves, such as temperature:20,humidity:5
-    #[arg(long, value_name = "TYPE:COUNT,…", default_value = "")]
+    #[arg(long, value_name = "TYPE:COUNT,…", default_value = "", hide_default_value = true)]
     devices: Population,
     /// The project of these devices, and of --connector
     #[arg(long, value_name = "ID", default_value = "emulated")]

@@ -199,6 +199,7 @@ def devices():
     assert labels == {"a": "b", "kind": "co2", "virtual-sensor": ""}, labels
 
     assert dt.Device.transfer_devices(ids, project, "q") == []
+    assert len(dt.EventHistory.list_events(ids[0], "q")) == 3, "the history goes with the device"
     assert len(dt.Device.list_devices("q")) == 2 and len(dt.Device.list_devices(project)) == 10
     assert sorted(one.project_id for one in dt.Project.list_projects()) == ["p", "q"]
     assert dt.Project.get_project("q").sensor_count == 2

@@ -95,7 +95,7 @@ pub(super) fn one(cloud: &Cloud, call: &Call, project: &str, name: &str) -> Answ
             let removed = state.projects.get_mut(project).and_then(|project| project.devices.remove(id));
             removed.ok_or_else(not_found)?;
             state.changes = state.changes.saturating_add(1);
-            state.history.forget(project, id);
+            state.history.forget(id);
             Ok(json!({}).into())
         }),
         ((id, Some("publish")), &Method::POST) => publish(cloud, call, project, id),
@@ -175,7 +175,8 @@ fn update_one(
     Ok(())
 }
 
-/// Moves devices to this project. Their history goes with them as it is: old events keep their `targetName`.
+/// Moves devices to this project. Their history goes with them as it is: old events keep their `targetName`. A device
+/// with a heartbeat stops to beat.
 pub(super) fn transfer(cloud: &Cloud, call: &Call, project: &str) -> Answered {
     if call.method != Method::POST {
         return Err(ApiError::method("POST"));

@@ -60,8 +60,8 @@ impl History {
     }
 
     /// Forgets the events of a device that is deleted.
-    pub(crate) fn forget(&mut self, project: &str, device: &str) {
-        self.events.retain(|event| (&*event.project, &*event.device) != (project, device));
+    pub(crate) fn forget(&mut self, device: &str) {
+        self.events.retain(|event| &*event.device != device);
         self.bytes = self.events.iter().map(|event| event.json.len()).fold(0, usize::saturating_add);
     }
 }
