@@ -178,6 +178,24 @@ async fn tokens_are_made_anew_for_a_retry_unless_the_fault_says_otherwise() {
     }
 }
 
+/// Whoever logs a request in a transport of their own must not log what is secret in it.
+#[tokio::test(start_paused = true)]
+async fn a_request_shows_no_credentials() {
+    let network = Network::new(1);
+    *network.answer.lock() = Ok(200);
+    let emulator = start(&network).await;
+    let config = json!({"url": "http://receiver.test/", "signatureSecret": "s3cret-one", "headers": {"my-key": "s3cret-two"}});
+    connect(&emulator, "http://receiver.test/", &json!({"httpConfig": config}));
+    let device = device(&emulator, "touch", &json!({}));
+    publish(&emulator, &device, &json!({"touch": {}}));
+    wait(|| (emulator.queued() == 0).then_some(())).await;
+    let request = network.seen.lock().first().cloned().expect("an attempt").1;
+    assert_eq!(request.headers["my-key"], "s3cret-two");
+    let shown = format!("{request:?}{emulator:?}");
+    let token = request.headers["x-dt-signature"].to_str().expect("text");
+    assert!(!shown.contains("s3cret") && !shown.contains(token), "{shown}");
+}
+
 #[tokio::test(start_paused = true)]
 async fn an_outage_of_dt_loses_nothing_within_twelve_hours() {
     let network = Network::new(1_000);
