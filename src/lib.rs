@@ -11,6 +11,7 @@
 //! | none but a back-end (`aws-lc` or `pure-rust`) | the core: [`verify`] and [`event`]. No I/O, no clock, no async, no logging |
 //! | `http` | [`verify::Headers`] for `http::HeaderMap` |
 //! | `server` | the Endpoint URL target: configuration, HTTP server, sinks, metrics |
+//! | `emulator` | [`emulator`]: DT's Data Connector API, devices and delivery engine on this machine, for tests |
 //! | `cli` (default) | the `dt-receiver` program |
 //!
 //! # Examples
@@ -61,6 +62,9 @@ pub mod sink;
 pub mod spool;
 #[cfg(feature = "server")]
 pub mod telemetry;
+
+#[cfg(feature = "emulator")]
+pub mod emulator;
 
 #[cfg(feature = "cli")]
 pub mod cli;

@@ -17,7 +17,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 /// From the core outwards. A module may use those before it.
-const ORDER: [&str; 13] = [
+const ORDER: [&str; 14] = [
     "verify",
     "event",
     "clock",
@@ -30,6 +30,7 @@ const ORDER: [&str; 13] = [
     "deliver",
     "http",
     "service",
+    "emulator",
     "cli",
 ];
 

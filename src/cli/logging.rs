@@ -9,8 +9,17 @@ use super::{Failure, usage};
 
 /// Starts the log of this process.
 pub(super) fn start() -> Result<(), Failure> {
+    start_at(LevelFilter::INFO)
+}
+
+/// The same for a program whose standard output is what one looks at: only warnings.
+pub(super) fn start_quiet() -> Result<(), Failure> {
+    start_at(LevelFilter::WARN)
+}
+
+fn start_at(level: LevelFilter) -> Result<(), Failure> {
     let filter = EnvFilter::builder()
-        .with_default_directive(LevelFilter::INFO.into())
+        .with_default_directive(level.into())
         .from_env()
         .map_err(|error| usage(format!("RUST_LOG: {error}; an example is RUST_LOG=dt_receiver=debug")))?;
     let log = tracing_subscriber::fmt().with_writer(stderr).with_env_filter(filter);

@@ -11,6 +11,8 @@
 mod check;
 mod completions;
 mod dead;
+mod demo;
+mod emulate;
 mod explain;
 mod ids;
 mod logging;
@@ -21,6 +23,7 @@ mod send;
 mod serve;
 mod sign;
 mod spool;
+mod stop;
 mod time;
 mod verify;
 
@@ -82,6 +85,10 @@ enum Command {
     Spool(spool::Arguments),
     /// Look at dead letters, try them again, drop them; safe beside a running server
     Dead(dead::Arguments),
+    /// Play DT's cloud on this machine: REST API, devices, deliveries, faults
+    Emulate(emulate::Arguments),
+    /// See events arrive: emulator and receiver in one process
+    Demo(demo::Arguments),
     /// Check a configuration, and report every problem at once
     Check(check::Arguments),
     /// Print a completion script for a shell
@@ -110,6 +117,8 @@ fn run(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
         Command::Send(arguments) => send::run(&arguments),
         Command::Spool(arguments) => spool::run(&arguments),
         Command::Dead(arguments) => dead::run(&arguments),
+        Command::Emulate(arguments) => emulate::run(arguments),
+        Command::Demo(arguments) => demo::run(&arguments),
         Command::Check(arguments) => check::run(&arguments),
         Command::Completions(arguments) => completions::run(&arguments),
     };

@@ -5,10 +5,10 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use anyhow::Context;
-use tokio::signal::unix::{SignalKind, signal};
 
 use super::place::read_config;
 use super::secrets::SecretOptions;
+use super::stop::Stop;
 use super::{Ended, Failure, logging, usage};
 use crate::config::{Config, ConnectorConfig, DEFAULT_ADMIN, DEFAULT_DATA, DEFAULT_LISTEN, SinkConfig};
 use crate::service::Service;
@@ -128,32 +128,4 @@ async fn serve(config: Config) -> Ended {
     );
     service.run_until(stop.wait()).await;
     Ok(())
-}
-
-/// SIGTERM and SIGINT: the first stops gracefully, the second at once.
-struct Stop {
-    terminate: tokio::signal::unix::Signal,
-    interrupt: tokio::signal::unix::Signal,
-}
-
-impl Stop {
-    fn listen() -> std::io::Result<Self> {
-        Ok(Self { terminate: signal(SignalKind::terminate())?, interrupt: signal(SignalKind::interrupt())? })
-    }
-
-    async fn wait(mut self) {
-        self.next().await;
-        tokio::spawn(async move {
-            self.next().await;
-            tracing::warn!("stopped at once by a second signal");
-            std::process::exit(1);
-        });
-    }
-
-    async fn next(&mut self) {
-        tokio::select! {
-            _ = self.terminate.recv() => {}
-            _ = self.interrupt.recv() => {}
-        }
-    }
 }

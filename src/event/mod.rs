@@ -40,6 +40,7 @@
 //! ```
 
 mod delivery;
+mod dice;
 mod envelope;
 mod event_type;
 mod json;
@@ -50,6 +51,11 @@ mod target_name;
 #[cfg(test)]
 mod tests;
 mod timestamp;
+
+#[cfg(feature = "emulator")]
+pub(crate) use dice::Dice;
+#[cfg(feature = "emulator")]
+pub(crate) use timestamp::rfc3339_micros;
 
 pub use delivery::{Delivery, Event, Metadata};
 pub use envelope::Envelope;

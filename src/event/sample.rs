@@ -2,6 +2,7 @@
 
 use serde_json::Value;
 
+use super::dice::Dice;
 use super::event_type::EventType;
 use super::timestamp::rfc3339_micros;
 use crate::verify::xid;
@@ -219,39 +220,4 @@ fn state(state: &str) -> String {
 /// A JSON string.
 fn quoted(text: &str) -> String {
     Value::from(text).to_string()
-}
-
-/// Numbers that look random and are the same every time: SplitMix64.
-struct Dice(u64);
-
-impl Dice {
-    const fn next(&mut self) -> u64 {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut z = self.0;
-        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        z ^ (z >> 31)
-    }
-
-    /// One of `count` numbers from 0.
-    fn below(&mut self, count: u32) -> u32 {
-        let roll = self.next().checked_rem(u64::from(count)).unwrap_or(0);
-        u32::try_from(roll).unwrap_or(0)
-    }
-
-    /// One of `count` numbers from `first`.
-    fn from(&mut self, first: i64, count: u32) -> i64 {
-        first.saturating_add(i64::from(self.below(count)))
-    }
-
-    /// One of `count` tenths from `first` tenths.
-    fn tenths(&mut self, first: i32, count: u32) -> f64 {
-        (f64::from(first) + f64::from(self.below(count))) / 10.0
-    }
-
-    fn pick<'a>(&mut self, first: &'a str, others: &[&'a str]) -> &'a str {
-        let count = u32::try_from(others.len()).unwrap_or(0).saturating_add(1);
-        let chosen = usize::try_from(self.below(count)).unwrap_or(0);
-        chosen.checked_sub(1).and_then(|at| others.get(at)).copied().unwrap_or(first)
-    }
 }

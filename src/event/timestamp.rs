@@ -142,7 +142,7 @@ pub fn rfc3339_millis(unix_millis: i64) -> String {
 }
 
 /// The same with exactly six digits, from microseconds.
-pub(super) fn rfc3339_micros(unix_micros: i64) -> String {
+pub(crate) fn rfc3339_micros(unix_micros: i64) -> String {
     format!("{:.6}", saturating(jiff::Timestamp::from_microsecond(unix_micros), unix_micros < 0))
 }
 

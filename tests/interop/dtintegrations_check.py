@@ -17,7 +17,7 @@ import json
 import sys
 import warnings
 
-PACKAGES = ("dtintegrations", "disruptive", "PyJWT", "cryptography")
+PACKAGES = ("dtintegrations", "disruptive", "PyJWT", "cryptography", "flask")
 
 
 def load():

@@ -128,7 +128,7 @@ payloads! {
 
 impl Payload {
     /// Reads `data`, and gives what stands in it beside the member named after the event type.
-    pub(super) fn of(event_type: &EventType, data: Value) -> (Self, Map<String, Value>) {
+    pub(crate) fn of(event_type: &EventType, data: Value) -> (Self, Map<String, Value>) {
         if data.is_null() {
             return (Self::Empty, Map::new());
         }

@@ -1,0 +1,171 @@
+//! `emulate`: DT's cloud on this machine, to test a connector without sensors, tunnel or account.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use anyhow::Context;
+use serde_json::json;
+
+use super::secrets::DEFAULT_VARIABLE;
+use super::stop::Stop;
+use super::{Ended, Failure, logging, say, usage};
+use crate::emulator::{Emulator, EmulatorError, Faults, MAX_TIME_SCALE, Population, ServiceAccount};
+
+/// The options of `emulate`.
+#[derive(Debug, clap::Args)]
+#[command(after_help = "Examples:
+  dt-receiver emulate --devices temperature:20,humidity:5 --interval 10s
+  DT_SIGNATURE_SECRET=some-good-secret dt-receiver emulate --devices touch:3 \\
+    --connector http://127.0.0.1:8080/
+  dt-receiver emulate --state cloud.json --time-scale 3600 --fault duplicate=0.1,reorder=0.1
+
+  curl -u any:secret http://127.0.0.1:8081/v2/projects/emulated/dataconnectors \\
+    -d '{\"type\": \"HTTP_PUSH\", \"httpConfig\": {\"url\": \"http://127.0.0.1:8080/\"}}'
+  curl -X PATCH http://127.0.0.1:8081/emulator/faults -d '{\"outage\": true}'
+
+It is for tests: any credentials are accepted unless --service-account is given. Never let the internet reach it.")]
+pub(super) struct Arguments {
+    /// Where REST API, token endpoint, discovery and key set are
+    #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:8081")]
+    listen: SocketAddr,
+    /// Keep projects, devices, connectors, queues, history and keys in this file
+    #[arg(long, value_name = "FILE")]
+    state: Option<PathBuf>,
+    /// Devices that send events by themselves, such as temperature:20,humidity:5
+    #[arg(long, value_name = "TYPE:COUNT,…", default_value = "", hide_default_value = true)]
+    devices: Population,
+    /// The project of these devices, and of --connector
+    #[arg(long, value_name = "ID", default_value = "emulated")]
+    project: String,
+    /// Their heartbeat, in emulated time
+    #[arg(long, value_name = "LENGTH", default_value = "15m", value_parser = interval)]
+    interval: Duration,
+    /// How many times as fast as the machine's clock time passes
+    #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=i64::from(MAX_TIME_SCALE)))]
+    time_scale: u32,
+    /// A data connector to this URL from the start; its Signature Secret is taken from DT_SIGNATURE_SECRET, if that is set; repeatable
+    #[arg(long = "connector", value_name = "URL")]
+    connectors: Vec<String>,
+    /// Accept this service account, and none that is not given; made-up ones only; repeatable
+    #[arg(long = "service-account", value_name = "KEY:SECRET:EMAIL[:ROLE]")]
+    accounts: Vec<ServiceAccount>,
+    /// The organization's id: `sub` of DT-Asymmetric-Signature
+    #[arg(long, value_name = "ID", default_value = "emulator")]
+    organization: String,
+    /// What goes wrong on purpose: duplicate=SHARE, reorder=SHARE, delay=MILLIS, drop=SHARE, tamper=SHARE, wrong-secret=SHARE, stale-tokens, outage, identity-outage, api-outage, burst=COUNT; repeatable
+    #[arg(long = "fault", value_name = "FAULT,…")]
+    faults: Vec<String>,
+    /// Make the same values, chances and ids as with the same seed before
+    #[arg(long, value_name = "N")]
+    seed: Option<u64>,
+}
+
+/// Reads a heartbeat, at least a millisecond.
+fn interval(text: &str) -> Result<Duration, String> {
+    let bad = || "not a length of time, such as 15m, 10s or 500ms".to_owned();
+    let length: jiff::SignedDuration = text.parse().map_err(|_| bad())?;
+    Duration::try_from(length).ok().filter(|length| length.as_millis() > 0).ok_or_else(bad)
+}
+
+pub(super) fn run(arguments: Arguments) -> Ended {
+    logging::start()?;
+    let _raised = rlimit::increase_nofile_limit(u64::MAX);
+    let runtime =
+        tokio::runtime::Builder::new_multi_thread().enable_all().build().context("starting the runtime")?;
+    let ended = runtime.block_on(emulate(arguments));
+    runtime.shutdown_background();
+    ended
+}
+
+async fn emulate(arguments: Arguments) -> Ended {
+    let stop = Stop::listen().context("listening for signals")?;
+    let mut faults = Faults::default();
+    for text in &arguments.faults {
+        faults.apply(text).map_err(|error| usage(format!("--fault: {error}")))?;
+    }
+    if !is_loopback(arguments.listen) {
+        super::complain(
+            "warning: the emulator accepts made-up credentials; whoever reaches this address controls it",
+        );
+    }
+    let burst = std::mem::take(&mut faults.burst);
+    let mut builder = Emulator::builder()
+        .listen(arguments.listen)
+        .devices(arguments.project.as_str(), arguments.devices, arguments.interval)
+        .time_scale(arguments.time_scale)
+        .organization(arguments.organization)
+        .faults(faults.clone());
+    for account in arguments.accounts {
+        builder = builder.service_account(account);
+    }
+    if let Some(path) = arguments.state {
+        builder = builder.state_file(path);
+    }
+    if let Some(seed) = arguments.seed {
+        builder = builder.seed(seed);
+    }
+    let emulator = builder.start().await.map_err(failure)?;
+    connect(&emulator, &arguments.project, &arguments.connectors)?;
+    if burst > 0 {
+        // Once the connectors are there, so that they get it.
+        faults.burst = burst;
+        emulator.set_faults(faults).map_err(usage)?;
+    }
+    tracing::info!(listen = %emulator.address(), "listening");
+    let (root, rest) = (emulator.url(), emulator.api_url());
+    let banner = format!(
+        "REST API         {rest}\ntoken endpoint   {}\nkey set          {}/jwks.json\nfaults, ledger   {root}/emulator\ndevices          {rest}/projects/{}/devices",
+        emulator.token_endpoint(),
+        emulator.issuer(),
+        arguments.project
+    );
+    // A server does not end because nobody reads what it says at its start.
+    let _said = say(banner);
+    stop.wait().await;
+    emulator.shutdown().await.map_err(failure)
+}
+
+fn is_loopback(address: SocketAddr) -> bool {
+    address.ip().is_loopback()
+}
+
+/// A file or an address that cannot be used is the caller's to change.
+fn failure(error: EmulatorError) -> Failure {
+    match error {
+        EmulatorError::NoKey => Failure::Internal(error.into()),
+        other => usage(other),
+    }
+}
+
+/// Makes the connectors that are not there yet from an earlier run.
+fn connect(emulator: &Emulator, project: &str, urls: &[String]) -> Ended {
+    let path = format!("/v2/projects/{project}/dataconnectors");
+    let refused = |error| usage(format!("--connector: {error}"));
+    let known = emulator.call("GET", &path, &json!(null)).map_err(refused)?;
+    let secret = std::env::var(DEFAULT_VARIABLE).unwrap_or_default();
+    for url in urls {
+        let mut there = known.get("dataConnectors").and_then(|list| list.as_array()).into_iter().flatten();
+        if there.any(|one| one.pointer("/httpConfig/url").is_some_and(|known| known == url)) {
+            continue;
+        }
+        let config = json!({"url": url, "signatureSecret": secret});
+        let body = json!({"type": "HTTP_PUSH", "displayName": "from the command line", "httpConfig": config});
+        emulator.call("POST", &path, &body).map_err(refused)?;
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn heartbeats_are_read() {
+        assert_eq!(interval("15m"), Ok(Duration::from_secs(900)));
+        assert_eq!(interval("500ms"), Ok(Duration::from_millis(500)));
+        for wrong in ["", "0s", "-5s", "soon", "1 month"] {
+            assert!(interval(wrong).is_err(), "{wrong}");
+        }
+    }
+}

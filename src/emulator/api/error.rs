@@ -1,0 +1,84 @@
+//! Errors as DT's REST API has them: `{"error":…,"code":…,"help":…}`.
+
+use http::StatusCode;
+use serde_json::{Value, json};
+
+/// Where DT explains its errors.
+const HELP: &str = "https://docs.developer.disruptive-technologies.com/error-codes";
+
+/// An answer that is not 200.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct ApiError {
+    pub(crate) status: StatusCode,
+    pub(crate) text: String,
+    /// Seconds for `Retry-After`.
+    pub(crate) retry_after: Option<u16>,
+    /// `Allow`.
+    pub(crate) allow: Option<&'static str>,
+    /// `error` of RFC 6749, for the token endpoint.
+    pub(crate) oauth: Option<&'static str>,
+}
+
+impl ApiError {
+    fn new(status: StatusCode, text: impl Into<String>) -> Self {
+        Self { status, text: text.into(), retry_after: None, allow: None, oauth: None }
+    }
+
+    pub(crate) fn bad_request(text: impl Into<String>) -> Self {
+        Self::new(StatusCode::BAD_REQUEST, text)
+    }
+
+    pub(crate) fn unauthorized(text: impl Into<String>) -> Self {
+        Self::new(StatusCode::UNAUTHORIZED, text)
+    }
+
+    pub(crate) fn forbidden(text: impl Into<String>) -> Self {
+        Self::new(StatusCode::FORBIDDEN, text)
+    }
+
+    pub(crate) fn not_found(text: impl Into<String>) -> Self {
+        Self::new(StatusCode::NOT_FOUND, text)
+    }
+
+    pub(crate) fn conflict(text: impl Into<String>) -> Self {
+        Self::new(StatusCode::CONFLICT, text)
+    }
+
+    pub(crate) fn method(allow: &'static str) -> Self {
+        Self {
+            allow: Some(allow),
+            ..Self::new(StatusCode::METHOD_NOT_ALLOWED, format!("allowed is {allow}"))
+        }
+    }
+
+    pub(crate) fn too_large() -> Self {
+        Self::new(StatusCode::PAYLOAD_TOO_LARGE, "the body is larger than 1 MiB")
+    }
+
+    pub(crate) fn timeout() -> Self {
+        Self::new(StatusCode::REQUEST_TIMEOUT, "the body did not come in 10 s")
+    }
+
+    /// Seconds, since DT's Python client cannot read a date.
+    pub(crate) fn too_many(text: impl Into<String>) -> Self {
+        Self { retry_after: Some(1), ..Self::new(StatusCode::TOO_MANY_REQUESTS, text) }
+    }
+
+    pub(crate) fn unavailable(text: impl Into<String>) -> Self {
+        Self::new(StatusCode::SERVICE_UNAVAILABLE, text)
+    }
+
+    pub(crate) fn internal(text: impl Into<String>) -> Self {
+        Self::new(StatusCode::INTERNAL_SERVER_ERROR, text)
+    }
+
+    pub(crate) fn body(&self) -> Value {
+        let code = self.status.as_u16();
+        match self.oauth {
+            None => json!({"error": self.text, "code": code, "help": format!("{HELP}#{code}")}),
+            Some(error) => {
+                json!({"error": error, "error_description": self.text, "code": code, "help": HELP})
+            }
+        }
+    }
+}

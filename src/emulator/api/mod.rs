@@ -1,0 +1,132 @@
+//! The HTTP API, all on one port: DT's REST API and emulator API under `/v2`, the identity provider, and the emulator's
+//! own controls under `/emulator`.
+//!
+//! A request is read whole, then answered by a function that never waits: `connectors.rs`, `devices.rs`, `events.rs`,
+//! `identity.rs`, `control.rs`. JSON is read whatever the `Content-Type` says, since `curl -d` sends a form type.
+
+mod connectors;
+mod control;
+mod devices;
+mod error;
+mod events;
+mod identity;
+mod pages;
+mod payload;
+mod projects;
+mod query;
+mod server;
+mod stream;
+
+use bytes::Bytes;
+use http::{HeaderMap, Method};
+use serde_json::{Map, Value};
+
+pub(crate) use devices::add as add_device;
+pub(crate) use error::ApiError;
+pub(crate) use server::serve;
+pub(crate) use stream::Stream;
+
+use super::cloud::Cloud;
+use super::identity::authorize;
+use query::Query;
+
+/// A request that was read whole.
+pub(crate) struct Call {
+    pub(crate) method: Method,
+    pub(crate) path: String,
+    pub(crate) query: String,
+    pub(crate) headers: HeaderMap,
+    pub(crate) body: Bytes,
+    /// Whether the caller is this process, which needs no credentials.
+    pub(crate) trusted: bool,
+}
+
+impl Call {
+    /// The body as a JSON object.
+    fn object(&self) -> Result<Map<String, Value>, ApiError> {
+        match serde_json::from_slice(&self.body) {
+            Ok(Value::Object(members)) => Ok(members),
+            Ok(_) => Err(ApiError::bad_request("the body is not a JSON object")),
+            Err(error) => Err(ApiError::bad_request(format!("the body is not JSON: {error}"))),
+        }
+    }
+
+    fn query(&self) -> Query {
+        Query::read(&self.query)
+    }
+}
+
+/// An answer.
+pub(crate) enum Answer {
+    /// 200 with JSON, and perhaps a warning.
+    Json(Value, Option<&'static str>),
+    /// 200 with events, for as long as the client listens.
+    Stream(Box<Stream>),
+}
+
+impl From<Value> for Answer {
+    fn from(value: Value) -> Self {
+        Self::Json(value, None)
+    }
+}
+
+type Answered = Result<Answer, ApiError>;
+
+/// Answers a request.
+pub(crate) fn answer(cloud: &Cloud, call: &Call) -> Answered {
+    let path = call.path.replace("%3A", ":").replace("%3a", ":");
+    // A base URL that ends in a slash makes a double one.
+    let segments: Vec<&str> = path.split('/').filter(|segment| !segment.is_empty()).collect();
+    match segments.as_slice() {
+        ["oauth2", "token"] => identity::token(cloud, call),
+        ["data-connector", ".well-known", "openid-configuration"] => identity::discovery(cloud, call),
+        ["data-connector", "jwks.json"] => identity::jwks(cloud, call),
+        ["emulator", rest @ ..] => control::answer(cloud, call, rest),
+        ["v2", rest @ ..] => rest_api(cloud, call, rest),
+        _ => Err(ApiError::not_found("there is nothing at this path")),
+    }
+}
+
+fn rest_api(cloud: &Cloud, call: &Call, segments: &[&str]) -> Answered {
+    if cloud.with_state(|state, _| state.faults.api_outage) && !call.trusted {
+        return Err(ApiError::unavailable("an outage, asked for by the fault api-outage"));
+    }
+    if !call.trusted {
+        let now = cloud.wall_seconds();
+        let role = authorize(&call.headers, &cloud.accounts, &cloud.grants.lock(), now);
+        let role = role.map_err(ApiError::unauthorized)?;
+        if call.method != Method::GET && call.method != Method::HEAD && !role.may_write() {
+            return Err(ApiError::forbidden("the role project.user may only read"));
+        }
+    }
+    let Some((_, rest)) = segments.split_first().filter(|(first, _)| **first == "projects") else {
+        return Err(ApiError::not_found("there is nothing at this path"));
+    };
+    let Some((project, rest)) = rest.split_first() else { return projects::list(cloud, call) };
+    if !is_id(project) {
+        return Err(ApiError::bad_request("a project's id has 1 to 64 letters, digits, - and _"));
+    }
+    match rest {
+        [] => projects::get(cloud, call, project),
+        ["dataconnectors"] => connectors::collection(cloud, call, project),
+        ["dataconnectors", name] => connectors::one(cloud, call, project, name),
+        ["devices"] => devices::collection(cloud, call, project),
+        ["devices:batchUpdate"] => devices::batch_update(cloud, call, project),
+        ["devices:transfer"] => devices::transfer(cloud, call, project),
+        ["devices:stream"] => stream::open(cloud, call, project),
+        ["devices", name] => devices::one(cloud, call, project, name),
+        ["devices", device, "events"] => events::history(cloud, call, project, device),
+        _ => Err(ApiError::not_found("there is nothing at this path")),
+    }
+}
+
+/// Whether a text can be the id of a project, a device or a connector.
+fn is_id(text: &str) -> bool {
+    (1..=64).contains(&text.len())
+        && text.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'-' || byte == b'_')
+}
+
+/// The last segment of a path, and the verb after its colon.
+fn with_verb(name: &str) -> (&str, Option<&str>) {
+    name.split_once(':').map_or((name, None), |(name, verb)| (name, Some(verb)))
+}

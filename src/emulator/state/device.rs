@@ -1,0 +1,142 @@
+//! A device: what DT's REST API shows of it, and the latest event of each type.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value, json};
+
+use super::event::StoredEvent;
+use crate::event::EventType;
+
+/// The device types of DT's page "Devices", each with the event types it sends by itself besides `touch`.
+pub(crate) const DEVICE_TYPES: [(&str, &[EventType]); 12] = [
+    ("temperature", &[EventType::Temperature]),
+    ("proximity", &[EventType::ObjectPresent]),
+    ("touch", &[]),
+    ("humidity", &[EventType::Humidity]),
+    ("proximityCounter", &[EventType::ObjectPresentCount]),
+    ("touchCounter", &[EventType::TouchCount]),
+    ("waterDetector", &[EventType::WaterPresent]),
+    ("co2", &[EventType::Co2, EventType::Pressure, EventType::Humidity]),
+    ("motion", &[EventType::Motion]),
+    ("deskOccupancy", &[EventType::DeskOccupancy]),
+    ("contact", &[EventType::Contact]),
+    ("ccon", &[EventType::ConnectionStatus, EventType::EthernetStatus, EventType::CellularStatus]),
+];
+
+/// The label that marks emulated devices.
+const EMULATED_LABEL: &str = "virtual-sensor";
+
+/// Labels, by key.
+pub(crate) type Labels = BTreeMap<String, String>;
+
+/// A device of a project.
+#[derive(Clone, Serialize, Deserialize)]
+pub(crate) struct Device {
+    pub(crate) id: String,
+    pub(crate) device_type: String,
+    pub(crate) labels: Labels,
+    /// Whether it sends events by itself.
+    pub(crate) lively: bool,
+    /// The latest event of each type.
+    pub(crate) latest: BTreeMap<String, Arc<StoredEvent>>,
+}
+
+/// What a change of labels did: the data of a `labelsChanged` event.
+#[derive(Default, Serialize)]
+pub(crate) struct LabelsChange {
+    added: Labels,
+    modified: Labels,
+    removed: Vec<String>,
+}
+
+impl LabelsChange {
+    pub(crate) fn is_empty(&self) -> bool {
+        self.added.is_empty() && self.modified.is_empty() && self.removed.is_empty()
+    }
+}
+
+impl Device {
+    pub(crate) fn new(id: String, device_type: String, mut labels: Labels, lively: bool) -> Self {
+        labels.entry(EMULATED_LABEL.to_owned()).or_default();
+        Self { id, device_type, labels, lively, latest: BTreeMap::new() }
+    }
+
+    /// The event types that the device sends by itself.
+    pub(crate) fn own_types(&self) -> &'static [EventType] {
+        let known = DEVICE_TYPES.iter().find(|(name, _)| *name == self.device_type);
+        known.map_or(&[], |(_, types)| types)
+    }
+
+    /// Sets and removes labels, and says what changed.
+    pub(crate) fn change_labels(&mut self, set: &Labels, remove: &[String]) -> LabelsChange {
+        let mut change = LabelsChange::default();
+        for (key, value) in set {
+            match self.labels.insert(key.clone(), value.clone()) {
+                None => change.added.insert(key.clone(), value.clone()),
+                Some(before) if before != *value => change.modified.insert(key.clone(), value.clone()),
+                Some(_) => None,
+            };
+        }
+        for key in remove {
+            if self.labels.remove(key).is_some() && change.added.remove(key).is_none() {
+                change.modified.remove(key);
+                change.removed.push(key.clone());
+            }
+        }
+        change
+    }
+
+    /// What DT's REST API shows: `reported` has the latest payload of each type, `null` for those never seen.
+    pub(crate) fn to_json(&self, project: &str) -> Value {
+        let mut reported = Map::new();
+        let usual = [EventType::Touch, EventType::NetworkStatus, EventType::BatteryStatus];
+        for event_type in self.own_types().iter().chain(&usual) {
+            reported.insert(event_type.as_str().to_owned(), Value::Null);
+        }
+        for (event_type, event) in &self.latest {
+            // `labelsChanged` has no payload of its own; the labels are shown as they are.
+            if let Some(payload) = event.payload() {
+                reported.insert(event_type.clone(), payload);
+            }
+        }
+        json!({
+            "name": format!("projects/{project}/devices/{}", self.id),
+            "type": self.device_type,
+            "productNumber": "",
+            "labels": self.labels,
+            "reported": reported,
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn labels(pairs: &[(&str, &str)]) -> Labels {
+        pairs.iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned())).collect()
+    }
+
+    #[test]
+    fn a_change_of_labels_says_what_changed() {
+        let mut device = Device::new("d".into(), "touch".into(), labels(&[("a", "1"), ("b", "2")]), false);
+        let change = device.change_labels(&labels(&[("a", "1"), ("b", "3"), ("c", "4")]), &["x".to_owned()]);
+        let seen = serde_json::to_value(&change).unwrap();
+        assert_eq!(seen, json!({"added": {"c": "4"}, "modified": {"b": "3"}, "removed": []}));
+        let change = device.change_labels(&labels(&[("d", "5")]), &["a".to_owned(), "d".to_owned()]);
+        let seen = serde_json::to_value(&change).unwrap();
+        assert_eq!(seen, json!({"added": {}, "modified": {}, "removed": ["a"]}));
+        assert!(device.change_labels(&Labels::new(), &["a".to_owned()]).is_empty());
+    }
+
+    #[test]
+    fn a_new_device_has_reported_nothing() {
+        let shown = Device::new("d".into(), "co2".into(), Labels::new(), false).to_json("p");
+        assert_eq!(shown["name"], "projects/p/devices/d");
+        assert_eq!(shown["labels"], json!({"virtual-sensor": ""}));
+        assert_eq!(shown["reported"]["pressure"], Value::Null);
+        assert!(shown["reported"].as_object().unwrap().contains_key("networkStatus"));
+    }
+}

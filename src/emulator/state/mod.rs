@@ -1,0 +1,226 @@
+//! What the cloud knows: projects with their devices and connectors, the events of the past, the ledger.
+//!
+//! It all lives under one lock and is changed by short functions that never wait. How much there may be of everything
+//! is bounded here and in the queue, the history and the ledger.
+
+mod connector;
+mod device;
+mod event;
+mod file;
+mod history;
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use serde_json::Value;
+
+pub(crate) use connector::{Connector, Settings, Status};
+pub(crate) use device::{DEVICE_TYPES, Device, Labels, LabelsChange};
+pub(crate) use event::{Published, StoredEvent};
+pub(crate) use file::{StateFile, StateFileError, document};
+pub(crate) use history::History;
+
+use super::engine::{Fate, Item, Ledger};
+use super::faults::Faults;
+use crate::event::{Dice, EventType, Timestamp, rfc3339_micros};
+use crate::verify::xid;
+
+/// How many projects, and devices of one project, there may be.
+pub(crate) const MAX_PROJECTS: usize = 1_000;
+pub(crate) const MAX_DEVICES: usize = 10_000;
+/// How many connectors a project may have: a limit of DT's.
+pub(crate) const MAX_CONNECTORS: usize = 10;
+
+/// How long an event that is held back by the fault `reorder` or a copy of one waits at most, in milliseconds.
+const MAX_HOLD: u32 = 10_000;
+
+/// A project: it exists as soon as it is named.
+#[derive(Default)]
+pub(crate) struct Project {
+    pub(crate) devices: BTreeMap<String, Device>,
+    pub(crate) connectors: BTreeMap<String, Connector>,
+}
+
+/// Everything.
+pub(crate) struct State {
+    pub(crate) projects: BTreeMap<String, Project>,
+    pub(crate) history: History,
+    pub(crate) ledger: Ledger,
+    pub(crate) faults: Faults,
+    pub(crate) dice: Dice,
+    machine: [u8; 5],
+    counter: u32,
+    next_number: u64,
+    /// Counts changes, so that whoever keeps the state knows whether there is something to write.
+    pub(crate) changes: u64,
+}
+
+/// When something happened: the emulated clock, read once.
+#[derive(Clone, Copy)]
+pub(crate) struct Now(pub(crate) i64);
+
+impl Now {
+    pub(crate) const fn micros(self) -> i64 {
+        self.0
+    }
+
+    pub(crate) const fn millis(self) -> i64 {
+        self.0.div_euclid(1_000)
+    }
+
+    const fn seconds(self) -> i64 {
+        self.0.div_euclid(1_000_000)
+    }
+}
+
+impl State {
+    pub(crate) fn new(seed: u64, most_entries: usize) -> Self {
+        let mut dice = Dice(seed);
+        let [a, b, c, d, e, ..] = dice.next().to_be_bytes();
+        Self {
+            projects: BTreeMap::new(),
+            history: History::default(),
+            ledger: Ledger::new(most_entries),
+            faults: Faults::default(),
+            dice,
+            machine: [a, b, c, d, e],
+            counter: 0,
+            next_number: 0,
+            changes: 0,
+        }
+    }
+
+    /// Makes an id as DT does.
+    pub(crate) fn id(&mut self, now: Now) -> String {
+        self.counter = self.counter.wrapping_add(1);
+        let [a, b, c, d, e] = self.machine;
+        let [_, x, y, z] = self.counter.to_be_bytes();
+        xid(now.seconds(), [a, b, c, d, e, x, y, z])
+    }
+
+    /// The project of that name, which exists from now on. `None` when there are too many.
+    pub(crate) fn project(&mut self, id: &str) -> Option<&mut Project> {
+        if !self.projects.contains_key(id) && self.projects.len() >= MAX_PROJECTS {
+            return None;
+        }
+        Some(self.projects.entry(id.to_owned()).or_default())
+    }
+
+    pub(crate) fn device(&mut self, project: &str, device: &str) -> Option<&mut Device> {
+        self.projects.get_mut(project)?.devices.get_mut(device)
+    }
+
+    /// Publishes an event: it enters the history, the device and the queues of all connectors that want it.
+    /// `data` is the object `data`. `timestamp` is now, unless the event says otherwise. `None` without the device.
+    pub(crate) fn publish(
+        &mut self,
+        (project_id, device_id): (&str, &str),
+        event_type: &EventType,
+        data: &Value,
+        timestamp: Option<&Timestamp>,
+        now: Now,
+    ) -> Option<Published> {
+        self.projects.get(project_id)?.devices.get(device_id)?;
+        let (text, micros) = match timestamp.and_then(|time| Some((time, time.instant()?))) {
+            Some((time, instant)) => (time.as_str().to_owned(), instant.as_microsecond()),
+            None => (rfc3339_micros(now.micros()), now.micros()),
+        };
+        let (id, number) = (self.id(now), self.next_number);
+        self.next_number = number.saturating_add(1);
+        self.changes = self.changes.saturating_add(1);
+        let place = (project_id, device_id);
+        let event = StoredEvent::new(number, id, place, event_type.as_str(), data, (&text, micros));
+        let event = Arc::new(event);
+        self.history.push(Arc::clone(&event));
+        let Self { projects, ledger, faults, dice, .. } = self;
+        let project = projects.get_mut(project_id)?;
+        let device = project.devices.get_mut(device_id)?;
+        // An event that is published late must not hide a newer one.
+        match device.latest.get(event_type.as_str()) {
+            Some(known) if known.micros > event.micros => {}
+            _ => {
+                device.latest.insert(event_type.as_str().to_owned(), Arc::clone(&event));
+            }
+        }
+        for connector in project.connectors.values_mut() {
+            if connector.is_active() && connector.wants(event_type.as_str()) {
+                enqueue(connector, device, &event, ledger, faults, dice, now);
+            }
+        }
+        let device_type = device.device_type.as_str().into();
+        Some(Published { event, device_type, labels: Arc::new(device.labels.clone()) })
+    }
+
+    /// Changes labels and publishes that, if it changed anything.
+    pub(crate) fn change_labels(
+        &mut self,
+        place: (&str, &str),
+        set: &Labels,
+        remove: &[String],
+        now: Now,
+    ) -> Option<Option<Published>> {
+        let change: LabelsChange = self.device(place.0, place.1)?.change_labels(set, remove);
+        if change.is_empty() {
+            return Some(None);
+        }
+        let data = serde_json::to_value(&change).unwrap_or_default();
+        Some(self.publish(place, &EventType::LabelsChanged, &data, None, now))
+    }
+
+    /// Queues the latest event of each type of each device for one connector. `None` when there is no such connector.
+    pub(crate) fn synchronize(&mut self, project: &str, connector: &str, now: Now) -> Option<()> {
+        let Self { projects, ledger, faults, dice, .. } = self;
+        let Project { devices, connectors } = projects.get_mut(project)?;
+        let connector = connectors.get_mut(connector)?;
+        self.changes = self.changes.saturating_add(1);
+        if connector.is_active() {
+            for device in devices.values() {
+                for event in device.latest.values() {
+                    if connector.wants(&event.event_type) {
+                        enqueue(connector, device, event, ledger, faults, dice, now);
+                    }
+                }
+            }
+        }
+        Some(())
+    }
+}
+
+/// Queues an event for a connector; twice, or for later, if a fault says so.
+fn enqueue(
+    connector: &mut Connector,
+    device: &Device,
+    event: &Arc<StoredEvent>,
+    ledger: &mut Ledger,
+    faults: &Faults,
+    dice: &mut Dice,
+    now: Now,
+) {
+    let now = now.millis();
+    let entry = ledger.open(&connector.id, event, now);
+    let mut hold = |share: f64| if dice.chance(share) { dice.from(1, MAX_HOLD) } else { 0 };
+    let delay = i64::from(faults.delay_millis).saturating_add(hold(faults.reorder));
+    let copy = hold(faults.duplicate);
+    let item = Item {
+        event: Arc::clone(event),
+        body: event.delivery(device, &connector.settings.labels).into(),
+        queued_at: now,
+        due: now.saturating_add(delay),
+        attempts: 0,
+        first_tried_at: None,
+        entry,
+    };
+    let copy = (copy > 0).then(|| Item { due: item.due.saturating_add(copy), ..item.clone() });
+    for item in std::iter::once(item).chain(copy) {
+        for gone in connector.queue.push(item) {
+            ledger.decide(gone.entry, Fate::Overflowed, now);
+        }
+    }
+}
+
+/// Empties the queue of a connector that is disabled or deleted.
+pub(crate) fn drop_queue(connector: &mut Connector, ledger: &mut Ledger, now: i64) {
+    for item in connector.queue.clear() {
+        ledger.decide(item.entry, Fate::Dropped, now);
+    }
+}

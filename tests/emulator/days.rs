@@ -1,0 +1,218 @@
+//! What takes days: a network of the test's own and a clock that jumps show them to the millisecond.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use dt_receiver::clock::ManualClock;
+use dt_receiver::emulator::{
+    AttemptRequest, DISABLE_AFTER, Emulator, EmulatorBuilder, Fate, RETENTION, Transport, TransportFuture,
+};
+use parking_lot::Mutex;
+use serde_json::{Value, json};
+use tokio::time::Instant;
+
+use crate::target::{connect, device, publish};
+use crate::wait::until_within;
+
+/// When the machine's clock stands, in Unix seconds.
+const NOW: i64 = 1_800_000_000;
+
+/// A network: every attempt takes no time and ends as it is told, and is remembered with its time.
+#[derive(Debug)]
+struct Network {
+    began: Instant,
+    scale: u32,
+    answer: Mutex<Result<u16, &'static str>>,
+    seen: Mutex<Vec<(Duration, AttemptRequest)>>,
+}
+
+impl Network {
+    fn new(scale: u32) -> Arc<Self> {
+        let (answer, seen) = (Mutex::new(Err("connection_refused")), Mutex::default());
+        Arc::new(Self { began: Instant::now(), scale, answer, seen })
+    }
+
+    /// When attempts were made, in emulated time since the start.
+    fn times(&self) -> Vec<Duration> {
+        self.seen.lock().iter().map(|(at, _)| *at).collect()
+    }
+}
+
+impl Transport for Network {
+    fn post(&self, request: AttemptRequest) -> TransportFuture<'_> {
+        let at = self.began.elapsed() * self.scale;
+        self.seen.lock().push((at, request));
+        let answer = *self.answer.lock();
+        Box::pin(std::future::ready(answer))
+    }
+}
+
+async fn start(network: &Arc<Network>) -> Emulator {
+    let transport: Arc<dyn Transport> = Arc::<Network>::clone(network);
+    let builder: EmulatorBuilder = Emulator::builder().transport(transport).time_scale(network.scale);
+    builder.clock(Arc::new(ManualClock::at(NOW * 1000))).start().await.expect("it starts")
+}
+
+/// Waits in virtual time. What is measured to the millisecond is measured by the emulator.
+async fn wait<T>(what: impl FnMut() -> Option<T>) -> T {
+    until_within(Duration::from_secs(7 * 86_400), Duration::from_millis(20), what).await
+}
+
+fn status(emulator: &Emulator, connector: &str) -> Value {
+    emulator.call("GET", connector, &json!(null)).expect("a connector")["status"].clone()
+}
+
+/// When the only connector was disabled, in Unix milliseconds of the emulated clock.
+fn disabled_at(emulator: &Emulator) -> i64 {
+    let shown = emulator.call("GET", "/emulator", &json!(null)).expect("a status");
+    let at = shown["connectors"][0]["disabledAt"].as_str().expect("a time");
+    at.parse::<jiff::Timestamp>().expect("RFC 3339").as_millisecond()
+}
+
+/// At 1000 times the machine's speed a millisecond of it is a second: the five days are exact to that.
+#[tokio::test(start_paused = true)]
+async fn five_days_of_failures_disable_a_connector_to_the_second() {
+    let network = Network::new(1_000);
+    let emulator = start(&network).await;
+    let connector = connect(&emulator, "http://receiver.test/", &json!({}));
+    let device = device(&emulator, "touch", &json!({}));
+    publish(&emulator, &device, &json!({"touch": {}}));
+    wait(|| (status(&emulator, &connector) == "SYSTEM_DISABLED").then_some(())).await;
+    let failed_first = NOW * 1000;
+    let expected = DISABLE_AFTER.as_millis() as i64;
+    let took = disabled_at(&emulator) - failed_first;
+    assert!((expected..=expected + 1_000).contains(&took), "{took} ms, expected {expected}");
+    assert_eq!(DISABLE_AFTER.as_secs(), 432_000);
+    assert_eq!(emulator.queued(), 0);
+    // Nothing more is queued, and enabling it gives it a new five days.
+    publish(&emulator, &device, &json!({"touch": {}}));
+    assert_eq!(emulator.queued(), 0);
+    emulator.call("PATCH", &connector, &json!({"status": "ACTIVE"})).expect("enabled");
+    publish(&emulator, &device, &json!({"touch": {}}));
+    let began = emulator.now_millis();
+    wait(|| (status(&emulator, &connector) == "SYSTEM_DISABLED").then_some(())).await;
+    let took = disabled_at(&emulator) - began;
+    assert!((expected..=expected + 3_000).contains(&took), "{took} ms, expected {expected}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn one_success_begins_the_five_days_anew() {
+    let network = Network::new(1_000);
+    let emulator = start(&network).await;
+    let connector = connect(&emulator, "http://receiver.test/", &json!({}));
+    let device = device(&emulator, "touch", &json!({}));
+    publish(&emulator, &device, &json!({"touch": {}}));
+    let began = emulator.now_millis();
+    let four_days = 4 * 86_400_000;
+    wait(|| (emulator.now_millis() - began > four_days).then_some(())).await;
+    *network.answer.lock() = Ok(200);
+    publish(&emulator, &device, &json!({"touch": {}}));
+    wait(|| (emulator.queued() == 0).then_some(())).await;
+    *network.answer.lock() = Ok(500);
+    publish(&emulator, &device, &json!({"touch": {}}));
+    wait(|| (emulator.now_millis() - began > 2 * four_days).then_some(())).await;
+    assert_eq!(status(&emulator, &connector), "ACTIVE");
+    wait(|| (status(&emulator, &connector) == "SYSTEM_DISABLED").then_some(())).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_event_is_given_up_after_twelve_hours_to_the_second() {
+    let network = Network::new(1_000);
+    let emulator = start(&network).await;
+    connect(&emulator, "http://receiver.test/", &json!({}));
+    let device = device(&emulator, "touch", &json!({}));
+    publish(&emulator, &device, &json!({"touch": {}}));
+    let entry = wait(|| emulator.ledger().into_iter().find(|entry| entry.fate != Fate::Pending)).await;
+    assert_eq!(entry.fate, Fate::Expired);
+    let took = entry.decided_at.expect("decided") - entry.queued_at;
+    let expected = RETENTION.as_millis() as i64;
+    assert!((expected..=expected + 1_000).contains(&took), "{took} ms, expected {expected}");
+    assert_eq!(RETENTION.as_secs(), 43_200);
+    // It was tried all the time, at pauses of five minutes.
+    assert!(entry.attempts > 140, "{entry:?}");
+    assert_eq!(entry.attempts as usize, network.times().len());
+}
+
+#[tokio::test(start_paused = true)]
+async fn pauses_between_attempts_double_up_to_five_minutes() {
+    let network = Network::new(1);
+    let emulator = start(&network).await;
+    connect(&emulator, "http://receiver.test/", &json!({}));
+    let device = device(&emulator, "touch", &json!({}));
+    publish(&emulator, &device, &json!({"touch": {}}));
+    let times = wait(|| Some(network.times()).filter(|times| times.len() >= 13)).await;
+    let pauses: Vec<u64> = times.windows(2).map(|pair| (pair[1] - pair[0]).as_millis() as u64).collect();
+    for (pause, expected) in pauses.iter().zip([1, 2, 4, 8, 16, 32, 64, 128, 256, 300, 300, 300]) {
+        // A timer of tokio's may be a millisecond late.
+        assert!((expected * 1000..=expected * 1000 + 3).contains(pause), "{pauses:?}");
+    }
+}
+
+/// Seconds since `NOW` for which the tokens of a request were made: both headers agree.
+fn issued_at(request: &AttemptRequest) -> i64 {
+    use base64::Engine;
+    let engine = base64::engine::general_purpose::URL_SAFE_NO_PAD;
+    let iats = ["x-dt-signature", "dt-asymmetric-signature"].map(|name| {
+        let token = request.headers[name].to_str().expect("text");
+        let claims = engine.decode(token.split('.').nth(1).expect("claims")).expect("base64url");
+        serde_json::from_slice::<Value>(&claims).expect("JSON")["iat"].as_i64().expect("iat") - NOW
+    });
+    assert_eq!(iats[0], iats[1]);
+    iats[0]
+}
+
+#[tokio::test(start_paused = true)]
+async fn tokens_are_made_anew_for_a_retry_unless_the_fault_says_otherwise() {
+    for stale in [false, true] {
+        let network = Network::new(100);
+        let emulator = start(&network).await;
+        connect(&emulator, "http://receiver.test/", &json!({}));
+        let device = device(&emulator, "touch", &json!({}));
+        emulator.call("PATCH", "/emulator/faults", &json!({"staleTokens": stale})).expect("set");
+        publish(&emulator, &device, &json!({"touch": {}}));
+        wait(|| network.times().last().is_some_and(|at| at.as_secs() > 7_200).then_some(())).await;
+        // The receiver's clock stands still, so a token's age is in its `iat`.
+        let seen = std::mem::take(&mut *network.seen.lock());
+        let (first, last) = (seen.first().cloned(), seen.last().cloned());
+        assert_eq!(issued_at(&first.expect("an attempt").1), 0);
+        let (at, request) = last.expect("an attempt");
+        let age = -issued_at(&request);
+        let expected = if stale { at.as_secs().cast_signed() } else { 0 };
+        assert!((age - expected).abs() <= 1, "stale {stale}: {age} s, expected {expected}");
+    }
+}
+
+/// Whoever logs a request in a transport of their own must not log what is secret in it.
+#[tokio::test(start_paused = true)]
+async fn a_request_shows_no_credentials() {
+    let network = Network::new(1);
+    *network.answer.lock() = Ok(200);
+    let emulator = start(&network).await;
+    let config = json!({"url": "http://receiver.test/", "signatureSecret": "s3cret-one", "headers": {"my-key": "s3cret-two"}});
+    connect(&emulator, "http://receiver.test/", &json!({"httpConfig": config}));
+    let device = device(&emulator, "touch", &json!({}));
+    publish(&emulator, &device, &json!({"touch": {}}));
+    wait(|| (emulator.queued() == 0).then_some(())).await;
+    let request = network.seen.lock().first().cloned().expect("an attempt").1;
+    assert_eq!(request.headers["my-key"], "s3cret-two");
+    let shown = format!("{request:?}{emulator:?}");
+    let token = request.headers["x-dt-signature"].to_str().expect("text");
+    assert!(!shown.contains("s3cret") && !shown.contains(token), "{shown}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_outage_of_dt_loses_nothing_within_twelve_hours() {
+    let network = Network::new(1_000);
+    *network.answer.lock() = Ok(200);
+    let emulator = start(&network).await;
+    connect(&emulator, "http://receiver.test/", &json!({}));
+    let device = device(&emulator, "touch", &json!({}));
+    emulator.call("PATCH", "/emulator/faults", &json!({"outage": true})).expect("set");
+    publish(&emulator, &device, &json!({"touch": {}}));
+    let began = emulator.now_millis();
+    wait(|| (emulator.now_millis() - began > 11 * 3_600_000).then_some(())).await;
+    assert_eq!((network.times().len(), emulator.queued()), (0, 1));
+    emulator.call("DELETE", "/emulator/faults", &json!(null)).expect("cleared");
+    wait(|| (emulator.queued() == 0).then_some(())).await;
+    assert_eq!(emulator.ledger()[0].fate, Fate::Acknowledged);
+}

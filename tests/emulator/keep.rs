@@ -1,0 +1,64 @@
+//! `--state`: a restart goes on where it ended.
+
+use dt_receiver::emulator::Emulator;
+use serde_json::json;
+
+use crate::target::{Target, connect, device, publish};
+use crate::wait::until;
+
+#[tokio::test]
+async fn a_restart_keeps_everything() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let file = folder.path().join("state.json");
+    let target = Target::start().await;
+    let start = || Emulator::builder().state_file(&file).time_scale(100).start();
+    let emulator = start().await.expect("it starts");
+    let connector = connect(&emulator, &target.url, &json!({"labels": ["name"]}));
+    let device = device(&emulator, "temperature", &json!({"name": "Cold store"}));
+    target.answer(503);
+    publish(&emulator, &device, &json!({"temperature": {"value": 3.25}}));
+    target.wait_for(1).await;
+    let seen = [&connector, &device].map(|path| emulator.call("GET", path, &json!(null)).expect("there"));
+    let history = emulator.call("GET", &format!("{device}/events"), &json!(null)).expect("a history");
+    let (keys, then) = (emulator.jwks(), emulator.now_millis());
+    emulator.shutdown().await.expect("kept");
+
+    use std::os::unix::fs::PermissionsExt;
+    let mode = std::fs::metadata(&file).expect("a file").permissions().mode();
+    assert_eq!(mode & 0o777, 0o600, "it has secrets");
+    target.answer(200);
+    let before = target.got().len();
+    let emulator = start().await.expect("it starts again");
+    assert!(emulator.now_millis() >= then, "the emulated clock never goes back");
+    let again = [&connector, &device].map(|path| emulator.call("GET", path, &json!(null)).expect("there"));
+    assert_eq!(again, seen);
+    assert_eq!(emulator.call("GET", &format!("{device}/events"), &json!(null)).expect("a history"), history);
+    assert_eq!(emulator.jwks(), keys);
+    until(|| (emulator.queued() == 0).then_some(())).await;
+    let got = target.got().split_off(before);
+    assert_eq!(got.len(), 1, "what was queued is delivered");
+    assert_eq!(got[0].json()["event"], history["events"][0]);
+    publish(&emulator, &device, &json!({"touch": {}}));
+    let ids = emulator
+        .ledger()
+        .iter()
+        .map(|entry| entry.event_id.clone())
+        .collect::<std::collections::BTreeSet<_>>();
+    assert_eq!(ids.len(), 2, "ids are not used twice");
+    emulator.shutdown().await.expect("kept");
+}
+
+#[tokio::test]
+async fn a_file_that_is_no_state_is_refused_and_left_alone() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let file = folder.path().join("state.json");
+    for (text, said) in
+        [("{", "not a state"), ("{\"version\":99}", "version 99"), ("{\"version\":1}", "not a state")]
+    {
+        std::fs::write(&file, text).expect("written");
+        let error = Emulator::builder().state_file(&file).start().await.expect_err("refused");
+        assert_eq!(error.code(), "state");
+        assert!(error.to_string().contains(said), "{error}");
+        assert_eq!(std::fs::read_to_string(&file).expect("there"), text);
+    }
+}
