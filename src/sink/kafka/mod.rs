@@ -48,6 +48,12 @@ const MAX_WINDOW: usize = 4096;
 const TURN: Duration = Duration::from_millis(500);
 /// How long it is worked on once enough is settled for the worker to store.
 const SHORT_TURN: Duration = Duration::from_millis(20);
+/// How long to wait before looking for reports again, while they are to be expected.
+const SHORT_WAIT: Duration = Duration::from_millis(1);
+/// How long that is.
+const HURRY: Duration = Duration::from_millis(50);
+/// How long to wait after that: there is an outage.
+const LONG_WAIT: Duration = Duration::from_millis(10);
 /// How long purged records are waited for.
 const PURGE_WAIT: Duration = Duration::from_secs(5);
 /// How long nothing may be acknowledged before that is called a trouble.
@@ -234,7 +240,11 @@ impl KafkaSink {
                 self.window.unsent(ticket);
                 self.renew(&error);
             }
-            Failure::TimedOut(error) => self.window.settle(ticket, State::Failed(error)),
+            // The producer stops at this gap, as it would at any other.
+            Failure::TimedOut(error) => {
+                self.renew(&error);
+                self.window.settle(ticket, State::Failed(error));
+            }
             Failure::Record(error) if kind == Kind::Alone => {
                 self.moved = Instant::now();
                 self.window.settle(ticket, State::Rejected(error));
@@ -273,7 +283,7 @@ impl KafkaSink {
         }
         let started = Instant::now();
         while self.window.in_flight() > 0 && started.elapsed() < PURGE_WAIT {
-            self.take_reports(Duration::from_millis(5));
+            self.take_reports(SHORT_WAIT);
         }
         // What was refused together counts as one batch: nobody says how it was divided.
         self.window.close_refused();
@@ -299,7 +309,7 @@ impl KafkaSink {
     }
 
     /// Works on a batch until enough of it is settled, or its turn is over.
-    fn work(&mut self, tickets: &[u64]) {
+    fn work(&mut self, batch: usize) {
         let started = Instant::now();
         loop {
             self.finish_purge();
@@ -312,10 +322,10 @@ impl KafkaSink {
                 self.finish_purge();
                 return;
             }
-            self.take_reports(Duration::from_millis(1));
-            let settled = tickets.iter().filter(|ticket| !self.window.is_unsettled(**ticket)).count();
-            let enough = settled.saturating_mul(2) >= tickets.len();
-            let is_over = if settled == tickets.len() {
+            self.take_reports(if started.elapsed() < HURRY { SHORT_WAIT } else { LONG_WAIT });
+            let settled = self.window.settled();
+            let enough = settled.saturating_mul(2) >= batch;
+            let is_over = if settled >= batch {
                 true
             } else if settled > 0 && enough {
                 // What is on its way goes on meanwhile.
@@ -346,7 +356,7 @@ impl Sink for KafkaSink {
             template.render(record, topic);
             proven::lane(topic, record.device.as_deref())
         });
-        self.work(&tickets);
+        self.work(tickets.len());
         let held = self.held.take();
         let trouble = if held.is_none() { self.trouble() } else { None };
         let fate = |ticket: &u64| match self.window.take_settled(*ticket) {

@@ -26,8 +26,8 @@ pub(super) const LEAST_BATCH_BYTES: usize = 1024;
 /// How often librdkafka tells how it is doing.
 const STATISTICS_MS: &str = "5000";
 
-/// How long it takes to hear what librdkafka has to say.
-const HEAR_WAIT: Duration = Duration::from_millis(10);
+/// How many events are handled at once when librdkafka is heard; lines of the log are among them.
+const HEARD_EVENTS: usize = 100;
 
 /// What a producer is for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -121,20 +121,29 @@ impl Producer {
         }
     }
 
-    /// Lets callbacks run for so long, and takes the reports that came.
+    /// Takes the reports that came; waits so long if there is none.
     pub(super) fn poll(&self, wait: Duration) -> Vec<Report> {
-        self.producer.poll(wait);
-        let reports = std::mem::take(&mut *self.producer.context().reports.lock());
+        // The wrapper's own waiting spins through the last millisecond, and takes all of it although reports have come.
+        let take = || {
+            self.producer.poll(Duration::ZERO);
+            std::mem::take(&mut *self.producer.context().reports.lock())
+        };
+        let mut reports = take();
+        if reports.is_empty() && !wait.is_zero() {
+            std::thread::sleep(wait);
+            reports = take();
+        }
         if reports.iter().any(|(_, result)| result.is_ok()) {
             *self.producer.context().trouble.lock() = None;
         }
         reports
     }
 
-    /// Lets callbacks run for what was said before now. A line of the log is an event like an error, and a poll that does
-    /// not wait handles one.
+    /// Lets callbacks run for what was said before now.
     pub(super) fn hear(&self) {
-        self.producer.poll(HEAR_WAIT);
+        for _ in 0..HEARD_EVENTS {
+            self.producer.poll(Duration::ZERO);
+        }
     }
 
     /// Takes back all that has no report. Whether this is the first time.

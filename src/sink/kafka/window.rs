@@ -60,6 +60,8 @@ pub(super) struct Window {
     /// Suspects of a failure that may have more.
     refused: Vec<u64>,
     in_flight: usize,
+    /// How many records of the last batch are settled.
+    settled: usize,
 }
 
 impl Window {
@@ -71,6 +73,7 @@ impl Window {
         mut lane: impl FnMut(&Record) -> Lane,
     ) -> Vec<u64> {
         self.batch = self.batch.saturating_add(1);
+        self.settled = 0;
         let tickets = batch.iter().map(|record| self.ticket_of(record, &mut lane)).collect();
         let (now, unsent, suspects) = (self.batch, &mut self.unsent, &mut self.suspects);
         let known = &mut self.tickets;
@@ -94,6 +97,7 @@ impl Window {
             && let Some(entry) = self.entries.get_mut(ticket)
         {
             entry.batch = batch;
+            self.settled = self.settled.saturating_add(usize::from(entry.state.is_settled()));
             return *ticket;
         }
         self.last_ticket = self.last_ticket.saturating_add(1);
@@ -122,8 +126,9 @@ impl Window {
         self.entries.get(&ticket).map(|entry| Arc::clone(&entry.record))
     }
 
-    pub(super) fn is_unsettled(&self, ticket: u64) -> bool {
-        self.entries.get(&ticket).is_some_and(|entry| !entry.state.is_settled())
+    /// How many records of the last batch are settled.
+    pub(super) const fn settled(&self) -> usize {
+        self.settled
     }
 
     pub(super) fn is_sent(&self, ticket: u64) -> bool {
@@ -187,6 +192,9 @@ impl Window {
             if entry.state == State::Sent {
                 self.in_flight = self.in_flight.saturating_sub(1);
             }
+            let is_newly_settled =
+                state.is_settled() && !entry.state.is_settled() && entry.batch == self.batch;
+            self.settled = self.settled.saturating_add(usize::from(is_newly_settled));
             entry.state = state;
             self.unsent.remove(&ticket);
         }
