@@ -1,5 +1,5 @@
-//! What the README shows is run: shell commands against the built program, configurations through the checks, and its
-//! Rust code as a doc test of the crate (`src/lib.rs`).
+//! What the README shows is run: shell commands against the built program, configurations (also those of `docs/`) through
+//! the checks, and its Rust code as a doc test of the crate (`src/lib.rs`).
 
 #![allow(
     clippy::arithmetic_side_effects,
@@ -16,6 +16,7 @@ mod common;
 
 use std::collections::BTreeMap;
 use std::ffi::OsString;
+use std::fs;
 use std::io;
 use std::path::Path;
 use std::process::{Command, Output};
@@ -27,8 +28,12 @@ const README: &str = include_str!("../README.md");
 
 /// The code blocks of a language, in order.
 fn blocks(language: &str) -> Vec<String> {
+    blocks_of(README, language)
+}
+
+fn blocks_of(page: &str, language: &str) -> Vec<String> {
     let fence = format!("```{language}\n");
-    README.split(&fence).skip(1).map(|rest| rest.split("```").next().unwrap_or_default().to_owned()).collect()
+    page.split(&fence).skip(1).map(|rest| rest.split("```").next().unwrap_or_default().to_owned()).collect()
 }
 
 fn block_with(language: &str, words: &str) -> String {
@@ -161,11 +166,24 @@ impl Sources for Everything {
 
 #[test]
 fn every_sample_configuration_passes_the_checks() {
-    let samples: Vec<String> =
-        blocks("toml").into_iter().filter(|block| block.contains("[[connector]]")).collect();
-    assert_eq!(samples.len(), 2);
+    let mut pages = vec![README.to_owned()];
+    for entry in fs::read_dir(Path::new(env!("CARGO_MANIFEST_DIR")).join("docs")).expect("the docs") {
+        pages.push(fs::read_to_string(entry.expect("an entry").path()).expect("text"));
+    }
+    let samples = pages.iter().flat_map(|page| blocks_of(page, "toml"));
+    let samples: Vec<String> = samples.filter(|block| block.contains("[[connector]]")).collect();
+    assert!(samples.len() >= 5, "{}", samples.len());
+    let (has_kafka, has_tls) =
+        (cfg!(feature = "kafka"), cfg!(any(feature = "kafka-tls", feature = "kafka-tls-vendored")));
     for sample in samples {
         let config = Config::from_toml(&sample, &Everything).and_then(Config::complete);
+        // What a build lacks is named.
+        let lacks_kafka = !has_kafka && sample.contains("type = \"kafka\"");
+        if lacks_kafka || (!has_tls && sample.contains("[sink.tls]")) {
+            let error = config.expect_err("not built").to_string();
+            assert!(error.contains("build with the feature"), "{error}\n{sample}");
+            continue;
+        }
         let config = config.unwrap_or_else(|error| panic!("{error}\n{sample}"));
         assert!(config.warnings.is_empty(), "{:?}", config.warnings);
     }

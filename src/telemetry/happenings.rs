@@ -137,7 +137,7 @@ impl Happening for KafkaLogged<'_> {
         let Self { sink, is_problem, facility, message } = self;
         if !is_problem {
             tracing::debug!(target: "librdkafka", sink, facility, message);
-        } else if let Some(suppressed) = telemetry.failures.take(telemetry.clock.unix_millis()) {
+        } else if let Some(suppressed) = telemetry.kafka.take(telemetry.clock.unix_millis()) {
             tracing::warn!(target: "librdkafka", sink, facility, message, suppressed);
         }
     }

@@ -76,7 +76,7 @@ impl Metrics {
             "Time from a request's complete head to its answer.",
         );
         let batch = HistogramOpts::new("dt_receiver_sink_batch_records", "Records given to a sink at once.");
-        let batch_buckets = vec![1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 64.0, 128.0, 256.0];
+        let batch_buckets = vec![1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 64.0, 128.0, 256.0, 1024.0, 4096.0];
 
         gauges("dt_receiver_build_info", "Always 1; the version is a label.", &["version"])
             .with_label_values(&[env!("CARGO_PKG_VERSION")])

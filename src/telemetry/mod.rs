@@ -32,6 +32,8 @@ pub struct Telemetry {
     metrics: Metrics,
     refusals: LogBudget,
     failures: LogBudget,
+    /// librdkafka says the same again and again, and must not keep out others.
+    kafka: LogBudget,
     clock: Arc<dyn Clock>,
 }
 
@@ -44,6 +46,7 @@ impl Telemetry {
             metrics: Metrics::new(),
             refusals: LogBudget::new(10, 50),
             failures: LogBudget::new(1, 10),
+            kafka: LogBudget::new(1, 10),
             clock,
         }
     }

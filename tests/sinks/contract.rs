@@ -14,11 +14,32 @@ use parking_lot::Mutex;
 use crate::records::{body, envelope, record, record_of};
 
 /// A sink under test: how to make it, how to see what it holds, and how to break and mend its target.
-struct UnderTest {
-    name: &'static str,
-    sink: Box<dyn Sink>,
-    lines: Box<dyn Fn() -> Vec<String>>,
-    set_broken: Box<dyn Fn(bool)>,
+pub(crate) struct UnderTest {
+    pub(crate) name: &'static str,
+    pub(crate) sink: Box<dyn Sink>,
+    pub(crate) lines: Box<dyn Fn() -> Vec<String>>,
+    pub(crate) set_broken: Box<dyn Fn(bool)>,
+    /// Whether its output is lines; otherwise the received bytes stay as they are.
+    pub(crate) is_lines: bool,
+}
+
+impl UnderTest {
+    /// Gives a batch until each record's fate is known, as whoever drives a sink does.
+    fn deliver(&mut self, batch: &[Arc<Record>]) -> Vec<Fate> {
+        let mut fates = vec![Fate::Pending { trouble: None }; batch.len()];
+        let mut begun = Vec::new();
+        while fates.iter().any(|fate| matches!(fate, Fate::Pending { .. })) {
+            begun.push(());
+            assert!(begun.len() < 1000, "{}: {fates:?}", self.name);
+            let open: Vec<usize> =
+                (0..batch.len()).filter(|at| matches!(fates[*at], Fate::Pending { .. })).collect();
+            let given: Vec<Arc<Record>> = open.iter().map(|at| Arc::clone(&batch[*at])).collect();
+            let outcome = self.sink.deliver(&given);
+            assert_eq!(outcome.fates.len(), given.len(), "{}: one fate each", self.name);
+            open.into_iter().zip(outcome.fates).for_each(|(at, fate)| fates[at] = fate);
+        }
+        fates
+    }
 }
 
 fn sinks(folder: &Path, format: Format) -> Vec<UnderTest> {
@@ -26,7 +47,7 @@ fn sinks(folder: &Path, format: Format) -> Vec<UnderTest> {
         |path: &str| FileConfig::new(folder.join(path).to_str().expect("text").parse().expect("a template"));
     let mut rotated = config("c/events.ndjson");
     (rotated.rotate_size, rotated.rotate_every) = (Some(1024), Some(Duration::from_secs(3600)));
-    vec![
+    let mut sinks = vec![
         stdout(format),
         file("file", FileSink::new(folder.join("a/events.ndjson"), format), folder.join("a")),
         file(
@@ -35,7 +56,9 @@ fn sinks(folder: &Path, format: Format) -> Vec<UnderTest> {
             folder.join("b"),
         ),
         file("file with rotation", FileSink::with(rotated, format), folder.join("c")),
-    ]
+    ];
+    sinks.extend(crate::kafka::under_test(format));
+    sinks
 }
 
 fn stdout(format: Format) -> UnderTest {
@@ -46,6 +69,7 @@ fn stdout(format: Format) -> UnderTest {
         sink: Box::new(StdoutSink::to(Box::new(SharedPipe(pipe)), format)),
         lines: Box::new(move || text_lines(&lines.lock().written)),
         set_broken: Box::new(move |is_broken| broken.lock().is_broken = is_broken),
+        is_lines: true,
     }
 }
 
@@ -89,7 +113,8 @@ fn file(name: &'static str, sink: FileSink, folder: PathBuf) -> UnderTest {
             fs::create_dir_all(&folder).expect("made");
         }
     };
-    UnderTest { name, sink: Box::new(sink), lines: Box::new(lines), set_broken: Box::new(set_broken) }
+    let (sink, lines, set_broken) = (Box::new(sink), Box::new(lines), Box::new(set_broken));
+    UnderTest { name, sink, lines, set_broken, is_lines: true }
 }
 
 /// All files in a folder, in the order of their names: closed ones come first.
@@ -121,24 +146,26 @@ fn batch(numbers: std::ops::Range<usize>) -> Vec<Arc<Record>> {
 
 #[test]
 fn records_are_delivered_in_order_each_on_one_line_with_one_fate_each() {
-    each(Format::Body, |UnderTest { name, mut sink, lines, .. }| {
+    each(Format::Body, |mut under_test| {
         for numbers in [0..1, 1..100, 100..101] {
             let count = numbers.len();
-            let outcome = sink.deliver(&batch(numbers));
-            assert_eq!(outcome.fates, vec![Fate::Delivered; count], "{name}");
+            let fates = under_test.deliver(&batch(numbers));
+            assert_eq!(fates, vec![Fate::Delivered; count], "{}", under_test.name);
         }
-        assert_eq!(lines(), (0..101).map(body).collect::<Vec<_>>(), "{name}");
+        assert_eq!((under_test.lines)(), (0..101).map(body).collect::<Vec<_>>(), "{}", under_test.name);
     });
 }
 
 #[test]
 fn what_is_delivered_can_be_seen_before_the_sink_is_closed() {
-    each(Format::Body, |UnderTest { name, mut sink, lines, .. }| {
-        sink.deliver(&batch(0..3));
+    each(Format::Body, |mut under_test| {
+        under_test.deliver(&batch(0..3));
+        let UnderTest { name, mut sink, lines, set_broken, .. } = under_test;
         assert_eq!(lines().len(), 3, "{name}");
         sink.close();
         drop(sink);
         assert_eq!(lines().len(), 3, "{name}");
+        drop(set_broken);
     });
 }
 
@@ -146,10 +173,11 @@ fn what_is_delivered_can_be_seen_before_the_sink_is_closed() {
 fn the_envelope_keeps_the_received_members_byte_for_byte() {
     // Odd spellings that a re-serialised copy would lose.
     let odd = r#"{"event":{"eventId":"a","eventType":"x","data":{"v":1.50e+1,"u":"\u00e6"}},  "new":[1 ,2]}"#;
-    each(Format::Envelope, |UnderTest { name, mut sink, lines, .. }| {
-        sink.deliver(&[record_of(odd)]);
-        assert_eq!(lines(), [envelope(odd)], "{name}");
-        let line: serde_json::Value = serde_json::from_str(&lines()[0]).expect("one JSON object");
+    each(Format::Envelope, |mut under_test| {
+        under_test.deliver(&[record_of(odd)]);
+        let lines = (under_test.lines)();
+        assert_eq!(lines, [envelope(odd)], "{}", under_test.name);
+        let line: serde_json::Value = serde_json::from_str(&lines[0]).expect("one JSON object");
         assert_eq!(line["event"]["eventId"], "a");
     });
 }
@@ -161,25 +189,51 @@ fn line_ends_between_tokens_become_spaces() {
         (Format::Body, "{   \"event\": { \"eventId\": \"a\", \"eventType\": \"x\"}}".to_owned()),
         (Format::Envelope, envelope("{\"event\": { \"eventId\": \"a\", \"eventType\": \"x\"}}")),
     ] {
-        each(format, |UnderTest { name, mut sink, lines, .. }| {
-            sink.deliver(&[record_of(pretty)]);
-            assert_eq!(lines(), [&*line], "{name} {format}");
+        each(format, |mut under_test| {
+            under_test.deliver(&[record_of(pretty)]);
+            let lines = (under_test.lines)();
+            let exact = match format {
+                Format::Body => pretty.to_owned(),
+                _ => envelope(pretty.trim_start()),
+            };
+            let expected = if under_test.is_lines { &line } else { &exact };
+            assert_eq!(lines, [expected.as_str()], "{} {format}", under_test.name);
         });
     }
 }
 
 #[test]
 fn a_broken_target_means_retry_and_the_retry_tears_no_line() {
-    each(Format::Body, |UnderTest { name, mut sink, lines, set_broken }| {
-        sink.deliver(&batch(0..2));
-        set_broken(true);
-        let outcome = sink.deliver(&batch(2..4));
-        assert_eq!(outcome.fates.len(), 2, "{name}");
-        assert!(outcome.fates.iter().all(|fate| matches!(fate, Fate::Retry { .. })), "{name}: {outcome:?}");
-        set_broken(false);
-        let outcome = sink.deliver(&batch(2..4));
-        assert_eq!(outcome.fates, vec![Fate::Delivered; 2], "{name}");
-        let lines: Vec<String> = lines().into_iter().filter(|line| !line.is_empty()).collect();
+    each(Format::Body, |mut under_test| {
+        let name = under_test.name;
+        under_test.deliver(&batch(0..2));
+        (under_test.set_broken)(true);
+        let fates = under_test.deliver(&batch(2..4));
+        assert!(fates.iter().all(|fate| matches!(fate, Fate::Retry { .. })), "{name}: {fates:?}");
+        (under_test.set_broken)(false);
+        let fates = under_test.deliver(&batch(2..4));
+        assert_eq!(fates, vec![Fate::Delivered; 2], "{name}");
+        let lines: Vec<String> = (under_test.lines)().into_iter().filter(|line| !line.is_empty()).collect();
         assert_eq!(lines, (0..4).map(body).collect::<Vec<_>>(), "{name}");
+    });
+}
+
+#[test]
+fn cloudevents_hold_the_received_object_as_their_data() {
+    let odd = r#"{"event":{"eventId":"a","eventType":"x","targetName":"projects/p/devices/d","data":{"v":1.50e+1}}}"#;
+    each(Format::CloudEvents, |mut under_test| {
+        under_test.deliver(&[record_of(odd)]);
+        let lines = (under_test.lines)();
+        if !under_test.is_lines {
+            assert_eq!(lines, [odd], "{}", under_test.name);
+            return;
+        }
+        let expected = format!(
+            "{{\"specversion\":\"1.0\",\"id\":\"a\",\"source\":\"//disruptive-technologies.com/projects/p\",\
+             \"type\":\"com.disruptive-technologies.x\",\"subject\":\"projects/p/devices/d\",\
+             \"datacontenttype\":\"application/json\",\"dtconnector\":\"plant-1\",\
+             \"dtreceivedat\":\"2023-11-14T22:13:20.123Z\",\"data\":{odd}}}"
+        );
+        assert_eq!(lines, [expected], "{}", under_test.name);
     });
 }

@@ -14,4 +14,5 @@
 mod contract;
 mod exactly_once;
 mod file;
+mod kafka;
 mod records;

@@ -20,6 +20,9 @@ use crate::telemetry::Telemetry;
 /// The name under which logs and metrics have it.
 const NAME: &str = "dead-letters";
 
+/// How long a failure is told of.
+const TROUBLE_HOLDS: Duration = Duration::from_secs(10);
+
 /// A topic of dead letters.
 pub struct KafkaLetters {
     topic: String,
@@ -32,7 +35,8 @@ struct Letters {
     producer: Producer,
     topics: Topics,
     last_ticket: u64,
-    trouble: Option<String>,
+    /// What went wrong last, and when.
+    trouble: Option<(Instant, String)>,
 }
 
 impl std::fmt::Debug for KafkaLetters {
@@ -74,7 +78,7 @@ impl Letters {
             Err(failure) => return Err(text(failure)),
         }
         while started.elapsed() < patience.saturating_add(Duration::from_secs(1)) {
-            for (ticket, result) in self.producer.poll(Duration::from_millis(1)) {
+            for (ticket, result) in self.producer.reports(Duration::from_millis(100)) {
                 if ticket == self.last_ticket {
                     return result.map_err(text);
                 }
@@ -89,22 +93,16 @@ impl LetterBox for KafkaLetters {
         let mut state = self.state.lock();
         let sent = state.send(&self.topic, letter, self.patience);
         let named = sent.map_err(|error| format!("kafka:{}: {error}", self.topic));
-        state.trouble = named.as_ref().err().cloned();
+        state.trouble = named.as_ref().err().map(|error| (Instant::now(), error.clone()));
         named
     }
 
     fn trouble(&self) -> Option<String> {
-        // While a letter is on its way, nobody knows yet; what was is what counts.
-        let mut state = self.state.try_lock()?;
-        if state.trouble.is_some() {
-            let Letters { producer, topics, .. } = &mut *state;
-            topics.forget();
-            state.trouble = topics
-                .ensure(&self.topic, producer)
-                .err()
-                .map(|error| format!("kafka:{}: {error}", self.topic));
-        }
-        state.trouble.clone()
+        // Nobody waits here for the letter that is just on its way. After a while the next letter has to find out: where
+        // `/readyz` decides who gets requests, none would come otherwise.
+        let state = self.state.try_lock()?;
+        let (since, error) = state.trouble.as_ref()?;
+        (since.elapsed() < TROUBLE_HOLDS).then(|| error.clone())
     }
 }
 

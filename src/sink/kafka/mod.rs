@@ -48,12 +48,8 @@ const MAX_WINDOW: usize = 4096;
 const TURN: Duration = Duration::from_millis(500);
 /// How long it is worked on once enough is settled for the worker to store.
 const SHORT_TURN: Duration = Duration::from_millis(20);
-/// How long to wait before looking for reports again, while they are to be expected.
-const SHORT_WAIT: Duration = Duration::from_millis(1);
-/// How long that is.
-const HURRY: Duration = Duration::from_millis(50);
-/// How long to wait after that: there is an outage.
-const LONG_WAIT: Duration = Duration::from_millis(10);
+/// How long reports are waited for before the time is looked at.
+const REPORT_WAIT: Duration = Duration::from_millis(10);
 /// How long purged records are waited for.
 const PURGE_WAIT: Duration = Duration::from_secs(5);
 /// How long nothing may be acknowledged before that is called a trouble.
@@ -199,7 +195,8 @@ impl KafkaSink {
     fn take_reports(&mut self, wait: Duration) {
         let Some(producer) = &self.producer else { return };
         let kind = producer.kind();
-        let reports = producer.poll(wait);
+        let reports = producer.reports(wait);
+        let fatal = producer.fatal_error();
         for (ticket, result) in reports {
             match result {
                 Ok(()) => {
@@ -216,6 +213,9 @@ impl KafkaSink {
                 }
                 Err(failure) => self.failed(ticket, failure, kind),
             }
+        }
+        if let Some(error) = fatal {
+            self.renew(&error);
         }
     }
 
@@ -240,7 +240,7 @@ impl KafkaSink {
                 self.window.unsent(ticket);
                 self.renew(&error);
             }
-            // The producer stops at this gap, as it would at any other.
+            // The producer stops at this gap, as it would at any other; nobody else may wait for it.
             Failure::TimedOut(error) => {
                 self.renew(&error);
                 self.window.settle(ticket, State::Failed(error));
@@ -283,7 +283,7 @@ impl KafkaSink {
         }
         let started = Instant::now();
         while self.window.in_flight() > 0 && started.elapsed() < PURGE_WAIT {
-            self.take_reports(SHORT_WAIT);
+            self.take_reports(Duration::from_millis(5));
         }
         // What was refused together counts as one batch: nobody says how it was divided.
         self.window.close_refused();
@@ -309,7 +309,7 @@ impl KafkaSink {
     }
 
     /// Works on a batch until enough of it is settled, or its turn is over.
-    fn work(&mut self, batch: usize) {
+    fn work(&mut self, tickets: &[u64]) {
         let started = Instant::now();
         loop {
             self.finish_purge();
@@ -317,22 +317,16 @@ impl KafkaSink {
                 return;
             }
             if let Err(error) = self.send() {
+                // What is on its way may still arrive.
                 self.held = Some(error);
-                self.renew("something is wrong with the place");
-                self.finish_purge();
-                return;
+                self.take_reports(Duration::ZERO);
+                continue;
             }
-            self.take_reports(if started.elapsed() < HURRY { SHORT_WAIT } else { LONG_WAIT });
-            let settled = self.window.settled();
-            let enough = settled.saturating_mul(2) >= batch;
-            let is_over = if settled >= batch {
-                true
-            } else if settled > 0 && enough {
-                // What is on its way goes on meanwhile.
-                true
-            } else {
-                started.elapsed() >= if settled > 0 { SHORT_TURN } else { TURN }
-            };
+            self.take_reports(REPORT_WAIT);
+            let (open, all) = (self.window.open(), tickets.len());
+            // Half of it is enough to store: what is on its way goes on meanwhile.
+            let turn = if open == all { TURN } else { SHORT_TURN };
+            let is_over = open <= all / 2 || started.elapsed() >= turn;
             if is_over && !self.producer.as_ref().is_some_and(Producer::is_purged) {
                 return;
             }
@@ -356,13 +350,16 @@ impl Sink for KafkaSink {
             template.render(record, topic);
             proven::lane(topic, record.device.as_deref())
         });
-        self.work(tickets.len());
+        self.work(&tickets);
         let held = self.held.take();
         let trouble = if held.is_none() { self.trouble() } else { None };
         let fate = |ticket: &u64| match self.window.take_settled(*ticket) {
             Some(State::Delivered) => Fate::Delivered,
             Some(State::Rejected(error)) => Fate::Rejected { error },
             Some(State::Failed(error)) => Fate::Retry { error },
+            _ if self.window.is_sent(*ticket) => {
+                Fate::Pending { trouble: held.clone().or_else(|| trouble.clone()) }
+            }
             _ => match &held {
                 Some(error) => Fate::Retry { error: error.clone() },
                 None => Fate::Pending { trouble: trouble.clone() },
@@ -388,7 +385,6 @@ impl Sink for KafkaSink {
             self.producer(Kind::Ordered)?;
         }
         let Some(producer) = &self.producer else { return Ok(()) };
-        producer.hear();
         self.topics.check(producer)
     }
 

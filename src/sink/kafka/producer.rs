@@ -3,12 +3,12 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use parking_lot::Mutex;
+use parking_lot::{Condvar, Mutex};
 use rdkafka::config::{ClientConfig, RDKafkaLogLevel};
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use rdkafka::message::{Header, OwnedHeaders};
 use rdkafka::producer::{
-    BaseProducer, BaseRecord, DeliveryResult, Producer as _, ProducerContext, PurgeConfig,
+    BaseRecord, DeliveryResult, Producer as _, ProducerContext, PurgeConfig, ThreadedProducer,
 };
 use rdkafka::{ClientContext, Message as _, Statistics};
 
@@ -26,9 +26,6 @@ pub(super) const LEAST_BATCH_BYTES: usize = 1024;
 /// How often librdkafka tells how it is doing.
 const STATISTICS_MS: &str = "5000";
 
-/// How many events are handled at once when librdkafka is heard; lines of the log are among them.
-const HEARD_EVENTS: usize = 100;
-
 /// What a producer is for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Kind {
@@ -43,7 +40,8 @@ pub(super) type Report = (u64, Result<(), Failure>);
 
 /// One producer. It is dropped for another one after a failure.
 pub(super) struct Producer {
-    producer: BaseProducer<Context>,
+    /// It polls on a thread of its own: polled from here, the wrapper spins through the last millisecond of each wait.
+    producer: ThreadedProducer<Context>,
     kind: Kind,
     is_purged: bool,
     /// Whose records it may send without waiting.
@@ -55,6 +53,7 @@ pub(super) struct Context {
     sink: Arc<str>,
     telemetry: Arc<Telemetry>,
     reports: Mutex<Vec<Report>>,
+    reported: Condvar,
     /// What librdkafka said last about what is wrong.
     trouble: Mutex<Option<String>>,
     /// How many requests were sent again so far.
@@ -75,6 +74,7 @@ impl Producer {
             sink: Arc::clone(sink),
             telemetry: Arc::clone(telemetry),
             reports: Mutex::new(Vec::new()),
+            reported: Condvar::new(),
             trouble: Mutex::new(None),
             retries: Mutex::new(0),
         };
@@ -91,7 +91,7 @@ impl Producer {
         self.is_purged
     }
 
-    pub(super) const fn inner(&self) -> &BaseProducer<Context> {
+    pub(super) const fn inner(&self) -> &ThreadedProducer<Context> {
         &self.producer
     }
 
@@ -121,29 +121,20 @@ impl Producer {
         }
     }
 
-    /// Takes the reports that came; waits so long if there is none.
-    pub(super) fn poll(&self, wait: Duration) -> Vec<Report> {
-        // The wrapper's own waiting spins through the last millisecond, and takes all of it although reports have come.
-        let take = || {
-            self.producer.poll(Duration::ZERO);
-            std::mem::take(&mut *self.producer.context().reports.lock())
-        };
-        let mut reports = take();
-        if reports.is_empty() && !wait.is_zero() {
-            std::thread::sleep(wait);
-            reports = take();
+    /// Takes the reports that have come; waits for them if there are none.
+    pub(super) fn reports(&self, wait: Duration) -> Vec<Report> {
+        let context = Arc::clone(self.producer.context());
+        let mut waiting = context.reports.lock();
+        if waiting.is_empty() && !wait.is_zero() {
+            // Whether any came shows in what is there.
+            let _timed_out = context.reported.wait_for(&mut waiting, wait);
         }
+        let reports = std::mem::take(&mut *waiting);
+        drop(waiting);
         if reports.iter().any(|(_, result)| result.is_ok()) {
             *self.producer.context().trouble.lock() = None;
         }
         reports
-    }
-
-    /// Lets callbacks run for what was said before now.
-    pub(super) fn hear(&self) {
-        for _ in 0..HEARD_EVENTS {
-            self.producer.poll(Duration::ZERO);
-        }
     }
 
     /// Takes back all that has no report. Whether this is the first time.
@@ -154,6 +145,11 @@ impl Producer {
             self.producer.purge(PurgeConfig::default().queue().inflight());
         }
         is_first
+    }
+
+    /// Why it is of no more use, if it is not.
+    pub(super) fn fatal_error(&self) -> Option<String> {
+        self.producer.client().fatal_error().map(|(code, text)| format!("{code}: {text}"))
     }
 
     /// What librdkafka says is wrong.
@@ -183,6 +179,10 @@ fn settings(config: &KafkaConfig, kind: Kind, patience: Patience, batch_bytes: u
     settings.set("enable.idempotence", "true");
     settings.set("enable.gapless.guarantee", if kind == Kind::Ordered { "true" } else { "false" });
     settings.set("partitioner", "murmur2_random");
+    if kind == Kind::Alone {
+        // There is nothing to wait for.
+        settings.set("linger.ms", "0");
+    }
     settings.set("allow.auto.create.topics", "false");
     let timeout = match patience {
         Patience::Endless => 0,
@@ -265,5 +265,6 @@ impl ProducerContext for Context {
             )),
         };
         self.reports.lock().push((ticket, result));
+        self.reported.notify_one();
     }
 }

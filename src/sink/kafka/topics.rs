@@ -77,8 +77,6 @@ impl Topics {
     fn look(&self, topic: &str, producer: &Producer) -> Result<bool, String> {
         let metadata =
             producer.inner().client().fetch_metadata(Some(topic), ANSWER_WAIT).map_err(|error| {
-                // Errors of the connection are told to the callback.
-                producer.hear();
                 let brokers = &self.config.brokers;
                 producer
                     .trouble()

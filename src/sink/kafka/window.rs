@@ -60,8 +60,8 @@ pub(super) struct Window {
     /// Suspects of a failure that may have more.
     refused: Vec<u64>,
     in_flight: usize,
-    /// How many records of the last batch are settled.
-    settled: usize,
+    /// How many records of the last batch are not settled.
+    open: usize,
 }
 
 impl Window {
@@ -73,8 +73,8 @@ impl Window {
         mut lane: impl FnMut(&Record) -> Lane,
     ) -> Vec<u64> {
         self.batch = self.batch.saturating_add(1);
-        self.settled = 0;
-        let tickets = batch.iter().map(|record| self.ticket_of(record, &mut lane)).collect();
+        let tickets: Vec<u64> = batch.iter().map(|record| self.ticket_of(record, &mut lane)).collect();
+        self.open = tickets.iter().filter(|ticket| self.is_unsettled(**ticket)).count();
         let (now, unsent, suspects) = (self.batch, &mut self.unsent, &mut self.suspects);
         let known = &mut self.tickets;
         self.entries.retain(|ticket, entry| {
@@ -97,7 +97,6 @@ impl Window {
             && let Some(entry) = self.entries.get_mut(ticket)
         {
             entry.batch = batch;
-            self.settled = self.settled.saturating_add(usize::from(entry.state.is_settled()));
             return *ticket;
         }
         self.last_ticket = self.last_ticket.saturating_add(1);
@@ -117,6 +116,11 @@ impl Window {
         ticket
     }
 
+    /// How many records of the last batch are not settled.
+    pub(super) const fn open(&self) -> usize {
+        self.open
+    }
+
     /// How many records have no report yet.
     pub(super) const fn in_flight(&self) -> usize {
         self.in_flight
@@ -126,9 +130,8 @@ impl Window {
         self.entries.get(&ticket).map(|entry| Arc::clone(&entry.record))
     }
 
-    /// How many records of the last batch are settled.
-    pub(super) const fn settled(&self) -> usize {
-        self.settled
+    pub(super) fn is_unsettled(&self, ticket: u64) -> bool {
+        self.entries.get(&ticket).is_some_and(|entry| !entry.state.is_settled())
     }
 
     pub(super) fn is_sent(&self, ticket: u64) -> bool {
@@ -167,6 +170,10 @@ impl Window {
 
     /// Notes the end of a record.
     pub(super) fn settle(&mut self, ticket: u64, state: State) {
+        let of_last = self.entries.get(&ticket).is_some_and(|entry| entry.batch == self.batch);
+        if of_last && self.is_unsettled(ticket) {
+            self.open = self.open.saturating_sub(1);
+        }
         self.change(ticket, state);
         self.suspects.remove(&ticket);
     }
@@ -192,9 +199,6 @@ impl Window {
             if entry.state == State::Sent {
                 self.in_flight = self.in_flight.saturating_sub(1);
             }
-            let is_newly_settled =
-                state.is_settled() && !entry.state.is_settled() && entry.batch == self.batch;
-            self.settled = self.settled.saturating_add(usize::from(is_newly_settled));
             entry.state = state;
             self.unsent.remove(&ticket);
         }
@@ -274,6 +278,8 @@ mod tests {
         tickets.iter().for_each(|ticket| window.sent(*ticket, 10));
         assert_eq!((window.in_flight(), window.first_unsent()), (3, None));
         window.settle(tickets[1], State::Delivered);
+        window.settle(tickets[1], State::Delivered);
+        assert_eq!(window.open(), 2);
         assert_eq!(window.take_settled(tickets[1]), Some(State::Delivered));
         assert_eq!(window.take_settled(tickets[0]), None, "it is on its way");
         let left = [Arc::clone(&records[0]), Arc::clone(&records[2])];
