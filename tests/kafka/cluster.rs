@@ -247,9 +247,9 @@ impl Cluster {
         let mut command = self.consumer(topic, &[]);
         let mut child = command.stdout(Stdio::piped()).spawn().expect("Python runs");
         let lines = BufReader::new(child.stdout.take().expect("a pipe")).lines();
-        let count = lines.map(|line| line.expect("readable")).count();
+        let count = lines.fold(0, |count, line| line.map(|_| count + 1).expect("readable"));
         assert!(child.wait().expect("it ends").success());
-        count.try_into().expect("small")
+        count
     }
 
     fn consumer(&self, topic: &str, options: &[&str]) -> Command {

@@ -17,7 +17,7 @@ fn assert_named(brokers: &str, sink: &str, parts: &[&str]) {
     let before = receiver.wait_for_reason(parts, TOLD_WITHIN);
     let ledger = Load::of(receiver.address(), 0..4, 10).send();
     let said = receiver.wait_for_reason(parts, TOLD_WITHIN);
-    assert_eq!((ledger.count(), receiver.backlog() as u64), (40, 40), "{said}");
+    assert_eq!((ledger.count(), receiver.backlog()), (40, 40), "{said}");
     println!("{brokers}: {before}");
     receiver.stop();
     assert!(setup.dead_letters().is_empty());

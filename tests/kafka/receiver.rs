@@ -8,7 +8,6 @@ use std::time::Duration;
 use serde_json::Value;
 use tempfile::TempDir;
 
-use crate::cluster::wait_until;
 use crate::common::{self, Ended};
 use crate::sender::{Sender, readiness};
 
@@ -131,27 +130,35 @@ impl Receiver {
 
     /// Waits until nothing is wrong.
     pub(crate) fn wait_until_ready(&self) {
-        wait_until("it is ready", PATIENCE, || !self.readiness().contains("sink kafka"));
+        let begun = std::time::Instant::now();
+        loop {
+            let said = self.readiness();
+            if !said.contains("sink kafka") {
+                return;
+            }
+            assert!(begun.elapsed() < PATIENCE, "not ready within {PATIENCE:?}: {said}");
+            std::thread::sleep(Duration::from_millis(50));
+        }
     }
 
-    /// The sum of a metric over its labels, among those that have this one.
-    pub(crate) fn metric(&self, name: &str, label: &str) -> f64 {
+    /// The sum of a metric that counts, over its labels, among those that have this one.
+    pub(crate) fn count(&self, name: &str, label: &str) -> u64 {
         let text = Sender::connect(self.0.admin).and_then(|mut sender| sender.get("/metrics"));
         let text = text.expect("/metrics answers").body;
         let lines = text.lines().filter(|line| {
             line.strip_prefix(name).is_some_and(|rest| rest.starts_with(['{', ' '])) && line.contains(label)
         });
-        lines.map(|line| line.rsplit(' ').next().and_then(|n| n.parse::<f64>().ok()).expect("a number")).sum()
+        lines.map(|line| line.rsplit(' ').next().and_then(|n| n.parse::<u64>().ok()).expect("a number")).sum()
     }
 
     /// How often the producer was made anew.
-    pub(crate) fn renewals(&self) -> f64 {
-        self.metric("dt_receiver_kafka_producers_renewed_total", "sink=\"kafka\"")
+    pub(crate) fn renewals(&self) -> u64 {
+        self.count("dt_receiver_kafka_producers_renewed_total", "sink=\"kafka\"")
     }
 
     /// How many records wait in the spool, for all sinks together.
-    pub(crate) fn backlog(&self) -> f64 {
-        self.metric("dt_receiver_spool_sink_backlog_records", "")
+    pub(crate) fn backlog(&self) -> u64 {
+        self.count("dt_receiver_spool_sink_backlog_records", "")
     }
 
     /// Waits until all that was accepted is delivered.
@@ -159,7 +166,7 @@ impl Receiver {
         let begun = std::time::Instant::now();
         loop {
             let left = self.backlog();
-            if left < 0.5 {
+            if left == 0 {
                 return;
             }
             assert!(begun.elapsed() < patience, "{left} records left: {}", self.readiness());

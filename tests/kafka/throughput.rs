@@ -20,7 +20,7 @@ fn a_full_spool_is_drained() {
     let sent = common::run(["send", "--url", &url, "--count", &count, "--concurrency", "64", "--json"], b"");
     assert_eq!(sent.code(), 0, "{sent:?}");
     let filled = begun.elapsed();
-    assert_eq!(receiver.backlog() as u64, events);
+    assert_eq!(receiver.backlog(), events);
     // A start of its own, so that neither a back-off nor what the filling used is measured along.
     receiver.stop();
     cluster.create_topic("drain", 6);
@@ -34,7 +34,7 @@ fn a_full_spool_is_drained() {
     assert_eq!(cluster.count("drain"), events);
     println!(
         "{events} events spooled in {filled:?}; {first} drained in {drained:?} ({:.0}/s), {:.1} µs of CPU each, RSS {rss} KiB",
-        first / drained.as_secs_f64(),
-        used.as_secs_f64() * 1e6 / first,
+        first as f64 / drained.as_secs_f64(),
+        used.as_secs_f64() * 1e6 / first as f64,
     );
 }

@@ -58,6 +58,39 @@ pub(super) fn of(code: Code, topic: &str) -> Failure {
     }
 }
 
+/// What librdkafka says about its connections, with what can be done about it. The same trouble always reads the same.
+pub(super) fn of_connection(code: Option<Code>, reason: &str) -> String {
+    // Times and counts change with every attempt.
+    let reason = reason.split(" (after ").next().unwrap_or(reason);
+    let up_to = |end: &str| reason.split(end).next().unwrap_or(reason);
+    match code {
+        Some(Code::Authentication | Code::SaslAuthenticationFailed) => {
+            format!("authentication failed; check [sink.sasl]: {reason}")
+        }
+        Some(Code::Resolve) => format!("a broker's name cannot be resolved; check `brokers`: {reason}"),
+        // An answer that is not Kafka's reads as one that is far too large.
+        _ if reason.contains("Invalid response size") => format!(
+            "what answers there is no Kafka broker, or one that wants TLS; check `brokers`, [sink.tls]: {}",
+            up_to(": increase receive.message.max.bytes")
+        ),
+        // OpenSSL knows which of these it is, and librdkafka does not ask.
+        _ if reason.contains("certificate verify failed") => format!(
+            "TLS failed; the broker's certificate has expired, or is for another name, or its authority is not among those \
+             of `ca` in [sink.tls]: {}",
+            up_to(": broker certificate could not be verified")
+        ),
+        // A listener for TLS hangs up without a word, and librdkafka does not tell.
+        Some(Code::AllBrokersDown) => {
+            format!(
+                "{reason}; check `brokers`, and whether they want TLS ([sink.tls]) or a password ([sink.sasl])"
+            )
+        }
+        Some(Code::SSL) => format!("TLS failed; check [sink.tls]: {reason}"),
+        _ if reason.contains("SSL") => format!("TLS failed; check [sink.tls]: {reason}"),
+        _ => reason.to_owned(),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -86,6 +119,29 @@ mod tests {
             Code::MessageTimedOut,
         ] {
             assert!(!record(code), "{code}");
+        }
+    }
+
+    #[test]
+    fn what_is_wrong_with_a_connection_names_the_option_and_stays_the_same() {
+        for (code, reason, said) in [
+            (Code::Authentication, "a: denied (after 5ms in state AUTH_REQ)", "[sink.sasl]: a: denied"),
+            (Code::Resolve, "a: unknown", "`brokers`: a: unknown"),
+            (
+                Code::BrokerTransportFailure,
+                "a: Invalid response size 9 (0..1): increase receive.message.max.bytes",
+                "9 (0..1)",
+            ),
+            (Code::BrokerTransportFailure, "a: SSL closed", "[sink.tls]: a: SSL closed"),
+            (
+                Code::SSL,
+                "a: certificate verify failed: broker certificate could not be verified, x",
+                "verify failed",
+            ),
+            (Code::BrokerTransportFailure, "a: refused (after 0ms in state CONNECT)", "a: refused"),
+        ] {
+            let text = of_connection(Some(code), reason);
+            assert!(text.ends_with(said), "{text}");
         }
     }
 

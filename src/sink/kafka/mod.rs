@@ -240,7 +240,11 @@ impl KafkaSink {
                 self.window.unsent(ticket);
                 self.renew(&error);
             }
-            Failure::TimedOut(error) => self.window.settle(ticket, State::Failed(error)),
+            // The producer stops at this gap, as it would at any other; nobody else may wait for it.
+            Failure::TimedOut(error) => {
+                self.renew(&error);
+                self.window.settle(ticket, State::Failed(error));
+            }
             Failure::Record(error) if kind == Kind::Alone => {
                 self.moved = Instant::now();
                 self.window.settle(ticket, State::Rejected(error));

@@ -243,29 +243,13 @@ impl ClientContext for Context {
     }
 
     fn error(&self, error: KafkaError, reason: &str) {
-        let cure = match error.rdkafka_error_code() {
-            Some(RDKafkaErrorCode::Authentication | RDKafkaErrorCode::SaslAuthenticationFailed) => {
-                "authentication failed; check [sink.sasl]: "
-            }
-            Some(RDKafkaErrorCode::SSL) => "TLS failed; check [sink.tls], and the brokers' certificates: ",
-            // An answer that is not Kafka's reads as one that is far too large.
-            _ if reason.contains("Invalid response size") => {
-                "what answers there is no Kafka broker, or one that wants TLS; check `brokers`, [sink.tls]: "
-            }
-            Some(RDKafkaErrorCode::Resolve) => "a broker's name cannot be resolved; check `brokers`: ",
-            // It says less than what came before it.
-            Some(RDKafkaErrorCode::AllBrokersDown) if self.trouble.lock().is_some() => return,
-            _ => "",
-        };
-        *self.trouble.lock() = Some(format!("{cure}{}", steady(reason)));
+        let code = error.rdkafka_error_code();
+        let mut trouble = self.trouble.lock();
+        // It says less than what came before it.
+        if code != Some(RDKafkaErrorCode::AllBrokersDown) || trouble.is_none() {
+            *trouble = Some(failure::of_connection(code, reason));
+        }
     }
-}
-
-/// The text without the times and counts in it that change with every attempt, so that the same trouble reads the same;
-/// and without advice that would not help.
-fn steady(reason: &str) -> &str {
-    let reason = reason.split(" (after ").next().unwrap_or(reason);
-    reason.split(": increase receive.message.max.bytes").next().unwrap_or(reason)
 }
 
 impl ProducerContext for Context {
