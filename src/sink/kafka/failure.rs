@@ -79,11 +79,10 @@ pub(super) fn of_connection(code: Option<Code>, reason: &str) -> String {
              of `ca` in [sink.tls]: {}",
             up_to(": broker certificate could not be verified")
         ),
-        // A listener for TLS hangs up without a word, and librdkafka does not tell.
+        // A listener for TLS hangs up without a word, and librdkafka does not tell; its own text counts brokers wrongly.
         Some(Code::AllBrokersDown) => {
-            format!(
-                "{reason}; check `brokers`, and whether they want TLS ([sink.tls]) or a password ([sink.sasl])"
-            )
+            "all brokers are down; check `brokers`, and whether they want TLS ([sink.tls]) or a password ([sink.sasl])"
+                .to_owned()
         }
         Some(Code::SSL) => format!("TLS failed; check [sink.tls]: {reason}"),
         _ if reason.contains("SSL") => format!("TLS failed; check [sink.tls]: {reason}"),
