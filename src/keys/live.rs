@@ -14,7 +14,7 @@ pub enum Learned {
     New,
     /// There are none but those that were known.
     Nothing,
-    /// Nobody could be asked.
+    /// Nobody could be asked, or not again so soon.
     Unavailable,
 }
 
@@ -70,7 +70,7 @@ impl LiveVerifier {
         if Arc::ptr_eq(&self.get(), used) {
             match asked {
                 Asked::Fresh => Learned::Nothing,
-                Asked::Failed => Learned::Unavailable,
+                Asked::TooSoon | Asked::Failed => Learned::Unavailable,
             }
         } else {
             Learned::New

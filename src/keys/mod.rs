@@ -75,6 +75,8 @@ impl Drop for Waiting<'_> {
 pub enum Asked {
     /// The set is the issuer's own of just now.
     Fresh,
+    /// The issuer was asked a moment ago; what has changed since then nobody knows.
+    TooSoon,
     /// The issuer could not be asked.
     Failed,
 }
@@ -164,13 +166,15 @@ impl Keys {
         if waiting.0.load(Ordering::Relaxed) > MAX_WAITING {
             return Asked::Failed;
         }
+        let came = self.clock.unix_millis();
         let mut asking = self.asking.lock().await;
         let now = self.clock.unix_millis();
         if let Some((at, asked)) = asking.last {
             let passed = now.saturating_sub(at);
             // A clock that was set back must not keep us from asking.
             if (0..i64::try_from(ASK_AGAIN_AFTER.as_millis()).unwrap_or(i64::MAX)).contains(&passed) {
-                return asked;
+                let asked_since = at >= came;
+                return if asked == Asked::Fresh && !asked_since { Asked::TooSoon } else { asked };
             }
         }
         let asked = match self.fetch(&mut asking.json).await {
@@ -208,7 +212,7 @@ impl Keys {
     pub async fn keep_fresh(&self) {
         loop {
             let pause = match self.ask().await {
-                Asked::Fresh => ASK_EVERY,
+                Asked::Fresh | Asked::TooSoon => ASK_EVERY,
                 Asked::Failed => ASK_AGAIN_AFTER,
             };
             tokio::time::sleep(pause).await;

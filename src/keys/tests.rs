@@ -85,6 +85,8 @@ async fn the_issuer_is_asked_once_in_a_while_and_its_last_good_set_holds() {
         assert_eq!(first.ask().await, Asked::Fresh);
     }
     assert_eq!((issuer.asked.load(Ordering::SeqCst), ids(&first)), (2, vec!["one".to_owned()]));
+    clock.set(1_029_999);
+    assert_eq!((first.ask().await, ids(&first)), (Asked::TooSoon, vec!["one".to_owned()]));
     clock.set(1_030_000);
     assert_eq!((first.ask().await, ids(&first)), (Asked::Fresh, vec!["two".to_owned()]));
     // It breaks: the set holds, and nobody pretends that it is fresh.
@@ -151,6 +153,8 @@ async fn a_verifier_learns_new_keys_and_knows_what_it_cannot_know() {
     assert_eq!(live.learn(&used).await, Learned::New);
     let used = live.get();
     assert_eq!(live.learn(&used).await, Learned::Nothing, "the issuer was asked just now");
+    clock.set(29_999);
+    assert_eq!(live.learn(&used).await, Learned::Unavailable, "it was, but not just now");
     issuer.keys.lock().clear();
     clock.set(30_000);
     assert_eq!(live.learn(&used).await, Learned::Unavailable);

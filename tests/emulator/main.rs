@@ -28,4 +28,5 @@ mod flask;
 mod keep;
 mod outage;
 mod program;
+mod rotation;
 mod seed_examples;
