@@ -67,7 +67,31 @@ fn first_command(folder: &Path) -> Receiver {
 }
 
 #[test]
-fn the_first_command_prints_each_sent_event_as_one_json_line() {
+fn the_first_command_shows_events() {
+    let first = blocks("sh").into_iter().next().expect("a block");
+    assert_eq!(first.trim(), "cargo run --release -- demo");
+    let folder = tempfile::tempdir().expect("a folder");
+    let shown = run(&first.replace("-- demo", "-- demo --events 3"), None, folder.path());
+    assert!(shown.status.success(), "{}", text(&shown.stderr));
+    assert!(text(&shown.stdout).contains("25 devices"), "{}", text(&shown.stdout));
+}
+
+#[test]
+fn every_option_of_the_local_cloud_is_known() {
+    let block = block_with("sh", "-- emulate");
+    let help = Command::new(env!("CARGO_BIN_EXE_dt-receiver"))
+        .args(["emulate", "--help"])
+        .output()
+        .expect("it runs");
+    for option in block.split_whitespace().filter(|word| word.starts_with("--") && word.len() > 2) {
+        if option != "--release" {
+            assert!(text(&help.stdout).contains(option), "{option}");
+        }
+    }
+}
+
+#[test]
+fn serve_prints_each_sent_event_as_one_json_line() {
     let folder = tempfile::tempdir().expect("a folder");
     let receiver = first_command(folder.path());
     let sent = run(&block_with("sh", "-- send"), Some(&receiver), folder.path());
