@@ -12,7 +12,7 @@ use crate::record::TopicTemplate;
 use crate::verify::Secret;
 
 /// Properties of librdkafka that are ours, each with the reason or the key that sets it.
-const OURS: [(&str, &str); 26] = [
+const OURS: [(&str, &str); 25] = [
     ("bootstrap.servers", "set `brokers`"),
     ("metadata.broker.list", "set `brokers`"),
     ("acks", "all in-sync replicas always acknowledge, or records could be lost"),
@@ -38,7 +38,6 @@ const OURS: [(&str, &str); 26] = [
     ("log_level", "set RUST_LOG"),
     ("debug", "set RUST_LOG=librdkafka=debug"),
     ("test.mock.num.brokers", "it is for tests of librdkafka"),
-    ("plugin.library.paths", "plugins are not loaded"),
     ("sasl.mechanism", "set [sink.sasl]"),
     ("sasl.mechanisms", "set [sink.sasl]"),
     ("sasl.username", "set [sink.sasl]"),
@@ -395,6 +394,8 @@ fn read_properties(section: Section<'_>) -> BTreeMap<String, String> {
         let quoted = format!("\"{key}\"");
         if let Some((_, why)) = OURS.iter().find(|(ours, _)| *ours == key) {
             section.complain(&quoted, format!("cannot be set: {why}"));
+        } else if key.starts_with("plugin.") {
+            section.complain(&quoted, "cannot be set: plugins are not loaded".to_owned());
         } else if key == "security.protocol" {
             section.complain(
                 &quoted,

@@ -3,7 +3,8 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::{Parts, Routes, StartError, Store};
+use super::routes::Routes;
+use super::{Parts, StartError, Store};
 use crate::config::{Config, DeadLetterPlace};
 use crate::deliver::{DeadLetterError, DeadLetters, Direct, Lane, LaneOptions, Stored, Undelivered};
 use crate::http::{Accepted, Intake, IntakeFuture, Readiness, Unavailable};

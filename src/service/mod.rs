@@ -4,9 +4,12 @@
 mod control;
 mod direct;
 mod repair;
+mod routes;
+mod sinks;
 mod spooled;
+mod verifiers;
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashSet;
 use std::fmt;
 use std::io;
 use std::net::SocketAddr;
@@ -17,19 +20,19 @@ use tokio::net::TcpListener;
 use tokio::sync::{oneshot, watch};
 
 use crate::clock::{Clock, SystemClock};
-use crate::config::{Config, ConnectorConfig, KafkaConfig, Mode, SinkConfig, SinkKind, is_name};
+use crate::config::{Config, ConnectorConfig, Mode, is_name};
 use crate::deliver::DeadLetterError;
 use crate::http::{AdminServer, Endpoint, Intake, Server};
 use crate::keys::{BadIssuer, Keys, LiveVerifier};
-use crate::record::Format;
-use crate::sink::{FileSink, OpenError, Sink, StdoutSink};
-#[cfg(feature = "kafka")]
-use crate::sink::{KafkaSink, Patience};
+use crate::sink::{OpenError, Sink};
 use crate::spool::SpoolError;
 use crate::telemetry::Telemetry;
 
 pub use control::{ControlError, ask};
 pub use repair::{Repair, RepairReport, RepairRequest};
+use routes::Routes;
+use sinks::{NamedSink, make_sinks};
+use verifiers::live_verifiers;
 
 /// How much longer than the drain timeout a stop waits for sinks to close.
 const CLOSE_GRACE: Duration = Duration::from_secs(1);
@@ -207,38 +210,6 @@ impl ServiceBuilder {
     }
 }
 
-/// The verifiers of the connectors, by their places, and the keys that are fetched for them, by issuer.
-struct Live {
-    verifiers: Vec<Arc<LiveVerifier>>,
-    keys: HashMap<String, Arc<Keys>>,
-}
-
-fn live_verifiers(
-    config: &Config,
-    clock: &Arc<dyn Clock>,
-    telemetry: &Arc<Telemetry>,
-) -> Result<Live, StartError> {
-    let mut live = Live { verifiers: Vec::new(), keys: HashMap::new() };
-    for ConnectorConfig { name, verifier, key_issuer, .. } in &config.connectors {
-        let Some(issuer) = key_issuer else {
-            live.verifiers.push(Arc::new(LiveVerifier::fixed(verifier.clone())));
-            continue;
-        };
-        let keys = match live.keys.get(issuer) {
-            Some(keys) => Arc::clone(keys),
-            None => {
-                let keys = Keys::new(issuer, &config.key_folder(), Arc::clone(clock), Arc::clone(telemetry));
-                let failed = |source| StartError::Issuer { connector: Arc::clone(name), source };
-                let keys = Arc::new(keys.map_err(failed)?);
-                live.keys.insert(issuer.clone(), Arc::clone(&keys));
-                keys
-            }
-        };
-        live.verifiers.push(Arc::new(LiveVerifier::with_keys(verifier.clone(), keys)));
-    }
-    Ok(live)
-}
-
 /// What a configuration that was read from TOML cannot have wrong, but one made in code can.
 fn check_connectors(connectors: &[ConnectorConfig]) -> Result<(), StartError> {
     if connectors.is_empty() {
@@ -259,57 +230,6 @@ fn check_connectors(connectors: &[ConnectorConfig]) -> Result<(), StartError> {
         }
     }
     Ok(())
-}
-
-/// A sink and its name.
-type NamedSink = (Arc<str>, Box<dyn Sink>);
-
-fn make_sinks(
-    config: &Config,
-    own: Vec<NamedSink>,
-    telemetry: &Arc<Telemetry>,
-) -> Result<Vec<NamedSink>, StartError> {
-    let mut sinks = Vec::new();
-    for SinkConfig { name, kind, format, .. } in &config.sinks {
-        let sink: Box<dyn Sink> = match kind {
-            SinkKind::Stdout => Box::new(StdoutSink::new(*format).map_err(|error| StartError::Sink {
-                name: Arc::clone(name),
-                source: OpenError::Unusable(format!("standard output: {error}")),
-            })?),
-            SinkKind::File(file) => Box::new(FileSink::with(file.clone(), *format)),
-            SinkKind::Kafka(kafka) => make_kafka(config, kafka, name, *format, telemetry)?,
-        };
-        sinks.push((Arc::clone(name), sink));
-    }
-    sinks.extend(own);
-    Ok(sinks)
-}
-
-#[cfg(feature = "kafka")]
-fn make_kafka(
-    config: &Config,
-    kafka: &KafkaConfig,
-    name: &Arc<str>,
-    format: Format,
-    telemetry: &Arc<Telemetry>,
-) -> Result<Box<dyn Sink>, StartError> {
-    let patience = match config.mode {
-        Mode::Direct => Patience::Until(direct::patience(config)),
-        Mode::Spool => Patience::Endless,
-    };
-    Ok(Box::new(KafkaSink::new(Arc::clone(name), kafka.clone(), format, patience, Arc::clone(telemetry))))
-}
-
-#[cfg(not(feature = "kafka"))]
-fn make_kafka(
-    _: &Config,
-    _: &KafkaConfig,
-    name: &Arc<str>,
-    _: Format,
-    _: &Arc<Telemetry>,
-) -> Result<Box<dyn Sink>, StartError> {
-    let source = OpenError::Unusable("this build has no Kafka; build with the feature `kafka`".to_owned());
-    Err(StartError::Sink { name: Arc::clone(name), source })
 }
 
 /// What stores the events in one of the modes.
@@ -336,57 +256,6 @@ fn open_store(parts: Parts) -> Result<Arc<dyn Store>, StartError> {
         Mode::Direct => Arc::new(direct::DirectStore::open(parts)?),
         Mode::Spool => Arc::new(spooled::SpoolStore::open(parts)?),
     })
-}
-
-/// Where each connector's records go, by its place in the configuration.
-#[derive(Debug)]
-struct Routes(Vec<Route>);
-
-/// Where a connector's records go.
-#[derive(Debug)]
-struct Route {
-    connector: Arc<str>,
-    /// The places of its sinks.
-    sinks: Vec<usize>,
-    /// Whether copies of an event are caught.
-    dedup: bool,
-}
-
-impl Routes {
-    fn new<'a>(config: &Config, sinks: impl Iterator<Item = &'a Arc<str>>) -> Result<Self, StartError> {
-        let mut places: HashMap<&str, usize> = HashMap::new();
-        for (place, name) in sinks.enumerate() {
-            if !is_name(name) {
-                return Err(StartError::BadName(Arc::clone(name)));
-            }
-            if places.insert(name, place).is_some() {
-                return Err(StartError::RepeatedSink(Arc::clone(name)));
-            }
-        }
-        let mut routes = Vec::with_capacity(config.connectors.len());
-        for connector in &config.connectors {
-            let mut sinks = Vec::new();
-            match &connector.sinks {
-                None => sinks.extend(0..places.len()),
-                Some(names) => {
-                    for name in names {
-                        let place = places.get(name.as_str()).ok_or_else(|| StartError::UnknownSink {
-                            connector: Arc::clone(&connector.name),
-                            sink: name.clone(),
-                        })?;
-                        sinks.push(*place);
-                    }
-                }
-            }
-            let dedup = connector.dedup && !config.dedup_window.is_zero();
-            routes.push(Route { connector: Arc::clone(&connector.name), sinks, dedup });
-        }
-        Ok(Self(routes))
-    }
-
-    fn get(&self, connector: usize) -> Option<&Route> {
-        self.0.get(connector)
-    }
 }
 
 async fn bind(key: &'static str, address: SocketAddr) -> Result<TcpListener, StartError> {

@@ -6,7 +6,8 @@ use std::time::{Duration, Instant};
 
 use super::control::Control;
 use super::repair::Repair;
-use super::{Parts, Routes, StartError, Store};
+use super::routes::Routes;
+use super::{Parts, StartError, Store};
 use parking_lot::Mutex;
 
 use crate::clock::Clock;

@@ -2,33 +2,17 @@
 //! on, and what can be repaired is.
 
 use std::fs;
-use std::path::Path;
-use std::process::{Command, Output, Stdio};
+use std::process::{Command, Output};
 
 use rusqlite::Connection;
 
 use crate::events::{SECRET, id};
 use crate::sender::{Sender, readiness};
-use crate::server::{Place, Server, Sinks};
+use crate::server::{Place, Server};
 
 const EVENTS: u64 = 200;
 /// The event whose bytes are damaged.
 const BAD: u64 = 100;
-
-/// A spool whose sink `file` was down, so that it has none of its events yet.
-fn backlog(folder: &Path) -> Place {
-    let place = Place::new(folder, Sinks::Down, "");
-    let down = fs::read_to_string(&place.config).expect("read");
-    fs::write(&place.config, down.replace("name = 'stdout'", "name = 'file'")).expect("written");
-    let full = Stdio::from(fs::File::options().write(true).open("/dev/full").expect("there"));
-    let server = Server::start(place.serve(), full).expect("it starts");
-    let mut sender = Sender::connect(server.listen).expect("connected");
-    for number in 0..EVENTS {
-        assert_eq!(sender.send(1, number).expect("an answer").status, 200);
-    }
-    server.stop();
-    Place::new(folder, Sinks::File, "")
-}
 
 /// Changes the spool's file where `needle` stands.
 fn damage(place: &Place, needle: &str, change: impl Fn(&mut [u8], usize)) {
@@ -83,7 +67,7 @@ fn deliver(place: &Place, missing: &[u64], ready: &str) -> String {
 #[test]
 fn a_record_whose_bytes_changed_is_set_aside_and_the_rest_goes_on() {
     let folder = tempfile::tempdir().expect("a folder");
-    let place = backlog(folder.path());
+    let place = Place::with_backlog(folder.path(), EVENTS);
     // In the body, after the event's own columns: the id stays readable there.
     damage(&place, &format!("\"eventId\":\"{}", id(1, BAD)), |bytes, at| bytes[at + 20] ^= 1);
     let checked = tool(&place, &["spool", "check"]);
@@ -110,7 +94,7 @@ fn a_record_whose_bytes_changed_is_set_aside_and_the_rest_goes_on() {
 #[test]
 fn a_damaged_record_whose_body_is_whole_is_let_in_again() {
     let folder = tempfile::tempdir().expect("a folder");
-    let place = backlog(folder.path());
+    let place = Place::with_backlog(folder.path(), EVENTS);
     // The column `event_id`, which stands before `touch`; the body has it before `","targetName`.
     damage(&place, &format!("{}touch", id(1, BAD)), |bytes, at| bytes[at] ^= 1);
     deliver(&place, &[BAD], "ready\n");
@@ -139,7 +123,7 @@ fn deliver_again(place: &Place) -> Option<u64> {
 #[test]
 fn a_page_that_cannot_be_read_costs_its_own_records_and_nothing_is_deleted() {
     let folder = tempfile::tempdir().expect("a folder");
-    let place = backlog(folder.path());
+    let place = Place::with_backlog(folder.path(), EVENTS);
     // The page that holds the body of a record in the middle of the backlog.
     let needle = format!("\"eventId\":\"{}", id(1, BAD));
     let database = place.spool_files()[0].clone();

@@ -1,28 +1,17 @@
 //! A configuration that changes while a sink has a backlog: what was accepted for the sink is delivered to it all the same.
 
 use std::fs;
-use std::process::Stdio;
 
 use crate::sender::Sender;
-use crate::server::{Place, Server, Sinks};
+use crate::server::{Place, Server};
 
 const EVENTS: u64 = 20;
 
 #[test]
 fn a_sink_that_a_connector_no_longer_names_still_gets_what_was_accepted_for_it() {
     let folder = tempfile::tempdir().expect("a folder");
-    let place = Place::new(folder.path(), Sinks::Down, "");
-    let down = fs::read_to_string(&place.config).expect("read");
-    fs::write(&place.config, down.replace("name = 'stdout'", "name = 'file'")).expect("written");
-    let full = Stdio::from(fs::File::options().write(true).open("/dev/full").expect("there"));
-    let server = Server::start(place.serve(), full).expect("it starts");
-    let mut sender = Sender::connect(server.listen).expect("connected");
-    for number in 0..EVENTS {
-        assert_eq!(sender.send(1, number).expect("an answer").status, 200);
-    }
-    server.stop();
+    let place = Place::with_backlog(folder.path(), EVENTS);
     // From now on the connector's events go to another sink.
-    let place = Place::new(folder.path(), Sinks::File, "");
     let other = folder.path().join("other.ndjson");
     let text =
         fs::read_to_string(&place.config).expect("read").replace("[[sink]]", "sinks = ['other']\n[[sink]]");

@@ -9,6 +9,7 @@ use std::process::{Child, Command, ExitStatus, Stdio};
 use std::thread::JoinHandle;
 
 use crate::events::{SECRET, body, parse_id};
+use crate::sender::Sender;
 
 /// The folder of a run: configuration, data, and the file of the file sink.
 pub(crate) struct Place {
@@ -50,6 +51,21 @@ impl Place {
         let config = folder.join("dt-receiver.toml");
         fs::write(&config, text).expect("written");
         Self { config, data: data.to_owned(), file: file.to_owned(), trace: folder.join("trace.txt") }
+    }
+
+    /// A place whose sink `file` was down while device 1 sent so many events: it has none of them, and is up from now on.
+    pub(crate) fn with_backlog(folder: &Path, events: u64) -> Self {
+        let place = Self::new(folder, Sinks::Down, "");
+        let down = fs::read_to_string(&place.config).expect("read");
+        fs::write(&place.config, down.replace("name = 'stdout'", "name = 'file'")).expect("written");
+        let full = Stdio::from(fs::File::options().write(true).open("/dev/full").expect("there"));
+        let server = Server::start(place.serve(), full).expect("it starts");
+        let mut sender = Sender::connect(server.listen).expect("connected");
+        for number in 0..events {
+            assert_eq!(sender.send(1, number).expect("an answer").status, 200);
+        }
+        server.stop();
+        Self::new(folder, Sinks::File, "")
     }
 
     /// The files of the spool.
