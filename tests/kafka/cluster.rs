@@ -159,24 +159,6 @@ impl Cluster {
         self.told("bootstrap")
     }
 
-    /// Where they listen for SASL_SSL.
-    pub(crate) fn sasl_bootstrap(&self) -> &str {
-        self.told("sasl_bootstrap")
-    }
-
-    /// The certificate of the authority.
-    pub(crate) fn ca(&self) -> &str {
-        self.told("ca")
-    }
-
-    pub(crate) fn username(&self) -> &str {
-        self.told("username")
-    }
-
-    pub(crate) fn password(&self) -> &str {
-        self.told("password")
-    }
-
     /// SIGKILL to a broker.
     pub(crate) fn kill(&mut self, broker: u32) {
         self.down.insert(broker);
@@ -264,6 +246,27 @@ impl Cluster {
         let mut messages: Vec<Message> = read.lines().map(Message::read).collect();
         messages.sort_by_key(|message| (message.partition, message.offset));
         messages
+    }
+}
+
+#[cfg(feature = "kafka-tls")]
+impl Cluster {
+    /// Where they listen for SASL_SSL.
+    pub(crate) fn sasl_bootstrap(&self) -> &str {
+        self.told("sasl_bootstrap")
+    }
+
+    /// The certificate of the authority.
+    pub(crate) fn ca(&self) -> &str {
+        self.told("ca")
+    }
+
+    pub(crate) fn username(&self) -> &str {
+        self.told("username")
+    }
+
+    pub(crate) fn password(&self) -> &str {
+        self.told("password")
     }
 }
 

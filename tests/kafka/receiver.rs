@@ -38,20 +38,6 @@ impl Setup {
         Self { folder, password: String::new() }
     }
 
-    /// The same as a user with a password.
-    pub(crate) fn with_password(top: &str, brokers: &str, sink: &str, user: [&str; 2]) -> Self {
-        let [username, password] = user;
-        let sasl = format!("[sink.sasl]\nusername = '{username}'\npassword = {{ env = '{PASSWORD}' }}");
-        let mut setup = Self::new(top, brokers, &format!("{sink}\n{sasl}"));
-        setup.password = password.to_owned();
-        setup
-    }
-
-    /// Another password from the next start on.
-    pub(crate) fn set_password(&mut self, password: &str) {
-        password.clone_into(&mut self.password);
-    }
-
     pub(crate) fn config(&self) -> PathBuf {
         self.folder.path().join("dt-receiver.toml")
     }
@@ -91,6 +77,23 @@ impl Setup {
     /// Its dead letters.
     pub(crate) fn dead_letters(&self) -> Vec<Value> {
         self.ask(&["dead", "list"])["letters"].as_array().expect("a list").clone()
+    }
+}
+
+#[cfg(feature = "kafka-tls")]
+impl Setup {
+    /// The same as a user with a password.
+    pub(crate) fn with_password(top: &str, brokers: &str, sink: &str, user: [&str; 2]) -> Self {
+        let [username, password] = user;
+        let sasl = format!("[sink.sasl]\nusername = '{username}'\npassword = {{ env = '{PASSWORD}' }}");
+        let mut setup = Self::new(top, brokers, &format!("{sink}\n{sasl}"));
+        setup.password = password.to_owned();
+        setup
+    }
+
+    /// Another password from the next start on.
+    pub(crate) fn set_password(&mut self, password: &str) {
+        password.clone_into(&mut self.password);
     }
 }
 

@@ -43,7 +43,7 @@ use crate::record::{Format, Record};
 use crate::telemetry::Telemetry;
 
 /// How many records may be on their way.
-const MAX_WINDOW: usize = 4096;
+const MAX_WINDOW: usize = 8192;
 /// How long a batch is worked on before the worker hears how far it is.
 const TURN: Duration = Duration::from_millis(500);
 /// How long it is worked on once enough is settled for the worker to store.
