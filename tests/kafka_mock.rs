@@ -415,6 +415,88 @@ fn a_dead_letter_is_in_the_topic_once_it_is_buried() {
     let error = letters.bury(&letter).expect_err("refused");
     assert!(error.contains("kafka:dt.events") && error.contains("ACL"), "{error}");
     assert_eq!(letters.trouble(), Some(error));
+    place.cluster.clear_request_errors(RDKafkaApiKey::Produce);
+    letters.bury(&letter).expect("stored, now that it may be");
+    assert_eq!(letters.trouble(), None);
+    // A producer that ended does not end the letters.
+    let letters =
+        KafkaLetters::new(&place.config(), TOPIC.to_owned(), Duration::from_secs(2), &place.telemetry);
+    let letters = letters.expect("made");
+    place.cluster.request_errors(RDKafkaApiKey::InitProducerId, &[CLUSTER_DENIED; 50]);
+    letters.bury(&letter).expect_err("it may not write");
+    place.cluster.clear_request_errors(RDKafkaApiKey::InitProducerId);
+    let begun = Instant::now();
+    while letters.bury(&letter).is_err() {
+        assert!(begun.elapsed() < Duration::from_secs(20), "{:?}", letters.trouble());
+    }
+}
+
+/// As Kafka says it to a user who may describe the topic and not write: before any record is sent.
+#[test]
+fn a_user_who_may_not_write_at_all_is_told_so_and_not_asked_for_ever() {
+    let place = Place::new(1, 1);
+    place.cluster.request_errors(RDKafkaApiKey::InitProducerId, &[CLUSTER_DENIED; 100]);
+    let mut sink = place.sink(Format::Body, Patience::Endless);
+    let (batch, begun) = (records(0..10), Instant::now());
+    loop {
+        let fates = sink.deliver(&batch).fates;
+        let says = |fate: &Fate| matches!(fate, Fate::Retry { error } if error.contains("ACL: WRITE"));
+        if fates.iter().all(says) {
+            break;
+        }
+        assert!(begun.elapsed() < Duration::from_secs(20), "{fates:?}");
+    }
+    assert!(place.renewed() <= 3, "{} producers were made anew", place.renewed());
+    place.cluster.clear_request_errors(RDKafkaApiKey::InitProducerId);
+    assert_eq!(deliver_all(&mut sink, &batch), []);
+    must_hold(&place.numbers(), 0..10);
+}
+
+#[test]
+fn a_topic_that_takes_no_record_without_a_key_is_at_fault_itself() {
+    let place = Place::new(1, 1);
+    let mut config = place.config();
+    config.key = dt_receiver::config::RecordKey::None;
+    let telemetry = Arc::clone(&place.telemetry);
+    let mut sink = KafkaSink::new(Arc::from("kafka"), config, Format::Body, Patience::Endless, telemetry);
+    sink.open(None).expect("a good configuration");
+    deliver_all(&mut sink, &records(0..5));
+    place.cluster.request_errors(RDKafkaApiKey::Produce, &[INVALID; 10]);
+    let fates = sink.deliver(&records(5..10)).fates;
+    let says = |fate: &Fate| matches!(fate, Fate::Retry { error } if error.contains("set `key`"));
+    assert!(fates.iter().all(says), "{fates:?}");
+}
+
+#[test]
+fn a_limit_that_refuses_every_record_stops_the_stream_before_it_is_all_set_aside() {
+    let place = Place::new(1, 1);
+    let mut sink = place.sink(Format::Body, Patience::Endless);
+    deliver_all(&mut sink, &records(0..5));
+    place.cluster.request_errors(RDKafkaApiKey::Produce, &[TOO_LARGE; 3000]);
+    let (mut window, mut rejected, begun) = (records(5..1500), 0, Instant::now());
+    let held = loop {
+        let mut fates = sink.deliver(&window).fates.into_iter();
+        let mut held = None;
+        window.retain(|_| match fates.next() {
+            Some(Fate::Rejected { .. }) => {
+                rejected += 1;
+                false
+            }
+            Some(Fate::Retry { error }) => {
+                held = Some(error);
+                true
+            }
+            _ => true,
+        });
+        if let Some(held) = held {
+            break held;
+        }
+        assert!(begun.elapsed() < Duration::from_secs(60), "{rejected} rejected");
+    };
+    assert_eq!(rejected, 1000);
+    assert!(held.contains("mend the topic"), "{held}");
+    place.cluster.clear_request_errors(RDKafkaApiKey::Produce);
+    assert_eq!(deliver_all(&mut sink, &window), []);
 }
 
 /// A small generator of random numbers (xorshift64).

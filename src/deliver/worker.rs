@@ -14,7 +14,7 @@ use super::backoff::Backoff;
 use super::redeliver::Redeliveries;
 use crate::record::{DeadLetter, Record};
 use crate::sink::{Fate, OpenError, Outcome, Sink};
-use crate::spool::{Progress, Reader, Registered, Spool, SpoolError, StartAt, Stored};
+use crate::spool::{Progress, Reader, Registered, Rejected, Spool, SpoolError, StartAt, Stored};
 use crate::telemetry::{DeadLetterBuried, SinkFailed, SinkRecovered, Telemetry};
 
 /// No more is read while the window holds so many bytes of bodies.
@@ -222,7 +222,12 @@ impl Worker {
     fn deliver_some(&mut self) -> Result<(), String> {
         self.store_progress()?;
         self.open()?;
-        let damaged = self.read_on()?;
+        // What was read before is delivered all the same.
+        let (damaged, unread) = match self.read_on() {
+            Ok(damaged) => (damaged, None),
+            Err(error) if self.window.is_empty() => return Err(error),
+            Err(error) => (Vec::new(), Some(error)),
+        };
         let records: Vec<Arc<Record>> = self.window.iter().map(|(_, record)| Arc::clone(record)).collect();
         let Outcome { fates, checkpoint } =
             if records.is_empty() { Outcome::default() } else { self.give(&records) };
@@ -239,7 +244,8 @@ impl Worker {
             }
             Some(Fate::Rejected { error }) => {
                 rejected.push((Arc::clone(&record.connector), error.clone()));
-                progress.rejected.push((*seq, error, attempt));
+                let record = Arc::clone(record);
+                progress.rejected.push(Rejected { seq: *seq, record, error, attempts: attempt });
                 false
             }
             Some(Fate::Pending { trouble: Some(text) }) => {
@@ -273,6 +279,9 @@ impl Worker {
         }
         if let Some(error) = retry {
             self.telemetry.sink_retries(&self.name, retries);
+            return Err(error);
+        }
+        if let Some(error) = unread {
             return Err(error);
         }
         match trouble {

@@ -160,8 +160,14 @@ impl Keys {
         self.trouble.read().clone()
     }
 
-    /// Asks the issuer, unless it was asked a moment ago.
-    pub async fn ask(&self) -> Asked {
+    /// Asks the issuer, unless it was asked a moment ago. It is asked to the end, also when whoever wanted to know gives up:
+    /// otherwise a stranger's requests that end early could make us ask again and again, and never learn anything.
+    pub async fn ask(self: &Arc<Self>) -> Asked {
+        let keys = Arc::clone(self);
+        tokio::spawn(async move { keys.ask_to_the_end().await }).await.unwrap_or(Asked::Failed)
+    }
+
+    async fn ask_to_the_end(&self) -> Asked {
         let waiting = Waiting::on(&self.waiting);
         if waiting.0.load(Ordering::Relaxed) > MAX_WAITING {
             return Asked::Failed;
@@ -199,17 +205,19 @@ impl Keys {
             self.telemetry.emit(&KeysFetched { issuer: &self.issuer, keys: &ids });
             *self.set.write() = Some(set);
             self.generation.fetch_add(1, Ordering::Release);
+            known.clone_from(&json);
+            let file = self.file.clone();
             // Without the copy a restart needs the issuer; events are verified all the same.
-            if let Err(error) = cache::write(&self.file, &json) {
+            let kept = tokio::task::spawn_blocking(move || cache::write(&file, &json)).await;
+            if let Ok(Err(error)) = kept {
                 tracing::warn!(path = %self.file.display(), %error, "the key set cannot be kept on disk");
             }
-            *known = json;
         }
         Ok(())
     }
 
     /// Asks the issuer now, and from time to time.
-    pub async fn keep_fresh(&self) {
+    pub async fn keep_fresh(self: &Arc<Self>) {
         loop {
             let pause = match self.ask().await {
                 Asked::Fresh | Asked::TooSoon => ASK_EVERY,

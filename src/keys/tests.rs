@@ -59,10 +59,10 @@ impl Issuer {
     }
 }
 
-fn keys(issuer: &str, folder: &Path, clock: &Arc<ManualClock>) -> Keys {
+fn keys(issuer: &str, folder: &Path, clock: &Arc<ManualClock>) -> Arc<Keys> {
     let clock: Arc<dyn crate::clock::Clock> = Arc::clone(clock) as _;
     let telemetry = Arc::new(Telemetry::new(Arc::clone(&clock)));
-    Keys::new(issuer, folder, clock, telemetry).expect("an issuer")
+    Arc::new(Keys::new(issuer, folder, clock, telemetry).expect("an issuer"))
 }
 
 fn ids(keys: &Keys) -> Vec<String> {
@@ -146,7 +146,7 @@ async fn a_verifier_learns_new_keys_and_knows_what_it_cannot_know() {
     let address = issuer.serve().await;
     let clock = Arc::new(ManualClock::at(0));
     *issuer.keys.lock() = jwks("one");
-    let keys = Arc::new(keys(&address, folder.path(), &clock));
+    let keys = keys(&address, folder.path(), &clock);
     let verifier = Verifier::builder().key_set_of_issuer(KeySet::none(), "org", &*address);
     let live = LiveVerifier::with_keys(verifier.build().expect("a policy"), keys);
     let used = live.get();

@@ -167,8 +167,8 @@ pub struct Progress {
     pub cursor: i64,
     /// Where the sink stands, in its own terms; `None` leaves what is stored.
     pub checkpoint: Option<Vec<u8>>,
-    /// The records it rejected: number, its reason, attempts. They move to the dead letters.
-    pub rejected: Vec<(i64, String, u32)>,
+    /// The records it rejected. They move to the dead letters.
+    pub rejected: Vec<Rejected>,
     /// Dead letters of its own that it took after all: their ids. They are gone.
     pub redelivered: Vec<i64>,
     /// Those that it rejected again: id and its reason. They stay.
@@ -176,6 +176,19 @@ pub struct Progress {
     /// Records that nobody can be given, since they were damaged on the disk: number, and what is left of them. They are
     /// set aside, once for all sinks.
     pub damaged: Vec<(i64, DeadLetter)>,
+}
+
+/// A record that a sink rejected.
+#[derive(Debug, Clone)]
+pub struct Rejected {
+    /// Its number.
+    pub seq: i64,
+    /// What the sink was given of it, should what is stored have become unreadable.
+    pub record: Arc<Record>,
+    /// The sink's reason.
+    pub error: String,
+    /// How often the sink was given it.
+    pub attempts: u32,
 }
 
 /// Where a sink stands.

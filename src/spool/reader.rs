@@ -14,6 +14,9 @@ use crate::record::{DeadLetter, Record};
 /// How many bytes of bodies are read at once.
 pub(super) const MAX_BYTES: usize = 8 << 20;
 
+/// So many records in a row that cannot be read are no damaged records but a damaged database.
+const UNREADABLE: usize = 256;
+
 /// A record with its number.
 #[derive(Debug, Clone)]
 pub struct Stored {
@@ -76,8 +79,9 @@ impl Reader {
         }
     }
 
-    /// The same past damaged pages: a record that cannot be read does not keep back the others. Where none of so many can
-    /// be, it is no record that is damaged but the database, and `damage` is what there is to say.
+    /// The same past damaged pages: a record that cannot be read does not keep back the others. Where none of a whole
+    /// stretch can be, it is no record that is damaged but the database, and `damage` is what there is to say. Empty only
+    /// when there is nothing after `seq`.
     fn one_by_one(
         &self,
         seq: i64,
@@ -87,9 +91,10 @@ impl Reader {
         let is_damage =
             |error: &rusqlite::Error| error.sqlite_error_code() == Some(ErrorCode::DatabaseCorrupt);
         let read = || -> rusqlite::Result<Option<Vec<Stored>>> {
-            let last: i64 =
-                self.connection
-                    .query_row("SELECT value FROM counts WHERE name = 'last_seq'", [], |row| row.get(0))?;
+            let number = |query: &str, seq: i64| {
+                self.connection.prepare_cached(query)?.query_row([seq], |row| row.get::<_, Option<i64>>(0))
+            };
+            let last = number("SELECT value FROM counts WHERE name = 'last_seq' AND ?1 IS NOT NULL", seq)?;
             let one = |what: &str, seq: i64| {
                 let query =
                     format!("SELECT seq, {what}, signatures, header_names FROM records WHERE seq = ?1");
@@ -97,16 +102,32 @@ impl Reader {
             };
             // A body that cannot be read may lie on pages of its own.
             let without_body = COLUMNS.replace("body", "x''");
-            let to = last.min(seq.saturating_add(i64::try_from(limit).unwrap_or(i64::MAX)));
-            let (mut found, mut readable, mut bytes) = (Vec::new(), false, 0_usize);
-            for seq in seq.saturating_add(1)..=to {
+            let (last, mut next) = (last.unwrap_or(seq), seq.saturating_add(1));
+            let (mut found, mut is_readable, mut unreadable, mut bytes) =
+                (Vec::new(), false, 0_usize, 0_usize);
+            while next <= last {
+                let is_full = found.len() >= limit || bytes > MAX_BYTES;
+                if is_full && is_readable {
+                    break;
+                }
+                let seq = next;
+                next = next.saturating_add(1);
                 let stored = match one(COLUMNS, seq) {
-                    Ok(None) => continue,
+                    Ok(None) => {
+                        // What was pruned long ago is passed at once, unless that leads over a damaged page.
+                        let later = number("SELECT min(seq) FROM records WHERE seq > ?1", seq);
+                        next = later.map_or(next, |later| later.unwrap_or(i64::MAX));
+                        continue;
+                    }
                     Ok(Some(stored)) => {
-                        readable = true;
+                        is_readable = true;
                         stored
                     }
                     Err(error) if is_damage(&error) => {
+                        unreadable = unreadable.saturating_add(1);
+                        if !is_readable && unreadable >= UNREADABLE {
+                            return Ok(None);
+                        }
                         let error = format!("the stored record {seq} cannot be read: {error}");
                         let mut letter = match one(&without_body, seq) {
                             Ok(Some(Stored { record: Err(letter), .. })) => letter,
@@ -117,13 +138,12 @@ impl Reader {
                     }
                     Err(error) => return Err(error),
                 };
-                bytes = bytes.saturating_add(stored.body_bytes());
-                found.push(stored);
-                if bytes > MAX_BYTES {
-                    break;
+                if !is_full {
+                    bytes = bytes.saturating_add(stored.body_bytes());
+                    found.push(stored);
                 }
             }
-            Ok((readable || found.len() < limit).then_some(found))
+            Ok(Some(found))
         };
         match self.named(read())? {
             Some(found) => Ok(found),

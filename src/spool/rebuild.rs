@@ -68,19 +68,13 @@ pub fn rebuild(folder: &Path, clock: &dyn Clock, mut step: impl FnMut(&str)) -> 
         let text = "the write-ahead log could not be written back; stop whatever has it open".to_owned();
         return Err(SpoolError::Database { path: log, doing: "rebuilding", text });
     }
-    // In one step: without a database, a start would make an empty one.
-    rustix::fs::renameat_with(
-        rustix::fs::CWD,
-        &new,
-        rustix::fs::CWD,
-        &path,
-        rustix::fs::RenameFlags::EXCHANGE,
-    )
-    .map_err(|error| SpoolError::io(&path, "putting the new database in its place", &error.into()))?;
-    fs::rename(&new, &kept).map_err(unusable(&kept, "renaming"))?;
-    File::open(folder)
-        .and_then(|folder| folder.sync_all())
-        .map_err(unusable(folder, "syncing the folder"))?;
+    // The old one has its second name before it loses the first, and there is a database at every moment: without one, a
+    // start would make an empty one.
+    fs::hard_link(&path, &kept).map_err(unusable(&kept, "keeping the old database"))?;
+    let sync = || File::open(folder).and_then(|folder| folder.sync_all());
+    sync().map_err(unusable(folder, "syncing the folder"))?;
+    fs::rename(&new, &path).map_err(unusable(&path, "putting the new database in its place"))?;
+    sync().map_err(unusable(folder, "syncing the folder"))?;
     rebuilt.kept = kept;
     Ok(rebuilt)
 }
@@ -109,17 +103,24 @@ fn copy(path: &Path, new: &Path, step: &mut impl FnMut(&str)) -> Result<Rebuilt,
     schema::create(&mut connection).map_err(unwritten)?;
     let new = connection.transaction().map_err(unwritten)?;
     let copying = Copying { old: &old, new: &new };
-    let number = |query: &str| -> Result<i64, SpoolError> {
-        let number = old.query_row(query, [], |row| row.get::<_, Option<i64>>(0)).optional();
-        number.map(|number| number.flatten().unwrap_or(0)).map_err(unread)
+    // The first of these that can be read.
+    let number = |queries: &[&str]| {
+        let one = |query: &&str| old.query_row(query, [], |row| row.get::<_, Option<i64>>(0)).optional();
+        queries.iter().find_map(|query| one(query).ok()).flatten().flatten().unwrap_or(0)
     };
     step("sinks");
     copying.all("sinks", "").map_err(unwritten)?.map_err(unread)?;
-    let last_seq = number("SELECT value FROM counts WHERE name = 'last_seq'")?;
+    // A sink's cursor is never beyond the last number that was given.
+    let last_seq =
+        number(&["SELECT value FROM counts WHERE name = 'last_seq'", "SELECT max(seq) FROM records"]).max(
+            new.query_row("SELECT coalesce(max(cursor), 0) FROM sinks", [], |row| row.get(0))
+                .map_err(unwritten)?,
+        );
     step("records");
     let (records, lost_records) = copying.by_number("records", "seq", last_seq).map_err(unwritten)?;
     step("dead letters");
-    let last_id = number("SELECT seq FROM sqlite_sequence WHERE name = 'dead'")?;
+    let last_id =
+        number(&["SELECT seq FROM sqlite_sequence WHERE name = 'dead'", "SELECT max(id) FROM dead"]);
     // The triggers count them.
     let (dead_letters, lost_dead_letters) = copying.by_number("dead", "id", last_id).map_err(unwritten)?;
     step("known events");

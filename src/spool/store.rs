@@ -4,11 +4,11 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 use std::sync::Arc;
 
-use rusqlite::{Connection, OptionalExtension, params};
+use rusqlite::{Connection, ErrorCode, OptionalExtension, params};
 use sha2::{Digest, Sha256};
 
 use super::row::crc;
-use super::{Appended, Progress, Registered, SpoolOptions, StartAt};
+use super::{Appended, Progress, Registered, Rejected, SpoolOptions, StartAt};
 use crate::record::{DeadLetter, Reason, Record, split_headers};
 
 /// What the writer keeps in memory, so that no commit has to count.
@@ -194,6 +194,37 @@ pub(super) fn bury_damaged(
     Ok(added > 0)
 }
 
+/// Sets a rejected record aside that cannot be read any more, from what the sink was given. Its headers are lost.
+fn bury_rejected(connection: &Connection, sink: &str, rejected: &Rejected, now: i64) -> rusqlite::Result<()> {
+    let Rejected { seq, record, error, attempts } = rejected;
+    let verified_by = record.verified_by.to_string();
+    connection
+        .prepare_cached(
+            "INSERT INTO dead (reason, connector, sink, seq, error, attempts, received_at, buried_at, verified_by,
+                               event_id, event_type, project, device, signatures, header_names, crc, body)
+             VALUES ('rejected', ?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, '[]', '[]', ?13, ?14)
+             ON CONFLICT (sink, seq) WHERE seq IS NOT NULL
+             DO UPDATE SET error = excluded.error, attempts = attempts + excluded.attempts",
+        )?
+        .execute(params![
+            &*record.connector,
+            sink,
+            seq,
+            error,
+            attempts,
+            record.received_at,
+            now,
+            verified_by,
+            &*record.event_id,
+            &*record.event_type,
+            record.project.as_deref(),
+            record.device.as_deref(),
+            crc(record, &verified_by),
+            &*record.body,
+        ])
+        .map(drop)
+}
+
 /// Moves a sink's cursor, what it rejected to the dead letters, and out of them what it took after all. Gives where the
 /// cursor is then.
 pub(super) fn advance(
@@ -202,9 +233,10 @@ pub(super) fn advance(
     progress: &Progress,
     now: i64,
 ) -> rusqlite::Result<i64> {
-    for (seq, error, attempts) in &progress.rejected {
+    for rejected in &progress.rejected {
+        let Rejected { seq, error, attempts, .. } = rejected;
         // A record that was replayed and rejected again is one letter.
-        connection
+        let moved = connection
             .prepare_cached(
                 "INSERT INTO dead (reason, connector, sink, seq, error, attempts, received_at, buried_at, verified_by,
                                    event_id, event_type, project, device, signatures, header_names, crc, body)
@@ -214,7 +246,15 @@ pub(super) fn advance(
                  ON CONFLICT (sink, seq) WHERE seq IS NOT NULL
                  DO UPDATE SET error = excluded.error, attempts = attempts + excluded.attempts",
             )?
-            .execute(params![seq, sink, error, attempts, now])?;
+            .execute(params![seq, sink, error, attempts, now]);
+        match moved {
+            Ok(0) => bury_rejected(connection, sink, rejected, now)?,
+            Ok(_) => {}
+            Err(damage) if damage.sqlite_error_code() == Some(ErrorCode::DatabaseCorrupt) => {
+                bury_rejected(connection, sink, rejected, now)?;
+            }
+            Err(error) => return Err(error),
+        }
     }
     for id in &progress.redelivered {
         connection

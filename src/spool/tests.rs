@@ -141,6 +141,143 @@ async fn bodies_that_wait_for_a_disk_that_hangs_are_bounded() {
     assert_eq!(spool.append(large("third", 900), true).await.expect("stored"), Appended::New(2));
 }
 
+/// Overwrites the page of the database that holds this text. Gives the numbers of the records that were on it.
+fn damage_page_of(folder: &Path, text: &str, numbers: std::ops::RangeInclusive<i64>) -> Vec<i64> {
+    const PAGE: usize = 4096;
+    let path = folder.join("spool.db");
+    let mut bytes = std::fs::read(&path).expect("read");
+    let find =
+        |bytes: &[u8], text: &str| bytes.windows(text.len()).position(|found| found == text.as_bytes());
+    let page = find(&bytes, text).expect("it is there") / PAGE;
+    let damaged = bytes.chunks_mut(PAGE).nth(page).expect("a page");
+    let on_page =
+        numbers.filter(|number| find(damaged, &format!("event-{number}-touch")).is_some()).collect();
+    damaged.fill(0xAA);
+    std::fs::write(&path, bytes).expect("written");
+    on_page
+}
+
+/// Records 1 to `count`, a handful to a page, in a closed spool.
+async fn closed(folder: &Path, count: i64) {
+    let spool = Arc::new(open(folder, kept()));
+    for at in 1..=count {
+        let filler = format!("{}event-{at}-touch", " ".repeat(500));
+        let record =
+            Record { body: Bytes::from(filler), ..Record::clone(&record(&format!("event-{at}"), at)) };
+        spool.append(Arc::new(record), true).await.expect("stored");
+    }
+    blocking(&spool, |spool| spool.close()).await;
+}
+
+fn numbers_of(stored: &[Stored]) -> (Vec<i64>, Vec<i64>) {
+    let of = |whole: bool| {
+        stored.iter().filter(|s| s.record.is_ok() == whole).map(|stored| stored.seq).collect::<Vec<_>>()
+    };
+    (of(true), of(false))
+}
+
+#[tokio::test]
+async fn a_gap_before_a_damaged_page_is_no_end() {
+    let folder = tempfile::tempdir().expect("a folder");
+    closed(folder.path(), 700).await;
+    let database = rusqlite::Connection::open(folder.path().join("spool.db")).expect("opens");
+    // What a clean-up in the middle or a rebuilt spool leaves: more numbers than a batch has.
+    database.execute("DELETE FROM records WHERE seq BETWEEN 101 AND 500", []).expect("deleted");
+    drop(database);
+    let bad = damage_page_of(folder.path(), "event-600-touch", 501..=700);
+    assert!((1..20).contains(&bad.len()), "{bad:?}");
+    let reader = Reader::open(folder.path()).expect("opens");
+    let (mut after, mut whole, mut damaged) = (0, Vec::new(), Vec::new());
+    loop {
+        let stored = reader.after(after, 256).expect("read");
+        let Some(last) = stored.last() else { break };
+        after = last.seq;
+        let (some, others) = numbers_of(&stored);
+        whole.extend(some);
+        damaged.extend(others);
+    }
+    assert_eq!(damaged, bad);
+    assert_eq!(whole, (1..=100).chain(501..=700).filter(|seq| !bad.contains(seq)).collect::<Vec<_>>());
+}
+
+#[tokio::test]
+async fn a_damaged_page_is_one_however_few_records_are_asked_for() {
+    let folder = tempfile::tempdir().expect("a folder");
+    closed(folder.path(), 100).await;
+    let bad = damage_page_of(folder.path(), "event-50-touch", 1..=100);
+    let reader = Reader::open(folder.path()).expect("opens");
+    let first = *bad.first().expect("one");
+    for limit in 1..=3 {
+        let (whole, damaged) = numbers_of(&reader.after(first.saturating_sub(1), limit).expect("read"));
+        assert_eq!((whole.len(), damaged.first()), (0, Some(&first)), "limit {limit}");
+        assert_eq!(damaged.len(), limit.min(bad.len()));
+    }
+    // At the very end there is nothing behind it that could be read.
+    let tail = damage_page_of(folder.path(), "event-100-touch", 1..=100);
+    let (whole, damaged) = numbers_of(&reader.after(98, 256).expect("read"));
+    assert_eq!((whole.len(), damaged.last()), (0, Some(&100)), "{tail:?}");
+}
+
+/// A sink of four at a time that asks for a retry of each batch once, and keeps what it takes.
+struct Slow(Arc<Mutex<Vec<String>>>, bool);
+
+impl crate::sink::Sink for Slow {
+    fn open(&mut self, _checkpoint: Option<&[u8]>) -> Result<(), crate::sink::OpenError> {
+        Ok(())
+    }
+
+    fn deliver(&mut self, batch: &[Arc<Record>]) -> crate::sink::Outcome {
+        self.1 = !self.1;
+        if self.1 {
+            return crate::sink::Outcome::retry(batch.len(), "not now");
+        }
+        self.0.lock().extend(batch.iter().map(|record| record.event_id.to_string()));
+        crate::sink::Outcome::delivered(batch.len())
+    }
+
+    fn max_batch(&self) -> usize {
+        4
+    }
+}
+
+#[tokio::test]
+async fn a_damaged_page_does_not_stop_a_sink_of_few_records_at_a_time() {
+    let folder = tempfile::tempdir().expect("a folder");
+    closed(folder.path(), 60).await;
+    let bad = damage_page_of(folder.path(), "event-30-touch", 1..=60);
+    let spool = Arc::new(open(folder.path(), kept()));
+    let got = Arc::new(Mutex::new(Vec::new()));
+    let sink = Box::new(Slow(Arc::clone(&got), false));
+    let worker = blocking(&spool, {
+        let spool = Arc::clone(&spool);
+        move |_| {
+            let millis = Duration::from_millis(1);
+            let backoff = crate::deliver::Backoff::new(millis, millis, 1).expect("good bounds");
+            let telemetry = Arc::new(Telemetry::new(Arc::new(ManualClock::at(0))));
+            let (name, skips) = (Arc::from("slow"), BTreeSet::new());
+            let start = StartAt::Retained;
+            crate::deliver::WorkerHandle::start(name, sink, skips, start, backoff, spool, telemetry)
+                .expect("starts")
+        }
+    })
+    .await;
+    let expected: Vec<String> =
+        (1..=60).filter(|seq| !bad.contains(seq)).map(|seq| format!("event-{seq}")).collect();
+    blocking(&spool, move |spool| {
+        let begun = std::time::Instant::now();
+        while got.lock().len() < expected.len() {
+            assert!(begun.elapsed() < Duration::from_secs(30), "{:?}", worker.trouble());
+            std::thread::yield_now();
+        }
+        spool.tail().stop(std::time::Instant::now());
+        worker.join();
+        assert_eq!(*got.lock(), expected, "each once, in order");
+        let status = spool.reader().and_then(|reader| reader.status()).expect("read");
+        assert_eq!(status.dead_letters["damaged"], u64::try_from(bad.len()).expect("few"));
+    })
+    .await;
+}
+
 /// What a future gives right away.
 async fn futures_ready<T>(future: &mut (impl Future<Output = T> + Unpin)) -> Option<T> {
     std::future::poll_fn(|context| {
@@ -179,8 +316,11 @@ async fn a_rejected_record_becomes_one_letter_and_leaves_once_it_is_delivered() 
     blocking(&spool, |spool| {
         spool.register(sink(), StartAt::Retained, BTreeSet::new()).expect("known");
         let reader = spool.reader().expect("opens");
-        let rejected =
-            || Progress { cursor: 5, rejected: vec![(2, "odd".to_owned(), 1)], ..Progress::default() };
+        let rejected = || {
+            let (record, error) = (record("event-2", 2000), "odd".to_owned());
+            let rejected = vec![Rejected { seq: 2, record, error, attempts: 1 }];
+            Progress { cursor: 5, rejected, ..Progress::default() }
+        };
         spool.advance(sink(), rejected()).expect("moved");
         // The sink saw it again and said the same.
         spool.advance(sink(), rejected()).expect("moved");

@@ -10,7 +10,7 @@ use std::sync::Arc;
 
 use dt_receiver::clock::ManualClock;
 use dt_receiver::record::{DeadLetter, Reason, Record};
-use dt_receiver::spool::{Progress, Reader, Spool, SpoolOptions, StartAt};
+use dt_receiver::spool::{Progress, Reader, Rejected, Spool, SpoolOptions, StartAt};
 use dt_receiver::verify::VerifiedBy;
 use hyper::HeaderMap;
 use hyper::body::Bytes;
@@ -37,8 +37,8 @@ fn write(to: &Path) {
     let mut headers = HeaderMap::new();
     headers.insert("x-dt-signature", "header.claims.signature".parse().expect("a value"));
     headers.insert("user-agent", "DT".parse().expect("a value"));
-    for number in 0..10 {
-        let record = Record {
+    let record = |number: u64| {
+        Arc::new(Record {
             connector: Arc::from("default"),
             received_at: THEN,
             verified_by: VerifiedBy::Secret { label: Arc::from("secret-1") },
@@ -48,15 +48,17 @@ fn write(to: &Path) {
             device: Some("dev1".into()),
             headers: headers.clone(),
             body: Bytes::from(body(1, number)),
-        };
-        runtime.block_on(spool.append(Arc::new(record), true)).expect("stored");
+        })
+    };
+    for number in 0..10 {
+        runtime.block_on(spool.append(record(number), true)).expect("stored");
     }
     for (reason, body) in [(Reason::Unreadable, "not JSON"), (Reason::Expired, "too late")] {
         let (connector, error, body) = (Arc::from("default"), "why".to_owned(), Bytes::from(body));
         let letter = DeadLetter::of_request(connector, reason, error, THEN, &headers, body);
         runtime.block_on(spool.bury(letter)).expect("stored");
     }
-    let rejected = vec![(3, "never".to_owned(), 2)];
+    let rejected = vec![Rejected { seq: 3, record: record(2), error: "never".to_owned(), attempts: 2 }];
     spool
         .advance(Arc::from("file"), Progress { cursor: 6, rejected, ..Progress::default() })
         .expect("stored");

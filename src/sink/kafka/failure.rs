@@ -5,10 +5,12 @@ use rdkafka::error::RDKafkaErrorCode as Code;
 /// Why a record has no delivery.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Failure {
-    /// It was taken back.
+    /// It was taken back, or refused for the sake of another one.
     Purged,
     /// It took longer than it may in mode `direct`.
     TimedOut(String),
+    /// This record may be too large, or all of its batch together.
+    TooLarge(String),
     /// This record may be at fault, or another one of its batch.
     Record(String),
     /// The producer is of no more use.
@@ -21,14 +23,12 @@ pub(super) enum Failure {
 pub(super) fn of(code: Code, topic: &str) -> Failure {
     let text = format!("topic {topic}: {code}");
     match code {
-        Code::PurgeQueue | Code::PurgeInflight => Failure::Purged,
+        Code::PurgeQueue | Code::PurgeInflight | Code::InvalidDifferentRecord => Failure::Purged,
         Code::MessageTimedOut | Code::RequestTimedOut | Code::OperationTimedOut => Failure::TimedOut(text),
-        Code::MessageSizeTooLarge
-        | Code::InvalidMessageSize
-        | Code::MessageBatchTooLarge
-        | Code::InvalidRecord
-        | Code::InvalidMessage
-        | Code::BadMessage => Failure::Record(text),
+        Code::MessageSizeTooLarge | Code::InvalidMessageSize | Code::MessageBatchTooLarge => {
+            Failure::TooLarge(text)
+        }
+        Code::InvalidRecord | Code::InvalidMessage | Code::BadMessage => Failure::Record(text),
         Code::Fatal
         | Code::GaplessGuarantee
         | Code::OutOfOrderSequenceNumber
@@ -55,6 +55,21 @@ pub(super) fn of(code: Code, topic: &str) -> Failure {
             Failure::Place(format!("{text}; create the topic, or set `create_topic`"))
         }
         _ => Failure::Place(text),
+    }
+}
+
+/// Decides by the error that ended a producer.
+pub(super) fn of_producer(code: Code, text: &str) -> Failure {
+    match code {
+        Code::ClusterAuthorizationFailed | Code::TransactionalIdAuthorizationFailed => {
+            Failure::Place(format!(
+                "{text}; allow this user to write (ACL: WRITE on a topic, before Kafka 2.8 IDEMPOTENT_WRITE on the cluster)"
+            ))
+        }
+        Code::SaslAuthenticationFailed | Code::Authentication => {
+            Failure::Place(format!("{text}; check [sink.sasl]: mechanism, username, password"))
+        }
+        _ => Failure::Producer(format!("{code}: {text}")),
     }
 }
 
@@ -96,7 +111,7 @@ mod tests {
 
     #[test]
     fn only_a_record_that_is_at_fault_can_be_rejected() {
-        let record = |code| matches!(of(code, "t"), Failure::Record(_));
+        let record = |code| matches!(of(code, "t"), Failure::Record(_) | Failure::TooLarge(_));
         for code in [Code::MessageSizeTooLarge, Code::InvalidRecord, Code::MessageBatchTooLarge] {
             assert!(record(code), "{code}");
         }
@@ -115,6 +130,7 @@ mod tests {
             Code::Unknown,
             Code::Fatal,
             Code::PurgeQueue,
+            Code::InvalidDifferentRecord,
             Code::MessageTimedOut,
         ] {
             assert!(!record(code), "{code}");

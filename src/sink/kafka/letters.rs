@@ -26,12 +26,14 @@ const TROUBLE_HOLDS: Duration = Duration::from_secs(10);
 /// A topic of dead letters.
 pub struct KafkaLetters {
     topic: String,
-    patience: Duration,
     /// Held while a letter is on its way: there are few.
     state: Mutex<Letters>,
 }
 
 struct Letters {
+    config: KafkaConfig,
+    patience: Duration,
+    telemetry: Arc<Telemetry>,
     producer: Producer,
     topics: Topics,
     last_ticket: u64,
@@ -57,17 +59,34 @@ impl KafkaLetters {
         patience: Duration,
         telemetry: &Arc<Telemetry>,
     ) -> Result<Self, String> {
-        let name = Arc::from(NAME);
-        let producer =
-            Producer::new(config, Kind::Alone, Patience::Until(patience), BATCH_BYTES, &name, telemetry)?;
+        let producer = make(config, patience, telemetry)?;
         let topics = Topics::new(Arc::new(config.clone()));
-        let state = Letters { producer, topics, last_ticket: 0, trouble: None };
-        Ok(Self { topic, patience, state: Mutex::new(state) })
+        let (config, telemetry) = (config.clone(), Arc::clone(telemetry));
+        let state = Letters { config, patience, telemetry, producer, topics, last_ticket: 0, trouble: None };
+        Ok(Self { topic, state: Mutex::new(state) })
     }
 }
 
+fn make(config: &KafkaConfig, patience: Duration, telemetry: &Arc<Telemetry>) -> Result<Producer, String> {
+    let name = Arc::from(NAME);
+    Producer::new(config, Kind::Alone, Patience::Until(patience), BATCH_BYTES, &name, telemetry)
+}
+
 impl Letters {
-    fn send(&mut self, topic: &str, letter: &DeadLetter, patience: Duration) -> Result<(), String> {
+    fn send(&mut self, topic: &str, letter: &DeadLetter) -> Result<(), String> {
+        let sent = self.try_to_send(topic, letter);
+        if sent.is_err() {
+            // Whatever it was, the next letter finds out anew.
+            self.topics.forget();
+            if let Some(failure) = self.producer.fatal_error() {
+                self.producer = make(&self.config, self.patience, &self.telemetry)?;
+                return Err(text(failure));
+            }
+        }
+        sent
+    }
+
+    fn try_to_send(&mut self, topic: &str, letter: &DeadLetter) -> Result<(), String> {
         self.topics.ensure(topic, &self.producer)?;
         let message = message_of(topic, letter);
         self.last_ticket = self.last_ticket.saturating_add(1);
@@ -77,7 +96,7 @@ impl Letters {
             Ok(false) => return Err("the producer's queue is full".to_owned()),
             Err(failure) => return Err(text(failure)),
         }
-        while started.elapsed() < patience.saturating_add(Duration::from_secs(1)) {
+        while started.elapsed() < self.patience.saturating_add(Duration::from_secs(1)) {
             for (ticket, result) in self.producer.reports(Duration::from_millis(100)) {
                 if ticket == self.last_ticket {
                     return result.map_err(text);
@@ -91,7 +110,7 @@ impl Letters {
 impl LetterBox for KafkaLetters {
     fn bury(&self, letter: &DeadLetter) -> Result<(), String> {
         let mut state = self.state.lock();
-        let sent = state.send(&self.topic, letter, self.patience);
+        let sent = state.send(&self.topic, letter);
         let named = sent.map_err(|error| format!("kafka:{}: {error}", self.topic));
         state.trouble = named.as_ref().err().map(|error| (Instant::now(), error.clone()));
         named
@@ -135,8 +154,10 @@ fn message_of(topic: &str, letter: &DeadLetter) -> Message {
 fn text(failure: Failure) -> String {
     match failure {
         Failure::Purged => "it was taken back".to_owned(),
-        Failure::TimedOut(text) | Failure::Record(text) | Failure::Producer(text) | Failure::Place(text) => {
-            text
-        }
+        Failure::TimedOut(text)
+        | Failure::TooLarge(text)
+        | Failure::Record(text)
+        | Failure::Producer(text)
+        | Failure::Place(text) => text,
     }
 }

@@ -7,6 +7,16 @@ use crate::record::{CloudEvent, Format, Record};
 /// What stands before the attributes of a CloudEvent (CloudEvents, Kafka protocol binding 1.0, section 3.2.3).
 const CE_PREFIX: &str = "ce_";
 
+/// The key of a record.
+pub(super) fn key<'a>(record: &'a Record, config: &KafkaConfig) -> Option<&'a str> {
+    match config.key {
+        RecordKey::Device => record.device.as_deref(),
+        RecordKey::Project => record.project.as_deref(),
+        RecordKey::Connector => Some(&record.connector),
+        RecordKey::None => None,
+    }
+}
+
 /// A message that is filled with one record after the other.
 #[derive(Debug, Default)]
 pub(super) struct Message {
@@ -29,13 +39,7 @@ impl Message {
 
     pub(super) fn fill(&mut self, record: &Record, config: &KafkaConfig, format: Format) {
         config.topic.render(record, &mut self.topic);
-        self.key = match config.key {
-            RecordKey::Device => record.device.as_deref(),
-            RecordKey::Project => record.project.as_deref(),
-            RecordKey::Connector => Some(&*record.connector),
-            RecordKey::None => None,
-        }
-        .map(str::to_owned);
+        self.key = key(record, config).map(str::to_owned);
         self.value.clear();
         format.write_value(record, &mut self.value);
         self.headers.clear();

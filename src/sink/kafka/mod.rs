@@ -20,6 +20,7 @@
 //!
 //! A producer that is new sends one record of each device until that is acknowledged: see `proven.rs`.
 
+mod batch_size;
 mod failure;
 mod letters;
 mod message;
@@ -31,6 +32,8 @@ mod window;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use batch_size::BatchSize;
+use failure::Failure;
 pub use letters::KafkaLetters;
 use message::Message;
 use producer::{Kind, Producer};
@@ -54,6 +57,8 @@ const REPORT_WAIT: Duration = Duration::from_millis(10);
 const PURGE_WAIT: Duration = Duration::from_secs(5);
 /// How long nothing may be acknowledged before that is called a trouble.
 const STALLED: Duration = Duration::from_secs(3);
+/// After so many records in a row that are refused alone it is no fault of a record any more.
+const MAX_REFUSED_ALONE: usize = 1000;
 /// How often the cluster is looked at while there is nothing to deliver.
 const CHECK_EVERY: Duration = Duration::from_secs(2);
 
@@ -80,8 +85,11 @@ pub struct KafkaSink {
     /// Records up to this ticket that are not sent wait for others of their devices.
     looked_to: u64,
     topics: Topics,
-    /// The most bytes of a batch; smaller once a topic did not take larger ones.
-    batch_bytes: usize,
+    batch_size: BatchSize,
+    /// How many records in a row were refused alone.
+    refused_alone: usize,
+    /// How many producers in a row ended without a record acknowledged.
+    ended: usize,
     /// Why nothing can be delivered until the worker tries again.
     held: Option<String>,
     /// When something was acknowledged last, or there was nothing to wait for.
@@ -119,7 +127,9 @@ impl KafkaSink {
             window: Window::default(),
             producer: None,
             looked_to: 0,
-            batch_bytes: producer::BATCH_BYTES,
+            batch_size: BatchSize::default(),
+            refused_alone: 0,
+            ended: 0,
             held: None,
             moved: Instant::now(),
             message: Message::default(),
@@ -137,7 +147,7 @@ impl KafkaSink {
                 &self.config,
                 kind,
                 self.patience,
-                self.batch_bytes,
+                self.batch_size.bytes(),
                 &self.name,
                 &self.telemetry,
             )?,
@@ -159,6 +169,7 @@ impl KafkaSink {
             // The last one that was tried alone; nobody waits for the others any more.
             return Ok(());
         }
+        self.batch_size.conclude();
         while self.window.in_flight() < MAX_WINDOW {
             let Some(ticket) = self.window.next_unsent(self.looked_to) else { break };
             let lane = self.window.lane(ticket);
@@ -201,37 +212,40 @@ impl KafkaSink {
             match result {
                 Ok(()) => {
                     self.moved = Instant::now();
+                    (self.refused_alone, self.ended) = (0, 0);
                     if let Some(producer) = &mut self.producer
                         && producer.proven.acknowledged(self.window.lane(ticket))
                     {
                         self.looked_to = 0;
                     }
                     self.window.settle(ticket, State::Delivered);
-                    if kind == Kind::Alone {
-                        self.learn_size(ticket);
-                    }
                 }
                 Err(failure) => self.failed(ticket, failure, kind),
             }
         }
-        if let Some(error) = fatal {
-            self.renew(&error);
+        match fatal {
+            None => {}
+            Some(Failure::Place(error)) => {
+                self.renew(&error);
+                self.held = Some(error);
+            }
+            Some(Failure::Producer(error)) => {
+                if self.renew(&error) {
+                    self.ended = self.ended.saturating_add(1);
+                }
+                // The first one may be the end of a single batch; the worker's back-off is for those that follow.
+                if self.ended > 1 {
+                    self.held = Some(error);
+                }
+            }
+            Some(failure) => {
+                self.renew(&format!("{failure:?}"));
+            }
         }
     }
 
-    /// A record that was refused in a batch and taken alone: the batch was too large, so batches become smaller.
-    fn learn_size(&mut self, ticket: u64) {
-        if let Some(refused) = self.window.refused_with(ticket) {
-            let half = refused.checked_div(2).unwrap_or(0);
-            self.batch_bytes = self.batch_bytes.min(half).max(producer::LEAST_BATCH_BYTES);
-        }
-    }
-
-    fn failed(&mut self, ticket: u64, failure: failure::Failure, kind: Kind) {
-        use failure::Failure;
-        if self.window.record(ticket).is_none() {
-            return;
-        }
+    fn failed(&mut self, ticket: u64, failure: Failure, kind: Kind) {
+        let Some(record) = self.window.record(ticket) else { return };
         self.looked_to = 0;
         match failure {
             Failure::Purged => self.window.unsent(ticket),
@@ -245,9 +259,32 @@ impl KafkaSink {
                 self.renew(&error);
                 self.window.settle(ticket, State::Failed(error));
             }
-            Failure::Record(error) if kind == Kind::Alone => {
+            Failure::Record(error) if message::key(&record, &self.config).is_none() => self.failed(
+                ticket,
+                Failure::Place(format!(
+                    "{error}; a topic with cleanup.policy=compact takes no record without a key; set `key`"
+                )),
+                kind,
+            ),
+            Failure::Record(error) | Failure::TooLarge(error)
+                if kind == Kind::Alone && self.refused_alone >= MAX_REFUSED_ALONE =>
+            {
+                self.window.unsent(ticket);
+                self.held = Some(format!(
+                    "{error}; so were {MAX_REFUSED_ALONE} records before it, so mend the topic"
+                ));
+            }
+            Failure::Record(error) | Failure::TooLarge(error) if kind == Kind::Alone => {
                 self.moved = Instant::now();
+                self.refused_alone = self.refused_alone.saturating_add(1);
+                self.ended = 0;
+                self.batch_size.was_a_record();
                 self.window.settle(ticket, State::Rejected(error));
+            }
+            Failure::TooLarge(error) => {
+                let bytes = self.window.suspect(ticket);
+                self.batch_size.refused(bytes);
+                self.renew(&error);
             }
             Failure::Record(error) => {
                 self.window.suspect(ticket);
@@ -266,14 +303,15 @@ impl KafkaSink {
         }
     }
 
-    /// Takes back whatever is on its way; the next producer goes on from the first record that was not delivered.
-    fn renew(&mut self, why: &str) {
-        if let Some(producer) = &mut self.producer
-            && producer.purge()
-        {
+    /// Takes back whatever is on its way; the next producer goes on from the first record that was not delivered. Whether
+    /// that is not under way already.
+    fn renew(&mut self, why: &str) -> bool {
+        let is_first = self.producer.as_mut().is_some_and(Producer::purge);
+        if is_first {
             tracing::debug!(sink = &*self.name, why, "the producer is made anew");
             self.telemetry.kafka_renewed(&self.name);
         }
+        is_first
     }
 
     /// Waits until nothing is on its way from a producer that was purged, and lets go of it.
@@ -285,12 +323,17 @@ impl KafkaSink {
         while self.window.in_flight() > 0 && started.elapsed() < PURGE_WAIT {
             self.take_reports(Duration::from_millis(5));
         }
-        // What was refused together counts as one batch: nobody says how it was divided.
-        self.window.close_refused();
         // What has no report may have arrived; it is sent again, with the same event id.
         self.window.unsend_all();
         self.looked_to = 0;
         self.producer = None;
+    }
+
+    /// With nothing on its way: limits may have been raised since batches were made smaller.
+    fn renew_for_larger_batches(&mut self) {
+        if self.batch_size.is_over() {
+            self.producer = None;
+        }
     }
 
     /// What holds things up, if anything does.
@@ -299,11 +342,10 @@ impl KafkaSink {
         let cause = self.producer.as_ref().and_then(Producer::trouble);
         match cause {
             Some(cause) => Some(cause),
-            None if stalled >= STALLED => Some(format!(
-                "nothing was acknowledged for {} s, with {} records on their way",
-                stalled.as_secs(),
-                self.window.in_flight()
-            )),
+            // Always in the same words, so that the log has it once.
+            None if stalled >= STALLED => {
+                Some("nothing is acknowledged; are enough replicas in sync (min.insync.replicas)?".to_owned())
+            }
             None => None,
         }
     }
@@ -336,6 +378,9 @@ impl KafkaSink {
 
 impl Sink for KafkaSink {
     fn open(&mut self, _checkpoint: Option<&[u8]>) -> Result<(), OpenError> {
+        // After a panic nobody knows what the last producer was about.
+        self.producer = None;
+        self.window.unsend_all();
         // It connects by itself; what is wrong with the configuration shows here.
         self.producer(Kind::Ordered).map(drop).map_err(OpenError::Unusable)
     }
@@ -344,6 +389,7 @@ impl Sink for KafkaSink {
         self.held = None;
         if self.window.in_flight() == 0 {
             self.moved = Instant::now();
+            self.renew_for_larger_batches();
         }
         let (topic, template) = (&mut self.message.topic, &self.config.topic);
         let tickets = self.window.present(batch, |record| {
@@ -381,7 +427,11 @@ impl Sink for KafkaSink {
         // There may be records on their way whose requests were given up.
         self.take_reports(Duration::ZERO);
         self.finish_purge();
+        if let Some(error) = self.held.take() {
+            return Err(error);
+        }
         if self.window.in_flight() == 0 {
+            self.renew_for_larger_batches();
             self.producer(Kind::Ordered)?;
         }
         let Some(producer) = &self.producer else { return Ok(()) };

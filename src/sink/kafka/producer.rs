@@ -21,8 +21,6 @@ use crate::telemetry::{KafkaLogged, KafkaState, Telemetry};
 
 /// The most bytes of a batch, unless a topic takes less: librdkafka's own default.
 pub(super) const BATCH_BYTES: usize = 1_000_000;
-/// A batch is never made smaller than this; one record always fits.
-pub(super) const LEAST_BATCH_BYTES: usize = 1024;
 /// How often librdkafka tells how it is doing.
 const STATISTICS_MS: &str = "5000";
 
@@ -148,8 +146,8 @@ impl Producer {
     }
 
     /// Why it is of no more use, if it is not.
-    pub(super) fn fatal_error(&self) -> Option<String> {
-        self.producer.client().fatal_error().map(|(code, text)| format!("{code}: {text}"))
+    pub(super) fn fatal_error(&self) -> Option<Failure> {
+        self.producer.client().fatal_error().map(|(code, text)| failure::of_producer(code, &text))
     }
 
     /// What librdkafka says is wrong.

@@ -37,13 +37,9 @@ struct Entry {
     state: State,
     /// The batch that it was in last.
     batch: u64,
-    /// It was refused in a batch with others, and has to be tried alone.
-    is_suspect: bool,
     /// How large it is for Kafka.
     size: usize,
     lane: Lane,
-    /// How large all was that was refused with it.
-    refused_with: Option<usize>,
 }
 
 /// See the module's own words.
@@ -56,9 +52,8 @@ pub(super) struct Window {
     /// The number of the batch that was given last.
     batch: u64,
     unsent: BTreeSet<u64>,
+    /// Those that were refused in a batch with others, and have to be tried alone.
     suspects: BTreeSet<u64>,
-    /// Suspects of a failure that may have more.
-    refused: Vec<u64>,
     in_flight: usize,
     /// How many records of the last batch are not settled.
     open: usize,
@@ -101,15 +96,8 @@ impl Window {
         }
         self.last_ticket = self.last_ticket.saturating_add(1);
         let ticket = self.last_ticket;
-        let entry = Entry {
-            record: Arc::clone(record),
-            state: State::Unsent,
-            batch,
-            is_suspect: false,
-            size: 0,
-            lane: lane(record),
-            refused_with: None,
-        };
+        let entry =
+            Entry { record: Arc::clone(record), state: State::Unsent, batch, size: 0, lane: lane(record) };
         self.entries.insert(ticket, entry);
         self.tickets.insert(address(record), ticket);
         self.unsent.insert(ticket);
@@ -184,14 +172,11 @@ impl Window {
         self.unsent.insert(ticket);
     }
 
-    /// It has to be sent again, alone.
-    pub(super) fn suspect(&mut self, ticket: u64) {
+    /// It has to be sent again, alone. Gives how large it is for Kafka.
+    pub(super) fn suspect(&mut self, ticket: u64) -> usize {
         self.unsent(ticket);
         self.suspects.insert(ticket);
-        self.refused.push(ticket);
-        if let Some(entry) = self.entries.get_mut(&ticket) {
-            entry.is_suspect = true;
-        }
+        self.entries.get(&ticket).map_or(0, |entry| entry.size)
     }
 
     fn change(&mut self, ticket: u64, state: State) {
@@ -202,22 +187,6 @@ impl Window {
             entry.state = state;
             self.unsent.remove(&ticket);
         }
-    }
-
-    /// All records of a failure are known: notes how large they were together.
-    pub(super) fn close_refused(&mut self) {
-        let sizes = self.refused.iter().filter_map(|ticket| self.entries.get(ticket)).map(|entry| entry.size);
-        let all = sizes.fold(0_usize, usize::saturating_add);
-        for ticket in std::mem::take(&mut self.refused) {
-            if let Some(entry) = self.entries.get_mut(&ticket) {
-                entry.refused_with = Some(all);
-            }
-        }
-    }
-
-    /// How large all was that was refused with a record, if others were.
-    pub(super) fn refused_with(&self, ticket: u64) -> Option<usize> {
-        self.entries.get(&ticket).and_then(|entry| entry.refused_with.filter(|all| *all > entry.size))
     }
 
     /// Whatever has no report has to be sent again.
@@ -294,12 +263,10 @@ mod tests {
         let tickets = window.present(&records, |_| None);
         tickets.iter().for_each(|ticket| window.sent(*ticket, 10));
         window.settle(tickets[2], State::Delivered);
-        window.suspect(tickets[1]);
+        assert_eq!(window.suspect(tickets[1]), 10);
         window.unsend_all();
         assert_eq!((window.in_flight(), window.first_unsent()), (0, Some(tickets[0])));
         assert!(window.has_suspects());
-        window.close_refused();
-        assert_eq!(window.refused_with(tickets[1]), None, "it was alone");
         window.settle(tickets[1], State::Rejected("no".to_owned()));
         assert!(!window.has_suspects());
     }
