@@ -218,66 +218,6 @@ async fn a_damaged_page_is_one_however_few_records_are_asked_for() {
     assert_eq!((whole.len(), damaged.last()), (0, Some(&100)), "{tail:?}");
 }
 
-/// A sink of four at a time that asks for a retry of each batch once, and keeps what it takes.
-struct Slow(Arc<Mutex<Vec<String>>>, bool);
-
-impl crate::sink::Sink for Slow {
-    fn open(&mut self, _checkpoint: Option<&[u8]>) -> Result<(), crate::sink::OpenError> {
-        Ok(())
-    }
-
-    fn deliver(&mut self, batch: &[Arc<Record>]) -> crate::sink::Outcome {
-        self.1 = !self.1;
-        if self.1 {
-            return crate::sink::Outcome::retry(batch.len(), "not now");
-        }
-        self.0.lock().extend(batch.iter().map(|record| record.event_id.to_string()));
-        crate::sink::Outcome::delivered(batch.len())
-    }
-
-    fn max_batch(&self) -> usize {
-        4
-    }
-}
-
-#[tokio::test]
-async fn a_damaged_page_does_not_stop_a_sink_of_few_records_at_a_time() {
-    let folder = tempfile::tempdir().expect("a folder");
-    closed(folder.path(), 60).await;
-    let bad = damage_page_of(folder.path(), "event-30-touch", 1..=60);
-    let spool = Arc::new(open(folder.path(), kept()));
-    let got = Arc::new(Mutex::new(Vec::new()));
-    let sink = Box::new(Slow(Arc::clone(&got), false));
-    let worker = blocking(&spool, {
-        let spool = Arc::clone(&spool);
-        move |_| {
-            let millis = Duration::from_millis(1);
-            let backoff = crate::deliver::Backoff::new(millis, millis, 1).expect("good bounds");
-            let telemetry = Arc::new(Telemetry::new(Arc::new(ManualClock::at(0))));
-            let (name, skips) = (Arc::from("slow"), BTreeSet::new());
-            let start = StartAt::Retained;
-            crate::deliver::WorkerHandle::start(name, sink, skips, start, backoff, spool, telemetry)
-                .expect("starts")
-        }
-    })
-    .await;
-    let expected: Vec<String> =
-        (1..=60).filter(|seq| !bad.contains(seq)).map(|seq| format!("event-{seq}")).collect();
-    blocking(&spool, move |spool| {
-        let begun = std::time::Instant::now();
-        while got.lock().len() < expected.len() {
-            assert!(begun.elapsed() < Duration::from_secs(30), "{:?}", worker.trouble());
-            std::thread::yield_now();
-        }
-        spool.tail().stop(std::time::Instant::now());
-        worker.join();
-        assert_eq!(*got.lock(), expected, "each once, in order");
-        let status = spool.reader().and_then(|reader| reader.status()).expect("read");
-        assert_eq!(status.dead_letters["damaged"], u64::try_from(bad.len()).expect("few"));
-    })
-    .await;
-}
-
 /// What a future gives right away.
 async fn futures_ready<T>(future: &mut (impl Future<Output = T> + Unpin)) -> Option<T> {
     std::future::poll_fn(|context| {

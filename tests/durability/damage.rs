@@ -1,14 +1,26 @@
 //! Files of the spool that went bad while it was down: a damaged record is set aside and counted, the records behind it go
 //! on, and what can be repaired is.
 
+use std::collections::BTreeSet;
 use std::fs;
 use std::process::{Command, Output};
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
 
+use dt_receiver::clock::ManualClock;
+use dt_receiver::deliver::{Backoff, WorkerHandle};
+use dt_receiver::record::Record;
+use dt_receiver::sink::{OpenError, Outcome, Sink};
+use dt_receiver::spool::{Spool, SpoolOptions, StartAt};
+use dt_receiver::telemetry::Telemetry;
+use dt_receiver::verify::VerifiedBy;
+use hyper::HeaderMap;
+use hyper::body::Bytes;
 use rusqlite::Connection;
 
-use crate::events::{SECRET, id};
+use crate::events::{SECRET, body, id};
 use crate::sender::{Sender, readiness};
-use crate::server::{Place, Server};
+use crate::server::{Place, Server, Sinks};
 
 const EVENTS: u64 = 200;
 /// The event whose bytes are damaged.
@@ -164,4 +176,87 @@ fn a_page_that_cannot_be_read_costs_its_own_records_and_nothing_is_deleted() {
     assert_eq!(readiness(server.admin), "ready\n");
     server.stop();
     assert_eq!(place.events_in_file().len() as u64, EVENTS + 1 - lost);
+}
+
+/// A sink of four at a time that asks for a retry of each batch once, and keeps what it takes.
+struct Slow {
+    got: Arc<Mutex<Vec<String>>>,
+    has_refused: bool,
+}
+
+impl Sink for Slow {
+    fn open(&mut self, _checkpoint: Option<&[u8]>) -> Result<(), OpenError> {
+        Ok(())
+    }
+
+    fn deliver(&mut self, batch: &[Arc<Record>]) -> Outcome {
+        self.has_refused = !self.has_refused;
+        if self.has_refused {
+            return Outcome::retry(batch.len(), "not now");
+        }
+        let ids = batch.iter().map(|record| record.event_id.to_string());
+        self.got.lock().expect("whole").extend(ids);
+        Outcome::delivered(batch.len())
+    }
+
+    fn max_batch(&self) -> usize {
+        4
+    }
+}
+
+#[test]
+fn a_damaged_page_does_not_stop_a_sink_of_few_records_at_a_time() {
+    const FEW: u64 = 60;
+    let folder = tempfile::tempdir().expect("a folder");
+    let place = Place::new(folder.path(), Sinks::File, "");
+    let spool_folder = place.data.join("spool");
+    let open = || {
+        let options =
+            SpoolOptions { min_free: 0, retain: Duration::from_secs(3600), ..SpoolOptions::default() };
+        Arc::new(Spool::open(&spool_folder, options, Arc::new(ManualClock::at(0))).expect("opened"))
+    };
+    let spool = open();
+    let runtime = tokio::runtime::Builder::new_current_thread().build().expect("a runtime");
+    for number in 0..FEW {
+        let record = Record {
+            connector: Arc::from("default"),
+            received_at: 0,
+            verified_by: VerifiedBy::Secret { label: Arc::from("a") },
+            event_id: id(1, number).into(),
+            event_type: "touch".into(),
+            project: None,
+            device: Some("dev1".into()),
+            headers: HeaderMap::new(),
+            body: Bytes::from(body(1, number)),
+        };
+        runtime.block_on(spool.append(Arc::new(record), true)).expect("stored");
+    }
+    spool.close();
+    drop(spool);
+    damage(&place, &format!("\"eventId\":\"{}", id(1, FEW / 2)), |bytes, at| {
+        let page = at / 4096 * 4096;
+        bytes[page..page + 4096].fill(0xAA);
+    });
+    let spool = open();
+    let got = Arc::new(Mutex::new(Vec::new()));
+    let sink = Box::new(Slow { got: Arc::clone(&got), has_refused: false });
+    let millis = Duration::from_millis(1);
+    let backoff = Backoff::new(millis, millis, 1).expect("good bounds");
+    let telemetry = Arc::new(Telemetry::new(Arc::new(ManualClock::at(0))));
+    let (name, skips, start) = (Arc::from("slow"), BTreeSet::new(), StartAt::Retained);
+    let worker = WorkerHandle::start(name, sink, skips, start, backoff, Arc::clone(&spool), telemetry);
+    let worker = worker.expect("started");
+    let begun = Instant::now();
+    let last = id(1, FEW - 1);
+    while !got.lock().expect("whole").contains(&last) {
+        assert!(begun.elapsed() < Duration::from_secs(30), "{:?}", worker.trouble());
+        std::thread::yield_now();
+    }
+    spool.tail().stop(Instant::now());
+    worker.join();
+    let got = got.lock().expect("whole").clone();
+    assert!(got.is_sorted(), "each once, in order: {got:?}");
+    let dead = spool.reader().and_then(|reader| reader.status()).expect("read").dead_letters["damaged"];
+    assert!(dead > 0);
+    assert_eq!(got.len() as u64 + dead, FEW);
 }
