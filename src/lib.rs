@@ -10,8 +10,9 @@
 //! |---|---|
 //! | none but a back-end (`aws-lc` or `pure-rust`) | the core: [`verify`] and [`event`]. No I/O, no clock, no async, no logging |
 //! | `http` | [`verify::Headers`] for `http::HeaderMap` |
-//! | `server` | the Endpoint URL target: configuration, HTTP server, sinks, metrics |
-//! | `emulator` | [`emulator`]: DT's Data Connector API, devices and delivery engine on this machine, for tests |
+//! | `server` | the Endpoint URL target: configuration, HTTP server, spool, sinks, metrics |
+//! | `kafka` (default) | the sink `kafka`; `kafka-tls` with TLS and SCRAM by the system's OpenSSL, `kafka-tls-vendored` by its own |
+//! | `emulator` | `emulator`: DT's Data Connector API, devices and delivery engine on this machine, for tests |
 //! | `cli` (default) | the `dt-receiver` program |
 //!
 //! # Examples
