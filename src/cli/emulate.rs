@@ -10,7 +10,9 @@ use serde_json::json;
 use super::secrets::DEFAULT_VARIABLE;
 use super::stop::Stop;
 use super::{Ended, Failure, logging, say, usage};
-use crate::emulator::{Emulator, EmulatorError, Faults, MAX_TIME_SCALE, Population, ServiceAccount};
+use crate::emulator::{
+    Emulator, EmulatorError, Faults, MAX_TIME_SCALE, Population, ServiceAccount, url_warning,
+};
 
 /// The options of `emulate`.
 #[derive(Debug, clap::Args)]
@@ -29,6 +31,9 @@ pub(super) struct Arguments {
     /// Where REST API, token endpoint, discovery and key set are
     #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:8081")]
     listen: SocketAddr,
+    /// The URL under which others reach it, such as http://192.0.2.7:8081; needed to listen on 0.0.0.0 or [::]
+    #[arg(long, value_name = "URL")]
+    public_url: Option<String>,
     /// Keep projects, devices, connectors, queues, history and keys in this file
     #[arg(long, value_name = "FILE")]
     state: Option<PathBuf>,
@@ -56,7 +61,7 @@ pub(super) struct Arguments {
     /// What goes wrong on purpose: duplicate=SHARE, reorder=SHARE, delay=MILLIS, drop=SHARE, tamper=SHARE, wrong-secret=SHARE, stale-tokens, outage, identity-outage, api-outage, burst=COUNT; repeatable
     #[arg(long = "fault", value_name = "FAULT,…")]
     faults: Vec<String>,
-    /// Make the same values, chances and ids as with the same seed before
+    /// Make the same values and chances as with the same seed before, and the same ids but for their time
     #[arg(long, value_name = "N")]
     seed: Option<u64>,
 }
@@ -99,6 +104,9 @@ async fn emulate(arguments: Arguments) -> Ended {
     for account in arguments.accounts {
         builder = builder.service_account(account);
     }
+    if let Some(url) = arguments.public_url {
+        builder = builder.public_url(url);
+    }
     if let Some(path) = arguments.state {
         builder = builder.state_file(path);
     }
@@ -133,7 +141,7 @@ fn is_loopback(address: SocketAddr) -> bool {
 /// A file or an address that cannot be used is the caller's to change.
 fn failure(error: EmulatorError) -> Failure {
     match error {
-        EmulatorError::NoKey => Failure::Internal(error.into()),
+        EmulatorError::NoKey | EmulatorError::NoTls => Failure::Internal(error.into()),
         other => usage(other),
     }
 }
@@ -148,6 +156,9 @@ fn connect(emulator: &Emulator, project: &str, urls: &[String]) -> Ended {
         let mut there = known.get("dataConnectors").and_then(|list| list.as_array()).into_iter().flatten();
         if there.any(|one| one.pointer("/httpConfig/url").is_some_and(|known| known == url)) {
             continue;
+        }
+        if let Some(warning) = url_warning(url) {
+            super::complain(&format!("warning: --connector {url}: {warning}"));
         }
         let config = json!({"url": url, "signatureSecret": secret});
         let body = json!({"type": "HTTP_PUSH", "displayName": "from the command line", "httpConfig": config});

@@ -10,8 +10,8 @@ use std::time::Duration;
 use tokio::net::TcpListener;
 use tokio::sync::watch;
 
-use super::cloud::Cloud;
-use super::engine::{HttpTransport, Transport};
+use super::cloud::{Cloud, Reach};
+use super::engine::{HttpTransport, NoTls, Transport};
 use super::faults::{FaultError, Faults};
 use super::identity::{Accounts, Keys, ServiceAccount};
 use super::life::{self, Population};
@@ -45,12 +45,22 @@ pub enum EmulatorError {
     /// The file of the state cannot be read or written, or is not one.
     #[error("state: {0}")]
     State(String),
+    /// Other machines are to reach it, and nobody has said under which URL: the issuer of `DT-Asymmetric-Signature` and the
+    /// token endpoint are told by it.
+    #[error("{0}: a URL for others is needed (`public_url`, `--public-url`), such as http://192.0.2.7:8081")]
+    NoPublicUrl(SocketAddr),
+    /// The URL for others is none.
+    #[error("found \"{}\"; allowed is a URL such as http://192.0.2.7:8081", .0.escape_debug())]
+    BadPublicUrl(String),
     /// A fault cannot be set.
     #[error(transparent)]
     Fault(#[from] FaultError),
     /// The system gave no random numbers, or the cryptographic back-end refused a key.
     #[error("a signing key could not be made")]
     NoKey,
+    /// The cryptographic back-end does not offer what TLS needs.
+    #[error("TLS cannot be set up")]
+    NoTls,
 }
 
 impl EmulatorError {
@@ -60,8 +70,11 @@ impl EmulatorError {
         match self {
             Self::Listen { .. } => "listen",
             Self::State(_) => "state",
+            Self::NoPublicUrl(_) => "public_url_missing",
+            Self::BadPublicUrl(_) => "public_url",
             Self::Fault(error) => error.code(),
             Self::NoKey => "no_key",
+            Self::NoTls => "no_tls",
         }
     }
 }
@@ -75,6 +88,7 @@ impl From<StateFileError> for EmulatorError {
 /// Collects what an [`Emulator`] is made of.
 pub struct EmulatorBuilder {
     listen: SocketAddr,
+    public_url: Option<String>,
     project: String,
     population: Population,
     interval: Duration,
@@ -100,6 +114,7 @@ impl Default for EmulatorBuilder {
     fn default() -> Self {
         Self {
             listen: SocketAddr::from(([127, 0, 0, 1], 0)),
+            public_url: None,
             project: "emulated".to_owned(),
             population: Population::default(),
             interval: INTERVAL,
@@ -124,6 +139,14 @@ impl EmulatorBuilder {
         self
     }
 
+    /// The URL under which others reach it, such as `http://192.0.2.7:8081`; needed when it listens on all addresses
+    /// (`0.0.0.0`). Without it, `http://` and the address.
+    #[must_use]
+    pub fn public_url(mut self, url: impl Into<String>) -> Self {
+        self.public_url = Some(url.into());
+        self
+    }
+
     /// Devices that live in `project`: they send events by themselves, each at the heartbeat `interval`, in emulated time.
     #[must_use]
     pub fn devices(mut self, project: impl Into<String>, population: Population, interval: Duration) -> Self {
@@ -140,7 +163,8 @@ impl EmulatorBuilder {
         self
     }
 
-    /// What values, chances and ids are made from; without it, different ones each time.
+    /// What values, chances and ids are made from; without it, different ones each time. With the same seed they repeat: ids
+    /// but for the time in them, and the chances of attempts in the order in which the machine makes these.
     #[must_use]
     pub const fn seed(mut self, seed: u64) -> Self {
         self.seed = Some(seed);
@@ -204,37 +228,73 @@ impl EmulatorBuilder {
     pub async fn start(self) -> Result<Emulator, EmulatorError> {
         self.faults.check()?;
         let address = self.listen;
+        let public = self.public_url.map(PublicUrl::read).transpose()?;
+        if public.is_none() && address.ip().is_unspecified() {
+            return Err(EmulatorError::NoPublicUrl(address));
+        }
         let listener =
             TcpListener::bind(address).await.map_err(|source| EmulatorError::Listen { address, source })?;
         let address = listener.local_addr().map_err(|source| EmulatorError::Listen { address, source })?;
         let mut state = State::new(self.seed.map_or_else(random_seed, Ok)?, self.ledger_entries);
         let file = self.state.map(StateFile::new);
         let saved = match &file {
-            Some(file) => file.read(&mut state)?,
+            Some(file) => {
+                file.check_folder()?;
+                file.read(&mut state)?
+            }
             None => None,
         };
         let (keys, then) = saved.map_or((None, i64::MIN), |(keys, then)| (Some(keys), then));
-        // `http` and an address, so that verifiers on this machine find the key set.
-        let issuer = format!("http://{address}/data-connector");
+        // `http` and an address unless told otherwise, so that verifiers on this machine find the key set.
+        let (root, public_host) = match public {
+            Some(PublicUrl { root, host }) => (root, Some(host)),
+            None => (format!("http://{address}"), None),
+        };
+        let issuer = format!("{root}/data-connector");
         let keys = Keys::new(issuer, self.organization, keys.as_ref()).map_err(|_| EmulatorError::NoKey)?;
         let begin = self.wall.unix_millis().max(then);
         let time = EmulatedTime::new(begin, self.time_scale);
         let now = Now(time.now_micros());
         life::settle(&mut state, &self.project, &self.population, now);
-        state.faults = self.faults;
-        let burst = std::mem::take(&mut state.faults.burst);
+        let mut faults = self.faults;
+        let burst = std::mem::take(&mut faults.burst);
+        state.set_faults(faults, now);
         if burst > 0 {
             let _any = life::burst(&mut state, burst, now, &mut Vec::new());
         }
-        let transport = self.transport.unwrap_or_else(|| Arc::new(HttpTransport::new()));
+        let transport = match self.transport {
+            Some(transport) => transport,
+            None => Arc::new(HttpTransport::new().map_err(|NoTls| EmulatorError::NoTls)?),
+        };
         let accounts = Accounts::new(self.accounts);
-        let cloud = Arc::new(Cloud::new(time, self.wall, state, accounts, keys, transport));
+        let reach = Reach { on_loopback: address.ip().is_loopback(), public_host };
+        let cloud = Arc::new(Cloud::new(time, self.wall, state, accounts, keys, transport, reach));
         let (stop, stopped) = watch::channel(false);
         let mut tasks = tokio::task::JoinSet::new();
         tasks.spawn(engine::run(Arc::clone(&cloud), stopped.clone()));
         tasks.spawn(life::run(Arc::clone(&cloud), self.interval, stopped.clone()));
         tasks.spawn(api::serve(listener, Arc::clone(&cloud), stopped.clone()));
-        Ok(Emulator::new(address, cloud, file, stop, stopped, tasks))
+        Ok(Emulator::new((address, root), cloud, file, stop, stopped, tasks))
+    }
+}
+
+/// A URL that others use, without a slash at its end, and the host in it.
+struct PublicUrl {
+    root: String,
+    host: String,
+}
+
+impl PublicUrl {
+    fn read(url: String) -> Result<Self, EmulatorError> {
+        let uri = url.parse::<http::Uri>().ok();
+        let usable = uri.filter(|uri| {
+            let plain = uri.query().is_none() && !url.contains(['#', '@']);
+            plain && matches!(uri.scheme_str(), Some("http" | "https"))
+        });
+        match usable.as_ref().and_then(|uri| uri.host()).filter(|host| !host.is_empty()) {
+            Some(host) => Ok(Self { root: url.trim_end_matches('/').to_owned(), host: host.to_owned() }),
+            None => Err(EmulatorError::BadPublicUrl(url)),
+        }
     }
 }
 

@@ -26,6 +26,16 @@ pub(crate) struct Cloud {
     pub(crate) grants: Mutex<Grants>,
     pub(crate) keys: Mutex<Keys>,
     transport: Arc<dyn Transport>,
+    pub(crate) reach: Reach,
+    pub(crate) organization: String,
+}
+
+/// Who can reach it.
+pub(crate) struct Reach {
+    /// Only this machine.
+    pub(crate) on_loopback: bool,
+    /// The host under which others do, if one is known.
+    pub(crate) public_host: Option<String>,
 }
 
 impl Cloud {
@@ -36,7 +46,9 @@ impl Cloud {
         accounts: Accounts,
         keys: Keys,
         transport: Arc<dyn Transport>,
+        reach: Reach,
     ) -> Self {
+        let organization = keys.organization().to_owned();
         Self {
             time,
             wall,
@@ -47,6 +59,8 @@ impl Cloud {
             grants: Mutex::new(Grants::default()),
             keys: Mutex::new(keys),
             transport,
+            reach,
+            organization,
         }
     }
 

@@ -16,8 +16,10 @@
 //! Two clocks: the emulated one, which [`EmulatorBuilder::time_scale`] makes run faster, governs events, back-off, retention
 //! and heartbeats; the machine's governs what others check against their own clock: tokens, and the 10 s for an answer.
 //!
-//! It is for tests on one machine: credentials are accepted unless some are configured, `http` and loopback targets are
-//! allowed, and `https` targets are not supported (such attempts fail). Never let the internet reach it.
+//! It is for tests on one machine: credentials are accepted unless some are configured, and `http` and loopback targets are
+//! allowed. `https` targets need the feature `aws-lc` and a certificate of a public authority. Web pages are refused: no
+//! request may have `Origin`, and, on a loopback address, `Host` has to be an IP address or `localhost`. Never let the
+//! internet reach it.
 //!
 //! # Examples
 //!
@@ -61,4 +63,6 @@ pub use faults::{FaultError, Faults, MAX_BURST};
 pub use identity::{AccountError, Role, ServiceAccount};
 pub use life::{Population, PopulationError};
 pub use running::{CallError, Emulator};
+#[cfg(feature = "cli")]
+pub(crate) use state::url_warning;
 pub use time::MAX_TIME_SCALE;

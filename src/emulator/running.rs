@@ -43,6 +43,7 @@ impl From<ApiError> for CallError {
 /// A local DT cloud that is running. It ends when it is dropped; [`shutdown`](Self::shutdown) ends it in order.
 pub struct Emulator {
     address: SocketAddr,
+    root: String,
     cloud: Arc<Cloud>,
     file: Option<Arc<StateFile>>,
     stop: watch::Sender<bool>,
@@ -57,7 +58,7 @@ impl fmt::Debug for Emulator {
 
 impl Emulator {
     pub(super) fn new(
-        address: SocketAddr,
+        (address, root): (SocketAddr, String),
         cloud: Arc<Cloud>,
         file: Option<StateFile>,
         stop: watch::Sender<bool>,
@@ -68,7 +69,7 @@ impl Emulator {
         if let Some(file) = &file {
             tasks.spawn(keep_regularly(Arc::clone(&cloud), Arc::clone(file), stopped));
         }
-        Self { address, cloud, file, stop, tasks }
+        Self { address, root, cloud, file, stop, tasks }
     }
 
     /// Collects what an emulator is made of.
@@ -83,10 +84,10 @@ impl Emulator {
         self.address
     }
 
-    /// Its root, such as `http://127.0.0.1:8081`.
+    /// Its root, such as `http://127.0.0.1:8081`; the [public URL](EmulatorBuilder::public_url), if it has one.
     #[must_use]
     pub fn url(&self) -> String {
-        format!("http://{}", self.address)
+        self.root.clone()
     }
 
     /// The base URL of the REST and emulator APIs, with `/v2` as DT's Python client wants it.
@@ -134,7 +135,8 @@ impl Emulator {
         let (path, query) = path.split_once('?').unwrap_or((path, ""));
         let body = if body.is_null() { Bytes::new() } else { Bytes::from(body.to_string()) };
         let (path, query) = (path.to_owned(), query.to_owned());
-        let call = Call { method, path, query, headers: HeaderMap::new(), body, trusted: true };
+        let call =
+            Call { method, path, query, headers: HeaderMap::new(), authority: None, body, trusted: true };
         match api::answer(&self.cloud, &call)? {
             Answer::Json(value, _) => Ok(value),
             Answer::Stream(_) => Err(bad("a stream needs a connection").into()),
@@ -150,7 +152,7 @@ impl Emulator {
         faults.check()?;
         self.cloud.publishing(|state, now, published| {
             let burst = std::mem::take(&mut faults.burst);
-            state.faults = faults;
+            state.set_faults(faults, now);
             if burst > 0 {
                 let _any = super::life::burst(state, burst, now, published);
             }

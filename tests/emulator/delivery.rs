@@ -2,7 +2,7 @@
 
 use dt_receiver::emulator::Emulator;
 use serde_json::json;
-use tokio::io::AsyncWriteExt;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpListener;
 
 use crate::target::{connect, device, publish};
@@ -60,12 +60,33 @@ async fn the_receiver_leaves() {
 }
 
 #[tokio::test]
-async fn tls_is_not_built_in_and_says_so() {
-    assert_eq!(reason_for("https://127.0.0.1:1/").await, "https_not_built_in");
+async fn a_receiver_without_tls_is_no_https() {
+    let url = server(b"HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n", false).await;
+    let reason = if cfg!(feature = "aws-lc") { "tls_failed" } else { "https_not_built_in" };
+    assert_eq!(reason_for(&url.replace("http:", "https:")).await, reason);
 }
 
 /// The runtime's clock stands still while anything happens, and jumps when nothing does: ten seconds cost nothing.
 #[tokio::test(start_paused = true)]
 async fn the_receiver_hangs() {
     assert_eq!(reason_for(&server(b"", true).await).await, "timeout");
+}
+
+/// DT looks at the status; a body that never ends is the receiver's affair.
+#[tokio::test]
+async fn an_answer_counts_when_its_head_is_there() {
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.expect("a port");
+    let url = format!("http://{}/", listener.local_addr().expect("an address"));
+    let emulator = Emulator::builder().start().await.expect("it starts");
+    connect(&emulator, &url, &json!({}));
+    let device = device(&emulator, "touch", &json!({}));
+    publish(&emulator, &device, &json!({"touch": {}}));
+    let (mut stream, _) = listener.accept().await.expect("a connection");
+    let mut some = [0; 16 << 10];
+    assert!(stream.read(&mut some).await.expect("a request") > 0);
+    stream.write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 5\r\n\r\n").await.expect("sent");
+    let began = std::time::Instant::now();
+    until(|| (emulator.queued() == 0).then_some(())).await;
+    assert!(began.elapsed().as_secs() < 5, "{:?}", began.elapsed());
+    assert_eq!(&*emulator.ledger()[0].last, "status_200");
 }

@@ -121,6 +121,24 @@ async fn a_wrong_secret_does_not_verify() {
     assert!(target.got().iter().all(|got| verifies(got) == Err("signature_mismatch")));
 }
 
+/// A receiver that only looks at `DT-Asymmetric-Signature` has to refuse as well, or it would be judged wrongly.
+#[tokio::test]
+async fn a_wrong_secret_breaks_the_other_signature_too() {
+    let (emulator, target) = with("wrong-secret=1").await;
+    drained(&emulator).await;
+    let set = dt_receiver::verify::KeySet::from_jwks(emulator.jwks().as_bytes()).expect("a key set");
+    let verifier = Verifier::builder()
+        .policy(dt_receiver::verify::Policy::Asymmetric)
+        .key_set_of_issuer(set, "emulator", emulator.issuer())
+        .build()
+        .expect("a verifier");
+    let now = jiff::Timestamp::now().as_second();
+    for got in target.got() {
+        let rejection = verifier.verify(&got.headers, &got.body, now).expect_err("refused");
+        assert_eq!(rejection.code(), "signature_mismatch");
+    }
+}
+
 #[tokio::test]
 async fn a_burst_comes_at_once() {
     let (emulator, target) = with("").await;
@@ -130,4 +148,33 @@ async fn a_burst_comes_at_once() {
     drained(&emulator).await;
     assert_eq!(target.got().len(), 320);
     assert!(target.got().iter().all(|got| verifies(got).is_ok()));
+}
+
+/// Ids have the time in them; all else is made from the seed, whatever attempts do meanwhile.
+#[tokio::test]
+async fn the_same_seed_makes_the_same_values_whatever_happens_to_deliveries() {
+    let mut seen = Vec::new();
+    for faults in ["", "drop=0.5"] {
+        let mut set = Faults::default();
+        set.apply(faults).expect("faults");
+        let population = "co2:2,temperature:2".parse().expect("devices");
+        let builder = Emulator::builder().seed(7).faults(set).time_scale(100);
+        let builder = builder.devices("p", population, std::time::Duration::from_secs(10));
+        let emulator = builder.start().await.expect("it starts");
+        let target = Target::start().await;
+        connect(&emulator, &target.url, &json!({}));
+        let list = emulator.call("GET", "/v2/projects/p/devices", &json!(null)).expect("a list");
+        let values = |name: &str, event_type: &str| {
+            let path = format!("/v2/{name}/events?eventTypes={event_type}&pageSize=1000");
+            let history = emulator.call("GET", &path, &json!(null)).expect("a history");
+            let events = history["events"].as_array().expect("a list").clone();
+            let of = |event: &serde_json::Value| event["data"][event_type]["ppm"].to_string();
+            events.iter().rev().map(of).take(10).collect::<Vec<_>>()
+        };
+        let name = |device: &serde_json::Value| device["name"].as_str().expect("a name").to_owned();
+        let devices = list["devices"].as_array().expect("a list");
+        let co2 = devices.iter().find(|device| device["type"] == "co2").map(name).expect("a device");
+        seen.push(until(|| Some(values(&co2, "co2")).filter(|values| values.len() == 10)).await);
+    }
+    assert_eq!(seen[0], seen[1]);
 }

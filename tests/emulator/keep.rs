@@ -62,3 +62,65 @@ async fn a_file_that_is_no_state_is_refused_and_left_alone() {
         assert_eq!(std::fs::read_to_string(&file).expect("there"), text);
     }
 }
+
+#[tokio::test]
+async fn a_device_that_was_transferred_beats_no_more_after_a_restart() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let start = |population: &str| {
+        let population = population.parse().expect("devices");
+        let builder = Emulator::builder().state_file(folder.path().join("state.json"));
+        builder.devices("p", population, std::time::Duration::from_millis(50)).start()
+    };
+    let emulator = start("touchCounter").await.expect("it starts");
+    let list = emulator.call("GET", "/v2/projects/p/devices", &json!(null)).expect("a list");
+    let name = list["devices"][0]["name"].clone();
+    emulator.call("POST", "/v2/projects/q/devices:transfer", &json!({"devices": [name]})).expect("moved");
+    emulator.shutdown().await.expect("kept");
+    let emulator = start("touchCounter").await.expect("it starts again");
+    let events = |project: &str| {
+        let list =
+            emulator.call("GET", &format!("/v2/projects/{project}/devices"), &json!(null)).expect("a list");
+        let name = list["devices"][0]["name"].as_str().expect("a name").to_owned();
+        let history = emulator.call("GET", &format!("/v2/{name}/events?pageSize=1000"), &json!(null));
+        history.expect("a history")["events"].as_array().expect("a list").len()
+    };
+    let before = events("q");
+    // Another has taken its place.
+    until(|| (events("p") >= 6).then_some(())).await;
+    assert_eq!(events("q"), before);
+}
+
+/// A file that happens to be called like the state with another ending is somebody else's.
+#[tokio::test]
+async fn keeping_touches_no_other_file() {
+    use std::os::unix::fs::PermissionsExt;
+    let folder = tempfile::tempdir().expect("a folder");
+    let bystander = folder.path().join("cloud.new");
+    std::fs::write(&bystander, "mine").expect("written");
+    for name in ["cloud.json", "cloud"] {
+        let file = folder.path().join(name);
+        let emulator = Emulator::builder().state_file(&file).start().await.expect("it starts");
+        emulator.shutdown().await.expect("kept");
+        assert_eq!(std::fs::read_to_string(&bystander).expect("there"), "mine");
+        let mode = std::fs::metadata(&file).expect("a file").permissions().mode();
+        assert_eq!(mode & 0o777, 0o600, "it has secrets");
+    }
+    // The state itself may end so; nothing else stays behind.
+    let emulator =
+        Emulator::builder().state_file(folder.path().join("x.new")).start().await.expect("it starts");
+    emulator.shutdown().await.expect("kept");
+    let mut names: Vec<_> = std::fs::read_dir(&folder)
+        .expect("a folder")
+        .map(|entry| entry.expect("a file").file_name())
+        .collect();
+    names.sort();
+    assert_eq!(names, ["cloud", "cloud.json", "cloud.new", "x.new"]);
+}
+
+#[tokio::test]
+async fn a_folder_that_is_not_there_is_known_at_the_start() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let file = folder.path().join("none").join("state.json");
+    let error = Emulator::builder().state_file(&file).start().await.expect_err("refused");
+    assert_eq!(error.code(), "state");
+}

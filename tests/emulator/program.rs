@@ -88,14 +88,14 @@ async fn emulate_disables_a_connector_after_five_days() {
         .and_then(|listener| listener.local_addr())
         .expect("a port");
     let url = format!("http://{free}/");
-    // One beat, and none for a month: what fails is given up after 12 hours, and the connector stays failed.
+    // A beat an hour, so that attempts fail all the time.
     let program = Program::start(&[
         "--time-scale",
         "86400",
         "--devices",
         "touch",
         "--interval",
-        "720h",
+        "1h",
         "--project",
         "p",
         "--connector",
@@ -180,12 +180,42 @@ fn wrong_arguments_are_usage_errors() {
         (&["--service-account", "key"], "KEY:SECRET:EMAIL"),
         (&["--fault", "smoke"], "no fault"),
         (&["--connector", "ftp://x"], "httpConfig.url"),
-        (&["--state", "/nonexistent/state.json", "--connector", "x"], "httpConfig.url"),
+        (&["--state", "/nonexistent/state.json"], "/nonexistent"),
+        (&["--public-url", "my-host:8081"], "http://192.0.2.7"),
+        // What a user sees who asks for what DT refuses; the second ends the program.
+        (
+            &["--connector", "http://127.0.0.1:9/", "--connector", "ftp://x"],
+            "refuses URLs that are not https",
+        ),
     ] {
         let ended = common::run([&["emulate", "--listen", "127.0.0.1:0"], arguments].concat(), b"");
         assert_eq!(ended.code(), 2, "{arguments:?}: {ended:?}");
         assert!(ended.stderr.contains(said), "{arguments:?}: {ended:?}");
     }
+}
+
+/// `http://0.0.0.0` is nowhere: an issuer has to be a URL that others can use.
+#[test]
+fn all_addresses_need_a_public_url() {
+    let ended = common::run(["emulate", "--listen", "0.0.0.0:0"], b"");
+    assert_eq!(ended.code(), 2, "{ended:?}");
+    assert!(ended.stderr.contains("--public-url"), "{ended:?}");
+}
+
+#[tokio::test]
+async fn a_public_url_is_what_others_are_told() {
+    let listen = "0.0.0.0:0".parse().expect("an address");
+    let builder =
+        Emulator::builder().listen(listen).public_url("http://my-host:8081/").organization("my-org");
+    let emulator = builder.start().await.expect("it starts");
+    assert_eq!(emulator.issuer(), "http://my-host:8081/data-connector");
+    assert_eq!(emulator.api_url(), "http://my-host:8081/v2");
+    let root = format!("http://127.0.0.1:{}", emulator.address().port());
+    let discovery = format!("{root}/data-connector/.well-known/openid-configuration");
+    let discovery = ask("GET", &discovery, &[("host", "my-host:8081")], "").await.body;
+    assert_eq!(discovery["jwks_uri"], "http://my-host:8081/data-connector/jwks.json");
+    let project = emulator.call("GET", "/v2/projects/p", &Value::Null).expect("a project");
+    assert_eq!(project["organization"], "organizations/my-org");
 }
 
 #[test]

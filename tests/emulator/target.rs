@@ -4,7 +4,7 @@ use std::convert::Infallible;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU16, Ordering};
 
-use dt_receiver::emulator::Emulator;
+use dt_receiver::emulator::{AttemptRequest, Emulator, Transport, TransportFuture};
 use http_body_util::{BodyExt, Full};
 use hyper::body::{Bytes, Incoming};
 use hyper::header::{HeaderMap, LOCATION};
@@ -14,6 +14,7 @@ use hyper_util::rt::TokioIo;
 use parking_lot::Mutex;
 use serde_json::{Value, json};
 use tokio::net::TcpListener;
+use tokio::sync::oneshot;
 
 use crate::wait::until;
 
@@ -113,6 +114,35 @@ async fn respond(
     *response.status_mut() = status.try_into().expect("a status");
     response.headers_mut().insert(LOCATION, "http://127.0.0.1:1/".parse().expect("a URL"));
     response
+}
+
+/// A network in which every attempt waits to be told how it ends.
+#[derive(Debug)]
+pub(crate) struct Slow(Mutex<Vec<(String, oneshot::Sender<u16>)>>);
+
+impl Slow {
+    pub(crate) fn new() -> Arc<Self> {
+        Arc::new(Self(Mutex::default()))
+    }
+
+    pub(crate) fn waiting(&self) -> usize {
+        self.0.lock().len()
+    }
+
+    /// Answers the attempt at a URL that ends so.
+    pub(crate) fn answer(&self, end: &str, status: u16) {
+        let mut waiting = self.0.lock();
+        let place = waiting.iter().position(|(url, _)| url.ends_with(end)).expect("an attempt");
+        waiting.remove(place).1.send(status).expect("it waits");
+    }
+}
+
+impl Transport for Slow {
+    fn post(&self, request: AttemptRequest) -> TransportFuture<'_> {
+        let (told, tell) = oneshot::channel();
+        self.0.lock().push((request.url.to_string(), told));
+        Box::pin(async move { tell.await.map_err(|_| "gone") })
+    }
 }
 
 /// Makes a connector in project `p`, and gives its path below `/v2`.

@@ -33,6 +33,7 @@ fn create(cloud: &Cloud, call: &Call, project: &str) -> Answered {
     cloud.with_state(|state, now| {
         let id = wanted.unwrap_or_else(|| state.id(now));
         state.changes = state.changes.saturating_add(1);
+        let incarnation = state.incarnation();
         let place =
             state.project(project).ok_or_else(|| ApiError::bad_request("there are too many projects"))?;
         if place.connectors.contains_key(&id) {
@@ -41,7 +42,8 @@ fn create(cloud: &Cloud, call: &Call, project: &str) -> Answered {
         if place.connectors.len() >= MAX_CONNECTORS {
             return Err(ApiError::bad_request("a project has at most 10 data connectors"));
         }
-        let connector = Connector::new(id.clone(), settings);
+        let connector = Connector::new(id.clone(), settings, incarnation);
+        warn_of(call, &connector);
         let shown = answer(&connector, project);
         place.connectors.insert(id, connector);
         Ok(shown)
@@ -86,6 +88,7 @@ fn update(cloud: &Cloud, call: &Call, project: &str, id: &str) -> Answered {
         let settings = connector.settings.patched(&body).map_err(ApiError::bad_request)?;
         let was_active = connector.is_active();
         connector.settings = settings;
+        warn_of(call, connector);
         let is_active = connector.is_active();
         if is_active && !was_active {
             // A new chance: five days count from the next failure.
@@ -112,9 +115,12 @@ fn find<'a>(state: &'a mut State, project: &str, id: &str) -> Result<&'a mut Con
 
 /// A connector as it is shown, with a warning for what the real DT refuses.
 fn answer(connector: &Connector, project: &str) -> Answer {
-    let warning = connector.settings.warning();
-    if let Some(warning) = warning {
-        tracing::debug!(connector = connector.id, warning, "allowed here");
+    Answer::Json(connector.to_json(project), connector.settings.warning())
+}
+
+/// Says so in the log as well, once for each change; clients seldom show headers. Whoever calls from this process knows.
+fn warn_of(call: &Call, connector: &Connector) {
+    if let Some(warning) = connector.settings.warning().filter(|_| !call.trusted) {
+        tracing::warn!(connector = connector.id, warning, "allowed here");
     }
-    Answer::Json(connector.to_json(project), warning)
 }

@@ -1,5 +1,4 @@
-//! `/emulator`: the emulator's own controls, which DT does not have. They need no credentials, but refuse requests that a
-//! web page makes, which carry `Origin`.
+//! `/emulator`: the emulator's own controls, which DT does not have. They need no credentials.
 //!
 //! | call | what |
 //! |---|---|
@@ -9,7 +8,6 @@
 //! | `POST /emulator/keys:rotate` | a new key signs from now on |
 
 use http::Method;
-use http::header::ORIGIN;
 use serde_json::json;
 
 use super::{Answered, ApiError, Call, query::Query};
@@ -20,15 +18,12 @@ use crate::emulator::state::Now;
 use crate::event::rfc3339_micros;
 
 pub(super) fn answer(cloud: &Cloud, call: &Call, path: &[&str]) -> Answered {
-    if call.headers.contains_key(ORIGIN) {
-        return Err(ApiError::forbidden("web pages may not control the emulator"));
-    }
     match (path, &call.method) {
         ([], &Method::GET) => Ok(status(cloud)),
         (["faults"], &Method::GET) => cloud.with_state(|state, _| show(&state.faults)),
         (["faults"], &Method::PATCH) => change_faults(cloud, call),
-        (["faults"], &Method::DELETE) => cloud.publishing(|state, _, _| {
-            state.faults = Faults::default();
+        (["faults"], &Method::DELETE) => cloud.publishing(|state, now, _| {
+            state.set_faults(Faults::default(), now);
             show(&state.faults)
         }),
         (["ledger"], &Method::GET) => ledger(cloud, &call.query()),
@@ -60,10 +55,14 @@ fn change_faults(cloud: &Cloud, call: &Call) -> Answered {
             .map_err(|error| ApiError::bad_request(error.to_string()))?;
         faults.check().map_err(|error| ApiError::bad_request(error.to_string()))?;
         let burst = std::mem::take(&mut faults.burst);
-        tracing::info!(?faults, burst, "faults");
-        state.faults = faults;
-        if burst > 0 && !life::burst(state, burst, now, published) {
+        // Known before anything changes: a request that is refused changes nothing.
+        if burst > 0 && state.projects.values().all(|project| project.devices.is_empty()) {
             return Err(ApiError::bad_request("a burst needs a device"));
+        }
+        tracing::info!(?faults, burst, "faults");
+        state.set_faults(faults, now);
+        if burst > 0 {
+            let _any = life::burst(state, burst, now, published);
         }
         show(&state.faults)
     })

@@ -11,12 +11,16 @@ use serde_json::{Map, Value, json};
 use super::query::Query;
 use super::{Answered, ApiError, Call, is_id, pages, payload, with_verb};
 use crate::emulator::cloud::Cloud;
-use crate::emulator::state::{DEVICE_TYPES, Device, Labels, MAX_DEVICES, Now, Published, State};
+use crate::emulator::state::{
+    DEVICE_TYPES, Device, Labels, MAX_DEVICES, MAX_LABELS, Now, Published, State, TooManyLabels,
+};
 use crate::event::rfc3339_micros;
 
-/// How many labels a device may have, and how long a key or a value may be.
-const MAX_LABELS: usize = 100;
+/// How long the key or the value of a label may be.
 const MAX_LABEL: usize = 1_024;
+
+/// How many devices one call may name: all wait while they are changed.
+const MAX_NAMES: usize = 1_000;
 
 /// How large what is published may be: real events are far smaller.
 const MAX_EVENT: usize = 16 << 10;
@@ -32,6 +36,9 @@ pub(super) fn collection(cloud: &Cloud, call: &Call, project: &str) -> Answered 
 fn list(cloud: &Cloud, call: &Call, project: &str) -> Answered {
     let query = call.query();
     let filter = Filter::read(&query, false);
+    if query.last("orderBy").is_some_and(|order| order != "id") {
+        return Err(ApiError::bad_request("orderBy: only \"id\" is emulated"));
+    }
     let projects: BTreeSet<&str> =
         query.all("projects").map(|name| name.strip_prefix("projects/").unwrap_or(name)).collect();
     cloud.with_state(|state, _| {
@@ -67,6 +74,9 @@ fn create(cloud: &Cloud, call: &Call, project: &str) -> Answered {
     cloud.with_state(|state, now| {
         let id = format!("emu{}", state.id(now));
         let device = Device::new(id, device_type.to_owned(), labels, false);
+        if device.labels.len() > MAX_LABELS {
+            return Err(TooManyLabels.into());
+        }
         let shown = device.to_json(project);
         add(state, project, device)?;
         Ok(shown.into())
@@ -127,12 +137,12 @@ fn replace_labels(cloud: &Cloud, call: &Call, project: &str, id: &str) -> Answer
     cloud.publishing(|state, now, published| {
         let device = state.device(project, id).ok_or_else(not_found)?;
         let is_gone = |key: &&String| !labels.contains_key(*key) && *key != "virtual-sensor";
-        let gone: Vec<String> = if call.method == Method::PUT {
+        let gone: BTreeSet<String> = if call.method == Method::PUT {
             device.labels.keys().filter(is_gone).cloned().collect()
         } else {
-            Vec::new()
+            BTreeSet::new()
         };
-        published.extend(state.change_labels((project, id), &labels, &gone, now).flatten());
+        published.extend(state.change_labels((project, id), &labels, &gone, now)?);
         let device = state.device(project, id).ok_or_else(not_found)?;
         Ok(device.to_json(project).into())
     })
@@ -144,8 +154,8 @@ pub(super) fn batch_update(cloud: &Cloud, call: &Call, project: &str) -> Answere
     }
     let body = call.object()?;
     let add = read_labels(body.get("addLabels"), "addLabels")?;
-    let remove = read_names(&body, "removeLabels")?;
-    let devices = read_names(&body, "devices")?;
+    let remove = read_names(&body, "removeLabels", MAX_LABELS)?;
+    let devices = read_names(&body, "devices", MAX_NAMES)?;
     cloud.publishing(|state, now, published| {
         let mut errors = Vec::new();
         for name in &devices {
@@ -162,16 +172,14 @@ fn update_one(
     state: &mut State,
     project: &str,
     name: &str,
-    (add, remove): (&Labels, &[String]),
+    (add, remove): (&Labels, &BTreeSet<String>),
     now: Now,
     published: &mut Vec<Published>,
 ) -> Result<(), (u8, &'static str)> {
     let id = own_device(project, name).ok_or((3, "the device is not of this project"))?;
-    let device = state.device(project, id).ok_or((5, "there is no such device"))?;
-    if device.labels.len().saturating_add(add.len()) > MAX_LABELS {
-        return Err((3, "a device has at most 100 labels"));
-    }
-    published.extend(state.change_labels((project, id), add, remove, now).flatten());
+    state.device(project, id).ok_or((5, "there is no such device"))?;
+    let changed = state.change_labels((project, id), add, remove, now);
+    published.extend(changed.map_err(|TooManyLabels| (3, TOO_MANY_LABELS))?);
     Ok(())
 }
 
@@ -181,7 +189,7 @@ pub(super) fn transfer(cloud: &Cloud, call: &Call, project: &str) -> Answered {
     if call.method != Method::POST {
         return Err(ApiError::method("POST"));
     }
-    let names = read_names(&call.object()?, "devices")?;
+    let names = read_names(&call.object()?, "devices", MAX_NAMES)?;
     cloud.with_state(|state, _| {
         let (mut moved, mut errors) = (Vec::new(), Vec::new());
         for name in names {
@@ -203,7 +211,9 @@ fn move_one(state: &mut State, target: &str, name: &str) -> Result<String, &'sta
         .ok_or("the name is not projects/PROJECT/devices/DEVICE")?;
     state.project(target).filter(|place| place.devices.len() < MAX_DEVICES).ok_or("the project is full")?;
     let device = state.projects.get_mut(source).and_then(|project| project.devices.remove(id));
-    let device = device.ok_or("there is no such device")?;
+    let mut device = device.ok_or("there is no such device")?;
+    // After a restart as well.
+    device.lively = false;
     add(state, target, device).map_err(|_| "the project is full")?;
     Ok(format!("projects/{target}/devices/{id}"))
 }
@@ -213,6 +223,14 @@ fn look_up<'a>(state: &'a State, project: &str, id: &str) -> Result<(String, &'a
     let found = state.projects.iter().filter(|(name, _)| project == "-" || *name == project);
     let mut found = found.filter_map(|(name, project)| Some((name.clone(), project.devices.get(id)?)));
     found.next().ok_or_else(not_found)
+}
+
+const TOO_MANY_LABELS: &str = "a device has at most 100 labels";
+
+impl From<TooManyLabels> for ApiError {
+    fn from(TooManyLabels: TooManyLabels) -> Self {
+        Self::bad_request(TOO_MANY_LABELS)
+    }
 }
 
 fn not_found() -> ApiError {
@@ -242,15 +260,15 @@ fn read_labels(value: Option<&Value>, name: &str) -> Result<Labels, ApiError> {
     Ok(labels)
 }
 
-fn read_names(body: &Map<String, Value>, name: &str) -> Result<Vec<String>, ApiError> {
+/// Names in an array, each once, however often it is given.
+fn read_names(body: &Map<String, Value>, name: &str, most: usize) -> Result<BTreeSet<String>, ApiError> {
     let bad = || ApiError::bad_request(format!("{name} is not an array of strings"));
-    let Some(value) = body.get(name).filter(|value| !value.is_null()) else { return Ok(Vec::new()) };
-    value
-        .as_array()
-        .ok_or_else(bad)?
-        .iter()
-        .map(|name| name.as_str().map(str::to_owned).ok_or_else(bad))
-        .collect()
+    let Some(value) = body.get(name).filter(|value| !value.is_null()) else { return Ok(BTreeSet::new()) };
+    let names = value.as_array().ok_or_else(bad)?;
+    if names.len() > most {
+        return Err(ApiError::bad_request(format!("{name}: at most {most} are allowed")));
+    }
+    names.iter().map(|name| name.as_str().map(str::to_owned).ok_or_else(bad)).collect()
 }
 
 /// Which devices are asked for: by id, type and labels (`key` or `key=value`; DT's Python client says that a list wants

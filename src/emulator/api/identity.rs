@@ -1,7 +1,6 @@
 //! `/oauth2/token`, and what verifiers of `DT-Asymmetric-Signature` ask for: discovery and key set.
 
 use http::Method;
-use http::header::HOST;
 
 use super::{Answered, ApiError, Call};
 use crate::emulator::cloud::Cloud;
@@ -12,8 +11,8 @@ pub(super) fn token(cloud: &Cloud, call: &Call) -> Answered {
         return Err(ApiError::method("POST"));
     }
     available(cloud)?;
-    let host = call.headers.get(HOST).and_then(|host| host.to_str().ok());
-    let answer = exchange(&call.body, host, &cloud.accounts, &mut cloud.grants.lock(), cloud.wall_seconds());
+    let answer =
+        exchange(&call.body, call.host(), &cloud.accounts, &mut cloud.grants.lock(), cloud.wall_seconds());
     // DT's Python client knows a bad assertion by the status 400.
     let refused = |Refused(oauth, text)| ApiError { oauth: Some(oauth), ..ApiError::bad_request(text) };
     answer.map(Into::into).map_err(refused)

@@ -2,7 +2,8 @@
 //! own controls under `/emulator`.
 //!
 //! A request is read whole, then answered by a function that never waits: `connectors.rs`, `devices.rs`, `events.rs`,
-//! `identity.rs`, `control.rs`. JSON is read whatever the `Content-Type` says, since `curl -d` sends a form type.
+//! `identity.rs`, `control.rs`. JSON is read whatever the `Content-Type` says, since `curl -d` sends a form type; so web
+//! pages, which could send such requests from a browser on this machine, are refused.
 
 mod connectors;
 mod control;
@@ -17,7 +18,11 @@ mod query;
 mod server;
 mod stream;
 
+use std::net::IpAddr;
+
 use bytes::Bytes;
+use http::header::{HOST, ORIGIN};
+use http::uri::Authority;
 use http::{HeaderMap, Method};
 use serde_json::{Map, Value};
 
@@ -36,6 +41,8 @@ pub(crate) struct Call {
     pub(crate) path: String,
     pub(crate) query: String,
     pub(crate) headers: HeaderMap,
+    /// `:authority` of HTTP/2, which has no `Host`.
+    pub(crate) authority: Option<String>,
     pub(crate) body: Bytes,
     /// Whether the caller is this process, which needs no credentials.
     pub(crate) trusted: bool,
@@ -53,6 +60,12 @@ impl Call {
 
     fn query(&self) -> Query {
         Query::read(&self.query)
+    }
+
+    /// The host and port that the client asked.
+    fn host(&self) -> Option<&str> {
+        let header = self.headers.get(HOST).and_then(|host| host.to_str().ok());
+        self.authority.as_deref().or(header)
     }
 }
 
@@ -74,6 +87,9 @@ type Answered = Result<Answer, ApiError>;
 
 /// Answers a request.
 pub(crate) fn answer(cloud: &Cloud, call: &Call) -> Answered {
+    if !call.trusted {
+        refuse_web_pages(cloud, call)?;
+    }
     let path = call.path.replace("%3A", ":").replace("%3a", ":");
     // A base URL that ends in a slash makes a double one.
     let segments: Vec<&str> = path.split('/').filter(|segment| !segment.is_empty()).collect();
@@ -85,6 +101,29 @@ pub(crate) fn answer(cloud: &Cloud, call: &Call) -> Answered {
         ["v2", rest @ ..] => rest_api(cloud, call, rest),
         _ => Err(ApiError::not_found("there is nothing at this path")),
     }
+}
+
+/// Any credentials will do, and JSON is read under any type, so a page in a browser on this machine could make
+/// connectors and send from here to wherever it likes. It gives itself away by `Origin`, or, when its name was made to
+/// point here (DNS rebinding), by `Host`.
+fn refuse_web_pages(cloud: &Cloud, call: &Call) -> Result<(), ApiError> {
+    if call.headers.contains_key(ORIGIN) {
+        return Err(ApiError::forbidden("web pages may not use the emulator"));
+    }
+    let is_local = |host: &str| {
+        let host = host.parse::<Authority>();
+        host.is_ok_and(|host| {
+            let name = host.host().trim_start_matches('[').trim_end_matches(']');
+            let own = cloud.reach.public_host.as_deref();
+            own.is_some_and(|own| host.host().eq_ignore_ascii_case(own))
+                || name.eq_ignore_ascii_case("localhost")
+                || name.parse::<IpAddr>().is_ok()
+        })
+    };
+    if cloud.reach.on_loopback && call.host().is_some_and(|host| !is_local(host)) {
+        return Err(ApiError::forbidden("the host is neither an IP address nor localhost"));
+    }
+    Ok(())
 }
 
 fn rest_api(cloud: &Cloud, call: &Call, segments: &[&str]) -> Answered {
@@ -105,6 +144,10 @@ fn rest_api(cloud: &Cloud, call: &Call, segments: &[&str]) -> Answered {
     let Some((project, rest)) = rest.split_first() else { return projects::list(cloud, call) };
     if !is_id(project) {
         return Err(ApiError::bad_request("a project's id has 1 to 64 letters, digits, - and _"));
+    }
+    let looks_up = matches!(rest, ["devices"] | ["devices", _] | ["devices:stream"]);
+    if *project == "-" && !(looks_up && call.method == Method::GET) {
+        return Err(ApiError::bad_request("the project - stands for any; only devices can be looked up so"));
     }
     match rest {
         [] => projects::get(cloud, call, project),

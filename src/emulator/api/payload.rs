@@ -3,14 +3,53 @@
 
 use serde_json::{Map, Value, json};
 
-use crate::event::{EventType, Timestamp};
+use crate::event::{EventType, Timestamp, rfc3339_micros};
 
-/// What a required member of a payload has to be.
+/// What a member of a payload has to be.
 enum Wanted {
     Number,
     Integer,
     Text,
+    Flag,
     OneOf(&'static [&'static str]),
+    Texts,
+    /// Objects in which these members, if they are there, have to fit.
+    Objects(&'static [(&'static str, Wanted)]),
+}
+
+impl Wanted {
+    fn fits(&self, value: &Value) -> bool {
+        let all = |fits: &dyn Fn(&Value) -> bool| value.as_array().is_some_and(|list| list.iter().all(fits));
+        match self {
+            Self::Number => value.is_number(),
+            Self::Integer => value.is_i64() || value.is_u64(),
+            Self::Text => value.is_string(),
+            Self::Flag => value.is_boolean(),
+            Self::OneOf(allowed) => value.as_str().is_some_and(|text| allowed.contains(&text)),
+            Self::Texts => all(&Value::is_string),
+            Self::Objects(members) => all(&|item| {
+                let fits =
+                    |(name, wanted): &(&str, Self)| item.get(name).is_none_or(|value| wanted.fits(value));
+                item.is_object() && members.iter().all(fits)
+            }),
+        }
+    }
+
+    /// What follows "is not".
+    fn describe(&self) -> String {
+        match self {
+            Self::Number => "a number".to_owned(),
+            Self::Integer => "a whole number".to_owned(),
+            Self::Text => "a string".to_owned(),
+            Self::Flag => "true or false".to_owned(),
+            Self::OneOf(allowed) => format!("one of {}", allowed.join(", ")),
+            Self::Texts => "an array of strings".to_owned(),
+            Self::Objects(members) => {
+                let members = members.iter().map(|(name, wanted)| format!("{name}: {}", wanted.describe()));
+                format!("an array of objects such as {{{}}}", members.collect::<Vec<_>>().join(", "))
+            }
+        }
+    }
 }
 
 const PRESENT: Wanted = Wanted::OneOf(&["PRESENT", "NOT_PRESENT"]);
@@ -47,6 +86,42 @@ fn required(event_type: &EventType) -> &'static [(&'static str, Wanted)] {
     }
 }
 
+const CLOUD_CONNECTORS: Wanted =
+    Wanted::Objects(&[("id", Wanted::Text), ("signalStrength", Wanted::Number), ("rssi", Wanted::Number)]);
+
+/// The members of each type that may be left out (the same page). A receiver that reads events strictly must not get
+/// what DT never sends.
+fn optional(event_type: &EventType) -> &'static [(&'static str, Wanted)] {
+    match event_type {
+        EventType::Temperature => &[
+            ("samples", Wanted::Objects(&[("value", Wanted::Number), ("sampleTime", Wanted::Text)])),
+            ("isBackfilled", Wanted::Flag),
+        ],
+        EventType::Humidity => &[
+            (
+                "samples",
+                Wanted::Objects(&[
+                    ("temperature", Wanted::Number),
+                    ("relativeHumidity", Wanted::Number),
+                    ("sampleTime", Wanted::Text),
+                ]),
+            ),
+            ("isBackfilled", Wanted::Flag),
+        ],
+        EventType::DeskOccupancy => &[("remarks", Wanted::Texts)],
+        EventType::NetworkStatus => &[
+            ("rssi", Wanted::Number),
+            ("transmissionMode", Wanted::Text),
+            ("cloudConnectors", CLOUD_CONNECTORS),
+            ("cloud_connectors", CLOUD_CONNECTORS),
+        ],
+        EventType::ConnectionStatus => &[("available", Wanted::Texts)],
+        EventType::EthernetStatus => &[("ipAddress", Wanted::Text), ("errors", Wanted::Objects(&[]))],
+        EventType::CellularStatus => &[("errors", Wanted::Objects(&[]))],
+        _ => &[],
+    }
+}
+
 /// An event to publish: its type, the object `data`, and its time.
 type Ready = (EventType, Value, Timestamp);
 
@@ -71,25 +146,24 @@ fn complete_one(name: &str, payload: &Value, default_time: &str) -> Result<Ready
     members.retain(|_, value| !value.is_null());
     let time = match members.get("updateTime") {
         None => default_time.to_owned(),
-        Some(Value::String(text)) if Timestamp::new(text.as_str()).instant().is_some() => text.clone(),
+        Some(Value::String(text)) => match Timestamp::new(text.as_str()).instant() {
+            Some(_) if text.ends_with('Z') && text.contains('T') => text.clone(),
+            // DT's times are in UTC.
+            Some(instant) => rfc3339_micros(instant.as_microsecond()),
+            None => return Err(format!("{name}.updateTime is not RFC 3339")),
+        },
         Some(_) => return Err(format!("{name}.updateTime is not RFC 3339")),
     };
     members.insert("updateTime".to_owned(), time.as_str().into());
     for (member, wanted) in required(&event_type) {
         let value = members.get(*member).ok_or_else(|| format!("{name}.{member} is missing"))?;
-        let fits = match wanted {
-            Wanted::Number => value.is_number(),
-            Wanted::Integer => value.is_i64() || value.is_u64(),
-            Wanted::Text => value.is_string(),
-            Wanted::OneOf(allowed) => value.as_str().is_some_and(|text| allowed.contains(&text)),
-        };
-        if !fits {
-            return Err(match wanted {
-                Wanted::Number => format!("{name}.{member} is not a number"),
-                Wanted::Integer => format!("{name}.{member} is not a whole number"),
-                Wanted::Text => format!("{name}.{member} is not a string"),
-                Wanted::OneOf(allowed) => format!("{name}.{member}: allowed are {}", allowed.join(", ")),
-            });
+        if !wanted.fits(value) {
+            return Err(format!("{name}.{member} is not {}", wanted.describe()));
+        }
+    }
+    for (member, wanted) in optional(&event_type) {
+        if members.get(*member).is_some_and(|value| !wanted.fits(value)) {
+            return Err(format!("{name}.{member} is not {}", wanted.describe()));
         }
     }
     fill_in(&event_type, &mut members, &time);
@@ -193,6 +267,14 @@ mod tests {
     }
 
     #[test]
+    fn times_become_utc() {
+        let sent = json!({"touch": {"updateTime": "2020-02-03T05:05:06.5+01:00"}});
+        let events = complete(sent.as_object().unwrap(), TIME).unwrap();
+        assert_eq!(events[0].2.as_str(), "2020-02-03T04:05:06.500000Z");
+        assert_eq!(events[0].1["touch"]["updateTime"], "2020-02-03T04:05:06.500000Z");
+    }
+
+    #[test]
     fn wrong_payloads_are_refused() {
         for body in [
             json!({}),
@@ -204,6 +286,12 @@ mod tests {
             json!({"touchCount": {"total": 1.5}}),
             json!({"contact": {"state": "AJAR"}}),
             json!({"touch": {"updateTime": "yesterday"}}),
+            json!({"touch": {"updateTime": 1}}),
+            json!({"temperature": {"value": 1, "samples": "none"}}),
+            json!({"temperature": {"value": 1, "isBackfilled": "no"}}),
+            json!({"networkStatus": {"signalStrength": 1, "cloudConnectors": [{"id": 1}]}}),
+            json!({"networkStatus": {"signalStrength": 1, "rssi": "-80"}}),
+            json!({"connectionStatus": {"connection": "SDS", "available": "SDS"}}),
         ] {
             assert!(completed(&body).is_err(), "{body}");
         }
@@ -219,6 +307,7 @@ mod tests {
                     Wanted::Number | Wanted::Integer => json!(3),
                     Wanted::Text => json!("x"),
                     Wanted::OneOf(allowed) => json!(allowed[0]),
+                    Wanted::Flag | Wanted::Texts | Wanted::Objects(_) => unreachable!("none is required"),
                 };
                 payload.insert((*member).to_owned(), value);
             }

@@ -12,7 +12,7 @@ pub(super) fn list(cloud: &Cloud, call: &Call) -> Answered {
         return Err(ApiError::method("GET"));
     }
     cloud.with_state(|state, _| {
-        let items = state.projects.iter().map(|(id, project)| (id, to_json(id, project)));
+        let items = state.projects.iter().map(|(id, project)| (id, to_json(cloud, id, project)));
         let (projects, next) = pages::of(items, &call.query())?;
         Ok(json!({"projects": projects, "nextPageToken": next}).into())
     })
@@ -24,17 +24,17 @@ pub(super) fn get(cloud: &Cloud, call: &Call, id: &str) -> Answered {
     }
     cloud.with_state(|state, _| {
         let empty = Project::default();
-        Ok(to_json(id, state.projects.get(id).unwrap_or(&empty)).into())
+        Ok(to_json(cloud, id, state.projects.get(id).unwrap_or(&empty)).into())
     })
 }
 
-fn to_json(id: &str, project: &Project) -> Value {
+fn to_json(cloud: &Cloud, id: &str, project: &Project) -> Value {
     let ccons = project.devices.values().filter(|device| device.device_type == "ccon").count();
     json!({
         "name": format!("projects/{id}"),
         "displayName": id,
         "inventory": false,
-        "organization": "organizations/emulator",
+        "organization": format!("organizations/{}", cloud.organization),
         "organizationDisplayName": "Emulator",
         "sensorCount": project.devices.len().saturating_sub(ccons),
         "cloudConnectorCount": ccons,

@@ -14,7 +14,7 @@ use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto::Builder;
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::{Semaphore, watch};
+use tokio::sync::{Notify, Semaphore, watch};
 use tokio::task::JoinSet;
 
 use super::stream::StreamBody;
@@ -27,7 +27,7 @@ const MAX_CONNECTIONS: usize = 1_024;
 /// How large a request's body may be.
 const MAX_BODY: usize = 1 << 20;
 
-/// How long the head and the body of a request may take.
+/// How long the head and the body of a request may take, and how long the first request may take to come.
 const PATIENCE: Duration = Duration::from_secs(10);
 
 /// How many requests may be answered at once; more get 429.
@@ -80,7 +80,10 @@ async fn connection(
     // A socket that waits to fill its segments works too.
     let _delayed = stream.set_nodelay(true);
     let stopped = stop.clone();
+    let begun = Arc::new(Notify::new());
+    let first = Arc::clone(&begun);
     let service = service_fn(move |request| {
+        first.notify_one();
         let (cloud, requests, stop) = (Arc::clone(&cloud), Arc::clone(&requests), stopped.clone());
         async move { Ok::<_, Infallible>(reply(&cloud, &requests, request, stop).await) }
     });
@@ -88,6 +91,14 @@ async fn connection(
     builder.http1().timer(TokioTimer::new()).header_read_timeout(PATIENCE);
     builder.http2().timer(TokioTimer::new()).max_concurrent_streams(64);
     let mut connection = pin!(builder.serve_connection(TokioIo::new(stream), service));
+    // No timer of hyper's runs before it knows the version of HTTP: whoever is silent, or stops within the preface of
+    // HTTP/2, would keep its place for ever.
+    tokio::select! {
+        _ended = connection.as_mut() => return,
+        () = begun.notified() => {}
+        () = tokio::time::sleep(PATIENCE) => return,
+        _ = stop.wait_for(|stop| *stop) => return,
+    }
     tokio::select! {
         // Errors of a connection are the client's affair.
         _ended = connection.as_mut() => return,
@@ -140,6 +151,7 @@ async fn read(request: Request<Incoming>) -> Result<Call, ApiError> {
         method: head.method,
         path: head.uri.path().to_owned(),
         query: head.uri.query().unwrap_or_default().to_owned(),
+        authority: head.uri.authority().map(|authority| authority.as_str().to_owned()),
         headers: head.headers,
         body,
         trusted: false,

@@ -8,13 +8,12 @@ use http::header::{CONTENT_TYPE, USER_AGENT};
 use http::{HeaderMap, HeaderName, HeaderValue};
 use tokio::time::Instant;
 
-use super::queue::Item;
 use super::transport::{AttemptRequest, Cut};
 use crate::emulator::cloud::Cloud;
 use crate::emulator::faults::Faults;
-use crate::emulator::state::Settings;
+use crate::emulator::state::Connector;
 use crate::event::Dice;
-use crate::verify::{Secret, Signer, xid};
+use crate::verify::{LEEWAY, SECRET_HEADER, Secret, Signer, TOKEN_LIFETIME, xid};
 
 /// The secret of the fault `wrong-secret`.
 const WRONG_SECRET: &str = "this is not the secret of any connector";
@@ -26,6 +25,7 @@ const AGENT: &str = concat!("dt-receiver-emulator/", env!("CARGO_PKG_VERSION"));
 pub(super) struct Attempt {
     pub(super) project: String,
     pub(super) connector: String,
+    pub(super) incarnation: u64,
     pub(super) number: u64,
     pub(super) entry: u64,
     url: Arc<str>,
@@ -38,43 +38,49 @@ pub(super) struct Attempt {
     cut: Option<Cut>,
     tamper: bool,
     wrong_secret: bool,
+    /// Whether its tokens were too old for any receiver, which is known once they are made.
+    expired: bool,
 }
 
 impl Attempt {
+    /// The entry in the ledger and the body of an item of the connector's queue, and when it was tried first, make one.
     pub(super) fn new(
-        (project, connector): (&str, &str),
+        project: &str,
+        connector: &Connector,
         number: u64,
-        item: &Item,
+        (entry, body): (u64, Arc<str>),
         first_tried_at: i64,
-        settings: &Settings,
         faults: &Faults,
         dice: &mut Dice,
     ) -> Self {
+        let settings = &connector.settings;
         let cut = dice.chance(faults.drop).then(|| if dice.chance(0.5) { Cut::Request } else { Cut::Answer });
         Self {
             project: project.to_owned(),
-            connector: connector.to_owned(),
+            connector: connector.id.clone(),
+            incarnation: connector.incarnation,
             number,
-            entry: item.entry,
+            entry,
             url: settings.url.as_str().into(),
             headers: settings.headers.iter().map(|(name, value)| (name.clone(), value.clone())).collect(),
             secret: settings.signature_secret.clone(),
-            body: Arc::clone(&item.body),
+            body,
             tokens_of: faults.stale_tokens.then_some(first_tried_at),
             unique: dice.next().to_be_bytes(),
             cut,
             tamper: dice.chance(faults.tamper),
             wrong_secret: dice.chance(faults.wrong_secret) && !settings.signature_secret.is_empty(),
+            expired: false,
         }
     }
 
-    /// Whether a receiver that verifies should accept it. One with stale tokens may be either.
+    /// Whether a receiver that verifies should accept it.
     pub(super) const fn is_fair(&self) -> bool {
-        !self.tamper && !self.wrong_secret
+        !self.tamper && !self.wrong_secret && !self.expired
     }
 
     /// Sends it and notes how that ended.
-    pub(super) async fn make(self, cloud: Arc<Cloud>) {
+    pub(super) async fn make(mut self, cloud: Arc<Cloud>) {
         let began = Instant::now();
         let answered = match self.request(&cloud) {
             Some(request) => cloud.transport().post(request).await,
@@ -86,7 +92,7 @@ impl Attempt {
         cloud.with_state(|state, now| super::ended(state, &self, took, &how, accepted, now));
     }
 
-    fn request(&self, cloud: &Cloud) -> Option<AttemptRequest> {
+    fn request(&mut self, cloud: &Cloud) -> Option<AttemptRequest> {
         let mut headers = HeaderMap::new();
         headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
         headers.insert(USER_AGENT, HeaderValue::from_static(AGENT));
@@ -95,11 +101,17 @@ impl Attempt {
         }
         // Tokens are checked by the receiver's clock; a stale one is as old there as it is here.
         let issued_at = cloud.wall_time_of(self.tokens_of);
+        let age = cloud.wall_seconds().saturating_sub(issued_at);
+        self.expired = age > TOKEN_LIFETIME.saturating_add(LEEWAY);
         let jti = xid(issued_at, self.unique);
         let secret = if self.wrong_secret { WRONG_SECRET } else { &self.secret };
         let secret = Secret::new(secret).ok().map(Signer::secret);
         for signer in secret.into_iter().chain(cloud.signer()) {
-            let token = signer.sign(self.body.as_bytes(), issued_at, &jti).ok()?;
+            let mut token = signer.sign(self.body.as_bytes(), issued_at, &jti).ok()?;
+            if self.wrong_secret && signer.header_name() != SECRET_HEADER {
+                // A receiver that only looks at this header must have something to refuse as well.
+                token = with_wrong_signature(&token)?;
+            }
             let name = HeaderName::from_bytes(signer.header_name().as_bytes()).ok()?;
             headers.insert(name, secret_value(&token)?);
         }
@@ -112,6 +124,14 @@ impl Attempt {
         }
         Some(AttemptRequest { url: Arc::clone(&self.url), headers, body: Bytes::from(body), cut: self.cut })
     }
+}
+
+/// A token whose signature belongs to another one.
+fn with_wrong_signature(token: &str) -> Option<String> {
+    let (signed, signature) = token.rsplit_once('.')?;
+    let mut characters = signature.chars();
+    let first = if characters.next()? == 'A' { 'B' } else { 'A' };
+    Some(format!("{signed}.{first}{}", characters.as_str()))
 }
 
 /// A value that `Debug` does not show: custom headers may be credentials.

@@ -6,8 +6,8 @@
 //! | an attempt fails on any other status, a redirect too, and without an answer in 10 s | so, on the machine's clock | likewise |
 //! | pause before the next attempt | 1 s, doubled each time, 5 min at most | only "grows gradually" is known |
 //! | an event is given up | 12 hours after it was queued | DT, "Introduction" |
-//! | a connector becomes `SYSTEM_DISABLED` | 5 days after the first failure since the last success | DT, "Configuring a Data Connector" |
-//! | attempts at once | 64 a connector; none waits for another | only "in parallel" is known |
+//! | a connector becomes `SYSTEM_DISABLED` | when an attempt fails 5 days or more after the first failure since the last success; the fault `outage` stops these days | DT, "Configuring a Data Connector" |
+//! | attempts at once | 64 a connector, 512 in all, in turn; 4 a connector whatever the others do | only "in parallel" is known |
 //! | tokens | made for each attempt; the fault `stale-tokens` keeps the first | not known |
 //!
 //! One task drives all queues; each attempt is a task of its own. The network is behind [`Transport`], so that tests
@@ -29,8 +29,8 @@ pub(crate) use ledger::Ledger;
 pub use ledger::{Fate, LedgerEntry};
 pub(crate) use metrics::Metrics;
 pub(crate) use queue::{Item, Queue};
-pub(crate) use transport::HttpTransport;
 pub use transport::{AttemptRequest, Cut, Transport, TransportFuture};
+pub(crate) use transport::{HttpTransport, NoTls};
 
 use super::cloud::Cloud;
 use super::state::{Now, State, Status, drop_queue};
@@ -49,6 +49,9 @@ const LONGEST_PAUSE: i64 = 300_000;
 /// How many attempts are under way at once, over all connectors.
 const MAX_ATTEMPTS: usize = 512;
 
+/// How many each connector may have under way even so: receivers that hang must not keep others from theirs.
+const OWN_SHARE: usize = 4;
+
 /// The pause after so many failed attempts, in milliseconds.
 fn pause(attempts: u32) -> i64 {
     let doubled = attempts.saturating_sub(1).min(30);
@@ -63,9 +66,11 @@ const fn millis(duration: Duration) -> i64 {
 /// Drives all queues until told to stop. Attempts under way are then given up.
 pub(crate) async fn run(cloud: Arc<Cloud>, mut stop: watch::Receiver<bool>) {
     let mut attempts = JoinSet::new();
+    let mut turn = 0_usize;
     loop {
+        turn = turn.wrapping_add(1);
         let room = MAX_ATTEMPTS.saturating_sub(attempts.len());
-        let (due, wake) = cloud.with_state(|state, now| next(state, now, room));
+        let (due, wake) = cloud.with_state(|state, now| next(state, now, room, turn));
         for attempt in due {
             attempts.spawn(attempt.make(Arc::clone(&cloud)));
         }
@@ -78,57 +83,57 @@ pub(crate) async fn run(cloud: Arc<Cloud>, mut stop: watch::Receiver<bool>) {
     }
 }
 
-/// Does what is due: expires, disables, and takes the next attempts; says when to look again.
-fn next(state: &mut State, now: Now, room: usize) -> (Vec<Attempt>, Option<i64>) {
+/// Does what is due: expires, and takes the next attempts; says when to look again. `turn` says which connector is first.
+fn next(state: &mut State, now: Now, room: usize, turn: usize) -> (Vec<Attempt>, Option<i64>) {
     let now = now.millis();
-    let State { projects, ledger, faults, dice, changes, .. } = state;
-    let (mut due, mut wake) = (Vec::new(), None::<i64>);
+    let State { projects, ledger, faults, attempt_dice: dice, .. } = state;
+    let mut connectors = Vec::new();
     for (project_id, project) in projects {
         for connector in project.connectors.values_mut().filter(|connector| connector.is_active()) {
             for item in connector.queue.expire(now.saturating_sub(millis(RETENTION))) {
                 ledger.decide(item.entry, Fate::Expired, now);
                 tracing::debug!(connector = connector.id, event = &*item.event.id, "given up after 12 hours");
             }
-            let disable_at = connector.failing_since.map(|since| since.saturating_add(millis(DISABLE_AFTER)));
-            if disable_at.is_some_and(|at| at <= now) {
-                connector.settings.status = Status::SystemDisabled;
-                connector.disabled_at = Some(now);
-                drop_queue(connector, ledger, now);
-                *changes = changes.saturating_add(1);
-                tracing::warn!(
-                    connector = connector.id,
-                    "SYSTEM_DISABLED after 5 days of nothing but failures"
-                );
-                continue;
-            }
-            while !faults.outage
-                && due.len() < room
+            connectors.push((project_id, connector));
+        }
+    }
+    let first = turn.checked_rem(connectors.len()).unwrap_or(0);
+    connectors.rotate_left(first);
+    let mut due = Vec::new();
+    // One each, as long as someone has something: nobody takes all the room.
+    let mut again = !faults.outage;
+    while std::mem::take(&mut again) {
+        for (project_id, connector) in &mut connectors {
+            if (due.len() < room || connector.queue.in_flight() < OWN_SHARE)
                 && let Some((number, item)) = connector.queue.take(now)
             {
                 item.attempts = item.attempts.saturating_add(1);
                 let first = *item.first_tried_at.get_or_insert(now);
-                let place = (project_id.as_str(), connector.id.as_str());
-                due.push(Attempt::new(place, number, item, first, &connector.settings, faults, dice));
+                let entry = (item.entry, Arc::clone(&item.body));
+                due.push(Attempt::new(project_id, connector, number, entry, first, faults, dice));
+                again = true;
             }
-            let next_due = connector.queue.next_due().filter(|_| !faults.outage);
-            let next_expiry = connector.queue.next_expiry(millis(RETENTION));
-            wake = wake.into_iter().chain(next_due).chain(next_expiry).chain(disable_at).min();
         }
     }
-    // What is overdue waits for room, which an ended attempt makes.
-    let full = due.len() >= room;
-    (due, if full { wake.filter(|wake| *wake > now) } else { wake })
+    let times = connectors.iter().flat_map(|(_, connector)| {
+        // What is overdue even now waits for room, which an ended attempt makes.
+        let next_due = connector.queue.next_due().filter(|due| !faults.outage && *due > now);
+        next_due.into_iter().chain(connector.queue.next_expiry(millis(RETENTION)))
+    });
+    let wake = times.min();
+    (due, wake)
 }
 
 /// Notes how an attempt ended.
 fn ended(state: &mut State, attempt: &Attempt, took: Duration, how: &str, accepted: bool, now: Now) {
     let now = now.millis();
-    let State { projects, ledger, changes, .. } = state;
+    let State { projects, ledger, changes, outage_since, .. } = state;
     *changes = changes.saturating_add(1);
     ledger.attempted(attempt.entry, how, accepted, attempt.is_fair(), now);
     let connector =
         projects.get_mut(&attempt.project).and_then(|project| project.connectors.get_mut(&attempt.connector));
-    // It was deleted meanwhile.
+    // It may have been deleted meanwhile, and another made under its name.
+    let connector = connector.filter(|connector| connector.incarnation == attempt.incarnation);
     let Some(connector) = connector else { return };
     connector.metrics.count(now, took, if accepted { Ok(()) } else { Err(how) });
     if accepted {
@@ -141,6 +146,16 @@ fn ended(state: &mut State, attempt: &Attempt, took: Duration, how: &str, accept
     if connector.is_active() && connector.failing_since.is_none() {
         connector.failing_since = Some(now);
         tracing::warn!(connector = connector.id, reason = how, "deliveries fail");
+    }
+    // In an outage of DT nothing can succeed, so its time does not count.
+    let counted = outage_since.map_or(now, |since| since.min(now));
+    let failing_for = connector.failing_since.map(|since| counted.saturating_sub(since));
+    if connector.is_active() && failing_for.is_some_and(|time| time >= millis(DISABLE_AFTER)) {
+        connector.settings.status = Status::SystemDisabled;
+        connector.disabled_at = Some(now);
+        drop_queue(connector, ledger, now);
+        tracing::warn!(connector = connector.id, "SYSTEM_DISABLED after 5 days of nothing but failures");
+        return;
     }
     let Some(item) = connector.queue.get(attempt.number) else { return };
     let attempts = item.attempts;

@@ -77,6 +77,11 @@ impl Queue {
         self.items.len()
     }
 
+    /// How many requests are under way.
+    pub(crate) fn in_flight(&self) -> usize {
+        self.in_flight.len()
+    }
+
     /// The oldest that no request is under way for; requests under way are few.
     fn oldest_ready(&self) -> Option<u64> {
         self.items.keys().find(|number| !self.in_flight.contains(number)).copied()

@@ -11,12 +11,20 @@ use bytes::Bytes;
 use http::{HeaderMap, Method, Request, Uri};
 use http_body::{Body, Frame, SizeHint};
 use http_body_util::{BodyExt, Limited};
+use hyper::body::Incoming;
 use hyper_util::client::legacy::Client;
 use hyper_util::client::legacy::connect::HttpConnector;
 use hyper_util::rt::{TokioExecutor, TokioTimer};
+use tokio::sync::Semaphore;
 
 /// How long a receiver may take (DT, "Best Practices").
 const PATIENCE: Duration = Duration::from_secs(10);
+
+/// How long the body of an answer may take after its head. The answer counts all the same.
+const DRAIN_PATIENCE: Duration = Duration::from_secs(2);
+
+/// How many bodies of answers are read at once; the connections of more are given up.
+const MAX_DRAINS: usize = 512;
 
 /// How much of an answer is read before its connection is given up; it is not looked at.
 const MAX_ANSWER: usize = 64 * 1024;
@@ -57,29 +65,67 @@ pub trait Transport: fmt::Debug + Send + Sync {
     fn post(&self, request: AttemptRequest) -> TransportFuture<'_>;
 }
 
-/// HTTP/1.1 over TCP. `https` is not built into the emulator: such attempts fail as `https_not_built_in`.
+#[cfg(feature = "aws-lc")]
+type Connector = hyper_rustls::HttpsConnector<HttpConnector>;
+#[cfg(not(feature = "aws-lc"))]
+type Connector = HttpConnector;
+
+/// HTTP/1.1 over TCP, and over TLS to receivers whose certificate the usual authorities vouch for. In a build without the
+/// feature `aws-lc` there is no TLS: attempts at `https` fail as `https_not_built_in`.
 #[derive(Debug)]
 pub(crate) struct HttpTransport {
-    client: Client<HttpConnector, AttemptBody>,
+    client: Client<Connector, AttemptBody>,
+    drains: Arc<Semaphore>,
+}
+
+/// TLS cannot be set up.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct NoTls;
+
+#[cfg(feature = "aws-lc")]
+fn with_tls(mut connector: HttpConnector) -> Result<Connector, NoTls> {
+    connector.enforce_http(false);
+    let provider = rustls::crypto::aws_lc_rs::default_provider();
+    let builder = hyper_rustls::HttpsConnectorBuilder::new().with_provider_and_webpki_roots(provider);
+    Ok(builder.map_err(|_| NoTls)?.https_or_http().enable_http1().wrap_connector(connector))
+}
+
+#[cfg(not(feature = "aws-lc"))]
+#[expect(clippy::unnecessary_wraps, reason = "the same as with TLS")]
+fn with_tls(connector: HttpConnector) -> Result<Connector, NoTls> {
+    Ok(connector)
 }
 
 impl HttpTransport {
-    pub(crate) fn new() -> Self {
+    pub(crate) fn new() -> Result<Self, NoTls> {
         let mut connector = HttpConnector::new();
         connector.set_nodelay(true);
         connector.set_connect_timeout(Some(PATIENCE));
+        let connector = with_tls(connector)?;
         let client = Client::builder(TokioExecutor::new())
             .pool_timer(TokioTimer::new())
             .pool_max_idle_per_host(MAX_IDLE)
             .http1_title_case_headers(true)
             .build(connector);
-        Self { client }
+        Ok(Self { client, drains: Arc::new(Semaphore::new(MAX_DRAINS)) })
+    }
+
+    /// Reads the rest of an answer, so that its connection can be used again. Whether it can does not change how the attempt
+    /// ended, so nobody waits for it.
+    fn drain(&self, body: Incoming) {
+        if let Ok(place) = Arc::clone(&self.drains).try_acquire_owned() {
+            tokio::spawn(async move {
+                let rest = Limited::new(body, MAX_ANSWER).collect();
+                let _read = tokio::time::timeout(DRAIN_PATIENCE, rest).await;
+                drop(place);
+            });
+        }
     }
 
     async fn send(&self, request: AttemptRequest) -> Result<u16, &'static str> {
         let AttemptRequest { url, headers, body, cut } = request;
         let uri: Uri = url.parse().map_err(|_| "url_unusable")?;
-        if uri.scheme_str() == Some("https") {
+        if uri.scheme_str() == Some("https") && !cfg!(feature = "aws-lc") {
             return Err("https_not_built_in");
         }
         let mut request = Request::new(AttemptBody::new(body, cut == Some(Cut::Request)));
@@ -95,8 +141,7 @@ impl HttpTransport {
             return Err("connection_cut_by_fault");
         }
         let status = answer.status().as_u16();
-        // Read, so that the connection can be used again; whether it can does not change how the attempt ended.
-        let _rest = Limited::new(answer.into_body(), MAX_ANSWER).collect().await;
+        self.drain(answer.into_body());
         Ok(status)
     }
 }
@@ -109,11 +154,22 @@ impl Transport for HttpTransport {
     }
 }
 
+/// Whether an I/O error is one of TLS; hyper-rustls wraps one I/O error in another.
+#[cfg(feature = "aws-lc")]
+fn is_of_tls(error: &std::io::Error) -> bool {
+    let Some(inner) = error.get_ref() else { return false };
+    inner.is::<rustls::Error>() || inner.downcast_ref::<std::io::Error>().is_some_and(is_of_tls)
+}
+
 /// A short name for what went wrong.
 fn reason(error: &hyper_util::client::legacy::Error) -> &'static str {
     let mut cause = error.source();
     while let Some(inner) = cause {
         if let Some(io) = inner.downcast_ref::<std::io::Error>() {
+            #[cfg(feature = "aws-lc")]
+            if is_of_tls(io) {
+                return "tls_failed";
+            }
             return match io.kind() {
                 std::io::ErrorKind::ConnectionRefused => "connection_refused",
                 std::io::ErrorKind::TimedOut => "timeout",

@@ -42,6 +42,11 @@ struct Key {
 }
 
 impl Keys {
+    /// `sub` of the tokens: the organization's id.
+    pub(crate) fn organization(&self) -> &str {
+        &self.organization
+    }
+
     /// The saved keys, or a new one.
     pub(crate) fn new(
         issuer: String,

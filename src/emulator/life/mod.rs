@@ -15,7 +15,7 @@ use tokio::sync::watch;
 use super::api::add_device;
 use super::cloud::Cloud;
 use super::state::{DEVICE_TYPES, Device, Labels, MAX_DEVICES, Now, Published, State};
-use crate::event::EventType;
+use crate::event::{Dice, EventType};
 use values::Vitals;
 
 /// How many devices of which type are to live: `temperature:20,humidity:5`.
@@ -115,7 +115,8 @@ type Place = (Arc<str>, Arc<str>);
 /// All that lives.
 struct Pulse {
     interval: i64,
-    vitals: BTreeMap<Place, Vitals>,
+    /// Each has its own dice, so that its values do not depend on when the others beat.
+    vitals: BTreeMap<Place, (Vitals, Dice)>,
     due: BTreeSet<(i64, Place)>,
 }
 
@@ -134,7 +135,8 @@ impl Pulse {
         for (number, (place, device_type)) in (0_i64..).zip(places) {
             let phase = interval.saturating_mul(number).checked_div(count).unwrap_or(0);
             pulse.due.insert((now.millis().saturating_add(phase), place.clone()));
-            pulse.vitals.insert(place, Vitals::new(&device_type, &mut state.dice));
+            let mut dice = Dice(state.dice.next());
+            pulse.vitals.insert(place, (Vitals::new(&device_type, &mut dice), dice));
         }
         pulse
     }
@@ -146,12 +148,12 @@ impl Pulse {
             && let Some((due, place)) = self.due.pop_first()
         {
             let (project, device) = (&*place.0, &*place.1);
-            let Some(vitals) = self.vitals.get_mut(&place) else { continue };
+            let Some((vitals, dice)) = self.vitals.get_mut(&place) else { continue };
             if state.device(project, device).is_none() {
                 self.vitals.remove(&place);
                 continue;
             }
-            for (event_type, data) in vitals.beat(&mut state.dice, now) {
+            for (event_type, data) in vitals.beat(dice, now) {
                 published.extend(state.publish((project, device), &event_type, &data, None, now));
             }
             // What could not beat in time beats late, not twice.

@@ -64,6 +64,9 @@ pub(crate) struct Connector {
     pub(crate) id: String,
     pub(crate) settings: Settings,
     pub(crate) queue: Queue,
+    /// Tells it from others of its name since the start; those of a file have 0.
+    #[serde(skip)]
+    pub(crate) incarnation: u64,
     #[serde(skip)]
     pub(crate) metrics: Metrics,
     /// When the first attempt failed since one succeeded, in Unix milliseconds of the emulated clock. Not kept: while the
@@ -75,10 +78,11 @@ pub(crate) struct Connector {
 }
 
 impl Connector {
-    pub(crate) fn new(id: String, settings: Settings) -> Self {
+    pub(crate) fn new(id: String, settings: Settings, incarnation: u64) -> Self {
         Self {
             id,
             settings,
+            incarnation,
             queue: Queue::default(),
             metrics: Metrics::default(),
             failing_since: None,
@@ -200,17 +204,26 @@ impl Settings {
         Ok(())
     }
 
-    /// What the real DT refuses although it is allowed here.
+    /// What is to be said about the URL, if anything.
     pub(crate) fn warning(&self) -> Option<&'static str> {
-        let uri: http::Uri = self.url.parse().ok()?;
-        let host = uri.host().unwrap_or_default();
-        if uri.scheme_str() != Some("https") {
-            Some("the real DT refuses URLs that are not https")
-        } else if host == "localhost" || host.starts_with("127.") || host == "[::1]" {
-            Some("the real DT cannot reach a loopback address")
-        } else {
-            None
-        }
+        url_warning(&self.url)
+    }
+}
+
+/// What the real DT refuses although it is allowed here, and what this build cannot do.
+pub(crate) fn url_warning(url: &str) -> Option<&'static str> {
+    let uri: http::Uri = url.parse().ok()?;
+    let host = uri.host().unwrap_or_default();
+    if uri.scheme_str() != Some("https") {
+        Some("the real DT refuses URLs that are not https")
+    } else if !cfg!(feature = "aws-lc") {
+        Some(
+            "this build has no TLS, so every delivery to this https URL will fail; build with the feature aws-lc",
+        )
+    } else if host == "localhost" || host.starts_with("127.") || host == "[::1]" {
+        Some("the real DT cannot reach a loopback address")
+    } else {
+        None
     }
 }
 
@@ -255,6 +268,12 @@ fn check_url(url: &str) -> Result<(), String> {
     }
     if authority.as_str().contains('@') {
         return Err("httpConfig.url has a user name or password, which is not allowed".to_owned());
+    }
+    // `http` takes a port that is none for no port, and the request would go to the usual one.
+    let port = authority.as_str().strip_prefix(authority.host()).unwrap_or_default();
+    let is_port = |text: &str| text.parse::<u16>().is_ok_and(|port| port > 0);
+    if !port.is_empty() && !port.strip_prefix(':').is_some_and(is_port) {
+        return Err("httpConfig.url has a port that is not from 1 to 65535".to_owned());
     }
     Ok(())
 }
@@ -308,6 +327,9 @@ mod tests {
             json!({"httpConfig": []}),
             json!({"httpConfig": {"url": "ftp://example.com"}}),
             json!({"httpConfig": {"url": "/path"}}),
+            json!({"httpConfig": {"url": "http://127.0.0.1:99999/"}}),
+            json!({"httpConfig": {"url": "http://[::1]:0/"}}),
+            json!({"httpConfig": {"url": "http://example.com:/"}}),
             json!({"httpConfig": {"url": "https://user:pass@example.com"}}),
             json!({"httpConfig": {"headers": {"X-Dt-Signature": "x"}}}),
             json!({"httpConfig": {"headers": {"Host": "x"}}}),
@@ -322,7 +344,7 @@ mod tests {
 
     #[test]
     fn what_dt_would_refuse_is_warned_of() {
-        assert_eq!(settings().warning(), None);
+        assert_eq!(settings().warning().is_some(), !cfg!(feature = "aws-lc"));
         for url in ["http://example.com", "https://localhost:1/", "https://127.0.0.1/", "https://[::1]:1/"] {
             assert!(Settings { url: url.to_owned(), ..settings() }.warning().is_some(), "{url}");
         }

@@ -1,6 +1,6 @@
 //! A device: what DT's REST API shows of it, and the latest event of each type.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
@@ -27,6 +27,13 @@ pub(crate) const DEVICE_TYPES: [(&str, &[EventType]); 12] = [
 
 /// The label that marks emulated devices.
 const EMULATED_LABEL: &str = "virtual-sensor";
+
+/// How many labels a device may have.
+pub(crate) const MAX_LABELS: usize = 100;
+
+/// A device would have more than [`MAX_LABELS`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct TooManyLabels;
 
 /// Labels, by key.
 pub(crate) type Labels = BTreeMap<String, String>;
@@ -69,8 +76,17 @@ impl Device {
         known.map_or(&[], |(_, types)| types)
     }
 
-    /// Sets and removes labels, and says what changed.
-    pub(crate) fn change_labels(&mut self, set: &Labels, remove: &[String]) -> LabelsChange {
+    /// Sets and removes labels, and says what changed. Nothing does when the device would have too many.
+    pub(crate) fn change_labels(
+        &mut self,
+        set: &Labels,
+        remove: &BTreeSet<String>,
+    ) -> Result<LabelsChange, TooManyLabels> {
+        let stay = self.labels.keys().filter(|key| !set.contains_key(*key) && !remove.contains(*key)).count();
+        let come = set.keys().filter(|key| !remove.contains(*key)).count();
+        if stay.saturating_add(come) > MAX_LABELS {
+            return Err(TooManyLabels);
+        }
         let mut change = LabelsChange::default();
         for (key, value) in set {
             match self.labels.insert(key.clone(), value.clone()) {
@@ -85,7 +101,7 @@ impl Device {
                 change.removed.push(key.clone());
             }
         }
-        change
+        Ok(change)
     }
 
     /// What DT's REST API shows: `reported` has the latest payload of each type, `null` for those never seen.
@@ -122,13 +138,28 @@ mod tests {
     #[test]
     fn a_change_of_labels_says_what_changed() {
         let mut device = Device::new("d".into(), "touch".into(), labels(&[("a", "1"), ("b", "2")]), false);
-        let change = device.change_labels(&labels(&[("a", "1"), ("b", "3"), ("c", "4")]), &["x".to_owned()]);
+        let keys = |keys: &[&str]| keys.iter().map(|key| (*key).to_owned()).collect::<BTreeSet<String>>();
+        let change =
+            device.change_labels(&labels(&[("a", "1"), ("b", "3"), ("c", "4")]), &keys(&["x"])).unwrap();
         let seen = serde_json::to_value(&change).unwrap();
         assert_eq!(seen, json!({"added": {"c": "4"}, "modified": {"b": "3"}, "removed": []}));
-        let change = device.change_labels(&labels(&[("d", "5")]), &["a".to_owned(), "d".to_owned()]);
+        let change = device.change_labels(&labels(&[("d", "5")]), &keys(&["a", "d"])).unwrap();
         let seen = serde_json::to_value(&change).unwrap();
         assert_eq!(seen, json!({"added": {}, "modified": {}, "removed": ["a"]}));
-        assert!(device.change_labels(&Labels::new(), &["a".to_owned()]).is_empty());
+        assert!(device.change_labels(&Labels::new(), &keys(&["a"])).unwrap().is_empty());
+    }
+
+    #[test]
+    fn what_a_device_has_in_the_end_is_what_counts() {
+        let many = |count: usize| (0..count).map(|n| (n.to_string(), String::new())).collect::<Labels>();
+        // With the label that marks it, the device is full.
+        let mut device = Device::new("d".into(), "touch".into(), many(MAX_LABELS - 1), false);
+        let new = labels(&[("new", "")]);
+        assert_eq!(device.change_labels(&new, &BTreeSet::new()).err(), Some(TooManyLabels));
+        assert!(!device.labels.contains_key("new"), "nothing has changed");
+        assert!(device.change_labels(&labels(&[("0", "other")]), &BTreeSet::new()).is_ok());
+        assert!(device.change_labels(&new, &BTreeSet::from(["1".to_owned()])).is_ok());
+        assert_eq!(device.labels.len(), MAX_LABELS);
     }
 
     #[test]

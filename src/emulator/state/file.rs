@@ -1,7 +1,7 @@
 //! The state in a file, so that a restart goes on where it ended: `--state`.
 //!
-//! One JSON document with a version. It is written whole to a file beside it, synced, and renamed over the old one, so
-//! that a crash leaves either the old or the new. It has the connectors' secrets and the private keys, so only its
+//! One JSON document with a version. It is written whole to a new file beside it, synced, and renamed over the old one,
+//! so that a crash leaves either the old or the new (and perhaps a file `NAME.….new`). It has the connectors' secrets and the private keys, so only its
 //! owner may read it.
 
 use std::collections::BTreeMap;
@@ -90,14 +90,35 @@ impl StateFile {
         Ok(Some((saved.keys, saved.now_millis)))
     }
 
+    /// Whether there is a folder to write to: better known at the start than when everything is to be kept.
+    pub(crate) fn check_folder(&self) -> Result<(), StateFileError> {
+        let folder = folder(&self.0);
+        let found = fs::metadata(folder).and_then(|found| {
+            if found.is_dir() { Ok(()) } else { Err(std::io::ErrorKind::NotADirectory.into()) }
+        });
+        found.map_err(|source| StateFileError::Io { path: folder.to_owned(), source })
+    }
+
     /// Writes a document that [`document`] made.
     pub(crate) fn write(&self, document: &[u8]) -> Result<(), StateFileError> {
         let path = &self.0;
-        let beside = path.with_extension("new");
-        let written = write_synced(&beside, document)
-            .and_then(|()| fs::rename(&beside, path))
-            .and_then(|()| sync_folder(path));
-        written.map_err(|source| StateFileError::Io { path: path.clone(), source })
+        self.replace(document).map_err(|source| StateFileError::Io { path: path.clone(), source })
+    }
+
+    fn replace(&self, document: &[u8]) -> std::io::Result<()> {
+        let path = &self.0;
+        let mut beside = path.clone().into_os_string();
+        let random = getrandom::u64().map_err(std::io::Error::other)?;
+        beside.push(format!(".{random:016x}.new"));
+        let beside = PathBuf::from(beside);
+        // Never a file that is there already, which is somebody else's and may be open to others.
+        let file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&beside)?;
+        let written = write_synced(file, document).and_then(|()| fs::rename(&beside, path));
+        if written.is_err() {
+            // What has failed is what is reported.
+            let _removed = fs::remove_file(&beside);
+        }
+        written.and_then(|()| sync_folder(path))
     }
 }
 
@@ -137,14 +158,16 @@ pub(crate) fn document(
     })
 }
 
-fn write_synced(path: &Path, document: &[u8]) -> std::io::Result<()> {
-    let mut file = OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(path)?;
+fn write_synced(mut file: File, document: &[u8]) -> std::io::Result<()> {
     file.write_all(document)?;
     file.sync_all()
 }
 
 /// A rename is durable once its folder is.
 fn sync_folder(path: &Path) -> std::io::Result<()> {
-    let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
-    File::open(folder)?.sync_all()
+    File::open(folder(path))?.sync_all()
+}
+
+fn folder(path: &Path) -> &Path {
+    path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."))
 }

@@ -9,13 +9,15 @@ mod event;
 mod file;
 mod history;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use serde_json::Value;
 
+#[cfg(feature = "cli")]
+pub(crate) use connector::url_warning;
 pub(crate) use connector::{Connector, Settings, Status};
-pub(crate) use device::{DEVICE_TYPES, Device, Labels, LabelsChange};
+pub(crate) use device::{DEVICE_TYPES, Device, Labels, LabelsChange, MAX_LABELS, TooManyLabels};
 pub(crate) use event::{Published, StoredEvent};
 pub(crate) use file::{StateFile, StateFileError, document};
 pub(crate) use history::History;
@@ -47,7 +49,14 @@ pub(crate) struct State {
     pub(crate) history: History,
     pub(crate) ledger: Ledger,
     pub(crate) faults: Faults,
+    /// Since when the fault `outage` is set, in Unix milliseconds of the emulated clock.
+    pub(crate) outage_since: Option<i64>,
+    /// For what devices do; for what faults do to events as they are queued; for attempts, whose order the machine decides.
+    /// Apart, so that none changes the others' numbers.
     pub(crate) dice: Dice,
+    queue_dice: Dice,
+    pub(crate) attempt_dice: Dice,
+    incarnations: u64,
     machine: [u8; 5],
     counter: u32,
     next_number: u64,
@@ -82,7 +91,11 @@ impl State {
             history: History::default(),
             ledger: Ledger::new(most_entries),
             faults: Faults::default(),
+            outage_since: None,
+            queue_dice: Dice(dice.next()),
+            attempt_dice: Dice(dice.next()),
             dice,
+            incarnations: 0,
             machine: [a, b, c, d, e],
             counter: 0,
             next_number: 0,
@@ -96,6 +109,33 @@ impl State {
         let [a, b, c, d, e] = self.machine;
         let [_, x, y, z] = self.counter.to_be_bytes();
         xid(now.seconds(), [a, b, c, d, e, x, y, z])
+    }
+
+    /// A number that no connector has had since the start, to tell those of one name apart.
+    pub(crate) fn incarnation(&mut self) -> u64 {
+        self.incarnations = self.incarnations.saturating_add(1);
+        self.incarnations
+    }
+
+    /// Sets all faults. The time of an outage that ends does not count for the five days of failures.
+    pub(crate) fn set_faults(&mut self, faults: Faults, now: Now) {
+        let now = now.millis();
+        match self.outage_since {
+            None if faults.outage => self.outage_since = Some(now),
+            Some(began) if !faults.outage => {
+                self.outage_since = None;
+                for connector in
+                    self.projects.values_mut().flat_map(|project| project.connectors.values_mut())
+                {
+                    connector.failing_since = connector.failing_since.map(|since| {
+                        let lasted = now.saturating_sub(since.max(began));
+                        since.saturating_add(lasted)
+                    });
+                }
+            }
+            _ => {}
+        }
+        self.faults = faults;
     }
 
     /// The project of that name, which exists from now on. `None` when there are too many.
@@ -132,7 +172,7 @@ impl State {
         let event = StoredEvent::new(number, id, place, event_type.as_str(), data, (&text, micros));
         let event = Arc::new(event);
         self.history.push(Arc::clone(&event));
-        let Self { projects, ledger, faults, dice, .. } = self;
+        let Self { projects, ledger, faults, queue_dice: dice, .. } = self;
         let project = projects.get_mut(project_id)?;
         let device = project.devices.get_mut(device_id)?;
         // An event that is published late must not hide a newer one.
@@ -151,25 +191,26 @@ impl State {
         Some(Published { event, device_type, labels: Arc::new(device.labels.clone()) })
     }
 
-    /// Changes labels and publishes that, if it changed anything.
+    /// Changes labels and publishes that, if it changed anything. Without the device nothing does.
     pub(crate) fn change_labels(
         &mut self,
         place: (&str, &str),
         set: &Labels,
-        remove: &[String],
+        remove: &BTreeSet<String>,
         now: Now,
-    ) -> Option<Option<Published>> {
-        let change: LabelsChange = self.device(place.0, place.1)?.change_labels(set, remove);
+    ) -> Result<Option<Published>, TooManyLabels> {
+        let Some(device) = self.device(place.0, place.1) else { return Ok(None) };
+        let change: LabelsChange = device.change_labels(set, remove)?;
         if change.is_empty() {
-            return Some(None);
+            return Ok(None);
         }
         let data = serde_json::to_value(&change).unwrap_or_default();
-        Some(self.publish(place, &EventType::LabelsChanged, &data, None, now))
+        Ok(self.publish(place, &EventType::LabelsChanged, &data, None, now))
     }
 
     /// Queues the latest event of each type of each device for one connector. `None` when there is no such connector.
     pub(crate) fn synchronize(&mut self, project: &str, connector: &str, now: Now) -> Option<()> {
-        let Self { projects, ledger, faults, dice, .. } = self;
+        let Self { projects, ledger, faults, queue_dice: dice, .. } = self;
         let Project { devices, connectors } = projects.get_mut(project)?;
         let connector = connectors.get_mut(connector)?;
         self.changes = self.changes.saturating_add(1);
