@@ -70,7 +70,7 @@ mod writer;
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::AtomicUsize;
 use std::sync::mpsc;
 use std::thread::JoinHandle;
 use std::time::Duration;
@@ -85,7 +85,7 @@ pub use reader::{Reader, Stored};
 pub use rebuild::{Rebuilt, rebuild};
 pub use status::{Finding, SinkStatus, Status};
 pub use tail::Tail;
-use writer::{Command, Writer};
+use writer::{Command, Room, Writer};
 
 use crate::clock::Clock;
 use crate::record::{DeadLetter, Record};
@@ -238,14 +238,7 @@ impl Spool {
         let tail = Arc::new(Tail::new(database.last_seq));
         let (commands, queue) = mpsc::sync_channel(options.max_queue);
         let (queued_bytes, max_queue_bytes) = (Arc::new(AtomicUsize::new(0)), options.max_queue_bytes);
-        let writer = Writer::new(
-            folder.to_owned(),
-            database,
-            options,
-            clock,
-            Arc::clone(&tail),
-            Arc::clone(&queued_bytes),
-        );
+        let writer = Writer::new(folder.to_owned(), database, options, clock, Arc::clone(&tail));
         let thread = std::thread::Builder::new()
             .name("spool".to_owned())
             .spawn(move || writer.run(&queue))
@@ -268,7 +261,8 @@ impl Spool {
     /// [`SpoolError`] when it is not stored.
     pub async fn append(&self, record: Arc<Record>, dedup: bool) -> Result<Appended, SpoolError> {
         let (reply, answer) = oneshot::channel();
-        self.command(Command::Append { record, dedup, reply })?;
+        let room = self.room(record.body.len())?;
+        self.command(Command::Append { record, dedup, room, reply })?;
         answer.await.map_err(|_| SpoolError::Closed)?
     }
 
@@ -279,7 +273,8 @@ impl Spool {
     /// [`SpoolError`] when it is not stored.
     pub async fn bury(&self, letter: DeadLetter) -> Result<bool, SpoolError> {
         let (reply, answer) = oneshot::channel();
-        self.command(Command::Bury { letter: Box::new(letter), reply })?;
+        let room = self.room(letter.body.len())?;
+        self.command(Command::Bury { letter: Box::new(letter), room, reply })?;
         answer.await.map_err(|_| SpoolError::Closed)?
     }
 
@@ -349,21 +344,16 @@ impl Spool {
         *self.lock.lock() = None;
     }
 
+    fn room(&self, bytes: usize) -> Result<Room, SpoolError> {
+        Room::take(&self.queued_bytes, bytes, self.max_queue_bytes).ok_or(SpoolError::Overloaded)
+    }
+
     fn command(&self, command: Command) -> Result<(), SpoolError> {
-        let bytes = command.body_bytes();
-        let queued = self.queued_bytes.fetch_add(bytes, Ordering::Relaxed);
-        // One that is larger than all that may wait still has its turn.
-        let sent = if queued > 0 && queued.saturating_add(bytes) > self.max_queue_bytes {
-            Err(SpoolError::Overloaded)
-        } else {
-            match self.commands.lock().as_ref().map(|commands| commands.try_send(command)) {
-                Some(Ok(())) => return Ok(()),
-                Some(Err(mpsc::TrySendError::Full(_))) => Err(SpoolError::Overloaded),
-                Some(Err(mpsc::TrySendError::Disconnected(_))) | None => Err(SpoolError::Closed),
-            }
-        };
-        self.queued_bytes.fetch_sub(bytes, Ordering::Relaxed);
-        sent
+        match self.commands.lock().as_ref().map(|commands| commands.try_send(command)) {
+            Some(Ok(())) => Ok(()),
+            Some(Err(mpsc::TrySendError::Full(_))) => Err(SpoolError::Overloaded),
+            Some(Err(mpsc::TrySendError::Disconnected(_))) | None => Err(SpoolError::Closed),
+        }
     }
 
     /// For workers, which may wait for a place in the queue.

@@ -35,26 +35,39 @@ const CUT_WAIT: Duration = Duration::from_millis(20);
 /// Whom an answer goes to.
 pub(super) type Reply<T> = oneshot::Sender<Result<T, SpoolError>>;
 
+/// The bytes of a body that waits for the writer, as long as it does.
+#[derive(Debug)]
+pub(super) struct Room {
+    queued: Arc<AtomicUsize>,
+    bytes: usize,
+}
+
+impl Room {
+    /// Takes so many of `most` bytes, if they are there. One body that is larger than all still has its turn.
+    pub(super) fn take(queued: &Arc<AtomicUsize>, bytes: usize, most: usize) -> Option<Self> {
+        let before = queued.fetch_add(bytes, Ordering::Relaxed);
+        let room = Self { queued: Arc::clone(queued), bytes };
+        (before == 0 || before.saturating_add(bytes) <= most).then_some(room)
+    }
+}
+
+impl Drop for Room {
+    fn drop(&mut self) {
+        self.queued.fetch_sub(self.bytes, Ordering::Relaxed);
+    }
+}
+
 /// What the writer can be asked for.
 #[derive(Debug)]
 pub(super) enum Command {
-    Append { record: Arc<Record>, dedup: bool, reply: Reply<Appended> },
-    Bury { letter: Box<DeadLetter>, reply: Reply<bool> },
+    Append { record: Arc<Record>, dedup: bool, room: Room, reply: Reply<Appended> },
+    Bury { letter: Box<DeadLetter>, room: Room, reply: Reply<bool> },
     Advance { sink: Arc<str>, progress: Box<Progress>, reply: Reply<i64> },
     Change { changes: Vec<Change>, reply: Reply<Vec<Changed>> },
     Register { sink: Arc<str>, start: StartAt, skipped: BTreeSet<Arc<str>>, reply: Reply<Registered> },
 }
 
 impl Command {
-    /// How many bytes of a body it brings along.
-    pub(super) fn body_bytes(&self) -> usize {
-        match self {
-            Self::Append { record, .. } => record.body.len(),
-            Self::Bury { letter, .. } => letter.body.len(),
-            Self::Advance { .. } | Self::Change { .. } | Self::Register { .. } => 0,
-        }
-    }
-
     /// Whether it stores a record, for which there has to be room.
     fn appends(&self) -> bool {
         match self {
@@ -67,8 +80,14 @@ impl Command {
     fn fail(self, error: SpoolError) {
         // Whoever has given up waiting is not an error.
         match self {
-            Self::Append { reply, .. } => drop(reply.send(Err(error))),
-            Self::Bury { reply, .. } => drop(reply.send(Err(error))),
+            Self::Append { reply, room, .. } => {
+                drop(room);
+                drop(reply.send(Err(error)));
+            }
+            Self::Bury { reply, room, .. } => {
+                drop(room);
+                drop(reply.send(Err(error)));
+            }
             Self::Advance { reply, .. } => drop(reply.send(Err(error))),
             Self::Change { reply, .. } => drop(reply.send(Err(error))),
             Self::Register { reply, .. } => drop(reply.send(Err(error))),
@@ -92,7 +111,6 @@ pub(super) struct Writer {
     options: SpoolOptions,
     clock: Arc<dyn Clock>,
     tail: Arc<Tail>,
-    queued_bytes: Arc<AtomicUsize>,
     poisoned: Option<String>,
     /// A page of the database is damaged: nothing is pruned, so that what is there can be saved.
     damaged: bool,
@@ -110,7 +128,6 @@ impl Writer {
         options: SpoolOptions,
         clock: Arc<dyn Clock>,
         tail: Arc<Tail>,
-        queued_bytes: Arc<AtomicUsize>,
     ) -> Self {
         let counters = Counters { last_seq: database.last_seq, seen: database.seen };
         Self {
@@ -120,7 +137,6 @@ impl Writer {
             options,
             clock,
             tail,
-            queued_bytes,
             poisoned: None,
             damaged: false,
             is_stuck: false,
@@ -133,11 +149,8 @@ impl Writer {
         loop {
             match commands.recv_timeout(IDLE) {
                 Ok(first) => {
-                    let batch: Vec<_> =
-                        std::iter::once(first).chain(commands.try_iter()).take(MAX_BATCH).collect();
-                    let bytes = batch.iter().map(Command::body_bytes).sum();
+                    let batch = std::iter::once(first).chain(commands.try_iter()).take(MAX_BATCH).collect();
                     self.commit(batch);
-                    self.queued_bytes.fetch_sub(bytes, Ordering::Relaxed);
                     let is_due = self.is_stuck && self.tidied.elapsed() >= IDLE;
                     if is_due || self.log_bytes() > self.log_at_rest.saturating_add(CHECKPOINT_BYTES) {
                         self.tidy();
@@ -442,8 +455,15 @@ fn concerns_workers(command: &Command) -> bool {
 fn answer(command: Command, done: Done) {
     // Whoever has given up waiting is not an error.
     match (command, done) {
-        (Command::Append { reply, .. }, Done::Appended(appended)) => drop(reply.send(Ok(appended))),
-        (Command::Bury { reply, .. }, Done::Buried(is_new)) => drop(reply.send(Ok(is_new))),
+        (Command::Append { reply, room, .. }, Done::Appended(appended)) => {
+            // Before the answer: whoever hears it finds the room.
+            drop(room);
+            drop(reply.send(Ok(appended)));
+        }
+        (Command::Bury { reply, room, .. }, Done::Buried(is_new)) => {
+            drop(room);
+            drop(reply.send(Ok(is_new)));
+        }
         (Command::Advance { reply, .. }, Done::Moved(cursor)) => drop(reply.send(Ok(cursor))),
         (Command::Change { reply, .. }, Done::Changed(changed)) => drop(reply.send(Ok(changed))),
         (Command::Register { reply, .. }, Done::Registered(place)) => drop(reply.send(Ok(place))),
