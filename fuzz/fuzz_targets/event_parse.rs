@@ -84,7 +84,17 @@ fn lines_hold_the_event(verified: &Verified<Bytes>) {
         format.write_line(&record, &mut line);
         assert_eq!(line.pop(), Some(b'\n'));
         assert!(!line.iter().any(|byte| matches!(byte, b'\r' | b'\n')), "more than one line");
-        if is_ordinary(verified.body()) {
+        if format == Format::CloudEvents {
+            // The object is one level deeper than the body, which may be as deep as can be read.
+            let mut data = Vec::new();
+            Format::Body.write_line(&record, &mut data);
+            data.pop();
+            data.push(b'}');
+            let attributes = line.strip_suffix(data.as_slice()).expect("the received object is its data");
+            let line: Value =
+                serde_json::from_slice(&[attributes, b"null}"].concat()).expect("a line is JSON");
+            assert_eq!(line["id"], *record.event_id);
+        } else if is_ordinary(verified.body()) {
             let line: Value = serde_json::from_slice(&line).expect("a line is JSON");
             let body: Value = serde_json::from_slice(verified.body()).expect("a delivery is JSON");
             assert_eq!(line["event"], body["event"]);
