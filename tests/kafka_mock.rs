@@ -467,6 +467,19 @@ fn a_topic_that_takes_no_record_without_a_key_is_at_fault_itself() {
     assert!(fates.iter().all(says), "{fates:?}");
 }
 
+/// Nothing of the device was acknowledged since the refusal, which must not keep what follows waiting for ever.
+#[test]
+fn a_device_goes_on_after_all_that_was_tried_alone_was_refused() {
+    let place = Place::new(1, 1);
+    let mut sink = place.sink(Format::Body, Patience::Endless);
+    deliver_all(&mut sink, &records(0..5));
+    // Once in its batch, once alone.
+    let (refused, next) = ([record(5)], [record(6), record(5 + DEVICES)]);
+    place.cluster.request_errors(RDKafkaApiKey::Produce, &[TOO_LARGE; 2]);
+    assert_eq!(deliver_all(&mut sink, &refused).len(), 1);
+    assert_eq!(deliver_all(&mut sink, &next), []);
+}
+
 #[test]
 fn a_limit_that_refuses_every_record_stops_the_stream_before_it_is_all_set_aside() {
     let place = Place::new(1, 1);

@@ -63,7 +63,8 @@ fn killed_leaders_and_a_lost_majority_lose_nothing() {
 
     let mut noted = Ledger::default();
     let ledger = Load::steady(to_spool.address(), 0..16, RATE, Manner::Strict).during(|| {
-        let load = Load::steady(to_direct.address(), 16..32, RATE, Manner::Noting);
+        // As DT does: one that is answered with 503 is sent again before the device's next one.
+        let load = Load::steady(to_direct.address(), 16..32, RATE, Manner::Insisting);
         noted.add(load.during(|| kill_leaders(&mut cluster, leaders)));
         let alone = leave_one(&mut cluster, &to_direct, minority);
         let statuses: Vec<_> = alone.statuses.keys().collect();

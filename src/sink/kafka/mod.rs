@@ -14,7 +14,8 @@
 //! goes on with the first record that was not delivered. What the failure means is decided in `failure.rs`:
 //!
 //! - A record may be at fault (too large, say). Kafka refuses a whole batch for one record, so each record of the batch is
-//!   tried alone, in order, by a producer that stands in for the other meanwhile. Only what fails alone is rejected.
+//!   tried alone, in order, by a producer that stands in for the other meanwhile, until one is acknowledged. Only what
+//!   fails alone is rejected.
 //! - The place may be at fault (no such topic, no permission, a wrong password). No record is rejected for that: the worker
 //!   is told, and tries again.
 //!
@@ -157,17 +158,23 @@ impl KafkaSink {
 
     /// Hands over what may be sent now.
     fn send(&mut self) -> Result<(), String> {
-        if self.window.has_suspects() {
+        let is_alone = self.producer.as_ref().is_some_and(|producer| producer.kind() == Kind::Alone);
+        // What follows a refused record is likely to be refused as well, and making a producer takes up to a second.
+        if self.window.has_suspects() || (is_alone && self.refused_alone > 0) {
             // One at a time, so that it is known which one is refused.
             return match self.window.first_unsent() {
                 Some(ticket) if self.window.in_flight() == 0 => self.send_one(ticket, Kind::Alone),
                 _ => Ok(()),
             };
         }
-        let is_alone = self.producer.as_ref().is_some_and(|producer| producer.kind() == Kind::Alone);
         if is_alone && self.window.in_flight() > 0 {
             // The last one that was tried alone; nobody waits for the others any more.
             return Ok(());
+        }
+        if is_alone {
+            // Which devices are proven is known of the other kind only: one whose last record was refused never is here.
+            self.producer = None;
+            self.looked_to = 0;
         }
         self.batch_size.conclude();
         while self.window.in_flight() < MAX_WINDOW {
