@@ -191,7 +191,7 @@ pub(super) fn read_tls(mut section: Section<'_>, sources: &dyn Sources) -> Optio
     let mut settings = TlsSettings::new(certificate.unwrap_or_default(), key.unwrap_or_default());
     settings.client_ca = client_ca.map(PathBuf::from);
     section.parse_into("min_version", "\"1.2\" or \"1.3\"", &mut settings.min_version);
-    let interval = Duration::from_millis(100)..=Duration::from_secs(3600);
+    let interval = Duration::from_millis(10)..=Duration::from_secs(3600);
     section.duration_into("check_interval", interval, &mut settings.check_interval);
     if is_whole {
         let (errors, warnings) = look_at(&settings, sources);
@@ -202,11 +202,11 @@ pub(super) fn read_tls(mut section: Section<'_>, sources: &dyn Sources) -> Optio
     is_whole.then_some(settings)
 }
 
+/// A key in `[tls]`, and what is wrong with its file.
+pub(super) type Finding = (&'static str, String);
+
 /// What is wrong with the files of `[tls]`, and what looks wrong, each with its key there.
-pub(super) fn look_at(
-    settings: &TlsSettings,
-    sources: &dyn Sources,
-) -> (Vec<(&'static str, String)>, Vec<(&'static str, String)>) {
+pub(super) fn look_at(settings: &TlsSettings, sources: &dyn Sources) -> (Vec<Finding>, Vec<Finding>) {
     let (errors, warnings) = problems(settings, &|path| sources.file(path), sources.unix_seconds());
     let named = |error: TlsError| (error.key(), error.to_string());
     let mut warnings: Vec<_> = warnings.into_iter().map(named).collect();

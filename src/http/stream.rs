@@ -16,6 +16,43 @@ pub(super) enum Stream {
     Tls(Box<TlsStream<Self>>),
 }
 
+impl Stream {
+    /// Writes what can be written without waiting.
+    fn try_write(&self, bytes: &[u8]) -> io::Result<usize> {
+        match self {
+            Self::Tcp(stream) => stream.try_write(bytes),
+            Self::Unix(stream) => stream.try_write(bytes),
+            // Nobody puts TLS into TLS.
+            Self::Tls(_) => Err(io::ErrorKind::Unsupported.into()),
+        }
+    }
+}
+
+/// A TLS connection that goes says so (`close_notify`): a client cannot tell an attacker's cut from ours otherwise. hyper
+/// shuts down those that had a request, and just drops the others.
+impl Drop for Stream {
+    fn drop(&mut self) {
+        struct Unwaiting<'a>(&'a Stream);
+
+        impl io::Write for Unwaiting<'_> {
+            fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+                self.0.try_write(bytes)
+            }
+
+            fn flush(&mut self) -> io::Result<()> {
+                Ok(())
+            }
+        }
+
+        if let Self::Tls(stream) = self {
+            let (below, connection) = stream.get_mut();
+            // Once only, whatever was said before. A peer that takes nothing any more has lost interest.
+            connection.send_close_notify();
+            let _left = connection.write_tls(&mut Unwaiting(below));
+        }
+    }
+}
+
 /// Calls a method on whichever it is.
 macro_rules! each {
     ($self:ident, $stream:ident => $call:expr) => {
