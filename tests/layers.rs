@@ -17,13 +17,14 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 /// From the core outwards. A module may use those before it.
-const ORDER: [&str; 14] = [
+const ORDER: [&str; 15] = [
     "verify",
     "event",
     "clock",
     "record",
     "telemetry",
     "keys",
+    "tls",
     "config",
     "spool",
     "sink",

@@ -4,6 +4,7 @@
 //! each event durably and passes it to a sink that writes to the screen. All it stores is gone afterwards.
 
 use std::io::Write;
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -93,7 +94,7 @@ fn configuration(emulator: &Emulator, secret: &str, folder: &Path) -> anyhow::Re
         .policy(Policy::Both)
         .build()?;
     let mut config = Config::empty();
-    config.listen.set_port(0);
+    config.listen = SocketAddr::from(([127, 0, 0, 1], 0)).into();
     config.admin = None;
     config.data = folder.to_owned();
     // Nothing is kept, so nothing has to be waited for.

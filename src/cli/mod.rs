@@ -16,6 +16,7 @@ mod emulate;
 mod explain;
 mod ids;
 mod logging;
+mod notify;
 mod place;
 mod request;
 mod secrets;

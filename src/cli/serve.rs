@@ -1,6 +1,5 @@
 //! `serve`: the Endpoint URL target.
 
-use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
 
@@ -9,9 +8,13 @@ use anyhow::Context;
 use super::place::read_config;
 use super::secrets::SecretOptions;
 use super::stop::Stop;
-use super::{Ended, Failure, logging, usage};
-use crate::config::{Config, ConnectorConfig, DEFAULT_ADMIN, DEFAULT_DATA, DEFAULT_LISTEN, SinkConfig};
+use super::{Ended, Failure, logging, notify, usage};
+use crate::config::{
+    Config, ConnectorConfig, DEFAULT_ADMIN, DEFAULT_DATA, DEFAULT_LISTEN, Listen, SinkConfig, SystemSources,
+};
+use crate::http::Inherited;
 use crate::service::Service;
+use crate::tls::TlsSettings;
 use crate::verify::Verifier;
 
 /// The options of `serve`. Those that are given win over the file.
@@ -21,18 +24,25 @@ use crate::verify::Verifier;
   dt-receiver serve --secret-file secret.txt --sink file:events.ndjson --sink stdout
   dt-receiver serve --secret-file secret.txt --sink kafka:127.0.0.1:9092/dt.events
   dt-receiver serve --config dt-receiver.toml
+  dt-receiver serve --secret-file secret.txt --listen 0.0.0.0:443 --tls-cert fullchain.pem --tls-key privkey.pem
 
-DT only pushes to HTTPS: put a proxy with a certificate of a public CA in front.")]
+DT only pushes to HTTPS, with a certificate of a public CA: give it here, or put a proxy in front (docs/tls.md).")]
 pub(super) struct Arguments {
     /// Read connectors, sinks and limits from this file
     #[arg(long, value_name = "FILE")]
     config: Option<PathBuf>,
     /// Where DT's requests arrive
-    #[arg(long, value_name = "ADDRESS", help = format!("Where DT's requests arrive [default: {DEFAULT_LISTEN}]"))]
-    listen: Option<SocketAddr>,
+    #[arg(long, value_name = "ADDRESS", help = format!("Where DT's requests arrive: an address, `unix:PATH`, or `systemd` [default: {DEFAULT_LISTEN}]"))]
+    listen: Option<Listen>,
+    /// Take connections over TLS with this certificate and its chain, in PEM; read again when it changes
+    #[arg(long, value_name = "FILE", requires = "tls_key")]
+    tls_cert: Option<PathBuf>,
+    /// The private key of --tls-cert, in PEM
+    #[arg(long, value_name = "FILE", requires = "tls_cert")]
+    tls_key: Option<PathBuf>,
     /// Where /healthz, /readyz and /metrics are
     #[arg(long, value_name = "ADDRESS", help = format!("Where /healthz, /readyz and /metrics are [default: {DEFAULT_ADMIN}]"))]
-    admin: Option<SocketAddr>,
+    admin: Option<Listen>,
     /// When a request is answered with 200: `spool` = once it is stored durably (the default), `direct` = once every sink has it
     #[arg(long, value_name = "MODE")]
     mode: Option<String>,
@@ -54,16 +64,18 @@ pub(super) fn run(arguments: Arguments) -> Ended {
     }
     // Each connection is a file descriptor; where the limit cannot be raised, the one there is holds.
     let _raised = rlimit::increase_nofile_limit(u64::MAX);
+    // Before there are threads.
+    let inherited = Inherited::from_env();
     let runtime =
         tokio::runtime::Builder::new_multi_thread().enable_all().build().context("starting the runtime")?;
-    let ended = runtime.block_on(serve(config));
+    let ended = runtime.block_on(serve(config, inherited));
     // A sink that hangs must not hold up the exit: what it holds is in the spool, or (mode `direct`) was never acknowledged.
     runtime.shutdown_background();
     ended
 }
 
 fn configure(arguments: Arguments) -> Result<Config, Failure> {
-    let Arguments { config: file, listen, admin, mode, sinks, data, secrets } = arguments;
+    let Arguments { config: file, listen, tls_cert, tls_key, admin, mode, sinks, data, secrets } = arguments;
     let mut config = match &file {
         Some(path) => {
             if secrets.is_given() {
@@ -92,6 +104,16 @@ fn configure(arguments: Arguments) -> Result<Config, Failure> {
     config.listen = listen.unwrap_or(config.listen);
     config.admin = admin.or(config.admin);
     config.data = data.unwrap_or(config.data);
+    if let (Some(certificate), Some(key)) = (tls_cert, tls_key) {
+        let settings = match config.tls.take() {
+            Some(mut settings) => {
+                (settings.certificate, settings.key) = (certificate, key);
+                settings
+            }
+            None => TlsSettings::new(certificate, key),
+        };
+        config = config.with_tls(settings, &SystemSources).map_err(usage)?;
+    }
     if !sinks.is_empty() {
         config.sinks = parse_sinks(&sinks)?;
     }
@@ -112,20 +134,29 @@ fn parse_sinks(texts: &[String]) -> Result<Vec<SinkConfig>, Failure> {
     Ok(sinks)
 }
 
-async fn serve(config: Config) -> Ended {
+async fn serve(config: Config, inherited: Inherited) -> Ended {
     let stop = Stop::listen().context("listening for signals")?;
-    let service = Service::builder(config.clone()).start().await.map_err(usage)?;
+    let service = Service::builder(config.clone()).inherited(inherited).start().await.map_err(usage)?;
     let connectors: Vec<_> = config.connectors.iter().map(|connector| &*connector.path).collect();
     let sinks: Vec<_> = config.sinks.iter().map(|sink| &*sink.name).collect();
-    let (listen, admin) = (service.address(), service.admin_address());
+    let scheme = if config.tls.is_some() { "https" } else { "http" };
+    let (listen, admin) = (service.listener().to_string(), service.admin_listener());
     tracing::info!(
-        listen = listen.map(tracing::field::display),
+        listen,
+        scheme,
         admin = admin.map(tracing::field::display),
         ?connectors,
         ?sinks,
         version = env!("CARGO_PKG_VERSION"),
         "listening"
     );
-    service.run_until(stop.wait()).await;
+    notify::ready(&format!("taking events on {listen} ({scheme})"));
+    let alive = tokio::spawn(notify::keep_alive());
+    let stopped = async {
+        stop.wait().await;
+        notify::stopping();
+    };
+    service.run_until(stopped).await;
+    alive.abort();
     Ok(())
 }

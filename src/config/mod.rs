@@ -5,6 +5,7 @@
 
 mod connector;
 mod kafka;
+mod listen;
 mod reader;
 mod sink;
 mod source;
@@ -18,12 +19,14 @@ use std::time::Duration;
 pub(crate) use connector::is_name;
 pub use connector::{ConnectorConfig, SecretSource};
 pub use kafka::{CreateTopic, KafkaConfig, KafkaSasl, KafkaTls, RecordKey, UnknownKey};
+pub use listen::{ClientHeader, Listen, NotAListener, Proxies, UnknownClientHeader};
 pub use reader::Problem;
 use reader::{Problems, Section};
 pub use sink::{Compression, FileConfig, SinkConfig, SinkKind, UnknownCompression};
 pub use source::{SecretError, Sources, SystemSources, read_secret};
 
 use crate::record::TopicTemplate;
+use crate::tls::TlsSettings;
 
 /// The address on which DT's requests arrive, unless set.
 pub const DEFAULT_LISTEN: &str = "127.0.0.1:8080";
@@ -39,9 +42,15 @@ const MAX_ANSWER_TIME: Duration = Duration::from_millis(9500);
 #[non_exhaustive]
 pub struct Config {
     /// Where DT's requests arrive.
-    pub listen: SocketAddr,
+    pub listen: Listen,
     /// Where `/healthz`, `/readyz` and `/metrics` are; `None` for nowhere.
-    pub admin: Option<SocketAddr>,
+    pub admin: Option<Listen>,
+    /// The mode of Unix sockets that are made.
+    pub socket_mode: u32,
+    /// The certificate with which DT's requests are taken; `None` for plain HTTP.
+    pub tls: Option<TlsSettings>,
+    /// Who may say on behalf of whom a request comes.
+    pub proxies: Proxies,
     /// When a request counts as stored.
     pub mode: Mode,
     /// The folder for everything that is stored.
@@ -131,6 +140,8 @@ pub struct Limits {
     pub max_head: usize,
     /// How long a head may take to arrive, from its first byte.
     pub header_timeout: Duration,
+    /// How long a TLS handshake, and the PROXY header before it, may take.
+    pub handshake_timeout: Duration,
     /// How long a request may take to be answered, from its complete head.
     pub deadline: Duration,
     /// How long a connection may stay open without a request.
@@ -149,6 +160,7 @@ impl Default for Limits {
             max_body: 64 * 1024,
             max_head: 16 * 1024,
             header_timeout: Duration::from_millis(1500),
+            handshake_timeout: Duration::from_secs(5),
             deadline: Duration::from_secs(8),
             keep_alive_idle: Duration::from_secs(75),
             max_connections: 20_000,
@@ -194,8 +206,11 @@ impl Config {
     #[must_use]
     pub fn empty() -> Self {
         Self {
-            listen: SocketAddr::from(([127, 0, 0, 1], 8080)),
-            admin: Some(SocketAddr::from(([127, 0, 0, 1], 9464))),
+            listen: Listen::Tcp(SocketAddr::from(([127, 0, 0, 1], 8080))),
+            admin: Some(Listen::Tcp(SocketAddr::from(([127, 0, 0, 1], 9464)))),
+            socket_mode: 0o660,
+            tls: None,
+            proxies: Proxies::default(),
             mode: Mode::Spool,
             data: PathBuf::from(DEFAULT_DATA),
             dead_letters: None,
@@ -247,7 +262,7 @@ impl Config {
     }
 
     fn read(&mut self, mut root: Section<'_>, sources: &dyn Sources) {
-        root.parse_into("listen", "an address such as \"127.0.0.1:8080\"", &mut self.listen);
+        root.parse_into("listen", listen::LISTEN_ALLOWED, &mut self.listen);
         match root.string("admin").as_deref() {
             None => {}
             Some("off") => self.admin = None,
@@ -255,6 +270,11 @@ impl Config {
                 Ok(address) => self.admin = Some(address),
                 Err(_) => root.problem("admin", text, "an address such as \"127.0.0.1:9464\", or \"off\""),
             },
+        }
+        listen::read_mode(&mut root, &mut self.socket_mode);
+        self.proxies = Proxies::read(&mut root);
+        if let Some(tls) = root.section("tls") {
+            self.tls = listen::read_tls(tls, sources);
         }
         match root.string("mode").as_deref() {
             None => {}
@@ -344,7 +364,8 @@ impl Config {
         });
         let files: Vec<String> = files.collect();
         each_once(problems, "sink", "path", files.iter().map(|path| &**path));
-        if Some(self.listen) == self.admin && self.listen.port() != 0 {
+        let is_any_port = self.listen.address().is_some_and(|address| address.port() == 0);
+        if Some(&self.listen) == self.admin.as_ref() && !is_any_port {
             problems.error("admin", format!("is {} like `listen`; the two never share a port", self.listen));
         }
     }
@@ -377,6 +398,22 @@ impl Config {
         let (errors, warnings) = problems.into_parts();
         self.warnings.extend(warnings);
         if errors.is_empty() { Ok(self) } else { Err(ConfigError::Problems(errors)) }
+    }
+
+    /// The same with a certificate for the listener, whose files are looked at.
+    ///
+    /// # Errors
+    ///
+    /// [`ConfigError::Problems`], with every problem that was found.
+    pub fn with_tls(mut self, settings: TlsSettings, sources: &dyn Sources) -> Result<Self, ConfigError> {
+        let problem = |(key, text)| Problem { key: format!("tls.{key}"), text };
+        let (errors, warnings) = listen::look_at(&settings, sources);
+        if !errors.is_empty() {
+            return Err(ConfigError::Problems(errors.into_iter().map(problem).collect()));
+        }
+        self.warnings.extend(warnings.into_iter().map(problem));
+        self.tls = Some(settings);
+        Ok(self)
     }
 
     /// The folder of the key sets that were fetched.
@@ -450,6 +487,11 @@ impl Limits {
             "header_timeout",
             Duration::from_millis(10)..=seconds(9),
             &mut self.header_timeout,
+        );
+        section.duration_into(
+            "handshake_timeout",
+            Duration::from_millis(10)..=seconds(60),
+            &mut self.handshake_timeout,
         );
         section.duration_into("deadline", Duration::from_millis(10)..=seconds(9), &mut self.deadline);
         section.duration_into("keep_alive_idle", seconds(1)..=seconds(3600), &mut self.keep_alive_idle);

@@ -3,8 +3,10 @@
 use std::ffi::OsString;
 use std::fmt;
 use std::io::{self, Read};
+use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 
+use crate::clock::{Clock, SystemClock};
 use crate::verify::Secret;
 
 /// The largest file that is read for a secret or a key set.
@@ -21,6 +23,16 @@ pub trait Sources {
     ///
     /// What the system says.
     fn file(&self, path: &Path) -> io::Result<Vec<u8>>;
+
+    /// Whether everybody on this machine may read a file.
+    fn is_world_readable(&self, _path: &Path) -> bool {
+        false
+    }
+
+    /// Now, in Unix seconds; `None` where it shall not matter.
+    fn unix_seconds(&self) -> Option<i64> {
+        None
+    }
 }
 
 /// This process's environment and file system.
@@ -39,6 +51,14 @@ impl Sources for SystemSources {
             return Err(io::Error::new(io::ErrorKind::FileTooLarge, "larger than 1 MiB"));
         }
         Ok(content)
+    }
+
+    fn is_world_readable(&self, path: &Path) -> bool {
+        std::fs::metadata(path).is_ok_and(|metadata| metadata.permissions().mode() & 0o004 != 0)
+    }
+
+    fn unix_seconds(&self) -> Option<i64> {
+        Some(SystemClock.unix_seconds())
     }
 }
 

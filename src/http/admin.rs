@@ -51,6 +51,7 @@ fn readiness(endpoint: &Endpoint) -> Readiness {
         troubles.push("the key set is not fetched yet".to_owned());
     }
     troubles.extend(keys);
+    troubles.extend(endpoint.tls.as_ref().and_then(|tls| tls.trouble(endpoint.clock.unix_seconds())));
     Readiness { ready: ready && !is_blind, troubles }
 }
 

@@ -51,7 +51,7 @@ pub async fn serve_connection<S>(
 /// Answers whatever comes on a connection that is one too many with 503.
 pub(super) async fn turn_away<S>(
     stream: S,
-    peer: SocketAddr,
+    peer: Option<SocketAddr>,
     endpoint: Arc<Endpoint>,
     stop: watch::Receiver<bool>,
 ) where
@@ -63,7 +63,7 @@ pub(super) async fn turn_away<S>(
         let reply = Reply::Unavailable(Unavailable::Overloaded);
         endpoint.telemetry.emit(&crate::telemetry::Answered {
             connector: None,
-            peer: Some(peer),
+            peer,
             status: reply.status(),
             code: reply.code(),
             detail: None,

@@ -9,9 +9,10 @@ use tokio::sync::Semaphore;
 
 use super::intake::Intake;
 use crate::clock::Clock;
-use crate::config::{ConnectorConfig, Limits};
+use crate::config::{ConnectorConfig, Limits, Proxies};
 use crate::keys::LiveVerifier;
 use crate::telemetry::Telemetry;
+use crate::tls::TlsIdentity;
 use crate::verify::Policy;
 
 /// A connector as requests meet it.
@@ -32,6 +33,8 @@ pub struct Endpoint {
     pub(super) telemetry: Arc<Telemetry>,
     pub(super) clock: Arc<dyn Clock>,
     pub(super) limits: Limits,
+    pub(super) tls: Option<Arc<TlsIdentity>>,
+    pub(super) proxies: Proxies,
     pub(super) requests: Semaphore,
     pub(super) body_bytes: Semaphore,
     stopping: AtomicBool,
@@ -68,8 +71,24 @@ impl Endpoint {
             telemetry,
             clock,
             limits,
+            tls: None,
+            proxies: Proxies::default(),
             stopping: AtomicBool::new(false),
         }
+    }
+
+    /// Takes connections over TLS.
+    #[must_use]
+    pub fn with_tls(mut self, tls: Option<Arc<TlsIdentity>>) -> Self {
+        self.tls = tls;
+        self
+    }
+
+    /// Believes these proxies on whose behalf they come.
+    #[must_use]
+    pub fn behind(mut self, proxies: Proxies) -> Self {
+        self.proxies = proxies;
+        self
     }
 
     /// Lets verifiers change their keys: one for each connector, by its place.

@@ -11,6 +11,7 @@ use http_body_util::{BodyExt, Full};
 use tokio::time::{Instant, timeout_at};
 
 use super::endpoint::{Connector, Endpoint};
+use super::forwarded::client_of;
 use super::intake::{Accepted, Unavailable};
 use super::reply::Reply;
 use crate::keys::Learned;
@@ -19,12 +20,14 @@ use crate::telemetry::{Answered, OtherSchemeFailed};
 use crate::verify::{Authenticated, Rejection, Verified};
 
 impl Endpoint {
-    /// Answers a request, always, and within the deadline.
+    /// Answers a request, always, and within the deadline. `peer` is who connected, or whom a PROXY header named; behind
+    /// trusted proxies, the request itself may name another.
     pub async fn answer<B>(&self, peer: Option<SocketAddr>, request: Request<B>) -> Response<Full<Bytes>>
     where
         B: Body<Data = Bytes> + Unpin,
     {
         let started = Instant::now();
+        let peer = client_of(&self.proxies, peer, request.headers());
         let connector = self.connector(request.uri().path());
         let deadline = started.checked_add(self.limits.deadline).unwrap_or(started);
         let reply = self.ingest(connector, request, deadline).await;

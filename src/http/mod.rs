@@ -1,19 +1,27 @@
 //! The HTTP side: a listener with limits, what happens to a request, and the one table from outcomes to statuses.
 //!
-//! A request's way: `server` accepts the connection and bounds it in time (`connection`), `ingest` routes it,
+//! A request's way: `server` accepts the connection (`listener`), makes it ready (`arrival`: PROXY header, TLS) and bounds
+//! it in time (`connection`); `ingest` finds out whose it is (`forwarded`), routes it,
 //! caps, verifies and hands it on through the trait [`Intake`], and `reply` makes the answer. What is behind the
 //! intake, sinks or a spool, this module does not know.
 
 mod activity;
 mod admin;
+mod arrival;
 mod connection;
 mod endpoint;
+mod forwarded;
 mod ingest;
 mod intake;
+mod listener;
+mod proxy_header;
 mod reply;
 mod server;
+mod stream;
 
 pub use connection::serve_connection;
 pub use endpoint::{Connector, Endpoint};
 pub use intake::{Accepted, Intake, IntakeFuture, Readiness, Unavailable};
+pub use listener::{Inherited, Listener, SocketFile};
+pub use proxy_header::{ProxyHeaderError, read_proxy_header};
 pub use server::{AdminServer, Server};

@@ -1,15 +1,17 @@
 //! The listeners: accepting within limits, and stopping without dropping what is in flight.
 
 use std::io;
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{Semaphore, watch};
 use tokio::task::JoinSet;
 
 use super::endpoint::Endpoint;
-use super::{admin, connection};
+use super::listener::Listener;
+use super::stream::Stream;
+use super::{admin, arrival, connection};
 use crate::config::Limits;
 use crate::telemetry::ConnectionRefused;
 
@@ -22,15 +24,15 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 /// The public listener: the Endpoint URL.
 #[derive(Debug)]
 pub struct Server {
-    listener: TcpListener,
+    listener: Listener,
     endpoint: Arc<Endpoint>,
 }
 
 impl Server {
     /// Serves `endpoint` on a listener that is bound already.
     #[must_use]
-    pub const fn new(listener: TcpListener, endpoint: Arc<Endpoint>) -> Self {
-        Self { listener, endpoint }
+    pub fn new(listener: impl Into<Listener>, endpoint: Arc<Endpoint>) -> Self {
+        Self { listener: listener.into(), endpoint }
     }
 
     /// Serves until `stop` becomes true, then accepts no more, finishes what is in flight, and at the latest returns
@@ -54,14 +56,22 @@ impl Server {
                 (Arc::clone(&endpoint.telemetry), Arc::clone(&endpoint), stop.clone());
             if let Ok(place) = Arc::clone(&places).try_acquire_owned() {
                 connections.spawn(async move {
-                    connection::serve_connection(stream, Some(peer), endpoint, stop).await;
+                    let mut stop = stop;
+                    if let Some((stream, client)) = arrival::open(stream, peer, &endpoint, &mut stop).await {
+                        connection::serve_connection(stream, client, endpoint, stop).await;
+                    }
                     drop(place);
                 });
             } else {
                 telemetry.emit(&ConnectionRefused { peer });
                 if let Ok(place) = Arc::clone(&turned_away).try_acquire_owned() {
                     connections.spawn(async move {
-                        connection::turn_away(stream, peer, endpoint, stop).await;
+                        let mut stop = stop;
+                        if let Some((stream, client)) =
+                            arrival::open(stream, peer, &endpoint, &mut stop).await
+                        {
+                            connection::turn_away(stream, client, endpoint, stop).await;
+                        }
                         drop(place);
                     });
                 }
@@ -76,16 +86,10 @@ impl Server {
     }
 }
 
-/// Makes an accepted stream ready; `None` when there is none.
-async fn usable(
-    accepted: io::Result<(TcpStream, std::net::SocketAddr)>,
-) -> Option<(TcpStream, std::net::SocketAddr)> {
+/// An accepted connection; `None` when there is none.
+async fn usable(accepted: io::Result<(Stream, Option<SocketAddr>)>) -> Option<(Stream, Option<SocketAddr>)> {
     match accepted {
-        Ok((stream, peer)) => {
-            // Answers are small; waiting to fill a segment would only delay them. A socket without it works too.
-            let _delayed = stream.set_nodelay(true);
-            Some((stream, peer))
-        }
+        Ok(accepted) => Some(accepted),
         Err(error) => {
             tracing::warn!(%error, "a connection could not be accepted");
             tokio::time::sleep(ACCEPT_PAUSE).await;
@@ -97,7 +101,7 @@ async fn usable(
 /// The listener for operators: `/healthz`, `/readyz`, `/metrics`.
 #[derive(Debug)]
 pub struct AdminServer {
-    listener: TcpListener,
+    listener: Listener,
     endpoint: Arc<Endpoint>,
 }
 
@@ -107,8 +111,8 @@ impl AdminServer {
 
     /// Tells about `endpoint` on a listener that is bound already.
     #[must_use]
-    pub const fn new(listener: TcpListener, endpoint: Arc<Endpoint>) -> Self {
-        Self { listener, endpoint }
+    pub fn new(listener: impl Into<Listener>, endpoint: Arc<Endpoint>) -> Self {
+        Self { listener: listener.into(), endpoint }
     }
 
     /// Serves until `stop` becomes true.

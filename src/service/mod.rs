@@ -1,6 +1,7 @@
 //! Wiring only: opens what stores the events, starts the sinks' workers, then listens; stops in reverse, each step with
 //! a deadline. What stores the events is one file a mode: `spooled.rs`, `direct.rs`.
 
+mod certificate;
 mod control;
 mod direct;
 mod repair;
@@ -16,18 +17,19 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::net::TcpListener;
 use tokio::sync::{oneshot, watch};
 
 use crate::clock::{Clock, SystemClock};
-use crate::config::{Config, ConnectorConfig, Mode, is_name};
+use crate::config::{Config, ConnectorConfig, Listen, Mode, is_name};
 use crate::deliver::DeadLetterError;
-use crate::http::{AdminServer, Endpoint, Intake, Server};
+use crate::http::{AdminServer, Endpoint, Inherited, Intake, Listener, Server};
 use crate::keys::{BadIssuer, Keys, LiveVerifier};
 use crate::sink::{OpenError, Sink};
 use crate::spool::SpoolError;
 use crate::telemetry::Telemetry;
+use crate::tls::TlsError;
 
+use certificate::Certificate;
 pub use control::{ControlError, ask};
 pub use repair::{Repair, RepairReport, RepairRequest};
 use routes::Routes;
@@ -41,16 +43,19 @@ const CLOSE_GRACE: Duration = Duration::from_secs(1);
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum StartError {
-    /// An address cannot be listened on.
-    #[error("{key} = \"{address}\": {source}")]
+    /// An address or a socket cannot be listened on.
+    #[error("{key} = \"{listen}\": {source}")]
     Listen {
         /// The key in the configuration.
         key: &'static str,
-        /// The address.
-        address: SocketAddr,
+        /// Where.
+        listen: Listen,
         /// What the system says.
         source: io::Error,
     },
+    /// The certificate cannot be used.
+    #[error("tls.{}: {}", .0.key(), .0)]
+    Tls(#[from] TlsError),
     /// A sink can never work as configured.
     #[error("sink {name}: {source}")]
     Sink {
@@ -130,6 +135,7 @@ pub struct ServiceBuilder {
     config: Config,
     clock: Arc<dyn Clock>,
     sinks: Vec<NamedSink>,
+    inherited: Inherited,
 }
 
 impl fmt::Debug for ServiceBuilder {
@@ -153,19 +159,30 @@ impl ServiceBuilder {
         self
     }
 
+    /// Gives it the sockets that systemd has opened, for `listen = "systemd"`.
+    #[must_use]
+    pub fn inherited(mut self, inherited: Inherited) -> Self {
+        self.inherited = inherited;
+        self
+    }
+
     /// Opens everything and binds the listeners. Nothing is accepted before [`Service::run_until`].
     ///
     /// # Errors
     ///
     /// [`StartError`], when something can never work as configured. A sink that is only down is no reason.
     pub async fn start(self) -> Result<Service, StartError> {
-        let Self { mut config, clock, sinks: own } = self;
+        let Self { mut config, clock, sinks: own, mut inherited } = self;
         check_connectors(&config.connectors)?;
         if config.mode == Mode::Direct {
             // A folder of them would have no bound.
             config.connectors.iter_mut().for_each(|connector| connector.quarantine_refused = false);
         }
         let telemetry = Arc::new(Telemetry::new(Arc::clone(&clock)));
+        let certificate = match config.tls.clone() {
+            Some(settings) => Some(Certificate::load(settings, &clock, &telemetry)?),
+            None => None,
+        };
         let sinks = make_sinks(&config, own, &telemetry)?;
         if sinks.is_empty() {
             return Err(StartError::NoSink);
@@ -188,11 +205,19 @@ impl ServiceBuilder {
         let store = opened.map_err(|_| StartError::Panicked)??;
         let behind = Arc::clone(&store).into_intake();
         let endpoint = Endpoint::new(&config.connectors, config.limits.clone(), behind, telemetry, clock);
-        let endpoint = Arc::new(endpoint.verified_by(&live.verifiers));
+        let endpoint = endpoint
+            .verified_by(&live.verifiers)
+            .with_tls(certificate.as_ref().map(Certificate::identity))
+            .behind(config.proxies.clone());
+        let endpoint = Arc::new(endpoint);
+        let mut bind = async |key: &'static str, listen: Listen| {
+            let bound = Listener::bind(&listen, config.socket_mode, &mut inherited).await;
+            bound.map_err(|source| StartError::Listen { key, listen, source })
+        };
         let listeners = async {
-            let listener = bind("listen", config.listen).await?;
-            let admin = match config.admin {
-                Some(address) => Some(bind("admin", address).await?),
+            let listener = bind("listen", config.listen.clone()).await?;
+            let admin = match config.admin.clone() {
+                Some(listen) => Some(bind("admin", listen).await?),
                 None => None,
             };
             Ok((listener, admin))
@@ -206,7 +231,8 @@ impl ServiceBuilder {
             }
         };
         let keys = live.keys.into_values().collect();
-        Ok(Service { listener, admin, endpoint, store, keys, drain_timeout: config.drain_timeout })
+        let drain_timeout = config.drain_timeout;
+        Ok(Service { listener, admin, endpoint, store, keys, certificate, drain_timeout })
     }
 }
 
@@ -258,18 +284,15 @@ fn open_store(parts: Parts) -> Result<Arc<dyn Store>, StartError> {
     })
 }
 
-async fn bind(key: &'static str, address: SocketAddr) -> Result<TcpListener, StartError> {
-    TcpListener::bind(address).await.map_err(|source| StartError::Listen { key, address, source })
-}
-
 /// A receiver that is ready to listen.
 #[derive(Debug)]
 pub struct Service {
-    listener: TcpListener,
-    admin: Option<TcpListener>,
+    listener: Listener,
+    admin: Option<Listener>,
     endpoint: Arc<Endpoint>,
     store: Arc<dyn Store>,
     keys: Vec<Arc<Keys>>,
+    certificate: Option<Certificate>,
     drain_timeout: Duration,
 }
 
@@ -277,29 +300,49 @@ impl Service {
     /// Starts a service.
     #[must_use]
     pub fn builder(config: Config) -> ServiceBuilder {
-        ServiceBuilder { config, clock: Arc::new(SystemClock), sinks: Vec::new() }
+        ServiceBuilder {
+            config,
+            clock: Arc::new(SystemClock),
+            sinks: Vec::new(),
+            inherited: Inherited::none(),
+        }
     }
 
-    /// The address on which DT's requests arrive; tells the port where the configuration says 0.
+    /// The address on which DT's requests arrive; tells the port where the configuration says 0. `None` for a Unix socket.
     #[must_use]
     pub fn address(&self) -> Option<SocketAddr> {
-        self.listener.local_addr().ok()
+        self.listener.address()
     }
 
-    /// The address of `/healthz`, `/readyz` and `/metrics`.
+    /// The address of `/healthz`, `/readyz` and `/metrics`, if it is one.
     #[must_use]
     pub fn admin_address(&self) -> Option<SocketAddr> {
-        self.admin.as_ref().and_then(|listener| listener.local_addr().ok())
+        self.admin.as_ref().and_then(Listener::address)
+    }
+
+    /// What DT's requests arrive on.
+    #[must_use]
+    pub const fn listener(&self) -> &Listener {
+        &self.listener
+    }
+
+    /// What `/healthz`, `/readyz` and `/metrics` are on.
+    #[must_use]
+    pub const fn admin_listener(&self) -> Option<&Listener> {
+        self.admin.as_ref()
     }
 
     /// Serves until `stop` resolves. Then: accepts no more, finishes what is in flight, lets the sinks finish and
     /// close; all of it within the drain timeout, twice at most.
     pub async fn run_until(self, stop: impl Future<Output = ()>) {
-        let Self { listener, admin, endpoint, store, keys, drain_timeout } = self;
-        // Listening does not wait for the issuer; a request that needs a key does.
+        let Self { listener, admin, endpoint, store, keys, certificate, drain_timeout } = self;
+        // Listening does not wait for the issuer; a request that needs a key does. All of these end with the set.
         let mut fetching = tokio::task::JoinSet::new();
         for keys in keys {
             fetching.spawn(async move { keys.keep_fresh().await });
+        }
+        if let Some(certificate) = certificate {
+            fetching.spawn(certificate.keep_fresh());
         }
         let (stop_public, public_stopped) = watch::channel(false);
         let (stop_admin, admin_stopped) = watch::channel(false);

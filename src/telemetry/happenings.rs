@@ -71,15 +71,16 @@ impl Happening for OtherSchemeFailed<'_> {
 /// A connection was refused because too many are open.
 #[derive(Debug)]
 pub struct ConnectionRefused {
-    /// Where it came from.
-    pub peer: SocketAddr,
+    /// Where it came from; `None` for a Unix socket.
+    pub peer: Option<SocketAddr>,
 }
 
 impl Happening for ConnectionRefused {
     fn emit(&self, telemetry: &Telemetry) {
         telemetry.metrics.connections_refused.inc();
         if let Some(suppressed) = telemetry.failures.take(telemetry.clock.unix_millis()) {
-            tracing::warn!(peer = %self.peer, suppressed, "too many connections; one was refused");
+            let peer = self.peer.map(tracing::field::display);
+            tracing::warn!(peer, suppressed, "too many connections; one was refused");
         }
     }
 }

@@ -11,6 +11,7 @@ use prometheus::{
     Registry, TextEncoder,
 };
 
+use super::arrivals::ArrivalMetrics;
 use super::kafka_metrics::KafkaMetrics;
 use super::spool_metrics::SpoolMetrics;
 use crate::record::Reason;
@@ -37,6 +38,7 @@ pub(super) struct Metrics {
     pub(super) clock_skew: IntGaugeVec,
     pub(super) spool: SpoolMetrics,
     pub(super) kafka: KafkaMetrics,
+    pub(super) arrivals: ArrivalMetrics,
 }
 
 impl fmt::Debug for Metrics {
@@ -140,6 +142,7 @@ impl Metrics {
             ),
             spool: SpoolMetrics::new(r),
             kafka: KafkaMetrics::new(r),
+            arrivals: ArrivalMetrics::new(r),
             keys_fetched: counter(
                 "dt_receiver_key_sets_total",
                 "New key sets that were fetched from an issuer.",

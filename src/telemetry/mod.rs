@@ -1,6 +1,7 @@
 //! What the service tells about itself. One struct per thing that can happen, in `happenings.rs`; emitting it makes the
 //! log line and the metric together. The registry is our own: two services in one process share no counters.
 
+mod arrivals;
 mod happenings;
 mod kafka_metrics;
 mod log_budget;
@@ -10,6 +11,7 @@ mod spool_metrics;
 use std::sync::Arc;
 use std::time::Duration;
 
+pub use arrivals::{CertificateInForce, CertificateRefused, HandshakeFailed, ProxyHeaderRefused};
 pub use happenings::{
     Answered, ConnectionRefused, DeadLetterBuried, DeadLetterDropped, DeadLetterFailed, KafkaLogged,
     KeysFailed, KeysFetched, OtherSchemeFailed, SinkFailed, SinkRecovered,
@@ -34,6 +36,8 @@ pub struct Telemetry {
     failures: LogBudget,
     /// librdkafka says the same again and again, and must not keep out others.
     kafka: LogBudget,
+    /// Whoever can reach the port can make these.
+    arrivals: LogBudget,
     clock: Arc<dyn Clock>,
 }
 
@@ -47,6 +51,7 @@ impl Telemetry {
             refusals: LogBudget::new(10, 50),
             failures: LogBudget::new(1, 10),
             kafka: LogBudget::new(1, 10),
+            arrivals: LogBudget::new(1, 10),
             clock,
         }
     }

@@ -71,7 +71,7 @@ pub(crate) fn run_command(mut command: Command, input: &[u8]) -> Ended {
 /// A running `dt-receiver serve`. It is killed when dropped.
 #[derive(Debug)]
 pub(crate) struct Receiver {
-    /// Where it listens for events.
+    /// Where it listens for events; 0.0.0.0:0 if that is no address.
     pub(crate) listen: SocketAddr,
     /// Where it has `/healthz`, `/readyz` and `/metrics`.
     pub(crate) admin: SocketAddr,
@@ -140,7 +140,9 @@ impl Receiver {
 /// The addresses in the line of the log that tells them.
 fn listening(line: &str) -> Option<(SocketAddr, SocketAddr)> {
     let line: Value = serde_json::from_str(line).ok()?;
-    let address = |name: &str| line.get(name)?.as_str()?.parse().ok();
+    // A Unix socket has none.
+    let none = SocketAddr::from(([0, 0, 0, 0], 0));
+    let address = |name: &str| Some(line.get(name)?.as_str()?.parse().unwrap_or(none));
     if line.get("message")? != "listening" {
         return None;
     }

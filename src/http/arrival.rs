@@ -1,0 +1,109 @@
+//! What happens to a connection before HTTP: the PROXY header where one is due, then the TLS handshake, both within
+//! `handshake_timeout`. What does not get through is closed, counted, and told in a bounded number of log lines.
+
+use std::io;
+use std::net::SocketAddr;
+
+use tokio::sync::watch;
+use tokio::time::timeout;
+use tokio_rustls::TlsAcceptor;
+
+use super::endpoint::Endpoint;
+use super::proxy_header::{ProxyHeaderError, read_proxy_header};
+use super::stream::Stream;
+use crate::telemetry::{HandshakeFailed, ProxyHeaderRefused};
+
+/// Why a connection does not get as far as HTTP.
+enum Refusal {
+    Proxy(&'static str, String),
+    Handshake(&'static str, String),
+    /// It went, or we do.
+    Gone,
+}
+
+/// Makes an accepted connection ready for HTTP, and finds out whose it is. `None` when there is nothing to serve.
+pub(super) async fn open(
+    stream: Stream,
+    peer: Option<SocketAddr>,
+    endpoint: &Endpoint,
+    stop: &mut watch::Receiver<bool>,
+) -> Option<(Stream, Option<SocketAddr>)> {
+    if endpoint.tls.is_none() && !endpoint.proxies.protocol {
+        return Some((stream, peer));
+    }
+    let patience = endpoint.limits.handshake_timeout;
+    let mut phase = Phase::default();
+    let opened = tokio::select! {
+        opened = timeout(patience, negotiate(stream, peer, endpoint, &mut phase)) => opened,
+        // Nothing was asked yet, so nobody waits for an answer.
+        _ = stop.wait_for(|stop| *stop) => Ok(Err(Refusal::Gone)),
+    };
+    let late = || format!("not done within {patience:?}");
+    let refusal = match opened {
+        Ok(Ok(opened)) => return Some(opened),
+        Ok(Err(refusal)) => refusal,
+        Err(_) if phase == Phase::Proxy => Refusal::Proxy("timeout", late()),
+        Err(_) => Refusal::Handshake("timeout", late()),
+    };
+    match refusal {
+        Refusal::Proxy(reason, error) => {
+            endpoint.telemetry.emit(&ProxyHeaderRefused { peer, reason, error: &error });
+        }
+        Refusal::Handshake(reason, error) => {
+            endpoint.telemetry.emit(&HandshakeFailed { peer, reason, error: &error });
+        }
+        Refusal::Gone => {}
+    }
+    None
+}
+
+#[derive(Default, PartialEq)]
+enum Phase {
+    #[default]
+    Proxy,
+    Tls,
+}
+
+async fn negotiate(
+    mut stream: Stream,
+    peer: Option<SocketAddr>,
+    endpoint: &Endpoint,
+    phase: &mut Phase,
+) -> Result<(Stream, Option<SocketAddr>), Refusal> {
+    let mut client = peer;
+    if endpoint.proxies.protocol {
+        if !endpoint.proxies.trusts(peer.map(|peer| peer.ip())) {
+            let text = "only `trusted_proxies` may connect, since `proxy_protocol` is on".to_owned();
+            return Err(Refusal::Proxy("untrusted", text));
+        }
+        let named = read_proxy_header(&mut stream).await.map_err(|error| {
+            let reason = match error {
+                // A proxy that looks whether we are there.
+                ProxyHeaderError::Ended(_) => return Refusal::Gone,
+                ProxyHeaderError::Missing => "missing",
+                ProxyHeaderError::Malformed => "malformed",
+            };
+            Refusal::Proxy(reason, error.to_string())
+        })?;
+        client = named.or(peer);
+    }
+    *phase = Phase::Tls;
+    let Some(tls) = &endpoint.tls else { return Ok((stream, client)) };
+    match TlsAcceptor::from(tls.server_config()).accept(stream).await {
+        Ok(stream) => Ok((Stream::Tls(Box::new(stream)), client)),
+        Err(error) => Err(Refusal::Handshake(reason(&error), error.to_string())),
+    }
+}
+
+/// Why a handshake failed, as one of few.
+fn reason(error: &io::Error) -> &'static str {
+    match error.get_ref().and_then(|inner| inner.downcast_ref::<rustls::Error>()) {
+        None => "closed",
+        Some(rustls::Error::NoCertificatesPresented) => "client_certificate_missing",
+        Some(rustls::Error::InvalidCertificate(_)) => "client_certificate_refused",
+        // The client does not like our certificate, above all.
+        Some(rustls::Error::AlertReceived(_)) => "refused_by_client",
+        Some(rustls::Error::PeerIncompatible(_)) => "incompatible",
+        Some(_) => "protocol",
+    }
+}

@@ -1,0 +1,232 @@
+//! What connections come from: an address, a Unix socket, or a socket that systemd has opened for us.
+
+use std::fmt;
+use std::fs;
+use std::io;
+use std::net::SocketAddr;
+use std::os::unix::fs::{FileTypeExt, MetadataExt, PermissionsExt};
+use std::path::{Path, PathBuf};
+
+use listenfd::ListenFd;
+use tokio::net::{TcpListener, UnixListener};
+
+use super::stream::Stream;
+use crate::config::Listen;
+
+/// Sockets that systemd has opened for this process. Each can be taken once.
+pub struct Inherited {
+    sockets: ListenFd,
+    names: Vec<String>,
+}
+
+impl fmt::Debug for Inherited {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Inherited").field("names", &self.names).finish_non_exhaustive()
+    }
+}
+
+impl Inherited {
+    /// Takes what the environment announces (`LISTEN_FDS`, `LISTEN_PID`, `LISTEN_FDNAMES`), if it is for this process.
+    /// It changes the environment, so call it before there are threads.
+    #[must_use]
+    pub fn from_env() -> Self {
+        let names = std::env::var("LISTEN_FDNAMES").unwrap_or_default();
+        let names = names.split(':').map(str::to_owned).collect();
+        Self { sockets: ListenFd::from_env(), names }
+    }
+
+    /// None at all.
+    #[must_use]
+    pub fn none() -> Self {
+        Self { sockets: ListenFd::empty(), names: Vec::new() }
+    }
+
+    /// Takes the first that is left, or the one of that name.
+    fn take(&mut self, name: Option<&str>) -> io::Result<Listener> {
+        let wanted = |place: &usize| match name {
+            None => true,
+            Some(name) => self.names.get(*place).is_some_and(|known| known == name),
+        };
+        for place in (0..self.sockets.len()).filter(wanted).collect::<Vec<_>>() {
+            // Not of this kind is an error, and leaves it there; taken already is none.
+            if let Ok(Some(socket)) = self.sockets.take_tcp_listener(place) {
+                socket.set_nonblocking(true)?;
+                return Ok(Listener::Tcp(TcpListener::from_std(socket)?));
+            }
+            if let Some(socket) = self.sockets.take_unix_listener(place)? {
+                socket.set_nonblocking(true)?;
+                return Ok(Listener::Unix(UnixListener::from_std(socket)?, None));
+            }
+        }
+        let text = match name {
+            None => "systemd has passed no socket to this process; is there a .socket unit?".to_owned(),
+            Some(name) => format!(
+                "systemd has passed no socket of the name \"{name}\" (FileDescriptorName= in the .socket unit)"
+            ),
+        };
+        Err(io::Error::new(io::ErrorKind::NotFound, text))
+    }
+}
+
+/// What connections come from.
+#[derive(Debug)]
+pub enum Listener {
+    /// An address.
+    Tcp(TcpListener),
+    /// A Unix socket; its file goes with it, if it is ours.
+    Unix(UnixListener, Option<SocketFile>),
+}
+
+impl From<TcpListener> for Listener {
+    fn from(listener: TcpListener) -> Self {
+        Self::Tcp(listener)
+    }
+}
+
+impl Listener {
+    /// Begins to listen. A socket file gets the mode `socket_mode`; one that a dead process left is replaced.
+    ///
+    /// # Errors
+    ///
+    /// What the system says, or that there is a file in the way, or another process.
+    pub async fn bind(listen: &Listen, socket_mode: u32, inherited: &mut Inherited) -> io::Result<Self> {
+        match listen {
+            Listen::Tcp(address) => Ok(Self::Tcp(TcpListener::bind(address).await?)),
+            Listen::Systemd(name) => inherited.take(name.as_deref()),
+            Listen::Unix(path) => {
+                remove_stale(path)?;
+                let listener = UnixListener::bind(path)?;
+                let file = SocketFile::at(path)?;
+                fs::set_permissions(path, fs::Permissions::from_mode(socket_mode))?;
+                Ok(Self::Unix(listener, Some(file)))
+            }
+        }
+    }
+
+    /// Its address, where it is one.
+    #[must_use]
+    pub fn address(&self) -> Option<SocketAddr> {
+        match self {
+            Self::Tcp(listener) => listener.local_addr().ok(),
+            Self::Unix(..) => None,
+        }
+    }
+
+    /// Waits for the next connection.
+    pub(super) async fn accept(&self) -> io::Result<(Stream, Option<SocketAddr>)> {
+        match self {
+            Self::Tcp(listener) => {
+                let (stream, peer) = listener.accept().await?;
+                // Answers are small; waiting to fill a segment would only delay them. A socket without it works too.
+                let _delayed = stream.set_nodelay(true);
+                Ok((Stream::Tcp(stream), Some(peer)))
+            }
+            Self::Unix(listener, _) => Ok((Stream::Unix(listener.accept().await?.0), None)),
+        }
+    }
+}
+
+impl fmt::Display for Listener {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Tcp(listener) => match listener.local_addr() {
+                Ok(address) => address.fmt(f),
+                Err(_) => f.write_str("an unknown address"),
+            },
+            Self::Unix(listener, _) => match listener.local_addr() {
+                Ok(address) => match address.as_pathname() {
+                    Some(path) => write!(f, "unix:{}", path.display()),
+                    None => f.write_str("unix:"),
+                },
+                Err(_) => f.write_str("unix:"),
+            },
+        }
+    }
+}
+
+/// The file of a Unix socket. It is removed with this value, unless somebody else's has taken its place.
+#[derive(Debug)]
+pub struct SocketFile {
+    path: PathBuf,
+    /// Device and inode.
+    identity: (u64, u64),
+}
+
+impl SocketFile {
+    fn at(path: &Path) -> io::Result<Self> {
+        Ok(Self { path: path.to_owned(), identity: identity(path)? })
+    }
+}
+
+impl Drop for SocketFile {
+    fn drop(&mut self) {
+        if identity(&self.path).is_ok_and(|found| found == self.identity) {
+            // Left there, it is replaced at the next start.
+            let _left = fs::remove_file(&self.path);
+        }
+    }
+}
+
+fn identity(path: &Path) -> io::Result<(u64, u64)> {
+    let metadata = fs::symlink_metadata(path)?;
+    Ok((metadata.dev(), metadata.ino()))
+}
+
+/// Removes the socket file of a process that is no more. Anything else stays.
+fn remove_stale(path: &Path) -> io::Result<()> {
+    let metadata = match fs::symlink_metadata(path) {
+        Ok(metadata) => metadata,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+        Err(error) => return Err(error),
+    };
+    if !metadata.file_type().is_socket() {
+        return Err(io::Error::new(
+            io::ErrorKind::AlreadyExists,
+            "there is a file of this name that is no socket",
+        ));
+    }
+    match std::os::unix::net::UnixStream::connect(path) {
+        Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => fs::remove_file(path),
+        // One that may not be asked, or that is too busy, is somebody's.
+        _ => Err(io::Error::new(io::ErrorKind::AddrInUse, "another process listens there")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    async fn bind(path: &Path) -> io::Result<Listener> {
+        Listener::bind(&Listen::Unix(path.to_owned()), 0o600, &mut Inherited::none()).await
+    }
+
+    #[tokio::test]
+    async fn only_the_socket_of_a_dead_process_is_replaced() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let path = folder.path().join("s");
+        let first = bind(&path).await.expect("nothing is there");
+        assert_eq!(fs::metadata(&path).expect("a file").permissions().mode() & 0o777, 0o600);
+        assert_eq!(bind(&path).await.expect_err("somebody answers").kind(), io::ErrorKind::AddrInUse);
+        assert_eq!(first.to_string(), format!("unix:{}", path.display()));
+        drop(first);
+        assert!(!path.exists(), "it goes with its listener");
+        // A process that is killed leaves its file.
+        drop(std::os::unix::net::UnixListener::bind(&path).expect("bound"));
+        assert!(path.exists());
+        let second = bind(&path).await.expect("the stale one is replaced");
+        // What took our place is not ours.
+        fs::remove_file(&path).expect("removed");
+        fs::write(&path, "x").expect("written");
+        drop(second);
+        assert_eq!(fs::read(&path).expect("still there"), b"x");
+        assert_eq!(bind(&path).await.expect_err("a file").kind(), io::ErrorKind::AlreadyExists);
+    }
+
+    #[tokio::test]
+    async fn what_systemd_did_not_pass_cannot_be_taken() {
+        for name in [None, Some("admin".to_owned())] {
+            let error = Listener::bind(&Listen::Systemd(name), 0o600, &mut Inherited::none()).await;
+            assert!(error.expect_err("nothing was passed").to_string().contains("systemd has passed no"));
+        }
+    }
+}

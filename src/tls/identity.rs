@@ -1,0 +1,142 @@
+//! What is in force, and how it is swapped.
+
+use std::fmt;
+use std::sync::Arc;
+
+use parking_lot::Mutex;
+use rustls::ServerConfig;
+
+use super::load::{Files, Validity, date};
+use super::{ReadFile, TlsError, TlsSettings};
+
+/// How long before its end a certificate is something to talk about, in seconds: 72 h.
+const SOON: i64 = 72 * 3600;
+
+/// What a reload came to, when it did not fail.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Reloaded {
+    /// What was read is now in force for new handshakes.
+    Changed,
+    /// It was in force already.
+    Unchanged,
+}
+
+/// The certificate, its key and the clients' CAs that are in force. All of them change at once, for new handshakes.
+pub struct TlsIdentity {
+    read: ReadFile,
+    state: Mutex<State>,
+}
+
+struct State {
+    settings: TlsSettings,
+    files: Files,
+    config: Arc<ServerConfig>,
+    validity: Validity,
+    /// Why the last reload failed.
+    failed: Option<String>,
+}
+
+impl fmt::Debug for TlsIdentity {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let state = self.state.lock();
+        f.debug_struct("TlsIdentity")
+            .field("settings", &state.settings)
+            .field("validity", &state.validity)
+            .finish_non_exhaustive()
+    }
+}
+
+impl TlsIdentity {
+    /// Reads the files for the first time. A certificate whose time is over, or has not come, is taken: there is no
+    /// better one, and the service has more to do than to be reached. [`trouble`](Self::trouble) tells.
+    ///
+    /// # Errors
+    ///
+    /// [`TlsError`] when the files cannot be used.
+    pub fn load(settings: TlsSettings, read: ReadFile) -> Result<Self, TlsError> {
+        let files = Files::read(&settings, &*read)?;
+        let (config, validity) = files.load()?;
+        let state = State { settings, files, config, validity, failed: None };
+        Ok(Self { read, state: Mutex::new(state) })
+    }
+
+    /// What a handshake that begins now has to use.
+    #[must_use]
+    pub fn server_config(&self) -> Arc<ServerConfig> {
+        Arc::clone(&self.state.lock().config)
+    }
+
+    /// The settings in force.
+    #[must_use]
+    pub fn settings(&self) -> TlsSettings {
+        self.state.lock().settings.clone()
+    }
+
+    /// The time for which the certificate in force is good.
+    #[must_use]
+    pub fn validity(&self) -> Validity {
+        self.state.lock().validity
+    }
+
+    /// Reads the files again and puts them in force if they are good at `now`, in Unix seconds. It reads files, so it
+    /// may block.
+    ///
+    /// # Errors
+    ///
+    /// [`TlsError`]; then what was in force stays so, and [`trouble`](Self::trouble) tells until a reload goes well.
+    pub fn reload(&self, now: i64) -> Result<Reloaded, TlsError> {
+        self.change(self.settings(), now)
+    }
+
+    /// The same with other settings, which hold from then on.
+    ///
+    /// # Errors
+    ///
+    /// [`TlsError`]; then the settings stay as they were, too.
+    pub fn change(&self, settings: TlsSettings, now: i64) -> Result<Reloaded, TlsError> {
+        // Handshakes go on while files are read.
+        let read = Files::read(&settings, &*self.read);
+        let mut state = self.state.lock();
+        let loaded = read.and_then(|files| {
+            if files == state.files {
+                return Ok(None);
+            }
+            let (config, validity) = files.load()?;
+            validity.check(&settings.certificate, now)?;
+            Ok(Some((files, config, validity)))
+        });
+        match loaded {
+            Ok(None) => {
+                state.failed = None;
+                Ok(Reloaded::Unchanged)
+            }
+            Ok(Some((files, config, validity))) => {
+                *state = State { settings, files, config, validity, failed: None };
+                Ok(Reloaded::Changed)
+            }
+            Err(error) => {
+                state.failed = Some(error.to_string());
+                Err(error)
+            }
+        }
+    }
+
+    /// What an operator has to know at `now`: the last reload failed, or the certificate's time is over or nearly so.
+    #[must_use]
+    pub fn trouble(&self, now: i64) -> Option<String> {
+        let state = self.state.lock();
+        let path = state.settings.certificate.display();
+        let until = state.validity.until;
+        if let Some(failed) = &state.failed {
+            return Some(format!(
+                "certificate not reloaded, the old one (until {}) is in force: {failed}",
+                date(until)
+            ));
+        }
+        if let Err(error) = state.validity.check(&state.settings.certificate, now) {
+            return Some(format!("certificate: {error}"));
+        }
+        (until.saturating_sub(now) <= SOON)
+            .then(|| format!("certificate: {path}: ends at {}; renew it", date(until)))
+    }
+}

@@ -1,0 +1,1 @@
+//! The sample configurations of docs/tls.md.
