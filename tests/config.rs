@@ -15,8 +15,10 @@
 use std::ffi::OsString;
 use std::io;
 use std::path::Path;
+use std::sync::LazyLock;
 
 use dt_receiver::config::{Config, ConfigError, Sources};
+use dt_receiver::tls::TlsVersion;
 
 /// A configuration that uses every key there is.
 const FULL: &str = r#"
@@ -29,11 +31,23 @@ drain_timeout = "5s"
 dedup_window = "24h"
 dedup_max = 1000
 quarantine_refused = false
+socket_mode = "0600"
+trusted_proxies = ["10.0.0.0/8", "fd00::1", "unix"]
+client_header = "Forwarded"
+proxy_protocol = true
+
+[tls]
+certificate = "cert.pem"
+key = "key.pem"
+client_ca = "ca.pem"
+min_version = "1.3"
+check_interval = "1s"
 
 [limits]
 max_body = "32KiB"
 max_head = 16384
 header_timeout = "1s"
+handshake_timeout = "2s"
 deadline = "8s"
 keep_alive_idle = "60s"
 max_connections = 100
@@ -73,6 +87,15 @@ rotate_every = "1h"
 compress = "zstd"
 "#;
 
+/// Certificates with their keys.
+static PAIR: LazyLock<(String, String)> = LazyLock::new(pair);
+static OTHER_PAIR: LazyLock<(String, String)> = LazyLock::new(pair);
+
+fn pair() -> (String, String) {
+    let pair = rcgen::generate_simple_self_signed(["localhost".to_owned()]).expect("a certificate");
+    (pair.cert.pem(), pair.signing_key.serialize_pem())
+}
+
 struct Fixed;
 
 impl Sources for Fixed {
@@ -89,6 +112,9 @@ impl Sources for Fixed {
         match path.to_str() {
             Some("old.txt") => Ok(b"secret-of-last-year\n".to_vec()),
             Some("keys.json") => Ok(key_set().into_bytes()),
+            Some("cert.pem" | "ca.pem") => Ok(PAIR.0.clone().into_bytes()),
+            Some("key.pem") => Ok(PAIR.1.clone().into_bytes()),
+            Some("other-key.pem") => Ok(OTHER_PAIR.1.clone().into_bytes()),
             Some("not-keys.json") => Ok(b"{}".to_vec()),
             _ => Err(io::ErrorKind::NotFound.into()),
         }
@@ -113,10 +139,18 @@ fn problems(text: &str) -> Vec<String> {
 #[test]
 fn a_configuration_with_every_key_is_read() {
     let config = Config::from_toml(FULL, &Fixed).and_then(Config::complete).expect("a good configuration");
-    assert_eq!(config.listen.port(), 18080);
+    assert_eq!(config.listen.to_string(), "127.0.0.1:18080");
     assert_eq!(config.admin, None);
     assert_eq!(config.limits.max_body, 32 * 1024);
     assert_eq!(config.dead_letter_place(), dt_receiver::config::DeadLetterPlace::Folder("letters".into()));
+    assert_eq!(config.socket_mode, 0o600);
+    let trusts = |address: &str| config.proxies.trusts(address.parse().ok());
+    assert!(
+        trusts("10.1.2.3") && trusts("::ffff:10.1.2.3") && trusts("fd00::1") && config.proxies.trusts(None)
+    );
+    assert!(!trusts("11.1.2.3") && !trusts("fd00::2"));
+    let tls = config.tls.expect("a certificate");
+    assert_eq!((tls.min_version, tls.check_interval.as_secs()), (TlsVersion::Tls13, 1));
     assert_eq!(config.connectors[0].events.len(), 2);
     assert!(!config.connectors[0].dedup);
     assert_eq!(config.sinks.len(), 2);
@@ -137,7 +171,7 @@ fn a_stray_key_is_refused_at_every_level() {
             refused += 1;
         }
     }
-    assert_eq!(refused, 7);
+    assert_eq!(refused, 8);
     for inline in ["env = \"NEW\"", "file = \"old.txt\"", "env = \"HEADER\""] {
         let problems = problems(&FULL.replace(inline, &format!("{inline}, stray = 1")));
         assert_eq!(problems.len(), 1, "{problems:?}");
@@ -151,6 +185,27 @@ fn each_mistake_names_its_key_what_was_found_and_what_is_allowed() {
     let mistakes: &[(&str, &str, &[&str])] = &[
         ("\"127.0.0.1:18080\"", "\"localhost\"", &["listen", "localhost", "127.0.0.1:8080"]),
         ("\"127.0.0.1:18080\"", "8080", &["listen", "8080", "integer", "a string"]),
+        ("\"127.0.0.1:18080\"", "\"unix:\"", &["listen", "unix:PATH", "systemd"]),
+        ("\"0600\"", "\"0680\"", &["socket_mode", "0680", "0660"]),
+        ("\"0600\"", "\"07777\"", &["socket_mode", "07777"]),
+        ("\"10.0.0.0/8\"", "\"10.0.0.0/33\"", &["trusted_proxies", "10.0.0.0/33", "10.0.0.0/8", "unix"]),
+        ("\"Forwarded\"", "\"X-Real-IP\"", &["client_header", "X-Real-IP", "X-Forwarded-For", "Forwarded"]),
+        (
+            "trusted_proxies = [\"10.0.0.0/8\", \"fd00::1\", \"unix\"]",
+            "",
+            &["proxy_protocol", "trusted_proxies"],
+        ),
+        ("\"2s\"", "\"2m\"", &["limits.handshake_timeout", "2m", "60s"]),
+        ("min_version = \"1.3\"", "min_version = \"1.1\"", &["tls.min_version", "1.1", "1.2", "1.3"]),
+        ("certificate = \"cert.pem\"", "", &["tls.certificate", "missing", "PEM"]),
+        ("\"cert.pem\"", "\"gone.pem\"", &["tls.certificate", "gone.pem", "not found"]),
+        (
+            "key = \"key.pem\"",
+            "key = \"other-key.pem\"",
+            &["tls.key", "other-key.pem", "not the private key", "cert.pem"],
+        ),
+        ("\"ca.pem\"", "\"key.pem\"", &["tls.client_ca", "key.pem", "no certificate"]),
+        ("\"ca.pem\"", "\"\"", &["tls.client_ca", "path"]),
         ("admin = \"off\"", "admin = \"on\"", &["admin", "on", "off"]),
         ("admin = \"off\"", "admin = \"127.0.0.1:18080\"", &["admin", "never share a port"]),
         ("\"direct\"", "\"fast\"", &["mode", "fast", "direct"]),

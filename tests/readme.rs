@@ -20,6 +20,7 @@ use std::fs;
 use std::io;
 use std::path::Path;
 use std::process::{Command, Output};
+use std::sync::LazyLock;
 
 use common::Receiver;
 use dt_receiver::config::{Config, Sources};
@@ -167,6 +168,12 @@ fn the_second_command_is_the_one_that_ci_runs() {
     assert!(ci.lines().any(|line| line.contains("cargo test")), "{ci}");
 }
 
+/// A certificate and its key.
+static PAIR: LazyLock<(String, String)> = LazyLock::new(|| {
+    let pair = rcgen::generate_simple_self_signed(["localhost".to_owned()]).expect("a certificate");
+    (pair.cert.pem(), pair.signing_key.serialize_pem())
+});
+
 /// Every variable is set and every file is there, so that only the shape counts.
 struct Everything;
 
@@ -183,6 +190,10 @@ impl Sources for Everything {
             let keys =
                 verifiers.values().find(|verifier| verifier["key_set"].is_object()).expect("a key set");
             return Ok(keys["key_set"].to_string().into_bytes());
+        }
+        if path.extension().is_some_and(|extension| extension == "pem") {
+            let is_key = path.to_string_lossy().contains("key");
+            return Ok(if is_key { PAIR.1.clone() } else { PAIR.0.clone() }.into_bytes());
         }
         Ok(b"some-good-secret\n".to_vec())
     }

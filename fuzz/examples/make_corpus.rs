@@ -30,7 +30,8 @@ fn main() -> io::Result<()> {
     write("verify_request", &requests())?;
     write("event_parse", &bodies())?;
     write("config_read", &configurations())?;
-    write("http_ingest", &connections())
+    write("http_ingest", &connections())?;
+    write("proxy_header", &proxy_headers())
 }
 
 /// Seeds by name.
@@ -240,6 +241,27 @@ fn bodies() -> Seeds {
 }
 
 /// Configurations, for the environment and the files that the target makes up.
+/// Headers of both versions, each with the start of a request behind it.
+fn proxy_headers() -> Seeds {
+    let v2 = |command: u8, family: u8, rest: &[u8]| {
+        let length = u16::try_from(rest.len()).expect("short").to_be_bytes();
+        [b"\r\n\r\n\0\r\nQUIT\n", &[command, family][..], &length, rest].concat()
+    };
+    let v4 = [192, 0, 2, 7, 10, 0, 0, 1, 0x12, 0x67, 0x01, 0xbb];
+    let seeds: [(&str, Vec<u8>); 8] = [
+        ("v1_tcp4", b"PROXY TCP4 192.0.2.7 10.0.0.1 4711 443\r\n".to_vec()),
+        ("v1_tcp6", b"PROXY TCP6 2001:db8::7 ::1 4711 443\r\n".to_vec()),
+        ("v1_unknown", b"PROXY UNKNOWN\r\n".to_vec()),
+        ("v2_local", v2(0x20, 0, b"")),
+        ("v2_tcp4", v2(0x21, 0x11, &v4)),
+        ("v2_tcp4_more", v2(0x21, 0x11, &[&v4[..], &[4, 0, 2, 0, 0]].concat())),
+        ("v2_tcp6", v2(0x21, 0x21, &[7; 36])),
+        ("v2_unix", v2(0x21, 0x31, &[b'x'; 216])),
+    ];
+    let with_request = |bytes: Vec<u8>| [bytes, b"POST / HTTP/1.1\r\n".to_vec()].concat();
+    seeds.into_iter().map(|(name, bytes)| (name.to_owned(), with_request(bytes))).collect()
+}
+
 fn configurations() -> Seeds {
     const LEAST: &str = "[[connector]]\nname = \"a\"\nsecrets = [{ env = \"SECRET\" }]\n";
     let all = r#"listen = "0.0.0.0:8080"
@@ -250,11 +272,23 @@ dead_letters = "folder:dead"
 drain_timeout = "10s"
 dedup_window = "72h"
 dedup_max = 1000
+socket_mode = "0660"
+trusted_proxies = ["10.0.0.0/8", "fd00::1", "unix"]
+client_header = "Forwarded"
+proxy_protocol = true
+
+[tls]
+certificate = "cert.pem"
+key = "key.pem"
+client_ca = "cert.pem"
+min_version = "1.2"
+check_interval = "5s"
 
 [limits]
 max_body = "64KiB"
 max_head = 16384
 header_timeout = "1500ms"
+handshake_timeout = "5s"
 deadline = "8s"
 keep_alive_idle = "1m 15s"
 max_connections = 100

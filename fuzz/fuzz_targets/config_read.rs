@@ -9,12 +9,14 @@ use std::io;
 use std::path::Path;
 use std::sync::{Arc, LazyLock};
 
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
 use dt_receiver::clock::{Clock, ManualClock};
 use dt_receiver::config::{Config, SinkConfig, Sources};
 use dt_receiver::http::{Accepted, Endpoint, Intake, IntakeFuture, Readiness};
 use dt_receiver::record::{DeadLetter, Record};
 use dt_receiver::telemetry::Telemetry;
-use dt_receiver_fuzz::setups::setup;
+use dt_receiver_fuzz::setups::{PRIVATE_KEY, setup};
 use libfuzzer_sys::{Corpus, fuzz_target};
 
 /// What no output may show. No text of the corpus or the dictionary has it.
@@ -22,6 +24,14 @@ const SECRET: &str = "Zq7fuzzTopSecretZq7";
 
 static KEY_SET: LazyLock<Vec<u8>> = LazyLock::new(|| {
     setup("asym").key_set.as_ref().map(|keys| keys.to_string().into_bytes()).expect("it has a key set")
+});
+
+/// A certificate, for the vectors' private key.
+const CERTIFICATE: &[u8] = include_bytes!("../tls/certificate.pem");
+
+static PRIVATE_KEY_PEM: LazyLock<String> = LazyLock::new(|| {
+    let text = STANDARD.encode(PRIVATE_KEY);
+    format!("-----BEGIN PRIVATE KEY-----\n{text}\n-----END PRIVATE KEY-----\n")
 });
 
 struct MadeUp;
@@ -42,6 +52,8 @@ impl Sources for MadeUp {
             Some("secret.txt") => Ok(format!("{SECRET}\r\n").into_bytes()),
             Some("empty.txt") => Ok(b"\n".to_vec()),
             Some("keys.json") => Ok(KEY_SET.clone()),
+            Some("cert.pem") => Ok(CERTIFICATE.to_vec()),
+            Some("key.pem") => Ok(PRIVATE_KEY_PEM.clone().into_bytes()),
             Some("nokeys.json") => Ok(br#"{"keys":[]}"#.to_vec()),
             Some("large") => Err(io::ErrorKind::FileTooLarge.into()),
             _ => Err(io::ErrorKind::NotFound.into()),

@@ -98,7 +98,7 @@ async fn negotiate(
 /// Why a handshake failed, as one of few.
 fn reason(error: &io::Error) -> &'static str {
     match error.get_ref().and_then(|inner| inner.downcast_ref::<rustls::Error>()) {
-        None => "closed",
+        None => HandshakeFailed::CLOSED,
         Some(rustls::Error::NoCertificatesPresented) => "client_certificate_missing",
         Some(rustls::Error::InvalidCertificate(_)) => "client_certificate_refused",
         // The client does not like our certificate, above all.

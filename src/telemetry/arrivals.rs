@@ -100,13 +100,22 @@ pub struct HandshakeFailed<'a> {
     pub error: &'a str,
 }
 
+impl HandshakeFailed<'_> {
+    /// The peer went, as health checks do that only look whether the port is open.
+    pub const CLOSED: &'static str = "closed";
+}
+
 impl Happening for HandshakeFailed<'_> {
     fn emit(&self, telemetry: &Telemetry) {
         let Self { peer, reason, error } = self;
         telemetry.metrics.arrivals.handshakes_failed.with_label_values(&[reason]).inc();
+        let peer = peer.map(tracing::field::display);
+        if *reason == HandshakeFailed::CLOSED {
+            tracing::debug!(peer, error, "a peer went before its TLS handshake was done");
+            return;
+        }
         match telemetry.arrivals.take(telemetry.clock.unix_millis()) {
             Some(suppressed) => {
-                let peer = peer.map(tracing::field::display);
                 tracing::warn!(peer, reason, error, suppressed, "a TLS handshake failed");
             }
             None => telemetry.metrics.log_suppressed.inc(),

@@ -64,6 +64,10 @@ impl Client {
         chain.first().expect("a certificate").clone().into_owned()
     }
 
+    pub(crate) fn local_address(&self) -> SocketAddr {
+        self.stream.get_ref().sock.local_addr().expect("an address")
+    }
+
     /// Sends an event and gives the status of the answer.
     pub(crate) fn send(&mut self, device: u64, number: u64) -> Result<u16, String> {
         let body = body(device, number);

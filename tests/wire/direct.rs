@@ -260,8 +260,8 @@ async fn what_can_never_work_is_an_error_on_start() {
     for key in ["listen", "admin"] {
         let address = taken.local_addr().unwrap();
         let setup = Setup::working().0.config(|config| match key {
-            "listen" => config.listen = address,
-            _ => config.admin = Some(address),
+            "listen" => config.listen = address.into(),
+            _ => config.admin = Some(address.into()),
         });
         let error = setup.try_start().await.map(|_| ()).unwrap_err();
         assert!(matches!(error, StartError::Listen { key: found, .. } if found == key), "{error}");
