@@ -3,11 +3,13 @@
 //! Unknown keys and bad values are errors that name the key, what was found and what is allowed; all of them are
 //! reported at once. Secrets never stand in the file: it names environment variables or files that hold them.
 
+mod changes;
 mod connector;
 mod kafka;
 mod reader;
 mod sink;
 mod source;
+mod watch;
 
 use std::collections::BTreeSet;
 use std::net::SocketAddr;
@@ -15,6 +17,7 @@ use std::path::{Path, PathBuf};
 use std::str::FromStr;
 use std::time::Duration;
 
+pub use changes::ConfigChange;
 pub(crate) use connector::is_name;
 pub use connector::{ConnectorConfig, SecretSource};
 pub use kafka::{CreateTopic, KafkaConfig, KafkaSasl, KafkaTls, RecordKey, UnknownKey};
@@ -22,6 +25,7 @@ pub use reader::Problem;
 use reader::{Problems, Section};
 pub use sink::{Compression, FileConfig, SinkConfig, SinkKind, UnknownCompression};
 pub use source::{SecretError, Sources, SystemSources, read_secret};
+pub use watch::{Look, Recorder, Watch};
 
 use crate::record::TopicTemplate;
 
@@ -210,14 +214,16 @@ impl Config {
         }
     }
 
-    /// Reads a file of TOML and checks it; secrets are read where the file says.
+    /// Reads a file of TOML, at most 1 MiB, and checks it; secrets are read where the file says.
     ///
     /// # Errors
     ///
     /// [`ConfigError`], with every problem that was found.
     pub fn from_file(path: &Path, sources: &dyn Sources) -> Result<Self, ConfigError> {
-        let text = std::fs::read_to_string(path)
-            .map_err(|source| ConfigError::Unreadable { path: path.to_owned(), source })?;
+        let unreadable = |source| ConfigError::Unreadable { path: path.to_owned(), source };
+        let bytes = sources.file(path).map_err(unreadable)?;
+        let text = String::from_utf8(bytes)
+            .map_err(|error| unreadable(std::io::Error::new(std::io::ErrorKind::InvalidData, error.utf8_error())))?;
         Self::from_toml(&text, sources)
     }
 
