@@ -17,6 +17,7 @@ mod explain;
 mod ids;
 mod logging;
 mod place;
+mod reload;
 mod request;
 mod secrets;
 mod send;

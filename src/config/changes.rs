@@ -168,7 +168,7 @@ impl ConnectorConfig {
         changes.value(format!("{key}.events"), events, &next.events);
         changes.value(format!("{key}.projects"), projects, &next.projects);
         changes.value(format!("{key}.sinks"), sinks, &next.sinks);
-        changes.value(format!("{key}.dedup"), dedup, &next.dedup);
+        changes.value(format!("{key}.dedup_window"), dedup, &next.dedup);
         changes.value(format!("{key}.quarantine_refused"), quarantine_refused, &next.quarantine_refused);
     }
 }
@@ -251,7 +251,9 @@ mod tests {
     #[test]
     fn each_thing_is_named_and_no_secret_is_shown() {
         let after = PLAIN.replace("hidden-one", "hidden-two").replace("/tmp/x", "/tmp/y");
-        let after = format!("listen = '127.0.0.1:1'\n{after}\n[[connector]]\nname = 'b'\npath = '/b'\nsecrets = [{{ env = 'x' }}]");
+        let after = format!(
+            "listen = '127.0.0.1:1'\n{after}\n[[connector]]\nname = 'b'\npath = '/b'\nsecrets = [{{ env = 'x' }}]"
+        );
         let found = changes(PLAIN, &after);
         assert_eq!(
             found,
@@ -263,14 +265,18 @@ mod tests {
             ]
         );
         assert!(!found.join(" ").contains("hidden"));
-        assert_eq!(changes(&after, PLAIN).get(2).map(String::as_str), Some("connector.b removed"));
+        assert_eq!(changes(&after, PLAIN).get(1).map(String::as_str), Some("connector.b removed"));
     }
 
     #[test]
     fn what_needs_a_restart_is_told_apart() {
         let read = |text: &str| Config::from_toml(text, &Named).expect("a good configuration");
-        let (plain, next) =
-            (read(PLAIN), read(&format!("data = '/elsewhere'\ndedup_window = '1h'\n[limits]\nmax_body = '1MiB'\nmax_in_flight = 7\n{PLAIN}")));
+        let (plain, next) = (
+            read(PLAIN),
+            read(&format!(
+                "data = '/elsewhere'\ndedup_window = '1h'\n[limits]\nmax_body = '1MiB'\nmax_in_flight = 7\n{PLAIN}"
+            )),
+        );
         let changes = plain.changes_to(&next);
         assert_eq!(plain.need_restart(&changes), ["data", "limits.max_in_flight"]);
         let direct = read(&format!("mode = 'direct'\n{PLAIN}"));

@@ -177,6 +177,9 @@ pub enum ConfigError {
     /// The text is not TOML.
     #[error("not TOML: {0}")]
     Syntax(String),
+    /// Whoever reads it, and adds to it, cannot: in words of their own.
+    #[error("{0}")]
+    Refused(String),
     /// Keys or values are wrong: all problems that were found.
     #[error("{}", list(.0))]
     Problems(Vec<Problem>),
@@ -222,8 +225,9 @@ impl Config {
     pub fn from_file(path: &Path, sources: &dyn Sources) -> Result<Self, ConfigError> {
         let unreadable = |source| ConfigError::Unreadable { path: path.to_owned(), source };
         let bytes = sources.file(path).map_err(unreadable)?;
-        let text = String::from_utf8(bytes)
-            .map_err(|error| unreadable(std::io::Error::new(std::io::ErrorKind::InvalidData, error.utf8_error())))?;
+        let text = String::from_utf8(bytes).map_err(|error| {
+            unreadable(std::io::Error::new(std::io::ErrorKind::InvalidData, error.utf8_error()))
+        })?;
         Self::from_toml(&text, sources)
     }
 
@@ -383,6 +387,13 @@ impl Config {
         let (errors, warnings) = problems.into_parts();
         self.warnings.extend(warnings);
         if errors.is_empty() { Ok(self) } else { Err(ConfigError::Problems(errors)) }
+    }
+
+    /// Leaves out what the mode has no room for: in mode `direct`, a folder of refused requests would have no bound.
+    pub(crate) fn settle(&mut self) {
+        if self.mode == Mode::Direct {
+            self.connectors.iter_mut().for_each(|connector| connector.quarantine_refused = false);
+        }
     }
 
     /// The folder of the key sets that were fetched.

@@ -14,6 +14,6 @@ mod reply;
 mod server;
 
 pub use connection::serve_connection;
-pub use endpoint::{Connector, Endpoint};
+pub use endpoint::{Connector, Endpoint, Routing};
 pub use intake::{Accepted, Intake, IntakeFuture, Readiness, Unavailable};
 pub use server::{AdminServer, Server};

@@ -132,7 +132,7 @@ pub(super) struct Control {
 
 impl Control {
     /// Takes requests for a spool that this process has locked.
-    pub(super) fn start(folder: &Path, repair: Repair) -> io::Result<Self> {
+    pub(super) fn start(folder: &Path, repair: Arc<Repair>) -> io::Result<Self> {
         let listener = listen(folder)?;
         let stopping = Arc::new(AtomicBool::new(false));
         let told = Arc::clone(&stopping);

@@ -3,13 +3,15 @@
 
 mod control;
 mod direct;
+mod reload;
 mod repair;
+mod respool;
 mod routes;
 mod sinks;
 mod spooled;
 mod verifiers;
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::fmt;
 use std::io;
 use std::net::SocketAddr;
@@ -22,13 +24,15 @@ use tokio::sync::{oneshot, watch};
 use crate::clock::{Clock, SystemClock};
 use crate::config::{Config, ConnectorConfig, Mode, is_name};
 use crate::deliver::DeadLetterError;
-use crate::http::{AdminServer, Endpoint, Intake, Server};
-use crate::keys::{BadIssuer, Keys, LiveVerifier};
+use crate::http::{AdminServer, Endpoint, Intake, Routing, Server};
+use crate::keys::{BadIssuer, LiveVerifier};
 use crate::sink::{OpenError, Sink};
 use crate::spool::SpoolError;
 use crate::telemetry::Telemetry;
 
 pub use control::{ControlError, ask};
+use reload::{Next, Ready, Reloader};
+pub use reload::{ReloadError, ReloadHandle};
 pub use repair::{Repair, RepairReport, RepairRequest};
 use routes::Routes;
 use sinks::{NamedSink, make_sinks};
@@ -161,11 +165,9 @@ impl ServiceBuilder {
     pub async fn start(self) -> Result<Service, StartError> {
         let Self { mut config, clock, sinks: own } = self;
         check_connectors(&config.connectors)?;
-        if config.mode == Mode::Direct {
-            // A folder of them would have no bound.
-            config.connectors.iter_mut().for_each(|connector| connector.quarantine_refused = false);
-        }
+        config.settle();
         let telemetry = Arc::new(Telemetry::new(Arc::clone(&clock)));
+        let own_names = own.iter().map(|(name, _)| Arc::clone(name)).collect();
         let sinks = make_sinks(&config, own, &telemetry)?;
         if sinks.is_empty() {
             return Err(StartError::NoSink);
@@ -173,7 +175,7 @@ impl ServiceBuilder {
         for (name, _) in &sinks {
             telemetry.know_sink(name);
         }
-        let live = live_verifiers(&config, &clock, &telemetry)?;
+        let live = live_verifiers(&config, &HashMap::new(), &clock, &telemetry)?;
         let routes = Routes::new(&config, sinks.iter().map(|(name, _)| name))?;
         let parts = Parts {
             config: config.clone(),
@@ -185,10 +187,10 @@ impl ServiceBuilder {
         };
         // Opening recovers what a crash left, which may take a moment.
         let opened = tokio::task::spawn_blocking(move || open_store(parts)).await;
-        let store = opened.map_err(|_| StartError::Panicked)??;
-        let behind = Arc::clone(&store).into_intake();
-        let endpoint = Endpoint::new(&config.connectors, config.limits.clone(), behind, telemetry, clock);
-        let endpoint = Arc::new(endpoint.verified_by(&live.verifiers));
+        let (store, intake) = opened.map_err(|_| StartError::Panicked)??;
+        let routing = Routing::new(&config.connectors, config.limits.clone(), intake);
+        let routing = routing.verified_by(&live.verifiers);
+        let endpoint = Arc::new(Endpoint::new(routing, Arc::clone(&telemetry), Arc::clone(&clock)));
         let listeners = async {
             let listener = bind("listen", config.listen).await?;
             let admin = match config.admin {
@@ -205,8 +207,9 @@ impl ServiceBuilder {
                 return Err(error);
             }
         };
-        let keys = live.keys.into_values().collect();
-        Ok(Service { listener, admin, endpoint, store, keys, drain_timeout: config.drain_timeout })
+        let (at, behind) = (Arc::clone(&endpoint), Arc::clone(&store));
+        let reloader = Reloader::new(config, live.keys, own_names, at, behind, telemetry, clock);
+        Ok(Service { listener, admin, endpoint, store, reloader: Arc::new(reloader) })
     }
 }
 
@@ -233,13 +236,16 @@ fn check_connectors(connectors: &[ConnectorConfig]) -> Result<(), StartError> {
 }
 
 /// What stores the events in one of the modes.
-trait Store: Intake + fmt::Debug {
+trait Store: fmt::Debug + Send + Sync {
+    /// Makes everything ready for another configuration. It blocks. After a failure all is as it was.
+    fn prepare(&self, next: Next) -> Result<Ready, ReloadError>;
+
     /// Lets the sinks finish, for so long, and closes everything. It blocks.
     fn close(&self, drain: Duration);
-
-    /// The same as the HTTP side knows it.
-    fn into_intake(self: Arc<Self>) -> Arc<dyn Intake>;
 }
+
+/// A store, and the way in by the configuration that it begins with.
+type Opened = (Arc<dyn Store>, Arc<dyn Intake>);
 
 /// What a store is made of.
 struct Parts {
@@ -251,11 +257,11 @@ struct Parts {
     verifiers: Vec<Arc<LiveVerifier>>,
 }
 
-fn open_store(parts: Parts) -> Result<Arc<dyn Store>, StartError> {
-    Ok(match parts.config.mode {
-        Mode::Direct => Arc::new(direct::DirectStore::open(parts)?),
-        Mode::Spool => Arc::new(spooled::SpoolStore::open(parts)?),
-    })
+fn open_store(parts: Parts) -> Result<Opened, StartError> {
+    match parts.config.mode {
+        Mode::Direct => direct::DirectStore::open(parts),
+        Mode::Spool => spooled::SpoolStore::open(parts),
+    }
 }
 
 async fn bind(key: &'static str, address: SocketAddr) -> Result<TcpListener, StartError> {
@@ -269,8 +275,7 @@ pub struct Service {
     admin: Option<TcpListener>,
     endpoint: Arc<Endpoint>,
     store: Arc<dyn Store>,
-    keys: Vec<Arc<Keys>>,
-    drain_timeout: Duration,
+    reloader: Arc<Reloader>,
 }
 
 impl Service {
@@ -292,26 +297,35 @@ impl Service {
         self.admin.as_ref().and_then(|listener| listener.local_addr().ok())
     }
 
+    /// Changes the configuration while the service runs.
+    #[must_use]
+    pub fn reload_handle(&self) -> ReloadHandle {
+        ReloadHandle(Arc::clone(&self.reloader))
+    }
+
     /// Serves until `stop` resolves. Then: accepts no more, finishes what is in flight, lets the sinks finish and
     /// close; all of it within the drain timeout, twice at most.
     pub async fn run_until(self, stop: impl Future<Output = ()>) {
-        let Self { listener, admin, endpoint, store, keys, drain_timeout } = self;
+        let Self { listener, admin, endpoint, store, reloader } = self;
         // Listening does not wait for the issuer; a request that needs a key does.
-        let mut fetching = tokio::task::JoinSet::new();
-        for keys in keys {
-            fetching.spawn(async move { keys.keep_fresh().await });
-        }
+        reloader.run().await;
         let (stop_public, public_stopped) = watch::channel(false);
         let (stop_admin, admin_stopped) = watch::channel(false);
         let admin = admin.map(|listener| {
             tokio::spawn(AdminServer::new(listener, Arc::clone(&endpoint)).run(admin_stopped))
         });
-        let public = tokio::spawn(Server::new(listener, endpoint).run(public_stopped, drain_timeout));
+        // How long it may drain is known when it stops: a reload may change that.
+        let mut public = tokio::spawn(Server::new(listener, endpoint).run(public_stopped, Duration::MAX));
         stop.await;
+        let drain_timeout = reloader.drain_timeout();
         tracing::info!("stopping: no new connections; finishing what is in flight");
         // The receivers live in the tasks; both are told, or gone.
         let _told = stop_public.send(true);
-        let _ended = public.await;
+        if tokio::time::timeout(drain_timeout, &mut public).await.is_err() {
+            // What is left is closed with it.
+            public.abort();
+        }
+        reloader.stop(drain_timeout).await;
         // A thread of its own: a runtime that is dropped waits for its blocking tasks, and a sink may hang for ever.
         let (closed, closing) = oneshot::channel();
         let closer = std::thread::Builder::new().name("closing-sinks".to_owned()).spawn(move || {

@@ -34,7 +34,8 @@ impl Difference {
         before: &BTreeMap<K, V>,
         after: &BTreeMap<K, V>,
     ) -> Vec<(K, Self)> {
-        let gone = before.keys().filter(|key| !after.contains_key(key)).map(|key| (key.clone(), Self::Removed));
+        let gone =
+            before.keys().filter(|key| !after.contains_key(key)).map(|key| (key.clone(), Self::Removed));
         let others = after.iter().filter_map(|(key, value)| match before.get(key) {
             None => Some((key.clone(), Self::Added)),
             Some(old) if old != value => Some((key.clone(), Self::Changed)),
@@ -74,9 +75,11 @@ impl Verifier {
             (format!("secrets.{label}"), bytes(key.try_get_as_bytes().unwrap_or_default()))
         }));
         let headers = self.required_headers.iter();
-        parts.extend(headers.map(|(name, value)| {
-            (format!("headers.{}", name.to_ascii_lowercase()), bytes(value.expose()))
-        }));
+        parts.extend(
+            headers.map(|(name, value)| {
+                (format!("headers.{}", name.to_ascii_lowercase()), bytes(value.expose()))
+            }),
+        );
         if let Some(scheme) = &self.asymmetric {
             parts.insert("asymmetric.organization".to_owned(), bytes(scheme.organization.as_bytes()));
             parts.insert("asymmetric.issuer".to_owned(), bytes(scheme.issuer.as_bytes()));
@@ -97,10 +100,17 @@ mod tests {
         let old = Verifier::builder().secret("a", secret("one")).secret("b", secret("two"));
         let old = old.require_header("X-Key", secret("three")).build().expect("has keys");
         let new = Verifier::builder().secret("b", secret("other")).secret("c", secret("two"));
-        let new = new.require_header("x-key", secret("four")).policy(Policy::Either).build().expect("has keys");
+        let new =
+            new.require_header("x-key", secret("four")).policy(Policy::Either).build().expect("has keys");
         let differences: Vec<_> =
             old.differences(&new).into_iter().map(|(key, how)| format!("{key} {}", how.name())).collect();
-        let expected = ["secrets.a removed", "headers.x-key changed", "policy changed", "secrets.b changed", "secrets.c added"];
+        let expected = [
+            "secrets.a removed",
+            "headers.x-key changed",
+            "policy changed",
+            "secrets.b changed",
+            "secrets.c added",
+        ];
         assert_eq!(differences, expected);
         assert_eq!(new.differences(&new), []);
     }
