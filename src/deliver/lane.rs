@@ -3,6 +3,7 @@
 
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc;
 use std::thread::JoinHandle;
 use std::time::Duration;
@@ -116,6 +117,8 @@ struct Shared {
     trouble: Mutex<Option<String>>,
     /// Another sink that is to take the place of this one.
     slot: Slot,
+    /// Whether the sink was removed: its metrics go with it.
+    is_removed: AtomicBool,
     clock: Arc<dyn Clock>,
 }
 
@@ -146,6 +149,7 @@ impl Lane {
             window: Mutex::new(Window::new(options.window_ids, options.window_age)),
             trouble: Mutex::new(opened.clone()),
             slot: Slot::default(),
+            is_removed: AtomicBool::new(false),
             clock,
         });
         let (queue, jobs) = mpsc::sync_channel(options.max_queue);
@@ -194,9 +198,10 @@ impl Lane {
         self.shared.slot.replace(sink, wake, patience)
     }
 
-    /// What is left of the lane once it is dropped, to wait for.
+    /// The sink was removed: the lane ends once nobody has it any more. Gives what is left of it then, to wait for.
     #[must_use]
-    pub fn end(&self) -> Arc<LaneEnd> {
+    pub fn removed(&self) -> Arc<LaneEnd> {
+        self.shared.is_removed.store(true, Ordering::SeqCst);
         Arc::clone(&self.worker)
     }
 
@@ -288,6 +293,9 @@ impl Worker {
         }
         self.sink.close();
         self.shared.slot.end();
+        if self.shared.is_removed.load(Ordering::SeqCst) {
+            self.telemetry.forget_sink(&self.name);
+        }
     }
 
     /// Takes another sink in place of this one, if there is one. Where a record has been on its way for too long, it is

@@ -173,7 +173,7 @@ impl Store for DirectStore {
         let find = |name: &Arc<str>| old.iter().chain(&added).find(|lane| lane.name() == name).cloned();
         let lanes: Vec<Arc<Lane>> = next.sinks.iter().filter_map(find).collect();
         let gone = old.iter().filter(|lane| next.removed_sinks.contains(lane.name()));
-        let gone = gone.map(|lane| (Arc::downgrade(lane), lane.end()));
+        let gone = gone.map(|lane| (Arc::downgrade(lane), lane.removed()));
         let mut removed = self.removed.lock();
         removed.retain(|(_, end)| !end.is_finished());
         removed.extend(gone);

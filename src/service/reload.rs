@@ -311,7 +311,7 @@ impl Reloader {
         // Whatever else can refuse a configuration is prepared here, before anything is changed.
         ask_new_issuers(&live, &current.keys).await?;
         let next = self.next(&current.config, config.clone(), live.verifiers.clone())?;
-        let removed = (next.removed_connectors.clone(), next.removed_sinks.clone());
+        let removed = next.removed_connectors.clone();
         next.added.iter().for_each(|(name, _)| self.telemetry.know_sink(name));
         let added: Vec<Arc<str>> = next.added.iter().map(|(name, _)| Arc::clone(name)).collect();
         let store = Arc::clone(&self.store);
@@ -329,8 +329,8 @@ impl Reloader {
         finish();
         self.fetch(&live.keys);
         *self.drain_timeout.lock() = config.drain_timeout;
-        removed.0.iter().for_each(|connector| self.telemetry.forget_connector(connector));
-        removed.1.iter().for_each(|sink| self.telemetry.forget_sink(sink));
+        // A sink's metrics go when its worker does.
+        removed.iter().for_each(|connector| self.telemetry.forget_connector(connector));
         *current = Current { config, keys: live.keys };
         Ok(changes)
     }

@@ -13,7 +13,7 @@ use super::spooled::{Running, SpoolIntake, SpoolStore, options, skips, start_wor
 use super::{Next, Ready, ReloadError};
 use crate::deliver::{ReplaceError, Skips};
 use crate::sink::Sink;
-use crate::spool::{Change, Reader};
+use crate::spool::{Change, Reader, SpoolError};
 
 /// How often the spool is asked how far a sink is.
 const LOOK_EVERY: Duration = Duration::from_millis(20);
@@ -68,20 +68,26 @@ pub(super) fn prepare(store: &Arc<SpoolStore>, next: Next) -> Result<Ready, Relo
         }
     };
     let mut workers = begun.added.clone();
+    let mut narrowed = Vec::new();
     for running in old.iter().filter(|running| !removed_sinks.contains(running.worker.name())) {
         let mut skips = skips_of(running.worker.name());
         // Requests that are on their way may still store events of a connector that is removed.
         let is_gone = |name: &&Arc<str>| config.connectors.iter().all(|connector| connector.name != **name);
         skips.extend(running.skips.iter().filter(is_gone).cloned());
-        if skips != running.skips {
-            if let Err(error) = running.worker.skip(skips.clone()) {
-                exchanged.undo(replace);
-                begun.undo();
-                return Err(error.into());
-            }
-            begun.skipped.push(running.clone());
-        }
+        narrowed.push((running.clone(), skips.clone()));
         workers.push(Running { worker: Arc::clone(&running.worker), skips });
+    }
+    // All sinks get more before any gets less: an event that comes in between must not fall between two sinks.
+    let widened = narrowed.iter().map(|(running, skips)| {
+        (running.clone(), running.skips.intersection(skips).cloned().collect::<Skips>())
+    });
+    let steps: Vec<_> = widened.collect::<Vec<_>>().into_iter().chain(narrowed).collect();
+    for (running, skips) in steps {
+        if let Err(error) = begun.skip(&running, skips) {
+            exchanged.undo(replace);
+            begun.undo();
+            return Err(error.into());
+        }
     }
     // From here on, nothing fails.
     let removed: Vec<_> = old
@@ -109,13 +115,29 @@ struct Begun<'a> {
     /// The sinks among the added that the spool knew before: they held records, and go on to do so.
     known: BTreeSet<Arc<str>>,
     added: Vec<Running>,
-    /// Workers that skip other connectors now, as they were before.
-    skipped: Vec<Running>,
+    /// Workers that skip other connectors now, as they were before; and what they skip now.
+    skipped: Vec<(Running, Skips)>,
 }
 
 impl Begun<'_> {
+    /// Has a worker skip these connectors, unless it does.
+    fn skip(&mut self, running: &Running, skips: Skips) -> Result<(), SpoolError> {
+        let name = running.worker.name();
+        let known = self.skipped.iter_mut().find(|(running, _)| running.worker.name() == name);
+        let now = known.as_ref().map_or(&running.skips, |(_, now)| now);
+        if *now == skips {
+            return Ok(());
+        }
+        running.worker.skip(skips.clone())?;
+        match known {
+            Some((_, now)) => *now = skips,
+            None => self.skipped.push((running.clone(), skips)),
+        }
+        Ok(())
+    }
+
     fn undo(self) {
-        for Running { worker, skips } in &self.skipped {
+        for (Running { worker, skips }, _) in &self.skipped {
             if let Err(error) = worker.skip(skips.clone()) {
                 // It gets more than it should, which is better than less.
                 tracing::error!(sink = &**worker.name(), %error, "a sink is not what it was before the reload");
