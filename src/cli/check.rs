@@ -23,13 +23,14 @@ pub(super) struct Arguments {
 
 pub(super) fn run(arguments: &Arguments) -> Ended {
     let path = arguments.config.display();
-    let (errors, warnings) =
-        match Config::from_file(&arguments.config, &SystemSources).and_then(Config::complete) {
-            Ok(config) => (Vec::new(), config.warnings),
-            Err(ConfigError::Problems(problems)) => (problems, Vec::new()),
-            Err(ConfigError::Syntax(text)) => (vec![Problem { key: String::new(), text }], Vec::new()),
-            Err(error @ ConfigError::Unreadable { .. }) => return Err(usage(error)),
-        };
+    let (errors, warnings) = match Config::from_file(&arguments.config, &SystemSources)
+        .and_then(Config::complete)
+    {
+        Ok(config) => (Vec::new(), config.warnings),
+        Err(ConfigError::Problems(problems)) => (problems, Vec::new()),
+        Err(ConfigError::Syntax(text)) => (vec![Problem { key: String::new(), text }], Vec::new()),
+        Err(error @ (ConfigError::Unreadable { .. } | ConfigError::Refused(_))) => return Err(usage(error)),
+    };
     if arguments.json {
         let list = |problems: &[Problem]| -> Vec<_> {
             problems.iter().map(|problem| json!({"key": problem.key, "text": problem.text})).collect()

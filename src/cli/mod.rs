@@ -18,6 +18,7 @@ mod ids;
 mod logging;
 mod notify;
 mod place;
+mod reload;
 mod request;
 mod secrets;
 mod send;

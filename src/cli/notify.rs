@@ -9,7 +9,6 @@ pub(super) fn ready(status: &str) {
 }
 
 /// A reload begins; [`ready`] ends it.
-#[expect(dead_code, reason = "for the reload of the configuration")]
 pub(super) fn reloading() {
     match NotifyState::monotonic_usec_now() {
         Ok(now) => tell(&[NotifyState::Reloading, now, NotifyState::Status("reloading the configuration")]),

@@ -35,15 +35,20 @@ pub(super) struct Found {
 
 /// Reads a configuration file.
 pub(super) fn read_config(path: &Path) -> Result<Config, Failure> {
-    Config::from_file(path, &SystemSources).map_err(|error| match error {
-        ConfigError::Unreadable { .. } => usage(error),
+    Config::from_file(path, &SystemSources).map_err(|error| bad_config(Some(path), &error))
+}
+
+/// Says what is wrong with the configuration in a file; without one, with what was given on the command line.
+pub(super) fn bad_config(path: Option<&Path>, error: &ConfigError) -> Failure {
+    let Some(path) = path.map(Path::display) else { return usage(error) };
+    match error {
+        ConfigError::Unreadable { .. } | ConfigError::Refused(_) => usage(error),
         ConfigError::Problems(problems) => {
-            let lines: Vec<_> =
-                problems.iter().map(|problem| format!("{}: {problem}", path.display())).collect();
+            let lines: Vec<_> = problems.iter().map(|problem| format!("{path}: {problem}")).collect();
             usage(lines.join("\ndt-receiver: "))
         }
-        ConfigError::Syntax(text) => usage(format!("{}: {text}", path.display())),
-    })
+        ConfigError::Syntax(text) => usage(format!("{path}: {text}")),
+    }
 }
 
 impl Place {

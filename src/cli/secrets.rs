@@ -7,7 +7,7 @@ use std::sync::Arc;
 use clap::Args;
 
 use super::{Failure, usage};
-use crate::config::{SecretSource, SystemSources, read_secret};
+use crate::config::{SecretSource, Sources, SystemSources, read_secret};
 use crate::verify::Secret;
 
 /// The variable that is read when nothing else is given.
@@ -33,6 +33,11 @@ impl SecretOptions {
 
     /// Reads the secrets, each with a label: `default`, the variable's name, or the file's name.
     pub(super) fn read(&self) -> Result<Vec<(Arc<str>, Secret)>, Failure> {
+        self.read_from(&SystemSources).map_err(usage)
+    }
+
+    /// The same from other sources; an error is in words.
+    pub(super) fn read_from(&self, from: &dyn Sources) -> Result<Vec<(Arc<str>, Secret)>, String> {
         let mut sources: Vec<(String, SecretSource)> = Vec::new();
         for name in &self.env {
             sources.push((name.clone(), SecretSource::Env(name.clone())));
@@ -42,22 +47,22 @@ impl SecretOptions {
             sources.push((label, SecretSource::File(path.clone())));
         }
         if sources.is_empty() {
-            if std::env::var_os(DEFAULT_VARIABLE).is_none() {
-                return Err(usage(format!(
+            if from.env(DEFAULT_VARIABLE).is_none() {
+                return Err(format!(
                     "no signature secret is given: set the environment variable {DEFAULT_VARIABLE} to the Signature \
                      Secret of your Data Connector, or use --secret-env NAME or --secret-file FILE"
-                )));
+                ));
             }
             sources.push(("default".to_owned(), SecretSource::Env(DEFAULT_VARIABLE.to_owned())));
         }
         let mut secrets: Vec<(Arc<str>, Secret)> = Vec::new();
         for (label, source) in sources {
-            let (secret, odd) = read_secret(&source, &SystemSources).map_err(usage)?;
+            let (secret, odd) = read_secret(&source, from).map_err(|error| error.to_string())?;
             if let Some(odd) = odd {
                 super::complain(&format!("warning: {odd}"));
             }
             if secrets.iter().any(|(known, _)| **known == *label) {
-                return Err(usage(format!("two secrets would have the label \"{label}\"; rename one")));
+                return Err(format!("two secrets would have the label \"{label}\"; rename one"));
             }
             secrets.push((Arc::from(label), secret));
         }

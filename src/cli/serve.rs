@@ -2,15 +2,18 @@
 
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::Duration;
 
 use anyhow::Context;
+use tokio::signal::unix::{SignalKind, signal};
 
-use super::place::read_config;
+use super::place::bad_config;
 use super::secrets::SecretOptions;
 use super::stop::Stop;
-use super::{Ended, Failure, logging, notify, usage};
+use super::{Ended, logging, notify, reload, usage};
 use crate::config::{
-    Config, ConnectorConfig, DEFAULT_ADMIN, DEFAULT_DATA, DEFAULT_LISTEN, Listen, SinkConfig, SystemSources,
+    Config, ConfigError, ConnectorConfig, DEFAULT_ADMIN, DEFAULT_DATA, DEFAULT_LISTEN, Listen, Look,
+    Recorder, SinkConfig, Sources, SystemSources,
 };
 use crate::http::Inherited;
 use crate::service::Service;
@@ -18,7 +21,7 @@ use crate::tls::TlsSettings;
 use crate::verify::Verifier;
 
 /// The options of `serve`. Those that are given win over the file.
-#[derive(Debug, clap::Args)]
+#[derive(Debug, Clone, clap::Args)]
 #[command(after_help = "Examples:
   DT_SIGNATURE_SECRET=some-good-secret dt-receiver serve
   dt-receiver serve --secret-file secret.txt --sink file:events.ndjson --sink stdout
@@ -52,13 +55,28 @@ pub(super) struct Arguments {
     /// The folder for everything that is stored
     #[arg(long, value_name = "DIR", help = format!("The folder for everything that is stored [default: {DEFAULT_DATA}]"))]
     data: Option<PathBuf>,
+    /// How often the configuration and the files of secrets are looked at; 0 for only on SIGHUP
+    #[arg(long, value_name = "DURATION", default_value = "5s", value_parser = duration)]
+    watch: Duration,
     #[command(flatten)]
     secrets: SecretOptions,
 }
 
+/// Reads a duration such as `5s`; 0 is none.
+fn duration(text: &str) -> Result<Duration, String> {
+    if text == "0" {
+        return Ok(Duration::ZERO);
+    }
+    let signed: Option<jiff::SignedDuration> = text.parse().ok();
+    let read = signed.and_then(|signed| Duration::try_from(signed).ok());
+    read.ok_or_else(|| "a duration such as 5s or 500ms, or 0".to_owned())
+}
+
 pub(super) fn run(arguments: Arguments) -> Ended {
     logging::start()?;
-    let config = configure(arguments)?;
+    let recorder = Recorder::new(SystemSources);
+    let config = configure(&arguments, &recorder);
+    let config = config.map_err(|error| bad_config(arguments.config.as_deref(), &error))?;
     for warning in &config.warnings {
         tracing::warn!(key = warning.key, "{}", warning.text);
     }
@@ -68,62 +86,72 @@ pub(super) fn run(arguments: Arguments) -> Ended {
     let inherited = Inherited::from_env();
     let runtime =
         tokio::runtime::Builder::new_multi_thread().enable_all().build().context("starting the runtime")?;
-    let ended = runtime.block_on(serve(config, inherited));
+    let ended = runtime.block_on(serve(config, arguments, recorder.into_look(), inherited));
     // A sink that hangs must not hold up the exit: what it holds is in the spool, or (mode `direct`) was never acknowledged.
     runtime.shutdown_background();
     ended
 }
 
-fn configure(arguments: Arguments) -> Result<Config, Failure> {
-    let Arguments { config: file, listen, tls_cert, tls_key, admin, mode, sinks, data, secrets } = arguments;
-    let mut config = match &file {
+/// The configuration that the arguments ask for; at the start, and for every reload.
+fn configure(arguments: &Arguments, sources: &dyn Sources) -> Result<Config, ConfigError> {
+    let Arguments { config: file, listen, tls_cert, tls_key, admin, mode, sinks, data, watch: _, secrets } =
+        arguments;
+    let mut config = match file {
         Some(path) => {
             if secrets.is_given() {
-                return Err(usage(
-                    "--secret-env and --secret-file do not go with --config; name the secrets in the file",
+                return Err(ConfigError::Refused(
+                    "--secret-env and --secret-file do not go with --config; name the secrets in the file"
+                        .to_owned(),
                 ));
             }
-            read_config(path)?
+            Config::from_file(path, sources)?
         }
         None => {
             let mut builder = Verifier::builder();
-            for (label, secret) in secrets.read()? {
+            for (label, secret) in secrets.read_from(sources).map_err(ConfigError::Refused)? {
                 builder = builder.secret(label, secret);
             }
-            let verifier = builder.build().map_err(usage)?;
+            let verifier = builder.build().map_err(|error| ConfigError::Refused(error.to_string()))?;
             let mut config = Config::empty();
             config.connectors.push(ConnectorConfig::new("default", "/", verifier));
             config
         }
     };
-    if let Some(text) = &mode {
-        let unknown =
-            |_| usage(format!("--mode: found \"{}\"; allowed are spool, direct", text.escape_debug()));
+    if let Some(text) = mode {
+        let unknown = |_| {
+            ConfigError::Refused(format!(
+                "--mode: found \"{}\"; allowed are spool, direct",
+                text.escape_debug()
+            ))
+        };
         config.mode = text.parse().map_err(unknown)?;
     }
-    config.listen = listen.unwrap_or(config.listen);
-    config.admin = admin.or(config.admin);
-    config.data = data.unwrap_or(config.data);
+    config.listen = listen.clone().unwrap_or(config.listen);
+    config.admin = admin.clone().or(config.admin);
+    if let Some(data) = data {
+        config.data.clone_from(data);
+    }
     if let (Some(certificate), Some(key)) = (tls_cert, tls_key) {
         let settings = match config.tls.take() {
             Some(mut settings) => {
-                (settings.certificate, settings.key) = (certificate, key);
+                settings.certificate.clone_from(certificate);
+                settings.key.clone_from(key);
                 settings
             }
-            None => TlsSettings::new(certificate, key),
+            None => TlsSettings::new(certificate.clone(), key.clone()),
         };
-        config = config.with_tls(settings, &SystemSources).map_err(usage)?;
+        config = config.with_tls(settings, sources)?;
     }
     if !sinks.is_empty() {
-        config.sinks = parse_sinks(&sinks)?;
+        config.sinks = parse_sinks(sinks).map_err(ConfigError::Refused)?;
     }
-    config.complete().map_err(usage)
+    config.complete()
 }
 
-fn parse_sinks(texts: &[String]) -> Result<Vec<SinkConfig>, Failure> {
+fn parse_sinks(texts: &[String]) -> Result<Vec<SinkConfig>, String> {
     let mut sinks: Vec<SinkConfig> = Vec::new();
     for text in texts {
-        let mut sink: SinkConfig = text.parse().map_err(|error| usage(format!("--sink: {error}")))?;
+        let mut sink: SinkConfig = text.parse().map_err(|error| format!("--sink: {error}"))?;
         let of_kind = |sink: &&SinkConfig, name: &str| sink.name.split('-').next() == Some(name);
         let same = sinks.iter().filter(|known| of_kind(known, &sink.name)).count();
         if same > 0 {
@@ -134,8 +162,9 @@ fn parse_sinks(texts: &[String]) -> Result<Vec<SinkConfig>, Failure> {
     Ok(sinks)
 }
 
-async fn serve(config: Config, inherited: Inherited) -> Ended {
+async fn serve(config: Config, arguments: Arguments, look: Look, inherited: Inherited) -> Ended {
     let stop = Stop::listen().context("listening for signals")?;
+    let hangup = signal(SignalKind::hangup()).context("listening for signals")?;
     let service = Service::builder(config.clone()).inherited(inherited).start().await.map_err(usage)?;
     let connectors: Vec<_> = config.connectors.iter().map(|connector| &*connector.path).collect();
     let sinks: Vec<_> = config.sinks.iter().map(|sink| &*sink.name).collect();
@@ -150,7 +179,11 @@ async fn serve(config: Config, inherited: Inherited) -> Ended {
         version = env!("CARGO_PKG_VERSION"),
         "listening"
     );
-    notify::ready(&format!("taking events on {listen} ({scheme})"));
+    let (handle, every) = (service.reload_handle(), arguments.watch);
+    let read = move |sources: &dyn Sources| configure(&arguments, sources);
+    let status = format!("taking events on {listen} ({scheme})");
+    notify::ready(&status);
+    tokio::spawn(reload::keep_current(handle, read, look, every, hangup, status));
     let alive = tokio::spawn(notify::keep_alive());
     let stopped = async {
         stop.wait().await;

@@ -207,7 +207,10 @@ pub(super) type Finding = (&'static str, String);
 
 /// What is wrong with the files of `[tls]`, and what looks wrong, each with its key there.
 pub(super) fn look_at(settings: &TlsSettings, sources: &dyn Sources) -> (Vec<Finding>, Vec<Finding>) {
-    let (errors, warnings) = problems(settings, &|path| sources.file(path), sources.unix_seconds());
+    if !sources.looks_at_certificates() {
+        return Default::default();
+    }
+    let (errors, warnings) = problems(settings, &|path| sources.certificate(path), sources.unix_seconds());
     let named = |error: TlsError| (error.key(), error.to_string());
     let mut warnings: Vec<_> = warnings.into_iter().map(named).collect();
     if sources.is_world_readable(&settings.key) {

@@ -3,12 +3,14 @@
 //! Unknown keys and bad values are errors that name the key, what was found and what is allowed; all of them are
 //! reported at once. Secrets never stand in the file: it names environment variables or files that hold them.
 
+mod changes;
 mod connector;
 mod kafka;
 mod listen;
 mod reader;
 mod sink;
 mod source;
+mod watch;
 
 use std::collections::BTreeSet;
 use std::net::SocketAddr;
@@ -16,6 +18,7 @@ use std::path::{Path, PathBuf};
 use std::str::FromStr;
 use std::time::Duration;
 
+pub use changes::ConfigChange;
 pub(crate) use connector::is_name;
 pub use connector::{ConnectorConfig, SecretSource};
 pub use kafka::{CreateTopic, KafkaConfig, KafkaSasl, KafkaTls, RecordKey, UnknownKey};
@@ -24,6 +27,7 @@ pub use reader::Problem;
 use reader::{Problems, Section};
 pub use sink::{Compression, FileConfig, SinkConfig, SinkKind, UnknownCompression};
 pub use source::{SecretError, Sources, SystemSources, read_secret};
+pub use watch::{Look, Recorder, Watch};
 
 use crate::record::TopicTemplate;
 use crate::tls::TlsSettings;
@@ -185,6 +189,9 @@ pub enum ConfigError {
     /// The text is not TOML.
     #[error("not TOML: {0}")]
     Syntax(String),
+    /// Whoever reads it, and adds to it, cannot: in words of their own.
+    #[error("{0}")]
+    Refused(String),
     /// Keys or values are wrong: all problems that were found.
     #[error("{}", list(.0))]
     Problems(Vec<Problem>),
@@ -225,14 +232,17 @@ impl Config {
         }
     }
 
-    /// Reads a file of TOML and checks it; secrets are read where the file says.
+    /// Reads a file of TOML, at most 1 MiB, and checks it; secrets are read where the file says.
     ///
     /// # Errors
     ///
     /// [`ConfigError`], with every problem that was found.
     pub fn from_file(path: &Path, sources: &dyn Sources) -> Result<Self, ConfigError> {
-        let text = std::fs::read_to_string(path)
-            .map_err(|source| ConfigError::Unreadable { path: path.to_owned(), source })?;
+        let unreadable = |source| ConfigError::Unreadable { path: path.to_owned(), source };
+        let bytes = sources.file(path).map_err(unreadable)?;
+        let text = String::from_utf8(bytes).map_err(|error| {
+            unreadable(std::io::Error::new(std::io::ErrorKind::InvalidData, error.utf8_error()))
+        })?;
         Self::from_toml(&text, sources)
     }
 
@@ -414,6 +424,13 @@ impl Config {
         self.warnings.extend(warnings.into_iter().map(problem));
         self.tls = Some(settings);
         Ok(self)
+    }
+
+    /// Leaves out what the mode has no room for: in mode `direct`, a folder of refused requests would have no bound.
+    pub(crate) fn settle(&mut self) {
+        if self.mode == Mode::Direct {
+            self.connectors.iter_mut().for_each(|connector| connector.quarantine_refused = false);
+        }
     }
 
     /// The folder of the key sets that were fetched.

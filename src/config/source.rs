@@ -24,6 +24,20 @@ pub trait Sources {
     /// What the system says.
     fn file(&self, path: &Path) -> io::Result<Vec<u8>>;
 
+    /// The content of a file of `[tls]`, at most 1 MiB. Whoever runs a service keeps an eye on these by other means.
+    ///
+    /// # Errors
+    ///
+    /// What the system says.
+    fn certificate(&self, path: &Path) -> io::Result<Vec<u8>> {
+        self.file(path)
+    }
+
+    /// Whether the files of `[tls]` are looked at, and what is wrong with them is an error.
+    fn looks_at_certificates(&self) -> bool {
+        true
+    }
+
     /// Whether everybody on this machine may read a file.
     fn is_world_readable(&self, _path: &Path) -> bool {
         false

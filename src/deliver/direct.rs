@@ -17,19 +17,19 @@ pub enum Stored {
 /// The lanes of all sinks.
 #[derive(Debug, Default)]
 pub struct Direct {
-    lanes: Vec<Lane>,
+    lanes: Vec<Arc<Lane>>,
 }
 
 impl Direct {
     /// Takes the lanes; [`submit`](Self::submit) names them by their place here.
     #[must_use]
-    pub const fn new(lanes: Vec<Lane>) -> Self {
+    pub const fn new(lanes: Vec<Arc<Lane>>) -> Self {
         Self { lanes }
     }
 
     /// The lanes, in the order in which they were given.
     #[must_use]
-    pub fn lanes(&self) -> &[Lane] {
+    pub fn lanes(&self) -> &[Arc<Lane>] {
         &self.lanes
     }
 

@@ -3,6 +3,7 @@
 
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc;
 use std::thread::JoinHandle;
 use std::time::Duration;
@@ -11,6 +12,7 @@ use parking_lot::Mutex;
 use tokio::sync::oneshot;
 
 use super::dead::DeadLetters;
+use super::replace::{ReplaceError, Slot, Swapped};
 use super::window::{Fate, Key, Known, Waiter, Window};
 use crate::clock::Clock;
 use crate::record::{DeadLetter, Record};
@@ -80,9 +82,31 @@ enum ResultTo {
 #[derive(Debug)]
 pub struct Lane {
     name: Arc<str>,
-    queue: Mutex<Option<mpsc::SyncSender<Job>>>,
-    worker: Mutex<Option<JoinHandle<()>>>,
+    /// `None` in it only wakes the worker.
+    queue: Mutex<Option<mpsc::SyncSender<Option<Job>>>>,
+    worker: Arc<LaneEnd>,
     shared: Arc<Shared>,
+}
+
+/// The end of a lane: its worker goes on until it has delivered what is queued, also when the lane itself is gone.
+#[derive(Debug)]
+pub struct LaneEnd(Mutex<Option<JoinHandle<()>>>);
+
+impl LaneEnd {
+    /// Waits for the worker to end. It blocks as long as the sink does.
+    pub fn join(&self) {
+        let worker = self.0.lock().take();
+        if let Some(worker) = worker {
+            // A worker that panicked has nothing more to deliver; its panic was printed by its thread.
+            let _panicked = worker.join();
+        }
+    }
+
+    /// Whether the worker has ended.
+    #[must_use]
+    pub fn is_finished(&self) -> bool {
+        self.0.lock().as_ref().is_none_or(JoinHandle::is_finished)
+    }
 }
 
 /// What the worker and the requests share.
@@ -91,6 +115,10 @@ struct Shared {
     window: Mutex<Window>,
     /// What is wrong with the sink, if anything.
     trouble: Mutex<Option<String>>,
+    /// Another sink that is to take the place of this one.
+    slot: Slot,
+    /// Whether the sink was removed: its metrics go with it.
+    is_removed: AtomicBool,
     clock: Arc<dyn Clock>,
 }
 
@@ -120,6 +148,8 @@ impl Lane {
         let shared = Arc::new(Shared {
             window: Mutex::new(Window::new(options.window_ids, options.window_age)),
             trouble: Mutex::new(opened.clone()),
+            slot: Slot::default(),
+            is_removed: AtomicBool::new(false),
             clock,
         });
         let (queue, jobs) = mpsc::sync_channel(options.max_queue);
@@ -137,7 +167,8 @@ impl Lane {
             .name(format!("sink-{name}"))
             .spawn(move || worker.run(&jobs))
             .map_err(|error| OpenError::Unusable(format!("starting a thread: {error}")))?;
-        Ok(Self { name, queue: Mutex::new(Some(queue)), worker: Mutex::new(Some(thread)), shared })
+        let worker = Arc::new(LaneEnd(Mutex::new(Some(thread))));
+        Ok(Self { name, queue: Mutex::new(Some(queue)), worker, shared })
     }
 
     /// The sink's name.
@@ -150,6 +181,28 @@ impl Lane {
     #[must_use]
     pub fn trouble(&self) -> Option<String> {
         self.shared.trouble.lock().clone()
+    }
+
+    /// Puts another sink in the place of this one, once nothing is on its way; the window of ids stays. Waits so long
+    /// for it, and gives the old one, closed. It blocks.
+    ///
+    /// # Errors
+    ///
+    /// [`ReplaceError`] when the old one goes on.
+    pub fn replace(&self, sink: Box<dyn Sink>, patience: Duration) -> Result<Box<dyn Sink>, ReplaceError> {
+        if self.worker.is_finished() {
+            return Err(ReplaceError::Ended);
+        }
+        // With a full queue the worker is awake.
+        let wake = || drop(self.queue.lock().as_ref().map(|queue| queue.try_send(None)));
+        self.shared.slot.replace(sink, wake, patience)
+    }
+
+    /// The sink was removed: the lane ends once nobody has it any more. Gives what is left of it then, to wait for.
+    #[must_use]
+    pub fn removed(&self) -> Arc<LaneEnd> {
+        self.shared.is_removed.store(true, Ordering::SeqCst);
+        Arc::clone(&self.worker)
     }
 
     /// How many delivered ids the window holds.
@@ -183,7 +236,7 @@ impl Lane {
 
     fn push(&self, record: &Arc<Record>, result: ResultTo) -> Result<(), Undelivered> {
         let job = Job { record: Arc::clone(record), result };
-        match self.queue.lock().as_ref().map(|queue| queue.try_send(job)) {
+        match self.queue.lock().as_ref().map(|queue| queue.try_send(Some(job))) {
             Some(Ok(())) => Ok(()),
             Some(Err(mpsc::TrySendError::Full(_))) => Err(Undelivered::Overloaded),
             Some(Err(mpsc::TrySendError::Disconnected(_))) | None => {
@@ -199,11 +252,7 @@ impl Lane {
 
     /// Waits for the worker to end, after [`close`](Self::close). It blocks as long as the sink does.
     pub fn join(&self) {
-        let worker = self.worker.lock().take();
-        if let Some(worker) = worker {
-            // A worker that panicked has nothing more to deliver; its panic was printed by its thread.
-            let _panicked = worker.join();
-        }
+        self.worker.join();
     }
 }
 
@@ -219,18 +268,23 @@ struct Worker {
 }
 
 impl Worker {
-    fn run(mut self, jobs: &mpsc::Receiver<Job>) {
+    fn run(mut self, jobs: &mpsc::Receiver<Option<Job>>) {
         // What was taken and is not settled, in order.
         let mut window: Vec<Job> = Vec::new();
         loop {
+            self.take_replacement(window.is_empty());
             if window.is_empty() {
                 match self.next(jobs) {
-                    Some(first) => window.push(first),
+                    Some(Some(first)) => window.push(first),
+                    Some(None) => continue,
                     None => break,
                 }
             }
-            let room = self.sink.max_batch().min(self.max_batch).saturating_sub(window.len());
-            window.extend(jobs.try_iter().take(room));
+            // What comes while another sink waits is for that one.
+            if !self.shared.slot.is_asked() {
+                let room = self.sink.max_batch().min(self.max_batch).saturating_sub(window.len());
+                window.extend(jobs.try_iter().flatten().take(room));
+            }
             let records: Vec<Arc<Record>> = window.iter().map(|job| Arc::clone(&job.record)).collect();
             let outcome = self.deliver(&records);
             self.report(&outcome);
@@ -238,11 +292,34 @@ impl Worker {
             window = window.into_iter().filter_map(|job| self.settle(job, fates.next()?)).collect();
         }
         self.sink.close();
+        self.shared.slot.end();
+        if self.shared.is_removed.load(Ordering::SeqCst) {
+            self.telemetry.forget_sink(&self.name);
+        }
     }
 
-    /// Waits for a record; `None` when there will be no more. Meanwhile a sink that is down is tried again: where
+    /// Takes another sink in place of this one, if there is one. Where a record has been on its way for too long, it is
+    /// given to the new one as well.
+    fn take_replacement(&mut self, is_idle: bool) {
+        let Some(request) = self.shared.slot.due(is_idle) else { return };
+        match request.swap(&mut self.sink, None) {
+            None => {}
+            Some(Swapped::Open) => {
+                self.is_open = true;
+                self.recovered();
+            }
+            Some(Swapped::Down(error)) => {
+                self.is_open = false;
+                self.failed(&error, 0);
+            }
+            Some(Swapped::Kept) => self.is_open = false,
+        }
+    }
+
+    /// Waits for a record; `None` when there will be no more, `None` within when there is only something to look at.
+    /// Meanwhile a sink that is down is tried again: where
     /// `/readyz` decides who gets requests, none would come to find out that it is up.
-    fn next(&mut self, jobs: &mpsc::Receiver<Job>) -> Option<Job> {
+    fn next(&mut self, jobs: &mpsc::Receiver<Option<Job>>) -> Option<Option<Job>> {
         loop {
             let every = if self.is_open { self.sink.check_every() } else { Some(OPEN_AGAIN_AFTER) };
             let Some(every) = every else { return jobs.recv().ok() };

@@ -10,11 +10,13 @@ mod dead;
 mod direct;
 mod lane;
 mod redeliver;
+mod replace;
 mod window;
 mod worker;
 
 pub use backoff::{Backoff, BadBackoff};
 pub use dead::{DeadLetterError, DeadLetters};
 pub use direct::{Direct, Stored};
-pub use lane::{Lane, LaneOptions, Undelivered};
+pub use lane::{Lane, LaneEnd, LaneOptions, Undelivered};
+pub use replace::ReplaceError;
 pub use worker::{Skips, WorkerHandle};

@@ -5,6 +5,7 @@
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
@@ -12,9 +13,10 @@ use parking_lot::Mutex;
 
 use super::backoff::Backoff;
 use super::redeliver::Redeliveries;
+use super::replace::{ReplaceError, Slot, Swapped};
 use crate::record::{DeadLetter, Record};
 use crate::sink::{Fate, OpenError, Outcome, Sink};
-use crate::spool::{Progress, Reader, Registered, Rejected, Spool, SpoolError, StartAt, Stored};
+use crate::spool::{Change, Progress, Reader, Registered, Rejected, Spool, SpoolError, StartAt, Stored};
 use crate::telemetry::{DeadLetterBuried, SinkFailed, SinkRecovered, Telemetry};
 
 /// No more is read while the window holds so many bytes of bodies.
@@ -33,8 +35,24 @@ pub type Skips = BTreeSet<Arc<str>>;
 #[derive(Debug)]
 pub struct WorkerHandle {
     name: Arc<str>,
-    trouble: Arc<Mutex<Option<String>>>,
+    shared: Arc<Shared>,
+    spool: Arc<Spool>,
     thread: Mutex<Option<JoinHandle<()>>>,
+}
+
+/// What a worker and those who run it share.
+#[derive(Debug)]
+struct Shared {
+    /// What is wrong with the sink, if anything.
+    trouble: Mutex<Option<String>>,
+    /// The connectors whose records the sink is not given, each from the number after this one.
+    skips: Mutex<BTreeMap<Arc<str>, i64>>,
+    /// Another sink that is to take the place of this one.
+    slot: Slot,
+    /// After this number the worker ends.
+    leave_after: AtomicI64,
+    /// Whether the spool forgets the sink then.
+    forget: AtomicBool,
 }
 
 impl WorkerHandle {
@@ -64,14 +82,20 @@ impl WorkerHandle {
         if let Some(error) = &opened {
             telemetry.emit(&SinkFailed { sink: &name, error, records: 0 });
         }
-        let trouble = Arc::new(Mutex::new(opened.clone()));
+        let shared = Arc::new(Shared {
+            trouble: Mutex::new(opened.clone()),
+            skips: Mutex::new(skips),
+            slot: Slot::default(),
+            leave_after: AtomicI64::new(i64::MAX),
+            forget: AtomicBool::new(false),
+        });
         let worker = Worker {
             name: Arc::clone(&name),
             sink,
             is_open: opened.is_none(),
             is_placed: false,
+            is_waiting: false,
             checkpoint,
-            skips,
             cursor,
             unstored: None,
             rejected: Vec::new(),
@@ -81,16 +105,16 @@ impl WorkerHandle {
             redeliveries: Redeliveries::new(backoff.clone()),
             changes: 0,
             backoff,
-            spool,
+            spool: Arc::clone(&spool),
             reader,
             telemetry,
-            trouble: Arc::clone(&trouble),
+            shared: Arc::clone(&shared),
         };
         let thread = std::thread::Builder::new()
             .name(format!("sink-{name}"))
             .spawn(move || worker.run())
             .map_err(|error| OpenError::Unusable(format!("starting a thread: {error}")))?;
-        Ok(Self { name, trouble, thread: Mutex::new(Some(thread)) })
+        Ok(Self { name, shared, spool, thread: Mutex::new(Some(thread)) })
     }
 
     /// The sink's name.
@@ -102,7 +126,51 @@ impl WorkerHandle {
     /// What is wrong with the sink, if anything.
     #[must_use]
     pub fn trouble(&self) -> Option<String> {
-        self.trouble.lock().clone()
+        self.shared.trouble.lock().clone()
+    }
+
+    /// Puts another sink in the place of this one, once nothing is on its way: it goes on where this one stands. Waits so
+    /// long for it, and gives the old one, closed. It blocks.
+    ///
+    /// # Errors
+    ///
+    /// [`ReplaceError`] when the old one goes on.
+    pub fn replace(&self, sink: Box<dyn Sink>, patience: Duration) -> Result<Box<dyn Sink>, ReplaceError> {
+        if self.is_finished() {
+            return Err(ReplaceError::Ended);
+        }
+        self.shared.slot.replace(sink, || self.spool.tail().wake(), patience)
+    }
+
+    /// Changes the connectors whose records the sink is not given, for all records that are stored from now on. It
+    /// blocks.
+    ///
+    /// # Errors
+    ///
+    /// [`SpoolError`] when that cannot be stored; all is as it was.
+    pub fn skip(&self, skips: Skips) -> Result<(), SpoolError> {
+        let registered = self.spool.register(Arc::clone(&self.name), StartAt::Now, skips)?;
+        *self.shared.skips.lock() = registered.skips;
+        Ok(())
+    }
+
+    /// Lets the worker end, and the spool forget the sink, once the sink has had everything up to a number.
+    pub fn leave_after(&self, seq: i64) {
+        self.shared.forget.store(true, Ordering::SeqCst);
+        self.shared.leave_after.store(seq, Ordering::SeqCst);
+        self.spool.tail().wake();
+    }
+
+    /// Lets the worker end where it stands. The spool still knows the sink.
+    pub fn stop(&self) {
+        self.shared.leave_after.store(i64::MIN, Ordering::SeqCst);
+        self.spool.tail().wake();
+    }
+
+    /// Whether the worker has ended.
+    #[must_use]
+    pub fn is_finished(&self) -> bool {
+        self.thread.lock().as_ref().is_none_or(JoinHandle::is_finished)
     }
 
     /// Waits for the worker to end, after the spool's tail was told to stop.
@@ -121,10 +189,10 @@ pub(super) struct Worker {
     is_open: bool,
     /// Whether the spool knows where the sink stood when it was opened.
     is_placed: bool,
+    /// Whether something is on its way of which nobody knows yet what becomes of it.
+    is_waiting: bool,
     /// What the sink said last about where it stands; it is handed back when it has to be opened again.
     pub(super) checkpoint: Option<Vec<u8>>,
-    /// The connectors whose records it is not given, each from the number after this one.
-    skips: BTreeMap<Arc<str>, i64>,
     pub(super) cursor: i64,
     /// What the sink has done and the spool could not store. Nothing else is delivered until it is: reading on from the
     /// old cursor would deliver it twice.
@@ -145,7 +213,7 @@ pub(super) struct Worker {
     pub(super) spool: Arc<Spool>,
     pub(super) reader: Reader,
     pub(super) telemetry: Arc<Telemetry>,
-    trouble: Arc<Mutex<Option<String>>>,
+    shared: Arc<Shared>,
 }
 
 impl Worker {
@@ -157,6 +225,10 @@ impl Worker {
                 self.changes = changes;
                 self.look_again();
             }
+            if self.has_left() {
+                break;
+            }
+            self.take_replacement();
             let has_more = tail.last_seq() > self.cursor || self.unstored.is_some();
             let done = if has_more { self.deliver_some() } else { self.look_at_sink() };
             match done {
@@ -169,7 +241,7 @@ impl Worker {
                     }
                     // A sink is spared; the spool, where its progress found no place, is asked again soon.
                     let most = if self.unstored.is_some() { SOON } else { u32::MAX };
-                    tail.pause(self.backoff.pause(self.attempts.min(most)));
+                    tail.pause(self.backoff.pause(self.attempts.min(most)), self.changes);
                     continue;
                 }
             }
@@ -178,6 +250,48 @@ impl Worker {
             }
         }
         self.sink.close();
+        self.shared.slot.end();
+    }
+
+    /// Whether the sink was removed, and has had what was accepted for it. It is forgotten then.
+    fn has_left(&mut self) -> bool {
+        if self.cursor < self.shared.leave_after.load(Ordering::SeqCst) || self.unstored.is_some() {
+            return false;
+        }
+        if !self.shared.forget.load(Ordering::SeqCst) {
+            return true;
+        }
+        match self.spool.change(vec![Change::ForgetSink { sink: self.name.to_string() }]) {
+            Ok(_) => {
+                self.telemetry.forget_sink(&self.name);
+                tracing::info!(sink = &*self.name, "a removed sink has had everything, and is forgotten");
+            }
+            // The next start finds a sink without a backlog, and forgets it then.
+            Err(error) => tracing::warn!(sink = &*self.name, %error, "a removed sink is not forgotten"),
+        }
+        true
+    }
+
+    /// Takes another sink in place of this one, if there is one, and nothing is on its way.
+    fn take_replacement(&mut self) {
+        // What the old one has done must be stored before the new one is opened at it.
+        if !self.shared.slot.is_asked() || self.store_progress().is_err() {
+            return;
+        }
+        let Some(request) = self.shared.slot.due(!self.is_waiting) else { return };
+        match request.swap(&mut self.sink, self.checkpoint.as_deref()) {
+            None => return,
+            Some(Swapped::Open) => {
+                self.is_open = true;
+                self.recovered();
+            }
+            Some(Swapped::Down(error)) => {
+                self.is_open = false;
+                self.failed(&error);
+            }
+            Some(Swapped::Kept) => self.is_open = false,
+        }
+        (self.is_placed, self.is_waiting, self.attempts) = (false, false, 0);
     }
 
     /// When this worker looks again although there is nothing to deliver.
@@ -236,6 +350,7 @@ impl Worker {
         let mut fates = fates.into_iter();
         let (mut retry, mut trouble, mut retries, mut delivered) = (None, None, 0_u64, 0_u64);
         let attempt = self.attempts.saturating_add(1);
+        let mut is_waiting = false;
         let rejected = &mut self.rejected;
         self.window.retain(|(seq, record)| match fates.next() {
             Some(Fate::Delivered) => {
@@ -248,11 +363,11 @@ impl Worker {
                 progress.rejected.push(Rejected { seq: *seq, record, error, attempts: attempt });
                 false
             }
-            Some(Fate::Pending { trouble: Some(text) }) => {
-                trouble.get_or_insert(text);
+            Some(Fate::Pending { trouble: text }) => {
+                is_waiting = true;
+                trouble = trouble.take().or(text);
                 true
             }
-            Some(Fate::Pending { trouble: None }) => true,
             fate => {
                 retries = retries.saturating_add(1);
                 let error = match fate {
@@ -263,6 +378,7 @@ impl Worker {
                 true
             }
         });
+        self.is_waiting = is_waiting;
         progress.cursor = self.window.front().map_or(self.read_to, |(seq, _)| seq.saturating_sub(1));
         let rejected = u64::try_from(progress.rejected.len()).unwrap_or(u64::MAX);
         let moved = progress.cursor > self.cursor
@@ -299,16 +415,21 @@ impl Worker {
         let room = self.sink.max_batch().max(1).saturating_sub(self.window.len());
         let bytes: usize = self.window.iter().map(|(_, record)| record.body.len()).sum();
         // Before the read: what comes while it runs is not skipped.
-        let end = self.spool.tail().last_seq();
-        if room == 0 || bytes > MAX_WINDOW_BYTES || self.read_to >= end {
+        let leave_after = self.shared.leave_after.load(Ordering::SeqCst);
+        let end = self.spool.tail().last_seq().min(leave_after);
+        if room == 0 || bytes > MAX_WINDOW_BYTES || self.read_to >= end || self.shared.slot.is_asked() {
             return Ok(damaged);
         }
-        let stored = self.reader.after(self.read_to, room).map_err(|error| error.to_string())?;
+        let mut stored = self.reader.after(self.read_to, room).map_err(|error| error.to_string())?;
+        stored.retain(|stored| stored.seq <= leave_after);
         // Everything up to the tail was pruned already if there is none.
         self.read_to = stored.last().map_or(end, |stored| stored.seq);
+        let skips = self.shared.skips.lock();
+        let skipped =
+            |seq: i64, record: &Record| skips.get(&record.connector).is_some_and(|since| seq > *since);
         for Stored { seq, record } in stored {
             match record {
-                Ok(record) if self.skips(seq, &record) => {}
+                Ok(record) if skipped(seq, &record) => {}
                 Ok(record) => self.window.push_back((seq, record)),
                 Err(letter) => damaged.push((seq, *letter)),
             }
@@ -338,11 +459,6 @@ impl Worker {
             });
         }
         Ok(())
-    }
-
-    /// Whether the sink is not given this record.
-    fn skips(&self, seq: i64, record: &Record) -> bool {
-        self.skips.get(&record.connector).is_some_and(|since| seq > *since)
     }
 
     /// Opens the sink if it is not open, and stores where it stands before it gets anything: a crash in its first batch
@@ -378,7 +494,7 @@ impl Worker {
     }
 
     pub(super) fn failed(&self, error: &str) {
-        let before = self.trouble.lock().replace(error.to_owned());
+        let before = self.shared.trouble.lock().replace(error.to_owned());
         // One that says the same every second says it once.
         if before.as_deref() != Some(error) {
             self.telemetry.emit(&SinkFailed { sink: &self.name, error, records: 0 });
@@ -386,7 +502,7 @@ impl Worker {
     }
 
     pub(super) fn recovered(&self) {
-        if self.trouble.lock().take().is_some() {
+        if self.shared.trouble.lock().take().is_some() {
             self.telemetry.emit(&SinkRecovered { sink: &self.name });
         }
     }

@@ -33,7 +33,7 @@ pub(super) fn answer<B>(endpoint: &Endpoint, request: &Request<B>) -> Response<F
             respond(status, PLAIN, text)
         }
         "/metrics" => {
-            endpoint.intake.measure();
+            endpoint.routing().intake.measure();
             endpoint.telemetry.in_flight(endpoint.in_flight());
             respond(StatusCode::OK, PROMETHEUS, endpoint.telemetry.render())
         }
@@ -45,13 +45,14 @@ fn readiness(endpoint: &Endpoint) -> Readiness {
     if endpoint.is_stopping() {
         return Readiness { ready: false, troubles: vec!["shutting down".to_owned()] };
     }
-    let Readiness { ready, mut troubles } = endpoint.intake.readiness();
+    let Readiness { ready, mut troubles } = endpoint.routing().intake.readiness();
     let (keys, is_blind) = endpoint.key_troubles();
     if is_blind && keys.is_empty() {
         troubles.push("the key set is not fetched yet".to_owned());
     }
     troubles.extend(keys);
     troubles.extend(endpoint.tls.as_ref().and_then(|tls| tls.trouble(endpoint.clock.unix_seconds())));
+    troubles.extend(endpoint.config_trouble());
     Readiness { ready: ready && !is_blind, troubles }
 }
 

@@ -11,6 +11,7 @@ use tokio_rustls::TlsAcceptor;
 use super::endpoint::Endpoint;
 use super::proxy_header::{ProxyHeaderError, read_proxy_header};
 use super::stream::Stream;
+use crate::config::Proxies;
 use crate::telemetry::{HandshakeFailed, ProxyHeaderRefused};
 
 /// Why a connection does not get as far as HTTP.
@@ -28,13 +29,14 @@ pub(super) async fn open(
     endpoint: &Endpoint,
     stop: &mut watch::Receiver<bool>,
 ) -> Option<(Stream, Option<SocketAddr>)> {
-    if endpoint.tls.is_none() && !endpoint.proxies.protocol {
+    let routing = endpoint.routing();
+    if endpoint.tls.is_none() && !routing.proxies.protocol {
         return Some((stream, peer));
     }
-    let patience = endpoint.limits.handshake_timeout;
+    let patience = routing.limits.handshake_timeout;
     let mut phase = Phase::default();
     let opened = tokio::select! {
-        opened = timeout(patience, negotiate(stream, peer, endpoint, &mut phase)) => opened,
+        opened = timeout(patience, negotiate(stream, peer, endpoint, &routing.proxies, &mut phase)) => opened,
         // Nothing was asked yet, so nobody waits for an answer.
         _ = stop.wait_for(|stop| *stop) => Ok(Err(Refusal::Gone)),
     };
@@ -68,11 +70,12 @@ async fn negotiate(
     mut stream: Stream,
     peer: Option<SocketAddr>,
     endpoint: &Endpoint,
+    proxies: &Proxies,
     phase: &mut Phase,
 ) -> Result<(Stream, Option<SocketAddr>), Refusal> {
     let mut client = peer;
-    if endpoint.proxies.protocol {
-        if !endpoint.proxies.trusts(peer.map(|peer| peer.ip())) {
+    if proxies.protocol {
+        if !proxies.trusts(peer.map(|peer| peer.ip())) {
             let text = "only `trusted_proxies` may connect, since `proxy_protocol` is on".to_owned();
             return Err(Refusal::Proxy("untrusted", text));
         }

@@ -40,7 +40,7 @@ pub async fn serve_connection<S>(
 ) where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
-    let limits = endpoint.limits.clone();
+    let limits = endpoint.routing().limits.clone();
     let answer = move |request| {
         let endpoint = Arc::clone(&endpoint);
         async move { endpoint.answer(peer, request).await }
@@ -58,7 +58,8 @@ pub(super) async fn turn_away<S>(
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
     // Such a connection must not stay: one header time, then it goes.
-    let limits = Limits { keep_alive_idle: endpoint.limits.header_timeout, ..endpoint.limits.clone() };
+    let limits = endpoint.routing().limits.clone();
+    let limits = Limits { keep_alive_idle: limits.header_timeout, ..limits };
     let answer = move |_request: Request<Incoming>| {
         let reply = Reply::Unavailable(Unavailable::Overloaded);
         endpoint.telemetry.emit(&crate::telemetry::Answered {

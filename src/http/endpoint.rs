@@ -1,10 +1,12 @@
-//! What all connections share: the connectors by path, the intake behind them, and the permits that bound the load.
+//! What all connections share: the connectors by path, the intake behind them, and the permits that bound the load. The
+//! first two can be exchanged while requests are on their way.
 
 use std::collections::{BTreeSet, HashMap};
 use std::fmt;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
+use parking_lot::RwLock;
 use tokio::sync::Semaphore;
 
 use super::intake::Intake;
@@ -16,8 +18,8 @@ use crate::tls::TlsIdentity;
 use crate::verify::Policy;
 
 /// A connector as requests meet it.
-#[derive(Debug)]
 pub struct Connector {
+    pub(super) intake: Arc<dyn Intake>,
     pub(super) place: usize,
     pub(super) name: Arc<str>,
     pub(super) verifier: Arc<LiveVerifier>,
@@ -26,62 +28,39 @@ pub struct Connector {
     pub(super) quarantine_refused: bool,
 }
 
-/// The Endpoint URL: everything that a request needs on its way.
-pub struct Endpoint {
-    connectors: HashMap<String, Connector>,
-    pub(super) intake: Arc<dyn Intake>,
-    pub(super) telemetry: Arc<Telemetry>,
-    pub(super) clock: Arc<dyn Clock>,
-    pub(super) limits: Limits,
-    pub(super) tls: Option<Arc<TlsIdentity>>,
-    pub(super) proxies: Proxies,
-    pub(super) requests: Semaphore,
-    pub(super) body_bytes: Semaphore,
-    stopping: AtomicBool,
-}
-
-impl fmt::Debug for Endpoint {
+impl fmt::Debug for Connector {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Endpoint").field("connectors", &self.connectors).finish_non_exhaustive()
+        f.debug_struct("Connector").field("name", &self.name).finish_non_exhaustive()
     }
 }
 
-impl Endpoint {
+/// What a configuration decides for requests: the connectors by path, and what stores their events. A request reads it
+/// once and ends with what it began with, however often it is exchanged meanwhile.
+pub struct Routing {
+    connectors: HashMap<String, Connector>,
+    pub(super) intake: Arc<dyn Intake>,
+    pub(super) limits: Limits,
+    pub(super) proxies: Proxies,
+}
+
+impl fmt::Debug for Routing {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Routing").field("connectors", &self.connectors).finish_non_exhaustive()
+    }
+}
+
+impl Routing {
     /// Brings connectors and intake together. The intake knows a connector by its place in `connectors`.
     #[must_use]
-    pub fn new(
-        connectors: &[ConnectorConfig],
-        limits: Limits,
-        intake: Arc<dyn Intake>,
-        telemetry: Arc<Telemetry>,
-        clock: Arc<dyn Clock>,
-    ) -> Self {
+    pub fn new(connectors: &[ConnectorConfig], limits: Limits, intake: Arc<dyn Intake>) -> Self {
         let by_path = connectors.iter().enumerate().map(|(place, config)| {
-            telemetry.know_connector(&config.name);
             let ConnectorConfig { name, path, verifier, events, projects, quarantine_refused, .. } =
                 config.clone();
             let verifier = Arc::new(LiveVerifier::fixed(verifier));
-            (path, Connector { place, name, verifier, events, projects, quarantine_refused })
+            let intake = Arc::clone(&intake);
+            (path, Connector { intake, place, name, verifier, events, projects, quarantine_refused })
         });
-        Self {
-            connectors: by_path.collect(),
-            requests: Semaphore::new(limits.max_in_flight),
-            body_bytes: Semaphore::new(limits.max_in_flight_bytes.min(Semaphore::MAX_PERMITS)),
-            intake,
-            telemetry,
-            clock,
-            limits,
-            tls: None,
-            proxies: Proxies::default(),
-            stopping: AtomicBool::new(false),
-        }
-    }
-
-    /// Takes connections over TLS.
-    #[must_use]
-    pub fn with_tls(mut self, tls: Option<Arc<TlsIdentity>>) -> Self {
-        self.tls = tls;
-        self
+        Self { connectors: by_path.collect(), intake, limits, proxies: Proxies::default() }
     }
 
     /// Believes these proxies on whose behalf they come.
@@ -102,10 +81,84 @@ impl Endpoint {
         self
     }
 
+    pub(super) fn connector(&self, path: &str) -> Option<&Connector> {
+        self.connectors.get(path)
+    }
+}
+
+/// The Endpoint URL: everything that a request needs on its way.
+pub struct Endpoint {
+    routing: RwLock<Arc<Routing>>,
+    /// Why a changed configuration is not in force, if one is not.
+    config_trouble: RwLock<Option<String>>,
+    pub(super) telemetry: Arc<Telemetry>,
+    pub(super) clock: Arc<dyn Clock>,
+    /// Those of the start: permits were made of them. All others are in the routing.
+    pub(super) limits: Limits,
+    pub(super) tls: Option<Arc<TlsIdentity>>,
+    pub(super) requests: Semaphore,
+    pub(super) body_bytes: Semaphore,
+    stopping: AtomicBool,
+}
+
+impl fmt::Debug for Endpoint {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Endpoint").field("routing", &self.routing()).finish_non_exhaustive()
+    }
+}
+
+impl Endpoint {
+    /// An endpoint that begins with this routing.
+    #[must_use]
+    pub fn new(routing: Routing, telemetry: Arc<Telemetry>, clock: Arc<dyn Clock>) -> Self {
+        let limits = routing.limits.clone();
+        routing.connectors.values().for_each(|connector| telemetry.know_connector(&connector.name));
+        Self {
+            requests: Semaphore::new(limits.max_in_flight),
+            body_bytes: Semaphore::new(limits.max_in_flight_bytes.min(Semaphore::MAX_PERMITS)),
+            routing: RwLock::new(Arc::new(routing)),
+            config_trouble: RwLock::new(None),
+            telemetry,
+            clock,
+            limits,
+            tls: None,
+            stopping: AtomicBool::new(false),
+        }
+    }
+
+    /// Takes connections over TLS.
+    #[must_use]
+    pub fn with_tls(mut self, tls: Option<Arc<TlsIdentity>>) -> Self {
+        self.tls = tls;
+        self
+    }
+
+    /// The routing in force.
+    pub(super) fn routing(&self) -> Arc<Routing> {
+        Arc::clone(&self.routing.read())
+    }
+
+    /// Puts another routing in force, for all requests that come from now on.
+    pub fn route_by(&self, routing: Routing) {
+        routing.connectors.values().for_each(|connector| self.telemetry.know_connector(&connector.name));
+        let before = std::mem::replace(&mut *self.routing.write(), Arc::new(routing));
+        // Outside of the lock: what it holds may take a moment to go.
+        drop(before);
+    }
+
+    /// Says why a changed configuration is not in force; `None` when there is none such.
+    pub fn set_config_trouble(&self, trouble: Option<String>) {
+        *self.config_trouble.write() = trouble;
+    }
+
+    pub(super) fn config_trouble(&self) -> Option<String> {
+        self.config_trouble.read().clone()
+    }
+
     /// What is wrong with the keys, and whether a connector can verify nothing for it.
     pub(super) fn key_troubles(&self) -> (Vec<String>, bool) {
         let (mut troubles, mut is_blind) = (Vec::new(), false);
-        for connector in self.connectors.values() {
+        for connector in self.routing().connectors.values() {
             let Some(keys) = connector.verifier.keys() else { continue };
             is_blind |= keys.set().is_none() && connector.verifier.get().policy() != Policy::Either;
             troubles.extend(keys.trouble());
@@ -113,10 +166,6 @@ impl Endpoint {
         troubles.sort_unstable();
         troubles.dedup();
         (troubles, is_blind)
-    }
-
-    pub(super) fn connector(&self, path: &str) -> Option<&Connector> {
-        self.connectors.get(path)
     }
 
     /// From now on, new requests are answered `shutting_down`.

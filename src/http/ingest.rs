@@ -10,7 +10,7 @@ use http_body::Body;
 use http_body_util::{BodyExt, Full};
 use tokio::time::{Instant, timeout_at};
 
-use super::endpoint::{Connector, Endpoint};
+use super::endpoint::{Connector, Endpoint, Routing};
 use super::forwarded::client_of;
 use super::intake::{Accepted, Unavailable};
 use super::reply::Reply;
@@ -27,10 +27,11 @@ impl Endpoint {
         B: Body<Data = Bytes> + Unpin,
     {
         let started = Instant::now();
-        let peer = client_of(&self.proxies, peer, request.headers());
-        let connector = self.connector(request.uri().path());
-        let deadline = started.checked_add(self.limits.deadline).unwrap_or(started);
-        let reply = self.ingest(connector, request, deadline).await;
+        let routing = self.routing();
+        let peer = client_of(&routing.proxies, peer, request.headers());
+        let connector = routing.connector(request.uri().path());
+        let deadline = started.checked_add(routing.limits.deadline).unwrap_or(started);
+        let reply = self.ingest(&routing, connector, request, deadline).await;
         let detail = reply.detail();
         self.telemetry.emit(&Answered {
             connector: connector.map(|connector| &*connector.name),
@@ -43,7 +44,13 @@ impl Endpoint {
         reply.into_response()
     }
 
-    async fn ingest<B>(&self, connector: Option<&Connector>, request: Request<B>, deadline: Instant) -> Reply
+    async fn ingest<B>(
+        &self,
+        routing: &Routing,
+        connector: Option<&Connector>,
+        request: Request<B>,
+        deadline: Instant,
+    ) -> Reply
     where
         B: Body<Data = Bytes> + Unpin,
     {
@@ -51,7 +58,7 @@ impl Endpoint {
             return Reply::ShuttingDown;
         }
         let (head, body) = request.into_parts();
-        let mut body = CappedBody { body, max: self.limits.max_body, deadline };
+        let mut body = CappedBody { body, max: routing.limits.max_body, deadline };
         let Some(connector) = connector else {
             return body.refuse(Reply::NotFound, &head.headers).await;
         };
@@ -173,7 +180,7 @@ impl Endpoint {
         };
         let letter = DeadLetter::of_request(name, reason, error, now, headers, body);
         // Whether it was kept shows in the metrics; the answer is the same.
-        let _kept = timeout_at(deadline, self.intake.bury(letter)).await;
+        let _kept = timeout_at(deadline, connector.intake.bury(letter)).await;
     }
 
     async fn store(
@@ -210,7 +217,7 @@ impl Endpoint {
         if !connector.events.is_empty() && !connector.events.contains(&*record.event_type) {
             return Reply::Ignored { event_id };
         }
-        match timeout_at(deadline, self.intake.accept(connector.place, Arc::new(record))).await {
+        match timeout_at(deadline, connector.intake.accept(connector.place, Arc::new(record))).await {
             Ok(Ok(Accepted::New)) => {
                 if let Some(issued_at) = verified.issued_at() {
                     let skew = issued_at.saturating_sub(now.div_euclid(1000));
@@ -220,7 +227,7 @@ impl Endpoint {
             }
             Ok(Ok(Accepted::Duplicate)) => Reply::Duplicate { event_id },
             Ok(Err(unavailable)) => Reply::Unavailable(unavailable),
-            Err(_late) => Reply::Unavailable(self.intake.late()),
+            Err(_late) => Reply::Unavailable(connector.intake.late()),
         }
     }
 
@@ -235,7 +242,7 @@ impl Endpoint {
     ) -> Reply {
         let (name, body) = (Arc::clone(&connector.name), verified.inner().clone());
         let letter = DeadLetter::of_request(name, Reason::Unreadable, error, now, headers, body);
-        match timeout_at(deadline, self.intake.bury(letter)).await {
+        match timeout_at(deadline, connector.intake.bury(letter)).await {
             Ok(Ok(())) => Reply::Quarantined,
             Ok(Err(_)) | Err(_) => Reply::Unavailable(Unavailable::Storage),
         }

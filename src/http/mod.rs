@@ -20,7 +20,7 @@ mod server;
 mod stream;
 
 pub use connection::serve_connection;
-pub use endpoint::{Connector, Endpoint};
+pub use endpoint::{Connector, Endpoint, Routing};
 pub use intake::{Accepted, Intake, IntakeFuture, Readiness, Unavailable};
 pub use listener::{Inherited, Listener, SocketFile};
 pub use proxy_header::{ProxyHeaderError, read_proxy_header};

@@ -6,10 +6,12 @@
 
 use std::sync::Arc;
 
+use tokio::sync::Notify;
+
 use crate::clock::Clock;
 use crate::config::{Sources, SystemSources};
 use crate::telemetry::{CertificateInForce, CertificateRefused, Telemetry};
-use crate::tls::{Reloaded, TlsError, TlsIdentity, TlsSettings};
+use crate::tls::{Prepared, Reloaded, TlsError, TlsIdentity, TlsSettings};
 
 /// A certificate with those who are told about it.
 #[derive(Debug)]
@@ -17,6 +19,8 @@ pub(super) struct Certificate {
     identity: Arc<TlsIdentity>,
     clock: Arc<dyn Clock>,
     telemetry: Arc<Telemetry>,
+    /// Somebody wants the files looked at.
+    asked: Notify,
 }
 
 impl Certificate {
@@ -27,7 +31,8 @@ impl Certificate {
         telemetry: &Arc<Telemetry>,
     ) -> Result<Self, TlsError> {
         let identity = Arc::new(TlsIdentity::load(settings, Arc::new(|path| SystemSources.file(path)))?);
-        let this = Self { identity, clock: Arc::clone(clock), telemetry: Arc::clone(telemetry) };
+        let (clock, telemetry) = (Arc::clone(clock), Arc::clone(telemetry));
+        let this = Self { identity, clock, telemetry, asked: Notify::new() };
         this.tell_in_force(false);
         Ok(this)
     }
@@ -36,17 +41,29 @@ impl Certificate {
         Arc::clone(&self.identity)
     }
 
+    /// Reads the files of other settings; nothing is put in force. It blocks.
+    pub(super) fn prepare(&self, settings: TlsSettings) -> Result<Prepared, TlsError> {
+        self.identity.prepare(settings, self.clock.unix_seconds())
+    }
+
+    /// Puts in force what was prepared.
+    pub(super) fn put(&self, prepared: Prepared) {
+        self.identity.put(prepared);
+        self.tell_in_force(true);
+    }
+
     fn tell_in_force(&self, is_reloaded: bool) {
         let path = self.identity.settings().certificate.display().to_string();
         let until = self.identity.validity().until;
         self.telemetry.emit(&CertificateInForce { path: &path, until, is_reloaded });
     }
 
-    /// Looks at the files for ever.
-    pub(super) async fn keep_fresh(self) {
+    /// Looks at the files for ever: now and then, and when it is asked to.
+    pub(super) async fn keep_fresh(&self) {
         let mut told: Option<String> = None;
         loop {
-            tokio::time::sleep(self.identity.settings().check_interval).await;
+            let pause = self.identity.settings().check_interval;
+            let _asked = tokio::time::timeout(pause, self.asked.notified()).await;
             let (identity, now) = (Arc::clone(&self.identity), self.clock.unix_seconds());
             // A disk may take its time. A panic in there would be a bug; then the old certificate holds.
             let Ok(reloaded) = tokio::task::spawn_blocking(move || identity.reload(now)).await else {
@@ -68,5 +85,10 @@ impl Certificate {
                 }
             }
         }
+    }
+
+    /// Has the files looked at soon.
+    pub(super) fn look_soon(&self) {
+        self.asked.notify_one();
     }
 }

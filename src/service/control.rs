@@ -132,7 +132,7 @@ pub(super) struct Control {
 
 impl Control {
     /// Takes requests for a spool that this process has locked.
-    pub(super) fn start(folder: &Path, repair: Repair) -> io::Result<Self> {
+    pub(super) fn start(folder: &Path, repair: Arc<Repair>) -> io::Result<Self> {
         let listener = listen(folder)?;
         let stopping = Arc::new(AtomicBool::new(false));
         let told = Arc::clone(&stopping);
@@ -216,7 +216,7 @@ mod tests {
         let options = SpoolOptions { min_free: 0, ..SpoolOptions::default() };
         let spool = Spool::open(folder, options, Arc::new(SystemClock)).expect("opens");
         let running = BTreeSet::from([Arc::from("file")]);
-        let repair = Repair::new(Arc::new(spool), &Config::empty(), running).expect("reads");
+        let repair = Arc::new(Repair::new(Arc::new(spool), &Config::empty(), running).expect("reads"));
         Control::start(folder, repair).expect("listens")
     }
 

@@ -1,12 +1,19 @@
 //! Mode `direct`: a request waits for its sinks; dead letters go to a folder.
 
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 use std::time::Duration;
 
+use parking_lot::{Mutex, RwLock};
+
+use super::reload::{Exchanged, SINK_TIME, in_use_since};
 use super::routes::Routes;
-use super::{Parts, StartError, Store};
+use super::sinks::NamedSink;
+use super::{Next, Opened, Parts, Ready, ReloadError, StartError, Store};
+use crate::clock::Clock;
 use crate::config::{Config, DeadLetterPlace};
-use crate::deliver::{DeadLetterError, DeadLetters, Direct, Lane, LaneOptions, Stored, Undelivered};
+use crate::deliver::{
+    DeadLetterError, DeadLetters, Direct, Lane, LaneEnd, LaneOptions, ReplaceError, Stored, Undelivered,
+};
 use crate::http::{Accepted, Intake, IntakeFuture, Readiness, Unavailable};
 use crate::record::{DeadLetter, Record};
 #[cfg(feature = "kafka")]
@@ -21,17 +28,33 @@ const MAX_BATCH: usize = 4096;
 #[cfg(feature = "kafka")]
 const MARGIN: Duration = Duration::from_millis(1500);
 
-/// The sinks themselves, and the folder of dead letters.
+/// The sinks themselves, and the place of dead letters.
 #[derive(Debug)]
 pub(super) struct DirectStore {
-    direct: Direct,
-    routes: Routes,
+    lanes: RwLock<Vec<Arc<Lane>>>,
+    /// Lanes of sinks that were removed. They end when the last request is gone that may use them.
+    removed: Mutex<Vec<(Weak<Lane>, Arc<LaneEnd>)>>,
+    shared: Arc<Shared>,
+    options: LaneOptions,
+    clock: Arc<dyn Clock>,
+}
+
+#[derive(Debug)]
+struct Shared {
     dead_letters: Arc<DeadLetters>,
     telemetry: Arc<Telemetry>,
 }
 
+/// The way in by one configuration: whoever holds it may use its lanes.
+#[derive(Debug)]
+struct DirectIntake {
+    direct: Direct,
+    routes: Routes,
+    shared: Arc<Shared>,
+}
+
 impl DirectStore {
-    pub(super) fn open(parts: Parts) -> Result<Self, StartError> {
+    pub(super) fn open(parts: Parts) -> Result<Opened, StartError> {
         let Parts { config, clock, telemetry, routes, sinks, .. } = parts;
         let dead_letters = Arc::new(open_letters(&config, &telemetry)?);
         let options = LaneOptions {
@@ -40,14 +63,24 @@ impl DirectStore {
             window_ids: config.dedup_ids(),
             window_age: config.dedup_window,
         };
-        let mut lanes = Vec::with_capacity(sinks.len());
-        for (name, sink) in sinks {
-            let parts = (Arc::clone(&clock), Arc::clone(&telemetry), Arc::clone(&dead_letters));
-            let lane = Lane::start(Arc::clone(&name), sink, options, parts.0, parts.1, parts.2)
-                .map_err(|source| StartError::Sink { name, source })?;
-            lanes.push(lane);
-        }
-        Ok(Self { direct: Direct::new(lanes), routes, dead_letters, telemetry })
+        let shared = Arc::new(Shared { dead_letters, telemetry });
+        let (lanes, removed) = (RwLock::default(), Mutex::default());
+        let store = Self { lanes, removed, shared, options, clock };
+        let lanes = sinks.into_iter().map(|sink| store.start(sink)).collect::<Result<Vec<_>, _>>()?;
+        let intake = store.intake(lanes.clone(), routes);
+        *store.lanes.write() = lanes;
+        Ok((Arc::new(store), intake))
+    }
+
+    fn start(&self, (name, sink): NamedSink) -> Result<Arc<Lane>, StartError> {
+        let Shared { dead_letters, telemetry } = &*self.shared;
+        let parts = (Arc::clone(&self.clock), Arc::clone(telemetry), Arc::clone(dead_letters));
+        let lane = Lane::start(Arc::clone(&name), sink, self.options, parts.0, parts.1, parts.2);
+        lane.map(Arc::new).map_err(|source| StartError::Sink { name, source })
+    }
+
+    fn intake(&self, lanes: Vec<Arc<Lane>>, routes: Routes) -> Arc<dyn Intake> {
+        Arc::new(DirectIntake { direct: Direct::new(lanes), routes, shared: Arc::clone(&self.shared) })
     }
 }
 
@@ -78,7 +111,7 @@ fn open_letters(config: &Config, telemetry: &Arc<Telemetry>) -> Result<DeadLette
     }
 }
 
-impl Intake for DirectStore {
+impl Intake for DirectIntake {
     fn accept(&self, connector: usize, record: Arc<Record>) -> IntakeFuture<'_, Accepted> {
         Box::pin(async move {
             let Some(route) = self.routes.get(connector) else { return Err(Unavailable::Storage) };
@@ -93,7 +126,7 @@ impl Intake for DirectStore {
     }
 
     fn bury(&self, letter: DeadLetter) -> IntakeFuture<'_, ()> {
-        let dead_letters = Arc::clone(&self.dead_letters);
+        let dead_letters = Arc::clone(&self.shared.dead_letters);
         let work = tokio::task::spawn_blocking(move || dead_letters.bury(&letter));
         Box::pin(async move {
             match work.await {
@@ -107,29 +140,54 @@ impl Intake for DirectStore {
         let sinks = self.direct.lanes().iter();
         let sinks =
             sinks.filter_map(|lane| lane.trouble().map(|trouble| format!("sink {}: {trouble}", lane.name())));
-        let letters = self.dead_letters.trouble().map(|trouble| format!("dead letters: {trouble}"));
+        let letters = self.shared.dead_letters.trouble().map(|trouble| format!("dead letters: {trouble}"));
         let troubles: Vec<String> = sinks.chain(letters).collect();
         Readiness { ready: troubles.is_empty(), troubles }
     }
 
     fn measure(&self) {
         for lane in self.direct.lanes() {
-            self.telemetry.window_len(lane.name(), lane.window_len());
+            self.shared.telemetry.window_len(lane.name(), lane.window_len());
         }
     }
 }
 
 impl Store for DirectStore {
-    fn close(&self, _drain: Duration) {
-        for lane in self.direct.lanes() {
-            lane.close();
+    fn prepare(&self, next: Next) -> Result<Ready, ReloadError> {
+        let now = self.clock.unix_millis();
+        for connector in next.removed_connectors {
+            // What is kept in memory of the sinks' ids does not tell the connectors apart by time.
+            let last_accepted = self.shared.telemetry.last_accepted(&connector).saturating_mul(1000);
+            if let Some(reason) = in_use_since(last_accepted, now) {
+                return Err(ReloadError::ConnectorInUse { connector, reason });
+            }
         }
-        for lane in self.direct.lanes() {
-            lane.join();
-        }
+        // After a failure they are dropped, which ends them.
+        let added = next.added.into_iter().map(|sink| self.start(sink)).collect::<Result<Vec<_>, _>>()?;
+        let old = self.lanes.read().clone();
+        let lane = |name: &str| old.iter().find(|lane| &**lane.name() == name);
+        Exchanged::all(next.changed, |name, sink| match lane(name) {
+            Some(lane) => lane.replace(sink, SINK_TIME),
+            None => Err(ReplaceError::Ended),
+        })?;
+        let find = |name: &Arc<str>| old.iter().chain(&added).find(|lane| lane.name() == name).cloned();
+        let lanes: Vec<Arc<Lane>> = next.sinks.iter().filter_map(find).collect();
+        let gone = old.iter().filter(|lane| next.removed_sinks.contains(lane.name()));
+        let gone = gone.map(|lane| (Arc::downgrade(lane), lane.removed()));
+        let mut removed = self.removed.lock();
+        removed.retain(|(_, end)| !end.is_finished());
+        removed.extend(gone);
+        drop(removed);
+        self.lanes.write().clone_from(&lanes);
+        Ok(Ready { intake: self.intake(lanes, next.routes), finish: Box::new(|| ()) })
     }
 
-    fn into_intake(self: Arc<Self>) -> Arc<dyn Intake> {
-        self
+    fn close(&self, _drain: Duration) {
+        let lanes = std::mem::take(&mut *self.lanes.write());
+        let removed = std::mem::take(&mut *self.removed.lock());
+        lanes.iter().for_each(|lane| lane.close());
+        removed.iter().filter_map(|(lane, _)| lane.upgrade()).for_each(|lane| lane.close());
+        lanes.iter().for_each(|lane| lane.join());
+        removed.iter().for_each(|(_, end)| end.join());
     }
 }

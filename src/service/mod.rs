@@ -4,13 +4,15 @@
 mod certificate;
 mod control;
 mod direct;
+mod reload;
 mod repair;
+mod respool;
 mod routes;
 mod sinks;
 mod spooled;
 mod verifiers;
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::fmt;
 use std::io;
 use std::net::SocketAddr;
@@ -22,8 +24,8 @@ use tokio::sync::{oneshot, watch};
 use crate::clock::{Clock, SystemClock};
 use crate::config::{Config, ConnectorConfig, Listen, Mode, is_name};
 use crate::deliver::DeadLetterError;
-use crate::http::{AdminServer, Endpoint, Inherited, Intake, Listener, Server};
-use crate::keys::{BadIssuer, Keys, LiveVerifier};
+use crate::http::{AdminServer, Endpoint, Inherited, Intake, Listener, Routing, Server};
+use crate::keys::{BadIssuer, LiveVerifier};
 use crate::sink::{OpenError, Sink};
 use crate::spool::SpoolError;
 use crate::telemetry::Telemetry;
@@ -31,6 +33,8 @@ use crate::tls::TlsError;
 
 use certificate::Certificate;
 pub use control::{ControlError, ask};
+use reload::{Next, Ready, Reloader};
+pub use reload::{ReloadError, ReloadHandle};
 pub use repair::{Repair, RepairReport, RepairRequest};
 use routes::Routes;
 use sinks::{NamedSink, make_sinks};
@@ -174,15 +178,13 @@ impl ServiceBuilder {
     pub async fn start(self) -> Result<Service, StartError> {
         let Self { mut config, clock, sinks: own, mut inherited } = self;
         check_connectors(&config.connectors)?;
-        if config.mode == Mode::Direct {
-            // A folder of them would have no bound.
-            config.connectors.iter_mut().for_each(|connector| connector.quarantine_refused = false);
-        }
+        config.settle();
         let telemetry = Arc::new(Telemetry::new(Arc::clone(&clock)));
         let certificate = match config.tls.clone() {
-            Some(settings) => Some(Certificate::load(settings, &clock, &telemetry)?),
+            Some(settings) => Some(Arc::new(Certificate::load(settings, &clock, &telemetry)?)),
             None => None,
         };
+        let own_names = own.iter().map(|(name, _)| Arc::clone(name)).collect();
         let sinks = make_sinks(&config, own, &telemetry)?;
         if sinks.is_empty() {
             return Err(StartError::NoSink);
@@ -190,7 +192,7 @@ impl ServiceBuilder {
         for (name, _) in &sinks {
             telemetry.know_sink(name);
         }
-        let live = live_verifiers(&config, &clock, &telemetry)?;
+        let live = live_verifiers(&config, &HashMap::new(), &clock, &telemetry)?;
         let routes = Routes::new(&config, sinks.iter().map(|(name, _)| name))?;
         let parts = Parts {
             config: config.clone(),
@@ -202,14 +204,12 @@ impl ServiceBuilder {
         };
         // Opening recovers what a crash left, which may take a moment.
         let opened = tokio::task::spawn_blocking(move || open_store(parts)).await;
-        let store = opened.map_err(|_| StartError::Panicked)??;
-        let behind = Arc::clone(&store).into_intake();
-        let endpoint = Endpoint::new(&config.connectors, config.limits.clone(), behind, telemetry, clock);
-        let endpoint = endpoint
-            .verified_by(&live.verifiers)
-            .with_tls(certificate.as_ref().map(Certificate::identity))
-            .behind(config.proxies.clone());
-        let endpoint = Arc::new(endpoint);
+        let (store, intake) = opened.map_err(|_| StartError::Panicked)??;
+        let routing = Routing::new(&config.connectors, config.limits.clone(), intake);
+        let routing = routing.verified_by(&live.verifiers).behind(config.proxies.clone());
+        let endpoint = Endpoint::new(routing, Arc::clone(&telemetry), Arc::clone(&clock));
+        let tls = certificate.as_ref().map(|certificate| certificate.identity());
+        let endpoint = Arc::new(endpoint.with_tls(tls));
         let mut bind = async |key: &'static str, listen: Listen| {
             let bound = Listener::bind(&listen, config.socket_mode, &mut inherited).await;
             bound.map_err(|source| StartError::Listen { key, listen, source })
@@ -230,9 +230,10 @@ impl ServiceBuilder {
                 return Err(error);
             }
         };
-        let keys = live.keys.into_values().collect();
-        let drain_timeout = config.drain_timeout;
-        Ok(Service { listener, admin, endpoint, store, keys, certificate, drain_timeout })
+        let (at, behind) = (Arc::clone(&endpoint), Arc::clone(&store));
+        let reloader =
+            Reloader::new(config, live.keys, own_names, at, behind, certificate.clone(), telemetry, clock);
+        Ok(Service { listener, admin, endpoint, store, certificate, reloader: Arc::new(reloader) })
     }
 }
 
@@ -259,13 +260,16 @@ fn check_connectors(connectors: &[ConnectorConfig]) -> Result<(), StartError> {
 }
 
 /// What stores the events in one of the modes.
-trait Store: Intake + fmt::Debug {
+trait Store: fmt::Debug + Send + Sync {
+    /// Makes everything ready for another configuration. It blocks. After a failure all is as it was.
+    fn prepare(&self, next: Next) -> Result<Ready, ReloadError>;
+
     /// Lets the sinks finish, for so long, and closes everything. It blocks.
     fn close(&self, drain: Duration);
-
-    /// The same as the HTTP side knows it.
-    fn into_intake(self: Arc<Self>) -> Arc<dyn Intake>;
 }
+
+/// A store, and the way in by the configuration that it begins with.
+type Opened = (Arc<dyn Store>, Arc<dyn Intake>);
 
 /// What a store is made of.
 struct Parts {
@@ -277,11 +281,11 @@ struct Parts {
     verifiers: Vec<Arc<LiveVerifier>>,
 }
 
-fn open_store(parts: Parts) -> Result<Arc<dyn Store>, StartError> {
-    Ok(match parts.config.mode {
-        Mode::Direct => Arc::new(direct::DirectStore::open(parts)?),
-        Mode::Spool => Arc::new(spooled::SpoolStore::open(parts)?),
-    })
+fn open_store(parts: Parts) -> Result<Opened, StartError> {
+    match parts.config.mode {
+        Mode::Direct => direct::DirectStore::open(parts),
+        Mode::Spool => spooled::SpoolStore::open(parts),
+    }
 }
 
 /// A receiver that is ready to listen.
@@ -291,9 +295,8 @@ pub struct Service {
     admin: Option<Listener>,
     endpoint: Arc<Endpoint>,
     store: Arc<dyn Store>,
-    keys: Vec<Arc<Keys>>,
-    certificate: Option<Certificate>,
-    drain_timeout: Duration,
+    certificate: Option<Arc<Certificate>>,
+    reloader: Arc<Reloader>,
 }
 
 impl Service {
@@ -332,29 +335,40 @@ impl Service {
         self.admin.as_ref()
     }
 
+    /// Changes the configuration while the service runs.
+    #[must_use]
+    pub fn reload_handle(&self) -> ReloadHandle {
+        ReloadHandle(Arc::clone(&self.reloader))
+    }
+
     /// Serves until `stop` resolves. Then: accepts no more, finishes what is in flight, lets the sinks finish and
     /// close; all of it within the drain timeout, twice at most.
     pub async fn run_until(self, stop: impl Future<Output = ()>) {
-        let Self { listener, admin, endpoint, store, keys, certificate, drain_timeout } = self;
-        // Listening does not wait for the issuer; a request that needs a key does. All of these end with the set.
-        let mut fetching = tokio::task::JoinSet::new();
-        for keys in keys {
-            fetching.spawn(async move { keys.keep_fresh().await });
-        }
+        let Self { listener, admin, endpoint, store, certificate, reloader } = self;
+        // Listening does not wait for the issuer; a request that needs a key does.
+        reloader.run().await;
+        // It ends with the set.
+        let mut watching = tokio::task::JoinSet::new();
         if let Some(certificate) = certificate {
-            fetching.spawn(certificate.keep_fresh());
+            watching.spawn(async move { certificate.keep_fresh().await });
         }
         let (stop_public, public_stopped) = watch::channel(false);
         let (stop_admin, admin_stopped) = watch::channel(false);
         let admin = admin.map(|listener| {
             tokio::spawn(AdminServer::new(listener, Arc::clone(&endpoint)).run(admin_stopped))
         });
-        let public = tokio::spawn(Server::new(listener, endpoint).run(public_stopped, drain_timeout));
+        // How long it may drain is known when it stops: a reload may change that.
+        let mut public = tokio::spawn(Server::new(listener, endpoint).run(public_stopped, Duration::MAX));
         stop.await;
+        let drain_timeout = reloader.drain_timeout();
         tracing::info!("stopping: no new connections; finishing what is in flight");
         // The receivers live in the tasks; both are told, or gone.
         let _told = stop_public.send(true);
-        let _ended = public.await;
+        if tokio::time::timeout(drain_timeout, &mut public).await.is_err() {
+            // What is left is closed with it.
+            public.abort();
+        }
+        reloader.stop(drain_timeout).await;
         // A thread of its own: a runtime that is dropped waits for its blocking tasks, and a sink may hang for ever.
         let (closed, closing) = oneshot::channel();
         let closer = std::thread::Builder::new().name("closing-sinks".to_owned()).spawn(move || {

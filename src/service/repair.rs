@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use bytes::Bytes;
-use parking_lot::Mutex;
+use parking_lot::{Mutex, RwLock};
 use serde::{Deserialize, Serialize};
 
 use crate::config::{Config, ConnectorConfig};
@@ -119,6 +119,12 @@ impl RepairReport {
 pub struct Repair {
     spool: Arc<Spool>,
     reader: Mutex<Reader>,
+    /// What the configuration in force says.
+    known: RwLock<Arc<Known>>,
+}
+
+#[derive(Debug)]
+struct Known {
     connectors: BTreeMap<Arc<str>, ConnectorConfig>,
     /// Those whose keys may change.
     verifiers: BTreeMap<Arc<str>, Arc<LiveVerifier>>,
@@ -126,6 +132,15 @@ pub struct Repair {
     dedup: bool,
     /// The sinks that have a worker; none without a server.
     running: BTreeSet<Arc<str>>,
+}
+
+impl Known {
+    fn new(config: &Config, verifiers: &[Arc<LiveVerifier>], running: BTreeSet<Arc<str>>) -> Self {
+        let named = config.connectors.iter().map(|connector| Arc::clone(&connector.name));
+        let verifiers = named.clone().zip(verifiers.iter().cloned()).collect();
+        let connectors = named.zip(config.connectors.iter().cloned()).collect();
+        Self { connectors, verifiers, dedup: !config.dedup_window.is_zero(), running }
+    }
 }
 
 /// What is to become of a letter.
@@ -144,18 +159,22 @@ impl Repair {
     /// [`SpoolError`] when the spool cannot be read.
     pub fn new(spool: Arc<Spool>, config: &Config, running: BTreeSet<Arc<str>>) -> Result<Self, SpoolError> {
         let reader = Mutex::new(spool.reader()?);
-        let connector = |connector: &ConnectorConfig| (Arc::clone(&connector.name), connector.clone());
-        let connectors = config.connectors.iter().map(connector).collect();
-        let verifiers = BTreeMap::new();
-        Ok(Self { spool, reader, connectors, verifiers, dedup: !config.dedup_window.is_zero(), running })
+        Ok(Self { spool, reader, known: RwLock::new(Arc::new(Known::new(config, &[], running))) })
     }
 
-    /// Lets verifiers change their keys: one for each connector of the configuration, by its place.
-    #[must_use]
-    pub fn verified_by(mut self, config: &Config, verifiers: &[Arc<LiveVerifier>]) -> Self {
-        let named = config.connectors.iter().map(|connector| Arc::clone(&connector.name));
-        self.verifiers = named.zip(verifiers.iter().cloned()).collect();
-        self
+    /// Goes on with another configuration. `verifiers` are one for each of its connectors, by its place: their keys may
+    /// change.
+    pub(super) fn go_by(
+        &self,
+        config: &Config,
+        verifiers: &[Arc<LiveVerifier>],
+        running: BTreeSet<Arc<str>>,
+    ) {
+        *self.known.write() = Arc::new(Known::new(config, verifiers, running));
+    }
+
+    fn known(&self) -> Arc<Known> {
+        Arc::clone(&self.known.read())
     }
 
     /// Does what is asked for, or a first part of it. It blocks.
@@ -173,7 +192,7 @@ impl Repair {
             RepairRequest::Rewind { sink, cursor } => {
                 self.one(Change::Rewind { sink: sink.clone(), cursor: *cursor }, sink)
             }
-            RepairRequest::DropSink { sink } if self.running.contains(&**sink) => Err(format!(
+            RepairRequest::DropSink { sink } if self.known().running.contains(&**sink) => Err(format!(
                 "sink {sink} is in the configuration of the running server; remove it there and restart, then drop it"
             )),
             RepairRequest::DropSink { sink } => self.one(Change::ForgetSink { sink: sink.clone() }, sink),
@@ -266,22 +285,24 @@ impl Repair {
     }
 
     fn takes_letters(&self, sink: &str) -> bool {
-        self.running.contains(sink)
-            || (self.running.is_empty() && matches!(self.reader.lock().cursor(sink), Ok(Some(_))))
+        let running = &self.known().running;
+        running.contains(sink)
+            || (running.is_empty() && matches!(self.reader.lock().cursor(sink), Ok(Some(_))))
     }
 
     /// The normal way in, for a request that was kept: verified for the time when it could be, then read and stored.
     fn let_in(&self, letter: &Letter) -> Verdict {
         let id = letter.id;
         let still_dead = |error: String| Verdict::Change(Change::StillDead { id, error });
-        let Some(connector) = self.connectors.get(&letter.connector) else {
+        let known = self.known();
+        let Some(connector) = known.connectors.get(&letter.connector) else {
             return Verdict::Skip(format!(
                 "{}: no connector {} is configured, so there is no secret to verify with",
                 letter.reason, letter.connector
             ));
         };
         let headers = letter.headers();
-        let live = self.verifiers.get(&letter.connector).map(|live| live.get());
+        let live = known.verifiers.get(&letter.connector).map(|live| live.get());
         // Of the headers only the signatures were kept.
         let verifier = live.as_deref().unwrap_or(&connector.verifier).without_required_headers();
         let verified = verifier.authenticate(&headers).and_then(|authenticated| {
@@ -310,7 +331,7 @@ impl Repair {
             return Verdict::Ignore;
         }
         // A damaged one is known as seen.
-        let dedup = self.dedup && connector.dedup && letter.reason != "damaged";
+        let dedup = known.dedup && connector.dedup && letter.reason != "damaged";
         Verdict::Change(Change::Accept { id, record: Arc::new(record), dedup })
     }
 }

@@ -23,20 +23,27 @@ pub(super) fn make_sinks(
     own: Vec<NamedSink>,
     telemetry: &Arc<Telemetry>,
 ) -> Result<Vec<NamedSink>, StartError> {
-    let mut sinks = Vec::new();
-    for SinkConfig { name, kind, format, .. } in &config.sinks {
-        let sink: Box<dyn Sink> = match kind {
-            SinkKind::Stdout => Box::new(StdoutSink::new(*format).map_err(|error| StartError::Sink {
-                name: Arc::clone(name),
-                source: OpenError::Unusable(format!("standard output: {error}")),
-            })?),
-            SinkKind::File(file) => Box::new(FileSink::with(file.clone(), *format)),
-            SinkKind::Kafka(kafka) => make_kafka(config, kafka, name, *format, telemetry)?,
-        };
-        sinks.push((Arc::clone(name), sink));
-    }
+    let make = |sink: &SinkConfig| Ok((Arc::clone(&sink.name), make_sink(config, sink, telemetry)?));
+    let mut sinks: Vec<NamedSink> = config.sinks.iter().map(make).collect::<Result<_, StartError>>()?;
     sinks.extend(own);
     Ok(sinks)
+}
+
+/// One sink of the configuration; it is not opened yet.
+pub(super) fn make_sink(
+    config: &Config,
+    sink: &SinkConfig,
+    telemetry: &Arc<Telemetry>,
+) -> Result<Box<dyn Sink>, StartError> {
+    let SinkConfig { name, kind, format, .. } = sink;
+    Ok(match kind {
+        SinkKind::Stdout => Box::new(StdoutSink::new(*format).map_err(|error| StartError::Sink {
+            name: Arc::clone(name),
+            source: OpenError::Unusable(format!("standard output: {error}")),
+        })?),
+        SinkKind::File(file) => Box::new(FileSink::with(file.clone(), *format)),
+        SinkKind::Kafka(kafka) => make_kafka(config, kafka, name, *format, telemetry)?,
+    })
 }
 
 #[cfg(feature = "kafka")]

@@ -1,14 +1,17 @@
 //! Mode `spool`: a request waits for the spool; workers bring its records to the sinks, however long that takes.
 
 use std::collections::BTreeSet;
+use std::hash::{BuildHasher, RandomState};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::control::Control;
 use super::repair::Repair;
+use super::respool;
 use super::routes::Routes;
-use super::{Parts, StartError, Store};
-use parking_lot::Mutex;
+use super::sinks::NamedSink;
+use super::{Next, Opened, Parts, Ready, ReloadError, StartError, Store};
+use parking_lot::{Mutex, RwLock};
 
 use crate::clock::Clock;
 use crate::config::{Config, SpoolLimits};
@@ -25,53 +28,86 @@ const BACKOFF: (Duration, Duration) = (Duration::from_millis(100), Duration::fro
 /// The spool, and a worker for each sink.
 #[derive(Debug)]
 pub(super) struct SpoolStore {
-    spool: Arc<Spool>,
-    workers: Vec<WorkerHandle>,
-    routes: Routes,
-    telemetry: Arc<Telemetry>,
-    clock: Arc<dyn Clock>,
+    pub(super) spool: Arc<Spool>,
+    pub(super) workers: RwLock<Vec<Running>>,
+    /// Workers of sinks that were removed, until those have had all that was accepted for them.
+    pub(super) leaving: Mutex<Vec<Arc<WorkerHandle>>>,
+    pub(super) telemetry: Arc<Telemetry>,
+    pub(super) clock: Arc<dyn Clock>,
     /// For the gauges; gone once the store is closed, so that the last connection leaves one file behind.
     reader: Mutex<Option<Reader>>,
+    pub(super) repair: Arc<Repair>,
     control: Option<Control>,
 }
 
+/// A sink's worker, and the connectors that it was told to skip.
+#[derive(Debug, Clone)]
+pub(super) struct Running {
+    pub(super) worker: Arc<WorkerHandle>,
+    pub(super) skips: Skips,
+}
+
+/// The way in by one configuration.
+#[derive(Debug)]
+pub(super) struct SpoolIntake {
+    pub(super) store: Arc<SpoolStore>,
+    pub(super) routes: Routes,
+}
+
 impl SpoolStore {
-    pub(super) fn open(parts: Parts) -> Result<Self, StartError> {
+    pub(super) fn open(parts: Parts) -> Result<Opened, StartError> {
         let Parts { config, clock, telemetry, routes, sinks, verifiers } = parts;
         let folder = std::path::absolute(config.spool_folder()).unwrap_or_else(|_| config.spool_folder());
-        let seed = clock.unix_millis().unsigned_abs();
         let options = SpoolOptions { telemetry: Some(Arc::clone(&telemetry)), ..options(&config) };
         let spool = Arc::new(Spool::open(&folder, options, Arc::clone(&clock))?);
         let names: BTreeSet<Arc<str>> = sinks.iter().map(|(name, _)| Arc::clone(name)).collect();
         let mut workers = Vec::with_capacity(sinks.len());
-        for (place, (name, sink)) in sinks.into_iter().enumerate() {
-            let start = match config.sinks.iter().find(|config| config.name == name) {
-                Some(config) if config.from_retained => StartAt::Retained,
-                _ => StartAt::Now,
-            };
-            let failed = |source| StartError::Sink { name: Arc::clone(&name), source };
-            let jitter = seed.wrapping_add(u64::try_from(place).unwrap_or(0));
-            let backoff = Backoff::new(BACKOFF.0, BACKOFF.1, jitter)
-                .map_err(|error| failed(OpenError::Unusable(error.to_string())))?;
+        for (place, sink) in sinks.into_iter().enumerate() {
             let skips = skips(&routes, place);
-            let (spool, telemetry) = (Arc::clone(&spool), Arc::clone(&telemetry));
-            let worker =
-                WorkerHandle::start(Arc::clone(&name), sink, skips, start, backoff, spool, telemetry);
-            workers.push(worker.map_err(failed)?);
+            workers.push(start_worker(sink, skips, &config, &spool, &telemetry, &clock)?);
         }
         let reader = spool.reader()?;
         forget_removed_sinks(&spool, &reader.status()?, &names)?;
         tell_of_removed_sinks(&reader.status()?, &names);
-        let repair = Repair::new(Arc::clone(&spool), &config, names)?.verified_by(&config, &verifiers);
+        let repair = Arc::new(Repair::new(Arc::clone(&spool), &config, names.clone())?);
+        repair.go_by(&config, &verifiers, names);
         // Events are received without it as well.
-        let control = Control::start(&folder, repair)
+        let control = Control::start(&folder, Arc::clone(&repair))
             .map_err(|error| {
                 let path = folder.display();
                 tracing::warn!(%path, %error, "no control socket: `dead` and `spool` cannot change this spool while it runs");
             })
             .ok();
-        Ok(Self { spool, workers, routes, telemetry, clock, reader: Mutex::new(Some(reader)), control })
+        let (workers, leaving) = (RwLock::new(workers), Mutex::default());
+        let reader = Mutex::new(Some(reader));
+        let store = Arc::new(Self { spool, workers, leaving, telemetry, clock, reader, repair, control });
+        let intake = SpoolIntake { store: Arc::clone(&store), routes };
+        Ok((Arc::new(SharedStore(store)), Arc::new(intake)))
     }
+}
+
+/// Opens a sink where the spool knows it to stand, and starts its worker.
+pub(super) fn start_worker(
+    (name, sink): NamedSink,
+    skips: Skips,
+    config: &Config,
+    spool: &Arc<Spool>,
+    telemetry: &Arc<Telemetry>,
+    clock: &Arc<dyn Clock>,
+) -> Result<Running, StartError> {
+    let start = match config.sinks.iter().find(|config| config.name == name) {
+        Some(config) if config.from_retained => StartAt::Retained,
+        _ => StartAt::Now,
+    };
+    let failed = |source| StartError::Sink { name: Arc::clone(&name), source };
+    // Sinks that fail together are not tried again together.
+    let jitter = RandomState::new().hash_one((&name, clock.unix_millis()));
+    let backoff = Backoff::new(BACKOFF.0, BACKOFF.1, jitter)
+        .map_err(|error| failed(OpenError::Unusable(error.to_string())))?;
+    let (spool, telemetry) = (Arc::clone(spool), Arc::clone(telemetry));
+    let worker =
+        WorkerHandle::start(Arc::clone(&name), sink, skips.clone(), start, backoff, spool, telemetry);
+    Ok(Running { worker: Arc::new(worker.map_err(failed)?), skips })
 }
 
 /// A sink that was removed from the configuration holds its records until it is dropped, or comes back.
@@ -86,7 +122,7 @@ fn tell_of_removed_sinks(status: &Status, names: &BTreeSet<Arc<str>>) {
     }
 }
 
-fn options(config: &Config) -> SpoolOptions {
+pub(super) fn options(config: &Config) -> SpoolOptions {
     let defaults = SpoolOptions::default();
     let SpoolLimits { max_size, min_free, retain, .. } = config.spool;
     let dedup_max = config.dedup_max.and_then(|max| u64::try_from(max).ok()).unwrap_or(defaults.dedup_max);
@@ -94,7 +130,7 @@ fn options(config: &Config) -> SpoolOptions {
 }
 
 /// The connectors whose records do not go to the sink at this place.
-fn skips(routes: &Routes, place: usize) -> Skips {
+pub(super) fn skips(routes: &Routes, place: usize) -> Skips {
     let others = routes.0.iter().filter(|route| !route.sinks.contains(&place));
     others.map(|route| Arc::clone(&route.connector)).collect()
 }
@@ -119,11 +155,11 @@ fn unavailable(error: &SpoolError) -> Unavailable {
     }
 }
 
-impl Intake for SpoolStore {
+impl Intake for SpoolIntake {
     fn accept(&self, connector: usize, record: Arc<Record>) -> IntakeFuture<'_, Accepted> {
         Box::pin(async move {
             let Some(route) = self.routes.get(connector) else { return Err(Unavailable::Storage) };
-            match self.spool.append(record, route.dedup).await {
+            match self.store.spool.append(record, route.dedup).await {
                 Ok(Appended::New(_)) => Ok(Accepted::New),
                 Ok(Appended::Duplicate) => Ok(Accepted::Duplicate),
                 Err(error) => Err(unavailable(&error)),
@@ -132,18 +168,19 @@ impl Intake for SpoolStore {
     }
 
     fn bury(&self, letter: DeadLetter) -> IntakeFuture<'_, ()> {
+        let SpoolStore { spool, telemetry, .. } = &*self.store;
         Box::pin(async move {
             let (reason, connector, text) =
                 (letter.reason.code(), Arc::clone(&letter.connector), letter.error.clone());
-            match self.spool.bury(letter).await {
+            match spool.bury(letter).await {
                 Ok(true) => {
-                    self.telemetry.emit(&DeadLetterBuried { reason, connector: &connector, error: &text });
+                    telemetry.emit(&DeadLetterBuried { reason, connector: &connector, error: &text });
                     Ok(())
                 }
                 // A copy of one that is there.
                 Ok(false) => Ok(()),
                 Err(error) => {
-                    self.telemetry.emit(&DeadLetterFailed { reason, error: &error.to_string() });
+                    telemetry.emit(&DeadLetterFailed { reason, error: &error.to_string() });
                     Err(unavailable(&error))
                 }
             }
@@ -155,14 +192,32 @@ impl Intake for SpoolStore {
     }
 
     fn readiness(&self) -> Readiness {
+        self.store.readiness()
+    }
+
+    fn measure(&self) {
+        self.store.measure();
+    }
+}
+
+impl SpoolStore {
+    fn readiness(&self) -> Readiness {
         let tail = self.spool.tail();
         let (trouble, damage) = (tail.trouble(), tail.damage());
         let ready = trouble.is_none();
-        let spool = trouble.into_iter().chain(damage).map(|trouble| format!("spool: {trouble}"));
-        let sinks = self.workers.iter();
-        let sinks =
-            sinks.filter_map(|worker| worker.trouble().map(|t| format!("sink {}: {t}", worker.name())));
-        Readiness { ready, troubles: spool.chain(sinks).collect() }
+        let mut troubles: Vec<String> =
+            trouble.into_iter().chain(damage).map(|trouble| format!("spool: {trouble}")).collect();
+        for Running { worker, .. } in self.workers.read().iter() {
+            troubles.extend(worker.trouble().map(|trouble| format!("sink {}: {trouble}", worker.name())));
+        }
+        for worker in self.leaving.lock().iter().filter(|worker| !worker.is_finished()) {
+            let trouble = worker.trouble().map(|trouble| format!(": {trouble}")).unwrap_or_default();
+            troubles.push(format!(
+                "sink {}: removed, and still gets what was accepted for it{trouble}",
+                worker.name()
+            ));
+        }
+        Readiness { ready, troubles }
     }
 
     fn measure(&self) {
@@ -182,21 +237,27 @@ impl Intake for SpoolStore {
     }
 }
 
-impl Store for SpoolStore {
-    fn close(&self, drain: Duration) {
-        let now = Instant::now();
-        self.spool.tail().stop(now.checked_add(drain).unwrap_or(now));
-        if let Some(control) = &self.control {
-            control.stop();
-        }
-        for worker in &self.workers {
-            worker.join();
-        }
-        *self.reader.lock() = None;
-        self.spool.close();
+/// The service's end of a store that the ways in share.
+#[derive(Debug)]
+pub(super) struct SharedStore(Arc<SpoolStore>);
+
+impl Store for SharedStore {
+    fn prepare(&self, next: Next) -> Result<Ready, ReloadError> {
+        respool::prepare(&self.0, next)
     }
 
-    fn into_intake(self: Arc<Self>) -> Arc<dyn Intake> {
-        self
+    fn close(&self, drain: Duration) {
+        let store = &self.0;
+        let now = Instant::now();
+        store.spool.tail().stop(now.checked_add(drain).unwrap_or(now));
+        if let Some(control) = &store.control {
+            control.stop();
+        }
+        let workers: Vec<_> =
+            store.workers.read().iter().map(|running| Arc::clone(&running.worker)).collect();
+        let leaving = store.leaving.lock().clone();
+        workers.iter().chain(&leaving).for_each(|worker| worker.join());
+        *store.reader.lock() = None;
+        store.spool.close();
     }
 }

@@ -15,9 +15,10 @@ pub(super) struct Live {
     pub(super) keys: HashMap<String, Arc<Keys>>,
 }
 
-/// Nobody is asked for keys yet.
+/// Nobody is asked for keys yet. Those of the issuers in `known` stay the same.
 pub(super) fn live_verifiers(
     config: &Config,
+    known: &HashMap<String, Arc<Keys>>,
     clock: &Arc<dyn Clock>,
     telemetry: &Arc<Telemetry>,
 ) -> Result<Live, StartError> {
@@ -27,16 +28,15 @@ pub(super) fn live_verifiers(
             live.verifiers.push(Arc::new(LiveVerifier::fixed(verifier.clone())));
             continue;
         };
-        let keys = match live.keys.get(issuer) {
+        let keys = match live.keys.get(issuer).or_else(|| known.get(issuer)) {
             Some(keys) => Arc::clone(keys),
             None => {
                 let keys = Keys::new(issuer, &config.key_folder(), Arc::clone(clock), Arc::clone(telemetry));
                 let failed = |source| StartError::Issuer { connector: Arc::clone(name), source };
-                let keys = Arc::new(keys.map_err(failed)?);
-                live.keys.insert(issuer.clone(), Arc::clone(&keys));
-                keys
+                Arc::new(keys.map_err(failed)?)
             }
         };
+        live.keys.insert(issuer.clone(), Arc::clone(&keys));
         live.verifiers.push(Arc::new(LiveVerifier::with_keys(verifier.clone(), keys)));
     }
     Ok(live)

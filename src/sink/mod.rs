@@ -138,6 +138,7 @@ pub trait Sink: Send {
         Ok(())
     }
 
-    /// Flushes and lets go. Called once, when the service stops.
+    /// Flushes and lets go. Called when the service stops, or when a changed configuration puts another sink in its
+    /// place; should that one be of no use, this one is opened again.
     fn close(&mut self) {}
 }

@@ -83,7 +83,7 @@ pub use error::SpoolError;
 pub use letter::{Filter, Letter};
 pub use reader::{Reader, Stored};
 pub use rebuild::{Rebuilt, rebuild};
-pub use status::{Finding, SinkStatus, Status};
+pub use status::{ConnectorUse, Finding, SinkStatus, Status};
 pub use tail::Tail;
 use writer::{Command, Room, Writer};
 
@@ -125,7 +125,35 @@ pub struct SpoolOptions {
     pub telemetry: Option<Arc<Telemetry>>,
 }
 
+/// The bounds of a spool that can be others while it is open.
+#[derive(Debug, Clone)]
+pub struct Bounds {
+    /// How many bytes it may take.
+    pub max_size: u64,
+    /// How many bytes have to be left on the disk.
+    pub min_free: u64,
+    /// How long an accepted event stays known as a duplicate.
+    pub dedup_window: Duration,
+    /// How many of them are known at most.
+    pub dedup_max: u64,
+    /// How long records stay after every sink has them.
+    pub retain: Duration,
+}
+
 impl SpoolOptions {
+    /// The bounds among them.
+    #[must_use]
+    pub const fn bounds(&self) -> Bounds {
+        let &Self { max_size, min_free, dedup_window, dedup_max, retain, .. } = self;
+        Bounds { max_size, min_free, dedup_window, dedup_max, retain }
+    }
+
+    pub(super) const fn set(&mut self, bounds: &Bounds) {
+        let &Bounds { max_size, min_free, dedup_window, dedup_max, retain } = bounds;
+        (self.max_size, self.min_free, self.retain) = (max_size, min_free, retain);
+        (self.dedup_window, self.dedup_max) = (dedup_window, dedup_max);
+    }
+
     /// For those who repair a spool while its service is down: nothing is pruned, and no limit keeps letters out.
     #[must_use]
     pub fn for_repair() -> Self {
@@ -316,6 +344,15 @@ impl Spool {
         let (reply, answer) = oneshot::channel();
         self.command_waiting(Command::Change { changes, reply })?;
         answer.blocking_recv().map_err(|_| SpoolError::Closed)?
+    }
+
+    /// Sets other bounds, for everything that is not in the queue yet; waits for a place in it.
+    ///
+    /// # Errors
+    ///
+    /// [`SpoolError::Closed`] once it is closed.
+    pub fn set_bounds(&self, bounds: Bounds) -> Result<(), SpoolError> {
+        self.command_waiting(Command::Bound { bounds })
     }
 
     /// A connection of its own that reads.

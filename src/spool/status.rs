@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use rusqlite::params;
+use rusqlite::{OptionalExtension, params};
 use serde::Serialize;
 
 use super::error::SpoolError;
@@ -44,6 +44,15 @@ pub struct SinkStatus {
     pub oldest_received_at: Option<i64>,
     /// How many dead letters wait for it again.
     pub redeliveries: u64,
+}
+
+/// What a spool holds of a connector.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct ConnectorUse {
+    /// Whether there is a record of it that some sink has not passed.
+    pub undelivered: bool,
+    /// When it accepted an event last, in Unix milliseconds, if that is still known.
+    pub last_accepted: Option<i64>,
 }
 
 /// Something wrong with a spool.
@@ -103,6 +112,38 @@ impl Reader {
             })
         })?;
         rows.collect()
+    }
+
+    /// What there is of a connector. It may read all that no sink has passed.
+    ///
+    /// # Errors
+    ///
+    /// [`SpoolError`] when it cannot be read.
+    pub fn connector_use(&self, connector: &str) -> Result<ConnectorUse, SpoolError> {
+        let read = || {
+            let undelivered = self.connection.query_row(
+                "SELECT EXISTS (SELECT 1 FROM records
+                                WHERE seq > (SELECT min(cursor) FROM sinks) AND connector = ?1)",
+                [connector],
+                |row| row.get(0),
+            )?;
+            // Where copies are not looked for, only the records that are still there can tell.
+            let seen: Option<i64> = self.connection.query_row(
+                "SELECT max(at) FROM seen WHERE connector = ?1",
+                [connector],
+                |row| row.get(0),
+            )?;
+            let received: Option<i64> = self
+                .connection
+                .query_row(
+                    "SELECT received_at FROM records WHERE connector = ?1 ORDER BY seq DESC LIMIT 1",
+                    [connector],
+                    |row| row.get(0),
+                )
+                .optional()?;
+            Ok(ConnectorUse { undelivered, last_accepted: seen.max(received) })
+        };
+        self.named(read())
     }
 
     /// When the first record after a number was received.

@@ -75,8 +75,8 @@ impl Tail {
         self.state.lock().stop_at.is_some()
     }
 
-    /// Cursors were moved back, or letters are to be delivered again: wakes the workers.
-    pub(super) fn changed_by_operator(&self) {
+    /// Has the workers look: cursors were moved back, letters are to be delivered again, or a sink is another one now.
+    pub fn wake(&self) {
         let mut state = self.state.lock();
         state.changes = state.changes.saturating_add(1);
         self.changed.notify_all();
@@ -99,10 +99,13 @@ impl Tail {
         goes_on.then_some(state.changes)
     }
 
-    /// Waits for as long as `pause`, or until the service stops.
-    pub fn pause(&self, pause: Duration) {
+    /// Waits for as long as `pause`, or until the service stops, or workers have to look since `changes`.
+    pub fn pause(&self, pause: Duration, changes: u64) {
         let mut state = self.state.lock();
         let Some(until) = Instant::now().checked_add(pause) else { return };
-        while state.stop_at.is_none() && !self.changed.wait_until(&mut state, until).timed_out() {}
+        while state.stop_at.is_none()
+            && state.changes == changes
+            && !self.changed.wait_until(&mut state, until).timed_out()
+        {}
     }
 }

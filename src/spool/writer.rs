@@ -16,7 +16,7 @@ use super::error::SpoolError;
 use super::open::{BUSY_WAIT, Database};
 use super::store::{self, Counters};
 use super::tail::Tail;
-use super::{Appended, Progress, Registered, SpoolOptions, StartAt};
+use super::{Appended, Bounds, Progress, Registered, SpoolOptions, StartAt};
 use crate::clock::Clock;
 use crate::record::{DeadLetter, Reason, Record};
 use crate::telemetry::{DeadLetterBuried, DeadLetterDropped};
@@ -60,11 +60,36 @@ impl Drop for Room {
 /// What the writer can be asked for.
 #[derive(Debug)]
 pub(super) enum Command {
-    Append { record: Arc<Record>, dedup: bool, room: Room, reply: Reply<Appended> },
-    Bury { letter: Box<DeadLetter>, room: Room, reply: Reply<bool> },
-    Advance { sink: Arc<str>, progress: Box<Progress>, reply: Reply<i64> },
-    Change { changes: Vec<Change>, reply: Reply<Vec<Changed>> },
-    Register { sink: Arc<str>, start: StartAt, skipped: BTreeSet<Arc<str>>, reply: Reply<Registered> },
+    Append {
+        record: Arc<Record>,
+        dedup: bool,
+        room: Room,
+        reply: Reply<Appended>,
+    },
+    Bury {
+        letter: Box<DeadLetter>,
+        room: Room,
+        reply: Reply<bool>,
+    },
+    Advance {
+        sink: Arc<str>,
+        progress: Box<Progress>,
+        reply: Reply<i64>,
+    },
+    Change {
+        changes: Vec<Change>,
+        reply: Reply<Vec<Changed>>,
+    },
+    Register {
+        sink: Arc<str>,
+        start: StartAt,
+        skipped: BTreeSet<Arc<str>>,
+        reply: Reply<Registered>,
+    },
+    /// Other bounds from now on. It writes nothing.
+    Bound {
+        bounds: Bounds,
+    },
 }
 
 impl Command {
@@ -73,7 +98,7 @@ impl Command {
         match self {
             Self::Append { .. } => true,
             Self::Change { changes, .. } => changes.iter().any(Change::appends),
-            Self::Bury { .. } | Self::Advance { .. } | Self::Register { .. } => false,
+            Self::Bury { .. } | Self::Advance { .. } | Self::Register { .. } | Self::Bound { .. } => false,
         }
     }
 
@@ -91,6 +116,7 @@ impl Command {
             Self::Advance { reply, .. } => drop(reply.send(Err(error))),
             Self::Change { reply, .. } => drop(reply.send(Err(error))),
             Self::Register { reply, .. } => drop(reply.send(Err(error))),
+            Self::Bound { .. } => {}
         }
     }
 }
@@ -102,6 +128,7 @@ enum Done {
     Moved(i64),
     Changed(Vec<Changed>),
     Registered(Registered),
+    Bound,
 }
 
 pub(super) struct Writer {
@@ -164,6 +191,12 @@ impl Writer {
     }
 
     fn commit(&mut self, mut batch: Vec<Command>) {
+        for command in &batch {
+            if let Command::Bound { bounds } = command {
+                self.options.set(bounds);
+            }
+        }
+        batch.retain(|command| !matches!(command, Command::Bound { .. }));
         let mut full = if self.poisoned.is_some() { None } else { self.no_room() };
         if let Some(error) = &full {
             self.stick(error);
@@ -193,7 +226,7 @@ impl Writer {
                 }
                 // Before anyone is answered, so that no worker goes on from a cursor that was moved back.
                 if batch.iter().any(concerns_workers) {
-                    self.tail.changed_by_operator();
+                    self.tail.wake();
                 }
                 for (command, done) in batch.into_iter().zip(done) {
                     answer(command, done);
@@ -273,6 +306,7 @@ impl Writer {
                 Command::Register { sink, start, skipped, .. } => {
                     Done::Registered(store::register(&transaction, counters, sink, *start, skipped)?)
                 }
+                Command::Bound { .. } => Done::Bound,
             });
         }
         if !self.damaged && batch.iter().any(|command| matches!(command, Command::Advance { .. })) {

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use prometheus::{GaugeVec, IntCounterVec, IntGaugeVec, Opts, Registry};
 
-use super::metrics::register;
+use super::metrics::{forget, register};
 
 /// How a producer of Kafka is doing.
 #[derive(Debug, Clone, Copy, Default)]
@@ -59,6 +59,15 @@ impl KafkaMetrics {
                 "Producers that were made anew after a failure.",
             ),
         }
+    }
+
+    pub(super) fn forget(&self, sink: &str) {
+        for gauges in [&self.queued, &self.queued_bytes, &self.brokers_up] {
+            forget(gauges, "sink", sink);
+        }
+        forget(&self.round_trip, "sink", sink);
+        forget(&self.retries, "sink", sink);
+        forget(&self.renewed, "sink", sink);
     }
 
     pub(super) fn state(&self, sink: &str, state: &KafkaState) {

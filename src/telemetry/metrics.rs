@@ -1,11 +1,12 @@
 //! The metrics, by their Prometheus names. Every label has few values: names from the configuration and our own codes,
 //! never anything that a request brings along.
 
+use std::collections::HashMap;
 use std::fmt;
 use std::time::Duration;
 
 use http::StatusCode;
-use prometheus::core::Collector;
+use prometheus::core::{Collector, MetricVec, MetricVecBuilder};
 use prometheus::{
     Encoder, Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts,
     Registry, TextEncoder,
@@ -13,6 +14,7 @@ use prometheus::{
 
 use super::arrivals::ArrivalMetrics;
 use super::kafka_metrics::KafkaMetrics;
+use super::reloads::ReloadMetrics;
 use super::spool_metrics::SpoolMetrics;
 use crate::record::Reason;
 
@@ -39,6 +41,7 @@ pub(super) struct Metrics {
     pub(super) spool: SpoolMetrics,
     pub(super) kafka: KafkaMetrics,
     pub(super) arrivals: ArrivalMetrics,
+    pub(super) reloads: ReloadMetrics,
 }
 
 impl fmt::Debug for Metrics {
@@ -59,6 +62,23 @@ pub(super) fn register<M: Collector + Clone + 'static>(
     let metric = metric.expect("the name and the labels of a metric are valid");
     registry.register(Box::new(metric.clone())).expect("the name of a metric is used once");
     metric
+}
+
+/// Removes all series whose label has this value.
+pub(super) fn forget<B: MetricVecBuilder>(metrics: &MetricVec<B>, label: &str, value: &str)
+where
+    MetricVec<B>: Collector,
+{
+    for family in metrics.collect() {
+        for metric in family.get_metric() {
+            let labels: HashMap<&str, &str> =
+                metric.get_label().iter().map(|pair| (pair.name(), pair.value())).collect();
+            if labels.get(label) == Some(&value) {
+                // One that is gone already is what is wanted.
+                let _gone = metrics.remove(&labels);
+            }
+        }
+    }
 }
 
 impl Metrics {
@@ -143,6 +163,7 @@ impl Metrics {
             spool: SpoolMetrics::new(r),
             kafka: KafkaMetrics::new(r),
             arrivals: ArrivalMetrics::new(r),
+            reloads: ReloadMetrics::new(r),
             keys_fetched: counter(
                 "dt_receiver_key_sets_total",
                 "New key sets that were fetched from an issuer.",
@@ -170,6 +191,26 @@ impl Metrics {
         for outcome in ["delivered", "rejected", "retry"] {
             self.sink_records.with_label_values(&[name, outcome]);
         }
+    }
+
+    /// Counters go as well: otherwise there would be more and more series, one for each name there ever was.
+    pub(super) fn forget_connector(&self, name: &str) {
+        forget(&self.requests, "connector", name);
+        forget(&self.last_accepted, "connector", name);
+        forget(&self.other_scheme_failed, "connector", name);
+        forget(&self.clock_skew, "connector", name);
+    }
+
+    pub(super) fn forget_sink(&self, name: &str) {
+        forget(&self.sink_records, "sink", name);
+        forget(&self.sink_batch, "sink", name);
+        forget(&self.sink_up, "sink", name);
+        forget(&self.window, "sink", name);
+        self.kafka.forget(name);
+    }
+
+    pub(super) fn last_accepted(&self, connector: &str) -> i64 {
+        self.last_accepted.with_label_values(&[connector]).get()
     }
 
     pub(super) fn answered(&self, connector: &str, status: StatusCode, code: &str, took: Duration, now: i64) {

@@ -6,6 +6,7 @@ mod happenings;
 mod kafka_metrics;
 mod log_budget;
 mod metrics;
+mod reloads;
 mod spool_metrics;
 
 use std::sync::Arc;
@@ -19,6 +20,7 @@ pub use happenings::{
 pub use kafka_metrics::KafkaState;
 use log_budget::LogBudget;
 use metrics::Metrics;
+pub use reloads::{ConfigChanged, ConfigRefused, ConfigReloaded};
 
 use crate::clock::Clock;
 
@@ -38,6 +40,8 @@ pub struct Telemetry {
     kafka: LogBudget,
     /// Whoever can reach the port can make these.
     arrivals: LogBudget,
+    /// Nor must a storm of signals.
+    reloads: LogBudget,
     clock: Arc<dyn Clock>,
 }
 
@@ -46,12 +50,16 @@ impl Telemetry {
     ///
     #[must_use]
     pub fn new(clock: Arc<dyn Clock>) -> Self {
+        let metrics = Metrics::new();
+        // What is read at the start is taken, or there is no service.
+        metrics.reloads.succeeded(clock.unix_seconds());
         Self {
-            metrics: Metrics::new(),
+            metrics,
             refusals: LogBudget::new(10, 50),
             failures: LogBudget::new(1, 10),
             kafka: LogBudget::new(1, 10),
             arrivals: LogBudget::new(1, 10),
+            reloads: LogBudget::new(1, 10),
             clock,
         }
     }
@@ -69,6 +77,22 @@ impl Telemetry {
     /// Names a sink, so that it has its series from the start.
     pub fn know_sink(&self, name: &str) {
         self.metrics.know_sink(name);
+    }
+
+    /// Forgets a connector that was removed: a series of it would look like one that fell silent.
+    pub fn forget_connector(&self, name: &str) {
+        self.metrics.forget_connector(name);
+    }
+
+    /// Forgets a sink that was removed.
+    pub fn forget_sink(&self, name: &str) {
+        self.metrics.forget_sink(name);
+    }
+
+    /// When a connector accepted an event last, in Unix seconds; 0 if not since the start.
+    #[must_use]
+    pub fn last_accepted(&self, connector: &str) -> i64 {
+        self.metrics.last_accepted(connector)
     }
 
     /// Counts a batch that a sink was given.

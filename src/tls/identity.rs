@@ -27,6 +27,15 @@ pub struct TlsIdentity {
     state: Mutex<State>,
 }
 
+/// What was read of other settings, and is good.
+pub struct Prepared(State);
+
+impl fmt::Debug for Prepared {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Prepared").field("settings", &self.0.settings).finish_non_exhaustive()
+    }
+}
+
 struct State {
     settings: TlsSettings,
     files: Files,
@@ -85,18 +94,14 @@ impl TlsIdentity {
     ///
     /// [`TlsError`]; then what was in force stays so, and [`trouble`](Self::trouble) tells until a reload goes well.
     pub fn reload(&self, now: i64) -> Result<Reloaded, TlsError> {
-        self.change(self.settings(), now)
-    }
-
-    /// The same with other settings, which hold from then on.
-    ///
-    /// # Errors
-    ///
-    /// [`TlsError`]; then the settings stay as they were, too.
-    pub fn change(&self, settings: TlsSettings, now: i64) -> Result<Reloaded, TlsError> {
+        let settings = self.settings();
         // Handshakes go on while files are read.
         let read = Files::read(&settings, &*self.read);
         let mut state = self.state.lock();
+        if state.settings != settings {
+            // Others were put in force meanwhile.
+            return Ok(Reloaded::Unchanged);
+        }
         let loaded = read.and_then(|files| {
             if files == state.files {
                 return Ok(None);
@@ -119,6 +124,25 @@ impl TlsIdentity {
                 Err(error)
             }
         }
+    }
+
+    /// Reads the files of other settings, which must be good at `now`, without putting anything in force. It may block.
+    ///
+    /// # Errors
+    ///
+    /// [`TlsError`]; nothing is changed, and nothing is told by [`trouble`](Self::trouble).
+    pub fn prepare(&self, settings: TlsSettings, now: i64) -> Result<Prepared, TlsError> {
+        let files = Files::read(&settings, &*self.read)?;
+        let (config, validity) = files.load()?;
+        validity.check(&settings.certificate, now)?;
+        Ok(Prepared(State { settings, files, config, validity, failed: None }))
+    }
+
+    /// Puts in force what was prepared.
+    pub fn put(&self, prepared: Prepared) {
+        let before = std::mem::replace(&mut *self.state.lock(), prepared.0);
+        // Outside of the lock.
+        drop(before);
     }
 
     /// What an operator has to know at `now`: the last reload failed, or the certificate's time is over or nearly so.

@@ -16,7 +16,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 pub use error::TlsError;
-pub use identity::{Reloaded, TlsIdentity};
+pub use identity::{Prepared, Reloaded, TlsIdentity};
 pub use load::{Validity, problems};
 
 /// Reads a whole file, of bounded size.

@@ -156,6 +156,16 @@ impl KeySet {
         self.keys.iter().filter_map(|key| key.id.as_deref())
     }
 
+    /// Ids and keys in one, to tell two sets apart.
+    pub(super) fn contents(&self) -> Vec<u8> {
+        let mut contents = Vec::new();
+        for Key { id, key } in &self.keys {
+            contents.extend(id.as_deref().unwrap_or_default().bytes().chain([0]));
+            contents.extend(key.try_get_as_bytes().unwrap_or_default());
+        }
+        contents
+    }
+
     /// The key that a token names. A token without `kid` means the only key of a set of one.
     fn select(&self, kid: Option<&str>) -> Option<&Key> {
         match (kid, self.keys.as_slice()) {

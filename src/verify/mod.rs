@@ -35,6 +35,7 @@
 
 mod asymmetric;
 mod checks;
+mod compare;
 mod headers;
 mod policy;
 mod provider;
@@ -47,6 +48,7 @@ mod verifier;
 
 pub use asymmetric::{ASYMMETRIC_HEADER, DT_ISSUER, KeySet, KeySetError};
 pub use checks::{LEEWAY, TOKEN_LIFETIME};
+pub use compare::Difference;
 pub use headers::{Found, Headers};
 pub use policy::Policy;
 pub use rejection::{Fault, HeaderProblem, Rejection};

@@ -71,6 +71,10 @@ impl SecretScheme {
         Self { keys: keys.collect() }
     }
 
+    pub(super) fn keys(&self) -> &[(Arc<str>, DecodingKey)] {
+        &self.keys
+    }
+
     pub(super) fn labels(&self) -> impl Iterator<Item = &str> {
         self.keys.iter().map(|(label, _)| &**label)
     }

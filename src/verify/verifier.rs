@@ -18,10 +18,10 @@ use super::verified::{Proof, Verified, VerifiedBy};
 /// Verifies requests of one connector. Made by [`Verifier::builder`]; cheap to clone behind an `Arc`.
 #[derive(Clone)]
 pub struct Verifier {
-    policy: Policy,
-    secret: Option<SecretScheme>,
-    asymmetric: Option<AsymmetricScheme>,
-    required_headers: Vec<(String, Secret)>,
+    pub(super) policy: Policy,
+    pub(super) secret: Option<SecretScheme>,
+    pub(super) asymmetric: Option<AsymmetricScheme>,
+    pub(super) required_headers: Vec<(String, Secret)>,
 }
 
 /// Why a verifier cannot be built.

@@ -30,7 +30,6 @@ use std::time::{Duration, Instant};
 
 use hdrhistogram::Histogram;
 use rustls::ClientConfig;
-use rustls::pki_types::CertificateDer;
 
 use crate::authority::Authority;
 use crate::client::{Client, trusting};
@@ -51,11 +50,18 @@ struct Seen {
     /// From the planned moment of an event to its answer, in microseconds.
     latency: Histogram<u64>,
     /// The certificates that the server showed.
-    certificates: BTreeSet<CertificateDer<'static>>,
+    certificates: BTreeSet<Vec<u8>>,
 }
 
 /// The events of one connection after the other, each at its moment. Every one has to be answered with 200.
-fn send(address: SocketAddr, config: &Arc<ClientConfig>, place: u64, total: u64, rate: u64, begun: Instant) -> Seen {
+fn send(
+    address: SocketAddr,
+    config: &Arc<ClientConfig>,
+    place: u64,
+    total: u64,
+    rate: u64,
+    begun: Instant,
+) -> Seen {
     let connect = || Client::connect(address, config).expect("a handshake");
     let mut seen = Seen { latency: Histogram::new(3).expect("a histogram"), certificates: BTreeSet::new() };
     let (mut client, mut used, devices) = (connect(), 0, DEVICES / CONNECTIONS);
@@ -67,7 +73,7 @@ fn send(address: SocketAddr, config: &Arc<ClientConfig>, place: u64, total: u64,
             (client, used) = (connect(), 0);
         }
         if used == 0 {
-            seen.certificates.insert(client.certificate());
+            seen.certificates.insert(client.certificate().to_vec());
         }
         used += 1;
         let (device, number) = (place * devices + count % devices, count / devices);
@@ -118,10 +124,12 @@ fn ten_thousand_sensors_for_ten_hours() {
         let swapping = scope.spawn(move || every(swap_every, &|_| place.replace_certificate(authority)));
         scope.spawn(move || every(Duration::from_secs(1), &|_| gauges.lock().expect("whole").look()));
         let senders: Vec<_> = (0..CONNECTIONS)
-            .map(|connection| scope.spawn({
-                let config = &config;
-                move || send(address, config, connection, total, rate, begun)
-            }))
+            .map(|connection| {
+                scope.spawn({
+                    let config = &config;
+                    move || send(address, config, connection, total, rate, begun)
+                })
+            })
             .collect();
         let seen: Vec<_> = senders.into_iter().map(|sender| sender.join()).collect();
         over.store(true, Ordering::Relaxed);
@@ -139,9 +147,15 @@ fn ten_thousand_sensors_for_ten_hours() {
     let percentile = |percent: f64| Duration::from_micros(latency.value_at_percentile(percent));
     println!(
         "{total} events in {sending:.1?}: p50 {:?}, p99 {:?}, p99.9 {:?}, slowest {:?}",
-        percentile(50.0), percentile(99.0), percentile(99.9), percentile(100.0)
+        percentile(50.0),
+        percentile(99.0),
+        percentile(99.9),
+        percentile(100.0)
     );
-    println!("{reloads} changes: {taken} reloads, {refused} refused; {swaps} certificates, {} seen", certificates.len());
+    println!(
+        "{reloads} changes: {taken} reloads, {refused} refused; {swaps} certificates, {} seen",
+        certificates.len()
+    );
     println!("{gauges}");
     let ended = receiver.stop();
     assert_eq!(ended.code(), 0, "{}", ended.stderr);
@@ -158,6 +172,10 @@ fn ten_thousand_sensors_for_ten_hours() {
     assert_eq!(refused, 0, "{}", ended.stderr);
     assert!(taken >= reloads / 2, "{taken} reloads for {reloads} changes");
     // Each was served for a while to somebody who connected.
-    assert!(u64::try_from(certificates.len()).expect("few") + 1 >= swaps.min(3), "of {swaps}, {} seen", certificates.len());
+    assert!(
+        u64::try_from(certificates.len()).expect("few") + 1 >= swaps.min(3),
+        "of {swaps}, {} seen",
+        certificates.len()
+    );
     gauges.assert_flat();
 }

@@ -34,7 +34,8 @@ impl Place {
     pub(crate) fn change(&self, count: u64) {
         let folder = self.folder.path().display();
         let secret = common::SECRET_VARIABLE;
-        let more_secrets = if count % 2 == 0 { "" } else { ", { label = 'old', file = '{folder}/old-secret' }" };
+        let more_secrets =
+            if count % 2 == 0 { "" } else { ", { label = 'old', file = '{folder}/old-secret' }" };
         let more_secrets = more_secrets.replace("{folder}", &folder.to_string());
         fs::write(self.path("old-secret"), format!("old-{count}")).expect("written");
         let mut text = format!(
@@ -45,7 +46,9 @@ impl Place {
             self.file.display(),
         );
         if count % 3 == 1 {
-            text += &format!("[[connector]]\nname = 'other'\npath = '/other'\nsecrets = [{{ env = '{secret}' }}]\n");
+            text += &format!(
+                "[[connector]]\nname = 'other'\npath = '/other'\nsecrets = [{{ env = '{secret}' }}]\n"
+            );
         }
         if count % 4 >= 2 {
             text += "max_size = '1GiB'\n";
@@ -57,7 +60,8 @@ impl Place {
     pub(crate) fn replace_certificate(&self, authority: &Authority) {
         let (link, next) = (self.path("tls"), self.path("tls-next"));
         let old = fs::read_link(&link).ok();
-        let number = old.as_deref().and_then(|old| old.file_name()?.to_str()?.parse::<u64>().ok()).unwrap_or(0);
+        let number =
+            old.as_deref().and_then(|old| old.file_name()?.to_str()?.parse::<u64>().ok()).unwrap_or(0);
         let folder = self.path(&(number + 1).to_string());
         let Pair { certificate, key, .. } = authority.good(number + 1);
         fs::create_dir(&folder).expect("made");
