@@ -13,6 +13,18 @@ use super::source::Sources;
 use crate::tls::{TlsError, TlsSettings, problems};
 
 /// Where a listener listens.
+///
+/// # Examples
+///
+/// ```
+/// use std::path::PathBuf;
+///
+/// use dt_receiver::config::Listen;
+///
+/// assert_eq!("127.0.0.1:8080".parse(), Ok(Listen::Tcp(([127, 0, 0, 1], 8080).into())));
+/// assert_eq!("unix:/run/in.sock".parse(), Ok(Listen::Unix(PathBuf::from("/run/in.sock"))));
+/// assert_eq!("systemd:dt-http".parse(), Ok(Listen::Systemd(Some("dt-http".to_owned()))));
+/// ```
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Listen {

@@ -164,3 +164,96 @@ impl TlsIdentity {
             .then(|| format!("certificate: {path}: ends at {}; renew it", date(until)))
     }
 }
+
+#[cfg(feature = "aws-lc")]
+#[cfg(test)]
+mod tests {
+    use std::collections::HashMap;
+    use std::io;
+
+    use super::*;
+
+    /// The day on which the certificates of these tests begin, and that on which they end, in Unix seconds.
+    const BEGIN: i64 = 1_735_689_600;
+    const END: i64 = BEGIN + 90 * 24 * 3600;
+
+    /// Files that are only here.
+    type Disk = Arc<Mutex<HashMap<String, Vec<u8>>>>;
+
+    fn write(disk: &Disk) {
+        let mut params = rcgen::CertificateParams::new(["localhost".to_owned()]).expect("a name");
+        params.not_before = rcgen::date_time_ymd(2025, 1, 1);
+        params.not_after = rcgen::date_time_ymd(2025, 4, 1);
+        let key = rcgen::KeyPair::generate().expect("a key");
+        let certificate = params.self_signed(&key).expect("a certificate");
+        disk.lock().insert("cert".to_owned(), certificate.pem().into_bytes());
+        disk.lock().insert("key".to_owned(), key.serialize_pem().into_bytes());
+    }
+
+    fn identity() -> (TlsIdentity, Disk) {
+        let disk = Disk::default();
+        write(&disk);
+        let files = Arc::clone(&disk);
+        let read: ReadFile = Arc::new(move |path| {
+            files.lock().get(&path.display().to_string()).cloned().ok_or(io::ErrorKind::NotFound.into())
+        });
+        (TlsIdentity::load(TlsSettings::new("cert", "key"), read).expect("a good pair"), disk)
+    }
+
+    #[test]
+    fn the_last_72_hours_and_what_is_out_of_its_time_are_told() {
+        let (identity, _) = identity();
+        let validity = identity.validity();
+        assert_eq!((validity.from, validity.until), (BEGIN, END));
+        for (now, words) in [
+            (BEGIN - 1, Some("certificate: cert: the certificate is not valid before 2025-01-01T00:00:00Z")),
+            (BEGIN, None),
+            (END - SOON - 1, None),
+            (END - SOON, Some("certificate: cert: ends at 2025-04-01T00:00:00Z; renew it")),
+            (END, Some("ends at")),
+            (END + 1, Some("expired at 2025-04-01T00:00:00Z")),
+            (i64::MAX, Some("expired")),
+            (i64::MIN, Some("not valid before")),
+        ] {
+            match (identity.trouble(now), words) {
+                (None, None) => {}
+                (Some(trouble), Some(words)) => assert!(trouble.contains(words), "{now}: {trouble}"),
+                (trouble, words) => panic!("at {now}: {trouble:?}, not {words:?}"),
+            }
+        }
+    }
+
+    #[test]
+    fn only_what_changed_and_is_good_now_is_put_in_force() {
+        let (identity, disk) = identity();
+        let first = identity.server_config();
+        assert_eq!(identity.reload(BEGIN).expect("as before"), Reloaded::Unchanged);
+        // Even where it would not be taken any more: it is in force, and there is no other.
+        assert_eq!(identity.reload(END + 1).expect("as before"), Reloaded::Unchanged);
+        assert!(Arc::ptr_eq(&first, &identity.server_config()));
+        write(&disk);
+        assert!(matches!(identity.reload(END + 1), Err(TlsError::Expired { .. })));
+        assert!(matches!(identity.reload(BEGIN - 1), Err(TlsError::NotYetValid { .. })));
+        assert!(Arc::ptr_eq(&first, &identity.server_config()), "the old one is in force");
+        assert!(identity.trouble(BEGIN).is_some_and(|trouble| trouble.contains("not valid before")));
+        // A clock that was wrong is right again.
+        assert_eq!(identity.reload(BEGIN).expect("good"), Reloaded::Changed);
+        assert!(!Arc::ptr_eq(&first, &identity.server_config()));
+        assert_eq!(identity.trouble(BEGIN), None);
+    }
+
+    #[test]
+    fn other_settings_hold_only_if_they_are_good() {
+        let (identity, disk) = identity();
+        let bad = TlsSettings::new("elsewhere", "key");
+        assert!(matches!(identity.change(bad, BEGIN), Err(TlsError::Unreadable { .. })));
+        assert_eq!(identity.settings(), TlsSettings::new("cert", "key"));
+        for name in ["cert", "key"] {
+            let content = disk.lock().get(name).cloned().expect("there");
+            disk.lock().insert(format!("other-{name}"), content);
+        }
+        let good = TlsSettings::new("other-cert", "other-key");
+        assert_eq!(identity.change(good.clone(), BEGIN).expect("good"), Reloaded::Changed);
+        assert_eq!(identity.settings(), good);
+    }
+}

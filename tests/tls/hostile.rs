@@ -44,6 +44,10 @@ fn silent_and_slow_peers_are_closed_and_their_places_come_back() {
     assert!(ended.stderr.matches("a TLS handshake failed").count() <= 40, "the log is bounded");
 }
 
+fn byte(random: &mut Random) -> u8 {
+    u8::try_from(random.below(256)).expect("a byte")
+}
+
 #[test]
 fn garbage_does_no_harm() {
     let (place, authority) = Place::with_certificate();
@@ -53,9 +57,9 @@ fn garbage_does_no_harm() {
     for number in 0..60 {
         let garbage: Vec<u8> = match number % 4 {
             0 => b"POST / HTTP/1.1\r\nHost: x\r\n\r\n".to_vec(),
-            1 => (0..random.below(4000)).map(|_| random.below(256) as u8).collect(),
+            1 => (0..random.below(4000)).map(|_| byte(&mut random)).collect(),
             // The head of a record, then anything.
-            2 => [22, 3, 1, 0, 200].into_iter().chain((0..200).map(|_| random.below(256) as u8)).collect(),
+            2 => [22, 3, 1, 0, 200].into_iter().chain((0..200).map(|_| byte(&mut random))).collect(),
             _ => Vec::new(),
         };
         let mut peer = TcpStream::connect(receiver.listen).expect("connected");

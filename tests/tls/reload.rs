@@ -103,9 +103,9 @@ fn a_folder_that_is_swapped_behind_a_link_is_seen() {
     }
     let receiver = place.start("", &TLS.replace("'cert", "'live/cert").replace("'key", "'live/key"));
     assert!(shows(&receiver, &authority, &pairs[0]));
-    for version in 1..pairs.len() {
+    for (version, pair) in pairs.iter().enumerate().skip(1) {
         swap(version);
-        until("the new one is in force", || shows(&receiver, &authority, &pairs[version]));
+        until("the new one is in force", || shows(&receiver, &authority, pair));
     }
     assert_eq!(receiver.stop().code(), 0);
 }

@@ -4,7 +4,6 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread;
 
-use crate::authority::Authority;
 use crate::client::{Client, trusting};
 use crate::events::setting;
 use crate::place::{Place, TLS, metric, until};
@@ -32,9 +31,8 @@ fn no_request_fails_while_the_certificate_is_replaced() {
             }
         }));
     }
-    let serial_of = |authority: &Authority, number| authority.good(number);
     for number in 0..swaps {
-        let next = serial_of(&authority, 100 + number);
+        let next = authority.good(100 + number);
         // In both orders: certificate or key first.
         if number % 2 == 0 {
             place.install(&next);
