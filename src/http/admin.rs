@@ -51,6 +51,7 @@ fn readiness(endpoint: &Endpoint) -> Readiness {
         troubles.push("the key set is not fetched yet".to_owned());
     }
     troubles.extend(keys);
+    troubles.extend(endpoint.clock_doubt.trouble());
     troubles.extend(endpoint.config_trouble());
     Readiness { ready: ready && !is_blind, troubles }
 }

@@ -6,6 +6,7 @@
 
 mod activity;
 mod admin;
+mod clock_doubt;
 mod connection;
 mod endpoint;
 mod ingest;

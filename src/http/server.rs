@@ -11,7 +11,7 @@ use tokio::task::JoinSet;
 use super::endpoint::Endpoint;
 use super::{admin, connection};
 use crate::config::Limits;
-use crate::telemetry::ConnectionRefused;
+use crate::telemetry::{AcceptFailed, ConnectionRefused, Telemetry};
 
 /// How many connections beyond the limit are told so; the rest are closed without a word.
 const MAX_TURNED_AWAY: usize = 64;
@@ -40,6 +40,7 @@ impl Server {
         let places = Arc::new(Semaphore::new(endpoint.limits.max_connections));
         let turned_away = Arc::new(Semaphore::new(MAX_TURNED_AWAY));
         let mut connections = JoinSet::new();
+        let mut failing = false;
         loop {
             let accepted = tokio::select! {
                 accepted = listener.accept() => accepted,
@@ -49,7 +50,9 @@ impl Server {
                 }
                 _ = stop.wait_for(|stop| *stop) => break,
             };
-            let Some((stream, peer)) = usable(accepted).await else { continue };
+            let Some((stream, peer)) = usable(accepted, &mut failing, &endpoint.telemetry).await else {
+                continue;
+            };
             let (telemetry, endpoint, stop) =
                 (Arc::clone(&endpoint.telemetry), Arc::clone(&endpoint), stop.clone());
             if let Ok(place) = Arc::clone(&places).try_acquire_owned() {
@@ -76,18 +79,24 @@ impl Server {
     }
 }
 
-/// Makes an accepted stream ready; `None` when there is none.
+/// Makes an accepted stream ready; `None` when there is none. A pause keeps a system that has run out of something from
+/// being asked all the time.
 async fn usable(
     accepted: io::Result<(TcpStream, std::net::SocketAddr)>,
+    failing: &mut bool,
+    telemetry: &Telemetry,
 ) -> Option<(TcpStream, std::net::SocketAddr)> {
     match accepted {
         Ok((stream, peer)) => {
             // Answers are small; waiting to fill a segment would only delay them. A socket without it works too.
             let _delayed = stream.set_nodelay(true);
+            if std::mem::take(failing) {
+                tracing::info!("connections are accepted again");
+            }
             Some((stream, peer))
         }
         Err(error) => {
-            tracing::warn!(%error, "a connection could not be accepted");
+            telemetry.emit(&AcceptFailed { error: &error, is_first: !std::mem::replace(failing, true) });
             tokio::time::sleep(ACCEPT_PAUSE).await;
             None
         }
@@ -116,13 +125,16 @@ impl AdminServer {
         let Self { listener, endpoint } = self;
         let places = Arc::new(Semaphore::new(Self::MAX_CONNECTIONS));
         let mut connections = JoinSet::new();
+        let mut failing = false;
         loop {
             let accepted = tokio::select! {
                 accepted = listener.accept() => accepted,
                 Some(_ended) = connections.join_next(), if !connections.is_empty() => continue,
                 _ = stop.wait_for(|stop| *stop) => return,
             };
-            let Some((stream, _)) = usable(accepted).await else { continue };
+            let Some((stream, _)) = usable(accepted, &mut failing, &endpoint.telemetry).await else {
+                continue;
+            };
             let (endpoint, stop) = (Arc::clone(&endpoint), stop.clone());
             if let Ok(place) = Arc::clone(&places).try_acquire_owned() {
                 connections.spawn(async move {

@@ -13,6 +13,7 @@ use prometheus::{
 };
 
 use super::kafka_metrics::KafkaMetrics;
+use super::machine::MachineMetrics;
 use super::reloads::ReloadMetrics;
 use super::spool_metrics::SpoolMetrics;
 use crate::record::Reason;
@@ -40,6 +41,7 @@ pub(super) struct Metrics {
     pub(super) spool: SpoolMetrics,
     pub(super) kafka: KafkaMetrics,
     pub(super) reloads: ReloadMetrics,
+    pub(super) machine: MachineMetrics,
 }
 
 impl fmt::Debug for Metrics {
@@ -161,6 +163,7 @@ impl Metrics {
             spool: SpoolMetrics::new(r),
             kafka: KafkaMetrics::new(r),
             reloads: ReloadMetrics::new(r),
+            machine: MachineMetrics::new(r),
             keys_fetched: counter(
                 "dt_receiver_key_sets_total",
                 "New key sets that were fetched from an issuer.",
