@@ -227,7 +227,7 @@ impl Lane {
             Known::New(waiter) => match self.push(record, ResultTo::Window(key.clone())) {
                 Ok(()) => Ok(Offered::Waiting { waiter, new: true }),
                 Err(undelivered) => {
-                    self.shared.window.lock().resolve(&key, &Err(undelivered.clone()), now);
+                    self.shared.window.lock().resolve(&key, &Err(undelivered.clone()));
                     Err(undelivered)
                 }
             },
@@ -427,8 +427,7 @@ impl Worker {
         };
         match job.result {
             ResultTo::Window(key) => {
-                let now = self.shared.clock.unix_millis();
-                self.shared.window.lock().resolve(&key, &fate, now);
+                self.shared.window.lock().resolve(&key, &fate);
             }
             ResultTo::Waiter(waiter) => {
                 // A requester that has given up is not an error.

@@ -45,17 +45,21 @@ pub(super) struct Window {
     entries: HashMap<Key, Entry>,
     /// The delivered ones, oldest first.
     order: VecDeque<(i64, Key)>,
+    /// When an event came last, in Unix milliseconds. Its token was valid then, so DT's clock vouches for this time; by a
+    /// clock that has jumped ahead since, everything would be too old.
+    vouched: i64,
 }
 
 impl Window {
     pub(super) fn new(max_ids: usize, max_age: Duration) -> Self {
         let max_age_ms = i64::try_from(max_age.as_millis()).unwrap_or(i64::MAX);
-        Self { max_ids, max_age_ms, entries: HashMap::new(), order: VecDeque::new() }
+        Self { max_ids, max_age_ms, entries: HashMap::new(), order: VecDeque::new(), vouched: 0 }
     }
 
     /// Looks an event up, and notes that it is on its way if it is new.
     pub(super) fn enter(&mut self, key: &Key, now_ms: i64) -> Known {
-        self.forget_old(now_ms);
+        self.vouched = now_ms;
+        self.forget_old();
         let (sender, waiter) = oneshot::channel();
         match self.entries.get_mut(key) {
             Some(Entry::Delivered(_)) => Known::Delivered,
@@ -73,15 +77,15 @@ impl Window {
     }
 
     /// Notes what became of an event that was on its way, and tells whoever waits.
-    pub(super) fn resolve(&mut self, key: &Key, fate: &Fate, now_ms: i64) {
+    pub(super) fn resolve(&mut self, key: &Key, fate: &Fate) {
         let waiters = match fate {
             Ok(()) => {
-                self.order.push_back((now_ms, key.clone()));
-                self.entries.insert(key.clone(), Entry::Delivered(now_ms))
+                self.order.push_back((self.vouched, key.clone()));
+                self.entries.insert(key.clone(), Entry::Delivered(self.vouched))
             }
             Err(_) => self.entries.remove(key),
         };
-        self.forget_old(now_ms);
+        self.forget_old();
         if let Some(Entry::Pending(waiters)) = waiters {
             for waiter in waiters {
                 // A requester that has given up is not an error.
@@ -90,9 +94,9 @@ impl Window {
         }
     }
 
-    fn forget_old(&mut self, now_ms: i64) {
+    fn forget_old(&mut self) {
         while let Some((since, _)) = self.order.front() {
-            let too_old = now_ms.saturating_sub(*since) >= self.max_age_ms;
+            let too_old = self.vouched.saturating_sub(*since) >= self.max_age_ms;
             if !too_old && self.order.len() <= self.max_ids {
                 break;
             }
@@ -120,7 +124,7 @@ mod tests {
 
     fn delivered(window: &mut Window, id: &str, now: i64) {
         assert!(matches!(window.enter(&key(id), now), Known::New(_)));
-        window.resolve(&key(id), &Ok(()), now);
+        window.resolve(&key(id), &Ok(()));
     }
 
     #[test]
@@ -148,7 +152,7 @@ mod tests {
         let Known::New(mut first) = window.enter(&key("a"), 0) else { panic!("not new") };
         let Known::Pending(mut copy) = window.enter(&key("a"), 0) else { panic!("not pending") };
         let down = Undelivered::SinkUnavailable { error: "down".to_owned() };
-        window.resolve(&key("a"), &Err(down.clone()), 0);
+        window.resolve(&key("a"), &Err(down.clone()));
         assert_eq!(first.try_recv().unwrap(), Err(down.clone()));
         assert_eq!(copy.try_recv().unwrap(), Err(down));
         assert!(matches!(window.enter(&key("a"), 0), Known::New(_)), "a failed event may come again");

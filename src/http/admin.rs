@@ -52,6 +52,7 @@ fn readiness(endpoint: &Endpoint) -> Readiness {
     }
     troubles.extend(keys);
     troubles.extend(endpoint.tls.as_ref().and_then(|tls| tls.trouble(endpoint.clock.unix_seconds())));
+    troubles.extend(endpoint.clock_doubt.trouble());
     troubles.extend(endpoint.config_trouble());
     Readiness { ready: ready && !is_blind, troubles }
 }

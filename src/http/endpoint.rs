@@ -9,6 +9,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use parking_lot::RwLock;
 use tokio::sync::Semaphore;
 
+use super::clock_doubt::ClockDoubt;
 use super::intake::Intake;
 use crate::clock::Clock;
 use crate::config::{ConnectorConfig, Limits, Proxies};
@@ -91,6 +92,7 @@ pub struct Endpoint {
     routing: RwLock<Arc<Routing>>,
     /// Why a changed configuration is not in force, if one is not.
     config_trouble: RwLock<Option<String>>,
+    pub(super) clock_doubt: ClockDoubt,
     pub(super) telemetry: Arc<Telemetry>,
     pub(super) clock: Arc<dyn Clock>,
     /// Those of the start: permits were made of them. All others are in the routing.
@@ -118,6 +120,7 @@ impl Endpoint {
             body_bytes: Semaphore::new(limits.max_in_flight_bytes.min(Semaphore::MAX_PERMITS)),
             routing: RwLock::new(Arc::new(routing)),
             config_trouble: RwLock::new(None),
+            clock_doubt: ClockDoubt::default(),
             telemetry,
             clock,
             limits,

@@ -98,8 +98,12 @@ impl Endpoint {
         };
         let now = self.clock.unix_millis();
         match authenticated.verify_body(bytes.clone(), now.div_euclid(1000)) {
-            Ok(verified) => self.store(connector, &verified, head.headers, now, deadline).await,
+            Ok(verified) => {
+                self.clock_doubt.accepted(&self.telemetry);
+                self.store(connector, &verified, head.headers, now, deadline).await
+            }
             Err(rejection) => {
+                self.clock_doubt.refused(&rejection, &self.telemetry);
                 if rejection.is_expired() || connector.quarantine_refused {
                     self.keep(connector, &rejection, &head.headers, now, bytes, deadline).await;
                 }

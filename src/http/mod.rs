@@ -8,6 +8,7 @@
 mod activity;
 mod admin;
 mod arrival;
+mod clock_doubt;
 mod connection;
 mod endpoint;
 mod forwarded;

@@ -13,7 +13,7 @@ use super::listener::Listener;
 use super::stream::Stream;
 use super::{admin, arrival, connection};
 use crate::config::Limits;
-use crate::telemetry::ConnectionRefused;
+use crate::telemetry::{AcceptFailed, ConnectionRefused, Telemetry};
 
 /// How many connections beyond the limit are told so; the rest are closed without a word.
 const MAX_TURNED_AWAY: usize = 64;
@@ -42,6 +42,7 @@ impl Server {
         let places = Arc::new(Semaphore::new(endpoint.limits.max_connections));
         let turned_away = Arc::new(Semaphore::new(MAX_TURNED_AWAY));
         let mut connections = JoinSet::new();
+        let mut failing = false;
         loop {
             let accepted = tokio::select! {
                 accepted = listener.accept() => accepted,
@@ -51,7 +52,9 @@ impl Server {
                 }
                 _ = stop.wait_for(|stop| *stop) => break,
             };
-            let Some((stream, peer)) = usable(accepted).await else { continue };
+            let Some((stream, peer)) = usable(accepted, &mut failing, &endpoint.telemetry).await else {
+                continue;
+            };
             let (telemetry, endpoint, stop) =
                 (Arc::clone(&endpoint.telemetry), Arc::clone(&endpoint), stop.clone());
             if let Ok(place) = Arc::clone(&places).try_acquire_owned() {
@@ -86,12 +89,22 @@ impl Server {
     }
 }
 
-/// An accepted connection; `None` when there is none.
-async fn usable(accepted: io::Result<(Stream, Option<SocketAddr>)>) -> Option<(Stream, Option<SocketAddr>)> {
+/// An accepted connection; `None` when there is none. A pause keeps a system that has run out of something from being
+/// asked all the time.
+async fn usable(
+    accepted: io::Result<(Stream, Option<SocketAddr>)>,
+    failing: &mut bool,
+    telemetry: &Telemetry,
+) -> Option<(Stream, Option<SocketAddr>)> {
     match accepted {
-        Ok(accepted) => Some(accepted),
+        Ok(accepted) => {
+            if std::mem::take(failing) {
+                tracing::info!("connections are accepted again");
+            }
+            Some(accepted)
+        }
         Err(error) => {
-            tracing::warn!(%error, "a connection could not be accepted");
+            telemetry.emit(&AcceptFailed { error: &error, is_first: !std::mem::replace(failing, true) });
             tokio::time::sleep(ACCEPT_PAUSE).await;
             None
         }
@@ -120,13 +133,16 @@ impl AdminServer {
         let Self { listener, endpoint } = self;
         let places = Arc::new(Semaphore::new(Self::MAX_CONNECTIONS));
         let mut connections = JoinSet::new();
+        let mut failing = false;
         loop {
             let accepted = tokio::select! {
                 accepted = listener.accept() => accepted,
                 Some(_ended) = connections.join_next(), if !connections.is_empty() => continue,
                 _ = stop.wait_for(|stop| *stop) => return,
             };
-            let Some((stream, _)) = usable(accepted).await else { continue };
+            let Some((stream, _)) = usable(accepted, &mut failing, &endpoint.telemetry).await else {
+                continue;
+            };
             let (endpoint, stop) = (Arc::clone(&endpoint), stop.clone());
             if let Ok(place) = Arc::clone(&places).try_acquire_owned() {
                 connections.spawn(async move {

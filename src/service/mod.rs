@@ -364,11 +364,14 @@ impl Service {
         tracing::info!("stopping: no new connections; finishing what is in flight");
         // The receivers live in the tasks; both are told, or gone.
         let _told = stop_public.send(true);
-        if tokio::time::timeout(drain_timeout, &mut public).await.is_err() {
-            // What is left is closed with it.
-            public.abort();
-        }
-        reloader.stop(drain_timeout).await;
+        let drained = async {
+            if tokio::time::timeout(drain_timeout, &mut public).await.is_err() {
+                // What is left is closed with it.
+                public.abort();
+                let _ended = public.await;
+            }
+        };
+        tokio::join!(drained, reloader.stop(drain_timeout));
         // A thread of its own: a runtime that is dropped waits for its blocking tasks, and a sink may hang for ever.
         let (closed, closing) = oneshot::channel();
         let closer = std::thread::Builder::new().name("closing-sinks".to_owned()).spawn(move || {

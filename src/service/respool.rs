@@ -101,7 +101,9 @@ pub(super) fn prepare(store: &Arc<SpoolStore>, next: Next) -> Result<Ready, Relo
         *store.workers.write() = workers;
         // A spool that is closed has no use for bounds.
         let _closed = store.spool.set_bounds(options(&config).bounds());
-        store.repair.go_by(&config, &verifiers, sinks.into_iter().collect());
+        if let Some(repair) = store.repair.upgrade() {
+            repair.go_by(&config, &verifiers, sinks.into_iter().collect());
+        }
         let last = store.spool.tail().last_seq();
         removed.iter().for_each(|worker| worker.leave_after(last));
         store.leaving.lock().extend(removed);

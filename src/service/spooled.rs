@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 use std::hash::{BuildHasher, RandomState};
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
 
 use super::control::Control;
@@ -36,7 +36,8 @@ pub(super) struct SpoolStore {
     pub(super) clock: Arc<dyn Clock>,
     /// For the gauges; gone once the store is closed, so that the last connection leaves one file behind.
     reader: Mutex<Option<Reader>>,
-    pub(super) repair: Arc<Repair>,
+    /// It lives as long as it can be asked: it reads as well.
+    pub(super) repair: Weak<Repair>,
     control: Option<Control>,
 }
 
@@ -72,7 +73,8 @@ impl SpoolStore {
         let repair = Arc::new(Repair::new(Arc::clone(&spool), &config, names.clone())?);
         repair.go_by(&config, &verifiers, names);
         // Events are received without it as well.
-        let control = Control::start(&folder, Arc::clone(&repair))
+        let asked = Arc::downgrade(&repair);
+        let control = Control::start(&folder, repair)
             .map_err(|error| {
                 let path = folder.display();
                 tracing::warn!(%path, %error, "no control socket: `dead` and `spool` cannot change this spool while it runs");
@@ -80,6 +82,7 @@ impl SpoolStore {
             .ok();
         let (workers, leaving) = (RwLock::new(workers), Mutex::default());
         let reader = Mutex::new(Some(reader));
+        let repair = asked;
         let store = Arc::new(Self { spool, workers, leaving, telemetry, clock, reader, repair, control });
         let intake = SpoolIntake { store: Arc::clone(&store), routes };
         Ok((Arc::new(SharedStore(store)), Arc::new(intake)))

@@ -330,6 +330,8 @@ pub(super) fn prune_records(
     limit: u32,
 ) -> rusqlite::Result<usize> {
     let retain_ms = i64::try_from(options.retain.as_millis()).unwrap_or(i64::MAX);
+    // Where nothing is retained, time does not matter, whatever the clock says.
+    let before = if retain_ms == 0 { i64::MAX } else { now.saturating_sub(retain_ms) };
     connection
         .prepare_cached(
             "DELETE FROM records WHERE seq IN (
@@ -337,7 +339,7 @@ pub(super) fn prune_records(
                 WHERE seq <= (SELECT min(cursor) FROM sinks) AND received_at <= ?1
                 ORDER BY seq LIMIT ?2)",
         )?
-        .execute(params![now.saturating_sub(retain_ms), limit])
+        .execute(params![before, limit])
 }
 
 /// Removes up to `limit` known events whose time in the window is over, or that are too many. Gives how many.

@@ -146,6 +146,9 @@ pub(super) struct Writer {
     tidied: Instant,
     /// The size of the log after it was last tidied.
     log_at_rest: u64,
+    /// When the last event was received. Its token was valid then, so this is a time that DT's clock vouches for, and what
+    /// is too old is measured against it: a clock that jumps ahead must not wipe out what is known of duplicates.
+    vouched: i64,
 }
 
 impl Writer {
@@ -169,6 +172,8 @@ impl Writer {
             is_stuck: false,
             tidied: Instant::now(),
             log_at_rest: 0,
+            // Before the first event, nothing is too old.
+            vouched: i64::MIN,
         }
     }
 
@@ -268,6 +273,11 @@ impl Writer {
         let now = self.clock.unix_millis();
         let started = Instant::now();
         let (mut expired, mut refused, mut damaged) = (0_u64, 0_u64, Vec::new());
+        let appended = batch.iter().rev().find_map(|command| match command {
+            Command::Append { record, .. } => Some(record.received_at),
+            _ => None,
+        });
+        let vouched = appended.unwrap_or(self.vouched);
         let mut counters = self.counters;
         let behavior = TransactionBehavior::Immediate;
         let transaction = self.database.connection.transaction_with_behavior(behavior)?;
@@ -310,14 +320,14 @@ impl Writer {
             });
         }
         if !self.damaged && batch.iter().any(|command| matches!(command, Command::Advance { .. })) {
-            store::prune_records(&transaction, &self.options, now, PRUNE_ROWS)?;
+            store::prune_records(&transaction, &self.options, vouched, PRUNE_ROWS)?;
         }
         if counters.last_seq != self.counters.last_seq {
-            store::prune_seen(&transaction, &mut counters, &self.options, now, PRUNE_ROWS)?;
+            store::prune_seen(&transaction, &mut counters, &self.options, vouched, PRUNE_ROWS)?;
             store::store_counters(&transaction, counters)?;
         }
         transaction.commit()?;
-        self.counters = counters;
+        (self.counters, self.vouched) = (counters, vouched);
         if let Some(telemetry) = &self.options.telemetry {
             telemetry.spool_commit(started.elapsed(), batch.len());
             for DeadLetter { connector, error, .. } in damaged {
@@ -428,7 +438,7 @@ impl Writer {
         if self.damaged {
             return Ok(());
         }
-        let now = self.clock.unix_millis();
+        let now = self.vouched;
         let mut counters = self.counters;
         let transaction =
             self.database.connection.transaction_with_behavior(TransactionBehavior::Immediate)?;

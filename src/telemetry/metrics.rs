@@ -14,6 +14,7 @@ use prometheus::{
 
 use super::arrivals::ArrivalMetrics;
 use super::kafka_metrics::KafkaMetrics;
+use super::machine::MachineMetrics;
 use super::reloads::ReloadMetrics;
 use super::spool_metrics::SpoolMetrics;
 use crate::record::Reason;
@@ -42,6 +43,7 @@ pub(super) struct Metrics {
     pub(super) kafka: KafkaMetrics,
     pub(super) arrivals: ArrivalMetrics,
     pub(super) reloads: ReloadMetrics,
+    pub(super) machine: MachineMetrics,
 }
 
 impl fmt::Debug for Metrics {
@@ -164,6 +166,7 @@ impl Metrics {
             kafka: KafkaMetrics::new(r),
             arrivals: ArrivalMetrics::new(r),
             reloads: ReloadMetrics::new(r),
+            machine: MachineMetrics::new(r),
             keys_fetched: counter(
                 "dt_receiver_key_sets_total",
                 "New key sets that were fetched from an issuer.",

@@ -5,6 +5,7 @@ mod arrivals;
 mod happenings;
 mod kafka_metrics;
 mod log_budget;
+mod machine;
 mod metrics;
 mod reloads;
 mod spool_metrics;
@@ -19,6 +20,7 @@ pub use happenings::{
 };
 pub use kafka_metrics::KafkaState;
 use log_budget::LogBudget;
+pub use machine::{AcceptFailed, ClockDoubted, ClockTrusted};
 use metrics::Metrics;
 pub use reloads::{ConfigChanged, ConfigRefused, ConfigReloaded};
 

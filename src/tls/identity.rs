@@ -246,14 +246,16 @@ mod tests {
     fn other_settings_hold_only_if_they_are_good() {
         let (identity, disk) = identity();
         let bad = TlsSettings::new("elsewhere", "key");
-        assert!(matches!(identity.change(bad, BEGIN), Err(TlsError::Unreadable { .. })));
+        assert!(matches!(identity.prepare(bad, BEGIN), Err(TlsError::Unreadable { .. })));
         assert_eq!(identity.settings(), TlsSettings::new("cert", "key"));
         for name in ["cert", "key"] {
             let content = disk.lock().get(name).cloned().expect("there");
             disk.lock().insert(format!("other-{name}"), content);
         }
         let good = TlsSettings::new("other-cert", "other-key");
-        assert_eq!(identity.change(good.clone(), BEGIN).expect("good"), Reloaded::Changed);
+        let prepared = identity.prepare(good.clone(), BEGIN).expect("good");
+        assert_eq!(identity.settings(), TlsSettings::new("cert", "key"), "nothing is in force yet");
+        identity.put(prepared);
         assert_eq!(identity.settings(), good);
     }
 }

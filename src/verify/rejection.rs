@@ -209,17 +209,6 @@ impl Rejection {
         }
     }
 
-    /// How far the token's time is from `now`, if time is all that stands against the request: its signature, its
-    /// checksum and all else hold. In seconds; below 0 when it is over, above 0 when it has not come.
-    #[must_use]
-    pub const fn out_of_time(&self) -> Option<i64> {
-        match self {
-            Self::Expired { expired_at, now, .. } => Some(expired_at.saturating_sub(*now)),
-            Self::NotYetValid { valid_from, now, .. } => Some(valid_from.saturating_sub(*now)),
-            _ => None,
-        }
-    }
-
     /// Whether only time stands against the request: its signature, its checksum and all else hold.
     #[must_use]
     pub const fn is_expired(&self) -> bool {

@@ -1,1 +1,87 @@
+//! No more file descriptors: what is open goes on, what is not can wait, the log says so once, and all is well once there
+//! are some again.
 
+use std::fs;
+use std::net::TcpStream;
+use std::process::Command;
+
+use crate::events::{body, has_tool};
+use crate::place::{Place, SECRET, token, until};
+use crate::sender::Sender;
+
+fn descriptors(pid: u32) -> usize {
+    fs::read_dir(format!("/proc/{pid}/fd")).expect("it runs").count()
+}
+
+fn limit(pid: u32, descriptors: usize) {
+    // The soft limit alone: not everyone may raise the hard one again.
+    let limit = format!("--nofile={descriptors}:");
+    assert!(
+        Command::new("prlimit")
+            .args(["--pid", &pid.to_string(), &limit])
+            .status()
+            .expect("it runs")
+            .success()
+    );
+}
+
+#[test]
+fn without_file_descriptors_what_is_open_goes_on_and_the_rest_recovers() {
+    if !has_tool("prlimit", "a receiver without file descriptors") {
+        return;
+    }
+    let place = Place::new("spool");
+    // A file that is closed, and a new one made, for every event or two.
+    let rotated = format!("{}\nrotate_size = '1KiB'", place.sink("rotated", "rotated.ndjson"));
+    let plain =
+        place.text("", &[place.connector("default", "/", ""), place.sink("file", "events.ndjson"), rotated]);
+    let served = place.serve(&plain);
+    let pid = served.receiver.pid();
+    let mut admin = Sender::connect(served.receiver.admin).expect("it listens");
+    let mut metric = |name: &str| -> f64 {
+        let text = admin.get("/metrics").expect("the open connection answers").body;
+        let line = text.lines().find(|line| line.starts_with(name)).expect("there").to_owned();
+        line.rsplit(' ').next().expect("a value").parse().expect("a number")
+    };
+    let mut sender = Sender::connect(served.receiver.listen).expect("it listens");
+    let mut send = |number: u64| {
+        let body = body(1, number);
+        sender.post("/", &body, &token(&body, SECRET)).expect("the open connection answers").status
+    };
+    assert_eq!(send(0), 200);
+    limit(pid, descriptors(pid) + 3);
+    let held: Vec<TcpStream> =
+        (0..20).map(|_| TcpStream::connect(served.receiver.listen).expect("the system queues it")).collect();
+    until("none can be accepted", || metric("dt_receiver_accepts_failed_total") >= 2.0);
+    for number in 1..10 {
+        assert_eq!(send(number), 200);
+    }
+    // The configuration cannot be read, which is no reason to do anything.
+    served.receiver.signal("HUP");
+    until("it is refused", || metric("dt_receiver_config_reloads_total{outcome=\"invalid\"}") >= 1.0);
+    drop(held);
+    until("one can be accepted", || {
+        let connected = Sender::connect(served.receiver.admin);
+        connected.and_then(|mut new| new.get("/readyz")).is_some_and(|answer| answer.status == 200)
+    });
+    limit(pid, 1024);
+    served.reload(&place, &plain, "unchanged");
+    assert_eq!(send(10), 200);
+    until("every sink has everything", || {
+        served.readiness() == "ready\n" && place.ids(&["events.ndjson"]).len() == 11
+    });
+    let ended = served.receiver.stop();
+    let told = ended.stderr.lines().filter(|line| line.contains("connections cannot be accepted")).count();
+    assert!((1..10).contains(&told), "{told} lines: {}", ended.stderr);
+    assert!(ended.stderr.contains("connections are accepted again"));
+    let mut rotated: Vec<String> = fs::read_dir(place.path(""))
+        .expect("the folder")
+        .map(|entry| entry.expect("an entry").file_name().into_string().expect("text"))
+        .filter(|name| name.starts_with("rotated"))
+        .collect();
+    rotated.sort();
+    let rotated: Vec<&str> = rotated.iter().map(String::as_str).collect();
+    let mut ids = place.ids(&rotated);
+    ids.sort_unstable();
+    assert_eq!(ids, (0..11).map(|number| (1, number)).collect::<Vec<_>>(), "each once");
+}

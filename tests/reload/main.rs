@@ -26,6 +26,8 @@ mod clock;
 mod descriptors;
 mod embedded;
 mod files;
+#[cfg(feature = "kafka")]
+mod kafka;
 mod load;
 mod place;
 mod refused;
