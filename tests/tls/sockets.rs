@@ -168,7 +168,8 @@ fn systemd_itself_passes_a_socket() {
     ]);
     let child = command.stdout(Stdio::null()).stderr(Stdio::null()).spawn().expect("started");
     let mut process = Process(child);
-    until("it listens", || socket.exists());
+    // The file is there a little before anybody listens.
+    until("it listens", || UnixStream::connect(&socket).is_ok());
     assert!(exchange(&socket, &event(1)).starts_with("HTTP/1.1 200"));
     assert!(process.terminate());
     assert!(socket.exists(), "the file is not ours");
