@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use std::fmt;
 
 use super::{
-    Config, ConnectorConfig, FileConfig, KafkaConfig, Limits, Mode, Proxies, SinkConfig, SinkKind,
+    Config, ConnectorConfig, FileConfig, KafkaConfig, Limits, Listen, Mode, Proxies, SinkConfig, SinkKind,
     SpoolLimits,
 };
 use crate::tls::TlsSettings;
@@ -54,6 +54,22 @@ impl Changes {
     }
 }
 
+/// A listener as a configuration names it.
+#[derive(PartialEq, Eq)]
+struct Named(String);
+
+impl Named {
+    fn of(listen: Option<&Listen>) -> Self {
+        Self(listen.map_or_else(|| "off".to_owned(), ToString::to_string))
+    }
+}
+
+impl fmt::Debug for Named {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
 fn shown<T: fmt::Debug>(value: &T) -> String {
     let text = format!("{value:?}");
     if text.chars().nth(MAX_SHOWN).is_none() {
@@ -67,8 +83,8 @@ impl Config {
     #[must_use]
     pub fn changes_to(&self, next: &Self) -> Vec<ConfigChange> {
         let mut changes = Changes { found: Vec::new() };
-        changes.value("listen", &self.listen, &next.listen);
-        changes.value("admin", &self.admin, &next.admin);
+        changes.value("listen", &Named::of(Some(&self.listen)), &Named::of(Some(&next.listen)));
+        changes.value("admin", &Named::of(self.admin.as_ref()), &Named::of(next.admin.as_ref()));
         changes.value("socket_mode", &self.socket_mode, &next.socket_mode);
         match (&self.tls, &next.tls) {
             (Some(before), Some(after)) => before.changes_to(after, &mut changes),

@@ -55,7 +55,10 @@ impl Gauges {
     /// How many reloads took the new configuration, and how many kept the old one.
     pub(crate) fn reloads(&self) -> (u64, u64) {
         let name = "dt_receiver_config_reloads_total";
-        (self.metric(name, "outcome=\"applied\""), self.metric(name, "outcome=\"refused\""))
+        let sum = |outcomes: &[&str]| -> u64 {
+            outcomes.iter().map(|outcome| self.metric(name, &format!("outcome=\"{outcome}\""))).sum()
+        };
+        (sum(&["applied"]), sum(&["invalid", "needs_restart", "refused"]))
     }
 
     pub(crate) fn wait_until_drained(&mut self, patience: Duration) {

@@ -9,8 +9,10 @@
 #![allow(clippy::expect_used, clippy::panic, clippy::unwrap_used, clippy::indexing_slicing, reason = "tests")]
 
 #[path = "../tls/authority.rs"]
+#[allow(dead_code, reason = "each test uses a part")]
 mod authority;
 #[path = "../tls/client.rs"]
+#[allow(dead_code, reason = "each test uses a part")]
 mod client;
 #[path = "../common/mod.rs"]
 mod common;
@@ -84,6 +86,17 @@ fn send(
     seen
 }
 
+/// Does something again and again, until it is over. Gives how often.
+fn every(pause: Duration, over: &AtomicBool, act: impl Fn(u64)) -> u64 {
+    let mut count = 0;
+    while !over.load(Ordering::Relaxed) {
+        std::thread::sleep(pause);
+        count += 1;
+        act(count);
+    }
+    count
+}
+
 #[test]
 fn ten_thousand_sensors_for_ten_hours() {
     let seconds = setting("DT_RECEIVER_TEST_SOAK_SECONDS", 15);
@@ -96,24 +109,16 @@ fn ten_thousand_sensors_for_ten_hours() {
     };
     let authority = Authority::new();
     let place = Place::new(&authority);
-    let receiver = Receiver::start(["--config", place.config.to_str().expect("text")], &[]);
+    let receiver =
+        Receiver::start(["--watch", "300ms", "--config", place.config.to_str().expect("text")], &[]);
     let (address, config) = (receiver.listen, trusting(&authority, None));
     let (begun, over) = (Instant::now(), AtomicBool::new(false));
     let gauges = Mutex::new(Gauges::new(receiver.pid(), receiver.admin));
     let (mut latency, mut certificates) = (Histogram::<u64>::new(3).expect("a histogram"), BTreeSet::new());
     let (reloads, swaps) = std::thread::scope(|scope| {
-        let every = |pause: Duration, act: &dyn Fn(u64)| {
-            let mut count = 0;
-            while !over.load(Ordering::Relaxed) {
-                std::thread::sleep(pause);
-                count += 1;
-                act(count);
-            }
-            count
-        };
-        let (every, receiver, place, authority, gauges) = (&every, &receiver, &place, &authority, &gauges);
+        let (over, receiver, place, authority, gauges) = (&over, &receiver, &place, &authority, &gauges);
         let reloading = scope.spawn(move || {
-            every(reload_every, &|count| {
+            every(reload_every, over, |count| {
                 place.change(count);
                 // Every other change is found by the receiver itself.
                 if count % 2 == 0 {
@@ -121,8 +126,8 @@ fn ten_thousand_sensors_for_ten_hours() {
                 }
             })
         });
-        let swapping = scope.spawn(move || every(swap_every, &|_| place.replace_certificate(authority)));
-        scope.spawn(move || every(Duration::from_secs(1), &|_| gauges.lock().expect("whole").look()));
+        let swapping = scope.spawn(move || every(swap_every, over, |_| place.replace_certificate(authority)));
+        scope.spawn(move || every(Duration::from_secs(1), over, |_| gauges.lock().expect("whole").look()));
         let senders: Vec<_> = (0..CONNECTIONS)
             .map(|connection| {
                 scope.spawn({

@@ -30,7 +30,7 @@ impl Place {
         self.folder.path().join(name)
     }
 
-    /// Writes another configuration: more secrets, more connectors, another second sink.
+    /// Writes another configuration: more secrets, more connectors, a changed sink, other limits.
     pub(crate) fn change(&self, count: u64) {
         let folder = self.folder.path().display();
         let secret = common::SECRET_VARIABLE;
@@ -40,8 +40,8 @@ impl Place {
         fs::write(self.path("old-secret"), format!("old-{count}")).expect("written");
         let mut text = format!(
             "data = '{folder}/data'\n\
-             [tls]\ncertificate = '{folder}/tls/certificate.pem'\nkey = '{folder}/tls/key.pem'\n\
-             [[connector]]\nname = 'default'\npath = '/'\nsecrets = [{{ env = '{secret}' }}{more_secrets}]\n\
+             [tls]\ncertificate = '{folder}/tls/certificate.pem'\nkey = '{folder}/tls/key.pem'\ncheck_interval = '300ms'\n\
+             [[connector]]\nname = 'default'\npath = '/'\nsecrets = [{{ label = 'now', env = '{secret}' }}{more_secrets}]\n\
              [[sink]]\nname = 'file'\ntype = 'file'\nformat = 'body'\npath = '{}'\n",
             self.file.display(),
         );
@@ -51,7 +51,11 @@ impl Place {
             );
         }
         if count % 4 >= 2 {
-            text += "max_size = '1GiB'\n";
+            // The sink is made anew for that.
+            text = text.replace("format = 'body'", "format = 'body'\nrotate_size = '8GiB'");
+        }
+        if count % 5 == 4 {
+            text += "[limits]\nkeep_alive_idle = '60s'\n";
         }
         put(&self.config, &text);
     }
