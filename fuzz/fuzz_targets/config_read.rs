@@ -11,7 +11,7 @@ use std::sync::{Arc, LazyLock};
 
 use dt_receiver::clock::{Clock, ManualClock};
 use dt_receiver::config::{Config, SinkConfig, Sources};
-use dt_receiver::http::{Accepted, Endpoint, Intake, IntakeFuture, Readiness};
+use dt_receiver::http::{Accepted, Endpoint, Intake, IntakeFuture, Readiness, Routing};
 use dt_receiver::record::{DeadLetter, Record};
 use dt_receiver::telemetry::Telemetry;
 use dt_receiver_fuzz::setups::setup;
@@ -96,7 +96,8 @@ fn accepted(config: Config) {
     let clock: Arc<dyn Clock> = Arc::new(ManualClock::at(0));
     let telemetry = Arc::new(Telemetry::new(Arc::clone(&clock)));
     let limits = config.limits.clone();
-    let endpoint = Endpoint::new(&config.connectors, limits, Arc::new(Nowhere), telemetry, clock);
+    let endpoint =
+        Endpoint::new(Routing::new(&config.connectors, limits, Arc::new(Nowhere)), telemetry, clock);
     assert!(!format!("{endpoint:?}").contains(SECRET), "a secret is shown");
 
     match config.complete() {
