@@ -13,7 +13,7 @@ use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use dt_receiver::clock::{Clock, ManualClock};
 use dt_receiver::config::{Config, SinkConfig, Sources};
-use dt_receiver::http::{Accepted, Endpoint, Intake, IntakeFuture, Readiness};
+use dt_receiver::http::{Accepted, Endpoint, Intake, IntakeFuture, Readiness, Routing};
 use dt_receiver::record::{DeadLetter, Record};
 use dt_receiver::telemetry::Telemetry;
 use dt_receiver_fuzz::setups::{PRIVATE_KEY, setup};
@@ -108,7 +108,8 @@ fn accepted(config: Config) {
     let clock: Arc<dyn Clock> = Arc::new(ManualClock::at(0));
     let telemetry = Arc::new(Telemetry::new(Arc::clone(&clock)));
     let limits = config.limits.clone();
-    let endpoint = Endpoint::new(&config.connectors, limits, Arc::new(Nowhere), telemetry, clock);
+    let endpoint =
+        Endpoint::new(Routing::new(&config.connectors, limits, Arc::new(Nowhere)), telemetry, clock);
     assert!(!format!("{endpoint:?}").contains(SECRET), "a secret is shown");
 
     match config.complete() {

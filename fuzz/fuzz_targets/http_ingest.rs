@@ -11,7 +11,9 @@ use std::time::Duration;
 
 use dt_receiver::clock::{Clock, ManualClock};
 use dt_receiver::config::{ConnectorConfig, Limits};
-use dt_receiver::http::{Accepted, Endpoint, Intake, IntakeFuture, Readiness, Unavailable, serve_connection};
+use dt_receiver::http::{
+    Accepted, Endpoint, Intake, IntakeFuture, Readiness, Routing, Unavailable, serve_connection,
+};
 use dt_receiver::record::{DeadLetter, Reason, Record};
 use dt_receiver::telemetry::Telemetry;
 use dt_receiver::verify::SECRET_HEADER;
@@ -169,7 +171,7 @@ async fn connection(behaviour: &Behaviour, bytes: &[u8]) {
     let clock: Arc<dyn Clock> = Arc::new(ManualClock::at(NOW * 1000));
     let telemetry = Arc::new(Telemetry::new(Arc::clone(&clock)));
     let intake: Arc<dyn Intake> = Arc::<Judge>::clone(&judge);
-    let endpoint = Arc::new(Endpoint::new(&CONNECTORS, limits(), intake, telemetry, clock));
+    let endpoint = Arc::new(Endpoint::new(Routing::new(&CONNECTORS, limits(), intake), telemetry, clock));
     let (stop, stopping) = watch::channel(false);
 
     let started = Instant::now();

@@ -63,8 +63,8 @@ fn another_topic_under_load_loses_and_doubles_nothing() {
         served.apply(&place, &to("two"));
         load.go_on();
         let sent = load.stop();
-        let total: u64 = sent.iter().map(|(_, count)| count).sum();
-        until("all is there", || ids(&cluster, "one").len() + ids(&cluster, "two").len() >= total as usize);
+        let total = usize::try_from(sent.iter().map(|(_, count)| count).sum::<u64>()).expect("few");
+        until("all is there", || ids(&cluster, "one").len() + ids(&cluster, "two").len() >= total);
         assert_eq!(served.readiness(), "ready\n");
         let ended = served.receiver.stop();
         let (mut all, two) = (ids(&cluster, "one"), ids(&cluster, "two"));
