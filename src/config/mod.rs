@@ -6,6 +6,7 @@
 mod connector;
 mod kafka;
 mod reader;
+mod reference;
 mod sink;
 mod source;
 
@@ -20,6 +21,7 @@ pub use connector::{ConnectorConfig, SecretSource};
 pub use kafka::{CreateTopic, KafkaConfig, KafkaSasl, KafkaTls, RecordKey, UnknownKey};
 pub use reader::Problem;
 use reader::{Problems, Section};
+pub use reference::{Key, KeyDefault, Table, reference, reference_markdown, sample_file};
 pub use sink::{Compression, FileConfig, SinkConfig, SinkKind, UnknownCompression};
 pub use source::{SecretError, Sources, SystemSources, read_secret};
 

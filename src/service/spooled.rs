@@ -41,6 +41,7 @@ impl SpoolStore {
         let folder = std::path::absolute(config.spool_folder()).unwrap_or_else(|_| config.spool_folder());
         let seed = clock.unix_millis().unsigned_abs();
         let options = SpoolOptions { telemetry: Some(Arc::clone(&telemetry)), ..options(&config) };
+        telemetry.spool_max(options.max_size);
         let spool = Arc::new(Spool::open(&folder, options, Arc::clone(&clock))?);
         let names: BTreeSet<Arc<str>> = sinks.iter().map(|(name, _)| Arc::clone(name)).collect();
         let mut workers = Vec::with_capacity(sinks.len());
