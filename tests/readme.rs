@@ -223,3 +223,106 @@ fn every_sample_configuration_passes_the_checks() {
         assert!(config.warnings.is_empty(), "{:?}", config.warnings);
     }
 }
+
+/// The pages that operators and contributors read, by their paths.
+fn pages() -> Vec<(String, String)> {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let mut pages = vec![("README.md".to_owned(), README.to_owned())];
+    for entry in fs::read_dir(root.join("docs")).expect("the docs") {
+        let name = format!("docs/{}", entry.expect("an entry").file_name().to_string_lossy());
+        pages.push((name.clone(), fs::read_to_string(root.join(&name)).expect("text")));
+    }
+    pages
+}
+
+#[test]
+fn every_command_of_the_pages_is_known() {
+    let mut known = 0;
+    for (name, page) in pages() {
+        let lines = blocks_of(&page, "console").join("\n");
+        let shown = lines.lines().filter_map(|line| line.strip_prefix("$ "));
+        // Odd parts of a page without its blocks, cut at each back quote, are code.
+        let text: String = page.split("```").step_by(2).collect();
+        let inline: Vec<&str> = text.split('`').skip(1).step_by(2).collect();
+        for command in shown.chain(inline) {
+            let command = command.split(['|', '>']).next().unwrap_or_default();
+            let Some(arguments) = command.trim().strip_prefix("dt-receiver ") else { continue };
+            // The words before `--help` have to be right, or they are complained of first.
+            let output = Command::new(env!("CARGO_BIN_EXE_dt-receiver"))
+                .args(arguments.split(' '))
+                .arg("--help")
+                .output()
+                .expect("it runs");
+            assert!(output.status.success(), "{name}: {command}\n{}", text_of(&output));
+            known += 1;
+        }
+    }
+    assert!(known >= 30, "{known}");
+}
+
+fn text_of(output: &Output) -> String {
+    text(&output.stdout) + &text(&output.stderr)
+}
+
+#[test]
+fn every_link_of_the_pages_leads_somewhere() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let anchors = |page: &str| -> Vec<String> {
+        let headings = page.lines().filter(|line| line.starts_with('#'));
+        let anchor = |line: &str| {
+            let kept = |c: &char| c.is_alphanumeric() || matches!(c, ' ' | '-' | '_');
+            let text: String = line.trim_start_matches('#').trim().chars().filter(kept).collect();
+            text.to_lowercase().replace(' ', "-")
+        };
+        headings.map(anchor).collect()
+    };
+    let mut followed = 0;
+    for (name, page) in pages() {
+        let folder = root.join(&name).parent().expect("a folder").to_owned();
+        for link in page.split("](").skip(1).filter_map(|rest| rest.split(')').next()) {
+            if link.starts_with("http") {
+                continue;
+            }
+            let (file, anchor) = link.split_once('#').unwrap_or((link, ""));
+            let target = if file.is_empty() { root.join(&name) } else { folder.join(file) };
+            assert!(target.exists(), "{name}: {link}");
+            if !anchor.is_empty() {
+                let there = anchors(&fs::read_to_string(&target).expect("text"));
+                assert!(there.iter().any(|known| known == anchor), "{name}: {link}: {there:?}");
+            }
+            followed += 1;
+        }
+    }
+    assert!(followed >= 20, "{followed}");
+}
+
+#[test]
+fn every_code_has_its_paragraph() {
+    let page = include_str!("../docs/troubleshooting.md");
+    let headings: Vec<&str> =
+        page.lines().filter_map(|line| line.strip_prefix("### `")?.strip_suffix('`')).collect();
+    let mut codes = vec!["0", "1", "2", "70"];
+    for source in [
+        include_str!("../src/http/reply.rs"),
+        include_str!("../src/verify/rejection.rs"),
+        include_str!("../src/record/mod.rs"),
+        include_str!("../src/event/not_a_delivery.rs"),
+    ] {
+        let function = source.split("fn code(").nth(1).expect("the function");
+        let function = function.split("\n    }\n").next().expect("its end");
+        let before = codes.len();
+        codes.extend(function.lines().filter_map(|line| line.split("=> \"").nth(1)?.split('"').next()));
+        assert!(codes.len() > before + 4, "{codes:?}");
+    }
+    for code in &codes {
+        assert!(headings.contains(code), "docs/troubleshooting.md has no heading for `{code}`");
+    }
+    for heading in &headings {
+        assert!(
+            codes.contains(heading),
+            "docs/troubleshooting.md tells of `{heading}`, which does not exist"
+        );
+    }
+    // A heading of its own each, with words below it.
+    assert!(page.split("### `").skip(1).all(|part| part.lines().nth(1).is_some_and(|line| line.len() > 3)));
+}

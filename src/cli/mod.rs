@@ -10,12 +10,15 @@
 
 mod check;
 mod completions;
+mod config;
 mod dead;
 mod demo;
 mod emulate;
 mod explain;
+mod health;
 mod ids;
 mod logging;
+mod man;
 mod notify;
 mod place;
 mod reload;
@@ -93,8 +96,15 @@ enum Command {
     Demo(demo::Arguments),
     /// Check a configuration, and report every problem at once
     Check(check::Arguments),
+    /// Print what a configuration may hold
+    Config(config::Arguments),
+    /// Ask a running receiver whether it is ready
+    Health(health::Arguments),
     /// Print a completion script for a shell
     Completions(completions::Arguments),
+    /// Write the manual pages
+    #[command(hide = true)]
+    Man(man::Arguments),
 }
 
 /// Runs the program with its own arguments.
@@ -122,7 +132,10 @@ fn run(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
         Command::Emulate(arguments) => emulate::run(arguments),
         Command::Demo(arguments) => demo::run(&arguments),
         Command::Check(arguments) => check::run(&arguments),
+        Command::Config(arguments) => config::run(&arguments),
+        Command::Health(arguments) => health::run(&arguments),
         Command::Completions(arguments) => completions::run(&arguments),
+        Command::Man(arguments) => man::run(&arguments),
     };
     match ended {
         Ok(()) => ExitCode::SUCCESS,

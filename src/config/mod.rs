@@ -8,6 +8,7 @@ mod connector;
 mod kafka;
 mod listen;
 mod reader;
+mod reference;
 mod sink;
 mod source;
 mod watch;
@@ -25,6 +26,7 @@ pub use kafka::{CreateTopic, KafkaConfig, KafkaSasl, KafkaTls, RecordKey, Unknow
 pub use listen::{ClientHeader, Listen, NotAListener, Proxies, UnknownClientHeader};
 pub use reader::Problem;
 use reader::{Problems, Section};
+pub use reference::{Key, KeyDefault, Table, reference, reference_markdown, sample_file};
 pub use sink::{Compression, FileConfig, SinkConfig, SinkKind, UnknownCompression};
 pub use source::{SecretError, Sources, SystemSources, read_secret};
 pub use watch::{Look, Recorder, Watch};

@@ -60,6 +60,7 @@ impl SpoolStore {
         let Parts { config, clock, telemetry, routes, sinks, verifiers } = parts;
         let folder = std::path::absolute(config.spool_folder()).unwrap_or_else(|_| config.spool_folder());
         let options = SpoolOptions { telemetry: Some(Arc::clone(&telemetry)), ..options(&config) };
+        telemetry.spool_max(options.max_size);
         let spool = Arc::new(Spool::open(&folder, options, Arc::clone(&clock))?);
         let names: BTreeSet<Arc<str>> = sinks.iter().map(|(name, _)| Arc::clone(name)).collect();
         let mut workers = Vec::with_capacity(sinks.len());

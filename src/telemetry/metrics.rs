@@ -83,6 +83,17 @@ where
     }
 }
 
+/// Start time, CPU, memory and file descriptors of this process, under the names that all programs use.
+#[cfg(target_os = "linux")]
+fn register_process(registry: &Registry) {
+    use prometheus::process_collector::ProcessCollector;
+    // Fails only if there is one of this name, and the registry is new.
+    let _registered = registry.register(Box::new(ProcessCollector::for_self()));
+}
+
+#[cfg(not(target_os = "linux"))]
+const fn register_process(_: &Registry) {}
+
 impl Metrics {
     pub(super) fn new() -> Self {
         let registry = Registry::new();
@@ -107,6 +118,7 @@ impl Metrics {
         gauges("dt_receiver_build_info", "Always 1; the version is a label.", &["version"])
             .with_label_values(&[env!("CARGO_PKG_VERSION")])
             .set(1);
+        register_process(r);
         let dead_letters = counters("dt_receiver_dead_letters_total", "Deliveries set aside.", &["reason"]);
         for reason in Reason::CODES {
             dead_letters.with_label_values(&[reason]);

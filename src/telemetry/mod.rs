@@ -132,6 +132,11 @@ impl Telemetry {
         self.metrics.spool.used.set(to_gauge(bytes));
     }
 
+    /// How many bytes the spool may use.
+    pub fn spool_max(&self, bytes: u64) {
+        self.metrics.spool.max.set(to_gauge(bytes));
+    }
+
     /// How many records a sink has not passed, and how long the first of them has waited.
     pub fn spool_sink(&self, sink: &str, backlog: u64, oldest: Duration) {
         self.metrics.spool.sink(sink, to_gauge(backlog), oldest);

@@ -10,6 +10,7 @@ pub(super) struct SpoolMetrics {
     commit: Histogram,
     batch: Histogram,
     pub(super) used: IntGauge,
+    pub(super) max: IntGauge,
     depth: IntGaugeVec,
     oldest: GaugeVec,
     pub(super) dead_letters: IntGaugeVec,
@@ -37,6 +38,10 @@ impl SpoolMetrics {
             used: register(
                 registry,
                 IntGauge::new("dt_receiver_spool_used_bytes", "Bytes that count against max_size."),
+            ),
+            max: register(
+                registry,
+                IntGauge::new("dt_receiver_spool_max_bytes", "The setting max_size; 0 without a spool."),
             ),
             depth: gauges(
                 "dt_receiver_spool_sink_backlog_records",

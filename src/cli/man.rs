@@ -1,0 +1,20 @@
+//! `man`: the manual pages, one for each subcommand. Hidden, since only who makes a package needs it.
+
+use std::path::PathBuf;
+
+use clap::CommandFactory;
+
+use super::{Ended, usage};
+
+/// The options of `man`.
+#[derive(Debug, clap::Args)]
+pub(super) struct Arguments {
+    /// The folder to write them to; it must exist
+    #[arg(long, value_name = "DIR")]
+    out: PathBuf,
+}
+
+pub(super) fn run(arguments: &Arguments) -> Ended {
+    clap_mangen::generate_to(super::Arguments::command(), &arguments.out)
+        .map_err(|error| usage(format!("{}: {error}", arguments.out.display())))
+}
