@@ -63,6 +63,8 @@ pub mod sink;
 pub mod spool;
 #[cfg(feature = "server")]
 pub mod telemetry;
+#[cfg(feature = "server")]
+mod token_bucket;
 
 #[cfg(feature = "emulator")]
 pub mod emulator;

@@ -8,9 +8,11 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use tokio::sync::Semaphore;
 
 use super::intake::Intake;
+use super::refusals::Refusals;
 use crate::clock::Clock;
 use crate::config::{ConnectorConfig, Limits};
 use crate::keys::LiveVerifier;
+use crate::record::RequestIds;
 use crate::telemetry::Telemetry;
 use crate::verify::Policy;
 
@@ -32,7 +34,12 @@ pub struct Endpoint {
     pub(super) telemetry: Arc<Telemetry>,
     pub(super) clock: Arc<dyn Clock>,
     pub(super) limits: Limits,
+    pub(super) ids: RequestIds,
+    pub(super) refusals: Refusals,
+    /// Requests with a signature that holds, or that may hold once a key is fetched.
     pub(super) requests: Semaphore,
+    /// Requests that are refused, while something is still waited for. They take no place of the others.
+    pub(super) strangers: Semaphore,
     pub(super) body_bytes: Semaphore,
     stopping: AtomicBool,
 }
@@ -62,7 +69,10 @@ impl Endpoint {
         });
         Self {
             connectors: by_path.collect(),
+            ids: RequestIds::random(),
+            refusals: Refusals::new(&limits),
             requests: Semaphore::new(limits.max_in_flight),
+            strangers: Semaphore::new(limits.max_in_flight.div_ceil(2)),
             body_bytes: Semaphore::new(limits.max_in_flight_bytes.min(Semaphore::MAX_PERMITS)),
             intake,
             telemetry,
@@ -115,6 +125,6 @@ impl Endpoint {
 
     /// Whether strangers are turned away before their bodies are read, so that DT's own requests find room.
     pub(super) fn is_busy(&self) -> bool {
-        self.requests.available_permits() < self.limits.max_in_flight / 2
+        self.requests.available_permits() <= self.limits.max_in_flight / 2
     }
 }

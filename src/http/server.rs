@@ -1,20 +1,27 @@
 //! The listeners: accepting within limits, and stopping without dropping what is in flight.
 
 use std::io;
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
+use rustix::io::Errno;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{Semaphore, watch};
 use tokio::task::JoinSet;
 
+use super::crowd::Crowd;
 use super::endpoint::Endpoint;
+use super::peer::Peer;
 use super::{admin, connection};
 use crate::config::Limits;
-use crate::telemetry::ConnectionRefused;
+use crate::telemetry::{ConnectionRefused, RefusedConnection};
 
 /// How many connections beyond the limit are told so; the rest are closed without a word.
 const MAX_TURNED_AWAY: usize = 64;
+
+/// How often the log is told how many lines were held back, if any were.
+const REPORT_EVERY: Duration = Duration::from_secs(10);
 
 /// How long to wait after accepting failed, which means that the system has run out of something.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
@@ -37,7 +44,9 @@ impl Server {
     /// after `drain_timeout`.
     pub async fn run(self, mut stop: watch::Receiver<bool>, drain_timeout: Duration) {
         let Self { listener, endpoint } = self;
-        let places = Arc::new(Semaphore::new(endpoint.limits.max_connections));
+        let crowd = Crowd::new(endpoint.limits.max_connections, endpoint.limits.max_connections_per_peer);
+        let mut report = tokio::time::interval(REPORT_EVERY);
+        report.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         let turned_away = Arc::new(Semaphore::new(MAX_TURNED_AWAY));
         let mut connections = JoinSet::new();
         loop {
@@ -47,18 +56,34 @@ impl Server {
                     endpoint.telemetry.connections(connections.len());
                     continue;
                 }
+                _ = report.tick() => {
+                    endpoint.telemetry.tell_suppressed();
+                    continue;
+                }
                 _ = stop.wait_for(|stop| *stop) => break,
             };
+            if let Err(error) = &accepted
+                && is_out_of_files(error)
+                && crowd.make_room()
+            {
+                // Whoever was sent away closes as soon as others run.
+                tokio::task::yield_now().await;
+                continue;
+            }
             let Some((stream, peer)) = usable(accepted).await else { continue };
+            let is_proxy = is_proxy(&endpoint, peer.ip());
+            if !is_proxy && !endpoint.limits.allows(Some(peer.ip())) {
+                endpoint.telemetry.emit(&ConnectionRefused { peer, reason: RefusedConnection::NotAllowed });
+                continue;
+            }
+            let counted = (!is_proxy).then(|| Peer::from(peer.ip()));
+            let is_in_disgrace = endpoint.refusals.is_in_disgrace(peer.ip(), endpoint.clock.unix_millis());
             let (telemetry, endpoint, stop) =
                 (Arc::clone(&endpoint.telemetry), Arc::clone(&endpoint), stop.clone());
-            if let Ok(place) = Arc::clone(&places).try_acquire_owned() {
-                connections.spawn(async move {
-                    connection::serve_connection(stream, Some(peer), endpoint, stop).await;
-                    drop(place);
-                });
+            if let Some(place) = crowd.enter(counted, is_in_disgrace) {
+                connections.spawn(connection::serve_at(Some(place), stream, Some(peer), endpoint, stop));
             } else {
-                telemetry.emit(&ConnectionRefused { peer });
+                telemetry.emit(&ConnectionRefused { peer, reason: RefusedConnection::TooMany });
                 if let Ok(place) = Arc::clone(&turned_away).try_acquire_owned() {
                     connections.spawn(async move {
                         connection::turn_away(stream, peer, endpoint, stop).await;
@@ -72,8 +97,20 @@ impl Server {
         endpoint.stop();
         let drained = async { while connections.join_next().await.is_some() {} };
         let _late = tokio::time::timeout(drain_timeout, drained).await;
+        endpoint.telemetry.tell_suppressed();
         // What is left is closed by dropping the set.
     }
+}
+
+/// Whether a peer comes on behalf of many, whose requests say who they are. Nobody does until proxies can be configured.
+const fn is_proxy(_endpoint: &Endpoint, _peer: IpAddr) -> bool {
+    false
+}
+
+/// Whether there is no file descriptor for one more connection.
+fn is_out_of_files(error: &io::Error) -> bool {
+    let code = error.raw_os_error().map(Errno::from_raw_os_error);
+    matches!(code, Some(Errno::MFILE | Errno::NFILE))
 }
 
 /// Makes an accepted stream ready; `None` when there is none.
