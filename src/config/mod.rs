@@ -481,6 +481,44 @@ impl Limits {
             || address.is_none_or(|address| self.allow_cidrs.iter().any(|network| network.contains(&address)))
     }
 
+    /// How much an HTTP/2 client may send that nobody has read yet, for each connection and each of its streams.
+    pub(crate) fn window(&self) -> u32 {
+        /// It cannot be smaller: a connection begins with it (RFC 9113, section 6.9.2).
+        const MIN: u32 = 65_535;
+        /// More does not make bodies of megabytes faster on usual lines.
+        const MAX: u32 = 1024 * 1024;
+        u32::try_from(self.max_body).unwrap_or(u32::MAX).clamp(MIN, MAX)
+    }
+
+    /// The most memory, in bytes, that the program takes with these limits, whatever clients do; how it is made up is in
+    /// `docs/limits.md`. Sinks that hold records of their own, such as `kafka`, come on top.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// let limits = dt_receiver::config::Limits::default();
+    /// assert_eq!(limits.max_memory() / (1 << 20), 1103);
+    /// ```
+    #[must_use]
+    pub fn max_memory(&self) -> u64 {
+        /// The program, the caches of the spool, batches on their way to the sinks.
+        const BASE: u64 = 64 << 20;
+        /// A connection's task, its socket's state and its HTTP machine.
+        const CONNECTION: u64 = 16 << 10;
+        /// A request's task and its answer.
+        const REQUEST: u64 = 8 << 10;
+        let size = |size: usize| u64::try_from(size).unwrap_or(u64::MAX);
+        let head = size(self.max_head);
+        let connection = u64::from(self.window()).saturating_add(head).saturating_add(CONNECTION);
+        // Half as many again may be refused ones.
+        let requests = size(self.max_in_flight).saturating_add(size(self.max_in_flight.div_ceil(2)));
+        // A body that comes in pieces is in its pieces, then in one; the last piece is held twice.
+        let bodies = size(self.max_in_flight_bytes).saturating_mul(2);
+        BASE.saturating_add(size(self.max_connections).saturating_mul(connection))
+            .saturating_add(requests.saturating_mul(head.saturating_add(REQUEST)))
+            .saturating_add(bodies)
+    }
+
     fn read(&mut self, mut section: Section<'_>) {
         let seconds = Duration::from_secs;
         section.size_into("max_body", 1024..=64 * 1024 * 1024, &mut self.max_body);

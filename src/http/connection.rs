@@ -32,10 +32,6 @@ const MAX_STREAMS: u32 = 256;
 const MAX_RESET_BY_PEER: usize = 20;
 /// How many may have been reset for the client's errors (CVE-2024-2758 and the like) until the connection ends.
 const MAX_RESET_BY_US: usize = 128;
-/// The window cannot be smaller: a connection begins with it (RFC 9113, section 6.9.2).
-const MIN_WINDOW: u32 = 65_535;
-/// More does not make bodies of megabytes faster on usual lines.
-const MAX_WINDOW: u32 = 1024 * 1024;
 /// The largest frame: the smallest that may be allowed.
 const MAX_FRAME: u32 = 16 * 1024;
 /// How much of an answer is buffered for a stream; answers are far smaller.
@@ -142,7 +138,7 @@ pub(super) async fn serve_with<S, A, F>(
         }
     });
     // What a client has sent and nobody has read yet is held, so the window is also the most that it can make us hold.
-    let window = u32::try_from(limits.max_body).unwrap_or(u32::MAX).clamp(MIN_WINDOW, MAX_WINDOW);
+    let window = limits.window();
     let mut builder = Builder::new(TokioExecutor::new());
     builder
         .http1()
