@@ -14,6 +14,9 @@ use crate::config::{Config, ConnectorConfig, DEFAULT_ADMIN, DEFAULT_DATA, DEFAUL
 use crate::service::Service;
 use crate::verify::Verifier;
 
+/// How many files other than connections are open at most: the spool, the sinks, their brokers, the other listener.
+const OTHER_FILES: u64 = 256;
+
 /// The options of `serve`. Those that are given win over the file.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Examples:
@@ -48,12 +51,22 @@ pub(super) struct Arguments {
 
 pub(super) fn run(arguments: Arguments) -> Ended {
     logging::start()?;
-    let config = configure(arguments)?;
+    let mut config = configure(arguments)?;
     for warning in &config.warnings {
         tracing::warn!(key = warning.key, "{}", warning.text);
     }
     // Each connection is a file descriptor; where the limit cannot be raised, the one there is holds.
-    let _raised = rlimit::increase_nofile_limit(u64::MAX);
+    if let Ok(files) = rlimit::increase_nofile_limit(u64::MAX) {
+        let most = usize::try_from(files.saturating_sub(OTHER_FILES)).unwrap_or(usize::MAX).max(1);
+        if config.limits.max_connections > most {
+            tracing::warn!(
+                key = "limits.max_connections",
+                "is {}, and lowered to {most}, since only {files} files may be open (ulimit -n)",
+                config.limits.max_connections
+            );
+            config.limits.max_connections = most;
+        }
+    }
     let runtime =
         tokio::runtime::Builder::new_multi_thread().enable_all().build().context("starting the runtime")?;
     let ended = runtime.block_on(serve(config));

@@ -497,7 +497,7 @@ impl Limits {
     ///
     /// ```
     /// let limits = dt_receiver::config::Limits::default();
-    /// assert_eq!(limits.max_memory() / (1 << 20), 1103);
+    /// assert_eq!(limits.max_memory() / (1 << 20), 1104);
     /// ```
     #[must_use]
     pub fn max_memory(&self) -> u64 {
