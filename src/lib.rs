@@ -65,6 +65,8 @@ pub mod spool;
 pub mod telemetry;
 #[cfg(feature = "server")]
 pub mod tls;
+#[cfg(feature = "server")]
+mod token_bucket;
 
 #[cfg(feature = "emulator")]
 pub mod emulator;

@@ -53,6 +53,11 @@ keep_alive_idle = "60s"
 max_connections = 100
 max_in_flight = 50
 max_in_flight_bytes = "1MiB"
+max_connections_per_peer = 20
+max_refused = 30
+max_refused_per_peer = 3
+max_unverified_bytes_per_peer = "64KiB"
+allow_cidrs = ["192.0.2.0/24", "2001:db8::1"]
 
 [[connector]]
 name = "plant-1"
@@ -224,6 +229,15 @@ fn each_mistake_names_its_key_what_was_found_and_what_is_allowed() {
         ("\"32KiB\"", "-1", &["limits.max_body", "-1"]),
         ("deadline = \"8s\"", "deadline = \"9s\"", &["limits.deadline", "9.5s", "10s"]),
         ("max_connections = 100", "max_connections = \"100\"", &["limits.max_connections", "string"]),
+        ("per_peer = 20", "per_peer = 0", &["limits.max_connections_per_peer", "0", "1 to"]),
+        ("max_refused = 30", "max_refused = -1", &["limits.max_refused", "-1", "1 to"]),
+        ("\"64KiB\"", "\"lots\"", &["limits.max_unverified_bytes_per_peer", "lots"]),
+        ("192.0.2.0/24", "192.0.2.0/33", &["limits.allow_cidrs", "192.0.2.0/33", "networks such as"]),
+        (
+            "[\"192.0.2.0/24\", \"2001:db8::1\"]",
+            "\"192.0.2.0/24\"",
+            &["limits.allow_cidrs", "a list of strings"],
+        ),
         ("name = \"plant-1\"", "", &["connector.0.name", "missing"]),
         ("name = \"plant-1\"", "name = \"plant 1\"", &["connector.0.name", "plant 1", "letters, digits"]),
         ("path = \"/dt\"", "path = \"dt\"", &["connector.0.path", "dt", "/dt"]),
@@ -516,4 +530,40 @@ fn a_secret_that_stands_in_the_file_by_mistake_is_not_shown() {
 fn text_that_is_not_toml_is_refused_with_its_line() {
     let found = problems("listen = \n").join("\n");
     assert!(found.contains("not TOML") && found.contains("line 1"), "{found}");
+}
+
+#[test]
+fn the_page_on_limits_says_what_is_so() {
+    let page = include_str!("../docs/limits.md");
+    let sample =
+        page.split_once("```toml\n").and_then(|(_, rest)| rest.split_once("```")).expect("a sample").0;
+    let connector = "[[connector]]\nname = 'a'\nsecrets = [{ env = 'NEW' }]\n";
+    let config = Config::from_toml(&format!("{sample}{connector}"), &Fixed).expect("the sample holds");
+    let defaults = dt_receiver::config::Limits::default();
+    assert_eq!(format!("{:?}", config.limits), format!("{defaults:?}"), "it shows the defaults");
+    for key in format!("{defaults:?}").split([' ', '{']).filter_map(|word| word.strip_suffix(':')) {
+        assert!(sample.contains(&format!("\n{key} = ")), "{key} is not in the sample");
+    }
+    let mut fewer = defaults.clone();
+    fewer.max_connections = 500;
+    assert!(page.contains(&format!("= {} MiB", defaults.max_memory() >> 20)), "{}", defaults.max_memory());
+    assert!(page.contains(&format!("is {} MiB", fewer.max_memory() >> 20)), "{}", fewer.max_memory());
+}
+
+#[test]
+fn only_addresses_of_the_networks_are_allowed() {
+    let mut limits = dt_receiver::config::Limits::default();
+    let allows = |limits: &dt_receiver::config::Limits, text: &str| {
+        limits.allows(Some(text.parse().expect("an address")))
+    };
+    assert!(allows(&limits, "198.51.100.1"), "an empty list is for all");
+    limits.allow_cidrs =
+        ["192.0.2.0/24", "2001:db8::/32"].map(|text| text.parse().expect("a network")).to_vec();
+    for allowed in ["192.0.2.255", "::ffff:192.0.2.1", "2001:db8::1"] {
+        assert!(allows(&limits, allowed), "{allowed}");
+    }
+    for refused in ["192.0.3.0", "2001:db9::1", "::1"] {
+        assert!(!allows(&limits, refused), "{refused}");
+    }
+    assert!(limits.allows(None), "an address that is not known is no network's");
 }

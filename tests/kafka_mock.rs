@@ -142,6 +142,7 @@ fn record(number: usize) -> Arc<Record> {
         event_type: "touch".into(),
         project: Some("p".into()),
         device: Some(format!("d{}", number % DEVICES).into()),
+        request_id: None,
         headers: HeaderMap::new(),
         body: Bytes::from(number.to_string()),
     })

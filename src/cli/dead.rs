@@ -277,6 +277,7 @@ fn about(letter: &Letter) -> Value {
         "receivedAt": rfc3339_millis(letter.received_at),
         "buriedAt": rfc3339_millis(letter.buried_at),
         "eventId": letter.event_id,
+        "requestId": letter.request_id.map(|id| id.to_string()),
         "headerNames": letter.header_names,
         "bodyBytes": letter.body_bytes,
     })

@@ -12,13 +12,16 @@ use super::secrets::SecretOptions;
 use super::stop::Stop;
 use super::{Ended, logging, notify, reload, usage};
 use crate::config::{
-    Config, ConfigError, ConnectorConfig, DEFAULT_ADMIN, DEFAULT_DATA, DEFAULT_LISTEN, Listen, Look,
+    Config, ConfigError, ConnectorConfig, DEFAULT_ADMIN, DEFAULT_DATA, DEFAULT_LISTEN, Listen, Look, Problem,
     Recorder, SinkConfig, Sources, SystemSources,
 };
 use crate::http::Inherited;
 use crate::service::Service;
 use crate::tls::TlsSettings;
 use crate::verify::Verifier;
+
+/// How many files other than connections are open at most: the spool, the sinks, their brokers, the other listener.
+const OTHER_FILES: u64 = 256;
 
 /// The options of `serve`. Those that are given win over the file.
 #[derive(Debug, Clone, clap::Args)]
@@ -72,6 +75,21 @@ fn duration(text: &str) -> Result<Duration, String> {
     read.ok_or_else(|| "a duration such as 5s or 500ms, or 0".to_owned())
 }
 
+/// Makes room for as many files as the system allows, and takes no more connections than there is room for. Each is a file
+/// descriptor.
+fn fit_connections(config: &mut Config) {
+    // Where the limit cannot be raised, the one there is holds.
+    let Ok(files) = rlimit::increase_nofile_limit(u64::MAX) else { return };
+    let most = usize::try_from(files.saturating_sub(OTHER_FILES)).unwrap_or(usize::MAX).max(1);
+    let asked = config.limits.max_connections;
+    if asked > most {
+        config.limits.max_connections = most;
+        let text =
+            format!("is {asked}, and lowered to {most}, since only {files} files may be open (ulimit -n)");
+        config.warnings.push(Problem { key: "limits.max_connections".to_owned(), text });
+    }
+}
+
 pub(super) fn run(arguments: Arguments) -> Ended {
     logging::start()?;
     let recorder = Recorder::new(SystemSources);
@@ -80,8 +98,6 @@ pub(super) fn run(arguments: Arguments) -> Ended {
     for warning in &config.warnings {
         tracing::warn!(key = warning.key, "{}", warning.text);
     }
-    // Each connection is a file descriptor; where the limit cannot be raised, the one there is holds.
-    let _raised = rlimit::increase_nofile_limit(u64::MAX);
     // Before there are threads.
     let inherited = Inherited::from_env();
     let runtime =
@@ -145,7 +161,9 @@ fn configure(arguments: &Arguments, sources: &dyn Sources) -> Result<Config, Con
     if !sinks.is_empty() {
         config.sinks = parse_sinks(sinks).map_err(ConfigError::Refused)?;
     }
-    config.complete()
+    let mut config = config.complete()?;
+    fit_connections(&mut config);
+    Ok(config)
 }
 
 fn parse_sinks(texts: &[String]) -> Result<Vec<SinkConfig>, String> {

@@ -122,6 +122,8 @@ impl Config {
             "listen" | "admin" | "socket_mode" | "tls" | "mode" | "data" => true,
             // What was made at the start: the permits of the load, and in mode `direct` the sizes of the queues.
             "limits.max_connections" | "limits.max_in_flight" | "limits.max_in_flight_bytes" => true,
+            "limits.max_connections_per_peer" | "limits.max_unverified_bytes_per_peer" => true,
+            "limits.max_refused" | "limits.max_refused_per_peer" => true,
             "dead_letters" | "dedup_window" | "dedup_max" | "limits.deadline" => self.mode == Mode::Direct,
             _ => false,
         })
@@ -191,6 +193,11 @@ impl Limits {
             max_connections,
             max_in_flight,
             max_in_flight_bytes,
+            max_connections_per_peer,
+            max_refused,
+            max_refused_per_peer,
+            max_unverified_bytes_per_peer,
+            allow_cidrs,
         } = self;
         changes.value("limits.max_body", max_body, &next.max_body);
         changes.value("limits.max_head", max_head, &next.max_head);
@@ -201,6 +208,13 @@ impl Limits {
         changes.value("limits.max_connections", max_connections, &next.max_connections);
         changes.value("limits.max_in_flight", max_in_flight, &next.max_in_flight);
         changes.value("limits.max_in_flight_bytes", max_in_flight_bytes, &next.max_in_flight_bytes);
+        let key = "limits.max_connections_per_peer";
+        changes.value(key, max_connections_per_peer, &next.max_connections_per_peer);
+        changes.value("limits.max_refused", max_refused, &next.max_refused);
+        changes.value("limits.max_refused_per_peer", max_refused_per_peer, &next.max_refused_per_peer);
+        let key = "limits.max_unverified_bytes_per_peer";
+        changes.value(key, max_unverified_bytes_per_peer, &next.max_unverified_bytes_per_peer);
+        changes.value("limits.allow_cidrs", allow_cidrs, &next.allow_cidrs);
     }
 }
 

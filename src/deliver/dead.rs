@@ -21,7 +21,7 @@ use serde::Serialize;
 use sha2::{Digest, Sha256};
 
 use crate::event::rfc3339_millis;
-use crate::record::{DeadLetter, Reason};
+use crate::record::{DeadLetter, Reason, RequestId};
 use crate::sink::LetterBox;
 use crate::telemetry::{DeadLetterBuried, DeadLetterDropped, DeadLetterFailed, Telemetry};
 
@@ -88,6 +88,8 @@ struct About<'a> {
     error: &'a str,
     attempts: u32,
     received_at: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    request_id: Option<&'a str>,
     #[serde(skip_serializing_if = "Option::is_none")]
     event_id: Option<&'a str>,
     signatures: &'a [(&'static str, String)],
@@ -272,6 +274,7 @@ fn write_synced(path: &Path, letter: &DeadLetter) -> io::Result<u64> {
         error: &letter.error,
         attempts: letter.attempts,
         received_at: rfc3339_millis(letter.received_at),
+        request_id: letter.request_id.as_ref().map(RequestId::as_str),
         event_id: letter.event_id.as_deref(),
         signatures: &letter.signatures,
         header_names: &letter.header_names,

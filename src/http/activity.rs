@@ -9,6 +9,8 @@
 //! | waiting for our answer | the request's own deadline |
 //! | doing nothing | `keep_alive_idle` |
 //!
+//! Whoever sends [`MAX_IDLE_BYTES`] between two requests, such as PING frames without end, has no time left.
+//!
 //! A head whose first bytes come while an earlier request is being answered counts as doing nothing until more comes.
 
 use std::io;
@@ -24,6 +26,9 @@ use tokio::time::Instant;
 /// How every HTTP/2 connection begins (RFC 9113, section 3.4).
 const HTTP2_PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 
+/// More than all that may rightly come between two requests: what is left of the window of a body that was refused.
+const MAX_IDLE_BYTES: usize = 2 * 1024 * 1024;
+
 /// One connection's phase.
 #[derive(Debug)]
 pub(super) struct Activity {
@@ -38,6 +43,8 @@ struct Phase {
     /// When the first byte of a head came that is not complete yet.
     head_since: Option<Instant>,
     idle_since: Instant,
+    /// How much came since the last request, while there was none.
+    idle_bytes: usize,
     /// The connection's first bytes, which tell HTTP/2 from HTTP/1, however small the pieces they come in.
     preface: Vec<u8>,
 }
@@ -45,7 +52,7 @@ struct Phase {
 impl Activity {
     pub(super) fn new(header_timeout: Duration, keep_alive_idle: Duration) -> Self {
         let idle_since = Instant::now();
-        let phase = Phase { requests: 0, head_since: None, idle_since, preface: Vec::new() };
+        let phase = Phase { requests: 0, head_since: None, idle_since, idle_bytes: 0, preface: Vec::new() };
         Self { header_timeout, keep_alive_idle, phase: Mutex::new(phase) }
     }
 
@@ -54,6 +61,7 @@ impl Activity {
         let phase = self.phase.lock();
         match phase.head_since {
             _ if phase.requests > 0 => None,
+            _ if phase.idle_bytes > MAX_IDLE_BYTES => Some(phase.idle_since),
             Some(since) if phase.preface != HTTP2_PREFACE => since.checked_add(self.header_timeout),
             _ => phase.idle_since.checked_add(self.keep_alive_idle),
         }
@@ -63,8 +71,9 @@ impl Activity {
         let mut phase = self.phase.lock();
         let missing = HTTP2_PREFACE.len().saturating_sub(phase.preface.len());
         phase.preface.extend(bytes.iter().take(missing));
-        if phase.requests == 0 && phase.head_since.is_none() {
-            phase.head_since = Some(Instant::now());
+        if phase.requests == 0 {
+            phase.idle_bytes = phase.idle_bytes.saturating_add(bytes.len());
+            phase.head_since.get_or_insert_with(Instant::now);
         }
     }
 
@@ -72,6 +81,7 @@ impl Activity {
     pub(super) fn request(self: &Arc<Self>) -> RequestGuard {
         let mut phase = self.phase.lock();
         phase.head_since = None;
+        phase.idle_bytes = 0;
         phase.requests = phase.requests.saturating_add(1);
         RequestGuard(Arc::clone(self))
     }
@@ -158,6 +168,25 @@ mod tests {
         }
         let left = activity.deadline().unwrap().duration_since(Instant::now());
         left <= header_timeout
+    }
+
+    #[test]
+    fn who_sends_much_and_asks_nothing_has_no_time_left() {
+        let activity = Arc::new(Activity::new(Duration::from_secs(1), Duration::from_secs(60)));
+        activity.received(HTTP2_PREFACE);
+        let is_over = || activity.deadline().is_some_and(|deadline| deadline <= Instant::now());
+        let half = vec![0; MAX_IDLE_BYTES / 2];
+        activity.received(&half);
+        assert!(!is_over());
+        let request = activity.request();
+        // A body counts for its request.
+        (0..5).for_each(|_| activity.received(&half));
+        drop(request);
+        activity.received(&half);
+        assert!(!is_over());
+        activity.received(&half);
+        activity.received(b"x");
+        assert!(is_over());
     }
 
     #[test]

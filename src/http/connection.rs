@@ -19,6 +19,7 @@ use tokio::sync::watch;
 use tokio::time::{Instant, Sleep, sleep_until};
 
 use super::activity::{Activity, Watched};
+use super::crowd::Place;
 use super::endpoint::Endpoint;
 use super::intake::Unavailable;
 use super::reply::Reply;
@@ -26,6 +27,14 @@ use crate::config::Limits;
 
 /// How many requests an HTTP/2 connection may have open at once.
 const MAX_STREAMS: u32 = 256;
+/// How many of them a client may have opened and taken back that were not looked at yet (rapid reset, CVE-2023-44487).
+const MAX_RESET_BY_PEER: usize = 20;
+/// How many may have been reset for the client's errors (CVE-2024-2758 and the like) until the connection ends.
+const MAX_RESET_BY_US: usize = 128;
+/// The largest frame: the smallest that may be allowed.
+const MAX_FRAME: u32 = 16 * 1024;
+/// How much of an answer is buffered for a stream; answers are far smaller.
+const MAX_SEND: usize = 16 * 1024;
 
 /// Serves the Endpoint URL on one connection, for those who accept connections in their own way: behind TLS, on a Unix
 /// socket, in memory.
@@ -40,10 +49,23 @@ pub async fn serve_connection<S>(
 ) where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
+    serve_at(None, stream, peer, endpoint, stop).await;
+}
+
+/// The same at a place, which may be needed for another.
+pub(super) async fn serve_at<S>(
+    place: Option<Arc<Place>>,
+    stream: S,
+    peer: Option<SocketAddr>,
+    endpoint: Arc<Endpoint>,
+    stop: watch::Receiver<bool>,
+) where
+    S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+{
     let limits = endpoint.routing().limits.clone();
     let answer = move |request| {
-        let endpoint = Arc::clone(&endpoint);
-        async move { endpoint.answer(peer, request).await }
+        let (endpoint, place) = (Arc::clone(&endpoint), place.clone());
+        async move { endpoint.answer_at(place.as_deref(), peer, request).await }
     };
     serve_with(stream, &limits, stop, answer).await;
 }
@@ -61,8 +83,10 @@ pub(super) async fn turn_away<S>(
     let limits = endpoint.routing().limits.clone();
     let limits = Limits { keep_alive_idle: limits.header_timeout, ..limits };
     let answer = move |_request: Request<Incoming>| {
+        let id = endpoint.ids.next();
         let reply = Reply::Unavailable(Unavailable::Overloaded);
         endpoint.telemetry.emit(&crate::telemetry::Answered {
+            id,
             connector: None,
             peer,
             status: reply.status(),
@@ -70,7 +94,7 @@ pub(super) async fn turn_away<S>(
             detail: None,
             took: std::time::Duration::ZERO,
         });
-        let mut response = reply.into_response();
+        let mut response = reply.into_response(id);
         response.headers_mut().insert(http::header::CONNECTION, http::HeaderValue::from_static("close"));
         std::future::ready(response)
     };
@@ -99,6 +123,8 @@ pub(super) async fn serve_with<S, A, F>(
             Ok::<_, Infallible>(response)
         }
     });
+    // What a client has sent and nobody has read yet is held, so the window is also the most that it can make us hold.
+    let window = limits.window();
     let mut builder = Builder::new(TokioExecutor::new());
     builder
         .http1()
@@ -110,6 +136,12 @@ pub(super) async fn serve_with<S, A, F>(
         .http2()
         .timer(TokioTimer::new())
         .max_concurrent_streams(MAX_STREAMS)
+        .max_pending_accept_reset_streams(MAX_RESET_BY_PEER)
+        .max_local_error_reset_streams(MAX_RESET_BY_US)
+        .initial_stream_window_size(window)
+        .initial_connection_window_size(window)
+        .max_frame_size(MAX_FRAME)
+        .max_send_buf_size(MAX_SEND)
         .max_header_list_size(u32::try_from(limits.max_head).unwrap_or(u32::MAX));
     let mut connection = pin!(builder.serve_connection(io, service));
     let mut timer = pin!(Timer::new(&activity));

@@ -11,9 +11,11 @@ use tokio::sync::Semaphore;
 
 use super::clock_doubt::ClockDoubt;
 use super::intake::Intake;
+use super::refusals::Refusals;
 use crate::clock::Clock;
 use crate::config::{ConnectorConfig, Limits, Proxies};
 use crate::keys::LiveVerifier;
+use crate::record::RequestIds;
 use crate::telemetry::Telemetry;
 use crate::tls::TlsIdentity;
 use crate::verify::Policy;
@@ -98,7 +100,12 @@ pub struct Endpoint {
     /// Those of the start: permits were made of them. All others are in the routing.
     pub(super) limits: Limits,
     pub(super) tls: Option<Arc<TlsIdentity>>,
+    pub(super) ids: RequestIds,
+    pub(super) refusals: Refusals,
+    /// Requests with a signature that holds, or that may hold once a key is fetched.
     pub(super) requests: Semaphore,
+    /// Requests that are refused, while something is still waited for. They take no place of the others.
+    pub(super) strangers: Semaphore,
     pub(super) body_bytes: Semaphore,
     stopping: AtomicBool,
 }
@@ -116,7 +123,10 @@ impl Endpoint {
         let limits = routing.limits.clone();
         routing.connectors.values().for_each(|connector| telemetry.know_connector(&connector.name));
         Self {
+            ids: RequestIds::random(),
+            refusals: Refusals::new(&limits),
             requests: Semaphore::new(limits.max_in_flight),
+            strangers: Semaphore::new(limits.max_in_flight.div_ceil(2)),
             body_bytes: Semaphore::new(limits.max_in_flight_bytes.min(Semaphore::MAX_PERMITS)),
             routing: RwLock::new(Arc::new(routing)),
             config_trouble: RwLock::new(None),
@@ -186,6 +196,6 @@ impl Endpoint {
 
     /// Whether strangers are turned away before their bodies are read, so that DT's own requests find room.
     pub(super) fn is_busy(&self) -> bool {
-        self.requests.available_permits() < self.limits.max_in_flight / 2
+        self.requests.available_permits() <= self.limits.max_in_flight / 2
     }
 }

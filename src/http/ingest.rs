@@ -1,7 +1,8 @@
 //! What happens to a request: route, cap, verify, hand on. The first reason that applies is the answer.
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
 use http::header::EXPECT;
@@ -10,14 +11,27 @@ use http_body::Body;
 use http_body_util::{BodyExt, Full};
 use tokio::time::{Instant, timeout_at};
 
-use super::endpoint::{Connector, Endpoint, Routing};
+use super::crowd::Place;
+use super::endpoint::{Connector, Endpoint};
 use super::forwarded::client_of;
 use super::intake::{Accepted, Unavailable};
 use super::reply::Reply;
+use crate::config::Limits;
 use crate::keys::Learned;
-use crate::record::{DeadLetter, Reason, Record};
+use crate::record::{DeadLetter, Reason, Record, RequestId};
 use crate::telemetry::{Answered, OtherSchemeFailed};
 use crate::verify::{Authenticated, Rejection, Verified};
+
+/// How long a body may take that is not waited for: one that is here already comes in this time.
+const BRIEFLY: Duration = Duration::from_millis(10);
+
+/// Where a request comes from.
+#[derive(Debug, Clone, Copy)]
+struct Origin<'a> {
+    id: RequestId,
+    address: Option<IpAddr>,
+    place: Option<&'a Place>,
+}
 
 impl Endpoint {
     /// Answers a request, always, and within the deadline. `peer` is who connected, or whom a PROXY header named; behind
@@ -26,14 +40,29 @@ impl Endpoint {
     where
         B: Body<Data = Bytes> + Unpin,
     {
+        self.answer_at(None, peer, request).await
+    }
+
+    /// The same on a connection that has a place.
+    pub(super) async fn answer_at<B>(
+        &self,
+        place: Option<&Place>,
+        peer: Option<SocketAddr>,
+        request: Request<B>,
+    ) -> Response<Full<Bytes>>
+    where
+        B: Body<Data = Bytes> + Unpin,
+    {
         let started = Instant::now();
         let routing = self.routing();
         let peer = client_of(&routing.proxies, peer, request.headers());
+        let origin = Origin { id: self.ids.next(), address: peer.map(|peer| peer.ip()), place };
         let connector = routing.connector(request.uri().path());
         let deadline = started.checked_add(routing.limits.deadline).unwrap_or(started);
-        let reply = self.ingest(&routing, connector, request, deadline).await;
+        let reply = self.ingest(&routing.limits, origin, connector, request, deadline).await;
         let detail = reply.detail();
         self.telemetry.emit(&Answered {
+            id: origin.id,
             connector: connector.map(|connector| &*connector.name),
             peer,
             status: reply.status(),
@@ -41,12 +70,13 @@ impl Endpoint {
             detail: detail.as_deref(),
             took: started.elapsed(),
         });
-        reply.into_response()
+        reply.into_response(origin.id)
     }
 
     async fn ingest<B>(
         &self,
-        routing: &Routing,
+        limits: &Limits,
+        origin: Origin<'_>,
         connector: Option<&Connector>,
         request: Request<B>,
         deadline: Instant,
@@ -57,58 +87,108 @@ impl Endpoint {
         if self.is_stopping() {
             return Reply::ShuttingDown;
         }
+        if !limits.allows(origin.address) {
+            return Reply::AddressNotAllowed;
+        }
         let (head, body) = request.into_parts();
-        let mut body = CappedBody { body, max: routing.limits.max_body, deadline };
+        let headers = head.headers;
+        let body = CappedBody { body, max: limits.max_body, deadline };
         let Some(connector) = connector else {
-            return body.refuse(Reply::NotFound, &head.headers).await;
+            return self.turn_down(body, Reply::NotFound, &headers).await;
         };
         if head.method != Method::POST {
-            return body.refuse(Reply::MethodNotAllowed, &head.headers).await;
+            return self.turn_down(body, Reply::MethodNotAllowed, &headers).await;
+        }
+        if body.announces_too_much() {
+            return self.turn_down(body, Reply::BodyTooLarge, &headers).await;
+        }
+        let authenticated = match self.authenticate(connector, &headers, deadline).await {
+            Ok(Ok(authenticated)) => authenticated,
+            Ok(Err(rejection)) => return self.refuse(origin, connector, rejection, &headers, body).await,
+            Err(unavailable) => return self.turn_down(body, Reply::Unavailable(unavailable), &headers).await,
+        };
+        if let Some(place) = origin.place {
+            place.is_authentic();
         }
         let Ok(_request_permit) = self.requests.try_acquire() else {
             return Reply::Unavailable(Unavailable::Overloaded);
         };
-        if body.announces_too_much() {
-            return body.refuse(Reply::BodyTooLarge, &head.headers).await;
-        }
-        let authenticated = match self.authenticate(connector, &head.headers, deadline).await {
-            Ok(Ok(authenticated)) => authenticated,
-            Err(unavailable) => return body.refuse(Reply::Unavailable(unavailable), &head.headers).await,
-            // A body that is too large or too slow comes first, unless there is no time to look at it.
-            Ok(Err(rejection)) if self.is_busy() || expects_continue(&head.headers) => {
-                return Reply::Refused(rejection);
-            }
-            Ok(Err(rejection)) if connector.quarantine_refused => {
-                return self.read_refused(connector, rejection, &head.headers, body).await;
-            }
-            Ok(Err(rejection)) => {
-                return match body.discard().await {
-                    Ok(()) => Reply::Refused(rejection),
-                    Err(reply) => reply,
-                };
-            }
-        };
+        self.read_and_store(origin, connector, authenticated, headers, body).await
+    }
+
+    /// What is left to do for a request whose signature holds.
+    async fn read_and_store<B: Body<Data = Bytes> + Unpin>(
+        &self,
+        origin: Origin<'_>,
+        connector: &Connector,
+        authenticated: Authenticated,
+        headers: HeaderMap,
+        mut body: CappedBody<B>,
+    ) -> Reply {
+        let deadline = body.deadline;
         let Ok(_bytes_permit) = self.body_bytes.try_acquire_many(body.at_most()) else {
             return Reply::Unavailable(Unavailable::Overloaded);
         };
         let bytes = match body.read().await {
             Ok(bytes) => bytes,
-            Err(Reply::BodyTooLarge) => return body.refuse(Reply::BodyTooLarge, &head.headers).await,
+            Err(Reply::BodyTooLarge) => return body.linger(Reply::BodyTooLarge, &headers).await,
             Err(reply) => return reply,
         };
         let now = self.clock.unix_millis();
         match authenticated.verify_body(bytes.clone(), now.div_euclid(1000)) {
             Ok(verified) => {
                 self.clock_doubt.accepted(&self.telemetry);
-                self.store(connector, &verified, head.headers, now, deadline).await
+                self.store(origin, connector, &verified, headers, now, deadline).await
             }
             Err(rejection) => {
                 self.clock_doubt.refused(&rejection, &self.telemetry);
                 if rejection.is_expired() || connector.quarantine_refused {
-                    self.keep(connector, &rejection, &head.headers, now, bytes, deadline).await;
+                    self.keep(origin, connector, &rejection, &headers, now, bytes, deadline).await;
                 }
-                Reply::Refused(rejection)
+                Reply::Refused { rejection, unread: false }
             }
+        }
+    }
+
+    /// Refuses a request that no body can make authentic. Within the budget, and while it is not busy here, a body that is
+    /// too large or too slow comes first; otherwise only what has come already is read, so that the connection can go on.
+    async fn refuse<B: Body<Data = Bytes> + Unpin>(
+        &self,
+        origin: Origin<'_>,
+        connector: &Connector,
+        rejection: Rejection,
+        headers: &HeaderMap,
+        mut body: CappedBody<B>,
+    ) -> Reply {
+        if expects_continue(headers) {
+            return Reply::Refused { rejection, unread: true };
+        }
+        let is_within = self.refusals.take(origin.address, self.clock.unix_millis());
+        let permit = if is_within && !self.is_busy() { self.strangers.try_acquire().ok() } else { None };
+        if permit.is_none() {
+            body.deadline = soon(BRIEFLY, body.deadline);
+            let unread = body.discard().await.is_err();
+            return Reply::Refused { rejection, unread };
+        }
+        if connector.quarantine_refused {
+            return self.read_refused(origin, connector, rejection, headers, body).await;
+        }
+        match body.discard().await {
+            Ok(()) => Reply::Refused { rejection, unread: false },
+            Err(reply) => reply,
+        }
+    }
+
+    /// Answers without looking at the body; see [`CappedBody::linger`]. Those who are many are not waited for.
+    async fn turn_down<B: Body<Data = Bytes> + Unpin>(
+        &self,
+        body: CappedBody<B>,
+        reply: Reply,
+        headers: &HeaderMap,
+    ) -> Reply {
+        match self.strangers.try_acquire() {
+            Ok(_permit) => body.linger(reply, headers).await,
+            Err(_) => reply,
         }
     }
 
@@ -136,6 +216,11 @@ impl Endpoint {
             drop(tokio::spawn(async move { live.learn(&verifier).await }));
             return Ok(authenticated);
         }
+        // It may be DT's, with a new key, or anybody's: such ones get no place of those whose signatures hold.
+        let Some(_request_permit) = (if self.is_busy() { None } else { self.requests.try_acquire().ok() })
+        else {
+            return Err(Unavailable::Keys);
+        };
         match timeout_at(deadline, connector.verifier.learn(&verifier)).await {
             Ok(Learned::New) => Ok(connector.verifier.get().authenticate(headers)),
             Ok(Learned::Nothing) => Ok(authenticated),
@@ -146,29 +231,37 @@ impl Endpoint {
     /// Reads the body of a request that no body can make authentic, and keeps both.
     async fn read_refused<B: Body<Data = Bytes> + Unpin>(
         &self,
+        origin: Origin<'_>,
         connector: &Connector,
         rejection: Rejection,
         headers: &HeaderMap,
         mut body: CappedBody<B>,
     ) -> Reply {
-        let Ok(_bytes_permit) = self.body_bytes.try_acquire_many(body.at_most()) else {
-            return Reply::Refused(rejection);
+        let (now, deadline) = (self.clock.unix_millis(), body.deadline);
+        let bytes = body.at_most();
+        let as_size = usize::try_from(bytes).unwrap_or(usize::MAX);
+        let Some(_held) = self.refusals.hold(origin.address, as_size, now) else {
+            return Reply::Refused { rejection, unread: true };
+        };
+        let Ok(_bytes_permit) = self.body_bytes.try_acquire_many(bytes) else {
+            return Reply::Refused { rejection, unread: true };
         };
         match body.read().await {
             Ok(bytes) => {
-                let (now, deadline) = (self.clock.unix_millis(), body.deadline);
-                self.keep(connector, &rejection, headers, now, bytes, deadline).await;
-                Reply::Refused(rejection)
+                self.keep(origin, connector, &rejection, headers, now, bytes, deadline).await;
+                Reply::Refused { rejection, unread: false }
             }
-            Err(Reply::BodyTooLarge) => body.refuse(Reply::BodyTooLarge, headers).await,
+            Err(Reply::BodyTooLarge) => body.linger(Reply::BodyTooLarge, headers).await,
             Err(reply) => reply,
         }
     }
 
     /// A refused request is answered 401 and stays with DT. The copy is for the case that DT never renews its token
     /// or, where that is asked for, that a secret here was wrong.
+    #[expect(clippy::too_many_arguments, reason = "each is a part of the request")]
     async fn keep(
         &self,
+        origin: Origin<'_>,
         connector: &Connector,
         rejection: &Rejection,
         headers: &HeaderMap,
@@ -183,12 +276,14 @@ impl Endpoint {
             (Reason::Refused, format!("{}: {rejection}", rejection.code()))
         };
         let letter = DeadLetter::of_request(name, reason, error, now, headers, body);
+        let letter = letter.with_request_id(Some(origin.id));
         // Whether it was kept shows in the metrics; the answer is the same.
         let _kept = timeout_at(deadline, connector.intake.bury(letter)).await;
     }
 
     async fn store(
         &self,
+        origin: Origin<'_>,
         connector: &Connector,
         verified: &Verified<Bytes>,
         headers: HeaderMap,
@@ -199,10 +294,10 @@ impl Endpoint {
             self.telemetry.emit(&OtherSchemeFailed { connector: &connector.name, code: other.code() });
         }
         let record = match Record::read(verified, Arc::clone(&connector.name), now) {
-            Ok(record) => record.with_headers(headers),
+            Ok(record) => record.with_headers(headers).with_request_id(Some(origin.id)),
             Err(reason) => {
                 return self
-                    .quarantine(connector, reason.to_string(), &headers, now, verified, deadline)
+                    .quarantine(origin, connector, reason.to_string(), &headers, now, verified, deadline)
                     .await;
             }
         };
@@ -213,7 +308,9 @@ impl Endpoint {
                 None => {
                     let error =
                         "its targetName names no project, and the connector allows only some".to_owned();
-                    return self.quarantine(connector, error, &record.headers, now, verified, deadline).await;
+                    return self
+                        .quarantine(origin, connector, error, &record.headers, now, verified, deadline)
+                        .await;
                 }
             }
         }
@@ -235,8 +332,10 @@ impl Endpoint {
         }
     }
 
+    #[expect(clippy::too_many_arguments, reason = "each is a part of the request")]
     async fn quarantine(
         &self,
+        origin: Origin<'_>,
         connector: &Connector,
         error: String,
         headers: &HeaderMap,
@@ -246,11 +345,17 @@ impl Endpoint {
     ) -> Reply {
         let (name, body) = (Arc::clone(&connector.name), verified.inner().clone());
         let letter = DeadLetter::of_request(name, Reason::Unreadable, error, now, headers, body);
+        let letter = letter.with_request_id(Some(origin.id));
         match timeout_at(deadline, connector.intake.bury(letter)).await {
             Ok(Ok(())) => Reply::Quarantined,
             Ok(Err(_)) | Err(_) => Reply::Unavailable(Unavailable::Storage),
         }
     }
+}
+
+/// The end of a short time from now, and at the latest the deadline.
+fn soon(time: Duration, deadline: Instant) -> Instant {
+    Instant::now().checked_add(time).map_or(deadline, |end| end.min(deadline))
 }
 
 /// A client that waits for `100 Continue` has not sent its body, and need not.
@@ -326,14 +431,13 @@ impl<B: Body<Data = Bytes> + Unpin> CappedBody<B> {
 
     /// Answers without looking at the body. What the client is still sending is read for a moment and thrown away:
     /// closing on it would reset the connection before the client has read the answer.
-    async fn refuse(mut self, reply: Reply, headers: &HeaderMap) -> Reply {
+    async fn linger(mut self, reply: Reply, headers: &HeaderMap) -> Reply {
         /// How much of a refused body is read to let the answer through.
         const LINGER_BYTES: usize = 1024 * 1024;
-        const LINGER: std::time::Duration = std::time::Duration::from_millis(500);
+        const LINGER: Duration = Duration::from_millis(500);
         if !expects_continue(headers) {
             self.max = LINGER_BYTES;
-            self.deadline =
-                Instant::now().checked_add(LINGER).map_or(self.deadline, |end| end.min(self.deadline));
+            self.deadline = soon(LINGER, self.deadline);
             // However it ends, the answer is the same.
             let _read = self.discard().await;
         }

@@ -4,18 +4,25 @@
 //! it in time (`connection`); `ingest` finds out whose it is (`forwarded`), routes it,
 //! caps, verifies and hands it on through the trait [`Intake`], and `reply` makes the answer. What is behind the
 //! intake, sinks or a spool, this module does not know.
+//!
+//! When there is more than can be served, those whose signatures hold come first: `crowd` says which connections make room
+//! for others, `refusals` how much strangers are worth waiting for. What each request and connection may take at most, and
+//! the sum, is in `docs/limits.md`.
 
 mod activity;
 mod admin;
 mod arrival;
 mod clock_doubt;
 mod connection;
+mod crowd;
 mod endpoint;
 mod forwarded;
 mod ingest;
 mod intake;
 mod listener;
+mod peer;
 mod proxy_header;
+mod refusals;
 mod reply;
 mod server;
 mod stream;

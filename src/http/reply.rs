@@ -3,22 +3,37 @@
 
 use bytes::Bytes;
 use http::header::{ALLOW, CONNECTION, CONTENT_TYPE, RETRY_AFTER};
-use http::{HeaderValue, Response, StatusCode};
+use http::{HeaderName, HeaderValue, Response, StatusCode};
 use http_body_util::Full;
 use serde_json::json;
 
 use super::intake::Unavailable;
+use crate::record::RequestId;
 use crate::verify::Rejection;
+
+/// The header with the request's id. Only hyper's own replies, to what is no HTTP, lack it.
+const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 
 /// What a request is answered.
 #[derive(Debug)]
 pub(super) enum Reply {
-    Accepted { event_id: Box<str> },
-    Duplicate { event_id: Box<str> },
-    Ignored { event_id: Box<str> },
+    Accepted {
+        event_id: Box<str>,
+    },
+    Duplicate {
+        event_id: Box<str>,
+    },
+    Ignored {
+        event_id: Box<str>,
+    },
     Quarantined,
-    Refused(Rejection),
+    Refused {
+        rejection: Rejection,
+        /// Whether its body was left unread.
+        unread: bool,
+    },
     ProjectNotAllowed,
+    AddressNotAllowed,
     NotFound,
     MethodNotAllowed,
     BodyUnreadable,
@@ -34,8 +49,8 @@ impl Reply {
             Self::Accepted { .. } | Self::Duplicate { .. } | Self::Ignored { .. } | Self::Quarantined => {
                 StatusCode::OK
             }
-            Self::Refused(_) => StatusCode::UNAUTHORIZED,
-            Self::ProjectNotAllowed => StatusCode::FORBIDDEN,
+            Self::Refused { .. } => StatusCode::UNAUTHORIZED,
+            Self::ProjectNotAllowed | Self::AddressNotAllowed => StatusCode::FORBIDDEN,
             Self::NotFound => StatusCode::NOT_FOUND,
             Self::MethodNotAllowed => StatusCode::METHOD_NOT_ALLOWED,
             Self::BodyUnreadable => StatusCode::BAD_REQUEST,
@@ -52,8 +67,9 @@ impl Reply {
             Self::Duplicate { .. } => "duplicate",
             Self::Ignored { .. } => "ignored",
             Self::Quarantined => "quarantined",
-            Self::Refused(rejection) => rejection.code(),
+            Self::Refused { rejection, .. } => rejection.code(),
             Self::ProjectNotAllowed => "project_not_allowed",
+            Self::AddressNotAllowed => "address_not_allowed",
             Self::NotFound => "not_found",
             Self::MethodNotAllowed => "method_not_allowed",
             Self::BodyUnreadable => "body_unreadable",
@@ -70,8 +86,9 @@ impl Reply {
     const fn title(&self) -> &'static str {
         match self {
             Self::Accepted { .. } | Self::Duplicate { .. } | Self::Ignored { .. } | Self::Quarantined => "OK",
-            Self::Refused(_) => "The request is not authentic, or no longer valid",
+            Self::Refused { .. } => "The request is not authentic, or no longer valid",
             Self::ProjectNotAllowed => "The event's project is not allowed here",
+            Self::AddressNotAllowed => "Requests from this address are not allowed here",
             Self::NotFound => "No connector has this path",
             Self::MethodNotAllowed => "Only POST is allowed",
             Self::BodyUnreadable => "The body ended before its length",
@@ -86,12 +103,12 @@ impl Reply {
     /// Why, in words for our own log; `None` where the code says it all.
     pub(super) fn detail(&self) -> Option<String> {
         match self {
-            Self::Refused(rejection) => Some(rejection.to_string()),
+            Self::Refused { rejection, .. } => Some(rejection.to_string()),
             _ => None,
         }
     }
 
-    pub(super) fn into_response(self) -> Response<Full<Bytes>> {
+    pub(super) fn into_response(self, id: RequestId) -> Response<Full<Bytes>> {
         let (status, code) = (self.status(), self.code());
         let (content_type, body) = match &self {
             Self::Accepted { event_id } | Self::Duplicate { event_id } | Self::Ignored { event_id } => {
@@ -107,6 +124,7 @@ impl Reply {
         *response.status_mut() = status;
         let headers = response.headers_mut();
         headers.insert(CONTENT_TYPE, HeaderValue::from_static(content_type));
+        headers.insert(REQUEST_ID, id.header_value());
         match self {
             Self::MethodNotAllowed => {
                 headers.insert(ALLOW, HeaderValue::from_static("POST"));
@@ -119,7 +137,11 @@ impl Reply {
                 headers.insert(CONNECTION, HeaderValue::from_static("close"));
             }
             // The rest of the body may still come, and is no request: the client has to know that nobody reads on.
-            Self::BodyUnreadable | Self::BodyTimeout | Self::BodyTooLarge => {
+            Self::BodyUnreadable
+            | Self::BodyTimeout
+            | Self::BodyTooLarge
+            | Self::AddressNotAllowed
+            | Self::Refused { unread: true, .. } => {
                 headers.insert(CONNECTION, HeaderValue::from_static("close"));
             }
             _ => {}

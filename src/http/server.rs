@@ -5,18 +5,24 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
+use rustix::io::Errno;
 use tokio::sync::{Semaphore, watch};
 use tokio::task::JoinSet;
 
+use super::crowd::{Crowd, Place};
 use super::endpoint::Endpoint;
 use super::listener::Listener;
+use super::peer::Peer;
 use super::stream::Stream;
 use super::{admin, arrival, connection};
 use crate::config::Limits;
-use crate::telemetry::{AcceptFailed, ConnectionRefused, Telemetry};
+use crate::telemetry::{AcceptFailed, ConnectionEvicted, ConnectionRefused, RefusedConnection, Telemetry};
 
 /// How many connections beyond the limit are told so; the rest are closed without a word.
 const MAX_TURNED_AWAY: usize = 64;
+
+/// How often the log is told how many lines were held back, if any were.
+const REPORT_EVERY: Duration = Duration::from_secs(10);
 
 /// How long to wait after accepting failed, which means that the system has run out of something.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
@@ -39,7 +45,9 @@ impl Server {
     /// after `drain_timeout`.
     pub async fn run(self, mut stop: watch::Receiver<bool>, drain_timeout: Duration) {
         let Self { listener, endpoint } = self;
-        let places = Arc::new(Semaphore::new(endpoint.limits.max_connections));
+        let crowd = Crowd::new(endpoint.limits.max_connections, endpoint.limits.max_connections_per_peer);
+        let mut report = tokio::time::interval(REPORT_EVERY);
+        report.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         let turned_away = Arc::new(Semaphore::new(MAX_TURNED_AWAY));
         let mut connections = JoinSet::new();
         let mut failing = false;
@@ -50,23 +58,48 @@ impl Server {
                     endpoint.telemetry.connections(connections.len());
                     continue;
                 }
+                _ = report.tick() => {
+                    endpoint.telemetry.tell_suppressed();
+                    continue;
+                }
                 _ = stop.wait_for(|stop| *stop) => break,
             };
+            if let Err(error) = &accepted
+                && is_out_of_files(error)
+                && crowd.make_room()
+            {
+                // Whoever was sent away closes as soon as others run.
+                tokio::task::yield_now().await;
+                continue;
+            }
             let Some((stream, peer)) = usable(accepted, &mut failing, &endpoint.telemetry).await else {
                 continue;
             };
+            let address = peer.map(|peer| peer.ip());
+            // A proxy comes on behalf of many, whose requests say who they are.
+            let is_proxy = endpoint.routing().proxies.trusts(address);
+            if !is_proxy && !endpoint.routing().limits.allows(address) {
+                endpoint.telemetry.emit(&ConnectionRefused { peer, reason: RefusedConnection::NotAllowed });
+                continue;
+            }
+            let counted = address.filter(|_| !is_proxy);
+            let is_in_disgrace = counted.is_some_and(|address| {
+                endpoint.refusals.is_in_disgrace(address, endpoint.clock.unix_millis())
+            });
             let (telemetry, endpoint, stop) =
                 (Arc::clone(&endpoint.telemetry), Arc::clone(&endpoint), stop.clone());
-            if let Ok(place) = Arc::clone(&places).try_acquire_owned() {
+            if let Some(place) = crowd.enter(counted.map(Peer::from), is_in_disgrace) {
+                let telemetry = Arc::clone(&telemetry);
                 connections.spawn(async move {
-                    let mut stop = stop;
-                    if let Some((stream, client)) = arrival::open(stream, peer, &endpoint, &mut stop).await {
-                        connection::serve_connection(stream, client, endpoint, stop).await;
+                    let place = Arc::new(place);
+                    let serve = serve(Arc::clone(&place), stream, peer, endpoint, stop);
+                    tokio::select! {
+                        () = serve => {}
+                        () = place.is_sent_away() => telemetry.emit(&ConnectionEvicted { peer }),
                     }
-                    drop(place);
                 });
             } else {
-                telemetry.emit(&ConnectionRefused { peer });
+                telemetry.emit(&ConnectionRefused { peer, reason: RefusedConnection::TooMany });
                 if let Ok(place) = Arc::clone(&turned_away).try_acquire_owned() {
                     connections.spawn(async move {
                         let mut stop = stop;
@@ -85,7 +118,27 @@ impl Server {
         endpoint.stop();
         let drained = async { while connections.join_next().await.is_some() {} };
         let _late = tokio::time::timeout(drain_timeout, drained).await;
+        endpoint.telemetry.tell_suppressed();
         // What is left is closed by dropping the set.
+    }
+}
+
+/// Whether there is no file descriptor for one more connection.
+fn is_out_of_files(error: &io::Error) -> bool {
+    let code = error.raw_os_error().map(Errno::from_raw_os_error);
+    matches!(code, Some(Errno::MFILE | Errno::NFILE))
+}
+
+/// Makes a connection ready and serves it.
+async fn serve(
+    place: Arc<Place>,
+    stream: Stream,
+    peer: Option<SocketAddr>,
+    endpoint: Arc<Endpoint>,
+    mut stop: watch::Receiver<bool>,
+) {
+    if let Some((stream, client)) = arrival::open(stream, peer, &endpoint, &mut stop).await {
+        connection::serve_at(Some(place), stream, client, endpoint, stop).await;
     }
 }
 

@@ -106,6 +106,7 @@ mod tests {
             event_type: Box::from("touch"),
             project: project.map(Box::from),
             device: None,
+            request_id: None,
             headers: HeaderMap::new(),
             body: Bytes::from_static(body.as_bytes()),
         };

@@ -12,8 +12,8 @@ use crate::event::rfc3339_millis;
 pub enum Format {
     /// The received bytes.
     Body,
-    /// The received object, with `receivedAt` (RFC 3339, milliseconds), `connector` and `verifiedBy` put before its own
-    /// members, which follow byte for byte.
+    /// The received object, with `receivedAt` (RFC 3339, milliseconds), `connector`, `verifiedBy` and `requestId` put
+    /// before its own members, which follow byte for byte.
     #[default]
     Envelope,
     /// A CloudEvent: a JSON object in line-based output; on Kafka headers, and the received bytes.
@@ -78,6 +78,10 @@ fn write_head(record: &Record, out: &mut Vec<u8>) {
     write_json_string(&record.connector, out);
     out.extend_from_slice(br#","verifiedBy":"#);
     write_json_string(&record.verified_by.to_string(), out);
+    if let Some(id) = &record.request_id {
+        out.extend_from_slice(br#","requestId":"#);
+        write_json_string(id.as_str(), out);
+    }
     out.push(b',');
 }
 

@@ -5,6 +5,7 @@
 mod cloud_event;
 mod format;
 mod path_template;
+mod request_id;
 mod template;
 mod topic_template;
 
@@ -17,6 +18,7 @@ use http::{HeaderMap, HeaderName};
 pub use cloud_event::CloudEvent;
 pub use format::{Format, UnknownFormat};
 pub use path_template::PathTemplate;
+pub use request_id::{NotARequestId, RequestId, RequestIds};
 pub use template::NotATemplate;
 pub use topic_template::TopicTemplate;
 
@@ -40,6 +42,8 @@ pub struct Record {
     pub project: Option<Box<str>>,
     /// The device in `event.targetName`, else `metadata.deviceId`.
     pub device: Option<Box<str>>,
+    /// The id of the request that brought it.
+    pub request_id: Option<RequestId>,
     /// The request's headers, for the dead letters.
     pub headers: HeaderMap,
     /// The body as received.
@@ -66,6 +70,7 @@ impl Record {
             event_type: Box::from(&*envelope.event_type),
             project: envelope.project().map(Box::from),
             device: envelope.device().map(Box::from),
+            request_id: None,
             headers: HeaderMap::new(),
             body: verified.inner().clone(),
         })
@@ -77,6 +82,13 @@ impl Record {
         // Some are credentials; none is shown by `Debug`.
         headers.values_mut().for_each(|value| value.set_sensitive(true));
         self.headers = headers;
+        self
+    }
+
+    /// The same record with the id of its request.
+    #[must_use]
+    pub const fn with_request_id(mut self, id: Option<RequestId>) -> Self {
+        self.request_id = id;
         self
     }
 }
@@ -136,6 +148,8 @@ pub struct DeadLetter {
     pub attempts: u32,
     /// When it was received, in Unix milliseconds.
     pub received_at: i64,
+    /// The id of the request that brought it.
+    pub request_id: Option<RequestId>,
     /// `event.eventId`, where it could be read.
     pub event_id: Option<Box<str>>,
     /// The two signature headers, as received.
@@ -164,11 +178,19 @@ impl DeadLetter {
             error,
             attempts: 0,
             received_at,
+            request_id: None,
             event_id: None,
             signatures,
             header_names,
             body,
         }
+    }
+
+    /// The same letter with the id of its request.
+    #[must_use]
+    pub const fn with_request_id(mut self, id: Option<RequestId>) -> Self {
+        self.request_id = id;
+        self
     }
 
     /// Sets a record aside that a sink rejected at the given attempt.
@@ -181,6 +203,7 @@ impl DeadLetter {
             error,
             attempts,
             received_at: record.received_at,
+            request_id: record.request_id,
             event_id: Some(record.event_id.clone()),
             signatures,
             header_names,

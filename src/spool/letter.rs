@@ -10,6 +10,7 @@ use serde::{Deserialize, Serialize};
 use super::error::SpoolError;
 use super::reader::{MAX_BYTES, Reader, Stored, within_bytes};
 use super::row::{self, COLUMNS};
+use crate::record::RequestId;
 
 /// Which dead letters are meant: those for which everything holds that is given.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -48,6 +49,8 @@ pub struct Letter {
     pub buried_at: i64,
     /// `event.eventId`, where it could be read.
     pub event_id: Option<String>,
+    /// The id of the request that brought it.
+    pub request_id: Option<RequestId>,
     /// The two signature headers.
     pub signatures: Vec<(String, String)>,
     /// The names of the other headers.
@@ -91,7 +94,7 @@ impl Reader {
         let read = || -> rusqlite::Result<Vec<Letter>> {
             let mut statement = self.connection.prepare_cached(
                 "SELECT id, reason, connector, sink, error, attempts, replays, replay_at, received_at, buried_at,
-                        event_id, signatures, header_names, length(body), iif(?6, body, x'')
+                        event_id, signatures, header_names, length(body), iif(?6, body, x''), request_id
                  FROM dead
                  WHERE id > ?1 AND (?2 IS NULL OR id = ?2) AND (?3 IS NULL OR sink = ?3)
                        AND (?4 IS NULL OR reason = ?4)
@@ -152,5 +155,6 @@ fn letter(row: &Row<'_>) -> rusqlite::Result<Letter> {
         header_names: serde_json::from_str(&header_names).unwrap_or_default(),
         body_bytes: usize::try_from(row.get::<_, i64>(13)?).unwrap_or(0),
         body: Bytes::from(row.get::<_, Vec<u8>>(14)?),
+        request_id: row.get::<_, Option<String>>(15)?.and_then(|id| id.parse().ok()),
     })
 }

@@ -15,7 +15,7 @@ use crate::verify::{ASYMMETRIC_HEADER, SECRET_HEADER, VerifiedBy};
 /// What [`stored`] reads, in its order, after the number; `signatures` and `header_names` follow where there is more to
 /// salvage.
 pub(super) const COLUMNS: &str =
-    "connector, received_at, verified_by, event_id, event_type, project, device, crc, body";
+    "connector, received_at, verified_by, event_id, event_type, project, device, request_id, crc, body";
 
 /// The CRC-32 of what a sink is given of a record. The parts carry their lengths, so that nothing moves from one to the
 /// next unseen.
@@ -33,6 +33,7 @@ pub(super) fn crc(record: &Record, verified_by: &str) -> u32 {
     }
     add(record.project.as_deref().map(str::as_bytes));
     add(record.device.as_deref().map(str::as_bytes));
+    add(record.request_id.as_ref().map(|id| id.as_str().as_bytes()));
     add(Some(&record.body));
     hasher.finalize()
 }
@@ -52,6 +53,7 @@ pub(super) fn lost(error: String) -> Box<DeadLetter> {
         error,
         attempts: 0,
         received_at: 0,
+        request_id: None,
         event_id: None,
         signatures: Vec::new(),
         header_names: Vec::new(),
@@ -74,10 +76,12 @@ fn whole(row: &Row<'_>) -> Result<Record, String> {
             event_type: text(5)?.into_boxed_str(),
             project: maybe(6)?,
             device: maybe(7)?,
+            // One that is no id makes the checksum wrong.
+            request_id: maybe(8)?.and_then(|id| id.parse().ok()),
             headers: HeaderMap::new(),
-            body: Bytes::from(row.get::<_, Vec<u8>>(9)?),
+            body: Bytes::from(row.get::<_, Vec<u8>>(10)?),
         };
-        Ok((record, vouched, row.get(8)?))
+        Ok((record, vouched, row.get(9)?))
     };
     let (record, vouched, written) =
         read().map_err(|error| format!("the stored record is damaged: {error}"))?;
@@ -96,14 +100,15 @@ fn salvaged(row: &Row<'_>, error: String) -> DeadLetter {
     };
     let text = |column: usize| String::from_utf8_lossy(bytes(column)).into_owned();
     let known = |name: &str| [SECRET_HEADER, ASYMMETRIC_HEADER].into_iter().find(|known| *known == name);
-    let signatures: Vec<(String, String)> = serde_json::from_str(&text(10)).unwrap_or_default();
+    let signatures: Vec<(String, String)> = serde_json::from_str(&text(11)).unwrap_or_default();
     DeadLetter {
         connector: Arc::from(text(1)),
         received_at: row.get(2).unwrap_or(0),
+        request_id: text(8).parse().ok(),
         event_id: Some(text(4)).filter(|id| !id.is_empty()).map(String::into_boxed_str),
         signatures: signatures.into_iter().filter_map(|(name, value)| Some((known(&name)?, value))).collect(),
-        header_names: serde_json::from_str(&text(11)).unwrap_or_default(),
-        body: Bytes::copy_from_slice(bytes(9)),
+        header_names: serde_json::from_str(&text(12)).unwrap_or_default(),
+        body: Bytes::copy_from_slice(bytes(10)),
         ..*lost(error)
     }
 }
@@ -120,6 +125,7 @@ fn verified_by(text: &str) -> VerifiedBy {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::record::RequestIds;
 
     fn record() -> Record {
         Record {
@@ -130,6 +136,7 @@ mod tests {
             event_type: Box::from("touch"),
             project: Some(Box::from("p")),
             device: None,
+            request_id: None,
             headers: HeaderMap::new(),
             body: Bytes::from_static(b"{}"),
         }
@@ -138,13 +145,14 @@ mod tests {
     #[test]
     fn a_change_of_any_part_shows() {
         let whole = crc(&record(), "secret:a");
-        let changes: [fn(&mut Record); 8] = [
+        let changes: [fn(&mut Record); 9] = [
             |r| r.connector = Arc::from("d"),
             |r| r.received_at = 1001,
             |r| r.event_id = Box::from("f"),
             |r| r.event_type = Box::from("Touch"),
             |r| r.project = None,
             |r| r.device = Some(Box::from("")),
+            |r| r.request_id = Some(RequestIds::new(1).next()),
             |r| r.body = Bytes::from_static(b"{ }"),
             |r| (r.event_id, r.event_type) = (Box::from("et"), Box::from("ouch")),
         ];

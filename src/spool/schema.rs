@@ -19,6 +19,7 @@ const TABLES: &str = "
         event_type   TEXT NOT NULL,
         project      TEXT,
         device       TEXT,
+        request_id   TEXT,
         signatures   TEXT NOT NULL,     -- JSON: [[header, value], ...]
         header_names TEXT NOT NULL,     -- JSON: [name, ...]
         crc          INTEGER NOT NULL,  -- CRC-32 of all but the number, the signatures and the names
@@ -55,6 +56,7 @@ const TABLES: &str = "
         event_type   TEXT,
         project      TEXT,
         device       TEXT,
+        request_id   TEXT,
         signatures   TEXT NOT NULL,
         header_names TEXT NOT NULL,
         replays      INTEGER NOT NULL DEFAULT 0,  -- how many replays failed

@@ -9,7 +9,7 @@ use sha2::{Digest, Sha256};
 
 use super::row::crc;
 use super::{Appended, Progress, Registered, Rejected, SpoolOptions, StartAt};
-use crate::record::{DeadLetter, Reason, Record, split_headers};
+use crate::record::{DeadLetter, Reason, Record, RequestId, split_headers};
 
 /// What the writer keeps in memory, so that no commit has to count.
 #[derive(Debug, Clone, Copy)]
@@ -36,8 +36,8 @@ pub(super) fn append(
     connection
         .prepare_cached(
             "INSERT INTO records (seq, connector, received_at, verified_by, event_id, event_type, project, device,
-                                  signatures, header_names, crc, body)
-             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12)",
+                                  request_id, signatures, header_names, crc, body)
+             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13)",
         )?
         .execute(params![
             counters.last_seq,
@@ -48,6 +48,7 @@ pub(super) fn append(
             &*record.event_type,
             record.project.as_deref(),
             record.device.as_deref(),
+            record.request_id.as_ref().map(RequestId::as_str),
             json(&signatures),
             json(&header_names),
             crc(record, &verified_by),
@@ -120,8 +121,8 @@ pub(super) fn bury(
     let added = connection
         .prepare_cached(
             "INSERT INTO dead (reason, connector, sink, error, attempts, received_at, buried_at, event_id,
-                               signatures, header_names, body_hash, body)
-             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12)
+                               request_id, signatures, header_names, body_hash, body)
+             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13)
              ON CONFLICT DO NOTHING",
         )?
         .execute(params![
@@ -133,6 +134,7 @@ pub(super) fn bury(
             letter.received_at,
             now,
             letter.event_id.as_deref(),
+            letter.request_id.as_ref().map(RequestId::as_str),
             signatures,
             json(&letter.header_names),
             hash,
@@ -175,8 +177,8 @@ pub(super) fn bury_damaged(
     let added = connection
         .prepare_cached(
             "INSERT INTO dead (reason, connector, seq, error, attempts, received_at, buried_at, event_id,
-                               signatures, header_names, body)
-             VALUES (?1, ?2, ?3, ?4, 0, ?5, ?6, ?7, ?8, ?9, ?10)
+                               request_id, signatures, header_names, body)
+             VALUES (?1, ?2, ?3, ?4, 0, ?5, ?6, ?7, ?8, ?9, ?10, ?11)
              ON CONFLICT DO NOTHING",
         )?
         .execute(params![
@@ -187,6 +189,7 @@ pub(super) fn bury_damaged(
             letter.received_at,
             now,
             letter.event_id.as_deref(),
+            letter.request_id.as_ref().map(RequestId::as_str),
             json(&letter.signatures),
             json(&letter.header_names),
             &*letter.body,
@@ -201,8 +204,9 @@ fn bury_rejected(connection: &Connection, sink: &str, rejected: &Rejected, now: 
     connection
         .prepare_cached(
             "INSERT INTO dead (reason, connector, sink, seq, error, attempts, received_at, buried_at, verified_by,
-                               event_id, event_type, project, device, signatures, header_names, crc, body)
-             VALUES ('rejected', ?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, '[]', '[]', ?13, ?14)
+                               event_id, event_type, project, device, request_id, signatures, header_names, crc,
+                               body)
+             VALUES ('rejected', ?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, '[]', '[]', ?14, ?15)
              ON CONFLICT (sink, seq) WHERE seq IS NOT NULL
              DO UPDATE SET error = excluded.error, attempts = attempts + excluded.attempts",
         )?
@@ -219,6 +223,7 @@ fn bury_rejected(connection: &Connection, sink: &str, rejected: &Rejected, now: 
             &*record.event_type,
             record.project.as_deref(),
             record.device.as_deref(),
+            record.request_id.as_ref().map(RequestId::as_str),
             crc(record, &verified_by),
             &*record.body,
         ])
@@ -239,9 +244,10 @@ pub(super) fn advance(
         let moved = connection
             .prepare_cached(
                 "INSERT INTO dead (reason, connector, sink, seq, error, attempts, received_at, buried_at, verified_by,
-                                   event_id, event_type, project, device, signatures, header_names, crc, body)
+                                   event_id, event_type, project, device, request_id, signatures, header_names,
+                                   crc, body)
                  SELECT 'rejected', connector, ?2, ?1, ?3, ?4, received_at, ?5, verified_by,
-                        event_id, event_type, project, device, signatures, header_names, crc, body
+                        event_id, event_type, project, device, request_id, signatures, header_names, crc, body
                  FROM records WHERE seq = ?1
                  ON CONFLICT (sink, seq) WHERE seq IS NOT NULL
                  DO UPDATE SET error = excluded.error, attempts = attempts + excluded.attempts",

@@ -30,6 +30,7 @@ fn record(id: &str, received_at: i64) -> Arc<Record> {
         event_type: Box::from("touch"),
         project: None,
         device: None,
+        request_id: None,
         headers: HeaderMap::new(),
         body: Bytes::from_static(b"{}"),
     })

@@ -82,7 +82,7 @@ pub struct CertificateRefused<'a> {
 impl Happening for CertificateRefused<'_> {
     fn emit(&self, telemetry: &Telemetry) {
         telemetry.metrics.arrivals.reloads.with_label_values(&["failed"]).inc();
-        if let Some(suppressed) = telemetry.failures.take(telemetry.clock.unix_millis()) {
+        if let Some(suppressed) = telemetry.may_log(&telemetry.failures) {
             let error = self.error;
             tracing::error!(error, suppressed, "the certificate was not reloaded; the old one is in force");
         }
@@ -114,7 +114,7 @@ impl Happening for HandshakeFailed<'_> {
             tracing::debug!(peer, error, "a peer went before its TLS handshake was done");
             return;
         }
-        match telemetry.arrivals.take(telemetry.clock.unix_millis()) {
+        match telemetry.may_log(&telemetry.arrivals) {
             Some(suppressed) => {
                 tracing::warn!(peer, reason, error, suppressed, "a TLS handshake failed");
             }
@@ -138,7 +138,7 @@ impl Happening for ProxyHeaderRefused<'_> {
     fn emit(&self, telemetry: &Telemetry) {
         let Self { peer, reason, error } = self;
         telemetry.metrics.arrivals.proxy_headers_refused.with_label_values(&[reason]).inc();
-        match telemetry.arrivals.take(telemetry.clock.unix_millis()) {
+        match telemetry.may_log(&telemetry.arrivals) {
             Some(suppressed) => {
                 let peer = peer.map(tracing::field::display);
                 tracing::warn!(peer, reason, error, suppressed, "a connection was closed: PROXY protocol");

@@ -6,10 +6,13 @@ use std::time::Duration;
 use http::StatusCode;
 
 use super::{Happening, Telemetry};
+use crate::record::RequestId;
 
 /// A request to a connector was answered.
 #[derive(Debug)]
 pub struct Answered<'a> {
+    /// The request's id.
+    pub id: RequestId,
     /// The connector's name; none for a path without one.
     pub connector: Option<&'a str>,
     /// Where the request came from.
@@ -26,7 +29,7 @@ pub struct Answered<'a> {
 
 impl Happening for Answered<'_> {
     fn emit(&self, telemetry: &Telemetry) {
-        let Self { connector, peer, status, code, detail, took } = self;
+        let Self { id, connector, peer, status, code, detail, took } = self;
         let connector = connector.unwrap_or("");
         telemetry.metrics.answered(connector, *status, code, *took, telemetry.clock.unix_seconds());
         let peer = peer.map(tracing::field::display);
@@ -34,6 +37,7 @@ impl Happening for Answered<'_> {
         let status_code = status.as_u16();
         if !failed {
             tracing::debug!(
+                request_id = id.as_str(),
                 connector,
                 code,
                 status = status_code,
@@ -43,11 +47,17 @@ impl Happening for Answered<'_> {
             );
             return;
         }
-        match telemetry.refusals.take(telemetry.clock.unix_millis()) {
-            Some(suppressed) => {
-                tracing::warn!(connector, code, status = status_code, peer, detail, suppressed, "refused");
-            }
-            None => telemetry.metrics.log_suppressed.inc(),
+        if let Some(suppressed) = telemetry.may_log(&telemetry.refusals) {
+            tracing::warn!(
+                request_id = id.as_str(),
+                connector,
+                code,
+                status = status_code,
+                peer,
+                detail,
+                suppressed,
+                "refused"
+            );
         }
     }
 }
@@ -68,19 +78,60 @@ impl Happening for OtherSchemeFailed<'_> {
     }
 }
 
-/// A connection was refused because too many are open.
+/// A connection was refused.
 #[derive(Debug)]
 pub struct ConnectionRefused {
     /// Where it came from; `None` for a Unix socket.
     pub peer: Option<SocketAddr>,
+    /// Why.
+    pub reason: RefusedConnection,
+}
+
+/// Why a connection was refused.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum RefusedConnection {
+    /// Too many are open.
+    TooMany,
+    /// Its address is not among those that may connect.
+    NotAllowed,
+}
+
+impl RefusedConnection {
+    pub(super) const ALL: [Self; 2] = [Self::TooMany, Self::NotAllowed];
+
+    /// Stable name, for metrics.
+    pub(super) const fn code(self) -> &'static str {
+        match self {
+            Self::TooMany => "too_many",
+            Self::NotAllowed => "not_allowed",
+        }
+    }
 }
 
 impl Happening for ConnectionRefused {
     fn emit(&self, telemetry: &Telemetry) {
-        telemetry.metrics.connections_refused.inc();
-        if let Some(suppressed) = telemetry.failures.take(telemetry.clock.unix_millis()) {
-            let peer = self.peer.map(tracing::field::display);
-            tracing::warn!(peer, suppressed, "too many connections; one was refused");
+        let Self { peer, reason } = self;
+        telemetry.metrics.connections_refused.with_label_values(&[reason.code()]).inc();
+        let peer = peer.map(tracing::field::display);
+        if let Some(suppressed) = telemetry.may_log(&telemetry.connections) {
+            tracing::warn!(peer, reason = reason.code(), suppressed, "a connection was refused");
+        }
+    }
+}
+
+/// A connection on which no signature had held was closed, to make room for another.
+#[derive(Debug)]
+pub struct ConnectionEvicted {
+    /// Where it came from.
+    pub peer: Option<SocketAddr>,
+}
+
+impl Happening for ConnectionEvicted {
+    fn emit(&self, telemetry: &Telemetry) {
+        telemetry.metrics.connections_evicted.inc();
+        let peer = self.peer.map(tracing::field::display);
+        if let Some(suppressed) = telemetry.may_log(&telemetry.connections) {
+            tracing::warn!(peer, suppressed, "there are many connections; an unused one was closed");
         }
     }
 }
@@ -100,7 +151,7 @@ impl Happening for SinkFailed<'_> {
     fn emit(&self, telemetry: &Telemetry) {
         let Self { sink, error, records } = self;
         telemetry.metrics.sink_failed(sink, *records);
-        if let Some(suppressed) = telemetry.failures.take(telemetry.clock.unix_millis()) {
+        if let Some(suppressed) = telemetry.may_log(&telemetry.failures) {
             tracing::error!(sink, error, records, suppressed, "a sink failed");
         }
     }
@@ -138,7 +189,7 @@ impl Happening for KafkaLogged<'_> {
         let Self { sink, is_problem, facility, message } = self;
         if !is_problem {
             tracing::debug!(target: "librdkafka", sink, facility, message);
-        } else if let Some(suppressed) = telemetry.kafka.take(telemetry.clock.unix_millis()) {
+        } else if let Some(suppressed) = telemetry.may_log(&telemetry.kafka) {
             tracing::warn!(target: "librdkafka", sink, facility, message, suppressed);
         }
     }
@@ -174,7 +225,7 @@ impl Happening for KeysFailed<'_> {
     fn emit(&self, telemetry: &Telemetry) {
         let Self { issuer, error } = self;
         telemetry.metrics.keys_failed.inc();
-        if let Some(suppressed) = telemetry.failures.take(telemetry.clock.unix_millis()) {
+        if let Some(suppressed) = telemetry.may_log(&telemetry.failures) {
             tracing::error!(
                 issuer,
                 error,
@@ -200,7 +251,7 @@ impl Happening for DeadLetterBuried<'_> {
     fn emit(&self, telemetry: &Telemetry) {
         let Self { reason, connector, error } = self;
         telemetry.metrics.dead_letters.with_label_values(&[reason]).inc();
-        if let Some(suppressed) = telemetry.refusals.take(telemetry.clock.unix_millis()) {
+        if let Some(suppressed) = telemetry.may_log(&telemetry.refusals) {
             tracing::warn!(
                 reason,
                 connector,
@@ -225,7 +276,7 @@ impl Happening for DeadLetterFailed<'_> {
     fn emit(&self, telemetry: &Telemetry) {
         let Self { reason, error } = self;
         telemetry.metrics.dead_letters_failed.with_label_values(&[reason]).inc();
-        if let Some(suppressed) = telemetry.failures.take(telemetry.clock.unix_millis()) {
+        if let Some(suppressed) = telemetry.may_log(&telemetry.failures) {
             tracing::error!(reason, error, suppressed, "a delivery could not be set aside");
         }
     }

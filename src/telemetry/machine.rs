@@ -75,7 +75,7 @@ impl Happening for AcceptFailed<'_> {
         if !self.is_first {
             return;
         }
-        if let Some(suppressed) = telemetry.failures.take(telemetry.clock.unix_millis()) {
+        if let Some(suppressed) = telemetry.may_log(&telemetry.failures) {
             tracing::error!(error = %self.error, suppressed, "connections cannot be accepted");
         }
     }

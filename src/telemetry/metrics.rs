@@ -13,6 +13,7 @@ use prometheus::{
 };
 
 use super::arrivals::ArrivalMetrics;
+use super::happenings::RefusedConnection;
 use super::kafka_metrics::KafkaMetrics;
 use super::machine::MachineMetrics;
 use super::reloads::ReloadMetrics;
@@ -26,7 +27,8 @@ pub(super) struct Metrics {
     last_accepted: IntGaugeVec,
     pub(super) other_scheme_failed: IntCounterVec,
     pub(super) connections: IntGauge,
-    pub(super) connections_refused: IntCounter,
+    pub(super) connections_refused: IntCounterVec,
+    pub(super) connections_evicted: IntCounter,
     pub(super) in_flight: IntGauge,
     sink_records: IntCounterVec,
     sink_batch: HistogramVec,
@@ -123,6 +125,14 @@ impl Metrics {
         for reason in Reason::CODES {
             dead_letters.with_label_values(&[reason]);
         }
+        let connections_refused = counters(
+            "dt_receiver_connections_refused_total",
+            "Connections refused: too many were open, or their address is not allowed.",
+            &["reason"],
+        );
+        for reason in RefusedConnection::ALL {
+            connections_refused.with_label_values(&[reason.code()]);
+        }
         Self {
             requests: counters(
                 "dt_receiver_requests_total",
@@ -141,9 +151,10 @@ impl Metrics {
                 &["connector", "code"],
             ),
             connections: gauge("dt_receiver_connections", "Open connections."),
-            connections_refused: counter(
-                "dt_receiver_connections_refused_total",
-                "Connections refused because too many were open.",
+            connections_refused,
+            connections_evicted: counter(
+                "dt_receiver_connections_evicted_total",
+                "Connections without a signature that held, closed to make room for others.",
             ),
             in_flight: gauge("dt_receiver_requests_in_flight", "Requests that are being worked on."),
             sink_records: counters(

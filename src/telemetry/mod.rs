@@ -15,8 +15,8 @@ use std::time::Duration;
 
 pub use arrivals::{CertificateInForce, CertificateRefused, HandshakeFailed, ProxyHeaderRefused};
 pub use happenings::{
-    Answered, ConnectionRefused, DeadLetterBuried, DeadLetterDropped, DeadLetterFailed, KafkaLogged,
-    KeysFailed, KeysFetched, OtherSchemeFailed, SinkFailed, SinkRecovered,
+    Answered, ConnectionEvicted, ConnectionRefused, DeadLetterBuried, DeadLetterDropped, DeadLetterFailed,
+    KafkaLogged, KeysFailed, KeysFetched, OtherSchemeFailed, RefusedConnection, SinkFailed, SinkRecovered,
 };
 pub use kafka_metrics::KafkaState;
 use log_budget::LogBudget;
@@ -44,6 +44,7 @@ pub struct Telemetry {
     arrivals: LogBudget,
     /// Nor must a storm of signals.
     reloads: LogBudget,
+    connections: LogBudget,
     clock: Arc<dyn Clock>,
 }
 
@@ -62,7 +63,35 @@ impl Telemetry {
             kafka: LogBudget::new(1, 10),
             arrivals: LogBudget::new(1, 10),
             reloads: LogBudget::new(1, 10),
+            connections: LogBudget::new(1, 10),
             clock,
+        }
+    }
+
+    /// Whether a line of a kind may be written now, and how many were held back before it.
+    fn may_log(&self, budget: &LogBudget) -> Option<u64> {
+        let suppressed = budget.take(self.clock.unix_millis());
+        if suppressed.is_none() {
+            self.metrics.log_suppressed.inc();
+        }
+        suppressed
+    }
+
+    /// Writes a line on how many others were held back and not told of yet, if any were: after the last of them there may
+    /// be no next one that would tell.
+    pub fn tell_suppressed(&self) {
+        for (about, budget) in [
+            ("refused requests and dead letters", &self.refusals),
+            ("failures", &self.failures),
+            ("librdkafka", &self.kafka),
+            ("connections", &self.connections),
+            ("handshakes and PROXY headers", &self.arrivals),
+            ("reloads", &self.reloads),
+        ] {
+            let suppressed = budget.take_suppressed();
+            if suppressed > 0 {
+                tracing::warn!(about, suppressed, "log lines were held back");
+            }
         }
     }
 

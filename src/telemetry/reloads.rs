@@ -68,7 +68,7 @@ impl Happening for ConfigReloaded<'_> {
         }
         metrics.reloads.with_label_values(&["unchanged"]).inc();
         // Signals can come in any number.
-        if let Some(suppressed) = telemetry.reloads.take(telemetry.clock.unix_millis()) {
+        if let Some(suppressed) = telemetry.may_log(&telemetry.reloads) {
             tracing::info!(who, suppressed, "the configuration was read again and has not changed");
         }
     }
@@ -112,7 +112,7 @@ impl Happening for ConfigRefused<'_> {
         let metrics = &telemetry.metrics.reloads;
         metrics.reloads.with_label_values(&[outcome]).inc();
         metrics.successful.set(0);
-        if let Some(suppressed) = telemetry.reloads.take(telemetry.clock.unix_millis()) {
+        if let Some(suppressed) = telemetry.may_log(&telemetry.reloads) {
             tracing::error!(
                 who,
                 outcome,

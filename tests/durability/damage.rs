@@ -226,6 +226,7 @@ fn a_damaged_page_does_not_stop_a_sink_of_few_records_at_a_time() {
             event_type: "touch".into(),
             project: None,
             device: Some("dev1".into()),
+            request_id: None,
             headers: HeaderMap::new(),
             body: Bytes::from(body(1, number)),
         };

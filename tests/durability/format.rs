@@ -9,7 +9,7 @@ use std::process::{Command, Stdio};
 use std::sync::Arc;
 
 use dt_receiver::clock::ManualClock;
-use dt_receiver::record::{DeadLetter, Reason, Record};
+use dt_receiver::record::{DeadLetter, Reason, Record, RequestId};
 use dt_receiver::spool::{Progress, Reader, Rejected, Spool, SpoolOptions, StartAt};
 use dt_receiver::verify::VerifiedBy;
 use hyper::HeaderMap;
@@ -25,6 +25,11 @@ const THEN: i64 = 1_700_000_000_123;
 
 fn committed() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("tests").join("spools").join("v1.db")
+}
+
+/// The id of the request that brought an event.
+fn request_id(number: u64) -> RequestId {
+    format!("0000000000010000000{number}").parse().expect("an id")
 }
 
 /// Ten events, of which the sink `file` has passed six and rejected one, with an unreadable and an expired letter.
@@ -46,6 +51,7 @@ fn write(to: &Path) {
             event_type: "touch".into(),
             project: Some("p".into()),
             device: Some("dev1".into()),
+            request_id: Some(request_id(number)),
             headers: headers.clone(),
             body: Bytes::from(body(1, number)),
         })
@@ -128,7 +134,8 @@ fn what_is_written_today_is_of_the_committed_format() {
     let reader = Reader::open(&place.data.join("spool")).expect("opened");
     let backlog = reader.after(6, 100).expect("read");
     assert_eq!(backlog.iter().map(|stored| stored.seq).collect::<Vec<_>>(), [7, 8, 9, 10]);
-    assert_eq!(*backlog[0].record.as_ref().expect("whole").body, *body(1, 6).as_bytes());
+    let first = backlog[0].record.as_ref().expect("whole");
+    assert_eq!((&*first.body, first.request_id), (body(1, 6).as_bytes(), Some(request_id(6))));
 }
 
 #[test]

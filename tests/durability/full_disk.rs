@@ -276,6 +276,7 @@ fn what_a_sink_rejects_while_the_disk_is_full_is_buried_once_and_not_given_again
         event_type: "touch".into(),
         project: None,
         device: None,
+        request_id: None,
         headers: HeaderMap::new(),
         body: Bytes::from("body"),
     };

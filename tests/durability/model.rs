@@ -247,6 +247,7 @@ impl Model {
             event_type: "touch".into(),
             project: None,
             device: Some(device.to_string().into()),
+            request_id: None,
             headers: HeaderMap::new(),
             body: Bytes::from(serial.to_string()),
         };

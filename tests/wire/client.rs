@@ -190,6 +190,8 @@ impl Reply {
         if let Some(told) = what_is_told(&text) {
             panic!("a reply tells {told:?}: {text}");
         }
+        // hyper's own have neither.
+        assert_eq!(self.header("x-request-id").is_some(), self.header("content-type").is_some(), "{text}");
     }
 }
 

@@ -19,6 +19,7 @@ mod fake_sink;
 mod harness;
 mod metrics;
 mod rejections;
+mod shedding;
 mod shutdown;
 mod status_table;
 mod wire;

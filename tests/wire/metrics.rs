@@ -168,14 +168,18 @@ async fn open_connections_and_requests_in_flight_are_shown() {
     let mut busy = Client::connect(receiver.address).await;
     busy.send(push(event(1))).await;
     gate.entered().await;
-    let _idle = Client::connect(receiver.address).await;
-    let mut third = Client::connect(receiver.address).await;
-    third.ask(request("GET", "/", &[], "")).await.must_be(405, "method_not_allowed");
+    let mut rest = Vec::new();
+    for event_number in 1..3 {
+        // What is not JSON is stored without the sink, and shows that the signature holds.
+        let mut client = Client::connect(receiver.address).await;
+        client.ask(push(format!("no JSON {event_number}"))).await.must_be(200, "quarantined");
+        rest.push(client);
+    }
     assert_eq!(Metrics::scrape(receiver.admin).await.value("dt_receiver_connections", &[]), 3.0);
     ask(receiver.address, push(event(2))).await.must_be(503, "overloaded");
     let metrics = Metrics::scrape(receiver.admin).await;
     assert_eq!(metrics.value("dt_receiver_requests_in_flight", &[]), 1.0);
-    assert_eq!(metrics.value("dt_receiver_connections_refused_total", &[]), 1.0);
+    assert_eq!(metrics.value("dt_receiver_connections_refused_total", &[("reason", "too_many")]), 1.0);
     let open = metrics.value("dt_receiver_connections", &[]);
     assert!((3.0..=4.0).contains(&open), "three, and perhaps the one that was refused: {open}");
     gate.let_go(true);

@@ -73,7 +73,7 @@ pub(super) const TABLES: &[Table] = &[
     Table {
         header: "[limits]",
         given: "",
-        about: "The bounds of the HTTP server. `header_timeout` and `deadline` together are at most 9.5 s, since DT gives up at 10 s.",
+        about: "The bounds of the HTTP server; who comes first, and how much memory that is: [limits.md](limits.md). `header_timeout` and `deadline` together are at most 9.5 s, since DT gives up at 10 s.",
         keys: &[
             key("max_body", "size, 1KiB to 64MiB", "The largest body; a larger one is answered 413.").or("\"64KiB\""),
             key("max_head", "size, 8KiB to 1MiB", "The largest head of a request; a larger one is answered 431.").or("\"16KiB\""),
@@ -81,9 +81,14 @@ pub(super) const TABLES: &[Table] = &[
             key("handshake_timeout", "duration, 10ms to 1m", "How long a TLS handshake, and the PROXY header before it, may take.").or("\"5s\""),
             key("deadline", "duration, 10ms to 9s", "How long a request may take, from its complete head to its answer. In mode `direct` a new value needs a restart.").or("\"8s\""),
             key("keep_alive_idle", "duration, 1s to 1h", "How long a connection may stay open without a request. Keep it above that of a proxy in front.").or("\"75s\""),
-            key("max_connections", "number, 1 to 1000000", "How many connections may be open; each is a file descriptor.").or("20000").restart(),
+            key("max_connections", "number, 1 to 1000000", "How many connections may be open; each is a file descriptor.").or("8192").restart(),
             key("max_in_flight", "number, 1 to 1000000", "How many requests may be worked on at once.").or("4096").restart(),
             key("max_in_flight_bytes", "size, 64KiB to 64GiB", "How many bytes of bodies may be held at once; never less than `max_body`.").or("\"64MiB\"").restart(),
+            key("max_connections_per_peer", "number, 1 to 1000000", "How many connections of one peer may be open on which no signature has held yet; then its oldest one is closed.").or("4096").restart(),
+            key("max_refused", "number, 1 to 1000000", "How many refused requests a second are waited for, of all peers; more are answered 401 without their bodies.").or("1000").restart(),
+            key("max_refused_per_peer", "number, 1 to 1000000", "The same of one peer.").or("100").restart(),
+            key("max_unverified_bytes_per_peer", "size, 0B to 64GiB", "How many bytes of one peer are held before a signature has vouched for them; only `quarantine_refused` holds any.").or("\"1MiB\"").restart(),
+            key("allow_cidrs", "list of networks and addresses", "Who may connect. DT publishes no list of its addresses, and a wrong list cuts DT off.").or_words("everybody").sample("[\"192.0.2.0/24\"]"),
         ],
     },
     Table {

@@ -136,6 +136,9 @@ fn message_of(topic: &str, letter: &DeadLetter) -> Message {
     add("dt-error", &letter.error);
     add("dt-attempts", &letter.attempts.to_string());
     add("dt-received-at", &rfc3339_millis(letter.received_at));
+    if let Some(id) = &letter.request_id {
+        add("dt-request-id", id.as_str());
+    }
     if let Some(id) = &letter.event_id {
         add("dt-event-id", id);
     }

@@ -51,6 +51,9 @@ impl Message {
         ] {
             self.headers.push((name.to_owned(), value.to_owned()));
         }
+        if let Some(id) = &record.request_id {
+            self.headers.push(("dt-request-id".to_owned(), id.as_str().to_owned()));
+        }
         if format == Format::CloudEvents {
             for (name, value) in CloudEvent::of(record).attributes() {
                 // The media type is the one attribute with a name of Kafka's own.

@@ -232,6 +232,7 @@ mod tests {
                 event_type: Box::from("touch"),
                 project: None,
                 device: None,
+                request_id: None,
                 headers: HeaderMap::new(),
                 body: Bytes::new(),
             })

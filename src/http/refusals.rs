@@ -1,0 +1,182 @@
+//! How much of what strangers send is worth our while: a budget of refused requests for each peer and for all, and of the
+//! bytes that are held of a peer before a signature has vouched for them.
+//!
+//! The budget decides how politely a request is refused, never whether: each is verified first, which costs some
+//! microseconds, and an authentic one passes whatever else its peer sent. Within the budget a refused body is read to its
+//! end, so that the connection can go on; beyond it the answer comes at once and the connection ends.
+//!
+//! The table of peers is bounded. One that has been quiet for a second or so is as good as new, and makes room; while all
+//! are active, a new one has only the budget of all.
+
+use std::collections::HashMap;
+use std::net::IpAddr;
+
+use parking_lot::Mutex;
+
+use super::peer::Peer;
+use crate::config::Limits;
+use crate::token_bucket::TokenBucket;
+
+/// How many peers are remembered: those that had something refused lately. About 1 MB.
+const MAX_PEERS: usize = 8192;
+/// How long to wait, at least, until the table is looked through again for peers that have been quiet.
+const SWEEP_MS: i64 = 1000;
+
+/// The budgets.
+#[derive(Debug)]
+pub(super) struct Refusals {
+    per_peer: u32,
+    bytes_per_peer: usize,
+    state: Mutex<State>,
+}
+
+#[derive(Debug)]
+struct State {
+    all: TokenBucket,
+    peers: HashMap<Peer, Account>,
+    swept_at: i64,
+}
+
+#[derive(Debug)]
+struct Account {
+    bucket: TokenBucket,
+    /// Bytes of it that are held.
+    held: usize,
+}
+
+/// Bytes that are held of a peer; no longer when this is dropped.
+#[derive(Debug)]
+pub(super) struct Held<'a> {
+    refusals: &'a Refusals,
+    peer: Option<Peer>,
+    bytes: usize,
+}
+
+impl Refusals {
+    pub(super) fn new(limits: &Limits) -> Self {
+        let all = TokenBucket::new(limits.max_refused, limits.max_refused);
+        let state = State { all, peers: HashMap::new(), swept_at: i64::MIN };
+        Self {
+            per_peer: limits.max_refused_per_peer,
+            bytes_per_peer: limits.max_unverified_bytes_per_peer,
+            state: Mutex::new(state),
+        }
+    }
+
+    /// Counts a refused request. Gives whether it was within the budgets.
+    pub(super) fn take(&self, address: Option<IpAddr>, now_ms: i64) -> bool {
+        let mut state = self.state.lock();
+        let is_within = match address.map(Peer::from) {
+            Some(peer) => state.account(peer, self.per_peer, now_ms).is_none_or(|a| a.bucket.take(now_ms)),
+            None => true,
+        };
+        // Who is over its own budget takes nothing from that of all.
+        is_within && state.all.take(now_ms)
+    }
+
+    /// Whether nothing more may be refused of a peer.
+    pub(super) fn is_in_disgrace(&self, address: IpAddr, now_ms: i64) -> bool {
+        let mut state = self.state.lock();
+        state.peers.get_mut(&Peer::from(address)).is_some_and(|account| !account.bucket.has_any(now_ms))
+    }
+
+    /// Counts bytes that are to be held of a peer before they are verified, if there may be so many.
+    pub(super) fn hold(&self, address: Option<IpAddr>, bytes: usize, now_ms: i64) -> Option<Held<'_>> {
+        let peer = address.map(Peer::from);
+        if let Some(peer) = peer {
+            let mut state = self.state.lock();
+            let account = state.account(peer, self.per_peer, now_ms)?;
+            let held = account.held.saturating_add(bytes);
+            if held > self.bytes_per_peer {
+                return None;
+            }
+            account.held = held;
+        }
+        Some(Held { refusals: self, peer, bytes })
+    }
+}
+
+impl State {
+    /// The account of a peer; `None` when there are too many of them.
+    fn account(&mut self, peer: Peer, per_peer: u32, now_ms: i64) -> Option<&mut Account> {
+        if !self.peers.contains_key(&peer) && self.peers.len() >= MAX_PEERS {
+            if now_ms.saturating_sub(self.swept_at).unsigned_abs() < SWEEP_MS.unsigned_abs() {
+                return None;
+            }
+            self.swept_at = now_ms;
+            self.peers.retain(|_, account| account.held > 0 || !account.bucket.is_full(now_ms));
+            if self.peers.len() >= MAX_PEERS {
+                return None;
+            }
+        }
+        let new = || Account { bucket: TokenBucket::new(per_peer, per_peer), held: 0 };
+        Some(self.peers.entry(peer).or_insert_with(new))
+    }
+}
+
+impl Drop for Held<'_> {
+    fn drop(&mut self) {
+        if let Some(peer) = self.peer
+            && let Some(account) = self.refusals.state.lock().peers.get_mut(&peer)
+        {
+            account.held = account.held.saturating_sub(self.bytes);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn refusals() -> Refusals {
+        let limits = Limits {
+            max_refused: 10,
+            max_refused_per_peer: 3,
+            max_unverified_bytes_per_peer: 100,
+            ..Limits::default()
+        };
+        Refusals::new(&limits)
+    }
+
+    fn address(n: u32) -> Option<IpAddr> {
+        Some(IpAddr::from(n.to_be_bytes()))
+    }
+
+    #[test]
+    fn each_peer_has_its_budget_and_all_have_one() {
+        let refusals = refusals();
+        let taken = |n: u32, now: i64| (0..20).filter(|_| refusals.take(address(n), now)).count();
+        assert!(!refusals.is_in_disgrace(address(1).unwrap(), 0), "nothing is known of it");
+        assert_eq!(taken(1, 0), 3);
+        assert!(refusals.is_in_disgrace(address(1).unwrap(), 0));
+        assert!(!refusals.is_in_disgrace(address(1).unwrap(), 1000));
+        assert_eq!((taken(2, 0), taken(3, 0), taken(4, 0)), (3, 3, 1), "10 of all");
+        assert_eq!(taken(5, 1000), 3, "a second later");
+    }
+
+    #[test]
+    fn the_table_is_bounded_and_takes_new_peers_when_old_ones_are_quiet() {
+        let limits = Limits { max_refused: u32::MAX, max_refused_per_peer: 3, ..Limits::default() };
+        let refusals = Refusals::new(&limits);
+        let peers = u32::try_from(MAX_PEERS).unwrap();
+        for n in 0..peers {
+            assert!(refusals.take(address(n), 0));
+        }
+        assert!(refusals.take(address(peers), 0), "the budget of all is left");
+        assert_eq!(refusals.state.lock().peers.len(), MAX_PEERS);
+        assert!(refusals.take(address(peers), 1000));
+        assert_eq!(refusals.state.lock().peers.len(), 1);
+    }
+
+    #[test]
+    fn of_each_peer_so_many_bytes_are_held() {
+        let refusals = refusals();
+        let first = refusals.hold(address(1), 60, 0).expect("there is room");
+        assert!(refusals.hold(address(1), 41, 0).is_none());
+        let _second = refusals.hold(address(1), 40, 0).expect("there is room");
+        assert!(refusals.hold(address(2), 100, 0).is_some());
+        drop(first);
+        assert!(refusals.hold(address(1), 61, 0).is_none());
+        assert!(refusals.hold(address(1), 60, 0).is_some());
+    }
+}
