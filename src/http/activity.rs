@@ -99,16 +99,21 @@ impl Drop for RequestGuard {
     }
 }
 
-/// A stream that reports its bytes to the connection's activity.
+/// How much is read in one go. Of small frames, these are thousands.
+const READ_AT_ONCE: usize = 32 * 1024;
+
+/// A stream that reports its bytes to the connection's activity, and lets others run after [`READ_AT_ONCE`]: whoever floods
+/// us is read on when it is its turn again.
 #[derive(Debug)]
 pub(super) struct Watched<S> {
     stream: S,
     activity: Arc<Activity>,
+    read: usize,
 }
 
 impl<S> Watched<S> {
     pub(super) const fn new(stream: S, activity: Arc<Activity>) -> Self {
-        Self { stream, activity }
+        Self { stream, activity, read: 0 }
     }
 }
 
@@ -118,12 +123,21 @@ impl<S: AsyncRead + Unpin> AsyncRead for Watched<S> {
         cx: &mut Context<'_>,
         buf: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
+        if self.read >= READ_AT_ONCE {
+            self.read = 0;
+            cx.waker().wake_by_ref();
+            return Poll::Pending;
+        }
         let before = buf.filled().len();
         let result = Pin::new(&mut self.stream).poll_read(cx, buf);
         if let Some(bytes) = buf.filled().get(before..)
             && !bytes.is_empty()
         {
             self.activity.received(bytes);
+            self.read = self.read.saturating_add(bytes.len());
+        } else if result.is_pending() {
+            // It waits, so others run.
+            self.read = 0;
         }
         result
     }
@@ -168,6 +182,25 @@ mod tests {
         }
         let left = activity.deadline().unwrap().duration_since(Instant::now());
         left <= header_timeout
+    }
+
+    #[tokio::test]
+    async fn others_run_while_a_flood_is_read() {
+        let activity = Arc::new(Activity::new(Duration::from_secs(1), Duration::from_secs(60)));
+        let flood = tokio::io::repeat(0);
+        let mut stream = Watched::new(flood, activity);
+        let mut cx = Context::from_waker(std::task::Waker::noop());
+        let (mut read, mut pauses) = (0, 0);
+        while read < 10 * READ_AT_ONCE {
+            let mut buffer = [0; 8192];
+            let mut buffer = ReadBuf::new(&mut buffer);
+            match Pin::new(&mut stream).poll_read(&mut cx, &mut buffer) {
+                Poll::Ready(result) => result.unwrap(),
+                Poll::Pending => pauses += 1,
+            }
+            read += buffer.filled().len();
+        }
+        assert_eq!(pauses, 9);
     }
 
     #[test]

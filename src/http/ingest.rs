@@ -94,18 +94,20 @@ impl Endpoint {
         let headers = head.headers;
         let body = CappedBody { body, max: limits.max_body, deadline };
         let Some(connector) = connector else {
-            return self.turn_down(body, Reply::NotFound, &headers).await;
+            return self.turn_down(origin, body, Reply::NotFound, &headers).await;
         };
         if head.method != Method::POST {
-            return self.turn_down(body, Reply::MethodNotAllowed, &headers).await;
+            return self.turn_down(origin, body, Reply::MethodNotAllowed, &headers).await;
         }
         if body.announces_too_much() {
-            return self.turn_down(body, Reply::BodyTooLarge, &headers).await;
+            return self.turn_down(origin, body, Reply::BodyTooLarge, &headers).await;
         }
         let authenticated = match self.authenticate(connector, &headers, deadline).await {
             Ok(Ok(authenticated)) => authenticated,
             Ok(Err(rejection)) => return self.refuse(origin, connector, rejection, &headers, body).await,
-            Err(unavailable) => return self.turn_down(body, Reply::Unavailable(unavailable), &headers).await,
+            Err(unavailable) => {
+                return self.turn_down(origin, body, Reply::Unavailable(unavailable), &headers).await;
+            }
         };
         if let Some(place) = origin.place {
             place.is_authentic();
@@ -182,13 +184,15 @@ impl Endpoint {
     /// Answers without looking at the body; see [`CappedBody::linger`]. Those who are many are not waited for.
     async fn turn_down<B: Body<Data = Bytes> + Unpin>(
         &self,
+        origin: Origin<'_>,
         body: CappedBody<B>,
         reply: Reply,
         headers: &HeaderMap,
     ) -> Reply {
+        let is_within = self.refusals.take(origin.address, self.clock.unix_millis());
         match self.strangers.try_acquire() {
-            Ok(_permit) => body.linger(reply, headers).await,
-            Err(_) => reply,
+            Ok(_permit) if is_within => body.linger(reply, headers).await,
+            _ => reply,
         }
     }
 
@@ -417,12 +421,15 @@ impl<B: Body<Data = Bytes> + Unpin> CappedBody<B> {
         Ok(all.freeze())
     }
 
-    /// Reads it to its end, or to the cap, and keeps nothing.
+    /// Reads it to its end, or to the cap, and keeps nothing. Only for what is refused anyway.
     async fn discard(&mut self) -> Result<(), Reply> {
+        /// A piece costs more than its bytes, and a body in chunks of one byte has no honest sender.
+        const PIECE: usize = 512;
         let mut read = 0_usize;
         while let Some(bytes) = self.next().await? {
-            read = read.saturating_add(bytes.len());
-            if read > self.max {
+            read = read.saturating_add(bytes.len().max(PIECE));
+            // One piece of any length, as long as that is allowed.
+            if read > self.max.max(PIECE) {
                 return Err(Reply::BodyTooLarge);
             }
         }

@@ -3,6 +3,7 @@
 use std::io::{Read, Write};
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::{Duration, Instant};
 
 use crate::siege::{besiege, connect_from};
 
@@ -15,6 +16,9 @@ const PING: u8 = 6;
 const WINDOW_UPDATE: u8 = 8;
 const CONTINUATION: u8 = 9;
 const END_HEADERS: u8 = 4;
+/// How many bytes a second each of four attackers sends: together they fill a line of 800 Mbit/s. On the way there their
+/// processor would not be ours.
+const RATE: f64 = 25_000_000.0;
 /// `POST http://x/`, from the static table (RFC 7541, appendix A).
 const REQUEST: &[u8] = &[0x83, 0x86, 0x84, 0x41, 1, b'x'];
 
@@ -65,6 +69,7 @@ fn attack(
         let mut answers = vec![0; 65536];
         while reading.read(&mut answers).is_ok_and(|length| length > 0) {}
     });
+    let (started, mut sent) = (Instant::now(), 0_usize);
     let mut batch = [PREFACE, &frame(SETTINGS, 0, 0, &[])].concat();
     for number in 0.. {
         batch.extend(next(number));
@@ -73,6 +78,9 @@ fn attack(
                 break;
             }
             bytes.fetch_add(u64::try_from(batch.len()).expect("small"), Ordering::Relaxed);
+            sent += batch.len();
+            let planned = started + Duration::from_secs_f64(sent as f64 / RATE);
+            std::thread::sleep(planned.saturating_duration_since(Instant::now()));
             batch.clear();
         }
     }
