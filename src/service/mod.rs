@@ -33,7 +33,7 @@ use crate::tls::TlsError;
 
 use certificate::Certificate;
 pub use control::{ControlError, ask};
-use reload::{Next, Ready, Reloader};
+use reload::{Next, Ready, Reloadable, Reloader};
 pub use reload::{ReloadError, ReloadHandle};
 pub use repair::{Repair, RepairReport, RepairRequest};
 use routes::Routes;
@@ -230,9 +230,12 @@ impl ServiceBuilder {
                 return Err(error);
             }
         };
-        let (at, behind) = (Arc::clone(&endpoint), Arc::clone(&store));
-        let reloader =
-            Reloader::new(config, live.keys, own_names, at, behind, certificate.clone(), telemetry, clock);
+        let parts = Reloadable {
+            endpoint: Arc::clone(&endpoint),
+            store: Arc::clone(&store),
+            certificate: certificate.clone(),
+        };
+        let reloader = Reloader::new(config, live.keys, own_names, parts, telemetry, clock);
         Ok(Service { listener, admin, endpoint, store, certificate, reloader: Arc::new(reloader) })
     }
 }

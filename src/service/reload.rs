@@ -178,13 +178,18 @@ pub(super) struct Ready {
     pub(super) finish: Box<dyn FnOnce() + Send>,
 }
 
+/// The parts of the service that a reload changes.
+pub(super) struct Reloadable {
+    pub(super) endpoint: Arc<Endpoint>,
+    pub(super) store: Arc<dyn Store>,
+    pub(super) certificate: Option<Arc<Certificate>>,
+}
+
 /// Everything that a reload needs of the service.
 pub(super) struct Reloader {
     /// Held by the reload that runs.
     current: tokio::sync::Mutex<Current>,
-    endpoint: Arc<Endpoint>,
-    store: Arc<dyn Store>,
-    certificate: Option<Arc<Certificate>>,
+    parts: Reloadable,
     telemetry: Arc<Telemetry>,
     clock: Arc<dyn Clock>,
     /// The sinks that an embedder added.
@@ -214,31 +219,19 @@ struct Fetching {
 }
 
 impl Reloader {
+    /// Begins with what is in force. `own` are the sinks that an embedder added.
     pub(super) fn new(
         config: Config,
         keys: HashMap<String, Arc<Keys>>,
         own: Vec<Arc<str>>,
-        endpoint: Arc<Endpoint>,
-        store: Arc<dyn Store>,
-        certificate: Option<Arc<Certificate>>,
+        parts: Reloadable,
         telemetry: Arc<Telemetry>,
         clock: Arc<dyn Clock>,
     ) -> Self {
         let drain_timeout = Mutex::new(config.drain_timeout);
         let current = tokio::sync::Mutex::new(Current { config, keys });
         let (fetching, stopping) = (Mutex::default(), AtomicBool::new(false));
-        Self {
-            current,
-            endpoint,
-            store,
-            certificate,
-            telemetry,
-            clock,
-            own,
-            fetching,
-            drain_timeout,
-            stopping,
-        }
+        Self { current, parts, telemetry, clock, own, fetching, drain_timeout, stopping }
     }
 
     pub(super) fn drain_timeout(&self) -> Duration {
@@ -293,14 +286,16 @@ impl Reloader {
                     self.telemetry.emit(&ConfigChanged { who, key, change: how.name(), values });
                 }
                 self.telemetry.emit(&ConfigReloaded { who, changes: changes.len() });
-                self.endpoint.set_config_trouble(None);
+                self.parts.endpoint.set_config_trouble(None);
             }
             // Nobody asks for readiness any more.
             Err(ReloadError::Stopping) => {}
             Err(error) => {
                 let text: String = error.to_string().chars().take(MAX_ERROR).collect();
                 self.telemetry.emit(&ConfigRefused { who, outcome: error.outcome(), error: &text });
-                self.endpoint.set_config_trouble(Some(format!("the configuration was not taken: {text}")));
+                self.parts
+                    .endpoint
+                    .set_config_trouble(Some(format!("the configuration was not taken: {text}")));
             }
         }
         done
@@ -316,7 +311,7 @@ impl Reloader {
         let read = tokio::time::timeout(READ_TIME, tokio::task::spawn_blocking(read)).await;
         let mut config = read.map_err(|_| ReloadError::TooSlow)?.map_err(|_| StartError::Panicked)??;
         config.settle();
-        if let Some(certificate) = &self.certificate {
+        if let Some(certificate) = &self.parts.certificate {
             // Its files may have changed under the same names. What is wrong with them then is told by themselves.
             certificate.look_soon();
         }
@@ -333,7 +328,7 @@ impl Reloader {
         let removed = next.removed_connectors.clone();
         next.added.iter().for_each(|(name, _)| self.telemetry.know_sink(name));
         let added: Vec<Arc<str>> = next.added.iter().map(|(name, _)| Arc::clone(name)).collect();
-        let store = Arc::clone(&self.store);
+        let store = Arc::clone(&self.parts.store);
         let ready = tokio::task::spawn_blocking(move || store.prepare(next)).await;
         let Ready { intake, finish } = match ready.map_err(|_| StartError::Panicked.into()).flatten() {
             Ok(ready) => ready,
@@ -343,7 +338,7 @@ impl Reloader {
             }
         };
         let routing = Routing::new(&config.connectors, config.limits.clone(), intake);
-        self.endpoint.route_by(routing.verified_by(&live.verifiers).behind(config.proxies.clone()));
+        self.parts.endpoint.route_by(routing.verified_by(&live.verifiers).behind(config.proxies.clone()));
         if let Some((certificate, prepared)) = certificate {
             certificate.put(prepared);
         }
@@ -363,7 +358,9 @@ impl Reloader {
         old: &Config,
         next: &Config,
     ) -> Result<Option<(Arc<Certificate>, Prepared)>, ReloadError> {
-        let (Some(certificate), Some(settings)) = (&self.certificate, &next.tls) else { return Ok(None) };
+        let (Some(certificate), Some(settings)) = (&self.parts.certificate, &next.tls) else {
+            return Ok(None);
+        };
         if old.tls.as_ref() == Some(settings) {
             return Ok(None);
         }

@@ -61,11 +61,11 @@ fn without_file_descriptors_what_is_open_goes_on_and_the_rest_recovers() {
     served.receiver.signal("HUP");
     until("it is refused", || metric("dt_receiver_config_reloads_total{outcome=\"invalid\"}") >= 1.0);
     drop(held);
+    limit(pid, 1024);
     until("one can be accepted", || {
         let connected = Sender::connect(served.receiver.admin);
         connected.and_then(|mut new| new.get("/readyz")).is_some_and(|answer| answer.status == 200)
     });
-    limit(pid, 1024);
     served.reload(&place, &plain, "unchanged");
     assert_eq!(send(10), 200);
     until("every sink has everything", || {

@@ -6,7 +6,15 @@
 //! 10 hours.
 
 #![cfg(all(feature = "cli", feature = "aws-lc"))]
-#![allow(clippy::expect_used, clippy::panic, clippy::unwrap_used, clippy::indexing_slicing, reason = "tests")]
+#![allow(
+    clippy::arithmetic_side_effects,
+    clippy::expect_used,
+    clippy::indexing_slicing,
+    clippy::panic,
+    clippy::print_stdout,
+    clippy::unwrap_used,
+    reason = "a test may fail loudly, and tells its figures"
+)]
 
 #[path = "../tls/authority.rs"]
 #[allow(dead_code, reason = "each test uses a part")]
@@ -121,7 +129,7 @@ fn ten_thousand_sensors_for_ten_hours() {
             every(reload_every, over, |count| {
                 place.change(count);
                 // Every other change is found by the receiver itself.
-                if count % 2 == 0 {
+                if count.is_multiple_of(2) {
                     receiver.signal("HUP");
                 }
             })

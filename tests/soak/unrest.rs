@@ -35,7 +35,7 @@ impl Place {
         let folder = self.folder.path().display();
         let secret = common::SECRET_VARIABLE;
         let more_secrets =
-            if count % 2 == 0 { "" } else { ", { label = 'old', file = '{folder}/old-secret' }" };
+            if count.is_multiple_of(2) { "" } else { ", { label = 'old', file = '{folder}/old-secret' }" };
         let more_secrets = more_secrets.replace("{folder}", &folder.to_string());
         fs::write(self.path("old-secret"), format!("old-{count}")).expect("written");
         let mut text = format!(
