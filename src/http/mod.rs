@@ -23,4 +23,5 @@ mod server;
 pub use connection::serve_connection;
 pub use endpoint::{Connector, Endpoint};
 pub use intake::{Accepted, Intake, IntakeFuture, Readiness, Unavailable};
+pub(crate) use server::listen;
 pub use server::{AdminServer, Server};

@@ -1,12 +1,12 @@
 //! The listeners: accepting within limits, and stopping without dropping what is in flight.
 
 use std::io;
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
 use rustix::io::Errno;
-use tokio::net::{TcpListener, TcpStream};
+use tokio::net::{TcpListener, TcpSocket, TcpStream};
 use tokio::sync::{Semaphore, watch};
 use tokio::task::JoinSet;
 
@@ -25,6 +25,19 @@ const REPORT_EVERY: Duration = Duration::from_secs(10);
 
 /// How long to wait after accepting failed, which means that the system has run out of something.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+
+/// How many connections may wait to be accepted. Where the queue is full, the system drops the next, and DT's attempt with
+/// it, which is made again a second later.
+const BACKLOG: u32 = 4096;
+
+/// Begins to listen at an address.
+pub(crate) fn listen(address: SocketAddr) -> io::Result<TcpListener> {
+    let socket = if address.is_ipv4() { TcpSocket::new_v4() } else { TcpSocket::new_v6() }?;
+    // After a restart, what is left of old connections is not in the way.
+    socket.set_reuseaddr(true)?;
+    socket.bind(address)?;
+    socket.listen(BACKLOG)
+}
 
 /// The public listener: the Endpoint URL.
 #[derive(Debug)]

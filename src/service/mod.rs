@@ -22,7 +22,7 @@ use tokio::sync::{oneshot, watch};
 use crate::clock::{Clock, SystemClock};
 use crate::config::{Config, ConnectorConfig, Mode, is_name};
 use crate::deliver::DeadLetterError;
-use crate::http::{AdminServer, Endpoint, Intake, Server};
+use crate::http::{AdminServer, Endpoint, Intake, Server, listen};
 use crate::keys::{BadIssuer, Keys, LiveVerifier};
 use crate::sink::{OpenError, Sink};
 use crate::spool::SpoolError;
@@ -189,15 +189,15 @@ impl ServiceBuilder {
         let behind = Arc::clone(&store).into_intake();
         let endpoint = Endpoint::new(&config.connectors, config.limits.clone(), behind, telemetry, clock);
         let endpoint = Arc::new(endpoint.verified_by(&live.verifiers));
-        let listeners = async {
-            let listener = bind("listen", config.listen).await?;
+        let listeners = || {
+            let listener = bind("listen", config.listen)?;
             let admin = match config.admin {
-                Some(address) => Some(bind("admin", address).await?),
+                Some(address) => Some(bind("admin", address)?),
                 None => None,
             };
             Ok((listener, admin))
         };
-        let (listener, admin) = match listeners.await {
+        let (listener, admin) = match listeners() {
             Ok(bound) => bound,
             Err(error) => {
                 // The workers run by now, and would keep the spool's folder.
@@ -258,8 +258,8 @@ fn open_store(parts: Parts) -> Result<Arc<dyn Store>, StartError> {
     })
 }
 
-async fn bind(key: &'static str, address: SocketAddr) -> Result<TcpListener, StartError> {
-    TcpListener::bind(address).await.map_err(|source| StartError::Listen { key, address, source })
+fn bind(key: &'static str, address: SocketAddr) -> Result<TcpListener, StartError> {
+    listen(address).map_err(|source| StartError::Listen { key, address, source })
 }
 
 /// A receiver that is ready to listen.
