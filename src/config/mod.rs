@@ -453,6 +453,16 @@ impl Config {
         }
     }
 
+    /// The most memory that clients can make it take, in bytes: [`Limits::max_memory`], and what TLS adds.
+    #[must_use]
+    pub fn max_memory(&self) -> u64 {
+        /// The buffers of a TLS connection and its keys.
+        const TLS: u64 = 40 << 10;
+        let connections = u64::try_from(self.limits.max_connections).unwrap_or(u64::MAX);
+        let tls = if self.tls.is_some() { connections.saturating_mul(TLS) } else { 0 };
+        self.limits.max_memory().saturating_add(tls)
+    }
+
     /// The folder of the key sets that were fetched.
     #[must_use]
     pub fn key_folder(&self) -> PathBuf {

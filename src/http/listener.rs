@@ -8,10 +8,14 @@ use std::os::unix::fs::{FileTypeExt, MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
 use listenfd::ListenFd;
-use tokio::net::{TcpListener, UnixListener};
+use tokio::net::{TcpListener, TcpSocket, UnixListener};
 
 use super::stream::Stream;
 use crate::config::Listen;
+
+/// How many connections may wait to be accepted. Where the queue is full, the system drops the next, and DT's attempt with
+/// it, which is made again a second later.
+const BACKLOG: u32 = 4096;
 
 /// Sockets that systemd has opened for this process. Each can be taken once.
 pub struct Inherited {
@@ -89,9 +93,9 @@ impl Listener {
     /// # Errors
     ///
     /// What the system says, or that there is a file in the way, or another process.
-    pub async fn bind(listen: &Listen, socket_mode: u32, inherited: &mut Inherited) -> io::Result<Self> {
+    pub fn bind(listen: &Listen, socket_mode: u32, inherited: &mut Inherited) -> io::Result<Self> {
         match listen {
-            Listen::Tcp(address) => Ok(Self::Tcp(TcpListener::bind(address).await?)),
+            Listen::Tcp(address) => Ok(Self::Tcp(listen_at(*address)?)),
             Listen::Systemd(name) => inherited.take(name.as_deref()),
             Listen::Unix(path) => {
                 remove_stale(path)?;
@@ -172,6 +176,15 @@ fn identity(path: &Path) -> io::Result<(u64, u64)> {
     Ok((metadata.dev(), metadata.ino()))
 }
 
+/// Begins to listen at an address.
+fn listen_at(address: SocketAddr) -> io::Result<TcpListener> {
+    let socket = if address.is_ipv4() { TcpSocket::new_v4() } else { TcpSocket::new_v6() }?;
+    // After a restart, what is left of old connections is not in the way.
+    socket.set_reuseaddr(true)?;
+    socket.bind(address)?;
+    socket.listen(BACKLOG)
+}
+
 /// Removes the socket file of a process that is no more. Anything else stays.
 fn remove_stale(path: &Path) -> io::Result<()> {
     let metadata = match fs::symlink_metadata(path) {
@@ -196,36 +209,36 @@ fn remove_stale(path: &Path) -> io::Result<()> {
 mod tests {
     use super::*;
 
-    async fn bind(path: &Path) -> io::Result<Listener> {
-        Listener::bind(&Listen::Unix(path.to_owned()), 0o600, &mut Inherited::none()).await
+    fn bind(path: &Path) -> io::Result<Listener> {
+        Listener::bind(&Listen::Unix(path.to_owned()), 0o600, &mut Inherited::none())
     }
 
     #[tokio::test]
     async fn only_the_socket_of_a_dead_process_is_replaced() {
         let folder = tempfile::tempdir().expect("a folder");
         let path = folder.path().join("s");
-        let first = bind(&path).await.expect("nothing is there");
+        let first = bind(&path).expect("nothing is there");
         assert_eq!(fs::metadata(&path).expect("a file").permissions().mode() & 0o777, 0o600);
-        assert_eq!(bind(&path).await.expect_err("somebody answers").kind(), io::ErrorKind::AddrInUse);
+        assert_eq!(bind(&path).expect_err("somebody answers").kind(), io::ErrorKind::AddrInUse);
         assert_eq!(first.to_string(), format!("unix:{}", path.display()));
         drop(first);
         assert!(!path.exists(), "it goes with its listener");
         // A process that is killed leaves its file.
         drop(std::os::unix::net::UnixListener::bind(&path).expect("bound"));
         assert!(path.exists());
-        let second = bind(&path).await.expect("the stale one is replaced");
+        let second = bind(&path).expect("the stale one is replaced");
         // What took our place is not ours.
         fs::remove_file(&path).expect("removed");
         fs::write(&path, "x").expect("written");
         drop(second);
         assert_eq!(fs::read(&path).expect("still there"), b"x");
-        assert_eq!(bind(&path).await.expect_err("a file").kind(), io::ErrorKind::AlreadyExists);
+        assert_eq!(bind(&path).expect_err("a file").kind(), io::ErrorKind::AlreadyExists);
     }
 
     #[tokio::test]
     async fn what_systemd_did_not_pass_cannot_be_taken() {
         for name in [None, Some("admin".to_owned())] {
-            let error = Listener::bind(&Listen::Systemd(name), 0o600, &mut Inherited::none()).await;
+            let error = Listener::bind(&Listen::Systemd(name), 0o600, &mut Inherited::none());
             assert!(error.expect_err("nothing was passed").to_string().contains("systemd has passed no"));
         }
     }

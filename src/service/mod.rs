@@ -210,19 +210,19 @@ impl ServiceBuilder {
         let endpoint = Endpoint::new(routing, Arc::clone(&telemetry), Arc::clone(&clock));
         let tls = certificate.as_ref().map(|certificate| certificate.identity());
         let endpoint = Arc::new(endpoint.with_tls(tls));
-        let mut bind = async |key: &'static str, listen: Listen| {
-            let bound = Listener::bind(&listen, config.socket_mode, &mut inherited).await;
+        let mut bind = |key: &'static str, listen: Listen| {
+            let bound = Listener::bind(&listen, config.socket_mode, &mut inherited);
             bound.map_err(|source| StartError::Listen { key, listen, source })
         };
-        let listeners = async {
-            let listener = bind("listen", config.listen.clone()).await?;
+        let mut listeners = || {
+            let listener = bind("listen", config.listen.clone())?;
             let admin = match config.admin.clone() {
-                Some(listen) => Some(bind("admin", listen).await?),
+                Some(listen) => Some(bind("admin", listen)?),
                 None => None,
             };
             Ok((listener, admin))
         };
-        let (listener, admin) = match listeners.await {
+        let (listener, admin) = match listeners() {
             Ok(bound) => bound,
             Err(error) => {
                 // The workers run by now, and would keep the spool's folder.
