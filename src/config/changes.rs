@@ -330,34 +330,6 @@ mod tests {
         assert_eq!(changes(&after, PLAIN).get(1).map(String::as_str), Some("connector.b removed"));
     }
 
-    /// Files that all hold this.
-    struct Holding(&'static str);
-
-    impl Sources for Holding {
-        fn env(&self, name: &str) -> Option<std::ffi::OsString> {
-            Some(name.into())
-        }
-
-        fn file(&self, _: &std::path::Path) -> std::io::Result<Vec<u8>> {
-            Ok(self.0.as_bytes().to_owned())
-        }
-    }
-
-    #[test]
-    fn other_certificates_for_kafka_under_the_same_names_are_a_change() {
-        let text = "[[connector]]\nname = 'a'\nsecrets = [{ env = 'x' }]\n[[sink]]\nname = 'k'\ntype = 'kafka'\n\
-                    brokers = ['b:1']\ntopic = 't'\ntls = { ca = '/ca', certificate = '/cert', key = '/key' }\n";
-        let read = |content| Config::from_toml(text, &Holding(content)).expect("a good configuration");
-        let (old, renewed) = (read("old"), read("renewed"));
-        assert_eq!(old.changes_to(&read("old")), []);
-        let found: Vec<_> = old.changes_to(&renewed).iter().map(ToString::to_string).collect();
-        assert_eq!(found, ["sink.k.tls changed"]);
-        let (Some(before), Some(after)) = (old.sinks.first(), renewed.sinks.first()) else {
-            panic!("no sink")
-        };
-        assert!(before.is_other_than(after));
-    }
-
     #[test]
     fn what_needs_a_restart_is_told_apart() {
         let read = |text: &str| Config::from_toml(text, &Named).expect("a good configuration");

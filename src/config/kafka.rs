@@ -421,3 +421,33 @@ fn read_properties(section: Section<'_>) -> BTreeMap<String, String> {
     }
     properties
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::reader::Problems;
+    use super::*;
+
+    /// Files that all hold this.
+    struct Holding(&'static str);
+
+    impl Sources for Holding {
+        fn env(&self, _: &str) -> Option<std::ffi::OsString> {
+            None
+        }
+
+        fn file(&self, _: &std::path::Path) -> std::io::Result<Vec<u8>> {
+            Ok(self.0.as_bytes().to_owned())
+        }
+    }
+
+    #[test]
+    fn other_certificates_under_the_same_names_are_other_settings() {
+        let read = |content| {
+            let problems = Problems::default();
+            let table = "ca = '/ca'\ncertificate = '/certificate'\nkey = '/key'".parse().expect("TOML");
+            read_tls(Section::root(table, &problems), &Holding(content)).expect("complete")
+        };
+        assert_eq!(read("old"), read("old"));
+        assert_ne!(read("old"), read("renewed"));
+    }
+}

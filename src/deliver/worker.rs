@@ -523,3 +523,51 @@ impl Worker {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::clock::SystemClock;
+    use crate::spool::SpoolOptions;
+
+    /// Nobody is there.
+    struct Down;
+
+    impl Sink for Down {
+        fn open(&mut self, _checkpoint: Option<&[u8]>) -> Result<(), OpenError> {
+            Err(OpenError::Down("nobody is there".to_owned()))
+        }
+
+        fn deliver(&mut self, batch: &[Arc<Record>]) -> Outcome {
+            Outcome::retry(batch.len(), "nobody is there")
+        }
+    }
+
+    #[test]
+    fn a_removed_sink_that_is_dropped_ends_though_it_has_not_had_everything() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let options = SpoolOptions { min_free: 0, ..SpoolOptions::default() };
+        let spool = Arc::new(Spool::open(folder.path(), options, Arc::new(SystemClock)).expect("opens"));
+        let backoff = Backoff::new(Duration::from_secs(60), Duration::from_secs(60), 0).expect("good");
+        let (name, telemetry) = (Arc::from("gone"), Arc::new(Telemetry::new(Arc::new(SystemClock))));
+        let sink = Box::new(Down);
+        let worker = WorkerHandle::start(
+            name,
+            sink,
+            Skips::new(),
+            StartAt::Now,
+            backoff,
+            Arc::clone(&spool),
+            telemetry,
+        );
+        let worker = worker.expect("one that is down is no reason");
+        worker.leave_after(1);
+        spool.change(vec![Change::ForgetSink { sink: "gone".to_owned() }]).expect("dropped");
+        let started = Instant::now();
+        while !worker.is_finished() {
+            assert!(started.elapsed() < Duration::from_secs(30), "it waits for what it cannot get any more");
+            std::thread::sleep(Duration::from_millis(5));
+        }
+        spool.close();
+    }
+}

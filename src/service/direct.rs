@@ -228,3 +228,42 @@ impl Store for DirectStore {
         removed.iter().for_each(|gone| gone.end.join());
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::clock::SystemClock;
+    use crate::sink::{OpenError, Outcome, Sink};
+
+    struct Takes;
+
+    impl Sink for Takes {
+        fn open(&mut self, _checkpoint: Option<&[u8]>) -> Result<(), OpenError> {
+            Ok(())
+        }
+
+        fn deliver(&mut self, batch: &[Arc<Record>]) -> Outcome {
+            Outcome::delivered(batch.len())
+        }
+    }
+
+    #[test]
+    fn a_sink_comes_back_only_once_it_has_gone() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let clock: Arc<dyn Clock> = Arc::new(SystemClock);
+        let telemetry = Arc::new(Telemetry::new(Arc::clone(&clock)));
+        let dead_letters = DeadLetters::open(folder.path().join("dead"), Arc::clone(&telemetry));
+        let shared = Arc::new(Shared { dead_letters: Arc::new(dead_letters.expect("opens")), telemetry });
+        let options = LaneOptions { max_queue: 1, max_batch: 1, window_ids: 1, window_age: Duration::ZERO };
+        let (lanes, removed) = (RwLock::default(), Mutex::default());
+        let store = DirectStore { lanes, removed, shared, options, clock };
+        let again = || -> [NamedSink; 1] { [(Arc::from("out"), Box::new(Takes))] };
+        // A request that is on its way holds it.
+        let lane = store.start((Arc::from("out"), Box::new(Takes))).expect("starts");
+        let (name, end) = (Arc::clone(lane.name()), lane.removed());
+        store.removed.lock().push(Removed { name, lane: Arc::downgrade(&lane), end });
+        assert!(matches!(store.refuse_leaving(&again()), Err(ReloadError::Leaving(name)) if &*name == "out"));
+        drop(lane);
+        store.refuse_leaving(&again()).expect("it has gone");
+    }
+}
