@@ -8,7 +8,7 @@ use parking_lot::Mutex;
 use tokio::signal::unix::Signal;
 use tokio::time::MissedTickBehavior;
 
-use super::notify;
+use super::{notify, serve};
 use crate::config::{Config, ConfigError, Look, Recorder, Sources, SystemSources, Watch};
 use crate::service::ReloadHandle;
 
@@ -45,6 +45,9 @@ pub(super) async fn keep_current<F>(
             let recorder = Recorder::new(SystemSources).without_certificates();
             let config = read(&recorder);
             watch.lock().take(recorder.into_look());
+            if let Ok(config) = &config {
+                serve::warn(config);
+            }
             config
         };
         notify::reloading();

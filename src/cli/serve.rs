@@ -95,9 +95,7 @@ pub(super) fn run(arguments: Arguments) -> Ended {
     let recorder = Recorder::new(SystemSources);
     let config = configure(&arguments, &recorder);
     let config = config.map_err(|error| bad_config(arguments.config.as_deref(), &error))?;
-    for warning in &config.warnings {
-        tracing::warn!(key = warning.key, "{}", warning.text);
-    }
+    warn(&config);
     // Before there are threads.
     let inherited = Inherited::from_env();
     let runtime =
@@ -106,6 +104,13 @@ pub(super) fn run(arguments: Arguments) -> Ended {
     // A sink that hangs must not hold up the exit: what it holds is in the spool, or (mode `direct`) was never acknowledged.
     runtime.shutdown_background();
     ended
+}
+
+/// Tells what is allowed but looks wrong.
+pub(super) fn warn(config: &Config) {
+    for warning in &config.warnings {
+        tracing::warn!(key = warning.key, "{}", warning.text);
+    }
 }
 
 /// The configuration that the arguments ask for; at the start, and for every reload.

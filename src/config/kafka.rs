@@ -5,6 +5,8 @@ use std::fmt;
 use std::path::PathBuf;
 use std::str::FromStr;
 
+use sha2::{Digest, Sha256};
+
 use super::connector::read_source;
 use super::reader::{FlagOrSection, Section};
 use super::source::Sources;
@@ -104,6 +106,8 @@ pub struct KafkaTls {
     pub client: Option<(PathBuf, PathBuf)>,
     /// The password of the key.
     pub key_password: Option<Secret>,
+    /// What was in the files: the sink reads them once, so that others under the same names need another sink.
+    content: [u8; 32],
 }
 
 /// Who we are.
@@ -241,7 +245,7 @@ impl KafkaConfig {
             (Some(_), Some(_)) => "sasl_ssl",
         };
         set("security.protocol", protocol);
-        if let Some(KafkaTls { ca, client, key_password }) = &self.tls {
+        if let Some(KafkaTls { ca, client, key_password, content: _ }) = &self.tls {
             if let Some(ca) = ca {
                 set("ssl.ca.location", &ca.to_string_lossy());
             }
@@ -326,12 +330,16 @@ fn read_create_topic(section: &mut Section<'_>) -> Option<CreateTopic> {
 }
 
 fn read_tls(mut section: Section<'_>, sources: &dyn Sources) -> Option<KafkaTls> {
-    let mut complete = true;
+    let (mut complete, mut content) = (true, Sha256::new());
     let mut path = |key| {
         let path = PathBuf::from(section.string(key)?);
-        if let Err(error) = sources.file(&path) {
-            section.complain(key, format!("{}: {error}", path.display()));
-            complete = false;
+        match sources.file(&path) {
+            // The digest of each keeps their borders apart.
+            Ok(bytes) => content.update(Sha256::digest(bytes)),
+            Err(error) => {
+                section.complain(key, format!("{}: {error}", path.display()));
+                complete = false;
+            }
         }
         Some(path)
     };
@@ -356,7 +364,7 @@ fn read_tls(mut section: Section<'_>, sources: &dyn Sources) -> Option<KafkaTls>
         secret
     });
     section.finish();
-    complete.then_some(KafkaTls { ca, client, key_password })
+    complete.then_some(KafkaTls { ca, client, key_password, content: content.finalize().into() })
 }
 
 fn read_sasl(mut section: Section<'_>, sources: &dyn Sources) -> Option<KafkaSasl> {
@@ -412,4 +420,34 @@ fn read_properties(section: Section<'_>) -> BTreeMap<String, String> {
         }
     }
     properties
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::reader::Problems;
+    use super::*;
+
+    /// Files that all hold this.
+    struct Holding(&'static str);
+
+    impl Sources for Holding {
+        fn env(&self, _: &str) -> Option<std::ffi::OsString> {
+            None
+        }
+
+        fn file(&self, _: &std::path::Path) -> std::io::Result<Vec<u8>> {
+            Ok(self.0.as_bytes().to_owned())
+        }
+    }
+
+    #[test]
+    fn other_certificates_under_the_same_names_are_other_settings() {
+        let read = |content| {
+            let problems = Problems::default();
+            let table = "ca = '/ca'\ncertificate = '/certificate'\nkey = '/key'".parse().expect("TOML");
+            read_tls(Section::root(table, &problems), &Holding(content)).expect("complete")
+        };
+        assert_eq!(read("old"), read("old"));
+        assert_ne!(read("old"), read("renewed"));
+    }
 }

@@ -79,7 +79,9 @@ impl<S: Sources> Sources for Recorder<S> {
 
     fn file(&self, path: &Path) -> io::Result<Vec<u8>> {
         let read = self.sources.file(path);
-        self.seen.lock().0.insert(path.to_owned(), Seen::of(&read));
+        // Where it is read twice and changes in between, the first look counts: it is another one at the next look, so that
+        // who got the old content gets the new one then.
+        self.seen.lock().0.entry(path.to_owned()).or_insert_with(|| Seen::of(&read));
         read
     }
 
@@ -161,6 +163,20 @@ mod tests {
         assert!(look());
         watch.take(read(&[&path]));
         assert!(!watch.has_settled(&SystemSources) && !watch.has_settled(&SystemSources));
+    }
+
+    #[test]
+    fn a_file_that_changes_while_it_is_read_twice_is_read_again() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let path = folder.path().join("secret");
+        std::fs::write(&path, "old").expect("written");
+        let recorder = Recorder::new(SystemSources);
+        assert_eq!(recorder.file(&path).expect("read"), b"old");
+        std::fs::write(&path, "new").expect("written");
+        assert_eq!(recorder.file(&path).expect("read"), b"new");
+        let mut watch = Watch::new(recorder.into_look());
+        assert!(!watch.has_settled(&SystemSources));
+        assert!(watch.has_settled(&SystemSources), "one of the two readers has the old secret");
     }
 
     #[test]

@@ -103,6 +103,7 @@ impl WorkerHandle {
             read_to: cursor,
             attempts: 0,
             redeliveries: Redeliveries::new(backoff.clone()),
+            is_dropped: false,
             changes: 0,
             backoff,
             spool: Arc::clone(&spool),
@@ -207,6 +208,8 @@ pub(super) struct Worker {
     /// How often the first record that is due has been tried.
     pub(super) attempts: u32,
     pub(super) redeliveries: Redeliveries,
+    /// Whether an operator gave up what a removed sink has yet to get.
+    is_dropped: bool,
     /// How often an operator had changed something when this worker looked last.
     changes: u64,
     backoff: Backoff,
@@ -225,8 +228,18 @@ impl Worker {
                 self.changes = changes;
                 self.look_again();
             }
-            if self.has_left() {
-                break;
+            match self.has_left() {
+                Ok(true) => break,
+                Ok(false) => {}
+                Err(error) => {
+                    self.attempts = self.attempts.saturating_add(1);
+                    self.failed(&error);
+                    if tail.is_stopping() {
+                        break;
+                    }
+                    tail.pause(self.backoff.pause(self.attempts.min(SOON)), self.changes);
+                    continue;
+                }
             }
             self.take_replacement();
             let has_more = tail.last_seq() > self.cursor || self.unstored.is_some();
@@ -253,23 +266,25 @@ impl Worker {
         self.shared.slot.end();
     }
 
-    /// Whether the sink was removed, and has had what was accepted for it. It is forgotten then.
-    fn has_left(&mut self) -> bool {
+    /// Whether the sink was removed, and has had what was accepted for it. It is forgotten then. `Err` is a reason to try
+    /// that again: a sink that stays known holds every record from now on.
+    fn has_left(&mut self) -> Result<bool, String> {
+        if self.is_dropped {
+            self.telemetry.forget_sink(&self.name);
+            tracing::info!(sink = &*self.name, "a removed sink was dropped before it had everything");
+            return Ok(true);
+        }
         if self.cursor < self.shared.leave_after.load(Ordering::SeqCst) || self.unstored.is_some() {
-            return false;
+            return Ok(false);
         }
         if !self.shared.forget.load(Ordering::SeqCst) {
-            return true;
+            return Ok(true);
         }
-        match self.spool.change(vec![Change::ForgetSink { sink: self.name.to_string() }]) {
-            Ok(_) => {
-                self.telemetry.forget_sink(&self.name);
-                tracing::info!(sink = &*self.name, "a removed sink has had everything, and is forgotten");
-            }
-            // The next start finds a sink without a backlog, and forgets it then.
-            Err(error) => tracing::warn!(sink = &*self.name, %error, "a removed sink is not forgotten"),
-        }
-        true
+        let forgotten = self.spool.change(vec![Change::ForgetSink { sink: self.name.to_string() }]);
+        forgotten.map_err(|error| format!("a removed sink is not forgotten: {error}"))?;
+        self.telemetry.forget_sink(&self.name);
+        tracing::info!(sink = &*self.name, "a removed sink has had everything, and is forgotten");
+        Ok(true)
     }
 
     /// Takes another sink in place of this one, if there is one, and nothing is on its way.
@@ -317,6 +332,7 @@ impl Worker {
     fn look_again(&mut self) {
         match self.reader.cursor(&self.name) {
             Ok(Some(cursor)) if cursor < self.cursor => self.go_back_to(cursor),
+            Ok(None) if self.shared.forget.load(Ordering::SeqCst) => self.is_dropped = true,
             Ok(_) => {}
             // What is stored counts: a later move of the cursor fails to continue it, and changes nothing.
             Err(error) => self.failed(&error.to_string()),
@@ -505,5 +521,53 @@ impl Worker {
         if self.shared.trouble.lock().take().is_some() {
             self.telemetry.emit(&SinkRecovered { sink: &self.name });
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::clock::SystemClock;
+    use crate::spool::SpoolOptions;
+
+    /// Nobody is there.
+    struct Down;
+
+    impl Sink for Down {
+        fn open(&mut self, _checkpoint: Option<&[u8]>) -> Result<(), OpenError> {
+            Err(OpenError::Down("nobody is there".to_owned()))
+        }
+
+        fn deliver(&mut self, batch: &[Arc<Record>]) -> Outcome {
+            Outcome::retry(batch.len(), "nobody is there")
+        }
+    }
+
+    #[test]
+    fn a_removed_sink_that_is_dropped_ends_though_it_has_not_had_everything() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let options = SpoolOptions { min_free: 0, ..SpoolOptions::default() };
+        let spool = Arc::new(Spool::open(folder.path(), options, Arc::new(SystemClock)).expect("opens"));
+        let backoff = Backoff::new(Duration::from_secs(60), Duration::from_secs(60), 0).expect("good");
+        let (name, telemetry) = (Arc::from("gone"), Arc::new(Telemetry::new(Arc::new(SystemClock))));
+        let sink = Box::new(Down);
+        let worker = WorkerHandle::start(
+            name,
+            sink,
+            Skips::new(),
+            StartAt::Now,
+            backoff,
+            Arc::clone(&spool),
+            telemetry,
+        );
+        let worker = worker.expect("one that is down is no reason");
+        worker.leave_after(1);
+        spool.change(vec![Change::ForgetSink { sink: "gone".to_owned() }]).expect("dropped");
+        let started = Instant::now();
+        while !worker.is_finished() {
+            assert!(started.elapsed() < Duration::from_secs(30), "it waits for what it cannot get any more");
+            std::thread::sleep(Duration::from_millis(5));
+        }
+        spool.close();
     }
 }

@@ -1,11 +1,12 @@
 //! Mode `direct`: a request waits for its sinks; dead letters go to a folder.
 
 use std::sync::{Arc, Weak};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use parking_lot::{Mutex, RwLock};
 
-use super::reload::{Exchanged, SINK_TIME, in_use_since};
+use super::reload::{CATCH_UP_TIME, Exchanged, SINK_TIME, in_use_since};
+use super::respool::LOOK_EVERY;
 use super::routes::Routes;
 use super::sinks::NamedSink;
 use super::{Next, Opened, Parts, Ready, ReloadError, StartError, Store};
@@ -33,10 +34,18 @@ const MARGIN: Duration = Duration::from_millis(1500);
 pub(super) struct DirectStore {
     lanes: RwLock<Vec<Arc<Lane>>>,
     /// Lanes of sinks that were removed. They end when the last request is gone that may use them.
-    removed: Mutex<Vec<(Weak<Lane>, Arc<LaneEnd>)>>,
+    removed: Mutex<Vec<Removed>>,
     shared: Arc<Shared>,
     options: LaneOptions,
     clock: Arc<dyn Clock>,
+}
+
+/// A sink that was removed.
+#[derive(Debug)]
+struct Removed {
+    name: Arc<str>,
+    lane: Weak<Lane>,
+    end: Arc<LaneEnd>,
 }
 
 #[derive(Debug)]
@@ -74,9 +83,25 @@ impl DirectStore {
 
     fn start(&self, (name, sink): NamedSink) -> Result<Arc<Lane>, StartError> {
         let Shared { dead_letters, telemetry } = &*self.shared;
+        telemetry.know_sink(&name);
         let parts = (Arc::clone(&self.clock), Arc::clone(telemetry), Arc::clone(dead_letters));
         let lane = Lane::start(Arc::clone(&name), sink, self.options, parts.0, parts.1, parts.2);
         lane.map(Arc::new).map_err(|source| StartError::Sink { name, source })
+    }
+
+    /// A sink that comes back waits until it has gone: two of one name would mix up the order of a device's events, and the
+    /// first takes its metrics along.
+    fn refuse_leaving(&self, added: &[NamedSink]) -> Result<(), ReloadError> {
+        let started = Instant::now();
+        for (name, _) in added {
+            while self.removed.lock().iter().any(|gone| gone.name == *name && !gone.end.is_finished()) {
+                if started.elapsed() >= CATCH_UP_TIME {
+                    return Err(ReloadError::Leaving(Arc::clone(name)));
+                }
+                std::thread::sleep(LOOK_EVERY);
+            }
+        }
+        Ok(())
     }
 
     fn intake(&self, lanes: Vec<Arc<Lane>>, routes: Routes) -> Arc<dyn Intake> {
@@ -162,9 +187,17 @@ impl Store for DirectStore {
                 return Err(ReloadError::ConnectorInUse { connector, reason });
             }
         }
+        self.refuse_leaving(&next.added)?;
+        let old = self.lanes.read().clone();
+        // A place without a lane would be an event without a sink.
+        let is_known = |name: &Arc<str>| {
+            old.iter().any(|lane| lane.name() == name) || next.added.iter().any(|(added, _)| added == name)
+        };
+        if !next.sinks.iter().all(is_known) {
+            return Err(ReloadError::Stopping);
+        }
         // After a failure they are dropped, which ends them.
         let added = next.added.into_iter().map(|sink| self.start(sink)).collect::<Result<Vec<_>, _>>()?;
-        let old = self.lanes.read().clone();
         let lane = |name: &str| old.iter().find(|lane| &**lane.name() == name);
         Exchanged::all(next.changed, |name, sink| match lane(name) {
             Some(lane) => lane.replace(sink, SINK_TIME),
@@ -173,9 +206,13 @@ impl Store for DirectStore {
         let find = |name: &Arc<str>| old.iter().chain(&added).find(|lane| lane.name() == name).cloned();
         let lanes: Vec<Arc<Lane>> = next.sinks.iter().filter_map(find).collect();
         let gone = old.iter().filter(|lane| next.removed_sinks.contains(lane.name()));
-        let gone = gone.map(|lane| (Arc::downgrade(lane), lane.removed()));
+        let gone = gone.map(|lane| Removed {
+            name: Arc::clone(lane.name()),
+            lane: Arc::downgrade(lane),
+            end: lane.removed(),
+        });
         let mut removed = self.removed.lock();
-        removed.retain(|(_, end)| !end.is_finished());
+        removed.retain(|gone| !gone.end.is_finished());
         removed.extend(gone);
         drop(removed);
         self.lanes.write().clone_from(&lanes);
@@ -186,8 +223,47 @@ impl Store for DirectStore {
         let lanes = std::mem::take(&mut *self.lanes.write());
         let removed = std::mem::take(&mut *self.removed.lock());
         lanes.iter().for_each(|lane| lane.close());
-        removed.iter().filter_map(|(lane, _)| lane.upgrade()).for_each(|lane| lane.close());
+        removed.iter().filter_map(|gone| gone.lane.upgrade()).for_each(|lane| lane.close());
         lanes.iter().for_each(|lane| lane.join());
-        removed.iter().for_each(|(_, end)| end.join());
+        removed.iter().for_each(|gone| gone.end.join());
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::clock::SystemClock;
+    use crate::sink::{OpenError, Outcome, Sink};
+
+    struct Takes;
+
+    impl Sink for Takes {
+        fn open(&mut self, _checkpoint: Option<&[u8]>) -> Result<(), OpenError> {
+            Ok(())
+        }
+
+        fn deliver(&mut self, batch: &[Arc<Record>]) -> Outcome {
+            Outcome::delivered(batch.len())
+        }
+    }
+
+    #[test]
+    fn a_sink_comes_back_only_once_it_has_gone() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let clock: Arc<dyn Clock> = Arc::new(SystemClock);
+        let telemetry = Arc::new(Telemetry::new(Arc::clone(&clock)));
+        let dead_letters = DeadLetters::open(folder.path().join("dead"), Arc::clone(&telemetry));
+        let shared = Arc::new(Shared { dead_letters: Arc::new(dead_letters.expect("opens")), telemetry });
+        let options = LaneOptions { max_queue: 1, max_batch: 1, window_ids: 1, window_age: Duration::ZERO };
+        let (lanes, removed) = (RwLock::default(), Mutex::default());
+        let store = DirectStore { lanes, removed, shared, options, clock };
+        let again = || -> [NamedSink; 1] { [(Arc::from("out"), Box::new(Takes))] };
+        // A request that is on its way holds it.
+        let lane = store.start((Arc::from("out"), Box::new(Takes))).expect("starts");
+        let (name, end) = (Arc::clone(lane.name()), lane.removed());
+        store.removed.lock().push(Removed { name, lane: Arc::downgrade(&lane), end });
+        assert!(matches!(store.refuse_leaving(&again()), Err(ReloadError::Leaving(name)) if &*name == "out"));
+        drop(lane);
+        store.refuse_leaving(&again()).expect("it has gone");
     }
 }

@@ -247,7 +247,12 @@ impl Reloader {
     /// The service stops: no reload begins any more, and one that runs is waited for, but not for long.
     pub(super) async fn stop(&self, patience: Duration) {
         self.stopping.store(true, Ordering::SeqCst);
-        self.fetching.lock().tasks.drain().for_each(|(_, task)| task.abort());
+        {
+            let mut fetching = self.fetching.lock();
+            // The reload that runs must not begin to ask again.
+            fetching.runs = false;
+            fetching.tasks.drain().for_each(|(_, task)| task.abort());
+        }
         let _late = tokio::time::timeout(patience, self.current.lock()).await;
     }
 
@@ -342,8 +347,8 @@ impl Reloader {
         if let Some((certificate, prepared)) = certificate {
             certificate.put(prepared);
         }
-        // It only wakes and notes; what it removes goes in its own time.
-        finish();
+        // It wakes and notes, and may wait for a place in a queue; what it removes goes in its own time.
+        let _finished = tokio::task::spawn_blocking(finish).await;
         self.fetch(&live.keys);
         *self.drain_timeout.lock() = config.drain_timeout;
         // A sink's metrics go when its worker does.

@@ -16,7 +16,7 @@ use crate::sink::Sink;
 use crate::spool::{Change, Reader, SpoolError};
 
 /// How often the spool is asked how far a sink is.
-const LOOK_EVERY: Duration = Duration::from_millis(20);
+pub(super) const LOOK_EVERY: Duration = Duration::from_millis(20);
 
 /// Does all that can fail. After a failure everything is as it was.
 pub(super) fn prepare(store: &Arc<SpoolStore>, next: Next) -> Result<Ready, ReloadError> {
@@ -100,7 +100,9 @@ pub(super) fn prepare(store: &Arc<SpoolStore>, next: Next) -> Result<Ready, Relo
     let finish = move || {
         *store.workers.write() = workers;
         // A spool that is closed has no use for bounds.
-        let _closed = store.spool.set_bounds(options(&config).bounds());
+        let bounds = options(&config).bounds();
+        store.telemetry.spool_max(bounds.max_size);
+        let _closed = store.spool.set_bounds(bounds);
         if let Some(repair) = store.repair.upgrade() {
             repair.go_by(&config, &verifiers, sinks.into_iter().collect());
         }

@@ -60,7 +60,7 @@ impl Change {
 
     /// Whether workers have to look.
     pub(super) const fn concerns_workers(&self) -> bool {
-        matches!(self, Self::Redeliver { .. } | Self::Rewind { .. })
+        matches!(self, Self::Redeliver { .. } | Self::Rewind { .. } | Self::ForgetSink { .. })
     }
 }
 
