@@ -323,7 +323,7 @@ mod tests {
         }
         assert_eq!(metrics.last_accepted("gone"), 1);
         metrics.forget_connector("gone");
-        ["gone", "stays", ""].map(answer);
+        ["gone", "stays", ""].into_iter().for_each(answer);
         assert_eq!(metrics.last_accepted("gone"), 0);
         let text = metrics.render();
         assert!(!text.contains("gone"), "{text}");
