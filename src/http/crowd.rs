@@ -1,6 +1,7 @@
 //! Who may stay connected when there are more connections than places.
 //!
-//! A connection is a stranger until a signature on it has held that is not out of date. Only strangers are in the way of others:
+//! A connection is a stranger until a signature on it has held that is not out of date. Only strangers are in the way of
+//! others:
 //!
 //! | when | what goes |
 //! |---|---|

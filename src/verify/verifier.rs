@@ -401,6 +401,11 @@ mod tests {
             let authenticated = verifier.authenticate(&headers).expect("signed with our key");
             authenticated.verify_body_when_issued(body).map_err(|rejection| rejection.code())
         };
+        let is_timely = |now| verifier.authenticate(&headers).expect("signed with our key").is_timely(now);
+        assert_eq!(
+            [-61, -60, 0, 3659, 3660].map(|after| is_timely(issued + after)),
+            [false, true, true, true, false]
+        );
         assert_eq!(when_issued(&verifier, body), Err("header_mismatch"));
         let kept = verifier.without_required_headers();
         assert_eq!(kept.verify(&headers, body, issued + 9000).map_err(|r| r.code()), Err("expired"));
