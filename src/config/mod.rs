@@ -42,6 +42,10 @@ pub const DEFAULT_LISTEN: &str = "127.0.0.1:8080";
 pub const DEFAULT_ADMIN: &str = "127.0.0.1:9464";
 /// The data folder, unless set.
 pub const DEFAULT_DATA: &str = "./dt-receiver-data";
+/// How many connections beyond the limit are told so; the rest are closed without a word.
+pub(crate) const MAX_TURNED_AWAY: usize = 64;
+/// How many connections may be leaving at once to make room for others.
+pub(crate) const MAX_LEAVING: usize = 64;
 /// DT gives up on a request after 10 s; header limit and deadline together have to stay below that.
 const MAX_ANSWER_TIME: Duration = Duration::from_millis(9500);
 
@@ -458,8 +462,8 @@ impl Config {
     pub fn max_memory(&self) -> u64 {
         /// The buffers of a TLS connection and its keys.
         const TLS: u64 = 40 << 10;
-        let connections = u64::try_from(self.limits.max_connections).unwrap_or(u64::MAX);
-        let tls = if self.tls.is_some() { connections.saturating_mul(TLS) } else { 0 };
+        let tls =
+            if self.tls.is_some() { self.limits.connections_in_memory().saturating_mul(TLS) } else { 0 };
         self.limits.max_memory().saturating_add(tls)
     }
 
@@ -556,6 +560,12 @@ impl Limits {
         u32::try_from(self.max_body).unwrap_or(u32::MAX).clamp(MIN, MAX)
     }
 
+    /// How many connections there can be at once, with those that have no place.
+    fn connections_in_memory(&self) -> u64 {
+        let without_place = MAX_LEAVING.saturating_add(MAX_TURNED_AWAY);
+        u64::try_from(self.max_connections.saturating_add(without_place)).unwrap_or(u64::MAX)
+    }
+
     /// The most memory, in bytes, that the program takes with these limits, whatever clients do; how it is made up is in
     /// `docs/limits.md`. Sinks that hold records of their own, such as `kafka`, come on top.
     ///
@@ -563,7 +573,7 @@ impl Limits {
     ///
     /// ```
     /// let limits = dt_receiver::config::Limits::default();
-    /// assert_eq!(limits.max_memory() / (1 << 20), 1104);
+    /// assert_eq!(limits.max_memory() / (1 << 20), 1116);
     /// ```
     #[must_use]
     pub fn max_memory(&self) -> u64 {
@@ -580,7 +590,7 @@ impl Limits {
         let requests = size(self.max_in_flight).saturating_add(size(self.max_in_flight.div_ceil(2)));
         // A body that comes in pieces is in its pieces, then in one; the last piece is held twice.
         let bodies = size(self.max_in_flight_bytes).saturating_mul(2);
-        BASE.saturating_add(size(self.max_connections).saturating_mul(connection))
+        BASE.saturating_add(self.connections_in_memory().saturating_mul(connection))
             .saturating_add(requests.saturating_mul(head.saturating_add(REQUEST)))
             .saturating_add(bodies)
     }

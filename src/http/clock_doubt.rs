@@ -27,6 +27,8 @@ struct State {
     tokens: Vec<i64>,
     /// How many seconds DT's clock seems to be ahead of ours; below 0 if it is behind.
     offset: i64,
+    /// Whether the doubt was told of.
+    is_told: bool,
 }
 
 impl ClockDoubt {
@@ -42,7 +44,7 @@ impl ClockDoubt {
         };
         let mut state = self.state.lock();
         if state.offset.signum() != offset.signum() {
-            *state = State { tokens: Vec::new(), offset };
+            *state = State { tokens: Vec::new(), offset, is_told: state.is_told };
         }
         // A request can be late, but not early: the largest value is the nearest to the truth.
         state.offset = state.offset.max(offset);
@@ -50,6 +52,7 @@ impl ClockDoubt {
         if state.tokens.len() < NEEDED && !state.tokens.contains(&token) {
             state.tokens.push(token);
             if state.tokens.len() == NEEDED {
+                state.is_told = true;
                 telemetry.emit(&ClockDoubted { seconds: state.offset });
             }
         }
@@ -65,7 +68,7 @@ impl ClockDoubt {
             self.is_any.store(false, Ordering::Release);
             std::mem::take(&mut *state)
         };
-        if before.tokens.len() == NEEDED {
+        if before.is_told {
             telemetry.emit(&ClockTrusted);
         }
     }
@@ -131,6 +134,19 @@ mod tests {
         assert!(said.starts_with("this machine's clock seems to be 60 min behind DT's"), "{said}");
         doubt.refused(&Rejection::ChecksumMissing, &telemetry);
         assert!(doubt.trouble().is_some());
+    }
+
+    #[test]
+    fn a_doubt_that_was_told_of_ends_even_after_one_of_the_other_side() {
+        let (doubt, telemetry) = (ClockDoubt::default(), Telemetry::new(Arc::new(SystemClock)));
+        for token in 0..3 {
+            doubt.refused(&expired(token, token + 90_000), &telemetry);
+        }
+        assert!(telemetry.render().contains("dt_receiver_clock_suspected_skew_seconds -93600"));
+        let early = Rejection::NotYetValid { claim: "iat", valid_from: 1000, now: 0, leeway: 60 };
+        doubt.refused(&early, &telemetry);
+        doubt.accepted(&telemetry);
+        assert!(telemetry.render().contains("dt_receiver_clock_suspected_skew_seconds 0"));
     }
 
     #[test]

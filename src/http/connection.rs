@@ -65,7 +65,16 @@ pub(super) async fn serve_at<S>(
     let limits = endpoint.routing().limits.clone();
     let answer = move |request| {
         let (endpoint, place) = (Arc::clone(&endpoint), place.clone());
-        async move { endpoint.answer_at(place.as_deref(), peer, request).await }
+        async move {
+            let answered = endpoint.answer_at(place.as_deref(), peer, request);
+            let Some(place) = &place else { return answered.await };
+            // Requests of HTTP/2 are tasks of their own, and would wait on for a connection that is closed.
+            tokio::select! {
+                biased;
+                response = answered => response,
+                () = place.is_sent_away() => Reply::Unavailable(Unavailable::Overloaded).into_response(endpoint.ids.next()),
+            }
+        }
     };
     serve_with(stream, &limits, stop, answer).await;
 }

@@ -1,6 +1,7 @@
 //! Who may stay connected when there are more connections than places.
 //!
-//! A connection is a stranger until a signature on it has held. Only strangers are in the way of others:
+//! A connection is a stranger until a signature on it has held that is not out of date. Only strangers are in the way of
+//! others:
 //!
 //! | when | what goes |
 //! |---|---|
@@ -12,6 +13,9 @@
 //! So idle connections, however many, push each other out and never keep a sender of signed events from a place, even where
 //! all come through one proxy; and what has shown a signature is never closed for another. A newcomer has at least the time
 //! in which an attacker can open as many connections as there are places.
+//!
+//! Who is told to leave has gone when its task has run, and until then holds what it held. There are [`MAX_LEAVING`] such
+//! at most: no further connection is accepted meanwhile, so that none of it has to be given up while processors are short.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
@@ -21,6 +25,7 @@ use parking_lot::Mutex;
 use tokio::sync::Notify;
 
 use super::peer::Peer;
+use crate::config::MAX_LEAVING;
 
 /// All open connections.
 #[derive(Debug)]
@@ -28,6 +33,8 @@ pub(super) struct Crowd {
     max: usize,
     max_per_peer: usize,
     members: Mutex<Members>,
+    /// One of those that were told to leave has gone.
+    has_left: Notify,
 }
 
 #[derive(Debug, Default)]
@@ -35,6 +42,8 @@ struct Members {
     next: u64,
     /// Without those that were told to leave.
     open: usize,
+    /// Those that were told to leave and have not gone yet.
+    leaving: usize,
     /// By number, so oldest first.
     strangers: BTreeMap<u64, Stranger>,
     /// The strangers of each peer.
@@ -65,7 +74,7 @@ pub(super) struct Place {
 
 impl Crowd {
     pub(super) fn new(max: usize, max_per_peer: usize) -> Arc<Self> {
-        Arc::new(Self { max, max_per_peer, members: Mutex::default() })
+        Arc::new(Self { max, max_per_peer, members: Mutex::default(), has_left: Notify::new() })
     }
 
     /// Gives a new connection a place, and takes it from another where that is needed; `None` when there is none to take.
@@ -98,9 +107,23 @@ impl Crowd {
         Some(Place { number, crowd: Arc::clone(self), is_known: AtomicBool::new(false), signals })
     }
 
-    /// Sends the oldest stranger away, since the system has run out of something. Gives whether there was one.
+    /// Sends the oldest stranger away, since the system has run out of something; only one at a time, since the first that
+    /// goes may be enough. Gives whether there was one, or still is.
     pub(super) fn make_room(&self) -> bool {
-        self.members.lock().send_away_oldest()
+        let mut members = self.members.lock();
+        members.leaving > 0 || members.send_away_oldest()
+    }
+
+    /// Waits until one more may be told to leave.
+    pub(super) async fn may_enter(&self) {
+        while self.members.lock().leaving >= MAX_LEAVING {
+            self.has_left.notified().await;
+        }
+    }
+
+    /// Waits until one of those that were told to leave has gone, if it has not been waited for yet.
+    pub(super) async fn one_has_left(&self) {
+        self.has_left.notified().await;
     }
 }
 
@@ -121,10 +144,11 @@ impl Members {
 
     fn send_away(&mut self, number: u64) -> bool {
         let Some(stranger) = self.forget(number) else { return false };
-        // Its place counts as free from now on; it closes as soon as its task runs.
+        // Its place counts as free from now on; it closes as soon as its tasks run.
         self.open = self.open.saturating_sub(1);
+        self.leaving = self.leaving.saturating_add(1);
         stranger.signals.must_leave.store(true, Ordering::Release);
-        stranger.signals.changed.notify_one();
+        stranger.signals.changed.notify_waiters();
         true
     }
 
@@ -151,23 +175,30 @@ impl Place {
         }
     }
 
-    /// Waits until the connection has to make room for another.
+    /// Waits until the connection has to make room for another. Any number of tasks may.
     pub(super) async fn is_sent_away(&self) {
-        while !self.signals.must_leave.load(Ordering::Acquire) {
-            self.signals.changed.notified().await;
+        loop {
+            // Made before the look, it misses nothing that comes after it.
+            let changed = self.signals.changed.notified();
+            if self.signals.must_leave.load(Ordering::Acquire) {
+                return;
+            }
+            changed.await;
         }
     }
 }
 
 impl Drop for Place {
     fn drop(&mut self) {
-        if !self.signals.must_leave.load(Ordering::Acquire) {
-            let mut members = self.crowd.members.lock();
-            // Told to leave in between, it is counted out already.
-            if !self.signals.must_leave.load(Ordering::Acquire) {
-                members.open = members.open.saturating_sub(1);
-                let _stranger = members.forget(self.number);
-            }
+        let mut members = self.crowd.members.lock();
+        // It is set within the same lock.
+        if self.signals.must_leave.load(Ordering::Acquire) {
+            members.leaving = members.leaving.saturating_sub(1);
+            drop(members);
+            self.crowd.has_left.notify_one();
+        } else {
+            members.open = members.open.saturating_sub(1);
+            let _stranger = members.forget(self.number);
         }
     }
 }
@@ -179,9 +210,12 @@ mod tests {
 
     use super::*;
 
+    fn is_ready(future: impl Future<Output = ()>) -> bool {
+        std::pin::pin!(future).poll(&mut Context::from_waker(Waker::noop())).is_ready()
+    }
+
     fn must_leave(place: &Place) -> bool {
-        let told = std::pin::pin!(place.is_sent_away());
-        told.poll(&mut Context::from_waker(Waker::noop())).is_ready()
+        is_ready(place.is_sent_away())
     }
 
     fn peer(last: u8) -> Option<Peer> {
@@ -231,8 +265,51 @@ mod tests {
         next.is_authentic();
         assert!(crowd.enter(peer(2), true).is_none());
         assert!(!must_leave(&other));
+        drop(own);
         assert!(crowd.make_room());
         assert!(must_leave(&other));
+        drop(other);
         assert!(!crowd.make_room(), "who is known stays");
+    }
+
+    #[test]
+    fn those_that_are_leaving_are_few() {
+        let crowd = Crowd::new(1, 1);
+        let mut places = Vec::new();
+        while is_ready(crowd.may_enter()) {
+            places.push(crowd.enter(None, false).unwrap());
+            assert!(places.len() <= MAX_LEAVING + 1, "there is no bound");
+        }
+        assert_eq!(places.iter().filter(|place| must_leave(place)).count(), MAX_LEAVING);
+        let waiting = crowd.may_enter();
+        let mut waiting = std::pin::pin!(waiting);
+        let mut cx = Context::from_waker(Waker::noop());
+        assert!(waiting.as_mut().poll(&mut cx).is_pending());
+        drop(places.remove(0));
+        assert!(waiting.as_mut().poll(&mut cx).is_ready(), "one has gone");
+        drop(places);
+        let members = crowd.members.lock();
+        assert_eq!((members.open, members.leaving), (0, 0));
+    }
+
+    #[test]
+    fn out_of_files_one_goes_at_a_time() {
+        let crowd = Crowd::new(10, 10);
+        let places: Vec<_> = (0..3).map(|_| crowd.enter(None, false).unwrap()).collect();
+        for _ in 0..5 {
+            assert!(crowd.make_room());
+        }
+        assert_eq!(places.iter().map(must_leave).collect::<Vec<_>>(), [true, false, false]);
+    }
+
+    #[test]
+    fn all_tasks_of_a_connection_are_told() {
+        let crowd = Crowd::new(1, 1);
+        let place = crowd.enter(None, false).unwrap();
+        let mut tasks: Vec<_> = (0..3).map(|_| Box::pin(place.is_sent_away())).collect();
+        let mut cx = Context::from_waker(Waker::noop());
+        assert!(tasks.iter_mut().all(|task| task.as_mut().poll(&mut cx).is_pending()));
+        let _next = crowd.enter(None, false).unwrap();
+        assert!(tasks.iter_mut().all(|task| task.as_mut().poll(&mut cx).is_ready()));
     }
 }

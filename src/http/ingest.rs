@@ -109,12 +109,21 @@ impl Endpoint {
                 return self.turn_down(origin, body, Reply::Unavailable(unavailable), &headers).await;
             }
         };
-        if let Some(place) = origin.place {
-            place.is_authentic();
-        }
-        let Ok(_request_permit) = self.requests.try_acquire() else {
+        let now = self.clock.unix_millis();
+        // Old tokens may be in anybody's hands: whoever comes with one has the rights of a stranger. The request may still be
+        // DT's, so what there is no room for comes again.
+        let is_timely = authenticated.is_timely(now.div_euclid(1000));
+        let places = if is_timely { &self.requests } else { &self.strangers };
+        let Ok(_request_permit) = places.try_acquire() else {
             return Reply::Unavailable(Unavailable::Overloaded);
         };
+        let bytes = if is_timely { 0 } else { usize::try_from(body.at_most()).unwrap_or(usize::MAX) };
+        let Some(_held) = self.refusals.hold(origin.address.filter(|_| !is_timely), bytes, now) else {
+            return Reply::Unavailable(Unavailable::Overloaded);
+        };
+        if let Some(place) = origin.place.filter(|_| is_timely) {
+            place.is_authentic();
+        }
         self.read_and_store(origin, connector, authenticated, headers, body).await
     }
 

@@ -15,11 +15,8 @@ use super::listener::Listener;
 use super::peer::Peer;
 use super::stream::Stream;
 use super::{admin, arrival, connection};
-use crate::config::Limits;
+use crate::config::{Limits, MAX_TURNED_AWAY};
 use crate::telemetry::{AcceptFailed, ConnectionEvicted, ConnectionRefused, RefusedConnection, Telemetry};
-
-/// How many connections beyond the limit are told so; the rest are closed without a word.
-const MAX_TURNED_AWAY: usize = 64;
 
 /// How often the log is told how many lines were held back, if any were.
 const REPORT_EVERY: Duration = Duration::from_secs(10);
@@ -53,7 +50,10 @@ impl Server {
         let mut failing = false;
         loop {
             let accepted = tokio::select! {
-                accepted = listener.accept() => accepted,
+                accepted = async {
+                    crowd.may_enter().await;
+                    listener.accept().await
+                } => accepted,
                 Some(_ended) = connections.join_next(), if !connections.is_empty() => {
                     endpoint.telemetry.connections(connections.len());
                     continue;
@@ -68,8 +68,8 @@ impl Server {
                 && is_out_of_files(error)
                 && crowd.make_room()
             {
-                // Whoever was sent away closes as soon as others run.
-                tokio::task::yield_now().await;
+                // Whoever was sent away closes when its task runs, which may not be at once.
+                let _late = tokio::time::timeout(ACCEPT_PAUSE, crowd.one_has_left()).await;
                 continue;
             }
             let Some((stream, peer)) = usable(accepted, &mut failing, &endpoint.telemetry).await else {
@@ -94,8 +94,10 @@ impl Server {
                     let place = Arc::new(place);
                     let serve = serve(Arc::clone(&place), stream, peer, endpoint, stop);
                     tokio::select! {
-                        () = serve => {}
+                        // It is closed without an answer, whatever its requests have come to.
+                        biased;
                         () = place.is_sent_away() => telemetry.emit(&ConnectionEvicted { peer }),
+                        () = serve => {}
                     }
                 });
             } else {
@@ -112,6 +114,8 @@ impl Server {
                     });
                 }
             }
+            // What has ended is joined at least as fast as others come: until then its task is kept.
+            while connections.try_join_next().is_some() {}
             telemetry.connections(connections.len());
         }
         drop(listener);

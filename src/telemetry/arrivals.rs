@@ -114,11 +114,8 @@ impl Happening for HandshakeFailed<'_> {
             tracing::debug!(peer, error, "a peer went before its TLS handshake was done");
             return;
         }
-        match telemetry.may_log(&telemetry.arrivals) {
-            Some(suppressed) => {
-                tracing::warn!(peer, reason, error, suppressed, "a TLS handshake failed");
-            }
-            None => telemetry.metrics.log_suppressed.inc(),
+        if let Some(suppressed) = telemetry.may_log(&telemetry.arrivals) {
+            tracing::warn!(peer, reason, error, suppressed, "a TLS handshake failed");
         }
     }
 }
@@ -138,12 +135,31 @@ impl Happening for ProxyHeaderRefused<'_> {
     fn emit(&self, telemetry: &Telemetry) {
         let Self { peer, reason, error } = self;
         telemetry.metrics.arrivals.proxy_headers_refused.with_label_values(&[reason]).inc();
-        match telemetry.may_log(&telemetry.arrivals) {
-            Some(suppressed) => {
-                let peer = peer.map(tracing::field::display);
-                tracing::warn!(peer, reason, error, suppressed, "a connection was closed: PROXY protocol");
-            }
-            None => telemetry.metrics.log_suppressed.inc(),
+        if let Some(suppressed) = telemetry.may_log(&telemetry.arrivals) {
+            let peer = peer.map(tracing::field::display);
+            tracing::warn!(peer, reason, error, suppressed, "a connection was closed: PROXY protocol");
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use super::*;
+    use crate::clock::SystemClock;
+
+    #[test]
+    fn a_line_that_is_held_back_is_counted_once() {
+        let telemetry = Telemetry::new(Arc::new(SystemClock));
+        let lines = |telemetry: &Telemetry| {
+            for _ in 0..500 {
+                telemetry.emit(&HandshakeFailed { peer: None, reason: "protocol", error: "x" });
+                telemetry.emit(&ProxyHeaderRefused { peer: None, reason: "missing", error: "x" });
+            }
+        };
+        lines(&telemetry);
+        let counted = telemetry.metrics.log_suppressed.get();
+        assert!((900..1000).contains(&counted), "{counted} of 1000");
     }
 }

@@ -73,7 +73,7 @@ pub struct OtherSchemeFailed<'a> {
 
 impl Happening for OtherSchemeFailed<'_> {
     fn emit(&self, telemetry: &Telemetry) {
-        telemetry.metrics.other_scheme_failed.with_label_values(&[self.connector, self.code]).inc();
+        telemetry.metrics.other_scheme_failed(self.connector, self.code);
         tracing::debug!(connector = self.connector, code = self.code, "one of two signatures did not hold");
     }
 }

@@ -1,11 +1,12 @@
 //! The metrics, by their Prometheus names. Every label has few values: names from the configuration and our own codes,
 //! never anything that a request brings along.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::fmt;
 use std::time::Duration;
 
 use http::StatusCode;
+use parking_lot::RwLock;
 use prometheus::core::{Collector, MetricVec, MetricVecBuilder};
 use prometheus::{
     Encoder, Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts,
@@ -22,10 +23,12 @@ use crate::record::Reason;
 
 pub(super) struct Metrics {
     registry: Registry,
+    /// The connectors there are. A request of one that was removed may end later, and must not bring its series back.
+    known: RwLock<HashSet<String>>,
     requests: IntCounterVec,
     duration: Histogram,
     last_accepted: IntGaugeVec,
-    pub(super) other_scheme_failed: IntCounterVec,
+    other_scheme_failed: IntCounterVec,
     pub(super) connections: IntGauge,
     pub(super) connections_refused: IntCounterVec,
     pub(super) connections_evicted: IntCounter,
@@ -40,7 +43,7 @@ pub(super) struct Metrics {
     pub(super) log_suppressed: IntCounter,
     pub(super) keys_fetched: IntCounter,
     pub(super) keys_failed: IntCounter,
-    pub(super) clock_skew: IntGaugeVec,
+    clock_skew: IntGaugeVec,
     pub(super) spool: SpoolMetrics,
     pub(super) kafka: KafkaMetrics,
     pub(super) arrivals: ArrivalMetrics,
@@ -199,11 +202,13 @@ impl Metrics {
                 "Times that an issuer of keys could not be asked.",
             ),
             log_suppressed: counter("dt_receiver_log_lines_suppressed_total", "Log lines held back."),
+            known: RwLock::default(),
             registry,
         }
     }
 
     pub(super) fn know_connector(&self, name: &str) {
+        self.known.write().insert(name.to_owned());
         self.last_accepted.with_label_values(&[name]);
         for code in ["accepted", "duplicate", "ignored", "quarantined"] {
             self.requests.with_label_values(&[name, "200", code]);
@@ -221,6 +226,8 @@ impl Metrics {
 
     /// Counters go as well: otherwise there would be more and more series, one for each name there ever was.
     pub(super) fn forget_connector(&self, name: &str) {
+        let mut known = self.known.write();
+        known.remove(name);
         forget(&self.requests, "connector", name);
         forget(&self.last_accepted, "connector", name);
         forget(&self.other_scheme_failed, "connector", name);
@@ -236,14 +243,36 @@ impl Metrics {
     }
 
     pub(super) fn last_accepted(&self, connector: &str) -> i64 {
+        // Asking makes a series, too.
+        if !self.known.read().contains(connector) {
+            return 0;
+        }
         self.last_accepted.with_label_values(&[connector]).get()
     }
 
     pub(super) fn answered(&self, connector: &str, status: StatusCode, code: &str, took: Duration, now: i64) {
-        self.requests.with_label_values(&[connector, status.as_str(), code]).inc();
         self.duration.observe(took.as_secs_f64());
-        if code == "accepted" {
-            self.last_accepted.with_label_values(&[connector]).set(now);
+        self.of_connector(connector, || {
+            self.requests.with_label_values(&[connector, status.as_str(), code]).inc();
+            if code == "accepted" {
+                self.last_accepted.with_label_values(&[connector]).set(now);
+            }
+        });
+    }
+
+    pub(super) fn other_scheme_failed(&self, connector: &str, code: &str) {
+        self.of_connector(connector, || self.other_scheme_failed.with_label_values(&[connector, code]).inc());
+    }
+
+    pub(super) fn clock_skew(&self, connector: &str, seconds: i64) {
+        self.of_connector(connector, || self.clock_skew.with_label_values(&[connector]).set(seconds));
+    }
+
+    /// Counts something of a connector, unless it was removed meanwhile. A path of none has an empty name.
+    fn of_connector(&self, name: &str, count: impl FnOnce()) {
+        let known = self.known.read();
+        if name.is_empty() || known.contains(name) {
+            count();
         }
     }
 
@@ -273,5 +302,35 @@ impl Metrics {
             Ok(()) => String::from_utf8(text).unwrap_or_default(),
             Err(_) => String::new(),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_request_that_ends_after_its_connector_does_not_bring_its_series_back() {
+        let metrics = Metrics::new();
+        let answer = |name: &str| {
+            metrics.answered(name, StatusCode::OK, "accepted", Duration::ZERO, 1);
+            metrics.clock_skew(name, 1);
+            metrics.other_scheme_failed(name, "expired");
+        };
+        for name in ["gone", "stays"] {
+            metrics.know_connector(name);
+            answer(name);
+        }
+        assert_eq!(metrics.last_accepted("gone"), 1);
+        metrics.forget_connector("gone");
+        ["gone", "stays", ""].into_iter().for_each(answer);
+        assert_eq!(metrics.last_accepted("gone"), 0);
+        let text = metrics.render();
+        assert!(!text.contains("gone"), "{text}");
+        assert!(text.contains(r#"code="accepted",connector="stays",status="200"} 2"#), "{text}");
+        assert!(text.contains(r#"code="accepted",connector="",status="200"} 1"#), "{text}");
+        metrics.know_connector("gone");
+        answer("gone");
+        assert_eq!(metrics.last_accepted("gone"), 1);
     }
 }

@@ -193,7 +193,7 @@ impl Telemetry {
 
     /// How far DT's clock was ahead of ours when a connector accepted an event last, by its token's `iat`.
     pub fn clock_skew(&self, connector: &str, seconds: i64) {
-        self.metrics.clock_skew.with_label_values(&[connector]).set(seconds);
+        self.metrics.clock_skew(connector, seconds);
     }
 
     /// All metrics in the text format of Prometheus (version 0.0.4).

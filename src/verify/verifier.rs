@@ -259,6 +259,18 @@ impl Authenticated {
         self.policy == Policy::Either || self.tokens.iter().all(Result::is_ok)
     }
 
+    /// Whether the time of the tokens has come and is not over, so that a body can make the request valid at `now`.
+    #[must_use]
+    pub fn is_timely(&self, now: i64) -> bool {
+        let is_timely = |token: &Result<Token, Rejection>| {
+            token.as_ref().is_ok_and(|token| checks::time(&token.claims, token.expires_at, now).is_ok())
+        };
+        match self.policy {
+            Policy::Either => self.tokens.iter().any(is_timely),
+            _ => self.tokens.iter().all(is_timely),
+        }
+    }
+
     /// The second half of [`Verifier::verify`]: the body's checksums, the required headers, and the time.
     ///
     /// # Errors
@@ -389,6 +401,11 @@ mod tests {
             let authenticated = verifier.authenticate(&headers).expect("signed with our key");
             authenticated.verify_body_when_issued(body).map_err(|rejection| rejection.code())
         };
+        let is_timely = |now| verifier.authenticate(&headers).expect("signed with our key").is_timely(now);
+        assert_eq!(
+            [-61, -60, 0, 3659, 3660].map(|after| is_timely(issued + after)),
+            [false, true, true, true, false]
+        );
         assert_eq!(when_issued(&verifier, body), Err("header_mismatch"));
         let kept = verifier.without_required_headers();
         assert_eq!(kept.verify(&headers, body, issued + 9000).map_err(|r| r.code()), Err("expired"));

@@ -2,9 +2,9 @@
 
 use std::time::Instant;
 
-use crate::client::{Client, ask, chunked, head, push, request};
+use crate::client::{Client, ask, chunked, head, push, request, token_at};
 use crate::fake_sink::FakeSink;
-use crate::harness::{Setup, event, event_id, ms};
+use crate::harness::{NOW, Setup, event, event_id, ms};
 use crate::metrics::Metrics;
 
 #[tokio::test]
@@ -28,6 +28,32 @@ async fn a_stranger_makes_room_and_a_known_sender_stays() {
     let metrics = Metrics::scrape(receiver.admin).await;
     assert!(metrics.value("dt_receiver_connections_evicted_total", &[]) >= 10.0);
     assert_eq!(metrics.value("dt_receiver_connections_refused_total", &[("reason", "too_many")]), 0.0);
+}
+
+#[tokio::test]
+async fn an_old_token_makes_nobody_known_and_takes_no_place_of_good_ones() {
+    let (setup, _seen) = Setup::working();
+    let receiver = setup
+        .limits(|limits| (limits.max_connections, limits.max_in_flight, limits.deadline) = (3, 1, ms(8000)))
+        .start()
+        .await;
+    let old = token_at(event(0), NOW - 7200);
+    // Its body never comes. It waits in the place of a stranger.
+    let mut holder = Client::connect(receiver.address).await;
+    holder.send(head("POST", "/", &[("X-Dt-Signature", &old)], "Content-Length: 10")).await;
+    let mut replayer = Client::connect(receiver.address).await;
+    let late = request("POST", "/", &[("X-Dt-Signature", &old)], event(0));
+    replayer.ask(&late).await.must_be(503, "overloaded");
+    ask(receiver.address, push(event(1))).await.must_be(200, "accepted");
+    // Newcomers push both out.
+    let mut newcomers = Vec::new();
+    for n in 2..5 {
+        let mut newcomer = Client::connect(receiver.address).await;
+        newcomer.ask(push(event(n))).await.must_be(200, "accepted");
+        newcomers.push(newcomer);
+    }
+    assert!(replayer.maybe_reply().await.is_none());
+    assert!(holder.maybe_reply().await.is_none());
 }
 
 #[tokio::test]
