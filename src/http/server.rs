@@ -141,7 +141,9 @@ async fn serve(
     endpoint: Arc<Endpoint>,
     mut stop: watch::Receiver<bool>,
 ) {
-    if let Some((stream, client)) = arrival::open(stream, peer, &endpoint, &mut stop).await {
+    // On the heap while it lasts: what a handshake needs would stay with the connection until its end.
+    let opened = Box::pin(arrival::open(stream, peer, &endpoint, &mut stop)).await;
+    if let Some((stream, client)) = opened {
         connection::serve_at(Some(place), stream, client, endpoint, stop).await;
     }
 }
