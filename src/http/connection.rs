@@ -66,7 +66,7 @@ pub(super) async fn serve_at<S>(
     let answer = move |request| {
         let (endpoint, place) = (Arc::clone(&endpoint), place.clone());
         async move {
-            let answered = endpoint.answer_at(place.as_deref(), peer, request);
+            let answered = std::pin::pin!(endpoint.answer_at(place.as_deref(), peer, request));
             let Some(place) = &place else { return answered.await };
             // Requests of HTTP/2 are tasks of their own, and would wait on for a connection that is closed.
             tokio::select! {

@@ -92,7 +92,8 @@ impl Server {
                 let telemetry = Arc::clone(&telemetry);
                 connections.spawn(async move {
                     let place = Arc::new(place);
-                    let serve = serve(Arc::clone(&place), stream, peer, endpoint, stop);
+                    // In its place: moved into the choice below, it would be there twice.
+                    let serve = std::pin::pin!(serve(Arc::clone(&place), stream, peer, endpoint, stop));
                     tokio::select! {
                         // It is closed without an answer, whatever its requests have come to.
                         biased;
