@@ -7,7 +7,7 @@
 #![cfg(test)]
 #![allow(clippy::arithmetic_side_effects, reason = "a test that overflows fails")]
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -284,19 +284,23 @@ fn in_mode_direct_a_record_has_its_time_and_no_more() {
     let mut sink = place.sink(Format::Body, Patience::Until(Duration::from_millis(700)));
     deliver_all(&mut sink, &records(0..10));
     place.cluster.broker_down(1).expect("down");
-    let (batch, begun) = (records(10..20), Instant::now());
-    let fates = loop {
-        let fates = sink.deliver(&batch).fates;
-        if !fates.iter().any(|fate| matches!(fate, Fate::Pending { .. })) {
-            break fates;
-        }
-        assert!(begun.elapsed() < Duration::from_secs(10), "{fates:?}");
-    };
-    assert!(fates.iter().all(|fate| matches!(fate, Fate::Retry { .. })), "{fates:?}");
+    let (mut waiting, begun) = (records(10..20), Instant::now());
+    while !waiting.is_empty() {
+        // Their time may be over one after the other; whoever was told is not given again.
+        let mut fates = sink.deliver(&waiting).fates.into_iter();
+        waiting.retain(|_| match fates.next().expect("one fate each") {
+            Fate::Pending { .. } => true,
+            Fate::Retry { .. } => false,
+            fate => panic!("{fate:?} without a broker"),
+        });
+        assert!(begun.elapsed() < Duration::from_secs(30), "{} still wait", waiting.len());
+    }
     place.cluster.broker_up(1).expect("up");
     let again = records(10..20);
     deliver_all(&mut sink, &again);
-    must_hold(&place.numbers(), 0..20);
+    // Order is for what is delivered in its time; on a slow machine, that may be over for one of the first as well.
+    let arrived: BTreeSet<usize> = place.numbers().into_iter().flatten().collect();
+    assert_eq!(arrived, (0..20).collect());
 }
 
 #[test]
