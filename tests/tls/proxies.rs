@@ -47,6 +47,25 @@ fn only_a_trusted_proxy_says_who_the_client_is() {
 }
 
 #[test]
+fn allow_cidrs_holds_for_the_client_that_a_proxy_names() {
+    let place = Place::new();
+    let limits = "[limits]\nallow_cidrs = ['192.0.2.0/24']";
+    let receiver = place.start("trusted_proxies = ['127.0.0.1']", limits);
+    for (client, status, code) in
+        [("192.0.2.7", 401, "signature_malformed"), ("198.51.100.7", 403, "address_not_allowed")]
+    {
+        let request = format!("{REFUSED}X-Forwarded-For: {client}\r\n\r\n");
+        let answer = exchange(receiver.listen, request.as_bytes());
+        assert!(answer.starts_with(&format!("HTTP/1.1 {status}")) && answer.contains(code), "{answer}");
+    }
+    receiver.stop();
+    // Nobody speaks for a stranger.
+    let receiver = place.start("", limits);
+    assert_eq!(exchange(receiver.listen, format!("{REFUSED}\r\n").as_bytes()), "");
+    receiver.stop();
+}
+
+#[test]
 fn a_proxy_header_names_the_client_before_http_and_before_tls() {
     let (place, authority) = Place::with_certificate();
     let root = "trusted_proxies = ['127.0.0.1', '10.0.0.0/8']\nproxy_protocol = true";
