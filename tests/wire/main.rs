@@ -17,6 +17,7 @@ mod client;
 mod direct;
 mod fake_sink;
 mod harness;
+mod http2;
 mod metrics;
 mod rejections;
 mod shedding;
