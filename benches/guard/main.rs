@@ -1,0 +1,149 @@
+//! The instruction guard: counts what the hot path costs, and fails when that is not what `baseline.txt` says.
+//!
+//! Instructions, unlike times, do not depend on how busy the machine is. Each path is run twice in a process of its own
+//! under callgrind, with a few events and with many; the difference is what the events cost, without start and end, and
+//! with all threads. More than 5 % above the committed figure fails: the path became slower. More than 5 % below fails
+//! too: a figure that is too high would let the next slowdown pass.
+//!
+//! `benches/guard/run` builds and runs it; see there.
+
+#![allow(
+    clippy::arithmetic_side_effects,
+    clippy::cast_possible_truncation,
+    clippy::expect_used,
+    clippy::indexing_slicing,
+    clippy::panic,
+    clippy::print_stderr,
+    clippy::print_stdout,
+    reason = "a benchmark works on its own data, and may fail loudly"
+)]
+
+mod baseline;
+#[path = "../inputs/mod.rs"]
+mod inputs;
+mod paths;
+mod spool;
+
+use std::path::{Path, PathBuf};
+use std::process::{Command, ExitCode};
+
+use baseline::{Baseline, Verdict};
+use paths::{FEW, MANY, MOST, PATHS};
+
+/// How a run is told apart from the guard itself.
+const RUN: &str = "--run";
+
+fn main() -> ExitCode {
+    // The first two are given by Cargo, and say nothing here.
+    let arguments: Vec<String> = std::env::args()
+        .skip(1)
+        .filter(|argument| !matches!(argument.as_str(), "--bench" | "--test"))
+        .collect();
+    let words: Vec<&str> = arguments.iter().map(String::as_str).collect();
+    if let [RUN, name, count] = words[..] {
+        let path = PATHS.iter().find(|path| path.name == name).expect("a path");
+        (path.run)(count.parse().expect("a count"));
+        return ExitCode::SUCCESS;
+    }
+    let Some(options) = Options::of(&words) else {
+        eprintln!("usage: benches/guard/run [--accept] [--baseline FILE] [--work PERCENT] [PATH...]");
+        return ExitCode::from(2);
+    };
+    guard(&options)
+}
+
+struct Options {
+    accept: bool,
+    baseline: PathBuf,
+    /// How much of the work is done, in percent: 110 is what a path would cost that became 10 % slower.
+    work: usize,
+    only: Vec<String>,
+}
+
+impl Options {
+    fn of(mut words: &[&str]) -> Option<Self> {
+        let baseline = Path::new(env!("CARGO_MANIFEST_DIR")).join("benches/guard/baseline.txt");
+        let mut options = Self { accept: false, baseline, work: 100, only: Vec::new() };
+        loop {
+            words = match words {
+                [] => return Some(options),
+                ["--accept", rest @ ..] => {
+                    options.accept = true;
+                    rest
+                }
+                ["--baseline", file, rest @ ..] => {
+                    options.baseline = PathBuf::from(file);
+                    rest
+                }
+                ["--work", percent, rest @ ..] => {
+                    options.work = percent.parse().ok().filter(|work| (1..=MOST_WORK).contains(work))?;
+                    rest
+                }
+                [name, rest @ ..] => {
+                    PATHS.iter().find(|path| path.name == *name)?;
+                    options.only.push((*name).to_owned());
+                    rest
+                }
+            };
+        }
+    }
+}
+
+/// As much as there is input for.
+const MOST_WORK: usize = 100 * (MOST - FEW) / (MANY - FEW);
+
+fn guard(options: &Options) -> ExitCode {
+    let known = Baseline::read(&options.baseline);
+    let mut measured = Baseline::here();
+    println!("{:<8} {:>10} {:>10} {:>8}  instructions per event", "path", "committed", "now", "change");
+    let mut is_good = true;
+    for path in
+        PATHS.iter().filter(|path| options.only.is_empty() || options.only.iter().any(|n| n == path.name))
+    {
+        let more = (MANY - FEW) * options.work / 100;
+        let (few, many) = (instructions(path.name, FEW), instructions(path.name, FEW + more));
+        let cost = many.saturating_sub(few) / (MANY - FEW) as u64;
+        measured.set(path.name, cost);
+        let verdict = known.judge(path.name, cost);
+        is_good &= verdict == Verdict::Within;
+        println!("{}  {}{}", known.row(path.name, cost), path.what, verdict.text());
+    }
+    if options.accept {
+        known.updated_by(measured).write(&options.baseline);
+        println!("written to {}", options.baseline.display());
+        return ExitCode::SUCCESS;
+    }
+    if is_good {
+        return ExitCode::SUCCESS;
+    }
+    println!("\nIf that is meant to be: `benches/guard/run --accept`, and say why in the commit. If not:");
+    println!("`callgrind_annotate {}/PATH.callgrind` shows where they are spent.", folder().display());
+    println!("The committed figures: {}", known.origin());
+    println!("Here:                  {}", measured.origin());
+    ExitCode::FAILURE
+}
+
+fn folder() -> PathBuf {
+    Path::new(env!("CARGO_TARGET_TMPDIR")).join("guard")
+}
+
+/// How many instructions a process executes that does so many events of a path.
+fn instructions(path: &str, count: usize) -> u64 {
+    std::fs::create_dir_all(folder()).expect("a folder");
+    let mut out = std::ffi::OsString::from("--callgrind-out-file=");
+    out.push(folder().join(format!("{path}.callgrind")));
+    let output = Command::new("valgrind")
+        .arg("--tool=callgrind")
+        .arg(out)
+        .arg(std::env::current_exe().expect("this program"))
+        .args([RUN, path, &count.to_string()])
+        // What is set here must not be seen in the figures.
+        .env_clear()
+        .env("PATH", std::env::var_os("PATH").unwrap_or_default())
+        .output()
+        .unwrap_or_else(|error| panic!("valgrind: {error}; it is Debian's package of this name"));
+    let text = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "{path} failed under valgrind:\n{text}");
+    let collected = text.lines().find_map(|line| line.split_once("Collected : ")).expect("a count");
+    collected.1.trim().parse().expect("a number")
+}

@@ -1,0 +1,107 @@
+//! The paths that are guarded. Each makes the same inputs however many events it does, so that these cancel out.
+
+use std::hint::black_box;
+use std::sync::Arc;
+
+use dt_receiver::http::serve_connection;
+use dt_receiver::record::{Format, Record};
+use dt_receiver::sink::{Fate, FileSink, Sink};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::runtime::Runtime;
+use tokio::sync::watch;
+
+use crate::{inputs, spool};
+
+/// How many events go together where they go in batches. All counts are multiples of it.
+pub(crate) const BATCH: usize = 32;
+/// The events of the shorter run.
+pub(crate) const FEW: usize = 10 * BATCH;
+/// The events of the longer run.
+pub(crate) const MANY: usize = FEW + 40 * BATCH;
+/// The events that there is input for: a tenth more than are counted.
+pub(crate) const MOST: usize = MANY + 4 * BATCH;
+
+pub(crate) struct GuardedPath {
+    pub(crate) name: &'static str,
+    pub(crate) what: &'static str,
+    /// Does so many events, at most [`MOST`].
+    pub(crate) run: fn(usize),
+}
+
+pub(crate) const PATHS: [GuardedPath; 7] = [
+    GuardedPath { name: "verify", what: "authenticate and verify_body, HS256", run: verify },
+    GuardedPath { name: "record", what: "Record::read, and the line of its envelope", run: record },
+    GuardedPath { name: "answer", what: "Endpoint::answer with an intake that accepts at once", run: answer },
+    GuardedPath {
+        name: "request",
+        what: "the same from socket to socket, HTTP/1.1 kept alive",
+        run: request,
+    },
+    GuardedPath { name: "append", what: "Spool::append, 32 a transaction", run: spool::append },
+    GuardedPath { name: "drain", what: "Reader::after, 32 at once", run: spool::drain },
+    GuardedPath { name: "file", what: "the sink file, 32 a batch", run: file },
+];
+
+fn verify(count: usize) {
+    let (verifier, deliveries) = (inputs::verifier(), inputs::deliveries(64));
+    for delivery in deliveries.iter().cycle().take(count) {
+        black_box(delivery.verify(&verifier));
+    }
+}
+
+fn record(count: usize) {
+    let verifier = inputs::verifier();
+    let verified: Vec<_> = inputs::deliveries(64).iter().map(|one| one.verify(&verifier)).collect();
+    let (name, mut line): (Arc<str>, _) = ("default".into(), Vec::new());
+    for verified in verified.iter().cycle().take(count) {
+        let record = Record::read(verified, Arc::clone(&name), inputs::NOW * 1000).expect("a delivery");
+        line.clear();
+        Format::Envelope.write_line(&record, &mut line);
+        black_box(&line);
+    }
+}
+
+fn runtime() -> Runtime {
+    tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime")
+}
+
+fn answer(count: usize) {
+    let (endpoint, deliveries) = (inputs::endpoint(), inputs::deliveries(64));
+    let requests: Vec<_> = deliveries.iter().cycle().take(MOST).map(inputs::Delivered::request).collect();
+    runtime().block_on(async {
+        for request in requests.into_iter().take(count) {
+            let response = endpoint.answer(None, request).await;
+            assert_eq!(response.status(), 200);
+        }
+    });
+}
+
+fn request(count: usize) {
+    let requests: Vec<_> = inputs::deliveries(64).iter().map(inputs::Delivered::http1).collect();
+    runtime().block_on(async {
+        let (mut client, server) = tokio::io::duplex(64 * 1024);
+        let (_go_on, stop) = watch::channel(false);
+        let serving = tokio::spawn(serve_connection(server, None, Arc::new(inputs::endpoint()), stop));
+        let mut answer = [0; 4096];
+        for request in requests.iter().cycle().take(count) {
+            client.write_all(request).await.expect("sent");
+            // Answers are short, and are written at once.
+            let len = client.read(&mut answer).await.expect("answered");
+            assert!(answer[..len].starts_with(b"HTTP/1.1 200") && answer[..len].ends_with(b"}"));
+        }
+        drop(client);
+        serving.await.expect("served");
+    });
+}
+
+fn file(count: usize) {
+    let (folder, records) = (spool::temp_folder(), inputs::records(MOST));
+    let mut sink = FileSink::new(folder.path().join("events.ndjson"), Format::Envelope);
+    sink.open(None).expect("opened");
+    black_box(sink.begin());
+    for batch in records[..count].chunks(BATCH) {
+        let outcome = sink.deliver(batch);
+        assert!(outcome.fates.iter().all(|fate| *fate == Fate::Delivered));
+    }
+    sink.close();
+}
