@@ -1,4 +1,4 @@
-//! The committed figures: a few lines of text, each a path and what it costs.
+//! The committed figures: a few lines of text, each a path, a part of it, and what that costs.
 
 use std::collections::BTreeMap;
 use std::fmt::Write;
@@ -29,11 +29,18 @@ impl Verdict {
     }
 }
 
-/// Instructions per event by path, and where they were counted.
+/// Instructions per event, and where they were counted.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Baseline {
     origin: String,
-    figures: BTreeMap<String, u64>,
+    /// By path and part.
+    figures: BTreeMap<(String, String), u64>,
+}
+
+type Name<'a> = (&'a str, &'a str);
+
+fn owned((path, part): Name<'_>) -> (String, String) {
+    (path.to_owned(), part.to_owned())
 }
 
 impl Baseline {
@@ -56,18 +63,21 @@ impl Baseline {
     pub(crate) fn read(file: &Path) -> Self {
         let text = std::fs::read_to_string(file).unwrap_or_default();
         let origin = text.lines().find_map(|line| line.strip_prefix("# Counted: "));
-        let figure = |line: &str| {
-            let (name, cost) = line.split_once(' ')?;
-            Some((name.to_owned(), cost.trim().parse().ok()?))
+        let figure = |line: &str| match line.split_whitespace().collect::<Vec<_>>()[..] {
+            [path, part, cost] => Some((owned((path, part)), cost.parse().ok()?)),
+            _ => None,
         };
-        Self { origin: origin.unwrap_or("?").to_owned(), figures: text.lines().filter_map(figure).collect() }
+        let origin = origin.unwrap_or("?").to_owned();
+        Self { origin, figures: text.lines().filter_map(figure).collect() }
     }
 
-    /// These, save what was measured anew.
+    /// These, save what was measured anew, and what there is no more.
     pub(crate) fn updated_by(self, measured: Self) -> Self {
-        let is_known = |name: &String| PATHS.iter().any(|path| path.name == name.as_str());
+        let is_old = |path: &str| {
+            !measured.figures.keys().any(|(of, _)| of == path) && PATHS.iter().any(|known| known.name == path)
+        };
         let mut figures = self.figures;
-        figures.retain(|name, _| is_known(name));
+        figures.retain(|(path, _), _| is_old(path));
         figures.extend(measured.figures);
         Self { origin: measured.origin, figures }
     }
@@ -76,22 +86,22 @@ impl Baseline {
         let mut text = "# Instructions per event, written by `benches/guard/run --accept`.\n".to_owned();
         let mut line = |line: std::fmt::Arguments<'_>| writeln!(text, "{line}").expect("text takes all");
         line(format_args!("# Counted: {}", self.origin));
-        for (name, cost) in &self.figures {
-            line(format_args!("{name:<8} {cost:>8}"));
+        for ((path, part), cost) in &self.figures {
+            line(format_args!("{path:<8} {part:<4} {cost:>8}"));
         }
         std::fs::write(file, text).unwrap_or_else(|error| panic!("{}: {error}", file.display()));
     }
 
-    pub(crate) fn set(&mut self, path: &str, cost: u64) {
-        self.figures.insert(path.to_owned(), cost);
+    pub(crate) fn set(&mut self, name: Name<'_>, cost: u64) {
+        self.figures.insert(owned(name), cost);
     }
 
     pub(crate) fn origin(&self) -> &str {
         &self.origin
     }
 
-    pub(crate) fn judge(&self, path: &str, cost: u64) -> Verdict {
-        match self.figures.get(path) {
+    pub(crate) fn judge(&self, name: Name<'_>, cost: u64) -> Verdict {
+        match self.figures.get(&owned(name)) {
             None => Verdict::Unknown,
             Some(known) if cost * 100 > known * (100 + BOUND) => Verdict::More,
             Some(known) if cost * 100 < known * (100 - BOUND) => Verdict::Less,
@@ -99,11 +109,12 @@ impl Baseline {
         }
     }
 
-    pub(crate) fn row(&self, path: &str, cost: u64) -> String {
-        let Some(&known) = self.figures.get(path) else {
-            return format!("{path:<8} {:>10} {cost:>10} {:>8}", "-", "-");
+    pub(crate) fn row(&self, name: Name<'_>, cost: u64) -> String {
+        let (path, part) = name;
+        let Some(&known) = self.figures.get(&owned(name)) else {
+            return format!("{path:<8} {part:<4} {:>9} {cost:>8} {:>9}", "-", "-");
         };
         let change = (cost as f64 / known as f64 - 1.0) * 100.0;
-        format!("{path:<8} {known:>10} {cost:>10} {change:>+6.2} %")
+        format!("{path:<8} {part:<4} {known:>9} {cost:>8} {change:>+7.2} %")
     }
 }

@@ -1,6 +1,7 @@
 //! The paths that are guarded. Each makes the same inputs however many events it does, so that these cancel out.
 
 use std::hint::black_box;
+use std::path::Path;
 use std::sync::Arc;
 
 use dt_receiver::http::serve_connection;
@@ -24,32 +25,34 @@ pub(crate) const MOST: usize = MANY + 4 * BATCH;
 pub(crate) struct GuardedPath {
     pub(crate) name: &'static str,
     pub(crate) what: &'static str,
-    /// Does so many events, at most [`MOST`].
-    pub(crate) run: fn(usize),
+    /// Puts into an empty folder what is needed there. Not counted.
+    pub(crate) prepare: fn(&Path),
+    /// Does so many events, at most [`MOST`], with that folder.
+    pub(crate) run: fn(usize, &Path),
+}
+
+const fn guarded(name: &'static str, run: fn(usize, &Path), what: &'static str) -> GuardedPath {
+    GuardedPath { name, what, prepare: |_| {}, run }
 }
 
 pub(crate) const PATHS: [GuardedPath; 7] = [
-    GuardedPath { name: "verify", what: "authenticate and verify_body, HS256", run: verify },
-    GuardedPath { name: "record", what: "Record::read, and the line of its envelope", run: record },
-    GuardedPath { name: "answer", what: "Endpoint::answer with an intake that accepts at once", run: answer },
-    GuardedPath {
-        name: "request",
-        what: "the same from socket to socket, HTTP/1.1 kept alive",
-        run: request,
-    },
-    GuardedPath { name: "append", what: "Spool::append, 32 a transaction", run: spool::append },
-    GuardedPath { name: "drain", what: "Reader::after, 32 at once", run: spool::drain },
-    GuardedPath { name: "file", what: "the sink file, 32 a batch", run: file },
+    guarded("verify", verify, "authenticate and verify_body, HS256"),
+    guarded("record", record, "Record::read, and the line of its envelope"),
+    guarded("answer", answer, "Endpoint::answer with an intake that accepts at once"),
+    guarded("request", request, "the same from end to end of a stream, HTTP/1.1 kept alive"),
+    guarded("append", spool::append, "Spool::append, 32 a transaction"),
+    GuardedPath { prepare: spool::fill, ..guarded("drain", spool::drain, "Reader::after, 32 at once") },
+    guarded("file", file, "the sink file, 32 a batch"),
 ];
 
-fn verify(count: usize) {
+fn verify(count: usize, _folder: &Path) {
     let (verifier, deliveries) = (inputs::verifier(), inputs::deliveries(64));
     for delivery in deliveries.iter().cycle().take(count) {
         black_box(delivery.verify(&verifier));
     }
 }
 
-fn record(count: usize) {
+fn record(count: usize, _folder: &Path) {
     let verifier = inputs::verifier();
     let verified: Vec<_> = inputs::deliveries(64).iter().map(|one| one.verify(&verifier)).collect();
     let (name, mut line): (Arc<str>, _) = ("default".into(), Vec::new());
@@ -65,7 +68,7 @@ fn runtime() -> Runtime {
     tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime")
 }
 
-fn answer(count: usize) {
+fn answer(count: usize, _folder: &Path) {
     let (endpoint, deliveries) = (inputs::endpoint(), inputs::deliveries(64));
     let requests: Vec<_> = deliveries.iter().cycle().take(MOST).map(inputs::Delivered::request).collect();
     runtime().block_on(async {
@@ -76,7 +79,7 @@ fn answer(count: usize) {
     });
 }
 
-fn request(count: usize) {
+fn request(count: usize, _folder: &Path) {
     let requests: Vec<_> = inputs::deliveries(64).iter().map(inputs::Delivered::http1).collect();
     runtime().block_on(async {
         let (mut client, server) = tokio::io::duplex(64 * 1024);
@@ -94,9 +97,9 @@ fn request(count: usize) {
     });
 }
 
-fn file(count: usize) {
-    let (folder, records) = (spool::temp_folder(), inputs::records(MOST));
-    let mut sink = FileSink::new(folder.path().join("events.ndjson"), Format::Envelope);
+fn file(count: usize, folder: &Path) {
+    let records = inputs::records(MOST);
+    let mut sink = FileSink::new(folder.join("events.ndjson"), Format::Envelope);
     sink.open(None).expect("opened");
     black_box(sink.begin());
     for batch in records[..count].chunks(BATCH) {

@@ -2,7 +2,7 @@
 //! transaction: how much that is would be chance. So the clock, which the writer asks in each transaction, holds it up
 //! until the next batch has queued up.
 
-use std::future::Future;
+use std::path::Path;
 use std::pin::Pin;
 use std::sync::{Arc, Condvar, Mutex, OnceLock};
 use std::task::{Context, Poll, Waker};
@@ -11,7 +11,6 @@ use std::time::Duration;
 use dt_receiver::clock::Clock;
 use dt_receiver::record::Record;
 use dt_receiver::spool::{Appended, Reader, Spool, SpoolError, SpoolOptions, Tail};
-use tempfile::TempDir;
 
 use crate::inputs;
 use crate::paths::{BATCH, MOST};
@@ -19,20 +18,18 @@ use crate::paths::{BATCH, MOST};
 /// Long enough for a transaction under valgrind on a busy machine.
 const PATIENCE: Duration = Duration::from_secs(60);
 
-/// On the disk of the build: what is counted does not depend on it.
-pub(crate) fn temp_folder() -> TempDir {
-    tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).expect("a folder")
+pub(crate) fn append(count: usize, folder: &Path) {
+    let records = inputs::records(MOST + 1);
+    store(folder, &records[..=count]);
 }
 
-pub(crate) fn append(count: usize) {
-    let (folder, records) = (temp_folder(), inputs::records(MOST + 1));
-    fill(&folder, &records[..=count]);
+/// Fills a spool for [`drain`].
+pub(crate) fn fill(folder: &Path) {
+    store(folder, &inputs::records(MOST));
 }
 
-pub(crate) fn drain(count: usize) {
-    let (folder, records) = (temp_folder(), inputs::records(MOST + 1));
-    fill(&folder, &records);
-    let reader = Reader::open(folder.path()).expect("opened");
+pub(crate) fn drain(count: usize, folder: &Path) {
+    let reader = Reader::open(folder).expect("opened");
     let (mut seq, mut read) = (0, 0);
     while read < count {
         let stored = reader.after(seq, BATCH).expect("read");
@@ -44,10 +41,10 @@ pub(crate) fn drain(count: usize) {
 type Append<'a> = Pin<Box<dyn Future<Output = Result<Appended, SpoolError>> + 'a>>;
 
 /// Stores the first record alone, and all others in batches.
-fn fill(folder: &TempDir, records: &[Arc<Record>]) {
+fn store(folder: &Path, records: &[Arc<Record>]) {
     let clock = Arc::new(HoldingClock::default());
     let options = SpoolOptions { min_free: 0, ..SpoolOptions::default() };
-    let spool = Spool::open(folder.path(), options, Arc::clone(&clock) as Arc<dyn Clock>).expect("opened");
+    let spool = Spool::open(folder, options, Arc::clone(&clock) as Arc<dyn Clock>).expect("opened");
     clock.hold(&spool);
     let runtime = tokio::runtime::Builder::new_current_thread().build().expect("a runtime");
     let finish = |mut waiting: Vec<Append<'_>>| {
