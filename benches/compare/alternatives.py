@@ -40,15 +40,16 @@ class Node(Subject):
     is_family = True
     ceiling = 60_000
 
-    def __init__(self, name, title, does, modules, workers):
+    def __init__(self, name, title, does, modules, prepared, workers):
         super().__init__(name, title, does)
-        self.modules, self.workers = modules, workers
+        self.modules, self.prepared, self.workers = modules, prepared, workers
 
     def start(self, folder):
         environment = {
             "DT_SIGNATURE_SECRET": traffic.SECRET,
             "NODE_PATH": str(self.modules),
             "NODE_ENV": "production",
+            "PREPARED": "yes" if self.prepared else "",
             "WORKERS": str(self.workers),
         }
         self.process = Process(["node", HERE / "node" / "server.js"], folder / "log", environment)
@@ -66,7 +67,8 @@ class Webhook(Subject):
     def start(self, folder):
         has_header = {"source": "header", "name": "X-Dt-Signature"}
         rule = {"match": {"type": "regex", "regex": "^[^.]+[.][^.]+[.][^.]+$", "parameter": has_header}}
-        hook = {"id": "dt", "execute-command": "/bin/true", "trigger-rule": rule, "http-methods": ["POST"]}
+        hook = {"id": traffic.TARGET[1:], "execute-command": "/bin/true", "http-methods": ["POST"]}
+        hook |= {"trigger-rule": rule, "trigger-rule-mismatch-http-response-code": 401}
         (folder / "hooks.json").write_text(json.dumps([hook]))
         address = f"127.0.0.1:{free_port()}"
         host, _, port = address.rpartition(":")
@@ -74,3 +76,7 @@ class Webhook(Subject):
         self.process = Process(command, folder / "log")
         self.wait_until_open(address)
         self.address = address
+
+    def settle(self):
+        """It answers before its programs have run."""
+        self.process.wait_for(lambda: len(self.process.family()) == 1 or None, "end of its programs")

@@ -8,9 +8,9 @@ from subject import Subject
 class Bare(Subject):
     """The least that a server of the same make does."""
 
-    def __init__(self, name, title, does, program, verify=False, connections=None):
+    def __init__(self, name, title, does, program, verify=False, connections=None, again=False):
         super().__init__(name, title, does)
-        self.program, self.verify, self.connections = program, verify, connections
+        self.program, self.verify, self.connections, self.again = program, verify, connections, again
         self.answers = (204, 401) if verify else (204, 204)
 
     def start(self, folder):

@@ -48,6 +48,8 @@ class Broker:
 class KafkaReceiver(Receiver):
     """`dt-receiver serve` whose sink is a topic, made anew for each run."""
 
+    needs_broker = True
+
     def __init__(self, *arguments, broker, **options):
         super().__init__(*arguments, sinks=("kafka",), **options)
         self.broker, self.topic = broker, None

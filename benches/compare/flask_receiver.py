@@ -11,7 +11,7 @@ SECRET = os.environ["DT_SIGNATURE_SECRET"]
 app = Flask(__name__)
 
 
-@app.post("/")
+@app.post("/dt")
 def receive():
     try:
         push = data_connector.HttpPush.from_provider(request=request, provider=provider.FLASK, secret=SECRET)

@@ -1,5 +1,6 @@
 """One run of one subject."""
 
+import os
 import shutil
 
 import load
@@ -22,6 +23,7 @@ COLUMNS = {
     "bad": "answers with another status",
     "socket_errors": "connections that failed",
     "sync_p50": "µs of append and fdatasync of 1 KiB, before and after the load",
+    "sync_p99": "the same; far above p50, something else was at the disk",
 }
 
 
@@ -33,7 +35,7 @@ def run(subject, requests, seconds, connections, folder, may_refuse=False, probe
     """Starts the subject in a folder of its own, loads it, and returns its row."""
     connections = subject.connections or connections
     subject.connections_used = connections
-    shutil.rmtree(folder, ignore_errors=True)
+    clear(folder)
     folder.mkdir(parents=True)
     try:
         subject.start(folder)
@@ -42,7 +44,7 @@ def run(subject, requests, seconds, connections, folder, may_refuse=False, probe
         if subject.is_family:
             subject.process.watch()
         before = subject.process.cpu()
-        row = load.run(subject.address, requests, seconds, connections)
+        row = load.run(subject.address, requests, seconds, connections, subject.again)
         subject.settle()
         used = subject.process.cpu() - before
         syncs += sync_times(folder, 100) if probe else []
@@ -51,12 +53,20 @@ def run(subject, requests, seconds, connections, folder, may_refuse=False, probe
         row["lost"] = subject.account(row, requests)
     finally:
         subject.stop()
-    row["sync_p50"] = percentile(syncs, 50) if syncs else None
+    for percent in (50, 99):
+        row[f"sync_p{percent}"] = percentile(syncs, percent) if syncs else None
     row["cpu_us"] = used * 1e6 / max(row["good"] + row["bad"], 1)
     row["name"], row["connections"] = subject.name, connections
     row["failed"] = fault(row, may_refuse)
-    shutil.rmtree(folder, ignore_errors=True)
+    clear(folder)
     return row
+
+
+def clear(folder):
+    """Removes what a run wrote, and waits for it: the next run's syncs would wait for the removal otherwise."""
+    if folder.exists():
+        shutil.rmtree(folder)
+        os.sync()
 
 
 def answer_as_they_should(subject, request):

@@ -77,8 +77,8 @@ class Process:
         stop = threading.Event()
 
         def look():
-            while not stop.wait(0.1):
-                self.peak_tree = max(self.peak_tree, sum(memory(pid, "VmRSS") for pid in self.family()))
+            while not stop.wait(0.2):
+                self.peak_tree = max(self.peak_tree, sum(share(pid) for pid in self.family()))
 
         thread = threading.Thread(target=look, daemon=True)
         thread.start()
@@ -92,7 +92,7 @@ class Process:
             thread.join()
             self.watching = None
             return self.peak_tree
-        return memory(self.child.pid, "VmHWM")
+        return field(f"/proc/{self.child.pid}/status", "VmHWM")
 
     def stop(self, seconds=60):
         """Asks it to end, and sees to it."""
@@ -117,12 +117,17 @@ class Process:
         return self.child.returncode
 
 
-def memory(pid, name):
-    """A line of /proc/PID/status, in bytes; 0 of one that has ended."""
+def field(path, name):
+    """A line of a file below /proc that is given in kB, in bytes; 0 of a process that has ended."""
     try:
-        for line in pathlib.Path(f"/proc/{pid}/status").read_text().splitlines():
+        for line in pathlib.Path(path).read_text().splitlines():
             if line.startswith(name + ":"):
                 return int(line.split()[1]) * 1024
     except OSError:
         pass
     return 0
+
+
+def share(pid):
+    """The memory of a process, in bytes, where what it shares with others is split between them."""
+    return field(f"/proc/{pid}/smaps_rollup", "Pss")

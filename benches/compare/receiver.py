@@ -38,7 +38,7 @@ class Receiver(Subject):
             lines += ["[spool]", *(f"{key} = {json.dumps(value)}" for key, value in self.spool.items())]
         several = len(self.secrets) > 1
         for number, _ in enumerate(self.secrets, 1):
-            lines += ["[[connector]]", f'name = "c{number}"', f'path = "/{f"c{number}" if several else ""}"']
+            lines += ["[[connector]]", f'name = "c{number}"', f'path = "{target(number, several)}"']
             if self.scheme == "es256":
                 lines += ['policy = "asymmetric"', "[connector.asymmetric]"]
                 lines += [f'organization = "{traffic.ORGANIZATION}"', f'key_set = "{self.keys}"']
@@ -103,6 +103,10 @@ class Receiver(Subject):
         # The first is the one that it was tried with.
         sent = requests.ids(load["sent"] + 1)
         return max(compare(self.arrived(sink), sent, load, sink, self.connections_used) for sink in self.sinks)
+
+
+def target(number, several):
+    return f"/c{number}" if several else traffic.TARGET
 
 
 def compare(arrived, sent, load, sink, connections):

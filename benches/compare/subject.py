@@ -14,6 +14,9 @@ class Subject:
     answers = (200, 401)
     # Whether memory is that of several processes.
     is_family = False
+    # Whether it gets one request again and again, and not each once.
+    again = False
+    needs_broker = False
     # How many events a second it never takes, which says how many requests a run needs.
     ceiling = 150_000
 

@@ -15,7 +15,8 @@ def make(tools, broker):
     receiver, bare, keys, modules = tools["dt-receiver"], tools["bare"], tools["keys"], tools["modules"]
     return [
         Bare("bare", "bare hyper server", "reads the body, answers 204", bare),
-        Bare("verify-only", "the same with our library", "verifies; stores nothing", bare, verify=True),
+        Bare("bare-same", "the same, one request again and again", "tells what reading the others costs wrk", bare, again=True),
+        Bare("verify-only", "bare hyper server with our library", "verifies; stores nothing", bare, verify=True),
         Receiver("spool-file", "dt-receiver: spool → file", STORES + "a file", receiver),
         Receiver("spool-file-es256", "the same, ES256", STORES + "a file", receiver, scheme="es256", keys=keys),
         Receiver("direct-file", "dt-receiver: direct → file", WAITS + "the file, synced", receiver, mode="direct"),
@@ -23,8 +24,9 @@ def make(tools, broker):
         KafkaReceiver(
             "direct-kafka", "dt-receiver: direct → Kafka", WAITS + "Kafka (acks=all)", receiver, mode="direct", broker=broker
         ),
-        Node("node", "Node, jsonwebtoken", VERIFIES, modules, 1),
-        Node("node-cluster", "the same, 2 workers", VERIFIES, modules, 2),
+        Node("node", "Node, jsonwebtoken", VERIFIES, modules, False, 1),
+        Node("node-prepared", "the same, secret as a key object", VERIFIES, modules, True, 1),
+        Node("node-cluster", "the same, 2 workers", VERIFIES, modules, True, 2),
         Flask("flask", "dtintegrations, Flask, gunicorn (2 workers, sync)", VERIFIES, "sync"),
         Flask("flask-threads", "the same, 4 threads a worker", VERIFIES, "gthread"),
         Webhook("webhook", "Debian's webhook", "sees that there is a token, cannot verify it; runs /bin/true"),

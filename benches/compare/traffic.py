@@ -16,6 +16,8 @@ import time
 SECRET = "a-secret-of-the-comparison-with-48-characters-xx"
 ORGANIZATION = "c0md3mm0c7pet3vico8g"
 KID = "compare"
+# Not `/`, where webhook cannot have a hook.
+TARGET = "/dt"
 # Tokens hold for 24 h; a file of an earlier run is good for half of that.
 LIFETIME = 24 * 3600
 ID = b'"eventId":"'
@@ -31,10 +33,10 @@ class Traffic:
     def count(self):
         return self.path.with_suffix(".ids").stat().st_size // 21
 
-    def ids(self, count=None):
+    def ids(self, count):
         """The ids of the first `count` events."""
         with open(self.path.with_suffix(".ids"), "rb") as file:
-            return file.read() .split(b"\n")[:-1] if count is None else file.read(21 * count).split(b"\n")[:-1]
+            return file.read(21 * count).split(b"\n")[:-1]
 
     def first(self):
         """The first request, as bytes."""
@@ -102,7 +104,7 @@ def split(lines, header):
     for line in lines:
         token, body = line.rstrip(b"\n").split(b"\t", 1)
         at = body.index(ID) + len(ID)
-        yield header, b"/", token, body, body[at : at + 20]
+        yield header, TARGET.encode(), token, body, body[at : at + 20]
 
 
 def make_key(folder):
@@ -166,7 +168,7 @@ def padded(size):
         yield event_id, EVENT % (event_id, device, note, device)
 
 
-def of_our_own(path, count, size=460, secrets=(SECRET,), targets=(b"/",), forged=0.0):
+def of_our_own(path, count, size=460, secrets=(SECRET,), targets=(TARGET,), forged=0.0):
     """A file of events of one size, spread over targets that each have a secret, of which a part is forged."""
     issued_at = int(time.time()) - 1800
     bodies = padded(size)
@@ -182,6 +184,6 @@ def of_our_own(path, count, size=460, secrets=(SECRET,), targets=(b"/",), forged
                 owed -= 1.0
                 secret = "a secret that nobody has given to anybody else"
             event_id, body = next(bodies)
-            yield HEADERS["hs256"], targets[which], sign(body, secret, issued_at), body, event_id
+            yield HEADERS["hs256"], targets[which].encode(), sign(body, secret, issued_at), body, event_id
 
     return write(path, signed())
