@@ -14,16 +14,25 @@ class LoadFailed(Exception):
 
 def run(address, traffic, seconds, connections, again=False):
     """Loads `address` for some seconds; what `parse` makes of it."""
+    return parse(wrk(address, traffic, seconds, connections, *(["again"] if again else [])))
+
+
+def send_all(address, traffic):
+    """Sends all requests of a file, each once; what became of them is for the receiver to say."""
+    wrk(address, traffic, 120, 64, "all")
+
+
+def wrk(address, traffic, seconds, connections, *how):
+    """What wrk prints; with one thread, as the server needs a core as well."""
     command = ["setpriv", "--pdeathsig", "KILL", "wrk", "-t1", f"-c{connections}", f"-d{seconds}s", "--timeout", "10s"]
-    command += ["--latency", "-s", str(SCRIPT), f"http://{address}/", "--", str(traffic.path)]
-    command += ["again"] if again else []
+    command += ["--latency", "-s", str(SCRIPT), f"http://{address}/", "--", str(traffic.path), *how]
     try:
         done = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=seconds + 60)
     except subprocess.TimeoutExpired:
         raise LoadFailed(f"wrk did not end within {seconds + 60} s") from None
     if done.returncode != 0:
         raise LoadFailed(f"wrk ended with {done.returncode}: {done.stderr.strip() or done.stdout.strip()}")
-    return parse(done.stdout)
+    return done.stdout
 
 
 def parse(output):

@@ -29,6 +29,8 @@ class Receiver(Subject):
         self.sinks, self.secrets = list(sinks), more.get("secrets") or [traffic.SECRET]
         self.spool, self.data, self.extra = more.get("spool", {}), more.get("data"), more.get("extra", "")
         self.connections = more.get("connections")
+        # Sinks that never get anything, and are not waited for.
+        self.dead = []
         self.admin = self.folder = None
 
     def config(self, folder):
@@ -38,13 +40,13 @@ class Receiver(Subject):
             lines += ["[spool]", *(f"{key} = {json.dumps(value)}" for key, value in self.spool.items())]
         several = len(self.secrets) > 1
         for number, _ in enumerate(self.secrets, 1):
-            lines += ["[[connector]]", f'name = "c{number}"', f'path = "{target(number, several)}"']
+            lines += ["[[connector]]", f'name = "c{number}"', f'path = "{traffic.target(number, several)}"']
             if self.scheme == "es256":
                 lines += ['policy = "asymmetric"', "[connector.asymmetric]"]
                 lines += [f'organization = "{traffic.ORGANIZATION}"', f'key_set = "{self.keys}"']
             else:
                 lines += [f'secrets = [{{ env = "DT_SECRET_{number}" }}]']
-        for sink in self.sinks:
+        for sink in [*self.sinks, *self.dead]:
             lines += ["[[sink]]", f'name = "{sink}"', *self.sink(sink, folder)]
         return "\n".join(lines) + "\n" + self.extra
 
@@ -103,10 +105,6 @@ class Receiver(Subject):
         # The first is the one that it was tried with.
         sent = requests.ids(load["sent"] + 1)
         return max(compare(self.arrived(sink), sent, load, sink, self.connections_used) for sink in self.sinks)
-
-
-def target(number, several):
-    return f"/c{number}" if several else traffic.TARGET
 
 
 def compare(arrived, sent, load, sink, connections):

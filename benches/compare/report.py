@@ -2,6 +2,7 @@
 
 import csv
 
+import charts
 import measure
 from summary import over_runs
 
@@ -15,6 +16,7 @@ def write(wanted, rows, facts, options, out):
         write_csv(file, rows, medians)
     text = markdown(wanted, medians, facts, options, [row for row in rows if row["failed"]])
     (out / "results.md").write_text(text)
+    charts.compare(wanted, medians, out)
     print(text)
     return any(row["failed"] for row in rows)
 

@@ -1,5 +1,6 @@
 -- Sends each request of a file once, in its order: `wrk … -s stream.lua URL -- FILE` (the file: see traffic.py).
 -- With `-- FILE again`, sends the first one again and again, which tells what reading the file costs wrk.
+-- With `-- FILE all`, ends once each was sent, without figures.
 -- The last line that it prints is JSON.
 
 local threads = {}
@@ -9,6 +10,7 @@ function setup(thread) table.insert(threads, thread) end
 
 function init(args)
   file = assert(io.open(args[1], "rb"))
+  is_all = args[2] == "all"
   if args[2] == "again" then
     same = file:read(tonumber(file:read(8)))
   end
@@ -20,6 +22,7 @@ function request()
   if same then return same end
   local length = file:read(8)
   if not length then
+    if is_all then os.exit(0) end
     io.stderr:write("stream.lua: no request is left; a longer file is needed\n")
     os.exit(9)
   end

@@ -20,8 +20,8 @@ class Subject:
     # How many events a second it never takes, which says how many requests a run needs.
     ceiling = 150_000
 
-    def __init__(self, name, title, does):
-        self.name, self.title, self.does = name, title, does
+    def __init__(self, name, title, does, label=None):
+        self.name, self.title, self.does, self.label = name, title, does, label or title
         self.process = None
         self.address = None
 

@@ -55,6 +55,11 @@ class Traffic:
         self.path.with_suffix(".ids").unlink(missing_ok=True)
 
 
+def target(number, several):
+    """The path of a connector, by its number."""
+    return f"/c{number}" if several else TARGET
+
+
 def write(path, signed):
     """Writes a file of `(header, path, token, body, id)`."""
     traffic = Traffic(path)
@@ -184,6 +189,8 @@ def of_our_own(path, count, size=460, secrets=(SECRET,), targets=(TARGET,), forg
                 owed -= 1.0
                 secret = "a secret that nobody has given to anybody else"
             event_id, body = next(bodies)
+            # What is forged must be nowhere, so it is not among the ids that may.
+            event_id = event_id if secret in secrets else b"-" * 20
             yield HEADERS["hs256"], targets[which].encode(), sign(body, secret, issued_at), body, event_id
 
     return write(path, signed())
