@@ -20,12 +20,16 @@ class Backlogged(Receiver):
         super().__init__("backlog", "", "", program, sinks=sinks, data=data, spool={"max_size": "6GiB"})
         self.dead = ["down"]
 
+    def start(self, folder):
+        # The events of a run are no copies of those of the run before, nor does a sink of a new name get those.
+        self.sinks = [f"file-{time.time_ns()}" for _ in self.sinks]
+        super().start(folder)
+
     def sink(self, name, folder):
         if name != "down":
             return super().sink(name, folder)
-        # A file where a folder is needed; a path with a place for names is not opened at the start.
-        (folder / "blocker").touch()
-        return ['type = "file"', f'path = "{folder}/blocker/{{connector}}.ndjson"']
+        # Nothing listens there.
+        return ['type = "kafka"', 'brokers = ["127.0.0.1:1"]', 'topic = "nowhere"']
 
 
 class Spool:

@@ -28,7 +28,7 @@ plt.rcParams.update(
 def color(subject):
     if subject.name.startswith(("bare", "verify")):
         return BARE
-    return OURS if "dt-receiver" in subject.label else OTHERS
+    return OURS if "dt-receiver" in subject.title else OTHERS
 
 
 def save(figure, path):
@@ -46,7 +46,7 @@ def rows(count):
 def bars(path, title, unit, values, form, log=False):
     """One bar for each `(subject, value)`, with its figure beside it; dots where the axis is logarithmic."""
     figure, axes = rows(len(values))
-    names = [subject.label for subject, _ in values]
+    names = [subject.title for subject, _ in values]
     colors = [color(subject) for subject, _ in values]
     figures = [value for _, value in values]
     if log:
@@ -67,7 +67,7 @@ def bars(path, title, unit, values, form, log=False):
 def latencies(path, values):
     """The percentiles of each `(subject, {name: microseconds})`."""
     figure, axes = rows(len(values))
-    names = [subject.label for subject, _ in values]
+    names = [subject.title for subject, _ in values]
     for name, marker in PERCENTILES:
         axes.scatter(
             [found[name] / 1000 for _, found in values], names, marker=marker, s=22, zorder=3, label=name,

@@ -43,7 +43,7 @@ def build():
 def arguments():
     help = argparse.RawDescriptionHelpFormatter
     parser = argparse.ArgumentParser(prog="benches/compare/run", description=__doc__, formatter_class=help)
-    parser.add_argument("--runs", type=int, default=5, help="how often each is run, in turn with the others [5]")
+    parser.add_argument("--runs", type=int, help="how often each is run, in turn with the others [5; a point of a curve 3]")
     parser.add_argument("--seconds", type=int, default=8, help="how long each is loaded [8]")
     parser.add_argument("--connections", type=int, default=64, help="connections that wrk keeps busy [64]")
     parser.add_argument("--only", metavar="NAME,…", help="only these; also bare-1, spool-file-1")
@@ -93,6 +93,8 @@ def main():
     options = arguments()
     if options.quick:
         options.runs, options.seconds = 1, 1
+    if not options.curves:
+        options.runs = options.runs or 5
     # As an exception, so that all that was started is ended.
     signal.signal(signal.SIGTERM, lambda number, _: sys.exit(128 + number))
     receiver, bare = build()
@@ -107,7 +109,7 @@ def main():
     try:
         facts = machine.describe(ROOT, work)
         if options.curves:
-            failed = curves.run(options.curves, tools, work, out, facts, progress)
+            failed = curves.run(options.curves, options.runs or 3, tools, work, out, facts, progress)
         else:
             wanted, rows = compare(options, tools, broker, work)
             failed = report.write(wanted, rows, facts, options, out)
@@ -115,7 +117,7 @@ def main():
         broker.stop()
         shutil.rmtree(work / "run", ignore_errors=True)
     if options.docs:
-        report.into_docs(ROOT / "docs" / "performance.md", out)
+        report.into_docs(ROOT / "docs" / "performance.md", out, "curves" if options.curves else "results")
     return 1 if failed else 0
 
 

@@ -1,21 +1,24 @@
 """Tables: what each run measured, as CSV, and the medians, as Markdown."""
 
 import csv
+import shutil
 
-import charts
 import measure
 from summary import over_runs
 
-START, END = "<!-- results: begin -->", "<!-- results: end -->"
-
-
 def write(wanted, rows, facts, options, out):
     """Writes results.csv and results.md, and prints the table; whether any run failed."""
-    medians = {subject.name: over_runs([row for row in rows if row["name"] == subject.name], measure.COLUMNS) for subject in wanted}
+    medians = {}
+    for subject in wanted:
+        mine = [row for row in rows if row["name"] == subject.name]
+        medians[subject.name] = over_runs(mine, measure.COLUMNS)
     with open(out / "results.csv", "w", newline="") as file:
         write_csv(file, rows, medians)
     text = markdown(wanted, medians, facts, options, [row for row in rows if row["failed"]])
     (out / "results.md").write_text(text)
+    # Here, as the tables need no matplotlib.
+    import charts
+
     charts.compare(wanted, medians, out)
     print(text)
     return any(row["failed"] for row in rows)
@@ -40,9 +43,9 @@ def number(value):
     return f"{value:.2f}".rstrip("0").rstrip(".") if isinstance(value, float) else str(value)
 
 
-def table(head, rows):
-    """A table in Markdown; all columns but the first are numbers."""
-    lines = ["| " + " | ".join(head) + " |", "|---|" + "---:|" * (len(head) - 1)]
+def table(head, rows, align="---:"):
+    """A table in Markdown; all columns but the first are numbers, unless `align` says otherwise."""
+    lines = ["| " + " | ".join(head) + " |", "|---|" + f"{align}|" * (len(head) - 1)]
     return "\n".join(lines + ["| " + " | ".join(row) + " |" for row in rows])
 
 
@@ -61,7 +64,8 @@ def line_of(subject, found, base):
     """A subject's medians, beside those of the bare server where that was measured along."""
     value = {column: values[0] for column, values in found.items()}
     against = lambda column: f" ({value[column] / base[column][0]:.2f})" if base else ""
-    lost = thousands(value["lost"]) if "lost" in value and keeps(subject) else "–"
+    # One lost in any run is one too many.
+    lost = thousands(found["lost"][2]) if "lost" in found else "–"
     return [
         subject.title,
         thousands(value["events_per_second"]) + against("events_per_second"),
@@ -72,15 +76,12 @@ def line_of(subject, found, base):
     ]
 
 
-def keeps(subject):
-    return hasattr(subject, "arrived")
-
-
 def markdown(wanted, medians, facts, options, failures):
     """The whole report."""
     parts = ["\n".join(f"- {name}: {value}" for name, value in facts)]
     runs = f"{options.runs} run{'s' if options.runs != 1 else ''} of {options.seconds} s each"
-    parts.append(f"Medians of {runs}, in turn; {options.connections} connections where nothing else is said. In parentheses: beside the bare server.")
+    busy = f"{options.connections} connections" + (", where nothing else is said" if options.connections != 1 else "")
+    parts.append(f"Medians of {runs}, in turn; {busy}. In parentheses: beside the bare server.")
     head = ["", "events/s", "p50", "p90", "p99", "p99.9", "max", "CPU an event", "memory", "lost"]
     many = [subject for subject in wanted if subject.connections is None]
     if many:
@@ -92,6 +93,7 @@ def markdown(wanted, medians, facts, options, failures):
         parts.append(table(head, [line_of(subject, medians[subject.name], None) for subject in alone]))
     if {"bare-1", "spool-file-1"} <= medians.keys():
         parts.append(acknowledgement(medians))
+    parts.append(table(["", "what it does with an event"], [[one.title, one.does] for one in wanted], "---"))
     if failures:
         parts.append("**Failed:** " + "; ".join(f"{row['name']}, run {row['run']}: {row['failed']}" for row in failures))
     return "\n\n".join(parts) + "\n"
@@ -109,9 +111,16 @@ def acknowledgement(medians):
     )
 
 
-def into_docs(page, out):
-    """Puts the table between the two markers of the page."""
-    text = page.read_text()
-    before, _, rest = text.partition(START)
-    _, _, after = rest.partition(END)
-    page.write_text(f"{before}{START}\n\n{(out / 'results.md').read_text()}\n{END}{after}")
+def into_docs(page, out, what):
+    """Puts `what`.md (`results` or `curves`) between its markers in the page, and the charts into the folder beside it."""
+    begin, end = (f"<!-- {what}: {which} -->" for which in ("begin", "end"))
+    before, found, rest = page.read_text().partition(begin)
+    _, found_too, after = rest.partition(end)
+    if not (found and found_too):
+        raise SystemExit(f"{page} has no {begin} and {end}")
+    page.write_text(f"{before}{begin}\n\n{(out / f'{what}.md').read_text()}\n{end}{after}")
+    folder = page.with_suffix("")
+    folder.mkdir(exist_ok=True)
+    for chart in out.glob("*.svg"):
+        if chart.name.startswith("curve-") == (what == "curves"):
+            shutil.copy(chart, folder)

@@ -20,10 +20,11 @@ class Subject:
     # How many events a second it never takes, which says how many requests a run needs.
     ceiling = 150_000
 
-    def __init__(self, name, title, does, label=None):
-        self.name, self.title, self.does, self.label = name, title, does, label or title
+    def __init__(self, name, title, does):
+        self.name, self.title, self.does = name, title, does
         self.process = None
         self.address = None
+        self.connections_used = None
 
     def start(self, folder):
         """Starts it, with all that it writes in `folder`; it takes requests then."""
