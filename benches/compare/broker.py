@@ -72,7 +72,7 @@ class KafkaReceiver(Receiver):
             consumer.assign([TopicPartition(self.topic, number, 0) for number in ends])
             left, ids = sum(ends.values()), []
             while left:
-                messages = consumer.consume(10_000, timeout=20)
+                messages = consumer.consume(min(left, 10_000), timeout=20)
                 if not messages:
                     raise RuntimeError(f"the topic's last {left} records do not come")
                 for message in messages:

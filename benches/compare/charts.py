@@ -54,11 +54,13 @@ def bars(path, title, unit, values, form, log=False):
         axes.scatter(figures, names, color=colors, zorder=3)
         axes.set_xscale("log")
         axes.set_xlim(min(figures) / 1.5, max(figures) * 3)
+        axes.xaxis.set_minor_formatter("")
     else:
         axes.barh(names, figures, color=colors, height=0.65)
         axes.set_xlim(0, max(figures) * 1.15)
     for line, value in enumerate(figures):
         axes.annotate(form(value), (value, line), xytext=(6, 0), textcoords="offset points", va="center", fontsize=8)
+    axes.xaxis.set_major_formatter("{x:,g}")
     axes.set_xlabel(unit)
     axes.set_title(title, loc="left", fontsize=10)
     save(figure, path)
@@ -74,6 +76,8 @@ def latencies(path, values):
             color=[color(subject) for subject, _ in values],
         )
     axes.set_xscale("log")
+    axes.xaxis.set_major_formatter("{x:,g}")
+    axes.xaxis.set_minor_formatter("")
     axes.set_xlabel("ms, logarithmic")
     axes.set_title("Latency of an answer", loc="left", fontsize=10)
     legend = axes.legend(ncols=4, loc="lower right", bbox_to_anchor=(1, 1), frameon=False, fontsize=8)

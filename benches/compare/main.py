@@ -75,6 +75,7 @@ def compare(options, tools, broker, work):
         ceiling = max(subject.ceiling for subject in wanted if subject.scheme == scheme)
         count = ceiling * options.seconds
         requests[scheme] = traffic.of_receiver(tools["dt-receiver"], scheme, count, work / "requests")
+        requests[scheme].warm()
     for number in range(1, options.runs + 1):
         for subject in wanted:
             progress(f"run {number} of {options.runs}: {subject.name}")

@@ -118,9 +118,11 @@ def into_docs(page, out, what):
     _, found_too, after = rest.partition(end)
     if not (found and found_too):
         raise SystemExit(f"{page} has no {begin} and {end}")
-    page.write_text(f"{before}{begin}\n\n{(out / f'{what}.md').read_text()}\n{end}{after}")
     folder = page.with_suffix("")
     folder.mkdir(exist_ok=True)
-    for chart in out.glob("*.svg"):
+    text = (out / f"{what}.md").read_text()
+    for chart in sorted(out.glob("*.svg")):
         if chart.name.startswith("curve-") == (what == "curves"):
             shutil.copy(chart, folder)
+            text += f"\n![{chart.stem.removeprefix('curve-')}]({folder.name}/{chart.name})\n"
+    page.write_text(f"{before}{begin}\n\n{text}\n{end}{after}")

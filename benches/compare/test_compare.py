@@ -203,7 +203,7 @@ class Reports(unittest.TestCase):
             page.write_text("a\n<!-- results: begin -->\nold\n<!-- results: end -->\nb\n")
             for _ in range(2):
                 report.into_docs(page, out, "results")
-            expected = "a\n<!-- results: begin -->\n\nnew\n\n<!-- results: end -->\nb\n"
+            expected = "a\n<!-- results: begin -->\n\nnew\n\n![cpu](page/cpu.svg)\n\n<!-- results: end -->\nb\n"
             self.assertEqual(page.read_text(), expected)
             self.assertEqual([path.name for path in (folder / "page").iterdir()], ["cpu.svg"])
             with self.assertRaises(SystemExit):
