@@ -115,7 +115,8 @@ def compare(wanted, medians, folder):
         return
     of = lambda column: [(subject, found[column]) for subject, found in many]
     bars(folder / "throughput.svg", "Events a second", "events/s", of("events_per_second"), "{:,.0f}".format)
-    bars(folder / "cpu.svg", "CPU of the server for an event", "µs, logarithmic", of("cpu_us"), "{:.1f} µs".format, True)
+    cpu = "CPU of the server for an event"
+    bars(folder / "cpu.svg", cpu, "µs, logarithmic", of("cpu_us"), "{:.1f} µs".format, log=True)
     mebibytes = [(subject, value / 2**20) for subject, value in of("rss")]
     bars(folder / "memory.svg", "Most memory at once", "MiB", mebibytes, "{:.0f} MiB".format)
     latencies(folder / "latency.svg", many)

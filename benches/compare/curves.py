@@ -1,4 +1,4 @@
-"""How the cost of an event goes as one thing grows: a few short runs for each point, of dt-receiver with a file sink."""
+"""How the cost of an event goes as one thing grows: short runs of dt-receiver with a file sink, a few for each point."""
 
 import csv
 
@@ -112,7 +112,8 @@ def run(which, runs, tools, work, out, facts, progress):
         writer = csv.writer(file, lineterminator="\n")
         writer.writerow(["curve", "x", *COLUMNS, "failed"])
         for row in runner.rows:
-            writer.writerow([row["curve"], row["x"], *(round(row[column], 2) for column in COLUMNS), row["failed"] or ""])
+            values = (round(row[column], 2) for column in COLUMNS)
+            writer.writerow([row["curve"], row["x"], *values, row["failed"] or ""])
     text = markdown(names, runner, notes, facts)
     (out / "curves.md").write_text(text)
     print(text)
@@ -135,7 +136,8 @@ def growth(rows):
 def markdown(names, runner, notes, facts):
     parts = ["\n".join(f"- {name}: {value}" for name, value in facts)]
     how = f"one run of {SECONDS} s" if runner.runs == 1 else f"the medians of {runner.runs} runs of {SECONDS} s"
-    parts.append(f"Each point: {how}; {CONNECTIONS} connections, bodies of 460 B, one connector, one sink where nothing else is said.")
+    usual = f"{CONNECTIONS} connections, bodies of 460 B, one connector, one sink"
+    parts.append(f"Each point: {how}; {usual}, where nothing else is said.")
     rows = runner.rows
     for name in names:
         mine = [row for row in rows if row["curve"] == name]

@@ -93,7 +93,8 @@ class Receiver(Subject):
             if not waits and metrics["dt_receiver_requests_in_flight"] == 0:
                 return
             if time.monotonic() > deadline:
-                raise LostCount(f"{self.name}: {', '.join(waits)} did not get all {accepted:.0f} in {DELIVERED_WITHIN} s")
+                late = ", ".join(waits) or "the receiver"
+                raise LostCount(f"{self.name}: {late} is not done with {accepted:.0f} events in {DELIVERED_WITHIN} s")
             time.sleep(0.02)
 
     def arrived(self, sink):
@@ -121,5 +122,5 @@ def compare(arrived, sent, load, sink, connections):
     # And the one of before the load.
     answered = load["good"] + 1
     if len(once) > answered + connections:
-        raise LostCount(f"{sink} has {len(once)} events, but only {answered} were answered 200, on {connections} connections")
+        raise LostCount(f"{sink} has {len(once)} events, but only {answered} were answered 200, {connections} at a time")
     return max(answered - len(once), 0)

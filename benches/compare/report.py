@@ -95,7 +95,8 @@ def markdown(wanted, medians, facts, options, failures):
         parts.append(acknowledgement(medians))
     parts.append(table(["", "what it does with an event"], [[one.title, one.does] for one in wanted], "---"))
     if failures:
-        parts.append("**Failed:** " + "; ".join(f"{row['name']}, run {row['run']}: {row['failed']}" for row in failures))
+        said = (f"{row['name']}, run {row['run']}: {row['failed']}" for row in failures)
+        parts.append("**Failed:** " + "; ".join(said))
     return "\n\n".join(parts) + "\n"
 
 
