@@ -1,0 +1,157 @@
+"""How the cost of an event goes as one thing grows: short runs of dt-receiver with a file sink, a few for each point."""
+
+import csv
+
+import backlog
+import measure
+import traffic
+from receiver import Receiver
+from report import table, thousands, time_of
+from summary import median
+
+SECONDS = 3
+CONNECTIONS = 64
+NAMES = ("connections", "bodies", "connectors", "spool", "sinks", "forged")
+COLUMNS = ("requests_per_second", "events_per_second", "cpu_us", "p50", "p99", "rss", "lost", "sync_p50", "sync_p99")
+TITLES = {
+    "connections": ("Connections", "connections"),
+    "bodies": ("Size of the body", "KiB"),
+    "connectors": ("Connectors, each with a secret of its own", "connectors"),
+    "spool": ("Events that already wait in the spool for another sink", "GiB"),
+    "sinks": ("File sinks, each of which gets every event", "sinks"),
+    "forged": ("Forged requests among the load", "% forged"),
+}
+
+
+class Runner:
+    """Makes the points of the curves."""
+
+    spools = (0, 1, 2, 4)  # GiB
+
+    def __init__(self, tools, work, runs, progress):
+        self.tools, self.work, self.runs, self.progress = tools, work, runs, progress
+        self.rows = []
+
+    def point(self, curve, x, subject, requests, connections=CONNECTIONS):
+        """Adds the medians of a few runs, each with what `requests` returns."""
+        rows = []
+        for number in range(1, self.runs + 1):
+            file = requests()
+            self.progress(f"curve {curve}: {x}, run {number} of {self.runs}")
+            rows.append(measure.run(subject, file, SECONDS, connections, self.work / "run", curve == "forged"))
+        failed = next((row["failed"] for row in rows if row["failed"]), None)
+        medians = {column: median([row[column] for row in rows]) for column in COLUMNS}
+        lost = max(row["lost"] for row in rows)
+        self.rows.append({**medians, "lost": lost, "curve": curve, "x": x, "failed": failed})
+
+    def receiver(self, **options):
+        return Receiver("receiver", "", "", self.tools["dt-receiver"], **options)
+
+    def requests(self, rate=60_000, **options):
+        """Requests for one point; the file is used by that one alone."""
+        self.progress("signing requests")
+        return traffic.of_our_own(self.work / "requests" / "curve.requests", rate * SECONDS, **options)
+
+    def connections(self):
+        requests = self.requests()
+        for count in (1, 4, 16, 64, 256, 512):
+            self.point("connections", count, self.receiver(), lambda: requests, count)
+
+    def bodies(self):
+        for size in (0.4, 1, 4, 16, 60):
+            octets = int(size * 1024)
+            # No disk here takes 300 MB a second with syncs.
+            requests = self.requests(min(60_000, 300_000_000 // octets), size=octets)
+            self.point("bodies", size, self.receiver(), lambda: requests)
+
+    def connectors(self):
+        for count in (1, 10, 50):
+            secrets = [f"{traffic.SECRET}-{number}" for number in range(1, count + 1)]
+            targets = [traffic.target(number, count > 1) for number in range(1, count + 1)]
+            requests = self.requests(secrets=secrets, targets=targets)
+            self.point("connectors", count, self.receiver(secrets=secrets), lambda: requests)
+
+    def sinks(self):
+        requests = self.requests()
+        for count in (1, 2, 3, 4):
+            sinks = [f"file-{number}" for number in range(1, count + 1)]
+            self.point("sinks", count, self.receiver(sinks=sinks), lambda: requests)
+
+    def forged(self):
+        for percent in (0, 1, 10, 50):
+            requests = self.requests(forged=percent / 100)
+            self.point("forged", percent, self.receiver(), lambda: requests)
+
+    def spool(self):
+        spool = backlog.Spool(self.tools["dt-receiver"], self.work)
+        try:
+            for size in self.spools:
+                spool.fill(size * 2**30, self.progress)
+                receiver = backlog.Backlogged(self.tools["dt-receiver"], spool.data, ["file"])
+                self.point("spool", size, receiver, self.requests)
+            return [
+                f"start with {size} GiB in the spool, to the first answer on /readyz: "
+                f"{median(spool.start_times(cold=False)):.0f} ms, "
+                f"{median(spool.start_times(cold=True)):.0f} ms when none of it is in memory (medians of 5)"
+            ]
+        finally:
+            spool.remove()
+
+
+def run(which, runs, tools, work, out, facts, progress):
+    """Runs the curves of these names, and writes curves.csv, curves.md and a chart each; whether any point failed."""
+    names = NAMES if which == "all" else tuple(which.split(","))
+    if unknown := set(names) - set(NAMES):
+        raise SystemExit(f"no curve {', '.join(sorted(unknown))}; there are {', '.join(NAMES)}")
+    runner, notes = Runner(tools, work, runs, progress), []
+    for name in names:
+        notes += getattr(runner, name)() or []
+        draw(name, [row for row in runner.rows if row["curve"] == name], out)
+    progress("")
+    with open(out / "curves.csv", "w", newline="") as file:
+        writer = csv.writer(file, lineterminator="\n")
+        writer.writerow(["curve", "x", *COLUMNS, "failed"])
+        for row in runner.rows:
+            values = (round(row[column], 2) for column in COLUMNS)
+            writer.writerow([row["curve"], row["x"], *values, row["failed"] or ""])
+    text = markdown(names, runner, notes, facts)
+    (out / "curves.md").write_text(text)
+    print(text)
+    return any(row["failed"] for row in runner.rows)
+
+
+def draw(name, rows, out):
+    # Here, as the tables need no matplotlib.
+    import charts
+
+    title, unit = TITLES[name]
+    charts.curve(out / f"curve-{name}.svg", title, unit, [(row["x"], row) for row in rows])
+
+
+def growth(rows):
+    """By how many per cent the CPU of an event grows from the first point to the last."""
+    return (rows[-1]["cpu_us"] / rows[0]["cpu_us"] - 1) * 100
+
+
+def markdown(names, runner, notes, facts):
+    parts = ["\n".join(f"- {name}: {value}" for name, value in facts)]
+    how = f"one run of {SECONDS} s" if runner.runs == 1 else f"the medians of {runner.runs} runs of {SECONDS} s"
+    usual = f"{CONNECTIONS} connections, bodies of 460 B, one connector, one sink"
+    parts.append(f"Each point: {how}; {usual}, where nothing else is said.")
+    rows = runner.rows
+    for name in names:
+        mine = [row for row in rows if row["curve"] == name]
+        title, unit = TITLES[name]
+        lines = [
+            [f"{row['x']}", thousands(row["requests_per_second"]), f"{row['cpu_us']:.1f} µs", time_of(row["p99"]),
+             f"{row['rss'] / 2**20:.0f} MiB", thousands(row["lost"])]
+            for row in mine
+        ]
+        head = [unit, "requests/s", "CPU a request", "p99", "memory", "lost"]
+        first, last = mine[0]["x"], mine[-1]["x"]
+        summary = f"From {first} to {last} {unit}, the CPU of a request changes by {growth(mine):+.0f} %."
+        parts.append(f"**{title}.** {summary}\n\n{table(head, lines)}")
+    parts += notes
+    if failures := [f"{row['curve']} {row['x']}: {row['failed']}" for row in rows if row["failed"]]:
+        parts.append("**Failed:** " + "; ".join(failures))
+    return "\n\n".join(parts) + "\n"
