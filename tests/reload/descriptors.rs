@@ -66,6 +66,10 @@ fn without_file_descriptors_what_is_open_goes_on_and_the_rest_recovers() {
         let connected = Sender::connect(served.receiver.admin);
         connected.and_then(|mut new| new.get("/readyz")).is_some_and(|answer| answer.status == 200)
     });
+    // Each listener pauses for itself after it has failed.
+    until("the other listener accepts as well", || {
+        Sender::connect(served.receiver.listen).and_then(|mut new| new.get("/")).is_some()
+    });
     served.reload(&place, &plain, "unchanged");
     assert_eq!(send(10), 200);
     until("every sink has everything", || {
