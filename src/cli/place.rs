@@ -13,7 +13,7 @@ use super::{Failure, complain, usage};
 use crate::clock::{Clock, SystemClock};
 use crate::config::{Config, ConfigError, ConnectorConfig, DEFAULT_DATA, SystemSources};
 use crate::service::{ControlError, Repair, RepairReport, RepairRequest, ask};
-use crate::spool::{Reader, Spool, SpoolOptions};
+use crate::spool::{Reader, Spool, SpoolError, SpoolOptions, settle};
 use crate::verify::Verifier;
 
 /// Where the spool is.
@@ -72,8 +72,21 @@ impl Place {
 }
 
 impl Found {
-    /// Opens the spool for reading, beside a server or without.
+    /// Opens the spool for reading, beside a server or without. What was accepted last may only be in the journal yet, so
+    /// that is brought to the database before.
     pub(super) fn reader(&self) -> Result<Reader, Failure> {
+        let settled = match settle(&self.folder) {
+            Err(SpoolError::Locked { .. }) => match ask(&self.folder, &RepairRequest::Settle) {
+                // Another command may have the lock, and does the same.
+                Ok(_) | Err(ControlError::NoServer) => Ok(()),
+                Err(error) => Err(error.to_string()),
+            },
+            settled => settled.map_err(|error| error.to_string()),
+        };
+        if let Err(error) = settled {
+            // What is in the database can be read all the same.
+            complain(&format!("what was accepted last is not shown: {error}"));
+        }
         Reader::open(&self.folder).map_err(usage)
     }
 

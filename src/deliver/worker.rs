@@ -436,7 +436,8 @@ impl Worker {
         if room == 0 || bytes > MAX_WINDOW_BYTES || self.read_to >= end || self.shared.slot.is_asked() {
             return Ok(damaged);
         }
-        let mut stored = self.reader.after(self.read_to, room).map_err(|error| error.to_string())?;
+        let mut stored =
+            self.spool.next(&self.reader, self.read_to, room).map_err(|error| error.to_string())?;
         stored.retain(|stored| stored.seq <= leave_after);
         // Everything up to the tail was pruned already if there is none.
         self.read_to = stored.last().map_or(end, |stored| stored.seq);

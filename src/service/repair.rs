@@ -23,6 +23,8 @@ const MAX_NOTES: usize = 5;
 #[serde(tag = "do", rename_all = "snake_case", deny_unknown_fields)]
 #[non_exhaustive]
 pub enum RepairRequest {
+    /// Bring everything that was accepted to the database, for somebody who reads it.
+    Settle,
     /// Try dead letters again.
     ReplayDead {
         /// Which.
@@ -184,6 +186,10 @@ impl Repair {
     /// Why nothing was done, in words.
     pub fn handle(&self, request: &RepairRequest) -> Result<RepairReport, String> {
         match request {
+            RepairRequest::Settle => {
+                self.spool.settle().map_err(|error| error.to_string())?;
+                Ok(RepairReport::default())
+            }
             RepairRequest::ReplayDead { filter, reverify, after } => {
                 self.each_letter(filter, *after, true, |letter| self.judge(letter, *reverify))
             }

@@ -53,10 +53,14 @@
 //! a restart looks again. A full disk only rolls back.
 
 mod change;
+mod command;
 mod error;
+mod journal;
 mod letter;
+mod noting;
 mod open;
 mod reader;
+mod recent;
 mod rebuild;
 mod row;
 mod schema;
@@ -65,6 +69,8 @@ mod store;
 mod tail;
 #[cfg(test)]
 mod tests;
+mod unsettled;
+mod upkeep;
 mod writer;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -85,7 +91,8 @@ pub use reader::{Reader, Stored};
 pub use rebuild::{Rebuilt, rebuild};
 pub use status::{ConnectorUse, Finding, SinkStatus, Status};
 pub use tail::Tail;
-use writer::{Command, Room, Writer};
+use command::{Command, Room};
+use writer::Writer;
 
 use crate::clock::Clock;
 use crate::record::{DeadLetter, Record};
@@ -117,6 +124,9 @@ pub struct SpoolOptions {
     pub max_expired: u64,
     /// How many bytes of refused requests are kept.
     pub max_refused: u64,
+    /// How many bytes the journal takes, which makes commits cheap; 0 for a spool that is changed by hand. See
+    /// `journal/mod.rs`.
+    pub journal_bytes: u64,
     /// How many commands may wait for the writer.
     pub max_queue: usize,
     /// How many bytes of bodies may wait for the writer.
@@ -163,6 +173,7 @@ impl SpoolOptions {
             dedup_window: Duration::MAX,
             dedup_max: u64::MAX,
             retain: Duration::MAX,
+            journal_bytes: 0,
             ..Self::default()
         }
     }
@@ -178,6 +189,7 @@ impl Default for SpoolOptions {
             retain: Duration::ZERO,
             max_expired: 64 << 20,
             max_refused: 64 << 20,
+            journal_bytes: 4 << 20,
             max_queue: 8192,
             max_queue_bytes: 64 << 20,
             telemetry: None,
@@ -239,11 +251,14 @@ pub enum StartAt {
     Retained,
 }
 
+/// The way to the writer, until the spool is closed.
+type Commands = Arc<Mutex<Option<mpsc::SyncSender<Command>>>>;
+
 /// An open spool.
 #[derive(Debug)]
 pub struct Spool {
     folder: PathBuf,
-    commands: Mutex<Option<mpsc::SyncSender<Command>>>,
+    commands: Commands,
     /// How many bytes of bodies wait for the writer. On a disk that hangs, requests give up and leave theirs here.
     queued_bytes: Arc<AtomicUsize>,
     max_queue_bytes: usize,
@@ -263,17 +278,17 @@ impl Spool {
     pub fn open(folder: &Path, options: SpoolOptions, clock: Arc<dyn Clock>) -> Result<Self, SpoolError> {
         let lock = open::lock(folder)?;
         let database = open::database(folder)?;
-        let tail = Arc::new(Tail::new(database.last_seq));
         let (commands, queue) = mpsc::sync_channel(options.max_queue);
         let (queued_bytes, max_queue_bytes) = (Arc::new(AtomicUsize::new(0)), options.max_queue_bytes);
-        let writer = Writer::new(folder.to_owned(), database, options, clock, Arc::clone(&tail));
+        let writer = Writer::open(folder, database, options, clock)?;
+        let tail = Arc::clone(&writer.tail);
         let thread = std::thread::Builder::new()
             .name("spool".to_owned())
             .spawn(move || writer.run(&queue))
             .map_err(|error| SpoolError::io(folder, "starting a thread", &error))?;
         Ok(Self {
             folder: folder.to_owned(),
-            commands: Mutex::new(Some(commands)),
+            commands: Arc::new(Mutex::new(Some(commands))),
             queued_bytes,
             max_queue_bytes,
             writer: Mutex::new(Some(thread)),
@@ -346,6 +361,17 @@ impl Spool {
         answer.blocking_recv().map_err(|_| SpoolError::Closed)?
     }
 
+    /// Brings everything that was acknowledged to the database, for those who read it from outside; waits for it.
+    ///
+    /// # Errors
+    ///
+    /// [`SpoolError`] when that cannot be done now. What was acknowledged is in the journal all the same.
+    pub fn settle(&self) -> Result<(), SpoolError> {
+        let (reply, answer) = mpsc::sync_channel(1);
+        self.command_waiting(Command::Settle { reply })?;
+        answer.recv().map_err(|_| SpoolError::Closed)?
+    }
+
     /// Sets other bounds, for everything that is not in the queue yet; waits for a place in it.
     ///
     /// # Errors
@@ -361,7 +387,28 @@ impl Spool {
     ///
     /// [`SpoolError`] when the database cannot be opened.
     pub fn reader(&self) -> Result<Reader, SpoolError> {
-        Reader::open(&self.folder)
+        Reader::beside(&self.folder, Arc::clone(&self.commands), Arc::clone(&self.tail))
+    }
+
+    /// Up to `limit` records after a number, for a worker: from memory where it has caught up, with `reader` otherwise.
+    ///
+    /// # Errors
+    ///
+    /// [`SpoolError`] when they cannot be read.
+    pub fn next(&self, reader: &Reader, after: i64, limit: usize) -> Result<Vec<Stored>, SpoolError> {
+        let mut after = after;
+        loop {
+            let first = match self.tail.fresh(after, limit) {
+                Ok(fresh) => return Ok(fresh),
+                Err(first) => first,
+            };
+            let stored = reader.stored_after(after, limit)?;
+            match first {
+                // Nothing was between them when the database was asked, since all before the first one was in it.
+                Some(first) if stored.is_empty() => after = after.max(first.saturating_sub(1)),
+                _ => return Ok(stored),
+            }
+        }
     }
 
     /// How far the spool is, for those who wait for more.
@@ -398,6 +445,22 @@ impl Spool {
         let commands = self.commands.lock().clone();
         commands.ok_or(SpoolError::Closed)?.send(command).map_err(|_| SpoolError::Closed)
     }
+}
+
+/// Brings what a killed process left in the journal to the database, for those who read it without a server. Nothing is
+/// to be done where the spool was closed.
+///
+/// # Errors
+///
+/// [`SpoolError::Locked`] when a process has the spool: it is the one to ask then; otherwise what opening it says.
+pub fn settle(folder: &Path) -> Result<(), SpoolError> {
+    let path = journal::path(folder);
+    if !path.exists() {
+        return Ok(());
+    }
+    let _lock = open::lock(folder)?;
+    writer::recover(folder, &mut open::database(folder)?)?;
+    std::fs::remove_file(&path).map_err(|error| SpoolError::io(path, "removing a journal that is done", &error))
 }
 
 impl Drop for Spool {

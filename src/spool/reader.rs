@@ -1,14 +1,17 @@
 //! Reading, each reader on a connection of its own and in short transactions, so that none holds back the log.
 
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, mpsc};
 use std::time::Duration;
 
 use rusqlite::{Connection, ErrorCode, OpenFlags, OptionalExtension, params};
 
+use super::Commands;
+use super::command::Command;
 use super::error::SpoolError;
 use super::open::{check_readable, database_path};
 use super::row::{self, COLUMNS};
+use super::tail::Tail;
 use crate::record::{DeadLetter, Record};
 
 /// How many bytes of bodies are read at once.
@@ -16,6 +19,9 @@ pub(super) const MAX_BYTES: usize = 8 << 20;
 
 /// So many records in a row that cannot be read are no damaged records but a damaged database.
 const UNREADABLE: usize = 256;
+
+/// How long a reader waits for what was accepted last to be in the database.
+const SETTLE_WAIT: Duration = Duration::from_secs(10);
 
 /// A record with its number.
 #[derive(Debug, Clone)]
@@ -37,10 +43,17 @@ impl Stored {
 pub struct Reader {
     pub(super) path: PathBuf,
     pub(super) connection: Connection,
+    /// The writer in this process, which knows more than the database.
+    writer: Option<(Commands, Arc<Tail>)>,
 }
 
 impl Reader {
-    /// Opens the spool in `folder` for reading.
+    /// The same beside the writer of this process: what was acknowledged before a question is part of the answer.
+    pub(super) fn beside(folder: &Path, commands: Commands, tail: Arc<Tail>) -> Result<Self, SpoolError> {
+        Ok(Self { writer: Some((commands, tail)), ..Self::open(folder)? })
+    }
+
+    /// Opens the spool in `folder` for reading. What its journal holds is not seen; see [`settle`](super::settle).
     ///
     /// # Errors
     ///
@@ -54,7 +67,24 @@ impl Reader {
         });
         let connection = opened.map_err(|error| SpoolError::sqlite(&*path, "opening", &error))?;
         check_readable(&connection, &path)?;
-        Ok(Self { path, connection })
+        Ok(Self { path, connection, writer: None })
+    }
+
+    /// Has the database know everything that was acknowledged before.
+    pub(super) fn settle(&self) -> Result<(), SpoolError> {
+        self.settle_within(SETTLE_WAIT)
+    }
+
+    pub(super) fn settle_within(&self, patience: Duration) -> Result<(), SpoolError> {
+        let Some((commands, tail)) = &self.writer else { return Ok(()) };
+        if tail.is_settled() {
+            return Ok(());
+        }
+        // One that was closed has settled.
+        let Some(commands) = commands.lock().clone() else { return Ok(()) };
+        let (reply, answer) = mpsc::sync_channel(1);
+        commands.try_send(Command::Settle { reply }).map_err(|_| SpoolError::Overloaded)?;
+        answer.recv_timeout(patience).map_err(|_| SpoolError::Overloaded)?
     }
 
     /// Up to `limit` records after `seq`, in order; fewer when their bodies are large, but at least one if there is one.
@@ -64,6 +94,12 @@ impl Reader {
     ///
     /// [`SpoolError`] when none of them can be read.
     pub fn after(&self, seq: i64, limit: usize) -> Result<Vec<Stored>, SpoolError> {
+        self.settle()?;
+        self.stored_after(seq, limit)
+    }
+
+    /// The same of those that are in the database already.
+    pub(super) fn stored_after(&self, seq: i64, limit: usize) -> Result<Vec<Stored>, SpoolError> {
         let read = || -> rusqlite::Result<Vec<Stored>> {
             let mut statement = self.connection.prepare_cached(&format!(
                 "SELECT seq, {COLUMNS}, signatures, header_names FROM records WHERE seq > ?1 ORDER BY seq LIMIT ?2"
@@ -184,6 +220,7 @@ impl Reader {
     pub fn first_since(&self, since: i64) -> Result<Option<i64>, SpoolError> {
         /// How many records one transaction looks at.
         const PART: i64 = 10_000;
+        self.settle()?;
         let Some((first, last)) = self.bounds()? else { return Ok(None) };
         let mut from = first;
         while from <= last {
@@ -223,6 +260,7 @@ impl Reader {
     ///
     /// [`SpoolError`] when that cannot be read.
     pub fn cursor(&self, sink: &str) -> Result<Option<i64>, SpoolError> {
+        self.settle()?;
         let read = || {
             self.connection
                 .prepare_cached("SELECT cursor FROM sinks WHERE name = ?1")?

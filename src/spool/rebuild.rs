@@ -10,7 +10,7 @@ use serde::Serialize;
 
 use super::error::SpoolError;
 use super::open::{self, BUSY_WAIT, check_readable, database_path};
-use super::schema;
+use super::{schema, store};
 use crate::clock::Clock;
 
 /// How many rows are copied at once.
@@ -135,6 +135,10 @@ fn copy(path: &Path, new: &Path, step: &mut impl FnMut(&str)) -> Result<Rebuilt,
         [last_seq],
     )
     .map_err(unwritten)?;
+    // What the journal holds is still to come.
+    if let Ok(Some(position)) = store::position(&old) {
+        store::store_position(&new, position).map_err(unwritten)?;
+    }
     step("syncing");
     new.commit().map_err(unwritten)?;
     let kept = path.to_owned();

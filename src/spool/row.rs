@@ -114,7 +114,7 @@ fn salvaged(row: &Row<'_>, error: String) -> DeadLetter {
 }
 
 /// Reads `secret:LABEL` or `asymmetric:KID`.
-fn verified_by(text: &str) -> VerifiedBy {
+pub(super) fn verified_by(text: &str) -> VerifiedBy {
     match text.split_once(':') {
         Some(("asymmetric", kid)) => VerifiedBy::Asymmetric { kid: Arc::from(kid) },
         Some((_, label)) => VerifiedBy::Secret { label: Arc::from(label) },

@@ -1,6 +1,7 @@
 //! How a spool is doing, and whether it is whole.
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 use rusqlite::{OptionalExtension, params};
 use serde::Serialize;
@@ -9,6 +10,9 @@ use super::error::SpoolError;
 use super::reader::Reader;
 use super::store::used_bytes;
 use crate::record::Reason;
+
+/// How long the figures wait for what was accepted last.
+const STATUS_WAIT: Duration = Duration::from_millis(200);
 
 /// How a spool is doing.
 #[derive(Debug, Clone, Default, Serialize)]
@@ -66,6 +70,8 @@ impl Reader {
     ///
     /// [`SpoolError`] when it cannot be read.
     pub fn status(&self) -> Result<Status, SpoolError> {
+        // Whoever watches a spool is told something, however slow its disk is.
+        let _late = self.settle_within(STATUS_WAIT);
         let count = |name: &str| -> Result<i64, SpoolError> {
             self.named(
                 self.connection
@@ -120,6 +126,7 @@ impl Reader {
     ///
     /// [`SpoolError`] when it cannot be read.
     pub fn connector_use(&self, connector: &str) -> Result<ConnectorUse, SpoolError> {
+        self.settle()?;
         let read = || {
             let undelivered = self.connection.query_row(
                 "SELECT EXISTS (SELECT 1 FROM records
@@ -161,6 +168,7 @@ impl Reader {
     ///
     /// [`SpoolError`] when it cannot be read at all.
     pub fn check(&self, mut step: impl FnMut(&str)) -> Result<Vec<Finding>, SpoolError> {
+        self.settle()?;
         let mut findings = Vec::new();
         // A table at a time: each is a transaction that holds back the log.
         for table in ["records", "seen", "sinks", "dead", "counts"] {

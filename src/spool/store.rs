@@ -7,6 +7,7 @@ use std::sync::Arc;
 use rusqlite::{Connection, ErrorCode, OptionalExtension, params};
 use sha2::{Digest, Sha256};
 
+use super::journal::Position;
 use super::row::crc;
 use super::{Appended, Progress, Registered, Rejected, SpoolOptions, StartAt};
 use crate::record::{DeadLetter, Reason, Record, RequestId, split_headers};
@@ -31,6 +32,12 @@ pub(super) fn append(
         return Ok(Appended::Duplicate);
     }
     counters.last_seq = counters.last_seq.saturating_add(1);
+    insert_record(connection, counters.last_seq, record)?;
+    Ok(Appended::New(counters.last_seq))
+}
+
+/// Stores a record under its number.
+pub(super) fn insert_record(connection: &Connection, seq: i64, record: &Record) -> rusqlite::Result<()> {
     let (signatures, header_names) = split_headers(&record.headers);
     let verified_by = record.verified_by.to_string();
     connection
@@ -40,7 +47,7 @@ pub(super) fn append(
              VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13)",
         )?
         .execute(params![
-            counters.last_seq,
+            seq,
             &*record.connector,
             record.received_at,
             verified_by,
@@ -53,8 +60,8 @@ pub(super) fn append(
             json(&header_names),
             crc(record, &verified_by),
             &*record.body,
-        ])?;
-    Ok(Appended::New(counters.last_seq))
+        ])
+        .map(drop)
 }
 
 /// Looks the event up, and notes it if it is new or its time in the window is over.
@@ -70,19 +77,37 @@ fn is_seen(
         .prepare_cached("SELECT at FROM seen WHERE connector = ?1 AND event_id = ?2")?
         .query_row(key, |row| row.get(0))
         .optional()?;
-    if at.is_some_and(|at| now.saturating_sub(at) < window_ms(options)) {
+    if at.is_some_and(|at| is_within_window(options, at, now)) {
         return Ok(true);
     }
-    connection
-        .prepare_cached(
-            "INSERT INTO seen (connector, event_id, at) VALUES (?1, ?2, ?3)
-             ON CONFLICT (connector, event_id) DO UPDATE SET at = excluded.at",
-        )?
-        .execute(params![&*record.connector, &*record.event_id, now])?;
-    if at.is_none() {
+    note_seen(connection, counters, record, now)?;
+    Ok(false)
+}
+
+/// Whether what is known since `at` is still a duplicate.
+pub(super) fn is_within_window(options: &SpoolOptions, at: i64, now: i64) -> bool {
+    now.saturating_sub(at) < window_ms(options)
+}
+
+/// Notes that an event is known since `at`.
+pub(super) fn note_seen(
+    connection: &Connection,
+    counters: &mut Counters,
+    record: &Record,
+    at: i64,
+) -> rusqlite::Result<()> {
+    let key = params![&*record.connector, &*record.event_id, at];
+    let added = connection
+        .prepare_cached("INSERT INTO seen (connector, event_id, at) VALUES (?1, ?2, ?3) ON CONFLICT DO NOTHING")?
+        .execute(key)?;
+    if added == 0 {
+        connection
+            .prepare_cached("UPDATE seen SET at = ?3 WHERE connector = ?1 AND event_id = ?2")?
+            .execute(key)?;
+    } else {
         counters.seen = counters.seen.saturating_add(1);
     }
-    Ok(false)
+    Ok(())
 }
 
 fn window_ms(options: &SpoolOptions) -> i64 {
@@ -95,6 +120,29 @@ pub(super) fn store_counters(connection: &Connection, counters: Counters) -> rus
     statement.execute(params!["last_seq", counters.last_seq])?;
     statement.execute(params!["seen", i64::try_from(counters.seen).unwrap_or(i64::MAX)])?;
     Ok(())
+}
+
+/// Writes down which frame of the journal comes next.
+pub(super) fn store_position(connection: &Connection, position: Position) -> rusqlite::Result<()> {
+    let Position { id, index, offset } = position;
+    let mut statement =
+        connection.prepare_cached("INSERT INTO counts VALUES (?1, ?2) ON CONFLICT DO UPDATE SET value = ?2")?;
+    for (name, value) in [("journal_id", id), ("journal_index", index), ("journal_offset", offset)] {
+        statement.execute(params![name, value])?;
+    }
+    Ok(())
+}
+
+/// Which frame of the journal comes next; `None` where there never was a journal.
+pub(super) fn position(connection: &Connection) -> rusqlite::Result<Option<Position>> {
+    let read = |name: &str| -> rusqlite::Result<Option<i64>> {
+        connection
+            .prepare_cached("SELECT value FROM counts WHERE name = ?1")?
+            .query_row([name], |row| row.get(0))
+            .optional()
+    };
+    let (id, index, offset) = (read("journal_id")?, read("journal_index")?, read("journal_offset")?);
+    Ok(id.zip(index).zip(offset).map(|((id, index), offset)| Position { id, index, offset }))
 }
 
 /// Stores a dead letter that was no record. Copies are kept once, and those that DT still holds, or nobody vouches for,

@@ -1,8 +1,13 @@
 //! How far the spool is: workers wait here for more, and requests see here whether it works.
 
+use std::collections::VecDeque;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use parking_lot::{Condvar, Mutex};
+
+use super::reader::{MAX_BYTES, Stored};
+use crate::record::Record;
 
 /// The end of the spool.
 #[derive(Debug)]
@@ -14,6 +19,10 @@ pub struct Tail {
 #[derive(Debug)]
 struct State {
     last_seq: i64,
+    /// The last records, in the order of their numbers: at least those that are not in the database.
+    fresh: VecDeque<(i64, Arc<Record>)>,
+    /// Whether the database has all that was accepted and delivered.
+    is_settled: bool,
     /// Until when workers may go on, once the service stops.
     stop_at: Option<Instant>,
     trouble: Option<String>,
@@ -26,7 +35,15 @@ struct State {
 impl Tail {
     pub(super) fn new(last_seq: i64) -> Self {
         Self {
-            state: Mutex::new(State { last_seq, stop_at: None, trouble: None, damage: None, changes: 0 }),
+            state: Mutex::new(State {
+                last_seq,
+                fresh: VecDeque::new(),
+                is_settled: true,
+                stop_at: None,
+                trouble: None,
+                damage: None,
+                changes: 0,
+            }),
             changed: Condvar::new(),
         }
     }
@@ -34,6 +51,47 @@ impl Tail {
     pub(super) fn moved_to(&self, last_seq: i64) {
         self.state.lock().last_seq = last_seq;
         self.changed.notify_all();
+    }
+
+    /// Records were accepted, or cursors moved, that the database has yet to learn of.
+    pub(super) fn noted(&self, records: impl Iterator<Item = (i64, Arc<Record>)>, last_seq: i64) {
+        let mut state = self.state.lock();
+        state.fresh.extend(records);
+        state.is_settled = false;
+        if state.last_seq != last_seq {
+            state.last_seq = last_seq;
+            self.changed.notify_all();
+        }
+    }
+
+    /// The database has everything up to a number.
+    pub(super) fn settled(&self, up_to: i64, is_all: bool) {
+        let mut state = self.state.lock();
+        while state.fresh.front().is_some_and(|(seq, _)| *seq <= up_to) {
+            state.fresh.pop_front();
+        }
+        state.is_settled = is_all;
+    }
+
+    pub(super) fn is_settled(&self) -> bool {
+        self.state.lock().is_settled
+    }
+
+    /// Up to `limit` records after a number, if the next one is in memory; otherwise the first number that is.
+    pub(super) fn fresh(&self, after: i64, limit: usize) -> Result<Vec<Stored>, Option<i64>> {
+        let state = self.state.lock();
+        let Some((first, _)) = state.fresh.front() else { return Err(None) };
+        let Some(skipped) = after.saturating_add(1).checked_sub(*first).and_then(|n| usize::try_from(n).ok())
+        else {
+            return Err(Some(*first));
+        };
+        let mut bytes = 0_usize;
+        let records = state.fresh.iter().skip(skipped).take(limit).take_while(|(_, record)| {
+            let is_within = bytes <= MAX_BYTES;
+            bytes = bytes.saturating_add(record.body.len());
+            is_within
+        });
+        Ok(records.map(|(seq, record)| Stored { seq: *seq, record: Ok(Arc::clone(record)) }).collect())
     }
 
     pub(super) fn set_trouble(&self, trouble: Option<String>) {

@@ -1,0 +1,122 @@
+//! What a frame of the journal says, and how it is written: entries one behind the other, each in the format of
+//! [`postcard`], which names no fields and needs no copy to be read.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use http::{HeaderMap, HeaderName, HeaderValue};
+use serde::{Deserialize, Serialize};
+
+use crate::record::{Record, RequestId, split_headers};
+use crate::spool::row::verified_by;
+
+/// One thing that happened.
+#[derive(Debug, Serialize, Deserialize)]
+pub(in crate::spool) enum Entry<'a> {
+    /// An event was accepted.
+    #[serde(borrow)]
+    Accepted(Accepted<'a>),
+    /// A sink is done with everything up to a number.
+    Advanced(Advanced<'a>),
+}
+
+/// An event that was accepted.
+#[derive(Debug, Serialize, Deserialize)]
+pub(in crate::spool) struct Accepted<'a> {
+    /// Its number.
+    pub(in crate::spool) seq: i64,
+    /// Since when it is known as a duplicate, in Unix milliseconds, if it is.
+    pub(in crate::spool) seen_at: Option<i64>,
+    connector: &'a str,
+    received_at: i64,
+    verified_by: &'a str,
+    event_id: &'a str,
+    event_type: &'a str,
+    project: Option<&'a str>,
+    device: Option<&'a str>,
+    request_id: Option<&'a str>,
+    #[serde(borrow)]
+    signatures: Vec<(&'a str, &'a str)>,
+    #[serde(borrow)]
+    header_names: Vec<&'a str>,
+    #[serde(with = "serde_bytes")]
+    body: &'a [u8],
+}
+
+/// How far a sink is.
+#[derive(Debug, Serialize, Deserialize)]
+pub(in crate::spool) struct Advanced<'a> {
+    pub(in crate::spool) sink: &'a str,
+    pub(in crate::spool) cursor: i64,
+    /// Where the sink stands in its own terms; `None` leaves what is known.
+    #[serde(with = "serde_bytes")]
+    pub(in crate::spool) checkpoint: Option<&'a [u8]>,
+}
+
+/// Writes an accepted event behind what is in `frame`.
+pub(in crate::spool) fn write_accepted(frame: &mut Vec<u8>, seq: i64, seen_at: Option<i64>, record: &Record) {
+    let (signatures, header_names) = split_headers(&record.headers);
+    let verified_by = record.verified_by.to_string();
+    let accepted = Accepted {
+        seq,
+        seen_at,
+        connector: &record.connector,
+        received_at: record.received_at,
+        verified_by: &verified_by,
+        event_id: &record.event_id,
+        event_type: &record.event_type,
+        project: record.project.as_deref(),
+        device: record.device.as_deref(),
+        request_id: record.request_id.as_ref().map(RequestId::as_str),
+        signatures: signatures.iter().map(|(name, value)| (*name, value.as_str())).collect(),
+        header_names: header_names.iter().map(String::as_str).collect(),
+        body: &record.body,
+    };
+    write(frame, &Entry::Accepted(accepted));
+}
+
+/// Writes an entry behind what is in `frame`.
+pub(in crate::spool) fn write(frame: &mut Vec<u8>, entry: &Entry<'_>) {
+    // Writing to memory fails for types that have no form in the format; these have one.
+    if let Ok(longer) = postcard::to_extend(entry, std::mem::take(frame)) {
+        *frame = longer;
+    }
+}
+
+/// The entries of a frame; `None` when it is none of ours.
+pub(in crate::spool) fn read(mut payload: &[u8]) -> Option<Vec<Entry<'_>>> {
+    let mut entries = Vec::new();
+    while !payload.is_empty() {
+        let (entry, rest) = postcard::take_from_bytes(payload).ok()?;
+        entries.push(entry);
+        payload = rest;
+    }
+    Some(entries)
+}
+
+impl Accepted<'_> {
+    /// The record, with as much of its headers as was kept.
+    pub(in crate::spool) fn record(&self) -> Record {
+        let mut headers = HeaderMap::new();
+        let names = self.header_names.iter().map(|name| (*name, ""));
+        for (name, value) in self.signatures.iter().copied().chain(names) {
+            if let (Ok(name), Ok(value)) =
+                (HeaderName::from_bytes(name.as_bytes()), HeaderValue::from_str(value))
+            {
+                headers.append(name, value);
+            }
+        }
+        Record {
+            connector: Arc::from(self.connector),
+            received_at: self.received_at,
+            verified_by: verified_by(self.verified_by),
+            event_id: Box::from(self.event_id),
+            event_type: Box::from(self.event_type),
+            project: self.project.map(Box::from),
+            device: self.device.map(Box::from),
+            request_id: self.request_id.and_then(|id| id.parse().ok()),
+            headers,
+            body: Bytes::copy_from_slice(self.body),
+        }
+    }
+}
