@@ -70,6 +70,8 @@ pub(super) enum Command {
     Settle {
         reply: mpsc::SyncSender<Result<(), SpoolError>>,
     },
+    /// The journal is to have room, and what waits is to be committed.
+    Upkeep,
     /// Other bounds from now on. It writes nothing.
     Bound {
         bounds: Bounds,
@@ -86,6 +88,7 @@ impl Command {
             | Self::Advance { .. }
             | Self::Register { .. }
             | Self::Settle { .. }
+            | Self::Upkeep
             | Self::Bound { .. } => false,
         }
     }
@@ -105,7 +108,7 @@ impl Command {
             Self::Change { reply, .. } => drop(reply.send(Err(error))),
             Self::Register { reply, .. } => drop(reply.send(Err(error))),
             Self::Settle { reply } => drop(reply.try_send(Err(error))),
-            Self::Bound { .. } => {}
+            Self::Upkeep | Self::Bound { .. } => {}
         }
     }
 }

@@ -52,6 +52,7 @@
 //! After a failed sync nobody knows what is on the disk, so the writer stops for good ([`SpoolError::Poisoned`]) until
 //! a restart looks again. A full disk only rolls back.
 
+mod appends;
 mod change;
 mod command;
 mod error;
@@ -60,8 +61,8 @@ mod letter;
 mod noting;
 mod open;
 mod reader;
-mod recent;
 mod rebuild;
+mod recent;
 mod row;
 mod schema;
 mod status;
@@ -84,14 +85,15 @@ use std::time::Duration;
 use parking_lot::Mutex;
 use tokio::sync::oneshot;
 
+use appends::Appends;
 pub use change::{Change, Changed};
+use command::{Command, Room};
 pub use error::SpoolError;
 pub use letter::{Filter, Letter};
 pub use reader::{Reader, Stored};
 pub use rebuild::{Rebuilt, rebuild};
 pub use status::{ConnectorUse, Finding, SinkStatus, Status};
 pub use tail::Tail;
-use command::{Command, Room};
 use writer::Writer;
 
 use crate::clock::Clock;
@@ -259,6 +261,7 @@ type Commands = Arc<Mutex<Option<mpsc::SyncSender<Command>>>>;
 pub struct Spool {
     folder: PathBuf,
     commands: Commands,
+    appends: Arc<Appends>,
     /// How many bytes of bodies wait for the writer. On a disk that hangs, requests give up and leave theirs here.
     queued_bytes: Arc<AtomicUsize>,
     max_queue_bytes: usize,
@@ -278,17 +281,22 @@ impl Spool {
     pub fn open(folder: &Path, options: SpoolOptions, clock: Arc<dyn Clock>) -> Result<Self, SpoolError> {
         let lock = open::lock(folder)?;
         let database = open::database(folder)?;
-        let (commands, queue) = mpsc::sync_channel(options.max_queue);
+        let max_queue = options.max_queue;
+        let (commands, queue) = mpsc::sync_channel(max_queue);
         let (queued_bytes, max_queue_bytes) = (Arc::new(AtomicUsize::new(0)), options.max_queue_bytes);
         let writer = Writer::open(folder, database, options, clock)?;
         let tail = Arc::clone(&writer.tail);
+        let commands: Commands = Arc::new(Mutex::new(Some(commands)));
+        let appends = Arc::new(Appends::new(writer, Arc::clone(&commands), max_queue));
+        let written = Arc::clone(&appends);
         let thread = std::thread::Builder::new()
             .name("spool".to_owned())
-            .spawn(move || writer.run(&queue))
+            .spawn(move || writer::run(&written, &queue))
             .map_err(|error| SpoolError::io(folder, "starting a thread", &error))?;
         Ok(Self {
             folder: folder.to_owned(),
-            commands: Arc::new(Mutex::new(Some(commands))),
+            commands,
+            appends,
             queued_bytes,
             max_queue_bytes,
             writer: Mutex::new(Some(thread)),
@@ -303,10 +311,8 @@ impl Spool {
     ///
     /// [`SpoolError`] when it is not stored.
     pub async fn append(&self, record: Arc<Record>, dedup: bool) -> Result<Appended, SpoolError> {
-        let (reply, answer) = oneshot::channel();
         let room = self.room(record.body.len())?;
-        self.command(Command::Append { record, dedup, room, reply })?;
-        answer.await.map_err(|_| SpoolError::Closed)?
+        self.appends.append(record, dedup, room).await
     }
 
     /// Stores a dead letter durably. Gives whether it is new.
@@ -460,7 +466,8 @@ pub fn settle(folder: &Path) -> Result<(), SpoolError> {
     }
     let _lock = open::lock(folder)?;
     writer::recover(folder, &mut open::database(folder)?)?;
-    std::fs::remove_file(&path).map_err(|error| SpoolError::io(path, "removing a journal that is done", &error))
+    std::fs::remove_file(&path)
+        .map_err(|error| SpoolError::io(path, "removing a journal that is done", &error))
 }
 
 impl Drop for Spool {

@@ -30,20 +30,36 @@ impl Writer {
         let Some(journal) = &self.journal else { return false };
         match command {
             // With its headers, one is never larger than a frame.
-            Command::Append { record, .. } => {
-                let headers: usize =
-                    record.headers.iter().map(|(name, value)| name.as_str().len().saturating_add(value.len())).sum();
-                record.body.len().saturating_add(headers) < journal.most() / 2
-            }
+            Command::Append { .. } => most_bytes(command) < journal.most() / 2,
             Command::Advance { progress, .. } => {
                 progress.rejected.is_empty()
                     && progress.redelivered.is_empty()
                     && progress.rejected_again.is_empty()
                     && progress.damaged.is_empty()
-                    && progress.checkpoint.as_ref().is_none_or(|checkpoint| checkpoint.len() < journal.most() / 2)
+                    && progress
+                        .checkpoint
+                        .as_ref()
+                        .is_none_or(|checkpoint| checkpoint.len() < journal.most() / 2)
             }
             _ => false,
         }
+    }
+
+    /// Notes records without the database, for those who must not wait for it. Gives back what needs it.
+    pub(super) fn append(&mut self, batch: Vec<Command>) -> Vec<Command> {
+        let Some(journal) = &self.journal else { return batch };
+        let bytes = batch.iter().map(most_bytes).fold(0, usize::saturating_add);
+        let is_simple = bytes < journal.most() / 2 && journal.has_room(bytes);
+        if !is_simple || self.poisoned.is_some() || self.is_stuck || self.no_room().is_some() {
+            return batch;
+        }
+        self.note(batch)
+    }
+
+    /// Whether the journal is to be brought to the database soon, asked once until it is.
+    pub(super) fn asks_for_upkeep(&mut self) -> bool {
+        let is_due = self.journal.as_ref().is_some_and(|journal| journal.used() > journal.size() / 2);
+        is_due && !std::mem::replace(&mut self.has_asked, true)
     }
 
     /// Notes all commands, in one frame if they fit into one. Gives back what the database may still have room for.
@@ -97,8 +113,11 @@ impl Writer {
                     return Ok(Done::Moved(progress.cursor));
                 };
                 // A cursor that was moved back in the meantime stays there.
-                let cursor =
-                    if progress.from.is_none_or(|from| from == place.cursor) { progress.cursor } else { place.cursor };
+                let cursor = if progress.from.is_none_or(|from| from == place.cursor) {
+                    progress.cursor
+                } else {
+                    place.cursor
+                };
                 let checkpoint = progress.checkpoint.clone().or_else(|| place.checkpoint.clone());
                 let advanced = Advanced { sink, cursor, checkpoint: checkpoint.as_deref() };
                 entry::write(&mut self.entries, &Entry::Advanced(advanced));
@@ -158,4 +177,17 @@ impl Writer {
         let written = journal.write(&self.entries, last_seq);
         Some(written.map_err(|error| self.not_written(&error)))
     }
+}
+
+/// How many bytes a record takes at most in a frame.
+fn most_bytes(command: &Command) -> usize {
+    /// Numbers, lengths, and texts of a record that are short by their nature.
+    const REST: usize = 256;
+    let Command::Append { record, .. } = command else { return 0 };
+    let headers = record.headers.iter().map(|(name, value)| name.as_str().len().saturating_add(value.len()));
+    let texts = [record.connector.len(), record.event_id.len(), record.event_type.len()];
+    headers
+        .chain(texts)
+        .chain([&record.project, &record.device].into_iter().flatten().map(|text| text.len()))
+        .fold(record.body.len().saturating_add(REST), usize::saturating_add)
 }

@@ -31,7 +31,11 @@ pub(super) struct Recent {
 
 impl Recent {
     /// Since when an event is known, in memory or in the database.
-    pub(super) fn seen_at(&mut self, connection: &Connection, record: &Record) -> rusqlite::Result<Option<i64>> {
+    pub(super) fn seen_at(
+        &mut self,
+        connection: &Connection,
+        record: &Record,
+    ) -> rusqlite::Result<Option<i64>> {
         let known = match self.connectors.get(&record.connector) {
             Some(known) => known,
             None => {

@@ -98,7 +98,9 @@ pub(super) fn note_seen(
 ) -> rusqlite::Result<()> {
     let key = params![&*record.connector, &*record.event_id, at];
     let added = connection
-        .prepare_cached("INSERT INTO seen (connector, event_id, at) VALUES (?1, ?2, ?3) ON CONFLICT DO NOTHING")?
+        .prepare_cached(
+            "INSERT INTO seen (connector, event_id, at) VALUES (?1, ?2, ?3) ON CONFLICT DO NOTHING",
+        )?
         .execute(key)?;
     if added == 0 {
         connection
@@ -125,8 +127,8 @@ pub(super) fn store_counters(connection: &Connection, counters: Counters) -> rus
 /// Writes down which frame of the journal comes next.
 pub(super) fn store_position(connection: &Connection, position: Position) -> rusqlite::Result<()> {
     let Position { id, index, offset } = position;
-    let mut statement =
-        connection.prepare_cached("INSERT INTO counts VALUES (?1, ?2) ON CONFLICT DO UPDATE SET value = ?2")?;
+    let mut statement = connection
+        .prepare_cached("INSERT INTO counts VALUES (?1, ?2) ON CONFLICT DO UPDATE SET value = ?2")?;
     for (name, value) in [("journal_id", id), ("journal_index", index), ("journal_offset", offset)] {
         statement.execute(params![name, value])?;
     }

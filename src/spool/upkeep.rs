@@ -32,6 +32,17 @@ impl Writer {
         }
     }
 
+    /// Settles a part of the journal when more than half of it is in use.
+    pub(super) fn make_room(&mut self) {
+        self.has_asked = false;
+        if self.poisoned.is_none()
+            && self.journal.as_ref().is_some_and(|journal| journal.used() > journal.size() / 2)
+        {
+            // What is wrong is known then; events are told of it when there is no room left.
+            let _failed = self.settle_oldest();
+        }
+    }
+
     /// Brings everything up to a number to the database, and removes from it what nobody needs any more.
     fn settle(&mut self, up_to: i64) -> rusqlite::Result<()> {
         let mut counters = self.counters;
@@ -50,7 +61,11 @@ impl Writer {
         self.counters = counters;
         self.settled(up_to);
         let since = self.unsettled.known_since();
-        if forgotten > 0 { self.recent.forget(since) } else { self.recent.trim(since) }
+        if forgotten > 0 {
+            self.recent.forget(since)
+        } else {
+            self.recent.trim(since)
+        }
         Ok(())
     }
 
@@ -91,7 +106,9 @@ impl Writer {
     pub(super) fn no_room_after_tidying(&mut self) -> Option<SpoolError> {
         let full = self.no_room()?;
         self.stick(&full);
-        if self.log_bytes() > self.log_at_rest || self.journal.as_ref().is_some_and(|journal| !journal.is_empty()) {
+        if self.log_bytes() > self.log_at_rest
+            || self.journal.as_ref().is_some_and(|journal| !journal.is_empty())
+        {
             // The log and the journal count as used until they are written back.
             self.tidy();
         }
@@ -131,7 +148,7 @@ impl Writer {
     }
 
     /// Why no event can be taken now, if there is no room.
-    fn no_room(&self) -> Option<SpoolError> {
+    pub(super) fn no_room(&self) -> Option<SpoolError> {
         let full = |text: String| Some(SpoolError::Full { path: self.folder.clone(), text });
         let used = match &self.used_bytes {
             Ok(used) => used.saturating_add(self.journal.as_ref().map_or(0, Journal::used)),

@@ -12,6 +12,7 @@ use std::time::{Duration, Instant};
 use rusqlite::{ErrorCode, TransactionBehavior};
 
 use super::SpoolOptions;
+use super::appends::Appends;
 use super::change::{self, Change};
 use super::command::{Command, Done, answer, concerns_workers, fail_appends};
 use super::error::SpoolError;
@@ -55,6 +56,8 @@ pub(super) struct Writer {
     pub(super) used_bytes: rusqlite::Result<u64>,
     /// How many records went to the database since it was last tidied, or were passed by it.
     pub(super) settled_records: usize,
+    /// The thread was asked for upkeep, and has yet to do it.
+    pub(super) has_asked: bool,
     /// The size of the log after it was last tidied.
     pub(super) log_at_rest: u64,
     /// When the last event was received. Its token was valid then, so this is a time that DT's clock vouches for, and what
@@ -93,6 +96,7 @@ impl Writer {
             tidied: Instant::now(),
             used_bytes: Ok(0),
             settled_records: 0,
+            has_asked: false,
             log_at_rest: 0,
             // Before the first event, nothing is too old.
             vouched: i64::MIN,
@@ -112,8 +116,9 @@ impl Writer {
         let made = Journal::create(&self.folder, self.options.journal_bytes);
         match made {
             Ok(journal) => {
-                store::store_position(&self.database.connection, journal.first())
-                    .map_err(|error| SpoolError::sqlite(&*self.database.path, "beginning a journal", &error))?;
+                store::store_position(&self.database.connection, journal.first()).map_err(|error| {
+                    SpoolError::sqlite(&*self.database.path, "beginning a journal", &error)
+                })?;
                 self.journal = Some(journal);
                 Ok(())
             }
@@ -128,26 +133,10 @@ impl Writer {
         }
     }
 
-    pub(super) fn run(mut self, commands: &mpsc::Receiver<Command>) {
-        loop {
-            match commands.recv_timeout(IDLE) {
-                Ok(first) => {
-                    let batch = std::iter::once(first).chain(commands.try_iter()).take(MAX_BATCH).collect();
-                    self.commit(batch);
-                    self.tidy_if_due();
-                }
-                Err(mpsc::RecvTimeoutError::Timeout) => self.tidy(),
-                Err(mpsc::RecvTimeoutError::Disconnected) => break,
-            }
-        }
+    /// The last thing that is done. A spool that is closed is one file again.
+    fn end(&mut self) {
         self.tidy();
-        self.end_journal();
-    }
-
-    /// A spool that is closed is one file again.
-    fn end_journal(&mut self) {
-        if self.poisoned.is_none() && self.journal.as_ref().is_some_and(Journal::is_empty) {
-            self.journal = None;
+        if self.poisoned.is_none() && self.journal.take().is_some_and(|journal| journal.is_empty()) {
             // It is empty, so it may as well stay.
             let _removed = std::fs::remove_file(journal::path(&self.folder));
         }
@@ -155,11 +144,13 @@ impl Writer {
 
     fn commit(&mut self, mut batch: Vec<Command>) {
         for command in &batch {
-            if let Command::Bound { bounds } = command {
-                self.options.set(bounds);
+            match command {
+                Command::Bound { bounds } => self.options.set(bounds),
+                Command::Upkeep => self.make_room(),
+                _ => {}
             }
         }
-        batch.retain(|command| !matches!(command, Command::Bound { .. }));
+        batch.retain(|command| !matches!(command, Command::Bound { .. } | Command::Upkeep));
         if let Some(text) = &self.poisoned {
             let error = SpoolError::Poisoned { path: self.folder.clone(), text: text.clone() };
             batch.into_iter().for_each(|command| command.fail(error.clone()));
@@ -235,7 +226,8 @@ impl Writer {
         let behavior = TransactionBehavior::Immediate;
         let transaction = self.database.connection.transaction_with_behavior(behavior)?;
         let next = self.journal.as_ref().filter(|journal| !journal.is_empty());
-        let (last_seq, next) = (counters.last_seq, next.map(|journal| journal.first_after(counters.last_seq)));
+        let (last_seq, next) =
+            (counters.last_seq, next.map(|journal| journal.first_after(counters.last_seq)));
         self.unsettled.store(&transaction, &self.options, &mut counters, last_seq, next)?;
         let mut done = Vec::with_capacity(batch.len());
         for command in batch {
@@ -273,7 +265,7 @@ impl Writer {
                     Done::Registered(store::register(&transaction, counters, sink, *start, skipped)?)
                 }
                 Command::Settle { .. } => Done::Settled,
-                Command::Bound { .. } => Done::Bound,
+                Command::Upkeep | Command::Bound { .. } => Done::Bound,
             });
         }
         if !self.damaged && batch.iter().any(|command| matches!(command, Command::Advance { .. })) {
@@ -324,10 +316,33 @@ impl Writer {
     }
 }
 
+/// The writer's thread: does what is asked for until nobody can ask any more.
+pub(super) fn run(appends: &Appends, commands: &mpsc::Receiver<Command>) {
+    loop {
+        let (first, is_idle) = match commands.recv_timeout(IDLE) {
+            Ok(first) => (Some(first), false),
+            Err(mpsc::RecvTimeoutError::Timeout) => (None, true),
+            Err(mpsc::RecvTimeoutError::Disconnected) => break,
+        };
+        appends.with_writer(|writer| {
+            // What nobody leads any more comes along.
+            let batch: Vec<Command> =
+                appends.take().into_iter().chain(first).chain(commands.try_iter().take(MAX_BATCH)).collect();
+            if !batch.is_empty() {
+                writer.commit(batch);
+            }
+            if is_idle { writer.tidy() } else { writer.tidy_if_due() }
+        });
+    }
+    appends.with_writer(Writer::end);
+    appends.close();
+}
+
 /// Brings what a crash left in the journal to the database. Gives what is wrong with the journal, if anything: the rest of
 /// it is in the database then, and the file is kept under another name.
 pub(super) fn recover(folder: &Path, database: &mut Database) -> Result<Option<String>, SpoolError> {
-    let failed = |error: rusqlite::Error| SpoolError::sqlite(database_path(folder), "recovering the journal", &error);
+    let failed =
+        |error: rusqlite::Error| SpoolError::sqlite(database_path(folder), "recovering the journal", &error);
     let path = journal::path(folder);
     let Some(position) = store::position(&database.connection).map_err(failed)? else { return Ok(None) };
     let recovered = journal::recover(&path, position)
@@ -345,7 +360,8 @@ pub(super) fn recover(folder: &Path, database: &mut Database) -> Result<Option<S
     }
     if let Some(damage) = &damage {
         let kept = folder.join(format!("spool.journal.damaged-{}", position.id));
-        std::fs::copy(&path, &kept).map_err(|error| SpoolError::io(&kept, "keeping a damaged journal", &error))?;
+        std::fs::copy(&path, &kept)
+            .map_err(|error| SpoolError::io(&kept, "keeping a damaged journal", &error))?;
         tracing::error!(error = damage, kept = %kept.display(), "accepted events may be lost");
     }
     let last_seq = unsettled.records.back().map_or(database.last_seq, |pending| pending.seq);

@@ -90,20 +90,16 @@ impl Journal {
     pub(super) fn create(folder: &Path, size: u64) -> io::Result<Self> {
         let path = path(folder);
         let size = size.next_multiple_of(as_u64(BLOCK));
-        let file = OpenOptions::new()
-            .read(true)
-            .write(true)
-            .create(true)
-            .truncate(false)
-            .mode(0o600)
-            .open(&path)?;
+        let file =
+            OpenOptions::new().read(true).write(true).create(true).truncate(false).mode(0o600).open(&path)?;
         if file.metadata()?.len() != size {
             // Written, not only set: what is overwritten later needs no new space, and its sync no change of the file.
             file.set_len(0)?;
             let zeros = vec![0; 64 * BLOCK];
             let mut written = 0;
             while written < size {
-                let piece = zeros.len().min(usize::try_from(size.saturating_sub(written)).unwrap_or(usize::MAX));
+                let piece =
+                    zeros.len().min(usize::try_from(size.saturating_sub(written)).unwrap_or(usize::MAX));
                 file.write_all_at(zeros.get(..piece).unwrap_or_default(), written)?;
                 written = written.saturating_add(as_u64(piece));
             }
@@ -122,6 +118,10 @@ impl Journal {
     /// The same once all frames up to a record are in the database.
     pub(super) fn first_after(&self, seq: i64) -> Position {
         self.frames.iter().find(|frame| frame.last_seq > seq).map_or(self.next, |frame| frame.position)
+    }
+
+    pub(super) const fn size(&self) -> u64 {
+        self.size
     }
 
     pub(super) fn is_empty(&self) -> bool {
@@ -151,8 +151,11 @@ impl Journal {
         let part = self.size / 4;
         let is_within = |frame: &&Frame| {
             let (from, to) = (as_offset(first.offset), as_offset(frame.position.offset));
-            let distance =
-                if to >= from { to.saturating_sub(from) } else { self.size.saturating_sub(from).saturating_add(to) };
+            let distance = if to >= from {
+                to.saturating_sub(from)
+            } else {
+                self.size.saturating_sub(from).saturating_add(to)
+            };
             distance < part
         };
         self.frames.iter().take_while(is_within).last().map(|frame| frame.last_seq)
