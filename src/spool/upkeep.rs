@@ -43,6 +43,15 @@ impl Writer {
         }
     }
 
+    /// Settles everything that there is, but does not wait long for another program that holds the database: events wait
+    /// meanwhile, and the journal has room.
+    fn settle_all(&mut self) -> rusqlite::Result<()> {
+        self.database.connection.busy_timeout(CUT_WAIT)?;
+        let settled = self.settle(self.counters.last_seq);
+        self.database.connection.busy_timeout(BUSY_WAIT)?;
+        settled
+    }
+
     /// Brings everything up to a number to the database, and removes from it what nobody needs any more.
     fn settle(&mut self, up_to: i64) -> rusqlite::Result<()> {
         let mut counters = self.counters;
@@ -244,7 +253,7 @@ impl Writer {
     /// Settles what there is to be settled, which prunes as well; otherwise only prunes.
     fn prune_or_settle(&mut self) -> rusqlite::Result<()> {
         if self.journal.as_ref().is_some_and(|journal| !journal.is_empty()) {
-            return self.settle(self.counters.last_seq);
+            return self.settle_all();
         }
         if self.damaged {
             return Ok(());

@@ -7,8 +7,11 @@ use crate::events::{has_tool, setting};
 use crate::sender::{Sender, readiness};
 use crate::server::{Place, Server, Sinks};
 
-/// How many events are sent into a fault. More than 50 commits, since each waits for the one before.
-const EVENTS: u64 = 64;
+/// How many events are sent into a fault: more than 50 commits in some thread, since each waits for the one before, any
+/// of the runtime's threads commits, and strace counts the calls of each apart.
+fn events() -> u64 {
+    64 * std::thread::available_parallelism().map_or(1, |threads| threads.get() as u64)
+}
 
 /// What became of one run.
 #[derive(Debug, Default)]
@@ -39,7 +42,7 @@ fn run(fault: &str, when: u64, tally: &mut Tally) {
         Ok(server) => {
             let mut sender = Sender::connect(server.listen).expect("connected");
             let mut last = 200;
-            for number in 0..EVENTS {
+            for number in 0..events() {
                 let answer = sender.send(1, number).expect("an answer");
                 assert!(matches!(answer.status, 200 | 503), "{name}: {answer:?}");
                 if answer.status == 200 {

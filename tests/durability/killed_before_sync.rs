@@ -1,4 +1,4 @@
-//! Killed after the log was written and before it was synced: the restart finds the event though nobody knows whether
+//! Killed after the journal was written and before it was synced: the restart finds the event though nobody knows whether
 //! it is durable. The sender's retry is a duplicate, and may be answered only once what was recovered has been synced.
 
 use std::process::Stdio;
@@ -8,11 +8,11 @@ use crate::sender::Sender;
 use crate::server::{Place, Server, Sinks};
 use crate::trace::{Call, calls};
 
-/// Kills the server at its `when`-th sync of the log; gives the event that was in flight, and whether it was written.
+/// Kills the server at its `when`-th sync of the journal; gives the event that was in flight, and whether it was written.
 fn kill_at_sync(place: &Place, when: u64) -> (u64, bool) {
     let inject = format!("inject=fsync,fdatasync:signal=KILL:when={when}");
-    let wal = place.spool_files()[1].to_str().expect("text").to_owned();
-    let command = place.serve_under_strace(&["-s", "70000", "-P", &wal, "-e", &inject]);
+    let journal = place.spool_files()[3].to_str().expect("text").to_owned();
+    let command = place.serve_under_strace(&["-s", "70000", "-P", &journal, "-e", &inject]);
     let mut in_flight = 0;
     match Server::start(command, Stdio::from(full_device())) {
         Err(ended) => assert_eq!(ended.status.code(), None, "killed before it listened: {ended:?}"),
@@ -29,7 +29,7 @@ fn kill_at_sync(place: &Place, when: u64) -> (u64, bool) {
     let trace = std::fs::read_to_string(&place.trace).expect("a trace");
     assert!(trace.contains("+++ killed by SIGKILL +++"), "when={when}");
     let calls = calls(&trace);
-    let last = calls.iter().rfind(|call| call.is_sync_of("spool.db-wal")).expect("a sync");
+    let last = calls.iter().rfind(|call| call.is_sync_of("spool.journal")).expect("a sync");
     assert_eq!(last.returned, None, "the last sync must not have returned");
     let id = id(1, in_flight);
     let written = |call: &&Call| call.is_write() && call.arguments.contains(&id) && call.returned.is_some();
@@ -55,19 +55,19 @@ fn retry(place: &Place, number: u64, was_written: bool) -> String {
     let listening = calls.iter().find(|call| matches!(&*call.name, "listen" | "accept" | "accept4"));
     let listening = listening.expect("it listened").began;
     if was_written {
-        // What was recovered is rewritten into the database, and synced there, before anybody can ask.
+        // What was recovered is written to the database's log, and synced there, before anybody can ask.
         let id = id(1, number);
         let rewritten = calls
             .iter()
             .rfind(|call| {
                 call.is_write()
-                    && call.arguments.contains("spool.db>")
+                    && call.arguments.contains("spool.db-wal>")
                     && call.arguments.contains(&id)
                     && call.began < listening
             })
             .unwrap_or_else(|| panic!("{id} was not written back before line {listening}"));
         let synced = calls.iter().any(|call| {
-            call.is_sync_of("spool.db>")
+            call.is_sync_of("spool.db-wal>")
                 && call.began > rewritten.began
                 && call.succeeded().is_some_and(|line| line < listening)
         });
@@ -96,6 +96,8 @@ fn a_retry_after_a_kill_before_the_sync_is_answered_only_once_that_is_synced() {
         assert_eq!(status, if was_written { "duplicate" } else { "accepted" }, "when={when}, event {number}");
         duplicates += u64::from(was_written);
     }
-    println!("{kills} kills at a sync of the log, {duplicates} of them with an event written and not synced");
+    println!(
+        "{kills} kills at a sync of the journal, {duplicates} of them with an event written and not synced"
+    );
     assert!(duplicates >= kills / 2, "only {duplicates} of {kills} kills met an event");
 }

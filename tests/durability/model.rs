@@ -172,6 +172,8 @@ impl Model {
         // The log first: what is written back meanwhile is in both.
         let mut log = fs::read(from.join("spool.db-wal")).expect("a log");
         let database = fs::read(from.join("spool.db")).expect("a database");
+        // Nothing leaves the journal while the database is held.
+        let journal = fs::read(from.join("spool.journal")).expect("a journal");
         holder.execute_batch("ROLLBACK").expect("let go");
         drop(holder);
         if self.random.below(2) == 0 {
@@ -180,6 +182,7 @@ impl Model {
         }
         fs::write(to.join("spool.db"), database).expect("written");
         fs::write(to.join("spool.db-wal"), log).expect("written");
+        fs::write(to.join("spool.journal"), journal).expect("written");
         self.end(life);
         fs::remove_dir_all(from).expect("removed");
         self.begin()
@@ -191,6 +194,7 @@ impl Model {
 
     /// Compares a folder that nobody has open with the model, and notes how far the cursors are.
     fn look(&mut self) {
+        dt_receiver::spool::settle(&self.folder()).expect("recovered");
         let database = Connection::open(self.folder().join("spool.db")).expect("opened");
         let rows = |sql: &str| -> Vec<(i64, i64)> {
             let mut statement = database.prepare(sql).expect("prepared");

@@ -69,8 +69,9 @@ impl Place {
     }
 
     /// The files of the spool.
-    pub(crate) fn spool_files(&self) -> [PathBuf; 3] {
-        ["spool.db", "spool.db-wal", "spool.db-shm"].map(|name| self.data.join("spool").join(name))
+    pub(crate) fn spool_files(&self) -> [PathBuf; 4] {
+        ["spool.db", "spool.db-wal", "spool.db-shm", "spool.journal"]
+            .map(|name| self.data.join("spool").join(name))
     }
 
     /// The command that serves.
