@@ -13,11 +13,10 @@ use std::time::{Duration, Instant};
 
 use dt_receiver::clock::SystemClock;
 use dt_receiver::config::KafkaConfig;
-use dt_receiver::record::{DeadLetter, Format, Reason, Record};
+use dt_receiver::record::{DeadLetter, Format, KeptHeaders, Reason, Record};
 use dt_receiver::sink::{Fate, KafkaLetters, KafkaSink, LetterBox, Patience, Sink};
 use dt_receiver::telemetry::Telemetry;
 use dt_receiver::verify::VerifiedBy;
-use hyper::HeaderMap;
 use hyper::body::Bytes;
 use rdkafka::ClientConfig;
 use rdkafka::consumer::{BaseConsumer, Consumer};
@@ -143,7 +142,7 @@ fn record(number: usize) -> Arc<Record> {
         project: Some("p".into()),
         device: Some(format!("d{}", number % DEVICES).into()),
         request_id: None,
-        headers: HeaderMap::new(),
+        headers: KeptHeaders::default(),
         body: Bytes::from(number.to_string()),
     })
 }

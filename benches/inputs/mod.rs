@@ -77,7 +77,7 @@ impl Delivered {
     pub(crate) fn record(&self, verifier: &Verifier) -> Record {
         let verified = self.verify(verifier);
         let record = Record::read(&verified, "default".into(), NOW * 1000).expect("a delivery");
-        record.with_headers(self.headers.clone()).with_request_id(Some(RequestIds::new(0).next()))
+        record.with_headers(&self.headers).with_request_id(Some(RequestIds::new(0).next()))
     }
 
     pub(crate) fn request(&self) -> Request<Full<Bytes>> {

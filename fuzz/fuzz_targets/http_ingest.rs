@@ -101,8 +101,9 @@ impl Judge {
 
 impl Intake for Judge {
     fn accept(&self, connector: usize, record: Arc<Record>) -> IntakeFuture<'_, Accepted> {
-        let mut tokens = record.headers.get_all(SECRET_HEADER).iter();
-        let token = tokens.next().expect("a record without a token");
+        let signatures = record.headers.signatures();
+        let mut tokens = signatures.iter().filter(|(name, _)| *name == SECRET_HEADER);
+        let (_, token) = tokens.next().expect("a record without a token");
         assert!(tokens.next().is_none(), "a record with two tokens");
         assert_signed_for(token.as_bytes(), self.secret, &record.body, Some(NOW));
         assert_eq!(&*record.connector, ["main", "strict"][connector]);

@@ -144,11 +144,11 @@ mod tests {
     use std::collections::VecDeque;
 
     use bytes::Bytes;
-    use http::HeaderMap;
     use parking_lot::Mutex;
 
     use crate::clock::SystemClock;
     use crate::deliver::WorkerHandle;
+    use crate::record::KeptHeaders;
     use crate::sink::{OpenError, Sink};
     use crate::spool::{Change, Filter, Spool, SpoolOptions, StartAt};
     use crate::telemetry::Telemetry;
@@ -190,7 +190,7 @@ mod tests {
             project: None,
             device: None,
             request_id: None,
-            headers: HeaderMap::new(),
+            headers: KeptHeaders::default(),
             body: Bytes::from_static(b"{}"),
         })
     }

@@ -93,8 +93,8 @@ mod tests {
     use std::sync::Arc;
 
     use bytes::Bytes;
-    use http::HeaderMap;
 
+    use crate::record::KeptHeaders;
     use crate::verify::VerifiedBy;
 
     fn attributes(project: Option<&str>, body: &'static str) -> Vec<(&'static str, String)> {
@@ -107,7 +107,7 @@ mod tests {
             project: project.map(Box::from),
             device: None,
             request_id: None,
-            headers: HeaderMap::new(),
+            headers: KeptHeaders::default(),
             body: Bytes::from_static(body.as_bytes()),
         };
         CloudEvent::of(&record).attributes().map(|(name, value)| (name, value.to_owned())).collect()

@@ -4,6 +4,8 @@
 
 mod cloud_event;
 mod format;
+mod json_text;
+mod kept_headers;
 mod path_template;
 mod request_id;
 mod template;
@@ -13,17 +15,18 @@ use std::fmt;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use http::{HeaderMap, HeaderName};
+use http::HeaderMap;
 
 pub use cloud_event::CloudEvent;
 pub use format::{Format, UnknownFormat};
+pub use kept_headers::KeptHeaders;
 pub use path_template::PathTemplate;
 pub use request_id::{NotARequestId, RequestId, RequestIds};
 pub use template::NotATemplate;
 pub use topic_template::TopicTemplate;
 
 use crate::event::{Envelope, NotADelivery};
-use crate::verify::{ASYMMETRIC_HEADER, SECRET_HEADER, Verified, VerifiedBy};
+use crate::verify::{Verified, VerifiedBy};
 
 /// One verified delivery, with its exact bytes and what routing needs to know of it.
 #[derive(Debug, Clone)]
@@ -44,8 +47,8 @@ pub struct Record {
     pub device: Option<Box<str>>,
     /// The id of the request that brought it.
     pub request_id: Option<RequestId>,
-    /// The request's headers, for the dead letters.
-    pub headers: HeaderMap,
+    /// What is kept of the request's headers, for the dead letters.
+    pub headers: KeptHeaders,
     /// The body as received.
     pub body: Bytes,
 }
@@ -71,17 +74,15 @@ impl Record {
             project: envelope.project().map(Box::from),
             device: envelope.device().map(Box::from),
             request_id: None,
-            headers: HeaderMap::new(),
+            headers: KeptHeaders::default(),
             body: verified.inner().clone(),
         })
     }
 
-    /// The same record with the headers of its request.
+    /// The same record with what is kept of the headers of its request.
     #[must_use]
-    pub fn with_headers(mut self, mut headers: HeaderMap) -> Self {
-        // Some are credentials; none is shown by `Debug`.
-        headers.values_mut().for_each(|value| value.set_sensitive(true));
-        self.headers = headers;
+    pub fn with_headers(mut self, headers: &HeaderMap) -> Self {
+        self.headers = KeptHeaders::of(headers);
         self
     }
 
@@ -171,7 +172,7 @@ impl DeadLetter {
         headers: &HeaderMap,
         body: Bytes,
     ) -> Self {
-        let (signatures, header_names) = split_headers(headers);
+        let kept = KeptHeaders::of(headers);
         Self {
             connector,
             reason,
@@ -180,8 +181,8 @@ impl DeadLetter {
             received_at,
             request_id: None,
             event_id: None,
-            signatures,
-            header_names,
+            signatures: kept.signatures(),
+            header_names: kept.names(),
             body,
         }
     }
@@ -196,7 +197,6 @@ impl DeadLetter {
     /// Sets a record aside that a sink rejected at the given attempt.
     #[must_use]
     pub fn of_record(record: &Record, sink: Arc<str>, error: String, attempts: u32) -> Self {
-        let (signatures, header_names) = split_headers(&record.headers);
         Self {
             connector: Arc::clone(&record.connector),
             reason: Reason::Rejected { sink },
@@ -205,26 +205,9 @@ impl DeadLetter {
             received_at: record.received_at,
             request_id: record.request_id,
             event_id: Some(record.event_id.clone()),
-            signatures,
-            header_names,
+            signatures: record.headers.signatures(),
+            header_names: record.headers.names(),
             body: record.body.clone(),
         }
     }
-}
-
-/// The two signature headers with their values, and the names of all others.
-pub(crate) fn split_headers(headers: &HeaderMap) -> (Vec<(&'static str, String)>, Vec<String>) {
-    let signature_of = |name: &HeaderName| {
-        [SECRET_HEADER, ASYMMETRIC_HEADER].into_iter().find(|known| name.as_str().eq_ignore_ascii_case(known))
-    };
-    let mut signatures = Vec::new();
-    let mut others: Vec<String> = Vec::new();
-    for (name, value) in headers {
-        match signature_of(name) {
-            Some(known) => signatures.push((known, String::from_utf8_lossy(value.as_bytes()).into_owned())),
-            None => others.push(name.as_str().to_owned()),
-        }
-    }
-    others.dedup();
-    (signatures, others)
 }

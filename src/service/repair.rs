@@ -325,7 +325,7 @@ impl Repair {
             Err(rejection) => return still_dead(format!("{}: {rejection}", rejection.code())),
         };
         let record = match Record::read(&verified, Arc::clone(&connector.name), letter.received_at) {
-            Ok(record) => record.with_headers(headers).with_request_id(letter.request_id),
+            Ok(record) => record.with_headers(&headers).with_request_id(letter.request_id),
             Err(reason) => return still_dead(reason.to_string()),
         };
         if !connector.projects.is_empty()

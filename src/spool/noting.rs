@@ -184,9 +184,10 @@ fn most_bytes(command: &Command) -> usize {
     /// Numbers, lengths, and texts of a record that are short by their nature.
     const REST: usize = 256;
     let Command::Append { record, .. } = command else { return 0 };
-    let headers = record.headers.iter().map(|(name, value)| name.as_str().len().saturating_add(value.len()));
+    let headers = [record.headers.signatures_json().len(), record.headers.names_json().len()];
     let texts = [record.connector.len(), record.event_id.len(), record.event_type.len()];
     headers
+        .into_iter()
         .chain(texts)
         .chain([&record.project, &record.device].into_iter().flatten().map(|text| text.len()))
         .fold(record.body.len().saturating_add(REST), usize::saturating_add)

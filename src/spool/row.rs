@@ -4,12 +4,11 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
-use http::HeaderMap;
 use rusqlite::Row;
 use rusqlite::types::ValueRef;
 
 use super::reader::Stored;
-use crate::record::{DeadLetter, Reason, Record};
+use crate::record::{DeadLetter, KeptHeaders, Reason, Record};
 use crate::verify::{ASYMMETRIC_HEADER, SECRET_HEADER, VerifiedBy};
 
 /// What [`stored`] reads, in its order, after the number; `signatures` and `header_names` follow where there is more to
@@ -78,7 +77,7 @@ fn whole(row: &Row<'_>) -> Result<Record, String> {
             device: maybe(7)?,
             // One that is no id makes the checksum wrong.
             request_id: maybe(8)?.and_then(|id| id.parse().ok()),
-            headers: HeaderMap::new(),
+            headers: KeptHeaders::default(),
             body: Bytes::from(row.get::<_, Vec<u8>>(10)?),
         };
         Ok((record, vouched, row.get(9)?))
@@ -137,7 +136,7 @@ mod tests {
             project: Some(Box::from("p")),
             device: None,
             request_id: None,
-            headers: HeaderMap::new(),
+            headers: KeptHeaders::default(),
             body: Bytes::from_static(b"{}"),
         }
     }

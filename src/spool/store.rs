@@ -10,7 +10,7 @@ use sha2::{Digest, Sha256};
 use super::journal::Position;
 use super::row::crc;
 use super::{Appended, Progress, Registered, Rejected, SpoolOptions, StartAt};
-use crate::record::{DeadLetter, Reason, Record, RequestId, split_headers};
+use crate::record::{DeadLetter, Reason, Record, RequestId};
 
 /// What the writer keeps in memory, so that no commit has to count.
 #[derive(Debug, Clone, Copy)]
@@ -38,7 +38,6 @@ pub(super) fn append(
 
 /// Stores a record under its number.
 pub(super) fn insert_record(connection: &Connection, seq: i64, record: &Record) -> rusqlite::Result<()> {
-    let (signatures, header_names) = split_headers(&record.headers);
     let verified_by = record.verified_by.to_string();
     connection
         .prepare_cached(
@@ -56,8 +55,8 @@ pub(super) fn insert_record(connection: &Connection, seq: i64, record: &Record) 
             record.project.as_deref(),
             record.device.as_deref(),
             record.request_id.as_ref().map(RequestId::as_str),
-            json(&signatures),
-            json(&header_names),
+            record.headers.signatures_json(),
+            record.headers.names_json(),
             crc(record, &verified_by),
             &*record.body,
         ])

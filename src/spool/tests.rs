@@ -8,7 +8,7 @@ use http::HeaderMap;
 
 use super::*;
 use crate::clock::ManualClock;
-use crate::record::Reason;
+use crate::record::{KeptHeaders, Reason};
 use crate::verify::VerifiedBy;
 
 fn open(folder: &Path, options: SpoolOptions) -> Spool {
@@ -31,7 +31,7 @@ fn record(id: &str, received_at: i64) -> Arc<Record> {
         project: None,
         device: None,
         request_id: None,
-        headers: HeaderMap::new(),
+        headers: KeptHeaders::default(),
         body: Bytes::from_static(b"{}"),
     })
 }

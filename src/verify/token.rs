@@ -3,12 +3,14 @@
 //! Reading and trusting are apart: [`Compact::parse`] takes the token to pieces, [`signature_holds`] checks the
 //! signature, and only then does [`Claims::decode`] look at what is claimed.
 
-use base64::Engine;
+use std::borrow::Cow;
+
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use base64::{DecodeSliceError, Engine};
 use jsonwebtoken::errors::ErrorKind;
 use jsonwebtoken::{Algorithm, DecodingKey};
 use serde::Deserialize;
-use serde::de::{DeserializeOwned, Deserializer, IgnoredAny, Visitor};
+use serde::de::{Deserializer, IgnoredAny, Visitor};
 
 use super::rejection::{Rejection, safe_to_show};
 
@@ -28,9 +30,24 @@ pub(super) struct Compact<'a> {
 
 #[derive(Debug, Deserialize)]
 struct JoseHeader {
-    alg: Option<String>,
+    alg: Option<Cow<'static, str>>,
     kid: Option<String>,
     crit: Option<IgnoredAny>,
+}
+
+impl JoseHeader {
+    /// `{"alg":"HS256","typ":"JWT"}`, as all of DT's tokens with a shared secret have it: known without reading it.
+    const USUAL: &str = "eyJhbGciOiJIUzI1NiIsInR5cCI6IkpXVCJ9";
+
+    fn read(text: &str) -> Result<Self, &'static str> {
+        if text == Self::USUAL {
+            return Ok(Self { alg: Some(Cow::Borrowed("HS256")), kid: None, crit: None });
+        }
+        let json = URL_SAFE_NO_PAD.decode(text).map_err(|_| "its header is not base64url")?;
+        let header: Self = from_object(&json).ok_or("its header is not a JOSE header")?;
+        // RFC 7515, section 4.1.11: extensions that are not understood make the token invalid.
+        if header.crit.is_some() { Err("its header has critical extensions") } else { Ok(header) }
+    }
 }
 
 impl<'a> Compact<'a> {
@@ -41,8 +58,10 @@ impl<'a> Compact<'a> {
         if value.len() > MAX_TOKEN_LEN {
             return Err(malformed("it is longer than 8192 bytes"));
         }
-        let is_legal = |byte: &u8| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_' | b'.');
-        if !value.iter().all(is_legal) {
+        // To the end in any case and without a branch: that way the compiler looks at many bytes at once.
+        let is_legal =
+            |byte: u8| byte.is_ascii_alphanumeric() | (byte == b'-') | (byte == b'_') | (byte == b'.');
+        if !value.iter().fold(true, |legal, byte| legal & is_legal(*byte)) {
             return Err(malformed("it has characters that are not base64url"));
         }
         let text = std::str::from_utf8(value).map_err(|_| malformed("it is not text"))?;
@@ -52,13 +71,7 @@ impl<'a> Compact<'a> {
         if payload.contains('.') {
             return Err(malformed(three));
         }
-        let jose = URL_SAFE_NO_PAD.decode(jose).map_err(|_| malformed("its header is not base64url"))?;
-        let jose: JoseHeader =
-            from_object(&jose).ok_or_else(|| malformed("its header is not a JOSE header"))?;
-        if jose.crit.is_some() {
-            // RFC 7515, section 4.1.11: extensions that are not understood make the token invalid.
-            return Err(malformed("its header has critical extensions"));
-        }
+        let jose = JoseHeader::read(jose).map_err(malformed)?;
         Ok(Self { header, jose, signed, payload, signature })
     }
 
@@ -94,32 +107,97 @@ pub(super) fn signature_holds(
     }
 }
 
-/// The claims DT uses. JSON `null` counts as absent; what is not listed here is ignored.
-#[derive(Debug, Default, PartialEq, Eq, Deserialize)]
+/// The claims DT uses, those that are needed once the body is here. JSON `null` counts as absent; what is not listed here,
+/// or in [`ReadClaims`], is ignored.
+#[derive(Debug, Default, PartialEq, Eq)]
 pub(super) struct Claims {
     pub(super) exp: Option<NumericDate>,
     pub(super) iat: Option<NumericDate>,
     pub(super) nbf: Option<NumericDate>,
     pub(super) jti: Option<String>,
-    pub(super) iss: Option<String>,
-    pub(super) sub: Option<String>,
-    pub(super) checksum: Option<String>,
-    pub(super) checksum_sha256: Option<String>,
+    pub(super) checksum: Option<Claimed<40>>,
+    pub(super) checksum_sha256: Option<Claimed<64>>,
 }
 
+/// A checksum as it was claimed: a text of as many characters as there are digits, or one that cannot be right.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Claimed<const DIGITS: usize> {
+    Digits([u8; DIGITS]),
+    Other(String),
+}
+
+impl<const DIGITS: usize> Claimed<DIGITS> {
+    fn of(text: &str) -> Self {
+        text.as_bytes().try_into().map_or_else(|_| Self::Other(text.to_owned()), Self::Digits)
+    }
+
+    /// As it was claimed.
+    pub(super) fn text(&self) -> Cow<'_, str> {
+        match self {
+            Self::Digits(digits) => String::from_utf8_lossy(digits),
+            Self::Other(text) => Cow::Borrowed(text),
+        }
+    }
+}
+
+/// The claims as they are read, without a copy.
+#[derive(Deserialize)]
+struct ReadClaims<'a> {
+    exp: Option<NumericDate>,
+    iat: Option<NumericDate>,
+    nbf: Option<NumericDate>,
+    #[serde(borrow)]
+    jti: Option<Text<'a>>,
+    #[serde(borrow)]
+    iss: Option<Text<'a>>,
+    #[serde(borrow)]
+    sub: Option<Text<'a>>,
+    #[serde(borrow)]
+    checksum: Option<Text<'a>>,
+    #[serde(borrow)]
+    checksum_sha256: Option<Text<'a>>,
+}
+
+/// serde borrows for a `Cow` that is a member by itself, not for one in an `Option`.
+#[derive(Deserialize)]
+struct Text<'a>(#[serde(borrow)] Cow<'a, str>);
+
 impl Claims {
-    /// Reads the claims of a token whose signature was found to hold.
-    pub(super) fn decode(token: &Compact<'_>) -> Result<Self, Rejection> {
-        let payload = URL_SAFE_NO_PAD.decode(token.payload).ok();
-        payload.as_deref().and_then(from_object).ok_or(Rejection::SignatureMalformed {
+    /// Reads the claims of a token whose signature was found to hold. `parties` is given the issuer and the subject.
+    pub(super) fn decode(
+        token: &Compact<'_>,
+        parties: impl FnOnce(Option<&str>, Option<&str>) -> Result<(), Rejection>,
+    ) -> Result<Self, Rejection> {
+        /// DT's are about 250 bytes, and need no memory of their own.
+        const USUAL: usize = 512;
+        let mut usual = [0; USUAL];
+        let decoded = match URL_SAFE_NO_PAD.decode_slice(token.payload, &mut usual) {
+            Ok(len) => usual.get(..len).map(Cow::Borrowed),
+            Err(DecodeSliceError::OutputSliceTooSmall) => {
+                URL_SAFE_NO_PAD.decode(token.payload).ok().map(Cow::Owned)
+            }
+            Err(DecodeSliceError::DecodeError(_)) => None,
+        };
+        let read = decoded.as_deref().and_then(from_object::<ReadClaims<'_>>);
+        let read = read.ok_or(Rejection::SignatureMalformed {
             header: token.header,
             reason: "its claims are not a JSON object with values of the right types",
+        })?;
+        let ReadClaims { exp, iat, nbf, jti, iss, sub, checksum, checksum_sha256 } = read;
+        parties(iss.as_ref().map(|iss| &*iss.0), sub.as_ref().map(|sub| &*sub.0))?;
+        Ok(Self {
+            exp,
+            iat,
+            nbf,
+            jti: jti.map(|jti| jti.0.into_owned()),
+            checksum: checksum.map(|text| Claimed::of(&text.0)),
+            checksum_sha256: checksum_sha256.map(|text| Claimed::of(&text.0)),
         })
     }
 }
 
 /// Reads a JSON object. serde would take an array for a struct as well, and let bad UTF-8 pass where it skips.
-fn from_object<T: DeserializeOwned>(json: &[u8]) -> Option<T> {
+fn from_object<'a, T: Deserialize<'a>>(json: &'a [u8]) -> Option<T> {
     let text = std::str::from_utf8(json).ok()?;
     if text.trim_ascii_start().starts_with('{') { serde_json::from_str(text).ok() } else { None }
 }
@@ -162,7 +240,34 @@ mod tests {
     use super::*;
 
     fn claims(json: &str) -> Option<Claims> {
-        serde_json::from_str(json).ok()
+        let payload = URL_SAFE_NO_PAD.encode(json);
+        let jose = JoseHeader::read(JoseHeader::USUAL).expect("a header");
+        let token = Compact { header: "x", jose, signed: "", payload: &payload, signature: "" };
+        Claims::decode(&token, |_, _| Ok(())).ok()
+    }
+
+    #[test]
+    fn the_usual_header_is_what_it_is_taken_for() {
+        let json = URL_SAFE_NO_PAD.decode(JoseHeader::USUAL).expect("base64url");
+        let read: JoseHeader = from_object(&json).expect("a header");
+        let known = JoseHeader::read(JoseHeader::USUAL).expect("a header");
+        assert_eq!(format!("{read:?}"), format!("{known:?}"));
+        assert_eq!(json, br#"{"alg":"HS256","typ":"JWT"}"#);
+    }
+
+    #[test]
+    fn claims_of_any_length_and_spelling_are_read() {
+        for filler in [0, 300, 5000] {
+            let json = format!(
+                r#"{{"jti":"\u0061b","checksum":"{}","checksum_sha256":"AbC","x":"{}"}}"#,
+                "0F".repeat(20),
+                "y".repeat(filler)
+            );
+            let claims = claims(&json).expect("readable");
+            assert_eq!(claims.jti.as_deref(), Some("ab"));
+            assert_eq!(claims.checksum, Some(Claimed::Digits(*b"0F0F0F0F0F0F0F0F0F0F0F0F0F0F0F0F0F0F0F0F")));
+            assert_eq!(claims.checksum_sha256.expect("claimed").text(), "AbC");
+        }
     }
 
     #[test]

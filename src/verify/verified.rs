@@ -46,7 +46,7 @@ pub(super) struct Proof {
     pub(super) issued_at: Option<i64>,
     pub(super) expires_at: i64,
     pub(super) token_id: Option<String>,
-    pub(super) other_scheme: Option<Rejection>,
+    pub(super) other_scheme: Option<Box<Rejection>>,
 }
 
 impl<B: AsRef<[u8]>> Verified<B> {
@@ -87,7 +87,7 @@ impl<B: AsRef<[u8]>> Verified<B> {
 
     /// Why the other scheme did not hold, where [`Policy::Either`](super::Policy::Either) let this one suffice and the
     /// other's header was sent.
-    pub const fn other_scheme(&self) -> Option<&Rejection> {
-        self.proof.other_scheme.as_ref()
+    pub fn other_scheme(&self) -> Option<&Rejection> {
+        self.proof.other_scheme.as_deref()
     }
 }

@@ -180,23 +180,28 @@ impl Verifier {
     ///
     /// The [`Rejection`], when no body could make this request authentic.
     pub fn authenticate<H: Headers + ?Sized>(&self, headers: &H) -> Result<Authenticated, Rejection> {
+        let policy = self.policy;
         let secret = self.secret.as_ref().map(|scheme| Token::signed_with_secret(scheme, headers));
         let asymmetric = self.asymmetric.as_ref().map(|scheme| Token::signed_by_dt(scheme, headers));
         // Keeps the order of the schemes: the secret first.
-        let tokens: Vec<_> = secret.into_iter().chain(asymmetric).collect();
-        // With `Both`, the second token's failure has to wait: the first may yet have a better reason.
-        let refused = match self.policy {
-            Policy::Either => tokens.iter().all(Result::is_err),
-            Policy::Secret | Policy::Asymmetric | Policy::Both => tokens.first().is_none_or(Result::is_err),
+        let (first, second) = match (secret, asymmetric) {
+            (Some(secret), asymmetric) => (secret, asymmetric.map(Box::new)),
+            (None, Some(asymmetric)) => (asymmetric, None),
+            (None, None) => return Err(Rejection::SignatureMissing { header: SECRET_HEADER }),
         };
-        if refused {
-            return Err(worst(self.policy, tokens.into_iter().filter_map(Result::err).collect()));
-        }
-        Ok(Authenticated {
-            policy: self.policy,
-            tokens,
-            header_mismatch: self.required_headers_hold(headers).err(),
-        })
+        let second_is_enough = policy == Policy::Either && second.as_deref().is_some_and(Result::is_ok);
+        let first = match first {
+            // With `Both`, the second token's failure alone has to wait: the first may yet have a better reason.
+            Err(rejection) if !second_is_enough => {
+                return Err(match second.and_then(|second| second.err()) {
+                    Some(other) => worst(policy, rejection, other),
+                    None => rejection,
+                });
+            }
+            first => first,
+        };
+        let header_mismatch = self.required_headers_hold(headers).err().map(Box::new);
+        Ok(Authenticated { policy, first, second, header_mismatch })
     }
 
     /// The same verifier without the required headers, for requests that were kept: of their headers only the
@@ -241,22 +246,28 @@ impl Verifier {
 #[derive(Debug)]
 pub struct Authenticated {
     policy: Policy,
-    /// One an active scheme; with [`Policy::Either`] at least one is `Ok`, otherwise the first is.
-    tokens: Vec<Result<Token, Rejection>>,
-    header_mismatch: Option<Rejection>,
+    /// With [`Policy::Either`] this or the second is `Ok`, otherwise this is.
+    first: Result<Token, Rejection>,
+    /// That of the second scheme, where two are active.
+    second: Option<Box<Result<Token, Rejection>>>,
+    header_mismatch: Option<Box<Rejection>>,
 }
 
 impl Authenticated {
+    fn tokens(&self) -> impl Iterator<Item = &Result<Token, Rejection>> {
+        std::iter::once(&self.first).chain(self.second.as_deref())
+    }
+
     /// Whether a token names a key that is not in the set, though that alone did not refuse the request yet.
     #[must_use]
     pub fn names_unknown_key(&self) -> bool {
-        self.tokens.iter().any(|token| matches!(token, Err(Rejection::KeyUnknown { .. })))
+        self.tokens().any(|token| matches!(token, Err(Rejection::KeyUnknown { .. })))
     }
 
     /// Whether the request can be authentic without that key.
     #[must_use]
     pub fn is_enough(&self) -> bool {
-        self.policy == Policy::Either || self.tokens.iter().all(Result::is_ok)
+        self.policy == Policy::Either || self.tokens().all(Result::is_ok)
     }
 
     /// Whether the time of the tokens has come and is not over, so that a body can make the request valid at `now`.
@@ -266,8 +277,8 @@ impl Authenticated {
             token.as_ref().is_ok_and(|token| checks::time(&token.claims, token.expires_at, now).is_ok())
         };
         match self.policy {
-            Policy::Either => self.tokens.iter().any(is_timely),
-            _ => self.tokens.iter().all(is_timely),
+            Policy::Either => self.tokens().any(is_timely),
+            _ => self.tokens().all(is_timely),
         }
     }
 
@@ -291,30 +302,33 @@ impl Authenticated {
     }
 
     fn verify_body_at<B: AsRef<[u8]>>(self, body: B, now: Option<i64>) -> Result<Verified<B>, Rejection> {
-        let Self { policy, tokens, header_mismatch } = self;
-        let mut proofs = Vec::with_capacity(tokens.len());
-        let mut rejections = Vec::new();
-        for token in tokens {
-            match token.and_then(|token| token.verify_body(body.as_ref(), header_mismatch.as_ref(), now)) {
-                Ok(proof) => proofs.push(proof),
-                Err(rejection) => rejections.push(rejection),
+        let Self { policy, first, second, header_mismatch } = self;
+        let check = |token: Result<Token, Rejection>| {
+            token.and_then(|token| token.verify_body(body.as_ref(), header_mismatch.as_deref(), now))
+        };
+        let one_of_two = |mut proof: Proof, rejection| {
+            if policy != Policy::Either {
+                return Err(rejection);
             }
-        }
-        let enough = if policy == Policy::Either { !proofs.is_empty() } else { rejections.is_empty() };
-        match proofs.into_iter().next() {
-            Some(mut proof) if enough => {
-                proof.other_scheme =
-                    rejections.into_iter().find(|r| !matches!(r, Rejection::SignatureMissing { .. }));
-                Ok(Verified { body, proof })
+            let was_sent = !matches!(rejection, Rejection::SignatureMissing { .. });
+            proof.other_scheme = was_sent.then(|| Box::new(rejection));
+            Ok(proof)
+        };
+        let proof = match (check(first), second.map(|token| check(*token))) {
+            (Ok(proof), None | Some(Ok(_))) => Ok(proof),
+            (Ok(proof), Some(Err(rejection))) | (Err(rejection), Some(Ok(proof))) => {
+                one_of_two(proof, rejection)
             }
-            _ => Err(worst(policy, rejections)),
-        }
+            (Err(rejection), None) => Err(rejection),
+            (Err(first), Some(Err(second))) => Err(worst(policy, first, second)),
+        };
+        Ok(Verified { proof: proof?, body })
     }
 }
 
-/// Chooses what to report when no scheme, or not each, holds. [`Rejection::Expired`] promises that all else holds:
+/// Chooses what to report when neither scheme, or not each, holds. [`Rejection::Expired`] promises that all else holds:
 /// with [`Policy::Either`] one scheme is enough for that, with [`Policy::Both`] nothing else may be wrong.
-fn worst(policy: Policy, rejections: Vec<Rejection>) -> Rejection {
+fn worst(policy: Policy, first: Rejection, second: Rejection) -> Rejection {
     let weight = |rejection: &Rejection| match (policy, rejection) {
         (Policy::Either, Rejection::Expired { .. }) => 0,
         // A header that is not there says less than one that is wrong.
@@ -322,8 +336,7 @@ fn worst(policy: Policy, rejections: Vec<Rejection>) -> Rejection {
         (Policy::Both, Rejection::Expired { .. }) => 2,
         _ => 1,
     };
-    let none_at_all = Rejection::SignatureMissing { header: SECRET_HEADER };
-    rejections.into_iter().min_by_key(weight).unwrap_or(none_at_all)
+    if weight(&second) < weight(&first) { second } else { first }
 }
 
 /// A token whose signature, and for the asymmetric scheme issuer and organization, hold.
@@ -341,7 +354,7 @@ impl Token {
     ) -> Result<Self, Rejection> {
         let token = Compact::parse(SECRET_HEADER, only_value(headers, SECRET_HEADER)?)?;
         let label = Arc::clone(scheme.authenticate(&token)?);
-        let claims = Claims::decode(&token)?;
+        let claims = Claims::decode(&token, |_, _| Ok(()))?;
         let expires_at = checks::expiry(&claims, true)?;
         Ok(Self { by: VerifiedBy::Secret { label }, claims, expires_at })
     }
@@ -349,8 +362,7 @@ impl Token {
     fn signed_by_dt<H: Headers + ?Sized>(scheme: &AsymmetricScheme, headers: &H) -> Result<Self, Rejection> {
         let token = Compact::parse(ASYMMETRIC_HEADER, only_value(headers, ASYMMETRIC_HEADER)?)?;
         let kid = scheme.authenticate(&token)?;
-        let claims = Claims::decode(&token)?;
-        scheme.check_claims(claims.iss.as_deref(), claims.sub.as_deref())?;
+        let claims = Claims::decode(&token, |issuer, subject| scheme.check_claims(issuer, subject))?;
         let expires_at = checks::expiry(&claims, false)?;
         Ok(Self { by: VerifiedBy::Asymmetric { kid }, claims, expires_at })
     }

@@ -9,12 +9,11 @@ use std::time::{Duration, Instant};
 
 use dt_receiver::clock::ManualClock;
 use dt_receiver::deliver::{Backoff, WorkerHandle};
-use dt_receiver::record::Record;
+use dt_receiver::record::{KeptHeaders, Record};
 use dt_receiver::sink::{OpenError, Outcome, Sink};
 use dt_receiver::spool::{Spool, SpoolOptions, StartAt};
 use dt_receiver::telemetry::Telemetry;
 use dt_receiver::verify::VerifiedBy;
-use hyper::HeaderMap;
 use hyper::body::Bytes;
 use rusqlite::Connection;
 
@@ -227,7 +226,7 @@ fn a_damaged_page_does_not_stop_a_sink_of_few_records_at_a_time() {
             project: None,
             device: Some("dev1".into()),
             request_id: None,
-            headers: HeaderMap::new(),
+            headers: KeptHeaders::default(),
             body: Bytes::from(body(1, number)),
         };
         runtime.block_on(spool.append(Arc::new(record), true)).expect("stored");

@@ -9,7 +9,7 @@ use std::process::{Command, Stdio};
 use std::sync::Arc;
 
 use dt_receiver::clock::ManualClock;
-use dt_receiver::record::{DeadLetter, Reason, Record, RequestId};
+use dt_receiver::record::{DeadLetter, KeptHeaders, Reason, Record, RequestId};
 use dt_receiver::spool::{Progress, Reader, Rejected, Spool, SpoolOptions, StartAt};
 use dt_receiver::verify::VerifiedBy;
 use hyper::HeaderMap;
@@ -52,7 +52,7 @@ fn write(to: &Path) {
             project: Some("p".into()),
             device: Some("dev1".into()),
             request_id: Some(request_id(number)),
-            headers: headers.clone(),
+            headers: KeptHeaders::of(&headers),
             body: Bytes::from(body(1, number)),
         })
     };

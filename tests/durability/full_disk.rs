@@ -12,12 +12,11 @@ use std::time::{Duration, Instant};
 
 use dt_receiver::clock::SystemClock;
 use dt_receiver::deliver::{Backoff, WorkerHandle};
-use dt_receiver::record::Record;
+use dt_receiver::record::{KeptHeaders, Record};
 use dt_receiver::sink::{Fate, OpenError, Outcome, Sink};
 use dt_receiver::spool::{Spool, SpoolOptions, StartAt};
 use dt_receiver::telemetry::Telemetry;
 use dt_receiver::verify::VerifiedBy;
-use hyper::HeaderMap;
 use hyper::body::Bytes;
 
 use crate::events::is_there;
@@ -277,7 +276,7 @@ fn what_a_sink_rejects_while_the_disk_is_full_is_buried_once_and_not_given_again
         project: None,
         device: None,
         request_id: None,
-        headers: HeaderMap::new(),
+        headers: KeptHeaders::default(),
         body: Bytes::from("body"),
     };
     let runtime = tokio::runtime::Builder::new_current_thread().build().expect("a runtime");

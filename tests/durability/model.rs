@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 
 use dt_receiver::clock::ManualClock;
 use dt_receiver::deliver::{Backoff, WorkerHandle};
-use dt_receiver::record::{DeadLetter, Reason, Record};
+use dt_receiver::record::{DeadLetter, KeptHeaders, Reason, Record};
 use dt_receiver::sink::{Fate, OpenError, Outcome, Sink};
 use dt_receiver::spool::{Appended, Spool, SpoolOptions, StartAt};
 use dt_receiver::telemetry::Telemetry;
@@ -252,7 +252,7 @@ impl Model {
             project: None,
             device: Some(device.to_string().into()),
             request_id: None,
-            headers: HeaderMap::new(),
+            headers: KeptHeaders::default(),
             body: Bytes::from(serial.to_string()),
         };
         let appended = self.runtime.block_on(life.spool.append(Arc::new(record), true)).expect("stored");

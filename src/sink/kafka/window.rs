@@ -218,8 +218,8 @@ mod tests {
     use super::*;
 
     use bytes::Bytes;
-    use http::HeaderMap;
 
+    use crate::record::KeptHeaders;
     use crate::verify::VerifiedBy;
 
     fn records(count: usize) -> Vec<Arc<Record>> {
@@ -233,7 +233,7 @@ mod tests {
                 project: None,
                 device: None,
                 request_id: None,
-                headers: HeaderMap::new(),
+                headers: KeptHeaders::default(),
                 body: Bytes::new(),
             })
         };

@@ -4,10 +4,9 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
-use http::{HeaderMap, HeaderName, HeaderValue};
 use serde::{Deserialize, Serialize};
 
-use crate::record::{Record, RequestId, split_headers};
+use crate::record::{KeptHeaders, Record, RequestId};
 use crate::spool::row::verified_by;
 
 /// One thing that happened.
@@ -35,10 +34,9 @@ pub(in crate::spool) struct Accepted<'a> {
     project: Option<&'a str>,
     device: Option<&'a str>,
     request_id: Option<&'a str>,
-    #[serde(borrow)]
-    signatures: Vec<(&'a str, &'a str)>,
-    #[serde(borrow)]
-    header_names: Vec<&'a str>,
+    /// As the database has them.
+    signatures: &'a str,
+    header_names: &'a str,
     #[serde(with = "serde_bytes")]
     body: &'a [u8],
 }
@@ -55,7 +53,6 @@ pub(in crate::spool) struct Advanced<'a> {
 
 /// Writes an accepted event behind what is in `frame`.
 pub(in crate::spool) fn write_accepted(frame: &mut Vec<u8>, seq: i64, seen_at: Option<i64>, record: &Record) {
-    let (signatures, header_names) = split_headers(&record.headers);
     let verified_by = record.verified_by.to_string();
     let accepted = Accepted {
         seq,
@@ -68,8 +65,8 @@ pub(in crate::spool) fn write_accepted(frame: &mut Vec<u8>, seq: i64, seen_at: O
         project: record.project.as_deref(),
         device: record.device.as_deref(),
         request_id: record.request_id.as_ref().map(RequestId::as_str),
-        signatures: signatures.iter().map(|(name, value)| (*name, value.as_str())).collect(),
-        header_names: header_names.iter().map(String::as_str).collect(),
+        signatures: record.headers.signatures_json(),
+        header_names: record.headers.names_json(),
         body: &record.body,
     };
     write(frame, &Entry::Accepted(accepted));
@@ -97,15 +94,6 @@ pub(in crate::spool) fn read(mut payload: &[u8]) -> Option<Vec<Entry<'_>>> {
 impl Accepted<'_> {
     /// The record, with as much of its headers as was kept.
     pub(in crate::spool) fn record(&self) -> Record {
-        let mut headers = HeaderMap::new();
-        let names = self.header_names.iter().map(|name| (*name, ""));
-        for (name, value) in self.signatures.iter().copied().chain(names) {
-            if let (Ok(name), Ok(value)) =
-                (HeaderName::from_bytes(name.as_bytes()), HeaderValue::from_str(value))
-            {
-                headers.append(name, value);
-            }
-        }
         Record {
             connector: Arc::from(self.connector),
             received_at: self.received_at,
@@ -115,7 +103,7 @@ impl Accepted<'_> {
             project: self.project.map(Box::from),
             device: self.device.map(Box::from),
             request_id: self.request_id.and_then(|id| id.parse().ok()),
-            headers,
+            headers: KeptHeaders::from_json(self.signatures, self.header_names),
             body: Bytes::copy_from_slice(self.body),
         }
     }

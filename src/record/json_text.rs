@@ -1,0 +1,27 @@
+//! Texts within JSON, written without a tree and, in nearly all cases, without an allocation.
+
+use std::borrow::Cow;
+
+/// A text as it stands between the quotes of a JSON string.
+pub(crate) fn escaped(text: &str) -> Cow<'_, str> {
+    // What `serde_json` writes as it is: the rest of Unicode needs no escape.
+    let is_plain = |byte: u8| byte >= b' ' && !matches!(byte, b'"' | b'\\');
+    if text.bytes().all(is_plain) {
+        return Cow::Borrowed(text);
+    }
+    let string = serde_json::Value::from(text).to_string();
+    Cow::Owned(string.get(1..string.len().saturating_sub(1)).unwrap_or_default().to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    proptest! {
+        #[test]
+        fn it_is_what_the_library_writes(text in r#"[a"\\\x00-\x1f\x7féλ😀]*"#) {
+            prop_assert_eq!(format!("\"{}\"", escaped(&text)), serde_json::Value::from(&*text).to_string());
+        }
+    }
+}
