@@ -9,11 +9,15 @@ use parking_lot::{Condvar, Mutex};
 pub struct Tail {
     state: Mutex<State>,
     changed: Condvar,
+    /// Wakes those who [`rest`](Self::rest): not with every commit, each of which would cost them a context switch.
+    rest_over: Condvar,
 }
 
 #[derive(Debug)]
 struct State {
     last_seq: i64,
+    /// The least number at which the rest of one of those who rest is over; `i64::MAX` when nobody rests.
+    enough_at: i64,
     /// Until when workers may go on, once the service stops.
     stop_at: Option<Instant>,
     trouble: Option<String>,
@@ -26,13 +30,28 @@ struct State {
 impl Tail {
     pub(super) fn new(last_seq: i64) -> Self {
         Self {
-            state: Mutex::new(State { last_seq, stop_at: None, trouble: None, damage: None, changes: 0 }),
+            state: Mutex::new(State {
+                last_seq,
+                enough_at: i64::MAX,
+                stop_at: None,
+                trouble: None,
+                damage: None,
+                changes: 0,
+            }),
             changed: Condvar::new(),
+            rest_over: Condvar::new(),
         }
     }
 
     pub(super) fn moved_to(&self, last_seq: i64) {
-        self.state.lock().last_seq = last_seq;
+        let mut state = self.state.lock();
+        state.last_seq = last_seq;
+        if state.enough_at <= last_seq {
+            // Those who want more say so again.
+            state.enough_at = i64::MAX;
+            self.rest_over.notify_all();
+        }
+        drop(state);
         self.changed.notify_all();
     }
 
@@ -67,6 +86,7 @@ impl Tail {
     pub fn stop(&self, until: Instant) {
         self.state.lock().stop_at = Some(until);
         self.changed.notify_all();
+        self.rest_over.notify_all();
     }
 
     /// Whether the service stops.
@@ -80,6 +100,7 @@ impl Tail {
         let mut state = self.state.lock();
         state.changes = state.changes.saturating_add(1);
         self.changed.notify_all();
+        self.rest_over.notify_all();
     }
 
     /// Waits until there are records after `seq`, or an operator changed something since `changes`, or it is `until`.
@@ -97,6 +118,18 @@ impl Tail {
         }
         let goes_on = state.stop_at.is_none_or(|stop_at| state.last_seq > seq && Instant::now() < stop_at);
         goes_on.then_some(state.changes)
+    }
+
+    /// Waits until it is `until`, or there is a record with the number `enough_at`, or the service stops, or an operator
+    /// changed something since `changes`. Commits before that one wake nobody here.
+    pub fn rest(&self, enough_at: i64, changes: u64, until: Instant) {
+        let mut state = self.state.lock();
+        while state.last_seq < enough_at && state.stop_at.is_none() && state.changes == changes {
+            state.enough_at = state.enough_at.min(enough_at);
+            if self.rest_over.wait_until(&mut state, until).timed_out() {
+                break;
+            }
+        }
     }
 
     /// Waits for as long as `pause`, or until the service stops, or workers have to look since `changes`.
