@@ -1,8 +1,17 @@
 //! One sink with its worker in mode `spool`: reads records in order, delivers them in batches, and moves the cursor
 //! over what is done. Retries for ever; buries what the sink rejects; remembers what was delivered beyond a retry.
 //! Dead letters that the sink is given again (`redeliver.rs`) go beside the records.
+//!
+//! # Batches
+//!
+//! A batch has a price, however many records it has: a read of the spool, whatever the sink syncs or waits for, and a
+//! transaction that moves the cursor. A worker that has caught up would pay it for each handful of records that come
+//! during the batch before, so it rests for [`REST`] after a batch, unless enough for a full one is there. The first
+//! record after a quiet time is delivered at once; one that comes during a rest is delivered up to that much later. No
+//! request waits for it: in this mode it is answered when its event is stored. A rest ends at once when the service
+//! stops or an operator wants something, and there is none while something is on its way or has to be tried again.
 
-use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::collections::{BTreeMap, BTreeSet};
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
@@ -19,6 +28,9 @@ use crate::sink::{Fate, OpenError, Outcome, Sink};
 use crate::spool::{Change, Progress, Reader, Registered, Rejected, Spool, SpoolError, StartAt, Stored};
 use crate::telemetry::{DeadLetterBuried, SinkFailed, SinkRecovered, Telemetry};
 
+/// How long a worker rests after a batch. At 15,000 events a second that makes batches of hundreds of records; nobody
+/// who reads a sink sees so short a delay.
+const REST: Duration = Duration::from_millis(10);
 /// No more is read while the window holds so many bytes of bodies.
 const MAX_WINDOW_BYTES: usize = 8 << 20;
 /// How long a sink that could not be opened is left alone while there is nothing for it.
@@ -63,12 +75,27 @@ impl WorkerHandle {
     /// What the sink says when it can never work as configured, or the spool when it cannot make the sink known.
     pub fn start(
         name: Arc<str>,
+        sink: Box<dyn Sink>,
+        skips: Skips,
+        start: StartAt,
+        backoff: Backoff,
+        spool: Arc<Spool>,
+        telemetry: Arc<Telemetry>,
+    ) -> Result<Self, OpenError> {
+        Self::start_with_rest(name, sink, skips, start, backoff, spool, telemetry, REST)
+    }
+
+    /// The same with another rest after each batch.
+    #[expect(clippy::too_many_arguments, reason = "one more than the public one has, for tests")]
+    fn start_with_rest(
+        name: Arc<str>,
         mut sink: Box<dyn Sink>,
         skips: Skips,
         start: StartAt,
         backoff: Backoff,
         spool: Arc<Spool>,
         telemetry: Arc<Telemetry>,
+        rest: Duration,
     ) -> Result<Self, OpenError> {
         let unusable = |error: SpoolError| OpenError::Unusable(error.to_string());
         let Registered { cursor, checkpoint, skips } =
@@ -99,8 +126,10 @@ impl WorkerHandle {
             cursor,
             unstored: None,
             rejected: Vec::new(),
-            window: VecDeque::new(),
+            window: Window::default(),
             read_to: cursor,
+            rest,
+            rest_until: None,
             attempts: 0,
             redeliveries: Redeliveries::new(backoff.clone()),
             is_dropped: false,
@@ -200,11 +229,14 @@ pub(super) struct Worker {
     pub(super) unstored: Option<Progress>,
     /// The connectors and errors of what it rejects, to be told once that is stored.
     rejected: Vec<(Arc<str>, String)>,
-    /// What was read and is not settled, in order. What was delivered beyond the first record that was not is not here
-    /// any more, so it is not sent again.
-    window: VecDeque<(i64, Arc<Record>)>,
+    /// What was read and is not settled.
+    window: Window,
     /// The last number that was read into the window.
     read_to: i64,
+    /// How long it rests after a batch.
+    rest: Duration,
+    /// Until when it rests: there after a batch that took all there was.
+    rest_until: Option<Instant>,
     /// How often the first record that is due has been tried.
     pub(super) attempts: u32,
     pub(super) redeliveries: Redeliveries,
@@ -219,11 +251,48 @@ pub(super) struct Worker {
     shared: Arc<Shared>,
 }
 
+/// Records with their numbers, in order. What was delivered beyond the first record that was not is not here any more,
+/// so it is not sent again.
+#[derive(Default)]
+struct Window {
+    seqs: Vec<i64>,
+    /// As many, in the same order: apart from their numbers, as sinks take them.
+    records: Vec<Arc<Record>>,
+}
+
+impl Window {
+    fn push(&mut self, seq: i64, record: Arc<Record>) {
+        self.seqs.push(seq);
+        self.records.push(record);
+    }
+
+    /// Goes through all, and keeps those of which `stays` says so.
+    fn retain(&mut self, mut stays: impl FnMut(i64, &Arc<Record>) -> bool) {
+        let mut seqs = std::mem::take(&mut self.seqs).into_iter();
+        let mut kept = Vec::new();
+        self.records.retain(|record| {
+            // There are as many numbers.
+            let seq = seqs.next().unwrap_or(i64::MAX);
+            let stays = stays(seq, record);
+            if stays {
+                kept.push(seq);
+            }
+            stays
+        });
+        self.seqs = kept;
+    }
+}
+
 impl Worker {
     fn run(mut self) {
         let tail = Arc::clone(self.spool.tail());
         // On a stop, what is there is still delivered, as long as it goes well.
-        while let Some(changes) = tail.wait(self.cursor, self.changes, self.wake_at()) {
+        loop {
+            if let Some(until) = self.rest_until.take() {
+                let full = i64::try_from(self.sink.max_batch()).unwrap_or(i64::MAX);
+                tail.rest(self.read_to.saturating_add(full), self.changes, until);
+            }
+            let Some(changes) = tail.wait(self.cursor, self.changes, self.wake_at()) else { break };
             if changes != self.changes {
                 self.changes = changes;
                 self.look_again();
@@ -344,7 +413,7 @@ impl Worker {
     fn go_back_to(&mut self, cursor: i64) {
         tracing::info!(sink = &*self.name, from = cursor, "records are delivered again, as asked for");
         self.cursor = cursor;
-        self.window.clear();
+        self.window = Window::default();
         self.read_to = cursor;
     }
 
@@ -355,12 +424,12 @@ impl Worker {
         // What was read before is delivered all the same.
         let (damaged, unread) = match self.read_on() {
             Ok(damaged) => (damaged, None),
-            Err(error) if self.window.is_empty() => return Err(error),
+            Err(error) if self.window.records.is_empty() => return Err(error),
             Err(error) => (Vec::new(), Some(error)),
         };
-        let records: Vec<Arc<Record>> = self.window.iter().map(|(_, record)| Arc::clone(record)).collect();
+        let mut window = std::mem::take(&mut self.window);
         let Outcome { fates, checkpoint } =
-            if records.is_empty() { Outcome::default() } else { self.give(&records) };
+            if window.records.is_empty() { Outcome::default() } else { self.give(&window.records) };
         let (from, cursor) = (Some(self.cursor), self.cursor);
         let mut progress = Progress { from, cursor, checkpoint, damaged, ..Progress::default() };
         let mut fates = fates.into_iter();
@@ -368,7 +437,7 @@ impl Worker {
         let attempt = self.attempts.saturating_add(1);
         let mut is_waiting = false;
         let rejected = &mut self.rejected;
-        self.window.retain(|(seq, record)| match fates.next() {
+        window.retain(|seq, record| match fates.next() {
             Some(Fate::Delivered) => {
                 delivered = delivered.saturating_add(1);
                 false
@@ -376,7 +445,7 @@ impl Worker {
             Some(Fate::Rejected { error }) => {
                 rejected.push((Arc::clone(&record.connector), error.clone()));
                 let record = Arc::clone(record);
-                progress.rejected.push(Rejected { seq: *seq, record, error, attempts: attempt });
+                progress.rejected.push(Rejected { seq, record, error, attempts: attempt });
                 false
             }
             Some(Fate::Pending { trouble: text }) => {
@@ -395,7 +464,8 @@ impl Worker {
             }
         });
         self.is_waiting = is_waiting;
-        progress.cursor = self.window.front().map_or(self.read_to, |(seq, _)| seq.saturating_sub(1));
+        self.window = window;
+        progress.cursor = self.window.seqs.first().map_or(self.read_to, |seq| seq.saturating_sub(1));
         let rejected = u64::try_from(progress.rejected.len()).unwrap_or(u64::MAX);
         let moved = progress.cursor > self.cursor
             || !progress.rejected.is_empty()
@@ -419,8 +489,11 @@ impl Worker {
         match trouble {
             Some(trouble) => self.failed(&trouble),
             // One that takes its time has not recovered.
-            None if delivered == 0 && rejected == 0 && !self.window.is_empty() => {}
+            None if delivered == 0 && rejected == 0 && !self.window.records.is_empty() => {}
             None => self.recovered(),
+        }
+        if settled > 0 && self.window.records.is_empty() {
+            self.rest_until = Instant::now().checked_add(self.rest);
         }
         Ok(())
     }
@@ -428,8 +501,8 @@ impl Worker {
     /// Fills the window with the records that come next. Gives those that are damaged.
     fn read_on(&mut self) -> Result<Vec<(i64, DeadLetter)>, String> {
         let mut damaged = Vec::new();
-        let room = self.sink.max_batch().max(1).saturating_sub(self.window.len());
-        let bytes: usize = self.window.iter().map(|(_, record)| record.body.len()).sum();
+        let room = self.sink.max_batch().max(1).saturating_sub(self.window.records.len());
+        let bytes: usize = self.window.records.iter().map(|record| record.body.len()).sum();
         // Before the read: what comes while it runs is not skipped.
         let leave_after = self.shared.leave_after.load(Ordering::SeqCst);
         let end = self.spool.tail().last_seq().min(leave_after);
@@ -447,7 +520,7 @@ impl Worker {
         for Stored { seq, record } in stored {
             match record {
                 Ok(record) if skipped(seq, &record) => {}
-                Ok(record) => self.window.push_back((seq, record)),
+                Ok(record) => self.window.push(seq, record),
                 Err(letter) => damaged.push((seq, *letter)),
             }
         }

@@ -50,7 +50,6 @@ impl KeptHeaders {
     }
 
     /// From what [`signatures_json`](Self::signatures_json) and [`names_json`](Self::names_json) gave.
-    #[cfg(feature = "server")]
     pub(crate) fn from_json(signatures: &str, names: &str) -> Self {
         Self { json: [signatures, names].concat().into_boxed_str(), names_at: signatures.len() }
     }

@@ -71,6 +71,13 @@ impl PathTemplate {
         template::render(&self.rest, record, out);
     }
 
+    /// Whether two records surely have the same path: all that the placeholders stand for is the same. Much cheaper than
+    /// [`render`](Self::render).
+    #[must_use]
+    pub fn is_same(&self, one: &Record, other: &Record) -> bool {
+        template::is_same(&self.rest, one, other)
+    }
+
     /// Whether a path below the root may have come from [`render`](Self::render).
     #[must_use]
     pub fn matches(&self, relative: &str) -> bool {

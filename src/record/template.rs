@@ -9,6 +9,8 @@ use crate::event::rfc3339_millis;
 /// The longest value of a placeholder.
 pub(super) const MAX_VALUE: usize = 64;
 
+const MILLIS_PER_HOUR: i64 = 3_600_000;
+
 /// All placeholders.
 const PLACEHOLDERS: [(&str, Placeholder); 5] = [
     ("date", Placeholder::Date),
@@ -87,6 +89,18 @@ pub(super) fn render(parts: &[Part], record: &Record, out: &mut String) {
             Placeholder::EventType => push_safe(Some(&record.event_type), out),
         }
     }
+}
+
+/// Whether all that the placeholders stand for is the same in two records, and so the text.
+pub(super) fn is_same(parts: &[Part], one: &Record, other: &Record) -> bool {
+    let hour = |record: &Record| record.received_at.div_euclid(MILLIS_PER_HOUR);
+    parts.iter().all(|part| match part {
+        Part::Text(_) => true,
+        Part::Value(Placeholder::Date | Placeholder::Hour) => hour(one) == hour(other),
+        Part::Value(Placeholder::Connector) => one.connector == other.connector,
+        Part::Value(Placeholder::Project) => one.project == other.project,
+        Part::Value(Placeholder::EventType) => one.event_type == other.event_type,
+    })
 }
 
 /// The text as it was written.

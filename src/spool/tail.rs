@@ -4,7 +4,7 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use parking_lot::{Condvar, Mutex};
+use parking_lot::{Condvar, Mutex, MutexGuard};
 
 use super::reader::{MAX_BYTES, Stored};
 use crate::record::Record;
@@ -14,6 +14,8 @@ use crate::record::Record;
 pub struct Tail {
     state: Mutex<State>,
     changed: Condvar,
+    /// Wakes those who [`rest`](Self::rest): not with every commit, each of which would cost them a context switch.
+    rest_over: Condvar,
 }
 
 #[derive(Debug)]
@@ -23,6 +25,8 @@ struct State {
     fresh: VecDeque<(i64, Arc<Record>)>,
     /// Whether the database has all that was accepted and delivered.
     is_settled: bool,
+    /// The least number at which the rest of one of those who rest is over; `i64::MAX` when nobody rests.
+    enough_at: i64,
     /// Until when workers may go on, once the service stops.
     stop_at: Option<Instant>,
     trouble: Option<String>,
@@ -39,17 +43,29 @@ impl Tail {
                 last_seq,
                 fresh: VecDeque::new(),
                 is_settled: true,
+                enough_at: i64::MAX,
                 stop_at: None,
                 trouble: None,
                 damage: None,
                 changes: 0,
             }),
             changed: Condvar::new(),
+            rest_over: Condvar::new(),
         }
     }
 
     pub(super) fn moved_to(&self, last_seq: i64) {
-        self.state.lock().last_seq = last_seq;
+        self.move_to(self.state.lock(), last_seq);
+    }
+
+    fn move_to(&self, mut state: MutexGuard<'_, State>, last_seq: i64) {
+        state.last_seq = last_seq;
+        if state.enough_at <= last_seq {
+            // Those who want more say so again.
+            state.enough_at = i64::MAX;
+            self.rest_over.notify_all();
+        }
+        drop(state);
         self.changed.notify_all();
     }
 
@@ -59,8 +75,7 @@ impl Tail {
         state.fresh.extend(records);
         state.is_settled = false;
         if state.last_seq != last_seq {
-            state.last_seq = last_seq;
-            self.changed.notify_all();
+            self.move_to(state, last_seq);
         }
     }
 
@@ -125,6 +140,7 @@ impl Tail {
     pub fn stop(&self, until: Instant) {
         self.state.lock().stop_at = Some(until);
         self.changed.notify_all();
+        self.rest_over.notify_all();
     }
 
     /// Whether the service stops.
@@ -138,6 +154,7 @@ impl Tail {
         let mut state = self.state.lock();
         state.changes = state.changes.saturating_add(1);
         self.changed.notify_all();
+        self.rest_over.notify_all();
     }
 
     /// Waits until there are records after `seq`, or an operator changed something since `changes`, or it is `until`.
@@ -155,6 +172,18 @@ impl Tail {
         }
         let goes_on = state.stop_at.is_none_or(|stop_at| state.last_seq > seq && Instant::now() < stop_at);
         goes_on.then_some(state.changes)
+    }
+
+    /// Waits until it is `until`, or there is a record with the number `enough_at`, or the service stops, or an operator
+    /// changed something since `changes`. Commits before that one wake nobody here.
+    pub fn rest(&self, enough_at: i64, changes: u64, until: Instant) {
+        let mut state = self.state.lock();
+        while state.last_seq < enough_at && state.stop_at.is_none() && state.changes == changes {
+            state.enough_at = state.enough_at.min(enough_at);
+            if self.rest_over.wait_until(&mut state, until).timed_out() {
+                break;
+            }
+        }
     }
 
     /// Waits for as long as `pause`, or until the service stops, or workers have to look since `changes`.

@@ -26,6 +26,11 @@ pub(super) struct Listed(pub(super) String, pub(super) u64, pub(super) u64, pub(
 impl Checkpoint {
     /// Drops the last files until there is room for the others, and encodes the rest.
     pub(super) fn encode(&mut self) -> Option<Vec<u8>> {
+        // Nearly always there is.
+        let all = serde_json::to_vec(self).ok()?;
+        if all.len() <= MAX_CHECKPOINT {
+            return Some(all);
+        }
         let files = std::mem::take(&mut self.files);
         let mut size = serde_json::to_vec(self).ok()?.len();
         for file in files {

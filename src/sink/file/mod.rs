@@ -54,7 +54,7 @@ use self::compress::Compressor;
 use self::journal::{Intent, Journal, Touched, short_hash};
 use self::open_file::{sync_folder_of, unusable};
 use self::open_files::OpenFiles;
-use self::plan::{Planned, Rules, plan};
+use self::plan::{Buffers, Planned, Rules, plan};
 use self::rotate::Rotation;
 use super::{Format, OpenError, Outcome, Sink};
 use crate::config::{Compression, FileConfig};
@@ -64,6 +64,8 @@ use crate::record::{PathTemplate, Record};
 #[derive(Debug)]
 pub struct FileSink {
     template: PathTemplate,
+    /// Identifies the template together with its folder.
+    place: String,
     format: Format,
     rotation: Rotation,
     compress: Option<Compression>,
@@ -76,6 +78,7 @@ pub struct FileSink {
     unfinished: Vec<Touched>,
     /// What the last batch closed, to be compressed once its checkpoint is known to be stored.
     closed: Vec<PathBuf>,
+    buffers: Buffers,
 }
 
 /// The last checkpoint.
@@ -105,6 +108,7 @@ impl FileSink {
             journal: Journal::new(&root, &template_hash),
             files: OpenFiles::new(root),
             rotation: Rotation { size: rotate_size, every: rotate_every },
+            place: short_hash(&template.to_string()),
             template,
             format,
             compress,
@@ -112,12 +116,8 @@ impl FileSink {
             life: None,
             unfinished: Vec::new(),
             closed: Vec::new(),
+            buffers: Buffers::default(),
         }
-    }
-
-    /// Identifies the template together with its folder.
-    fn place(&self) -> String {
-        short_hash(&self.template.to_string())
     }
 
     /// Takes back what the last batch did, if it failed.
@@ -184,7 +184,7 @@ impl FileSink {
                     "{path}: its stored checkpoint cannot be read; is it of another version?"
                 )));
             };
-            if checkpoint.template == self.place() {
+            if checkpoint.template == self.place {
                 self.go_back_to(checkpoint)?;
             } else {
                 tracing::warn!(path = %self.template, "it was another path before; files are begun anew");
@@ -254,7 +254,7 @@ impl FileSink {
         self.undo_unfinished()?;
         self.compress_closed();
         let rules = Rules { template: &self.template, format: self.format, rotation: self.rotation };
-        let planned = plan(&rules, &mut self.files, batch)?;
+        let planned = plan(&rules, &mut self.files, &mut self.buffers, batch)?;
         self.write_down(&planned)?;
         self.unfinished = planned.iter().map(|planned| planned.touched.clone()).collect();
         let carried_out = planned.iter().try_for_each(|planned| self.carry_out(planned));
@@ -263,6 +263,7 @@ impl FileSink {
             return carried_out;
         }
         self.unfinished.clear();
+        self.buffers.keep(planned);
         if self.life.is_none() {
             self.compress_closed();
         }
@@ -279,12 +280,11 @@ impl FileSink {
 
     /// Where the sink stands, which from now on counts as stored.
     fn checkpoint(&mut self) -> Option<Vec<u8>> {
-        let template = self.place();
         let life = self.life.as_mut()?;
         let mut checkpoint = Checkpoint {
             life: life.id.clone(),
             generation: life.generation,
-            template,
+            template: self.place.clone(),
             files: self.files.listed(),
         };
         let bytes = checkpoint.encode();

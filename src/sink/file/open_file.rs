@@ -116,18 +116,18 @@ impl OpenFile {
     pub(super) fn append(&mut self, path: &Path, lines: &[u8]) -> Result<(), OpenError> {
         self.file.write_all(lines).map_err(|e| unusable(path, "appending", &e))?;
         self.file.sync_data().map_err(|e| unusable(path, "syncing", &e))?;
-        self.refresh(path)
-    }
-
-    /// Somebody may have cut it since.
-    pub(super) fn refresh(&mut self, path: &Path) -> Result<(), OpenError> {
+        // Somebody may have cut it meanwhile.
         self.length = self.file.metadata().map_err(|e| unusable(path, "reading its length", &e))?.len();
         Ok(())
     }
 
-    /// Whether the path still leads to this file; not so after `logrotate`.
-    pub(super) fn is_at(&self, path: &Path) -> bool {
-        std::fs::metadata(path).is_ok_and(|found| (found.dev(), found.ino()) == (self.device, self.inode))
+    /// Whether the path still leads to this file; not so after `logrotate`. Takes its length over, since somebody may
+    /// have cut it.
+    pub(super) fn look_at(&mut self, path: &Path) -> bool {
+        let found = std::fs::metadata(path).ok();
+        let found = found.filter(|found| (found.dev(), found.ino()) == (self.device, self.inode));
+        self.length = found.as_ref().map_or(self.length, Metadata::len);
+        found.is_some()
     }
 }
 

@@ -37,28 +37,31 @@ impl OpenFiles {
     ) -> Result<(&mut OpenFile, bool), OpenError> {
         let full = self.root.join(path);
         let mut made = false;
-        let open = match self.files.remove(path) {
-            Some(mut open) if open.is_at(&full) => {
-                open.refresh(&full)?;
-                open
+        if !self.files.get_mut(path).is_some_and(|open| open.look_at(&full)) {
+            // Closed before another is opened: it is locked.
+            if self.files.remove(path).is_some() {
+                tracing::warn!(path = %full.display(), "the file was moved away; a new one is opened");
             }
-            known => {
-                if known.is_some() {
-                    tracing::warn!(path = %full.display(), "the file was moved away; a new one is opened");
-                }
-                make_folders(&self.root, path)?;
-                let (mut open, is_new) = OpenFile::open(&full)?;
-                open.cut_torn_line(&full)?;
-                open.since = rotation.since(open.since);
-                made = is_new;
-                open
+            make_folders(&self.root, path)?;
+            let (mut open, is_new) = OpenFile::open(&full)?;
+            open.cut_torn_line(&full)?;
+            open.since = rotation.since(open.since);
+            self.put(path, open);
+            made = is_new;
+        }
+        self.uses = self.uses.saturating_add(1);
+        match self.files.get_mut(path) {
+            Some(open) => {
+                open.used = self.uses;
+                Ok((open, made))
             }
-        };
-        Ok((self.put(path, open), made))
+            // It was put there just now.
+            None => Err(OpenError::Down(format!("{}: it is not open", full.display()))),
+        }
     }
 
     /// Keeps a file open, in place of another if need be.
-    pub(super) fn put(&mut self, path: &str, mut open: OpenFile) -> &mut OpenFile {
+    pub(super) fn put(&mut self, path: &str, mut open: OpenFile) {
         while self.files.len() >= MAX_OPEN {
             let oldest = self.files.iter().min_by_key(|(_, open)| open.used).map(|(path, _)| path.clone());
             let Some(oldest) = oldest else { break };
@@ -66,12 +69,13 @@ impl OpenFiles {
         }
         self.uses = self.uses.saturating_add(1);
         open.used = self.uses;
-        self.files.entry(path.to_owned()).insert_entry(open).into_mut()
+        self.files.insert(path.to_owned(), open);
     }
 
     /// Whether the path still leads to the file that is open.
-    pub(super) fn is_there(&self, path: &str) -> bool {
-        self.files.get(path).is_some_and(|open| open.is_at(&self.root.join(path)))
+    pub(super) fn is_there(&mut self, path: &str) -> bool {
+        let full = self.root.join(path);
+        self.files.get_mut(path).is_some_and(|open| open.look_at(&full))
     }
 
     pub(super) fn forget(&mut self, path: &str) {
