@@ -43,8 +43,7 @@ pub(super) struct Arguments {
 
 pub(super) fn run(arguments: &Arguments) -> Ended {
     logging::start_quiet()?;
-    let runtime =
-        tokio::runtime::Builder::new_multi_thread().enable_all().build().context("starting the runtime")?;
+    let runtime = super::runtime().context("starting the runtime")?;
     let ended = runtime.block_on(demo(arguments));
     runtime.shutdown_background();
     ended

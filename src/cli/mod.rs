@@ -163,6 +163,12 @@ fn complain(text: &str) {
     let _told = writeln!(std::io::stderr(), "dt-receiver: {text}");
 }
 
+/// A runtime of at least two threads: one may wait for the disk while the other answers.
+fn runtime() -> std::io::Result<tokio::runtime::Runtime> {
+    let threads = std::thread::available_parallelism().map_or(2, |threads| threads.get().max(2));
+    tokio::runtime::Builder::new_multi_thread().worker_threads(threads).enable_all().build()
+}
+
 /// Writes a line to standard output.
 fn say(line: impl fmt::Display) -> std::io::Result<()> {
     writeln!(std::io::stdout(), "{line}")

@@ -98,8 +98,7 @@ pub(super) fn run(arguments: Arguments) -> Ended {
     warn(&config);
     // Before there are threads.
     let inherited = Inherited::from_env();
-    let runtime =
-        tokio::runtime::Builder::new_multi_thread().enable_all().build().context("starting the runtime")?;
+    let runtime = super::runtime().context("starting the runtime")?;
     let ended = runtime.block_on(serve(config, arguments, recorder.into_look(), inherited));
     // A sink that hangs must not hold up the exit: what it holds is in the spool, or (mode `direct`) was never acknowledged.
     runtime.shutdown_background();

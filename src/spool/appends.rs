@@ -1,15 +1,16 @@
 //! How requests get their records to the disk: those that come together are committed together, by one of them.
 //!
-//! The first that finds nobody waiting leads: it lets all others run that are ready, whose records come with it then, and
-//! writes the frame itself if the writer is free. Handing the records to the writer's thread and being woken by it costs
-//! two changes of threads for every batch, and more where processors are short. Whoever cannot commit by itself, because
-//! the database is needed, leaves it to the thread.
+//! The first that finds nobody waiting starts a task, which lets all others run that are ready, and writes the frame with
+//! the records of all of them if the writer is free. Handing them to the writer's thread and being woken by it would cost
+//! two changes of threads for every batch, and more where processors are short. What needs the database is left to the
+//! thread; so is all where the runtime has only one thread, which must not wait for a disk.
 
 use std::fmt;
 use std::sync::Arc;
 use std::sync::mpsc::TrySendError;
 
 use parking_lot::Mutex;
+use tokio::runtime::Handle;
 use tokio::sync::{Notify, oneshot};
 
 use super::Appended;
@@ -66,12 +67,12 @@ impl Appends {
 
     /// Stores a record; see [`Spool::append`](super::Spool::append).
     pub(super) async fn append(
-        &self,
+        self: &Arc<Self>,
         record: Arc<Record>,
         dedup: bool,
         room: Room,
     ) -> Result<Appended, SpoolError> {
-        let (reply, mut answer) = oneshot::channel();
+        let (reply, answer) = oneshot::channel();
         let leads = {
             let mut waiting = self.waiting.lock();
             if waiting.len() >= self.max_waiting {
@@ -81,26 +82,24 @@ impl Appends {
             waiting.len() == 1
         };
         if leads {
-            let mut lead = Lead { appends: self, is_over: false };
-            // Comes back when nothing else is ready.
-            tokio::task::yield_now().await;
-            loop {
-                if self.commit() {
-                    break;
+            match Handle::try_current() {
+                // A task of its own: it goes on when the request is given up, and while it waits for the disk, another
+                // thread answers the request that is late.
+                Ok(runtime) if runtime.metrics().num_workers() > 1 => {
+                    drop(runtime.spawn(Arc::clone(self).lead()));
                 }
-                tokio::select! {
-                    biased;
-                    // Somebody else took them along.
-                    answered = &mut answer => {
-                        lead.is_over = true;
-                        return answered.map_err(|_| SpoolError::Closed)?;
-                    }
-                    () = self.is_free.notified() => {}
-                }
+                _ => self.leave(Command::Upkeep),
             }
-            lead.is_over = true;
         }
         answer.await.map_err(|_| SpoolError::Closed)?
+    }
+
+    /// Commits what waits by then once nothing else is ready, and the writer is free.
+    async fn lead(self: Arc<Self>) {
+        tokio::task::yield_now().await;
+        while !self.commit() {
+            self.is_free.notified().await;
+        }
     }
 
     /// Commits what waits, if the writer is free.
@@ -133,20 +132,6 @@ impl Appends {
             Ok(()) => {}
             Err(TrySendError::Full(command)) => command.fail(SpoolError::Overloaded),
             Err(TrySendError::Disconnected(command)) => command.fail(SpoolError::Closed),
-        }
-    }
-}
-
-/// A leader that is given up, as its client has gone, leaves those that came with it to the thread.
-struct Lead<'a> {
-    appends: &'a Appends,
-    is_over: bool,
-}
-
-impl Drop for Lead<'_> {
-    fn drop(&mut self) {
-        if !self.is_over {
-            self.appends.leave(Command::Upkeep);
         }
     }
 }

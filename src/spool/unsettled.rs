@@ -94,11 +94,11 @@ impl Unsettled {
                 .execute(params![sink, place.cursor.min(up_to), place.checkpoint])?;
         }
         let passed_by_all = self.places.values().map(|place| place.cursor).min().unwrap_or(i64::MIN);
-        for pending in self.records.iter().take_while(|pending| pending.seq <= up_to) {
-            let Pending { seq, seen_at, record } = pending;
-            if let Some(at) = seen_at {
-                store::note_seen(connection, counters, record, *at)?;
-            }
+        let records = || self.records.iter().take_while(|pending| pending.seq <= up_to);
+        let seen: Vec<(&Record, i64)> =
+            records().filter_map(|pending| Some((&*pending.record, pending.seen_at?))).collect();
+        store::note_seen(connection, counters, &seen)?;
+        for Pending { seq, record, .. } in records() {
             if !options.retain.is_zero() || *seq > passed_by_all {
                 store::insert_record(connection, *seq, record)?;
             }
