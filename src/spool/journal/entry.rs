@@ -108,3 +108,63 @@ impl Accepted<'_> {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use http::HeaderMap;
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::record::RequestIds;
+    use crate::verify::VerifiedBy;
+
+    fn text() -> impl Strategy<Value = String> {
+        prop_oneof!["[a-z0-9]{0,24}", ".{0,40}"]
+    }
+
+    prop_compose! {
+        fn record()(
+            texts in [text(), text(), text(), text()],
+            maybe in (prop::option::of(text()), prop::option::of(text()), prop::option::of(any::<u64>())),
+            received_at in any::<i64>(),
+            body in prop::collection::vec(any::<u8>(), 0..2_000),
+        ) -> Record {
+            let [connector, label, event_id, event_type] = texts;
+            let mut headers = HeaderMap::new();
+            headers.append("x-dt-signature", "a.b.c".parse().expect("a value"));
+            headers.append("host", "example.com".parse().expect("a value"));
+            Record {
+                connector: Arc::from(connector),
+                received_at,
+                verified_by: VerifiedBy::Secret { label: Arc::from(label) },
+                event_id: event_id.into(),
+                event_type: event_type.into(),
+                project: maybe.0.map(Into::into),
+                device: maybe.1.map(Into::into),
+                request_id: maybe.2.map(|seed| RequestIds::new(seed).next()),
+                headers: KeptHeaders::of(&headers),
+                body: Bytes::from(body),
+            }
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn a_record_is_read_back_whole(record in record(), seq in any::<i64>(), seen_at in any::<Option<i64>>()) {
+            let mut frame = Vec::new();
+            let advanced = Advanced { sink: "file", cursor: seq, checkpoint: Some(b"place") };
+            write(&mut frame, &Entry::Advanced(advanced));
+            write_accepted(&mut frame, seq, seen_at, &record);
+            let entries = read(&frame).expect("ours");
+            let [Entry::Advanced(advanced), Entry::Accepted(accepted)] = &entries[..] else {
+                panic!("other entries: {entries:?}");
+            };
+            prop_assert_eq!((advanced.cursor, advanced.checkpoint), (seq, Some(&b"place"[..])));
+            prop_assert_eq!((accepted.seq, accepted.seen_at), (seq, seen_at));
+            let again = accepted.record();
+            prop_assert_eq!(&again.headers, &record.headers);
+            prop_assert_eq!(format!("{again:?}"), format!("{record:?}"));
+            prop_assert_eq!(again.body, record.body);
+        }
+    }
+}

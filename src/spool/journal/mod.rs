@@ -26,6 +26,8 @@
 
 pub(super) mod entry;
 mod recover;
+#[cfg(test)]
+mod tests;
 
 use std::collections::VecDeque;
 use std::fs::{File, OpenOptions};
