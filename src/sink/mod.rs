@@ -119,7 +119,7 @@ pub trait Sink: Send {
     /// been stored by then, where checkpoints are kept.
     fn deliver(&mut self, batch: &[Arc<Record>]) -> Outcome;
 
-    /// How many records a batch may have.
+    /// How many records a batch may have. With so many to deliver, a worker in mode `spool` does not wait for more.
     fn max_batch(&self) -> usize {
         256
     }

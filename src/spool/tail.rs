@@ -196,3 +196,36 @@ impl Tail {
         {}
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_rest_is_over_when_there_is_enough_and_not_before() {
+        let long = Instant::now().checked_add(Duration::from_secs(3600)).expect("a time");
+        let tail = Tail::new(0);
+        std::thread::scope(|scope| {
+            let resting = [(3, 0), (5, 0)].map(|(enough_at, changes)| {
+                let tail = &tail;
+                scope.spawn(move || {
+                    tail.rest(enough_at, changes, long);
+                    tail.last_seq()
+                })
+            });
+            for seq in 1..=5 {
+                tail.moved_to(seq);
+            }
+            for (rested, enough_at) in resting.into_iter().zip([3, 5]) {
+                assert!(rested.join().expect("no panic") >= enough_at);
+            }
+        });
+        // What is there already, an operator, the time and a stop: none of them waits.
+        tail.rest(5, 0, long);
+        tail.rest(6, 0, Instant::now());
+        tail.wake();
+        tail.rest(6, 0, long);
+        tail.stop(long);
+        tail.rest(6, 1, long);
+    }
+}
