@@ -94,13 +94,14 @@ pub(super) fn database(folder: &Path) -> Result<Database, SpoolError> {
             .map_err(failed("reading the counts"))
     };
     let (last_seq, seen) = (count("last_seq")?, u64::try_from(count("seen")?).unwrap_or(0));
-    check_numbers(&connection, &path, last_seq)?;
     Ok(Database { path, connection, last_seq, seen })
 }
 
 /// A sink whose cursor is beyond the end would not be given what comes next.
-fn check_numbers(connection: &Connection, path: &Path, last_seq: i64) -> Result<(), SpoolError> {
-    let failed = |error: rusqlite::Error| SpoolError::sqlite(path, "reading the cursors", &error);
+pub(super) fn check_numbers(database: &Database) -> Result<(), SpoolError> {
+    let Database { path, connection, last_seq, .. } = database;
+    let last_seq = *last_seq;
+    let failed = |error: rusqlite::Error| SpoolError::sqlite(&**path, "reading the cursors", &error);
     let stored: Option<i64> =
         connection.query_row("SELECT max(seq) FROM records", [], |row| row.get(0)).map_err(failed)?;
     if let Some(stored) = stored.filter(|stored| *stored > last_seq) {

@@ -17,7 +17,7 @@ use super::change::{self, Change};
 use super::command::{Command, Done, answer, concerns_workers, fail_appends};
 use super::error::SpoolError;
 use super::journal::{self, Journal, entry};
-use super::open::{Database, database_path};
+use super::open::{self, Database, database_path};
 use super::recent::Recent;
 use super::store::{self, Counters};
 use super::tail::Tail;
@@ -74,6 +74,7 @@ impl Writer {
         clock: Arc<dyn Clock>,
     ) -> Result<Self, SpoolError> {
         let damage = recover(folder, &mut database)?;
+        open::check_numbers(&database)?;
         let tail = Arc::new(Tail::new(database.last_seq));
         if let Some(damage) = &damage {
             tail.set_damage(damage.clone());
