@@ -603,8 +603,8 @@ impl Worker {
 mod tests {
     use std::sync::mpsc;
 
+    use crate::record::KeptHeaders;
     use bytes::Bytes;
-    use http::HeaderMap;
 
     use super::*;
     use crate::clock::SystemClock;
@@ -682,7 +682,7 @@ mod tests {
             project: None,
             device: None,
             request_id: None,
-            headers: HeaderMap::new(),
+            headers: KeptHeaders::default(),
             body: Bytes::from_static(b"{}"),
         };
         let runtime = tokio::runtime::Builder::new_current_thread().build().expect("a runtime");

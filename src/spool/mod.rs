@@ -3,7 +3,7 @@
 //! # Format (version 1)
 //!
 //! A folder of one process (`spool.lock` is locked while it is open) with one SQLite database, `spool.db`, which any
-//! `sqlite3` tool opens. `PRAGMA user_version` is the format's version, `PRAGMA application_id` is `0x44547370` ("DTsp").
+//! `sqlite3` tool opens, and, while it is open or after a crash, a journal in front of it, `spool.journal` (`journal/mod.rs`). `PRAGMA user_version` is the format's version, `PRAGMA application_id` is `0x44547370` ("DTsp").
 //!
 //! | table | a row is | its key |
 //! |---|---|---|
@@ -11,7 +11,19 @@
 //! | `seen` | an event that was accepted within the window of duplicates | connector and event id |
 //! | `sinks` | a sink: `cursor`, the last `seq` it is done with, its own checkpoint, and whose records it skips since when | its name |
 //! | `dead` | a dead letter; with `replay_at`, one that its sink is given again | `id`, growing, never used twice |
-//! | `counts` | how many rows there are (dead letters by reason, and bytes), so that nobody has to count them | a name |
+//! | `counts` | how many rows there are (dead letters by reason, and bytes), so that nobody has to count them; and which frame of the journal comes next | a name |
+//!
+//! # Two ways in
+//!
+//! | what | way |
+//! |---|---|
+//! | a record; a sink's cursor with its checkpoint | a frame of the journal, with all that come together: one write and one sync, by one of the requests (`appends.rs`, `noting.rs`) |
+//! | a dead letter, an operator's change, a sink that is made known, a record too large for a frame | a transaction of the database, by the writer's thread; what is in the journal goes along (`writer.rs`) |
+//!
+//! What is in the journal is in memory as well (`unsettled.rs`). The writer's thread brings it to the database when the
+//! journal is half full, and after half a second without commands (`upkeep.rs`). By then most records have been passed by
+//! every sink and only their events, known as duplicates, are written. Workers that have caught up read from memory
+//! (`Spool::next`). A reader in this process has everything settled before it reads; one outside calls [`settle`] or asks.
 //!
 //! # Limits
 //!
@@ -22,17 +34,18 @@
 //!
 //! # What happens on a crash
 //!
-//! The database is in WAL mode with `synchronous=FULL`. One thread writes; it takes whatever has queued up as one
-//! transaction, and answers after the commit, which has synced the log. So:
+//! A frame of the journal is synced before anything in it is answered; the database is in WAL mode with
+//! `synchronous=FULL`, and its commits sync the log. So, for either:
 //!
 //! | the process dies | what is there after the restart |
 //! |---|---|
-//! | before the commit | nothing of the batch; nobody was answered |
-//! | after the log was written, before it was synced | the batch, or nothing of it; nobody was answered |
+//! | before the write | nothing of the batch; nobody was answered |
+//! | after the write, before its sync | the batch, or nothing of it; nobody was answered |
 //! | after the sync | the batch |
+//! | while the journal is brought to the database | it is in the journal, until the transaction that has all of it is synced |
 //!
-//! What a restart recovers from the log need not have been synced, so [`Spool::open`] checkpoints it, which syncs it,
-//! before anything is accepted: a duplicate is only ever measured against what is durable.
+//! What a restart recovers need not have been synced, so [`Spool::open`] checkpoints the log and brings the journal to the
+//! database, both of which sync, before anything is accepted: a duplicate is only ever measured against what is durable.
 //!
 //! # Replays
 //!
@@ -46,7 +59,8 @@
 //! Disks and people damage files. A record whose bytes are not those that were written (`crc`), or whose page SQLite
 //! cannot read, is set aside as a dead letter of the reason `damaged`, with whatever is left of it, and the records behind
 //! it go on. Where a whole stretch cannot be read, or the damage is in what the writer needs, the spool says so with the
-//! path and the cure, and skips nothing. Once a page is found damaged, records are no longer pruned until a restart, so
+//! path and the cure, and skips nothing. A frame of the journal that is damaged while later ones are whole is told as
+//! damage as well; the others are taken over, and the file is kept under another name. Once a page is found damaged, records are no longer pruned until a restart, so
 //! that what is there can be saved: [`rebuild`] copies what can be read into a new database, and keeps the old one.
 //!
 //! After a failed sync nobody knows what is on the disk, so the writer stops for good ([`SpoolError::Poisoned`]) until
