@@ -99,6 +99,8 @@ impl Appends {
         tokio::task::yield_now().await;
         while !self.commit() {
             self.is_free.notified().await;
+            // Whoever was answered just now may have the next one ready.
+            tokio::task::yield_now().await;
         }
     }
 

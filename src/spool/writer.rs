@@ -348,6 +348,9 @@ pub(super) fn recover(folder: &Path, database: &mut Database) -> Result<Option<S
     let Some(position) = store::position(&database.connection).map_err(failed)? else { return Ok(None) };
     let recovered = journal::recover(&path, position)
         .map_err(|error| SpoolError::io(&path, "reading the journal", &error))?;
+    if recovered.is_empty() {
+        return Ok(None);
+    }
     let mut unsettled = Unsettled::default();
     unsettled.read_places(&database.connection).map_err(failed)?;
     let mut damage = recovered.lost.map(|(first, last)| {

@@ -20,6 +20,11 @@ pub(in crate::spool) struct Recovered {
 }
 
 impl Recovered {
+    /// Whether there is nothing to take over, and nothing lost.
+    pub(in crate::spool) fn is_empty(&self) -> bool {
+        self.frames.is_empty() && self.lost.is_none()
+    }
+
     /// The entries of each frame.
     pub(in crate::spool) fn frames(&self) -> impl Iterator<Item = &[u8]> {
         self.frames.iter().map(|range| self.bytes.get(range.clone()).unwrap_or_default())
