@@ -7,6 +7,11 @@ use http::{HeaderMap, HeaderName};
 use super::json_text::escaped;
 use crate::verify::{ASYMMETRIC_HEADER, SECRET_HEADER};
 
+/// [`SECRET_HEADER`] as it is looked for.
+static SECRET: HeaderName = HeaderName::from_static("x-dt-signature");
+/// [`ASYMMETRIC_HEADER`] as it is looked for.
+static ASYMMETRIC: HeaderName = HeaderName::from_static("dt-asymmetric-signature");
+
 /// The two signature headers with their values, and the names of all other headers; their values may be credentials.
 ///
 /// A record waits in the spool's memory and in those of the sinks with these, not with the whole [`HeaderMap`]: that also
@@ -15,7 +20,7 @@ use crate::verify::{ASYMMETRIC_HEADER, SECRET_HEADER};
 pub struct KeptHeaders {
     /// Two JSON arrays, as they are stored: of signatures, each a pair of name and value, and of names. Nothing at all for
     /// no headers.
-    json: Box<str>,
+    json: String,
     /// Where the second one begins.
     names_at: usize,
 }
@@ -24,29 +29,34 @@ impl KeptHeaders {
     /// What is kept of these.
     #[must_use]
     pub fn of(headers: &HeaderMap) -> Self {
-        /// Usual headers need no more, so that the text is made in one piece.
-        const USUAL: usize = 640;
-        let mut json = String::with_capacity(USUAL);
-        for known in [SECRET_HEADER, ASYMMETRIC_HEADER] {
-            for value in headers.get_all(known) {
+        // As long as it gets, unless something has to be escaped: it is not made to fit in the end.
+        let signatures = [&SECRET, &ASYMMETRIC].into_iter().flat_map(|name| headers.get_all(name));
+        let signatures = signatures.map(|value| value.len().saturating_add(36)).sum::<usize>();
+        let names = headers.keys().map(|name| name.as_str().len().saturating_add(3)).sum::<usize>();
+        let mut json = String::with_capacity(signatures.saturating_add(names).saturating_add(4));
+        for (known, name) in [(SECRET_HEADER, &SECRET), (ASYMMETRIC_HEADER, &ASYMMETRIC)] {
+            for value in headers.get_all(name) {
                 json.push_str(if json.is_empty() { "[[\"" } else { ",[\"" });
                 json.push_str(known);
                 json.push_str("\",\"");
-                json.push_str(&escaped(&String::from_utf8_lossy(value.as_bytes())));
+                match std::str::from_utf8(value.as_bytes()) {
+                    Ok(value) => json.push_str(&escaped(value)),
+                    Err(_) => json.push_str(&escaped(&String::from_utf8_lossy(value.as_bytes()))),
+                }
                 json.push_str("\"]");
             }
         }
         json.push_str(if json.is_empty() { "[]" } else { "]" });
         let names_at = json.len();
         // Without signatures: `keys` gives each name once.
-        for name in headers.keys().filter(|name| !is_signature(name)) {
+        for name in headers.keys().filter(|name| **name != SECRET && **name != ASYMMETRIC) {
             json.push_str(if json.len() == names_at { "[\"" } else { ",\"" });
             // A name is a token, which has nothing to escape.
             json.push_str(name.as_str());
             json.push('"');
         }
         json.push_str(if json.len() == names_at { "[]" } else { "]" });
-        Self { json: json.into_boxed_str(), names_at }
+        Self { json, names_at }
     }
 
     /// The signature headers: name and value.
@@ -74,10 +84,6 @@ impl KeptHeaders {
     pub fn names_json(&self) -> &str {
         self.json.get(self.names_at..).filter(|json| !json.is_empty()).unwrap_or("[]")
     }
-}
-
-fn is_signature(name: &HeaderName) -> bool {
-    [SECRET_HEADER, ASYMMETRIC_HEADER].into_iter().any(|known| name.as_str().eq_ignore_ascii_case(known))
 }
 
 impl fmt::Debug for KeptHeaders {
