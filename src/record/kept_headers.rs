@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use http::{HeaderMap, HeaderName};
+use http::{HeaderMap, HeaderName, HeaderValue};
 
 use super::json_text::escaped;
 use crate::verify::{ASYMMETRIC_HEADER, SECRET_HEADER};
@@ -29,27 +29,28 @@ impl KeptHeaders {
     /// What is kept of these.
     #[must_use]
     pub fn of(headers: &HeaderMap) -> Self {
-        // As long as it gets, unless something has to be escaped: it is not made to fit in the end.
-        let signatures = [&SECRET, &ASYMMETRIC].into_iter().flat_map(|name| headers.get_all(name));
-        let signatures = signatures.map(|value| value.len().saturating_add(36)).sum::<usize>();
-        let names = headers.keys().map(|name| name.as_str().len().saturating_add(3)).sum::<usize>();
-        let mut json = String::with_capacity(signatures.saturating_add(names).saturating_add(4));
-        for (known, name) in [(SECRET_HEADER, &SECRET), (ASYMMETRIC_HEADER, &ASYMMETRIC)] {
-            for value in headers.get_all(name) {
-                json.push_str(if json.is_empty() { "[[\"" } else { ",[\"" });
-                json.push_str(known);
-                json.push_str("\",\"");
-                match std::str::from_utf8(value.as_bytes()) {
-                    Ok(value) => json.push_str(&escaped(value)),
-                    Err(_) => json.push_str(&escaped(&String::from_utf8_lossy(value.as_bytes()))),
-                }
-                json.push_str("\"]");
+        // As long as it gets, unless something has to be escaped: it is not made to fit in the end. A look at each header
+        // costs less than looking the two up.
+        let len = |(name, value): (&HeaderName, &HeaderValue)| match signature_name(name) {
+            Some(known) => known.len().saturating_add(value.len()).saturating_add(8),
+            None => name.as_str().len().saturating_add(3),
+        };
+        let mut json = String::with_capacity(headers.iter().map(len).sum::<usize>().saturating_add(4));
+        for (name, value) in headers {
+            let Some(known) = signature_name(name) else { continue };
+            json.push_str(if json.is_empty() { "[[\"" } else { ",[\"" });
+            json.push_str(known);
+            json.push_str("\",\"");
+            match std::str::from_utf8(value.as_bytes()) {
+                Ok(value) => json.push_str(&escaped(value)),
+                Err(_) => json.push_str(&escaped(&String::from_utf8_lossy(value.as_bytes()))),
             }
+            json.push_str("\"]");
         }
         json.push_str(if json.is_empty() { "[]" } else { "]" });
         let names_at = json.len();
         // Without signatures: `keys` gives each name once.
-        for name in headers.keys().filter(|name| **name != SECRET && **name != ASYMMETRIC) {
+        for name in headers.keys().filter(|name| signature_name(name).is_none()) {
             json.push_str(if json.len() == names_at { "[\"" } else { ",\"" });
             // A name is a token, which has nothing to escape.
             json.push_str(name.as_str());
@@ -83,6 +84,17 @@ impl KeptHeaders {
     #[must_use]
     pub fn names_json(&self) -> &str {
         self.json.get(self.names_at..).filter(|json| !json.is_empty()).unwrap_or("[]")
+    }
+}
+
+/// DT's own spelling of a signature header's name.
+fn signature_name(name: &HeaderName) -> Option<&'static str> {
+    if *name == SECRET {
+        Some(SECRET_HEADER)
+    } else if *name == ASYMMETRIC {
+        Some(ASYMMETRIC_HEADER)
+    } else {
+        None
     }
 }
 

@@ -39,10 +39,14 @@ impl JoseHeader {
     /// `{"alg":"HS256","typ":"JWT"}`, as all of DT's tokens with a shared secret have it: known without reading it.
     const USUAL: &str = "eyJhbGciOiJIUzI1NiIsInR5cCI6IkpXVCJ9";
 
+    /// How long the signature of such a token is, with the dot before it.
+    const SIGNATURE: usize = 44;
+
+    const fn usual() -> Self {
+        Self { alg: Some(Cow::Borrowed("HS256")), kid: None, crit: None }
+    }
+
     fn read(text: &str) -> Result<Self, &'static str> {
-        if text == Self::USUAL {
-            return Ok(Self { alg: Some(Cow::Borrowed("HS256")), kid: None, crit: None });
-        }
         let json = URL_SAFE_NO_PAD.decode(text).map_err(|_| "its header is not base64url")?;
         // serde would let bad UTF-8 pass where it skips.
         let text = std::str::from_utf8(&json).ok();
@@ -67,6 +71,15 @@ impl<'a> Compact<'a> {
             return Err(malformed("it has characters that are not base64url"));
         }
         let text = std::str::from_utf8(value).map_err(|_| malformed("it is not text"))?;
+        // DT's tokens with a shared secret have their dots where these are looked for.
+        let usual = text.split_at_checked(text.len().saturating_sub(JoseHeader::SIGNATURE));
+        if let Some((signed, signature)) = usual
+            && let Some((JoseHeader::USUAL, payload)) = signed.split_at_checked(JoseHeader::USUAL.len())
+            && let (Some(payload), Some(signature)) = (payload.strip_prefix('.'), signature.strip_prefix('.'))
+            && payload.bytes().chain(signature.bytes()).fold(true, |none, byte| none & (byte != b'.'))
+        {
+            return Ok(Self { header, jose: JoseHeader::usual(), signed, payload, signature });
+        }
         let three = "it is not three parts joined by dots";
         let (signed, signature) = text.rsplit_once('.').ok_or_else(|| malformed(three))?;
         let (jose, payload) = signed.split_once('.').ok_or_else(|| malformed(three))?;
@@ -301,7 +314,7 @@ mod tests {
 
     fn claims(json: &str) -> Option<Claims> {
         let payload = URL_SAFE_NO_PAD.encode(json);
-        let jose = JoseHeader::read(JoseHeader::USUAL).expect("a header");
+        let jose = JoseHeader::usual();
         let token = Compact { header: "x", jose, signed: "", payload: &payload, signature: "" };
         Claims::decode(&token, |_, _| Ok(())).ok()
     }
@@ -309,10 +322,39 @@ mod tests {
     #[test]
     fn the_usual_header_is_what_it_is_taken_for() {
         let json = URL_SAFE_NO_PAD.decode(JoseHeader::USUAL).expect("base64url");
-        let read: JoseHeader = serde_json::from_slice(&json).expect("a header");
-        let known = JoseHeader::read(JoseHeader::USUAL).expect("a header");
-        assert_eq!(format!("{read:?}"), format!("{known:?}"));
+        let read = JoseHeader::read(JoseHeader::USUAL).expect("a header");
+        assert_eq!(format!("{read:?}"), format!("{:?}", JoseHeader::usual()));
         assert_eq!(json, br#"{"alg":"HS256","typ":"JWT"}"#);
+    }
+
+    #[test]
+    fn a_token_is_taken_to_pieces_the_same_way_wherever_its_dots_are() {
+        let usual = JoseHeader::USUAL;
+        for (payload, signature) in [("e30", 43), ("e30", 42), ("e30", 44), ("", 43), ("", 0), ("e", 43)] {
+            let signature = "s".repeat(signature);
+            let text = format!("{usual}.{payload}.{signature}");
+            let token = Compact::parse("x", text.as_bytes()).expect("three parts");
+            assert_eq!((token.payload, token.signature), (payload, &*signature), "{text}");
+            assert_eq!(
+                (token.signed, token.jose.alg.as_deref()),
+                (&*format!("{usual}.{payload}"), Some("HS256"))
+            );
+        }
+        let (short, long) = ("s".repeat(42), "s".repeat(43));
+        for text in [
+            format!("{usual}.e30.e30.{long}"),
+            format!("{usual}.e30..{short}"),
+            format!("{usual}..e30{long}."),
+            format!("{usual}.e30{long}"),
+            format!("{usual}.{long}"),
+            usual.to_owned(),
+            format!(".{long}"),
+            long,
+        ] {
+            let refused = Compact::parse("x", text.as_bytes()).expect_err(&text);
+            let reason = "it is not three parts joined by dots";
+            assert_eq!(refused, Rejection::SignatureMalformed { header: "x", reason }, "{text}");
+        }
     }
 
     #[test]
