@@ -7,6 +7,7 @@ use serde::de::MapAccess;
 
 use super::json::{self, At, Look, OneOf, Skip, Text};
 use super::not_a_delivery::{MAX_NAME_LEN, NotADelivery};
+use super::skim::skim;
 use super::target_name;
 use crate::verify::Verified;
 
@@ -52,7 +53,7 @@ impl<'a> Envelope<'a> {
     ///
     /// [`NotADelivery`], for the same bodies and in the same way as [`Delivery::parse`](super::Delivery::parse).
     pub fn parse<B: AsRef<[u8]>>(verified: &'a Verified<B>) -> Result<Self, NotADelivery> {
-        let body = json::look(verified.body(), Body)?.ok_or(NotADelivery::NotAnObject)?;
+        let body = BodyMembers::of(verified.body())?.ok_or(NotADelivery::NotAnObject)?;
         let event = body.event.only("event")?.flatten().ok_or(NotADelivery::EventMissing)?;
         let event_id = event.id.only("event.eventId")?.flatten().unwrap_or_default();
         let event_type = event.event_type.only("event.eventType")?.flatten().unwrap_or_default();
@@ -83,7 +84,7 @@ impl<'a> Envelope<'a> {
 /// What is not there is `None`.
 #[cfg(feature = "server")]
 pub(crate) fn target_and_time(body: &[u8]) -> (Option<Cow<'_, str>>, Option<Cow<'_, str>>) {
-    let event = json::look(body, Body).ok().flatten().and_then(|body| body.event.only("event").ok());
+    let event = BodyMembers::of(body).ok().flatten().and_then(|body| body.event.only("event").ok());
     match event.flatten().flatten() {
         Some(event) => (event.target_name, event.timestamp),
         None => (None, None),
@@ -132,6 +133,31 @@ struct Body;
 struct BodyMembers<'de> {
     event: Member<Option<EventMembers<'de>>>,
     device_id: Option<Cow<'de, str>>,
+}
+
+impl<'de> BodyMembers<'de> {
+    /// Reads a body; `None` if it is JSON, but no object.
+    fn of(body: &'de [u8]) -> Result<Option<Self>, NotADelivery> {
+        let usual = std::str::from_utf8(body).ok().and_then(skim);
+        let Some(usual) = usual else { return json::look(body, Body) };
+        let event = EventMembers {
+            id: Member::Once(usual.event_id.map(Cow::Borrowed)),
+            event_type: Member::Once(usual.event_type.map(Cow::Borrowed)),
+            target_name: usual.target_name.map(Cow::Borrowed),
+            timestamp: usual.timestamp.map(Cow::Borrowed),
+        };
+        let device_id = usual.device_id.map(Cow::Borrowed);
+        Ok(Some(Self { event: Member::Once(Some(event)), device_id }))
+    }
+}
+
+/// `eventId`, `eventType`, `targetName`, `timestamp` and `deviceId` as the parser reads them.
+#[cfg(test)]
+pub(super) fn read_by_the_parser(body: &[u8]) -> Result<[Option<Cow<'_, str>>; 5], NotADelivery> {
+    let body = json::look(body, Body)?.ok_or(NotADelivery::NotAnObject)?;
+    let event = body.event.only("event")?.flatten().ok_or(NotADelivery::EventMissing)?;
+    let (id, event_type) = (event.id.only("event.eventId")?, event.event_type.only("event.eventType")?);
+    Ok([id.flatten(), event_type.flatten(), event.target_name, event.timestamp, body.device_id])
 }
 
 impl<'de> Look<'de> for Body {

@@ -16,10 +16,10 @@
 use std::io;
 use std::pin::Pin;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
-use parking_lot::Mutex;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::time::Instant;
 
@@ -30,59 +30,126 @@ const HTTP2_PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 const MAX_IDLE_BYTES: usize = 2 * 1024 * 1024;
 
 /// One connection's phase.
+///
+/// It is written by the connection's own task and, at the end of a request of HTTP/2, by that of the request, and asked
+/// several times a request: so each part is a number that is written and read without a lock.
 #[derive(Debug)]
 pub(super) struct Activity {
     header_timeout: Duration,
     keep_alive_idle: Duration,
-    phase: Mutex<Phase>,
+    /// Moments are told from here.
+    start: Instant,
+    requests: AtomicUsize,
+    /// When the first byte of a head came that is not complete yet.
+    head_since: Moment,
+    idle_since: Moment,
+    /// When the request that is being answered has to be woken, where the connection's timer does that.
+    alarm: Moment,
+    /// How much came since the last request, while there was none.
+    idle_bytes: AtomicUsize,
+    /// How many of the connection's first bytes are those of the preface, however small the pieces they come in.
+    preface: AtomicUsize,
+    /// Whether a byte came that is none of it.
+    is_http1: AtomicBool,
 }
 
-#[derive(Debug)]
-struct Phase {
-    requests: usize,
-    /// When the first byte of a head came that is not complete yet.
-    head_since: Option<Instant>,
-    idle_since: Instant,
-    /// How much came since the last request, while there was none.
-    idle_bytes: usize,
-    /// The connection's first bytes, which tell HTTP/2 from HTTP/1, however small the pieces they come in.
-    preface: Vec<u8>,
+/// A moment in nanoseconds from a start, or none.
+#[derive(Debug, Default)]
+struct Moment(AtomicU64);
+
+impl Moment {
+    fn set(&self, start: Instant, at: Instant) {
+        let since = u64::try_from(at.saturating_duration_since(start).as_nanos()).unwrap_or(u64::MAX);
+        self.0.store(since.saturating_add(1), Ordering::Relaxed);
+    }
+
+    fn clear(&self) {
+        self.0.store(0, Ordering::Relaxed);
+    }
+
+    fn get(&self, start: Instant) -> Option<Instant> {
+        let since = self.0.load(Ordering::Relaxed).checked_sub(1)?;
+        start.checked_add(Duration::from_nanos(since))
+    }
+
+    fn is_set(&self) -> bool {
+        self.0.load(Ordering::Relaxed) != 0
+    }
 }
 
 impl Activity {
     pub(super) fn new(header_timeout: Duration, keep_alive_idle: Duration) -> Self {
-        let idle_since = Instant::now();
-        let phase = Phase { requests: 0, head_since: None, idle_since, idle_bytes: 0, preface: Vec::new() };
-        Self { header_timeout, keep_alive_idle, phase: Mutex::new(phase) }
+        Self {
+            header_timeout,
+            keep_alive_idle,
+            start: Instant::now(),
+            requests: AtomicUsize::new(0),
+            head_since: Moment::default(),
+            // Since the start.
+            idle_since: Moment(AtomicU64::new(1)),
+            alarm: Moment::default(),
+            idle_bytes: AtomicUsize::new(0),
+            preface: AtomicUsize::new(0),
+            is_http1: AtomicBool::new(false),
+        }
     }
 
     /// Until when the connection may go on like this; `None` while a request is being answered.
     pub(super) fn deadline(&self) -> Option<Instant> {
-        let phase = self.phase.lock();
-        match phase.head_since {
-            _ if phase.requests > 0 => None,
-            _ if phase.idle_bytes > MAX_IDLE_BYTES => Some(phase.idle_since),
-            Some(since) if phase.preface != HTTP2_PREFACE => since.checked_add(self.header_timeout),
-            _ => phase.idle_since.checked_add(self.keep_alive_idle),
+        if self.requests.load(Ordering::Acquire) > 0 {
+            return None;
+        }
+        let idle_since = self.idle_since.get(self.start).unwrap_or(self.start);
+        if self.idle_bytes.load(Ordering::Relaxed) > MAX_IDLE_BYTES {
+            return Some(idle_since);
+        }
+        let is_http2 = self.preface.load(Ordering::Relaxed) == HTTP2_PREFACE.len();
+        match self.head_since.get(self.start) {
+            Some(since) if !is_http2 => since.checked_add(self.header_timeout),
+            _ => idle_since.checked_add(self.keep_alive_idle),
         }
     }
 
+    /// When the request that is being answered has to be woken.
+    pub(super) fn alarm(&self) -> Option<Instant> {
+        self.alarm.get(self.start)
+    }
+
+    /// The connection's own task is to be woken then, instead of any other time that was set here.
+    pub(super) fn set_alarm(&self, at: Instant) {
+        self.alarm.set(self.start, at);
+    }
+
+    /// The alarm has rung.
+    pub(super) fn clear_alarm(&self) {
+        self.alarm.clear();
+    }
+
     fn received(&self, bytes: &[u8]) {
-        let mut phase = self.phase.lock();
-        let missing = HTTP2_PREFACE.len().saturating_sub(phase.preface.len());
-        phase.preface.extend(bytes.iter().take(missing));
-        if phase.requests == 0 {
-            phase.idle_bytes = phase.idle_bytes.saturating_add(bytes.len());
-            phase.head_since.get_or_insert_with(Instant::now);
+        if !self.is_http1.load(Ordering::Relaxed) {
+            let matched = self.preface.load(Ordering::Relaxed);
+            let missing = HTTP2_PREFACE.get(matched..).unwrap_or_default();
+            let is_it = missing.iter().zip(bytes).all(|(expected, byte)| expected == byte);
+            self.is_http1.store(!is_it, Ordering::Relaxed);
+            if is_it {
+                self.preface.store(matched.saturating_add(missing.len().min(bytes.len())), Ordering::Relaxed);
+            }
+        }
+        if self.requests.load(Ordering::Acquire) == 0 {
+            let so_far = self.idle_bytes.load(Ordering::Relaxed);
+            self.idle_bytes.store(so_far.saturating_add(bytes.len()), Ordering::Relaxed);
+            if !self.head_since.is_set() {
+                self.head_since.set(self.start, Instant::now());
+            }
         }
     }
 
     /// A head is complete. The request lasts as long as what is returned here.
     pub(super) fn request(self: &Arc<Self>) -> RequestGuard {
-        let mut phase = self.phase.lock();
-        phase.head_since = None;
-        phase.idle_bytes = 0;
-        phase.requests = phase.requests.saturating_add(1);
+        self.head_since.clear();
+        self.alarm.clear();
+        self.idle_bytes.store(0, Ordering::Relaxed);
+        self.requests.fetch_add(1, Ordering::AcqRel);
         RequestGuard(Arc::clone(self))
     }
 }
@@ -91,11 +158,17 @@ impl Activity {
 #[derive(Debug)]
 pub(super) struct RequestGuard(Arc<Activity>);
 
+impl RequestGuard {
+    /// What its connection is doing.
+    pub(super) fn activity(&self) -> &Activity {
+        &self.0
+    }
+}
+
 impl Drop for RequestGuard {
     fn drop(&mut self) {
-        let mut phase = self.0.phase.lock();
-        phase.requests = phase.requests.saturating_sub(1);
-        phase.idle_since = Instant::now();
+        self.0.idle_since.set(self.0.start, Instant::now());
+        self.0.requests.fetch_sub(1, Ordering::Release);
     }
 }
 

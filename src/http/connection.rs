@@ -3,12 +3,12 @@
 
 use std::convert::Infallible;
 use std::net::SocketAddr;
-use std::pin::pin;
+use std::pin::{Pin, pin};
 use std::sync::Arc;
-use std::task::Poll;
+use std::task::{Context, Poll};
 
 use bytes::Bytes;
-use http::{Request, Response};
+use http::{Request, Response, Version};
 use http_body_util::Full;
 use hyper::body::Incoming;
 use hyper::service::service_fn;
@@ -18,10 +18,12 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::sync::watch;
 use tokio::time::{Instant, Sleep, sleep_until};
 
-use super::activity::{Activity, Watched};
+use super::activity::{Activity, RequestGuard, Watched};
 use super::crowd::Place;
 use super::endpoint::Endpoint;
+use super::ingest::Way;
 use super::intake::Unavailable;
+use super::known_waker::KnownWaker;
 use super::reply::Reply;
 use crate::config::Limits;
 
@@ -63,17 +65,23 @@ pub(super) async fn serve_at<S>(
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
     let limits = endpoint.routing().limits.clone();
-    let answer = move |request| {
-        let (endpoint, place) = (Arc::clone(&endpoint), place.clone());
+    // In one, of which each request has a share.
+    let shared = Arc::new((endpoint, place));
+    let answer = move |request: Request<Incoming>, guard: RequestGuard| {
+        let shared = Arc::clone(&shared);
         async move {
-            let answered = std::pin::pin!(endpoint.answer_at(place.as_deref(), peer, request));
-            let Some(place) = &place else { return answered.await };
-            // Requests of HTTP/2 are tasks of their own, and would wait on for a connection that is closed.
-            tokio::select! {
-                biased;
-                response = answered => response,
-                () = place.is_sent_away() => Reply::Unavailable(Unavailable::Overloaded).into_response(endpoint.ids.next()),
+            let (endpoint, place) = (&shared.0, shared.1.as_deref());
+            // Requests of HTTP/1 are a part of the connection's task: they have its timer, and end with it.
+            if request.version() != Version::HTTP_2 {
+                let way = Way { place, peer, alarm: Some(guard.activity()) };
+                return Ok(endpoint.answer_on(way, request).await);
             }
+            // Those of HTTP/2 are tasks of their own, and would wait on for a connection that is closed.
+            let mut answered = Box::pin(endpoint.answer_on(Way { place, peer, alarm: None }, request));
+            let Some(place) = place else { return Ok(answered.await) };
+            Ok(place.while_it_stays(answered.as_mut()).await.unwrap_or_else(|| {
+                Reply::Unavailable(Unavailable::Overloaded).into_response(endpoint.ids.next())
+            }))
         }
     };
     serve_with(stream, &limits, stop, answer).await;
@@ -91,12 +99,13 @@ pub(super) async fn turn_away<S>(
     // Such a connection must not stay: one header time, then it goes.
     let limits = endpoint.routing().limits.clone();
     let limits = Limits { keep_alive_idle: limits.header_timeout, ..limits };
-    let answer = move |_request: Request<Incoming>| {
+    let answer = move |_request: Request<Incoming>, _guard: RequestGuard| {
         let id = endpoint.ids.next();
         let reply = Reply::Unavailable(Unavailable::Overloaded);
         endpoint.telemetry.emit(&crate::telemetry::Answered {
             id,
             connector: None,
+            series: None,
             peer,
             status: reply.status(),
             code: reply.code(),
@@ -105,12 +114,12 @@ pub(super) async fn turn_away<S>(
         });
         let mut response = reply.into_response(id);
         response.headers_mut().insert(http::header::CONNECTION, http::HeaderValue::from_static("close"));
-        std::future::ready(response)
+        std::future::ready(Ok(response))
     };
     serve_with(stream, &limits, stop, answer).await;
 }
 
-/// Serves any answers on a stream, within the limits.
+/// Serves any answers on a stream, within the limits. A request is being answered as long as its guard lives.
 pub(super) async fn serve_with<S, A, F>(
     stream: S,
     limits: &Limits,
@@ -118,20 +127,12 @@ pub(super) async fn serve_with<S, A, F>(
     answer: A,
 ) where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
-    A: Fn(Request<Incoming>) -> F,
-    F: Future<Output = Response<Full<Bytes>>> + Send + 'static,
+    A: Fn(Request<Incoming>, RequestGuard) -> F,
+    F: Future<Output = Result<Response<Full<Bytes>>, Infallible>> + Send + 'static,
 {
     let activity = Arc::new(Activity::new(limits.header_timeout, limits.keep_alive_idle));
     let io = TokioIo::new(Watched::new(stream, Arc::clone(&activity)));
-    let service = service_fn(|request| {
-        let guard = activity.request();
-        let answer = answer(request);
-        async move {
-            let response = answer.await;
-            drop(guard);
-            Ok::<_, Infallible>(response)
-        }
-    });
+    let service = service_fn(|request| answer(request, activity.request()));
     // What a client has sent and nobody has read yet is held, so the window is also the most that it can make us hold.
     let window = limits.window();
     let mut builder = Builder::new(TokioExecutor::new());
@@ -153,16 +154,27 @@ pub(super) async fn serve_with<S, A, F>(
         .max_send_buf_size(MAX_SEND)
         .max_header_list_size(u32::try_from(limits.max_head).unwrap_or(u32::MAX));
     let mut connection = pin!(builder.serve_connection(io, service));
-    let mut timer = pin!(Timer::new(&activity));
+    let mut timer = Timer::new(&activity);
+    let stop_changes = stop.clone();
+    let mut told_to_stop = pin!(wait_for_stop(&mut stop));
+    let mut stop_waker = KnownWaker::default();
     let mut stopping = false;
     loop {
-        let mut told_to_stop = pin!(wait_for_stop(&mut stop, stopping));
         let step = std::future::poll_fn(|cx| {
-            if connection.as_mut().poll(cx).is_ready() {
-                return Poll::Ready(Step::Ended);
+            loop {
+                if connection.as_mut().poll(cx).is_ready() {
+                    return Poll::Ready(Step::Ended);
+                }
+                match timer.poll_rung(&activity, cx) {
+                    Poll::Ready(Rung::ForConnection) => return Poll::Ready(Step::TimedOut),
+                    // It is a part of the connection, and looks at the time itself.
+                    Poll::Ready(Rung::ForRequest) => {}
+                    Poll::Pending => break,
+                }
             }
-            if timer.as_mut().poll_expired(&activity, cx) {
-                return Poll::Ready(Step::TimedOut);
+            let may_stop = stop_waker.is_new(cx.waker()) || stop_changes.has_changed().unwrap_or(false);
+            if stopping || !may_stop {
+                return Poll::Pending;
             }
             told_to_stop.as_mut().poll(cx).map(|()| Step::Stop)
         });
@@ -183,42 +195,57 @@ enum Step {
     Stop,
 }
 
-/// Resolves when the server stops; never once that is known, or when the server is gone.
-async fn wait_for_stop(stop: &mut watch::Receiver<bool>, known: bool) {
-    if known || stop.wait_for(|stop| *stop).await.is_err() {
+/// Resolves when the server stops; never when the server is gone.
+async fn wait_for_stop(stop: &mut watch::Receiver<bool>) {
+    if stop.wait_for(|stop| *stop).await.is_err() {
         std::future::pending::<()>().await;
     }
 }
 
-/// A timer that follows the connection's deadline but is only set anew when that has come nearer: most connections
-/// move it away with every request.
+/// A timer that follows the deadlines of the connection and of its request, but is only set anew when the next of them has
+/// come nearer: most requests move it away.
 #[derive(Debug)]
 struct Timer {
-    sleep: std::pin::Pin<Box<Sleep>>,
+    sleep: Pin<Box<Sleep>>,
+    waker: KnownWaker,
+}
+
+/// Whose time is over.
+enum Rung {
+    ForConnection,
+    ForRequest,
 }
 
 impl Timer {
     fn new(activity: &Activity) -> Self {
         let deadline = activity.deadline().unwrap_or_else(Instant::now);
-        Self { sleep: Box::pin(sleep_until(deadline)) }
+        Self { sleep: Box::pin(sleep_until(deadline)), waker: KnownWaker::default() }
     }
 
-    fn poll_expired(
-        mut self: std::pin::Pin<&mut Self>,
-        activity: &Activity,
-        cx: &mut std::task::Context<'_>,
-    ) -> bool {
+    fn poll_rung(&mut self, activity: &Activity, cx: &mut Context<'_>) -> Poll<Rung> {
+        // While a request is being answered, its own deadline counts; the connection is polled when it ends.
+        let (deadline, rung) = match activity.deadline() {
+            Some(deadline) => (deadline, Rung::ForConnection),
+            None => match activity.alarm() {
+                Some(deadline) => (deadline, Rung::ForRequest),
+                None => return Poll::Pending,
+            },
+        };
+        let is_nearer = deadline < self.sleep.deadline();
+        if is_nearer {
+            self.sleep.as_mut().reset(deadline);
+        }
+        if !self.waker.is_new(cx.waker()) && !is_nearer && !self.sleep.is_elapsed() {
+            return Poll::Pending;
+        }
         loop {
-            // While a request is being answered, its own deadline counts; the connection is polled when it ends.
-            let Some(deadline) = activity.deadline() else { return false };
-            if deadline < self.sleep.deadline() {
-                self.sleep.as_mut().reset(deadline);
-            }
             if self.sleep.as_mut().poll(cx).is_pending() {
-                return false;
+                return Poll::Pending;
             }
             if deadline <= Instant::now() {
-                return true;
+                // Whoever has not noticed sets it again.
+                activity.clear_alarm();
+                return Poll::Ready(rung);
             }
             self.sleep.as_mut().reset(deadline);
         }

@@ -18,12 +18,15 @@
 //! at most: no further connection is accepted meanwhile, so that none of it has to be given up while processors are short.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::task::Poll;
 
 use parking_lot::Mutex;
 use tokio::sync::Notify;
 
+use super::known_waker::KnownWaker;
 use super::peer::Peer;
 use crate::config::MAX_LEAVING;
 
@@ -170,13 +173,29 @@ impl Members {
 impl Place {
     /// A signature held on this connection: it is no stranger any more.
     pub(super) fn is_authentic(&self) {
-        if !self.is_known.swap(true, Ordering::Relaxed) {
+        // Looked at first: each request says it, and the first one is enough.
+        if !self.is_known.load(Ordering::Relaxed) && !self.is_known.swap(true, Ordering::Relaxed) {
             let _stranger = self.crowd.members.lock().forget(self.number);
         }
     }
 
+    /// Goes on with a future until the connection has to make room for another: then there is nothing to give.
+    pub(super) async fn while_it_stays<F: Future>(&self, mut future: Pin<&mut F>) -> Option<F::Output> {
+        let mut is_sent_away = pin!(self.is_sent_away());
+        let mut waker = KnownWaker::default();
+        std::future::poll_fn(|cx| {
+            // Set before anybody is woken.
+            let must_leave = self.signals.must_leave.load(Ordering::Acquire);
+            if must_leave || waker.is_new(cx.waker()) && is_sent_away.as_mut().poll(cx).is_ready() {
+                return Poll::Ready(None);
+            }
+            future.as_mut().poll(cx).map(Some)
+        })
+        .await
+    }
+
     /// Waits until the connection has to make room for another. Any number of tasks may.
-    pub(super) async fn is_sent_away(&self) {
+    async fn is_sent_away(&self) {
         loop {
             // Made before the look, it misses nothing that comes after it.
             let changed = self.signals.changed.notified();

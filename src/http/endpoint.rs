@@ -7,16 +7,16 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use parking_lot::RwLock;
-use tokio::sync::Semaphore;
 
 use super::clock_doubt::ClockDoubt;
 use super::intake::Intake;
+use super::permits::Permits;
 use super::refusals::Refusals;
 use crate::clock::Clock;
 use crate::config::{ConnectorConfig, Limits, Proxies};
 use crate::keys::LiveVerifier;
 use crate::record::RequestIds;
-use crate::telemetry::Telemetry;
+use crate::telemetry::{ConnectorSeries, Telemetry};
 use crate::tls::TlsIdentity;
 use crate::verify::Policy;
 
@@ -29,6 +29,8 @@ pub struct Connector {
     pub(super) events: BTreeSet<String>,
     pub(super) projects: BTreeSet<String>,
     pub(super) quarantine_refused: bool,
+    /// From when the routing is in force.
+    pub(super) series: Option<ConnectorSeries>,
 }
 
 impl fmt::Debug for Connector {
@@ -61,7 +63,8 @@ impl Routing {
                 config.clone();
             let verifier = Arc::new(LiveVerifier::fixed(verifier));
             let intake = Arc::clone(&intake);
-            (path, Connector { intake, place, name, verifier, events, projects, quarantine_refused })
+            let series = None;
+            (path, Connector { intake, place, name, verifier, events, projects, quarantine_refused, series })
         });
         Self { connectors: by_path.collect(), intake, limits, proxies: Proxies::default() }
     }
@@ -84,6 +87,13 @@ impl Routing {
         self
     }
 
+    fn known_to(mut self, telemetry: &Telemetry) -> Arc<Self> {
+        for connector in self.connectors.values_mut() {
+            connector.series = Some(telemetry.know_connector(&connector.name));
+        }
+        Arc::new(self)
+    }
+
     pub(super) fn connector(&self, path: &str) -> Option<&Connector> {
         self.connectors.get(path)
     }
@@ -103,10 +113,10 @@ pub struct Endpoint {
     pub(super) ids: RequestIds,
     pub(super) refusals: Refusals,
     /// Requests with a signature that holds, or that may hold once a key is fetched.
-    pub(super) requests: Semaphore,
+    pub(super) requests: Permits,
     /// Requests that are refused, while something is still waited for. They take no place of the others.
-    pub(super) strangers: Semaphore,
-    pub(super) body_bytes: Semaphore,
+    pub(super) strangers: Permits,
+    pub(super) body_bytes: Permits,
     stopping: AtomicBool,
 }
 
@@ -121,14 +131,13 @@ impl Endpoint {
     #[must_use]
     pub fn new(routing: Routing, telemetry: Arc<Telemetry>, clock: Arc<dyn Clock>) -> Self {
         let limits = routing.limits.clone();
-        routing.connectors.values().for_each(|connector| telemetry.know_connector(&connector.name));
         Self {
             ids: RequestIds::random(),
             refusals: Refusals::new(&limits),
-            requests: Semaphore::new(limits.max_in_flight),
-            strangers: Semaphore::new(limits.max_in_flight.div_ceil(2)),
-            body_bytes: Semaphore::new(limits.max_in_flight_bytes.min(Semaphore::MAX_PERMITS)),
-            routing: RwLock::new(Arc::new(routing)),
+            requests: Permits::new(limits.max_in_flight),
+            strangers: Permits::new(limits.max_in_flight.div_ceil(2)),
+            body_bytes: Permits::new(limits.max_in_flight_bytes),
+            routing: RwLock::new(routing.known_to(&telemetry)),
             config_trouble: RwLock::new(None),
             clock_doubt: ClockDoubt::default(),
             telemetry,
@@ -153,8 +162,8 @@ impl Endpoint {
 
     /// Puts another routing in force, for all requests that come from now on.
     pub fn route_by(&self, routing: Routing) {
-        routing.connectors.values().for_each(|connector| self.telemetry.know_connector(&connector.name));
-        let before = std::mem::replace(&mut *self.routing.write(), Arc::new(routing));
+        let routing = routing.known_to(&self.telemetry);
+        let before = std::mem::replace(&mut *self.routing.write(), routing);
         // Outside of the lock: what it holds may take a moment to go.
         drop(before);
     }
@@ -191,11 +200,11 @@ impl Endpoint {
     }
 
     pub(super) fn in_flight(&self) -> usize {
-        self.limits.max_in_flight.saturating_sub(self.requests.available_permits())
+        self.requests.taken()
     }
 
     /// Whether strangers are turned away before their bodies are read, so that DT's own requests find room.
     pub(super) fn is_busy(&self) -> bool {
-        self.requests.available_permits() <= self.limits.max_in_flight / 2
+        self.limits.max_in_flight.saturating_sub(self.requests.taken()) <= self.limits.max_in_flight / 2
     }
 }

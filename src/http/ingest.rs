@@ -6,16 +6,19 @@ use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
 use http::header::EXPECT;
+use http::request::Parts;
 use http::{HeaderMap, Method, Request, Response};
 use http_body::Body;
 use http_body_util::{BodyExt, Full};
 use tokio::time::{Instant, timeout_at};
 
+use super::activity::Activity;
 use super::crowd::Place;
 use super::endpoint::{Connector, Endpoint};
 use super::forwarded::client_of;
 use super::intake::{Accepted, Unavailable};
 use super::reply::Reply;
+use super::until::until;
 use crate::config::Limits;
 use crate::keys::Learned;
 use crate::record::{DeadLetter, Reason, Record, RequestId};
@@ -24,6 +27,17 @@ use crate::verify::{Authenticated, Rejection, Verified};
 
 /// How long a body may take that is not waited for: one that is here already comes in this time.
 const BRIEFLY: Duration = Duration::from_millis(10);
+
+/// The way that a request comes.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Way<'a> {
+    /// The place of its connection, if it has one.
+    pub(super) place: Option<&'a Place>,
+    /// Who connected, or whom a PROXY header named.
+    pub(super) peer: Option<SocketAddr>,
+    /// The connection's timer, where that one wakes the request; it has timers of its own otherwise.
+    pub(super) alarm: Option<&'a Activity>,
+}
 
 /// Where a request comes from.
 #[derive(Debug, Clone, Copy)]
@@ -40,30 +54,27 @@ impl Endpoint {
     where
         B: Body<Data = Bytes> + Unpin,
     {
-        self.answer_at(None, peer, request).await
+        self.answer_on(Way { place: None, peer, alarm: None }, request).await
     }
 
-    /// The same on a connection that has a place.
-    pub(super) async fn answer_at<B>(
-        &self,
-        place: Option<&Place>,
-        peer: Option<SocketAddr>,
-        request: Request<B>,
-    ) -> Response<Full<Bytes>>
+    /// The same on a connection of ours.
+    pub(super) async fn answer_on<B>(&self, way: Way<'_>, request: Request<B>) -> Response<Full<Bytes>>
     where
         B: Body<Data = Bytes> + Unpin,
     {
         let started = Instant::now();
         let routing = self.routing();
-        let peer = client_of(&routing.proxies, peer, request.headers());
-        let origin = Origin { id: self.ids.next(), address: peer.map(|peer| peer.ip()), place };
+        let peer = client_of(&routing.proxies, way.peer, request.headers());
+        let origin = Origin { id: self.ids.next(), address: peer.map(|peer| peer.ip()), place: way.place };
         let connector = routing.connector(request.uri().path());
         let deadline = started.checked_add(routing.limits.deadline).unwrap_or(started);
-        let reply = self.ingest(&routing.limits, origin, connector, request, deadline).await;
+        let time = Time { deadline, alarm: way.alarm };
+        let reply = self.ingest(&routing.limits, origin, connector, request, time).await;
         let detail = reply.detail();
         self.telemetry.emit(&Answered {
             id: origin.id,
             connector: connector.map(|connector| &*connector.name),
+            series: connector.and_then(|connector| connector.series.as_ref()),
             peer,
             status: reply.status(),
             code: reply.code(),
@@ -79,7 +90,7 @@ impl Endpoint {
         origin: Origin<'_>,
         connector: Option<&Connector>,
         request: Request<B>,
-        deadline: Instant,
+        time: Time<'_>,
     ) -> Reply
     where
         B: Body<Data = Bytes> + Unpin,
@@ -90,23 +101,32 @@ impl Endpoint {
         if !limits.allows(origin.address) {
             return Reply::AddressNotAllowed;
         }
-        let (head, body) = request.into_parts();
-        let headers = head.headers;
-        let body = CappedBody { body, max: limits.max_body, deadline };
+        let (Parts { method, uri, headers, .. }, body) = request.into_parts();
+        // It would hold on to the connection's buffer.
+        drop(uri);
+        let body = CappedBody { body, max: limits.max_body, time };
+        // What is done with requests of strangers is on the heap while it lasts: every request's task would be as large.
         let Some(connector) = connector else {
-            return self.turn_down(origin, body, Reply::NotFound, &headers).await;
+            return Box::pin(self.turn_down(origin, body, Reply::NotFound, &headers)).await;
         };
-        if head.method != Method::POST {
-            return self.turn_down(origin, body, Reply::MethodNotAllowed, &headers).await;
+        if method != Method::POST {
+            return Box::pin(self.turn_down(origin, body, Reply::MethodNotAllowed, &headers)).await;
         }
         if body.announces_too_much() {
-            return self.turn_down(origin, body, Reply::BodyTooLarge, &headers).await;
+            return Box::pin(self.turn_down(origin, body, Reply::BodyTooLarge, &headers)).await;
         }
-        let authenticated = match self.authenticate(connector, &headers, deadline).await {
+        let authenticated = match connector.verifier.unchanging() {
+            Some(verifier) => Ok(verifier.authenticate(&headers)),
+            None => Box::pin(self.authenticate(connector, &headers, time)).await,
+        };
+        let authenticated = match authenticated {
             Ok(Ok(authenticated)) => authenticated,
-            Ok(Err(rejection)) => return self.refuse(origin, connector, rejection, &headers, body).await,
+            Ok(Err(rejection)) => {
+                return Box::pin(self.refuse(origin, connector, rejection, &headers, body)).await;
+            }
             Err(unavailable) => {
-                return self.turn_down(origin, body, Reply::Unavailable(unavailable), &headers).await;
+                let reply = Reply::Unavailable(unavailable);
+                return Box::pin(self.turn_down(origin, body, reply, &headers)).await;
             }
         };
         let now = self.clock.unix_millis();
@@ -114,10 +134,10 @@ impl Endpoint {
         // DT's, so what there is no room for comes again.
         let is_timely = authenticated.is_timely(now.div_euclid(1000));
         let places = if is_timely { &self.requests } else { &self.strangers };
-        let Ok(_request_permit) = places.try_acquire() else {
+        let Some(_request_permit) = places.take(1) else {
             return Reply::Unavailable(Unavailable::Overloaded);
         };
-        let bytes = if is_timely { 0 } else { usize::try_from(body.at_most()).unwrap_or(usize::MAX) };
+        let bytes = if is_timely { 0 } else { body.at_most() };
         let Some(_held) = self.refusals.hold(origin.address.filter(|_| !is_timely), bytes, now) else {
             return Reply::Unavailable(Unavailable::Overloaded);
         };
@@ -134,27 +154,30 @@ impl Endpoint {
         connector: &Connector,
         authenticated: Authenticated,
         headers: HeaderMap,
-        mut body: CappedBody<B>,
+        mut body: CappedBody<'_, B>,
     ) -> Reply {
-        let deadline = body.deadline;
-        let Ok(_bytes_permit) = self.body_bytes.try_acquire_many(body.at_most()) else {
+        let time = body.time;
+        let Some(_bytes_permit) = self.body_bytes.take(body.at_most()) else {
             return Reply::Unavailable(Unavailable::Overloaded);
         };
         let bytes = match body.read().await {
             Ok(bytes) => bytes,
-            Err(Reply::BodyTooLarge) => return body.linger(Reply::BodyTooLarge, &headers).await,
+            Err(Reply::BodyTooLarge) => {
+                return Box::pin(body.linger(Reply::BodyTooLarge, &headers)).await;
+            }
             Err(reply) => return reply,
         };
+        drop(body);
         let now = self.clock.unix_millis();
         match authenticated.verify_body(bytes.clone(), now.div_euclid(1000)) {
             Ok(verified) => {
                 self.clock_doubt.accepted(&self.telemetry);
-                self.store(origin, connector, &verified, &headers, now, deadline).await
+                self.store(origin, connector, verified, headers, now, time).await
             }
             Err(rejection) => {
                 self.clock_doubt.refused(&rejection, &self.telemetry);
                 if rejection.is_expired() || connector.quarantine_refused {
-                    self.keep(origin, connector, &rejection, &headers, now, bytes, deadline).await;
+                    Box::pin(self.keep(origin, connector, &rejection, &headers, now, bytes, time)).await;
                 }
                 Reply::Refused { rejection, unread: false }
             }
@@ -169,15 +192,15 @@ impl Endpoint {
         connector: &Connector,
         rejection: Rejection,
         headers: &HeaderMap,
-        mut body: CappedBody<B>,
+        mut body: CappedBody<'_, B>,
     ) -> Reply {
         if expects_continue(headers) {
             return Reply::Refused { rejection, unread: true };
         }
         let is_within = self.refusals.take(origin.address, self.clock.unix_millis());
-        let permit = if is_within && !self.is_busy() { self.strangers.try_acquire().ok() } else { None };
+        let permit = if is_within && !self.is_busy() { self.strangers.take(1) } else { None };
         if permit.is_none() {
-            body.deadline = soon(BRIEFLY, body.deadline);
+            body.time.deadline = soon(BRIEFLY, body.time.deadline);
             let unread = body.discard().await.is_err();
             return Reply::Refused { rejection, unread };
         }
@@ -194,13 +217,13 @@ impl Endpoint {
     async fn turn_down<B: Body<Data = Bytes> + Unpin>(
         &self,
         origin: Origin<'_>,
-        body: CappedBody<B>,
+        body: CappedBody<'_, B>,
         reply: Reply,
         headers: &HeaderMap,
     ) -> Reply {
         let is_within = self.refusals.take(origin.address, self.clock.unix_millis());
-        match self.strangers.try_acquire() {
-            Ok(_permit) if is_within => body.linger(reply, headers).await,
+        match self.strangers.take(1) {
+            Some(_permit) if is_within => body.linger(reply, headers).await,
             _ => reply,
         }
     }
@@ -211,7 +234,7 @@ impl Endpoint {
         &self,
         connector: &Connector,
         headers: &HeaderMap,
-        deadline: Instant,
+        time: Time<'_>,
     ) -> Result<Result<Authenticated, Rejection>, Unavailable> {
         let verifier = connector.verifier.get();
         let authenticated = verifier.authenticate(headers);
@@ -230,11 +253,10 @@ impl Endpoint {
             return Ok(authenticated);
         }
         // It may be DT's, with a new key, or anybody's: such ones get no place of those whose signatures hold.
-        let Some(_request_permit) = (if self.is_busy() { None } else { self.requests.try_acquire().ok() })
-        else {
+        let Some(_request_permit) = (if self.is_busy() { None } else { self.requests.take(1) }) else {
             return Err(Unavailable::Keys);
         };
-        match timeout_at(deadline, connector.verifier.learn(&verifier)).await {
+        match timeout_at(time.deadline, connector.verifier.learn(&verifier)).await {
             Ok(Learned::New) => Ok(connector.verifier.get().authenticate(headers)),
             Ok(Learned::Nothing) => Ok(authenticated),
             Ok(Learned::Unavailable) | Err(_) => Err(Unavailable::Keys),
@@ -248,20 +270,19 @@ impl Endpoint {
         connector: &Connector,
         rejection: Rejection,
         headers: &HeaderMap,
-        mut body: CappedBody<B>,
+        mut body: CappedBody<'_, B>,
     ) -> Reply {
-        let (now, deadline) = (self.clock.unix_millis(), body.deadline);
+        let (now, time) = (self.clock.unix_millis(), body.time);
         let bytes = body.at_most();
-        let as_size = usize::try_from(bytes).unwrap_or(usize::MAX);
-        let Some(_held) = self.refusals.hold(origin.address, as_size, now) else {
+        let Some(_held) = self.refusals.hold(origin.address, bytes, now) else {
             return Reply::Refused { rejection, unread: true };
         };
-        let Ok(_bytes_permit) = self.body_bytes.try_acquire_many(bytes) else {
+        let Some(_bytes_permit) = self.body_bytes.take(bytes) else {
             return Reply::Refused { rejection, unread: true };
         };
         match body.read().await {
             Ok(bytes) => {
-                self.keep(origin, connector, &rejection, headers, now, bytes, deadline).await;
+                self.keep(origin, connector, &rejection, headers, now, bytes, time).await;
                 Reply::Refused { rejection, unread: false }
             }
             Err(Reply::BodyTooLarge) => body.linger(Reply::BodyTooLarge, headers).await,
@@ -280,7 +301,7 @@ impl Endpoint {
         headers: &HeaderMap,
         now: i64,
         body: Bytes,
-        deadline: Instant,
+        time: Time<'_>,
     ) {
         let name = Arc::clone(&connector.name);
         let (reason, error) = if rejection.is_expired() {
@@ -291,28 +312,27 @@ impl Endpoint {
         let letter = DeadLetter::of_request(name, reason, error, now, headers, body);
         let letter = letter.with_request_id(Some(origin.id));
         // Whether it was kept shows in the metrics; the answer is the same.
-        let _kept = timeout_at(deadline, connector.intake.bury(letter)).await;
+        let _kept = timeout_at(time.deadline, connector.intake.bury(letter)).await;
     }
 
     async fn store(
         &self,
         origin: Origin<'_>,
         connector: &Connector,
-        verified: &Verified<Bytes>,
-        headers: &HeaderMap,
+        verified: Verified<Bytes>,
+        headers: HeaderMap,
         now: i64,
-        deadline: Instant,
+        time: Time<'_>,
     ) -> Reply {
+        let set_aside = |error: String| {
+            Box::pin(self.quarantine(origin, connector, error, &headers, now, &verified, time))
+        };
         if let Some(other) = verified.other_scheme() {
             self.telemetry.emit(&OtherSchemeFailed { connector: &connector.name, code: other.code() });
         }
-        let record = match Record::read(verified, Arc::clone(&connector.name), now) {
-            Ok(record) => record.with_headers(headers).with_request_id(Some(origin.id)),
-            Err(reason) => {
-                return self
-                    .quarantine(origin, connector, reason.to_string(), headers, now, verified, deadline)
-                    .await;
-            }
+        let record = match Record::read(&verified, Arc::clone(&connector.name), now) {
+            Ok(record) => record.with_headers(&headers).with_request_id(Some(origin.id)),
+            Err(reason) => return set_aside(reason.to_string()).await,
         };
         if !connector.projects.is_empty() {
             match &record.project {
@@ -321,7 +341,7 @@ impl Endpoint {
                 None => {
                     let error =
                         "its targetName names no project, and the connector allows only some".to_owned();
-                    return self.quarantine(origin, connector, error, headers, now, verified, deadline).await;
+                    return set_aside(error).await;
                 }
             }
         }
@@ -329,11 +349,15 @@ impl Endpoint {
         if !connector.events.is_empty() && !connector.events.contains(&*record.event_type) {
             return Reply::Ignored { event_id };
         }
-        match timeout_at(deadline, connector.intake.accept(connector.place, Arc::new(record))).await {
+        let issued_at = verified.issued_at();
+        // The record has what is needed of them; while it waits, the connection's buffer is free for what comes next.
+        drop((verified, headers));
+        let accepted = connector.intake.accept(connector.place, Arc::new(record));
+        match until(time.alarm, time.deadline, accepted).await {
             Ok(Ok(Accepted::New)) => {
-                if let Some(issued_at) = verified.issued_at() {
+                if let Some(issued_at) = issued_at {
                     let skew = issued_at.saturating_sub(now.div_euclid(1000));
-                    self.telemetry.clock_skew(&connector.name, skew);
+                    self.telemetry.clock_skew(&connector.name, connector.series.as_ref(), skew);
                 }
                 Reply::Accepted { event_id }
             }
@@ -352,12 +376,12 @@ impl Endpoint {
         headers: &HeaderMap,
         now: i64,
         verified: &Verified<Bytes>,
-        deadline: Instant,
+        time: Time<'_>,
     ) -> Reply {
         let (name, body) = (Arc::clone(&connector.name), verified.inner().clone());
         let letter = DeadLetter::of_request(name, Reason::Unreadable, error, now, headers, body);
         let letter = letter.with_request_id(Some(origin.id));
-        match timeout_at(deadline, connector.intake.bury(letter)).await {
+        match timeout_at(time.deadline, connector.intake.bury(letter)).await {
             Ok(Ok(())) => Reply::Quarantined,
             Ok(Err(_)) | Err(_) => Reply::Unavailable(Unavailable::Storage),
         }
@@ -374,29 +398,36 @@ fn expects_continue(headers: &HeaderMap) -> bool {
     headers.contains_key(EXPECT)
 }
 
-/// A request's body, bounded in size and time.
-struct CappedBody<B> {
-    body: B,
-    max: usize,
+/// Until when something may take, and what wakes it then; see [`until`].
+#[derive(Debug, Clone, Copy)]
+struct Time<'a> {
     deadline: Instant,
+    alarm: Option<&'a Activity>,
 }
 
-impl<B: Body<Data = Bytes> + Unpin> CappedBody<B> {
+/// A request's body, bounded in size and time.
+struct CappedBody<'a, B> {
+    body: B,
+    max: usize,
+    time: Time<'a>,
+}
+
+impl<B: Body<Data = Bytes> + Unpin> CappedBody<'_, B> {
     fn announces_too_much(&self) -> bool {
         let max = u64::try_from(self.max).unwrap_or(u64::MAX);
         self.body.size_hint().lower() > max
     }
 
     /// How many bytes there may be to hold: what is announced, else all that is allowed.
-    fn at_most(&self) -> u32 {
+    fn at_most(&self) -> usize {
         let announced = self.body.size_hint().exact().and_then(|bytes| usize::try_from(bytes).ok());
-        u32::try_from(announced.unwrap_or(self.max).min(self.max)).unwrap_or(u32::MAX)
+        announced.unwrap_or(self.max).min(self.max)
     }
 
     /// The next piece of the body; `None` at its end.
     async fn next(&mut self) -> Result<Option<Bytes>, Reply> {
         loop {
-            match timeout_at(self.deadline, self.body.frame()).await {
+            match until(self.time.alarm, self.time.deadline, self.body.frame()).await {
                 Err(_late) => return Err(Reply::BodyTimeout),
                 Ok(None) => return Ok(None),
                 Ok(Some(Err(_))) => return Err(Reply::BodyUnreadable),
@@ -454,7 +485,7 @@ impl<B: Body<Data = Bytes> + Unpin> CappedBody<B> {
         const LINGER: Duration = Duration::from_millis(500);
         if !expects_continue(headers) {
             self.max = LINGER_BYTES;
-            self.deadline = soon(LINGER, self.deadline);
+            self.time.deadline = soon(LINGER, self.time.deadline);
             // However it ends, the answer is the same.
             let _read = self.discard().await;
         }

@@ -19,13 +19,16 @@ mod endpoint;
 mod forwarded;
 mod ingest;
 mod intake;
+mod known_waker;
 mod listener;
 mod peer;
+mod permits;
 mod proxy_header;
 mod refusals;
 mod reply;
 mod server;
 mod stream;
+mod until;
 
 pub use connection::serve_connection;
 pub use endpoint::{Connector, Endpoint, Routing};

@@ -94,11 +94,9 @@ impl Server {
                     let place = Arc::new(place);
                     // In its place: moved into the choice below, it would be there twice.
                     let serve = std::pin::pin!(serve(Arc::clone(&place), stream, peer, endpoint, stop));
-                    tokio::select! {
-                        // It is closed without an answer, whatever its requests have come to.
-                        biased;
-                        () = place.is_sent_away() => telemetry.emit(&ConnectionEvicted { peer }),
-                        () = serve => {}
+                    // It is closed without an answer, whatever its requests have come to.
+                    if place.while_it_stays(serve).await.is_none() {
+                        telemetry.emit(&ConnectionEvicted { peer });
                     }
                 });
             } else {
@@ -206,7 +204,8 @@ impl AdminServer {
             let (endpoint, stop) = (Arc::clone(&endpoint), stop.clone());
             if let Ok(place) = Arc::clone(&places).try_acquire_owned() {
                 connections.spawn(async move {
-                    let answer = move |request| std::future::ready(admin::answer(&endpoint, &request));
+                    let answer =
+                        move |request, _guard| std::future::ready(Ok(admin::answer(&endpoint, &request)));
                     connection::serve_with(stream, &Limits::default(), stop, answer).await;
                     drop(place);
                 });

@@ -20,52 +20,73 @@ pub enum Learned {
 
 /// The verifier of a connector.
 #[derive(Debug)]
-pub struct LiveVerifier {
-    /// The verifier, and which set of keys it has.
-    current: RwLock<(Arc<Verifier>, u64)>,
-    keys: Option<Arc<Keys>>,
+pub struct LiveVerifier(Kind);
+
+#[derive(Debug)]
+enum Kind {
+    Fixed(Arc<Verifier>),
+    WithKeys {
+        /// The verifier, and which set of keys it has.
+        current: RwLock<(Arc<Verifier>, u64)>,
+        keys: Arc<Keys>,
+    },
 }
 
 impl LiveVerifier {
     /// A verifier that stays as it is.
     #[must_use]
     pub fn fixed(verifier: Verifier) -> Self {
-        Self { current: RwLock::new((Arc::new(verifier), 0)), keys: None }
+        Self(Kind::Fixed(Arc::new(verifier)))
     }
 
     /// A verifier that has whatever keys there are.
     #[must_use]
     pub fn with_keys(verifier: Verifier, keys: Arc<Keys>) -> Self {
-        Self { current: RwLock::new((Arc::new(verifier), 0)), keys: Some(keys) }
+        Self(Kind::WithKeys { current: RwLock::new((Arc::new(verifier), 0)), keys })
+    }
+
+    /// The verifier, if it stays as it is: nothing is locked or counted for it.
+    #[must_use]
+    pub fn unchanging(&self) -> Option<&Verifier> {
+        match &self.0 {
+            Kind::Fixed(verifier) => Some(verifier),
+            Kind::WithKeys { .. } => None,
+        }
     }
 
     /// The verifier as it is now.
     #[must_use]
     pub fn get(&self) -> Arc<Verifier> {
-        let (current, generation) = {
-            let current = self.current.read();
+        let (current, keys) = match &self.0 {
+            Kind::Fixed(verifier) => return Arc::clone(verifier),
+            Kind::WithKeys { current, keys } => (current, keys),
+        };
+        let (verifier, generation) = {
+            let current = current.read();
             (Arc::clone(&current.0), current.1)
         };
-        let Some(keys) = &self.keys else { return current };
         let newest = keys.generation();
         if newest == generation {
-            return current;
+            return verifier;
         }
-        let Some(set) = keys.set() else { return current };
-        let verifier = Arc::new(current.with_keys(set));
-        *self.current.write() = (Arc::clone(&verifier), newest);
+        let Some(set) = keys.set() else { return verifier };
+        let verifier = Arc::new(verifier.with_keys(set));
+        *current.write() = (Arc::clone(&verifier), newest);
         verifier
     }
 
     /// The keys, if they can change.
     #[must_use]
     pub const fn keys(&self) -> Option<&Arc<Keys>> {
-        self.keys.as_ref()
+        match &self.0 {
+            Kind::Fixed(_) => None,
+            Kind::WithKeys { keys, .. } => Some(keys),
+        }
     }
 
     /// Asks for a key that was not known to `used`.
     pub async fn learn(&self, used: &Arc<Verifier>) -> Learned {
-        let Some(keys) = &self.keys else { return Learned::Nothing };
+        let Some(keys) = self.keys() else { return Learned::Nothing };
         let asked = keys.ask().await;
         if Arc::ptr_eq(&self.get(), used) {
             match asked {

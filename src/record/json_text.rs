@@ -5,8 +5,9 @@ use std::borrow::Cow;
 /// A text as it stands between the quotes of a JSON string.
 pub(crate) fn escaped(text: &str) -> Cow<'_, str> {
     // What `serde_json` writes as it is: the rest of Unicode needs no escape.
-    let is_plain = |byte: u8| byte >= b' ' && !matches!(byte, b'"' | b'\\');
-    if text.bytes().all(is_plain) {
+    // To the end in any case and without a branch: that way the compiler looks at many bytes at once.
+    let is_plain = |byte: u8| (byte >= b' ') & (byte != b'"') & (byte != b'\\');
+    if text.bytes().fold(true, |plain, byte| plain & is_plain(byte)) {
         return Cow::Borrowed(text);
     }
     let string = serde_json::Value::from(text).to_string();

@@ -2,10 +2,15 @@
 
 use std::fmt;
 
-use http::{HeaderMap, HeaderName};
+use http::{HeaderMap, HeaderName, HeaderValue};
 
 use super::json_text::escaped;
 use crate::verify::{ASYMMETRIC_HEADER, SECRET_HEADER};
+
+/// [`SECRET_HEADER`] as it is looked for.
+static SECRET: HeaderName = HeaderName::from_static("x-dt-signature");
+/// [`ASYMMETRIC_HEADER`] as it is looked for.
+static ASYMMETRIC: HeaderName = HeaderName::from_static("dt-asymmetric-signature");
 
 /// The two signature headers with their values, and the names of all other headers; their values may be credentials.
 ///
@@ -15,7 +20,7 @@ use crate::verify::{ASYMMETRIC_HEADER, SECRET_HEADER};
 pub struct KeptHeaders {
     /// Two JSON arrays, as they are stored: of signatures, each a pair of name and value, and of names. Nothing at all for
     /// no headers.
-    json: Box<str>,
+    json: String,
     /// Where the second one begins.
     names_at: usize,
 }
@@ -24,29 +29,35 @@ impl KeptHeaders {
     /// What is kept of these.
     #[must_use]
     pub fn of(headers: &HeaderMap) -> Self {
-        /// Usual headers need no more, so that the text is made in one piece.
-        const USUAL: usize = 640;
-        let mut json = String::with_capacity(USUAL);
-        for known in [SECRET_HEADER, ASYMMETRIC_HEADER] {
-            for value in headers.get_all(known) {
-                json.push_str(if json.is_empty() { "[[\"" } else { ",[\"" });
-                json.push_str(known);
-                json.push_str("\",\"");
-                json.push_str(&escaped(&String::from_utf8_lossy(value.as_bytes())));
-                json.push_str("\"]");
+        // As long as it gets, unless something has to be escaped: it is not made to fit in the end. A look at each header
+        // costs less than looking the two up.
+        let len = |(name, value): (&HeaderName, &HeaderValue)| match signature_name(name) {
+            Some(known) => known.len().saturating_add(value.len()).saturating_add(8),
+            None => name.as_str().len().saturating_add(3),
+        };
+        let mut json = String::with_capacity(headers.iter().map(len).sum::<usize>().saturating_add(4));
+        for (name, value) in headers {
+            let Some(known) = signature_name(name) else { continue };
+            json.push_str(if json.is_empty() { "[[\"" } else { ",[\"" });
+            json.push_str(known);
+            json.push_str("\",\"");
+            match std::str::from_utf8(value.as_bytes()) {
+                Ok(value) => json.push_str(&escaped(value)),
+                Err(_) => json.push_str(&escaped(&String::from_utf8_lossy(value.as_bytes()))),
             }
+            json.push_str("\"]");
         }
         json.push_str(if json.is_empty() { "[]" } else { "]" });
         let names_at = json.len();
         // Without signatures: `keys` gives each name once.
-        for name in headers.keys().filter(|name| !is_signature(name)) {
+        for name in headers.keys().filter(|name| signature_name(name).is_none()) {
             json.push_str(if json.len() == names_at { "[\"" } else { ",\"" });
             // A name is a token, which has nothing to escape.
             json.push_str(name.as_str());
             json.push('"');
         }
         json.push_str(if json.len() == names_at { "[]" } else { "]" });
-        Self { json: json.into_boxed_str(), names_at }
+        Self { json, names_at }
     }
 
     /// From what [`signatures_json`](Self::signatures_json) and [`names_json`](Self::names_json) gave.
@@ -81,8 +92,15 @@ impl KeptHeaders {
     }
 }
 
-fn is_signature(name: &HeaderName) -> bool {
-    [SECRET_HEADER, ASYMMETRIC_HEADER].into_iter().any(|known| name.as_str().eq_ignore_ascii_case(known))
+/// DT's own spelling of a signature header's name.
+fn signature_name(name: &HeaderName) -> Option<&'static str> {
+    if *name == SECRET {
+        Some(SECRET_HEADER)
+    } else if *name == ASYMMETRIC {
+        Some(ASYMMETRIC_HEADER)
+    } else {
+        None
+    }
 }
 
 impl fmt::Debug for KeptHeaders {

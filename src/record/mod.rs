@@ -19,6 +19,7 @@ use http::HeaderMap;
 
 pub use cloud_event::CloudEvent;
 pub use format::{Format, UnknownFormat};
+pub(crate) use json_text::escaped;
 pub use kept_headers::KeptHeaders;
 pub use path_template::PathTemplate;
 pub use request_id::{NotARequestId, RequestId, RequestIds};

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use http::StatusCode;
 
-use super::{Happening, Telemetry};
+use super::{ConnectorSeries, Happening, Telemetry};
 use crate::record::RequestId;
 
 /// A request to a connector was answered.
@@ -15,6 +15,8 @@ pub struct Answered<'a> {
     pub id: RequestId,
     /// The connector's name; none for a path without one.
     pub connector: Option<&'a str>,
+    /// The connector's series, where they were looked up.
+    pub series: Option<&'a ConnectorSeries>,
     /// Where the request came from.
     pub peer: Option<SocketAddr>,
     /// The reply's status.
@@ -29,9 +31,9 @@ pub struct Answered<'a> {
 
 impl Happening for Answered<'_> {
     fn emit(&self, telemetry: &Telemetry) {
-        let Self { id, connector, peer, status, code, detail, took } = self;
+        let Self { id, connector, series, peer, status, code, detail, took } = self;
         let connector = connector.unwrap_or("");
-        telemetry.metrics.answered(connector, *status, code, *took, telemetry.clock.unix_seconds());
+        telemetry.metrics.answered(connector, *series, *status, code, *took, telemetry.clock.unix_seconds());
         let peer = peer.map(tracing::field::display);
         let failed = status.is_client_error() || status.is_server_error();
         let status_code = status.as_u16();

@@ -3,6 +3,7 @@
 
 use std::collections::{HashMap, HashSet};
 use std::fmt;
+use std::sync::OnceLock;
 use std::time::Duration;
 
 use http::StatusCode;
@@ -14,6 +15,7 @@ use prometheus::{
 };
 
 use super::arrivals::ArrivalMetrics;
+use super::connector_series::ConnectorSeries;
 use super::happenings::RefusedConnection;
 use super::kafka_metrics::KafkaMetrics;
 use super::machine::MachineMetrics;
@@ -207,11 +209,13 @@ impl Metrics {
         }
     }
 
-    pub(super) fn know_connector(&self, name: &str) {
+    pub(super) fn know_connector(&self, name: &str) -> ConnectorSeries {
         self.known.write().insert(name.to_owned());
-        self.last_accepted.with_label_values(&[name]);
-        for code in ["accepted", "duplicate", "ignored", "quarantined"] {
-            self.requests.with_label_values(&[name, "200", code]);
+        ConnectorSeries {
+            taken: ConnectorSeries::CODES
+                .map(|code| (code, self.requests.with_label_values(&[name, "200", code]))),
+            last_accepted: self.last_accepted.with_label_values(&[name]),
+            clock_skew: OnceLock::new(),
         }
     }
 
@@ -250,8 +254,19 @@ impl Metrics {
         self.last_accepted.with_label_values(&[connector]).get()
     }
 
-    pub(super) fn answered(&self, connector: &str, status: StatusCode, code: &str, took: Duration, now: i64) {
+    pub(super) fn answered(
+        &self,
+        connector: &str,
+        series: Option<&ConnectorSeries>,
+        status: StatusCode,
+        code: &str,
+        took: Duration,
+        now: i64,
+    ) {
         self.duration.observe(took.as_secs_f64());
+        if series.is_some_and(|series| series.count(status, code, now)) {
+            return;
+        }
         self.of_connector(connector, || {
             self.requests.with_label_values(&[connector, status.as_str(), code]).inc();
             if code == "accepted" {
@@ -264,8 +279,19 @@ impl Metrics {
         self.of_connector(connector, || self.other_scheme_failed.with_label_values(&[connector, code]).inc());
     }
 
-    pub(super) fn clock_skew(&self, connector: &str, seconds: i64) {
-        self.of_connector(connector, || self.clock_skew.with_label_values(&[connector]).set(seconds));
+    pub(super) fn clock_skew(&self, connector: &str, series: Option<&ConnectorSeries>, seconds: i64) {
+        if let Some(gauge) = series.and_then(|series| series.clock_skew.get()) {
+            gauge.set(seconds);
+            return;
+        }
+        self.of_connector(connector, || {
+            let gauge = self.clock_skew.with_label_values(&[connector]);
+            gauge.set(seconds);
+            if let Some(series) = series {
+                // Another request may have been first.
+                let _known = series.clock_skew.set(gauge);
+            }
+        });
     }
 
     /// Counts something of a connector, unless it was removed meanwhile. A path of none has an empty name.
@@ -313,8 +339,8 @@ mod tests {
     fn a_request_that_ends_after_its_connector_does_not_bring_its_series_back() {
         let metrics = Metrics::new();
         let answer = |name: &str| {
-            metrics.answered(name, StatusCode::OK, "accepted", Duration::ZERO, 1);
-            metrics.clock_skew(name, 1);
+            metrics.answered(name, None, StatusCode::OK, "accepted", Duration::ZERO, 1);
+            metrics.clock_skew(name, None, 1);
             metrics.other_scheme_failed(name, "expired");
         };
         for name in ["gone", "stays"] {
@@ -332,5 +358,34 @@ mod tests {
         metrics.know_connector("gone");
         answer("gone");
         assert_eq!(metrics.last_accepted("gone"), 1);
+    }
+
+    #[test]
+    fn series_that_were_looked_up_count_the_same_and_go_with_their_connector() {
+        let metrics = Metrics::new();
+        let count = |series: &ConnectorSeries| {
+            for code in ConnectorSeries::CODES.into_iter().chain(["other"]) {
+                metrics.answered("c", Some(series), StatusCode::OK, code, Duration::ZERO, 7);
+            }
+            metrics.answered("c", Some(series), StatusCode::FORBIDDEN, "accepted", Duration::ZERO, 7);
+            metrics.clock_skew("c", Some(series), -2);
+        };
+        let old = metrics.know_connector("c");
+        count(&old);
+        count(&metrics.know_connector("c"));
+        let text = metrics.render();
+        for code in ConnectorSeries::CODES.into_iter().chain(["other"]) {
+            assert!(text.contains(&format!(r#"code="{code}",connector="c",status="200"}} 2"#)), "{text}");
+        }
+        assert!(text.contains(r#"code="accepted",connector="c",status="403"} 2"#), "{text}");
+        assert!(text.contains(r#"dt_receiver_clock_skew_seconds{connector="c"} -2"#), "{text}");
+        assert_eq!(metrics.last_accepted("c"), 7);
+        metrics.forget_connector("c");
+        count(&old);
+        let text = metrics.render();
+        assert!(!text.contains(r#"connector="c""#), "{text}");
+        let new = metrics.know_connector("c");
+        count(&new);
+        assert!(metrics.render().contains(r#"code="accepted",connector="c",status="200"} 1"#));
     }
 }

@@ -2,6 +2,7 @@
 //! log line and the metric together. The registry is our own: two services in one process share no counters.
 
 mod arrivals;
+mod connector_series;
 mod happenings;
 mod kafka_metrics;
 mod log_budget;
@@ -14,6 +15,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 pub use arrivals::{CertificateInForce, CertificateRefused, HandshakeFailed, ProxyHeaderRefused};
+pub use connector_series::ConnectorSeries;
 pub use happenings::{
     Answered, ConnectionEvicted, ConnectionRefused, DeadLetterBuried, DeadLetterDropped, DeadLetterFailed,
     KafkaLogged, KeysFailed, KeysFetched, OtherSchemeFailed, RefusedConnection, SinkFailed, SinkRecovered,
@@ -100,9 +102,9 @@ impl Telemetry {
         happening.emit(self);
     }
 
-    /// Names the connectors, so that each has its series from the start.
-    pub fn know_connector(&self, name: &str) {
-        self.metrics.know_connector(name);
+    /// Names a connector, so that it has its series from the start, and gives these.
+    pub fn know_connector(&self, name: &str) -> ConnectorSeries {
+        self.metrics.know_connector(name)
     }
 
     /// Names a sink, so that it has its series from the start.
@@ -192,8 +194,8 @@ impl Telemetry {
     }
 
     /// How far DT's clock was ahead of ours when a connector accepted an event last, by its token's `iat`.
-    pub fn clock_skew(&self, connector: &str, seconds: i64) {
-        self.metrics.clock_skew(connector, seconds);
+    pub fn clock_skew(&self, connector: &str, series: Option<&ConnectorSeries>, seconds: i64) {
+        self.metrics.clock_skew(connector, series, seconds);
     }
 
     /// All metrics in the text format of Prometheus (version 0.0.4).

@@ -1,6 +1,8 @@
 //! Every row of the status table (`design.md`, section 4): status, code, headers, and what the sink and the dead
 //! letters have afterwards.
 
+use std::time::Instant;
+
 use dt_receiver::config::Limits;
 use dt_receiver::event::EventType;
 use dt_receiver::sink::OpenError;
@@ -345,6 +347,21 @@ async fn a_sink_that_is_late_is_503_at_the_deadline() {
     reply.must_be(503, "sink_unavailable");
     assert!(!reply.closes(), "the sender may come again on the same connection");
     gate.entered().await;
+}
+
+/// They share the connection's timer.
+#[tokio::test]
+async fn each_request_of_a_connection_has_the_whole_deadline() {
+    let (sink, _seen, _gate) = FakeSink::gated();
+    let receiver = Setup::new().sink("test", sink).limits(|l| l.deadline = ms(300)).start().await;
+    let mut client = Client::connect(receiver.address).await;
+    for number in 1..4 {
+        let started = Instant::now();
+        client.ask(push(event(number))).await.must_be(503, "sink_unavailable");
+        let took = started.elapsed();
+        assert!(took >= ms(295) && took < ms(5000), "request {number}: {took:?}");
+        tokio::time::sleep(ms(100)).await;
+    }
 }
 
 /// Puts a file where the folder of dead letters should be.
