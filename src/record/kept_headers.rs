@@ -62,7 +62,7 @@ impl KeptHeaders {
 
     /// From what [`signatures_json`](Self::signatures_json) and [`names_json`](Self::names_json) gave.
     pub(crate) fn from_json(signatures: &str, names: &str) -> Self {
-        Self { json: [signatures, names].concat().into_boxed_str(), names_at: signatures.len() }
+        Self { json: [signatures, names].concat(), names_at: signatures.len() }
     }
 
     /// The signature headers: name and value.
