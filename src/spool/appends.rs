@@ -44,11 +44,10 @@ impl Appends {
     }
 
     /// Does something with the writer, for its thread; waits for it.
-    pub(super) fn with_writer(&self, work: impl FnOnce(&mut Writer)) {
-        if let Some(writer) = &mut *self.writer.lock() {
-            work(writer);
-        }
+    pub(super) fn with_writer<T>(&self, work: impl FnOnce(&mut Writer) -> T) -> Option<T> {
+        let done = self.writer.lock().as_mut().map(work);
         self.is_free.notify_one();
+        done
     }
 
     /// The thread has ended, and nothing is stored any more.

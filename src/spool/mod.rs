@@ -298,6 +298,7 @@ impl Spool {
         let max_queue = options.max_queue;
         let (commands, queue) = mpsc::sync_channel(max_queue);
         let (queued_bytes, max_queue_bytes) = (Arc::new(AtomicUsize::new(0)), options.max_queue_bytes);
+        let aside = open::aside(&database.path, upkeep::CUT_WAIT)?;
         let writer = Writer::open(folder, database, options, clock)?;
         let tail = Arc::clone(&writer.tail);
         let commands: Commands = Arc::new(Mutex::new(Some(commands)));
@@ -305,7 +306,7 @@ impl Spool {
         let written = Arc::clone(&appends);
         let thread = std::thread::Builder::new()
             .name("spool".to_owned())
-            .spawn(move || writer::run(&written, &queue))
+            .spawn(move || writer::run(&written, &queue, aside))
             .map_err(|error| SpoolError::io(folder, "starting a thread", &error))?;
         Ok(Self {
             folder: folder.to_owned(),

@@ -168,6 +168,9 @@ impl Writer {
         if self.entries.is_empty() {
             return None;
         }
+        if let Some(text) = self.poisoned.clone() {
+            return Some(Err(SpoolError::Poisoned { path: self.folder.clone(), text }));
+        }
         while self.journal.as_ref().is_some_and(|journal| !journal.has_room(self.entries.len())) {
             if let Err(error) = self.settle_oldest() {
                 return Some(Err(error));

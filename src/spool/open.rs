@@ -97,6 +97,23 @@ pub(super) fn database(folder: &Path) -> Result<Database, SpoolError> {
     Ok(Database { path, connection, last_seq, seen })
 }
 
+/// Another connection to an open database, which waits so long for the first one, or for another program.
+pub(super) fn aside(path: &Path, wait: Duration) -> Result<Connection, SpoolError> {
+    let opened = Connection::open_with_flags(
+        path,
+        OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX,
+    );
+    opened
+        .and_then(|connection| {
+            connection.busy_timeout(wait)?;
+            for (name, value) in [("synchronous", 2), ("wal_autocheckpoint", 0)] {
+                connection.pragma_update(None, name, value)?;
+            }
+            Ok(connection)
+        })
+        .map_err(|error| SpoolError::sqlite(path, "opening", &error))
+}
+
 /// A sink whose cursor is beyond the end would not be given what comes next.
 pub(super) fn check_numbers(database: &Database) -> Result<(), SpoolError> {
     let Database { path, connection, last_seq, .. } = database;

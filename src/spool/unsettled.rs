@@ -14,7 +14,7 @@ use super::store::{self, Counters};
 use crate::record::Record;
 
 /// A record that is not in the database.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(super) struct Pending {
     pub(super) seq: i64,
     /// Since when its event is known as a duplicate, in Unix milliseconds, if it is.
@@ -40,17 +40,22 @@ pub(super) struct Unsettled {
     pub(super) places: BTreeMap<Arc<str>, Place>,
 }
 
+/// All sinks as the database knows them.
+pub(super) fn places(connection: &Connection) -> rusqlite::Result<BTreeMap<Arc<str>, Place>> {
+    let mut statement = connection.prepare_cached("SELECT name, cursor, checkpoint FROM sinks")?;
+    let places = statement.query_map([], |row| {
+        let name: String = row.get(0)?;
+        let place = Place { cursor: row.get(1)?, checkpoint: row.get(2)?, is_stored: true };
+        Ok((Arc::from(name), place))
+    })?;
+    places.collect()
+}
+
 impl Unsettled {
-    /// Knows the sinks as the database does.
-    pub(super) fn read_places(&mut self, connection: &Connection) -> rusqlite::Result<()> {
-        let mut statement = connection.prepare_cached("SELECT name, cursor, checkpoint FROM sinks")?;
-        let places = statement.query_map([], |row| {
-            let name: String = row.get(0)?;
-            let place = Place { cursor: row.get(1)?, checkpoint: row.get(2)?, is_stored: true };
-            Ok((Arc::from(name), place))
-        })?;
-        self.places = places.collect::<rusqlite::Result<_>>()?;
-        Ok(())
+    /// What there is up to a number.
+    pub(super) fn up_to(&self, seq: i64) -> Self {
+        let records = self.records.iter().take_while(|pending| pending.seq <= seq).cloned().collect();
+        Self { records, places: self.places.clone() }
     }
 
     /// Takes in what a crash left in the journal, in its order.
@@ -110,12 +115,9 @@ impl Unsettled {
         Ok(())
     }
 
-    /// Everything up to a number is in the database.
+    /// The records up to a number are in the database.
     pub(super) fn is_stored(&mut self, up_to: i64) {
         let count = self.records.iter().take_while(|pending| pending.seq <= up_to).count();
         self.records.drain(..count);
-        for place in self.places.values_mut().filter(|place| place.cursor <= up_to) {
-            place.is_stored = true;
-        }
     }
 }

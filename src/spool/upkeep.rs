@@ -4,12 +4,15 @@
 use std::io;
 use std::time::{Duration, Instant};
 
-use rusqlite::TransactionBehavior;
+use rusqlite::{Connection, TransactionBehavior};
 
+use super::SpoolOptions;
+use super::appends::Appends;
 use super::error::SpoolError;
-use super::journal::Journal;
+use super::journal::{Journal, Position};
 use super::open::BUSY_WAIT;
-use super::store;
+use super::store::{self, Counters};
+use super::unsettled::Unsettled;
 use super::writer::{IDLE, PRUNE_ROWS, Writer, is_damage, is_held, is_no_space};
 
 /// The size of the log at which it is cut.
@@ -17,7 +20,77 @@ const CHECKPOINT_BYTES: u64 = 8 << 20;
 /// After so many records the log is written back: their events, known as duplicates, are about half a megabyte of it.
 const CHECKPOINT_RECORDS: usize = 4096;
 /// How long the writer waits for readers before it cuts the log another time.
-const CUT_WAIT: Duration = Duration::from_millis(20);
+pub(super) const CUT_WAIT: Duration = Duration::from_millis(20);
+
+/// A part of the journal on its way to the database.
+struct Part {
+    unsettled: Unsettled,
+    up_to: i64,
+    next: Option<Position>,
+    counters: Counters,
+    options: SpoolOptions,
+    vouched: i64,
+    damaged: bool,
+}
+
+/// What became of it.
+struct Stored {
+    seen: u64,
+    /// How many events are no longer known.
+    forgotten: usize,
+}
+
+impl Part {
+    fn store(&self, connection: &mut Connection) -> rusqlite::Result<Stored> {
+        let Self { unsettled, up_to, next, options, vouched, .. } = self;
+        let mut counters = self.counters;
+        let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
+        unsettled.store(&transaction, options, &mut counters, *up_to, *next)?;
+        let mut forgotten = 0;
+        if !self.damaged {
+            store::prune_records(&transaction, options, *vouched, PRUNE_ROWS)?;
+            forgotten = store::prune_seen(&transaction, &mut counters, options, *vouched, PRUNE_ROWS)?;
+        }
+        store::store_counters(&transaction, Counters { last_seq: *up_to, ..counters })?;
+        transaction.commit()?;
+        Ok(Stored { seen: counters.seen, forgotten })
+    }
+}
+
+/// Brings a part of the journal to the database, or all of it when there is time, and writes the log back when that is
+/// due. Events are accepted meanwhile.
+pub(super) fn relieve(appends: &Appends, aside: &mut Connection, is_idle: bool) {
+    while let Some(part) = appends.with_writer(|writer| writer.next_part(is_idle)).flatten() {
+        match part.store(aside) {
+            Ok(stored) => drop(appends.with_writer(|writer| writer.took(&part, stored))),
+            // Another time; events are told of it when there is no room left.
+            Err(error) if is_no_space(&error) || is_held(&error) => break,
+            Err(error) => {
+                appends.with_writer(|writer| {
+                    if is_damage(&error) && !writer.damaged {
+                        writer.stop_pruning(&error);
+                    } else {
+                        drop(writer.failed(&error));
+                    }
+                });
+            }
+        }
+    }
+    let is_due = |writer: &mut Writer| {
+        let is_due = writer.settled_records >= CHECKPOINT_RECORDS;
+        if is_due {
+            writer.settled_records = 0;
+        }
+        is_due
+    };
+    if appends.with_writer(is_due) == Some(true)
+        && let Err(error) = aside.query_row("PRAGMA wal_checkpoint(PASSIVE)", [], |_| Ok(()))
+        && !is_no_space(&error)
+        && !is_held(&error)
+    {
+        appends.with_writer(|writer| drop(writer.failed(&error)));
+    }
+}
 
 impl Writer {
     /// Brings the oldest part of the journal to the database, so that there is room for more.
@@ -32,17 +105,6 @@ impl Writer {
         }
     }
 
-    /// Settles a part of the journal when more than half of it is in use.
-    pub(super) fn make_room(&mut self) {
-        self.has_asked = false;
-        if self.poisoned.is_none()
-            && self.journal.as_ref().is_some_and(|journal| journal.used() > journal.size() / 2)
-        {
-            // What is wrong is known then; events are told of it when there is no room left.
-            let _failed = self.settle_oldest();
-        }
-    }
-
     /// Settles everything that there is, but does not wait long for another program that holds the database: events wait
     /// meanwhile, and the journal has room.
     fn settle_all(&mut self) -> rusqlite::Result<()> {
@@ -54,28 +116,56 @@ impl Writer {
 
     /// Brings everything up to a number to the database, and removes from it what nobody needs any more.
     fn settle(&mut self, up_to: i64) -> rusqlite::Result<()> {
-        let mut counters = self.counters;
-        let next = self.journal.as_ref().map(|journal| journal.first_after(up_to));
-        let behavior = TransactionBehavior::Immediate;
-        let transaction = self.database.connection.transaction_with_behavior(behavior)?;
-        self.unsettled.store(&transaction, &self.options, &mut counters, up_to, next)?;
-        let mut forgotten = 0;
-        if !self.damaged {
-            store::prune_records(&transaction, &self.options, self.vouched, PRUNE_ROWS)?;
-            forgotten =
-                store::prune_seen(&transaction, &mut counters, &self.options, self.vouched, PRUNE_ROWS)?;
-        }
-        store::store_counters(&transaction, store::Counters { last_seq: up_to, ..counters })?;
-        transaction.commit()?;
-        self.counters = counters;
-        self.settled(up_to);
-        let since = self.unsettled.known_since();
-        if forgotten > 0 {
-            self.recent.forget(since)
-        } else {
-            self.recent.trim(since)
-        }
+        let part = self.part(up_to);
+        let stored = part.store(&mut self.database.connection)?;
+        self.took(&part, stored);
         Ok(())
+    }
+
+    /// What is settled next while events are accepted: everything when there is time, else a part when more than half of
+    /// the journal is in use.
+    fn next_part(&self, is_idle: bool) -> Option<Part> {
+        let journal = self.journal.as_ref().filter(|journal| !journal.is_empty())?;
+        if self.poisoned.is_some() {
+            return None;
+        }
+        if is_idle {
+            return Some(self.part(self.counters.last_seq));
+        }
+        (journal.used() > journal.size() / 2).then_some(())?;
+        Some(self.part(journal.oldest_part()?))
+    }
+
+    fn part(&self, up_to: i64) -> Part {
+        Part {
+            unsettled: self.unsettled.up_to(up_to),
+            up_to,
+            next: self.journal.as_ref().map(|journal| journal.first_after(up_to)),
+            counters: self.counters,
+            options: self.options.clone(),
+            vouched: self.vouched,
+            damaged: self.damaged,
+        }
+    }
+
+    /// A part is in the database. Whatever was accepted since is not part of it.
+    fn took(&mut self, part: &Part, stored: Stored) {
+        self.counters.seen = stored.seen;
+        for (sink, place) in &part.unsettled.places {
+            if place.cursor <= part.up_to
+                && let Some(now) = self.unsettled.places.get_mut(sink)
+                && (now.cursor, &now.checkpoint) == (place.cursor, &place.checkpoint)
+            {
+                now.is_stored = true;
+            }
+        }
+        self.settled(part.up_to);
+        let since = self.unsettled.known_since();
+        if stored.forgotten > 0 {
+            self.recent.forget(since);
+        } else {
+            self.recent.trim(since);
+        }
     }
 
     /// The database has everything up to a number.
@@ -87,7 +177,9 @@ impl Writer {
         if let Some(journal) = &mut self.journal {
             journal.release(up_to);
         }
-        self.tail.settled(up_to, up_to == self.counters.last_seq);
+        let is_all =
+            up_to == self.counters.last_seq && self.unsettled.places.values().all(|place| place.is_stored);
+        self.tail.settled(up_to, is_all);
         self.measure();
     }
 
@@ -102,12 +194,6 @@ impl Writer {
         let has_grown = self.log_bytes() > self.log_at_rest.saturating_add(CHECKPOINT_BYTES);
         if has_grown || (self.is_stuck && self.tidied.elapsed() >= IDLE) {
             self.tidy();
-        } else if self.settled_records >= CHECKPOINT_RECORDS {
-            self.settled_records = 0;
-            match self.checkpoint() {
-                Err(error) if !is_no_space(&error) && !is_held(&error) => drop(self.failed(&error)),
-                _ => {}
-            }
         }
     }
 

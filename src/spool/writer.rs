@@ -9,7 +9,7 @@ use std::sync::Arc;
 use std::sync::mpsc;
 use std::time::{Duration, Instant};
 
-use rusqlite::{ErrorCode, TransactionBehavior};
+use rusqlite::{Connection, ErrorCode, TransactionBehavior};
 
 use super::SpoolOptions;
 use super::appends::Appends;
@@ -21,7 +21,8 @@ use super::open::{self, Database, database_path};
 use super::recent::Recent;
 use super::store::{self, Counters};
 use super::tail::Tail;
-use super::unsettled::Unsettled;
+use super::unsettled::{self, Unsettled};
+use super::upkeep;
 use crate::clock::Clock;
 use crate::record::{DeadLetter, Reason};
 use crate::telemetry::{DeadLetterBuried, DeadLetterDropped};
@@ -103,7 +104,7 @@ impl Writer {
             vouched: i64::MIN,
         };
         let failed = |error| SpoolError::sqlite(&*writer.database.path, "reading the sinks", &error);
-        writer.unsettled.read_places(&writer.database.connection).map_err(failed)?;
+        writer.unsettled.places = unsettled::places(&writer.database.connection).map_err(failed)?;
         writer.begin_journal()?;
         writer.measure();
         Ok(writer)
@@ -147,7 +148,7 @@ impl Writer {
         for command in &batch {
             match command {
                 Command::Bound { bounds } => self.options.set(bounds),
-                Command::Upkeep => self.make_room(),
+                Command::Upkeep => self.has_asked = false,
                 _ => {}
             }
         }
@@ -277,10 +278,10 @@ impl Writer {
             forgotten = store::prune_seen(&transaction, &mut counters, &self.options, vouched, PRUNE_ROWS)?;
         }
         store::store_counters(&transaction, counters)?;
+        let places = unsettled::places(&transaction)?;
         transaction.commit()?;
-        (self.counters, self.vouched) = (counters, vouched);
+        (self.counters, self.vouched, self.unsettled.places) = (counters, vouched, places);
         self.remember(batch, forgotten, now);
-        self.unsettled.read_places(&self.database.connection)?;
         if let Some(telemetry) = &self.options.telemetry {
             telemetry.spool_commit(started.elapsed(), batch.len());
             for DeadLetter { connector, error, .. } in damaged {
@@ -317,8 +318,9 @@ impl Writer {
     }
 }
 
-/// The writer's thread: does what is asked for until nobody can ask any more.
-pub(super) fn run(appends: &Appends, commands: &mpsc::Receiver<Command>) {
+/// The writer's thread: does what is asked for until nobody can ask any more. `aside` is a connection of its own, with
+/// which the journal is brought to the database while events are accepted.
+pub(super) fn run(appends: &Appends, commands: &mpsc::Receiver<Command>, mut aside: Connection) {
     loop {
         let (first, is_idle) = match commands.recv_timeout(IDLE) {
             Ok(first) => (Some(first), false),
@@ -332,9 +334,12 @@ pub(super) fn run(appends: &Appends, commands: &mpsc::Receiver<Command>) {
             if !batch.is_empty() {
                 writer.commit(batch);
             }
-            if is_idle { writer.tidy() } else { writer.tidy_if_due() }
         });
+        upkeep::relieve(appends, &mut aside, is_idle);
+        appends.with_writer(|writer| if is_idle { writer.tidy() } else { writer.tidy_if_due() });
     }
+    // Before the other one, which is to leave one file behind.
+    drop(aside);
     appends.with_writer(Writer::end);
     appends.close();
 }
@@ -351,8 +356,8 @@ pub(super) fn recover(folder: &Path, database: &mut Database) -> Result<Option<S
     if recovered.is_empty() {
         return Ok(None);
     }
-    let mut unsettled = Unsettled::default();
-    unsettled.read_places(&database.connection).map_err(failed)?;
+    let places = unsettled::places(&database.connection).map_err(failed)?;
+    let mut unsettled = Unsettled { places, ..Unsettled::default() };
     let mut damage = recovered.lost.map(|(first, last)| {
         format!("{}: the frames {first} to {last} of the journal cannot be read", path.display())
     });
