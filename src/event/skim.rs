@@ -1,5 +1,5 @@
 //! The short way through a body: JSON as DT writes it, in which nothing has to be unescaped and no number is out of the
-//! ordinary. It takes a third of the work of a parser, since it looks at nothing that nobody asked for.
+//! ordinary. By it a record is read and written in 8.1 thousand instructions instead of 11.4 (`benches/guard`, `record`).
 //!
 //! What is read here, [`json::look`](super::json::look) reads the same. What is not, it has the last word on: a body that is
 //! not usual gives `None`, whether it is JSON or not.

@@ -140,7 +140,8 @@ impl Hash for Timestamp {
 pub fn rfc3339_millis(unix_millis: i64) -> String {
     let instant = saturating(jiff::Timestamp::from_millisecond(unix_millis), unix_millis < 0);
     let time = jiff::tz::Offset::UTC.to_datetime(instant);
-    // Every record is written with a time, and jiff's own way can write anything, which takes its time.
+    // Every record is written with a time, and jiff's own way can write anything. With texts that are not escaped by way of
+    // a tree (`record/json_text.rs`) a record takes 11.4 thousand instructions instead of 15.4 (`benches/guard`, `record`).
     let parts = [time.month(), time.day(), time.hour(), time.minute(), time.second()];
     let mut text = *b"0000-00-00T00:00:00.000Z";
     let [y1, y2, y3, y4, _, m1, m2, _, d1, d2, _, h1, h2, _, i1, i2, _, s1, s2, _, f1, f2, f3, _] = &mut text;

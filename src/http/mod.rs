@@ -9,6 +9,10 @@
 //! for others, `refusals` how much strangers are worth waiting for. What each request and connection may take at most, and
 //! the sum, is in `docs/limits.md`.
 
+// Nothing that a request does is done by name or under a lock where a number will do (`activity`, `permits`, the connector's
+// series), nor is a timer set (`until`) or a lasting condition asked (`known_waker`) for each. Together, with an answer that
+// is written without a tree: 50.8 thousand instructions a request instead of 65.1, and 34.8 instead of 46.0 without
+// hyper (`benches/guard`, `request` and `answer`).
 mod activity;
 mod admin;
 mod arrival;

@@ -15,7 +15,7 @@ pub(super) struct Late;
 ///
 /// A request of HTTP/1 has the timer of its connection, `alarm`: that one stands at a deadline nearly always before this
 /// request's, and has only to be set anew when it rings. A timer of its own would be set and taken back for each request,
-/// which takes the lock of all timers twice.
+/// which takes the lock of all timers twice. What that saves is in `http/mod.rs`.
 pub(super) async fn until<F: Future>(
     alarm: Option<&Activity>,
     deadline: Instant,
