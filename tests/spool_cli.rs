@@ -142,6 +142,18 @@ fn fill(place: &Place, receiver: &Receiver) {
     assert_eq!(send(receiver.listen, OTHER, &event("other"), 0), 401);
     assert_eq!(send(receiver.listen, SECRET, "not JSON", 0), 200);
     place.wait_for_lines(3);
+    // The lines are there a moment before the sinks' cursors are.
+    let started = Instant::now();
+    let is_behind = |status: &Value| {
+        status["sinks"].as_array().is_none_or(|sinks| sinks.iter().any(|sink| sink["backlog"] != 0))
+    };
+    loop {
+        let (_, status) = place.json(&["spool", "status"]);
+        if !is_behind(&status) {
+            break;
+        }
+        assert!(started.elapsed() < Duration::from_secs(20), "{status}");
+    }
 }
 
 fn letters(place: &Place) -> Value {
