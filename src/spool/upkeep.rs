@@ -34,6 +34,7 @@ struct Part {
 }
 
 /// What became of it.
+#[derive(Clone, Copy)]
 struct Stored {
     seen: u64,
     /// How many events are no longer known.

@@ -37,13 +37,14 @@ fn journal(folder: &Path, steps: &[Step]) -> (Journal, Vec<Vec<u8>>) {
     for step in steps {
         match step {
             Step::Write(length) => {
-                let entries = entries(seq + 1, *length);
+                let next = seq.saturating_add(1);
+                let entries = entries(next, *length);
                 if !journal.has_room(entries.len()) {
                     assert!(!kept.is_empty(), "an empty journal has room");
-                    assert!(journal.write(&entries, seq + 1).is_err());
+                    assert!(journal.write(&entries, next).is_err());
                     continue;
                 }
-                seq += 1;
+                seq = next;
                 journal.write(&entries, seq).expect("written");
                 kept.push((seq, entries));
             }
@@ -70,7 +71,7 @@ fn found(journal: &Journal) -> (Vec<Vec<u8>>, Option<(i64, i64)>) {
 
 fn damage(journal: &Journal, position: Position, at: u64) {
     let file = OpenOptions::new().read(true).write(true).open(&journal.path).expect("opened");
-    let at = as_offset(position.offset) + at;
+    let at = as_offset(position.offset).saturating_add(at);
     let mut byte = [0];
     file.read_exact_at(&mut byte, at).expect("read");
     file.write_all_at(&[!byte[0]], at).expect("written");
@@ -91,7 +92,7 @@ proptest! {
         let folder = tempfile::tempdir().expect("a folder");
         let (journal, mut kept) = journal(folder.path(), &steps);
         if let (Some(frame), Some(entries)) = (journal.frames.back(), kept.pop()) {
-            damage(&journal, frame.position, as_u64(at.index(HEADER + entries.len())));
+            damage(&journal, frame.position, as_u64(at.index(HEADER.saturating_add(entries.len()))));
             prop_assert_eq!(found(&journal), (kept, None));
         }
     }
@@ -101,7 +102,7 @@ proptest! {
         let folder = tempfile::tempdir().expect("a folder");
         let (journal, mut kept) = journal(folder.path(), &steps);
         if kept.len() > 1 {
-            let which = which.index(kept.len() - 1);
+            let which = which.index(kept.len().saturating_sub(1));
             let position = journal.frames[which].position;
             damage(&journal, position, as_u64(HEADER));
             kept.remove(which);
