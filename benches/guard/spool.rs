@@ -1,6 +1,6 @@
-//! The paths through the spool. It has a writer with a thread of its own, which takes whatever has queued up as one
-//! transaction: how much that is would be chance. So the clock, which the writer asks in each transaction, holds it up
-//! until the next batch has queued up.
+//! The paths through the spool. In a runtime of one thread its writer has a thread of its own, which takes whatever has
+//! queued up as one frame: how much that is would be chance. So the clock, which the writer asks for each frame, holds it
+//! up until the next batch has queued up.
 
 use std::path::Path;
 use std::pin::Pin;

@@ -78,14 +78,16 @@ impl Found {
         let settled = match settle(&self.folder) {
             Err(SpoolError::Locked { .. }) => match ask(&self.folder, &RepairRequest::Settle) {
                 // Another command may have the lock, and does the same.
-                Ok(_) | Err(ControlError::NoServer) => Ok(()),
+                Ok(_) | Err(ControlError::NoServer) => Ok(None),
                 Err(error) => Err(error.to_string()),
             },
             settled => settled.map_err(|error| error.to_string()),
         };
-        if let Err(error) = settled {
+        match settled {
+            Ok(None) => {}
+            Ok(Some(damage)) => complain(&format!("accepted events may be lost: {damage}")),
             // What is in the database can be read all the same.
-            complain(&format!("what was accepted last is not shown: {error}"));
+            Err(error) => complain(&format!("what was accepted last is not shown: {error}")),
         }
         Reader::open(&self.folder).map_err(usage)
     }

@@ -469,20 +469,18 @@ impl Spool {
 }
 
 /// Brings what a killed process left in the journal to the database, for those who read it without a server. Nothing is
-/// to be done where the spool was closed.
+/// to be done where the spool was closed. Gives what is wrong with the journal, if anything; what can be read of it is in
+/// the database then, and the file is kept under another name.
 ///
 /// # Errors
 ///
 /// [`SpoolError::Locked`] when a process has the spool: it is the one to ask then; otherwise what opening it says.
-pub fn settle(folder: &Path) -> Result<(), SpoolError> {
-    let path = journal::path(folder);
-    if !path.exists() {
-        return Ok(());
+pub fn settle(folder: &Path) -> Result<Option<String>, SpoolError> {
+    if !journal::path(folder).exists() || !open::database_path(folder).exists() {
+        return Ok(None);
     }
     let _lock = open::lock(folder)?;
-    writer::recover(folder, &mut open::database(folder)?)?;
-    std::fs::remove_file(&path)
-        .map_err(|error| SpoolError::io(path, "removing a journal that is done", &error))
+    writer::recover(folder, &mut open::database(folder)?)
 }
 
 impl Drop for Spool {

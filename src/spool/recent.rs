@@ -11,7 +11,7 @@ use rusqlite::{Connection, OptionalExtension, params};
 
 use crate::record::Record;
 
-/// So many known events of a connector stay in memory once they are in the database: about 5 MB of them in all.
+/// So many known events stay in memory once they are in the database, shared by the connectors: about 5 MB.
 const MOST: usize = 1 << 15;
 
 /// What is known of a connector's events.
@@ -24,9 +24,16 @@ struct Known {
 }
 
 /// The known events in memory.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct Recent {
+    most: usize,
     connectors: HashMap<Arc<str>, Known>,
+}
+
+impl Default for Recent {
+    fn default() -> Self {
+        Self { most: MOST, connectors: HashMap::new() }
+    }
 }
 
 impl Recent {
@@ -78,7 +85,8 @@ impl Recent {
     /// Forgets what the database knows as well, where that has become much. `since` is when the oldest event became known
     /// that is not in the database.
     pub(super) fn trim(&mut self, since: i64) {
-        for known in self.connectors.values_mut().filter(|known| known.events.len() > MOST) {
+        let most = self.most.checked_div(self.connectors.len()).unwrap_or(self.most);
+        for known in self.connectors.values_mut().filter(|known| known.events.len() > most) {
             // The half with the greater ids stays: the next ones come there.
             let mut ids: Vec<&str> = known.events.keys().map(|id| &**id).collect();
             let half = ids.len() / 2;
@@ -103,6 +111,105 @@ impl Known {
         self.events.retain(|id, at| &**id > floor || *at >= since);
         if self.floor.as_deref().is_none_or(|before| before < floor) {
             self.floor = Some(Box::from(floor));
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::record::KeptHeaders;
+    use crate::verify::VerifiedBy;
+
+    fn record((connector, id): (u8, u8)) -> Record {
+        Record {
+            connector: Arc::from(format!("c{connector}")),
+            received_at: 0,
+            verified_by: VerifiedBy::Secret { label: Arc::from("a") },
+            event_id: format!("{id:03}").into(),
+            event_type: "touch".into(),
+            project: None,
+            device: None,
+            request_id: None,
+            headers: KeptHeaders::default(),
+            body: bytes::Bytes::new(),
+        }
+    }
+
+    #[derive(Debug, Clone)]
+    enum Step {
+        /// An event is looked up, and noted.
+        Come((u8, u8)),
+        /// The same, and taken back.
+        Fail((u8, u8)),
+        /// All that is noted goes to the database.
+        Settle,
+        /// The oldest one leaves the database.
+        Prune,
+    }
+
+    fn steps() -> impl Strategy<Value = Vec<Step>> {
+        let step = prop_oneof![
+            8 => (0..3_u8, any::<u8>()).prop_map(Step::Come),
+            1 => (0..3_u8, any::<u8>()).prop_map(Step::Fail),
+            2 => Just(Step::Settle),
+            1 => Just(Step::Prune),
+        ];
+        prop::collection::vec(step, 1..200)
+    }
+
+    fn database() -> Connection {
+        let database = Connection::open_in_memory().expect("opened");
+        let table = "CREATE TABLE seen (connector TEXT, event_id TEXT, at INTEGER, PRIMARY KEY (connector, event_id))";
+        database.execute_batch(table).expect("made");
+        database
+    }
+
+    fn settle(database: &Connection, record: &Record, at: i64) {
+        let row = params![&*record.connector, &*record.event_id, at];
+        database.execute("INSERT OR REPLACE INTO seen VALUES (?1, ?2, ?3)", row).expect("stored");
+    }
+
+    proptest! {
+        /// Whatever the ids are, and however little is kept: what is known is what was noted and not pruned.
+        #[test]
+        fn memory_and_database_together_know_everything(steps in steps(), most in 1..20_usize) {
+            let database = database();
+            let mut recent = Recent { most, ..Recent::default() };
+            let (mut all, mut unsettled) = (BTreeMap::new(), BTreeMap::new());
+            for (at, step) in (1_i64..).zip(steps) {
+                match step {
+                    Step::Come(key) | Step::Fail(key) => {
+                        let record = record(key);
+                        let seen_at = recent.seen_at(&database, &record).expect("read");
+                        prop_assert_eq!(seen_at, all.get(&key).copied(), "{:?}", key);
+                        let before = recent.note(&record, at);
+                        if matches!(step, Step::Fail(_)) {
+                            recent.unnote(&record, before);
+                        } else {
+                            all.insert(key, at);
+                            unsettled.insert(at, record);
+                        }
+                    }
+                    Step::Settle => {
+                        std::mem::take(&mut unsettled).iter().for_each(|(at, record)| settle(&database, record, *at));
+                        recent.trim(i64::MAX);
+                    }
+                    Step::Prune => {
+                        let since = unsettled.keys().next().copied().unwrap_or(i64::MAX);
+                        let oldest = all.iter().map(|(key, at)| (*at, *key)).min().filter(|(at, _)| *at < since);
+                        if let Some((at, key)) = oldest {
+                            all.remove(&key);
+                            database.execute("DELETE FROM seen WHERE at = ?1", [at]).expect("deleted");
+                            recent.forget(since);
+                        }
+                    }
+                }
+            }
         }
     }
 }

@@ -61,7 +61,10 @@ impl Part {
 /// Brings a part of the journal to the database, or all of it when there is time, and writes the log back when that is
 /// due. Events are accepted meanwhile.
 pub(super) fn relieve(appends: &Appends, aside: &mut Connection, is_idle: bool) {
-    while let Some(part) = appends.with_writer(|writer| writer.next_part(is_idle)).flatten() {
+    let mut takes_all = is_idle;
+    while let Some(part) = appends.with_writer(|writer| writer.next_part(takes_all)).flatten() {
+        // What comes meanwhile may wait.
+        takes_all = false;
         match part.store(aside) {
             Ok(stored) => drop(appends.with_writer(|writer| writer.took(&part, stored))),
             // Another time; events are told of it when there is no room left.
@@ -123,14 +126,14 @@ impl Writer {
         Ok(())
     }
 
-    /// What is settled next while events are accepted: everything when there is time, else a part when more than half of
-    /// the journal is in use.
-    fn next_part(&self, is_idle: bool) -> Option<Part> {
+    /// What is settled next while events are accepted: everything, or else a part when more than half of the journal is in
+    /// use.
+    fn next_part(&self, takes_all: bool) -> Option<Part> {
         let journal = self.journal.as_ref().filter(|journal| !journal.is_empty())?;
         if self.poisoned.is_some() {
             return None;
         }
-        if is_idle {
+        if takes_all {
             return Some(self.part(self.counters.last_seq));
         }
         (journal.used() > journal.size() / 2).then_some(())?;
