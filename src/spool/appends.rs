@@ -132,7 +132,11 @@ impl Appends {
         match sent {
             Ok(()) => {}
             Err(TrySendError::Full(command)) => command.fail(SpoolError::Overloaded),
-            Err(TrySendError::Disconnected(command)) => command.fail(SpoolError::Closed),
+            Err(TrySendError::Disconnected(command)) => {
+                command.fail(SpoolError::Closed);
+                // Nobody comes for those that wait.
+                self.take().into_iter().for_each(|command| command.fail(SpoolError::Closed));
+            }
         }
     }
 }

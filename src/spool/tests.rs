@@ -353,3 +353,15 @@ async fn a_repair_prunes_nothing() {
     let status = Reader::open(folder.path()).and_then(|reader| reader.status()).expect("read");
     assert_eq!((status.records, status.seen), (5, 5));
 }
+
+#[tokio::test]
+async fn whoever_comes_after_the_end_is_told_so() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let spool = filled(folder.path(), kept()).await;
+    blocking(&spool, Spool::close).await;
+    for id in ["late", "later"] {
+        let appended = tokio::time::timeout(Duration::from_secs(30), spool.append(record(id, 0), true)).await;
+        assert!(matches!(appended, Ok(Err(SpoolError::Closed))), "{appended:?}");
+    }
+    assert!(!folder.path().join("spool.journal").exists(), "a closed spool is one file");
+}

@@ -170,7 +170,8 @@ impl Journal {
         }
     }
 
-    /// Writes a frame and syncs it. `last_seq` is the number of the last record in it or before it.
+    /// Writes a frame and syncs it. `last_seq` is the number of the last record in it or before it. An error for want of
+    /// space means that it is not there; after any other nobody knows.
     pub(super) fn write(&mut self, entries: &[u8], last_seq: i64) -> io::Result<()> {
         let Some((offset, length)) = self.place(entries.len()) else {
             return Err(io::Error::new(io::ErrorKind::StorageFull, "the journal has no room for it"));
@@ -186,7 +187,9 @@ impl Journal {
             }
             written => written?,
         }
-        self.file.sync_data()?;
+        // A frame that may or may not be there is never written another time: the one after it would be another one of its
+        // index.
+        self.file.sync_data().map_err(|error| io::Error::other(format!("syncing: {error}")))?;
         self.frames.push_back(Frame { position, last_seq });
         self.next.index = self.next.index.wrapping_add(1);
         self.next.offset = as_signed(offset.saturating_add(as_u64(length)));
