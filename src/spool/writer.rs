@@ -11,9 +11,8 @@ use std::time::{Duration, Instant};
 
 use rusqlite::{Connection, ErrorCode, TransactionBehavior};
 
-use super::SpoolOptions;
 use super::appends::Appends;
-use super::change::{self, Change};
+use super::change::{self, Change, Changed};
 use super::command::{Command, Done, answer, concerns_workers, fail_appends};
 use super::error::SpoolError;
 use super::journal::{self, Journal, entry};
@@ -23,6 +22,7 @@ use super::store::{self, Counters};
 use super::tail::Tail;
 use super::unsettled::{self, Unsettled};
 use super::upkeep;
+use super::{Appended, SpoolOptions};
 use crate::clock::Clock;
 use crate::record::{DeadLetter, Reason};
 use crate::telemetry::{DeadLetterBuried, DeadLetterDropped};
@@ -175,6 +175,12 @@ impl Writer {
 
     /// Does all commands in the database, and brings along what is in the journal.
     pub(super) fn transact(&mut self, batch: Vec<Command>) {
+        // The journal may have failed a moment ago, and nobody knows what it holds.
+        if let Some(text) = &self.poisoned {
+            let error = SpoolError::Poisoned { path: self.folder.clone(), text: text.clone() };
+            batch.into_iter().for_each(|command| command.fail(error.clone()));
+            return;
+        }
         match self.transaction(&batch) {
             Ok(done) => {
                 self.settled(self.counters.last_seq);
@@ -281,7 +287,7 @@ impl Writer {
         let places = unsettled::places(&transaction)?;
         transaction.commit()?;
         (self.counters, self.vouched, self.unsettled.places) = (counters, vouched, places);
-        self.remember(batch, forgotten, now);
+        self.remember(batch, &done, forgotten, now);
         if let Some(telemetry) = &self.options.telemetry {
             telemetry.spool_commit(started.elapsed(), batch.len());
             for DeadLetter { connector, error, .. } in damaged {
@@ -297,23 +303,29 @@ impl Writer {
     }
 
     /// What the transaction changed is known in memory as well.
-    fn remember(&mut self, batch: &[Command], forgotten: usize, now: i64) {
+    fn remember(&mut self, batch: &[Command], done: &[Done], forgotten: usize, now: i64) {
         if forgotten > 0 {
             self.recent.forget(self.unsettled.known_since());
         }
-        let accepted = batch.iter().flat_map(|command| match command {
-            Command::Append { record, dedup: true, .. } => vec![record],
-            Command::Change { changes, .. } => {
-                let accepted = changes.iter().filter_map(|change| match change {
-                    Change::Accept { record, dedup: true, .. } => Some(record),
-                    _ => None,
-                });
-                accepted.collect()
+        if self.options.dedup_window.is_zero() {
+            return;
+        }
+        // Only what was stored now: a copy keeps its time, and what was gone never came in.
+        for (command, done) in batch.iter().zip(done) {
+            match (command, done) {
+                (Command::Append { record, dedup: true, .. }, Done::Appended(Appended::New(_))) => {
+                    self.recent.note(record, now);
+                }
+                (Command::Change { changes, .. }, Done::Changed(changed)) => {
+                    for (change, changed) in changes.iter().zip(changed) {
+                        if let (Change::Accept { record, dedup: true, .. }, Changed::Done) = (change, changed)
+                        {
+                            self.recent.note(record, now);
+                        }
+                    }
+                }
+                _ => {}
             }
-            _ => Vec::new(),
-        });
-        for record in accepted {
-            self.recent.note(record, now);
         }
     }
 }
