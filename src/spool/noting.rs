@@ -12,6 +12,7 @@ use super::store;
 use super::unsettled::{Pending, Place};
 use super::writer::Writer;
 use crate::record::Record;
+use crate::verify::VerifiedBy;
 
 /// What a frame says, until it is on the disk.
 #[derive(Default)]
@@ -131,7 +132,7 @@ impl Writer {
     /// Writes and syncs a frame, and answers. Gives back what the database may still have room for.
     fn write(&mut self, frame: Frame) -> Vec<Command> {
         let started = Instant::now();
-        let Some(written) = self.write_entries(frame.last_seq) else {
+        let Some(written) = self.write_entries(&frame) else {
             // Copies of what is on the disk already.
             frame.done.into_iter().for_each(|(command, done)| answer(command, done));
             return Vec::new();
@@ -164,7 +165,7 @@ impl Writer {
     }
 
     /// Writes the entries as a frame, for which room is made if there is none. `None` when there are none.
-    fn write_entries(&mut self, last_seq: i64) -> Option<Result<(), SpoolError>> {
+    fn write_entries(&mut self, frame: &Frame) -> Option<Result<(), SpoolError>> {
         if self.entries.is_empty() {
             return None;
         }
@@ -175,9 +176,15 @@ impl Writer {
             if let Err(error) = self.settle_oldest() {
                 return Some(Err(error));
             }
+            // Those of this frame are not in the database, and not among what is kept for that reason either.
+            for Pending { seen_at, record, .. } in &frame.records {
+                if let Some(at) = seen_at {
+                    self.recent.note(record, *at);
+                }
+            }
         }
         let journal = self.journal.as_mut()?;
-        let written = journal.write(&self.entries, last_seq);
+        let written = journal.write(&self.entries, frame.last_seq);
         Some(written.map_err(|error| self.not_written(&error)))
     }
 }
@@ -188,7 +195,11 @@ fn most_bytes(command: &Command) -> usize {
     const REST: usize = 256;
     let Command::Append { record, .. } = command else { return 0 };
     let headers = [record.headers.signatures_json().len(), record.headers.names_json().len()];
-    let texts = [record.connector.len(), record.event_id.len(), record.event_type.len()];
+    let key = match &record.verified_by {
+        VerifiedBy::Secret { label } => label,
+        VerifiedBy::Asymmetric { kid } => kid,
+    };
+    let texts = [record.connector.len(), record.event_id.len(), record.event_type.len(), key.len()];
     headers
         .into_iter()
         .chain(texts)

@@ -307,6 +307,97 @@ async fn a_letter_that_comes_in_passes_the_duplicate_check_once() {
         assert_eq!((status.records, status.last_seq, status.dead_letters["expired"]), (6, 6, 0));
     })
     .await;
+    assert_eq!(spool.append(record("event-6", 7000), true).await.expect("known"), Appended::Duplicate);
+    // Its letter was gone, so it never came in.
+    assert_eq!(spool.append(record("event-7", 7000), true).await.expect("stored"), Appended::New(7));
+}
+
+/// A writer without its thread.
+fn writer(folder: &Path, options: SpoolOptions) -> Writer {
+    let clock = Arc::new(ManualClock::at(1_000_000));
+    let options = SpoolOptions { min_free: 0, ..options };
+    Writer::open(folder, open::database(folder).expect("opens"), options, clock).expect("opens")
+}
+
+fn append_command(
+    record: Arc<Record>,
+    dedup: bool,
+) -> (Command, oneshot::Receiver<Result<Appended, SpoolError>>) {
+    let (reply, answer) = oneshot::channel();
+    let room = Room::take(&Arc::default(), record.body.len(), usize::MAX).expect("room");
+    (Command::Append { record, dedup, room, reply }, answer)
+}
+
+#[test]
+fn nothing_is_changed_once_the_journal_has_failed() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let mut writer = writer(folder.path(), kept());
+    writer.poisoned = Some("a sync failed".to_owned());
+    let (command, mut answer) = append_command(record("event", 0), true);
+    writer.transact(vec![command]);
+    assert!(matches!(answer.try_recv(), Ok(Err(SpoolError::Poisoned { .. }))));
+    let reader = Reader::open(folder.path()).expect("opens");
+    assert_eq!(reader.after(0, 10).expect("read").len(), 0);
+}
+
+#[test]
+fn an_event_stays_known_when_room_is_made_for_its_frame() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let options = SpoolOptions { dedup_window: Duration::from_secs(10), journal_bytes: 64 << 10, ..kept() };
+    let mut writer = writer(folder.path(), options);
+    let note = |writer: &mut Writer, record, dedup| {
+        let (command, mut answer) = append_command(record, dedup);
+        assert!(writer.note(vec![command]).is_empty());
+        answer.try_recv().expect("answered").expect("stored")
+    };
+    assert_eq!(note(&mut writer, record("first", 0), true), Appended::New(1));
+    writer.settle_oldest().expect("settled");
+    // So much later that what is known of the first one is pruned with the next part.
+    let later =
+        Arc::new(Record { body: Bytes::from(vec![b' '; 3000]), ..Record::clone(&record("", 9_000_000)) });
+    while writer.journal.as_ref().expect("a journal").has_room(1) {
+        note(&mut writer, Arc::clone(&later), false);
+    }
+    assert!(matches!(note(&mut writer, record("second", 9_000_000), true), Appended::New(_)));
+    assert_eq!(note(&mut writer, record("second", 9_000_000), true), Appended::Duplicate);
+}
+
+#[tokio::test]
+async fn pruning_keeps_up_with_what_comes_at_once() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let spool = Arc::new(open(folder.path(), SpoolOptions { dedup_max: 10, ..kept() }));
+    let mut appends = tokio::task::JoinSet::new();
+    for number in 0..3000 {
+        let spool = Arc::clone(&spool);
+        appends.spawn(async move { spool.append(record(&format!("event-{number:04}"), 0), true).await });
+    }
+    while let Some(appended) = appends.join_next().await {
+        assert!(matches!(appended, Ok(Ok(Appended::New(_)))), "{appended:?}");
+    }
+    let seen =
+        blocking(&spool, |spool| spool.reader().and_then(|reader| reader.status()).expect("read").seen).await;
+    assert_eq!(seen, 10);
+}
+
+#[test]
+fn a_journal_that_the_database_does_not_know_is_kept_and_told_of() {
+    let folder = tempfile::tempdir().expect("a folder");
+    drop(open::database(folder.path()).expect("made"));
+    let mut journal = journal::Journal::create(folder.path(), 64 << 10).expect("made");
+    journal.write(b"accepted", 1).expect("written");
+    drop(journal);
+    let spool = open(folder.path(), kept());
+    let damage = spool.tail().damage().expect("told of");
+    assert!(damage.contains("spool.journal"), "{damage}");
+    let kept = std::fs::read_dir(folder.path()).expect("read").filter_map(Result::ok);
+    let kept: Vec<_> = kept
+        .map(|entry| entry.file_name())
+        .filter(|name| name.to_string_lossy().contains("damaged"))
+        .collect();
+    assert_eq!(kept.len(), 1, "{kept:?}");
+    drop(spool);
+    let again = open(folder.path(), SpoolOptions::default());
+    assert_eq!(again.tail().damage(), None, "it is told once");
 }
 
 #[tokio::test]

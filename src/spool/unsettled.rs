@@ -11,6 +11,7 @@ use super::SpoolOptions;
 use super::journal::Position;
 use super::journal::entry::{Advanced, Entry};
 use super::store::{self, Counters};
+use super::writer::PRUNE_ROWS;
 use crate::record::Record;
 
 /// A record that is not in the database.
@@ -75,6 +76,11 @@ impl Unsettled {
                 }
             }
         }
+    }
+
+    /// How many rows are removed where all of this is added: twice as many, so that the removing keeps up.
+    pub(super) fn prune_rows(&self) -> u32 {
+        u32::try_from(self.records.len().saturating_mul(2)).unwrap_or(u32::MAX).max(PRUNE_ROWS)
     }
 
     /// Since when the oldest event is known that is not in the database.

@@ -49,8 +49,9 @@ impl Part {
         unsettled.store(&transaction, options, &mut counters, *up_to, *next)?;
         let mut forgotten = 0;
         if !self.damaged {
-            store::prune_records(&transaction, options, *vouched, PRUNE_ROWS)?;
-            forgotten = store::prune_seen(&transaction, &mut counters, options, *vouched, PRUNE_ROWS)?;
+            let limit = unsettled.prune_rows();
+            store::prune_records(&transaction, options, *vouched, limit)?;
+            forgotten = store::prune_seen(&transaction, &mut counters, options, *vouched, limit)?;
         }
         store::store_counters(&transaction, Counters { last_seq: *up_to, ..counters })?;
         transaction.commit()?;

@@ -4,6 +4,7 @@
 //! What comes with every event, records and cursors, goes to the journal (`noting.rs`); all else is a transaction of the
 //! database, which brings along what is in the journal by then. Without a journal, everything is.
 
+use std::fs::File;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::mpsc;
@@ -276,12 +277,16 @@ impl Writer {
                 Command::Upkeep | Command::Bound { .. } => Done::Bound,
             });
         }
-        if !self.damaged && batch.iter().any(|command| matches!(command, Command::Advance { .. })) {
-            store::prune_records(&transaction, &self.options, vouched, PRUNE_ROWS)?;
+        let has_added = counters.last_seq != self.counters.last_seq || !self.unsettled.records.is_empty();
+        let limit = self.unsettled.prune_rows();
+        if !self.damaged
+            && (has_added || batch.iter().any(|command| matches!(command, Command::Advance { .. })))
+        {
+            store::prune_records(&transaction, &self.options, vouched, limit)?;
         }
         let mut forgotten = 0;
-        if counters.last_seq != self.counters.last_seq {
-            forgotten = store::prune_seen(&transaction, &mut counters, &self.options, vouched, PRUNE_ROWS)?;
+        if has_added {
+            forgotten = store::prune_seen(&transaction, &mut counters, &self.options, vouched, limit)?;
         }
         store::store_counters(&transaction, counters)?;
         let places = unsettled::places(&transaction)?;
@@ -362,7 +367,9 @@ pub(super) fn recover(folder: &Path, database: &mut Database) -> Result<Option<S
     let failed =
         |error: rusqlite::Error| SpoolError::sqlite(database_path(folder), "recovering the journal", &error);
     let path = journal::path(folder);
-    let Some(position) = store::position(&database.connection).map_err(failed)? else { return Ok(None) };
+    let Some(position) = store::position(&database.connection).map_err(failed)? else {
+        return set_aside_unknown(folder, &path);
+    };
     let recovered = journal::recover(&path, position)
         .map_err(|error| SpoolError::io(&path, "reading the journal", &error))?;
     if recovered.is_empty() {
@@ -381,7 +388,10 @@ pub(super) fn recover(folder: &Path, database: &mut Database) -> Result<Option<S
     }
     if let Some(damage) = &damage {
         let kept = folder.join(format!("spool.journal.damaged-{}", position.id));
+        // Durable before the journal itself is written over.
         std::fs::copy(&path, &kept)
+            .and_then(|_| File::open(&kept)?.sync_all())
+            .and_then(|()| File::open(folder)?.sync_all())
             .map_err(|error| SpoolError::io(&kept, "keeping a damaged journal", &error))?;
         tracing::error!(error = damage, kept = %kept.display(), "accepted events may be lost");
     }
@@ -396,6 +406,23 @@ pub(super) fn recover(folder: &Path, database: &mut Database) -> Result<Option<S
     transaction.commit().map_err(failed)?;
     (database.last_seq, database.seen) = (last_seq, counters.seen);
     Ok(damage)
+}
+
+/// A database that knows of no journal, such as a rebuilt one whose old one could not say, says nothing of the frames that
+/// are there: they are not taken over, and not written over either. Gives what there is to say.
+fn set_aside_unknown(folder: &Path, path: &Path) -> Result<Option<String>, SpoolError> {
+    let failed = |error: std::io::Error| SpoolError::io(path, "setting an unknown journal aside", &error);
+    if !journal::has_frames(path).map_err(failed)? {
+        return Ok(None);
+    }
+    let name = journal::Position::first().id.cast_unsigned();
+    let kept = folder.join(format!("spool.journal.damaged-{name}"));
+    std::fs::rename(path, &kept).map_err(failed)?;
+    File::open(folder).and_then(|folder| folder.sync_all()).map_err(failed)?;
+    let damage =
+        format!("{}: a journal that the database does not know; it is kept as it was", kept.display());
+    tracing::error!(error = damage, "accepted events may be lost");
+    Ok(Some(damage))
 }
 
 /// Whether it failed for want of space. SQLite has a code of its own for its shared memory, which is a file as well.

@@ -36,7 +36,7 @@ use std::io;
 use std::os::unix::fs::{FileExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
-pub(super) use recover::recover;
+pub(super) use recover::{has_frames, recover};
 use rustix::fs::OFlags;
 use rustix::io::Errno;
 

@@ -38,6 +38,20 @@ struct Whole {
     end: usize,
 }
 
+/// Whether there is something at the path that any journal may have written. A file that is not there has nothing.
+pub(in crate::spool) fn has_frames(path: &Path) -> io::Result<bool> {
+    let bytes = match File::open(path) {
+        Ok(file) => {
+            let mut bytes = Vec::new();
+            file.take(MOST).read_to_end(&mut bytes)?;
+            bytes
+        }
+        Err(error) if error.kind() == ErrorKind::NotFound => return Ok(false),
+        Err(error) => return Err(error),
+    };
+    Ok(bytes.chunks(BLOCK).any(|block| block.starts_with(&MAGIC)))
+}
+
 /// Reads the frames from a position on. A file that is not there has none.
 pub(in crate::spool) fn recover(path: &Path, from: Position) -> io::Result<Recovered> {
     let mut bytes = Vec::new();
