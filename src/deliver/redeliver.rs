@@ -143,16 +143,13 @@ mod tests {
     use super::*;
     use std::collections::VecDeque;
 
-    use bytes::Bytes;
     use parking_lot::Mutex;
 
     use crate::clock::SystemClock;
     use crate::deliver::WorkerHandle;
-    use crate::record::KeptHeaders;
     use crate::sink::{OpenError, Sink};
     use crate::spool::{Change, Filter, Spool, SpoolOptions, StartAt};
     use crate::telemetry::Telemetry;
-    use crate::verify::VerifiedBy;
 
     /// Rejects "odd" as often as it is told to, then asks for retries, then takes it; takes everything else.
     struct Picky {
@@ -181,18 +178,7 @@ mod tests {
     }
 
     fn record(id: &str) -> Arc<Record> {
-        Arc::new(Record {
-            connector: Arc::from("default"),
-            received_at: 1000,
-            verified_by: VerifiedBy::Secret { label: Arc::from("a") },
-            event_id: Box::from(id),
-            event_type: Box::from("touch"),
-            project: None,
-            device: None,
-            request_id: None,
-            headers: KeptHeaders::default(),
-            body: Bytes::from_static(b"{}"),
-        })
+        Arc::new(Record::sample(id))
     }
 
     fn until(what: &str, done: impl Fn() -> bool) {

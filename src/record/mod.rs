@@ -80,6 +80,23 @@ impl Record {
         })
     }
 
+    /// A record of a made-up event with this id.
+    #[cfg(test)]
+    pub(crate) fn sample(event_id: &str) -> Self {
+        Self {
+            connector: Arc::from("default"),
+            received_at: 1000,
+            verified_by: VerifiedBy::Secret { label: Arc::from("a") },
+            event_id: Box::from(event_id),
+            event_type: Box::from("touch"),
+            project: None,
+            device: None,
+            request_id: None,
+            headers: KeptHeaders::default(),
+            body: Bytes::from_static(b"{}"),
+        }
+    }
+
     /// The same record with what is kept of the headers of its request.
     #[must_use]
     pub fn with_headers(mut self, headers: &HeaderMap) -> Self {

@@ -122,22 +122,9 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::record::KeptHeaders;
-    use crate::verify::VerifiedBy;
 
     fn record((connector, id): (u8, u8)) -> Record {
-        Record {
-            connector: Arc::from(format!("c{connector}")),
-            received_at: 0,
-            verified_by: VerifiedBy::Secret { label: Arc::from("a") },
-            event_id: format!("{id:03}").into(),
-            event_type: "touch".into(),
-            project: None,
-            device: None,
-            request_id: None,
-            headers: KeptHeaders::default(),
-            body: bytes::Bytes::new(),
-        }
+        Record { connector: Arc::from(format!("c{connector}")), ..Record::sample(&format!("{id:03}")) }
     }
 
     #[derive(Debug, Clone)]

@@ -8,8 +8,7 @@ use http::HeaderMap;
 
 use super::*;
 use crate::clock::ManualClock;
-use crate::record::{KeptHeaders, Reason};
-use crate::verify::VerifiedBy;
+use crate::record::Reason;
 
 fn open(folder: &Path, options: SpoolOptions) -> Spool {
     Spool::open(folder, SpoolOptions { min_free: 0, ..options }, Arc::new(ManualClock::at(1_000_000)))
@@ -22,18 +21,7 @@ fn kept() -> SpoolOptions {
 }
 
 fn record(id: &str, received_at: i64) -> Arc<Record> {
-    Arc::new(Record {
-        connector: Arc::from("default"),
-        received_at,
-        verified_by: VerifiedBy::Secret { label: Arc::from("a") },
-        event_id: Box::from(id),
-        event_type: Box::from("touch"),
-        project: None,
-        device: None,
-        request_id: None,
-        headers: KeptHeaders::default(),
-        body: Bytes::from_static(b"{}"),
-    })
+    Arc::new(Record { received_at, ..Record::sample(id) })
 }
 
 fn letter(reason: Reason, body: Vec<u8>, signature: &str) -> DeadLetter {
