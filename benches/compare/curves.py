@@ -32,63 +32,78 @@ class Runner:
         self.tools, self.work, self.runs, self.progress = tools, work, runs, progress
         self.rows = []
 
-    def point(self, curve, x, subject, requests, connections=CONNECTIONS):
-        """Adds the medians of a few runs, each with what `requests` returns."""
-        rows = []
+    def points(self, curve, cases):
+        """Adds the medians of a few runs for each case, interleaved: a machine that is slower for a minute is slower for
+        all of them. A case is x, the subject, what makes its requests, and maybe the number of connections."""
+        rows = {case[0]: [] for case in cases}
         for number in range(1, self.runs + 1):
-            file = requests()
-            self.progress(f"curve {curve}: {x}, run {number} of {self.runs}")
-            rows.append(measure.run(subject, file, SECONDS, connections, self.work / "run", curve == "forged"))
-        failed = next((row["failed"] for row in rows if row["failed"]), None)
-        medians = {column: median([row[column] for row in rows]) for column in COLUMNS}
-        lost = max(row["lost"] for row in rows)
-        self.rows.append({**medians, "lost": lost, "curve": curve, "x": x, "failed": failed})
+            for x, subject, requests, *connections in cases:
+                file = requests()
+                self.progress(f"curve {curve}: {x}, run {number} of {self.runs}")
+                load = (SECONDS, *(connections or [CONNECTIONS]))
+                rows[x].append(measure.run(subject, file, *load, self.work / "run", curve == "forged"))
+        for x, mine in rows.items():
+            failed = next((row["failed"] for row in mine if row["failed"]), None)
+            medians = {column: median([row[column] for row in mine]) for column in COLUMNS}
+            lost = max(row["lost"] for row in mine)
+            self.rows.append({**medians, "lost": lost, "curve": curve, "x": x, "failed": failed})
 
     def receiver(self, **options):
         return Receiver("receiver", "", "", self.tools["dt-receiver"], **options)
 
-    def requests(self, rate=60_000, **options):
-        """Requests for one point; the file is used by that one alone."""
+    def requests(self, rate=60_000, name="curve", **options):
+        """Requests for one case, or for all of a curve."""
         self.progress("signing requests")
-        return traffic.of_our_own(self.work / "requests" / "curve.requests", rate * SECONDS, **options)
+        return traffic.of_our_own(self.work / "requests" / f"{name}.requests", rate * SECONDS, **options)
 
     def connections(self):
         requests = self.requests()
-        for count in (1, 4, 16, 64, 256, 512):
-            self.point("connections", count, self.receiver(), lambda: requests, count)
+        counts = (1, 4, 16, 64, 256, 512)
+        self.points("connections", [(count, self.receiver(), lambda: requests, count) for count in counts])
 
     def bodies(self):
-        for size in (0.4, 1, 4, 16, 60):
+        def case(size):
             octets = int(size * 1024)
             # No disk here takes 300 MB a second with syncs.
-            requests = self.requests(min(60_000, 300_000_000 // octets), size=octets)
-            self.point("bodies", size, self.receiver(), lambda: requests)
+            requests = self.requests(min(60_000, 300_000_000 // octets), f"curve-{size}", size=octets)
+            return size, self.receiver(), lambda: requests
+
+        self.points("bodies", [case(size) for size in (0.4, 1, 4, 16, 60)])
 
     def connectors(self):
-        for count in (1, 10, 50):
+        def case(count):
             secrets = [f"{traffic.SECRET}-{number}" for number in range(1, count + 1)]
             targets = [traffic.target(number, count > 1) for number in range(1, count + 1)]
-            requests = self.requests(secrets=secrets, targets=targets)
-            self.point("connectors", count, self.receiver(secrets=secrets), lambda: requests)
+            requests = self.requests(name=f"curve-{count}", secrets=secrets, targets=targets)
+            return count, self.receiver(secrets=secrets), lambda: requests
+
+        self.points("connectors", [case(count) for count in (1, 10, 50)])
 
     def sinks(self):
         requests = self.requests()
-        for count in (1, 2, 3, 4):
-            sinks = [f"file-{number}" for number in range(1, count + 1)]
-            self.point("sinks", count, self.receiver(sinks=sinks), lambda: requests)
+
+        def case(count):
+            return count, self.receiver(sinks=[f"file-{number}" for number in range(1, count + 1)]), lambda: requests
+
+        self.points("sinks", [case(count) for count in (1, 2, 3, 4)])
 
     def forged(self):
-        for percent in (0, 1, 10, 50):
-            requests = self.requests(forged=percent / 100)
-            self.point("forged", percent, self.receiver(), lambda: requests)
+        def case(percent):
+            requests = self.requests(name=f"curve-{percent}", forged=percent / 100)
+            return percent, self.receiver(), lambda: requests
+
+        self.points("forged", [case(percent) for percent in (0, 1, 10, 50)])
 
     def spool(self):
         spool = backlog.Spool(self.tools["dt-receiver"], self.work)
         try:
+            data = {}
             for size in self.spools:
                 spool.fill(size * 2**30, self.progress)
-                receiver = backlog.Backlogged(self.tools["dt-receiver"], spool.data, ["file"])
-                self.point("spool", size, receiver, self.requests)
+                data[size] = spool.copy(f"data-{size}")
+            program = self.tools["dt-receiver"]
+            cases = [(size, backlog.Backlogged(program, data[size], ["file"]), self.requests) for size in data]
+            self.points("spool", cases)
             return [
                 f"start with {size} GiB in the spool, to the first answer on /readyz: "
                 f"{median(spool.start_times(cold=False)):.0f} ms, "
