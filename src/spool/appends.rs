@@ -17,7 +17,7 @@ use super::Appended;
 use super::Commands;
 use super::command::{Command, Room};
 use super::error::SpoolError;
-use super::writer::Writer;
+use super::writer::{Writer, guarded};
 use crate::record::Record;
 
 /// The records that wait, and the writer.
@@ -45,7 +45,7 @@ impl Appends {
 
     /// Does something with the writer, for its thread; waits for it.
     pub(super) fn with_writer<T>(&self, work: impl FnOnce(&mut Writer) -> T) -> Option<T> {
-        let done = self.writer.lock().as_mut().map(work);
+        let done = self.writer.lock().as_mut().map(|writer| guarded(writer, work));
         self.is_free.notify_one();
         done
     }
@@ -54,9 +54,9 @@ impl Appends {
     pub(super) fn close(&self) {
         let writer = self.writer.lock().take();
         drop(writer);
-        // Whoever waits still is told.
+        // Whoever waits still is told. The first leader that is told tells the next.
         self.take().into_iter().for_each(|command| command.fail(SpoolError::Closed));
-        self.is_free.notify_waiters();
+        self.is_free.notify_one();
     }
 
     /// Takes the records that wait.
@@ -107,11 +107,13 @@ impl Appends {
     fn commit(&self) -> bool {
         let Some(mut place) = self.writer.try_lock() else { return false };
         let Some(writer) = &mut *place else {
+            drop(place);
             self.take().into_iter().for_each(|command| command.fail(SpoolError::Closed));
+            self.is_free.notify_one();
             return true;
         };
-        let left = writer.append(self.take());
-        let needs_upkeep = writer.asks_for_upkeep();
+        let (left, needs_upkeep) =
+            guarded(writer, |writer| (writer.append(self.take()), writer.asks_for_upkeep()));
         drop(place);
         self.is_free.notify_one();
         for command in left {

@@ -113,9 +113,7 @@ pub(super) fn make(
                 .optional()?;
             let Some(at) = at else { return Ok(Changed::Gone) };
             // What was pruned in the meantime cannot be seen again.
-            let first: Option<i64> =
-                connection.query_row("SELECT min(seq) FROM records", [], |row| row.get(0))?;
-            let least = first.map_or(at, |first| first.saturating_sub(1));
+            let least = store::before_retained(connection, options)?.unwrap_or(at);
             let to = (*cursor).max(least).min(at);
             connection.execute("UPDATE sinks SET cursor = ?2 WHERE name = ?1", params![sink, to])?;
             Ok(Changed::Rewound(u64::try_from(at.saturating_sub(to)).unwrap_or(0)))

@@ -293,7 +293,7 @@ impl Spool {
     ///
     /// [`SpoolError`], with the path and the cure. Nothing is deleted to get going.
     pub fn open(folder: &Path, options: SpoolOptions, clock: Arc<dyn Clock>) -> Result<Self, SpoolError> {
-        let lock = open::lock(folder)?;
+        let lock = open::lock_soon(folder)?;
         let database = open::database(folder)?;
         let max_queue = options.max_queue;
         let (commands, queue) = mpsc::sync_channel(max_queue);

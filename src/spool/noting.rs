@@ -46,7 +46,9 @@ impl Writer {
         }
     }
 
-    /// Notes records without the database, for those who must not wait for it. Gives back what needs it.
+    /// Notes records without the database, for those who must not wait for it. Gives back what needs it. It may run while
+    /// the writer's thread settles; so there has to be room (making some would settle as well), and no cursor moves here
+    /// (see [`Journal::release`](super::journal::Journal::release)).
     pub(super) fn append(&mut self, batch: Vec<Command>) -> Vec<Command> {
         let Some(journal) = &self.journal else { return batch };
         let bytes = batch.iter().map(most_bytes).fold(0, usize::saturating_add);
@@ -92,19 +94,20 @@ impl Writer {
     fn add(&mut self, frame: &mut Frame, command: &Command, now: i64) -> rusqlite::Result<Done> {
         match command {
             Command::Append { record, dedup, .. } => {
-                let mut seen_at = None;
-                if *dedup && !self.options.dedup_window.is_zero() {
+                let seen_at = (*dedup && !self.options.dedup_window.is_zero()).then_some(now);
+                if seen_at.is_some() {
                     let at = self.recent.seen_at(&self.database.connection, record)?;
                     if at.is_some_and(|at| store::is_within_window(&self.options, at, now)) {
                         return Ok(Done::Appended(Appended::Duplicate));
                     }
-                    let before = self.recent.note(record, now);
-                    frame.noted.push((Arc::clone(record), before));
-                    seen_at = Some(now);
                 }
                 let seq = frame.last_seq.saturating_add(1);
+                entry::write_accepted(&mut self.entries, seq, seen_at, record).map_err(unwritable)?;
                 frame.last_seq = seq;
-                entry::write_accepted(&mut self.entries, seq, seen_at, record);
+                if let Some(at) = seen_at {
+                    let before = self.recent.note(record, at);
+                    frame.noted.push((Arc::clone(record), before));
+                }
                 frame.records.push(Pending { seq, seen_at, record: Arc::clone(record) });
                 Ok(Done::Appended(Appended::New(seq)))
             }
@@ -121,7 +124,7 @@ impl Writer {
                 };
                 let checkpoint = progress.checkpoint.clone().or_else(|| place.checkpoint.clone());
                 let advanced = Advanced { sink, cursor, checkpoint: checkpoint.as_deref() };
-                entry::write(&mut self.entries, &Entry::Advanced(advanced));
+                entry::write(&mut self.entries, &Entry::Advanced(advanced)).map_err(unwritable)?;
                 frame.moved.push((Arc::clone(sink), Place { cursor, checkpoint, is_stored: false }));
                 Ok(Done::Moved(cursor))
             }
@@ -187,6 +190,10 @@ impl Writer {
         let written = journal.write(&self.entries, frame.last_seq);
         Some(written.map_err(|error| self.not_written(&error)))
     }
+}
+
+fn unwritable(error: postcard::Error) -> rusqlite::Error {
+    rusqlite::Error::ToSqlConversionFailure(error.into())
 }
 
 /// How many bytes a record takes at most in a frame.

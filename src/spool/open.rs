@@ -3,7 +3,7 @@
 use std::fs::{DirBuilder, File, OpenOptions, TryLockError};
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use rusqlite::{Connection, OpenFlags, OptionalExtension};
 
@@ -37,6 +37,23 @@ impl Drop for Lock {
         // A child process that is just being started holds the file open a moment longer; closing alone would leave the
         // folder locked for that long. Where it cannot be unlocked, closing does it.
         let _unlocked = self.0.unlock();
+    }
+}
+
+/// How long a server that starts waits for a command that has the folder, for as long as it brings to the database what a
+/// killed server left in the journal.
+const LOCK_WAIT: Duration = Duration::from_secs(1);
+/// How often it looks.
+const LOCK_LOOK: Duration = Duration::from_millis(10);
+
+/// The same as [`lock`], but waits for a moment where somebody else has it.
+pub(super) fn lock_soon(folder: &Path) -> Result<Lock, SpoolError> {
+    let started = Instant::now();
+    loop {
+        match lock(folder) {
+            Err(SpoolError::Locked { .. }) if started.elapsed() < LOCK_WAIT => std::thread::sleep(LOCK_LOOK),
+            locked => return locked,
+        }
     }
 }
 

@@ -46,9 +46,10 @@ impl Recent {
         let known = match self.connectors.get(&record.connector) {
             Some(known) => known,
             None => {
+                // Of all connectors: those of one would have to be looked for.
                 let floor: Option<String> = connection
-                    .prepare_cached("SELECT max(event_id) FROM seen WHERE connector = ?1")?
-                    .query_row([&*record.connector], |row| row.get(0))?;
+                    .prepare_cached("SELECT max(event_id) FROM seen")?
+                    .query_row([], |row| row.get(0))?;
                 let known = Known { floor: floor.map(String::into_boxed_str), events: HashMap::new() };
                 self.connectors.entry(Arc::clone(&record.connector)).or_insert(known)
             }
@@ -151,7 +152,7 @@ mod tests {
 
     fn database() -> Connection {
         let database = Connection::open_in_memory().expect("opened");
-        let table = "CREATE TABLE seen (connector TEXT, event_id TEXT, at INTEGER, PRIMARY KEY (connector, event_id))";
+        let table = "CREATE TABLE seen (connector TEXT, event_id TEXT, at INTEGER, PRIMARY KEY (event_id, connector))";
         database.execute_batch(table).expect("made");
         database
     }

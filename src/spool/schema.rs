@@ -26,11 +26,12 @@ const TABLES: &str = "
         body         BLOB NOT NULL      -- as received
     ) STRICT;
 
+    -- DT's ids grow with time: by id, new ones of all connectors are behind the others, and go to the same few pages.
     CREATE TABLE seen (
         connector TEXT NOT NULL,
         event_id  TEXT NOT NULL,
         at        INTEGER NOT NULL,     -- Unix milliseconds
-        PRIMARY KEY (connector, event_id)
+        PRIMARY KEY (event_id, connector)
     ) STRICT, WITHOUT ROWID;
     CREATE INDEX seen_by_age ON seen (at);
 

@@ -135,11 +135,14 @@ impl Reader {
                 |row| row.get(0),
             )?;
             // Where copies are not looked for, only the records that are still there can tell.
-            let seen: Option<i64> = self.connection.query_row(
-                "SELECT max(at) FROM seen WHERE connector = ?1",
-                [connector],
-                |row| row.get(0),
-            )?;
+            let seen: Option<i64> = self
+                .connection
+                .query_row(
+                    "SELECT at FROM seen WHERE connector = ?1 ORDER BY at DESC LIMIT 1",
+                    [connector],
+                    |row| row.get(0),
+                )
+                .optional()?;
             let received: Option<i64> = self
                 .connection
                 .query_row(

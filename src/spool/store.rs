@@ -346,22 +346,31 @@ pub(super) fn advance(
         .map(|cursor| cursor.unwrap_or(progress.cursor))
 }
 
+/// The number before the first record that may be given to a sink once more; `None` when there is none. Where nothing is
+/// retained, what every sink has may not be removed yet, but what came after it was perhaps never stored.
+pub(super) fn before_retained(
+    connection: &Connection,
+    options: &SpoolOptions,
+) -> rusqlite::Result<Option<i64>> {
+    let number = |query: &str| connection.query_row(query, [], |row| row.get::<_, Option<i64>>(0));
+    let Some(oldest) = number("SELECT min(seq) FROM records")? else { return Ok(None) };
+    let passed = if options.retain.is_zero() { number("SELECT min(cursor) FROM sinks")? } else { None };
+    Ok(Some(oldest.saturating_sub(1).max(passed.unwrap_or(i64::MIN))))
+}
+
 /// Makes a sink known if it is not, and gives where it stands. A connector that it skips only from now on is skipped from
 /// here on: what was accepted for the sink before is still delivered to it.
 pub(super) fn register(
     connection: &Connection,
     counters: Counters,
+    options: &SpoolOptions,
     sink: &str,
     start: StartAt,
     skipped: &BTreeSet<Arc<str>>,
 ) -> rusqlite::Result<Registered> {
     let first = match start {
         StartAt::Now => counters.last_seq,
-        StartAt::Retained => {
-            let oldest: Option<i64> =
-                connection.query_row("SELECT min(seq) FROM records", [], |row| row.get(0))?;
-            oldest.map_or(counters.last_seq, |oldest| oldest.saturating_sub(1))
-        }
+        StartAt::Retained => before_retained(connection, options)?.unwrap_or(counters.last_seq),
     };
     let is_new = connection.execute(
         "INSERT INTO sinks (name, cursor, skips) VALUES (?1, ?2, '{}') ON CONFLICT DO NOTHING",
@@ -424,8 +433,8 @@ pub(super) fn prune_seen(
     };
     let gone = connection
         .prepare_cached(
-            "DELETE FROM seen WHERE (connector, event_id) IN (
-                SELECT connector, event_id FROM seen WHERE at <= ?1 ORDER BY at LIMIT ?2)",
+            "DELETE FROM seen WHERE (event_id, connector) IN (
+                SELECT event_id, connector FROM seen WHERE at <= ?1 ORDER BY at LIMIT ?2)",
         )?
         .execute(params![before, i64::try_from(limit).unwrap_or(i64::MAX)])?;
     counters.seen = counters.seen.saturating_sub(u64::try_from(gone).unwrap_or(0));

@@ -80,6 +80,50 @@ async fn a_cursor_that_was_moved_back_stays_there_although_the_worker_moves_on()
 }
 
 #[tokio::test]
+async fn what_every_sink_has_is_not_given_again_where_nothing_is_retained_though_some_of_it_is_there() {
+    /// More than are removed at once.
+    const OLD: i64 = 3000;
+    let folder = tempfile::tempdir().expect("a folder");
+    let spool = Arc::new(open(folder.path(), SpoolOptions::default()));
+    let sinks = || ["file", "other"].map(Arc::<str>::from);
+    let settle = |cursor| {
+        blocking(&spool, move |spool| {
+            for sink in sinks() {
+                spool.advance(sink, Progress { cursor, ..Progress::default() }).expect("moved");
+            }
+            spool.settle().expect("settled");
+        })
+    };
+    blocking(&spool, move |spool| {
+        for sink in sinks() {
+            spool.register(sink, StartAt::Now, BTreeSet::new()).expect("known");
+        }
+    })
+    .await;
+    for number in 1..=OLD {
+        spool.append(record(&format!("{number:05}"), 1000), true).await.expect("stored");
+    }
+    settle(0).await;
+    settle(OLD).await;
+    // These never get to the database.
+    for number in OLD + 1..=OLD + 10 {
+        spool.append(record(&format!("{number:05}"), 1000), true).await.expect("stored");
+    }
+    settle(OLD + 10).await;
+    let left = spool.reader().and_then(|reader| reader.status()).expect("read").records;
+    assert!(left > 0, "or else this shows nothing");
+    blocking(&spool, |spool| {
+        let back = vec![Change::Rewind { sink: "file".to_owned(), cursor: 0 }];
+        assert_eq!(spool.change(back).expect("changed"), [Changed::Rewound(0)]);
+        let new = spool.register(Arc::from("new"), StartAt::Retained, BTreeSet::new()).expect("known");
+        assert_eq!(new.cursor, OLD + 10);
+        let findings = spool.reader().and_then(|reader| reader.check(|_| {})).expect("read");
+        assert!(findings.is_empty(), "{findings:?}");
+    })
+    .await;
+}
+
+#[tokio::test]
 async fn the_first_since_is_found_and_exports_go_on_where_they_ended() {
     let folder = tempfile::tempdir().expect("a folder");
     let spool = filled(folder.path(), kept()).await;
@@ -94,6 +138,49 @@ async fn the_first_since_is_found_and_exports_go_on_where_they_ended() {
         reader.export(2000, None, 5, 10).map(|(rest, next)| (rest.len(), next)).expect("read"),
         (0, None)
     );
+}
+
+#[test]
+fn a_start_waits_for_a_command_that_is_about_to_be_done_with_the_folder() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let held = open::lock(folder.path()).expect("taken");
+    std::thread::scope(|scope| {
+        let starting = scope.spawn(|| self::open(folder.path(), kept()));
+        // As the command, which is done a little later.
+        std::thread::yield_now();
+        drop(held);
+        starting.join().expect("it starts");
+    });
+    let running = self::open(folder.path(), kept());
+    assert!(matches!(open::lock_soon(folder.path()), Err(SpoolError::Locked { .. })), "not for ever");
+    drop(running);
+}
+
+/// A clock that has stopped for good, in the middle of a commit.
+#[derive(Debug)]
+struct Broken(std::sync::atomic::AtomicBool);
+
+impl crate::clock::Clock for Broken {
+    fn unix_millis(&self) -> i64 {
+        assert!(!self.0.load(std::sync::atomic::Ordering::SeqCst), "a panic for the test");
+        1_000_000
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn after_a_panic_in_a_commit_nothing_is_accepted_and_everyone_is_told() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let clock = Arc::new(Broken(std::sync::atomic::AtomicBool::new(false)));
+    let options = SpoolOptions { min_free: 0, ..kept() };
+    let spool = Arc::new(Spool::open(folder.path(), options, Arc::clone(&clock) as Arc<_>).expect("opens"));
+    assert!(spool.append(record("event-1", 1000), true).await.is_ok());
+    clock.0.store(true, std::sync::atomic::Ordering::SeqCst);
+    assert!(matches!(spool.append(record("event-2", 1000), true).await, Err(SpoolError::Closed)));
+    clock.0.store(false, std::sync::atomic::Ordering::SeqCst);
+    let later = spool.append(record("event-3", 1000), true).await;
+    assert!(matches!(later, Err(SpoolError::Poisoned { .. })), "{later:?}");
+    let trouble = spool.tail().trouble().expect("it is told");
+    assert!(trouble.contains("a panic on the way"), "{trouble}");
 }
 
 fn large(id: &str, bytes: usize) -> Arc<Record> {

@@ -310,6 +310,12 @@ impl Writer {
         self.log_at_rest = self.log_bytes();
     }
 
+    /// What a panic left is not built upon.
+    pub(super) fn distrust(&mut self) {
+        let (path, text) = (self.database.path.clone(), "a panic on the way".to_owned());
+        self.poison(&SpoolError::Database { path, doing: "writing", text });
+    }
+
     /// Nobody knows what is on the disk: stops for good, and says so with the cure.
     fn poison(&mut self, error: &SpoolError) -> SpoolError {
         let text = error.to_string();

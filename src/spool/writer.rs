@@ -271,7 +271,8 @@ impl Writer {
                     Done::Moved(store::advance(&transaction, sink, progress, now)?)
                 }
                 Command::Register { sink, start, skipped, .. } => {
-                    Done::Registered(store::register(&transaction, counters, sink, *start, skipped)?)
+                    let (options, start) = (&self.options, *start);
+                    Done::Registered(store::register(&transaction, counters, options, sink, start, skipped)?)
                 }
                 Command::Settle { .. } => Done::Settled,
                 Command::Upkeep | Command::Bound { .. } => Done::Bound,
@@ -333,6 +334,23 @@ impl Writer {
             }
         }
     }
+}
+
+/// Does something with the writer. After a panic on the way nobody knows what it holds: an event may be known and not
+/// stored.
+pub(super) fn guarded<T>(writer: &mut Writer, work: impl FnOnce(&mut Writer) -> T) -> T {
+    struct Guard<'a>(&'a mut Writer);
+
+    impl Drop for Guard<'_> {
+        fn drop(&mut self) {
+            if std::thread::panicking() {
+                self.0.distrust();
+            }
+        }
+    }
+
+    let guard = Guard(writer);
+    work(&mut *guard.0)
 }
 
 /// The writer's thread: does what is asked for until nobody can ask any more. `aside` is a connection of its own, with

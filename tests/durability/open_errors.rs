@@ -69,7 +69,10 @@ fn served(folder: &Path, spool: &Path) -> Ended {
 fn a_folder_of_another_process() {
     let folder = tempfile::tempdir().expect("a folder");
     let data = folder.path().join("spool");
-    let _held = open(&data).expect("opened");
+    closed_spool(&data);
+    // Only the lock: whoever has more of it would go on to change it.
+    let held = fs::File::options().write(true).open(data.join("spool.lock")).expect("opened");
+    held.try_lock().expect("locked");
     let error = refused(folder.path(), &data, &["another process", "`data`"]);
     assert!(matches!(error, SpoolError::Locked { .. }));
 }

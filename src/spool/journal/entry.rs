@@ -52,7 +52,16 @@ pub(in crate::spool) struct Advanced<'a> {
 }
 
 /// Writes an accepted event behind what is in `frame`.
-pub(in crate::spool) fn write_accepted(frame: &mut Vec<u8>, seq: i64, seen_at: Option<i64>, record: &Record) {
+///
+/// # Errors
+///
+/// See [`write`].
+pub(in crate::spool) fn write_accepted(
+    frame: &mut Vec<u8>,
+    seq: i64,
+    seen_at: Option<i64>,
+    record: &Record,
+) -> postcard::Result<()> {
     let verified_by = record.verified_by.to_string();
     let accepted = Accepted {
         seq,
@@ -69,15 +78,21 @@ pub(in crate::spool) fn write_accepted(frame: &mut Vec<u8>, seq: i64, seen_at: O
         header_names: record.headers.names_json(),
         body: &record.body,
     };
-    write(frame, &Entry::Accepted(accepted));
+    write(frame, &Entry::Accepted(accepted))
 }
 
 /// Writes an entry behind what is in `frame`.
-pub(in crate::spool) fn write(frame: &mut Vec<u8>, entry: &Entry<'_>) {
-    // Writing to memory fails for types that have no form in the format; these have one.
-    if let Ok(longer) = postcard::to_extend(entry, std::mem::take(frame)) {
-        *frame = longer;
+///
+/// # Errors
+///
+/// When a type has no form in the format, which these have; the frame is as it was then.
+pub(in crate::spool) fn write(frame: &mut Vec<u8>, entry: &Entry<'_>) -> postcard::Result<()> {
+    let before = frame.len();
+    let written = postcard::to_io(entry, &mut *frame).map(drop);
+    if written.is_err() {
+        frame.truncate(before);
     }
+    written
 }
 
 /// The entries of a frame; `None` when it is none of ours.
@@ -153,8 +168,8 @@ mod tests {
         fn a_record_is_read_back_whole(record in record(), seq in any::<i64>(), seen_at in any::<Option<i64>>()) {
             let mut frame = Vec::new();
             let advanced = Advanced { sink: "file", cursor: seq, checkpoint: Some(b"place") };
-            write(&mut frame, &Entry::Advanced(advanced));
-            write_accepted(&mut frame, seq, seen_at, &record);
+            write(&mut frame, &Entry::Advanced(advanced)).expect("written");
+            write_accepted(&mut frame, seq, seen_at, &record).expect("written");
             let entries = read(&frame).expect("ours");
             let [Entry::Advanced(advanced), Entry::Accepted(accepted)] = &entries[..] else {
                 panic!("other entries: {entries:?}");

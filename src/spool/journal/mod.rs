@@ -163,7 +163,9 @@ impl Journal {
         self.frames.iter().take_while(is_within).last().map(|frame| frame.last_seq)
     }
 
-    /// Frames up to a record are in the database, and their place is free.
+    /// Frames up to a record are in the database, and their place is free. So are those behind that record which only move
+    /// cursors: whoever settles has looked at the cursors after the last of these was written, as both are done by the
+    /// writer's thread alone.
     pub(super) fn release(&mut self, seq: i64) {
         while self.frames.front().is_some_and(|frame| frame.last_seq <= seq) {
             self.frames.pop_front();
