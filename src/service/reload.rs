@@ -431,6 +431,11 @@ async fn ask_new_issuers(live: &Live, known: &HashMap<String, Arc<Keys>>) -> Res
     Ok(())
 }
 
+/// From when on an accepted event means that a connector is in use, in Unix milliseconds.
+pub(super) fn in_use_from(now: i64) -> i64 {
+    now.saturating_sub(i64::try_from(IN_USE.as_millis()).unwrap_or(i64::MAX))
+}
+
 /// Why a connector counts as in use: when it accepted an event last, in Unix milliseconds.
 pub(super) fn in_use_since(last_accepted: i64, now: i64) -> Option<String> {
     let passed = u64::try_from(now.saturating_sub(last_accepted)).unwrap_or(0);

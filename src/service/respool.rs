@@ -8,7 +8,7 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use super::reload::{CATCH_UP_TIME, Exchanged, SINK_TIME, in_use_since};
+use super::reload::{CATCH_UP_TIME, Exchanged, SINK_TIME, in_use_from, in_use_since};
 use super::spooled::{Running, SpoolIntake, SpoolStore, options, skips, start_worker};
 use super::{Next, Ready, ReloadError};
 use crate::deliver::{ReplaceError, Skips};
@@ -178,7 +178,7 @@ fn find<'a>(workers: &'a [Running], name: &str) -> Option<&'a Running> {
 /// A connector that DT may still be sending to is not removed by a mistake in a file.
 fn refuse_in_use(store: &SpoolStore, reader: &Reader, connector: &Arc<str>) -> Result<(), ReloadError> {
     let now = store.clock.unix_millis();
-    let held = reader.connector_use(connector)?;
+    let held = reader.connector_use(connector, in_use_from(now))?;
     // What was not stored twice is in the spool; without the look for duplicates only the counters may know.
     let counted = store.telemetry.last_accepted(connector).saturating_mul(1000);
     let last_accepted = held.last_accepted.unwrap_or(0).max(counted);

@@ -63,8 +63,13 @@ impl SpoolStore {
         telemetry.spool_max(options.max_size);
         let spool = Arc::new(Spool::open(&folder, options, Arc::clone(&clock))?);
         let names: BTreeSet<Arc<str>> = sinks.iter().map(|(name, _)| Arc::clone(name)).collect();
-        let mut workers = Vec::with_capacity(sinks.len());
-        for (place, sink) in sinks.into_iter().enumerate() {
+        // Those that want what is retained come first: once all sinks there are have passed a record, it may go.
+        let (retained, others): (Vec<_>, Vec<_>) = sinks
+            .into_iter()
+            .enumerate()
+            .partition(|(_, (name, _))| starts_at(&config, name) == StartAt::Retained);
+        let mut workers = Vec::with_capacity(names.len());
+        for (place, sink) in retained.into_iter().chain(others) {
             let skips = skips(&routes, place);
             workers.push(start_worker(sink, skips, &config, &spool, &telemetry, &clock)?);
         }
@@ -90,6 +95,14 @@ impl SpoolStore {
     }
 }
 
+/// Where a sink starts that the spool does not know yet.
+fn starts_at(config: &Config, name: &str) -> StartAt {
+    match config.sinks.iter().find(|config| &*config.name == name) {
+        Some(config) if config.from_retained => StartAt::Retained,
+        _ => StartAt::Now,
+    }
+}
+
 /// Opens a sink where the spool knows it to stand, and starts its worker.
 pub(super) fn start_worker(
     (name, sink): NamedSink,
@@ -99,10 +112,7 @@ pub(super) fn start_worker(
     telemetry: &Arc<Telemetry>,
     clock: &Arc<dyn Clock>,
 ) -> Result<Running, StartError> {
-    let start = match config.sinks.iter().find(|config| config.name == name) {
-        Some(config) if config.from_retained => StartAt::Retained,
-        _ => StartAt::Now,
-    };
+    let start = starts_at(config, &name);
     let failed = |source| StartError::Sink { name: Arc::clone(&name), source };
     // Sinks that fail together are not tried again together.
     let jitter = RandomState::new().hash_one((&name, clock.unix_millis()));

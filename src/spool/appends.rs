@@ -31,6 +31,15 @@ pub(super) struct Appends {
     max_waiting: usize,
 }
 
+/// Tells the next one that the writer is free, once it is, even after a panic.
+struct Tells<'a>(&'a Notify);
+
+impl Drop for Tells<'_> {
+    fn drop(&mut self) {
+        self.0.notify_one();
+    }
+}
+
 impl fmt::Debug for Appends {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Appends").finish_non_exhaustive()
@@ -45,9 +54,8 @@ impl Appends {
 
     /// Does something with the writer, for its thread; waits for it.
     pub(super) fn with_writer<T>(&self, work: impl FnOnce(&mut Writer) -> T) -> Option<T> {
-        let done = self.writer.lock().as_mut().map(|writer| guarded(writer, work));
-        self.is_free.notify_one();
-        done
+        let _told = Tells(&self.is_free);
+        self.writer.lock().as_mut().map(|writer| guarded(writer, work))
     }
 
     /// The thread has ended, and nothing is stored any more.
@@ -106,16 +114,15 @@ impl Appends {
     /// Commits what waits, if the writer is free.
     fn commit(&self) -> bool {
         let Some(mut place) = self.writer.try_lock() else { return false };
+        let told = Tells(&self.is_free);
         let Some(writer) = &mut *place else {
             drop(place);
             self.take().into_iter().for_each(|command| command.fail(SpoolError::Closed));
-            self.is_free.notify_one();
             return true;
         };
         let (left, needs_upkeep) =
             guarded(writer, |writer| (writer.append(self.take()), writer.asks_for_upkeep()));
-        drop(place);
-        self.is_free.notify_one();
+        drop((place, told));
         for command in left {
             self.leave(command);
         }

@@ -113,7 +113,7 @@ pub(super) fn make(
                 .optional()?;
             let Some(at) = at else { return Ok(Changed::Gone) };
             // What was pruned in the meantime cannot be seen again.
-            let least = store::before_retained(connection, options)?.unwrap_or(at);
+            let least = store::before_retained(connection)?.unwrap_or(at);
             let to = (*cursor).max(least).min(at);
             connection.execute("UPDATE sinks SET cursor = ?2 WHERE name = ?1", params![sink, to])?;
             Ok(Changed::Rewound(u64::try_from(at.saturating_sub(to)).unwrap_or(0)))

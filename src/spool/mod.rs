@@ -446,6 +446,8 @@ impl Spool {
             // A writer that panicked has answered nobody; its panic was printed by its thread.
             let _panicked = writer.join();
         }
+        // The thread has done so, if it ever ran.
+        self.appends.close();
         *self.lock.lock() = None;
     }
 

@@ -135,6 +135,10 @@ fn copy(path: &Path, new: &Path, step: &mut impl FnMut(&str)) -> Result<Rebuilt,
         [last_seq],
     )
     .map_err(unwritten)?;
+    let not_stored = number(&["SELECT value FROM counts WHERE name = 'not_stored'"]);
+    if not_stored > 0 {
+        store::store_gap(&new, not_stored).map_err(unwritten)?;
+    }
     // What the journal holds is still to come.
     if let Ok(Some(position)) = store::position(&old) {
         store::store_position(&new, position).map_err(unwritten)?;

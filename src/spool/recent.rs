@@ -46,11 +46,8 @@ impl Recent {
         let known = match self.connectors.get(&record.connector) {
             Some(known) => known,
             None => {
-                // Of all connectors: those of one would have to be looked for.
-                let floor: Option<String> = connection
-                    .prepare_cached("SELECT max(event_id) FROM seen")?
-                    .query_row([], |row| row.get(0))?;
-                let known = Known { floor: floor.map(String::into_boxed_str), events: HashMap::new() };
+                let floor = floor(connection, &record.connector, (self.most / 32).max(1))?;
+                let known = Known { floor, events: HashMap::new() };
                 self.connectors.entry(Arc::clone(&record.connector)).or_insert(known)
             }
         };
@@ -107,6 +104,20 @@ impl Recent {
     }
 }
 
+/// An id that none of a connector's events in the database is above; `None` when there are none. It is the greatest of them
+/// if that is among the `most` greatest of all connectors; otherwise none is above the least of these.
+fn floor(connection: &Connection, connector: &str, most: usize) -> rusqlite::Result<Option<Box<str>>> {
+    let most = i64::try_from(most).unwrap_or(i64::MAX);
+    let floor: Option<String> = connection
+        .prepare_cached(
+            "WITH greatest AS (SELECT event_id, connector FROM seen ORDER BY event_id DESC LIMIT ?2)
+             SELECT coalesce((SELECT max(event_id) FROM greatest WHERE connector = ?1),
+                             (SELECT min(event_id) FROM greatest HAVING count(*) = ?2))",
+        )?
+        .query_row(params![connector, most], |row| row.get(0))?;
+    Ok(floor.map(String::into_boxed_str))
+}
+
 impl Known {
     fn drop_up_to(&mut self, floor: &str, since: i64) {
         self.events.retain(|id, at| &**id > floor || *at >= since);
@@ -138,6 +149,8 @@ mod tests {
         Settle,
         /// The oldest one leaves the database.
         Prune,
+        /// All that is noted goes to the database, and memory is empty again.
+        Restart,
     }
 
     fn steps() -> impl Strategy<Value = Vec<Step>> {
@@ -146,6 +159,7 @@ mod tests {
             1 => (0..3_u8, any::<u8>()).prop_map(Step::Fail),
             2 => Just(Step::Settle),
             1 => Just(Step::Prune),
+            1 => Just(Step::Restart),
         ];
         prop::collection::vec(step, 1..200)
     }
@@ -165,7 +179,7 @@ mod tests {
     proptest! {
         /// Whatever the ids are, and however little is kept: what is known is what was noted and not pruned.
         #[test]
-        fn memory_and_database_together_know_everything(steps in steps(), most in 1..20_usize) {
+        fn memory_and_database_together_know_everything(steps in steps(), most in 1..200_usize) {
             let database = database();
             let mut recent = Recent { most, ..Recent::default() };
             let (mut all, mut unsettled) = (BTreeMap::new(), BTreeMap::new());
@@ -183,9 +197,12 @@ mod tests {
                             unsettled.insert(at, record);
                         }
                     }
-                    Step::Settle => {
+                    Step::Settle | Step::Restart => {
                         std::mem::take(&mut unsettled).iter().for_each(|(at, record)| settle(&database, record, *at));
                         recent.trim(i64::MAX);
+                        if matches!(step, Step::Restart) {
+                            recent = Recent { most, ..Recent::default() };
+                        }
                     }
                     Step::Prune => {
                         let since = unsettled.keys().next().copied().unwrap_or(i64::MAX);

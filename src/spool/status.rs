@@ -55,7 +55,7 @@ pub struct SinkStatus {
 pub struct ConnectorUse {
     /// Whether there is a record of it that some sink has not passed.
     pub undelivered: bool,
-    /// When it accepted an event last, in Unix milliseconds, if that is still known.
+    /// When it accepted an event last, in Unix milliseconds, if that is still known, and not long ago.
     pub last_accepted: Option<i64>,
 }
 
@@ -120,12 +120,13 @@ impl Reader {
         rows.collect()
     }
 
-    /// What there is of a connector. It may read all that no sink has passed.
+    /// What there is of a connector; whether it accepted an event only matters since `since`, in Unix milliseconds. It may
+    /// read all that no sink has passed, and all that became known since then.
     ///
     /// # Errors
     ///
     /// [`SpoolError`] when it cannot be read.
-    pub fn connector_use(&self, connector: &str) -> Result<ConnectorUse, SpoolError> {
+    pub fn connector_use(&self, connector: &str, since: i64) -> Result<ConnectorUse, SpoolError> {
         self.settle()?;
         let read = || {
             let undelivered = self.connection.query_row(
@@ -138,8 +139,8 @@ impl Reader {
             let seen: Option<i64> = self
                 .connection
                 .query_row(
-                    "SELECT at FROM seen WHERE connector = ?1 ORDER BY at DESC LIMIT 1",
-                    [connector],
+                    "SELECT at FROM seen WHERE connector = ?1 AND at >= ?2 ORDER BY at DESC LIMIT 1",
+                    params![connector, since],
                     |row| row.get(0),
                 )
                 .optional()?;

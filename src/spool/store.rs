@@ -346,16 +346,24 @@ pub(super) fn advance(
         .map(|cursor| cursor.unwrap_or(progress.cursor))
 }
 
-/// The number before the first record that may be given to a sink once more; `None` when there is none. Where nothing is
-/// retained, what every sink has may not be removed yet, but what came after it was perhaps never stored.
-pub(super) fn before_retained(
-    connection: &Connection,
-    options: &SpoolOptions,
-) -> rusqlite::Result<Option<i64>> {
-    let number = |query: &str| connection.query_row(query, [], |row| row.get::<_, Option<i64>>(0));
-    let Some(oldest) = number("SELECT min(seq) FROM records")? else { return Ok(None) };
-    let passed = if options.retain.is_zero() { number("SELECT min(cursor) FROM sinks")? } else { None };
-    Ok(Some(oldest.saturating_sub(1).max(passed.unwrap_or(i64::MIN))))
+/// Writes down the greatest number of a record that was not stored, since every sink had it and nothing is retained. What
+/// is left of older ones is not given to a sink any more: there are gaps behind it.
+pub(super) fn store_gap(connection: &Connection, seq: i64) -> rusqlite::Result<()> {
+    connection
+        .prepare_cached(
+            "INSERT INTO counts VALUES ('not_stored', ?1) ON CONFLICT DO UPDATE SET value = max(value, ?1)",
+        )?
+        .execute([seq])
+        .map(drop)
+}
+
+/// The number before the first record that may be given to a sink once more; `None` when there is none.
+pub(super) fn before_retained(connection: &Connection) -> rusqlite::Result<Option<i64>> {
+    let oldest: Option<i64> = connection.query_row("SELECT min(seq) FROM records", [], |row| row.get(0))?;
+    let not_stored: Option<i64> = connection
+        .query_row("SELECT value FROM counts WHERE name = 'not_stored'", [], |row| row.get(0))
+        .optional()?;
+    Ok(oldest.map(|oldest| oldest.saturating_sub(1).max(not_stored.unwrap_or(i64::MIN))))
 }
 
 /// Makes a sink known if it is not, and gives where it stands. A connector that it skips only from now on is skipped from
@@ -363,14 +371,13 @@ pub(super) fn before_retained(
 pub(super) fn register(
     connection: &Connection,
     counters: Counters,
-    options: &SpoolOptions,
     sink: &str,
     start: StartAt,
     skipped: &BTreeSet<Arc<str>>,
 ) -> rusqlite::Result<Registered> {
     let first = match start {
         StartAt::Now => counters.last_seq,
-        StartAt::Retained => before_retained(connection, options)?.unwrap_or(counters.last_seq),
+        StartAt::Retained => before_retained(connection)?.unwrap_or(counters.last_seq),
     };
     let is_new = connection.execute(
         "INSERT INTO sinks (name, cursor, skips) VALUES (?1, ?2, '{}') ON CONFLICT DO NOTHING",
@@ -460,4 +467,30 @@ pub(super) fn used_bytes(connection: &Connection, path: &Path, seen: u64) -> rus
 fn json<T: serde::Serialize>(value: &T) -> String {
     // Strings and pairs of strings always have a JSON form.
     serde_json::to_string(value).unwrap_or_default()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::schema;
+    use super::*;
+
+    #[test]
+    fn what_is_there_is_given_again_but_nothing_before_what_was_never_stored() {
+        let mut database = Connection::open_in_memory().expect("opened");
+        schema::create(&mut database).expect("made");
+        assert_eq!(before_retained(&database).expect("read"), None);
+        for seq in 51..=100 {
+            insert_record(&database, seq, &Record::sample(&seq.to_string())).expect("stored");
+        }
+        // A sink that begins with the next event has passed them, and yet nobody had them.
+        let counters = Counters { last_seq: 100, seen: 0 };
+        let nothing = BTreeSet::new();
+        let new = register(&database, counters, "new", StartAt::Now, &nothing).expect("known");
+        assert_eq!(new.cursor, 100);
+        let old = register(&database, counters, "old", StartAt::Retained, &nothing).expect("known");
+        assert_eq!(old.cursor, 50);
+        store_gap(&database, 60).expect("stored");
+        store_gap(&database, 55).expect("stored");
+        assert_eq!(before_retained(&database).expect("read"), Some(60));
+    }
 }

@@ -2,6 +2,7 @@
 
 use std::path::Path;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use bytes::Bytes;
 use http::HeaderMap;
@@ -156,27 +157,75 @@ fn a_start_waits_for_a_command_that_is_about_to_be_done_with_the_folder() {
     drop(running);
 }
 
-/// A clock that has stopped for good, in the middle of a commit.
-#[derive(Debug)]
-struct Broken(std::sync::atomic::AtomicBool);
+/// A clock that breaks in the middle of a commit, once nobody holds it any more.
+#[derive(Debug, Default)]
+struct Broken {
+    breaks: AtomicBool,
+    /// Whoever asks then says so here.
+    is_asked: AtomicBool,
+    held: Mutex<()>,
+}
 
 impl crate::clock::Clock for Broken {
     fn unix_millis(&self) -> i64 {
-        assert!(!self.0.load(std::sync::atomic::Ordering::SeqCst), "a panic for the test");
+        if self.breaks.load(Ordering::SeqCst) {
+            self.is_asked.store(true, Ordering::SeqCst);
+            let _held = self.held.lock();
+            panic!("a panic for the test");
+        }
         1_000_000
     }
+}
+
+fn open_with_clock(folder: &Path) -> (Arc<Spool>, Arc<Broken>) {
+    let clock = Arc::new(Broken::default());
+    let options = SpoolOptions { min_free: 0, ..kept() };
+    let spool = Spool::open(folder, options, Arc::clone(&clock) as Arc<_>).expect("opens");
+    (Arc::new(spool), clock)
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn whoever_waits_for_the_writer_is_told_when_its_thread_panics() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let (spool, clock) = open_with_clock(folder.path());
+    assert!(spool.append(record("event-1", 1000), true).await.is_ok());
+    clock.breaks.store(true, Ordering::SeqCst);
+    let held = clock.held.lock();
+    // A letter is the thread's affair.
+    let burying = Arc::clone(&spool);
+    let buried = std::thread::spawn(move || {
+        let runtime = tokio::runtime::Builder::new_current_thread().build().expect("a runtime");
+        runtime.block_on(burying.bury(letter(Reason::Expired, b"{}".to_vec(), "a.b.c")))
+    });
+    while !clock.is_asked.load(Ordering::SeqCst) {
+        std::thread::yield_now();
+    }
+    let appending = Arc::clone(&spool);
+    let runtime = tokio::runtime::Handle::current();
+    let appended = runtime.spawn(async move { appending.append(record("event-2", 1000), true).await });
+    // Until it waits; if it does not yet, it finds that out by itself.
+    for _ in 0..1000 {
+        std::thread::yield_now();
+    }
+    drop(held);
+    let patience = Duration::from_secs(10);
+    let appended = tokio::time::timeout(patience, appended).await.expect("it is told").expect("no panic");
+    assert!(matches!(appended, Err(SpoolError::Closed | SpoolError::Poisoned { .. })), "{appended:?}");
+    assert!(buried.join().expect("no panic").is_err());
+    spool.close();
+    let trouble = spool.tail().trouble().expect("it is told");
+    assert!(trouble.contains("a panic on the way"), "{trouble}");
+    assert!(spool.append(record("event-3", 1000), true).await.is_err());
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn after_a_panic_in_a_commit_nothing_is_accepted_and_everyone_is_told() {
     let folder = tempfile::tempdir().expect("a folder");
-    let clock = Arc::new(Broken(std::sync::atomic::AtomicBool::new(false)));
-    let options = SpoolOptions { min_free: 0, ..kept() };
-    let spool = Arc::new(Spool::open(folder.path(), options, Arc::clone(&clock) as Arc<_>).expect("opens"));
+    let (spool, clock) = open_with_clock(folder.path());
     assert!(spool.append(record("event-1", 1000), true).await.is_ok());
-    clock.0.store(true, std::sync::atomic::Ordering::SeqCst);
+    clock.breaks.store(true, Ordering::SeqCst);
     assert!(matches!(spool.append(record("event-2", 1000), true).await, Err(SpoolError::Closed)));
-    clock.0.store(false, std::sync::atomic::Ordering::SeqCst);
+    clock.breaks.store(false, Ordering::SeqCst);
     let later = spool.append(record("event-3", 1000), true).await;
     assert!(matches!(later, Err(SpoolError::Poisoned { .. })), "{later:?}");
     let trouble = spool.tail().trouble().expect("it is told");

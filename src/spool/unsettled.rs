@@ -109,10 +109,16 @@ impl Unsettled {
         let seen: Vec<(&Record, i64)> =
             records().filter_map(|pending| Some((&*pending.record, pending.seen_at?))).collect();
         store::note_seen(connection, counters, &seen)?;
+        let mut not_stored = None;
         for Pending { seq, record, .. } in records() {
             if !options.retain.is_zero() || *seq > passed_by_all {
                 store::insert_record(connection, *seq, record)?;
+            } else {
+                not_stored = Some(*seq);
             }
+        }
+        if let Some(seq) = not_stored {
+            store::store_gap(connection, seq)?;
         }
         store::store_counters(connection, Counters { last_seq: up_to, ..*counters })?;
         if let Some(next) = next {

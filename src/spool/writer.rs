@@ -271,8 +271,7 @@ impl Writer {
                     Done::Moved(store::advance(&transaction, sink, progress, now)?)
                 }
                 Command::Register { sink, start, skipped, .. } => {
-                    let (options, start) = (&self.options, *start);
-                    Done::Registered(store::register(&transaction, counters, options, sink, start, skipped)?)
+                    Done::Registered(store::register(&transaction, counters, sink, *start, skipped)?)
                 }
                 Command::Settle { .. } => Done::Settled,
                 Command::Upkeep | Command::Bound { .. } => Done::Bound,
@@ -356,6 +355,19 @@ pub(super) fn guarded<T>(writer: &mut Writer, work: impl FnOnce(&mut Writer) -> 
 /// The writer's thread: does what is asked for until nobody can ask any more. `aside` is a connection of its own, with
 /// which the journal is brought to the database while events are accepted.
 pub(super) fn run(appends: &Appends, commands: &mpsc::Receiver<Command>, mut aside: Connection) {
+    /// Without this thread nothing is settled, and nobody would be told.
+    struct Ends<'a>(&'a Appends);
+
+    impl Drop for Ends<'_> {
+        fn drop(&mut self) {
+            if std::thread::panicking() {
+                self.0.with_writer(Writer::distrust);
+                self.0.close();
+            }
+        }
+    }
+
+    let _ends = Ends(appends);
     loop {
         let (first, is_idle) = match commands.recv_timeout(IDLE) {
             Ok(first) => (Some(first), false),
