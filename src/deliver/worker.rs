@@ -11,6 +11,8 @@
 //! request waits for it: in this mode it is answered when its event is stored. A rest ends at once when the service
 //! stops or an operator wants something, and there is none while something is on its way or has to be tried again.
 
+mod window;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
@@ -20,6 +22,7 @@ use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
 
+use self::window::Window;
 use super::backoff::Backoff;
 use super::redeliver::Redeliveries;
 use super::replace::{ReplaceError, Slot, Swapped};
@@ -250,38 +253,6 @@ pub(super) struct Worker {
     pub(super) reader: Reader,
     pub(super) telemetry: Arc<Telemetry>,
     shared: Arc<Shared>,
-}
-
-/// Records with their numbers, in order. What was delivered beyond the first record that was not is not here any more,
-/// so it is not sent again.
-#[derive(Default)]
-struct Window {
-    seqs: Vec<i64>,
-    /// As many, in the same order: apart from their numbers, as sinks take them.
-    records: Vec<Arc<Record>>,
-}
-
-impl Window {
-    fn push(&mut self, seq: i64, record: Arc<Record>) {
-        self.seqs.push(seq);
-        self.records.push(record);
-    }
-
-    /// Goes through all, and keeps those of which `stays` says so.
-    fn retain(&mut self, mut stays: impl FnMut(i64, &Arc<Record>) -> bool) {
-        let mut seqs = std::mem::take(&mut self.seqs).into_iter();
-        let mut kept = Vec::new();
-        self.records.retain(|record| {
-            // There are as many numbers.
-            let seq = seqs.next().unwrap_or(i64::MAX);
-            let stays = stays(seq, record);
-            if stays {
-                kept.push(seq);
-            }
-            stays
-        });
-        self.seqs = kept;
-    }
 }
 
 impl Worker {
