@@ -54,8 +54,10 @@ impl Appends {
 
     /// Does something with the writer, for its thread; waits for it.
     pub(super) fn with_writer<T>(&self, work: impl FnOnce(&mut Writer) -> T) -> Option<T> {
-        let _told = Tells(&self.is_free);
-        self.writer.lock().as_mut().map(|writer| guarded(writer, work))
+        // Declared first, so that it is dropped last: whoever is told must find the writer free.
+        let _tells = Tells(&self.is_free);
+        let mut place = self.writer.lock();
+        place.as_mut().map(|writer| guarded(writer, work))
     }
 
     /// The thread has ended, and nothing is stored any more.
@@ -113,8 +115,10 @@ impl Appends {
 
     /// Commits what waits, if the writer is free.
     fn commit(&self) -> bool {
+        // As above, also after a panic; only whoever had the writer tells.
+        let mut tells = None;
         let Some(mut place) = self.writer.try_lock() else { return false };
-        let told = Tells(&self.is_free);
+        tells.replace(Tells(&self.is_free));
         let Some(writer) = &mut *place else {
             drop(place);
             self.take().into_iter().for_each(|command| command.fail(SpoolError::Closed));
@@ -122,7 +126,7 @@ impl Appends {
         };
         let (left, needs_upkeep) =
             guarded(writer, |writer| (writer.append(self.take()), writer.asks_for_upkeep()));
-        drop((place, told));
+        drop((place, tells));
         for command in left {
             self.leave(command);
         }
