@@ -227,7 +227,7 @@ impl Lane {
             Known::New(waiter) => match self.push(record, ResultTo::Window(key.clone())) {
                 Ok(()) => Ok(Offered::Waiting { waiter, new: true }),
                 Err(undelivered) => {
-                    self.shared.window.lock().resolve(&key, &Err(undelivered.clone()));
+                    self.shared.window.lock().resolve(key, &Err(undelivered.clone()));
                     Err(undelivered)
                 }
             },
@@ -427,7 +427,7 @@ impl Worker {
         };
         match job.result {
             ResultTo::Window(key) => {
-                self.shared.window.lock().resolve(&key, &fate);
+                self.shared.window.lock().resolve(key, &fate);
             }
             ResultTo::Waiter(waiter) => {
                 // A requester that has given up is not an error.

@@ -1,10 +1,12 @@
 //! The window of ids: which events a sink has, so that a copy of one is not delivered again. Bounded in number and in
 //! time; in memory, so that it is empty after a restart.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::HashMap;
+use std::hash::RandomState;
 use std::sync::Arc;
 use std::time::Duration;
 
+use hashlink::LinkedHashMap;
 use tokio::sync::oneshot;
 
 use super::lane::Undelivered;
@@ -18,14 +20,6 @@ pub(super) struct Key {
 
 pub(super) type Fate = Result<(), Undelivered>;
 pub(super) type Waiter = oneshot::Receiver<Fate>;
-
-#[derive(Debug)]
-enum Entry {
-    /// On its way to the sink; these are told what becomes of it.
-    Pending(Vec<oneshot::Sender<Fate>>),
-    /// The sink has had it since then, in Unix milliseconds.
-    Delivered(i64),
-}
 
 /// What the window knows of an event.
 #[derive(Debug)]
@@ -42,9 +36,10 @@ pub(super) enum Known {
 pub(super) struct Window {
     max_ids: usize,
     max_age_ms: i64,
-    entries: HashMap<Key, Entry>,
-    /// The delivered ones, oldest first.
-    order: VecDeque<(i64, Key)>,
+    /// On their way to the sink; these are told what becomes of each.
+    pending: HashMap<Key, Vec<oneshot::Sender<Fate>>>,
+    /// Since when the sink has had each, in Unix milliseconds; oldest first. Most of the memory of a full window is here.
+    delivered: LinkedHashMap<Key, i64, RandomState>,
     /// When an event came last, in Unix milliseconds. Its token was valid then, so DT's clock vouches for this time; by a
     /// clock that has jumped ahead since, everything would be too old.
     vouched: i64,
@@ -53,64 +48,59 @@ pub(super) struct Window {
 impl Window {
     pub(super) fn new(max_ids: usize, max_age: Duration) -> Self {
         let max_age_ms = i64::try_from(max_age.as_millis()).unwrap_or(i64::MAX);
-        Self { max_ids, max_age_ms, entries: HashMap::new(), order: VecDeque::new(), vouched: 0 }
+        let (pending, delivered) = (HashMap::new(), LinkedHashMap::with_hasher(RandomState::new()));
+        Self { max_ids, max_age_ms, pending, delivered, vouched: 0 }
     }
 
     /// Looks an event up, and notes that it is on its way if it is new.
     pub(super) fn enter(&mut self, key: &Key, now_ms: i64) -> Known {
         self.vouched = now_ms;
         self.forget_old();
+        if self.delivered.contains_key(key) {
+            return Known::Delivered;
+        }
         let (sender, waiter) = oneshot::channel();
-        match self.entries.get_mut(key) {
-            Some(Entry::Delivered(_)) => Known::Delivered,
-            Some(Entry::Pending(waiters)) => {
+        match self.pending.get_mut(key) {
+            Some(waiters) => {
                 // While a sink hangs, every retry waits here until its deadline.
                 waiters.retain(|waiter| !waiter.is_closed());
                 waiters.push(sender);
                 Known::Pending(waiter)
             }
             None => {
-                self.entries.insert(key.clone(), Entry::Pending(vec![sender]));
+                self.pending.insert(key.clone(), vec![sender]);
                 Known::New(waiter)
             }
         }
     }
 
     /// Notes what became of an event that was on its way, and tells whoever waits.
-    pub(super) fn resolve(&mut self, key: &Key, fate: &Fate) {
-        let waiters = match fate {
-            Ok(()) => {
-                self.order.push_back((self.vouched, key.clone()));
-                self.entries.insert(key.clone(), Entry::Delivered(self.vouched))
-            }
-            Err(_) => self.entries.remove(key),
-        };
+    pub(super) fn resolve(&mut self, key: Key, fate: &Fate) {
+        let waiters = self.pending.remove(&key);
+        if fate.is_ok() {
+            // Behind all others, also if it is there.
+            self.delivered.insert(key, self.vouched);
+        }
         self.forget_old();
-        if let Some(Entry::Pending(waiters)) = waiters {
-            for waiter in waiters {
-                // A requester that has given up is not an error.
-                let _gone = waiter.send(fate.clone());
-            }
+        for waiter in waiters.into_iter().flatten() {
+            // A requester that has given up is not an error.
+            let _gone = waiter.send(fate.clone());
         }
     }
 
     fn forget_old(&mut self) {
-        while let Some((since, _)) = self.order.front() {
+        while let Some((_, since)) = self.delivered.front() {
             let too_old = self.vouched.saturating_sub(*since) >= self.max_age_ms;
-            if !too_old && self.order.len() <= self.max_ids {
+            if !too_old && self.delivered.len() <= self.max_ids {
                 break;
             }
-            if let Some((since, key)) = self.order.pop_front()
-                && matches!(self.entries.get(&key), Some(Entry::Delivered(at)) if *at == since)
-            {
-                self.entries.remove(&key);
-            }
+            self.delivered.pop_front();
         }
     }
 
     /// How many delivered events are known.
     pub(super) fn len(&self) -> usize {
-        self.order.len()
+        self.delivered.len()
     }
 }
 
@@ -124,7 +114,7 @@ mod tests {
 
     fn delivered(window: &mut Window, id: &str, now: i64) {
         assert!(matches!(window.enter(&key(id), now), Known::New(_)));
-        window.resolve(&key(id), &Ok(()));
+        window.resolve(key(id), &Ok(()));
     }
 
     #[test]
@@ -152,7 +142,7 @@ mod tests {
         let Known::New(mut first) = window.enter(&key("a"), 0) else { panic!("not new") };
         let Known::Pending(mut copy) = window.enter(&key("a"), 0) else { panic!("not pending") };
         let down = Undelivered::SinkUnavailable { error: "down".to_owned() };
-        window.resolve(&key("a"), &Err(down.clone()));
+        window.resolve(key("a"), &Err(down.clone()));
         assert_eq!(first.try_recv().unwrap(), Err(down.clone()));
         assert_eq!(copy.try_recv().unwrap(), Err(down));
         assert!(matches!(window.enter(&key("a"), 0), Known::New(_)), "a failed event may come again");
@@ -165,7 +155,7 @@ mod tests {
         for _retry in 0..100 {
             assert!(matches!(window.enter(&key("a"), 0), Known::Pending(_given_up)));
         }
-        let Some(Entry::Pending(waiters)) = window.entries.get(&key("a")) else { panic!("not pending") };
+        let Some(waiters) = window.pending.get(&key("a")) else { panic!("not pending") };
         assert!(waiters.len() <= 2, "{} wait", waiters.len());
     }
 

@@ -20,6 +20,9 @@ pub(super) const MAX_BYTES: usize = 8 << 20;
 /// So many records in a row that cannot be read are no damaged records but a damaged database.
 const UNREADABLE: usize = 256;
 
+/// How many pages a reader keeps, in KiB: it reads on from where it was, and comes by each page once.
+const CACHE_KIB: i64 = 256;
+
 /// How long a reader waits for what was accepted last to be in the database.
 const SETTLE_WAIT: Duration = Duration::from_secs(10);
 
@@ -67,6 +70,9 @@ impl Reader {
         });
         let connection = opened.map_err(|error| SpoolError::sqlite(&*path, "opening", &error))?;
         check_readable(&connection, &path)?;
+        connection
+            .pragma_update(None, "cache_size", -CACHE_KIB)
+            .map_err(|error| SpoolError::sqlite(&*path, "opening", &error))?;
         Ok(Self { path, connection, writer: None })
     }
 
