@@ -13,8 +13,9 @@ use super::schema;
 /// How long a lock of another program is waited for.
 pub(super) const BUSY_WAIT: Duration = Duration::from_secs(5);
 
-/// How many pages the writer's connection keeps, in KiB, besides those that a transaction changes. With 16 MiB nothing was
-/// faster, whatever ids look like, and 3 to 8 MiB more were held (`benches/compare`: spool -> Kafka, and ids in no order).
+/// How many pages the writer's connection keeps, in KiB; what a transaction changes beyond that goes to the log before its
+/// end. With 16 MiB nothing was faster, whatever ids look like, and 3 to 8 MiB more were held (`benches/compare`: spool ->
+/// Kafka, and ids in no order).
 const CACHE_KIB: i64 = 1024;
 
 /// A database that was checked and recovered.

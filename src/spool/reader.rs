@@ -20,7 +20,8 @@ pub(super) const MAX_BYTES: usize = 8 << 20;
 /// So many records in a row that cannot be read are no damaged records but a damaged database.
 const UNREADABLE: usize = 256;
 
-/// How many pages a reader keeps, in KiB: it reads on from where it was, and comes by each page once.
+/// How many pages a reader beside the writer keeps, in KiB. A sink's worker reads on from where it was, and comes by each
+/// page once.
 const CACHE_KIB: i64 = 256;
 
 /// How long a reader waits for what was accepted last to be in the database.
@@ -53,7 +54,12 @@ pub struct Reader {
 impl Reader {
     /// The same beside the writer of this process: what was acknowledged before a question is part of the answer.
     pub(super) fn beside(folder: &Path, commands: Commands, tail: Arc<Tail>) -> Result<Self, SpoolError> {
-        Ok(Self { writer: Some((commands, tail)), ..Self::open(folder)? })
+        let reader = Self { writer: Some((commands, tail)), ..Self::open(folder)? };
+        reader
+            .connection
+            .pragma_update(None, "cache_size", -CACHE_KIB)
+            .map_err(|error| SpoolError::sqlite(&*reader.path, "opening", &error))?;
+        Ok(reader)
     }
 
     /// Opens the spool in `folder` for reading. What its journal holds is not seen; see [`settle`](super::settle).
@@ -70,9 +76,6 @@ impl Reader {
         });
         let connection = opened.map_err(|error| SpoolError::sqlite(&*path, "opening", &error))?;
         check_readable(&connection, &path)?;
-        connection
-            .pragma_update(None, "cache_size", -CACHE_KIB)
-            .map_err(|error| SpoolError::sqlite(&*path, "opening", &error))?;
         Ok(Self { path, connection, writer: None })
     }
 
