@@ -45,7 +45,7 @@ impl Sink for CountingSink {
             // It goes to the dead letters, and is answered 200 once it is there.
             None => Fate::Rejected { error: "it names no device".to_owned() },
         });
-        Outcome { fates: fates.collect(), checkpoint: None }
+        Outcome { fates: fates.collect(), ..Outcome::default() }
     }
 }
 

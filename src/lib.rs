@@ -50,6 +50,8 @@ pub mod config;
 #[cfg(feature = "server")]
 pub mod deliver;
 #[cfg(feature = "server")]
+pub mod disk;
+#[cfg(feature = "server")]
 pub mod http;
 #[cfg(feature = "server")]
 pub mod keys;

@@ -17,10 +17,11 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 /// From the core outwards. A module may use those before it.
-const ORDER: [&str; 16] = [
+const ORDER: [&str; 17] = [
     "verify",
     "event",
     "clock",
+    "disk",
     "token_bucket",
     "record",
     "telemetry",

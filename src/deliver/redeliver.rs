@@ -173,7 +173,7 @@ mod tests {
                 }
                 fate
             };
-            Outcome { fates: batch.iter().map(fate).collect(), checkpoint: Some(b"here".to_vec()) }
+            Outcome { fates: batch.iter().map(fate).collect(), checkpoint: Some(b"here".to_vec()), ..Outcome::default() }
         }
     }
 

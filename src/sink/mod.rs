@@ -21,7 +21,7 @@ pub use crate::record::Format;
 use crate::record::{DeadLetter, Record};
 
 /// The most bytes a sink's checkpoint may have.
-pub const MAX_CHECKPOINT: usize = 4096;
+pub const MAX_CHECKPOINT: usize = 64 * 1024;
 
 /// What became of one record.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -54,19 +54,22 @@ pub struct Outcome {
     /// Where the sink stands after this batch, in its own terms; at most [`MAX_CHECKPOINT`] bytes. It is stored with
     /// the sink's position and handed back to [`Sink::open`] on the next start.
     pub checkpoint: Option<Vec<u8>>,
+    /// Whether the checkpoint has to be durable before the next call of [`Sink::deliver`]. Otherwise it becomes durable
+    /// soon, and a later one may take its place before it does.
+    pub is_checkpoint_due: bool,
 }
 
 impl Outcome {
     /// All `count` records were delivered.
     #[must_use]
     pub fn delivered(count: usize) -> Self {
-        Self { fates: vec![Fate::Delivered; count], checkpoint: None }
+        Self { fates: vec![Fate::Delivered; count], ..Self::default() }
     }
 
     /// None of the `count` records was delivered; all may be tried again.
     #[must_use]
     pub fn retry(count: usize, error: &str) -> Self {
-        Self { fates: vec![Fate::Retry { error: error.to_owned() }; count], checkpoint: None }
+        Self { fates: vec![Fate::Retry { error: error.to_owned() }; count], ..Self::default() }
     }
 }
 
@@ -115,8 +118,8 @@ pub trait Sink: Send {
         None
     }
 
-    /// Delivers a batch, never empty, and says what became of each record. The checkpoint of the batch before it has
-    /// been stored by then, where checkpoints are kept.
+    /// Delivers a batch, never empty, and says what became of each record. Where checkpoints are kept, one that was due
+    /// ([`Outcome::is_checkpoint_due`]) is durable by then.
     fn deliver(&mut self, batch: &[Arc<Record>]) -> Outcome;
 
     /// How many records a batch may have. With so many to deliver, a worker in mode `spool` does not wait for more.

@@ -60,7 +60,7 @@ impl Sink for TestSink {
             }
         }
         match out.write_all(lines.as_bytes()) {
-            Ok(()) => Outcome { fates, checkpoint: None },
+            Ok(()) => Outcome { fates, ..Outcome::default() },
             Err(error) => Outcome::retry(batch.len(), &error.to_string()),
         }
     }

@@ -242,7 +242,7 @@ impl Sink for Rejecting {
         }
         // Longer than the log is by now, so that it has to grow.
         let fate = Fate::Rejected { error: "never ".repeat(40_000) };
-        Outcome { fates: vec![fate; batch.len()], checkpoint: None }
+        Outcome { fates: vec![fate; batch.len()], ..Outcome::default() }
     }
 }
 

@@ -321,7 +321,7 @@ impl Model {
                 *self.tally.entry("delivered").or_default() += 1;
             }
         }
-        life.words[sink].send(Word::Done(Outcome { fates, checkpoint: None })).expect("it waits");
+        life.words[sink].send(Word::Done(Outcome { fates, ..Outcome::default() })).expect("it waits");
         true
     }
 

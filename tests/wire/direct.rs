@@ -90,7 +90,7 @@ async fn one_bad_record_of_a_batch_does_not_spoil_the_others() {
             id if id == event_id(3) => Fate::Rejected { error: SINK_ERROR.to_owned() },
             _ => Fate::Delivered,
         };
-        Outcome { fates: batch.iter().map(|record| fate(&record.event_id)).collect(), checkpoint: None }
+        Outcome { fates: batch.iter().map(|record| fate(&record.event_id)).collect(), ..Outcome::default() }
     });
     let receiver = Setup::new().sink("test", sink).start().await;
     let mut clients = Vec::new();

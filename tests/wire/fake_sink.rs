@@ -80,7 +80,7 @@ impl FakeSink {
     pub(crate) fn rejecting() -> (Self, Seen) {
         Self::new(|batch| {
             let fate = Fate::Rejected { error: SINK_ERROR.to_owned() };
-            Outcome { fates: vec![fate; batch.len()], checkpoint: None }
+            Outcome { fates: vec![fate; batch.len()], ..Outcome::default() }
         })
     }
 

@@ -419,7 +419,7 @@ impl Sink for KafkaSink {
                 None => Fate::Pending { trouble: trouble.clone() },
             },
         };
-        Outcome { fates: tickets.iter().map(fate).collect(), checkpoint: None }
+        Outcome { fates: tickets.iter().map(fate).collect(), ..Outcome::default() }
     }
 
     fn max_batch(&self) -> usize {
