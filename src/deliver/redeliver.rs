@@ -95,7 +95,7 @@ impl Worker {
         // Records wait meanwhile, so what takes too long is left for the next round.
         let give_up = Instant::now().checked_add(PENDING_WAIT);
         while !records.is_empty() {
-            let Outcome { fates, checkpoint } = self.give(&records);
+            let Outcome { fates, checkpoint, .. } = self.give(&records);
             progress.checkpoint = checkpoint.or(progress.checkpoint);
             let mut fates = fates.into_iter();
             let is_over = give_up.is_none_or(|until| until <= Instant::now());

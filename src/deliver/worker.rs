@@ -400,7 +400,7 @@ impl Worker {
             Err(error) => (Vec::new(), Some(error)),
         };
         let mut window = std::mem::take(&mut self.window);
-        let Outcome { fates, checkpoint } =
+        let Outcome { fates, checkpoint, .. } =
             if window.records.is_empty() { Outcome::default() } else { self.give(&window.records) };
         let (from, cursor) = (Some(self.cursor), self.cursor);
         let mut progress = Progress { from, cursor, checkpoint, damaged, ..Progress::default() };

@@ -169,8 +169,12 @@ impl Disk for SystemDisk {
         options.read(true).write(mode != OpenMode::Read);
         match mode {
             OpenMode::Read | OpenMode::Write => {}
-            OpenMode::Create => drop(options.create_new(true)),
-            OpenMode::CreatePrivate => drop(options.create_new(true).mode(0o600)),
+            OpenMode::Create => {
+                options.create_new(true);
+            }
+            OpenMode::CreatePrivate => {
+                options.create_new(true).mode(0o600);
+            }
         }
         Ok(Box::new(SystemFile(options.open(path)?)))
     }
