@@ -1,0 +1,321 @@
+//! A segment: one file of a fixed length, with a header and then groups, the first of which has a snapshot.
+//!
+//! The header takes the first 512 bytes, of which 56 are used: `DTlogseg`, the format's version (4 bytes), the store's id
+//! (16), the segment's number (8), the sequence number of its first event (8), the time up to which events had been
+//! received before it (8, Unix milliseconds), and a CRC-32 of all that. All numbers are little-endian.
+
+use std::io;
+use std::path::{Path, PathBuf};
+
+use super::group::{self, Header, Owner};
+use super::{LogError, StoreId};
+use crate::disk::{Disk, DiskFile, OpenMode};
+
+/// The version of the format that this program writes, and the newest one that it reads.
+pub(super) const VERSION: u32 = 2;
+/// Where the first group is.
+pub(super) const GROUPS_AT: u64 = 512;
+const MAGIC: [u8; 8] = *b"DTlogseg";
+const HEADER: usize = 56;
+/// How much is searched at once for a group behind damage.
+const SEARCH: usize = 64 * 1024;
+
+/// What a segment says of itself.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct SegmentHeader {
+    pub(super) owner: Owner,
+    /// The sequence number of its first event. Copies of this and later numbers in older segments are void.
+    pub(super) first_seq: i64,
+    /// When the last event before it was received, in Unix milliseconds.
+    pub(super) received_before: i64,
+}
+
+/// The file of a segment.
+pub(super) fn path(folder: &Path, number: u64) -> PathBuf {
+    folder.join(format!("segment-{number:010}.log"))
+}
+
+/// The number in the name of a segment's file.
+pub(super) fn number_of(name: &str) -> Option<u64> {
+    let digits = name.strip_prefix("segment-")?.strip_suffix(".log")?;
+    (digits.len() >= 10).then(|| digits.parse().ok())?
+}
+
+impl SegmentHeader {
+    /// Writes the header, as long as the place before the first group.
+    pub(super) fn to_bytes(self) -> Vec<u8> {
+        let mut bytes = Vec::with_capacity(512);
+        bytes.extend_from_slice(&MAGIC);
+        bytes.extend_from_slice(&VERSION.to_le_bytes());
+        bytes.extend_from_slice(&self.owner.store.0);
+        bytes.extend_from_slice(&self.owner.segment.to_le_bytes());
+        bytes.extend_from_slice(&self.first_seq.to_le_bytes());
+        bytes.extend_from_slice(&self.received_before.to_le_bytes());
+        let crc = crc32fast::hash(&bytes);
+        bytes.extend_from_slice(&crc.to_le_bytes());
+        bytes.resize(usize::try_from(GROUPS_AT).unwrap_or(512), 0);
+        bytes
+    }
+
+    fn from_bytes(bytes: &[u8]) -> Result<Self, HeaderProblem> {
+        let read = || {
+            let (magic, rest) = bytes.split_first_chunk::<8>()?;
+            let (version, rest) = rest.split_first_chunk::<4>()?;
+            let (store, rest) = rest.split_first_chunk::<16>()?;
+            let (number, rest) = rest.split_first_chunk::<8>()?;
+            let (first_seq, rest) = rest.split_first_chunk::<8>()?;
+            let (received_before, rest) = rest.split_first_chunk::<8>()?;
+            let (crc, _) = rest.split_first_chunk::<4>()?;
+            let owner = Owner { store: StoreId(*store), segment: u64::from_le_bytes(*number) };
+            let (first_seq, received_before) =
+                (i64::from_le_bytes(*first_seq), i64::from_le_bytes(*received_before));
+            let intact = bytes.get(..52).is_some_and(|bytes| crc32fast::hash(bytes) == u32::from_le_bytes(*crc));
+            Some((*magic, u32::from_le_bytes(*version), intact, Self { owner, first_seq, received_before }))
+        };
+        match read() {
+            Some((MAGIC, version, true, _)) if version > VERSION => Err(HeaderProblem::Newer(version)),
+            Some((MAGIC, VERSION, true, header)) => Ok(header),
+            _ => Err(HeaderProblem::Damaged),
+        }
+    }
+}
+
+/// Why the header of a file is not that of a segment.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum HeaderProblem {
+    Newer(u32),
+    Damaged,
+}
+
+/// Reads a segment group by group.
+#[derive(Debug)]
+pub(super) struct SegmentReader {
+    path: PathBuf,
+    file: Box<dyn DiskFile>,
+    length: u64,
+    owner: Owner,
+    /// Where the next group is.
+    at: u64,
+    /// The sequence number that the next group should begin with.
+    next_seq: i64,
+    first_seq: i64,
+    frames: Vec<u8>,
+}
+
+/// What comes next in a segment.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Next {
+    /// A group; its frames are in [`SegmentReader::frames`].
+    Group(Header),
+    /// Something that cannot be read, before a group that can. Its bytes are in [`SegmentReader::frames`].
+    Damaged,
+    /// Nothing that can be read.
+    End,
+}
+
+impl SegmentReader {
+    /// Opens a segment and reads its header.
+    ///
+    /// # Errors
+    ///
+    /// [`LogError`] with the path. A damaged header is an error only where the first group is damaged as well; then
+    /// `is_header_damaged` says so.
+    pub(super) fn open(disk: &dyn Disk, folder: &Path, number: u64, store: Option<StoreId>) -> Result<Opened, LogError> {
+        let path = path(folder, number);
+        let failed = |doing| {
+            let path = path.clone();
+            move |error: io::Error| LogError::io(path, doing, &error)
+        };
+        let file = disk.open(&path, OpenMode::Read).map_err(failed("opening"))?;
+        let length = file.about().map_err(failed("reading its length"))?.length;
+        let mut bytes = [0; HEADER];
+        let read = file.read_at(&mut bytes, 0).map_err(failed("reading"))?;
+        let header = match SegmentHeader::from_bytes(bytes.get(..read).unwrap_or_default()) {
+            Ok(header) => Some(header),
+            Err(HeaderProblem::Newer(found)) => {
+                return Err(LogError::Newer { path, found, known: VERSION });
+            }
+            Err(HeaderProblem::Damaged) => None,
+        };
+        if let (Some(header), Some(store)) = (&header, store)
+            && header.owner.store != store
+        {
+            let (expected, found) = (store, header.owner.store);
+            return Err(LogError::Foreign { path, expected, found });
+        }
+        let damaged = |text: &str| LogError::Damaged { path: path.clone(), text: text.to_owned() };
+        if let Some(header) = &header
+            && header.owner.segment != number
+        {
+            let found = header.owner.segment;
+            return Err(damaged(&format!("it is segment {found}, under the name of segment {number}")));
+        }
+        let owner = match (header, store) {
+            (Some(header), _) => header.owner,
+            (None, Some(store)) => Owner { store, segment: number },
+            (None, None) => return Err(damaged("its header cannot be read")),
+        };
+        let at = GROUPS_AT;
+        let next_seq = header.map_or(i64::MIN, |header| header.first_seq);
+        let (first_seq, frames) = (next_seq, Vec::new());
+        let mut reader = Self { path: path.clone(), file, length, owner, at, next_seq, first_seq, frames };
+        let is_header_damaged = header.is_none();
+        let header = match header {
+            Some(header) => header,
+            // The groups know whose they are, so the first one can stand for the header.
+            None => match reader.next().map_err(failed("reading"))? {
+                Next::Group(first) => {
+                    reader.at = GROUPS_AT;
+                    (reader.next_seq, reader.first_seq) = (first.first_seq, first.first_seq);
+                    SegmentHeader { owner, first_seq: first.first_seq, received_before: i64::MAX }
+                }
+                Next::Damaged | Next::End => {
+                    return Err(damaged("neither its header nor its first group can be read"));
+                }
+            },
+        };
+        Ok(Opened { reader, header, is_header_damaged })
+    }
+
+    pub(super) fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// The frames of the group that was read last, or the bytes that are no group.
+    pub(super) fn frames(&self) -> &[u8] {
+        &self.frames
+    }
+
+    /// Where the next group is.
+    pub(super) const fn at(&self) -> u64 {
+        self.at
+    }
+
+    /// The sequence number that the next group should begin with.
+    pub(super) const fn next_seq(&self) -> i64 {
+        self.next_seq
+    }
+
+    /// Reads the next group.
+    ///
+    /// # Errors
+    ///
+    /// What the system says.
+    pub(super) fn next(&mut self) -> io::Result<Next> {
+        if let Some(header) = self.group_at(self.at)? {
+            self.pass(&header);
+            return Ok(Next::Group(header));
+        }
+        let Some(behind) = self.search(self.at.saturating_add(1))? else {
+            self.frames.clear();
+            return Ok(Next::End);
+        };
+        let damaged = usize::try_from(behind.saturating_sub(self.at)).unwrap_or(0);
+        self.frames.resize(damaged, 0);
+        let read = self.file.read_at(&mut self.frames, self.at)?;
+        self.frames.truncate(read);
+        self.at = behind;
+        Ok(Next::Damaged)
+    }
+
+    /// Whether there is something behind the last group that is no group: its place is zero until it is written.
+    ///
+    /// # Errors
+    ///
+    /// What the system says.
+    pub(super) fn has_rest(&self) -> io::Result<bool> {
+        let mut bytes = [0; group::HEADER];
+        let read = self.file.read_at(&mut bytes, self.at)?;
+        Ok(bytes.iter().take(read).any(|byte| *byte != 0))
+    }
+
+    /// The sequence number that the group at hand, which can be read, begins with.
+    ///
+    /// # Errors
+    ///
+    /// What the system says.
+    pub(super) fn peek_first_seq(&self) -> io::Result<i64> {
+        let mut bytes = [0; group::HEADER];
+        let read = self.file.read_at(&mut bytes, self.at)?;
+        Ok(Header::read(bytes.get(..read).unwrap_or_default()).map_or(self.next_seq, |header| header.first_seq))
+    }
+
+    /// Passes over groups whose events are all before a sequence number, by their headers alone. Where that leads to none,
+    /// everything is read from the beginning.
+    ///
+    /// # Errors
+    ///
+    /// What the system says.
+    pub(super) fn skip_to(&mut self, seq: i64) -> io::Result<()> {
+        let mut bytes = [0; group::HEADER];
+        loop {
+            let read = self.file.read_at(&mut bytes, self.at)?;
+            match Header::read(bytes.get(..read).unwrap_or_default()) {
+                Some(header) if header.first_seq == self.next_seq => {
+                    if header.next_seq().is_none_or(|next| next > seq) {
+                        return Ok(());
+                    }
+                    self.pass(&header);
+                }
+                _ => {
+                    (self.at, self.next_seq) = (GROUPS_AT, self.first_seq);
+                    return Ok(());
+                }
+            }
+        }
+    }
+
+    fn pass(&mut self, header: &Header) {
+        let length = group::HEADER.saturating_add(header.length);
+        self.at = self.at.saturating_add(u64::try_from(length).unwrap_or(u64::MAX));
+        self.next_seq = header.next_seq().unwrap_or(i64::MAX);
+    }
+
+    /// The group at a place, if there is one; reads its frames.
+    fn group_at(&mut self, at: u64) -> io::Result<Option<Header>> {
+        let mut bytes = [0; group::HEADER];
+        let read = self.file.read_at(&mut bytes, at)?;
+        let Some(header) = Header::read(bytes.get(..read).unwrap_or_default()) else { return Ok(None) };
+        let after = at.saturating_add(u64::try_from(group::HEADER).unwrap_or(u64::MAX));
+        let room = self.length.saturating_sub(after);
+        if u64::try_from(header.length).unwrap_or(u64::MAX) > room || header.first_seq < self.next_seq {
+            return Ok(None);
+        }
+        self.frames.resize(header.length, 0);
+        let read = self.file.read_at(&mut self.frames, after)?;
+        let is_intact = read == header.length && header.is_intact(self.owner, &self.frames);
+        Ok(is_intact.then_some(header))
+    }
+
+    /// The place of the first group at or behind `from`.
+    fn search(&mut self, from: u64) -> io::Result<Option<u64>> {
+        let mut block = vec![0; SEARCH];
+        let mut start = from;
+        while start < self.length {
+            let read = self.file.read_at(&mut block, start)?;
+            let found = block.get(..read).unwrap_or_default();
+            for place in found.windows(4).enumerate().filter(|(_, bytes)| *bytes == b"DTgr").map(|(place, _)| place) {
+                let at = start.saturating_add(u64::try_from(place).unwrap_or(u64::MAX));
+                if self.group_at(at)?.is_some() {
+                    return Ok(Some(at));
+                }
+            }
+            // What lies across the end of the block is looked at again.
+            let step = u64::try_from(read.saturating_sub(3)).unwrap_or(0);
+            if step == 0 || read < SEARCH {
+                break;
+            }
+            start = start.saturating_add(step);
+        }
+        Ok(None)
+    }
+}
+
+/// A segment that was opened.
+#[derive(Debug)]
+pub(super) struct Opened {
+    pub(super) reader: SegmentReader,
+    pub(super) header: SegmentHeader,
+    /// The header cannot be read; what is known of it comes from the first group.
+    pub(super) is_header_damaged: bool,
+}
