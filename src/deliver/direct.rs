@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use super::lane::{Lane, Offered, Undelivered};
+use super::from_requests::{Lane, Offered, Undelivered};
 use crate::record::Record;
 
 /// How a record came to be where it should be.

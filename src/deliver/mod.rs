@@ -1,22 +1,21 @@
 //! Brings records to sinks, each with a thread of its own.
 //!
-//! In mode `spool`, a worker (`worker`) reads the spool, delivers in batches, and moves its cursor over what is done.
-//!
-//! In mode `direct`, a request waits for the sinks themselves: a lane (`lane`) takes whatever has queued up as one batch, a
-//! window of ids (`window`) catches copies, and what can never be delivered goes to a folder of dead letters (`dead`).
+//! There is one engine (`engine`), with two sources. In mode `spool` it reads the log (`from_log`), delivers in batches, and
+//! moves the sink's cursor over what is done. In mode `direct` it takes what requests wait for (`from_requests`); a window of
+//! ids (`window`) catches copies. What a sink rejects goes to the dead letters (`letters`).
 
 mod backoff;
-mod dead;
 mod direct;
-mod lane;
-mod redeliver;
+mod engine;
+mod from_log;
+mod from_requests;
+mod letters;
 mod replace;
 mod window;
-mod worker;
 
 pub use backoff::{Backoff, BadBackoff};
-pub use dead::{DeadLetterError, DeadLetters};
 pub use direct::{Direct, Stored};
-pub use lane::{Lane, LaneEnd, LaneOptions, Undelivered};
+pub use from_log::{WorkerHandle, WorkerParts};
+pub use from_requests::{Lane, LaneEnd, LaneOptions, LaneParts, Undelivered};
+pub use letters::{Letters, LettersError};
 pub use replace::ReplaceError;
-pub use worker::{Skips, WorkerHandle};

@@ -9,7 +9,7 @@ use std::time::Duration;
 use hashlink::LinkedHashMap;
 use tokio::sync::oneshot;
 
-use super::lane::Undelivered;
+use super::from_requests::Undelivered;
 
 /// An event of a connector.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
