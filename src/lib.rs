@@ -64,8 +64,6 @@ pub mod service;
 #[cfg(feature = "server")]
 pub mod sink;
 #[cfg(feature = "server")]
-pub mod spool;
-#[cfg(feature = "server")]
 pub mod telemetry;
 #[cfg(feature = "server")]
 pub mod tls;

@@ -14,7 +14,7 @@ use super::{Ended, Failure, complain, say, usage};
 use crate::event::rfc3339_millis;
 use crate::record::Reason;
 use crate::service::RepairRequest;
-use crate::spool::{Filter, Letter};
+use crate::log::dead::{Filter, Letter};
 
 /// How many letters are read at once.
 const PART: usize = 100;
@@ -129,7 +129,7 @@ pub(super) fn run(arguments: &Arguments) -> Ended {
             let request = RepairRequest::ReplayDead { filter: filter.clone(), reverify: *reverify, after: 0 };
             let report = place.find()?.repair(request, Some(secrets))?;
             let done = format!(
-                "{} accepted, {} were there already, {} ignored, {} wait for their sink, {} failed again, {} not tried",
+                "{} accepted, {} were there already, {} ignored, {} go to their sink again, {} failed again, {} not tried",
                 report.accepted,
                 report.duplicate,
                 report.ignored,
@@ -173,16 +173,16 @@ fn each(
     bodies: bool,
     mut take: impl FnMut(Letter) -> std::io::Result<()>,
 ) -> Result<Option<i64>, Failure> {
-    let reader = found.reader()?;
+    let reader = found.dead_letters()?;
     let mut left = limit;
     while left > 0 {
-        let letters = reader.dead(filter, after, left.min(PART), bodies).map_err(usage)?;
+        let letters = reader.list(filter, after, left.min(PART), bodies).map_err(usage)?;
         let Some(last) = letters.last() else { return Ok(None) };
         after = last.id;
         left = left.saturating_sub(letters.len());
         letters.into_iter().try_for_each(&mut take)?;
     }
-    let more = reader.dead(filter, after, 1, false).map_err(usage)?;
+    let more = reader.list(filter, after, 1, false).map_err(usage)?;
     Ok((!more.is_empty()).then_some(after))
 }
 
@@ -205,11 +205,7 @@ fn list(found: &Found, filter: &Filter, after: i64, limit: usize, json: bool) ->
                 rfc3339_millis(letter.received_at),
                 or_dash(&letter.event_id),
                 letter.replays.to_string(),
-                if letter.replay_at.is_some() {
-                    "waits for its sink".to_owned()
-                } else {
-                    letter.error.clone()
-                },
+                letter.error.clone(),
             ]
         };
         let rows: Vec<_> = letters.iter().map(row).collect();
@@ -273,7 +269,6 @@ fn about(letter: &Letter) -> Value {
         "error": letter.error,
         "attempts": letter.attempts,
         "replays": letter.replays,
-        "replayAt": letter.replay_at.map(rfc3339_millis),
         "receivedAt": rfc3339_millis(letter.received_at),
         "buriedAt": rfc3339_millis(letter.buried_at),
         "eventId": letter.event_id,

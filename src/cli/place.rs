@@ -1,6 +1,7 @@
 //! Which spool `spool` and `dead` work on, and how they change it: through the server that runs there, or with its lock.
 
 use std::collections::BTreeSet;
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -13,7 +14,8 @@ use super::{Failure, complain, usage};
 use crate::clock::{Clock, SystemClock};
 use crate::config::{Config, ConfigError, ConnectorConfig, DEFAULT_DATA, SystemSources};
 use crate::service::{ControlError, Repair, RepairReport, RepairRequest, ask};
-use crate::spool::{Reader, Spool, SpoolError, SpoolOptions, settle};
+use crate::log::dead::DeadLetters;
+use crate::log::{Log, LogOptions, Reader, path_of_dead_letters};
 use crate::verify::Verifier;
 
 /// Where the spool is.
@@ -63,7 +65,7 @@ impl Place {
         }
         let folder = config.spool_folder();
         let folder = std::path::absolute(&folder).unwrap_or(folder);
-        if !folder.join("spool.db").exists() {
+        if !folder.join("spool.lock").exists() && !folder.join("spool.db").exists() {
             let cure = "name the data folder with --data DIR, or its configuration with --config FILE";
             return Err(usage(format!("{}: there is no spool; {cure}", folder.display())));
         }
@@ -72,24 +74,27 @@ impl Place {
 }
 
 impl Found {
-    /// Opens the spool for reading, beside a server or without. What was accepted last may only be in the journal yet, so
-    /// that is brought to the database before.
+    /// Opens the log for reading, beside a server or without. Nothing is made or changed.
     pub(super) fn reader(&self) -> Result<Reader, Failure> {
-        let settled = match settle(&self.folder) {
-            Err(SpoolError::Locked { .. }) => match ask(&self.folder, &RepairRequest::Settle) {
-                // Another command may have the lock, and does the same.
-                Ok(_) | Err(ControlError::NoServer) => Ok(None),
-                Err(error) => Err(error.to_string()),
-            },
-            settled => settled.map_err(|error| error.to_string()),
-        };
-        match settled {
-            Ok(None) => {}
-            Ok(Some(damage)) => complain(&format!("accepted events may be lost: {damage}")),
-            // What is in the database can be read all the same.
-            Err(error) => complain(&format!("what was accepted last is not shown: {error}")),
-        }
+        self.refuse_other_owner()?;
         Reader::open(&self.folder).map_err(usage)
+    }
+
+    /// The dead letters, to be read.
+    pub(super) fn dead_letters(&self) -> Result<DeadLetters, Failure> {
+        self.refuse_other_owner()?;
+        DeadLetters::open_read_only(&path_of_dead_letters(&self.folder)).map_err(usage)
+    }
+
+    /// What another user makes here, the server could not use.
+    fn refuse_other_owner(&self) -> Result<(), Failure> {
+        let owner = std::fs::metadata(&self.folder).map(|found| found.uid()).map_err(anyhow::Error::from)?;
+        let user = rustix::process::geteuid().as_raw();
+        if owner == user {
+            return Ok(());
+        }
+        let folder = self.folder.display();
+        Err(usage(format!("{folder}: it belongs to user {owner}, and this is user {user}; run it as that user")))
     }
 
     /// Has something done, by the server that runs there or with its lock, step by step until all is done.
@@ -141,10 +146,10 @@ impl Found {
             }
             config.connectors.push(ConnectorConfig::new("default", "/", builder.build().map_err(usage)?));
         }
-        // Nothing is pruned on the way: what is kept and for how long is the server's business.
-        let spool =
-            Spool::open(&self.folder, SpoolOptions::for_repair(), Arc::new(SystemClock)).map_err(usage)?;
-        Repair::new(Arc::new(spool), &config, BTreeSet::new()).map_err(usage)
+        self.refuse_other_owner()?;
+        // Nothing is removed on the way: what is kept and for how long is the server's business.
+        let log = Log::open(&self.folder, LogOptions::for_repair(), Arc::new(SystemClock)).map_err(usage)?;
+        Ok(Repair::new(Arc::new(log), &config, BTreeSet::new()))
     }
 }
 

@@ -7,14 +7,10 @@ use serde_json::json;
 
 use super::place::{Found, Place, ago, progress, since, table, tell};
 use super::{Ended, Failure, complain, say, usage};
-use crate::clock::SystemClock;
 use crate::event::rfc3339_millis;
 use crate::record::Format;
 use crate::service::{RepairReport, RepairRequest};
-use crate::spool::{Rebuilt, SinkStatus};
-
-/// How many records are read at once.
-const PART: usize = 256;
+use crate::log::{Reader, SinkStatus};
 
 /// The options of `spool`.
 #[derive(Debug, clap::Args)]
@@ -22,8 +18,8 @@ const PART: usize = 256;
   dt-receiver spool status --config dt-receiver.toml
   dt-receiver spool export --since 24h --data ./dt-receiver-data > events.ndjson
   dt-receiver spool replay --since 2026-03-01T08:00:00Z --sink archive --config dt-receiver.toml
-  dt-receiver spool drop-sink old-archive --config dt-receiver.toml
-  dt-receiver spool rebuild --config dt-receiver.toml")]
+  dt-receiver spool show 4711 --config dt-receiver.toml
+  dt-receiver spool forget old-archive --yes --config dt-receiver.toml")]
 pub(super) struct Arguments {
     #[command(subcommand)]
     command: Command,
@@ -78,20 +74,23 @@ enum Command {
         #[arg(long)]
         json: bool,
     },
-    /// Save what can be read of a damaged spool into a new database; the old one is kept (exit code 1 if something is lost)
-    Rebuild {
+    /// Show one event by its sequence number, with all that is known of it
+    Show {
         #[command(flatten)]
         place: Place,
-        /// Print one JSON object
-        #[arg(long)]
-        json: bool,
+        /// The sequence number
+        #[arg(value_name = "NUMBER")]
+        seq: i64,
     },
-    /// Forget a sink that was removed from the configuration, so that it holds no more records
-    DropSink {
+    /// Forget a sink that was removed from the configuration, and give up what it is owed
+    Forget {
         #[command(flatten)]
         place: Place,
         /// The sink
         name: String,
+        /// Do it; without, say what would be given up
+        #[arg(long)]
+        yes: bool,
         /// Print one JSON object
         #[arg(long)]
         json: bool,
@@ -106,20 +105,30 @@ pub(super) fn run(arguments: &Arguments) -> Ended {
             export(&place.find()?, since.unwrap_or(i64::MIN), sink.as_deref(), *format)
         }
         Command::Replay { place, since, sink, json } => replay(&place.find()?, *since, sink, *json),
-        Command::Rebuild { place, json } => rebuild(&place.find()?, *json),
-        Command::DropSink { place, name, json } => {
-            let found = place.find()?;
-            if found
-                .config
-                .as_ref()
-                .is_some_and(|config| config.sinks.iter().any(|sink| *sink.name == **name))
-            {
-                return Err(usage(format!("sink {name} is in the configuration; remove it there first")));
-            }
-            let report = found.repair(RepairRequest::DropSink { sink: name.clone() }, None)?;
-            tell(&report, &format!("{name}: forgotten; it holds no more records"), *json)
-        }
+        Command::Show { place, seq } => show(&place.find()?, *seq),
+        Command::Forget { place, name, yes, json } => forget(&place.find()?, name, *yes, *json),
     }
+}
+
+fn forget(found: &Found, name: &str, yes: bool, json: bool) -> Ended {
+    let is_configured = |config: &crate::config::Config| config.sinks.iter().any(|sink| *sink.name == *name);
+    if found.config.as_ref().is_some_and(is_configured) {
+        return Err(usage(format!("sink {name} is in the configuration; remove it there first")));
+    }
+    if !yes {
+        let reader = found.reader()?;
+        known_sink(&reader, name)?;
+        let (mut events, sink) = (0_u64, reader.sink(name));
+        reader
+            .events(sink.map_or(i64::MAX, |sink| sink.cursor), |seen| {
+                events = events.saturating_add(u64::from(sink.is_some_and(|sink| seen.is_for(sink))));
+                true
+            })
+            .map_err(usage)?;
+        return Err(usage(format!("{name}: {events} events would be given up; say --yes to do that")));
+    }
+    let report = found.repair(RepairRequest::Forget { sink: name.to_owned() }, None)?;
+    tell(&report, &format!("{name}: forgotten; {} events were given up", report.records), json)
 }
 
 fn status(found: &Found, json: bool) -> Ended {
@@ -132,7 +141,7 @@ fn status(found: &Found, json: bool) -> Ended {
         let mut object = serde_json::to_value(&status).map_err(anyhow::Error::from)?;
         let moment = |millis: Option<i64>| millis.map(rfc3339_millis);
         let sinks: Vec<_> = status.sinks.iter().map(|sink| {
-            json!({"name": sink.name, "cursor": sink.cursor, "backlog": sink.backlog, "redeliveries": sink.redeliveries,
+            json!({"name": sink.name, "cursor": sink.cursor, "backlog": sink.backlog, "replayAfter": sink.replay_after,
                    "oldestReceivedAt": moment(sink.oldest_received_at), "configured": configured(sink)})
         }).collect();
         if let Some(members) = object.as_object_mut() {
@@ -152,24 +161,27 @@ fn status(found: &Found, json: bool) -> Ended {
         oldest(status.oldest_received_at)
     ))?;
     say(format_args!("used          {}", bytesize::ByteSize(status.used_bytes)))?;
-    say(format_args!("known events  {}", status.seen))?;
     let letters = status.dead_letters.iter().filter(|(_, count)| **count > 0);
     let letters: Vec<String> = letters.map(|(reason, count)| format!("{count} {reason}")).collect();
     let letters = if letters.is_empty() { "none".to_owned() } else { letters.join(", ") };
     say(format_args!("dead letters  {letters}\n"))?;
     let row = |sink: &SinkStatus| {
-        let note = if configured(sink) == Some(false) { "not in the configuration" } else { "" };
+        let note = match (configured(sink), sink.replay_after) {
+            (Some(false), _) => "not in the configuration".to_owned(),
+            (_, Some(after)) => format!("is given again what comes after {after}"),
+            _ => String::new(),
+        };
         vec![
             sink.name.clone(),
             sink.cursor.to_string(),
             sink.backlog.to_string(),
             oldest(sink.oldest_received_at),
-            sink.redeliveries.to_string(),
-            note.to_owned(),
+            note,
         ]
     };
     let rows: Vec<_> = status.sinks.iter().map(row).collect();
-    say(table(&["SINK", "CURSOR", "BACKLOG", "OLDEST", "REDELIVERIES", ""], &rows))?;
+    status.findings.iter().for_each(|finding| complain(finding));
+    say(table(&["SINK", "CURSOR", "BACKLOG", "OLDEST", ""], &rows))?;
     Ok(())
 }
 
@@ -183,69 +195,82 @@ fn check(found: &Found, json: bool) -> Ended {
     } else if findings.is_empty() {
         say(format_args!("{}: ok", found.folder.display()))?;
     } else {
-        findings.iter().for_each(|finding| complain(&finding.0));
+        findings.iter().for_each(|finding| complain(finding));
     }
     if findings.is_empty() { Ok(()) } else { Err(Failure::Refused) }
 }
 
-fn rebuild(found: &Found, json: bool) -> Ended {
-    let progress = progress();
-    let step = |what: &str| progress.set_message(format!("copying {what}"));
-    let rebuilt = crate::spool::rebuild(&found.folder, &SystemClock, step).map_err(usage)?;
-    progress.finish_and_clear();
-    if json {
-        say(serde_json::to_string(&rebuilt).map_err(anyhow::Error::from)?)?;
-    } else {
-        let Rebuilt { records, lost_records, dead_letters, lost_dead_letters, known_events, kept } = &rebuilt;
-        say(format_args!("records       {records} saved, {lost_records} lost"))?;
-        say(format_args!("dead letters  {dead_letters} saved, {lost_dead_letters} lost"))?;
-        if !known_events {
-            complain(
-                "the known events could not be read; those of the saved records are known, and others may come twice",
-            );
-        }
-        say(format_args!("the damaged database is kept as {}", kept.display()))?;
-    }
-    if rebuilt.lost_records == 0 && rebuilt.lost_dead_letters == 0 { Ok(()) } else { Err(Failure::Refused) }
-}
-
 fn export(found: &Found, since: i64, sink: Option<&str>, format: Format) -> Ended {
     let reader = found.reader()?;
-    if let Some(sink) = sink {
-        known_sink(&reader, sink)?;
-    }
+    let sink = match sink {
+        Some(name) => {
+            known_sink(&reader, name)?;
+            reader.sink(name)
+        }
+        None => None,
+    };
     let progress = progress();
     let mut out = std::io::BufWriter::new(std::io::stdout().lock());
-    let (mut after, mut count, mut damaged, mut lines) = (i64::MIN, 0_u64, 0_u64, Vec::new());
-    loop {
-        let (records, next) = reader.export(since, sink, after, PART).map_err(usage)?;
-        lines.clear();
-        for stored in &records {
-            match &stored.record {
-                Ok(record) => {
-                    format.write_line(record, &mut lines);
-                    count = count.saturating_add(1);
-                }
-                Err(letter) => {
-                    damaged = damaged.saturating_add(1);
-                    complain(&format!("record {}: {}", stored.seq, letter.error));
-                }
+    let (mut count, mut damaged, mut line, mut written) = (0_u64, 0_u64, Vec::new(), Ok(()));
+    let after = sink.map_or(i64::MIN, |sink| sink.cursor);
+    let read = reader.events(after, |seen| {
+        if sink.is_some_and(|sink| !seen.is_for(sink)) {
+            return true;
+        }
+        match &seen.stored.record {
+            Ok(record) if record.received_at < since => {}
+            Ok(record) => {
+                line.clear();
+                format.write_line(record, &mut line);
+                written = out.write_all(&line);
+                count = count.saturating_add(1);
+                progress.set_message(format!("{count} records"));
+            }
+            // Of a damaged one nobody knows when it came.
+            Err(letter) => {
+                damaged = damaged.saturating_add(1);
+                complain(&letter.error);
             }
         }
-        out.write_all(&lines)?;
-        progress.set_message(format!("{count} records"));
-        match next {
-            Some(next) => after = next,
-            None => break,
-        }
-    }
+        written.is_ok()
+    });
+    written?;
+    read.map_err(usage)?;
     out.flush()?;
     progress.finish_and_clear();
     if damaged == 0 { Ok(()) } else { Err(Failure::Refused) }
 }
 
-fn known_sink(reader: &crate::spool::Reader, sink: &str) -> Ended {
-    match reader.cursor(sink).map_err(usage)? {
+fn show(found: &Found, seq: i64) -> Ended {
+    let reader = found.reader()?;
+    let mut shown = None;
+    let read = reader.events(seq.saturating_sub(1), |seen| {
+        shown = (seen.stored.seq == seq).then(|| seen.stored.record.clone());
+        shown.is_none() && seen.stored.seq < seq
+    });
+    read.map_err(usage)?;
+    match shown {
+        Some(Ok(record)) => {
+            let mut line = Vec::new();
+            Format::Envelope.write_line(&record, &mut line);
+            let sink = |sink: &crate::log::SinkStatus| json!({"name": sink.name, "delivered": sink.cursor >= seq});
+            let sinks: Vec<_> = reader.status().map_err(usage)?.sinks.iter().map(sink).collect();
+            let envelope: serde_json::Value = serde_json::from_slice(&line).map_err(anyhow::Error::from)?;
+            Ok(say(json!({"seq": seq, "sinks": sinks, "headerNames": record.headers.names(), "envelope": envelope}))?)
+        }
+        Some(Err(letter)) => {
+            complain(&letter.error);
+            Err(Failure::Refused)
+        }
+        None => {
+            complain(&format!("there is no event {seq}; it is not there any more, or not yet"));
+            Err(Failure::Refused)
+        }
+    }
+}
+
+fn known_sink(reader: &Reader, sink: &str) -> Ended {
+    match reader.sink(sink) {
         Some(_) => Ok(()),
         None => Err(usage(format!(
             "the spool knows no sink {sink}; `dt-receiver spool status` shows those it knows"
@@ -262,7 +287,7 @@ fn replay(found: &Found, since: i64, sink: &str, json: bool) -> Ended {
     progress.finish_and_clear();
     let report = match first {
         Some(first) => {
-            let request = RepairRequest::Rewind { sink: sink.to_owned(), cursor: first.saturating_sub(1) };
+            let request = RepairRequest::Replay { sink: sink.to_owned(), after: first.saturating_sub(1) };
             found.repair(request, None)?
         }
         None => RepairReport::default(),

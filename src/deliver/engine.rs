@@ -42,7 +42,7 @@ pub(super) trait Source: Send + 'static {
 
     /// Takes note of what became of a batch; durably, before it says more than the sink did. What it could not store is
     /// tried again by [`flush`](Self::flush).
-    fn settle(&mut self, settled: Settled<Self::Ticket>) -> Result<(), String>;
+    fn settle(&mut self, settled: Settled<'_, Self::Ticket>) -> Result<(), String>;
 
     /// Stores what could not be stored. Nothing else is delivered before.
     fn flush(&mut self) -> Result<(), String> {

@@ -21,7 +21,7 @@ use super::backoff::Backoff;
 use super::engine::{Done, Engine, Settled, Shared, Source, Window};
 use super::replace::ReplaceError;
 use crate::log::{self, Log, LogError, Progress, SinkNumber, SinkState, Stored};
-use crate::record::{DeadLetter, Reason};
+use crate::record::DeadLetter;
 use crate::sink::{OpenError, Sink};
 use crate::telemetry::{DeadLetterBuried, Telemetry};
 

@@ -11,8 +11,9 @@ use parking_lot::Mutex;
 use tokio::sync::oneshot;
 
 use super::backoff::Backoff;
+use super::dead::DeadLetters;
 use super::engine::{self, Done, Engine, Settled, Source, Window as Batch};
-use super::letters::Letters;
+
 use super::replace::ReplaceError;
 use super::window::{Fate, Key, Known, Waiter, Window};
 use crate::clock::Clock;
@@ -98,7 +99,7 @@ pub struct LaneParts {
     /// Who is told how the sink is.
     pub telemetry: Arc<Telemetry>,
     /// Where rejected records go.
-    pub letters: Arc<Letters>,
+    pub letters: Arc<DeadLetters>,
     /// How long to wait before the sink is opened again.
     pub backoff: Backoff,
 }
@@ -255,7 +256,7 @@ struct RequestSource {
     /// Nobody can offer a record any more.
     has_ended: bool,
     window: Arc<Mutex<Window>>,
-    letters: Arc<Letters>,
+    letters: Arc<DeadLetters>,
     is_removed: Arc<AtomicBool>,
     telemetry: Arc<Telemetry>,
 }
@@ -295,7 +296,7 @@ impl Source for RequestSource {
                 Done::Failed(error) => Err(Undelivered::SinkUnavailable { error }),
                 Done::Rejected(error) => {
                     let letter = DeadLetter::of_record(&record, Arc::clone(&self.name), error, 1);
-                    let stored = self.letters.add_blocking(letter, Some(&record));
+                    let stored = self.letters.bury(&letter);
                     stored.map_err(|error| Undelivered::StorageUnavailable { error: error.to_string() })
                 }
             };

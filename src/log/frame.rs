@@ -72,6 +72,8 @@ pub(super) struct Snapshot<'a> {
     pub(super) oldest: u64,
     /// The highest id that the dead letters ever gave: an older copy of their database has a lower one.
     pub(super) highest_dead_letter: i64,
+    /// When each connector accepted its last event, in Unix milliseconds.
+    pub(super) connectors: Vec<(&'a str, i64)>,
 }
 
 /// A sink.
@@ -169,11 +171,6 @@ impl EventFrame<'_> {
     /// Whether the event is for a sink.
     pub(super) fn is_for(&self, sink: SinkNumber) -> bool {
         set_contains(self.sinks, sink)
-    }
-
-    /// The numbers of the sinks that it is for.
-    pub(super) fn sinks(&self) -> SinkSet {
-        SinkSet(Arc::from(self.sinks))
     }
 
     pub(super) const fn received_at(&self) -> i64 {

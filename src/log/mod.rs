@@ -63,6 +63,7 @@ mod group;
 pub mod ids;
 mod maintenance;
 mod open;
+mod reader;
 mod segment;
 mod shared;
 mod source;
@@ -85,6 +86,7 @@ use tokio::sync::oneshot;
 
 pub use error::LogError;
 pub use frame::{SinkNumber, SinkSet};
+pub use reader::{ConnectorUse, Reader, Seen, SinkStatus, Status};
 pub use source::{Source, Stored};
 pub use state::SinkState;
 pub use tail::Tail;
@@ -247,7 +249,7 @@ impl Log {
             let epoch = self.shared.ids_epoch.load(Ordering::Acquire);
             if let Some(key) = key
                 && self.shared.ids.may_contain(key)
-                && self.is_stored(key).await
+                && known(self.shared.ids.is_stored(key).await)
             {
                 return Ok(Appended::Duplicate);
             }
@@ -261,15 +263,35 @@ impl Log {
         answer.await.map_err(|_| LogError::Closed)?
     }
 
-    /// Whether the index has an event. Where it cannot tell, the event is taken as new rather than lost.
-    async fn is_stored(&self, key: Key) -> bool {
-        match self.shared.ids.is_stored(key).await {
-            Ok(is_stored) => is_stored,
-            Err(error) => {
-                tracing::warn!(code = error.code(), %error, "a copy may be accepted as new");
-                false
+    /// The same, for callers that may block.
+    ///
+    /// # Errors
+    ///
+    /// [`LogError`] when it is not stored.
+    pub fn append_blocking(
+        &self,
+        record: Arc<Record>,
+        sinks: SinkSet,
+        dedup: bool,
+    ) -> Result<Appended, LogError> {
+        let key = dedup.then(|| Key::new(&record.connector, &record.event_id));
+        let (reply, answer) = oneshot::channel();
+        let mut append = Append { event: Some((record, sinks)), key, ticket: 0, reply };
+        loop {
+            let epoch = self.shared.ids_epoch.load(Ordering::Acquire);
+            if let Some(key) = key
+                && self.shared.ids.may_contain(key)
+                && known(self.shared.ids.contains(key))
+            {
+                return Ok(Appended::Duplicate);
+            }
+            match self.enqueue(append, epoch)? {
+                Enqueued::Waiting => break,
+                Enqueued::Durable => return Ok(Appended::Duplicate),
+                Enqueued::Again(back) => append = back,
             }
         }
+        answer.blocking_recv().map_err(|_| LogError::Closed)?
     }
 
     fn enqueue(&self, mut append: Append, epoch: u64) -> Result<Enqueued, LogError> {
@@ -478,6 +500,14 @@ impl Drop for Log {
     fn drop(&mut self) {
         self.close();
     }
+}
+
+/// Whether the index has an event. Where it cannot tell, the event is taken as new rather than lost.
+fn known(answer: Result<bool, ids::IdsError>) -> bool {
+    answer.unwrap_or_else(|error| {
+        tracing::warn!(code = error.code(), %error, "a copy may be accepted as new");
+        false
+    })
 }
 
 /// What became of an event that was to wait.

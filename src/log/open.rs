@@ -140,17 +140,17 @@ fn start_threads(
 }
 
 /// What a folder has, by name.
-struct Found {
+pub(super) struct Found {
     /// The numbers of the segments, in order.
-    numbers: Vec<u64>,
-    spares: Vec<u64>,
+    pub(super) numbers: Vec<u64>,
+    pub(super) spares: Vec<u64>,
     has_dead_letters: bool,
     /// The number of the newest segment that the lock file tells of; 0 for none.
     marked: u64,
 }
 
 impl Found {
-    fn in_folder(disk: &dyn Disk, folder: &Path, lock: &dyn DiskFile) -> Result<Self, LogError> {
+    pub(super) fn in_folder(disk: &dyn Disk, folder: &Path, lock: &dyn DiskFile) -> Result<Self, LogError> {
         let failed = |error| LogError::io(folder, "reading the folder", &error);
         let names = disk.list(folder).map_err(failed)?;
         let names: Vec<&str> = names.iter().filter_map(|name| name.to_str()).collect();
@@ -188,7 +188,7 @@ impl Found {
     }
 
     /// Segments that were there, and are not any more.
-    fn check_newest(&self, folder: &Path, newest: u64) -> Result<(), LogError> {
+    pub(super) fn check_newest(&self, folder: &Path, newest: u64) -> Result<(), LogError> {
         if self.marked > newest {
             let first = newest.saturating_add(1);
             return Err(LogError::Missing { folder: folder.to_owned(), first, last: self.marked });
@@ -198,19 +198,19 @@ impl Found {
 }
 
 /// What the newest segment says.
-struct End {
-    store: StoreId,
+pub(super) struct End {
+    pub(super) store: StoreId,
     is_new: bool,
     header: Option<SegmentHeader>,
-    state: State,
-    next_seq: i64,
+    pub(super) state: State,
+    pub(super) next_seq: i64,
     received_last: i64,
     /// The last group, unless that is the snapshot.
     last: Option<Recovered>,
 }
 
 /// Reads the newest segment.
-fn read_end(disk: &dyn Disk, folder: &Path, number: u64, findings: &mut Vec<String>) -> Result<End, LogError> {
+pub(super) fn read_end(disk: &dyn Disk, folder: &Path, number: u64, findings: &mut Vec<String>) -> Result<End, LogError> {
     let Opened { mut reader, header, is_header_damaged } = SegmentReader::open(disk, folder, number, None)?;
     let path = segment::path(folder, number);
     let failed = |error| LogError::io(&*path, "reading", &error);
@@ -266,7 +266,7 @@ fn lost(path: &Path, first: i64, next: i64) -> String {
 }
 
 /// Checks that no segment is missing, foreign or of a newer version.
-fn check_segments(
+pub(super) fn check_segments(
     disk: &dyn Disk,
     folder: &Path,
     found: &Found,
@@ -329,7 +329,7 @@ fn recall_ids(shared: &Arc<Shared>, durable_to: i64, next_seq: i64) -> Result<()
     let mut keys: BTreeMap<i64, Key> = BTreeMap::new();
     let mut walk = Walk::new(from);
     while walk.position < last {
-        walk.step(shared, last, |seq, event| {
+        walk.step(&**shared, last, |seq, event| {
             if let Ok(event) = event {
                 keys.insert(seq, key_of(event));
             }
@@ -382,7 +382,7 @@ fn open_ids(
 }
 
 /// The first edition kept its events in a SQLite database.
-fn refuse_first_edition(disk: &dyn Disk, folder: &Path) -> Result<(), LogError> {
+pub(super) fn refuse_first_edition(disk: &dyn Disk, folder: &Path) -> Result<(), LogError> {
     for name in ["spool.db", "spool.journal"] {
         let path = folder.join(name);
         if matches!(disk.about(&path), Ok(Some(_))) {

@@ -14,6 +14,7 @@ use super::error::LogError;
 use super::frame::{SinkNumber, SinkSet};
 use super::ids::{Ids, Key};
 use super::segment::SegmentReader;
+use super::source::Segments;
 use super::state::{SinkState, State};
 use super::tail::Tail;
 use super::{Appended, Bounds, Observer, StartAt, StoreId};
@@ -189,26 +190,43 @@ impl Shared {
         self.has_work.notify_one();
         answer.blocking_recv().map_err(|_| LogError::Closed)?
     }
+}
 
-    /// Opens the segment that holds a sequence number, and returns its number as well.
-    pub(super) fn segment_of(&self, seq: i64) -> Result<Option<(SegmentReader, u64)>, LogError> {
-        let found = {
-            let files = self.files.lock();
-            let place = files.segments.partition_point(|segment| segment.first_seq <= seq);
-            place.checked_sub(1).and_then(|place| files.segments.get(place)).map(|segment| segment.number)
-        };
-        let Some(number) = found else { return Ok(None) };
-        let mut opened = SegmentReader::open(&*self.disk, &self.folder, number, Some(self.store))?;
-        opened.reader.skip_to(seq).map_err(|error| LogError::io(opened.reader.path(), "reading", &error))?;
-        Ok(Some((opened.reader, number)))
+impl Segments for Shared {
+    fn segment_of(&self, seq: i64) -> Result<Option<(SegmentReader, u64)>, LogError> {
+        let number = number_of(&self.files.lock().segments, seq);
+        let Some(number) = number else { return Ok(None) };
+        open_at(&*self.disk, &self.folder, self.store, number, seq).map(Some)
     }
 
-    /// The sequence number that the segment after this one begins with; `i64::MAX` after the newest one.
-    pub(super) fn first_seq_after(&self, number: u64) -> i64 {
-        let files = self.files.lock();
-        let place = files.segments.partition_point(|segment| segment.number <= number);
-        files.segments.get(place).map_or(i64::MAX, |segment| segment.first_seq)
+    fn first_seq_after(&self, number: u64) -> i64 {
+        first_seq_after(&self.files.lock().segments, number)
     }
+}
+
+/// The number of the segment that holds a sequence number.
+pub(super) fn number_of(segments: &[Segment], seq: i64) -> Option<u64> {
+    let place = segments.partition_point(|segment| segment.first_seq <= seq);
+    place.checked_sub(1).and_then(|place| segments.get(place)).map(|segment| segment.number)
+}
+
+/// The sequence number that the segment after this one begins with.
+pub(super) fn first_seq_after(segments: &[Segment], number: u64) -> i64 {
+    let place = segments.partition_point(|segment| segment.number <= number);
+    segments.get(place).map_or(i64::MAX, |segment| segment.first_seq)
+}
+
+/// Opens a segment at the group that holds a sequence number.
+pub(super) fn open_at(
+    disk: &dyn Disk,
+    folder: &Path,
+    store: StoreId,
+    number: u64,
+    seq: i64,
+) -> Result<(SegmentReader, u64), LogError> {
+    let mut reader = SegmentReader::open(disk, folder, number, Some(store))?.reader;
+    reader.skip_to(seq).map_err(|error| LogError::io(reader.path(), "reading", &error))?;
+    Ok((reader, number))
 }
 
 /// The file that tells a running process from others, and has the number of the newest segment.

@@ -132,7 +132,7 @@ impl Source {
                 event.is_for(sink.number) || sink.earlier.has(seq, event.connector())
             };
             let ahead = &mut self.read_ahead;
-            walk.step(&self.shared, end, |seq, event| match event {
+            walk.step(&*self.shared, end, |seq, event| match event {
                 Ok(event) if is_for(seq, event) => {
                     ahead.push_back(Stored { seq, record: Ok(Arc::new(event.record())) });
                 }
@@ -142,6 +142,15 @@ impl Source {
         }
         Ok(())
     }
+}
+
+/// The segments that there are.
+pub(super) trait Segments {
+    /// Opens the segment that holds a sequence number, and returns its number as well.
+    fn segment_of(&self, seq: i64) -> Result<Option<(SegmentReader, u64)>, LogError>;
+
+    /// The sequence number that the segment after this one begins with; `i64::MAX` after the newest one.
+    fn first_seq_after(&self, number: u64) -> i64;
 }
 
 /// A way through the segments, group by group.
@@ -165,15 +174,15 @@ impl Walk {
     /// durable, and have to be there.
     pub(super) fn step(
         &mut self,
-        shared: &Shared,
+        segments: &impl Segments,
         end: i64,
         mut see: impl FnMut(i64, Seen<'_, '_>),
     ) -> Result<(), LogError> {
         // A new segment may have begun meanwhile, and made what follows in this one void.
-        let mut void_from = self.segment.as_ref().map_or(i64::MIN, |(_, number)| shared.first_seq_after(*number));
+        let mut void_from = self.segment.as_ref().map_or(i64::MIN, |(_, number)| segments.first_seq_after(*number));
         if self.position.saturating_add(1) >= void_from {
-            self.segment = shared.segment_of(self.position.saturating_add(1))?;
-            void_from = self.segment.as_ref().map_or(i64::MAX, |(_, number)| shared.first_seq_after(*number));
+            self.segment = segments.segment_of(self.position.saturating_add(1))?;
+            void_from = self.segment.as_ref().map_or(i64::MAX, |(_, number)| segments.first_seq_after(*number));
         }
         let Some((reader, _)) = &mut self.segment else {
             // It was removed as nobody needs it.

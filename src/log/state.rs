@@ -68,9 +68,19 @@ pub(super) struct State {
     pub(super) oldest: u64,
     /// The highest id that the dead letters had ever given when the segment began.
     pub(super) highest_dead_letter: i64,
+    /// When each connector accepted its last event, in Unix milliseconds.
+    pub(super) connectors: BTreeMap<Arc<str>, i64>,
 }
 
 impl State {
+    /// Notes that a connector accepted an event.
+    pub(super) fn accepted(&mut self, connector: &str, at: i64) {
+        match self.connectors.get_mut(connector) {
+            Some(last) => *last = at,
+            None => drop(self.connectors.insert(Arc::from(connector), at)),
+        }
+    }
+
     /// The sink of a name.
     pub(super) fn named(&self, name: &str) -> Option<&SinkState> {
         self.sinks.values().find(|sink| &*sink.name == name)
@@ -84,7 +94,7 @@ impl State {
     /// Changes it as a frame says.
     pub(super) fn apply(&mut self, frame: &Frame<'_>) {
         match frame {
-            Frame::Event(_) => {}
+            Frame::Event(event) => self.accepted(event.connector(), event.received_at()),
             Frame::Cursor(CursorFrame { sink, cursor, checkpoint, ends_replay }) => {
                 let Some(known) = self.sinks.get_mut(sink) else { return };
                 known.cursor = *cursor;
@@ -116,6 +126,7 @@ impl State {
             next_sink: snapshot.next_sink,
             oldest: snapshot.oldest,
             highest_dead_letter: snapshot.highest_dead_letter,
+            connectors: snapshot.connectors.iter().map(|(name, at)| (Arc::from(*name), *at)).collect(),
         }
     }
 
@@ -126,6 +137,7 @@ impl State {
             next_sink: self.next_sink,
             oldest: self.oldest,
             highest_dead_letter: self.highest_dead_letter,
+            connectors: self.connectors.iter().map(|(name, at)| (&**name, *at)).collect(),
         })
     }
 }

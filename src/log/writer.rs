@@ -19,6 +19,7 @@ use super::segment::{self, GROUPS_AT, SegmentHeader};
 use super::shared::{Append, Change, ChangeRequest, CursorUpdate, Queue, Segment, Shared};
 use super::state::State;
 use crate::disk::{DiskFile, OpenMode};
+use crate::record::Record;
 
 /// How many bytes of bodies go to one group, unless one body alone has more.
 const MAX_GROUP_BYTES: usize = 4 << 20;
@@ -265,6 +266,16 @@ impl Writer {
         }
         if let Some(received_last) = received_last {
             self.shared.received_last.store(received_last, Ordering::Relaxed);
+            let mut state = self.shared.state.lock();
+            let mut newest: Option<&Record> = None;
+            // Neighbours mostly come from one connector.
+            for (record, _) in &accepted {
+                if let Some(before) = newest.filter(|before| !Arc::ptr_eq(&before.connector, &record.connector)) {
+                    state.accepted(&before.connector, before.received_at);
+                }
+                newest = Some(record);
+            }
+            newest.inspect(|last| state.accepted(&last.connector, last.received_at));
         }
         let is_flush_due = {
             let mut queue = self.shared.queue.lock();

@@ -210,13 +210,15 @@ mod tests {
 
     use crate::clock::SystemClock;
     use crate::config::Config;
-    use crate::spool::{Filter, Spool, SpoolOptions};
+    use crate::log::dead::Filter;
+    use crate::log::{Bounds, Log, LogOptions};
 
     fn control(folder: &Path) -> Control {
-        let options = SpoolOptions { min_free: 0, ..SpoolOptions::default() };
-        let spool = Spool::open(folder, options, Arc::new(SystemClock)).expect("opens");
+        let defaults = LogOptions::default();
+        let bounds = Bounds { min_free: 0, ..defaults.bounds.clone() };
+        let log = Log::open(folder, LogOptions { bounds, ..defaults }, Arc::new(SystemClock)).expect("opens");
         let running = BTreeSet::from([Arc::from("file")]);
-        let repair = Arc::new(Repair::new(Arc::new(spool), &Config::empty(), running).expect("reads"));
+        let repair = Arc::new(Repair::new(Arc::new(log), &Config::empty(), running));
         Control::start(folder, repair).expect("listens")
     }
 
@@ -224,8 +226,8 @@ mod tests {
         RepairRequest::DropDead { filter: Filter::default(), after: 0 }
     }
 
-    fn drop_sink(sink: &str) -> RepairRequest {
-        RepairRequest::DropSink { sink: sink.to_owned() }
+    fn forget(sink: &str) -> RepairRequest {
+        RepairRequest::Forget { sink: sink.to_owned() }
     }
 
     #[test]
@@ -233,9 +235,9 @@ mod tests {
         let folder = tempfile::tempdir().expect("a folder");
         let control = control(folder.path());
         assert_eq!(ask(folder.path(), &drop_all()).expect("done").dropped, 0);
-        let refused = ask(folder.path(), &drop_sink("file")).expect_err("it runs").to_string();
+        let refused = ask(folder.path(), &forget("file")).expect_err("it runs").to_string();
         assert!(refused.contains("running server"), "{refused}");
-        let unknown = ask(folder.path(), &drop_sink("gone")).expect_err("unknown").to_string();
+        let unknown = ask(folder.path(), &forget("gone")).expect_err("unknown").to_string();
         assert!(unknown.contains("no sink gone"), "{unknown}");
         control.stop();
         assert!(matches!(ask(folder.path(), &drop_all()), Err(ControlError::NoServer)));
@@ -263,7 +265,7 @@ mod tests {
         let folder = tempfile::tempdir().expect("a folder");
         let control = control(folder.path());
         let path = folder.path().join(NAME);
-        for bad in ["{}\n", "not JSON\n", "{\"do\":\"drop_sink\",\"sink\":\"x\",\"stray\":1}\n"] {
+        for bad in ["{}\n", "not JSON\n", "{\"do\":\"forget\",\"sink\":\"x\",\"stray\":1}\n"] {
             let mut stream = UnixStream::connect(&path).expect("connects");
             stream.write_all(bad.as_bytes()).expect("written");
             let line = read_line(&mut stream, REQUEST_TIME).expect("answered");

@@ -9,11 +9,12 @@ use super::reload::{CATCH_UP_TIME, Exchanged, SINK_TIME, in_use_since};
 use super::respool::LOOK_EVERY;
 use super::routes::Routes;
 use super::sinks::NamedSink;
+use super::spooled::backoff;
 use super::{Next, Opened, Parts, Ready, ReloadError, StartError, Store};
 use crate::clock::Clock;
 use crate::config::{Config, DeadLetterPlace};
 use crate::deliver::{
-    DeadLetterError, DeadLetters, Direct, Lane, LaneEnd, LaneOptions, ReplaceError, Stored, Undelivered,
+    DeadLetterError, DeadLetters, Direct, Lane, LaneEnd, LaneOptions, LaneParts, ReplaceError, Stored, Undelivered,
 };
 use crate::http::{Accepted, Intake, IntakeFuture, Readiness, Unavailable};
 use crate::record::{DeadLetter, Record};
@@ -84,9 +85,14 @@ impl DirectStore {
     fn start(&self, (name, sink): NamedSink) -> Result<Arc<Lane>, StartError> {
         let Shared { dead_letters, telemetry } = &*self.shared;
         telemetry.know_sink(&name);
-        let parts = (Arc::clone(&self.clock), Arc::clone(telemetry), Arc::clone(dead_letters));
-        let lane = Lane::start(Arc::clone(&name), sink, self.options, parts.0, parts.1, parts.2);
-        lane.map(Arc::new).map_err(|source| StartError::Sink { name, source })
+        let failed = |source| StartError::Sink { name: Arc::clone(&name), source };
+        let parts = LaneParts {
+            clock: Arc::clone(&self.clock),
+            telemetry: Arc::clone(telemetry),
+            letters: Arc::clone(dead_letters),
+            backoff: backoff(&name, &self.clock).map_err(failed)?,
+        };
+        Lane::start(Arc::clone(&name), sink, self.options, parts).map(Arc::new).map_err(failed)
     }
 
     /// A sink that comes back waits until it has gone: two of one name would mix up the order of a device's events, and the

@@ -27,7 +27,7 @@ use crate::deliver::DeadLetterError;
 use crate::http::{AdminServer, Endpoint, Inherited, Intake, Listener, Routing, Server};
 use crate::keys::{BadIssuer, LiveVerifier};
 use crate::sink::{OpenError, Sink};
-use crate::spool::SpoolError;
+use crate::log::LogError;
 use crate::telemetry::Telemetry;
 use crate::tls::TlsError;
 
@@ -79,9 +79,20 @@ pub enum StartError {
     /// The folder of dead letters cannot be used.
     #[error("dead letters: {0}; mend that, or name another place with `dead_letters` or `data`")]
     DeadLetters(#[from] DeadLetterError),
-    /// The spool cannot be used.
+    /// The log cannot be used.
     #[error("spool: {0}")]
-    Spool(#[from] SpoolError),
+    Log(#[from] LogError),
+    /// A sink that was removed from the configuration has yet to get events.
+    #[error(
+        "sink {sink}: it is not in the configuration any more, and {events} events were accepted for it that it has not had; \
+         put it back, or give them up with `dt-receiver spool forget {sink} --yes`"
+    )]
+    Owed {
+        /// The sink's name.
+        sink: Arc<str>,
+        /// How many events it has yet to get.
+        events: u64,
+    },
     /// A connector names a sink that there is not.
     #[error("connector {connector}: there is no sink \"{sink}\"")]
     UnknownSink {

@@ -25,7 +25,7 @@ use crate::deliver::ReplaceError;
 use crate::http::{Endpoint, Intake, Routing};
 use crate::keys::{Keys, LiveVerifier};
 use crate::sink::Sink;
-use crate::spool::SpoolError;
+use crate::log::LogError;
 use crate::telemetry::{ConfigChanged, ConfigRefused, ConfigReloaded, Telemetry};
 use crate::tls::Prepared;
 
@@ -72,13 +72,13 @@ pub enum ReloadError {
     },
     /// A sink would be removed that has not had everything.
     #[error(
-        "sink {sink}: it is removed or renamed, but {records} records and letters are yet to be delivered to it; let it \
-         drain, or restart without it and give them up with `dt-receiver spool drop-sink`"
+        "sink {sink}: it is removed or renamed, but {records} events are yet to be delivered to it; let it drain, or give \
+         them up with `dt-receiver spool forget {sink} --yes`"
     )]
     Backlog {
         /// The sink's name.
         sink: Arc<str>,
-        /// How many records and letters it has yet to get.
+        /// How many events it has yet to get.
         records: u64,
     },
     /// A sink comes back before it has gone.
@@ -97,9 +97,9 @@ pub enum ReloadError {
     /// An issuer of keys that is new cannot be asked.
     #[error("{0}; without its keys nothing could be verified")]
     Keys(String),
-    /// The spool cannot be used.
+    /// The log cannot be used.
     #[error("spool: {0}")]
-    Spool(#[from] SpoolError),
+    Log(#[from] LogError),
     /// The service stops.
     #[error("the service stops")]
     Stopping,
@@ -429,11 +429,6 @@ async fn ask_new_issuers(live: &Live, known: &HashMap<String, Arc<Keys>>) -> Res
         }
     }
     Ok(())
-}
-
-/// From when on an accepted event means that a connector is in use, in Unix milliseconds.
-pub(super) fn in_use_from(now: i64) -> i64 {
-    now.saturating_sub(i64::try_from(IN_USE.as_millis()).unwrap_or(i64::MAX))
 }
 
 /// Why a connector counts as in use: when it accepted an event last, in Unix milliseconds.

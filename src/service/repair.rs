@@ -1,17 +1,18 @@
-//! What an operator asks for: letters that are dropped or tried again, sinks that see records again or are forgotten.
+//! What an operator asks for: letters that are dropped or tried again, sinks that are given events again or are forgotten.
 //! A running server does it on request (`control.rs`); without one, the command line does it with the same code.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use bytes::Bytes;
-use parking_lot::{Mutex, RwLock};
+use parking_lot::RwLock;
 use serde::{Deserialize, Serialize};
 
 use crate::config::{Config, ConnectorConfig};
 use crate::keys::LiveVerifier;
 use crate::record::Record;
-use crate::spool::{Change, Changed, Filter, Letter, Reader, Spool, SpoolError};
+use crate::log::dead::{Filter, Letter};
+use crate::log::{Appended, Log, SinkSet};
 
 /// How many letters one request looks at: an answer must not take long. Whoever asks goes on after the last.
 const STEP: usize = 256;
@@ -23,8 +24,6 @@ const MAX_NOTES: usize = 5;
 #[serde(tag = "do", rename_all = "snake_case", deny_unknown_fields)]
 #[non_exhaustive]
 pub enum RepairRequest {
-    /// Bring everything that was accepted to the database, for somebody who reads it.
-    Settle,
     /// Try dead letters again.
     ReplayDead {
         /// Which.
@@ -41,15 +40,15 @@ pub enum RepairRequest {
         /// Only those with an id over this.
         after: i64,
     },
-    /// Let a sink see again what comes after a number.
-    Rewind {
+    /// Give a sink again what comes after a sequence number.
+    Replay {
         /// Its name.
         sink: String,
         /// The number.
-        cursor: i64,
+        after: i64,
     },
     /// Forget a sink that was removed from the configuration.
-    DropSink {
+    Forget {
         /// Its name.
         sink: String,
     },
@@ -116,11 +115,10 @@ impl RepairReport {
     }
 }
 
-/// Repairs a spool.
+/// Changes a log as an operator wants it.
 #[derive(Debug)]
 pub struct Repair {
-    spool: Arc<Spool>,
-    reader: Mutex<Reader>,
+    log: Arc<Log>,
     /// What the configuration in force says.
     known: RwLock<Arc<Known>>,
 }
@@ -147,21 +145,23 @@ impl Known {
 
 /// What is to become of a letter.
 enum Verdict {
-    Change(Change),
+    /// It was verified and read: its record is stored like that of a request.
+    Accept { record: Box<Record>, dedup: bool },
+    /// Its record is stored once more, for the sink that rejected it alone.
+    Redeliver { record: Box<Record>, sink: String },
+    /// It failed again, and stays.
+    StillDead(String),
     /// It is of a type that the connector does not pass on.
     Ignore,
+    Drop,
     Skip(String),
 }
 
 impl Repair {
-    /// Takes an open spool, and the connectors that letters are verified for. `running` are the sinks with a worker.
-    ///
-    /// # Errors
-    ///
-    /// [`SpoolError`] when the spool cannot be read.
-    pub fn new(spool: Arc<Spool>, config: &Config, running: BTreeSet<Arc<str>>) -> Result<Self, SpoolError> {
-        let reader = Mutex::new(spool.reader()?);
-        Ok(Self { spool, reader, known: RwLock::new(Arc::new(Known::new(config, &[], running))) })
+    /// Takes an open log, and the connectors that letters are verified for. `running` are the sinks with a worker.
+    #[must_use]
+    pub fn new(log: Arc<Log>, config: &Config, running: BTreeSet<Arc<str>>) -> Self {
+        Self { log, known: RwLock::new(Arc::new(Known::new(config, &[], running))) }
     }
 
     /// Goes on with another configuration. `verifiers` are one for each of its connectors, by its place: their keys may
@@ -186,35 +186,26 @@ impl Repair {
     /// Why nothing was done, in words.
     pub fn handle(&self, request: &RepairRequest) -> Result<RepairReport, String> {
         match request {
-            RepairRequest::Settle => {
-                self.spool.settle().map_err(|error| error.to_string())?;
-                Ok(RepairReport::default())
-            }
             RepairRequest::ReplayDead { filter, reverify, after } => {
                 self.each_letter(filter, *after, true, |letter| self.judge(letter, *reverify))
             }
-            RepairRequest::DropDead { filter, after } => self
-                .each_letter(filter, *after, false, |letter| Verdict::Change(Change::Drop { id: letter.id })),
-            RepairRequest::Rewind { sink, cursor } => {
-                self.one(Change::Rewind { sink: sink.clone(), cursor: *cursor }, sink)
+            RepairRequest::DropDead { filter, after } => {
+                self.each_letter(filter, *after, false, |_| Verdict::Drop)
             }
-            RepairRequest::DropSink { sink } if self.known().running.contains(&**sink) => Err(format!(
-                "sink {sink} is in the configuration of the running server; remove it there and restart, then drop it"
-            )),
-            RepairRequest::DropSink { sink } => self.one(Change::ForgetSink { sink: sink.clone() }, sink),
-        }
-    }
-
-    fn one(&self, change: Change, sink: &str) -> Result<RepairReport, String> {
-        let changed = self.spool.change(vec![change]).map_err(|error| error.to_string())?;
-        match changed.first() {
-            Some(Changed::Rewound(records)) => {
-                Ok(RepairReport { records: *records, ..RepairReport::default() })
+            RepairRequest::Replay { sink, after } => {
+                let records = self.log.replay(sink, *after).map_err(|error| error.to_string())?;
+                Ok(RepairReport { records, ..RepairReport::default() })
             }
-            Some(Changed::Done) => Ok(RepairReport::default()),
-            _ => Err(format!(
-                "the spool knows no sink {sink}; `dt-receiver spool status` shows those it knows"
+            RepairRequest::Forget { sink } if self.known().running.contains(&**sink) => Err(format!(
+                "sink {sink} is in the configuration of the running server; remove it there and restart, then forget it"
             )),
+            RepairRequest::Forget { sink } => {
+                let unknown = || crate::log::LogError::UnknownSink { name: sink.clone() };
+                let state = self.log.sink(sink).ok_or_else(|| unknown().to_string())?;
+                let records = self.log.owed(&state).map_err(|error| error.to_string())?;
+                self.log.forget(sink).map_err(|error| error.to_string())?;
+                Ok(RepairReport { records, ..RepairReport::default() })
+            }
         }
     }
 
@@ -225,59 +216,83 @@ impl Repair {
         bodies: bool,
         judge: impl Fn(&Letter) -> Verdict,
     ) -> Result<RepairReport, String> {
-        let letters =
-            self.reader.lock().dead(filter, after, STEP, bodies).map_err(|error| error.to_string())?;
-        let mut report =
-            RepairReport { next: letters.last().map(|letter| letter.id), ..RepairReport::default() };
-        let (mut changes, mut ignored) = (Vec::new(), 0_u64);
+        let dead = self.log.dead_letters();
+        let letters = dead.list(filter, after, STEP, bodies).map_err(|error| error.to_string())?;
+        let next = letters.last().map(|letter| letter.id);
+        let mut report = RepairReport { next, ..RepairReport::default() };
         for letter in &letters {
-            match judge(letter) {
-                Verdict::Change(change) => {
-                    if let Change::StillDead { error, .. } = &change {
-                        report.note(format!("{}: {error}", letter.reason));
-                    }
-                    changes.push(change);
-                }
-                Verdict::Ignore => {
-                    ignored = ignored.saturating_add(1);
-                    changes.push(Change::Drop { id: letter.id });
-                }
-                Verdict::Skip(why) => {
-                    report.skipped = report.skipped.saturating_add(1);
-                    report.note(why);
-                }
+            let counted = self.carry_out(letter, judge(letter), &mut report)?;
+            if let Some(count) = counted {
+                *count = count.saturating_add(1);
             }
-        }
-        // The kinds are looked at before the changes are given away.
-        let kinds: Vec<fn(&mut RepairReport) -> &mut u64> = changes.iter().map(counter).collect();
-        let changed = if changes.is_empty() {
-            Vec::new()
-        } else {
-            self.spool.change(changes).map_err(|error| error.to_string())?
-        };
-        for (kind, changed) in kinds.into_iter().zip(changed) {
-            let count = match changed {
-                Changed::Duplicate => &mut report.duplicate,
-                Changed::Gone => continue,
-                Changed::Done | Changed::Rewound(_) => kind(&mut report),
-            };
-            *count = count.saturating_add(1);
-        }
-        if bodies {
-            // Whoever replays drops only what is ignored.
-            report.ignored = ignored.min(report.dropped);
-            report.dropped = report.dropped.saturating_sub(report.ignored);
         }
         Ok(report)
     }
 
+    /// Does with a letter what was found. Returns what counts it; `None` where somebody else was faster.
+    fn carry_out<'a>(
+        &self,
+        letter: &Letter,
+        verdict: Verdict,
+        report: &'a mut RepairReport,
+    ) -> Result<Option<&'a mut u64>, String> {
+        let dead = self.log.dead_letters();
+        let remove = || dead.remove(&[letter.id]).map_err(|error| error.to_string());
+        let append = |record: Box<Record>, sinks, dedup| {
+            self.log.append_blocking(Arc::new(*record), sinks, dedup).map_err(|error| error.to_string())
+        };
+        let count = match verdict {
+            Verdict::Drop if remove()? > 0 => &mut report.dropped,
+            Verdict::Ignore if remove()? > 0 => &mut report.ignored,
+            Verdict::Drop | Verdict::Ignore => return Ok(None),
+            Verdict::Skip(why) => {
+                report.note(why);
+                &mut report.skipped
+            }
+            Verdict::StillDead(error) => {
+                report.note(format!("{}: {error}", letter.reason));
+                dead.still_dead(letter.id, &error).map_err(|error| error.to_string())?;
+                &mut report.failed
+            }
+            // Stored before the letter leaves: a crash in between leaves both.
+            Verdict::Redeliver { record, sink } => {
+                let Some(state) = self.log.sink(&sink) else { return Ok(None) };
+                append(record, SinkSet::new([state.number]), false)?;
+                remove()?;
+                &mut report.queued
+            }
+            Verdict::Accept { record, dedup } => {
+                let sinks = self.sinks_of(&record.connector);
+                let appended = append(record, sinks, dedup)?;
+                remove()?;
+                match appended {
+                    Appended::New(_) => &mut report.accepted,
+                    Appended::Duplicate => &mut report.duplicate,
+                }
+            }
+        };
+        Ok(Some(count))
+    }
+
+    /// The sinks that the events of a connector go to.
+    fn sinks_of(&self, connector: &str) -> SinkSet {
+        let known = self.known();
+        let named = known.connectors.get(connector).and_then(|connector| connector.sinks.as_ref());
+        let is_meant = |name: &str| match named {
+            Some(named) => named.iter().any(|known| known == name),
+            None => known.running.is_empty() || known.running.contains(name),
+        };
+        SinkSet::new(self.log.sinks().iter().filter(|sink| is_meant(&sink.name)).map(|sink| sink.number))
+    }
+
     /// What a replay makes of a letter.
     fn judge(&self, letter: &Letter, reverify: bool) -> Verdict {
-        let id = letter.id;
         match letter.reason.as_str() {
-            "rejected" => match &letter.sink {
-                Some(sink) if self.takes_letters(sink) => Verdict::Change(Change::Redeliver { id }),
-                sink => {
+            "rejected" => match (&letter.sink, letter.record()) {
+                (Some(sink), Some(record)) if self.takes_letters(sink) => {
+                    Verdict::Redeliver { record: Box::new(record), sink: sink.clone() }
+                }
+                (sink, _) => {
                     let sink = sink.as_deref().unwrap_or("?");
                     Verdict::Skip(format!("rejected: there is no sink {sink} any more"))
                 }
@@ -292,14 +307,11 @@ impl Repair {
 
     fn takes_letters(&self, sink: &str) -> bool {
         let running = &self.known().running;
-        running.contains(sink)
-            || (running.is_empty() && matches!(self.reader.lock().cursor(sink), Ok(Some(_))))
+        running.contains(sink) || (running.is_empty() && self.log.sink(sink).is_some())
     }
 
     /// The normal way in, for a request that was kept: verified for the time when it could be, then read and stored.
     fn let_in(&self, letter: &Letter) -> Verdict {
-        let id = letter.id;
-        let still_dead = |error: String| Verdict::Change(Change::StillDead { id, error });
         let known = self.known();
         let Some(connector) = known.connectors.get(&letter.connector) else {
             return Verdict::Skip(format!(
@@ -322,34 +334,22 @@ impl Repair {
         });
         let verified = match verified {
             Ok(verified) => verified,
-            Err(rejection) => return still_dead(format!("{}: {rejection}", rejection.code())),
+            Err(rejection) => return Verdict::StillDead(format!("{}: {rejection}", rejection.code())),
         };
         let record = match Record::read(&verified, Arc::clone(&connector.name), letter.received_at) {
             Ok(record) => record.with_headers(&headers).with_request_id(letter.request_id),
-            Err(reason) => return still_dead(reason.to_string()),
+            Err(reason) => return Verdict::StillDead(reason.to_string()),
         };
         if !connector.projects.is_empty()
             && !record.project.as_ref().is_some_and(|project| connector.projects.contains(&**project))
         {
-            return still_dead("its project is not among those that the connector allows".to_owned());
+            return Verdict::StillDead("its project is not among those that the connector allows".to_owned());
         }
         if !connector.events.is_empty() && !connector.events.contains(&*record.event_type) {
             return Verdict::Ignore;
         }
         // A damaged one is known as seen.
         let dedup = known.dedup && connector.dedup && letter.reason != "damaged";
-        Verdict::Change(Change::Accept { id, record: Arc::new(record), dedup })
-    }
-}
-
-/// What counts a change once it is made.
-const fn counter(change: &Change) -> fn(&mut RepairReport) -> &mut u64 {
-    match change {
-        Change::Redeliver { .. } => |report| &mut report.queued,
-        Change::Accept { .. } => |report| &mut report.accepted,
-        Change::StillDead { .. } => |report| &mut report.failed,
-        Change::Drop { .. } | Change::Rewind { .. } | Change::ForgetSink { .. } => {
-            |report| &mut report.dropped
-        }
+        Verdict::Accept { record: Box::new(record), dedup }
     }
 }

@@ -1,82 +1,94 @@
-//! Mode `spool`: a request waits for the spool; workers bring its records to the sinks, however long that takes.
+//! Mode `spool`: a request waits for the log; workers bring its records to the sinks, however long that takes.
 
 use std::collections::BTreeSet;
 use std::hash::{BuildHasher, RandomState};
 use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
 
+use parking_lot::{Mutex, RwLock};
+
 use super::control::Control;
 use super::repair::Repair;
 use super::respool;
-use super::routes::Routes;
-use super::sinks::NamedSink;
+use super::routes::{Route, Routes};
 use super::{Next, Opened, Parts, Ready, ReloadError, StartError, Store};
-use parking_lot::{Mutex, RwLock};
-
 use crate::clock::Clock;
 use crate::config::{Config, SpoolLimits};
-use crate::deliver::{Backoff, Skips, WorkerHandle};
+use crate::deliver::{Backoff, WorkerHandle, WorkerParts};
 use crate::http::{Accepted, Intake, IntakeFuture, Readiness, Unavailable};
+use crate::log::{
+    Appended, Bounds, Log, LogError, LogOptions, Observer, SinkSet, SinkState, SinkStatus, StartAt,
+};
 use crate::record::{DeadLetter, Record};
-use crate::sink::OpenError;
-use crate::spool::{Appended, Change, Reader, SinkStatus, Spool, SpoolError, SpoolOptions, StartAt, Status};
+use crate::sink::{OpenError, Sink};
 use crate::telemetry::{DeadLetterBuried, DeadLetterFailed, Telemetry};
 
 /// The shortest and the longest wait before a sink is tried again.
-const BACKOFF: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(60));
+pub(super) const BACKOFF: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(60));
 
-/// The spool, and a worker for each sink.
+/// The log, and a worker for each sink.
 #[derive(Debug)]
 pub(super) struct SpoolStore {
-    pub(super) spool: Arc<Spool>,
-    pub(super) workers: RwLock<Vec<Running>>,
+    pub(super) log: Arc<Log>,
+    pub(super) workers: RwLock<Vec<Arc<WorkerHandle>>>,
     /// Workers of sinks that were removed, until those have had all that was accepted for them.
     pub(super) leaving: Mutex<Vec<Arc<WorkerHandle>>>,
     pub(super) telemetry: Arc<Telemetry>,
     pub(super) clock: Arc<dyn Clock>,
-    /// For the gauges; gone once the store is closed, so that the last connection leaves one file behind.
-    reader: Mutex<Option<Reader>>,
-    /// It lives as long as it can be asked: it reads as well.
+    /// It lives as long as it can be asked.
     pub(super) repair: Weak<Repair>,
     control: Option<Control>,
-}
-
-/// A sink's worker, and the connectors that it was told to skip.
-#[derive(Debug, Clone)]
-pub(super) struct Running {
-    pub(super) worker: Arc<WorkerHandle>,
-    pub(super) skips: Skips,
 }
 
 /// The way in by one configuration.
 #[derive(Debug)]
 pub(super) struct SpoolIntake {
-    pub(super) store: Arc<SpoolStore>,
-    pub(super) routes: Routes,
+    store: Arc<SpoolStore>,
+    /// For each connector, by its place: the sinks of its events, and whether copies are caught.
+    routes: Vec<(SinkSet, bool)>,
+}
+
+impl SpoolIntake {
+    /// Brings routes and the numbers of the sinks together; `numbers` has one for each place of a sink.
+    pub(super) fn new(store: Arc<SpoolStore>, routes: &Routes, numbers: &[u32]) -> Self {
+        let route = |Route { sinks, dedup, .. }: &Route| {
+            (SinkSet::new(sinks.iter().filter_map(|place| numbers.get(*place).copied())), *dedup)
+        };
+        Self { store, routes: routes.0.iter().map(route).collect() }
+    }
+}
+
+/// Counts what the log does.
+#[derive(Debug)]
+struct LogMetrics(Arc<Telemetry>);
+
+impl Observer for LogMetrics {
+    fn committed(&self, took: Duration, events: u32) {
+        self.0.spool_commit(took, usize::try_from(events).unwrap_or(usize::MAX));
+    }
 }
 
 impl SpoolStore {
     pub(super) fn open(parts: Parts) -> Result<Opened, StartError> {
         let Parts { config, clock, telemetry, routes, sinks, verifiers } = parts;
         let folder = std::path::absolute(config.spool_folder()).unwrap_or_else(|_| config.spool_folder());
-        let options = SpoolOptions { telemetry: Some(Arc::clone(&telemetry)), ..options(&config) };
-        telemetry.spool_max(options.max_size);
-        let spool = Arc::new(Spool::open(&folder, options, Arc::clone(&clock))?);
+        let observer = Arc::new(LogMetrics(Arc::clone(&telemetry)));
+        let options = LogOptions { observer, ..options(&config) };
+        telemetry.spool_max(options.bounds.max_size);
+        let log = Arc::new(Log::open(&folder, options, Arc::clone(&clock))?);
         let names: BTreeSet<Arc<str>> = sinks.iter().map(|(name, _)| Arc::clone(name)).collect();
-        // Those that want what is retained come first: once all sinks there are have passed a record, it may go.
-        let (retained, others): (Vec<_>, Vec<_>) = sinks
-            .into_iter()
-            .enumerate()
-            .partition(|(_, (name, _))| starts_at(&config, name) == StartAt::Retained);
-        let mut workers = Vec::with_capacity(names.len());
-        for (place, sink) in retained.into_iter().chain(others) {
-            let skips = skips(&routes, place);
-            workers.push(start_worker(sink, skips, &config, &spool, &telemetry, &clock)?);
+        forget_removed_sinks(&log, &names)?;
+        // All are known before any is given something: what all known ones have passed may go.
+        let mut known = Vec::with_capacity(sinks.len());
+        for (place, (name, _)) in sinks.iter().enumerate() {
+            known.push(register(&log, name, &config, &routes, place)?);
         }
-        let reader = spool.reader()?;
-        forget_removed_sinks(&spool, &reader.status()?, &names)?;
-        tell_of_removed_sinks(&reader.status()?, &names);
-        let repair = Arc::new(Repair::new(Arc::clone(&spool), &config, names.clone())?);
+        let numbers: Vec<u32> = known.iter().map(|sink| sink.number).collect();
+        let mut workers = Vec::with_capacity(sinks.len());
+        for ((_, sink), state) in sinks.into_iter().zip(known) {
+            workers.push(start_worker(sink, state, &log, &telemetry, &clock)?);
+        }
+        let repair = Arc::new(Repair::new(Arc::clone(&log), &config, names.clone()));
         repair.go_by(&config, &verifiers, names);
         // Events are received without it as well.
         let asked = Arc::downgrade(&repair);
@@ -87,94 +99,82 @@ impl SpoolStore {
             })
             .ok();
         let (workers, leaving) = (RwLock::new(workers), Mutex::default());
-        let reader = Mutex::new(Some(reader));
-        let repair = asked;
-        let store = Arc::new(Self { spool, workers, leaving, telemetry, clock, reader, repair, control });
-        let intake = SpoolIntake { store: Arc::clone(&store), routes };
+        let store = Arc::new(Self { log, workers, leaving, telemetry, clock, repair: asked, control });
+        let intake = SpoolIntake::new(Arc::clone(&store), &routes, &numbers);
         Ok((Arc::new(SharedStore(store)), Arc::new(intake)))
     }
 }
 
-/// Where a sink starts that the spool does not know yet.
-fn starts_at(config: &Config, name: &str) -> StartAt {
-    match config.sinks.iter().find(|config| &*config.name == name) {
-        Some(config) if config.from_retained => StartAt::Retained,
-        _ => StartAt::Now,
-    }
+/// Makes a sink known to the log.
+pub(super) fn register(
+    log: &Log,
+    name: &Arc<str>,
+    config: &Config,
+    routes: &Routes,
+    place: usize,
+) -> Result<SinkState, LogError> {
+    let is_retained = config.sinks.iter().any(|sink| sink.name == *name && sink.from_retained);
+    let start = if is_retained { StartAt::Retained } else { StartAt::Now };
+    let of_sink = routes.0.iter().filter(|route| route.sinks.contains(&place));
+    log.register(name, start, of_sink.map(|route| Arc::clone(&route.connector)).collect())
 }
 
-/// Opens a sink where the spool knows it to stand, and starts its worker.
+/// Opens a sink where the log knows it to stand, and starts its worker.
 pub(super) fn start_worker(
-    (name, sink): NamedSink,
-    skips: Skips,
-    config: &Config,
-    spool: &Arc<Spool>,
+    sink: Box<dyn Sink>,
+    state: SinkState,
+    log: &Arc<Log>,
     telemetry: &Arc<Telemetry>,
     clock: &Arc<dyn Clock>,
-) -> Result<Running, StartError> {
-    let start = starts_at(config, &name);
+) -> Result<Arc<WorkerHandle>, StartError> {
+    let name = Arc::clone(&state.name);
     let failed = |source| StartError::Sink { name: Arc::clone(&name), source };
-    // Sinks that fail together are not tried again together.
-    let jitter = RandomState::new().hash_one((&name, clock.unix_millis()));
-    let backoff = Backoff::new(BACKOFF.0, BACKOFF.1, jitter)
-        .map_err(|error| failed(OpenError::Unusable(error.to_string())))?;
-    let (spool, telemetry) = (Arc::clone(spool), Arc::clone(telemetry));
-    let worker =
-        WorkerHandle::start(Arc::clone(&name), sink, skips.clone(), start, backoff, spool, telemetry);
-    Ok(Running { worker: Arc::new(worker.map_err(failed)?), skips })
+    let backoff = backoff(&name, clock).map_err(failed)?;
+    let parts = WorkerParts { log: Arc::clone(log), backoff, telemetry: Arc::clone(telemetry) };
+    WorkerHandle::start(sink, state, parts).map(Arc::new).map_err(failed)
 }
 
-/// A sink that was removed from the configuration holds its records until it is dropped, or comes back.
-fn tell_of_removed_sinks(status: &Status, names: &BTreeSet<Arc<str>>) {
-    for sink in status.sinks.iter().filter(|sink| !names.contains(&*sink.name)) {
-        let SinkStatus { name, backlog, .. } = sink;
-        tracing::warn!(
-            sink = name,
-            backlog,
-            "a sink that is not in the configuration any more holds records; `dt-receiver spool drop-sink` forgets it"
-        );
-    }
+/// Sinks that fail together are not tried again together.
+pub(super) fn backoff(name: &str, clock: &Arc<dyn Clock>) -> Result<Backoff, OpenError> {
+    let jitter = RandomState::new().hash_one((name, clock.unix_millis()));
+    Backoff::new(BACKOFF.0, BACKOFF.1, jitter).map_err(|error| OpenError::Unusable(error.to_string()))
 }
 
-pub(super) fn options(config: &Config) -> SpoolOptions {
-    let defaults = SpoolOptions::default();
+pub(super) fn options(config: &Config) -> LogOptions {
+    let defaults = LogOptions::default();
     let SpoolLimits { max_size, min_free, retain, .. } = config.spool;
     let dedup_max = config.dedup_max.and_then(|max| u64::try_from(max).ok()).unwrap_or(defaults.dedup_max);
-    SpoolOptions { max_size, min_free, retain, dedup_window: config.dedup_window, dedup_max, ..defaults }
+    let bounds = Bounds { max_size, min_free, retain };
+    LogOptions { bounds, dedup_window: config.dedup_window, dedup_max, ..defaults }
 }
 
-/// The connectors whose records do not go to the sink at this place.
-pub(super) fn skips(routes: &Routes, place: usize) -> Skips {
-    let others = routes.0.iter().filter(|route| !route.sinks.contains(&place));
-    others.map(|route| Arc::clone(&route.connector)).collect()
+/// Forgets sinks that are no longer configured and have nothing left to get: their cursors would hold every event from now
+/// on. One that is owed events is not forgotten without an operator's word.
+fn forget_removed_sinks(log: &Log, configured: &BTreeSet<Arc<str>>) -> Result<(), StartError> {
+    for sink in log.sinks().into_iter().filter(|sink| !configured.contains(&sink.name)) {
+        let events = log.owed(&sink)?;
+        if events > 0 {
+            return Err(StartError::Owed { sink: sink.name, events });
+        }
+        log.forget(&sink.name)?;
+    }
+    Ok(())
 }
 
-/// Forgets sinks that are no longer configured and have nothing left to get: their cursors would hold every record from
-/// now on.
-fn forget_removed_sinks(
-    spool: &Spool,
-    status: &Status,
-    configured: &BTreeSet<Arc<str>>,
-) -> Result<(), SpoolError> {
-    let is_gone = |sink: &&SinkStatus| !configured.contains(&*sink.name);
-    let done = status.sinks.iter().filter(is_gone).filter(|sink| sink.backlog == 0 && sink.redeliveries == 0);
-    let changes: Vec<Change> = done.map(|sink| Change::ForgetSink { sink: sink.name.clone() }).collect();
-    if changes.is_empty() { Ok(()) } else { spool.change(changes).map(drop) }
-}
-
-fn unavailable(error: &SpoolError) -> Unavailable {
+fn unavailable(error: &LogError) -> Unavailable {
     match error {
-        SpoolError::Overloaded => Unavailable::Overloaded,
+        LogError::Overloaded => Unavailable::Overloaded,
         _ => Unavailable::Storage,
     }
 }
 
 impl Intake for SpoolIntake {
     fn accept(&self, connector: usize, record: Record) -> IntakeFuture<'_, Accepted> {
+        let Some((sinks, dedup)) = self.routes.get(connector) else {
+            return IntakeFuture::Ready(Err(Unavailable::Storage));
+        };
         IntakeFuture::boxed(async move {
-            let record = Arc::new(record);
-            let Some(route) = self.routes.get(connector) else { return Err(Unavailable::Storage) };
-            match self.store.spool.append(record, route.dedup).await {
+            match self.store.log.append(Arc::new(record), sinks.clone(), *dedup).await {
                 Ok(Appended::New(_)) => Ok(Accepted::New),
                 Ok(Appended::Duplicate) => Ok(Accepted::Duplicate),
                 Err(error) => Err(unavailable(&error)),
@@ -183,20 +183,20 @@ impl Intake for SpoolIntake {
     }
 
     fn dead_letter(&self, letter: DeadLetter) -> IntakeFuture<'_, ()> {
-        let SpoolStore { spool, telemetry, .. } = &*self.store;
+        let SpoolStore { log, telemetry, .. } = &*self.store;
         IntakeFuture::boxed(async move {
             let (reason, connector, text) =
                 (letter.reason.code(), Arc::clone(&letter.connector), letter.error.clone());
-            match spool.bury(letter).await {
-                Ok(true) => {
+            match log.dead_letters().add(letter).await {
+                Ok(Some(_)) => {
                     telemetry.emit(&DeadLetterBuried { reason, connector: &connector, error: &text });
                     Ok(())
                 }
                 // A copy of one that is there.
-                Ok(false) => Ok(()),
+                Ok(None) => Ok(()),
                 Err(error) => {
                     telemetry.emit(&DeadLetterFailed { reason, error: &error.to_string() });
-                    Err(unavailable(&error))
+                    Err(Unavailable::Storage)
                 }
             }
         })
@@ -217,12 +217,13 @@ impl Intake for SpoolIntake {
 
 impl SpoolStore {
     fn readiness(&self) -> Readiness {
-        let tail = self.spool.tail();
-        let (trouble, damage) = (tail.trouble(), tail.damage());
+        let tail = self.log.tail();
+        let trouble = tail.trouble();
         let ready = trouble.is_none();
         let mut troubles: Vec<String> =
-            trouble.into_iter().chain(damage).map(|trouble| format!("spool: {trouble}")).collect();
-        for Running { worker, .. } in self.workers.read().iter() {
+            trouble.into_iter().chain(tail.damage()).map(|trouble| format!("spool: {trouble}")).collect();
+        troubles.extend(self.log.dead_letters().trouble().map(|trouble| format!("dead letters: {trouble}")));
+        for worker in self.workers.read().iter() {
             troubles.extend(worker.trouble().map(|trouble| format!("sink {}: {trouble}", worker.name())));
         }
         for worker in self.leaving.lock().iter().filter(|worker| !worker.is_finished()) {
@@ -236,18 +237,17 @@ impl SpoolStore {
     }
 
     fn measure(&self) {
-        // A spool that cannot be read shows in `trouble`, or soon will.
-        let Some(Ok(status)) = self.reader.lock().as_ref().map(Reader::status) else { return };
         let now = self.clock.unix_millis();
-        self.telemetry.spool_used(status.used_bytes);
+        self.telemetry.spool_used(self.log.used_bytes());
         self.telemetry.spool_forget_sinks();
-        for sink in &status.sinks {
-            let waited = sink.oldest_received_at.map_or(0, |received_at| now.saturating_sub(received_at));
+        // A log that cannot be read shows in `trouble`, or soon will.
+        for SinkStatus { name, backlog, oldest_received_at, .. } in self.log.sink_statuses().unwrap_or_default() {
+            let waited = oldest_received_at.map_or(0, |received_at| now.saturating_sub(received_at));
             let waited = Duration::from_millis(u64::try_from(waited).unwrap_or(0));
-            self.telemetry.spool_sink(&sink.name, sink.backlog, waited);
+            self.telemetry.spool_sink(&name, backlog, waited);
         }
-        for (reason, count) in &status.dead_letters {
-            self.telemetry.spool_dead_letters(reason, *count);
+        for (reason, count) in self.log.dead_letters().counts().unwrap_or_default() {
+            self.telemetry.spool_dead_letters(reason, count);
         }
     }
 }
@@ -264,15 +264,13 @@ impl Store for SharedStore {
     fn close(&self, drain: Duration) {
         let store = &self.0;
         let now = Instant::now();
-        store.spool.tail().stop(now.checked_add(drain).unwrap_or(now));
+        store.log.tail().stop(now.checked_add(drain).unwrap_or(now));
         if let Some(control) = &store.control {
             control.stop();
         }
-        let workers: Vec<_> =
-            store.workers.read().iter().map(|running| Arc::clone(&running.worker)).collect();
+        let workers: Vec<_> = store.workers.read().clone();
         let leaving = store.leaving.lock().clone();
         workers.iter().chain(&leaving).for_each(|worker| worker.join());
-        *store.reader.lock() = None;
-        store.spool.close();
+        store.log.close();
     }
 }
