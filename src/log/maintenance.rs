@@ -16,6 +16,8 @@ pub(super) const STORE_IDS_AT: usize = 65_536;
 const MAX_UNSTORED: usize = 4 * STORE_IDS_AT;
 /// How long ids wait at most.
 const STORE_IDS_EVERY: Duration = Duration::from_secs(300);
+/// So many segments at most wait for the index alone.
+const MAX_HELD: u64 = 4;
 /// How often the thread looks although nobody woke it.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
 /// How many spares there are to be.
@@ -120,8 +122,8 @@ impl Maintenance<'_> {
     /// Asks the writer to write down which segments are needed, once that is fewer. They go when that is durable.
     fn propose(&mut self) {
         let few_spares = self.shared.files.lock().spares.len() < SPARES;
-        if few_spares && self.oldest_needed(true) > self.oldest_needed(false) {
-            // Only the index holds them.
+        let held = self.oldest_needed(true).saturating_sub(self.oldest_needed(false));
+        if held > MAX_HELD || (few_spares && held > 0) {
             self.store_ids();
         }
         let oldest = self.oldest_needed(false);

@@ -471,27 +471,27 @@ impl Writer {
 
     /// The last spare that was taken is a segment as any other, once there is another spare.
     fn end_reserve(&mut self) -> Result<(), LogError> {
-        let files = self.shared.files.lock();
-        if files.spares.is_empty() {
-            let text = "only the last segment is left, which is for cursors".to_owned();
-            let full = LogError::Full { path: self.shared.folder.clone(), text };
-            return Err(files.no_spare.clone().unwrap_or(full));
-        }
+        self.wait_for_spares(1)?;
         self.is_reserve = false;
         Ok(())
     }
 
-    /// Takes a spare, if there are so many; waits for one that is being made.
+    /// Takes a spare, if there are so many.
     fn take_spare(&mut self, needed: usize) -> Result<PathBuf, LogError> {
+        self.wait_for_spares(needed)?;
+        // The maintenance thread only adds to them.
+        self.shared.files.lock().spares.pop().ok_or(LogError::Closed)
+    }
+
+    /// Waits for spares that are being made.
+    fn wait_for_spares(&mut self, needed: usize) -> Result<(), LogError> {
         let until = Instant::now().checked_add(SPARE_WAIT);
         loop {
             // The maintenance thread may wait for this before it has one.
             self.write_keep_from();
             let mut files = self.shared.files.lock();
-            if files.spares.len() >= needed
-                && let Some(spare) = files.spares.pop()
-            {
-                return Ok(spare);
+            if files.spares.len() >= needed {
+                return Ok(());
             }
             if let Some(error) = &files.no_spare {
                 return Err(error.clone());
