@@ -1,0 +1,309 @@
+//! Opening, storing, dropping periods, and making a new file.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use rusqlite::{Connection, TransactionBehavior};
+
+use super::super::sqlite::{self, Header};
+use super::filter::Filter;
+use super::key::Key;
+use super::table::{self, FORMAT, PeriodRow, TableError};
+use super::{IdsError, Period, Rebuilt, Shared};
+
+/// How many pages a connection keeps, in KiB. What a transaction changes beyond that is written before its end, and look-ups
+/// wait from there on: two merged runs fit.
+pub(super) const CACHE_KIB: i64 = 4096;
+
+/// How long a period lasts, in milliseconds.
+const PERIOD: i64 = 6 * 3_600_000;
+/// How many full periods there are.
+const PERIODS: u64 = 12;
+/// How many keys the smallest filter is made for.
+const MIN_CAPACITY: u64 = 16_384;
+
+/// What keeps a file from being used.
+struct Unusable {
+    code: &'static str,
+    text: String,
+}
+
+impl Shared {
+    /// Opens the file, or makes a new one.
+    pub(super) fn open(&self, now: i64) -> Result<Option<Rebuilt>, IdsError> {
+        let mut writer = self.writer.lock();
+        let unusable = match self.check(&mut writer) {
+            Ok(None) => {
+                return self.with(&mut writer, |connection| self.load(connection)).map(|()| None);
+            }
+            Ok(Some(unusable)) => unusable,
+            Err(IdsError::Damaged { text, .. }) => Unusable { code: "damaged", text },
+            Err(error) => return Err(error),
+        };
+        *writer = None;
+        let renamed_to = self.make_new(now)?;
+        self.with(&mut writer, |connection| self.load(connection))?;
+        let Unusable { code, text } = unusable;
+        Ok(Some(Rebuilt { code, text, renamed_to }))
+    }
+
+    fn check(&self, writer: &mut Option<Connection>) -> Result<Option<Unusable>, IdsError> {
+        let unusable = |code, text: &str| Ok(Some(Unusable { code, text: text.to_owned() }));
+        match self.path.try_exists() {
+            Ok(true) => {}
+            Ok(false) => return unusable("missing", "there is no file"),
+            Err(error) => return Err(IdsError::failed(&self.path, "looking for the file", &error)),
+        }
+        self.with(writer, |connection| {
+            let read = || -> rusqlite::Result<Option<Unusable>> {
+                match FORMAT.header_of(connection)? {
+                    Header::Known if table::store_id(connection)? == self.options.store_id => {
+                        // What cannot be read here cannot be read later.
+                        table::periods(connection)?;
+                        table::up_to_seq(connection).map(|_| None)
+                    }
+                    Header::Known => Ok(Some(Unusable {
+                        code: "other_store",
+                        text: "it belongs to another store".to_owned(),
+                    })),
+                    Header::Version(found) => Ok(Some(Unusable {
+                        code: "other_version",
+                        text: format!("its format is version {found}, expected {}", FORMAT.version),
+                    })),
+                    Header::Empty => {
+                        Ok(Some(Unusable { code: "damaged", text: "the file is empty".to_owned() }))
+                    }
+                    Header::Other => Ok(Some(Unusable {
+                        code: "not_ours",
+                        text: "it is another program's database".to_owned(),
+                    })),
+                }
+            };
+            read().map_err(|error| IdsError::sqlite(&self.path, "reading the format", &error))
+        })
+    }
+
+    /// Reads what is kept in memory, but for the filters.
+    fn load(&self, connection: &mut Connection) -> Result<(), IdsError> {
+        let read = || -> rusqlite::Result<()> {
+            let periods = table::periods(connection)?;
+            let up_to_seq = table::up_to_seq(connection)?;
+            *self.periods.write() =
+                periods.iter().map(|period| Period { id: period.id, filter: None }).collect();
+            self.publish_counts(&periods, up_to_seq);
+            Ok(())
+        };
+        read().map_err(|error| IdsError::sqlite(&self.path, "reading", &error))
+    }
+
+    fn publish_counts(&self, periods: &[PeriodRow], up_to_seq: i64) {
+        self.count.store(periods.iter().map(|period| period.ids).sum(), Ordering::Relaxed);
+        self.stored_up_to.store(up_to_seq, Ordering::Release);
+    }
+
+    /// Renames the file, if there is one, and makes an empty index.
+    fn make_new(&self, now: i64) -> Result<Option<PathBuf>, IdsError> {
+        let failed = |doing, error: std::io::Error| IdsError::failed(&self.path, doing, &error);
+        let renamed_to = match self.path.try_exists() {
+            Ok(true) => Some(self.rename_away(now)?),
+            _ => None,
+        };
+        sqlite::create_file(&self.path).map_err(|error| failed("making the file", error))?;
+        let mut created = sqlite::open(&self.path, CACHE_KIB)
+            .and_then(|open| sqlite::set_journal_mode(&open, "TRUNCATE").map(|()| open))
+            .map_err(|error| IdsError::sqlite(&self.path, "making the file", &error))?;
+        table::create(&mut created, &self.options)
+            .map_err(|error| IdsError::sqlite(&self.path, "making the tables", &error))?;
+        sqlite::sync_folder_of(&self.path).map_err(|error| failed("syncing the folder", error))?;
+        Ok(renamed_to)
+    }
+
+    /// Gives the file a name that no other file has, together with its journal.
+    fn rename_away(&self, now: i64) -> Result<PathBuf, IdsError> {
+        let failed = |error: std::io::Error| IdsError::failed(&self.path, "renaming", &error);
+        let with = |path: &PathBuf, suffix: &str| {
+            let mut name = path.clone().into_os_string();
+            name.push(suffix);
+            PathBuf::from(name)
+        };
+        let mut seconds = now.div_euclid(1000);
+        let to = loop {
+            let to = with(&self.path, &format!(".damaged-{seconds}"));
+            if !to.try_exists().map_err(failed)? {
+                break to;
+            }
+            seconds = seconds.saturating_add(1);
+        };
+        let journal = with(&self.path, "-journal");
+        if journal.try_exists().map_err(failed)? {
+            std::fs::rename(&journal, with(&to, "-journal")).map_err(failed)?;
+        }
+        std::fs::rename(&self.path, &to).map_err(failed)?;
+        Ok(to)
+    }
+
+    pub(super) fn reset(&self, now: i64) -> Result<Option<PathBuf>, IdsError> {
+        let mut writer = self.writer.lock();
+        let mut reader = self.reader.lock();
+        (*writer, *reader) = (None, None);
+        let renamed_to = self.make_new(now)?;
+        self.with(&mut writer, |connection| self.load(connection))?;
+        Ok(renamed_to)
+    }
+
+    pub(super) fn forget_all(&self) -> Result<(), IdsError> {
+        let mut writer = self.writer.lock();
+        self.with(&mut writer, |connection| {
+            let mut run = || -> rusqlite::Result<()> {
+                let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
+                for period in table::periods(&transaction)? {
+                    table::drop_period(&transaction, period.id)?;
+                }
+                table::set_up_to_seq(&transaction, 0)?;
+                transaction.commit()
+            };
+            run().map_err(|error| IdsError::sqlite(&self.path, "forgetting all ids", &error))?;
+            self.load(connection)
+        })
+    }
+
+    pub(super) fn store(&self, keys: &[Key], up_to_seq: i64, now: i64) -> Result<(), IdsError> {
+        let mut writer = self.writer.lock();
+        self.with(&mut writer, |connection| {
+            let run = |connection: &mut Connection| -> Result<_, TableError> {
+                let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
+                let mut filling = Filling {
+                    rows: table::periods(&transaction)?,
+                    known: self.periods.read().clone(),
+                    shared: self,
+                };
+                filling.add(&transaction, keys, now)?;
+                filling.drop_old(&transaction, now)?;
+                table::set_up_to_seq(&transaction, up_to_seq)?;
+                transaction.commit()?;
+                Ok((filling.rows, filling.known))
+            };
+            let (rows, known) = run(connection).map_err(|error| self.named("storing ids", error))?;
+            // Only now: after an error, a dropped period is still there.
+            *self.periods.write() = known;
+            self.publish_counts(&rows, up_to_seq);
+            Ok(())
+        })?;
+        // Between two calls, the pages of the last one are of no use.
+        if let Some(connection) = &*writer {
+            let _kept = connection.execute_batch("PRAGMA shrink_memory");
+        }
+        Ok(())
+    }
+
+    /// A period's filter: the stored one, or one that is made from its keys.
+    pub(super) fn filter_of(&self, connection: &Connection, period: i64) -> Result<Filter, IdsError> {
+        let make = || -> Result<Filter, TableError> {
+            if let Some(filter) = table::stored_filter(connection, period)? {
+                return Ok(filter);
+            }
+            let rows = table::periods(connection)?;
+            let ids = rows.iter().find(|row| row.id == period).map_or(0, |row| row.ids);
+            table::build_filter(connection, period, ids.max(MIN_CAPACITY))
+        };
+        make().map_err(|error| self.named("loading a filter", error))
+    }
+
+    pub(super) fn named(&self, doing: &'static str, error: TableError) -> IdsError {
+        match error {
+            TableError::Sqlite(error) => IdsError::sqlite(&self.path, doing, &error),
+            TableError::Page { .. } => IdsError::damaged(&self.path, error.to_string()),
+        }
+    }
+
+    fn max_per_period(&self) -> u64 {
+        (self.options.max_ids / PERIODS).max(1)
+    }
+}
+
+/// The periods while keys are added to them.
+struct Filling<'a> {
+    /// As they are in the file.
+    rows: Vec<PeriodRow>,
+    /// As they are in memory, in the same order.
+    known: Vec<Period>,
+    shared: &'a Shared,
+}
+
+impl Filling<'_> {
+    /// Adds keys to the last period, and begins new ones as it is full or over.
+    fn add(&mut self, connection: &Connection, keys: &[Key], now: i64) -> Result<(), TableError> {
+        let mut rest = keys;
+        while !rest.is_empty() {
+            let full = self.shared.max_per_period();
+            let mut period = match self.rows.pop() {
+                Some(last) if last.ids < full && now.saturating_sub(last.began_at) < PERIOD => last,
+                last => self.begin(connection, last, now)?,
+            };
+            let room = usize::try_from(full.saturating_sub(period.ids)).unwrap_or(usize::MAX);
+            // Cut before the keys are sorted: a run needs keys from everywhere for its pages to be of one size.
+            let (part, behind) = rest.split_at_checked(room).unwrap_or((rest, &[]));
+            rest = behind;
+            table::add_run(connection, &mut period, part, now)?;
+            self.rows.push(period);
+            self.note(connection, period, part)?;
+        }
+        Ok(())
+    }
+
+    /// Closes the last period, if there is one, and begins the next.
+    fn begin(
+        &mut self,
+        connection: &Connection,
+        last: Option<PeriodRow>,
+        now: i64,
+    ) -> Result<PeriodRow, TableError> {
+        let mut id = 1;
+        if let Some(last) = last {
+            id = last.id.saturating_add(1);
+            let filter = match self.known.last().and_then(|period| period.filter.clone()) {
+                Some(filter) => filter,
+                None => Arc::new(table::build_filter(connection, last.id, last.ids)?),
+            };
+            table::close_period(connection, last.id, &filter)?;
+            self.rows.push(last);
+        }
+        self.known.push(Period {
+            id,
+            filter: Some(Arc::new(Filter::new(MIN_CAPACITY.min(self.shared.max_per_period())))),
+        });
+        Ok(table::begin_period(connection, id, now)?)
+    }
+
+    /// Adds keys to the filter of the last period, or makes a larger one.
+    fn note(&mut self, connection: &Connection, row: PeriodRow, keys: &[Key]) -> Result<(), TableError> {
+        let Some(known) = self.known.last_mut() else { return Ok(()) };
+        match &known.filter {
+            Some(filter) if row.ids <= filter.capacity() => keys.iter().for_each(|key| filter.add(*key)),
+            // Too small, or not loaded yet; the keys are in the file already.
+            _ => {
+                let capacity = row.ids.saturating_mul(2).max(MIN_CAPACITY).min(self.shared.max_per_period());
+                known.filter = Some(Arc::new(table::build_filter(connection, row.id, capacity)?));
+            }
+        }
+        Ok(())
+    }
+
+    /// Drops periods from the oldest on: those whose keys are all older than the window, and those beyond the limit.
+    fn drop_old(&mut self, connection: &Connection, now: i64) -> Result<(), TableError> {
+        let options = &self.shared.options;
+        let mut ids: u64 = self.rows.iter().map(|period| period.ids).sum();
+        while let Some(oldest) = self.rows.first().copied() {
+            let is_over = now.saturating_sub(oldest.last_at) >= options.window;
+            if !(is_over || ids > options.max_ids) {
+                break;
+            }
+            table::drop_period(connection, oldest.id)?;
+            self.rows.remove(0);
+            self.known.remove(0);
+            ids = ids.saturating_sub(oldest.ids);
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,260 @@
+//! The tables of `ids.db` and the statements on them.
+//!
+//! A **period** is six hours of keys, or a twelfth of `max_ids`. Its keys lie in a table of its own, `pages_N`, which is
+//! dropped as a whole. What one call stores becomes a **run**: sorted keys, cut into pages of some 200 by the first 31 bits
+//! of the key, so that a look-up reads one page of each run. Two short runs are merged into one as soon as the newer one is at
+//! least as long, so a period has few runs however short the calls are. Pages are only ever appended, each about as large as
+//! a page of SQLite: 20 bytes are written for a key where a B-tree of keys would write 1,500.
+
+use rusqlite::{Connection, OptionalExtension, params};
+
+use super::super::sqlite::Format;
+use super::IdsOptions;
+use super::filter::Filter;
+use super::key::Key;
+
+pub(super) const FORMAT: Format = Format { application_id: 0x4454_6964 /* "DTid" */, version: 1 };
+
+const TABLES: &str = "
+    CREATE TABLE store (
+        id        INTEGER PRIMARY KEY CHECK (id = 1),
+        store_id  BLOB NOT NULL,
+        up_to_seq INTEGER NOT NULL      -- the ids of all events up to this one are stored
+    ) STRICT;
+
+    CREATE TABLE periods (
+        id         INTEGER PRIMARY KEY,
+        began_at   INTEGER NOT NULL,    -- Unix milliseconds
+        last_at    INTEGER NOT NULL,    -- when keys were added last, Unix milliseconds
+        ids        INTEGER NOT NULL,
+        filter_crc INTEGER,             -- CRC-32
+        filter     BLOB                 -- once the period is closed
+    ) STRICT;
+
+    -- A key is in page first_page + (its first 31 bits * pages >> 31) of pages_PERIOD.
+    CREATE TABLE runs (
+        period     INTEGER NOT NULL,
+        first_page INTEGER NOT NULL,
+        pages      INTEGER NOT NULL,
+        ids        INTEGER NOT NULL,
+        PRIMARY KEY (period, first_page)
+    ) STRICT, WITHOUT ROWID;
+";
+
+/// How many keys a page has on average. With 253 a row is larger than a page of SQLite: nearly four standard deviations off.
+const KEYS_PER_PAGE: usize = 200;
+
+/// Runs beyond so many keys are not merged any more: 2 MiB of keys.
+const MAX_MERGED: usize = 131_072;
+
+/// A period, without its filter.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct PeriodRow {
+    pub(super) id: i64,
+    pub(super) began_at: i64,
+    pub(super) last_at: i64,
+    pub(super) ids: u64,
+}
+
+/// Why something cannot be read.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum TableError {
+    #[error(transparent)]
+    Sqlite(#[from] rusqlite::Error),
+    #[error("page {page} of period {period} is not what was written")]
+    Page { period: i64, page: i64 },
+}
+
+/// Makes the tables of an empty database.
+pub(super) fn create(connection: &mut Connection, options: &IdsOptions) -> rusqlite::Result<()> {
+    let transaction = connection.transaction()?;
+    transaction.execute_batch(TABLES)?;
+    transaction.execute("INSERT INTO store VALUES (1, ?1, 0)", [options.store_id.as_slice()])?;
+    FORMAT.mark(&transaction)?;
+    transaction.commit()
+}
+
+pub(super) fn store_id(connection: &Connection) -> rusqlite::Result<Vec<u8>> {
+    connection.query_row("SELECT store_id FROM store", [], |row| row.get(0))
+}
+
+pub(super) fn up_to_seq(connection: &Connection) -> rusqlite::Result<i64> {
+    connection.query_row("SELECT up_to_seq FROM store", [], |row| row.get(0))
+}
+
+pub(super) fn set_up_to_seq(connection: &Connection, seq: i64) -> rusqlite::Result<()> {
+    connection.execute("UPDATE store SET up_to_seq = ?1", [seq]).map(drop)
+}
+
+/// All periods, oldest first.
+pub(super) fn periods(connection: &Connection) -> rusqlite::Result<Vec<PeriodRow>> {
+    let mut statement =
+        connection.prepare_cached("SELECT id, began_at, last_at, ids FROM periods ORDER BY id")?;
+    let rows = statement.query_map([], |row| {
+        let ids = u64::try_from(row.get::<_, i64>(3)?).unwrap_or(0);
+        Ok(PeriodRow { id: row.get(0)?, began_at: row.get(1)?, last_at: row.get(2)?, ids })
+    })?;
+    rows.collect()
+}
+
+pub(super) fn begin_period(connection: &Connection, id: i64, now: i64) -> rusqlite::Result<PeriodRow> {
+    connection
+        .execute("INSERT INTO periods (id, began_at, last_at, ids) VALUES (?1, ?2, ?2, 0)", [id, now])?;
+    connection.execute_batch(&format!(
+        "CREATE TABLE pages_{id} (
+             page INTEGER PRIMARY KEY,
+             crc  INTEGER NOT NULL,     -- CRC-32
+             keys BLOB NOT NULL         -- 16 bytes each, in order
+         ) STRICT"
+    ))?;
+    Ok(PeriodRow { id, began_at: now, last_at: now, ids: 0 })
+}
+
+pub(super) fn close_period(connection: &Connection, id: i64, filter: &Filter) -> rusqlite::Result<()> {
+    let filter = filter.to_bytes();
+    connection
+        .execute(
+            "UPDATE periods SET filter_crc = ?2, filter = ?3 WHERE id = ?1",
+            params![id, crc32fast::hash(&filter), filter],
+        )
+        .map(drop)
+}
+
+pub(super) fn drop_period(connection: &Connection, id: i64) -> rusqlite::Result<()> {
+    connection.execute_batch(&format!("DROP TABLE pages_{id}"))?;
+    connection.execute("DELETE FROM runs WHERE period = ?1", [id])?;
+    connection.execute("DELETE FROM periods WHERE id = ?1", [id]).map(drop)
+}
+
+/// Adds keys to a period as one run, together with the shorter runs before it.
+pub(super) fn add_run(
+    connection: &Connection,
+    period: &mut PeriodRow,
+    keys: &[Key],
+    now: i64,
+) -> Result<(), TableError> {
+    let mut keys = keys.to_vec();
+    let last = format!(
+        "SELECT first_page, pages, ids FROM runs WHERE period = {} ORDER BY first_page DESC LIMIT 1",
+        period.id
+    );
+    let next_page = loop {
+        let last: Option<(i64, i64, i64)> = connection
+            .prepare_cached(&last)?
+            .query_row([], |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?)))
+            .optional()?;
+        let Some((first, pages, ids)) = last else { break 0 };
+        let end = first.saturating_add(pages);
+        let ids = usize::try_from(ids).unwrap_or(usize::MAX);
+        if ids > keys.len() || ids.saturating_add(keys.len()) > MAX_MERGED {
+            break end;
+        }
+        each_page(connection, period.id, first, end, |page| keys.extend(page))?;
+        connection.execute(
+            &format!("DELETE FROM pages_{} WHERE page >= ?1 AND page < ?2", period.id),
+            [first, end],
+        )?;
+        connection.execute("DELETE FROM runs WHERE period = ?1 AND first_page = ?2", [period.id, first])?;
+        period.ids = period.ids.saturating_sub(u64::try_from(ids).unwrap_or(u64::MAX));
+    };
+    // Sorted pieces are merged, not sorted once more.
+    keys.sort();
+    keys.dedup();
+    write_run(connection, period.id, next_page, &keys)?;
+    period.ids = period.ids.saturating_add(u64::try_from(keys.len()).unwrap_or(u64::MAX));
+    period.last_at = period.last_at.max(now);
+    let ids = i64::try_from(period.ids).unwrap_or(i64::MAX);
+    connection.execute(
+        "UPDATE periods SET ids = ?2, last_at = ?3 WHERE id = ?1",
+        [period.id, ids, period.last_at],
+    )?;
+    Ok(())
+}
+
+/// Writes sorted keys from a page on.
+fn write_run(connection: &Connection, period: i64, first: i64, keys: &[Key]) -> rusqlite::Result<()> {
+    let pages = i64::try_from(keys.len().div_ceil(KEYS_PER_PAGE).max(1)).unwrap_or(i64::MAX);
+    let mut insert = connection.prepare_cached(&format!("INSERT INTO pages_{period} VALUES (?1, ?2, ?3)"))?;
+    let (mut rest, mut bytes) = (keys, Vec::with_capacity(KEYS_PER_PAGE.saturating_mul(Key::BYTES)));
+    for page in 0..pages {
+        let count = rest.partition_point(|key| page_of(key.prefix(), pages) <= page);
+        let (part, behind) = rest.split_at_checked(count).unwrap_or((rest, &[]));
+        rest = behind;
+        bytes.clear();
+        bytes.extend(part.iter().flat_map(|key| key.to_bytes()));
+        insert.execute(params![first.saturating_add(page), crc32fast::hash(&bytes), bytes])?;
+    }
+    let ids = i64::try_from(keys.len()).unwrap_or(i64::MAX);
+    connection.execute("INSERT INTO runs VALUES (?1, ?2, ?3, ?4)", [period, first, pages, ids]).map(drop)
+}
+
+/// The page, counted from the run's first, of keys with these first 31 bits. A look-up does the same in SQL.
+const fn page_of(prefix: i64, pages: i64) -> i64 {
+    // Both are below 2^31.
+    prefix.wrapping_mul(pages) >> 31
+}
+
+/// Whether a period has a key.
+pub(super) fn contains(connection: &Connection, period: i64, key: Key) -> Result<bool, TableError> {
+    // What was stored last is most likely to come twice.
+    let mut statement = connection.prepare_cached(&format!(
+        "SELECT runs.first_page, crc, keys FROM runs
+         LEFT JOIN pages_{period} ON page = first_page + ((?1 * pages) >> 31)
+         WHERE period = {period} ORDER BY first_page DESC"
+    ))?;
+    let mut rows = statement.query([key.prefix()])?;
+    while let Some(row) = rows.next()? {
+        let damaged = || TableError::Page { period, page: row.get(0).unwrap_or(-1) };
+        let keys = checked(row.get(1)?, row.get_ref(2)?.as_blob_or_null().map_err(|_| damaged())?);
+        if keys.ok_or_else(damaged)?.binary_search(&key.to_bytes()).is_ok() {
+            return Ok(true);
+        }
+    }
+    Ok(false)
+}
+
+/// The keys of a page; `None` where they are not what was written.
+fn checked(crc: Option<u32>, keys: Option<&[u8]>) -> Option<&[[u8; Key::BYTES]]> {
+    let keys = keys.filter(|keys| crc == Some(crc32fast::hash(keys)))?;
+    let (keys, rest) = keys.as_chunks();
+    rest.is_empty().then_some(keys)
+}
+
+/// Reads the pages from one to before another.
+fn each_page(
+    connection: &Connection,
+    period: i64,
+    first: i64,
+    end: i64,
+    mut use_keys: impl FnMut(&mut dyn Iterator<Item = Key>),
+) -> Result<(), TableError> {
+    let mut statement = connection.prepare_cached(&format!(
+        "SELECT page, crc, keys FROM pages_{period} WHERE page >= ?1 AND page < ?2 ORDER BY page"
+    ))?;
+    let mut rows = statement.query([first, end])?;
+    while let Some(row) = rows.next()? {
+        let damaged = || TableError::Page { period, page: row.get(0).unwrap_or(-1) };
+        let keys = checked(row.get(1)?, row.get_ref(2)?.as_blob_or_null().map_err(|_| damaged())?);
+        use_keys(&mut keys.ok_or_else(damaged)?.iter().map(|key| Key::from_bytes(*key)));
+    }
+    Ok(())
+}
+
+/// Makes a period's filter from its keys, for at least so many.
+pub(super) fn build_filter(
+    connection: &Connection,
+    period: i64,
+    capacity: u64,
+) -> Result<Filter, TableError> {
+    let filter = Filter::new(capacity);
+    each_page(connection, period, 0, i64::MAX, |keys| keys.for_each(|key| filter.add(key)))?;
+    Ok(filter)
+}
+
+/// A period's filter as it was stored; `None` where the period is open, or the filter not what was written.
+pub(super) fn stored_filter(connection: &Connection, period: i64) -> rusqlite::Result<Option<Filter>> {
+    connection.query_row("SELECT filter_crc, filter FROM periods WHERE id = ?1", [period], |row| {
+        let (crc, filter) = (row.get::<_, Option<u32>>(0)?, row.get_ref(1)?.as_blob_or_null()?);
+        Ok(filter.filter(|filter| crc == Some(crc32fast::hash(filter))).and_then(Filter::from_bytes))
+    })
+}

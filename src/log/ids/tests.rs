@@ -1,0 +1,418 @@
+//! The index against a model, across crashes and damage, and at its full size.
+
+use std::collections::HashMap;
+use std::fs;
+use std::time::Instant;
+
+use proptest::prelude::*;
+
+use super::*;
+
+const HOUR: i64 = 3_600_000;
+const NOW: i64 = 1_700_000_000_000;
+
+fn options(max_ids: u64) -> IdsOptions {
+    IdsOptions { store_id: [7; 16], window: 72 * HOUR, max_ids }
+}
+
+fn open(folder: &Path, max_ids: u64) -> Ids {
+    let opened = Ids::open(folder.join("ids.db"), options(max_ids), NOW).expect("an index");
+    opened.ids
+}
+
+fn keys(range: std::ops::Range<u64>) -> Vec<Key> {
+    range.map(|number| Key::new("default", &number.to_string())).collect()
+}
+
+/// As a caller asks.
+fn known(ids: &Ids, key: Key) -> bool {
+    ids.may_contain(key) && ids.contains(key).expect("an answer")
+}
+
+fn wait_until_loaded(ids: &Ids) {
+    while !ids.is_loaded() {
+        std::thread::yield_now();
+    }
+}
+
+#[test]
+fn what_was_stored_is_found_after_a_restart_and_nothing_else() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let path = folder.path().join("ids.db");
+    let opened = Ids::open(&path, options(100_000), NOW).expect("an index");
+    assert_eq!(opened.rebuilt.map(|why| (why.code, why.renamed_to)), Some(("missing", None)));
+    let ids = opened.ids;
+    ids.store(&keys(0..20_000), 20_000, NOW).expect("stored");
+    ids.store(&keys(20_000..20_010), 20_010, NOW + 1).expect("stored");
+    assert_eq!((ids.stored_up_to(), ids.count()), (20_010, 20_010));
+    drop(ids);
+
+    let opened = Ids::open(&path, options(100_000), NOW).expect("an index");
+    assert_eq!(opened.rebuilt, None);
+    let ids = opened.ids;
+    assert_eq!((ids.stored_up_to(), ids.count()), (20_010, 20_010));
+    wait_until_loaded(&ids);
+    assert!(keys(0..20_010).into_iter().all(|key| known(&ids, key)));
+    assert!(!keys(20_010..60_000).into_iter().any(|key| known(&ids, key)));
+    let stats = ids.stats();
+    assert_eq!(stats.lookups, 60_000);
+    assert!((20_010..20_300).contains(&stats.file_reads), "{stats:?}");
+}
+
+#[test]
+fn the_oldest_go_with_the_window_and_with_the_limit() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let ids = open(folder.path(), 12_000);
+    // Twelve periods of 1,000 are full; the thirteenth takes the place of the first.
+    ids.store(&keys(0..12_000), 12_000, NOW).expect("stored");
+    assert_eq!(ids.count(), 12_000);
+    ids.store(&keys(12_000..12_001), 12_001, NOW).expect("stored");
+    assert_eq!(ids.count(), 11_001);
+    assert!(!keys(0..1000).into_iter().any(|key| known(&ids, key)));
+    assert!(keys(1000..12_001).into_iter().all(|key| known(&ids, key)));
+    // Six hours later a new period begins, which outlives the others.
+    ids.store(&keys(20_000..20_001), 12_002, NOW + 6 * HOUR).expect("stored");
+    ids.store(&[], 12_002, NOW + 72 * HOUR - 1).expect("stored");
+    assert_eq!(ids.count(), 11_002);
+    ids.store(&[], 12_003, NOW + 72 * HOUR).expect("stored");
+    assert_eq!((ids.count(), ids.stored_up_to()), (1, 12_003));
+    assert!(known(&ids, keys(20_000..20_001)[0]) && !known(&ids, keys(12_000..12_001)[0]));
+    ids.forget_all().expect("forgotten");
+    assert_eq!((ids.count(), ids.stored_up_to()), (0, 0));
+    assert!(!known(&ids, keys(20_000..20_001)[0]));
+    ids.store(&keys(0..10), 10, NOW).expect("stored");
+    assert!(known(&ids, keys(9..10)[0]));
+}
+
+#[test]
+fn short_calls_end_in_few_runs() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let ids = open(folder.path(), 1_000_000);
+    for call in 0..700 {
+        ids.store(&keys(call * 10..call * 10 + 10), i64::try_from(call).expect("a number"), NOW)
+            .expect("stored");
+    }
+    assert_eq!(ids.count(), 7000);
+    let runs: i64 = rusqlite::Connection::open(ids.path())
+        .and_then(|file| file.query_row("SELECT count(*) FROM runs", [], |row| row.get(0)))
+        .expect("a count");
+    assert!(runs <= 10, "{runs} runs");
+    assert!(keys(0..7000).into_iter().all(|key| known(&ids, key)));
+}
+
+#[test]
+fn a_question_on_the_own_thread_is_answered() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let ids = open(folder.path(), 1_000_000);
+    ids.store(&keys(0..100), 100, NOW).expect("stored");
+    let runtime = tokio::runtime::Builder::new_current_thread().build().expect("a runtime");
+    runtime.block_on(async {
+        for key in keys(0..100) {
+            assert!(ids.is_stored(key).await.expect("an answer"));
+        }
+        assert!(!ids.is_stored(keys(100..101)[0]).await.expect("an answer"));
+    });
+}
+
+/// What a file that cannot be used is called afterwards, and why.
+fn rebuilt(path: &Path, options: IdsOptions) -> (&'static str, Option<PathBuf>) {
+    let opened = Ids::open(path, options, NOW).expect("an index");
+    let why = opened.rebuilt.expect("a reason");
+    assert_eq!((opened.ids.stored_up_to(), opened.ids.count()), (0, 0), "{why:?}");
+    opened.ids.store(&keys(0..10), 10, NOW).expect("stored");
+    assert!(known(&opened.ids, keys(5..6)[0]));
+    (why.code, why.renamed_to)
+}
+
+#[test]
+fn a_file_that_cannot_be_used_is_renamed_and_made_anew() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let path = folder.path().join("ids.db");
+    let name = |seconds: i64| Some(folder.path().join(format!("ids.db.damaged-{seconds}")));
+    drop(open(folder.path(), 1000));
+    let change = |sql: &str| {
+        let file = rusqlite::Connection::open(&path).expect("a database");
+        file.execute_batch(sql).expect("changed");
+    };
+    let known = || options(1000);
+
+    // Each is told apart, and each old file has a name of its own.
+    let other = IdsOptions { store_id: [8; 16], ..known() };
+    assert_eq!(rebuilt(&path, other.clone()), ("other_store", name(NOW / 1000)));
+    assert_eq!(Ids::open(&path, other.clone(), NOW).expect("an index").rebuilt, None);
+    assert_eq!(rebuilt(&path, known()), ("other_store", name(NOW / 1000 + 1)));
+    change("PRAGMA user_version = 2");
+    assert_eq!(rebuilt(&path, known()), ("other_version", name(NOW / 1000 + 2)));
+    change("PRAGMA application_id = 1");
+    assert_eq!(rebuilt(&path, known()), ("not_ours", name(NOW / 1000 + 3)));
+    fs::write(&path, b"no database at all, but long enough to have a header of a hundred bytes; so it is read, and refused as it should be").expect("written");
+    assert_eq!(rebuilt(&path, known()), ("damaged", name(NOW / 1000 + 4)));
+    fs::write(&path, b"").expect("written");
+    assert_eq!(rebuilt(&path, known()), ("damaged", name(NOW / 1000 + 5)));
+    change("DROP TABLE store");
+    assert_eq!(rebuilt(&path, known()), ("damaged", name(NOW / 1000 + 6)));
+    fs::remove_file(&path).expect("removed");
+    assert_eq!(rebuilt(&path, known()), ("missing", None));
+    for seconds in 0..7 {
+        assert!(name(NOW / 1000 + seconds).expect("a name").exists());
+    }
+}
+
+#[test]
+fn a_damaged_page_is_reported_until_the_index_is_reset() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let ids = open(folder.path(), 100_000);
+    ids.store(&keys(0..5000), 5000, NOW).expect("stored");
+    // A flipped bit in a stored key: SQLite does not see it.
+    let needle = keys(77..78)[0].to_bytes();
+    let mut bytes = fs::read(ids.path()).expect("the file");
+    let at = bytes.windows(16).position(|window| window == needle).expect("the key");
+    bytes[at + 9] ^= 4;
+    fs::write(ids.path(), bytes).expect("written");
+    // The connection must read the page again.
+    ids.store(&keys(5000..5001), 5001, NOW).expect("stored");
+    for _ in 0..2 {
+        let error = ids.contains(keys(77..78)[0]).expect_err("damage");
+        assert!(error.is_damage() && error.code() == "ids_damaged", "{error}");
+    }
+    let renamed = ids.reset(NOW).expect("a new index");
+    assert!(renamed.is_some_and(|path| path.exists()));
+    assert_eq!((ids.stored_up_to(), ids.count()), (0, 0));
+    ids.store(&keys(0..5001), 5001, NOW).expect("stored");
+    assert!(keys(0..5001).into_iter().all(|key| known(&ids, key)));
+}
+
+#[test]
+fn a_filter_that_was_damaged_is_built_again() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let ids = open(folder.path(), 120_000);
+    ids.store(&keys(0..15_000), 15_000, NOW).expect("stored");
+    drop(ids);
+    let file = rusqlite::Connection::open(folder.path().join("ids.db")).expect("a database");
+    let changed = file
+        .execute("UPDATE periods SET filter = zeroblob(length(filter)) WHERE filter IS NOT NULL", [])
+        .expect("changed");
+    assert_eq!(changed, 1, "the first of the two periods was closed");
+    drop(file);
+    let ids = open(folder.path(), 120_000);
+    wait_until_loaded(&ids);
+    assert!(keys(0..15_000).into_iter().all(|key| known(&ids, key)));
+}
+
+#[test]
+fn an_error_of_the_disk_passes() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let ids = open(folder.path(), 100_000);
+    ids.store(&keys(0..100), 100, NOW).expect("stored");
+    // No page may be added: what SQLite says on a full disk.
+    let limit = |pages: i64| {
+        let writer = ids.shared.writer.lock();
+        let writer = writer.as_ref().expect("a connection");
+        writer.pragma_update_and_check(None, "max_page_count", pages, |_| Ok(())).expect("limited");
+    };
+    limit(1);
+    let error = ids.store(&keys(100..5000), 5000, NOW).expect_err("a full disk");
+    assert_eq!(error.code(), "ids_full");
+    assert_eq!((ids.stored_up_to(), ids.count()), (100, 100));
+    assert!(known(&ids, keys(99..100)[0]));
+    assert!(!ids.contains(keys(200..201)[0]).expect("an answer"));
+    // The next call has another connection, and all the room it needs.
+    ids.store(&keys(100..5000), 5000, NOW).expect("stored");
+    assert!(keys(0..5000).into_iter().all(|key| known(&ids, key)));
+}
+
+#[test]
+fn copies_of_the_files_at_any_moment_hold_what_was_reported_stored() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let ids = open(folder.path(), 24_000);
+    let (step, calls) = (500_u64, 60_u64);
+    let (copied, done) = (folder.path().join("copies"), AtomicBool::new(false));
+    let copies = std::thread::scope(|scope| {
+        let storing = scope.spawn(|| {
+            for call in 0..calls {
+                let up_to = i64::try_from((call + 1) * step).expect("a number");
+                ids.store(&keys(call * step..(call + 1) * step), up_to, NOW).expect("stored");
+            }
+            done.store(true, Ordering::Relaxed);
+        });
+        let mut copies = Vec::new();
+        while !done.load(Ordering::Relaxed) {
+            let folder = copied.join(copies.len().to_string());
+            fs::create_dir_all(&folder).expect("a folder");
+            // As a power loss leaves it: the journal of before the writes, and any part of these.
+            let before = ids.stored_up_to();
+            let journal =
+                fs::copy(ids.path().with_file_name("ids.db-journal"), folder.join("ids.db-journal"));
+            let database = fs::copy(ids.path(), folder.join("ids.db"));
+            let after =
+                fs::metadata(ids.path().with_file_name("ids.db-journal")).map_or(0, |found| found.len());
+            // Where the journal changed meanwhile, no disk ever looked like the copy.
+            if journal.is_ok_and(|length| length == after) && database.is_ok() && before == ids.stored_up_to()
+            {
+                copies.push((folder, before));
+            }
+        }
+        storing.join().expect("stored");
+        copies
+    });
+    assert!(!copies.is_empty());
+    for (folder, before) in copies {
+        let opened = Ids::open(folder.join("ids.db"), options(24_000), NOW).expect("an index");
+        let up_to = opened.ids.stored_up_to();
+        if opened.rebuilt.is_none() {
+            assert!(up_to >= before, "{up_to} of {before}");
+        }
+        wait_until_loaded(&opened.ids);
+        let up_to = u64::try_from(up_to).expect("a number");
+        assert!(keys(up_to.saturating_sub(22_000)..up_to).into_iter().all(|key| known(&opened.ids, key)));
+    }
+}
+
+#[derive(Debug, Clone)]
+enum Step {
+    Store { ids: Vec<u16>, later: i64 },
+    Restart,
+    Kill,
+}
+
+fn steps() -> impl Strategy<Value = Vec<Step>> {
+    let store = (prop::collection::vec(any::<u16>(), 0..300), 0..9 * HOUR)
+        .prop_map(|(ids, later)| Step::Store { ids, later });
+    prop::collection::vec(prop_oneof![8 => store, 1 => Just(Step::Restart), 1 => Just(Step::Kill)], 1..40)
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 24, failure_persistence: None, ..ProptestConfig::default() })]
+
+    /// Whatever is stored within the window is found, unless there were more ids since than the limit; what was never
+    /// stored is not; what is older than the window and a period is gone.
+    #[test]
+    fn the_index_agrees_with_a_model(steps in steps()) {
+        const MAX: u64 = 3000;
+        let folder = tempfile::tempdir().expect("a folder");
+        let mut ids = Some(open(folder.path(), MAX));
+        let (mut now, mut seq) = (NOW, 0);
+        // For each id, when it was stored last, and how many keys had been stored by then.
+        let (mut model, mut stored) = (HashMap::<u16, (i64, u64)>::new(), 0);
+        for step in steps {
+            match step {
+                Step::Store { ids: new, later } => {
+                    now += later;
+                    seq += 1;
+                    let keys: Vec<Key> = new.iter().map(|id| Key::new("c", &id.to_string())).collect();
+                    ids.as_ref().expect("an index").store(&keys, seq, now).expect("stored");
+                    stored += u64::try_from(new.len()).expect("a number");
+                    model.extend(new.iter().map(|id| (*id, (now, stored))));
+                }
+                Step::Restart => {
+                    drop(ids.take());
+                    ids = Some(open(folder.path(), MAX));
+                }
+                Step::Kill => {
+                    let copy = tempfile::tempdir().expect("a folder");
+                    for entry in fs::read_dir(folder.path()).expect("a folder") {
+                        let entry = entry.expect("an entry");
+                        fs::copy(entry.path(), copy.path().join(entry.file_name())).expect("copied");
+                    }
+                    drop(ids.take());
+                    for entry in fs::read_dir(copy.path()).expect("a folder") {
+                        let entry = entry.expect("an entry");
+                        fs::copy(entry.path(), folder.path().join(entry.file_name())).expect("copied");
+                    }
+                    ids = Some(open(folder.path(), MAX));
+                }
+            }
+            let ids = ids.as_ref().expect("an index");
+            prop_assert_eq!(ids.stored_up_to(), seq);
+            prop_assert!(ids.count() <= MAX);
+            for id in 0..=u16::MAX {
+                let (at, place) = model.get(&id).copied().unwrap_or((i64::MIN, 0));
+                let is_known = known(ids, Key::new("c", &id.to_string()));
+                if at > now - 72 * HOUR && stored - place < MAX - MAX / 12 - 300 {
+                    prop_assert!(is_known, "{} of {} is lost at {}", id, at, now);
+                } else if at == i64::MIN || at <= now - 79 * HOUR {
+                    prop_assert!(!is_known || at != i64::MIN, "{} was never stored", id);
+                }
+            }
+        }
+    }
+}
+
+fn status_kib(name: &str) -> u64 {
+    let status = fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let line = status.lines().find_map(|line| line.strip_prefix(name)).unwrap_or_default();
+    line.trim_matches(|c: char| !c.is_ascii_digit()).parse().unwrap_or(0)
+}
+
+/// Bytes written, and processor time in microseconds.
+fn spent() -> (u64, u64) {
+    let io = fs::read_to_string("/proc/self/io").unwrap_or_default();
+    let written = io.lines().find_map(|line| line.strip_prefix("wchar: ")).and_then(|text| text.parse().ok());
+    let usage = fs::read_to_string("/proc/self/schedstat").unwrap_or_default();
+    let time = usage.split(' ').next().and_then(|text| text.parse::<u64>().ok());
+    (written.unwrap_or(0), time.unwrap_or(0) / 1000)
+}
+
+fn setting(name: &str, default: u64) -> u64 {
+    std::env::var(name).ok().and_then(|text| text.parse().ok()).unwrap_or(default)
+}
+
+/// The index at its full size: `IDS=20000000 BATCH=65536 cargo test --release --lib log::ids -- --nocapture full`.
+#[test]
+fn at_full_size_few_look_ups_read_the_file() {
+    let (max_ids, batch) = (setting("IDS", 120_000), setting("BATCH", 8192));
+    let folder = std::env::var_os("IDS_FOLDER")
+        .map_or_else(|| tempfile::tempdir().expect("a folder").keep(), PathBuf::from);
+    let (start, rss) = (Instant::now(), status_kib("VmRSS:"));
+    let ids = open(&folder, max_ids);
+    let opened = start.elapsed();
+    wait_until_loaded(&ids);
+    println!("open {opened:?}, filters loaded {:?}", start.elapsed());
+    let (mut longest, mut first) = (0, 0);
+    if ids.count() == 0 {
+        let (mut used, before) = (0, spent());
+        while first < max_ids {
+            let end = (first + batch).min(max_ids);
+            let keys = keys(first..end);
+            let (start, cpu) = (Instant::now(), spent().1);
+            ids.store(&keys, i64::try_from(end).expect("a number"), NOW).expect("stored");
+            used += spent().1 - cpu;
+            longest = longest.max(start.elapsed().as_millis());
+            first = end;
+        }
+        println!(
+            "batch {batch}: {:.3} us CPU, {} bytes written an id; longest call {longest} ms; file {} MB",
+            used as f64 / max_ids as f64,
+            (spent().0 - before.0) / max_ids,
+            ids.size_bytes() / 1_000_000
+        );
+    }
+    println!("RSS {} KiB, {} KiB before, peak {} KiB", status_kib("VmRSS:"), rss, status_kib("VmHWM:"));
+    let (asked, reads) = (200_000, ids.stats().file_reads);
+    let new = keys(1 << 40..(1 << 40) + asked);
+    let (start, cpu) = (Instant::now(), spent().1);
+    let hits: Vec<Key> = new.into_iter().filter(|key| ids.may_contain(*key)).collect();
+    println!(
+        "{:.3} us CPU for a filter look-up ({:?})",
+        (spent().1 - cpu) as f64 / asked as f64,
+        start.elapsed()
+    );
+    let start = Instant::now();
+    assert!(!hits.iter().any(|key| ids.contains(*key).expect("an answer")));
+    let reads = ids.stats().file_reads - reads;
+    println!(
+        "{reads} of {asked} read the file, {:?} each",
+        start.elapsed() / u32::try_from(reads.max(1)).expect("few")
+    );
+    assert!(reads < asked / 100, "{reads} of {asked}");
+    let stored: Vec<Key> =
+        (0..ids.count()).step_by(997).flat_map(|number| keys(number..number + 1)).collect();
+    let start = Instant::now();
+    let missing = stored.iter().filter(|key| !known(&ids, **key)).count();
+    println!("{:?} for a duplicate", start.elapsed() / u32::try_from(stored.len().max(1)).expect("few"));
+    assert_eq!(missing, 0);
+    drop(ids);
+    if std::env::var_os("IDS_FOLDER").is_none() {
+        fs::remove_dir_all(folder).expect("removed");
+    }
+}
