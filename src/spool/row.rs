@@ -54,6 +54,8 @@ pub(super) fn lost(error: String) -> Box<DeadLetter> {
         received_at: 0,
         request_id: None,
         event_id: None,
+        seq: None,
+        routing: None,
         signatures: Vec::new(),
         header_names: Vec::new(),
         body: Bytes::new(),
