@@ -27,8 +27,6 @@ mod row;
 mod schema;
 #[cfg(test)]
 mod tests;
-#[cfg(test)]
-mod tests;
 mod writer;
 
 use std::path::{Path, PathBuf};

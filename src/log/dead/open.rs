@@ -133,7 +133,7 @@ pub(super) fn inspect(connection: &Connection, path: &Path) -> Result<Found, Dea
 /// Makes the file with its tables, synced with its folder.
 fn create(path: &Path, store_id: [u8; 16]) -> Result<(), DeadError> {
     sqlite::create_file(path).map_err(|error| DeadError::io(path, "making the file", &error))?;
-    let mut connection = connect(path)?;
+    let mut connection = connect(path).and_then(|connection| in_wal_mode(connection, path))?;
     schema::create(&mut connection, store_id)
         .map_err(|error| DeadError::sqlite(path, "making the tables", &error))?;
     flush(&connection, path)?;
@@ -142,7 +142,7 @@ fn create(path: &Path, store_id: [u8; 16]) -> Result<(), DeadError> {
 
 /// Makes a file this store's.
 fn adopt(path: &Path, store_id: [u8; 16]) -> Result<(), DeadError> {
-    let connection = connect(path)?;
+    let connection = open_writer(path)?;
     connection
         .execute("UPDATE store SET store_id = ?1", [store_id.as_slice()])
         .map_err(|error| DeadError::sqlite(path, "writing the store's id", &error))?;
@@ -153,17 +153,21 @@ fn adopt(path: &Path, store_id: [u8; 16]) -> Result<(), DeadError> {
 /// could count as there already that a power loss takes away.
 pub(super) fn open_writer(path: &Path) -> Result<Connection, DeadError> {
     let connection = connect(path)?;
+    // Before anything is changed that may be another's.
     inspect(&connection, path)?;
+    let connection = in_wal_mode(connection, path)?;
     flush(&connection, path)?;
     Ok(connection)
 }
 
 fn connect(path: &Path) -> Result<Connection, DeadError> {
-    let connected = sqlite::open(path, CACHE_KIB).and_then(|connection| {
-        sqlite::set_journal_mode(&connection, "WAL")?;
-        Ok(connection)
-    });
-    connected.map_err(|error| DeadError::sqlite(path, "opening", &error))
+    sqlite::open(path, CACHE_KIB).map_err(|error| DeadError::sqlite(path, "opening", &error))
+}
+
+fn in_wal_mode(connection: Connection, path: &Path) -> Result<Connection, DeadError> {
+    sqlite::set_journal_mode(&connection, "WAL")
+        .map_err(|error| DeadError::sqlite(path, "turning on the write-ahead log", &error))?;
+    Ok(connection)
 }
 
 /// Writes the write-ahead log to the database, and syncs both.

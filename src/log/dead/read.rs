@@ -1,11 +1,12 @@
 //! Reading dead letters: beside a running server or without one. Creates no file.
 
+use std::io;
 use std::path::{Path, PathBuf};
 
 use parking_lot::Mutex;
 use rusqlite::{Connection, params};
 
-use super::super::sqlite;
+use super::super::sqlite::{self, Identity};
 use super::error::DeadError;
 use super::open::{Found, inspect};
 use super::row::{COLUMNS, StoredLetter, stored};
@@ -39,8 +40,8 @@ pub struct Count {
 #[derive(Debug)]
 pub struct ReadOnly {
     path: PathBuf,
-    /// `None` until it is needed, and after an error.
-    connection: Mutex<Option<Connection>>,
+    /// `None` until it is needed, and after an error; with the file that it is to.
+    connection: Mutex<Option<(Connection, Identity)>>,
 }
 
 impl ReadOnly {
@@ -172,27 +173,35 @@ impl ReadOnly {
         run: impl FnOnce(&Connection) -> Result<T, DeadError>,
     ) -> Result<T, DeadError> {
         let mut open = self.connection.lock();
+        let identity = sqlite::identity(&self.path).map_err(|error| match error.kind() {
+            io::ErrorKind::NotFound => DeadError::Missing { path: self.path.clone(), expected: 0 },
+            _ => DeadError::io(&self.path, doing, &error),
+        })?;
+        // Another file may be there by now.
         let connection = match open.take() {
-            Some(connection) => connection,
-            None => connect(&self.path, doing)?,
+            Some((connection, to)) if to == identity => connection,
+            _ => {
+                let (connection, is_quiet) = connect(&self.path, doing)?;
+                if is_quiet {
+                    // It would not see what a writer does that comes later.
+                    return run(&connection);
+                }
+                connection
+            }
         };
         let done = run(&connection)?;
-        *open = Some(connection);
+        *open = Some((connection, identity));
         Ok(done)
     }
 }
 
-/// Opens a file for reading and creates none.
-fn connect(path: &Path, doing: &'static str) -> Result<Connection, DeadError> {
-    match path.try_exists() {
-        Ok(true) => {}
-        Ok(false) => return Err(DeadError::Missing { path: path.to_owned(), expected: 0 }),
-        Err(error) => return Err(DeadError::io(path, doing, &error)),
-    }
+/// Opens a file for reading and creates none. Returns whether nobody writes to it.
+fn connect(path: &Path, doing: &'static str) -> Result<(Connection, bool), DeadError> {
     let mut log = path.as_os_str().to_owned();
     log.push("-wal");
     let is_quiet = !Path::new(&log).try_exists().map_err(|error| DeadError::io(path, doing, &error))?;
-    sqlite::open_read_only(path, is_quiet).map_err(|error| DeadError::sqlite(path, doing, &error))
+    let connection = sqlite::open_read_only(path, is_quiet);
+    Ok((connection.map_err(|error| DeadError::sqlite(path, doing, &error))?, is_quiet))
 }
 
 pub(super) fn counts(connection: &Connection) -> rusqlite::Result<Vec<Count>> {

@@ -13,7 +13,7 @@ use std::time::Duration;
 use parking_lot::{Condvar, Mutex};
 use rusqlite::{Connection, TransactionBehavior};
 
-use super::super::sqlite;
+use super::super::sqlite::{self, Identity};
 use super::DeadOptions;
 use super::change::{Change, Changed, Dropped, make};
 use super::error::DeadError;
@@ -79,7 +79,7 @@ impl std::fmt::Debug for Queues {
 /// A connection, and which file it is to.
 struct Open {
     connection: Connection,
-    identity: (u64, u64),
+    identity: Identity,
 }
 
 impl Job {
@@ -213,7 +213,7 @@ impl Shared {
             _ => &mut open.insert(self.reopen(identity)?).connection,
         };
         let mut dropped = Dropped::default();
-        let run = || -> rusqlite::Result<_> {
+        let mut run = || -> rusqlite::Result<_> {
             let now = self.clock.unix_millis();
             let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
             let mut changed = Vec::with_capacity(jobs.len());
@@ -224,7 +224,6 @@ impl Shared {
             transaction.commit()?;
             Ok((changed, highest_id, counts))
         };
-        let mut run = run;
         let (changed, highest_id, counts) =
             run().map_err(|error| DeadError::sqlite(&self.path, "storing", &error))?;
         self.highest_id.store(highest_id, Ordering::Release);
@@ -236,7 +235,7 @@ impl Shared {
     }
 
     /// Opens the file; an older copy, which somebody put there meanwhile, is refused.
-    fn reopen(&self, identity: (u64, u64)) -> Result<Open, DeadError> {
+    fn reopen(&self, identity: Identity) -> Result<Open, DeadError> {
         let connection = open_writer(&self.path)?;
         let found = read::highest_id(&connection)
             .map_err(|error| DeadError::sqlite(&self.path, "reading the highest id", &error))?;

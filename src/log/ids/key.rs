@@ -36,10 +36,7 @@ impl Key {
 
     /// The first 31 bits, by which a run finds the page.
     pub(super) const fn prefix(self) -> i64 {
-        #[expect(clippy::cast_possible_truncation, reason = "31 bits are left")]
-        {
-            (self.0 >> 97) as i64
-        }
+        (self.0 >> 97) as i64
     }
 
     /// The last 64 bits, for the filters.
