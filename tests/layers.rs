@@ -17,13 +17,14 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 /// From the core outwards. A module may use those before it.
-const ORDER: [&str; 17] = [
+const ORDER: [&str; 18] = [
     "verify",
     "event",
     "clock",
     "disk",
     "token_bucket",
     "record",
+    "log",
     "telemetry",
     "keys",
     "tls",

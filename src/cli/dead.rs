@@ -14,7 +14,7 @@ use super::{Ended, Failure, complain, say, usage};
 use crate::event::rfc3339_millis;
 use crate::record::Reason;
 use crate::service::RepairRequest;
-use crate::log::dead::{Filter, Letter};
+use crate::log::dead::{Filter, StoredLetter};
 
 /// How many letters are read at once.
 const PART: usize = 100;
@@ -171,7 +171,7 @@ fn each(
     mut after: i64,
     limit: usize,
     bodies: bool,
-    mut take: impl FnMut(Letter) -> std::io::Result<()>,
+    mut take: impl FnMut(StoredLetter) -> std::io::Result<()>,
 ) -> Result<Option<i64>, Failure> {
     let reader = found.dead_letters()?;
     let mut left = limit;
@@ -195,16 +195,17 @@ fn list(found: &Found, filter: &Filter, after: i64, limit: usize, json: bool) ->
     if json {
         say(json!({"letters": letters.iter().map(about).collect::<Vec<_>>(), "next": next}))?;
     } else {
-        let row = |letter: &Letter| {
-            let or_dash = |text: &Option<String>| text.clone().unwrap_or_else(|| "-".to_owned());
+        let row = |stored: &StoredLetter| {
+            let or_dash = |text: Option<&str>| text.unwrap_or("-").to_owned();
+            let letter = &stored.letter;
             vec![
-                letter.id.to_string(),
-                letter.reason.clone(),
+                stored.id.to_string(),
+                letter.reason.to_string(),
                 letter.connector.to_string(),
-                or_dash(&letter.sink),
+                or_dash(sink_of(&letter.reason)),
                 rfc3339_millis(letter.received_at),
-                or_dash(&letter.event_id),
-                letter.replays.to_string(),
+                or_dash(letter.event_id.as_deref()),
+                stored.replays.to_string(),
                 letter.error.clone(),
             ]
         };
@@ -242,10 +243,10 @@ fn show(found: &Found, filter: &Filter, after: i64, limit: usize, json: bool) ->
             if terminal {
                 // Refused ones come from anyone, and terminals obey control characters.
                 let shown = |c: char| if c.is_control() && c != '\n' && c != '\t' { '?' } else { c };
-                let text: String = String::from_utf8_lossy(&letter.body).chars().map(shown).collect();
+                let text: String = String::from_utf8_lossy(&letter.letter.body).chars().map(shown).collect();
                 out.write_all(text.as_bytes())?;
             } else {
-                out.write_all(&letter.body)?;
+                out.write_all(&letter.letter.body)?;
             }
             out.write_all(b"\n")?;
         }
@@ -260,27 +261,36 @@ fn show(found: &Found, filter: &Filter, after: i64, limit: usize, json: bool) ->
     if count == 0 { none(filter) } else { Ok(()) }
 }
 
-fn about(letter: &Letter) -> Value {
+fn sink_of(reason: &Reason) -> Option<&str> {
+    match reason {
+        Reason::Rejected { sink } => Some(sink),
+        Reason::Unreadable | Reason::Expired | Reason::Refused | Reason::Damaged => None,
+    }
+}
+
+fn about(stored: &StoredLetter) -> Value {
+    let letter = &stored.letter;
     json!({
-        "id": letter.id,
-        "reason": letter.reason,
+        "id": stored.id,
+        "reason": letter.reason.code(),
         "connector": &*letter.connector,
-        "sink": letter.sink,
+        "sink": sink_of(&letter.reason),
         "error": letter.error,
         "attempts": letter.attempts,
-        "replays": letter.replays,
+        "replays": stored.replays,
         "receivedAt": rfc3339_millis(letter.received_at),
-        "buriedAt": rfc3339_millis(letter.buried_at),
+        "buriedAt": rfc3339_millis(stored.dead_at),
         "eventId": letter.event_id,
         "requestId": letter.request_id.map(|id| id.to_string()),
         "headerNames": letter.header_names,
-        "bodyBytes": letter.body_bytes,
+        "bodyBytes": stored.body_bytes,
     })
 }
 
 /// With the body as text, or in base64 where it is no UTF-8.
-fn with_body(letter: &Letter) -> Value {
-    let mut object = about(letter);
+fn with_body(stored: &StoredLetter) -> Value {
+    let letter = &stored.letter;
+    let mut object = about(stored);
     if let Some(members) = object.as_object_mut() {
         members.insert("signatures".to_owned(), json!(letter.signatures));
         match std::str::from_utf8(&letter.body) {

@@ -14,7 +14,7 @@ use super::{Failure, complain, usage};
 use crate::clock::{Clock, SystemClock};
 use crate::config::{Config, ConfigError, ConnectorConfig, DEFAULT_DATA, SystemSources};
 use crate::service::{ControlError, Repair, RepairReport, RepairRequest, ask};
-use crate::log::dead::DeadLetters;
+use crate::log::dead::ReadOnly;
 use crate::log::{Log, LogOptions, Reader, path_of_dead_letters};
 use crate::verify::Verifier;
 
@@ -81,9 +81,9 @@ impl Found {
     }
 
     /// The dead letters, to be read.
-    pub(super) fn dead_letters(&self) -> Result<DeadLetters, Failure> {
+    pub(super) fn dead_letters(&self) -> Result<ReadOnly, Failure> {
         self.refuse_other_owner()?;
-        DeadLetters::open_read_only(&path_of_dead_letters(&self.folder)).map_err(usage)
+        ReadOnly::open(path_of_dead_letters(&self.folder)).map_err(usage)
     }
 
     /// What another user makes here, the server could not use.

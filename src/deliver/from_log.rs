@@ -194,7 +194,7 @@ struct LogSource {
 /// twice.
 #[derive(Default)]
 struct Unstored {
-    letters: Vec<(i64, DeadLetter)>,
+    letters: Vec<DeadLetter>,
     progress: Option<Progress>,
     is_due: bool,
 }
@@ -277,7 +277,7 @@ impl Source for LogSource {
         for Stored { seq, record } in self.reader.read(room, end).map_err(|error| error.to_string())? {
             match record {
                 Ok(record) => window.push(seq, record),
-                Err(letter) => self.unstored.letters.push((seq, *letter)),
+                Err(letter) => self.unstored.letters.push(*letter),
             }
         }
         if window.is_empty() && self.reader.position() > self.cursor {
@@ -300,7 +300,7 @@ impl Source for LogSource {
         for (seq, record, done) in done {
             if let Done::Rejected(error) = done {
                 let letter = DeadLetter::of_record(&record, Arc::clone(&self.name), error, attempts);
-                self.unstored.letters.push((seq, letter));
+                self.unstored.letters.push(letter.with_seq(seq));
             }
         }
         let cursor = first_left.map_or_else(|| self.reader.position(), |seq| seq.saturating_sub(1));
@@ -322,10 +322,13 @@ impl Source for LogSource {
         if !self.unstored.letters.is_empty() {
             // Before the cursor that depends on them.
             let letters = self.unstored.letters.clone();
-            self.log.dead_letters().add_blocking(letters).map_err(|error| error.to_string())?;
-            for (_, letter) in self.unstored.letters.drain(..) {
+            let ids = self.log.dead_letters().add_blocking(letters).map_err(|error| error.to_string())?;
+            for (letter, id) in self.unstored.letters.drain(..).zip(ids) {
                 let DeadLetter { reason, connector, error, .. } = &letter;
-                self.telemetry.emit(&DeadLetterBuried { reason: reason.code(), connector, error });
+                // Each sink comes by a damaged one; it is one letter.
+                if id.is_some() {
+                    self.telemetry.emit(&DeadLetterBuried { reason: reason.code(), connector, error });
+                }
             }
         }
         let Some(progress) = &self.unstored.progress else { return Ok(()) };

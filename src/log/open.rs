@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use parking_lot::{Condvar, Mutex};
 
-use super::dead::DeadLetters;
+use super::dead::{DeadLetters, DeadOptions, Expect};
 use super::error::LogError;
 use super::frame::{EventFrame, Frame};
 use super::group::Header;
@@ -353,13 +353,20 @@ fn key_of(event: &EventFrame<'_>) -> Key {
 }
 
 fn open_dead_letters(
-    _folder: &Path,
-    _options: &LogOptions,
-    _end: &End,
-    _clock: &Arc<dyn Clock>,
+    folder: &Path,
+    options: &LogOptions,
+    end: &End,
+    clock: &Arc<dyn Clock>,
 ) -> Result<DeadLetters, LogError> {
-    let _ = path_of_dead_letters;
-    Ok(DeadLetters)
+    let store_id = end.store.0;
+    let expect = if end.is_new {
+        Expect::New { store_id }
+    } else {
+        Expect::Existing { store_id, highest_id: end.state.highest_dead_letter }
+    };
+    let LogOptions { max_expired, max_refused, .. } = *options;
+    let options = DeadOptions { max_expired, max_refused, expect };
+    Ok(DeadLetters::open(path_of_dead_letters(folder), options, Arc::clone(clock))?)
 }
 
 fn open_ids(

@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use serde::Serialize;
 
-use super::dead::DeadLetters;
+use super::dead::ReadOnly;
 use super::error::LogError;
 use super::frame::EventFrame;
 use super::open::{Found, check_segments, read_end, refuse_first_edition};
@@ -166,14 +166,15 @@ impl Reader {
     ///
     /// [`LogError`] when it cannot be read.
     pub fn status(&self) -> Result<Status, LogError> {
-        let dead = DeadLetters::open_read_only(&path_of_dead_letters(&self.folder))?;
+        let dead = ReadOnly::open(path_of_dead_letters(&self.folder))?;
+        let counts = dead.counts()?;
         let before = self.before_oldest();
         Ok(Status {
             records: u64::try_from(self.last_seq.saturating_sub(before)).unwrap_or(0),
             last_seq: self.last_seq,
             oldest_received_at: received_after(self, before, self.last_seq)?,
-            used_bytes: self.bytes.saturating_add(dead.size_bytes()),
-            dead_letters: dead.counts()?.into_iter().map(|(reason, count)| (reason.to_owned(), count)).collect(),
+            used_bytes: self.bytes.saturating_add(counts.iter().map(|count| count.bytes).sum()),
+            dead_letters: counts.into_iter().map(|count| (count.reason, count.letters)).collect(),
             sinks: statuses(self, self.state.sinks.values(), self.last_seq)?,
             findings: self.findings.clone(),
         })
@@ -204,7 +205,7 @@ impl Reader {
             findings.push(format!("{damaged} events are damaged in all"));
         }
         step("dead letters");
-        let dead = DeadLetters::open_read_only(&path_of_dead_letters(&self.folder))?;
+        let dead = ReadOnly::open(path_of_dead_letters(&self.folder))?;
         findings.extend(dead.check()?);
         Ok(findings)
     }

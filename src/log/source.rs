@@ -5,6 +5,7 @@ use std::ops::Range;
 use std::sync::Arc;
 
 use bytes::Bytes;
+use http::HeaderMap;
 
 use super::error::LogError;
 use super::frame::{EventFrame, Frame};
@@ -244,22 +245,14 @@ fn lost(missing: Range<i64>, reader: &SegmentReader, bytes: &[u8], see: &mut imp
     for seq in missing {
         let event = left.next_if(|(found, _)| *found == seq).map(|(_, event)| event.record());
         let error = format!("event {seq} cannot be read: {} is damaged", reader.path().display());
-        see(seq, Err(Box::new(damaged_letter(event.as_ref(), error))));
+        see(seq, Err(Box::new(damaged_letter(event.as_ref(), error).with_seq(seq))));
     }
 }
 
 fn damaged_letter(event: Option<&Record>, error: String) -> DeadLetter {
-    let connector = event.map_or_else(|| Arc::from(""), |event| Arc::clone(&event.connector));
-    DeadLetter {
-        connector,
-        reason: Reason::Damaged,
-        error,
-        attempts: 0,
-        received_at: event.map_or(0, |event| event.received_at),
-        request_id: event.and_then(|event| event.request_id),
-        event_id: event.map(|event| event.event_id.clone()),
-        signatures: event.map(|event| event.headers.signatures()).unwrap_or_default(),
-        header_names: event.map(|event| event.headers.names()).unwrap_or_default(),
-        body: event.map_or_else(Bytes::new, |event| event.body.clone()),
-    }
+    let letter = match event {
+        Some(event) => DeadLetter::of_record(event, Arc::from(""), error, 0),
+        None => DeadLetter::of_request(Arc::from(""), Reason::Damaged, error, 0, &HeaderMap::new(), Bytes::new()),
+    };
+    DeadLetter { reason: Reason::Damaged, ..letter }
 }

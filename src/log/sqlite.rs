@@ -105,7 +105,10 @@ fn escaped(path: &Path) -> String {
 }
 
 /// Which file a path leads to: its device and its number there.
-pub(super) fn identity(path: &Path) -> io::Result<(u64, u64)> {
+pub(super) type Identity = (u64, u64);
+
+/// Tells which file a path leads to.
+pub(super) fn identity(path: &Path) -> io::Result<Identity> {
     std::fs::metadata(path).map(|found| (found.dev(), found.ino()))
 }
 

@@ -171,12 +171,29 @@ pub struct DeadLetter {
     pub request_id: Option<RequestId>,
     /// `event.eventId`, where it could be read.
     pub event_id: Option<Box<str>>,
+    /// The sequence number of the record that was rejected or damaged.
+    pub seq: Option<i64>,
+    /// What else there was to the record, so that it can be made again; `None` where there was none.
+    pub routing: Option<Routing>,
     /// The two signature headers, as received.
     pub signatures: Vec<(&'static str, String)>,
     /// The names of all other headers; their values may be credentials and are not kept.
     pub header_names: Vec<String>,
     /// The body as received.
     pub body: Bytes,
+}
+
+/// What a [`Record`] has and a request has not.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Routing {
+    /// Which key vouches for it.
+    pub verified_by: VerifiedBy,
+    /// `event.eventType`.
+    pub event_type: Box<str>,
+    /// The project in `event.targetName`.
+    pub project: Option<Box<str>>,
+    /// The device.
+    pub device: Option<Box<str>>,
 }
 
 impl DeadLetter {
@@ -199,6 +216,8 @@ impl DeadLetter {
             received_at,
             request_id: None,
             event_id: None,
+            seq: None,
+            routing: None,
             signatures: kept.signatures(),
             header_names: kept.names(),
             body,
@@ -209,6 +228,13 @@ impl DeadLetter {
     #[must_use]
     pub const fn with_request_id(mut self, id: Option<RequestId>) -> Self {
         self.request_id = id;
+        self
+    }
+
+    /// The same letter with the sequence number of its record.
+    #[must_use]
+    pub const fn with_seq(mut self, seq: i64) -> Self {
+        self.seq = Some(seq);
         self
     }
 
@@ -223,6 +249,13 @@ impl DeadLetter {
             received_at: record.received_at,
             request_id: record.request_id,
             event_id: Some(record.event_id.clone()),
+            seq: None,
+            routing: Some(Routing {
+                verified_by: record.verified_by.clone(),
+                event_type: record.event_type.clone(),
+                project: record.project.clone(),
+                device: record.device.clone(),
+            }),
             signatures: record.headers.signatures(),
             header_names: record.headers.names(),
             body: record.body.clone(),

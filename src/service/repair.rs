@@ -10,8 +10,8 @@ use serde::{Deserialize, Serialize};
 
 use crate::config::{Config, ConnectorConfig};
 use crate::keys::LiveVerifier;
-use crate::record::Record;
-use crate::log::dead::{Filter, Letter};
+use crate::record::{Reason, Record};
+use crate::log::dead::{Filter, StoredLetter};
 use crate::log::{Appended, Log, SinkSet};
 
 /// How many letters one request looks at: an answer must not take long. Whoever asks goes on after the last.
@@ -214,7 +214,7 @@ impl Repair {
         filter: &Filter,
         after: i64,
         bodies: bool,
-        judge: impl Fn(&Letter) -> Verdict,
+        judge: impl Fn(&StoredLetter) -> Verdict,
     ) -> Result<RepairReport, String> {
         let dead = self.log.dead_letters();
         let letters = dead.list(filter, after, STEP, bodies).map_err(|error| error.to_string())?;
@@ -232,12 +232,12 @@ impl Repair {
     /// Does with a letter what was found. Returns what counts it; `None` where somebody else was faster.
     fn carry_out<'a>(
         &self,
-        letter: &Letter,
+        letter: &StoredLetter,
         verdict: Verdict,
         report: &'a mut RepairReport,
     ) -> Result<Option<&'a mut u64>, String> {
         let dead = self.log.dead_letters();
-        let remove = || dead.remove(&[letter.id]).map_err(|error| error.to_string());
+        let remove = || dead.remove_blocking(vec![letter.id]).map_err(|error| error.to_string());
         let append = |record: Box<Record>, sinks, dedup| {
             self.log.append_blocking(Arc::new(*record), sinks, dedup).map_err(|error| error.to_string())
         };
@@ -250,8 +250,8 @@ impl Repair {
                 &mut report.skipped
             }
             Verdict::StillDead(error) => {
-                report.note(format!("{}: {error}", letter.reason));
-                dead.still_dead(letter.id, &error).map_err(|error| error.to_string())?;
+                report.note(format!("{}: {error}", letter.letter.reason));
+                dead.still_dead_blocking(letter.id, error).map_err(|error| error.to_string())?;
                 &mut report.failed
             }
             // Stored before the letter leaves: a crash in between leaves both.
@@ -286,22 +286,19 @@ impl Repair {
     }
 
     /// What a replay makes of a letter.
-    fn judge(&self, letter: &Letter, reverify: bool) -> Verdict {
-        match letter.reason.as_str() {
-            "rejected" => match (&letter.sink, letter.record()) {
-                (Some(sink), Some(record)) if self.takes_letters(sink) => {
-                    Verdict::Redeliver { record: Box::new(record), sink: sink.clone() }
-                }
-                (sink, _) => {
-                    let sink = sink.as_deref().unwrap_or("?");
-                    Verdict::Skip(format!("rejected: there is no sink {sink} any more"))
-                }
+    fn judge(&self, letter: &StoredLetter, reverify: bool) -> Verdict {
+        match &letter.letter.reason {
+            Reason::Rejected { sink } if !self.takes_letters(sink) => {
+                Verdict::Skip(format!("rejected: there is no sink {sink} any more"))
+            }
+            Reason::Rejected { sink } => match letter.record() {
+                Some(record) => Verdict::Redeliver { record: Box::new(record), sink: sink.to_string() },
+                None => Verdict::Skip("rejected: what is stored of it is not what was written".to_owned()),
             },
-            "refused" if !reverify => {
+            Reason::Refused if !reverify => {
                 Verdict::Skip("refused: only --reverify lets refused requests in".to_owned())
             }
-            "expired" | "unreadable" | "refused" | "damaged" => self.let_in(letter),
-            other => Verdict::Skip(format!("{other}: not a reason that this version knows")),
+            Reason::Expired | Reason::Unreadable | Reason::Refused | Reason::Damaged => self.let_in(letter),
         }
     }
 
@@ -311,7 +308,8 @@ impl Repair {
     }
 
     /// The normal way in, for a request that was kept: verified for the time when it could be, then read and stored.
-    fn let_in(&self, letter: &Letter) -> Verdict {
+    fn let_in(&self, letter: &StoredLetter) -> Verdict {
+        let (stored, letter) = (letter, &letter.letter);
         let known = self.known();
         let Some(connector) = known.connectors.get(&letter.connector) else {
             return Verdict::Skip(format!(
@@ -319,14 +317,14 @@ impl Repair {
                 letter.reason, letter.connector
             ));
         };
-        let headers = letter.headers();
+        let headers = stored.headers();
         let live = known.verifiers.get(&letter.connector).map(|live| live.get());
         // Of the headers only the signatures were kept.
         let verifier = live.as_deref().unwrap_or(&connector.verifier).without_required_headers();
         let verified = verifier.authenticate(&headers).and_then(|authenticated| {
             let body: Bytes = letter.body.clone();
             // What was damaged had been accepted, and its time of receipt may be what is damaged.
-            if matches!(letter.reason.as_str(), "expired" | "damaged") {
+            if matches!(letter.reason, Reason::Expired | Reason::Damaged) {
                 authenticated.verify_body_when_issued(body)
             } else {
                 authenticated.verify_body(body, letter.received_at.div_euclid(1000))
@@ -349,7 +347,7 @@ impl Repair {
             return Verdict::Ignore;
         }
         // A damaged one is known as seen.
-        let dedup = known.dedup && connector.dedup && letter.reason != "damaged";
+        let dedup = known.dedup && connector.dedup && letter.reason != Reason::Damaged;
         Verdict::Accept { record: Box::new(record), dedup }
     }
 }

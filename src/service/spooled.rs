@@ -246,8 +246,8 @@ impl SpoolStore {
             let waited = Duration::from_millis(u64::try_from(waited).unwrap_or(0));
             self.telemetry.spool_sink(&name, backlog, waited);
         }
-        for (reason, count) in self.log.dead_letters().counts().unwrap_or_default() {
-            self.telemetry.spool_dead_letters(reason, count);
+        for count in self.log.dead_letters().counts() {
+            self.telemetry.spool_dead_letters(&count.reason, count.letters);
         }
     }
 }

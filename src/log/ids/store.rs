@@ -33,7 +33,7 @@ impl Shared {
     /// Opens the file, or makes a new one.
     pub(super) fn open(&self, now: i64) -> Result<Option<Rebuilt>, IdsError> {
         let mut writer = self.writer.lock();
-        let unusable = match self.check(&mut writer) {
+        let unusable = match self.check() {
             Ok(None) => {
                 return self.with(&mut writer, |connection| self.load(connection)).map(|()| None);
             }
@@ -41,47 +41,39 @@ impl Shared {
             Err(IdsError::Damaged { text, .. }) => Unusable { code: "damaged", text },
             Err(error) => return Err(error),
         };
-        *writer = None;
         let renamed_to = self.make_new(now)?;
         self.with(&mut writer, |connection| self.load(connection))?;
         let Unusable { code, text } = unusable;
         Ok(Some(Rebuilt { code, text, renamed_to }))
     }
 
-    fn check(&self, writer: &mut Option<Connection>) -> Result<Option<Unusable>, IdsError> {
-        let unusable = |code, text: &str| Ok(Some(Unusable { code, text: text.to_owned() }));
+    /// What keeps the file from being used. Changes nothing: it may be another's.
+    fn check(&self) -> Result<Option<Unusable>, IdsError> {
+        let because = |code, text: String| Some(Unusable { code, text });
         match self.path.try_exists() {
             Ok(true) => {}
-            Ok(false) => return unusable("missing", "there is no file"),
+            Ok(false) => return Ok(because("missing", "there is no file".to_owned())),
             Err(error) => return Err(IdsError::failed(&self.path, "looking for the file", &error)),
         }
-        self.with(writer, |connection| {
-            let read = || -> rusqlite::Result<Option<Unusable>> {
-                match FORMAT.header_of(connection)? {
-                    Header::Known if table::store_id(connection)? == self.options.store_id => {
-                        // What cannot be read here cannot be read later.
-                        table::periods(connection)?;
-                        table::up_to_seq(connection).map(|_| None)
-                    }
-                    Header::Known => Ok(Some(Unusable {
-                        code: "other_store",
-                        text: "it belongs to another store".to_owned(),
-                    })),
-                    Header::Version(found) => Ok(Some(Unusable {
-                        code: "other_version",
-                        text: format!("its format is version {found}, expected {}", FORMAT.version),
-                    })),
-                    Header::Empty => {
-                        Ok(Some(Unusable { code: "damaged", text: "the file is empty".to_owned() }))
-                    }
-                    Header::Other => Ok(Some(Unusable {
-                        code: "not_ours",
-                        text: "it is another program's database".to_owned(),
-                    })),
+        let read = || -> rusqlite::Result<Option<Unusable>> {
+            let connection = sqlite::open(&self.path, CACHE_KIB)?;
+            Ok(match FORMAT.header_of(&connection)? {
+                Header::Known if table::store_id(&connection)? == self.options.store_id => {
+                    // What cannot be read here cannot be read later.
+                    table::periods(&connection)?;
+                    table::up_to_seq(&connection)?;
+                    None
                 }
-            };
-            read().map_err(|error| IdsError::sqlite(&self.path, "reading the format", &error))
-        })
+                Header::Known => because("other_store", "it belongs to another store".to_owned()),
+                Header::Version(found) => because(
+                    "other_version",
+                    format!("its format is version {found}, expected {}", FORMAT.version),
+                ),
+                Header::Empty => because("damaged", "the file is empty".to_owned()),
+                Header::Other => because("not_ours", "it is another program's database".to_owned()),
+            })
+        };
+        read().map_err(|error| IdsError::sqlite(&self.path, "reading the format", &error))
     }
 
     /// Reads what is kept in memory, but for the filters.

@@ -88,16 +88,16 @@ fn the_oldest_go_with_the_window_and_with_the_limit() {
 fn short_calls_end_in_few_runs() {
     let folder = tempfile::tempdir().expect("a folder");
     let ids = open(folder.path(), 1_000_000);
-    for call in 0..700 {
+    for call in 0..150 {
         ids.store(&keys(call * 10..call * 10 + 10), i64::try_from(call).expect("a number"), NOW)
             .expect("stored");
     }
-    assert_eq!(ids.count(), 7000);
+    assert_eq!(ids.count(), 1500);
     let runs: i64 = rusqlite::Connection::open(ids.path())
         .and_then(|file| file.query_row("SELECT count(*) FROM runs", [], |row| row.get(0)))
         .expect("a count");
     assert!(runs <= 10, "{runs} runs");
-    assert!(keys(0..7000).into_iter().all(|key| known(&ids, key)));
+    assert!(keys(0..1500).into_iter().all(|key| known(&ids, key)));
 }
 
 #[test]
@@ -237,6 +237,11 @@ fn copies_of_the_files_at_any_moment_hold_what_was_reported_stored() {
         });
         let mut copies = Vec::new();
         while !done.load(Ordering::Relaxed) {
+            // Enough of them, and then only the rest of the calls.
+            if copies.len() == 40 {
+                std::thread::yield_now();
+                continue;
+            }
             let folder = copied.join(copies.len().to_string());
             fs::create_dir_all(&folder).expect("a folder");
             // As a power loss leaves it: the journal of before the writes, and any part of these.
@@ -268,6 +273,9 @@ fn copies_of_the_files_at_any_moment_hold_what_was_reported_stored() {
     }
 }
 
+/// The model's ids are below this.
+const IDS: u16 = 4000;
+
 #[derive(Debug, Clone)]
 enum Step {
     Store { ids: Vec<u16>, later: i64 },
@@ -276,13 +284,13 @@ enum Step {
 }
 
 fn steps() -> impl Strategy<Value = Vec<Step>> {
-    let store = (prop::collection::vec(any::<u16>(), 0..300), 0..9 * HOUR)
+    let store = (prop::collection::vec(0..IDS, 0..300), 0..9 * HOUR)
         .prop_map(|(ids, later)| Step::Store { ids, later });
-    prop::collection::vec(prop_oneof![8 => store, 1 => Just(Step::Restart), 1 => Just(Step::Kill)], 1..40)
+    prop::collection::vec(prop_oneof![8 => store, 1 => Just(Step::Restart), 1 => Just(Step::Kill)], 1..25)
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 24, failure_persistence: None, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { cases: 12, failure_persistence: None, ..ProptestConfig::default() })]
 
     /// Whatever is stored within the window is found, unless there were more ids since than the limit; what was never
     /// stored is not; what is older than the window and a period is gone.
@@ -325,7 +333,7 @@ proptest! {
             let ids = ids.as_ref().expect("an index");
             prop_assert_eq!(ids.stored_up_to(), seq);
             prop_assert!(ids.count() <= MAX);
-            for id in 0..=u16::MAX {
+            for id in 0..IDS {
                 let (at, place) = model.get(&id).copied().unwrap_or((i64::MIN, 0));
                 let is_known = known(ids, Key::new("c", &id.to_string()));
                 if at > now - 72 * HOUR && stored - place < MAX - MAX / 12 - 300 {

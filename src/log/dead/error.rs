@@ -1,0 +1,140 @@
+//! Why dead letters cannot be opened, stored or read, each with the file, what was expected, and the remedy.
+
+use std::io;
+use std::path::{Path, PathBuf};
+
+use super::super::sqlite::{self, Kind};
+
+/// An error of the dead letters.
+#[derive(Debug, Clone, thiserror::Error)]
+#[non_exhaustive]
+pub enum DeadError {
+    /// The file is gone.
+    #[error("{path}: missing, though the log knows of dead letters up to id {expected}; put the file back from a backup, \
+             or accept the loss with `dt-receiver spool repair`", path = .path.display())]
+    Missing {
+        /// The database.
+        path: PathBuf,
+        /// The highest id that was given.
+        expected: i64,
+    },
+    /// It belongs to another store.
+    #[error("{path}: belongs to store {found}, expected {expected}; put the right file back, or move this one away and \
+             accept the loss with `dt-receiver spool repair`", path = .path.display())]
+    Foreign {
+        /// The database.
+        path: PathBuf,
+        /// The store's id, in hex.
+        expected: String,
+        /// The id in the file, in hex.
+        found: String,
+    },
+    /// A newer version of this program wrote it.
+    #[error("{path}: its format is version {found}, and this program knows version {expected}; use a newer program",
+            path = .path.display())]
+    Newer {
+        /// The database.
+        path: PathBuf,
+        /// The newest version that is known here.
+        expected: i64,
+        /// Its version.
+        found: i64,
+    },
+    /// It is an older copy.
+    #[error("{path}: an older copy: its last dead letter has id {found}, expected {expected} or higher; put the newest \
+             copy back, or accept the loss with `dt-receiver spool repair`", path = .path.display())]
+    Older {
+        /// The database.
+        path: PathBuf,
+        /// The highest id that the log knows.
+        expected: i64,
+        /// The highest id in the file.
+        found: i64,
+    },
+    /// It is no database of dead letters.
+    #[error("{path}: {found}, expected the dead letters of this program; move it away, and put the right file back",
+            path = .path.display())]
+    NotOurs {
+        /// The file.
+        path: PathBuf,
+        /// What it is instead.
+        found: String,
+    },
+    /// It is damaged.
+    #[error("{path}: damaged ({text}); `dt-receiver spool repair` saves what can be read, and keeps this file",
+            path = .path.display())]
+    Damaged {
+        /// The database.
+        path: PathBuf,
+        /// What was found.
+        text: String,
+    },
+    /// The disk is full.
+    #[error("{path}: {doing}: no space left ({text})", path = .path.display())]
+    Full {
+        /// The database.
+        path: PathBuf,
+        /// What was tried.
+        doing: &'static str,
+        /// What SQLite or the system says.
+        text: String,
+    },
+    /// Something else failed; trying again can succeed.
+    #[error("{path}: {doing}: {text}", path = .path.display())]
+    Failed {
+        /// The database.
+        path: PathBuf,
+        /// What was tried.
+        doing: &'static str,
+        /// What SQLite or the system says.
+        text: String,
+    },
+    /// Too many copies of expired or refused requests wait.
+    #[error("too many copies of expired or refused requests wait to be stored")]
+    Overloaded,
+    /// It was closed.
+    #[error("the dead letters are closed")]
+    Closed,
+}
+
+impl DeadError {
+    /// Stable name, for metrics and `--json`.
+    #[must_use]
+    pub const fn code(&self) -> &'static str {
+        match self {
+            Self::Missing { .. } => "dead_missing",
+            Self::Foreign { .. } => "dead_foreign",
+            Self::Newer { .. } => "dead_newer",
+            Self::Older { .. } => "dead_older",
+            Self::NotOurs { .. } => "dead_not_ours",
+            Self::Damaged { .. } => "dead_damaged",
+            Self::Full { .. } => "dead_full",
+            Self::Failed { .. } => "dead_failed",
+            Self::Overloaded => "dead_overloaded",
+            Self::Closed => "dead_closed",
+        }
+    }
+
+    /// Whether trying again without a person's help can succeed.
+    #[must_use]
+    pub const fn is_passing(&self) -> bool {
+        matches!(self, Self::Full { .. } | Self::Failed { .. } | Self::Overloaded)
+    }
+
+    pub(super) fn io(path: &Path, doing: &'static str, error: &io::Error) -> Self {
+        let (path, text) = (path.to_owned(), error.to_string());
+        match error.kind() {
+            io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => Self::Full { path, doing, text },
+            _ => Self::Failed { path, doing, text },
+        }
+    }
+
+    pub(super) fn sqlite(path: &Path, doing: &'static str, error: &rusqlite::Error) -> Self {
+        let (path, text) = (path.to_owned(), error.to_string());
+        match sqlite::kind(error) {
+            Kind::Damage => Self::Damaged { path, text },
+            Kind::Full => Self::Full { path, doing, text },
+            Kind::Other => Self::Failed { path, doing, text },
+        }
+    }
+}

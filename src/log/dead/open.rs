@@ -1,0 +1,184 @@
+//! Opening `dead.db`: what is expected of the file, and what is found.
+
+use std::path::Path;
+
+use rusqlite::Connection;
+
+use super::super::sqlite::{self, Header};
+use super::error::DeadError;
+use super::read::{ReadOnly, highest_id};
+use super::schema::{self, FORMAT};
+
+/// The id of a store that is none: a file that mode `direct` made.
+const NO_STORE: [u8; 16] = [0; 16];
+
+/// How many pages the writer keeps, in KiB.
+const CACHE_KIB: i64 = 1024;
+
+/// What the caller knows of the file.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Expect {
+    /// There is no log (mode `direct`): any file of ours is right, and one is made where there is none.
+    Anything,
+    /// The store is new: a file is made. One that no store has yet, or without any letter, becomes this store's.
+    New {
+        /// The store's id.
+        store_id: [u8; 16],
+    },
+    /// The log knows of the file.
+    Existing {
+        /// The store's id.
+        store_id: [u8; 16],
+        /// The highest id that the log knows.
+        highest_id: i64,
+    },
+}
+
+/// What a file says of itself.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Found {
+    pub(super) store_id: [u8; 16],
+    pub(super) highest_id: i64,
+}
+
+/// Checks the file, and makes it where that is expected. Needs no free space for a file that is there.
+pub(super) fn prepare(path: &Path, expect: Expect) -> Result<(), DeadError> {
+    let is_there = std::fs::metadata(path).map(|about| about.len() > 0);
+    match (is_there, expect) {
+        (Ok(true), _) => {}
+        // An empty file is what is left where making one was interrupted; later it is a loss.
+        (Ok(false), Expect::Existing { highest_id, .. }) => {
+            return Err(DeadError::Missing { path: path.to_owned(), expected: highest_id });
+        }
+        (Err(error), _) if error.kind() != std::io::ErrorKind::NotFound => {
+            return Err(DeadError::io(path, "looking for the file", &error));
+        }
+        (Err(_), Expect::Existing { highest_id, .. }) => {
+            return Err(DeadError::Missing { path: path.to_owned(), expected: highest_id });
+        }
+        (Ok(false) | Err(_), Expect::Anything) => return create(path, NO_STORE),
+        (Ok(false) | Err(_), Expect::New { store_id }) => return create(path, store_id),
+    }
+    let found = match ReadOnly::open(path) {
+        Err(DeadError::Missing { .. }) if !matches!(expect, Expect::Existing { .. }) => {
+            return create(path, expect.store_id());
+        }
+        Err(DeadError::Missing { path, .. }) => {
+            return Err(DeadError::Missing { path, expected: expect.highest_id() });
+        }
+        found => found?.found()?,
+    };
+    let foreign = |expected: [u8; 16]| DeadError::Foreign {
+        path: path.to_owned(),
+        expected: hex::encode(expected),
+        found: hex::encode(found.store_id),
+    };
+    match expect {
+        Expect::Anything => Ok(()),
+        Expect::New { store_id } if found.store_id == store_id => Ok(()),
+        Expect::New { store_id } if found.store_id == NO_STORE || found.highest_id == 0 => {
+            adopt(path, store_id)
+        }
+        Expect::New { store_id } => Err(foreign(store_id)),
+        Expect::Existing { store_id, .. } if found.store_id != store_id => Err(foreign(store_id)),
+        Expect::Existing { highest_id, .. } if found.highest_id < highest_id => {
+            Err(DeadError::Older { path: path.to_owned(), expected: highest_id, found: found.highest_id })
+        }
+        Expect::Existing { .. } => Ok(()),
+    }
+}
+
+impl Expect {
+    const fn store_id(self) -> [u8; 16] {
+        match self {
+            Self::Anything => NO_STORE,
+            Self::New { store_id } | Self::Existing { store_id, .. } => store_id,
+        }
+    }
+
+    const fn highest_id(self) -> i64 {
+        match self {
+            Self::Anything | Self::New { .. } => 0,
+            Self::Existing { highest_id, .. } => highest_id,
+        }
+    }
+}
+
+/// Reads what a file says of itself; an error where it is not ours.
+pub(super) fn inspect(connection: &Connection, path: &Path) -> Result<Found, DeadError> {
+    let failed = |error: rusqlite::Error| match error.sqlite_error_code() {
+        Some(rusqlite::ErrorCode::NotADatabase) => {
+            DeadError::NotOurs { path: path.to_owned(), found: "not a database".to_owned() }
+        }
+        _ => DeadError::sqlite(path, "reading the format", &error),
+    };
+    match FORMAT.header_of(connection).map_err(failed)? {
+        Header::Known => {}
+        Header::Version(found) => {
+            return Err(DeadError::Newer { path: path.to_owned(), expected: FORMAT.version, found });
+        }
+        Header::Empty => return Err(DeadError::Missing { path: path.to_owned(), expected: 0 }),
+        Header::Other => {
+            let found = "another program's database".to_owned();
+            return Err(DeadError::NotOurs { path: path.to_owned(), found });
+        }
+    }
+    let read = || -> rusqlite::Result<Found> {
+        let store_id = connection.query_row("SELECT store_id FROM store", [], |row| row.get(0))?;
+        Ok(Found { store_id, highest_id: highest_id(connection)? })
+    };
+    read().map_err(failed)
+}
+
+/// Makes the file with its tables, synced with its folder.
+fn create(path: &Path, store_id: [u8; 16]) -> Result<(), DeadError> {
+    sqlite::create_file(path).map_err(|error| DeadError::io(path, "making the file", &error))?;
+    let mut connection = connect(path).and_then(|connection| in_wal_mode(connection, path))?;
+    schema::create(&mut connection, store_id)
+        .map_err(|error| DeadError::sqlite(path, "making the tables", &error))?;
+    flush(&connection, path)?;
+    sqlite::sync_folder_of(path).map_err(|error| DeadError::io(path, "syncing the folder", &error))
+}
+
+/// Makes a file this store's.
+fn adopt(path: &Path, store_id: [u8; 16]) -> Result<(), DeadError> {
+    let connection = open_writer(path)?;
+    connection
+        .execute("UPDATE store SET store_id = ?1", [store_id.as_slice()])
+        .map_err(|error| DeadError::sqlite(path, "writing the store's id", &error))?;
+    flush(&connection, path)
+}
+
+/// Opens the file for writing. What a killed process left in the write-ahead log is on the disk then: otherwise a letter
+/// could count as there already that a power loss takes away.
+pub(super) fn open_writer(path: &Path) -> Result<Connection, DeadError> {
+    let connection = connect(path)?;
+    // Before anything is changed that may be another's.
+    inspect(&connection, path)?;
+    let connection = in_wal_mode(connection, path)?;
+    flush(&connection, path)?;
+    Ok(connection)
+}
+
+fn connect(path: &Path) -> Result<Connection, DeadError> {
+    sqlite::open(path, CACHE_KIB).map_err(|error| DeadError::sqlite(path, "opening", &error))
+}
+
+fn in_wal_mode(connection: Connection, path: &Path) -> Result<Connection, DeadError> {
+    sqlite::set_journal_mode(&connection, "WAL")
+        .map_err(|error| DeadError::sqlite(path, "turning on the write-ahead log", &error))?;
+    Ok(connection)
+}
+
+/// Writes the write-ahead log to the database, and syncs both.
+fn flush(connection: &Connection, path: &Path) -> Result<(), DeadError> {
+    const DOING: &str = "flushing the write-ahead log";
+    let busy: i64 = connection
+        .query_row("PRAGMA wal_checkpoint(FULL)", [], |row| row.get(0))
+        .map_err(|error| DeadError::sqlite(path, DOING, &error))?;
+    if busy == 0 {
+        return Ok(());
+    }
+    let text = "another program holds the database open; end it".to_owned();
+    Err(DeadError::Failed { path: path.to_owned(), doing: DOING, text })
+}

@@ -1,0 +1,220 @@
+//! Reading dead letters: beside a running server or without one. Creates no file.
+
+use std::io;
+use std::path::{Path, PathBuf};
+
+use parking_lot::Mutex;
+use rusqlite::{Connection, params};
+use serde::{Deserialize, Serialize};
+
+use super::super::sqlite::{self, Identity};
+use super::error::DeadError;
+use super::open::{Found, inspect};
+use super::row::{COLUMNS, StoredLetter, stored};
+
+/// How many bytes of bodies are read at once.
+const MAX_BYTES: usize = 8 << 20;
+
+/// Which dead letters are meant: those for which everything holds that is set.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Filter {
+    /// The one with this id.
+    pub id: Option<i64>,
+    /// Those that this sink rejected.
+    pub sink: Option<String>,
+    /// Those with this reason's code.
+    pub reason: Option<String>,
+}
+
+/// How many letters there are for one reason.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Count {
+    /// The reason's code.
+    pub reason: String,
+    /// How many letters.
+    pub letters: u64,
+    /// How many bytes they take, about.
+    pub bytes: u64,
+}
+
+/// Reads the dead letters in a file, and changes nothing.
+#[derive(Debug)]
+pub struct ReadOnly {
+    path: PathBuf,
+    /// `None` until it is needed, and after an error; with the file that it is to.
+    connection: Mutex<Option<(Connection, Identity)>>,
+}
+
+impl ReadOnly {
+    /// Opens a file for reading.
+    ///
+    /// # Errors
+    ///
+    /// [`DeadError`] when it is not there, or not readable as dead letters.
+    pub fn open(path: impl Into<PathBuf>) -> Result<Self, DeadError> {
+        let reader = Self::beside(path.into());
+        reader.found()?;
+        Ok(reader)
+    }
+
+    /// Reads beside the writer of this process.
+    pub(super) const fn beside(path: PathBuf) -> Self {
+        Self { path, connection: Mutex::new(None) }
+    }
+
+    /// What the file says of itself.
+    pub(super) fn found(&self) -> Result<Found, DeadError> {
+        self.with("opening", |connection| inspect(connection, &self.path))
+    }
+
+    /// Up to `limit` letters with an id over `after`, with their bodies if asked for. Fewer when the bodies are large, but
+    /// at least one if there is one.
+    ///
+    /// # Errors
+    ///
+    /// [`DeadError`] when they cannot be read.
+    pub fn list(
+        &self,
+        filter: &Filter,
+        after: i64,
+        limit: usize,
+        with_bodies: bool,
+    ) -> Result<Vec<StoredLetter>, DeadError> {
+        self.read("listing", |connection| {
+            let mut statement = connection.prepare_cached(&format!(
+                "SELECT {COLUMNS}, iif(?6, body, x'') FROM letters
+                 WHERE id > ?1 AND (?2 IS NULL OR id = ?2) AND (?3 IS NULL OR sink = ?3)
+                       AND (?4 IS NULL OR reason = ?4)
+                 ORDER BY id LIMIT ?5"
+            ))?;
+            let limit = i64::try_from(limit).unwrap_or(i64::MAX);
+            let given = params![after, filter.id, filter.sink, filter.reason, limit, with_bodies];
+            let (mut letters, mut bytes) = (Vec::new(), 0_usize);
+            for letter in statement.query_map(given, stored)? {
+                let letter = letter?;
+                bytes = bytes.saturating_add(letter.letter.body.len());
+                letters.push(letter);
+                if bytes > MAX_BYTES {
+                    break;
+                }
+            }
+            Ok(letters)
+        })
+    }
+
+    /// How many letters there are, for each reason.
+    ///
+    /// # Errors
+    ///
+    /// [`DeadError`] when they cannot be read.
+    pub fn counts(&self) -> Result<Vec<Count>, DeadError> {
+        self.read("counting", counts)
+    }
+
+    /// The highest id that a letter ever got; 0 for none.
+    ///
+    /// # Errors
+    ///
+    /// [`DeadError`] when it cannot be read.
+    pub fn highest_id(&self) -> Result<i64, DeadError> {
+        self.read("reading the highest id", highest_id)
+    }
+
+    /// What is wrong with the content; empty when nothing is.
+    ///
+    /// # Errors
+    ///
+    /// [`DeadError`] when it cannot be read at all.
+    pub fn check(&self) -> Result<Vec<String>, DeadError> {
+        let mut findings = self.read("checking", |connection| {
+            let mut statement = connection.prepare("PRAGMA integrity_check(20)")?;
+            let rows = statement.query_map([], |row| row.get::<_, String>(0))?;
+            let mut findings: Vec<String> = rows.collect::<Result<_, _>>()?;
+            findings.retain(|finding| finding != "ok");
+            let wrong: Option<String> = connection.query_row(
+                "SELECT group_concat(counts.reason) FROM counts
+                 WHERE counts.letters <> (SELECT count(*) FROM letters WHERE letters.reason = counts.reason)",
+                [],
+                |row| row.get(0),
+            )?;
+            findings.extend(wrong.map(|reasons| format!("the number of letters is wrong for: {reasons}")));
+            let above: Option<i64> = connection.query_row(
+                "SELECT max(id) FROM letters WHERE id > (SELECT highest_id FROM store)",
+                [],
+                |row| row.get(0),
+            )?;
+            findings.extend(above.map(|id| format!("there is a letter with id {id}, which was never given")));
+            Ok(findings)
+        })?;
+        let mut after = 0;
+        loop {
+            let part = self.list(&Filter::default(), after, 1000, true)?;
+            let Some(last) = part.last() else { return Ok(findings) };
+            after = last.id;
+            let damaged = part.iter().filter(|letter| !letter.is_intact);
+            findings
+                .extend(damaged.map(|letter| format!("letter {}: its checksum does not match", letter.id)));
+        }
+    }
+
+    fn read<T>(
+        &self,
+        doing: &'static str,
+        run: impl FnOnce(&Connection) -> rusqlite::Result<T>,
+    ) -> Result<T, DeadError> {
+        self.with(doing, |connection| {
+            run(connection).map_err(|error| DeadError::sqlite(&self.path, doing, &error))
+        })
+    }
+
+    /// Runs something on the connection, which is opened for it if it is not open, and closed by an error.
+    fn with<T>(
+        &self,
+        doing: &'static str,
+        run: impl FnOnce(&Connection) -> Result<T, DeadError>,
+    ) -> Result<T, DeadError> {
+        let mut open = self.connection.lock();
+        let identity = sqlite::identity(&self.path).map_err(|error| match error.kind() {
+            io::ErrorKind::NotFound => DeadError::Missing { path: self.path.clone(), expected: 0 },
+            _ => DeadError::io(&self.path, doing, &error),
+        })?;
+        // Another file may be there by now.
+        let connection = match open.take() {
+            Some((connection, to)) if to == identity => connection,
+            _ => {
+                let (connection, is_quiet) = connect(&self.path, doing)?;
+                if is_quiet {
+                    // It would not see what a writer does that comes later.
+                    return run(&connection);
+                }
+                connection
+            }
+        };
+        let done = run(&connection)?;
+        *open = Some((connection, identity));
+        Ok(done)
+    }
+}
+
+/// Opens a file for reading and creates none. Returns whether nobody writes to it.
+fn connect(path: &Path, doing: &'static str) -> Result<(Connection, bool), DeadError> {
+    let mut log = path.as_os_str().to_owned();
+    log.push("-wal");
+    let is_quiet = !Path::new(&log).try_exists().map_err(|error| DeadError::io(path, doing, &error))?;
+    let connection = sqlite::open_read_only(path, is_quiet);
+    Ok((connection.map_err(|error| DeadError::sqlite(path, doing, &error))?, is_quiet))
+}
+
+pub(super) fn counts(connection: &Connection) -> rusqlite::Result<Vec<Count>> {
+    let mut statement = connection.prepare_cached("SELECT reason, letters, bytes FROM counts")?;
+    let number = |value: i64| u64::try_from(value).unwrap_or(0);
+    let rows = statement.query_map([], |row| {
+        Ok(Count { reason: row.get(0)?, letters: number(row.get(1)?), bytes: number(row.get(2)?) })
+    })?;
+    rows.collect()
+}
+
+pub(super) fn highest_id(connection: &Connection) -> rusqlite::Result<i64> {
+    connection.prepare_cached("SELECT highest_id FROM store")?.query_row([], |row| row.get(0))
+}

@@ -1,0 +1,94 @@
+//! The tables of `dead.db`.
+
+use rusqlite::{Connection, params};
+
+use super::super::sqlite::Format;
+
+pub(super) const FORMAT: Format = Format { application_id: 0x4454_6464 /* "DTdd" */, version: 1 };
+
+/// The tables of letters. Those of the copies are apart, so that dropping the oldest touches no other letter.
+pub(super) const LETTER_TABLES: [&str; 3] = ["dead", EXPIRED, REFUSED];
+pub(super) const EXPIRED: &str = "expired";
+pub(super) const REFUSED: &str = "refused";
+
+/// What a row takes beside its texts and its body, about.
+const ROW_BYTES: usize = 200;
+
+const STORE: &str = "
+    CREATE TABLE store (
+        one        INTEGER PRIMARY KEY CHECK (one = 1),
+        store_id   BLOB NOT NULL,       -- zeros: of no store yet
+        highest_id INTEGER NOT NULL     -- the highest id that a letter ever got
+    ) STRICT;
+
+    CREATE TABLE counts (
+        reason  TEXT PRIMARY KEY,
+        letters INTEGER NOT NULL,
+        bytes   INTEGER NOT NULL
+    ) STRICT, WITHOUT ROWID;
+    INSERT INTO counts VALUES
+        ('rejected', 0, 0), ('unreadable', 0, 0), ('expired', 0, 0), ('refused', 0, 0), ('damaged', 0, 0);
+";
+
+/// One table of letters: of each, columns and triggers are the same. Letters that are added or deleted by hand are counted too.
+const LETTERS: &str = "
+    CREATE TABLE NAME (
+        id           INTEGER PRIMARY KEY,
+        reason       TEXT NOT NULL,     -- rejected, unreadable, expired, refused, damaged
+        connector    TEXT NOT NULL,
+        sink         TEXT,              -- who rejected it
+        seq          INTEGER,           -- the record that was rejected or damaged
+        error        TEXT NOT NULL,
+        attempts     INTEGER NOT NULL,
+        replays      INTEGER NOT NULL,  -- how many replays failed
+        received_at  INTEGER NOT NULL,  -- Unix milliseconds
+        dead_at      INTEGER NOT NULL,  -- Unix milliseconds
+        verified_by  TEXT,              -- of a record: secret:LABEL or asymmetric:KID
+        event_id     TEXT,
+        event_type   TEXT,              -- of a record
+        project      TEXT,
+        device       TEXT,
+        request_id   TEXT,
+        signatures   TEXT NOT NULL,     -- JSON: [[header, value], ...]
+        header_names TEXT NOT NULL,     -- JSON: [name, ...]
+        crc          INTEGER NOT NULL,  -- CRC-32 of all that a record is made of again
+        body_hash    BLOB,              -- SHA-256, where one copy is kept; of refused ones with the signatures
+        body         BLOB NOT NULL      -- as received
+    ) STRICT;
+    CREATE UNIQUE INDEX NAME_once ON NAME (reason, connector, coalesce(sink, ''), body_hash)
+        WHERE body_hash IS NOT NULL;
+    CREATE TRIGGER NAME_added AFTER INSERT ON NAME BEGIN
+        UPDATE counts SET letters = letters + 1,
+            bytes = bytes + ROW_BYTES + length(NEW.body) + length(NEW.signatures) + length(NEW.header_names)
+        WHERE reason = NEW.reason;
+    END;
+    CREATE TRIGGER NAME_deleted AFTER DELETE ON NAME BEGIN
+        UPDATE counts SET letters = letters - 1,
+            bytes = bytes - ROW_BYTES - length(OLD.body) - length(OLD.signatures) - length(OLD.header_names)
+        WHERE reason = OLD.reason;
+    END;
+";
+
+const REST: &str = "
+    -- One letter for each record and sink, and one for each damaged record.
+    CREATE UNIQUE INDEX dead_of_record ON dead (sink, seq) WHERE seq IS NOT NULL AND sink IS NOT NULL;
+    CREATE UNIQUE INDEX dead_damaged ON dead (seq) WHERE reason = 'damaged';
+    CREATE INDEX dead_by_reason ON dead (reason);
+
+    CREATE VIEW letters AS
+        SELECT * FROM dead UNION ALL SELECT * FROM expired UNION ALL SELECT * FROM refused;
+";
+
+/// Makes the tables of an empty database, all or none.
+pub(super) fn create(connection: &mut Connection, store_id: [u8; 16]) -> rusqlite::Result<()> {
+    let transaction = connection.transaction()?;
+    transaction.execute_batch(STORE)?;
+    for table in LETTER_TABLES {
+        let letters = LETTERS.replace("NAME", table).replace("ROW_BYTES", &ROW_BYTES.to_string());
+        transaction.execute_batch(&letters)?;
+    }
+    transaction.execute_batch(REST)?;
+    transaction.execute("INSERT INTO store VALUES (1, ?1, 0)", params![store_id.as_slice()])?;
+    FORMAT.mark(&transaction)?;
+    transaction.commit()
+}
