@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::io::Read;
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
+use std::os::unix::net::UnixListener;
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
 
@@ -13,7 +14,7 @@ use crate::disk::Disk;
 use crate::disk::fake::FakeDisk;
 use crate::events::parse_id;
 use crate::load::{body, send};
-use crate::place::{Place, is_volatile};
+use crate::place::{Place, is_socket, is_volatile};
 use crate::replay::Ledger;
 use crate::sender::Sender;
 use crate::server::Server;
@@ -30,6 +31,10 @@ pub(crate) fn build(disk: &FakeDisk, root: &Path) {
         {
             let path = below(path.expect("just seen"));
             fs::DirBuilder::new().mode(0o700).create(path).expect("made");
+            continue;
+        }
+        if path.is_some_and(|path| is_socket(path)) {
+            drop(UnixListener::bind(new(inode)).expect("bound"));
             continue;
         }
         fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(new(inode)).expect("made");

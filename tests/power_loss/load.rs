@@ -38,7 +38,8 @@ pub(crate) fn files(root: &Path) -> BTreeMap<PathBuf, Found> {
                 continue;
             }
             let name = Path::new("/").join(path.strip_prefix(root).expect("below it"));
-            found.insert(name, Found { inode: about.ino(), content: fs::read(&path).expect("readable") });
+            let content = if about.is_file() { fs::read(&path).expect("readable") } else { Vec::new() };
+            found.insert(name, Found { inode: about.ino(), content });
         }
     }
     found

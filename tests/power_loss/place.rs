@@ -76,6 +76,11 @@ pub(crate) fn is_volatile(path: &Path) -> bool {
     path.to_string_lossy().ends_with("-shm")
 }
 
+/// Whether it is a Unix socket.
+pub(crate) fn is_socket(path: &Path) -> bool {
+    path.extension().is_some_and(|extension| extension == "sock")
+}
+
 /// The folder of a lane. What can lose power lies below `disk`.
 pub(crate) struct Place {
     pub(crate) disk: PathBuf,

@@ -62,7 +62,7 @@ impl Life {
 
     /// The steps that do something to files below a folder, each with its phase.
     fn phases<'l>(&'l self, root: &'l Path) -> impl Iterator<Item = (usize, Phase)> + 'l {
-        let up = self.steps.iter().position(|(call, _)| self.actions[*call] == Some(Action::Listen));
+        let up = self.steps.iter().rposition(|(call, _)| self.actions[*call] == Some(Action::Listen));
         let opening = if self.recorded.is_repair { Phase::Repair } else { Phase::Open };
         let phase = move |(step, (call, _)): (usize, &(usize, bool))| {
             let phase = touched(self.actions[*call].as_ref()?, &self.calls[*call], root)?;
@@ -81,7 +81,9 @@ fn touched(action: &Action, call: &Call, root: &Path) -> Option<Phase> {
     };
     let of = |path: &Path, is_write, is_removed| within(path).then(|| phase_of(path, is_write, is_removed));
     match action {
-        Action::Open { path, new: true, .. } | Action::CreateFolder { path } => of(path, false, false),
+        Action::Open { path, new: true, .. }
+        | Action::CreateFolder { path }
+        | Action::CreateSocket { path } => of(path, false, false),
         Action::Write { .. } | Action::SetLength { .. } | Action::Sync { .. } => of(&file(), true, false),
         Action::Rename { from, to } => of(from, false, true).max(of(to, false, false)),
         Action::Remove { path } => of(path, false, true),
@@ -208,6 +210,13 @@ impl<'r> Replay<'r> {
             Action::CreateFolder { path } => {
                 if let Some(path) = self.within(path) {
                     self.disk.create_folder(&path, true).unwrap_or_else(|error| panic!("{call:?}: {error}"));
+                }
+            }
+            Action::CreateSocket { path } => {
+                if let Some(path) = self.within(path) {
+                    self.disk
+                        .open(&path, OpenMode::Create)
+                        .unwrap_or_else(|error| panic!("{call:?}: {error}"));
                 }
             }
             Action::Send => self.answered(&written(call)),

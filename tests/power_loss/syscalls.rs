@@ -8,7 +8,7 @@ use crate::trace::Call;
 pub(crate) const TRACED: &str = "trace=open,openat,creat,close,dup,dup2,dup3,fcntl,lseek,write,writev,pwrite64,\
     pwritev,pwritev2,ftruncate,truncate,fallocate,copy_file_range,sendfile,splice,fsync,fdatasync,sync_file_range,\
     rename,renameat,renameat2,unlink,unlinkat,mkdir,mkdirat,rmdir,link,linkat,symlink,symlinkat,mmap,sendto,sendmsg,\
-    listen,io_uring_setup";
+    bind,listen,io_uring_setup";
 
 /// A system call that matters.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -54,6 +54,9 @@ pub(crate) enum Action {
     CreateFolder {
         path: PathBuf,
     },
+    CreateSocket {
+        path: PathBuf,
+    },
     /// Bytes that go to a socket.
     Send,
     /// The program is up.
@@ -90,6 +93,7 @@ pub(crate) fn action(call: &Call) -> Option<Action> {
         "rename" | "renameat" | "renameat2" => Action::Rename { from: path(0), to: path(1) },
         "unlink" | "unlinkat" => Action::Remove { path: path(0) },
         "mkdir" | "mkdirat" => Action::CreateFolder { path: path(0) },
+        "bind" if arguments.contains("AF_UNIX") => Action::CreateSocket { path: path(0) },
         "listen" => Action::Listen,
         "mmap" => {
             let shared = arguments.contains("PROT_WRITE") && arguments.contains("MAP_SHARED");
@@ -97,7 +101,7 @@ pub(crate) fn action(call: &Call) -> Option<Action> {
             assert!(!shared || harmless, "a file is written past the system calls: {arguments}");
             return None;
         }
-        "fcntl" | "sync_file_range" => return None,
+        "fcntl" | "sync_file_range" | "bind" => return None,
         other => panic!("the recording cannot replay {other}({arguments}) = {}", call.result),
     })
 }
@@ -121,7 +125,8 @@ fn number(text: &str) -> Option<u64> {
 /// The last number but so many of the arguments.
 fn last_number(call: &Call, but: usize) -> u64 {
     let last = call.arguments.trim_end().trim_end_matches(')').rsplit(", ").nth(but);
-    last.and_then(|text| text.parse().ok()).unwrap_or_else(|| panic!("{}: {}", call.name, call.arguments))
+    last.and_then(|text| text.trim().parse().ok())
+        .unwrap_or_else(|| panic!("{}: {}", call.name, call.arguments))
 }
 
 /// The quoted strings in the arguments, with their escapes resolved.
