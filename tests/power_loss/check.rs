@@ -10,14 +10,24 @@ use std::process::Stdio;
 
 use flate2::read::MultiGzDecoder;
 
-use crate::disk::Disk;
-use crate::disk::fake::FakeDisk;
+use crate::disk::fake::{FakeDisk, Random};
+use crate::disk::{Disk, parent};
 use crate::events::parse_id;
 use crate::load::{body, send};
 use crate::place::{Place, is_socket, is_volatile};
 use crate::replay::Ledger;
 use crate::sender::Sender;
 use crate::server::Server;
+
+/// A disk after a power loss, without what its owner makes anew.
+pub(crate) fn crashed(disk: &FakeDisk, random: &mut Random) -> FakeDisk {
+    let disk = disk.crash(random);
+    for path in disk.names().keys().filter(|path| is_volatile(path)) {
+        disk.remove_file(path).expect("removed");
+        disk.sync_folder(parent(path)).expect("synced");
+    }
+    disk
+}
 
 /// Writes a disk's files to an empty tmpfs, with their inode numbers.
 pub(crate) fn build(disk: &FakeDisk, root: &Path) {
@@ -38,7 +48,7 @@ pub(crate) fn build(disk: &FakeDisk, root: &Path) {
             continue;
         }
         fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(new(inode)).expect("made");
-        match path.filter(|path| !is_volatile(path)) {
+        match path {
             // What is not there any more has used up its number.
             None => fs::remove_file(new(inode)).expect("removed"),
             Some(path) => {
@@ -54,7 +64,7 @@ pub(crate) fn build(disk: &FakeDisk, root: &Path) {
         if new(inode).exists() {
             fs::rename(new(inode), below(path)).expect("renamed");
         }
-        if inode > 0 && !is_volatile(path) {
+        if inode > 0 {
             assert_eq!(below(path).metadata().expect("there").ino(), inode + 1, "{}", path.display());
         }
     }

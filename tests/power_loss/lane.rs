@@ -5,11 +5,11 @@ use std::path::Path;
 use std::process::{Command, Stdio};
 use std::time::Instant;
 
-use crate::check::{build, check};
+use crate::check::{build, check, crashed};
 use crate::disk::Disk;
 use crate::disk::fake::{FakeDisk, Random};
 use crate::events::{has_tool, seed, setting};
-use crate::load::{files, live};
+use crate::load::{Plan, files, live};
 use crate::place::{Phase, Place};
 use crate::replay::{Ledger, Life, Recorded, Replay, choose};
 
@@ -68,7 +68,7 @@ fn a_lane() {
         let mut next = None;
         let mut at = 0;
         replay.run(&lives, &chosen, |point, replay| {
-            let after = replay.disk.crash(&mut random);
+            let after = crashed(&replay.disk, &mut random);
             *tally.points.entry(point.phase).or_default() += 1;
             if let Err(problem) = check(&place, &after, &replay.ledger) {
                 println!("lane {lane}, run {run}, {point:?}: {problem}");
@@ -120,7 +120,8 @@ fn record(
     let lives = (0..LIVES)
         .map(|life| {
             let is_last = life + 1 == LIVES;
-            live(place, life, 1 + random.below(2 * events), !is_last, &mut book);
+            let (events, seed) = (1 + random.below(2 * events), random.below(1 << 60));
+            live(place, &Plan { life, events, killed: !is_last, seed }, &mut book);
             let end = files(&place.disk);
             let trace = std::fs::read_to_string(place.trace(life)).expect("a trace");
             let is_repair = is_repair && life == 0;

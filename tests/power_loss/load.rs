@@ -66,8 +66,21 @@ pub(crate) fn send(sender: &mut Sender, device: u64, number: u64) -> Option<Stri
     (answer.status == 200).then_some(answer.body)
 }
 
-/// A life of the program: so many events more, then its end.
-pub(crate) fn live(place: &Place, life: usize, events: u64, killed: bool, book: &mut Book) {
+/// A life of the program.
+pub(crate) struct Plan {
+    /// Its number in the recording.
+    pub(crate) life: usize,
+    /// How many events are sent before its end.
+    pub(crate) events: u64,
+    /// Whether it is killed then, in the midst of others, or stopped.
+    pub(crate) killed: bool,
+    /// Decides what is sent; different for each life.
+    pub(crate) seed: u64,
+}
+
+/// Lets the program live, and end.
+pub(crate) fn live(place: &Place, plan: &Plan, book: &mut Book) {
+    let Plan { life, events, killed, seed } = *plan;
     let server = Server::start(place.recorded(life), Stdio::null());
     let server = server.unwrap_or_else(|ended| panic!("life {life} did not start: {ended:?}"));
     let (answered, address) = (AtomicU64::new(0), server.listen);
@@ -78,7 +91,7 @@ pub(crate) fn live(place: &Place, life: usize, events: u64, killed: bool, book: 
                 devices(connection).map(|device| (device, book.get(&device).copied().unwrap_or(0))).collect();
             let (answered, server) = (&answered, &server);
             scope.spawn(move || {
-                let mut random = Random::new(connection + u64::try_from(life).unwrap() * 100);
+                let mut random = Random::new(seed + connection);
                 let Some(mut sender) = Sender::connect(address) else { return book };
                 while answered.load(Ordering::Relaxed) < events {
                     if random.below(60) == 0 {

@@ -8,7 +8,8 @@
 //!
 //! `DT_RECEIVER_TEST_POWER_POINTS` (40) points in `DT_RECEIVER_TEST_POWER_RUNS` (2) recordings of
 //! `DT_RECEIVER_TEST_POWER_EVENTS` (1,200) events; `DT_RECEIVER_TEST_POWER_PER_PHASE` (1) points that must lie in each
-//! phase; `DT_RECEIVER_TEST_SEED` repeats the choices. Needs `strace` and `unshare`.
+//! phase; `DT_RECEIVER_TEST_SEED` repeats the choices. `DT_RECEIVER_TEST_POWER_FORGET=.ndjson` leaves out the syncs of
+//! files and folders whose path ends so: then the test has to fail. Needs `strace` and `unshare`.
 
 // Everything here is a test, helpers included: they may fail loudly.
 #![cfg(test)]

@@ -20,12 +20,14 @@ pub(crate) enum Phase {
     Compression,
     /// A database writes.
     Database,
+    /// An answer 200 leaves.
+    Answer,
     /// Anything else.
     Steady,
 }
 
 /// The phases that every test must have points in.
-pub(crate) const PHASES: [Phase; 7] = [
+pub(crate) const PHASES: [Phase; 8] = [
     Phase::Open,
     Phase::Repair,
     Phase::Roll,
@@ -33,6 +35,7 @@ pub(crate) const PHASES: [Phase; 7] = [
     Phase::Rotation,
     Phase::Compression,
     Phase::Database,
+    Phase::Answer,
 ];
 
 /// What a file is, by how its name begins or ends. The first that fits counts.
