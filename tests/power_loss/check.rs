@@ -53,7 +53,8 @@ pub(crate) fn build(disk: &FakeDisk, root: &Path) {
             None => fs::remove_file(new(inode)).expect("removed"),
             Some(path) => {
                 let content = disk.content(path).expect("there");
-                let used = content.iter().rposition(|byte| *byte != 0).map_or(0, |last| last + 1);
+                let used = content.chunks(4096).rposition(|part| part != &[0; 4096][..part.len()]);
+                let used = used.map_or(0, |last| content.len().min((last + 1) * 4096));
                 fs::write(new(inode), &content[..used]).expect("written");
                 let file = fs::OpenOptions::new().write(true).open(new(inode)).expect("there");
                 file.set_len(content.len() as u64).expect("set");

@@ -3,14 +3,14 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 use std::process::{Command, Stdio};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use crate::check::{build, check, crashed};
 use crate::disk::Disk;
 use crate::disk::fake::{FakeDisk, Random};
 use crate::events::{has_tool, seed, setting};
 use crate::load::{Plan, files, live};
-use crate::place::{Phase, Place};
+use crate::place::{PHASES, Phase, Place};
 use crate::replay::{Ledger, Life, Recorded, Replay, choose};
 
 const LANE: &str = "DT_RECEIVER_TEST_POWER_LANE";
@@ -51,9 +51,11 @@ fn a_lane() {
     let Some(folder) = std::env::var_os(FOLDER) else { return };
     let lane = setting(LANE, 0);
     let share = |name: &str, default: u64| setting(name, default).div_ceil(LANES);
-    let runs = share("DT_RECEIVER_TEST_POWER_RUNS", 2);
+    let runs = share("DT_RECEIVER_TEST_POWER_RUNS", 4);
     let points = share("DT_RECEIVER_TEST_POWER_POINTS", 40).div_ceil(runs);
-    let each = share("DT_RECEIVER_TEST_POWER_PER_PHASE", 2).div_ceil(runs);
+    // The first recording of a lane does not begin after a power loss.
+    let wanted = share("DT_RECEIVER_TEST_POWER_PER_PHASE", 2);
+    let each = wanted.div_ceil((runs - 1).max(1));
     let mut random = Random::new(seed());
     let place = Place::new(Path::new(&folder));
     let mut tally = Tally::default();
@@ -62,6 +64,7 @@ fn a_lane() {
         let began = Instant::now();
         let lives = record(&place, &disk, &ledger, run > 0, &mut random);
         let recorded = began.elapsed();
+        let mut checked = Duration::ZERO;
         let chosen = choose(&lives, &place.disk, &mut random, points, each);
         let follow = usize::try_from(random.below(chosen.len() as u64)).unwrap();
         let mut replay = Replay::new(disk.clone(), ledger.clone(), &place.disk);
@@ -70,7 +73,10 @@ fn a_lane() {
         replay.run(&lives, &chosen, |point, replay| {
             let after = crashed(&replay.disk, &mut random);
             *tally.points.entry(point.phase).or_default() += 1;
-            if let Err(problem) = check(&place, &after, &replay.ledger) {
+            let checking = Instant::now();
+            let outcome = check(&place, &after, &replay.ledger);
+            checked += checking.elapsed();
+            if let Err(problem) = outcome {
                 println!("lane {lane}, run {run}, {point:?}: {problem}");
                 tally.failures += 1;
             } else if at >= follow && next.is_none() {
@@ -79,9 +85,11 @@ fn a_lane() {
             at += 1;
         });
         println!(
-            "lane {lane}, run {run}: {} events and {} dead letters answered, recorded in {recorded:.1?}, all in {:.1?}",
+            "lane {lane}, run {run}: {} events, {} dead letters and {} duplicates answered; recorded in {recorded:.1?}, \
+             checked in {checked:.1?}, all in {:.1?}",
             replay.ledger.events.values().sum::<u64>(),
             replay.ledger.letters.len(),
+            replay.ledger.duplicates,
             began.elapsed()
         );
         // The next recording begins after a power loss.
@@ -89,6 +97,11 @@ fn a_lane() {
     }
     println!("lane {lane}: {tally:?}");
     assert_eq!(tally.failures, 0, "see above");
+    for phase in PHASES {
+        let count = tally.points.get(&phase).copied().unwrap_or(0);
+        let reached = count >= wanted || (phase == Phase::Repair && runs == 1);
+        assert!(reached, "{count} points in {phase:?}, expected {wanted}");
+    }
 }
 
 #[derive(Debug, Default)]
@@ -115,12 +128,14 @@ fn record(
 ) -> Vec<Life> {
     place.mount();
     build(disk, &place.disk);
-    let events = setting("DT_RECEIVER_TEST_POWER_EVENTS", 1_200) / u64::try_from(LIVES).unwrap();
+    let events = setting("DT_RECEIVER_TEST_POWER_EVENTS", 2_000);
     let mut book = ledger.events.clone();
     let lives = (0..LIVES)
         .map(|life| {
             let is_last = life + 1 == LIVES;
-            let (events, seed) = (1 + random.below(2 * events), random.below(1 << 60));
+            // One life is long enough for a segment to fill up. The others begin their own.
+            let events = if life == 1 { events * 3 / 5 } else { random.below(events / 4) + 1 };
+            let seed = random.below(1 << 60);
             live(place, &Plan { life, events, killed: !is_last, seed }, &mut book);
             let end = files(&place.disk);
             let trace = std::fs::read_to_string(place.trace(life)).expect("a trace");

@@ -45,12 +45,9 @@ pub(crate) fn files(root: &Path) -> BTreeMap<PathBuf, Found> {
     found
 }
 
-/// The body of an event. Some are long, so that segments and files fill up.
+/// The body of an event. Some are long, so that a segment of 16 MiB fills up with some 1,100 events.
 pub(crate) fn body(device: u64, number: u64) -> String {
-    let length = match (device * 5 + number) % 16 {
-        0 => 20_000,
-        other => other * 40,
-    };
+    let length = if (device * 5 + number).is_multiple_of(4) { 60_000 } else { number % 16 * 40 };
     let (id, project, filler) =
         (id(device, number), device % 3, "x".repeat(usize::try_from(length).unwrap()));
     format!(

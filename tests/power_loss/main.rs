@@ -6,10 +6,11 @@
 //! its own: inode numbers of a fresh tmpfs count up from 2, so a disk is rebuilt under the same path with the same
 //! inode numbers, which the file sink's checkpoint holds. Two lanes run side by side.
 //!
-//! `DT_RECEIVER_TEST_POWER_POINTS` (40) points in `DT_RECEIVER_TEST_POWER_RUNS` (2) recordings of
-//! `DT_RECEIVER_TEST_POWER_EVENTS` (1,200) events; `DT_RECEIVER_TEST_POWER_PER_PHASE` (1) points that must lie in each
-//! phase; `DT_RECEIVER_TEST_SEED` repeats the choices. `DT_RECEIVER_TEST_POWER_FORGET=.ndjson` leaves out the syncs of
-//! files and folders whose path ends so: then the test has to fail. Needs `strace` and `unshare`.
+//! `DT_RECEIVER_TEST_POWER_POINTS` (40) points in `DT_RECEIVER_TEST_POWER_RUNS` (4) recordings of about
+//! `DT_RECEIVER_TEST_POWER_EVENTS` (2,000) events; `DT_RECEIVER_TEST_POWER_PER_PHASE` (2) points at least in each phase;
+//! `DT_RECEIVER_TEST_SEED` repeats the choices. Each recording but a lane's first begins after a power loss.
+//! `DT_RECEIVER_TEST_POWER_FORGET=.ndjson` leaves out the syncs of files and folders whose path ends so: then the test
+//! has to fail. Needs `strace` and `unshare`.
 
 // Everything here is a test, helpers included: they may fail loudly.
 #![cfg(test)]

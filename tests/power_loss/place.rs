@@ -101,7 +101,7 @@ impl Place {
             "listen = '127.0.0.1:0'\nadmin = '127.0.0.1:0'\ndata = '{}'\ndrain_timeout = '60s'\n\
              [[connector]]\nname = 'default'\nsecrets = [{{ env = 'DT_SIGNATURE_SECRET' }}]\n\
              [[sink]]\nname = 'file'\ntype = 'file'\nformat = 'body'\npath = '{}/{{project}}.ndjson'\n\
-             rotate_size = '256KiB'\ncompress = 'gzip'\n",
+             rotate_size = '1MiB'\ncompress = 'gzip'\n",
             disk.join("data").display(),
             out.display(),
         );
@@ -134,7 +134,7 @@ impl Place {
     /// `serve`, recorded. The tracer is the grandchild, so that the child is the program.
     pub(crate) fn recorded(&self, life: usize) -> Command {
         let mut command = Command::new("strace");
-        command.args(["-D", "-f", "-y", "--seccomp-bpf", "-s", "2000000", "-e", crate::syscalls::TRACED]);
+        command.args(["-D", "-f", "-y", "--seccomp-bpf", "-s", "4000000", "-e", crate::syscalls::TRACED]);
         command.arg("-o").arg(self.trace(life)).arg("--").arg(env!("CARGO_BIN_EXE_dt-receiver"));
         self.configure(&mut command, &["serve"]);
         command

@@ -18,6 +18,8 @@ pub(crate) struct Ledger {
     pub(crate) events: Book,
     /// The request ids of what was kept as a dead letter.
     pub(crate) letters: BTreeSet<String>,
+    /// How many answers said that an event had been there already.
+    pub(crate) duplicates: u64,
 }
 
 /// One life of the program, as recorded.
@@ -283,6 +285,7 @@ impl<'r> Replay<'r> {
             let count = self.ledger.events.entry(device).or_default();
             assert!(number <= *count, "dev{device}: {number} was answered after {count} events");
             *count = (*count).max(number + 1);
+            self.ledger.duplicates += u64::from(text.contains("\"duplicate\""));
         } else if let Some(id) = text.lines().find_map(header) {
             self.ledger.letters.insert(id);
         }

@@ -131,26 +131,43 @@ fn last_number(call: &Call, but: usize) -> u64 {
 
 /// The quoted strings in the arguments, with their escapes resolved.
 fn strings(arguments: &str) -> Vec<Vec<u8>> {
-    let bytes = arguments.as_bytes();
     let mut found = Vec::new();
-    let mut at = 0;
-    while let Some(quote) = bytes[at..].iter().position(|byte| *byte == b'"') {
-        at += quote + 1;
-        let mut string = Vec::new();
-        while bytes[at] != b'"' {
-            if bytes[at] != b'\\' {
-                string.push(bytes[at]);
-                at += 1;
-                continue;
-            }
-            let (byte, length) = escape(&bytes[at + 1..]);
+    let mut rest = arguments;
+    while let Some((_, quoted)) = rest.split_once('"') {
+        let (string, after) = unquoted(quoted);
+        found.push(string);
+        rest = after;
+    }
+    found
+}
+
+/// The bytes up to the closing quote, and the text behind it.
+fn unquoted(text: &str) -> (Vec<u8>, &str) {
+    const ZEROS: &str = r"\0\0\0\0\0\0\0\0";
+    let mut string = Vec::new();
+    let (mut at, mut quote) = (0, text.find('"').expect("a closing quote"));
+    loop {
+        let plain = &text[at..quote];
+        let Some(escaped) = plain.find('\\') else {
+            string.extend_from_slice(plain.as_bytes());
+            return (string, &text[quote + 1..]);
+        };
+        string.extend_from_slice(&plain.as_bytes()[..escaped]);
+        at += escaped;
+        // Many at once: segments are filled with them.
+        while text[at..].starts_with(ZEROS) && !matches!(text.as_bytes()[at + ZEROS.len()], b'0'..=b'7') {
+            string.extend_from_slice(&[0; 8]);
+            at += ZEROS.len();
+        }
+        if text.as_bytes()[at] == b'\\' {
+            let (byte, length) = escape(&text.as_bytes()[at + 1..]);
             string.push(byte);
             at += 1 + length;
         }
-        at += 1;
-        found.push(string);
+        if at > quote {
+            quote = at + text[at..].find('"').expect("a closing quote");
+        }
     }
-    found
 }
 
 /// What follows a backslash: the byte, and how much text it took.
