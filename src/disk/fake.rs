@@ -155,6 +155,12 @@ impl FakeDisk {
         self.state().next_inode
     }
 
+    /// Leaves out inode numbers, as another file system that is compared with this one did.
+    pub(crate) fn skip_inodes(&self, next: u64) {
+        let mut state = self.state();
+        state.next_inode = state.next_inode.max(next);
+    }
+
     fn state(&self) -> MutexGuard<'_, State> {
         self.0.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
     }

@@ -133,9 +133,9 @@ def prepare(patched):
 def build():
     """Builds the unit tests and the power-loss test; returns their paths."""
     command = ["cargo", "test", "--locked", "--no-run", "--lib", "--test", "power_loss", "--message-format", "json-render-diagnostics"]
-    built = subprocess.run(command, cwd=TREE, env=environment(), stdout=subprocess.PIPE, text=True)
+    built = subprocess.run(command, cwd=TREE, env=environment(), capture_output=True, text=True)
     if built.returncode != 0:
-        sys.exit("the patched tree does not build")
+        sys.exit(f"{built.stderr}\nthe patched tree does not build")
     paths = {}
     for line in built.stdout.splitlines():
         message = json.loads(line)

@@ -296,7 +296,10 @@ impl<'r> Replay<'r> {
     fn adopt(&mut self, life: &Life) {
         let is_cut = life.calls.iter().any(|call| call.returned.is_none());
         let mut names = self.disk.names();
-        for (path, found) in life.recorded.end.iter().filter(|(path, _)| !is_volatile(path)) {
+        let mut ends: Vec<_> = life.recorded.end.iter().filter(|(path, _)| !is_volatile(path)).collect();
+        // In the order in which they were made.
+        ends.sort_unstable_by_key(|(_, found)| found.inode);
+        for (path, found) in ends {
             let content = self.disk.content(path);
             let same =
                 names.get(path) == Some(&(found.inode - 1)) && content.as_ref() == Some(&found.content);
@@ -323,7 +326,10 @@ impl<'r> Replay<'r> {
                 self.disk.rename(name, path).expect("renamed");
                 OpenMode::Write
             }
-            None => OpenMode::Create,
+            None => {
+                self.disk.skip_inodes(found.inode - 1);
+                OpenMode::Create
+            }
         };
         let file = self.disk.open(path, mode).expect("opened");
         assert_eq!(file.about().expect("it answers").inode, found.inode - 1, "{}", path.display());
