@@ -79,7 +79,7 @@ impl FakeDisk {
         let mut state = self.state().restarted();
         let share = random.share();
         for change in std::mem::take(&mut state.pending_names) {
-            if random.below(100) < share {
+            if random.below(100) < share && is_possible(&state.durable_names, &change) {
                 apply(&mut state.durable_names, &change);
             }
         }
@@ -145,6 +145,22 @@ impl FakeDisk {
         Some(content)
     }
 
+    /// All names, and where each leads.
+    pub(crate) fn names(&self) -> BTreeMap<PathBuf, u64> {
+        self.state().names.clone()
+    }
+
+    /// The number of the next inode.
+    pub(crate) fn next_inode(&self) -> u64 {
+        self.state().next_inode
+    }
+
+    /// Leaves out inode numbers, as another file system that is compared with this one did.
+    pub(crate) fn skip_inodes(&self, next: u64) {
+        let mut state = self.state();
+        state.next_inode = state.next_inode.max(next);
+    }
+
     fn state(&self) -> MutexGuard<'_, State> {
         self.0.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
     }
@@ -156,6 +172,14 @@ fn apply(names: &mut BTreeMap<PathBuf, u64>, change: &[NameChange]) {
             Some(inode) => drop(names.insert(name.clone(), *inode)),
             None => drop(names.remove(name)),
         }
+    }
+}
+
+/// Whether a change can be durable without all before it: a rename needs what it renames.
+fn is_possible(names: &BTreeMap<PathBuf, u64>, change: &[NameChange]) -> bool {
+    match change {
+        [(from, None), (_, Some(inode))] => names.get(from) == Some(inode),
+        _ => true,
     }
 }
 
@@ -304,7 +328,9 @@ impl Disk for FakeDisk {
         for change in std::mem::take(&mut state.pending_names) {
             if !change.iter().any(|(name, _)| name.parent() == Some(folder)) {
                 state.pending_names.push(change);
-            } else if state.random.below(100) < share {
+            } else if state.random.below(100) < share
+                && (outcome.is_ok() || is_possible(&state.durable_names, &change))
+            {
                 apply(&mut state.durable_names, &change);
             }
         }

@@ -39,6 +39,7 @@ pub(crate) fn calls(text: &str) -> Vec<Call> {
         let rest = rest.trim_start();
         if let Some(resumed) = rest.strip_prefix("<... ") {
             let Some(call) = unfinished.remove(pid).and_then(|at| calls.get_mut(at)) else { continue };
+            let resumed = resumed.split_once(" resumed>").map_or(resumed, |(_, rest)| rest);
             let (more, result) = resumed.rsplit_once(" = ").unwrap_or((resumed, "?"));
             call.arguments.push_str(more);
             call.result = result.to_owned();

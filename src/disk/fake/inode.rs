@@ -59,7 +59,7 @@ fn cut(sector: Sector, from: u64) -> Sector {
 }
 
 fn some(bytes: [u8; 512]) -> Sector {
-    bytes.iter().any(|byte| *byte != 0).then(|| Arc::new(bytes))
+    (bytes != [0; 512]).then(|| Arc::new(bytes))
 }
 
 impl Inode {

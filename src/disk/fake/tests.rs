@@ -245,3 +245,17 @@ fn names_are_made_listed_and_removed_as_on_a_real_disk() {
     assert_eq!(file.read_at(&mut buffer, 1).unwrap(), 2);
     assert!(disk.open(Path::new("/data"), OpenMode::Read).unwrap().write_all_at(b"x", 0).is_err());
 }
+
+#[test]
+fn a_file_that_is_renamed_twice_has_one_name() {
+    let disk = disk();
+    made(&disk, FILE, b"x");
+    disk.rename(Path::new(FILE), Path::new("/data/b")).unwrap();
+    disk.rename(Path::new("/data/b"), Path::new("/data/c")).unwrap();
+    let mut random = Random::new(3);
+    for _ in 0..100 {
+        let after = disk.crash(&mut random);
+        let found = [FILE, "/data/b", "/data/c"].map(|path| after.content(path));
+        assert_eq!(found.iter().flatten().count(), 1, "{found:?}");
+    }
+}
