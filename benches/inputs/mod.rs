@@ -144,12 +144,12 @@ pub(crate) fn endpoint() -> Endpoint {
 struct AcceptsAtOnce;
 
 impl Intake for AcceptsAtOnce {
-    fn accept(&self, _connector: usize, _record: Arc<Record>) -> IntakeFuture<'_, Accepted> {
-        Box::pin(std::future::ready(Ok(Accepted::New)))
+    fn accept(&self, _connector: usize, _record: Record) -> IntakeFuture<'_, Accepted> {
+        IntakeFuture::Ready(Ok(Accepted::New))
     }
 
-    fn bury(&self, _letter: DeadLetter) -> IntakeFuture<'_, ()> {
-        Box::pin(std::future::ready(Ok(())))
+    fn dead_letter(&self, _letter: DeadLetter) -> IntakeFuture<'_, ()> {
+        IntakeFuture::Ready(Ok(()))
     }
 
     fn readiness(&self) -> Readiness {

@@ -65,12 +65,12 @@ impl Sources for MadeUp {
 struct Nowhere;
 
 impl Intake for Nowhere {
-    fn accept(&self, _: usize, _: Arc<Record>) -> IntakeFuture<'_, Accepted> {
-        Box::pin(std::future::ready(Ok(Accepted::New)))
+    fn accept(&self, _: usize, _: Record) -> IntakeFuture<'_, Accepted> {
+        IntakeFuture::Ready(Ok(Accepted::New))
     }
 
-    fn bury(&self, _: DeadLetter) -> IntakeFuture<'_, ()> {
-        Box::pin(std::future::ready(Ok(())))
+    fn dead_letter(&self, _: DeadLetter) -> IntakeFuture<'_, ()> {
+        IntakeFuture::Ready(Ok(()))
     }
 
     fn readiness(&self) -> Readiness {

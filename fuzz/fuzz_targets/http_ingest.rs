@@ -92,15 +92,15 @@ impl Judge {
             Takes::AsNew => Ok(new),
             Takes::AsDuplicate => Ok(duplicate),
             Takes::NotNow => Err(Unavailable::Storage),
-            Takes::Never => return Box::pin(std::future::pending()),
+            Takes::Never => return IntakeFuture::boxed(std::future::pending()),
         };
         self.taken.fetch_add(usize::from(answer.is_ok()), Ordering::SeqCst);
-        Box::pin(std::future::ready(answer))
+        IntakeFuture::Ready(answer)
     }
 }
 
 impl Intake for Judge {
-    fn accept(&self, connector: usize, record: Arc<Record>) -> IntakeFuture<'_, Accepted> {
+    fn accept(&self, connector: usize, record: Record) -> IntakeFuture<'_, Accepted> {
         let signatures = record.headers.signatures();
         let mut tokens = signatures.iter().filter(|(name, _)| *name == SECRET_HEADER);
         let (_, token) = tokens.next().expect("a record without a token");
@@ -114,7 +114,7 @@ impl Intake for Judge {
         self.answer(Accepted::New, Accepted::Duplicate)
     }
 
-    fn bury(&self, letter: DeadLetter) -> IntakeFuture<'_, ()> {
+    fn dead_letter(&self, letter: DeadLetter) -> IntakeFuture<'_, ()> {
         let [(SECRET_HEADER, token)] = &letter.signatures[..] else {
             panic!("a letter with the signatures {:?}", letter.signatures);
         };
@@ -122,7 +122,7 @@ impl Intake for Judge {
         assert_signed_for(token.as_bytes(), self.secret, &letter.body, (!expired).then_some(NOW));
         if expired {
             // Answered 401, whatever becomes of the copy.
-            return Box::pin(std::future::ready(Ok(())));
+            return IntakeFuture::Ready(Ok(()));
         }
         self.answer((), ())
     }

@@ -123,6 +123,11 @@ impl Limits {
         u32::try_from(self.max_body).unwrap_or(u32::MAX).clamp(MIN, MAX)
     }
 
+    /// How many bytes of bodies may be held at once that are not authentic, or have an old token.
+    pub(crate) fn unauthenticated_bytes(&self) -> usize {
+        (self.max_in_flight_bytes / 4).max(self.max_body)
+    }
+
     /// How many connections there can be at once, with those that have no place.
     pub(super) fn connections_in_memory(&self) -> u64 {
         let without_place = MAX_LEAVING.saturating_add(MAX_TURNED_AWAY);
@@ -136,7 +141,7 @@ impl Limits {
     ///
     /// ```
     /// let limits = dt_receiver::config::Limits::default();
-    /// assert_eq!(limits.max_memory() / (1 << 20), 1116);
+    /// assert_eq!(limits.max_memory() / (1 << 20), 1148);
     /// ```
     #[must_use]
     pub fn max_memory(&self) -> u64 {
@@ -152,7 +157,8 @@ impl Limits {
         // Half as many again may be refused ones.
         let requests = size(self.max_in_flight).saturating_add(size(self.max_in_flight.div_ceil(2)));
         // A body that comes in pieces is in its pieces, then in one; the last piece is held twice.
-        let bodies = size(self.max_in_flight_bytes).saturating_mul(2);
+        let bodies = self.max_in_flight_bytes.saturating_add(self.unauthenticated_bytes());
+        let bodies = size(bodies).saturating_mul(2);
         BASE.saturating_add(self.connections_in_memory().saturating_mul(connection))
             .saturating_add(requests.saturating_mul(head.saturating_add(REQUEST)))
             .saturating_add(bodies)

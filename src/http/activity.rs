@@ -1,182 +1,158 @@
-//! What a connection is doing, seen from its bytes and its requests, and until when it may go on doing that.
+//! What a connection is doing, and until when it may go on doing that.
 //!
-//! hyper's own header timer also runs between requests, and `hyper-util` has none while it tells HTTP/1 from HTTP/2.
-//! So the time of a connection is kept here, for both versions and all phases:
+//! hyper's own header timer also runs between requests, allocates a timer for each of them, and does not exist for HTTP/2.
+//! So the time of a connection is kept here, for both versions:
 //!
 //! | the connection is | it may stay so for |
 //! |---|---|
-//! | sending the head of a request (HTTP/1), or the preface of HTTP/2 | `header_timeout` from its first byte |
+//! | sending a head (until its first request: of either version; then of HTTP/1) | `header_timeout` from its first byte |
 //! | waiting for our answer | the request's own deadline |
 //! | doing nothing | `keep_alive_idle` |
 //!
-//! Whoever sends [`MAX_IDLE_BYTES`] between two requests, such as PING frames without end, has no time left.
+//! A client that sends [`MAX_IDLE_BYTES`] between two requests, such as PING frames without end, has no time left.
 //!
-//! A head whose first bytes come while an earlier request is being answered counts as doing nothing until more comes.
+//! A head whose first bytes arrive while an earlier request is being answered counts as doing nothing until more arrives.
 
 use std::io;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
+use http::Version;
+use parking_lot::Mutex;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
-use tokio::time::Instant;
-
-/// How every HTTP/2 connection begins (RFC 9113, section 3.4).
-const HTTP2_PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
+use tokio::time::{Instant, Sleep};
 
 /// More than all that may rightly come between two requests: what is left of the window of a body that was refused.
 const MAX_IDLE_BYTES: usize = 2 * 1024 * 1024;
 
-/// One connection's phase.
-///
-/// It is written by the connection's own task and, at the end of a request of HTTP/2, by that of the request, and asked
-/// several times a request: so each part is a number that is written and read without a lock.
+/// One connection's phase. The connection's own task and, for HTTP/2, those of its requests change it.
 #[derive(Debug)]
 pub(super) struct Activity {
     header_timeout: Duration,
     keep_alive_idle: Duration,
-    /// Moments are told from here.
-    start: Instant,
-    requests: AtomicUsize,
-    /// When the first byte of a head came that is not complete yet.
-    head_since: Moment,
-    idle_since: Moment,
-    /// When the request that is being answered has to be woken, where the connection's timer does that.
-    alarm: Moment,
-    /// How much came since the last request, while there was none.
-    idle_bytes: AtomicUsize,
-    /// How many of the connection's first bytes are those of the preface, however small the pieces they come in.
-    preface: AtomicUsize,
-    /// Whether a byte came that is none of it.
-    is_http1: AtomicBool,
+    phase: Mutex<Phase>,
 }
 
-/// A moment in nanoseconds from a start, or none.
-#[derive(Debug, Default)]
-struct Moment(AtomicU64);
-
-impl Moment {
-    fn set(&self, start: Instant, at: Instant) {
-        let since = u64::try_from(at.saturating_duration_since(start).as_nanos()).unwrap_or(u64::MAX);
-        self.0.store(since.saturating_add(1), Ordering::Relaxed);
-    }
-
-    fn clear(&self) {
-        self.0.store(0, Ordering::Relaxed);
-    }
-
-    fn get(&self, start: Instant) -> Option<Instant> {
-        let since = self.0.load(Ordering::Relaxed).checked_sub(1)?;
-        start.checked_add(Duration::from_nanos(since))
-    }
-
-    fn is_set(&self) -> bool {
-        self.0.load(Ordering::Relaxed) != 0
-    }
+#[derive(Debug)]
+struct Phase {
+    /// How many are being answered.
+    requests: usize,
+    idle_since: Instant,
+    /// When the first byte arrived of a head that is not complete yet.
+    head_since: Option<Instant>,
+    /// When bytes arrived last while no request was being answered.
+    last_read: Option<Instant>,
+    /// How much arrived since the last request, while there was none.
+    idle_bytes: usize,
+    is_http2: bool,
 }
 
 impl Activity {
     pub(super) fn new(header_timeout: Duration, keep_alive_idle: Duration) -> Self {
-        Self {
-            header_timeout,
-            keep_alive_idle,
-            start: Instant::now(),
-            requests: AtomicUsize::new(0),
-            head_since: Moment::default(),
-            // Since the start.
-            idle_since: Moment(AtomicU64::new(1)),
-            alarm: Moment::default(),
-            idle_bytes: AtomicUsize::new(0),
-            preface: AtomicUsize::new(0),
-            is_http1: AtomicBool::new(false),
-        }
+        let phase = Phase {
+            requests: 0,
+            idle_since: Instant::now(),
+            head_since: None,
+            last_read: None,
+            idle_bytes: 0,
+            is_http2: false,
+        };
+        Self { header_timeout, keep_alive_idle, phase: Mutex::new(phase) }
     }
 
     /// Until when the connection may go on like this; `None` while a request is being answered.
-    pub(super) fn deadline(&self) -> Option<Instant> {
-        if self.requests.load(Ordering::Acquire) > 0 {
+    fn deadline(&self) -> Option<Instant> {
+        let phase = self.phase.lock();
+        if phase.requests > 0 {
             return None;
         }
-        let idle_since = self.idle_since.get(self.start).unwrap_or(self.start);
-        if self.idle_bytes.load(Ordering::Relaxed) > MAX_IDLE_BYTES {
-            return Some(idle_since);
+        if phase.idle_bytes > MAX_IDLE_BYTES {
+            return Some(phase.idle_since);
         }
-        let is_http2 = self.preface.load(Ordering::Relaxed) == HTTP2_PREFACE.len();
-        match self.head_since.get(self.start) {
-            Some(since) if !is_http2 => since.checked_add(self.header_timeout),
-            _ => idle_since.checked_add(self.keep_alive_idle),
+        match phase.head_since {
+            Some(since) if !phase.is_http2 => since.checked_add(self.header_timeout),
+            _ => phase.idle_since.checked_add(self.keep_alive_idle),
         }
     }
 
-    /// When the request that is being answered has to be woken.
-    pub(super) fn alarm(&self) -> Option<Instant> {
-        self.alarm.get(self.start)
-    }
-
-    /// The connection's own task is to be woken then, instead of any other time that was set here.
-    pub(super) fn set_alarm(&self, at: Instant) {
-        self.alarm.set(self.start, at);
-    }
-
-    /// The alarm has rung.
-    pub(super) fn clear_alarm(&self) {
-        self.alarm.clear();
-    }
-
-    fn received(&self, bytes: &[u8]) {
-        if !self.is_http1.load(Ordering::Relaxed) {
-            let matched = self.preface.load(Ordering::Relaxed);
-            let missing = HTTP2_PREFACE.get(matched..).unwrap_or_default();
-            let is_it = missing.iter().zip(bytes).all(|(expected, byte)| expected == byte);
-            self.is_http1.store(!is_it, Ordering::Relaxed);
-            if is_it {
-                self.preface.store(matched.saturating_add(missing.len().min(bytes.len())), Ordering::Relaxed);
+    /// Waits until the connection has stayed too long in one phase. `timer` is reset only when the deadline has come nearer
+    /// or the timer has fired: most requests only move the deadline away.
+    pub(super) async fn expired(&self, mut timer: Pin<&mut Sleep>) {
+        std::future::poll_fn(|cx| {
+            loop {
+                // During a request its own deadline counts, and the connection is polled when the request ends.
+                let Some(deadline) = self.deadline() else { return Poll::Pending };
+                if deadline < timer.deadline() || timer.is_elapsed() {
+                    timer.as_mut().reset(deadline);
+                }
+                ready!(timer.as_mut().poll(cx));
+                if deadline <= timer.deadline() {
+                    return Poll::Ready(());
+                }
             }
-        }
-        if self.requests.load(Ordering::Acquire) == 0 {
-            let so_far = self.idle_bytes.load(Ordering::Relaxed);
-            self.idle_bytes.store(so_far.saturating_add(bytes.len()), Ordering::Relaxed);
-            if !self.head_since.is_set() {
-                self.head_since.set(self.start, Instant::now());
-            }
+        })
+        .await;
+    }
+
+    fn received(&self, bytes: usize) {
+        let mut phase = self.phase.lock();
+        if phase.requests == 0 {
+            let now = Instant::now();
+            phase.idle_bytes = phase.idle_bytes.saturating_add(bytes);
+            phase.last_read = Some(now);
+            phase.head_since.get_or_insert(now);
         }
     }
 
-    /// A head is complete. The request lasts as long as what is returned here.
-    pub(super) fn request(self: &Arc<Self>) -> RequestGuard {
-        self.head_since.clear();
-        self.alarm.clear();
-        self.idle_bytes.store(0, Ordering::Relaxed);
-        self.requests.fetch_add(1, Ordering::AcqRel);
-        RequestGuard(Arc::clone(self))
+    /// A head is complete. The request lasts until the guard ends.
+    pub(super) fn request(self: &Arc<Self>, version: Version) -> RequestGuard {
+        let mut phase = self.phase.lock();
+        phase.is_http2 = version == Version::HTTP_2;
+        phase.head_since = None;
+        phase.idle_bytes = 0;
+        phase.requests = phase.requests.saturating_add(1);
+        // The head that has just become complete came with the last read. One that follows in the same read has none.
+        let started = phase.last_read.take().unwrap_or_else(Instant::now);
+        drop(phase);
+        RequestGuard { activity: Arc::clone(self), started, ended: None }
     }
 }
 
 /// A request that is being answered.
 #[derive(Debug)]
-pub(super) struct RequestGuard(Arc<Activity>);
+pub(super) struct RequestGuard {
+    activity: Arc<Activity>,
+    started: Instant,
+    ended: Option<Instant>,
+}
 
 impl RequestGuard {
-    /// What its connection is doing.
-    pub(super) fn activity(&self) -> &Activity {
-        &self.0
+    /// When its head was complete.
+    pub(super) const fn started(&self) -> Instant {
+        self.started
+    }
+
+    /// Ends the request, with the time at which it was answered.
+    pub(super) fn end(mut self, at: Instant) {
+        self.ended = Some(at);
     }
 }
 
 impl Drop for RequestGuard {
     fn drop(&mut self) {
-        self.0.idle_since.set(self.0.start, Instant::now());
-        self.0.requests.fetch_sub(1, Ordering::Release);
+        let mut phase = self.activity.phase.lock();
+        phase.idle_since = self.ended.unwrap_or_else(Instant::now);
+        phase.requests = phase.requests.saturating_sub(1);
     }
 }
 
 /// How much is read in one go. Of small frames, these are thousands.
 const READ_AT_ONCE: usize = 32 * 1024;
 
-/// A stream that reports its bytes to the connection's activity, and lets others run after [`READ_AT_ONCE`]: whoever floods
-/// us is read on when it is its turn again.
+/// A stream that reports its bytes to the connection's activity, and lets other tasks run after [`READ_AT_ONCE`], so that a
+/// flood on one connection does not delay the others.
 #[derive(Debug)]
 pub(super) struct Watched<S> {
     stream: S,
@@ -203,13 +179,12 @@ impl<S: AsyncRead + Unpin> AsyncRead for Watched<S> {
         }
         let before = buf.filled().len();
         let result = Pin::new(&mut self.stream).poll_read(cx, buf);
-        if let Some(bytes) = buf.filled().get(before..)
-            && !bytes.is_empty()
-        {
+        let bytes = buf.filled().len().saturating_sub(before);
+        if bytes > 0 {
             self.activity.received(bytes);
-            self.read = self.read.saturating_add(bytes.len());
+            self.read = self.read.saturating_add(bytes);
         } else if result.is_pending() {
-            // It waits, so others run.
+            // The task waits, so others run.
             self.read = 0;
         }
         result
@@ -246,22 +221,21 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Watched<S> {
 mod tests {
     use super::*;
 
-    /// Whether such a client has only `header_timeout` for what it is sending.
-    fn is_hurried(pieces: &[&[u8]]) -> bool {
-        let (header_timeout, keep_alive_idle) = (Duration::from_secs(1), Duration::from_secs(60));
-        let activity = Activity::new(header_timeout, keep_alive_idle);
-        for piece in pieces {
-            activity.received(piece);
-        }
-        let left = activity.deadline().unwrap().duration_since(Instant::now());
-        left <= header_timeout
+    const HEADER_TIMEOUT: Duration = Duration::from_secs(1);
+
+    fn activity() -> Arc<Activity> {
+        Arc::new(Activity::new(HEADER_TIMEOUT, Duration::from_secs(60)))
+    }
+
+    /// How long the connection may go on like this.
+    fn left(activity: &Activity) -> Option<Duration> {
+        activity.deadline().map(|deadline| deadline.saturating_duration_since(Instant::now()))
     }
 
     #[tokio::test]
     async fn others_run_while_a_flood_is_read() {
-        let activity = Arc::new(Activity::new(Duration::from_secs(1), Duration::from_secs(60)));
         let flood = tokio::io::repeat(0);
-        let mut stream = Watched::new(flood, activity);
+        let mut stream = Watched::new(flood, activity());
         let mut cx = Context::from_waker(std::task::Waker::noop());
         let (mut read, mut pauses) = (0, 0);
         while read < 10 * READ_AT_ONCE {
@@ -276,39 +250,78 @@ mod tests {
         assert_eq!(pauses, 9);
     }
 
-    #[test]
-    fn who_sends_much_and_asks_nothing_has_no_time_left() {
-        let activity = Arc::new(Activity::new(Duration::from_secs(1), Duration::from_secs(60)));
-        activity.received(HTTP2_PREFACE);
-        let is_over = || activity.deadline().is_some_and(|deadline| deadline <= Instant::now());
-        let half = vec![0; MAX_IDLE_BYTES / 2];
-        activity.received(&half);
+    #[tokio::test(start_paused = true)]
+    async fn a_client_that_sends_much_and_asks_nothing_has_no_time_left() {
+        let activity = activity();
+        drop(activity.request(Version::HTTP_2));
+        let is_over = || left(&activity) == Some(Duration::ZERO);
+        activity.received(MAX_IDLE_BYTES);
         assert!(!is_over());
-        let request = activity.request();
+        let request = activity.request(Version::HTTP_2);
         // A body counts for its request.
-        (0..5).for_each(|_| activity.received(&half));
+        activity.received(5 * MAX_IDLE_BYTES);
         drop(request);
-        activity.received(&half);
+        activity.received(MAX_IDLE_BYTES);
         assert!(!is_over());
-        activity.received(&half);
-        activity.received(b"x");
+        activity.received(1);
         assert!(is_over());
     }
 
-    #[test]
-    fn the_version_is_known_however_the_first_bytes_are_split() {
-        let after = [HTTP2_PREFACE, b"\0\0\0\x04\0\0\0\0\0"].concat();
-        for at in 1..HTTP2_PREFACE.len() {
-            let (first, second) = after.split_at(at);
-            assert!(is_hurried(&[first]), "the preface is not complete after {at} bytes");
-            assert!(!is_hurried(&[first, second]), "split at {at}");
+    #[tokio::test(start_paused = true)]
+    async fn a_head_has_little_time_and_an_idle_connection_much() {
+        for (version, between) in [(Version::HTTP_11, 1), (Version::HTTP_2, 60)] {
+            let activity = activity();
+            assert_eq!(left(&activity), Some(Duration::from_secs(60)));
+            activity.received(1);
+            tokio::time::advance(Duration::from_millis(300)).await;
+            activity.received(1);
+            assert_eq!(left(&activity), Some(Duration::from_millis(700)), "from the first byte");
+            let request = activity.request(version);
+            assert_eq!(request.started(), Instant::now(), "the head was complete with the last byte");
+            assert_eq!(left(&activity), None);
+            tokio::time::advance(Duration::from_secs(5)).await;
+            let ended = Instant::now();
+            tokio::time::advance(Duration::from_secs(1)).await;
+            request.end(ended);
+            assert_eq!(left(&activity), Some(Duration::from_secs(59)), "since the answer");
+            tokio::time::advance(Duration::from_secs(1)).await;
+            // Of HTTP/2 these may be the frames that end a stream.
+            activity.received(1);
+            let expected = if version == Version::HTTP_2 { 58 } else { between };
+            assert_eq!(left(&activity), Some(Duration::from_secs(expected)), "{version:?}");
         }
-        assert!(!is_hurried(&[HTTP2_PREFACE]));
-        assert!(!is_hurried(&[&after]));
-        assert!(!is_hurried(&[]));
-        for head in [&b"POST / HTTP/1.1\r\n"[..], b"PRINT / HTTP/1.1\r\n", b"PRI * HTTP/1.1\r\n"] {
-            assert!(is_hurried(&[head]));
-            assert!(is_hurried(&[&head[..3], &head[3..]]));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_second_head_of_the_same_read_starts_when_its_turn_comes() {
+        let activity = activity();
+        activity.received(1000);
+        let first = activity.request(Version::HTTP_11);
+        tokio::time::advance(Duration::from_secs(3)).await;
+        drop(first);
+        assert_eq!(activity.request(Version::HTTP_11).started(), Instant::now());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn the_timer_follows_the_deadline_both_ways() {
+        let activity = activity();
+        let started = Instant::now();
+        let mut timer = std::pin::pin!(tokio::time::sleep(Duration::from_secs(60)));
+        let quick = async {
+            tokio::time::sleep(Duration::from_secs(50)).await;
+            activity.received(1);
+            let request = activity.request(Version::HTTP_11);
+            tokio::time::sleep(Duration::from_secs(30)).await;
+            drop(request);
+            tokio::time::sleep(Duration::from_secs(50)).await;
+            activity.received(1);
+            std::future::pending::<()>().await;
+        };
+        // The connection's task is polled whenever something of it happens.
+        tokio::select! {
+            () = activity.expired(timer.as_mut()) => {}
+            () = quick => {}
         }
+        assert_eq!(started.elapsed(), Duration::from_secs(50 + 30 + 50) + HEADER_TIMEOUT);
     }
 }

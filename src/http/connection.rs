@@ -3,12 +3,11 @@
 
 use std::convert::Infallible;
 use std::net::SocketAddr;
-use std::pin::{Pin, pin};
+use std::pin::pin;
 use std::sync::Arc;
-use std::task::{Context, Poll};
 
 use bytes::Bytes;
-use http::{Request, Response, Version};
+use http::{Request, Response};
 use http_body_util::Full;
 use hyper::body::Incoming;
 use hyper::service::service_fn;
@@ -16,14 +15,13 @@ use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto::Builder;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::sync::watch;
-use tokio::time::{Instant, Sleep, sleep_until};
+use tokio::time::sleep;
 
 use super::activity::{Activity, RequestGuard, Watched};
-use super::crowd::Place;
+use super::connection_limiter::Slot;
 use super::endpoint::Endpoint;
-use super::ingest::Way;
+use super::ingest::RequestContext;
 use super::intake::Unavailable;
-use super::known_waker::KnownWaker;
 use super::reply::Reply;
 use crate::config::Limits;
 
@@ -42,7 +40,7 @@ const MAX_SEND: usize = 16 * 1024;
 /// socket, in memory.
 ///
 /// Returns when the client has gone, stayed too long in one phase, or has its last answer after `stop` became true.
-/// How many connections there are at once is the caller's affair; all other limits are those of the endpoint.
+/// The caller limits how many connections there are at once; all other limits are those of the endpoint.
 pub async fn serve_connection<S>(
     stream: S,
     peer: Option<SocketAddr>,
@@ -51,12 +49,12 @@ pub async fn serve_connection<S>(
 ) where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
-    serve_at(None, stream, peer, endpoint, stop).await;
+    serve_in_slot(None, stream, peer, endpoint, stop).await;
 }
 
-/// The same at a place, which may be needed for another.
-pub(super) async fn serve_at<S>(
-    place: Option<Arc<Place>>,
+/// Like [`serve_connection`], for a connection that the server accepted itself.
+pub(super) async fn serve_in_slot<S>(
+    slot: Option<Slot>,
     stream: S,
     peer: Option<SocketAddr>,
     endpoint: Arc<Endpoint>,
@@ -64,30 +62,23 @@ pub(super) async fn serve_at<S>(
 ) where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
-    let limits = endpoint.routing().limits.clone();
-    // In one, of which each request has a share.
-    let shared = Arc::new((endpoint, place));
+    let routing = endpoint.routing();
+    // Each request holds a reference to both, for HTTP/2 in a task of its own.
+    let shared = Arc::new((endpoint, slot));
     let answer = move |request: Request<Incoming>, guard: RequestGuard| {
         let shared = Arc::clone(&shared);
         async move {
-            let (endpoint, place) = (&shared.0, shared.1.as_deref());
-            // Requests of HTTP/1 are a part of the connection's task: they have its timer, and end with it.
-            if request.version() != Version::HTTP_2 {
-                let way = Way { place, peer, alarm: Some(guard.activity()) };
-                return Ok(endpoint.answer_on(way, request).await);
-            }
-            // Those of HTTP/2 are tasks of their own, and would wait on for a connection that is closed.
-            let mut answered = Box::pin(endpoint.answer_on(Way { place, peer, alarm: None }, request));
-            let Some(place) = place else { return Ok(answered.await) };
-            Ok(place.while_it_stays(answered.as_mut()).await.unwrap_or_else(|| {
-                Reply::Unavailable(Unavailable::Overloaded).into_response(endpoint.ids.next())
-            }))
+            let (endpoint, slot) = &*shared;
+            let context = RequestContext { slot: slot.as_ref(), peer, started: guard.started() };
+            let (response, ended) = endpoint.answer_in(context, request).await;
+            guard.end(ended);
+            Ok(response)
         }
     };
-    serve_with(stream, &limits, stop, answer).await;
+    serve_with(stream, &routing.limits, stop, answer).await;
 }
 
-/// Answers whatever comes on a connection that is one too many with 503.
+/// Answers 503 to every request of a connection that is one too many.
 pub(super) async fn turn_away<S>(
     stream: S,
     peer: Option<SocketAddr>,
@@ -96,7 +87,7 @@ pub(super) async fn turn_away<S>(
 ) where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
-    // Such a connection must not stay: one header time, then it goes.
+    // Such a connection must not stay: it has one header time.
     let limits = endpoint.routing().limits.clone();
     let limits = Limits { keep_alive_idle: limits.header_timeout, ..limits };
     let answer = move |_request: Request<Incoming>, _guard: RequestGuard| {
@@ -110,6 +101,7 @@ pub(super) async fn turn_away<S>(
             status: reply.status(),
             code: reply.code(),
             detail: None,
+            received_at: endpoint.clock.unix_millis(),
             took: std::time::Duration::ZERO,
         });
         let mut response = reply.into_response(id);
@@ -132,8 +124,11 @@ pub(super) async fn serve_with<S, A, F>(
 {
     let activity = Arc::new(Activity::new(limits.header_timeout, limits.keep_alive_idle));
     let io = TokioIo::new(Watched::new(stream, Arc::clone(&activity)));
-    let service = service_fn(|request| answer(request, activity.request()));
-    // What a client has sent and nobody has read yet is held, so the window is also the most that it can make us hold.
+    let service = service_fn(|request: Request<Incoming>| {
+        let guard = activity.request(request.version());
+        answer(request, guard)
+    });
+    // What a client has sent and the server has not read yet is held, so the window is also the most that it can hold.
     let window = limits.window();
     let mut builder = Builder::new(TokioExecutor::new());
     builder
@@ -154,34 +149,15 @@ pub(super) async fn serve_with<S, A, F>(
         .max_send_buf_size(MAX_SEND)
         .max_header_list_size(u32::try_from(limits.max_head).unwrap_or(u32::MAX));
     let mut connection = pin!(builder.serve_connection(io, service));
-    let mut timer = Timer::new(&activity);
-    let stop_changes = stop.clone();
-    let mut told_to_stop = pin!(wait_for_stop(&mut stop));
-    let mut stop_waker = KnownWaker::default();
+    let mut timer = pin!(sleep(limits.keep_alive_idle));
     let mut stopping = false;
     loop {
-        let step = std::future::poll_fn(|cx| {
-            loop {
-                if connection.as_mut().poll(cx).is_ready() {
-                    return Poll::Ready(Step::Ended);
-                }
-                match timer.poll_rung(&activity, cx) {
-                    Poll::Ready(Rung::ForConnection) => return Poll::Ready(Step::TimedOut),
-                    // It is a part of the connection, and looks at the time itself.
-                    Poll::Ready(Rung::ForRequest) => {}
-                    Poll::Pending => break,
-                }
-            }
-            let may_stop = stop_waker.is_new(cx.waker()) || stop_changes.has_changed().unwrap_or(false);
-            if stopping || !may_stop {
-                return Poll::Pending;
-            }
-            told_to_stop.as_mut().poll(cx).map(|()| Step::Stop)
-        });
-        match step.await {
+        tokio::select! {
+            biased;
             // Errors of a connection are the peer's affair, and its requests were answered or not.
-            Step::Ended | Step::TimedOut => return,
-            Step::Stop => {
+            _ended = connection.as_mut() => return,
+            () = activity.expired(timer.as_mut()) => return,
+            () = stopped(&mut stop), if !stopping => {
                 stopping = true;
                 connection.as_mut().graceful_shutdown();
             }
@@ -189,65 +165,9 @@ pub(super) async fn serve_with<S, A, F>(
     }
 }
 
-enum Step {
-    Ended,
-    TimedOut,
-    Stop,
-}
-
 /// Resolves when the server stops; never when the server is gone.
-async fn wait_for_stop(stop: &mut watch::Receiver<bool>) {
+async fn stopped(stop: &mut watch::Receiver<bool>) {
     if stop.wait_for(|stop| *stop).await.is_err() {
         std::future::pending::<()>().await;
-    }
-}
-
-/// A timer that follows the deadlines of the connection and of its request, but is only set anew when the next of them has
-/// come nearer: most requests move it away.
-#[derive(Debug)]
-struct Timer {
-    sleep: Pin<Box<Sleep>>,
-    waker: KnownWaker,
-}
-
-/// Whose time is over.
-enum Rung {
-    ForConnection,
-    ForRequest,
-}
-
-impl Timer {
-    fn new(activity: &Activity) -> Self {
-        let deadline = activity.deadline().unwrap_or_else(Instant::now);
-        Self { sleep: Box::pin(sleep_until(deadline)), waker: KnownWaker::default() }
-    }
-
-    fn poll_rung(&mut self, activity: &Activity, cx: &mut Context<'_>) -> Poll<Rung> {
-        // While a request is being answered, its own deadline counts; the connection is polled when it ends.
-        let (deadline, rung) = match activity.deadline() {
-            Some(deadline) => (deadline, Rung::ForConnection),
-            None => match activity.alarm() {
-                Some(deadline) => (deadline, Rung::ForRequest),
-                None => return Poll::Pending,
-            },
-        };
-        let is_nearer = deadline < self.sleep.deadline();
-        if is_nearer {
-            self.sleep.as_mut().reset(deadline);
-        }
-        if !self.waker.is_new(cx.waker()) && !is_nearer && !self.sleep.is_elapsed() {
-            return Poll::Pending;
-        }
-        loop {
-            if self.sleep.as_mut().poll(cx).is_pending() {
-                return Poll::Pending;
-            }
-            if deadline <= Instant::now() {
-                // Whoever has not noticed sets it again.
-                activity.clear_alarm();
-                return Poll::Ready(rung);
-            }
-            self.sleep.as_mut().reset(deadline);
-        }
     }
 }

@@ -1,4 +1,4 @@
-//! What all connections share: the connectors by path, the intake behind them, and the permits that bound the load. The
+//! What all connections share: the connectors by path, the intake behind them, and the permits that limit the load. The
 //! first two can be exchanged while requests are on their way.
 
 use std::collections::{BTreeSet, HashMap};
@@ -7,11 +7,11 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use parking_lot::RwLock;
+use tokio::sync::Semaphore;
 
 use super::clock_doubt::ClockDoubt;
 use super::intake::Intake;
-use super::permits::Permits;
-use super::refusals::Refusals;
+use super::rejection_budget::RejectionBudget;
 use crate::clock::Clock;
 use crate::config::{ConnectorConfig, Limits, Proxies};
 use crate::keys::LiveVerifier;
@@ -107,16 +107,18 @@ pub struct Endpoint {
     pub(super) clock_doubt: ClockDoubt,
     pub(super) telemetry: Arc<Telemetry>,
     pub(super) clock: Arc<dyn Clock>,
-    /// Those of the start: permits were made of them. All others are in the routing.
+    /// Those of the start: the semaphores were made of them. All others are in the routing.
     pub(super) limits: Limits,
     pub(super) tls: Option<Arc<TlsIdentity>>,
     pub(super) ids: RequestIds,
-    pub(super) refusals: Refusals,
+    pub(super) rejections: RejectionBudget,
     /// Requests with a signature that holds, or that may hold once a key is fetched.
-    pub(super) requests: Permits,
-    /// Requests that are refused, while something is still waited for. They take no place of the others.
-    pub(super) strangers: Permits,
-    pub(super) body_bytes: Permits,
+    pub(super) requests: Semaphore,
+    /// Requests that are refused, while their bodies are waited for. They take no permit of the others.
+    pub(super) unauthenticated: Semaphore,
+    pub(super) body_bytes: Semaphore,
+    /// The bytes of refused requests and of those with old tokens, which take none of the others either.
+    pub(super) unauthenticated_bytes: Semaphore,
     stopping: AtomicBool,
 }
 
@@ -133,10 +135,11 @@ impl Endpoint {
         let limits = routing.limits.clone();
         Self {
             ids: RequestIds::random(),
-            refusals: Refusals::new(&limits),
-            requests: Permits::new(limits.max_in_flight),
-            strangers: Permits::new(limits.max_in_flight.div_ceil(2)),
-            body_bytes: Permits::new(limits.max_in_flight_bytes),
+            rejections: RejectionBudget::new(&limits),
+            requests: Semaphore::new(limits.max_in_flight.min(Semaphore::MAX_PERMITS)),
+            unauthenticated: Semaphore::new(limits.max_in_flight.div_ceil(2).min(Semaphore::MAX_PERMITS)),
+            body_bytes: Semaphore::new(limits.max_in_flight_bytes.min(Semaphore::MAX_PERMITS)),
+            unauthenticated_bytes: Semaphore::new(limits.unauthenticated_bytes().min(Semaphore::MAX_PERMITS)),
             routing: RwLock::new(routing.known_to(&telemetry)),
             config_trouble: RwLock::new(None),
             clock_doubt: ClockDoubt::default(),
@@ -200,11 +203,11 @@ impl Endpoint {
     }
 
     pub(super) fn in_flight(&self) -> usize {
-        self.requests.taken()
+        self.limits.max_in_flight.saturating_sub(self.requests.available_permits())
     }
 
-    /// Whether strangers are turned away before their bodies are read, so that DT's own requests find room.
+    /// Whether refused requests are answered before their bodies are read, so that authentic ones find room.
     pub(super) fn is_busy(&self) -> bool {
-        self.limits.max_in_flight.saturating_sub(self.requests.taken()) <= self.limits.max_in_flight / 2
+        self.requests.available_permits() <= self.limits.max_in_flight / 2
     }
 }

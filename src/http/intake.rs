@@ -1,7 +1,9 @@
 //! What the HTTP side needs from whatever stores the deliveries.
 
 use std::pin::Pin;
-use std::sync::Arc;
+use std::task::{Context, Poll};
+
+use tokio::sync::oneshot;
 
 use crate::record::{DeadLetter, Record};
 
@@ -36,16 +38,45 @@ pub struct Readiness {
     pub troubles: Vec<String>,
 }
 
-/// The future that an intake returns.
-pub type IntakeFuture<'a, T> = Pin<Box<dyn Future<Output = Result<T, Unavailable>> + Send + 'a>>;
+/// What an intake returns: the outcome, or what will bring it.
+pub enum IntakeFuture<'a, T> {
+    /// The outcome is known.
+    Ready(Result<T, Unavailable>),
+    /// A worker sends the outcome. One that goes without a word has stored nothing.
+    Sent(oneshot::Receiver<Result<T, Unavailable>>),
+    /// Anything else.
+    Boxed(Pin<Box<dyn Future<Output = Result<T, Unavailable>> + Send + 'a>>),
+}
 
-/// Stores what was verified. When a future gives `Ok`, a crash no longer loses it.
+impl<'a, T> IntakeFuture<'a, T> {
+    /// Waits for any future, at the price of an allocation.
+    pub fn boxed(future: impl Future<Output = Result<T, Unavailable>> + Send + 'a) -> Self {
+        Self::Boxed(Box::pin(future))
+    }
+}
+
+impl<T: Copy + Unpin> Future for IntakeFuture<'_, T> {
+    type Output = Result<T, Unavailable>;
+
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        match self.get_mut() {
+            Self::Ready(outcome) => Poll::Ready(*outcome),
+            Self::Sent(outcome) => {
+                Pin::new(outcome).poll(cx).map(|sent| sent.unwrap_or(Err(Unavailable::Storage)))
+            }
+            Self::Boxed(future) => future.as_mut().poll(cx),
+        }
+    }
+}
+
+/// Stores what was verified. When a future returns `Ok`, a crash no longer loses it. The work goes on when the future is
+/// dropped.
 pub trait Intake: Send + Sync + 'static {
     /// Stores a record of the connector at place `connector` in the configuration.
-    fn accept(&self, connector: usize, record: Arc<Record>) -> IntakeFuture<'_, Accepted>;
+    fn accept(&self, connector: usize, record: Record) -> IntakeFuture<'_, Accepted>;
 
-    /// Sets a delivery aside. The work goes on when the future is dropped.
-    fn bury(&self, letter: DeadLetter) -> IntakeFuture<'_, ()>;
+    /// Moves a delivery to the dead letters.
+    fn dead_letter(&self, letter: DeadLetter) -> IntakeFuture<'_, ()>;
 
     /// What it means when a record is not stored within the deadline.
     fn late(&self) -> Unavailable {
@@ -55,6 +86,6 @@ pub trait Intake: Send + Sync + 'static {
     /// Whether events can be stored, and what is wrong.
     fn readiness(&self) -> Readiness;
 
-    /// Brings gauges up to date before they are read.
+    /// Updates the gauges before they are read.
     fn measure(&self) {}
 }

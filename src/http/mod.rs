@@ -1,38 +1,33 @@
 //! The HTTP side: a listener with limits, what happens to a request, and the one table from outcomes to statuses.
 //!
-//! A request's way: `server` accepts the connection (`listener`), makes it ready (`arrival`: PROXY header, TLS) and bounds
-//! it in time (`connection`); `ingest` finds out whose it is (`forwarded`), routes it,
-//! caps, verifies and hands it on through the trait [`Intake`], and `reply` makes the answer. What is behind the
-//! intake, sinks or a spool, this module does not know.
+//! A request's way: `server` accepts the connection (`listener`) if there is a slot for it (`connection_limiter`), makes it
+//! ready (`handshake`: PROXY header, TLS) and limits it in time (`connection`, `activity`); `ingest` finds out whose it is
+//! (`forwarded`), routes it, caps (`body`), verifies and hands it on through the trait [`Intake`], and `reply` makes the
+//! answer. This module does not know what is behind the intake, sinks or a log.
 //!
-//! When there is more than can be served, those whose signatures hold come first: `crowd` says which connections make room
-//! for others, `refusals` how much strangers are worth waiting for. What each request and connection may take at most, and
-//! the sum, is in `docs/limits.md`.
+//! When there is more than can be served, authentic requests come first: `connection_limiter` decides which connections
+//! make room for others, `rejection_budget` and `rejected` how long a refused request is waited for. What each request and
+//! connection may take at most, and the sum, is in `docs/limits.md`.
 
-// Nothing that a request does is done by name or under a lock where a number will do (`activity`, `permits`, the connector's
-// series), nor is a timer set (`until`) or a lasting condition asked (`known_waker`) for each. Together, with an answer that
-// is written without a tree: 50.8 thousand instructions a request instead of 65.1, and 34.8 instead of 46.0 without
-// hyper (`benches/guard`, `request` and `answer`).
 mod activity;
 mod admin;
-mod arrival;
+mod body;
 mod clock_doubt;
 mod connection;
-mod crowd;
+mod connection_limiter;
 mod endpoint;
 mod forwarded;
+mod handshake;
 mod ingest;
 mod intake;
-mod known_waker;
 mod listener;
 mod peer;
-mod permits;
 mod proxy_header;
-mod refusals;
+mod rejected;
+mod rejection_budget;
 mod reply;
 mod server;
 mod stream;
-mod until;
 
 pub use connection::serve_connection;
 pub use endpoint::{Connector, Endpoint, Routing};

@@ -1,9 +1,9 @@
-//! What counts as one peer: an IPv4 address, or the /64 of an IPv6 address, since whoever has one has them all.
+//! What counts as one peer: an IPv4 address, or the /64 of an IPv6 address, since one customer has all of it.
 
 use std::net::{IpAddr, Ipv6Addr};
 
 /// One peer.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(super) struct Peer(IpAddr);
 
 impl From<IpAddr> for Peer {

@@ -9,14 +9,14 @@ use rustix::io::Errno;
 use tokio::sync::{Semaphore, watch};
 use tokio::task::JoinSet;
 
-use super::crowd::{Crowd, Place};
+use super::connection_limiter::{ConnectionLimiter, Newcomer, Slot};
 use super::endpoint::Endpoint;
 use super::listener::Listener;
 use super::peer::Peer;
 use super::stream::Stream;
-use super::{admin, arrival, connection};
+use super::{admin, connection, handshake};
 use crate::config::{Limits, MAX_TURNED_AWAY};
-use crate::telemetry::{AcceptFailed, ConnectionEvicted, ConnectionRefused, RefusedConnection, Telemetry};
+use crate::telemetry::{AcceptFailed, ConnectionRefused, RefusedConnection, Telemetry};
 
 /// How often the log is told how many lines were held back, if any were.
 const REPORT_EVERY: Duration = Duration::from_secs(10);
@@ -42,7 +42,9 @@ impl Server {
     /// after `drain_timeout`.
     pub async fn run(self, mut stop: watch::Receiver<bool>, drain_timeout: Duration) {
         let Self { listener, endpoint } = self;
-        let crowd = Crowd::new(endpoint.limits.max_connections, endpoint.limits.max_connections_per_peer);
+        let Limits { max_connections, max_connections_per_peer, .. } = endpoint.limits;
+        let telemetry = Arc::clone(&endpoint.telemetry);
+        let limiter = ConnectionLimiter::new(max_connections, max_connections_per_peer, telemetry);
         let mut report = tokio::time::interval(REPORT_EVERY);
         report.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         let turned_away = Arc::new(Semaphore::new(MAX_TURNED_AWAY));
@@ -51,7 +53,7 @@ impl Server {
         loop {
             let accepted = tokio::select! {
                 accepted = async {
-                    crowd.may_enter().await;
+                    limiter.may_enter().await;
                     listener.accept().await
                 } => accepted,
                 Some(_ended) = connections.join_next(), if !connections.is_empty() => {
@@ -66,10 +68,10 @@ impl Server {
             };
             if let Err(error) = &accepted
                 && is_out_of_files(error)
-                && crowd.make_room()
+                && limiter.make_room()
             {
-                // Whoever was sent away closes when its task runs, which may not be at once.
-                let _late = tokio::time::timeout(ACCEPT_PAUSE, crowd.one_has_left()).await;
+                // An aborted task ends when it runs, which may not be at once.
+                let _late = tokio::time::timeout(ACCEPT_PAUSE, limiter.one_has_ended()).await;
                 continue;
             }
             let Some((stream, peer)) = usable(accepted, &mut failing, &endpoint.telemetry).await else {
@@ -83,33 +85,26 @@ impl Server {
                 continue;
             }
             let counted = address.filter(|_| !is_proxy);
-            let is_in_disgrace = counted.is_some_and(|address| {
-                endpoint.refusals.is_in_disgrace(address, endpoint.clock.unix_millis())
+            let is_over_budget = counted.is_some_and(|address| {
+                endpoint.rejections.is_over(address, endpoint.clock.unix_millis())
             });
-            let (telemetry, endpoint, stop) =
-                (Arc::clone(&endpoint.telemetry), Arc::clone(&endpoint), stop.clone());
-            if let Some(place) = crowd.enter(counted.map(Peer::from), is_in_disgrace) {
-                let telemetry = Arc::clone(&telemetry);
-                connections.spawn(async move {
-                    let place = Arc::new(place);
-                    // In its place: moved into the choice below, it would be there twice.
-                    let serve = std::pin::pin!(serve(Arc::clone(&place), stream, peer, endpoint, stop));
-                    // It is closed without an answer, whatever its requests have come to.
-                    if place.while_it_stays(serve).await.is_none() {
-                        telemetry.emit(&ConnectionEvicted { peer });
-                    }
-                });
+            let newcomer = Newcomer { address: peer, peer: counted.map(Peer::from), is_over_budget };
+            let (endpoint, stop) = (Arc::clone(&endpoint), stop.clone());
+            let telemetry = Arc::clone(&endpoint.telemetry);
+            if let Some(slot) = limiter.enter(newcomer) {
+                let number = slot.number();
+                limiter.served_by(number, connections.spawn(serve(slot, stream, peer, endpoint, stop)));
             } else {
                 telemetry.emit(&ConnectionRefused { peer, reason: RefusedConnection::TooMany });
-                if let Ok(place) = Arc::clone(&turned_away).try_acquire_owned() {
+                if let Ok(permit) = Arc::clone(&turned_away).try_acquire_owned() {
                     connections.spawn(async move {
                         let mut stop = stop;
                         if let Some((stream, client)) =
-                            arrival::open(stream, peer, &endpoint, &mut stop).await
+                            handshake::open(stream, peer, &endpoint, &mut stop).await
                         {
                             connection::turn_away(stream, client, endpoint, stop).await;
                         }
-                        drop(place);
+                        drop(permit);
                     });
                 }
             }
@@ -134,16 +129,16 @@ fn is_out_of_files(error: &io::Error) -> bool {
 
 /// Makes a connection ready and serves it.
 async fn serve(
-    place: Arc<Place>,
+    slot: Slot,
     stream: Stream,
     peer: Option<SocketAddr>,
     endpoint: Arc<Endpoint>,
     mut stop: watch::Receiver<bool>,
 ) {
     // On the heap while it lasts: what a handshake needs would stay with the connection until its end.
-    let opened = Box::pin(arrival::open(stream, peer, &endpoint, &mut stop)).await;
+    let opened = Box::pin(handshake::open(stream, peer, &endpoint, &mut stop)).await;
     if let Some((stream, client)) = opened {
-        connection::serve_at(Some(place), stream, client, endpoint, stop).await;
+        connection::serve_in_slot(Some(slot), stream, client, endpoint, stop).await;
     }
 }
 

@@ -137,8 +137,9 @@ fn open_letters(config: &Config, telemetry: &Arc<Telemetry>) -> Result<DeadLette
 }
 
 impl Intake for DirectIntake {
-    fn accept(&self, connector: usize, record: Arc<Record>) -> IntakeFuture<'_, Accepted> {
-        Box::pin(async move {
+    fn accept(&self, connector: usize, record: Record) -> IntakeFuture<'_, Accepted> {
+        IntakeFuture::boxed(async move {
+            let record = Arc::new(record);
             let Some(route) = self.routes.get(connector) else { return Err(Unavailable::Storage) };
             match self.direct.submit(&record, &route.sinks, route.dedup).await {
                 Ok(Stored::Now) => Ok(Accepted::New),
@@ -150,10 +151,10 @@ impl Intake for DirectIntake {
         })
     }
 
-    fn bury(&self, letter: DeadLetter) -> IntakeFuture<'_, ()> {
+    fn dead_letter(&self, letter: DeadLetter) -> IntakeFuture<'_, ()> {
         let dead_letters = Arc::clone(&self.shared.dead_letters);
         let work = tokio::task::spawn_blocking(move || dead_letters.bury(&letter));
-        Box::pin(async move {
+        IntakeFuture::boxed(async move {
             match work.await {
                 Ok(Ok(())) => Ok(()),
                 Ok(Err(_)) | Err(_) => Err(Unavailable::Storage),

@@ -170,8 +170,9 @@ fn unavailable(error: &SpoolError) -> Unavailable {
 }
 
 impl Intake for SpoolIntake {
-    fn accept(&self, connector: usize, record: Arc<Record>) -> IntakeFuture<'_, Accepted> {
-        Box::pin(async move {
+    fn accept(&self, connector: usize, record: Record) -> IntakeFuture<'_, Accepted> {
+        IntakeFuture::boxed(async move {
+            let record = Arc::new(record);
             let Some(route) = self.routes.get(connector) else { return Err(Unavailable::Storage) };
             match self.store.spool.append(record, route.dedup).await {
                 Ok(Appended::New(_)) => Ok(Accepted::New),
@@ -181,9 +182,9 @@ impl Intake for SpoolIntake {
         })
     }
 
-    fn bury(&self, letter: DeadLetter) -> IntakeFuture<'_, ()> {
+    fn dead_letter(&self, letter: DeadLetter) -> IntakeFuture<'_, ()> {
         let SpoolStore { spool, telemetry, .. } = &*self.store;
-        Box::pin(async move {
+        IntakeFuture::boxed(async move {
             let (reason, connector, text) =
                 (letter.reason.code(), Arc::clone(&letter.connector), letter.error.clone());
             match spool.bury(letter).await {

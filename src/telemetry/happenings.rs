@@ -25,15 +25,17 @@ pub struct Answered<'a> {
     pub code: &'static str,
     /// Why, where it was refused; safe to show.
     pub detail: Option<&'a str>,
+    /// When it was received, in Unix milliseconds.
+    pub received_at: i64,
     /// How long it took from the complete head.
     pub took: Duration,
 }
 
 impl Happening for Answered<'_> {
     fn emit(&self, telemetry: &Telemetry) {
-        let Self { id, connector, series, peer, status, code, detail, took } = self;
+        let Self { id, connector, series, peer, status, code, detail, received_at, took } = self;
         let connector = connector.unwrap_or("");
-        telemetry.metrics.answered(connector, *series, *status, code, *took, telemetry.clock.unix_seconds());
+        telemetry.metrics.answered(connector, *series, *status, code, *took, received_at.div_euclid(1000));
         let peer = peer.map(tracing::field::display);
         let failed = status.is_client_error() || status.is_server_error();
         let status_code = status.as_u16();

@@ -1,5 +1,6 @@
 //! What happens to a connection before HTTP: the PROXY header where one is due, then the TLS handshake, both within
-//! `handshake_timeout`. What does not get through is closed, counted, and told in a bounded number of log lines.
+//! `handshake_timeout`. A connection that fails is closed and counted, also against its peer's rejection budget, and logged
+//! in a bounded number of lines.
 
 use std::io;
 use std::net::SocketAddr;
@@ -33,14 +34,14 @@ pub(super) async fn open(
     if endpoint.tls.is_none() && !routing.proxies.protocol {
         return Some((stream, peer));
     }
-    let patience = routing.limits.handshake_timeout;
+    let limit = routing.limits.handshake_timeout;
     let mut phase = Phase::default();
     let opened = tokio::select! {
-        opened = timeout(patience, negotiate(stream, peer, endpoint, &routing.proxies, &mut phase)) => opened,
+        opened = timeout(limit, negotiate(stream, peer, endpoint, &routing.proxies, &mut phase)) => opened,
         // Nothing was asked yet, so nobody waits for an answer.
         _ = stop.wait_for(|stop| *stop) => Ok(Err(Refusal::Gone)),
     };
-    let late = || format!("not done within {patience:?}");
+    let late = || format!("not done within {limit:?}");
     let refusal = match opened {
         Ok(Ok(opened)) => return Some(opened),
         Ok(Err(refusal)) => refusal,
@@ -52,6 +53,8 @@ pub(super) async fn open(
             endpoint.telemetry.emit(&ProxyHeaderRefused { peer, reason, error: &error });
         }
         Refusal::Handshake(reason, error) => {
+            // It cost more than a refused request.
+            endpoint.rejections.take(peer.map(|peer| peer.ip()), endpoint.clock.unix_millis());
             endpoint.telemetry.emit(&HandshakeFailed { peer, reason, error: &error });
         }
         Refusal::Gone => {}

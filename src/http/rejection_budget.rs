@@ -1,11 +1,11 @@
-//! How much of what strangers send is worth our while: a budget of refused requests for each peer and for all, and of the
-//! bytes that are held of a peer before a signature has vouched for them.
+//! How much is spent on requests that are not authentic: a budget of rejections for each peer and for all, and of the bytes
+//! that are held of a peer before a signature has held.
 //!
 //! The budget decides how politely a request is refused, never whether: each is verified first, which costs some
 //! microseconds, and an authentic one passes whatever else its peer sent. Within the budget a refused body is read to its
 //! end, so that the connection can go on; beyond it the answer comes at once and the connection ends.
 //!
-//! The table of peers is bounded. One that has been quiet for a second or so is as good as new, and makes room; while all
+//! The table of peers is bounded. A peer that has been quiet for a second or so is as good as new, and makes room; while all
 //! are active, a new one has only the budget of all.
 
 use std::collections::HashMap;
@@ -22,9 +22,9 @@ const MAX_PEERS: usize = 8192;
 /// How long to wait, at least, until the table is looked through again for peers that have been quiet.
 const SWEEP_MS: i64 = 1000;
 
-/// The budgets.
+/// The budgets of all peers.
 #[derive(Debug)]
-pub(super) struct Refusals {
+pub(super) struct RejectionBudget {
     per_peer: u32,
     bytes_per_peer: usize,
     state: Mutex<State>,
@@ -47,12 +47,12 @@ struct Account {
 /// Bytes that are held of a peer; no longer when this is dropped.
 #[derive(Debug)]
 pub(super) struct Held<'a> {
-    refusals: &'a Refusals,
+    budget: &'a RejectionBudget,
     peer: Option<Peer>,
     bytes: usize,
 }
 
-impl Refusals {
+impl RejectionBudget {
     pub(super) fn new(limits: &Limits) -> Self {
         let all = TokenBucket::new(limits.max_refused, limits.max_refused);
         let state = State { all, peers: HashMap::new(), swept_at: i64::MIN };
@@ -63,19 +63,19 @@ impl Refusals {
         }
     }
 
-    /// Counts a refused request. Gives whether it was within the budgets.
+    /// Counts a rejection. Returns whether it was within the budgets.
     pub(super) fn take(&self, address: Option<IpAddr>, now_ms: i64) -> bool {
         let mut state = self.state.lock();
         let is_within = match address.map(Peer::from) {
             Some(peer) => state.account(peer, self.per_peer, now_ms).is_none_or(|a| a.bucket.take(now_ms)),
             None => true,
         };
-        // Who is over its own budget takes nothing from that of all.
+        // A peer over its own budget takes nothing from that of all.
         is_within && state.all.take(now_ms)
     }
 
-    /// Whether nothing more may be refused of a peer.
-    pub(super) fn is_in_disgrace(&self, address: IpAddr, now_ms: i64) -> bool {
+    /// Whether a peer has used up its budget.
+    pub(super) fn is_over(&self, address: IpAddr, now_ms: i64) -> bool {
         let mut state = self.state.lock();
         state.peers.get_mut(&Peer::from(address)).is_some_and(|account| !account.bucket.has_any(now_ms))
     }
@@ -92,7 +92,7 @@ impl Refusals {
             }
             account.held = held;
         }
-        Some(Held { refusals: self, peer, bytes })
+        Some(Held { budget: self, peer, bytes })
     }
 }
 
@@ -117,7 +117,7 @@ impl State {
 impl Drop for Held<'_> {
     fn drop(&mut self) {
         if let Some(peer) = self.peer
-            && let Some(account) = self.refusals.state.lock().peers.get_mut(&peer)
+            && let Some(account) = self.budget.state.lock().peers.get_mut(&peer)
         {
             account.held = account.held.saturating_sub(self.bytes);
         }
@@ -128,14 +128,14 @@ impl Drop for Held<'_> {
 mod tests {
     use super::*;
 
-    fn refusals() -> Refusals {
+    fn budget() -> RejectionBudget {
         let limits = Limits {
             max_refused: 10,
             max_refused_per_peer: 3,
             max_unverified_bytes_per_peer: 100,
             ..Limits::default()
         };
-        Refusals::new(&limits)
+        RejectionBudget::new(&limits)
     }
 
     fn address(n: u32) -> Option<IpAddr> {
@@ -144,12 +144,12 @@ mod tests {
 
     #[test]
     fn each_peer_has_its_budget_and_all_have_one() {
-        let refusals = refusals();
-        let taken = |n: u32, now: i64| (0..20).filter(|_| refusals.take(address(n), now)).count();
-        assert!(!refusals.is_in_disgrace(address(1).unwrap(), 0), "nothing is known of it");
+        let budget = budget();
+        let taken = |n: u32, now: i64| (0..20).filter(|_| budget.take(address(n), now)).count();
+        assert!(!budget.is_over(address(1).unwrap(), 0), "nothing is known of it");
         assert_eq!(taken(1, 0), 3);
-        assert!(refusals.is_in_disgrace(address(1).unwrap(), 0));
-        assert!(!refusals.is_in_disgrace(address(1).unwrap(), 1000));
+        assert!(budget.is_over(address(1).unwrap(), 0));
+        assert!(!budget.is_over(address(1).unwrap(), 1000));
         assert_eq!((taken(2, 0), taken(3, 0), taken(4, 0)), (3, 3, 1), "10 of all");
         assert_eq!(taken(5, 1000), 3, "a second later");
     }
@@ -157,26 +157,26 @@ mod tests {
     #[test]
     fn the_table_is_bounded_and_takes_new_peers_when_old_ones_are_quiet() {
         let limits = Limits { max_refused: u32::MAX, max_refused_per_peer: 3, ..Limits::default() };
-        let refusals = Refusals::new(&limits);
+        let budget = RejectionBudget::new(&limits);
         let peers = u32::try_from(MAX_PEERS).unwrap();
         for n in 0..peers {
-            assert!(refusals.take(address(n), 0));
+            assert!(budget.take(address(n), 0));
         }
-        assert!(refusals.take(address(peers), 0), "the budget of all is left");
-        assert_eq!(refusals.state.lock().peers.len(), MAX_PEERS);
-        assert!(refusals.take(address(peers), 1000));
-        assert_eq!(refusals.state.lock().peers.len(), 1);
+        assert!(budget.take(address(peers), 0), "the budget of all is left");
+        assert_eq!(budget.state.lock().peers.len(), MAX_PEERS);
+        assert!(budget.take(address(peers), 1000));
+        assert_eq!(budget.state.lock().peers.len(), 1);
     }
 
     #[test]
     fn of_each_peer_so_many_bytes_are_held() {
-        let refusals = refusals();
-        let first = refusals.hold(address(1), 60, 0).expect("there is room");
-        assert!(refusals.hold(address(1), 41, 0).is_none());
-        let _second = refusals.hold(address(1), 40, 0).expect("there is room");
-        assert!(refusals.hold(address(2), 100, 0).is_some());
+        let budget = budget();
+        let first = budget.hold(address(1), 60, 0).expect("there is room");
+        assert!(budget.hold(address(1), 41, 0).is_none());
+        let _second = budget.hold(address(1), 40, 0).expect("there is room");
+        assert!(budget.hold(address(2), 100, 0).is_some());
         drop(first);
-        assert!(refusals.hold(address(1), 61, 0).is_none());
-        assert!(refusals.hold(address(1), 60, 0).is_some());
+        assert!(budget.hold(address(1), 61, 0).is_none());
+        assert!(budget.hold(address(1), 60, 0).is_some());
     }
 }
