@@ -27,6 +27,9 @@ use tokio::time::{Instant, Sleep};
 /// More than all that may rightly come between two requests: what is left of the window of a body that was refused.
 const MAX_IDLE_BYTES: usize = 2 * 1024 * 1024;
 
+/// How long after its timer has fired a connection is looked at again that has a request.
+const LOOK_AGAIN: Duration = Duration::from_secs(1);
+
 /// One connection's phase. The connection's own task and, for HTTP/2, those of its requests change it.
 #[derive(Debug)]
 pub(super) struct Activity {
@@ -86,9 +89,7 @@ impl Activity {
                 let next = match deadline {
                     Some(deadline) if deadline < timer.deadline() => Some(deadline),
                     // A request of HTTP/2 may end without a wake-up for the connection, so the timer always runs.
-                    _ if timer.is_elapsed() => {
-                        deadline.or_else(|| timer.deadline().checked_add(self.keep_alive_idle))
-                    }
+                    _ if timer.is_elapsed() => deadline.or_else(|| timer.deadline().checked_add(LOOK_AGAIN)),
                     _ => None,
                 };
                 if let Some(next) = next {
