@@ -325,10 +325,11 @@ mod tests {
             activity.received(1);
             std::future::pending::<()>().await;
         };
-        // The connection's task is polled whenever something of it happens.
+        // As in the connection's task: first what happens, then the timer.
         tokio::select! {
-            () = activity.expired(timer.as_mut()) => {}
+            biased;
             () = quick => {}
+            () = activity.expired(timer.as_mut()) => {}
         }
         assert_eq!(started.elapsed(), Duration::from_secs(50 + 30 + 50) + HEADER_TIMEOUT);
     }
