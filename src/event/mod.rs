@@ -47,7 +47,6 @@ mod json;
 mod not_a_delivery;
 pub mod payload;
 mod sample;
-mod skim;
 mod target_name;
 #[cfg(test)]
 mod tests;

@@ -27,6 +27,9 @@ use tokio::time::{Instant, Sleep};
 /// More than all that may rightly come between two requests: what is left of the window of a body that was refused.
 const MAX_IDLE_BYTES: usize = 2 * 1024 * 1024;
 
+/// How long after its timer has fired a connection is looked at again that has a request.
+const LOOK_AGAIN: Duration = Duration::from_secs(1);
+
 /// One connection's phase. The connection's own task and, for HTTP/2, those of its requests change it.
 #[derive(Debug)]
 pub(super) struct Activity {
@@ -82,13 +85,18 @@ impl Activity {
     pub(super) async fn expired(&self, mut timer: Pin<&mut Sleep>) {
         std::future::poll_fn(|cx| {
             loop {
-                // During a request its own deadline counts, and the connection is polled when the request ends.
-                let Some(deadline) = self.deadline() else { return Poll::Pending };
-                if deadline < timer.deadline() || timer.is_elapsed() {
-                    timer.as_mut().reset(deadline);
+                let deadline = self.deadline();
+                let next = match deadline {
+                    Some(deadline) if deadline < timer.deadline() => Some(deadline),
+                    // A request of HTTP/2 may end without a wake-up for the connection, so the timer always runs.
+                    _ if timer.is_elapsed() => deadline.or_else(|| timer.deadline().checked_add(LOOK_AGAIN)),
+                    _ => None,
+                };
+                if let Some(next) = next {
+                    timer.as_mut().reset(next);
                 }
                 ready!(timer.as_mut().poll(cx));
-                if deadline <= timer.deadline() {
+                if deadline.is_some_and(|deadline| deadline <= timer.deadline()) {
                     return Poll::Ready(());
                 }
             }
@@ -317,11 +325,29 @@ mod tests {
             activity.received(1);
             std::future::pending::<()>().await;
         };
-        // The connection's task is polled whenever something of it happens.
+        // As in the connection's task: first what happens, then the timer.
         tokio::select! {
-            () = activity.expired(timer.as_mut()) => {}
+            biased;
             () = quick => {}
+            () = activity.expired(timer.as_mut()) => {}
         }
         assert_eq!(started.elapsed(), Duration::from_secs(50 + 30 + 50) + HEADER_TIMEOUT);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_request_that_ends_unnoticed_does_not_keep_the_connection() {
+        let activity = activity();
+        let request = activity.request(Version::HTTP_2);
+        let watched = Arc::clone(&activity);
+        let expired = tokio::spawn(async move {
+            let mut timer = std::pin::pin!(tokio::time::sleep(Duration::from_secs(60)));
+            watched.expired(timer.as_mut()).await;
+        });
+        tokio::time::sleep(Duration::from_secs(70)).await;
+        let ended = Instant::now();
+        // In another task than the connection's, which is not woken.
+        drop(request);
+        expired.await.expect("it expires");
+        assert_eq!(ended.elapsed(), Duration::from_secs(60));
     }
 }

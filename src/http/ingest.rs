@@ -188,7 +188,8 @@ impl Exchange<'_> {
             (&endpoint.unauthenticated, &endpoint.unauthenticated_bytes)
         };
         let bytes = body.at_most();
-        let permits = (requests.try_acquire(), pool.try_acquire_many(u32::try_from(bytes).unwrap_or(u32::MAX)));
+        let permits =
+            (requests.try_acquire(), pool.try_acquire_many(u32::try_from(bytes).unwrap_or(u32::MAX)));
         let (Ok(_request_permit), Ok(_bytes_permit)) = permits else {
             return Reply::Unavailable(Unavailable::Overloaded);
         };
@@ -270,8 +271,7 @@ impl Exchange<'_> {
         body: Bytes,
     ) -> Reply {
         let name = Arc::clone(&connector.name);
-        let letter =
-            DeadLetter::of_request(name, Reason::Unreadable, error, self.received_at, headers, body);
+        let letter = DeadLetter::of_request(name, Reason::Unreadable, error, self.received_at, headers, body);
         let letter = letter.with_request_id(Some(self.id));
         match timeout_at(self.deadline, connector.intake.dead_letter(letter)).await {
             Ok(Ok(())) => Reply::Quarantined,

@@ -8,7 +8,7 @@ use http_body_util::Full;
 use serde_json::json;
 
 use super::intake::Unavailable;
-use crate::record::{RequestId, escaped};
+use crate::record::RequestId;
 use crate::verify::Rejection;
 
 /// The header with the request's id. Only hyper's own replies, to what is no HTTP, lack it.
@@ -111,11 +111,8 @@ impl Reply {
     pub(super) fn into_response(self, id: RequestId) -> Response<Full<Bytes>> {
         let (status, code) = (self.status(), self.code());
         let (content_type, body) = match &self {
-            // Most answers, so in one piece, without a tree.
             Self::Accepted { event_id } | Self::Duplicate { event_id } | Self::Ignored { event_id } => {
-                let body =
-                    [r#"{"eventId":""#, &*escaped(event_id), r#"","status":""#, code, r#""}"#].concat();
-                ("application/json", body)
+                ("application/json", json!({"eventId": event_id, "status": code}).to_string())
             }
             Self::Quarantined => ("application/json", json!({"status": code}).to_string()),
             _ => {

@@ -85,9 +85,8 @@ impl Server {
                 continue;
             }
             let counted = address.filter(|_| !is_proxy);
-            let is_over_budget = counted.is_some_and(|address| {
-                endpoint.rejections.is_over(address, endpoint.clock.unix_millis())
-            });
+            let is_over_budget = counted
+                .is_some_and(|address| endpoint.rejections.is_over(address, endpoint.clock.unix_millis()));
             let newcomer = Newcomer { address: peer, peer: counted.map(Peer::from), is_over_budget };
             let (endpoint, stop) = (Arc::clone(&endpoint), stop.clone());
             let telemetry = Arc::clone(&endpoint.telemetry);

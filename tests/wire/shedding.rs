@@ -2,7 +2,7 @@
 
 use std::time::Instant;
 
-use crate::client::{Client, ask, chunked, head, push, request, token_at};
+use crate::client::{Client, ask, chunked, head, push, request, token_at, within};
 use crate::fake_sink::FakeSink;
 use crate::harness::{NOW, Setup, event, event_id, ms};
 use crate::metrics::Metrics;
@@ -54,6 +54,52 @@ async fn an_old_token_makes_nobody_known_and_takes_no_place_of_good_ones() {
     }
     assert!(replayer.maybe_reply().await.is_none());
     assert!(holder.maybe_reply().await.is_none());
+}
+
+/// A body that never comes.
+struct Never;
+
+impl http_body::Body for Never {
+    type Data = bytes::Bytes;
+    type Error = std::convert::Infallible;
+
+    fn poll_frame(
+        self: std::pin::Pin<&mut Self>,
+        _cx: &mut std::task::Context<'_>,
+    ) -> std::task::Poll<Option<Result<http_body::Frame<bytes::Bytes>, Self::Error>>> {
+        std::task::Poll::Pending
+    }
+}
+
+/// Requests of HTTP/2 are tasks of their own, and end with their connection all the same.
+#[tokio::test]
+async fn a_connection_of_http_2_that_makes_room_takes_its_requests_along() {
+    let (setup, _seen) = Setup::working();
+    let limits = |limits: &mut dt_receiver::config::Limits| {
+        (limits.max_connections, limits.max_in_flight, limits.deadline) = (2, 1, ms(8000));
+    };
+    let receiver = setup.limits(limits).start().await;
+    let old = token_at(event(0), NOW - 7200);
+    let replay = || request("POST", "/", &[("X-Dt-Signature", &old)], event(0));
+    let stream = tokio::net::TcpStream::connect(receiver.address).await.unwrap();
+    let (mut sender, connection) = hyper::client::conn::http2::handshake(
+        hyper_util::rt::TokioExecutor::new(),
+        hyper_util::rt::TokioIo::new(stream),
+    )
+    .await
+    .unwrap();
+    let connection = tokio::spawn(connection);
+    let waiting = http::Request::post("http://receiver.test/").header("X-Dt-Signature", &old);
+    let waiting = tokio::spawn(sender.send_request(waiting.body(Never).unwrap()));
+    // Its permit is the only one for old tokens.
+    let mut other = Client::connect(receiver.address).await;
+    within(async { while other.ask(replay()).await.status != 503 {} }).await;
+    let started = Instant::now();
+    // Newcomers push out both, the connection of HTTP/2 first.
+    within(async { while ask(receiver.address, replay()).await.status != 401 {} }).await;
+    assert!(started.elapsed() < ms(5000), "the request waited for its deadline");
+    let _ended = within(connection).await;
+    assert!(within(waiting).await.unwrap().is_err());
 }
 
 #[tokio::test]
