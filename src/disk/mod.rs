@@ -1,6 +1,9 @@
 //! The file operations of the log and of the file sink, behind a trait, so that tests can fail a write, fill the disk, or
 //! take the power away between two syncs. [`SystemDisk`] is the operating system's.
 
+#[cfg(test)]
+pub(crate) mod fake;
+
 use std::ffi::OsString;
 use std::fmt;
 use std::fs::{DirBuilder, File, Metadata, OpenOptions, TryLockError};
