@@ -13,7 +13,9 @@
 #![allow(dead_code, reason = "each test uses a part")]
 #![allow(clippy::arithmetic_side_effects, reason = "a test that overflows fails")]
 
-mod file;
+mod faults;
+mod handle;
+mod inode;
 #[cfg(test)]
 mod tests;
 
@@ -25,82 +27,10 @@ use std::sync::{Arc, Mutex, MutexGuard};
 
 use rustix::io::Errno;
 
-use self::file::Inode;
+pub(crate) use self::faults::{Fault, Operation, Random};
+use self::handle::FakeFile;
+use self::inode::Inode;
 use super::{About, Disk, DiskFile, OpenMode, parent};
-
-/// A small generator of random numbers (xorshift64).
-#[derive(Debug, Clone)]
-pub(crate) struct Random(u64);
-
-impl Random {
-    pub(crate) fn new(seed: u64) -> Self {
-        // Neighbouring seeds must not begin alike, and 0 would stay 0.
-        let mut random = Self(seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1);
-        random.below(2);
-        random
-    }
-
-    /// A number below `limit`, which is not 0.
-    pub(crate) fn below(&mut self, limit: u64) -> u64 {
-        self.0 ^= self.0 << 13;
-        self.0 ^= self.0 >> 7;
-        self.0 ^= self.0 << 17;
-        (self.0 >> 11) % limit
-    }
-
-    /// How many of 100 changes survive: often all, none, or all but a few.
-    pub(crate) fn share(&mut self) -> u64 {
-        match self.below(6) {
-            0 => 0,
-            1 => 100,
-            2 => 95,
-            3 => 5,
-            _ => self.below(101),
-        }
-    }
-}
-
-/// What is done to a disk. Each is counted, and can be made to fail.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub(crate) enum Operation {
-    /// Opening what exists, reading, listing, `about`.
-    Read,
-    Create,
-    Write,
-    SetLength,
-    Sync,
-    Rename,
-    Remove,
-    CreateFolder,
-    SyncFolder,
-}
-
-/// Operations that fail. A failed write has written any part, a failed sync has synced any part of what was unsynced, and
-/// the rest counts as synced, as on Linux.
-#[derive(Debug, Clone)]
-pub(crate) struct Fault {
-    /// `None`: every operation but `Read`.
-    pub(crate) operation: Option<Operation>,
-    /// A part of the path; empty for all paths.
-    pub(crate) path: String,
-    /// How many such operations succeed before.
-    pub(crate) after: u64,
-    /// How many fail then.
-    pub(crate) times: u64,
-    pub(crate) error: Errno,
-}
-
-impl Fault {
-    /// Fails every operation of that kind from now on, until [`FakeDisk::heal`].
-    pub(crate) fn every(operation: Operation, error: Errno) -> Self {
-        Self { operation: Some(operation), path: String::new(), after: 0, times: u64::MAX, error }
-    }
-
-    /// Fails the next operation of that kind.
-    pub(crate) fn next(operation: Operation, error: Errno) -> Self {
-        Self { times: 1, ..Self::every(operation, error) }
-    }
-}
 
 /// A file system in memory. A clone is the same disk.
 #[derive(Debug, Clone)]
@@ -123,15 +53,6 @@ struct State {
     stop_at: u64,
     counts: BTreeMap<Operation, u64>,
     random: Random,
-}
-
-#[derive(Debug)]
-struct FakeFile {
-    disk: FakeDisk,
-    inode: u64,
-    handle: u64,
-    path: PathBuf,
-    writable: bool,
 }
 
 impl FakeDisk {
@@ -409,91 +330,5 @@ impl Disk for FakeDisk {
         state.begin(Operation::Read, folder)?;
         state.folder(folder)?;
         Ok(state.free())
-    }
-}
-
-impl FakeFile {
-    /// Does something to the inode, under the lock, if the operation does not fail.
-    fn change(&self, operation: Operation) -> (MutexGuard<'_, State>, io::Result<()>) {
-        let mut state = self.disk.state();
-        let allowed = if self.writable { Ok(()) } else { Err(Errno::BADF.into()) };
-        let outcome = state.begin(operation, &self.path).and(allowed);
-        (state, outcome)
-    }
-
-    fn has_inode<'s>(&self, state: &'s mut State) -> &'s mut Inode {
-        state.inodes.get_mut(&self.inode).unwrap()
-    }
-}
-
-impl DiskFile for FakeFile {
-    fn read_at(&self, buffer: &mut [u8], offset: u64) -> io::Result<usize> {
-        let mut state = self.disk.state();
-        state.begin(Operation::Read, &self.path)?;
-        Ok(self.has_inode(&mut state).read(buffer, offset))
-    }
-
-    fn write_all_at(&self, bytes: &[u8], offset: u64) -> io::Result<()> {
-        let (mut state, mut outcome) = self.change(Operation::Write);
-        let mut written = bytes.len() as u64;
-        let room = state.room(self.inode).saturating_sub(offset);
-        if outcome.is_ok() && room < written {
-            (written, outcome) = (room, Err(Errno::NOSPC.into()));
-        } else if outcome.is_err() && !state.has_stopped() && self.writable {
-            written = state.random.below(written + 1).min(room);
-        } else if outcome.is_err() {
-            return outcome;
-        }
-        let modified = i64::try_from(state.operations()).unwrap();
-        let inode = self.has_inode(&mut state);
-        inode.write(&bytes[..usize::try_from(written).unwrap()], offset);
-        inode.modified = modified;
-        outcome
-    }
-
-    fn set_length(&self, length: u64) -> io::Result<()> {
-        let (mut state, outcome) = self.change(Operation::SetLength);
-        outcome?;
-        if length > state.room(self.inode) {
-            return Err(Errno::NOSPC.into());
-        }
-        self.has_inode(&mut state).set_length(length);
-        Ok(())
-    }
-
-    fn sync_data(&self) -> io::Result<()> {
-        let mut state = self.disk.state();
-        let outcome = state.begin(Operation::Sync, &self.path);
-        if outcome.is_ok() {
-            self.has_inode(&mut state).sync();
-        } else if !state.has_stopped() {
-            let mut random = state.random.clone();
-            let share = random.share();
-            self.has_inode(&mut state).settle(&mut random, share);
-            state.random = random;
-        }
-        outcome
-    }
-
-    fn about(&self) -> io::Result<About> {
-        let mut state = self.disk.state();
-        state.begin(Operation::Read, &self.path)?;
-        Ok(state.about(self.inode))
-    }
-
-    fn try_lock(&self) -> io::Result<bool> {
-        let mut state = self.disk.state();
-        state.begin(Operation::Read, &self.path)?;
-        let handle = self.handle;
-        Ok(*self.has_inode(&mut state).locked_by.get_or_insert(handle) == handle)
-    }
-}
-
-impl Drop for FakeFile {
-    fn drop(&mut self) {
-        let handle = self.handle;
-        let mut state = self.disk.state();
-        let inode = self.has_inode(&mut state);
-        inode.locked_by = inode.locked_by.filter(|holder| *holder != handle);
     }
 }

@@ -83,6 +83,24 @@ fn a_shortened_file_grows_again_with_zeros() {
 }
 
 #[test]
+fn what_lay_beyond_a_lost_length_does_not_come_back() {
+    let disk = disk();
+    let file = made(&disk, FILE, &[1; 512]);
+    file.write_all_at(&[2; 1024], 256).unwrap();
+    let mut random = Random::new(5);
+    let mut short = 0;
+    for _ in 0..100 {
+        let after = disk.crash(&mut random);
+        if after.content(FILE).unwrap().len() == 512 {
+            short += 1;
+            after.open(Path::new(FILE), OpenMode::Write).unwrap().set_length(1024).unwrap();
+            assert_eq!(after.content(FILE).unwrap()[512..], [0; 512]);
+        }
+    }
+    assert!(short > 10, "{short}");
+}
+
+#[test]
 fn a_name_is_durable_only_once_its_folder_is_synced() {
     let disk = disk();
     let file = make(&disk, FILE);
