@@ -173,7 +173,11 @@ mod tests {
                 }
                 fate
             };
-            Outcome { fates: batch.iter().map(fate).collect(), checkpoint: Some(b"here".to_vec()), ..Outcome::default() }
+            Outcome {
+                fates: batch.iter().map(fate).collect(),
+                checkpoint: Some(b"here".to_vec()),
+                ..Outcome::default()
+            }
         }
     }
 

@@ -99,7 +99,9 @@ pub(super) fn decode(bytes: &[u8], today: &Rules) -> Option<Checkpoint> {
 /// How many bytes of a checkpoint are left for files.
 pub(super) fn room(template: &PathTemplate) -> usize {
     let texts = [template.root().to_string_lossy().into_owned(), template.relative_text()];
-    texts.iter().fold(MAX_CHECKPOINT.saturating_sub(REST), |left, text| left.saturating_sub(json_length(text)))
+    texts
+        .iter()
+        .fold(MAX_CHECKPOINT.saturating_sub(REST), |left, text| left.saturating_sub(json_length(text)))
 }
 
 /// The most bytes that a file takes there, now or when it is about to be closed.

@@ -145,7 +145,9 @@ impl Compress<'_> {
         let source = self.disk.open(from, OpenMode::Read)?;
         let target = self.disk.open(to, OpenMode::Create)?;
         // Modes are none of the disk's business: power loss and full disks do not depend on them.
-        fs::metadata(from).and_then(|found| fs::set_permissions(to, found.permissions())).or_else(ignore_missing)?;
+        fs::metadata(from)
+            .and_then(|found| fs::set_permissions(to, found.permissions()))
+            .or_else(ignore_missing)?;
         let mut writer = At { file: &*target, at: 0 };
         match self.kind {
             Compression::Gzip => {

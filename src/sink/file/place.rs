@@ -79,7 +79,8 @@ impl Place {
     /// Makes a file's name durable, and those of all folders on the way to it, whoever made them: a killed process may
     /// have made them and not synced them.
     pub(super) fn sync_folders(&self, path: &Path) -> Result<(), OpenError> {
-        let synced = |folder| self.disk.sync_folder(folder).map_err(|e| unusable(folder, "syncing the folder", &e));
+        let synced =
+            |folder| self.disk.sync_folder(folder).map_err(|e| unusable(folder, "syncing the folder", &e));
         self.folders(path).into_iter().try_for_each(synced)
     }
 
@@ -87,7 +88,9 @@ impl Place {
     pub(super) fn rename(&self, from: &Path, to: &Path) -> Result<(), OpenError> {
         if self.about(to)?.is_some() {
             let (from, to) = (from.display(), to.display());
-            return Err(OpenError::Down(format!("{to}: it is in the way of {from}, which is closed; move it away")));
+            return Err(OpenError::Down(format!(
+                "{to}: it is in the way of {from}, which is closed; move it away"
+            )));
         }
         self.disk.rename(from, to).map_err(|e| unusable(from, "renaming", &e))
     }

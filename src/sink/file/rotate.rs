@@ -145,7 +145,15 @@ mod tests {
             {
                 for (end, unfinished) in [("", false), (UNFINISHED, true)] {
                     let read = read_closed_name(&format!("{closed}{suffix}{end}"));
-                    assert_eq!(read, Some(Closed { current: current.to_owned(), name: closed.to_owned(), compression, unfinished }));
+                    assert_eq!(
+                        read,
+                        Some(Closed {
+                            current: current.to_owned(),
+                            name: closed.to_owned(),
+                            compression,
+                            unfinished
+                        })
+                    );
                 }
             }
         }

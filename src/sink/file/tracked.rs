@@ -214,12 +214,15 @@ impl Tracked {
 
     /// Checks that what is there already is what is to be written, or NUL where a sector was lost.
     fn compare(&self) -> Result<(), OpenError> {
-        let Some(open) = self.open.as_ref().filter(|open| open.end > self.listed.length) else { return Ok(()) };
+        let Some(open) = self.open.as_ref().filter(|open| open.end > self.listed.length) else {
+            return Ok(());
+        };
         let mut block = vec![0_u8; BLOCK.min(self.lines.len())];
         let mut at = self.listed.length;
         for lines in self.lines.chunks(BLOCK) {
             let part = block.get_mut(..lines.len()).unwrap_or_default();
-            let read = open.file.read_at(part, at).map_err(|e| unusable(&self.path, "reading its end", &e))?;
+            let read =
+                open.file.read_at(part, at).map_err(|e| unusable(&self.path, "reading its end", &e))?;
             let there = part.iter().take(read).zip(lines);
             let differs = |(found, line): (&u8, &u8)| *found != *line && *found != 0;
             if let Some(place) = { there }.position(differs) {
