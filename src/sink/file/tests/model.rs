@@ -40,6 +40,7 @@ struct Run {
     stored: (usize, Option<Vec<u8>>),
     crashes: u64,
     failures: u64,
+    is_loud: bool,
 }
 
 impl Run {
@@ -75,6 +76,7 @@ impl Run {
             stored: (0, None),
             crashes: 0,
             failures: 0,
+            is_loud: std::env::var_os("DT_RECEIVER_TEST_SEED").is_some(),
         }
     }
 
@@ -87,7 +89,10 @@ impl Run {
         let crash_at = if is_last { u64::MAX } else { self.disk.operations() + 1 + self.random.below(120) };
         self.disk.stop_after(crash_at);
         let mut sink = FileSink::on(Arc::new(self.disk.clone()), self.config.clone(), self.format);
-        if self.start(&mut sink, crash_at) {
+        self.say(|run| {
+            format!("start at {} with {:?} {}, crash at {crash_at}", run.stored.0, run.config, run.format)
+        });
+        if self.start(&mut sink, crash_at, is_last) {
             let mut cursor = self.stored.0;
             let mut idle = 0;
             while cursor < self.records.len() && self.disk.operations() < crash_at {
@@ -100,18 +105,19 @@ impl Run {
         if !is_last {
             self.crashes += 1;
             let is_killed = self.random.below(3) == 0;
+            self.say(|_| format!("crash, killed: {is_killed}"));
             self.disk = if is_killed { self.disk.kill() } else { self.disk.crash(&mut self.random) };
         }
     }
 
-    fn start(&mut self, sink: &mut FileSink, crash_at: u64) -> bool {
+    fn start(&mut self, sink: &mut FileSink, crash_at: u64, is_last: bool) -> bool {
         if let Err(error) = sink.open(self.stored.1.as_deref()) {
             assert!(self.disk.operations() >= crash_at, "{error}");
             return false;
         }
         let checkpoint = sink.begin().expect("a checkpoint");
         assert!(checkpoint.len() <= MAX_CHECKPOINT);
-        if self.random.below(10) == 0 {
+        if !is_last && self.random.below(10) == 0 {
             return false;
         }
         self.stored.1 = Some(checkpoint);
@@ -138,6 +144,10 @@ impl Run {
         let Outcome { fates, checkpoint, is_checkpoint_due } =
             sink.deliver(&self.records[cursor..cursor + count]);
         assert_eq!(fates.len(), count);
+        self.say(|_| {
+            let text = String::from_utf8_lossy(checkpoint.as_deref().unwrap_or_default()).into_owned();
+            format!("{cursor}+{count}: {:?} ... {:?} {is_checkpoint_due} {text}", fates.first(), fates.last())
+        });
         let done = fates.iter().take_while(|fate| **fate == Fate::Delivered).count();
         let is_rest_open = |fate: &Fate| matches!(fate, Fate::Pending { .. } | Fate::Retry { .. });
         assert!(fates[done..].iter().all(is_rest_open), "{fates:?}");
@@ -159,6 +169,13 @@ impl Run {
             self.stored = (cursor + done, Some(checkpoint));
         }
         cursor + done
+    }
+
+    /// Tells what happens when one seed is repeated.
+    fn say(&self, text: impl FnOnce(&Self) -> String) {
+        if self.is_loud {
+            println!("{}", text(self));
+        }
     }
 
     fn check(&self) {
