@@ -258,7 +258,7 @@ fn every_line_is_there_exactly_once_whenever_power_fails() {
     let setting = |name: &str| std::env::var(name).ok().map(|text| text.parse::<u64>().expect("a number"));
     let seeds = match setting("DT_RECEIVER_TEST_SEED") {
         Some(seed) => seed..seed + 1,
-        None => 0..setting("DT_RECEIVER_TEST_SEEDS").unwrap_or(300),
+        None => 0..setting("DT_RECEIVER_TEST_SEEDS").unwrap_or(100),
     };
     let (mut crashes, mut failures) = (0, 0);
     for seed in seeds {
