@@ -6,17 +6,18 @@
 //! zstd is the reference implementation (crate `zstd`, BSD, built by the C compiler that SQLite needs anyway): the
 //! encoder that exists in Rust alone reaches only the ratio of its fastest level.
 
-use std::fs::{self, File};
-use std::io::{self, Read, Write};
+use std::collections::BTreeSet;
+use std::fs;
+use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::thread::JoinHandle;
 
-use super::open_file::sync_folder_of;
 use super::rotate::{UNFINISHED, read_closed_name, suffix};
 use crate::config::Compression;
+use crate::disk::{Disk, DiskFile, OpenMode, parent};
 use crate::record::PathTemplate;
 
 /// How many files may wait. Those beyond are compressed after the next start.
@@ -31,16 +32,22 @@ pub(super) struct Compressor {
 }
 
 impl Compressor {
-    /// Begins with the closed files that a stop or a crash left uncompressed.
-    pub(super) fn start(kind: Compression, template: &PathTemplate) -> io::Result<Self> {
+    /// Begins with the closed files that a stop or a crash left uncompressed, except those that are not surely closed.
+    pub(super) fn start(
+        disk: &Arc<dyn Disk>,
+        kind: Compression,
+        template: &PathTemplate,
+        except: &BTreeSet<PathBuf>,
+    ) -> io::Result<Self> {
         let mut left = Vec::new();
-        find_closed(template, template.root(), "", template.depth(), &mut left)?;
+        find_closed(&**disk, template, "", template.depth(), &mut left)?;
+        left.retain(|path| !except.contains(path));
         let (queue, files) = sync_channel(MAX_QUEUE);
-        let stop = Arc::new(AtomicBool::new(false));
+        let (stop, disk) = (Arc::new(AtomicBool::new(false)), Arc::clone(disk));
         let stopped = Arc::clone(&stop);
         let thread = std::thread::Builder::new()
             .name("compress".to_owned())
-            .spawn(move || run(kind, left, &files, &stopped))?;
+            .spawn(move || run(&Compress { disk: &*disk, kind, stop: &stopped }, left, &files))?;
         Ok(Self { queue: Some(queue), stop, thread: Some(thread) })
     }
 
@@ -63,45 +70,50 @@ impl Drop for Compressor {
     }
 }
 
-fn run(kind: Compression, left: Vec<PathBuf>, files: &Receiver<PathBuf>, stop: &AtomicBool) {
+/// How files are compressed.
+struct Compress<'a> {
+    disk: &'a dyn Disk,
+    kind: Compression,
+    stop: &'a AtomicBool,
+}
+
+fn run(compress: &Compress<'_>, left: Vec<PathBuf>, files: &Receiver<PathBuf>) {
     for path in left.into_iter().chain(files.iter()) {
-        if stop.load(Ordering::Relaxed) {
+        let compressed = compress.file(&path);
+        if compress.stop.load(Ordering::Relaxed) {
             return;
         }
-        match compress(kind, &path, stop) {
-            Ok(()) => {}
-            Err(_) if stop.load(Ordering::Relaxed) => return,
-            Err(error) => {
-                tracing::warn!(path = %path.display(), %error, "a closed file was not compressed");
-            }
+        if let Err(error) = compressed {
+            tracing::warn!(path = %path.display(), %error, "a closed file was not compressed");
         }
     }
 }
 
-/// Closed files without compression, below a folder. What was begun of others is removed.
+/// Closed files without compression, in a folder below the template's root. What was begun of others is removed.
 fn find_closed(
+    disk: &dyn Disk,
     template: &PathTemplate,
-    folder: &Path,
     relative: &str,
     depth: usize,
     found: &mut Vec<PathBuf>,
 ) -> io::Result<()> {
-    for entry in fs::read_dir(folder)? {
-        let entry = entry?;
-        let Ok(name) = entry.file_name().into_string() else { continue };
-        let kind = entry.file_type()?;
-        if depth > 0 && kind.is_dir() {
-            let below = format!("{relative}{name}/");
-            find_closed(template, &entry.path(), &below, depth.saturating_sub(1), found)?;
-        } else if depth == 0 && kind.is_file() {
+    let folder = template.root().join(relative);
+    for name in disk.list(&folder)? {
+        let Ok(name) = name.into_string() else { continue };
+        let path = folder.join(&name);
+        let Some(about) = disk.about(&path)? else { continue };
+        if depth > 0 && about.is_folder {
+            find_closed(disk, template, &format!("{relative}{name}/"), depth.saturating_sub(1), found)?;
+        } else if depth == 0 && about.is_file {
             let Some(closed) = read_closed_name(&name) else { continue };
             if !template.matches(&format!("{relative}{}", closed.current)) {
                 continue;
             }
-            if closed.unfinished {
-                fs::remove_file(entry.path())?;
-            } else if closed.compression.is_none() {
-                found.push(entry.path());
+            if !closed.unfinished && closed.compression.is_none() {
+                found.push(path);
+            } else if closed.unfinished && disk.about(&folder.join(closed.name))?.is_some() {
+                // It can be made again; without the original, it is not ours.
+                disk.remove_file(&path)?;
             }
         }
     }
@@ -109,60 +121,87 @@ fn find_closed(
     Ok(())
 }
 
-fn compress(kind: Compression, path: &Path, stop: &AtomicBool) -> io::Result<()> {
-    let named = |end: &str| {
-        let mut name = path.as_os_str().to_owned();
-        name.push(suffix(kind));
-        name.push(end);
-        PathBuf::from(name)
-    };
-    let (unfinished, finished) = (named(UNFINISHED), named(""));
-    let written = write_compressed(kind, path, &unfinished, stop);
-    if let Err(error) = written {
-        // It is no good to anybody; if it cannot be removed now, the next start does it.
-        let _left = fs::remove_file(&unfinished);
-        return Err(error);
-    }
-    let folder = |error: crate::sink::OpenError| io::Error::other(error.to_string());
-    fs::rename(&unfinished, &finished)?;
-    sync_folder_of(&finished).map_err(folder)?;
-    fs::remove_file(path)?;
-    sync_folder_of(path).map_err(folder)
-}
-
-fn write_compressed(kind: Compression, from: &Path, to: &Path, stop: &AtomicBool) -> io::Result<()> {
-    let mut from = File::open(from)?;
-    let to = File::create(to)?;
-    to.set_permissions(from.metadata()?.permissions())?;
-    let to = match kind {
-        Compression::Gzip => {
-            let mut encoder = flate2::write::GzEncoder::new(to, flate2::Compression::default());
-            copy(&mut from, &mut encoder, stop)?;
-            encoder.finish()?
-        }
-        Compression::Zstd => {
-            let mut encoder = zstd::stream::write::Encoder::new(to, zstd::DEFAULT_COMPRESSION_LEVEL)?;
-            encoder.include_checksum(true)?;
-            copy(&mut from, &mut encoder, stop)?;
-            encoder.finish()?
-        }
-    };
-    to.sync_all()
-}
-
-fn copy(from: &mut File, to: &mut impl Write, stop: &AtomicBool) -> io::Result<()> {
-    let mut block = vec![0_u8; 64 * 1024];
-    loop {
-        if stop.load(Ordering::Relaxed) {
-            return Err(io::Error::other("stopped"));
-        }
-        let len = match from.read(&mut block) {
-            Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
-            read => read?,
+impl Compress<'_> {
+    fn file(&self, path: &Path) -> io::Result<()> {
+        let named = |end: &str| {
+            let mut name = path.as_os_str().to_owned();
+            name.push(suffix(self.kind));
+            name.push(end);
+            PathBuf::from(name)
         };
-        match block.get(..len) {
-            Some(part) if !part.is_empty() => to.write_all(part)?,
-            _ => return Ok(()),
+        let (unfinished, finished) = (named(UNFINISHED), named(""));
+        if let Err(error) = self.write(path, &unfinished) {
+            // It is no good to anybody; if it cannot be removed now, the next start does it.
+            let _left = self.disk.remove_file(&unfinished);
+            return Err(error);
+        }
+        self.disk.rename(&unfinished, &finished)?;
+        self.disk.sync_folder(parent(path))?;
+        self.disk.remove_file(path)?;
+        self.disk.sync_folder(parent(path))
+    }
+
+    fn write(&self, from: &Path, to: &Path) -> io::Result<()> {
+        let source = self.disk.open(from, OpenMode::Read)?;
+        let target = self.disk.open(to, OpenMode::Create)?;
+        // Modes are none of the disk's business: power loss and full disks do not depend on them.
+        fs::metadata(from)
+            .and_then(|found| fs::set_permissions(to, found.permissions()))
+            .or_else(ignore_missing)?;
+        let mut writer = At { file: &*target, at: 0 };
+        match self.kind {
+            Compression::Gzip => {
+                let mut encoder = flate2::write::GzEncoder::new(writer, flate2::Compression::default());
+                self.copy(&*source, &mut encoder)?;
+                encoder.finish()?;
+            }
+            Compression::Zstd => {
+                let mut encoder =
+                    zstd::stream::write::Encoder::new(&mut writer, zstd::DEFAULT_COMPRESSION_LEVEL)?;
+                encoder.include_checksum(true)?;
+                self.copy(&*source, &mut encoder)?;
+                encoder.finish()?;
+            }
+        }
+        target.sync_data()
+    }
+
+    fn copy(&self, from: &dyn DiskFile, to: &mut impl Write) -> io::Result<()> {
+        let mut block = vec![0_u8; 64 * 1024];
+        let mut at = 0_u64;
+        loop {
+            if self.stop.load(Ordering::Relaxed) {
+                return Err(io::Error::other("stopped"));
+            }
+            let read = from.read_at(&mut block, at)?;
+            match block.get(..read) {
+                Some(part) if !part.is_empty() => to.write_all(part)?,
+                _ => return Ok(()),
+            }
+            at = at.saturating_add(u64::try_from(read).unwrap_or(u64::MAX));
         }
     }
+}
+
+/// Writes to a file from an offset on.
+struct At<'a> {
+    file: &'a dyn DiskFile,
+    at: u64,
+}
+
+impl Write for At<'_> {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.file.write_all_at(bytes, self.at)?;
+        self.at = self.at.saturating_add(u64::try_from(bytes.len()).unwrap_or(u64::MAX));
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+/// A disk of a test has no modes.
+fn ignore_missing(error: io::Error) -> io::Result<()> {
+    if error.kind() == io::ErrorKind::NotFound { Ok(()) } else { Err(error) }
 }

@@ -1,93 +1,86 @@
 //! The sink `file`: newline-delimited JSON, appended and synced.
 //!
-//! - A batch is appended to its files and is delivered once each has been synced: power may fail after that. One file is
-//!   synced once a batch, however many lines it got.
-//! - A batch is delivered as a whole or not at all: after a failure everything is taken back before the next try.
-//! - A file can be left with a torn last line by others. What was never acknowledged is cut off when it is opened.
+//! - A batch is appended to its files, with one write and one sync for each, and is delivered once these have returned.
+//! - The sink only appends. It never shortens a file, and overwrites only what it has proved to be its own lines.
 //! - Files are locked (advisory): two writers would tear each other's lines.
-//! - When a path leads to another file than the one that is open, as after `logrotate`, the new one is opened.
+//! - When a path leads to another file than the one that is open, as after `logrotate`, the new one is used. What others
+//!   have written to a file stays; if its last line has no end, a line feed is written first.
 //! - Files are closed by size and time as `rotate.rs` says. A file is closed when the next event comes, not by a timer:
-//!   a sink without events closes nothing. With `rotate_every` an event closes all open files of earlier stretches,
+//!   a sink without events closes nothing. With `rotate_every` an event closes all files in use of earlier stretches,
 //!   also those of other paths.
 //!
 //! # Neither a lost nor a doubled line
 //!
-//! The worker stores the checkpoint of batch *k* together with its position, in one transaction, before it delivers
-//! batch *k + 1*. After a crash the sink is opened with the checkpoint *k*, and everything after it is delivered again.
-//! So all that is needed is that [`open`](Sink::open) can take back what one batch, *k + 1*, did, whatever part of it
-//! had reached the disk:
+//! A checkpoint holds the rules by which records become lines in files (path template, format and its version, rotation),
+//! and of each file in use the path, inode, length, and the name that it gets if it is to be closed. The worker stores it
+//! in one piece with its cursor, some time after the batch. After a crash it opens the sink with the stored checkpoint,
+//! and gives it all records behind the stored cursor again. Then these rules suffice:
 //!
-//! 1. **Appended to a file that is in checkpoint *k***, with its length: what lies beyond is cut off.
-//! 2. **Anything else** (a file that was made, or closed, or that is not in the checkpoint, which has room for the last
-//!    few dozen only): before it touches any file, the batch writes down in the journal (`journal.rs`) what all its files
-//!    were and what it will call those it closes, and syncs that. The journal belongs to batch *k + 1* by its life and
-//!    generation; a journal of *k* or earlier is stale, since checkpoint *k* is stored. To go back (`undo.rs`), what the
-//!    batch made is removed, the file that it closed gets its name again, and files are cut to their lengths.
-//! 3. A crash **before the journal is synced**: it is torn or stale, and nothing but empty files was made.
-//! 4. A crash **while going back**: each step may be done twice, and the journal is cleared after the last.
-//! 5. **Compression** removes a closed file, so it begins only when the batch after the one that closed it is
-//!    delivered, or on a start, when what had to be taken back has been.
-//! 6. **The first batch** has a checkpoint before it too: [`begin`](Sink::begin), with a new life, so that journals of an
-//!    earlier life, whose spool is gone, never take anything back.
+//! 1. **Only what the stored checkpoint lists is changed.** A batch that needs a file that it does not list, or closes
+//!    one, is delivered up to there; the other records stay pending, with a checkpoint that is due. The next call
+//!    of `deliver` comes when that is stored. So between a stored checkpoint and the crash, lines were appended to files
+//!    that it lists, and files got the names that it has for them: nothing else.
+//! 2. **Compare, do not cut.** The records that come again make the same lines in the same order. Where these go, the file
+//!    ends, or has the same bytes, or NUL in sectors that did not reach the disk. The lines are written over that and
+//!    synced. Any other byte is foreign: nothing is written, the trouble is reported, and the sink waits until somebody
+//!    moves the file away. Delivering for the first time is the same, on a file that ends where the lines go.
+//! 3. **A failed batch is a crash**: the sink goes back to its last checkpoint, and compares.
+//! 4. **A file to be closed** (`close_as`) holds nothing that is not delivered. Its inode says which of its two names it
+//!    has. What is found at its path afterwards is the next file, and is compared from its first byte on.
+//! 5. **The rules of the checkpoint stay in force until all has been compared**; then those of the configuration are
+//!    stored, and take their place.
+//! 6. **Compression** removes a closed file, so it waits until the stored checkpoint does not have it to be closed. What a
+//!    stop left uncompressed is compressed after the first event that follows.
 //!
-//! Most batches are of the first kind and cost one sync a file. A file that is shorter than it has to be, or another
-//! one, is reported and not touched until somebody has moved it away. One that is gone was moved away.
+//! A file that is shorter than the checkpoint says (`copytruncate`), gone, or another one, is a warning: lines go to what
+//! is there now, and may be doubled after a crash.
 //!
-//! Without checkpoints (mode `direct`) no journal is written; a crash can leave lines that were not acknowledged.
+//! Without checkpoints (mode `direct`) nothing is compared; a crash or a failed batch can leave lines that were not
+//! acknowledged, and a part of one, which gets a line feed before the next line.
 
 mod checkpoint;
 mod compress;
-mod journal;
-mod open_file;
-mod open_files;
+mod files;
+mod place;
 mod plan;
 mod rotate;
-mod undo;
+#[cfg(test)]
+mod tests;
+mod tracked;
 
-use std::collections::{BTreeMap, BTreeSet};
-use std::hash::{BuildHasher, RandomState};
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use self::checkpoint::{Checkpoint, Listed};
+use self::checkpoint::{Checkpoint, Rules, VERSION, decode, encode};
 use self::compress::Compressor;
-use self::journal::{Intent, Journal, Touched, short_hash};
-use self::open_file::{sync_folder_of, unusable};
-use self::open_files::OpenFiles;
-use self::plan::{Buffers, Planned, Rules, plan};
+use self::files::Files;
+use self::place::{Place, unusable};
+use self::plan::plan;
 use self::rotate::Rotation;
-use super::{Format, OpenError, Outcome, Sink};
+use super::{Fate, Format, OpenError, Outcome, Sink};
 use crate::config::{Compression, FileConfig};
+use crate::disk::{Disk, SystemDisk};
 use crate::record::{PathTemplate, Record};
 
 /// Appends one line an event to files.
 #[derive(Debug)]
 pub struct FileSink {
-    template: PathTemplate,
-    /// Identifies the template together with its folder.
-    place: String,
-    format: Format,
-    rotation: Rotation,
+    /// The configuration.
+    configured: Rules,
+    /// What is in force: the same, or those of the checkpoint until all that it covers has been compared.
+    rules: Rules,
+    files: Files,
+    /// The last checkpoint, to go back to after a failure.
+    last: Option<Vec<u8>>,
+    is_failed: bool,
+    /// Whether the rules have changed since the last checkpoint.
+    is_changed: bool,
     compress: Option<Compression>,
     compressor: Option<Compressor>,
-    files: OpenFiles,
-    journal: Journal,
-    /// There if checkpoints are kept.
-    life: Option<Life>,
-    /// What the batch that failed has to take back.
-    unfinished: Vec<Touched>,
-    /// What the last batch closed, to be compressed once its checkpoint is known to be stored.
+    /// What was closed since a stored checkpoint.
     closed: Vec<PathBuf>,
-    buffers: Buffers,
-}
-
-/// The last checkpoint.
-#[derive(Debug)]
-struct Life {
-    id: String,
-    generation: u64,
-    /// Its files: inode and length by path.
-    listed: BTreeMap<String, (u64, u64)>,
+    /// What a stored checkpoint says is closed, and can be compressed.
+    to_compress: Vec<PathBuf>,
 }
 
 impl FileSink {
@@ -100,233 +93,194 @@ impl FileSink {
     /// A sink with a path template and rotation. Folders below the template's fixed part are made.
     #[must_use]
     pub fn with(config: FileConfig, format: Format) -> Self {
+        Self::on(SystemDisk::shared(), config, format)
+    }
+
+    /// The same on another disk.
+    pub(crate) fn on(disk: Arc<dyn Disk>, config: FileConfig, format: Format) -> Self {
         let FileConfig { path, rotate_size, rotate_every, compress } = config;
-        let template = path.absolute();
-        let template_hash = short_hash(&template.relative_text());
-        let root = template.root().to_owned();
+        let rotation = Rotation { size: rotate_size, every: rotate_every };
+        let configured = Rules { template: path.absolute(), format, rotation };
         Self {
-            journal: Journal::new(&root, &template_hash),
-            files: OpenFiles::new(root),
-            rotation: Rotation { size: rotate_size, every: rotate_every },
-            place: short_hash(&template.to_string()),
-            template,
-            format,
+            files: Files::new(Place { disk, root: configured.template.root().to_owned() }),
+            rules: configured.clone(),
+            configured,
+            last: None,
+            is_failed: false,
+            is_changed: false,
             compress,
             compressor: None,
-            life: None,
-            unfinished: Vec::new(),
             closed: Vec::new(),
-            buffers: Buffers::default(),
+            to_compress: Vec::new(),
         }
     }
 
-    /// Takes back what the last batch did, if it failed.
-    fn undo_unfinished(&mut self) -> Result<(), OpenError> {
-        if !self.unfinished.is_empty() {
-            // Closed first: each is locked.
-            self.files.clear();
-            for touched in &self.unfinished {
-                if let Some(open) = undo::undo(self.files.root(), touched)? {
-                    self.files.put(&touched.path, open);
-                }
-            }
-            self.unfinished.clear();
-        }
-        Ok(())
-    }
-
-    /// Makes all files what they were at the checkpoint.
-    fn go_back_to(&mut self, checkpoint: Checkpoint) -> Result<(), OpenError> {
-        let Checkpoint { life, generation, files, .. } = checkpoint;
-        let next = generation.saturating_add(1);
-        let intent = self.journal.read()?.filter(|intent| intent.life == life);
-        if let Some(intent) = intent.as_ref().filter(|intent| intent.generation > next) {
-            let (path, at) = (self.journal.path().display(), intent.generation);
-            return Err(OpenError::Down(format!(
-                "{path}: it is of batch {at}, and the spool's last is {generation}: was an old spool put back? \
-                 Move its files away, and this one"
-            )));
-        }
-        let intent = intent.filter(|intent| intent.generation == next);
-        let mut to_undo = intent.map(|intent| intent.files).unwrap_or_default();
-        let known: BTreeSet<String> = to_undo.iter().map(|touched| touched.path.clone()).collect();
-        let mut listed = BTreeMap::new();
-        // The last used comes first in the list, and is to be the last used again.
-        for Listed(path, inode, length, since) in files.into_iter().rev() {
-            listed.insert(path.clone(), (inode, length));
-            // The journal is younger: somebody may have cut the file between the two batches.
-            if !known.contains(&path) {
-                to_undo.push(Touched { path, inode, length, since, made: false, closed_as: Vec::new() });
-            }
-        }
-        for touched in &to_undo {
-            if let Some(open) = undo::undo(self.files.root(), touched)? {
-                self.files.put(&touched.path, open);
-            }
-        }
-        self.journal.clear()?;
-        self.life = Some(Life { id: life, generation, listed });
-        Ok(())
-    }
-
-    fn reopen(&mut self, checkpoint: Option<&[u8]>) -> Result<(), OpenError> {
-        // One that is at work would not see what is renamed back.
-        self.compressor = None;
+    /// Takes up the files of the last checkpoint; without one, none.
+    fn go_back(&mut self) -> Result<(), OpenError> {
         self.closed.clear();
-        self.life = None;
-        self.journal.close();
-        self.undo_unfinished()?;
-        self.files.clear();
-        if let Some(bytes) = checkpoint {
-            let Some(checkpoint) = Checkpoint::decode(bytes) else {
-                let path = &self.template;
+        self.is_changed = false;
+        let Some(bytes) = &self.last else {
+            self.files.reset(&self.rules);
+            return Ok(());
+        };
+        let Some(Checkpoint { version, rules, files }) = decode(bytes, &self.configured) else {
+            let path = &self.configured.template;
+            return Err(OpenError::Down(format!(
+                "{path}: the sink's checkpoint cannot be read; start the version of dt-receiver that wrote it"
+            )));
+        };
+        self.rules = rules;
+        self.files.reset(&self.rules);
+        files.into_iter().try_for_each(|listed| self.files.restore(listed))?;
+        if let Some(tail) = self.files.tail() {
+            let path = tail.path.display();
+            if version != VERSION {
                 return Err(OpenError::Down(format!(
-                    "{path}: its stored checkpoint cannot be read; is it of another version?"
+                    "{path}: its last lines are of another version and cannot be compared; start that version once, or \
+                     move the file away"
                 )));
-            };
-            if checkpoint.template == self.place {
-                self.go_back_to(checkpoint)?;
-            } else {
-                tracing::warn!(path = %self.template, "it was another path before; files are begun anew");
+            }
+            tracing::info!(%path, "the lines that follow the last checkpoint are compared with those that come again");
+            if self.rules != self.configured {
+                tracing::warn!(%path, "the earlier configuration stays in force until that is done");
             }
         }
-        if self.template.is_fixed() {
-            // What can never be opened shows at the start.
-            self.files.open(&self.template.relative_text(), self.rotation)?;
-        }
-        if let Some(kind) = self.compress {
-            let root = self.template.root();
-            let started = Compressor::start(kind, &self.template);
-            self.compressor = Some(started.map_err(|e| unusable(root, "looking for closed files", &e))?);
-        }
+        self.is_changed = version != VERSION;
         Ok(())
     }
 
-    /// Writes the batch down first, if its checkpoint does not suffice to take it back.
-    fn write_down(&mut self, planned: &[Planned]) -> Result<(), OpenError> {
-        let Some(life) = &self.life else { return Ok(()) };
-        let is_covered = |touched: &Touched| {
-            !touched.made
-                && touched.closed_as.is_empty()
-                && life.listed.get(&touched.path) == Some(&(touched.inode, touched.length))
-        };
-        if planned.iter().all(|planned| is_covered(&planned.touched)) {
+    /// Puts the configuration in force, once all is done by the rules of the checkpoint.
+    fn change_rules(&mut self) -> Result<(), OpenError> {
+        if self.rules == self.configured {
             return Ok(());
         }
-        let files = planned.iter().map(|planned| planned.touched.clone()).collect();
-        let generation = life.generation.saturating_add(1);
-        self.journal.write(&Intent { life: life.id.clone(), generation, files })
+        self.files.look_at_tails()?;
+        if self.files.tail().is_some() || self.files.is_closing() {
+            return Ok(());
+        }
+        if self.rules.template != self.configured.template {
+            self.files.reset(&self.configured);
+        }
+        self.rules = self.configured.clone();
+        self.is_changed = true;
+        self.open_fixed()
     }
 
-    fn carry_out(&mut self, planned: &Planned) -> Result<(), OpenError> {
-        let Planned { touched, parts } = planned;
-        let path = self.files.root().join(&touched.path);
-        for (at, part) in parts.iter().enumerate() {
-            let before = at.checked_sub(1).and_then(|at| touched.closed_as.get(at));
-            if let Some(name) = before {
-                let closed = self.files.root().join(name);
-                std::fs::rename(&path, &closed).map_err(|e| unusable(&path, "renaming", &e))?;
-                // Before its successor is made: without it, there could be no telling whose that is.
-                sync_folder_of(&closed)?;
-                self.files.forget(&touched.path);
-                self.closed.push(closed);
-            }
-            if part.lines.is_empty() {
-                continue;
-            }
-            let (open, made) = self.files.open(&touched.path, self.rotation)?;
-            let expected = if before.is_some() {
-                made
-            } else {
-                (open.inode, open.length) == (touched.inode, touched.length)
-            };
-            if !expected {
-                let path = path.display();
-                return Err(OpenError::Down(format!("{path}: somebody else has changed it just now")));
-            }
-            open.append(&path, &part.lines)?;
-            open.since = part.since;
+    /// Opens the one file of a fixed path, so that what can never be opened shows at the start.
+    fn open_fixed(&mut self) -> Result<(), OpenError> {
+        if self.rules.template.is_fixed() {
+            self.files.touch(&self.rules.template.relative_text(), self.rules.rotation)?;
         }
         Ok(())
     }
 
-    fn try_deliver(&mut self, batch: &[Arc<Record>]) -> Result<(), OpenError> {
-        self.undo_unfinished()?;
-        self.compress_closed();
-        let rules = Rules { template: &self.template, format: self.format, rotation: self.rotation };
-        let planned = plan(&rules, &mut self.files, &mut self.buffers, batch)?;
-        self.write_down(&planned)?;
-        self.unfinished = planned.iter().map(|planned| planned.touched.clone()).collect();
-        let carried_out = planned.iter().try_for_each(|planned| self.carry_out(planned));
-        if carried_out.is_err() {
-            self.closed.clear();
-            return carried_out;
+    /// Returns how many records of the batch were delivered.
+    fn try_deliver(&mut self, batch: &[Arc<Record>]) -> Result<usize, OpenError> {
+        if self.is_failed {
+            self.go_back()?;
+            self.is_failed = false;
         }
-        self.unfinished.clear();
-        self.buffers.keep(planned);
-        if self.life.is_none() {
-            self.compress_closed();
+        self.files.next_call();
+        self.compress_closed()?;
+        self.closed.extend(self.files.carry_out_closes()?);
+        self.change_rules()?;
+        if self.is_changed && self.files.is_kept {
+            return Ok(0);
         }
-        Ok(())
+        let planned = plan(&mut self.files, &self.rules, batch)?;
+        self.files.write()?;
+        self.files.forget_unmade();
+        if planned > 0 || self.files.is_checkpoint_due() {
+            return Ok(planned);
+        }
+        Err(match self.files.tail() {
+            // It is kept for a line that does not come.
+            Some(tail) => tail.foreign(tail.listed.length),
+            None => OpenError::Down("the path of a file is too long for a checkpoint".to_owned()),
+        })
     }
 
-    fn compress_closed(&mut self) {
-        for closed in self.closed.drain(..) {
-            if let Some(compressor) = &self.compressor {
-                compressor.add(closed);
-            }
+    fn outcome(&mut self, delivered: usize, count: usize) -> Outcome {
+        let mut fates = vec![Fate::Delivered; delivered];
+        fates.resize(count, Fate::Pending { trouble: None });
+        if !self.files.is_kept {
+            self.to_compress.append(&mut self.closed);
+            return Outcome { fates, ..Outcome::default() };
         }
+        let has_closed = self.compress.is_some() && !self.closed.is_empty();
+        let is_checkpoint_due = has_closed || self.is_changed || self.files.is_checkpoint_due();
+        let checkpoint = self.checkpoint();
+        if is_checkpoint_due {
+            self.set_durable();
+        }
+        Outcome { fates, checkpoint, is_checkpoint_due }
     }
 
-    /// Where the sink stands, which from now on counts as stored.
     fn checkpoint(&mut self) -> Option<Vec<u8>> {
-        let life = self.life.as_mut()?;
-        let mut checkpoint = Checkpoint {
-            life: life.id.clone(),
-            generation: life.generation,
-            template: self.place.clone(),
-            files: self.files.listed(),
+        self.last = encode(&self.rules, self.files.listed());
+        self.last.clone()
+    }
+
+    /// The last checkpoint is stored before the next call of `deliver`.
+    fn set_durable(&mut self) {
+        self.is_changed = false;
+        self.files.set_durable();
+        self.to_compress.append(&mut self.closed);
+    }
+
+    fn compress_closed(&mut self) -> Result<(), OpenError> {
+        let Some(kind) = self.compress else {
+            self.to_compress.clear();
+            return Ok(());
         };
-        let bytes = checkpoint.encode();
-        life.listed = checkpoint
-            .files
-            .into_iter()
-            .map(|Listed(path, inode, length, _)| (path, (inode, length)))
-            .collect();
-        bytes
+        if let Some(compressor) = &self.compressor {
+            self.to_compress.drain(..).for_each(|path| compressor.add(path));
+            return Ok(());
+        }
+        let template = &self.configured.template;
+        let except = self.files.closing().chain(self.closed.iter().cloned()).collect();
+        let started = Compressor::start(&self.files.place.disk, kind, template, &except);
+        let failed = |error| unusable(template.root(), "looking for closed files", &error);
+        self.compressor = Some(started.map_err(failed)?);
+        self.to_compress.clear();
+        Ok(())
     }
 }
 
 impl Sink for FileSink {
     fn open(&mut self, checkpoint: Option<&[u8]>) -> Result<(), OpenError> {
-        self.reopen(checkpoint)
+        self.close();
+        self.last = checkpoint.map(<[u8]>::to_vec);
+        self.files.is_kept = self.last.is_some();
+        self.rules = self.configured.clone();
+        self.go_back()?;
+        self.is_failed = false;
+        self.change_rules()?;
+        self.open_fixed()
     }
 
     fn begin(&mut self) -> Option<Vec<u8>> {
-        if self.life.is_some() {
-            return None;
-        }
-        // Not secret, only different each time.
-        let id = format!("{:016x}", RandomState::new().hash_one(std::process::id()));
-        self.life = Some(Life { id, generation: 0, listed: BTreeMap::new() });
+        self.files.is_kept = true;
+        self.set_durable();
         self.checkpoint()
     }
 
     fn deliver(&mut self, batch: &[Arc<Record>]) -> Outcome {
         match self.try_deliver(batch) {
-            Ok(()) => {
-                if let Some(life) = &mut self.life {
-                    life.generation = life.generation.saturating_add(1);
-                }
-                Outcome { checkpoint: self.checkpoint(), ..Outcome::delivered(batch.len()) }
+            Ok(delivered) => self.outcome(delivered, batch.len()),
+            Err(error) => {
+                // As after a crash.
+                self.is_failed = true;
+                self.files.clear();
+                Outcome::retry(batch.len(), &error.to_string())
             }
-            Err(error) => Outcome::retry(batch.len(), &error.to_string()),
         }
     }
 
     fn close(&mut self) {
+        // One that is at work would not see what is renamed.
         self.compressor = None;
-        self.journal.close();
+        self.to_compress.clear();
         self.files.clear();
     }
 }

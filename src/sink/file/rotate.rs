@@ -5,11 +5,12 @@
 //! one second. So the names of a file's predecessors sort in the order in which they were written, as long as the
 //! clock is not set back.
 
-use std::path::Path;
 use std::time::Duration;
 
+use super::place::Place;
 use crate::config::Compression;
 use crate::event::rfc3339_millis;
+use crate::sink::OpenError;
 
 /// What is still being written; it is finished or removed on start.
 pub(super) const UNFINISHED: &str = ".tmp";
@@ -17,7 +18,7 @@ pub(super) const UNFINISHED: &str = ".tmp";
 const COMPRESSIONS: [Compression; 2] = [Compression::Gzip, Compression::Zstd];
 
 /// When a file is closed.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Rotation {
     pub(super) size: Option<u64>,
     pub(super) every: Option<Duration>,
@@ -48,16 +49,21 @@ pub(super) const fn suffix(compression: Compression) -> &'static str {
 }
 
 /// The first name for a closed file that is not taken: neither by a file, compressed or not, nor in `planned`.
-pub(super) fn free_name(root: &Path, current: &str, millis: i64, planned: &[String]) -> String {
+pub(super) fn free_name(
+    place: &Place,
+    current: &str,
+    millis: i64,
+    planned: &[&String],
+) -> Result<String, OpenError> {
     let mut number = 0_u32;
     loop {
         let name = closed_name(current, millis, number);
-        let exists = |suffix: &str| root.join(format!("{name}{suffix}")).symlink_metadata().is_ok();
-        let taken = planned.contains(&name)
-            || exists("")
-            || COMPRESSIONS.into_iter().any(|compression| exists(suffix(compression)));
-        if !taken || number == u32::MAX {
-            return name;
+        let mut is_taken = planned.contains(&&name);
+        for suffix in ["", suffix(Compression::Gzip), suffix(Compression::Zstd)] {
+            is_taken = is_taken || place.about(&place.root.join(format!("{name}{suffix}")))?.is_some();
+        }
+        if !is_taken || number == u32::MAX {
+            return Ok(name);
         }
         number = number.saturating_add(1);
     }
@@ -78,6 +84,8 @@ fn closed_name(current: &str, millis: i64, number: u32) -> String {
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct Closed {
     pub(super) current: String,
+    /// Its name without what compression adds.
+    pub(super) name: String,
     pub(super) compression: Option<Compression>,
     pub(super) unfinished: bool,
 }
@@ -99,7 +107,7 @@ pub(super) fn read_closed_name(name: &str) -> Option<Closed> {
         let _ = stamp;
         format!("{stem}.{last}")
     };
-    Some(Closed { current, compression, unfinished })
+    Some(Closed { current, name: name.to_owned(), compression, unfinished })
 }
 
 fn is_stamp(text: &str) -> bool {
@@ -137,7 +145,15 @@ mod tests {
             {
                 for (end, unfinished) in [("", false), (UNFINISHED, true)] {
                     let read = read_closed_name(&format!("{closed}{suffix}{end}"));
-                    assert_eq!(read, Some(Closed { current: current.to_owned(), compression, unfinished }));
+                    assert_eq!(
+                        read,
+                        Some(Closed {
+                            current: current.to_owned(),
+                            name: closed.to_owned(),
+                            compression,
+                            unfinished
+                        })
+                    );
                 }
             }
         }
