@@ -204,7 +204,8 @@ impl Maintenance<'_> {
             return;
         }
         let text = format!("{newest:020}\n");
-        let lock = &self.shared.lock;
+        let lock = self.shared.lock.lock();
+        let Some(lock) = &*lock else { return };
         match lock.write_all_at(text.as_bytes(), 0).and_then(|()| lock.sync_data()) {
             Ok(()) => self.marked = newest,
             Err(error) => tracing::debug!(%error, "the newest segment's number was not written"),

@@ -493,6 +493,8 @@ impl Log {
             // A thread that panicked has ended as well.
             let _panicked = thread.join();
         }
+        // Whoever still reads may go on; the folder is free.
+        *self.shared.lock.lock() = None;
     }
 }
 

@@ -79,7 +79,7 @@ impl Log {
             has_work: Condvar::new(),
             ids_epoch: AtomicU64::new(0),
             received_last: AtomicI64::new(received_last),
-            lock,
+            lock: Mutex::new(Some(lock)),
             ids,
             dead,
             tail: Arc::new(Tail::new(durable_to)),

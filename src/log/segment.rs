@@ -191,11 +191,6 @@ impl SegmentReader {
         self.at
     }
 
-    /// The sequence number that the next group should begin with.
-    pub(super) const fn next_seq(&self) -> i64 {
-        self.next_seq
-    }
-
     /// Reads the next group.
     ///
     /// # Errors

@@ -40,8 +40,8 @@ pub(super) struct Shared {
     pub(super) ids_epoch: AtomicU64,
     /// When the last event was received, in Unix milliseconds: its token was valid then, so DT's clock vouches for this time.
     pub(super) received_last: AtomicI64,
-    /// The lock on the folder; its content is the number of the newest segment.
-    pub(super) lock: Box<dyn DiskFile>,
+    /// The lock on the folder, until the log is closed; its content is the number of the newest segment.
+    pub(super) lock: Mutex<Option<Box<dyn DiskFile>>>,
     pub(super) ids: Ids,
     pub(super) dead: Arc<DeadLetters>,
     pub(super) tail: Arc<Tail>,

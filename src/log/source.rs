@@ -234,14 +234,16 @@ fn events_of(frames: &[u8]) -> impl Iterator<Item = EventFrame<'_>> {
 /// Shows what is left of events that cannot be read.
 fn lost(missing: Range<i64>, reader: &SegmentReader, bytes: &[u8], see: &mut impl FnMut(i64, Seen<'_, '_>)) {
     // Where the header is intact, the first events may be so as well.
-    let first_left = Header::read(bytes).map_or(i64::MAX, |header| header.first_seq);
-    let frames = Frame::read_some(bytes.get(group::HEADER..).unwrap_or_default());
+    let header = Header::read(bytes);
+    let first_left = header.map_or(0, |header| header.first_seq);
+    let left = header.and_then(|_| bytes.get(group::HEADER..)).unwrap_or_default();
+    let frames = Frame::read_some(left);
     let left = frames.iter().filter_map(|frame| match frame {
         Frame::Event(event) => Some(event),
         _ => None,
     });
     let first_missing = missing.start;
-    let mut left = (first_left..).zip(left).skip_while(|(seq, _)| *seq < first_missing).peekable();
+    let mut left = (first_left..i64::MAX).zip(left).skip_while(|(seq, _)| *seq < first_missing).peekable();
     for seq in missing {
         let event = left.next_if(|(found, _)| *found == seq).map(|(_, event)| event.record());
         let error = format!("event {seq} cannot be read: {} is damaged", reader.path().display());

@@ -372,7 +372,7 @@ fn whatever_is_lost_with_the_power_what_was_answered_is_there() {
 #[test]
 fn a_bit_that_flips_is_told_and_loses_only_its_group() {
     let mut random = Random::new(setting("DT_RECEIVER_TEST_SEED", 9));
-    for round in 0..setting("DT_RECEIVER_TEST_LOG_SEEDS", 60) {
+    for round in 0..setting("DT_RECEIVER_TEST_LOG_SEEDS", 20) {
         let folder = tempfile::tempdir().expect("a folder");
         let clock: Arc<dyn Clock> = Arc::new(ManualClock::at(1_000_000));
         let open = || Log::open(folder.path(), options(), Arc::clone(&clock));
