@@ -318,7 +318,8 @@ fn without_checkpoints_too_each_line_goes_to_its_own_file() {
     let mut sink = sink(&disk, &config("/data/{eventType}"));
     sink.open(None).expect("opened");
     // More paths than files can be in use, and kinds that come again.
-    let kind = |number: usize| format!("type-{}", if number % 3 == 0 { number % 7 } else { number % 100 });
+    let kind =
+        |number: usize| format!("type-{}", if number.is_multiple_of(3) { number % 7 } else { number % 100 });
     let batch: Vec<_> = (0..900).map(|number| typed(number, &kind(number), START)).collect();
     batch.chunks(300).for_each(|batch| drop(deliver(&mut sink, batch)));
     for name in (0..100).map(|number| format!("type-{number}")) {
