@@ -85,3 +85,59 @@ fn a_file_that_somebody_cut_short_is_extended_without_a_hole() {
     assert_eq!(sink.deliver(&[record(2)]).fates, [Fate::Delivered]);
     assert_eq!(fs::read_to_string(&path).expect("text"), body(2) + "\n");
 }
+
+/// Delivers as a worker does that stores every checkpoint at once; returns the last one.
+fn deliver(sink: &mut FileSink, numbers: std::ops::Range<usize>) -> Vec<u8> {
+    let mut left: Vec<_> = numbers.map(record).collect();
+    loop {
+        let outcome = sink.deliver(&left);
+        let mut fates = outcome.fates.iter();
+        left.retain(|_| fates.next() != Some(&Fate::Delivered));
+        if left.is_empty() {
+            return outcome.checkpoint.expect("a checkpoint");
+        }
+        assert!(outcome.is_checkpoint_due, "{:?}", outcome.fates);
+    }
+}
+
+fn lines(numbers: std::ops::Range<usize>) -> String {
+    numbers.map(|number| body(number) + "\n").collect()
+}
+
+/// A restored backup, or a log whose newest part was deleted.
+#[test]
+fn lines_that_were_acknowledged_after_the_stored_checkpoint_are_not_cut_off() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let path = folder.path().join("events.ndjson");
+    let mut sink = opened(&path);
+    sink.begin();
+    let old = deliver(&mut sink, 0..3);
+    deliver(&mut sink, 3..6);
+    drop(sink);
+    let mut sink = FileSink::new(&path, Format::Body);
+    sink.open(Some(&old)).expect("opens");
+    sink.begin();
+    let fates = sink.deliver(&[record(7)]).fates;
+    assert!(
+        matches!(&fates[..], [Fate::Retry { error }] if error.contains("Move the file away")),
+        "{fates:?}"
+    );
+    assert_eq!(fs::read_to_string(&path).expect("text"), lines(0..6));
+}
+
+#[test]
+fn a_path_that_was_changed_after_a_crash_doubles_no_batch() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let (old, new) = (folder.path().join("old.ndjson"), folder.path().join("new.ndjson"));
+    let mut sink = opened(&old);
+    let stored = sink.begin().expect("a checkpoint");
+    deliver(&mut sink, 0..3);
+    drop(sink);
+    let mut sink = FileSink::new(&new, Format::Envelope);
+    sink.open(Some(&stored)).expect("opens");
+    sink.begin();
+    deliver(&mut sink, 0..3);
+    deliver(&mut sink, 3..4);
+    assert_eq!(fs::read_to_string(&old).expect("text"), lines(0..3));
+    assert_eq!(fs::read_to_string(&new).expect("text"), crate::records::envelope(&body(3)) + "\n");
+}

@@ -205,3 +205,54 @@ impl Write for At<'_> {
 fn ignore_missing(error: io::Error) -> io::Result<()> {
     if error.kind() == io::ErrorKind::NotFound { Ok(()) } else { Err(error) }
 }
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::arithmetic_side_effects, reason = "tests may fail loudly")]
+
+    use super::*;
+    use crate::disk::create_folders;
+    use crate::disk::fake::{FakeDisk, Random};
+
+    const CLOSED: &str = "/data/events.20231114T221320Z-0000.ndjson";
+
+    fn unpacked(disk: &FakeDisk, kind: Compression) -> Option<Vec<u8>> {
+        let packed = disk.content(format!("{CLOSED}{}", suffix(kind)))?;
+        let mut content = Vec::new();
+        let read = match kind {
+            Compression::Gzip => {
+                io::Read::read_to_end(&mut flate2::read::GzDecoder::new(&*packed), &mut content)
+            }
+            Compression::Zstd => zstd::stream::copy_decode(&*packed, &mut content).map(|()| 0),
+        };
+        read.expect("whole");
+        Some(content)
+    }
+
+    #[test]
+    fn power_loss_at_any_operation_leaves_the_original_or_the_whole_copy() {
+        let mut random = Random::new(1);
+        for (seed, kind) in (0..300).flat_map(|seed| [(seed, Compression::Gzip), (seed, Compression::Zstd)]) {
+            let disk = FakeDisk::new(seed);
+            create_folders(&disk, Path::new("/data"), false).expect("made");
+            let content: Vec<u8> = (0..20_000_u64).flat_map(|number| (number * seed).to_le_bytes()).collect();
+            let file = disk.open(Path::new(CLOSED), OpenMode::Create).expect("made");
+            file.write_all_at(&content, 0).expect("written");
+            file.sync_data().expect("synced");
+            disk.sync_folder(Path::new("/data")).expect("synced");
+            disk.stop_after(disk.operations() + seed % 40);
+            let stop = AtomicBool::new(false);
+            let _stopped = Compress { disk: &disk, kind, stop: &stop }.file(Path::new(CLOSED));
+            let disk = disk.crash(&mut random);
+            if let Some(original) = disk.content(CLOSED) {
+                assert_eq!(original, content);
+                // The next start finds it, and what was begun is gone.
+                let (template, mut found) = ("/data/events.ndjson".parse().expect("a template"), Vec::new());
+                find_closed(&disk, &template, "", 0, &mut found).expect("found");
+                assert_eq!(found, [PathBuf::from(CLOSED)]);
+                Compress { disk: &disk, kind, stop: &stop }.file(Path::new(CLOSED)).expect("compressed");
+            }
+            assert_eq!(unpacked(&disk, kind), Some(content));
+        }
+    }
+}

@@ -14,6 +14,9 @@ pub(super) struct Place {
     pub(super) root: PathBuf,
 }
 
+/// A file that is open and locked, and what was known of it then.
+pub(super) type Locked = (Box<dyn DiskFile>, About);
+
 /// A mistake in the configuration is [`OpenError::Unusable`] and stops the start. A disk that is full or fails is
 /// [`OpenError::Down`]: events can be stored without it.
 pub(super) fn unusable(path: &Path, doing: &str, error: &io::Error) -> OpenError {
@@ -38,7 +41,7 @@ impl Place {
     }
 
     /// Opens and locks a file (advisory: two writers would tear each other's lines); `None` where there is none.
-    pub(super) fn open(&self, path: &Path) -> Result<Option<(Box<dyn DiskFile>, About)>, OpenError> {
+    pub(super) fn open(&self, path: &Path) -> Result<Option<Locked>, OpenError> {
         match self.disk.open(path, OpenMode::Write) {
             Ok(file) => Self::lock(path, file).map(Some),
             Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
@@ -48,7 +51,7 @@ impl Place {
 
     /// Makes a file, with the folders between the root and it, and locks it; `None` where there is one already. The root
     /// has to be there.
-    pub(super) fn create(&self, path: &Path) -> Result<Option<(Box<dyn DiskFile>, About)>, OpenError> {
+    pub(super) fn create(&self, path: &Path) -> Result<Option<Locked>, OpenError> {
         for folder in self.folders(path).into_iter().rev().skip(1) {
             match self.disk.create_folder(folder, false) {
                 Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
@@ -62,7 +65,7 @@ impl Place {
         }
     }
 
-    fn lock(path: &Path, file: Box<dyn DiskFile>) -> Result<(Box<dyn DiskFile>, About), OpenError> {
+    fn lock(path: &Path, file: Box<dyn DiskFile>) -> Result<Locked, OpenError> {
         if !file.try_lock().map_err(|e| unusable(path, "locking", &e))? {
             let text = format!("{}: another process or sink writes to it", path.display());
             return Err(OpenError::Unusable(text));

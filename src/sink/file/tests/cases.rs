@@ -5,6 +5,7 @@ use std::path::Path;
 use rustix::io::Errno;
 
 use super::*;
+use crate::config::Compression;
 use crate::disk::fake::{Fault, Operation, Random};
 use crate::sink::MAX_CHECKPOINT;
 use crate::sink::file::checkpoint::{VERSION, decode};
@@ -275,4 +276,114 @@ fn paths_of_any_length_fit_in_a_checkpoint() {
     let path = format!("/data/{{date}}/{}", "\u{1}".repeat(9_000));
     let (mut sink, _) = begun(&disk, &config(&path), None).expect("begun");
     assert!(refusal(&mut sink, &records(0..1)).contains("too long"));
+}
+
+fn typed(number: usize, event_type: &str, received_at: i64) -> Arc<Record> {
+    Arc::new(Record { event_type: event_type.into(), ..Record::clone(&record_at(number, received_at)) })
+}
+
+/// The process was killed before it had synced the name of the file of a fixed path.
+#[test]
+fn the_name_of_a_file_that_is_there_is_synced_too() {
+    let mut random = Random::new(1);
+    for seed in 0..50 {
+        let disk = disk(seed);
+        disk.fail(Fault::next(Operation::SyncFolder, Errno::IO));
+        sink(&disk, &config(FILE)).open(None).expect_err("not synced");
+        let disk = disk.kill();
+        let (mut sink, _) = begun(&disk, &config(FILE), None).expect("begun");
+        deliver(&mut sink, &records(0..1));
+        assert_eq!(text(&disk.crash(&mut random), FILE), lines(0..1));
+    }
+}
+
+#[test]
+fn what_others_append_before_all_is_compared_is_still_compared() {
+    let disk = disk(1);
+    let (mut sink, checkpoint) = begun(&disk, &config(FILE), None).expect("begun");
+    deliver(&mut sink, &records(0..3));
+    drop(sink);
+    let (mut sink, _) = begun(&disk, &config(FILE), Some(&checkpoint)).expect("begun");
+    deliver(&mut sink, &records(0..1));
+    let file = disk.open(Path::new(FILE), OpenMode::Write).expect("there");
+    file.write_all_at(b"a mark\n", lines(0..3).len() as u64).expect("written");
+    deliver(&mut sink, &records(1..3));
+    assert!(refusal(&mut sink, &records(3..4)).contains("holds something else"));
+    assert_eq!(text(&disk, FILE), lines(0..3) + "a mark\n");
+}
+
+#[test]
+fn without_checkpoints_too_each_line_goes_to_its_own_file() {
+    let disk = disk(1);
+    let mut sink = sink(&disk, &config("/data/{eventType}"));
+    sink.open(None).expect("opened");
+    // More paths than files can be in use, and kinds that come again.
+    let kind =
+        |number: usize| format!("type-{}", if number.is_multiple_of(3) { number % 7 } else { number % 100 });
+    let batch: Vec<_> = (0..900).map(|number| typed(number, &kind(number), START)).collect();
+    batch.chunks(300).for_each(|batch| drop(deliver(&mut sink, batch)));
+    for name in (0..100).map(|number| format!("type-{number}")) {
+        let own = (0..900).filter(|number| kind(*number) == name);
+        let expected: String = own.map(|number| lines(number..number + 1)).collect();
+        let path = format!("/data/{name}");
+        assert_eq!(disk.content(&path).unwrap_or_default(), expected.as_bytes(), "{path}");
+    }
+}
+
+#[test]
+fn a_file_with_something_to_compare_is_not_let_go_of() {
+    let disk = disk(1);
+    let template = config("/data/{eventType}");
+    let (mut sink, _) = begun(&disk, &template, None).expect("begun");
+    let checkpoint = deliver(&mut sink, &[typed(0, "a", START)]);
+    drop(sink);
+    let file = disk.open(Path::new("/data/a"), OpenMode::Write).expect("there");
+    file.write_all_at(b"a mark\n", lines(0..1).len() as u64).expect("written");
+    drop(file);
+    let (mut sink, _) = begun(&disk, &template, checkpoint.as_deref()).expect("begun");
+    for number in 1..200 {
+        deliver(&mut sink, &[typed(number, &format!("type-{number}"), START)]);
+    }
+    assert!(refusal(&mut sink, &[typed(200, "a", START)]).contains("holds something else"));
+}
+
+#[test]
+fn the_path_of_a_closed_file_is_free_for_others() {
+    let disk = disk(1);
+    let template = rotated("/data/{eventType}", None, Some(1));
+    let (mut sink, _) = begun(&disk, &template, None).expect("begun");
+    deliver(&mut sink, &[typed(0, "a", START), typed(1, "b", START)]);
+    let checkpoint = deliver(&mut sink, &[typed(2, "a", START + 3_600_000)]);
+    drop(sink);
+    assert_eq!(text(&disk, "/data/b.20231114T231320Z-0000"), lines(1..2));
+    put(&disk, "/data/b", b"somebody's\n", true);
+    let (mut sink, _) =
+        begun(&disk, &rotated("/data/{eventType}", None, None), checkpoint.as_deref()).expect("begun");
+    deliver(&mut sink, &[typed(3, "b", START + 3_600_000)]);
+    assert_eq!(text(&disk, "/data/b"), "somebody's\n".to_owned() + &lines(3..4));
+}
+
+#[test]
+fn a_closed_file_is_compressed_once_the_stored_checkpoint_says_closed() {
+    let disk = disk(1);
+    let small = FileConfig { compress: Some(Compression::Gzip), ..rotated(FILE, Some(1024), None) };
+    let (mut sink, _) = begun(&disk, &small, None).expect("begun");
+    let delivered = |outcome: &Outcome| outcome.fates.iter().filter(|fate| **fate == Fate::Delivered).count();
+    let first = sink.deliver(&records(0..200));
+    let end = delivered(&first);
+    assert!(first.is_checkpoint_due && end < 200);
+    // It gets its name, which the stored checkpoint still has to hold.
+    let second = sink.deliver(&records(end..end + 1));
+    assert!(second.is_checkpoint_due && delivered(&second) == 1);
+    let closed = "/data/events.20231114T221320Z-0000.ndjson";
+    assert_eq!(text(&disk, closed), lines(0..end));
+    deliver(&mut sink, &records(end + 1..end + 2));
+    while disk.content(closed).is_some() {
+        std::thread::yield_now();
+    }
+    let mut content = String::new();
+    let compressed = disk.content(format!("{closed}.gz")).expect("compressed");
+    let read = std::io::Read::read_to_string(&mut flate2::read::GzDecoder::new(&*compressed), &mut content);
+    read.expect("gzip");
+    assert_eq!(content, lines(0..end));
 }
