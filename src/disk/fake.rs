@@ -326,12 +326,15 @@ impl Disk for FakeDisk {
         state.folder(folder)?;
         let share = if outcome.is_ok() { 100 } else { state.random.share() };
         for change in std::mem::take(&mut state.pending_names) {
-            if !change.iter().any(|(name, _)| name.parent() == Some(folder)) {
-                state.pending_names.push(change);
-            } else if state.random.below(100) < share
+            let is_here = change.iter().any(|(name, _)| name.parent() == Some(folder));
+            if is_here
+                && state.random.below(100) < share
                 && (outcome.is_ok() || is_possible(&state.durable_names, &change))
             {
                 apply(&mut state.durable_names, &change);
+            } else {
+                // After a failure too: a file system that loses a name for good lets nobody write any more.
+                state.pending_names.push(change);
             }
         }
         outcome

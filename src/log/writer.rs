@@ -344,14 +344,30 @@ impl Writer {
         if has_events && !(cursors.is_empty() && changes.is_empty() && keep_from.is_none()) {
             return self.commit(Batch { appends: Vec::new(), cursors, changes, keep_from });
         }
-        if keep_from.is_some() {
-            self.shared.queue.lock().keep_from = keep_from;
-        }
-        for reply in cursors.into_iter().flat_map(|cursor| cursor.replies) {
-            let _gone = reply.send(Err(error.clone()));
-        }
+        self.keep_for_later(cursors, keep_from, error);
         for ChangeRequest { reply, .. } in changes {
             let _gone = reply.send(Err(error.clone()));
+        }
+    }
+
+    /// What nobody waits for is tried again with the next group, unless the log is closed.
+    fn keep_for_later(&self, cursors: Vec<CursorUpdate>, keep_from: Option<u64>, error: &LogError) {
+        let mut queue = self.shared.queue.lock();
+        let is_closed = queue.is_closed;
+        for mut cursor in cursors {
+            for reply in cursor.replies.drain(..) {
+                let _gone = reply.send(Err(error.clone()));
+            }
+            let newer = queue.cursors.iter_mut().find(|newer| newer.sink == cursor.sink);
+            match newer {
+                Some(newer) => newer.checkpoint = newer.checkpoint.take().or(cursor.checkpoint),
+                None if is_closed => {}
+                None => queue.cursors.push(cursor),
+            }
+        }
+        if !is_closed {
+            queue.keep_from = queue.keep_from.or(keep_from);
+            queue.cursors_since = (!queue.cursors.is_empty()).then(Instant::now);
         }
     }
 

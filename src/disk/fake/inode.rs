@@ -105,9 +105,10 @@ impl Inode {
             done += length;
         }
         let end = offset + bytes.len() as u64;
-        if !bytes.is_empty() && end > self.cached.length {
-            self.cached.length = end;
-            self.lengths.push(end);
+        // Also over bytes whose length a failed sync has lost: the next sync has to make them reachable.
+        if !bytes.is_empty() && end > self.cached.length.min(self.durable.length) {
+            self.cached.length = self.cached.length.max(end);
+            self.lengths.push(self.cached.length);
         }
     }
 
