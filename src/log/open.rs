@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use parking_lot::{Condvar, Mutex};
 
-use super::dead::{DeadLetters, DeadOptions, Expect};
+use super::dead::{self, DeadLetters, DeadOptions, Expect};
 use super::error::LogError;
 use super::frame::{EventFrame, Frame};
 use super::group::Header;
@@ -50,6 +50,7 @@ impl Log {
         refuse_first_edition(&*disk, folder)?;
         create_folders(&*disk, folder, true)
             .map_err(|(path, error)| LogError::io(path, "making the folder", &error))?;
+        let had_lock = matches!(disk.about(&lock_path(folder)), Ok(Some(_)));
         let lock = lock(&*disk, folder)?;
         let found = Found::in_folder(&*disk, folder, &*lock)?;
         let mut findings = Vec::new();
@@ -58,7 +59,7 @@ impl Log {
                 found.check_newest(folder, *newest)?;
                 read_end(&*disk, folder, *newest, &mut findings)?
             }
-            None => found.new_store(folder)?,
+            None => found.new_store(folder, had_lock)?,
         };
         let segments = check_segments(&*disk, folder, &found, &end, &mut findings)?;
         let dead = Arc::new(open_dead_letters(folder, &options, &end, &clock)?);
@@ -166,8 +167,12 @@ impl Found {
     }
 
     /// A store that is not there yet.
-    fn new_store(&self, folder: &Path) -> Result<End, LogError> {
-        if self.has_dead_letters || self.marked > 0 {
+    fn new_store(&self, folder: &Path, had_lock: bool) -> Result<End, LogError> {
+        // A first start makes the lock, the databases and the first segment in this order, and may be interrupted.
+        let highest_id =
+            if self.has_dead_letters { dead::highest_id_of_a_store(&path_of_dead_letters(folder))? } else { None };
+        let had_segments = highest_id.is_some_and(|highest_id| highest_id > 0 || !had_lock);
+        if had_segments || self.marked > 0 {
             return Err(LogError::Missing { folder: folder.to_owned(), first: 1, last: self.marked.max(1) });
         }
         // Not a secret, only different each time.

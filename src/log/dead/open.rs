@@ -88,6 +88,19 @@ pub(super) fn prepare(path: &Path, expect: Expect) -> Result<(), DeadError> {
     }
 }
 
+/// The highest id that a file ever gave. `None` where it belongs to no store, or was not made whole.
+///
+/// # Errors
+///
+/// [`DeadError`] when it cannot be read, or is not ours.
+pub(in super::super) fn highest_id_of_a_store(path: &Path) -> Result<Option<i64>, DeadError> {
+    match ReadOnly::open(path).and_then(|reader| reader.found()) {
+        Ok(found) => Ok((found.store_id != NO_STORE).then_some(found.highest_id)),
+        Err(DeadError::Missing { .. }) => Ok(None),
+        Err(error) => Err(error),
+    }
+}
+
 impl Expect {
     const fn store_id(self) -> [u8; 16] {
         match self {
