@@ -306,6 +306,18 @@ pub(super) fn check_segments(
         let (first, last) = (expected, newest.saturating_sub(1));
         return Err(LogError::Missing { folder: folder.to_owned(), first, last });
     }
+    // All are made of one length, so that a shorter one has lost its end.
+    let length = |path: &Path| disk.about(path).ok().flatten().map_or(0, |found| found.length);
+    let newest_length = length(&segment::path(folder, *newest));
+    let spares = found.spares.iter().map(|number| super::shared::spare_path(folder, *number));
+    let others = segments.iter().map(|found| segment::path(folder, found.number)).chain(spares);
+    if let Some(longest) = others.map(|path| length(&path)).max().filter(|longest| *longest > newest_length) {
+        findings.push(format!(
+            "{}: it has {newest_length} bytes, and others have {longest}: its end was cut off, with events that were \
+             possibly acknowledged",
+            segment::path(folder, *newest).display()
+        ));
+    }
     segments.extend(end.header.map(|header| {
         let SegmentHeader { owner, first_seq, received_before } = header;
         Segment { number: owner.segment, first_seq, received_before }
