@@ -17,16 +17,21 @@ const RECOVERS_WITHIN: Duration = Duration::from_secs(30);
 #[derive(Debug, Default)]
 struct Tally {
     refused_to_start: u64,
+    served: u64,
     /// Runs in which an event was answered 503.
     refused_events: u64,
     acknowledged: u64,
 }
 
-/// Runs the server with the fault at the `when`-th call of each thread, restarts it, and compares.
-fn run(fault: &str, when: u64, tally: &mut Tally) {
-    let name = format!("{fault}:when={when}");
+/// Runs the server with the fault at the `when`-th call of each thread, restarts it, and compares. A new spool has many calls
+/// before it is open; one that `is_there` has few, so that the fault strikes while events come.
+fn run(fault: &str, when: u64, is_there: bool, tally: &mut Tally) {
+    let name = format!("{fault}:when={when}, is_there={is_there}");
     let folder = tempfile::tempdir().expect("a folder");
     let place = Place::new(folder.path(), Sinks::File, "");
+    if is_there {
+        Server::bare(&place).stop();
+    }
     let inject = format!("inject={fault}:when={when}");
     let mut arguments = vec!["-e", &*inject];
     let files = place.spool_paths();
@@ -41,6 +46,7 @@ fn run(fault: &str, when: u64, tally: &mut Tally) {
             tally.refused_to_start += 1;
         }
         Ok(server) => {
+            tally.served += 1;
             acknowledged = send_into_the_fault(&server, &name, tally);
             server.kill();
             server.wait();
@@ -106,9 +112,11 @@ fn each_moment(fault: &str) {
     let mut tally = Tally::default();
     let moments = moments();
     for when in &moments {
-        run(fault, *when, &mut tally);
+        run(fault, *when, false, &mut tally);
+        run(fault, *when, true, &mut tally);
     }
-    println!("{fault}: {} runs: {tally:?}", moments.len());
+    println!("{fault}: {} runs: {tally:?}", 2 * moments.len());
+    assert!(tally.refused_to_start <= tally.served, "most faults have to strike while events come: {tally:?}");
 }
 
 #[test]
