@@ -15,7 +15,7 @@ use super::StoreId;
 
 /// The length of a group's header.
 pub(super) const HEADER: usize = 24;
-const MAGIC: [u8; 4] = *b"DTgr";
+pub(super) const MAGIC: [u8; 4] = *b"DTgr";
 
 /// Which segment a group belongs to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use parking_lot::{Condvar, Mutex};
 
-use super::dead::{DeadLetters, DeadOptions, Expect};
+use super::dead::{self, DeadLetters, DeadOptions, Expect};
 use super::error::LogError;
 use super::frame::{EventFrame, Frame};
 use super::group::Header;
@@ -50,6 +50,7 @@ impl Log {
         refuse_first_edition(&*disk, folder)?;
         create_folders(&*disk, folder, true)
             .map_err(|(path, error)| LogError::io(path, "making the folder", &error))?;
+        let had_lock = matches!(disk.about(&lock_path(folder)), Ok(Some(_)));
         let lock = lock(&*disk, folder)?;
         let found = Found::in_folder(&*disk, folder, &*lock)?;
         let mut findings = Vec::new();
@@ -58,7 +59,7 @@ impl Log {
                 found.check_newest(folder, *newest)?;
                 read_end(&*disk, folder, *newest, &mut findings)?
             }
-            None => found.new_store(folder)?,
+            None => found.new_store(folder, had_lock)?,
         };
         let segments = check_segments(&*disk, folder, &found, &end, &mut findings)?;
         let dead = Arc::new(open_dead_letters(folder, &options, &end, &clock)?);
@@ -166,8 +167,12 @@ impl Found {
     }
 
     /// A store that is not there yet.
-    fn new_store(&self, folder: &Path) -> Result<End, LogError> {
-        if self.has_dead_letters || self.marked > 0 {
+    fn new_store(&self, folder: &Path, had_lock: bool) -> Result<End, LogError> {
+        // A first start makes the lock, the databases and the first segment in this order, and may be interrupted.
+        let highest_id =
+            if self.has_dead_letters { dead::highest_id_of_a_store(&path_of_dead_letters(folder))? } else { None };
+        let had_segments = highest_id.is_some_and(|highest_id| highest_id > 0 || !had_lock);
+        if had_segments || self.marked > 0 {
             return Err(LogError::Missing { folder: folder.to_owned(), first: 1, last: self.marked.max(1) });
         }
         // Not a secret, only different each time.
@@ -300,6 +305,18 @@ pub(super) fn check_segments(
     if *newest > expected {
         let (first, last) = (expected, newest.saturating_sub(1));
         return Err(LogError::Missing { folder: folder.to_owned(), first, last });
+    }
+    // All are made of one length, so that a shorter one has lost its end.
+    let length = |path: &Path| disk.about(path).ok().flatten().map_or(0, |found| found.length);
+    let newest_length = length(&segment::path(folder, *newest));
+    let spares = found.spares.iter().map(|number| super::shared::spare_path(folder, *number));
+    let others = segments.iter().map(|found| segment::path(folder, found.number)).chain(spares);
+    if let Some(longest) = others.map(|path| length(&path)).max().filter(|longest| *longest > newest_length) {
+        findings.push(format!(
+            "{}: it has {newest_length} bytes, and others have {longest}: its end was cut off, with events that were \
+             possibly acknowledged",
+            segment::path(folder, *newest).display()
+        ));
     }
     segments.extend(end.header.map(|header| {
         let SegmentHeader { owner, first_seq, received_before } = header;

@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use serde::Serialize;
 
-use super::dead::ReadOnly;
+use super::dead::{ReadOnly, open_existing};
 use super::error::LogError;
 use super::frame::EventFrame;
 use super::open::{Found, check_segments, read_end, refuse_first_edition};
@@ -135,6 +135,12 @@ impl Reader {
         })
     }
 
+    /// The dead letters that the log knows.
+    fn dead_letters(&self) -> Result<ReadOnly, LogError> {
+        let path = path_of_dead_letters(&self.folder);
+        Ok(open_existing(&path, self.store.0, self.state.highest_dead_letter)?)
+    }
+
     /// The sinks.
     #[must_use]
     pub fn sink(&self, name: &str) -> Option<&SinkState> {
@@ -166,8 +172,7 @@ impl Reader {
     ///
     /// [`LogError`] when it cannot be read.
     pub fn status(&self) -> Result<Status, LogError> {
-        let dead = ReadOnly::open(path_of_dead_letters(&self.folder))?;
-        let counts = dead.counts()?;
+        let counts = self.dead_letters()?.counts()?;
         let before = self.before_oldest();
         Ok(Status {
             records: u64::try_from(self.last_seq.saturating_sub(before)).unwrap_or(0),
@@ -205,8 +210,7 @@ impl Reader {
             findings.push(format!("{damaged} events are damaged in all"));
         }
         step("dead letters");
-        let dead = ReadOnly::open(path_of_dead_letters(&self.folder))?;
-        findings.extend(dead.check()?);
+        findings.extend(self.dead_letters()?.check()?);
         Ok(findings)
     }
 

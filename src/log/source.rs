@@ -1,6 +1,6 @@
 //! What a worker reads: the events for its sink, in order, from memory where it has caught up, else from the segments.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 use std::ops::Range;
 use std::sync::Arc;
 
@@ -233,22 +233,34 @@ fn events_of(frames: &[u8]) -> impl Iterator<Item = EventFrame<'_>> {
 
 /// Shows what is left of events that cannot be read.
 fn lost(missing: Range<i64>, reader: &SegmentReader, bytes: &[u8], see: &mut impl FnMut(i64, Seen<'_, '_>)) {
-    // Where the header is intact, the first events may be so as well.
-    let header = Header::read(bytes);
-    let first_left = header.map_or(0, |header| header.first_seq);
-    let left = header.and_then(|_| bytes.get(group::HEADER..)).unwrap_or_default();
-    let frames = Frame::read_some(left);
-    let left = frames.iter().filter_map(|frame| match frame {
-        Frame::Event(event) => Some(event),
-        _ => None,
-    });
-    let first_missing = missing.start;
-    let mut left = (first_left..i64::MAX).zip(left).skip_while(|(seq, _)| *seq < first_missing).peekable();
+    let mut left = left_of(&missing, bytes);
     for seq in missing {
-        let event = left.next_if(|(found, _)| *found == seq).map(|(_, event)| event.record());
+        let event = left.remove(&seq);
         let error = format!("event {seq} cannot be read: {} is damaged", reader.path().display());
         see(seq, Err(Box::new(damaged_letter(event.as_ref(), error).with_seq(seq))));
     }
+}
+
+/// What is left of events in bytes that are no intact groups: where a header is readable, its first events may be so as well.
+fn left_of(missing: &Range<i64>, bytes: &[u8]) -> BTreeMap<i64, Record> {
+    let mut left = BTreeMap::new();
+    let begins = bytes.windows(group::MAGIC.len()).enumerate().filter(|(_, found)| *found == group::MAGIC);
+    for (place, _) in begins {
+        let group = bytes.get(place..).unwrap_or_default();
+        let Some(header) = Header::read(group) else { continue };
+        let frames = Frame::read_some(group.get(group::HEADER..).unwrap_or_default());
+        let events = frames.iter().filter_map(|frame| match frame {
+            Frame::Event(event) => Some(event),
+            _ => None,
+        });
+        let count = usize::try_from(header.events).unwrap_or(usize::MAX);
+        for (seq, event) in (header.first_seq..).zip(events.take(count)) {
+            if missing.contains(&seq) {
+                left.entry(seq).or_insert_with(|| event.record());
+            }
+        }
+    }
+    left
 }
 
 fn damaged_letter(event: Option<&Record>, error: String) -> DeadLetter {

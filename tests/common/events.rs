@@ -53,9 +53,13 @@ pub(crate) fn parse_id(line: &str) -> Option<(u64, u64)> {
     Some((device.parse().ok()?, number.parse().ok()?))
 }
 
+/// A device whose events are long, to fill a disk with few of them.
+pub(crate) const LONG: u64 = 9000;
+
 /// The body of an event: each is different, and some are long.
 pub(crate) fn body(device: u64, number: u64) -> String {
-    let filler = "x".repeat(usize::try_from((device + number) % 7 * 100).expect("small"));
+    let more = if device == LONG { 60_000 } else { 0 };
+    let filler = "x".repeat(usize::try_from((device + number) % 7 * 100 + more).expect("small"));
     format!(
         r#"{{"event":{{"eventId":"{}","targetName":"projects/p/devices/dev{device}","eventType":"touch","data":{{"touch":{{}}}}}},"labels":{{"f":"{filler}"}}}}"#,
         id(device, number)

@@ -11,15 +11,15 @@ use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
 
 use dt_receiver::clock::SystemClock;
-use dt_receiver::deliver::{Backoff, WorkerHandle};
+use dt_receiver::deliver::{Backoff, WorkerHandle, WorkerParts};
+use dt_receiver::log::{Bounds, Log, LogOptions, SinkSet, StartAt};
 use dt_receiver::record::{KeptHeaders, Record};
 use dt_receiver::sink::{Fate, OpenError, Outcome, Sink};
-use dt_receiver::spool::{Spool, SpoolOptions, StartAt};
 use dt_receiver::telemetry::Telemetry;
 use dt_receiver::verify::VerifiedBy;
 use hyper::body::Bytes;
 
-use crate::events::is_there;
+use crate::events::{LONG, is_there};
 use crate::sender::{Sender, readiness};
 use crate::server::{Place, Server, Sinks};
 
@@ -69,11 +69,11 @@ impl Drop for Disk {
     }
 }
 
-/// Sends until the answer is that status, at most so often; gives how many were answered 200.
+/// Sends long events until the answer is that status, at most so often; returns how many were answered 200.
 fn send_until(sender: &mut Sender, next: &mut u64, status: u16, at_most: u64) -> u64 {
     let mut accepted = 0;
     for _ in 0..at_most {
-        let answer = sender.send(1, *next).expect("an answer");
+        let answer = sender.send(LONG, *next).expect("an answer");
         if answer.status == 200 {
             *next += 1;
             accepted += 1;
@@ -91,7 +91,7 @@ fn send_until(sender: &mut Sender, next: &mut u64, status: u16, at_most: u64) ->
 fn until_there_is_room(sender: &mut Sender, next: &mut u64) -> Duration {
     let since = Instant::now();
     while since.elapsed() < Duration::from_secs(30) {
-        if sender.send(1, *next).expect("an answer").status == 200 {
+        if sender.send(LONG, *next).expect("an answer").status == 200 {
             *next += 1;
             return since.elapsed();
         }
@@ -99,66 +99,125 @@ fn until_there_is_room(sender: &mut Sender, next: &mut u64) -> Duration {
     panic!("there is room, and it is still full");
 }
 
-fn all_delivered(place: &Place, count: u64) {
+fn all_delivered(place: &Place, device: u64, count: u64) {
     let delivered = place.events_in_file();
     for number in 0..count {
-        assert_eq!(delivered.get(&(1, number)), Some(&1), "event {number} of {count} was answered 200");
+        assert_eq!(delivered.get(&(device, number)), Some(&1), "event {number} of {count} was answered 200");
     }
+}
+
+/// A disk of its own for the spool, a file elsewhere, and a second sink that is down as long as `outage` is there: it holds
+/// the segments, which would otherwise be used again.
+fn on_a_disk(folder: &Path, limits: &str) -> Option<(Disk, Place, PathBuf)> {
+    let disk = Disk::mount(folder.join("disk"), "192m")?;
+    let file = folder.join("events.ndjson");
+    let more = format!("drain_timeout = '60s'\n[spool]\n{limits}");
+    let place = Place::with(folder, &disk.path.join("data"), &file, Sinks::File, &more);
+    let outage = folder.join("outage");
+    fs::write(&outage, "").expect("written");
+    Some((disk, place, outage))
+}
+
+fn start(place: &Place, outage: &Path) -> Server {
+    crate::child::start(place, &outage.with_extension("ids"), 0, outage)
 }
 
 /// Fills the disk but for `left` bytes, and empties it, three times. While it is full, `/readyz` says `why`.
 fn fills_and_empties(limits: &str, left: u64, why: &str) {
     let folder = tempfile::tempdir().expect("a folder");
-    let Some(disk) = Disk::mount(folder.path().join("disk"), "16m") else { return };
-    let file = folder.path().join("events.ndjson");
-    let place = Place::with(folder.path(), &disk.path.join("data"), &file, Sinks::File, limits);
-    let server = Server::bare(&place);
+    let Some((disk, place, outage)) = on_a_disk(folder.path(), limits) else { return };
+    let server = start(&place, &outage);
     let mut sender = Sender::connect(server.listen).expect("connected");
     let mut next = 0;
     let mut full = 0;
     for round in 0..3 {
-        assert_eq!(sender.send(1, next).expect("an answer").status, 200);
+        assert_eq!(sender.send(LONG, next).expect("an answer").status, 200);
         next += 1;
         disk.fill(left);
-        send_until(&mut sender, &mut next, 503, 100_000);
+        send_until(&mut sender, &mut next, 503, 10_000);
         let said = readiness(server.admin);
         assert!(said.starts_with("not ready: spool:") && said.contains(why), "round {round}: {said}");
         for _ in 0..100 {
-            // Some may find room, as what was delivered makes place.
-            let answer = sender.send(1, next).expect("an answer");
-            if answer.status == 200 {
-                next += 1;
-            } else {
-                full += 1;
-            }
+            assert_eq!(sender.send(LONG, next).expect("an answer").status, 503, "round {round}");
+            full += 1;
         }
         disk.empty();
         let room = until_there_is_room(&mut sender, &mut next);
         println!("round {round}: {next} answered 200, {full} answered 503, room after {room:?}");
         for _ in 0..50 {
-            assert_eq!(sender.send(1, next).expect("an answer").status, 200);
+            assert_eq!(sender.send(LONG, next).expect("an answer").status, 200);
             next += 1;
         }
         let said = readiness(server.admin);
-        // The worker of the file may still wait before it tries again to move its cursor.
-        assert!(!said.starts_with("not ready: spool:"), "round {round}: {said}");
+        assert!(!said.starts_with("not ready"), "round {round}: {said}");
     }
+    fs::remove_file(&outage).expect("removed");
     let ended = server.stop();
     assert!(ended.status.success(), "{ended:?}");
-    all_delivered(&place, next);
-    let database = rusqlite::Connection::open(&place.spool_files()[0]).expect("opened");
+    all_delivered(&place, LONG, next);
+    let database = rusqlite::Connection::open(place.spool_file("dead.db")).expect("opened");
     let whole: String = database.query_row("PRAGMA integrity_check", [], |row| row.get(0)).expect("checked");
     assert_eq!(whole, "ok");
 }
 
 #[test]
 fn a_disk_with_less_than_min_free_means_503_and_nothing_is_lost() {
-    fills_and_empties("[spool]\nmin_free = '4MiB'", 3 << 20, "min_free");
+    fills_and_empties("min_free = '4MiB'", 3 << 20, "`spool.min_free` is 4194304");
 }
 
 #[test]
 fn a_disk_without_any_room_means_503_and_nothing_is_lost() {
-    fills_and_empties("[spool]\nmin_free = 0", 200 << 10, "disk is full");
+    fills_and_empties("min_free = 0", 200 << 10, "free on the disk");
+}
+
+#[test]
+fn a_full_disk_does_not_refuse_the_start_and_events_come_back_by_themselves() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let Some((disk, place, outage)) = on_a_disk(folder.path(), "min_free = 0") else { return };
+    let server = start(&place, &outage);
+    let mut sender = Sender::connect(server.listen).expect("connected");
+    let mut next = 0;
+    for _ in 0..50 {
+        assert_eq!(sender.send(LONG, next).expect("an answer").status, 200);
+        next += 1;
+    }
+    disk.fill(0);
+    server.kill();
+    server.wait();
+    // Each start uses up a spare, until there is none.
+    let mut was_refused = false;
+    for _ in 0..4 {
+        let server = start(&place, &outage);
+        let answer = Sender::connect(server.listen).and_then(|mut sender| sender.send(LONG, next));
+        let answer = answer.expect("an answer");
+        if answer.status == 200 {
+            next += 1;
+        } else {
+            assert_eq!(answer.status, 503, "{answer:?}");
+            let said = readiness(server.admin);
+            assert!(said.starts_with("not ready: spool:") && said.contains("free on the disk"), "{said}");
+            was_refused = true;
+        }
+        server.kill();
+        server.wait();
+    }
+    assert!(was_refused, "the disk was never full");
+    // The first request on a full disk does not find a server that calls itself ready.
+    let server = start(&place, &outage);
+    let said = readiness(server.admin);
+    assert!(said.starts_with("not ready: spool:"), "{said}");
+    let mut sender = Sender::connect(server.listen).expect("connected");
+    assert_eq!(sender.send(LONG, next).expect("an answer").status, 503);
+    disk.empty();
+    until_there_is_room(&mut sender, &mut next);
+    let answer = sender.send(LONG, 0).expect("an answer");
+    assert!(answer.body.contains("duplicate"), "{answer:?}");
+    let said = readiness(server.admin);
+    assert!(!said.starts_with("not ready"), "{said}");
+    fs::remove_file(&outage).expect("removed");
+    let ended = server.stop();
+    assert!(ended.status.success(), "{ended:?}");
+    all_delivered(&place, LONG, next);
 }
 
 #[test]
@@ -186,42 +245,44 @@ fn a_full_disk_of_the_file_alone_delays_no_answer() {
     server.stop();
     let server = Server::bare(&place);
     server.stop();
-    all_delivered(&place, 500);
+    all_delivered(&place, 1, 500);
 }
 
 #[test]
 fn a_spool_at_its_max_size_means_503_until_there_is_room() {
+    const MAX: u64 = 64 << 20;
     let folder = tempfile::tempdir().expect("a folder");
-    let ids = folder.path().join("ids.txt");
     let outage = folder.path().join("outage");
     fs::write(&outage, "").expect("written");
-    let place = Place::new(folder.path(), Sinks::File, "[spool]\nmax_size = '1MiB'\nmin_free = 0");
-    let server = crate::child::start(&place, &ids, 0, &outage);
+    let place = Place::new(folder.path(), Sinks::File, "[spool]\nmax_size = '64MiB'\nmin_free = 0");
+    let server = start(&place, &outage);
     let mut sender = Sender::connect(server.listen).expect("connected");
     let mut next = 0;
-    send_until(&mut sender, &mut next, 503, 100_000);
-    // What the log held counts only until it is written back, so this may take some more.
-    let mut refused = 0;
-    while refused < 1_000 {
-        match sender.send(1, next).expect("an answer").status {
-            200 => (next, refused) = (next + 1, 0),
-            _ => refused += 1,
-        }
+    send_until(&mut sender, &mut next, 503, 10_000);
+    for _ in 0..200 {
+        assert_eq!(sender.send(LONG, next).expect("an answer").status, 503, "nothing has made room");
+        let used = spool_bytes(&place);
+        assert!(used <= MAX, "{used} bytes");
     }
-    let used = spool_bytes(&place);
     let said = readiness(server.admin);
-    assert!(said.contains("max_size"), "{said}");
+    assert!(said.starts_with("not ready: spool:") && said.contains("max_size"), "{said}");
     fs::remove_file(&outage).expect("removed");
     until_there_is_room(&mut sender, &mut next);
     let ended = server.stop();
     assert!(ended.status.success(), "{ended:?}");
-    println!("full with {next} events in {used} bytes; room again without a restart");
-    all_delivered(&place, next);
+    println!("full with {next} events in {} bytes; room again without a restart", spool_bytes(&place));
+    all_delivered(&place, LONG, next);
 }
 
+/// What the segments and spares take.
 fn spool_bytes(place: &Place) -> u64 {
-    let size = |path: &Path| fs::metadata(path).map_or(0, |about| about.len());
-    size(&place.spool_files()[0]) + size(&place.spool_files()[1])
+    let entries = fs::read_dir(place.spool()).expect("read").filter_map(Result::ok);
+    let names = entries.filter(|entry| {
+        let name = entry.file_name();
+        let name = name.to_string_lossy();
+        name.starts_with("segment-") || name.starts_with("spare-")
+    });
+    names.map(|entry| entry.metadata().map_or(0, |about| about.len())).sum()
 }
 
 /// A sink that rejects everything, at a moment when the disk is full.
@@ -240,33 +301,28 @@ impl Sink for Rejecting {
         if self.calls.fetch_add(1, Ordering::SeqCst) == 0 {
             self.disk.upgrade().expect("mounted").fill(0);
         }
-        // Longer than the log is by now, so that it has to grow.
+        // Longer than the write-ahead log is by now, so that it has to grow.
         let fate = Fate::Rejected { error: "never ".repeat(40_000) };
         Outcome { fates: vec![fate; batch.len()], ..Outcome::default() }
     }
 }
 
 #[test]
-fn what_a_sink_rejects_while_the_disk_is_full_is_buried_once_and_not_given_again() {
+fn what_a_sink_rejects_while_the_disk_is_full_becomes_one_dead_letter_and_is_not_given_again() {
     let folder = tempfile::tempdir().expect("a folder");
     let Some(disk) = Disk::mount(folder.path().join("disk"), "8m") else { return };
     let (disk, calls) = (Arc::new(disk), Arc::new(AtomicU64::new(0)));
     let data = disk.path.join("spool");
-    let options = SpoolOptions { min_free: 0, ..SpoolOptions::default() };
-    let spool = Arc::new(Spool::open(&data, options, Arc::new(SystemClock)).expect("opened"));
+    let bounds = Bounds { min_free: 0, ..LogOptions::default().bounds };
+    let options = LogOptions { bounds, segment_bytes: 256 << 10, ..LogOptions::default() };
+    let log = Arc::new(Log::open(&data, options, Arc::new(SystemClock)).expect("opened"));
+    let state = log.register(&Arc::from("s"), StartAt::Now, Vec::new()).expect("registered");
+    let set = SinkSet::new([state.number]);
     let sink = Box::new(Rejecting { disk: Arc::downgrade(&disk), calls: Arc::clone(&calls) });
     let backoff = Backoff::new(Duration::from_millis(1), Duration::from_millis(20), 1).expect("good");
     let telemetry = Arc::new(Telemetry::new(Arc::new(SystemClock)));
-    let worker = WorkerHandle::start(
-        Arc::from("s"),
-        sink,
-        dt_receiver::deliver::Skips::new(),
-        StartAt::Now,
-        backoff,
-        Arc::clone(&spool),
-        telemetry,
-    );
-    let worker = worker.expect("started");
+    let parts = WorkerParts { log: Arc::clone(&log), backoff, telemetry };
+    let worker = WorkerHandle::start(sink, state, parts).expect("started");
     let record = Record {
         connector: Arc::from("default"),
         received_at: 0,
@@ -279,8 +335,7 @@ fn what_a_sink_rejects_while_the_disk_is_full_is_buried_once_and_not_given_again
         headers: KeptHeaders::default(),
         body: Bytes::from("body"),
     };
-    let runtime = tokio::runtime::Builder::new_current_thread().build().expect("a runtime");
-    runtime.block_on(spool.append(Arc::new(record), true)).expect("stored");
+    log.append_blocking(Arc::new(record), set, true).expect("stored");
     let since = Instant::now();
     let until = |what: &str, is_so: &dyn Fn() -> bool| {
         while !is_so() {
@@ -288,15 +343,14 @@ fn what_a_sink_rejects_while_the_disk_is_full_is_buried_once_and_not_given_again
             std::thread::yield_now();
         }
     };
-    until("it is full", &|| worker.trouble().is_some_and(|trouble| trouble.contains("full")));
+    until("it is full", &|| worker.trouble().is_some_and(|trouble| trouble.contains("no space left")));
+    assert_eq!(log.sink("s").expect("known").cursor, 0, "no cursor moves before its dead letter is stored");
     disk.empty();
-    let database = rusqlite::Connection::open(data.join("spool.db")).expect("opened");
-    let number = |sql: &str| -> i64 { database.query_row(sql, [], |row| row.get(0)).expect("read") };
-    until("the cursor moves", &|| number("SELECT cursor FROM sinks") == 1);
-    assert_eq!(number("SELECT count(*) FROM dead WHERE reason = 'rejected'"), 1);
+    until("the cursor moves", &|| log.sink("s").is_some_and(|sink| sink.cursor == 1));
+    let letters: u64 = log.dead_letters().counts().iter().map(|count| count.letters).sum();
+    assert_eq!(letters, 1);
     assert_eq!(calls.load(Ordering::SeqCst), 1, "it has it already");
-    drop(database);
-    spool.tail().stop(Instant::now());
+    log.tail().stop(Instant::now());
     worker.join();
-    spool.close();
+    log.close();
 }

@@ -1,5 +1,6 @@
-//! Killed after the journal was written and before it was synced: the restart finds the event though nobody knows whether
-//! it is durable. The sender's retry is a duplicate, and may be answered only once what was recovered has been synced.
+//! Killed after a group was written and before it was synced: the restart finds the event though nobody knows whether
+//! it is durable. The sender's retry is a duplicate, and may be answered only once what was recovered has been written to a
+//! new segment and synced there, which is done before the program listens.
 
 use std::process::Stdio;
 
@@ -8,11 +9,11 @@ use crate::sender::Sender;
 use crate::server::{Place, Server, Sinks};
 use crate::trace::{Call, calls};
 
-/// Kills the server at its `when`-th sync of the journal; gives the event that was in flight, and whether it was written.
+/// Kills the server at its `when`-th sync of the first segment; returns the event that was in flight, and whether it was written.
 fn kill_at_sync(place: &Place, when: u64) -> (u64, bool) {
     let inject = format!("inject=fsync,fdatasync:signal=KILL:when={when}");
-    let journal = place.spool_files()[3].to_str().expect("text").to_owned();
-    let command = place.serve_under_strace(&["-s", "70000", "-P", &journal, "-e", &inject]);
+    let segment = place.segment(1).to_str().expect("text").to_owned();
+    let command = place.serve_under_strace(&["-s", "70000", "-P", &segment, "-e", &inject]);
     let mut in_flight = 0;
     match Server::start(command, Stdio::from(full_device())) {
         Err(ended) => assert_eq!(ended.status.code(), None, "killed before it listened: {ended:?}"),
@@ -29,7 +30,7 @@ fn kill_at_sync(place: &Place, when: u64) -> (u64, bool) {
     let trace = std::fs::read_to_string(&place.trace).expect("a trace");
     assert!(trace.contains("+++ killed by SIGKILL +++"), "when={when}");
     let calls = calls(&trace);
-    let last = calls.iter().rfind(|call| call.is_sync_of("spool.journal")).expect("a sync");
+    let last = calls.iter().rfind(|call| call.is_sync_of("segment-0000000001.log>")).expect("a sync");
     assert_eq!(last.returned, None, "the last sync must not have returned");
     let id = id(1, in_flight);
     let written = |call: &&Call| call.is_write() && call.arguments.contains(&id) && call.returned.is_some();
@@ -41,7 +42,7 @@ fn full_device() -> std::fs::File {
     std::fs::File::options().write(true).open("/dev/full").expect("there")
 }
 
-/// Restarts under strace and retries; gives what the retry was answered.
+/// Restarts under strace and retries; returns what the retry was answered.
 fn retry(place: &Place, number: u64, was_written: bool) -> String {
     let traced = "trace=fsync,fdatasync,write,writev,pwrite64,sendto,sendmsg,accept,accept4,listen";
     let command = place.serve_under_strace(&["-s", "70000", "-e", traced]);
@@ -55,25 +56,25 @@ fn retry(place: &Place, number: u64, was_written: bool) -> String {
     let listening = calls.iter().find(|call| matches!(&*call.name, "listen" | "accept" | "accept4"));
     let listening = listening.expect("it listened").began;
     if was_written {
-        // What was recovered is written to the database's log, and synced there, before anybody can ask.
+        // What was recovered is written to the next segment, and synced there, before anybody can ask.
         let id = id(1, number);
         let rewritten = calls
             .iter()
             .rfind(|call| {
                 call.is_write()
-                    && call.arguments.contains("spool.db-wal>")
+                    && call.arguments.contains("segment-0000000002.log>")
                     && call.arguments.contains(&id)
                     && call.began < listening
             })
-            .unwrap_or_else(|| panic!("{id} was not written back before line {listening}"));
+            .unwrap_or_else(|| panic!("{id} was not written again before line {listening}"));
         let synced = calls.iter().any(|call| {
-            call.is_sync_of("spool.db-wal>")
+            call.is_sync_of("segment-0000000002.log>")
                 && call.began > rewritten.began
                 && call.succeeded().is_some_and(|line| line < listening)
         });
         assert!(
             synced,
-            "{id}: written back in line {}, not synced before it listened in {listening}",
+            "{id}: written again in line {}, not synced before it listened in {listening}",
             rewritten.began
         );
     }
@@ -97,7 +98,7 @@ fn a_retry_after_a_kill_before_the_sync_is_answered_only_once_that_is_synced() {
         duplicates += u64::from(was_written);
     }
     println!(
-        "{kills} kills at a sync of the journal, {duplicates} of them with an event written and not synced"
+        "{kills} kills at a sync of a segment, {duplicates} of them with an event written and not synced"
     );
     assert!(duplicates >= kills / 2, "only {duplicates} of {kills} kills met an event");
 }

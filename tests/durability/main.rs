@@ -27,4 +27,5 @@ mod events;
 #[path = "../common/sender.rs"]
 mod sender;
 mod server;
+mod spools;
 mod trace;

@@ -1,4 +1,4 @@
-//! A model of the spool and its workers against the real ones, in random steps: accept, duplicate, deliver, fail,
+//! A model of the log and its workers against the real ones, in random steps: accept, duplicate, deliver, fail,
 //! reject, panic, crash, restart, and time that passes. What was accepted is delivered, or a dead letter, or still
 //! there; each sink has one cursor; each sees the events in order.
 //!
@@ -6,16 +6,17 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::time::{Duration, Instant};
 
 use dt_receiver::clock::ManualClock;
-use dt_receiver::deliver::{Backoff, WorkerHandle};
+use dt_receiver::deliver::{Backoff, WorkerHandle, WorkerParts};
+use dt_receiver::log::dead::{Filter, ReadOnly};
+use dt_receiver::log::{Appended, Bounds, Log, LogOptions, Reader, SinkSet, StartAt, path_of_dead_letters};
 use dt_receiver::record::{DeadLetter, KeptHeaders, Reason, Record};
 use dt_receiver::sink::{Fate, OpenError, Outcome, Sink};
-use dt_receiver::spool::{Appended, Spool, SpoolOptions, StartAt};
 use dt_receiver::telemetry::Telemetry;
 use dt_receiver::verify::VerifiedBy;
 use hyper::HeaderMap;
@@ -76,12 +77,53 @@ struct Known {
     rejected: BTreeSet<usize>,
 }
 
-/// One life of the spool with its workers.
+/// One life of the log with its workers.
 struct Life {
-    spool: Arc<Spool>,
+    log: Arc<Log>,
+    /// For each connector, the sinks of its events.
+    sets: [SinkSet; 2],
     workers: Vec<WorkerHandle>,
     asked: Vec<Receiver<Vec<Arc<Record>>>>,
     words: Vec<Sender<Word>>,
+}
+
+/// The serial number of an event, which is its body.
+fn serial_of(body: &[u8]) -> usize {
+    std::str::from_utf8(body).expect("text").parse().expect("a serial number")
+}
+
+/// A database that nobody else can commit to.
+fn held(path: &Path) -> Connection {
+    let holder = Connection::open(path).expect("opened");
+    holder.busy_timeout(Duration::from_secs(30)).expect("set");
+    holder.execute_batch("BEGIN IMMEDIATE").expect("held");
+    holder
+}
+
+/// Copies the files of a log that is open. Returns whether all were there all the time, under the names that they have.
+fn copy(from: &Path, to: &Path) -> bool {
+    fs::create_dir(to).expect("made");
+    let names = || -> BTreeSet<_> {
+        let entries = fs::read_dir(from).expect("read").map(|entry| entry.expect("an entry").file_name());
+        entries.filter(|name| !name.to_string_lossy().ends_with("-shm")).collect()
+    };
+    let before = names();
+    // The lock file, which has the number of the newest segment, is not newer than the segments.
+    let lock = Path::new("spool.lock");
+    let copied = [lock].into_iter().chain(before.iter().map(Path::new).filter(|name| *name != lock));
+    copied.map(|name| fs::copy(from.join(name), to.join(name))).all(|copied| copied.is_ok()) && names() == before
+}
+
+/// Writes what is no group behind the last group.
+fn tear(folder: &Path, torn: usize) {
+    let entries = fs::read_dir(folder).expect("read").map(|entry| entry.expect("an entry").path());
+    let newest = entries.filter(|path| path.extension().is_some_and(|end| end == "log")).max().expect("a segment");
+    let mut bytes = fs::read(&newest).expect("read");
+    let end = bytes.iter().rposition(|byte| *byte != 0).expect("not empty") + 1;
+    let garbage = (0..torn).map(|at| u8::try_from(at % 251).expect("a byte"));
+    // A group may end in a few zeros.
+    bytes.iter_mut().skip(end + 8).zip(garbage).for_each(|(byte, torn)| *byte = torn);
+    fs::write(&newest, bytes).expect("written");
 }
 
 struct Model {
@@ -94,7 +136,6 @@ struct Model {
     seen: BTreeMap<(usize, u64), i64>,
     sinks: [Known; 2],
     letters: u64,
-    runtime: tokio::runtime::Runtime,
     tally: BTreeMap<&'static str, u64>,
 }
 
@@ -111,7 +152,6 @@ impl Model {
             seen: BTreeMap::new(),
             sinks: Default::default(),
             letters: 0,
-            runtime: tokio::runtime::Builder::new_current_thread().build().expect("a runtime"),
             tally: BTreeMap::new(),
         }
     }
@@ -126,26 +166,24 @@ impl Model {
             self.look();
         }
         let clock: Arc<ManualClock> = Arc::clone(&self.clock);
+        // Short segments: some are begun, used again and removed within a run.
+        let bounds = Bounds { min_free: 0, retain: RETAIN, ..LogOptions::default().bounds };
         let options =
-            SpoolOptions { min_free: 0, dedup_window: WINDOW, retain: RETAIN, ..SpoolOptions::default() };
-        let spool = Arc::new(Spool::open(&self.folder(), options, clock).expect("opened"));
-        let mut life = Life { spool, workers: Vec::new(), asked: Vec::new(), words: Vec::new() };
-        for name in SINKS {
+            LogOptions { bounds, dedup_window: WINDOW, segment_bytes: 32 << 10, ..LogOptions::default() };
+        let log = Arc::new(Log::open(&self.folder(), options, clock).expect("opened"));
+        let state = |name: &str| log.register(&Arc::from(name), StartAt::Now, Vec::new()).expect("registered");
+        // All are known before any is given something.
+        let states = SINKS.map(state);
+        let [all, one] = [states[0].number, states[1].number];
+        let sets = [SinkSet::new([all, one]), SinkSet::new([all])];
+        let mut life = Life { log, sets, workers: Vec::new(), asked: Vec::new(), words: Vec::new() };
+        for state in states {
             let ((batches, asked), (words, heard)) = (channel(), channel());
-            let skips = if name == "one" { BTreeSet::from([Arc::from("two")]) } else { BTreeSet::new() };
             let backoff = Backoff::new(Duration::from_millis(1), Duration::from_millis(2), 1).expect("good");
             let telemetry = Arc::new(Telemetry::new(Arc::clone(&self.clock) as Arc<_>));
             let sink = Box::new(Asking { batches, words: heard });
-            let worker = WorkerHandle::start(
-                Arc::from(name),
-                sink,
-                skips,
-                StartAt::Retained,
-                backoff,
-                Arc::clone(&life.spool),
-                telemetry,
-            );
-            life.workers.push(worker.expect("started"));
+            let parts = WorkerParts { log: Arc::clone(&life.log), backoff, telemetry };
+            life.workers.push(WorkerHandle::start(sink, state, parts).expect("started"));
             life.asked.push(asked);
             life.words.push(words);
         }
@@ -153,36 +191,32 @@ impl Model {
     }
 
     fn end(&mut self, life: Life) {
-        let Life { spool, workers, asked, words } = life;
+        let Life { log, workers, asked, words, .. } = life;
         drop((asked, words));
-        spool.tail().stop(Instant::now());
+        log.tail().stop(Instant::now());
         workers.iter().for_each(WorkerHandle::join);
-        spool.close();
+        log.close();
     }
 
-    /// What `kill -9` leaves: the files as they are between two commits, perhaps with a torn end of the log.
+    /// What `kill -9` leaves: the files as they are between two commits, perhaps with a torn group at the end of the log.
     fn crash(&mut self, life: Life) -> Life {
         let from = self.folder();
         self.lives += 1;
         let to = self.folder();
-        fs::create_dir(&to).expect("made");
-        let holder = Connection::open(from.join("spool.db")).expect("opened");
-        holder.busy_timeout(Duration::from_secs(30)).expect("set");
-        holder.execute_batch("BEGIN IMMEDIATE").expect("held");
-        // The log first: what is written back meanwhile is in both.
-        let mut log = fs::read(from.join("spool.db-wal")).expect("a log");
-        let database = fs::read(from.join("spool.db")).expect("a database");
-        // Nothing leaves the journal while the database is held.
-        let journal = fs::read(from.join("spool.journal")).expect("a journal");
-        holder.execute_batch("ROLLBACK").expect("let go");
-        drop(holder);
-        if self.random.below(2) == 0 {
-            let torn = usize::try_from(self.random.below(9000)).expect("small");
-            log.extend((0..torn).map(|at| u8::try_from(at % 251).expect("a byte")));
+        {
+            // Nothing is committed to the databases meanwhile.
+            let held = ["dead.db", "ids.db"].map(|name| held(&from.join(name)));
+            while !copy(&from, &to) {
+                fs::remove_dir_all(&to).expect("removed");
+            }
+            for holder in held {
+                holder.execute_batch("ROLLBACK").expect("let go");
+            }
         }
-        fs::write(to.join("spool.db"), database).expect("written");
-        fs::write(to.join("spool.db-wal"), log).expect("written");
-        fs::write(to.join("spool.journal"), journal).expect("written");
+        if self.random.below(2) == 0 {
+            let torn = 64 + self.random.below(2000);
+            tear(&to, usize::try_from(torn).expect("small"));
+        }
         self.end(life);
         fs::remove_dir_all(from).expect("removed");
         self.begin()
@@ -194,27 +228,25 @@ impl Model {
 
     /// Compares a folder that nobody has open with the model, and notes how far the cursors are.
     fn look(&mut self) {
-        dt_receiver::spool::settle(&self.folder()).expect("recovered");
-        let database = Connection::open(self.folder().join("spool.db")).expect("opened");
-        let rows = |sql: &str| -> Vec<(i64, i64)> {
-            let mut statement = database.prepare(sql).expect("prepared");
-            let rows = statement.query_map([], |row| Ok((row.get(0)?, row.get(1)?))).expect("run");
-            rows.collect::<Result<_, _>>().expect("read")
-        };
-        let cursors: BTreeMap<String, i64> = {
-            let mut statement = database.prepare("SELECT name, cursor FROM sinks").expect("prepared");
-            let rows = statement.query_map([], |row| Ok((row.get(0)?, row.get(1)?))).expect("run");
-            rows.collect::<Result<_, _>>().expect("read")
-        };
+        let reader = Reader::open(&self.folder()).expect("opened");
+        let status = reader.status().expect("read");
+        let cursors: BTreeMap<String, i64> =
+            status.sinks.iter().map(|sink| (sink.name.clone(), sink.cursor)).collect();
         assert_eq!(cursors.keys().map(String::as_str).collect::<Vec<_>>(), SINKS, "one cursor a sink");
-        let there: BTreeMap<i64, i64> =
-            rows("SELECT seq, CAST(CAST(body AS TEXT) AS INTEGER) FROM records").into_iter().collect();
+        let mut there: BTreeMap<i64, usize> = BTreeMap::new();
+        let read = reader.events(i64::MIN, |seen| {
+            let record = seen.stored.record.as_ref().expect("nothing is damaged");
+            there.insert(seen.stored.seq, serial_of(&record.body));
+            true
+        });
+        read.expect("read");
+        let dead = ReadOnly::open(path_of_dead_letters(&self.folder())).expect("opened");
         let least = cursors.values().min().copied().expect("two");
         let retained = self.now - i64::try_from(RETAIN.as_millis()).expect("small");
         for (serial, event) in self.events.iter().enumerate() {
             if event.seq > least || event.at > retained {
                 let body = there.get(&event.seq).copied();
-                assert_eq!(body, i64::try_from(serial).ok(), "event {serial}, number {}, is gone", event.seq);
+                assert_eq!(body, Some(serial), "event {serial}, number {}, is gone", event.seq);
             }
         }
         for (sink, name) in SINKS.into_iter().enumerate() {
@@ -225,20 +257,17 @@ impl Model {
             if let Some(lost) = passed.iter().find(|serial| !known.told.contains(serial)) {
                 panic!("{name}: its cursor, {cursor}, is past event {lost}, which it never got");
             }
-            let sql = format!(
-                "SELECT CAST(CAST(body AS TEXT) AS INTEGER), count(*) FROM dead WHERE sink = '{name}' GROUP BY 1"
-            );
-            let dead: BTreeMap<i64, i64> = rows(&sql).into_iter().collect();
+            let filter = Filter { sink: Some(name.to_owned()), ..Filter::default() };
+            let letters = dead.list(&filter, 0, usize::MAX, true).expect("read");
+            let dead: BTreeSet<usize> = letters.iter().map(|stored| serial_of(&stored.letter.body)).collect();
+            assert_eq!(dead.len(), letters.len(), "{name}: one letter for each event");
             for serial in known.rejected.intersection(&passed) {
-                assert!(
-                    dead.contains_key(&i64::try_from(*serial).expect("small")),
-                    "{name}: no dead letter of event {serial}"
-                );
+                assert!(dead.contains(serial), "{name}: no dead letter of event {serial}");
             }
             self.sinks[sink].settled = passed;
         }
-        let letters = rows("SELECT count(*), 0 FROM dead WHERE reason = 'unreadable'")[0].0;
-        assert_eq!(letters, i64::try_from(self.letters).expect("small"), "unreadable ones are never dropped");
+        let letters = status.dead_letters.get("unreadable").copied().unwrap_or(0);
+        assert_eq!(letters, self.letters, "unreadable ones are never dropped");
     }
 
     fn accept(&mut self, life: &Life, key: (usize, u64), device: u64) {
@@ -255,19 +284,25 @@ impl Model {
             headers: KeptHeaders::default(),
             body: Bytes::from(serial.to_string()),
         };
-        let appended = self.runtime.block_on(life.spool.append(Arc::new(record), true)).expect("stored");
+        let set = life.sets[key.0].clone();
+        let appended = life.log.append_blocking(Arc::new(record), set, true).expect("stored");
         let window = i64::try_from(WINDOW.as_millis()).expect("small");
         let is_copy = self.seen.get(&key).is_some_and(|at| self.now - at < window);
-        match appended {
-            Appended::Duplicate => assert!(is_copy, "{key:?} is no copy"),
+        let what = match appended {
+            // It is known for the window, and a little longer, until a period of ids is dropped.
+            Appended::Duplicate => {
+                assert!(self.seen.contains_key(&key), "{key:?} is no copy");
+                if is_copy { "duplicates" } else { "late duplicates" }
+            }
             Appended::New(seq) => {
                 assert!(!is_copy, "{key:?} is a copy");
                 assert!(self.events.last().is_none_or(|last| last.seq < seq), "numbers grow");
                 self.seen.insert(key, self.now);
                 self.events.push(Event { seq, connector: key.0, device, id: key.1, at: self.now });
+                "accepted"
             }
-        }
-        *self.tally.entry(if is_copy { "duplicates" } else { "accepted" }).or_default() += 1;
+        };
+        *self.tally.entry(what).or_default() += 1;
     }
 
     fn pending(&self, sink: usize) -> impl Iterator<Item = usize> {
@@ -286,7 +321,7 @@ impl Model {
             batch.unwrap_or_else(|_| panic!("{name}: it should have got {:?}", self.pending(sink).next()));
         let batch: Vec<usize> = batch
             .iter()
-            .map(|record| std::str::from_utf8(&record.body).expect("text").parse().expect("a serial number"))
+            .map(|record| serial_of(&record.body))
             .collect();
         let expected: Vec<usize> = self.pending(sink).take(batch.len()).collect();
         assert_eq!(batch, expected, "{name}: in order, each that is due, and no other");
@@ -325,15 +360,15 @@ impl Model {
         true
     }
 
-    fn bury(&mut self, life: &Life) {
+    fn dead_letter(&mut self, life: &Life) {
         self.letters += 1;
         let body = Bytes::from(format!("unreadable {}", self.letters));
         let (connector, error) = (Arc::from("one"), "unreadable".to_owned());
         let letter =
             DeadLetter::of_request(connector, Reason::Unreadable, error, self.now, &HeaderMap::new(), body);
         // A copy is kept once.
-        self.runtime.block_on(life.spool.bury(letter.clone())).expect("stored");
-        self.runtime.block_on(life.spool.bury(letter)).expect("stored");
+        let ids = [(); 2].map(|()| life.log.dead_letters().add_blocking(vec![letter.clone()]).expect("stored"));
+        assert!(ids[0][0].is_some() && ids[1][0].is_none(), "{ids:?}");
     }
 
     fn step(&mut self, life: Life) -> Life {
@@ -358,7 +393,7 @@ impl Model {
                 self.now += i64::try_from(self.random.below(8 * 3_600_000)).expect("small");
                 self.clock.set(self.now);
             }
-            970..980 => self.bury(&life),
+            970..980 => self.dead_letter(&life),
             980..990 => {
                 *self.tally.entry("crashes").or_default() += 1;
                 return self.crash(life);

@@ -1,43 +1,33 @@
-//! A spool that cannot be opened: the error names the path and the cure, the program ends with exit code 2, and nothing
+//! A spool that cannot be opened: the error names the path and the remedy, the program ends with exit code 2, and nothing
 //! is deleted or changed to get going.
 
-use std::collections::BTreeMap;
-use std::collections::BTreeSet;
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::process::Stdio;
-use std::sync::Arc;
-use std::time::Duration;
 
-use dt_receiver::clock::SystemClock;
-use dt_receiver::spool::{Spool, SpoolError, SpoolOptions, StartAt};
+use dt_receiver::log::LogError;
+use dt_receiver::log::dead::DeadError;
 use rusqlite::Connection;
 
 use crate::events::seed;
 use crate::full_disk::Disk;
 use crate::server::{Ended, Place, Server, Sinks};
+use crate::spools::{self, contents, open};
 
-fn open(folder: &Path) -> Result<Spool, SpoolError> {
-    Spool::open(folder, SpoolOptions::default(), Arc::new(SystemClock))
-}
-
-/// A spool with a sink and nothing else, closed.
+/// A spool with a sink and a few events, closed.
 fn closed_spool(folder: &Path) {
-    let spool = open(folder).expect("opened");
-    spool.register(Arc::from("file"), StartAt::Now, BTreeSet::new()).expect("registered");
+    spools::add(folder, 0..5);
 }
 
-/// Names and contents of all files but the lock and SQLite's shared memory, which hold nothing.
-fn contents(folder: &Path) -> BTreeMap<String, Vec<u8>> {
-    let Ok(entries) = fs::read_dir(folder) else { return BTreeMap::new() };
-    let names = entries.map(|entry| entry.expect("read").file_name().into_string().expect("text"));
-    let names = names.filter(|name| name != "spool.lock" && !name.ends_with("-shm"));
-    names.map(|name| (name.clone(), fs::read(folder.join(&name)).unwrap_or_default())).collect()
+/// The path of the newest segment.
+fn newest(folder: &Path) -> std::path::PathBuf {
+    let names = contents(folder).into_keys().filter(|name| name.starts_with("segment-"));
+    folder.join(names.max().expect("a segment"))
 }
 
 /// Opening fails twice in the same way, changes nothing, and the program ends with exit code 2.
-fn refused(folder: &Path, data: &Path, words: &[&str]) -> SpoolError {
+fn refused(folder: &Path, data: &Path, words: &[&str]) -> LogError {
     let before = contents(data);
     let first = open(data).expect_err("it opened");
     let second = open(data).expect_err("it opened");
@@ -74,7 +64,7 @@ fn a_folder_of_another_process() {
     let held = fs::File::options().write(true).open(data.join("spool.lock")).expect("opened");
     held.try_lock().expect("locked");
     let error = refused(folder.path(), &data, &["another process", "`data`"]);
-    assert!(matches!(error, SpoolError::Locked { .. }));
+    assert!(matches!(error, LogError::Locked { .. }));
 }
 
 #[test]
@@ -82,45 +72,72 @@ fn a_newer_format() {
     let folder = tempfile::tempdir().expect("a folder");
     let data = folder.path().join("spool");
     closed_spool(&data);
-    let database = Connection::open(data.join("spool.db")).expect("opened");
+    let path = newest(&data);
+    let whole = fs::read(&path).expect("read");
+    let mut bytes = whole.clone();
+    bytes[8..12].copy_from_slice(&99_u32.to_le_bytes());
+    let crc = crc32fast::hash(&bytes[..52]);
+    bytes[52..56].copy_from_slice(&crc.to_le_bytes());
+    fs::write(&path, bytes).expect("written");
+    let error = refused(folder.path(), &data, &["version 99", "newer program"]);
+    assert!(matches!(error, LogError::Newer { found: 99, .. }));
+    fs::write(&path, whole).expect("written");
+    let database = Connection::open(data.join("dead.db")).expect("opened");
     database.pragma_update(None, "user_version", 99).expect("set");
     drop(database);
-    let error = refused(folder.path(), &data, &["99", "newer program"]);
-    assert!(matches!(error, SpoolError::Newer { found: 99, .. }));
+    let error = refused(folder.path(), &data, &["version 99", "newer program", "dead.db"]);
+    assert!(matches!(error, LogError::DeadLetters(DeadError::Newer { found: 99, .. })));
 }
 
 #[test]
-fn not_a_database_and_not_ours() {
-    let folder = tempfile::tempdir().expect("a folder");
-    let data = folder.path().join("spool");
-    fs::create_dir_all(&data).expect("made");
-    fs::write(data.join("spool.db"), "some text of somebody, long enough to be no empty database".repeat(50))
-        .expect("written");
-    let error = refused(folder.path(), &data, &["not a spool", "`data`"]);
-    assert!(matches!(error, SpoolError::NotASpool { .. }));
-    fs::remove_file(data.join("spool.db")).expect("removed");
-    let database = Connection::open(data.join("spool.db")).expect("opened");
-    database.execute_batch("CREATE TABLE theirs (a); PRAGMA user_version = 1;").expect("made");
-    drop(database);
-    let error = refused(folder.path(), &data, &["not a spool"]);
-    assert!(matches!(error, SpoolError::NotASpool { .. }));
+fn a_spool_of_the_first_edition() {
+    for name in ["spool.db", "spool.journal"] {
+        let folder = tempfile::tempdir().expect("a folder");
+        let data = folder.path().join("spool");
+        fs::create_dir_all(&data).expect("made");
+        fs::write(data.join(name), "what the first edition wrote").expect("written");
+        let error = refused(folder.path(), &data, &[name, "unreleased edition", "move the folder away"]);
+        assert!(matches!(error, LogError::FirstEdition { .. }));
+    }
 }
 
 #[test]
-fn a_damaged_header_or_counter() {
+fn files_that_are_not_ours() {
     let folder = tempfile::tempdir().expect("a folder");
     let data = folder.path().join("spool");
     closed_spool(&data);
-    let whole = fs::read(data.join("spool.db")).expect("read");
+    let text = "some text of somebody, long enough to be no empty file".repeat(50);
+    let path = data.join("dead.db");
+    let whole = fs::read(&path).expect("read");
+    fs::write(&path, &text).expect("written");
+    let error = refused(folder.path(), &data, &["dead.db", "not a database", "move it away"]);
+    assert!(matches!(error, LogError::DeadLetters(DeadError::NotOurs { .. })));
+    fs::remove_file(&path).expect("removed");
+    let database = Connection::open(&path).expect("opened");
+    database.execute_batch("CREATE TABLE theirs (a); PRAGMA user_version = 1;").expect("made");
+    drop(database);
+    refused(folder.path(), &data, &["dead.db", "another program's database"]);
+    fs::write(&path, whole).expect("written");
+    fs::write(newest(&data), &text).expect("written");
+    let error = refused(folder.path(), &data, &["segment-", "damaged", "header", "spool repair"]);
+    assert!(matches!(error, LogError::Damaged { .. }));
+}
+
+#[test]
+fn a_damaged_or_empty_dead_letter_database() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let data = folder.path().join("spool");
+    closed_spool(&data);
+    let path = data.join("dead.db");
+    let whole = fs::read(&path).expect("read");
     // The first page but for its header: the list of tables.
     let mut bytes = whole.clone();
     bytes[100..4096].fill(0xAA);
-    fs::write(data.join("spool.db"), &bytes).expect("written");
-    refused(folder.path(), &data, &["damaged", "spool rebuild"]);
-    // A database that was cut off.
-    fs::write(data.join("spool.db"), &whole[..whole.len() / 2]).expect("written");
-    refused(folder.path(), &data, &["damaged", "spool rebuild"]);
-    fs::write(data.join("spool.db"), &whole).expect("written");
+    fs::write(&path, &bytes).expect("written");
+    refused(folder.path(), &data, &["dead.db", "damaged", "spool repair"]);
+    fs::write(&path, "").expect("written");
+    refused(folder.path(), &data, &["dead.db", "missing"]);
+    fs::write(&path, &whole).expect("written");
     open(&data).expect("whole again");
 }
 
@@ -129,8 +146,8 @@ fn a_file_in_place_of_the_folder() {
     let folder = tempfile::tempdir().expect("a folder");
     let data = folder.path().join("spool");
     fs::write(&data, "not a folder").expect("written");
-    let error = refused(folder.path(), &data, &["making the folder"]);
-    assert!(matches!(error, SpoolError::Unusable { .. }));
+    let error = refused(folder.path(), &data, &[]);
+    assert!(matches!(error, LogError::Io { .. }), "{error}");
     assert_eq!(fs::read(&data).expect("still there"), b"not a folder");
 }
 
@@ -164,36 +181,46 @@ fn a_missing_folder_is_made() {
     closed_spool(&data);
     let mode = fs::metadata(&data).expect("made").permissions().mode();
     assert_eq!(mode & 0o777, 0o700, "it holds signatures: nobody else may read it");
+    for name in contents(&data).into_keys() {
+        let mode = fs::metadata(data.join(&name)).expect("there").permissions().mode();
+        assert_eq!(mode & 0o077, 0, "{name}");
+    }
 }
 
 #[test]
-fn a_cursor_beyond_the_end() {
+fn a_first_start_that_was_interrupted_before_the_first_segment_is_done_again() {
     let folder = tempfile::tempdir().expect("a folder");
     let data = folder.path().join("spool");
     closed_spool(&data);
-    let database = Connection::open(data.join("spool.db")).expect("opened");
-    database.execute("UPDATE sinks SET cursor = 17", []).expect("set");
-    drop(database);
-    let error = refused(folder.path(), &data, &["sink file", "17", "UPDATE sinks SET cursor = 0"]);
-    assert!(matches!(error, SpoolError::CursorBeyondEnd { cursor: 17, last_seq: 0, .. }));
-    // The cure in the text works.
-    let text = error.to_string();
-    let cure = text.split('"').nth(1).expect("quoted");
-    Connection::open(data.join("spool.db")).expect("opened").execute(cure, []).expect("cured");
-    open(&data).expect("opened");
+    // What is there before the first segment is.
+    for name in contents(&data).into_keys().filter(|name| name.starts_with("segment-")) {
+        fs::remove_file(data.join(name)).expect("removed");
+    }
+    let lock = fs::read(data.join("spool.lock")).expect("read");
+    fs::write(data.join("spool.lock"), "").expect("written");
+    spools::add(&data, 0..5);
+    // Where there was a segment once, or nobody can tell, it is a loss.
+    for name in contents(&data).into_keys().filter(|name| name.starts_with("segment-")) {
+        fs::remove_file(data.join(name)).expect("removed");
+    }
+    fs::write(data.join("spool.lock"), lock).expect("written");
+    let error = refused(folder.path(), &data, &["missing", "put them back"]);
+    assert!(matches!(error, LogError::Missing { first: 1, .. }));
+    fs::remove_file(data.join("spool.lock")).expect("removed");
+    let error = open(&data).expect_err("it opened");
+    assert!(matches!(error, LogError::Missing { first: 1, .. }));
 }
 
 #[test]
-fn a_tool_that_writes_for_long_stops_nothing_for_ever() {
+fn a_tool_that_writes_dead_letters_for_long_stops_nothing_for_ever() {
     let folder = tempfile::tempdir().expect("a folder");
     let place = Place::new(folder.path(), Sinks::File, "");
     let server = Server::bare(&place);
     let mut sender = crate::sender::Sender::connect(server.listen).expect("connected");
     assert_eq!(sender.send(1, 0).expect("an answer").status, 200);
-    let database = Connection::open(&place.spool_files()[0]).expect("opened");
-    database.busy_timeout(Duration::from_secs(5)).expect("set");
+    let database = Connection::open(place.spool_file("dead.db")).expect("opened");
     database.execute_batch("BEGIN IMMEDIATE").expect("held");
-    // What comes with every event needs only the journal.
+    // Events need only the log.
     assert_eq!(sender.send(1, 1).expect("an answer").status, 200);
     let odd = "authentic, and no event";
     let token = crate::events::token(odd, crate::events::now());
@@ -208,24 +235,30 @@ fn a_tool_that_writes_for_long_stops_nothing_for_ever() {
 }
 
 #[test]
-fn garbage_in_a_database_never_panics() {
+fn garbage_in_a_segment_or_a_database_never_panics_and_is_named() {
     let folder = tempfile::tempdir().expect("a folder");
-    let data = folder.path().join("spool");
-    closed_spool(&data);
-    let whole = fs::read(data.join("spool.db")).expect("read");
+    let (whole, data) = (folder.path().join("whole"), folder.path().join("spool"));
+    closed_spool(&whole);
     let mut random = crate::events::Random::new(seed());
-    for _ in 0..200 {
-        let mut bytes = whole.clone();
+    for round in 0..60 {
+        spools::copy(&whole, &data);
+        let path = match round % 3 {
+            0 => data.join("dead.db"),
+            1 => data.join("ids.db"),
+            _ => newest(&data),
+        };
+        let mut bytes = fs::read(&path).expect("read");
+        let used = bytes.iter().rposition(|byte| *byte != 0).expect("not empty") as u64;
         for _ in 0..=random.below(20) {
-            let at = usize::try_from(random.below(bytes.len() as u64)).expect("small");
+            let at = usize::try_from(random.below(used)).expect("small");
             bytes[at] = u8::try_from(random.below(256)).expect("a byte");
         }
-        fs::write(data.join("spool.db"), &bytes).expect("written");
+        fs::write(&path, &bytes).expect("written");
         if let Err(error) = open(&data) {
-            assert!(error.to_string().contains("spool.db"), "{error}");
+            let name = path.file_name().expect("a name").to_string_lossy();
+            assert!(error.to_string().contains(&*name), "{error}");
+            assert_eq!(fs::read(&path).expect("still there"), bytes);
         }
-        for name in ["spool.db-wal", "spool.db-shm"] {
-            let _gone = fs::remove_file(data.join(name));
-        }
+        fs::remove_dir_all(&data).expect("removed");
     }
 }

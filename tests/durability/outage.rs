@@ -101,8 +101,8 @@ fn a_sink_that_is_down_costs_nothing_but_disk() {
         "{total} events in {sending:?} with a sink down, slowest answer {} ms; {} in {drain:?} after ({:.0}/s), {more} new ones \
          acknowledged meanwhile; RSS {before} KiB at the start, {} at most, {at_end} at the end of the outage, {after} after the drain",
         slowest.load(Ordering::Relaxed),
-        total - of_first,
-        (total - of_first) as f64 / drain.as_secs_f64(),
+        total.saturating_sub(of_first),
+        total.saturating_sub(of_first) as f64 / drain.as_secs_f64(),
         most.load(Ordering::Relaxed),
     );
 }

@@ -68,10 +68,39 @@ impl Place {
         Self::new(folder, Sinks::File, "")
     }
 
-    /// The files of the spool.
-    pub(crate) fn spool_files(&self) -> [PathBuf; 4] {
-        ["spool.db", "spool.db-wal", "spool.db-shm", "spool.journal"]
-            .map(|name| self.data.join("spool").join(name))
+    /// The folder of the spool.
+    pub(crate) fn spool(&self) -> PathBuf {
+        self.data.join("spool")
+    }
+
+    /// A file of the spool.
+    pub(crate) fn spool_file(&self, name: &str) -> PathBuf {
+        self.spool().join(name)
+    }
+
+    /// A segment of the spool, by its number.
+    pub(crate) fn segment(&self, number: u64) -> PathBuf {
+        self.spool_file(&format!("segment-{number:010}.log"))
+    }
+
+    /// The numbers of the segments that are there.
+    pub(crate) fn segments(&self) -> Vec<u64> {
+        let entries = fs::read_dir(self.spool()).into_iter().flatten().filter_map(Result::ok);
+        let names = entries.filter_map(|entry| entry.file_name().into_string().ok());
+        let number = |name: String| name.strip_prefix("segment-")?.strip_suffix(".log")?.parse().ok();
+        let mut numbers: Vec<u64> = names.filter_map(number).collect();
+        numbers.sort_unstable();
+        numbers
+    }
+
+    /// Every file that the spool of a short run can have, its folder included: what a fault is injected into.
+    pub(crate) fn spool_paths(&self) -> Vec<PathBuf> {
+        let named = ["spool.lock", "dead.db", "dead.db-wal", "dead.db-shm", "ids.db", "ids.db-journal"];
+        let named = named.iter().map(|name| self.spool_file(name));
+        let numbered = (1..=8).flat_map(|number| {
+            [self.segment(number), self.spool_file(&format!("spare-{number}.tmp"))]
+        });
+        named.chain(numbered).chain([self.spool()]).collect()
     }
 
     /// The command that serves.

@@ -10,10 +10,11 @@ use crate::sender::Sender;
 use crate::server::{Place, Server, Sinks};
 use crate::trace::{Call, calls};
 
-/// Where an event was written to the journal for the first time, and where its 200 began.
+/// Where an event was written to a segment for the first time, which one that is, and where its 200 began.
 #[derive(Debug, Default)]
 struct Places {
     stored: Option<usize>,
+    segment: String,
     replied: Option<usize>,
 }
 
@@ -22,13 +23,16 @@ fn places(calls: &[Call]) -> BTreeMap<&str, Places> {
     const LENGTH: usize = "ev0001n00000000z".len();
     let mut places: BTreeMap<&str, Places> = BTreeMap::new();
     for call in calls.iter().filter(|call| call.is_write()) {
-        let is_journal = call.arguments.contains("spool.journal");
+        let segment = segment_in(&call.arguments);
         let is_reply = call.arguments.contains("HTTP/1.1 200");
         let starts = call.arguments.match_indices("ev0001n").map(|(at, _)| at);
         for id in starts.filter_map(|at| call.arguments.get(at..at + LENGTH)) {
             let place = places.entry(id).or_default();
-            if is_journal && place.stored.is_none() {
+            if let Some(segment) = segment
+                && place.stored.is_none()
+            {
                 place.stored = call.returned;
+                segment.clone_into(&mut place.segment);
             }
             if is_reply && place.replied.is_none() {
                 place.replied = Some(call.began);
@@ -38,12 +42,19 @@ fn places(calls: &[Call]) -> BTreeMap<&str, Places> {
     places
 }
 
+/// The name of the segment in the arguments of a call.
+fn segment_in(arguments: &str) -> Option<&str> {
+    const LENGTH: usize = "/segment-0000000001.log>".len();
+    let at = arguments.find("/segment-")?;
+    arguments.get(at..at + LENGTH).filter(|name| name.ends_with(".log>"))
+}
+
 /// What is wrong with the order of one event's calls; `Ok` gives how many lines lie between its sync and its answer.
 fn order_of(calls: &[Call], places: &BTreeMap<&str, Places>, id: &str) -> Result<usize, String> {
     let place = places.get(id).ok_or_else(|| format!("{id}: never seen"))?;
     let replied = place.replied.ok_or_else(|| format!("{id}: no 200 was written"))?;
-    let stored = place.stored.ok_or_else(|| format!("{id}: it was never written to the journal"))?;
-    let syncs = calls.iter().filter(|call| call.is_sync_of("spool.journal") && call.began > stored);
+    let stored = place.stored.ok_or_else(|| format!("{id}: it was never written to a segment"))?;
+    let syncs = calls.iter().filter(|call| call.is_sync_of(&place.segment) && call.began > stored);
     match syncs.filter_map(Call::succeeded).min() {
         Some(synced) if synced < replied => Ok(replied - synced),
         synced => Err(format!("{id}: written in line {stored}, synced in {synced:?}, answered in {replied}")),
@@ -80,12 +91,12 @@ fn no_200_leaves_before_the_sync_of_its_event_has_returned() {
     assert!(ended.status.success(), "{ended:?}");
     let text = std::fs::read_to_string(&place.trace).expect("a trace");
     let calls = calls(&text);
-    let syncs = calls.iter().filter(|call| call.is_sync_of("spool.journal")).count();
+    let syncs = calls.iter().filter(|call| call.is_sync_of("/segment-")).count();
     let places = places(&calls);
     let wrong: Vec<String> =
         (0..events).filter_map(|number| order_of(&calls, &places, &id(1, number)).err()).collect();
     println!(
-        "{events} events, {} calls, {syncs} syncs of the journal, {} out of order",
+        "{events} events, {} calls, {syncs} syncs of segments, {} out of order",
         calls.len(),
         wrong.len()
     );
@@ -94,8 +105,8 @@ fn no_200_leaves_before_the_sync_of_its_event_has_returned() {
 
 #[test]
 fn the_proof_sees_an_answer_that_comes_too_early() {
-    let write = "7 write(9</s/spool.journal>, \"..ev0001n00000001z..\", 4096) = 4096\n";
-    let (begun, synced) = ("7 fsync(9</s/spool.journal> <unfinished ...>\n", "7 <... fsync resumed>) = 0\n");
+    let write = "7 write(9</s/segment-0000000001.log>, \"..ev0001n00000001z..\", 4096) = 4096\n";
+    let (begun, synced) = ("7 fsync(9</s/segment-0000000001.log> <unfinished ...>\n", "7 <... fsync resumed>) = 0\n");
     let failed = "7 <... fsync resumed>) = -1 EIO (Input/output error)\n";
     let reply = "8 writev(12<socket:[1]>, [{iov_base=\"HTTP/1.1 200 OK..ev0001n00000001z\"}], 1) = 9\n";
     let order = |lines: &[&str]| {
@@ -107,5 +118,7 @@ fn the_proof_sees_an_answer_that_comes_too_early() {
     assert!(order(&[begun, write, synced, reply]).is_err());
     assert!(order(&[write, begun, failed, reply]).is_err());
     assert!(order(&[write, reply]).is_err());
+    let other = "7 fsync(9</s/segment-0000000002.log>) = 0\n";
+    assert!(order(&[write, other, reply]).is_err());
     assert!(order(&[begun, synced, reply]).is_err());
 }

@@ -74,7 +74,7 @@ pub(crate) fn calls(text: &str) -> Vec<Call> {
 
 #[test]
 fn calls_that_overlap_are_put_together() {
-    let text = "7 write(9</s/spool.db-wal>, \"ev1\", 3) = 3\n7 fsync(9</s/spool.db-wal> <unfinished ...>\n\
+    let text = "7 write(9</s/segment-0000000001.log>, \"ev1\", 3) = 3\n7 fsync(9</s/segment-0000000001.log> <unfinished ...>\n\
                 8 writev(12<socket:[1]>, \"HTTP/1.1 200\", 3) = 3\n7 <... fsync resumed>) = 0\n8 fsync(3</x>) = ?\n";
     let calls = calls(text);
     let shape: Vec<_> = calls.iter().map(|call| (&*call.name, call.began, call.returned)).collect();

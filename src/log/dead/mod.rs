@@ -39,6 +39,7 @@ use tokio::sync::oneshot;
 pub use change::Dropped;
 pub use error::DeadError;
 pub use open::Expect;
+pub(super) use open::{highest_id_of_a_store, open_existing};
 pub use read::{Count, Filter, ReadOnly};
 pub use row::StoredLetter;
 

@@ -68,6 +68,11 @@ pub(super) fn prepare(path: &Path, expect: Expect) -> Result<(), DeadError> {
         }
         found => found?.found()?,
     };
+    compare(path, expect, found)
+}
+
+/// Compares what was found with what is expected; a file that belongs to no store yet is made this one's.
+fn compare(path: &Path, expect: Expect, found: Found) -> Result<(), DeadError> {
     let foreign = |expected: [u8; 16]| DeadError::Foreign {
         path: path.to_owned(),
         expected: hex::encode(expected),
@@ -85,6 +90,35 @@ pub(super) fn prepare(path: &Path, expect: Expect) -> Result<(), DeadError> {
             Err(DeadError::Older { path: path.to_owned(), expected: highest_id, found: found.highest_id })
         }
         Expect::Existing { .. } => Ok(()),
+    }
+}
+
+/// Opens the file of a store that the log knows, for reading.
+///
+/// # Errors
+///
+/// [`DeadError`] when it is not what the log knows, as [`DeadLetters::open`](super::DeadLetters::open) would return it.
+pub(in super::super) fn open_existing(path: &Path, store_id: [u8; 16], highest_id: i64) -> Result<ReadOnly, DeadError> {
+    match ReadOnly::open(path) {
+        Err(DeadError::Missing { path, .. }) => Err(DeadError::Missing { path, expected: highest_id }),
+        opened => {
+            let reader = opened?;
+            compare(path, Expect::Existing { store_id, highest_id }, reader.found()?)?;
+            Ok(reader)
+        }
+    }
+}
+
+/// The highest id that a file ever gave. `None` where it belongs to no store, or was not made whole.
+///
+/// # Errors
+///
+/// [`DeadError`] when it cannot be read, or is not ours.
+pub(in super::super) fn highest_id_of_a_store(path: &Path) -> Result<Option<i64>, DeadError> {
+    match ReadOnly::open(path).and_then(|reader| reader.found()) {
+        Ok(found) => Ok((found.store_id != NO_STORE).then_some(found.highest_id)),
+        Err(DeadError::Missing { .. }) => Ok(None),
+        Err(error) => Err(error),
     }
 }
 
