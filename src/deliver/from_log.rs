@@ -10,6 +10,9 @@
 //! stored. A rest ends at once when the service stops or an operator wants something, and there is none while something is
 //! on its way or has to be tried again.
 
+#[cfg(test)]
+mod tests;
+
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
 use std::thread::JoinHandle;
