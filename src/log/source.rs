@@ -244,8 +244,10 @@ pub(super) fn skipped_to(header: &Header, frames: &[u8]) -> i64 {
 /// Shows what is left of events that cannot be read.
 fn lost(missing: Range<i64>, reader: &SegmentReader, bytes: &[u8], see: &mut impl FnMut(i64, Seen<'_, '_>)) {
     // Where the header is intact, the first events may be so as well.
-    let first_left = Header::read(bytes).map_or(i64::MAX, |header| header.first_seq);
-    let frames = Frame::read_some(bytes.get(group::HEADER..).unwrap_or_default());
+    let header = Header::read(bytes);
+    let first_left = header.map_or(0, |header| header.first_seq);
+    let left = bytes.get(group::HEADER..).filter(|_| header.is_some() && missing.contains(&first_left));
+    let frames = Frame::read_some(left.unwrap_or_default());
     let left = frames.iter().filter_map(|frame| match frame {
         Frame::Event(event) => Some(event),
         _ => None,
