@@ -1,51 +1,62 @@
-//! The paths through the spool. In a runtime of one thread its writer has a thread of its own, which takes whatever has
-//! queued up as one frame: how much that is would be chance. So the clock, which the writer asks for each frame, holds it
-//! up until the next batch has queued up.
+//! The paths through the log. Its writer has a thread of its own, which takes whatever waits as one group: how much that is
+//! would be chance. So the observer, which the writer calls after each group, holds it up until the next batch waits.
 
 use std::path::Path;
 use std::pin::Pin;
-use std::sync::{Arc, Condvar, Mutex, OnceLock};
+use std::sync::{Arc, Condvar, Mutex};
 use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
-use dt_receiver::clock::Clock;
+use dt_receiver::clock::ManualClock;
+use dt_receiver::log::{Appended, Bounds, Log, LogError, LogOptions, Observer, SinkSet, SinkState, StartAt};
 use dt_receiver::record::Record;
-use dt_receiver::spool::{Appended, Reader, Spool, SpoolError, SpoolOptions, Tail};
 
 use crate::inputs;
 use crate::paths::{BATCH, MOST};
 
-/// Long enough for a transaction under valgrind on a busy machine.
+/// Long enough for a group under valgrind on a busy machine.
 const PATIENCE: Duration = Duration::from_secs(60);
 
+/// Stores events for a registered sink, as production does: their ids go to the index in the end.
 pub(crate) fn append(count: usize, folder: &Path) {
     let records = inputs::records(MOST + 1);
     store(folder, &records[..=count]);
 }
 
-/// Fills a spool for [`drain`].
+/// Fills a log for [`drain`].
 pub(crate) fn fill(folder: &Path) {
     store(folder, &inputs::records(MOST));
 }
 
+/// What a worker that is behind reads from the segments.
 pub(crate) fn drain(count: usize, folder: &Path) {
-    let reader = Reader::open(folder).expect("opened");
-    let (mut seq, mut read) = (0, 0);
+    let log = open(folder, Arc::new(()));
+    let mut source = log.source(sink_of(&log));
+    let mut read = 0;
     while read < count {
-        let stored = reader.after(seq, BATCH).expect("read");
-        assert!(stored.len() == BATCH && stored.iter().all(|stored| stored.record.is_ok()));
-        (seq, read) = (stored[BATCH - 1].seq, read + BATCH);
+        let stored = source.read(BATCH, i64::MAX).expect("read");
+        assert!(!stored.is_empty() && stored.iter().all(|stored| stored.record.is_ok()));
+        read += stored.len();
     }
 }
 
-type Append<'a> = Pin<Box<dyn Future<Output = Result<Appended, SpoolError>> + 'a>>;
+fn open(folder: &Path, observer: Arc<dyn Observer>) -> Log {
+    let bounds = Bounds { min_free: 0, ..LogOptions::default().bounds };
+    let options = LogOptions { bounds, observer, ..LogOptions::default() };
+    Log::open(folder, options, Arc::new(ManualClock::at(inputs::NOW * 1000))).expect("opened")
+}
+
+fn sink_of(log: &Log) -> SinkState {
+    log.register(&Arc::from("sink"), StartAt::Now, Vec::new()).expect("known")
+}
+
+type Append<'a> = Pin<Box<dyn Future<Output = Result<Appended, LogError>> + 'a>>;
 
 /// Stores the first record alone, and all others in batches.
 fn store(folder: &Path, records: &[Arc<Record>]) {
-    let clock = Arc::new(HoldingClock::default());
-    let options = SpoolOptions { min_free: 0, ..SpoolOptions::default() };
-    let spool = Spool::open(folder, options, Arc::clone(&clock) as Arc<dyn Clock>).expect("opened");
-    clock.hold(&spool);
+    let holder = Arc::new(Holder::default());
+    let log = open(folder, Arc::clone(&holder) as Arc<dyn Observer>);
+    let sinks = SinkSet::new([sink_of(&log).number]);
     let runtime = tokio::runtime::Builder::new_current_thread().build().expect("a runtime");
     let finish = |mut waiting: Vec<Append<'_>>| {
         // They are answered in order: with the last, all are. So there is one wake-up a batch, and not a few by chance.
@@ -53,21 +64,21 @@ fn store(folder: &Path, records: &[Arc<Record>]) {
             assert!(matches!(runtime.block_on(append), Ok(Appended::New(_))));
         }
     };
-    let mut before = queue(&spool, &records[..1]);
-    clock.queued(1);
+    let mut before = queue(&log, &sinks, &records[..1]);
+    holder.until_held();
     for batch in records[1..].chunks(BATCH) {
-        clock.until_held();
-        let waiting = queue(&spool, batch);
-        clock.queued(batch.len());
+        let waiting = queue(&log, &sinks, batch);
+        holder.let_one_go();
         finish(std::mem::replace(&mut before, waiting));
+        holder.until_held();
     }
-    clock.let_go();
+    holder.let_one_go();
     finish(before);
 }
 
-fn queue<'a>(spool: &'a Spool, records: &[Arc<Record>]) -> Vec<Append<'a>> {
+fn queue<'a>(log: &'a Log, sinks: &SinkSet, records: &[Arc<Record>]) -> Vec<Append<'a>> {
     let begin = |record: &Arc<Record>| {
-        let mut append: Append<'a> = Box::pin(spool.append(Arc::clone(record), true));
+        let mut append: Append<'a> = Box::pin(log.append(Arc::clone(record), sinks.clone(), true));
         let begun = append.as_mut().poll(&mut Context::from_waker(Waker::noop()));
         assert!(matches!(begun, Poll::Pending), "the writer was not held up");
         append
@@ -75,60 +86,44 @@ fn queue<'a>(spool: &'a Spool, records: &[Arc<Record>]) -> Vec<Append<'a>> {
     records.iter().map(begin).collect()
 }
 
-/// A clock that stands still, and holds up the writer that asks it until more has queued up than it has taken.
+/// Holds up the writer after each group of events.
 #[derive(Debug, Default)]
-struct HoldingClock {
+struct Holder {
     state: Mutex<Held>,
     changed: Condvar,
-    /// How many records are stored.
-    tail: OnceLock<Arc<Tail>>,
 }
 
 #[derive(Debug, Default)]
 struct Held {
-    queued: usize,
-    is_held: bool,
-    may_go: bool,
+    /// How many groups were written, and how many of them the writer may leave behind.
+    written: u64,
+    released: u64,
 }
 
-impl HoldingClock {
-    fn hold(&self, spool: &Spool) {
-        self.tail.set(Arc::clone(spool.tail())).expect("held once");
-    }
-
-    fn queued(&self, count: usize) {
-        self.state.lock().expect("no panic").queued += count;
-        self.changed.notify_all();
-    }
-
-    fn let_go(&self) {
-        self.state.lock().expect("no panic").may_go = true;
+impl Holder {
+    fn let_one_go(&self) {
+        self.state.lock().expect("no panic").released += 1;
         self.changed.notify_all();
     }
 
     fn until_held(&self) {
         let state = self.state.lock().expect("no panic");
-        let (state, waited) =
-            self.changed.wait_timeout_while(state, PATIENCE, |state| !state.is_held).expect("no panic");
-        assert!(
-            !waited.timed_out(),
-            "the spool's writer asks for no time; this has to hold it up in another way"
-        );
-        drop(state);
+        let is_running = |state: &mut Held| state.written <= state.released;
+        let (_state, waited) =
+            self.changed.wait_timeout_while(state, PATIENCE, is_running).expect("no panic");
+        assert!(!waited.timed_out(), "the log's writer calls no observer; this has to hold it up in another way");
     }
 }
 
-impl Clock for HoldingClock {
-    fn unix_millis(&self) -> i64 {
-        let Some(tail) = self.tail.get() else { return inputs::NOW * 1000 };
-        let mut state = self.state.lock().expect("no panic");
-        let stored = usize::try_from(tail.last_seq()).expect("not negative");
-        while !state.may_go && state.queued.saturating_sub(stored) <= BATCH {
-            state.is_held = true;
-            self.changed.notify_all();
-            state = self.changed.wait(state).expect("no panic");
+impl Observer for Holder {
+    fn committed(&self, _took: Duration, events: u32) {
+        if events == 0 {
+            return;
         }
-        state.is_held = false;
-        inputs::NOW * 1000
+        let mut state = self.state.lock().expect("no panic");
+        state.written += 1;
+        self.changed.notify_all();
+        let is_held = |state: &mut Held| state.released < state.written;
+        drop(self.changed.wait_while(state, is_held).expect("no panic"));
     }
 }

@@ -1,4 +1,4 @@
-//! The spool on the disk of the build, each transaction synced.
+//! The log on the disk of the build, each group synced.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -6,8 +6,8 @@ use std::time::{Duration, Instant};
 
 use criterion::{BenchmarkId, Criterion, Throughput};
 use dt_receiver::clock::SystemClock;
+use dt_receiver::log::{Appended, Bounds, Log, LogOptions, SinkSet, SinkState, StartAt};
 use dt_receiver::record::Record;
-use dt_receiver::spool::{Appended, Spool, SpoolOptions};
 use tempfile::TempDir;
 use tokio::runtime::Runtime;
 use tokio::task::JoinSet;
@@ -22,7 +22,7 @@ pub(crate) fn append(criterion: &mut Criterion) {
     let mut group = criterion.benchmark_group("append");
     for batch in BATCHES {
         let (folder, mut made) = (temp_folder(), 0);
-        let spool = open(folder.path());
+        let log = open(folder.path());
         let template = inputs::records(batch);
         group.throughput(Throughput::Elements(batch as u64));
         group.bench_function(BenchmarkId::from_parameter(batch), |bencher| {
@@ -31,7 +31,7 @@ pub(crate) fn append(criterion: &mut Criterion) {
                 for _ in 0..times {
                     let records: Vec<_> = template.iter().map(|record| renamed(record, &mut made)).collect();
                     let started = Instant::now();
-                    runtime.block_on(store(&spool, records));
+                    runtime.block_on(store(&log, records));
                     took += started.elapsed();
                 }
                 took
@@ -44,18 +44,20 @@ pub(crate) fn append(criterion: &mut Criterion) {
 /// So many records at once, again and again from the start.
 pub(crate) fn drain(criterion: &mut Criterion) {
     let (runtime, folder) = (runtime(), temp_folder());
-    let spool = open(folder.path());
-    runtime.block_on(store(&spool, inputs::records(4096)));
-    let reader = spool.reader().expect("opened");
+    let log = open(folder.path());
+    runtime.block_on(store(&log, inputs::records(4096)));
+    let mut source = log.source(sink_of(&log));
     let mut group = criterion.benchmark_group("drain");
     for batch in BATCHES {
-        let mut seq = 0;
+        source.seek(0);
         group.throughput(Throughput::Elements(batch as u64));
         group.bench_function(BenchmarkId::from_parameter(batch), |bencher| {
             bencher.iter(|| {
-                let read = reader.after(seq, batch).expect("read");
-                assert_eq!(read.len(), batch);
-                seq = read.last().map_or(0, |stored| stored.seq) % 4096;
+                if source.position() + batch as i64 > 4096 {
+                    source.seek(0);
+                }
+                let read = source.read(batch, i64::MAX).expect("read");
+                assert!(!read.is_empty());
                 read
             });
         });
@@ -63,11 +65,11 @@ pub(crate) fn drain(criterion: &mut Criterion) {
     group.finish();
 }
 
-async fn store(spool: &Arc<Spool>, records: Vec<Arc<Record>>) {
-    let mut appends = JoinSet::new();
+async fn store(log: &Arc<Log>, records: Vec<Arc<Record>>) {
+    let (mut appends, sinks) = (JoinSet::new(), SinkSet::new([1]));
     for record in records {
-        let spool = Arc::clone(spool);
-        appends.spawn(async move { spool.append(record, true).await });
+        let (log, sinks) = (Arc::clone(log), sinks.clone());
+        appends.spawn(async move { log.append(record, sinks, true).await });
     }
     while let Some(appended) = appends.join_next().await {
         assert!(matches!(appended, Ok(Ok(Appended::New(_)))), "{appended:?}");
@@ -88,8 +90,15 @@ fn temp_folder() -> TempDir {
     tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).expect("a folder")
 }
 
-fn open(folder: &Path) -> Arc<Spool> {
-    // Nothing takes the records out, so there is no end to how many there may be.
-    let options = SpoolOptions { max_size: u64::MAX, min_free: 0, ..SpoolOptions::default() };
-    Arc::new(Spool::open(folder, options, Arc::new(SystemClock)).expect("opened"))
+fn open(folder: &Path) -> Arc<Log> {
+    // No worker takes the events out, so there is no limit to how many there may be.
+    let bounds = Bounds { max_size: u64::MAX, min_free: 0, ..LogOptions::default().bounds };
+    let options = LogOptions { bounds, ..LogOptions::default() };
+    let log = Arc::new(Log::open(folder, options, Arc::new(SystemClock)).expect("opened"));
+    assert_eq!(sink_of(&log).number, 1);
+    log
+}
+
+fn sink_of(log: &Log) -> SinkState {
+    log.register(&Arc::from("sink"), StartAt::Now, Vec::new()).expect("known")
 }

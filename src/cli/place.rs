@@ -87,7 +87,7 @@ impl Found {
     }
 
     /// What another user makes here, the server could not use.
-    fn refuse_other_owner(&self) -> Result<(), Failure> {
+    pub(super) fn refuse_other_owner(&self) -> Result<(), Failure> {
         let owner = std::fs::metadata(&self.folder).map(|found| found.uid()).map_err(anyhow::Error::from)?;
         let user = rustix::process::geteuid().as_raw();
         if owner == user {

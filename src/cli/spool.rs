@@ -10,6 +10,7 @@ use super::{Ended, Failure, complain, say, usage};
 use crate::event::rfc3339_millis;
 use crate::record::Format;
 use crate::service::{RepairReport, RepairRequest};
+use crate::log::repair::Proposal;
 use crate::log::{Reader, SinkStatus};
 
 /// The options of `spool`.
@@ -19,6 +20,7 @@ use crate::log::{Reader, SinkStatus};
   dt-receiver spool export --since 24h --data ./dt-receiver-data > events.ndjson
   dt-receiver spool replay --since 2026-03-01T08:00:00Z --sink archive --config dt-receiver.toml
   dt-receiver spool show 4711 --config dt-receiver.toml
+  dt-receiver spool repair --config dt-receiver.toml
   dt-receiver spool forget old-archive --yes --config dt-receiver.toml")]
 pub(super) struct Arguments {
     #[command(subcommand)]
@@ -82,6 +84,17 @@ enum Command {
         #[arg(value_name = "NUMBER")]
         seq: i64,
     },
+    /// Say what is needed to make a spool open again that does not, and do it with --yes. Nothing is removed
+    Repair {
+        #[command(flatten)]
+        place: Place,
+        /// Do it; without, say what would be done (exit code 1 if anything would)
+        #[arg(long)]
+        yes: bool,
+        /// Print one JSON object
+        #[arg(long)]
+        json: bool,
+    },
     /// Forget a sink that was removed from the configuration, and give up what it is owed
     Forget {
         #[command(flatten)]
@@ -106,8 +119,37 @@ pub(super) fn run(arguments: &Arguments) -> Ended {
         }
         Command::Replay { place, since, sink, json } => replay(&place.find()?, *since, sink, *json),
         Command::Show { place, seq } => show(&place.find()?, *seq),
+        Command::Repair { place, yes, json } => repair(&place.find()?, *yes, *json),
         Command::Forget { place, name, yes, json } => forget(&place.find()?, name, *yes, *json),
     }
+}
+
+/// Exit code 0: nothing is wrong, or all was done. 1: this would be done. 2: it cannot be done.
+fn repair(found: &Found, yes: bool, json: bool) -> Ended {
+    found.refuse_other_owner()?;
+    let proposal = Proposal::new(&found.folder).map_err(usage)?;
+    let steps: Vec<String> = proposal.steps().iter().map(ToString::to_string).collect();
+    let is_done = yes && !steps.is_empty();
+    if !json {
+        let heading = match (steps.is_empty(), yes) {
+            (true, _) => "nothing has to be repaired",
+            (false, true) => "repairing",
+            (false, false) => "a repair would",
+        };
+        say(format_args!("{}: {heading}", found.folder.display()))?;
+        for step in &steps {
+            say(format_args!("  - {step}"))?;
+        }
+    }
+    let saved = if is_done { proposal.carry_out().map_err(usage)? } else { 0 };
+    if json {
+        say(json!({"done": is_done, "steps": steps, "savedLetters": saved}))?;
+    } else if is_done {
+        say(format_args!("done; {saved} dead letters were saved from a damaged file"))?;
+    } else if !steps.is_empty() {
+        complain("nothing was changed; copy the folder, then say --yes to do this");
+    }
+    if is_done || steps.is_empty() { Ok(()) } else { Err(Failure::Refused) }
 }
 
 fn forget(found: &Found, name: &str, yes: bool, json: bool) -> Ended {

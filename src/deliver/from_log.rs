@@ -10,6 +10,9 @@
 //! stored. A rest ends at once when the service stops or an operator wants something, and there is none while something is
 //! on its way or has to be tried again.
 
+#[cfg(test)]
+mod tests;
+
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
 use std::thread::JoinHandle;
@@ -29,8 +32,11 @@ use crate::telemetry::{DeadLetterBuried, Telemetry};
 /// batches of 227 records instead of 50, and a quarter of the context switches. Nobody who reads a sink minds so short
 /// a delay.
 pub(super) const REST: Duration = Duration::from_millis(10);
-/// How many records make a rest short: enough for a full batch of most sinks.
+/// How many records make a rest short, at most: enough for a full batch of most sinks.
 const ENOUGH: i64 = 256;
+
+/// When a replay is tried again that could not be stored.
+const AGAIN: Duration = Duration::from_secs(1);
 
 /// A sink's worker, running.
 #[derive(Debug)]
@@ -92,6 +98,7 @@ impl WorkerHandle {
             reader: log.source(state),
             unstored: Unstored::default(),
             rest,
+            enough: ENOUGH,
             rest_until: None,
             changes: 0,
             has_looked: false,
@@ -181,6 +188,8 @@ struct LogSource {
     reader: log::Source,
     unstored: Unstored,
     rest: Duration,
+    /// How many records make a rest short.
+    enough: i64,
     rest_until: Option<Instant>,
     /// How often an operator had changed something when this worker looked last.
     changes: u64,
@@ -214,6 +223,18 @@ impl LogSource {
         Ok(true)
     }
 
+    /// Whether there may be more to do.
+    fn goes_on(&mut self) -> bool {
+        match self.is_over() {
+            Ok(is_over) => !is_over,
+            Err(error) => {
+                tracing::warn!(sink = &*self.name, %error, "a removed sink is not forgotten yet");
+                self.log.tail().pause(self.rest, self.changes);
+                !self.log.tail().is_stopping()
+            }
+        }
+    }
+
     /// An operator changed something: the sink may have been forgotten, or is to be given events again. `false`: it was
     /// forgotten. What is in the window was taken before a replay, and comes again with it.
     fn look(&mut self, has_window: bool) -> bool {
@@ -237,7 +258,10 @@ impl LogSource {
                 self.reader.seek(after);
                 self.has_looked = true;
             }
-            Err(error) => tracing::warn!(sink = &*self.name, %error, "a replay is tried again"),
+            Err(error) => {
+                tracing::warn!(sink = &*self.name, %error, "a replay is tried again");
+                self.log.tail().pause(AGAIN, self.changes);
+            }
         }
         true
     }
@@ -250,11 +274,17 @@ impl Source for LogSource {
 
     fn wait(&mut self, has_window: bool, until: Option<Instant>) -> bool {
         let tail = Arc::clone(self.log.tail());
+        // The last batch may have been what it had to deliver before it ends.
+        if !self.goes_on() {
+            return false;
+        }
         if let Some(until) = self.rest_until.take().filter(|_| !has_window) {
-            tail.rest(self.reader.position().saturating_add(ENOUGH), self.changes, until);
+            tail.rest(self.reader.position().saturating_add(self.enough), self.changes, until);
         }
         // What is in the window or not stored counts as more to do.
-        let after = if has_window || self.unstored.progress.is_some() { i64::MIN } else { self.cursor };
+        let may_replay = !self.has_looked && self.cursor >= self.caught_up_at;
+        let has_more = has_window || may_replay || self.unstored.progress.is_some();
+        let after = if has_more { i64::MIN } else { self.cursor };
         let Some(changes) = tail.wait(after, self.changes, until) else { return false };
         if changes != self.changes || !self.has_looked {
             self.changes = changes;
@@ -262,18 +292,12 @@ impl Source for LogSource {
                 return false;
             }
         }
-        match self.is_over() {
-            Ok(is_over) => !is_over,
-            Err(error) => {
-                tracing::warn!(sink = &*self.name, %error, "a removed sink is not forgotten yet");
-                tail.pause(self.rest, self.changes);
-                !tail.is_stopping()
-            }
-        }
+        self.goes_on()
     }
 
     fn take(&mut self, room: usize, window: &mut Window<i64>) -> Result<(), String> {
         let end = self.leave.after.load(Ordering::SeqCst);
+        self.enough = i64::try_from(room).unwrap_or(ENOUGH).min(ENOUGH);
         for Stored { seq, record } in self.reader.read(room, end).map_err(|error| error.to_string())? {
             match record {
                 Ok(record) => window.push(seq, record),

@@ -29,6 +29,8 @@ pub(super) enum Frame<'a> {
     Kept { oldest: u64 },
     /// The state before everything that follows; first in each segment.
     Snapshot(Snapshot<'a>),
+    /// The events before this one are lost with their segments, and an operator went on without them.
+    Skipped { next: i64 },
 }
 
 /// An accepted event.

@@ -54,7 +54,8 @@
 //! A group that cannot be read, before one that can, is damage: its events become dead letters of the reason `damaged`, with
 //! whatever is left of them, when a worker comes by; everything behind it goes on. Files that are missing, or of another
 //! store, do not open ([`LogError`]). After a failed write or sync the group goes to a new segment; as long as that fails
-//! too, events are refused, and it is tried again every second.
+//! too, events are refused, and it is tried again every second. [`repair`] makes a folder open again that does not: it moves
+//! files out of the way, and writes segments that stand in for those that are lost. It removes nothing.
 
 pub mod dead;
 mod error;
@@ -64,6 +65,7 @@ pub mod ids;
 mod maintenance;
 mod open;
 mod reader;
+pub mod repair;
 mod segment;
 mod shared;
 mod source;
@@ -75,6 +77,7 @@ mod tests;
 mod writer;
 
 use std::fmt;
+use std::hash::{BuildHasher, RandomState};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -105,6 +108,18 @@ const RECOVERED_TICKET: u64 = 1;
 /// Tells the files of one store from those of another.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub struct StoreId(pub(crate) [u8; 16]);
+
+impl StoreId {
+    /// One that no other store has. Not a secret, only different each time.
+    fn random() -> Self {
+        let random = || RandomState::new().hash_one(std::process::id()).to_le_bytes();
+        let mut store = [0; 16];
+        for (place, byte) in store.iter_mut().zip(random().into_iter().chain(random())) {
+            *place = byte;
+        }
+        Self(store)
+    }
+}
 
 impl fmt::Display for StoreId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

@@ -1,7 +1,6 @@
 //! Opening: the lock, the checks of what is there, the recovery of the end, and the threads.
 
 use std::collections::BTreeMap;
-use std::hash::{BuildHasher, RandomState};
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, AtomicU64};
@@ -16,7 +15,7 @@ use super::group::Header;
 use super::ids::{Ids, IdsOptions, Key, Opened as OpenedIds};
 use super::segment::{self, Next, Opened, SegmentHeader, SegmentReader};
 use super::shared::{Files, Queue, Segment, Shared, lock_path};
-use super::source::Walk;
+use super::source::{Walk, skipped_to};
 use super::state::State;
 use super::tail::Tail;
 use super::writer::{Recovered, Writer};
@@ -147,7 +146,7 @@ pub(super) struct Found {
     pub(super) spares: Vec<u64>,
     has_dead_letters: bool,
     /// The number of the newest segment that the lock file tells of; 0 for none.
-    marked: u64,
+    pub(super) marked: u64,
 }
 
 impl Found {
@@ -166,6 +165,13 @@ impl Found {
         Ok(Self { numbers, spares, has_dead_letters: names.contains(&"dead.db"), marked })
     }
 
+    /// Whether there is no store yet. Its dead letters are made first, and mode `direct` may have made them: as long as no
+    /// letter is a store's, they are nothing that a store has lost.
+    pub(super) fn is_new(&self, folder: &Path) -> bool {
+        let is_lost = self.has_dead_letters && !super::dead::repair::is_unclaimed(&path_of_dead_letters(folder));
+        self.numbers.is_empty() && self.marked == 0 && !is_lost
+    }
+
     /// A store that is not there yet.
     fn new_store(&self, folder: &Path, had_lock: bool) -> Result<End, LogError> {
         // A first start makes the lock, the databases and the first segment in this order, and may be interrupted.
@@ -175,14 +181,8 @@ impl Found {
         if had_segments || self.marked > 0 {
             return Err(LogError::Missing { folder: folder.to_owned(), first: 1, last: self.marked.max(1) });
         }
-        // Not a secret, only different each time.
-        let random = || RandomState::new().hash_one(std::process::id()).to_le_bytes();
-        let mut store = [0; 16];
-        for (place, byte) in store.iter_mut().zip(random().into_iter().chain(random())) {
-            *place = byte;
-        }
         Ok(End {
-            store: StoreId(store),
+            store: StoreId::random(),
             is_new: true,
             header: None,
             state: State { oldest: 1, next_sink: 1, ..State::default() },
@@ -246,7 +246,7 @@ pub(super) fn read_end(disk: &dyn Disk, folder: &Path, number: u64, findings: &m
                     }
                     state.apply(frame);
                 }
-                next_seq = group.next_seq().unwrap_or(i64::MAX);
+                next_seq = group.next_seq().unwrap_or(i64::MAX).max(skipped_to(&group, reader.frames()));
                 let Header { events, first_seq, .. } = group;
                 last = Some(Recovered { frames: reader.frames().to_vec(), events, first_seq });
             }
@@ -417,7 +417,7 @@ pub(super) fn refuse_first_edition(disk: &dyn Disk, folder: &Path) -> Result<(),
 }
 
 /// Takes the folder; waits for a moment where somebody else has it.
-fn lock(disk: &dyn Disk, folder: &Path) -> Result<Box<dyn DiskFile>, LogError> {
+pub(super) fn lock(disk: &dyn Disk, folder: &Path) -> Result<Box<dyn DiskFile>, LogError> {
     let path = lock_path(folder);
     let failed = |doing| {
         let path = path.clone();

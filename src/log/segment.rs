@@ -177,6 +177,23 @@ impl SegmentReader {
         Ok(Opened { reader, header, is_header_damaged })
     }
 
+    /// Reads a segment whose header and first group are damaged; its first event has this sequence number.
+    ///
+    /// # Errors
+    ///
+    /// [`LogError`] with the path.
+    pub(super) fn without_header(
+        disk: &dyn Disk,
+        folder: &Path,
+        owner: Owner,
+        first_seq: i64,
+    ) -> Result<Self, LogError> {
+        let path = path(folder, owner.segment);
+        let opened = disk.open(&path, OpenMode::Read).and_then(|file| file.about().map(|about| (file, about.length)));
+        let (file, length) = opened.map_err(|error| LogError::io(&*path, "opening", &error))?;
+        Ok(Self { path, file, length, owner, at: GROUPS_AT, next_seq: first_seq, first_seq, frames: Vec::new() })
+    }
+
     pub(super) fn path(&self) -> &Path {
         &self.path
     }

@@ -201,7 +201,8 @@ impl Walk {
                         see(seq, Ok(&event));
                     }
                 }
-                header.next_seq().unwrap_or(i64::MAX).saturating_sub(1)
+                let next = header.next_seq().unwrap_or(i64::MAX);
+                next.max(skipped_to(header, reader.frames())).saturating_sub(1)
             }
             Next::Group(_) | Next::End => {
                 let until = end.saturating_add(1).min(void_from);
@@ -229,6 +230,15 @@ fn events_of(frames: &[u8]) -> impl Iterator<Item = EventFrame<'_>> {
         Frame::Event(event) => Some(event),
         _ => None,
     })
+}
+
+/// The sequence number that a group without events says to go on with, where events are lost.
+pub(super) fn skipped_to(header: &Header, frames: &[u8]) -> i64 {
+    if header.events > 0 || frames.is_empty() {
+        return i64::MIN;
+    }
+    let skipped = |frame| if let Frame::Skipped { next } = frame { Some(next) } else { None };
+    Frame::read_all(frames).unwrap_or_default().into_iter().find_map(skipped).unwrap_or(i64::MIN)
 }
 
 /// Shows what is left of events that cannot be read.

@@ -117,6 +117,7 @@ impl State {
             }
             Frame::Kept { oldest } => self.oldest = self.oldest.max(*oldest),
             Frame::Snapshot(snapshot) => *self = Self::of(snapshot),
+            Frame::Skipped { .. } => {}
         }
     }
 

@@ -23,6 +23,7 @@ mod change;
 mod error;
 mod open;
 mod read;
+pub(super) mod repair;
 mod row;
 mod schema;
 #[cfg(test)]

@@ -165,7 +165,7 @@ pub(super) fn inspect(connection: &Connection, path: &Path) -> Result<Found, Dea
 }
 
 /// Makes the file with its tables, synced with its folder.
-fn create(path: &Path, store_id: [u8; 16]) -> Result<(), DeadError> {
+pub(super) fn create(path: &Path, store_id: [u8; 16]) -> Result<(), DeadError> {
     sqlite::create_file(path).map_err(|error| DeadError::io(path, "making the file", &error))?;
     let mut connection = connect(path).and_then(|connection| in_wal_mode(connection, path))?;
     schema::create(&mut connection, store_id)
@@ -205,7 +205,7 @@ fn in_wal_mode(connection: Connection, path: &Path) -> Result<Connection, DeadEr
 }
 
 /// Writes the write-ahead log to the database, and syncs both.
-fn flush(connection: &Connection, path: &Path) -> Result<(), DeadError> {
+pub(super) fn flush(connection: &Connection, path: &Path) -> Result<(), DeadError> {
     const DOING: &str = "flushing the write-ahead log";
     let busy: i64 = connection
         .query_row("PRAGMA wal_checkpoint(FULL)", [], |row| row.get(0))

@@ -1,0 +1,259 @@
+//! Repair of a log that does not open: what is wrong, what can be done about it, and doing it.
+//!
+//! Nothing is removed or overwritten. What is in the way gets a name that ends in `.set-aside-N`. Segments that are lost are
+//! replaced by segments without events, which say where to go on, so that numbers never repeat. A new segment then begins
+//! with what is known of the sinks. Each step is durable before the next, and a repair that was interrupted can be repeated.
+
+mod plan;
+#[cfg(test)]
+mod tests;
+
+use std::fmt;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use self::plan::NewSegment;
+use super::dead;
+use super::error::LogError;
+use super::{StoreId, path_of_dead_letters, segment};
+use crate::disk::{Disk, DiskFile, OpenMode, SystemDisk};
+
+/// One thing that a repair does.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Step {
+    /// A file gets another name.
+    SetAside {
+        /// The file.
+        path: PathBuf,
+        /// Its new name.
+        to: PathBuf,
+        /// What is wrong with it.
+        why: String,
+    },
+    /// A copy of a segment that was set aside takes its place, with a new header.
+    Restore {
+        /// The segment's number.
+        segment: u64,
+    },
+    /// Segments without events take the place of those that are lost.
+    StandIn {
+        /// The first one's number.
+        first: u64,
+        /// The last one's number.
+        last: u64,
+        /// The first and the last event that is lost. Without a last one, nobody knows how many there were.
+        lost: Option<(i64, Option<i64>)>,
+    },
+    /// The oldest segments are gone; what is left begins later.
+    BeginLater {
+        /// The number of the first one that is gone.
+        first: u64,
+        /// The number of the last one that is gone.
+        last: u64,
+    },
+    /// A sink goes on behind events that are lost.
+    MoveCursor {
+        /// The sink.
+        sink: Arc<str>,
+        /// The first event that it loses.
+        first: i64,
+        /// The last one.
+        last: i64,
+    },
+    /// A new segment begins.
+    Begin {
+        /// Its number.
+        segment: u64,
+        /// The number of the next event.
+        next_seq: i64,
+        /// The segment that the sinks' state is read from, where the newest one's cannot be.
+        state_of: Option<u64>,
+    },
+    /// A new file for dead letters is made.
+    NewDeadLetters {
+        /// The file.
+        path: PathBuf,
+        /// The highest id that was given.
+        above: i64,
+        /// The damaged file from which letters are copied.
+        saved_from: Option<PathBuf>,
+    },
+    /// An older copy of the dead letters is used.
+    OlderDeadLetters {
+        /// The file.
+        path: PathBuf,
+        /// Its highest id.
+        found: i64,
+        /// The highest id that was given.
+        above: i64,
+    },
+}
+
+impl fmt::Display for Step {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::SetAside { path, to, why } => {
+                write!(f, "rename {} to {}: {why}", path.display(), to.display())
+            }
+            Self::Restore { segment } => {
+                write!(f, "copy segment {segment} back under its name, with a new header: its events can be read")
+            }
+            Self::StandIn { first, last, lost } => {
+                write!(f, "go on without segments {first} to {last}; ")?;
+                match lost {
+                    None => f.write_str("no event is lost with them"),
+                    Some((from, Some(to))) => write!(f, "events {from} to {to} are lost"),
+                    Some((from, None)) => write!(f, "all events from {from} on that were in them are lost"),
+                }
+            }
+            Self::BeginLater { first, last } => write!(f, "go on without the oldest segments, {first} to {last}"),
+            Self::MoveCursor { sink, first, last } => {
+                write!(f, "sink {sink}: go on behind the events {first} to {last}, which it may not have; they are lost")
+            }
+            Self::Begin { segment, next_seq, state_of: None } => {
+                write!(f, "begin segment {segment}; the next event gets number {next_seq}")
+            }
+            Self::Begin { segment, next_seq, state_of: Some(of) } => write!(
+                f,
+                "begin segment {segment} with the sinks as segment {of} and what follows it say; the next event gets number \
+                 {next_seq}"
+            ),
+            Self::NewDeadLetters { path, above, saved_from: None } => {
+                write!(f, "make a new {}; its first letter gets an id over {above}", path.display())
+            }
+            Self::NewDeadLetters { path, above, saved_from: Some(from) } => write!(
+                f,
+                "make a new {}, with the letters that can be read from {}; the next letter gets an id over {above}",
+                path.display(),
+                from.display()
+            ),
+            Self::OlderDeadLetters { path, found, above } => write!(
+                f,
+                "use this older copy of {}; the letters {} to {above} are lost, as far as they were not dropped",
+                path.display(),
+                found.saturating_add(1)
+            ),
+        }
+    }
+}
+
+/// What a repair would do. It keeps the folder locked.
+#[derive(Debug)]
+pub struct Proposal {
+    disk: Arc<dyn Disk>,
+    folder: PathBuf,
+    store: StoreId,
+    /// Held until the end.
+    lock: Box<dyn DiskFile>,
+    steps: Vec<Step>,
+    segments: Vec<NewSegment>,
+    /// The newest segment that stays: what a killed process left of it in the page cache is made durable.
+    newest: Option<u64>,
+    segment_bytes: u64,
+}
+
+impl Proposal {
+    /// Looks at the log in a folder that no process uses. Changes nothing.
+    ///
+    /// # Errors
+    ///
+    /// [`LogError`] when the folder is in use, cannot be read, or has nothing that a repair could go on with.
+    pub fn new(folder: &Path) -> Result<Self, LogError> {
+        plan::propose(SystemDisk::shared(), folder)
+    }
+
+    /// What would be done, in order; nothing where nothing is wrong.
+    #[must_use]
+    pub fn steps(&self) -> &[Step] {
+        &self.steps
+    }
+
+    /// Does it. Returns how many dead letters were saved from a damaged file.
+    ///
+    /// # Errors
+    ///
+    /// [`LogError`] when a step fails. Those before it are done; the repair can be repeated.
+    pub fn carry_out(self) -> Result<u64, LogError> {
+        let newest = self.newest.filter(|_| !self.segments.is_empty());
+        if let Some(newest) = newest {
+            let path = segment::path(&self.folder, newest);
+            let opened = self.disk.open(&path, OpenMode::Write);
+            opened.and_then(|file| file.sync_data()).map_err(|error| LogError::io(path, "syncing", &error))?;
+        }
+        for step in &self.steps {
+            if let Step::SetAside { path, to, .. } = step {
+                self.rename(path, to)?;
+            }
+        }
+        for segment in &self.segments {
+            self.write(segment)?;
+        }
+        let mut saved = 0;
+        for step in &self.steps {
+            match step {
+                Step::NewDeadLetters { path, above, saved_from } => {
+                    dead::repair::create(path, self.store.0, *above)?;
+                    if let Some(from) = saved_from {
+                        saved = dead::repair::salvage(from, path, *above)?;
+                    }
+                }
+                Step::OlderDeadLetters { path, above, .. } => dead::repair::raise(path, *above)?,
+                _ => {}
+            }
+        }
+        if let Some(last) = self.segments.last() {
+            let text = format!("{:020}\n", last.header.owner.segment);
+            let marked = self.lock.write_all_at(text.as_bytes(), 0).and_then(|()| self.lock.sync_data());
+            marked.map_err(|error| LogError::io(super::shared::lock_path(&self.folder), "writing", &error))?;
+        }
+        Ok(saved)
+    }
+
+    /// Renames a file to a name that nothing has.
+    fn rename(&self, from: &Path, to: &Path) -> Result<(), LogError> {
+        let failed = |error: std::io::Error| LogError::io(from, "renaming", &error);
+        if self.disk.about(to).map_err(failed)?.is_some() {
+            return Err(failed(std::io::ErrorKind::AlreadyExists.into()));
+        }
+        self.disk.rename(from, to).map_err(failed)?;
+        self.disk.sync_folder(&self.folder).map_err(failed)
+    }
+
+    /// Writes a segment's file, and only then gives it its name.
+    fn write(&self, segment: &NewSegment) -> Result<(), LogError> {
+        let number = segment.header.owner.segment;
+        let unfinished = plan::free_name(&*self.disk, &segment::path(&self.folder, number), "unfinished")?;
+        let write = || {
+            let file = self.disk.open(&unfinished, OpenMode::CreatePrivate)?;
+            file.set_length(self.segment_bytes)?;
+            if let Some(copied) = &segment.copy_of {
+                self.copy(copied, &*file)?;
+            }
+            file.write_all_at(&segment.to_bytes(), 0)?;
+            file.sync_data()
+        };
+        write().map_err(|error| LogError::io(&*unfinished, "writing", &error))?;
+        self.rename(&unfinished, &segment::path(&self.folder, number))
+    }
+
+    fn copy(&self, from: &Path, to: &dyn DiskFile) -> std::io::Result<()> {
+        let (from, mut piece, mut at) = (self.disk.open(from, OpenMode::Read)?, vec![0; 1 << 20], 0_u64);
+        loop {
+            let read = from.read_at(&mut piece, at)?;
+            let Some(bytes) = piece.get(..read).filter(|bytes| !bytes.is_empty()) else { return Ok(()) };
+            to.write_all_at(bytes, at)?;
+            at = at.saturating_add(u64::try_from(read).unwrap_or(u64::MAX));
+        }
+    }
+}
+
+/// The file of the dead letters, and those that SQLite keeps beside it.
+fn dead_letter_files(folder: &Path) -> [PathBuf; 3] {
+    let with = |end: &str| {
+        let mut name = path_of_dead_letters(folder).into_os_string();
+        name.push(end);
+        PathBuf::from(name)
+    };
+    [with(""), with("-wal"), with("-shm")]
+}

@@ -1,0 +1,378 @@
+//! Finding out what a repair has to do.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use super::super::dead::{DeadError, repair as dead_repair};
+use super::super::error::LogError;
+use super::super::frame::Frame;
+use super::super::group::{self, Owner};
+use super::super::open::{Found, lock, refuse_first_edition};
+use super::super::segment::{self, Next, SegmentHeader, SegmentReader};
+use super::super::source::skipped_to;
+use super::super::state::State;
+use super::super::{SEGMENT_BYTES, StoreId, path_of_dead_letters};
+use super::{Proposal, Step, dead_letter_files};
+use crate::disk::Disk;
+
+/// An event takes at least so many bytes in a segment, which limits how many a lost segment had.
+const MIN_EVENT_BYTES: u64 = 16;
+/// The lock file's marker is not believed where it is so far beyond the newest segment.
+const MAX_LOST: u64 = 1 << 16;
+
+/// A segment to be written.
+#[derive(Debug)]
+pub(super) struct NewSegment {
+    pub(super) header: SegmentHeader,
+    /// Events before this one are lost.
+    skips_to: Option<i64>,
+    state: Arc<State>,
+    /// The file with its groups, where only its header is new.
+    pub(super) copy_of: Option<PathBuf>,
+}
+
+impl NewSegment {
+    /// What is written to the beginning of the file.
+    pub(super) fn to_bytes(&self) -> Vec<u8> {
+        let SegmentHeader { owner, first_seq, .. } = self.header;
+        let mut bytes = self.header.to_bytes();
+        let mut frames = Vec::new();
+        if self.copy_of.is_none() {
+            frames.push(self.state.snapshot());
+            frames.extend(self.skips_to.map(|next| Frame::Skipped { next }));
+        }
+        for frame in frames {
+            let mut group = Vec::new();
+            group::begin(&mut group);
+            frame.write(&mut group);
+            group::finish(&mut group, owner, 0, first_seq);
+            bytes.extend_from_slice(&group);
+        }
+        bytes
+    }
+}
+
+/// A segment that stays.
+struct Kept {
+    number: u64,
+    reader: SegmentReader,
+    header: SegmentHeader,
+    /// Where the file goes, if its header has to be written anew.
+    set_aside: Option<PathBuf>,
+}
+
+/// What reading a segment to its end says.
+#[derive(Clone, Copy)]
+struct EndOf {
+    next_seq: i64,
+    received_last: i64,
+}
+
+/// Looks at a folder. See [`Proposal::new`].
+pub(super) fn propose(disk: Arc<dyn Disk>, folder: &Path) -> Result<Proposal, LogError> {
+    refuse_first_edition(&*disk, folder)?;
+    let lock = lock(&*disk, folder)?;
+    let found = Found::in_folder(&*disk, folder, &*lock)?;
+    let store = store_of(&*disk, folder, &found)?;
+    let segment_bytes = segment_bytes(&*disk, folder, &found);
+    let (steps, segments) = (Vec::new(), Vec::new());
+    let mut planner = Planner { disk: &*disk, folder, store, segment_bytes, steps, segments };
+    let newest = if found.is_new(folder) { None } else { planner.plan(&found)? };
+    let Planner { steps, segments, .. } = planner;
+    Ok(Proposal { folder: folder.to_owned(), store, lock, steps, segments, newest, segment_bytes, disk })
+}
+
+/// The store that most segments are of; among equals that of the dead letters, or of the newest.
+fn store_of(disk: &dyn Disk, folder: &Path, found: &Found) -> Result<StoreId, LogError> {
+    let of_dead = dead_repair::store_of(&path_of_dead_letters(folder)).filter(|store| *store != [0; 16]);
+    let mut counts: BTreeMap<[u8; 16], (u64, bool, u64)> = BTreeMap::new();
+    for number in &found.numbers {
+        if let Ok(opened) = SegmentReader::open(disk, folder, *number, None) {
+            let store = opened.header.owner.store.0;
+            let count = counts.entry(store).or_insert((0, of_dead == Some(store), 0));
+            (count.0, count.2) = (count.0.saturating_add(1), *number);
+        }
+    }
+    let most = counts.into_iter().max_by_key(|(_, count)| *count).map(|(store, _)| store);
+    match (most.or(of_dead), found.numbers.last()) {
+        (Some(store), _) => Ok(StoreId(store)),
+        (None, None) => Ok(StoreId::random()),
+        (None, Some(newest)) => Err(beyond_repair(segment::path(folder, *newest), "no file says which store this is")),
+    }
+}
+
+fn beyond_repair(path: PathBuf, why: &str) -> LogError {
+    LogError::Damaged { path, text: format!("{why}, so nothing can be repaired; put a backup back, or move the folder away") }
+}
+
+fn segment_bytes(disk: &dyn Disk, folder: &Path, found: &Found) -> u64 {
+    let length = |number: &u64| disk.about(&segment::path(folder, *number)).ok().flatten().map(|about| about.length);
+    let longest = found.numbers.iter().filter_map(length).max();
+    longest.filter(|length| *length > segment::GROUPS_AT).unwrap_or(SEGMENT_BYTES)
+}
+
+/// A name that nothing has yet: the path with an ending and a number behind it.
+pub(super) fn free_name(disk: &dyn Disk, path: &Path, ending: &str) -> Result<PathBuf, LogError> {
+    let mut number = 0_u64;
+    loop {
+        number = number.saturating_add(1);
+        let mut name = path.as_os_str().to_owned();
+        name.push(format!(".{ending}-{number}"));
+        let name = PathBuf::from(name);
+        match disk.about(&name) {
+            Ok(None) => return Ok(name),
+            Ok(Some(_)) => {}
+            Err(error) => return Err(LogError::io(name, "looking for a free name", &error)),
+        }
+    }
+}
+
+struct Planner<'a> {
+    disk: &'a dyn Disk,
+    folder: &'a Path,
+    store: StoreId,
+    segment_bytes: u64,
+    steps: Vec<Step>,
+    segments: Vec<NewSegment>,
+}
+
+impl Planner<'_> {
+    /// Plans everything. Returns the number of the newest segment that stays as it is.
+    fn plan(&mut self, found: &Found) -> Result<Option<u64>, LogError> {
+        let mut kept = Vec::new();
+        for number in &found.numbers {
+            kept.extend(self.look(*number)?);
+        }
+        let (mut state, state_of, mut ends) = self.state_of(&mut kept)?;
+        // What is below the oldest one that is needed is a leftover, whatever it is.
+        if !kept.is_empty() {
+            kept.retain(|segment| segment.number >= state.oldest);
+            self.steps.retain(|step| step.segment().is_none_or(|number| number >= state.oldest));
+        }
+        let top = kept.last().map_or(0, |segment| segment.number);
+        let found_last = found.numbers.last().copied().unwrap_or(0);
+        let is_believed = found.marked.saturating_sub(found_last) <= MAX_LOST || found_last == 0;
+        let last = found_last.max(if is_believed { found.marked } else { 0 });
+        let mut is_new_needed = top == 0 || state_of != Some(top) || !is_believed;
+        if let Some(first) = kept.first().filter(|first| first.number > state.oldest) {
+            self.begin_later(&mut state, first.number, first.header.first_seq);
+            is_new_needed = true;
+        }
+        self.stand_in(&mut kept, &mut ends, last)?;
+        if is_new_needed || !self.segments.is_empty() {
+            let end = ends.get(&top).copied();
+            let state_of = state_of.filter(|of| *of != top);
+            self.begin(&mut state, last.saturating_add(1), end, state_of);
+        }
+        self.dead_letters(state.highest_dead_letter)?;
+        Ok(kept.last().filter(|kept| kept.set_aside.is_none()).map(|kept| kept.number))
+    }
+
+    /// Looks at one segment; `None` where it does not stay.
+    fn look(&mut self, number: u64) -> Result<Option<Kept>, LogError> {
+        let path = segment::path(self.folder, number);
+        let (why, is_damaged) = match SegmentReader::open(self.disk, self.folder, number, Some(self.store)) {
+            Ok(opened) => {
+                let (reader, header) = (opened.reader, opened.header);
+                return Ok(Some(Kept { number, reader, header, set_aside: None }));
+            }
+            Err(LogError::Newer { found, .. }) => (format!("its format is version {found}, of a newer program"), false),
+            Err(LogError::Foreign { .. }) => ("it belongs to another spool".to_owned(), false),
+            Err(LogError::Damaged { text, .. }) => (text, true),
+            Err(error) => return Err(error),
+        };
+        let to = free_name(self.disk, &path, "set-aside")?;
+        self.steps.push(Step::SetAside { path: path.clone(), to: to.clone(), why });
+        if !is_damaged {
+            return Ok(None);
+        }
+        let owner = Owner { store: self.store, segment: number };
+        let mut reader = SegmentReader::without_header(self.disk, self.folder, owner, i64::MIN)?;
+        let first_seq = loop {
+            match reader.next().map_err(|error| LogError::io(&*path, "reading", &error))? {
+                Next::Group(first) => break first.first_seq,
+                Next::Damaged => {}
+                Next::End => return Ok(None),
+            }
+        };
+        self.steps.push(Step::Restore { segment: number });
+        let header = SegmentHeader { owner, first_seq, received_before: i64::MIN };
+        let reader = SegmentReader::without_header(self.disk, self.folder, owner, first_seq)?;
+        Ok(Some(Kept { number, reader, header, set_aside: Some(to) }))
+    }
+
+    /// The state that the newest readable snapshot and all frames behind it say, where that snapshot is, and the ends of
+    /// the segments that were read for it.
+    fn state_of(&self, kept: &mut [Kept]) -> Result<(State, Option<u64>, BTreeMap<u64, EndOf>), LogError> {
+        let mut state = State { oldest: 1, next_sink: 1, ..State::default() };
+        let mut base = None;
+        for Kept { number, header, .. } in kept.iter().rev() {
+            let mut reader =
+                SegmentReader::without_header(self.disk, self.folder, header.owner, header.first_seq)?;
+            let first = reader.next().map_err(|error| LogError::io(reader.path(), "reading", &error))?;
+            let frames = Frame::read_all(reader.frames()).unwrap_or_default();
+            if matches!((first, frames.first()), (Next::Group(_), Some(Frame::Snapshot(_)))) {
+                base = Some(*number);
+                break;
+            }
+        }
+        // What happened from the first segment on is all there is to know.
+        if base.is_none()
+            && let Some(first) = kept.first().filter(|first| first.number > 1)
+        {
+            return Err(beyond_repair(first.reader.path().to_owned(), "no segment has a readable list of the sinks"));
+        }
+        let mut ends = BTreeMap::new();
+        for segment in kept.iter_mut().filter(|segment| segment.number >= base.unwrap_or(0)) {
+            ends.insert(segment.number, read_through(segment, Some(&mut state))?);
+        }
+        Ok((state, base, ends))
+    }
+
+    /// The oldest segments are gone: sinks that need them go on with the first one that is there.
+    fn begin_later(&mut self, state: &mut State, first_kept: u64, first_seq: i64) {
+        let (first, last) = (state.oldest, first_kept.saturating_sub(1));
+        self.steps.push(Step::BeginLater { first, last });
+        state.oldest = first_kept;
+        let before = first_seq.saturating_sub(1);
+        for sink in state.sinks.values_mut() {
+            if sink.cursor < before {
+                let (name, first) = (Arc::clone(&sink.name), sink.cursor.saturating_add(1));
+                self.steps.push(Step::MoveCursor { sink: name, first, last: before });
+            }
+            sink.cursor = sink.cursor.max(before);
+            sink.replay_after = sink.replay_after.map(|after| after.max(before));
+        }
+    }
+
+    /// Fills the gaps between the segments that stay, and behind them up to `last`.
+    fn stand_in(&mut self, kept: &mut [Kept], ends: &mut BTreeMap<u64, EndOf>, last: u64) -> Result<(), LogError> {
+        let starts: Vec<(u64, i64)> =
+            kept.iter().skip(1).map(|segment| (segment.number, segment.header.first_seq)).collect();
+        for (segment, next) in kept.iter_mut().zip(starts.into_iter().map(Some).chain([None])) {
+            if let Some(copy_of) = segment.set_aside.clone() {
+                self.add_segment(segment.header, None, Some(copy_of));
+            }
+            let (first, until) =
+                (segment.number.saturating_add(1), next.map_or(last.saturating_add(1), |(number, _)| number));
+            if first >= until {
+                continue;
+            }
+            let end = match ends.get(&segment.number) {
+                Some(end) => *end,
+                None => read_through(segment, None)?,
+            };
+            let most = self.most_events(until.saturating_sub(first));
+            let next_seq = next.map_or_else(|| end.next_seq.saturating_add(most), |(_, seq)| seq.max(end.next_seq));
+            let lost = match next {
+                None => Some((end.next_seq, None)),
+                Some(_) if next_seq > end.next_seq => Some((end.next_seq, Some(next_seq.saturating_sub(1)))),
+                Some(_) => None,
+            };
+            self.steps.push(Step::StandIn { first, last: until.saturating_sub(1), lost });
+            for number in first..until {
+                let owner = Owner { store: self.store, segment: number };
+                let header = SegmentHeader { owner, first_seq: end.next_seq, received_before: end.received_last };
+                self.add_segment(header, Some(next_seq), None);
+            }
+            ends.insert(segment.number, EndOf { next_seq, ..end });
+        }
+        if kept.is_empty() && last > 0 {
+            self.steps.push(Step::StandIn { first: 1, last, lost: Some((1, None)) });
+        }
+        Ok(())
+    }
+
+    /// More events than so many segments can have.
+    fn most_events(&self, segments: u64) -> i64 {
+        let each = self.segment_bytes.checked_div(MIN_EVENT_BYTES).unwrap_or(0);
+        i64::try_from(each.saturating_mul(segments)).unwrap_or(i64::MAX)
+    }
+
+    /// Begins a segment behind all that are or were there; all new ones have the state that it has.
+    fn begin(&mut self, state: &mut State, segment: u64, end: Option<EndOf>, state_of: Option<u64>) {
+        if end.is_none() {
+            state.oldest = segment;
+        }
+        let all_lost = || 1_i64.saturating_add(self.most_events(segment.saturating_sub(1)));
+        let known = state.sinks.values().map(|sink| sink.cursor.saturating_add(1)).max().unwrap_or(1);
+        let next_seq = end.map_or_else(all_lost, |end| end.next_seq).max(known);
+        self.steps.push(Step::Begin { segment, next_seq, state_of });
+        let owner = Owner { store: self.store, segment };
+        let received_before = end.map_or(i64::MIN, |end| end.received_last);
+        self.add_segment(SegmentHeader { owner, first_seq: next_seq, received_before }, None, None);
+        let state = Arc::new(state.clone());
+        self.segments.iter_mut().for_each(|segment| segment.state = Arc::clone(&state));
+    }
+
+    fn add_segment(&mut self, header: SegmentHeader, skips_to: Option<i64>, copy_of: Option<PathBuf>) {
+        self.segments.push(NewSegment { header, skips_to, state: Arc::default(), copy_of });
+    }
+
+    fn dead_letters(&mut self, highest: i64) -> Result<(), LogError> {
+        let [path, write_ahead, shared] = dead_letter_files(self.folder);
+        let Some(error) = dead_repair::problem(&path, self.store.0, highest) else { return Ok(()) };
+        if error.is_passing() {
+            return Err(error.into());
+        }
+        if let DeadError::Older { found, .. } = error {
+            self.steps.push(Step::OlderDeadLetters { path, found, above: highest });
+            return Ok(());
+        }
+        let to = free_name(self.disk, &path, "set-aside")?;
+        let is_damaged = matches!(error, DeadError::Damaged { .. });
+        let above = if is_damaged { highest.max(dead_repair::highest_in(&path)) } else { highest };
+        let why = error.code().replace('_', " ");
+        for (from, ending) in [(&path, ""), (&write_ahead, "-wal"), (&shared, "-shm")] {
+            let is_there = self.disk.about(from);
+            let is_there = is_there.map_err(|error| LogError::io(from, "looking for the file", &error))?;
+            if is_there.is_some() {
+                let mut to = to.clone().into_os_string();
+                to.push(ending);
+                self.steps.push(Step::SetAside { path: from.clone(), to: to.into(), why: why.clone() });
+            }
+        }
+        let saved_from = is_damaged.then_some(to);
+        self.steps.push(Step::NewDeadLetters { path, above, saved_from });
+        Ok(())
+    }
+}
+
+impl Step {
+    /// The number of the segment that is set aside or restored.
+    fn segment(&self) -> Option<u64> {
+        match self {
+            Self::SetAside { path, .. } => path.file_name()?.to_str().and_then(segment::number_of),
+            Self::Restore { segment } => Some(*segment),
+            _ => None,
+        }
+    }
+}
+
+/// Reads a segment to its end.
+fn read_through(segment: &mut Kept, mut state: Option<&mut State>) -> Result<EndOf, LogError> {
+    let SegmentHeader { first_seq, received_before, .. } = segment.header;
+    // A header that is only derived says nothing of that.
+    let received_last = if received_before == i64::MAX { i64::MIN } else { received_before };
+    let mut end = EndOf { next_seq: first_seq, received_last };
+    loop {
+        match segment.reader.next() {
+            Ok(Next::Group(group)) => {
+                let frames = segment.reader.frames();
+                end.next_seq = group.next_seq().unwrap_or(i64::MAX).max(skipped_to(&group, frames));
+                for frame in Frame::read_all(frames).unwrap_or_default() {
+                    if let Frame::Event(event) = &frame {
+                        end.received_last = event.received_at();
+                    }
+                    if let Some(state) = &mut state {
+                        state.apply(&frame);
+                    }
+                }
+            }
+            Ok(Next::Damaged) => {}
+            Ok(Next::End) => return Ok(end),
+            Err(error) => return Err(LogError::io(segment.reader.path(), "reading", &error)),
+        }
+    }
+}
