@@ -186,7 +186,7 @@ fn connect(path: &Path) -> Result<Connection, DeadError> {
 }
 
 fn in_wal_mode(connection: Connection, path: &Path) -> Result<Connection, DeadError> {
-    sqlite::set_journal_mode(&connection, "WAL")
+    sqlite::set_journal_mode(&connection, "WAL", "FULL")
         .map_err(|error| DeadError::sqlite(path, "turning on the write-ahead log", &error))?;
     Ok(connection)
 }
