@@ -74,10 +74,14 @@ pub(super) fn open(path: &Path, cache_kib: i64) -> rusqlite::Result<Connection> 
     Ok(connection)
 }
 
-/// Sets the journal mode; an error where the file system does not allow it.
-pub(super) fn set_journal_mode(connection: &Connection, mode: &str) -> rusqlite::Result<()> {
+/// Sets the journal mode, and how much is synced; an error where the file system does not allow that mode.
+pub(super) fn set_journal_mode(
+    connection: &Connection,
+    mode: &str,
+    synchronous: &str,
+) -> rusqlite::Result<()> {
     let found: String = connection.pragma_update_and_check(None, "journal_mode", mode, |row| row.get(0))?;
-    connection.pragma_update(None, "synchronous", "FULL")?;
+    connection.pragma_update(None, "synchronous", synchronous)?;
     if found.eq_ignore_ascii_case(mode) {
         return Ok(());
     }

@@ -56,10 +56,17 @@ pub(super) fn prepare(path: &Path, expect: Expect) -> Result<(), DeadError> {
         (Err(_), Expect::Existing { highest_id, .. }) => {
             return Err(DeadError::Missing { path: path.to_owned(), expected: highest_id });
         }
-        (Ok(false) | Err(_), Expect::Anything) => return create(path, NO_STORE),
-        (Ok(false) | Err(_), Expect::New { store_id }) => return create(path, store_id),
+        (Ok(false) | Err(_), Expect::Anything | Expect::New { .. }) => {
+            // A log has letters of the database that is gone, and SQLite would delete it.
+            if has_log(path)? {
+                let found = "its write-ahead log is there without it".to_owned();
+                return Err(DeadError::NotOurs { path: path.to_owned(), found });
+            }
+            return create(path, expect.store_id());
+        }
     }
     let found = match ReadOnly::open(path) {
+        // Without tables: making it was interrupted.
         Err(DeadError::Missing { .. }) if !matches!(expect, Expect::Existing { .. }) => {
             return create(path, expect.store_id());
         }
@@ -186,6 +193,12 @@ fn adopt(path: &Path, store_id: [u8; 16]) -> Result<(), DeadError> {
 /// Opens the file for writing. What a killed process left in the write-ahead log is on the disk then: otherwise a letter
 /// could count as there already that a power loss takes away.
 pub(super) fn open_writer(path: &Path) -> Result<Connection, DeadError> {
+    // Beside an empty file, SQLite would delete the write-ahead log.
+    let about =
+        std::fs::metadata(path).map_err(|error| DeadError::io(path, "looking for the file", &error))?;
+    if about.len() == 0 {
+        return Err(DeadError::Missing { path: path.to_owned(), expected: 0 });
+    }
     let connection = connect(path)?;
     // Before anything is changed that may be another's.
     inspect(&connection, path)?;
@@ -194,12 +207,20 @@ pub(super) fn open_writer(path: &Path) -> Result<Connection, DeadError> {
     Ok(connection)
 }
 
+/// Whether there is a write-ahead log: a process has the file open, or was killed.
+pub(super) fn has_log(path: &Path) -> Result<bool, DeadError> {
+    let mut log = path.as_os_str().to_owned();
+    log.push("-wal");
+    let found = Path::new(&log).try_exists();
+    found.map_err(|error| DeadError::io(path, "looking for the write-ahead log", &error))
+}
+
 fn connect(path: &Path) -> Result<Connection, DeadError> {
     sqlite::open(path, CACHE_KIB).map_err(|error| DeadError::sqlite(path, "opening", &error))
 }
 
 fn in_wal_mode(connection: Connection, path: &Path) -> Result<Connection, DeadError> {
-    sqlite::set_journal_mode(&connection, "WAL")
+    sqlite::set_journal_mode(&connection, "WAL", "FULL")
         .map_err(|error| DeadError::sqlite(path, "turning on the write-ahead log", &error))?;
     Ok(connection)
 }

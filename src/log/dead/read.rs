@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 
 use super::super::sqlite::{self, Identity};
 use super::error::DeadError;
-use super::open::{Found, inspect};
+use super::open::{Found, has_log, inspect};
 use super::row::{COLUMNS, StoredLetter, stored};
 
 /// How many bytes of bodies are read at once.
@@ -199,9 +199,7 @@ impl ReadOnly {
 
 /// Opens a file for reading and creates none. Returns whether nobody writes to it.
 fn connect(path: &Path, doing: &'static str) -> Result<(Connection, bool), DeadError> {
-    let mut log = path.as_os_str().to_owned();
-    log.push("-wal");
-    let is_quiet = !Path::new(&log).try_exists().map_err(|error| DeadError::io(path, doing, &error))?;
+    let is_quiet = !has_log(path)?;
     let connection = sqlite::open_read_only(path, is_quiet);
     Ok((connection.map_err(|error| DeadError::sqlite(path, doing, &error))?, is_quiet))
 }

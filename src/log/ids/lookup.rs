@@ -1,5 +1,6 @@
 //! The look-up thread: loads the filters, then asks the file about keys that passed them.
 
+use std::path::Path;
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, mpsc};
 
@@ -8,8 +9,10 @@ use tokio::sync::oneshot;
 
 use super::super::sqlite;
 use super::key::Key;
-use super::store::CACHE_KIB;
-use super::{IdsError, Shared, table};
+use super::{IdsError, Shared, Slot, table};
+
+/// How many pages the connection of look-ups keeps, in KiB: the inner ones of the B-trees.
+pub(super) const READER_CACHE_KIB: i64 = 512;
 
 /// A question.
 #[derive(Debug)]
@@ -88,17 +91,24 @@ impl Shared {
     /// afresh, so that none lasts longer than its cause.
     pub(super) fn with<T>(
         &self,
-        connection: &mut Option<Connection>,
+        slot: &mut Slot,
         run: impl FnOnce(&mut Connection) -> Result<T, IdsError>,
     ) -> Result<T, IdsError> {
-        let mut open = match connection.take() {
+        let mut open = match slot.connection.take() {
             Some(open) => open,
-            None => sqlite::open(&self.path, CACHE_KIB)
-                .and_then(|open| sqlite::set_journal_mode(&open, "TRUNCATE").map(|()| open))
+            None => connect(&self.path, slot.cache_kib)
                 .map_err(|error| IdsError::sqlite(&self.path, "opening", &error))?,
         };
         let done = run(&mut open)?;
-        *connection = Some(open);
+        slot.connection = Some(open);
         Ok(done)
     }
+}
+
+/// Opens the file for writing. Without `EXTRA`, a journal that was deleted could be back after a power loss, and undo the
+/// call that was reported stored.
+pub(super) fn connect(path: &Path, cache_kib: i64) -> rusqlite::Result<Connection> {
+    let connection = sqlite::open(path, cache_kib)?;
+    sqlite::set_journal_mode(&connection, "DELETE", "EXTRA")?;
+    Ok(connection)
 }

@@ -15,7 +15,7 @@
 //! # Crashes
 //!
 //! The database has a rollback journal, not a write-ahead log: pages are appended, so hardly anything has to be saved from
-//! being overwritten, a start needs no free space, and nothing waits for a checkpoint. With `synchronous=FULL`:
+//! being overwritten, a start needs no free space, and nothing waits for a checkpoint. With `synchronous=EXTRA`:
 //!
 //! | interrupted | next start |
 //! |---|---|
@@ -108,16 +108,25 @@ struct Shared {
     options: IdsOptions,
     /// Oldest first. Changed only by who holds `writer`.
     periods: RwLock<Vec<Period>>,
-    /// The connection that writes; `None` until it is needed, and after an error.
-    writer: Mutex<Option<Connection>>,
-    /// The connection of look-ups; the same.
-    reader: Mutex<Option<Connection>>,
+    /// The connection that writes.
+    writer: Mutex<Slot>,
+    /// The connection of look-ups.
+    reader: Mutex<Slot>,
     closing: AtomicBool,
     stored_up_to: AtomicI64,
     count: AtomicU64,
     lookups: AtomicU64,
     filter_hits: AtomicU64,
     file_reads: AtomicU64,
+}
+
+/// A connection, open while it is of use.
+#[derive(Debug)]
+struct Slot {
+    /// `None` until it is needed, and after an error.
+    connection: Option<Connection>,
+    /// How many pages it keeps, in KiB.
+    cache_kib: i64,
 }
 
 /// A period as it is known in memory.
@@ -140,8 +149,8 @@ impl Ids {
             path: path.into(),
             options,
             periods: RwLock::default(),
-            writer: Mutex::default(),
-            reader: Mutex::default(),
+            writer: Mutex::new(Slot { connection: None, cache_kib: store::WRITER_CACHE_KIB }),
+            reader: Mutex::new(Slot { connection: None, cache_kib: lookup::READER_CACHE_KIB }),
             closing: AtomicBool::new(false),
             stored_up_to: AtomicI64::new(0),
             count: AtomicU64::new(0),

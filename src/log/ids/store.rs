@@ -10,11 +10,11 @@ use super::super::sqlite::{self, Header};
 use super::filter::Filter;
 use super::key::Key;
 use super::table::{self, FORMAT, PeriodRow, TableError};
-use super::{IdsError, Period, Rebuilt, Shared};
+use super::{IdsError, Period, Rebuilt, Shared, lookup};
 
-/// How many pages a connection keeps, in KiB. What a transaction changes beyond that is written before its end, and look-ups
+/// How many pages the connection that writes keeps, in KiB. What a transaction changes beyond that is written before its end, and look-ups
 /// wait from there on: two merged runs fit.
-pub(super) const CACHE_KIB: i64 = 4096;
+pub(super) const WRITER_CACHE_KIB: i64 = 4096;
 
 /// How long a period lasts, in milliseconds.
 const PERIOD: i64 = 6 * 3_600_000;
@@ -56,7 +56,7 @@ impl Shared {
             Err(error) => return Err(IdsError::failed(&self.path, "looking for the file", &error)),
         }
         let read = || -> rusqlite::Result<Option<Unusable>> {
-            let connection = sqlite::open(&self.path, CACHE_KIB)?;
+            let connection = sqlite::open(&self.path, WRITER_CACHE_KIB)?;
             Ok(match FORMAT.header_of(&connection)? {
                 Header::Known if table::store_id(&connection)? == self.options.store_id => {
                     // What cannot be read here cannot be read later.
@@ -102,8 +102,7 @@ impl Shared {
             _ => None,
         };
         sqlite::create_file(&self.path).map_err(|error| failed("making the file", error))?;
-        let mut created = sqlite::open(&self.path, CACHE_KIB)
-            .and_then(|open| sqlite::set_journal_mode(&open, "TRUNCATE").map(|()| open))
+        let mut created = lookup::connect(&self.path, WRITER_CACHE_KIB)
             .map_err(|error| IdsError::sqlite(&self.path, "making the file", &error))?;
         table::create(&mut created, &self.options)
             .map_err(|error| IdsError::sqlite(&self.path, "making the tables", &error))?;
@@ -138,7 +137,7 @@ impl Shared {
     pub(super) fn reset(&self, now: i64) -> Result<Option<PathBuf>, IdsError> {
         let mut writer = self.writer.lock();
         let mut reader = self.reader.lock();
-        (*writer, *reader) = (None, None);
+        (writer.connection, reader.connection) = (None, None);
         let renamed_to = self.make_new(now)?;
         self.with(&mut writer, |connection| self.load(connection))?;
         Ok(renamed_to)
@@ -183,7 +182,7 @@ impl Shared {
             Ok(())
         })?;
         // Between two calls, the pages of the last one are of no use.
-        if let Some(connection) = &*writer {
+        if let Some(connection) = &writer.connection {
             let _kept = connection.execute_batch("PRAGMA shrink_memory");
         }
         Ok(())
@@ -244,6 +243,11 @@ impl Filling<'_> {
         Ok(())
     }
 
+    /// How many keys a filter is made for that so many are expected in.
+    fn capacity(&self, ids: u64) -> u64 {
+        ids.max(MIN_CAPACITY).min(self.shared.max_per_period())
+    }
+
     /// Closes the last period, if there is one, and begins the next.
     fn begin(
         &mut self,
@@ -251,9 +255,11 @@ impl Filling<'_> {
         last: Option<PeriodRow>,
         now: i64,
     ) -> Result<PeriodRow, TableError> {
-        let mut id = 1;
+        let (mut id, mut capacity) = (1, 0);
         if let Some(last) = last {
             id = last.id.saturating_add(1);
+            // The next one is likely to get as many.
+            capacity = last.ids;
             let filter = match self.known.last().and_then(|period| period.filter.clone()) {
                 Some(filter) => filter,
                 None => Arc::new(table::build_filter(connection, last.id, last.ids)?),
@@ -261,21 +267,19 @@ impl Filling<'_> {
             table::close_period(connection, last.id, &filter)?;
             self.rows.push(last);
         }
-        self.known.push(Period {
-            id,
-            filter: Some(Arc::new(Filter::new(MIN_CAPACITY.min(self.shared.max_per_period())))),
-        });
+        let filter = Filter::new(self.capacity(capacity));
+        self.known.push(Period { id, filter: Some(Arc::new(filter)) });
         Ok(table::begin_period(connection, id, now)?)
     }
 
     /// Adds keys to the filter of the last period, or makes a larger one.
     fn note(&mut self, connection: &Connection, row: PeriodRow, keys: &[Key]) -> Result<(), TableError> {
+        let capacity = self.capacity(row.ids.saturating_mul(2));
         let Some(known) = self.known.last_mut() else { return Ok(()) };
         match &known.filter {
             Some(filter) if row.ids <= filter.capacity() => keys.iter().for_each(|key| filter.add(*key)),
             // Too small, or not loaded yet; the keys are in the file already.
             _ => {
-                let capacity = row.ids.saturating_mul(2).max(MIN_CAPACITY).min(self.shared.max_per_period());
                 known.filter = Some(Arc::new(table::build_filter(connection, row.id, capacity)?));
             }
         }
