@@ -8,7 +8,7 @@ use http_body_util::Full;
 use serde_json::json;
 
 use super::intake::Unavailable;
-use crate::record::RequestId;
+use crate::record::{RequestId, escaped};
 use crate::verify::Rejection;
 
 /// The header with the request's id. Only hyper's own replies, to what is no HTTP, lack it.
@@ -112,7 +112,9 @@ impl Reply {
         let (status, code) = (self.status(), self.code());
         let (content_type, body) = match &self {
             Self::Accepted { event_id } | Self::Duplicate { event_id } | Self::Ignored { event_id } => {
-                ("application/json", json!({"eventId": event_id, "status": code}).to_string())
+                // Most answers, so without a tree.
+                let body = format!(r#"{{"eventId":"{}","status":"{code}"}}"#, escaped(event_id));
+                ("application/json", body)
             }
             Self::Quarantined => ("application/json", json!({"status": code}).to_string()),
             _ => {

@@ -2,8 +2,9 @@
 
 use std::fmt;
 
-use http::{HeaderMap, HeaderName};
+use http::{HeaderMap, HeaderName, HeaderValue};
 
+use super::json_text::escaped;
 use crate::verify::{ASYMMETRIC_HEADER, SECRET_HEADER};
 
 /// [`SECRET_HEADER`] as it is looked for.
@@ -28,18 +29,35 @@ impl KeptHeaders {
     /// What is kept of these.
     #[must_use]
     pub fn of(headers: &HeaderMap) -> Self {
-        let mut signatures = Vec::new();
+        // As long as it gets, unless something has to be escaped: it is not made to fit in the end. A look at each header
+        // costs less than looking the two up.
+        let len = |(name, value): (&HeaderName, &HeaderValue)| match signature_name(name) {
+            Some(known) => known.len().saturating_add(value.len()).saturating_add(8),
+            None => name.as_str().len().saturating_add(3),
+        };
+        let mut json = String::with_capacity(headers.iter().map(len).sum::<usize>().saturating_add(4));
         for (name, value) in headers {
-            if let Some(known) = signature_name(name) {
-                signatures.push((known, String::from_utf8_lossy(value.as_bytes())));
+            let Some(known) = signature_name(name) else { continue };
+            json.push_str(if json.is_empty() { "[[\"" } else { ",[\"" });
+            json.push_str(known);
+            json.push_str("\",\"");
+            match std::str::from_utf8(value.as_bytes()) {
+                Ok(value) => json.push_str(&escaped(value)),
+                Err(_) => json.push_str(&escaped(&String::from_utf8_lossy(value.as_bytes()))),
             }
+            json.push_str("\"]");
         }
-        // `keys` has each name once.
-        let names: Vec<_> =
-            headers.keys().filter(|name| signature_name(name).is_none()).map(HeaderName::as_str).collect();
-        // Texts in lists can always be written.
-        let json = |list: serde_json::Result<String>| list.unwrap_or_default();
-        Self::from_json(&json(serde_json::to_string(&signatures)), &json(serde_json::to_string(&names)))
+        json.push_str(if json.is_empty() { "[]" } else { "]" });
+        let names_at = json.len();
+        // Without signatures: `keys` gives each name once.
+        for name in headers.keys().filter(|name| signature_name(name).is_none()) {
+            json.push_str(if json.len() == names_at { "[\"" } else { ",\"" });
+            // A name is a token, which has nothing to escape.
+            json.push_str(name.as_str());
+            json.push('"');
+        }
+        json.push_str(if json.len() == names_at { "[]" } else { "]" });
+        Self { json, names_at }
     }
 
     /// From what [`signatures_json`](Self::signatures_json) and [`names_json`](Self::names_json) gave.

@@ -4,6 +4,7 @@
 
 mod cloud_event;
 mod format;
+mod json_text;
 mod kept_headers;
 mod path_template;
 mod request_id;
@@ -18,6 +19,7 @@ use http::HeaderMap;
 
 pub use cloud_event::CloudEvent;
 pub use format::{Format, UnknownFormat};
+pub(crate) use json_text::escaped;
 pub use kept_headers::KeptHeaders;
 pub use path_template::PathTemplate;
 pub use request_id::{NotARequestId, RequestId, RequestIds};

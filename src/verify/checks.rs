@@ -19,17 +19,18 @@ pub(super) fn checksums(claims: &Claims, body: &[u8]) -> Result<(), Rejection> {
         return Err(Rejection::ChecksumMissing);
     }
     if let Some(claimed) = &claims.checksum_sha256 {
-        compare("checksum_sha256", claimed, &Sha256::digest(body))?;
+        compare("checksum_sha256", claimed, &Sha256::digest(body).0)?;
     }
     if let Some(claimed) = &claims.checksum {
-        compare("checksum", claimed, &Sha1::digest(body))?;
+        compare("checksum", claimed, &Sha1::digest(body).0)?;
     }
     Ok(())
 }
 
-fn compare(claim: &'static str, claimed: &str, computed: &[u8]) -> Result<(), Rejection> {
+fn compare<const N: usize>(claim: &'static str, claimed: &str, computed: &[u8; N]) -> Result<(), Rejection> {
     // Hex of either case. DT's is lower-case.
-    if hex::decode(claimed).is_ok_and(|claimed| claimed.ct_eq(computed).into()) {
+    let mut bytes = [0; N];
+    if hex::decode_to_slice(claimed, &mut bytes).is_ok() && bytes.ct_eq(computed).into() {
         return Ok(());
     }
     let (expected, found) = (safe_to_show(claimed), hex::encode(computed));
