@@ -111,8 +111,11 @@ impl Place {
 
     /// The files of the segments, oldest first.
     fn segments(&self) -> Vec<PathBuf> {
-        let names = fs::read_dir(self.path("data/spool")).expect("listed").map(|entry| entry.expect("an entry").path());
-        let mut paths: Vec<_> = names.filter(|path| path.extension().is_some_and(|ending| ending == "log")).collect();
+        let names = fs::read_dir(self.path("data/spool"))
+            .expect("listed")
+            .map(|entry| entry.expect("an entry").path());
+        let mut paths: Vec<_> =
+            names.filter(|path| path.extension().is_some_and(|ending| ending == "log")).collect();
         paths.sort();
         paths
     }
@@ -145,7 +148,13 @@ fn rejected(sink: &str, id: &str) -> DeadLetter {
         project: None,
         device: None,
     };
-    DeadLetter { reason, connector: Arc::from("default"), event_id: Some(Box::from(id)), routing: Some(routing), ..letter }
+    DeadLetter {
+        reason,
+        connector: Arc::from("default"),
+        event_id: Some(Box::from(id)),
+        routing: Some(routing),
+        ..letter
+    }
 }
 
 fn unreadable(body: String) -> DeadLetter {
@@ -230,9 +239,16 @@ fn a_running_server_is_looked_at_and_repaired() {
     let shown = place.run(&["spool", "show", "2"]);
     assert_eq!(shown.status.code(), Some(0), "{shown:?}");
     let shown: Value = serde_json::from_slice(&shown.stdout).expect("an object");
-    assert_eq!((&shown["seq"], &shown["envelope"]["event"]["eventId"]), (&2.into(), &"two".into()), "{shown}");
+    assert_eq!(
+        (&shown["seq"], &shown["envelope"]["event"]["eventId"]),
+        (&2.into(), &"two".into()),
+        "{shown}"
+    );
     assert_eq!(shown["sinks"], serde_json::json!([{"name": "file", "delivered": true}]));
-    assert!(shown["headerNames"].as_array().is_some_and(|names| names.iter().any(|name| name == "x-mine")), "{shown}");
+    assert!(
+        shown["headerNames"].as_array().is_some_and(|names| names.iter().any(|name| name == "x-mine")),
+        "{shown}"
+    );
     assert_eq!(place.run(&["spool", "show", "99"]).status.code(), Some(1));
 
     let (code, shown) = place.json(&["dead", "show", "--reason", "unreadable"]);
@@ -409,7 +425,8 @@ fn trouble_is_told_with_the_path_and_the_cure() {
     }
     let (code, checked) = place.json(&["spool", "check"]);
     assert_eq!(code, 1);
-    let is_named = |finding: &Value| finding.as_str().is_some_and(|text| text.contains("event 3 cannot be read"));
+    let is_named =
+        |finding: &Value| finding.as_str().is_some_and(|text| text.contains("event 3 cannot be read"));
     assert!(checked["findings"].as_array().is_some_and(|found| found.iter().any(is_named)), "{checked}");
     let exported = place.run(&["spool", "export", "--format", "body"]);
     assert_eq!(exported.status.code(), Some(1), "{exported:?}");

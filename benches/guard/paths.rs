@@ -40,8 +40,15 @@ pub(crate) const PATHS: [GuardedPath; 7] = [
     guarded("record", record, "Record::read, and the line of its envelope"),
     guarded("answer", answer, "Endpoint::answer with an intake that accepts at once"),
     guarded("request", request, "the same from end to end of a stream, HTTP/1.1 kept alive"),
-    guarded("append", spool::append, "Log::append, 32 a group, for a sink, and the ids into the index in the end"),
-    GuardedPath { prepare: spool::fill, ..guarded("drain", spool::drain, "Source::read from the segments, 32 at once") },
+    guarded(
+        "append",
+        spool::append,
+        "Log::append, 32 a group, for a sink, and the ids into the index in the end",
+    ),
+    GuardedPath {
+        prepare: spool::fill,
+        ..guarded("drain", spool::drain, "Source::read from the segments, 32 at once")
+    },
     guarded("file", file, "the sink file, 32 a batch"),
 ];
 

@@ -111,7 +111,10 @@ impl Holder {
         let is_running = |state: &mut Held| state.written <= state.released;
         let (_state, waited) =
             self.changed.wait_timeout_while(state, PATIENCE, is_running).expect("no panic");
-        assert!(!waited.timed_out(), "the log's writer calls no observer; this has to hold it up in another way");
+        assert!(
+            !waited.timed_out(),
+            "the log's writer calls no observer; this has to hold it up in another way"
+        );
     }
 }
 

@@ -12,9 +12,9 @@ use super::place::{Found, Place, table, tell};
 use super::secrets::SecretOptions;
 use super::{Ended, Failure, complain, say, usage};
 use crate::event::rfc3339_millis;
+use crate::log::dead::{Filter, StoredLetter};
 use crate::record::Reason;
 use crate::service::RepairRequest;
-use crate::log::dead::{Filter, StoredLetter};
 
 /// How many letters are read at once.
 const PART: usize = 100;

@@ -13,9 +13,9 @@ use super::secrets::{DEFAULT_VARIABLE, SecretOptions};
 use super::{Failure, complain, usage};
 use crate::clock::{Clock, SystemClock};
 use crate::config::{Config, ConfigError, ConnectorConfig, DEFAULT_DATA, SystemSources};
-use crate::service::{ControlError, Repair, RepairReport, RepairRequest, ask};
 use crate::log::dead::ReadOnly;
 use crate::log::{Log, LogOptions, Reader, path_of_dead_letters};
+use crate::service::{ControlError, Repair, RepairReport, RepairRequest, ask};
 use crate::verify::Verifier;
 
 /// Where the spool is.
@@ -94,7 +94,9 @@ impl Found {
             return Ok(());
         }
         let folder = self.folder.display();
-        Err(usage(format!("{folder}: it belongs to user {owner}, and this is user {user}; run it as that user")))
+        Err(usage(format!(
+            "{folder}: it belongs to user {owner}, and this is user {user}; run it as that user"
+        )))
     }
 
     /// Has something done, by the server that runs there or with its lock, step by step until all is done.

@@ -8,10 +8,10 @@ use serde_json::json;
 use super::place::{Found, Place, ago, progress, since, table, tell};
 use super::{Ended, Failure, complain, say, usage};
 use crate::event::rfc3339_millis;
-use crate::record::Format;
-use crate::service::{RepairReport, RepairRequest};
 use crate::log::repair::Proposal;
 use crate::log::{Reader, SinkStatus};
+use crate::record::Format;
+use crate::service::{RepairReport, RepairRequest};
 
 /// The options of `spool`.
 #[derive(Debug, clap::Args)]
@@ -295,10 +295,13 @@ fn show(found: &Found, seq: i64) -> Ended {
         Some(Ok(record)) => {
             let mut line = Vec::new();
             Format::Envelope.write_line(&record, &mut line);
-            let sink = |sink: &crate::log::SinkStatus| json!({"name": sink.name, "delivered": sink.cursor >= seq});
+            let sink =
+                |sink: &crate::log::SinkStatus| json!({"name": sink.name, "delivered": sink.cursor >= seq});
             let sinks: Vec<_> = reader.status().map_err(usage)?.sinks.iter().map(sink).collect();
             let envelope: serde_json::Value = serde_json::from_slice(&line).map_err(anyhow::Error::from)?;
-            Ok(say(json!({"seq": seq, "sinks": sinks, "headerNames": record.headers.names(), "envelope": envelope}))?)
+            Ok(say(
+                json!({"seq": seq, "sinks": sinks, "headerNames": record.headers.names(), "envelope": envelope}),
+            )?)
         }
         Some(Err(letter)) => {
             complain(&letter.error);

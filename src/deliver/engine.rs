@@ -283,8 +283,13 @@ impl<S: Source> Engine<S> {
             let checkpoint = self.sink.begin();
             if checkpoint.is_some() && checkpoint.as_deref() != self.source.checkpoint() {
                 let first_left = self.window.tickets.first();
-                let settled =
-                    Settled { done: Vec::new(), first_left, attempts: 0, checkpoint, is_checkpoint_due: true };
+                let settled = Settled {
+                    done: Vec::new(),
+                    first_left,
+                    attempts: 0,
+                    checkpoint,
+                    is_checkpoint_due: true,
+                };
                 self.source.settle(settled).map_err(Failure::of_source)?;
             }
         }

@@ -211,7 +211,8 @@ struct Unstored {
 impl LogSource {
     /// Everything up to here is done or dropped.
     fn is_over(&mut self) -> Result<bool, LogError> {
-        let has_left = self.cursor >= self.leave.after.load(Ordering::SeqCst) && self.unstored.progress.is_none();
+        let has_left =
+            self.cursor >= self.leave.after.load(Ordering::SeqCst) && self.unstored.progress.is_none();
         if !has_left {
             return Ok(false);
         }

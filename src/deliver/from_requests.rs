@@ -283,7 +283,9 @@ impl Source for RequestSource {
     }
 
     fn take(&mut self, room: usize, window: &mut Batch<ResultTo>) -> Result<(), String> {
-        for Job { record, result } in self.first.take().into_iter().chain(self.jobs.try_iter().flatten()).take(room) {
+        for Job { record, result } in
+            self.first.take().into_iter().chain(self.jobs.try_iter().flatten()).take(room)
+        {
             window.push(result, record);
         }
         Ok(())

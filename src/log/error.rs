@@ -26,7 +26,9 @@ pub enum LogError {
         path: PathBuf,
     },
     /// A newer version of this program wrote it.
-    #[error("{path}: its format is version {found}, and this program knows version {known}; use a newer program")]
+    #[error(
+        "{path}: its format is version {found}, and this program knows version {known}; use a newer program"
+    )]
     Newer {
         /// The file.
         path: PathBuf,
@@ -62,7 +64,9 @@ pub enum LogError {
         last: u64,
     },
     /// A file cannot be read as what it is.
-    #[error("{path}: damaged: {text}; `dt-receiver spool check` says more, `dt-receiver spool repair` proposes what to do")]
+    #[error(
+        "{path}: damaged: {text}; `dt-receiver spool check` says more, `dt-receiver spool repair` proposes what to do"
+    )]
     Damaged {
         /// The file.
         path: PathBuf,

@@ -76,8 +76,13 @@ pub(super) fn finish(buffer: &mut [u8], owner: Owner, events: u32, first_seq: i6
     // A group fits into a segment, whose length fits into 32 bits.
     let length = u32::try_from(frames.len()).unwrap_or(u32::MAX);
     let crc = crc(owner, length, events, first_seq, frames);
-    let fields =
-        [&MAGIC[..], &crc.to_le_bytes(), &length.to_le_bytes(), &events.to_le_bytes(), &first_seq.to_le_bytes()];
+    let fields = [
+        &MAGIC[..],
+        &crc.to_le_bytes(),
+        &length.to_le_bytes(),
+        &events.to_le_bytes(),
+        &first_seq.to_le_bytes(),
+    ];
     for (place, byte) in header.iter_mut().zip(fields.into_iter().flatten()) {
         *place = *byte;
     }
@@ -106,7 +111,10 @@ mod tests {
         buffer.extend_from_slice(b"some frames");
         finish(&mut buffer, owner, 2, 41);
         let header = Header::read(&buffer).expect("a header");
-        assert_eq!((header.length, header.events, header.first_seq, header.next_seq()), (11, 2, 41, Some(43)));
+        assert_eq!(
+            (header.length, header.events, header.first_seq, header.next_seq()),
+            (11, 2, 41, Some(43))
+        );
         assert!(header.is_intact(owner, b"some frames"));
         assert!(!header.is_intact(Owner { segment: 4, ..owner }, b"some frames"));
         assert!(!header.is_intact(Owner { store: StoreId([8; 16]), ..owner }, b"some frames"));
@@ -114,7 +122,8 @@ mod tests {
         for bit in 0..buffer.len() * 8 {
             let mut flipped = buffer.clone();
             flipped[bit / 8] ^= 1 << (bit % 8);
-            let intact = Header::read(&flipped).is_some_and(|header| header.is_intact(owner, &flipped[HEADER..]));
+            let intact =
+                Header::read(&flipped).is_some_and(|header| header.is_intact(owner, &flipped[HEADER..]));
             assert!(!intact, "bit {bit}");
         }
         assert_eq!(Header::read(&[0; HEADER]), None);

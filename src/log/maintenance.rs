@@ -71,7 +71,9 @@ impl Maintenance<'_> {
         files.no_spare = made.err();
         drop(files);
         self.shared.files_changed.notify_all();
-        if has_all && matches!(self.shared.queue.lock().refusal, Some(LogError::Full { .. } | LogError::Io { .. })) {
+        if has_all
+            && matches!(self.shared.queue.lock().refusal, Some(LogError::Full { .. } | LogError::Io { .. }))
+        {
             self.shared.accept_again();
         }
         self.mark_newest();
@@ -160,7 +162,9 @@ impl Maintenance<'_> {
         loop {
             let (number, spare) = {
                 let mut files = self.shared.files.lock();
-                let Some(first) = files.segments.first().filter(|first| first.number < oldest) else { return };
+                let Some(first) = files.segments.first().filter(|first| first.number < oldest) else {
+                    return;
+                };
                 let number = first.number;
                 let is_wanted = files.spares.len() < SPARES;
                 files.last_spare = files.last_spare.saturating_add(u64::from(is_wanted));
@@ -265,7 +269,9 @@ fn has_room(shared: &Shared) -> Result<(), LogError> {
     };
     let used = shared.used_bytes().saturating_add(shared.segment_bytes);
     if used > max_size {
-        return Err(full(format!("with one more segment it would have {used} bytes, and `spool.max_size` is {max_size}")));
+        return Err(full(format!(
+            "with one more segment it would have {used} bytes, and `spool.max_size` is {max_size}"
+        )));
     }
     let free = shared.disk.free_bytes(&shared.folder);
     let free = free.map_err(|error| LogError::io(&shared.folder, "looking for free space", &error))?;

@@ -256,7 +256,12 @@ impl Log {
     /// # Errors
     ///
     /// [`LogError`] when it is not stored.
-    pub async fn append(&self, record: Arc<Record>, sinks: SinkSet, dedup: bool) -> Result<Appended, LogError> {
+    pub async fn append(
+        &self,
+        record: Arc<Record>,
+        sinks: SinkSet,
+        dedup: bool,
+    ) -> Result<Appended, LogError> {
         let key = dedup.then(|| Key::new(&record.connector, &record.event_id));
         let (reply, answer) = oneshot::channel();
         let mut append = Append { event: Some((record, sinks)), key, ticket: 0, reply };
@@ -356,7 +361,12 @@ impl Log {
     /// # Errors
     ///
     /// [`LogError`] when that cannot be stored.
-    pub fn register(&self, name: &Arc<str>, start: StartAt, connectors: Vec<Arc<str>>) -> Result<SinkState, LogError> {
+    pub fn register(
+        &self,
+        name: &Arc<str>,
+        start: StartAt,
+        connectors: Vec<Arc<str>>,
+    ) -> Result<SinkState, LogError> {
         if let Some(sink) = self.sink(name) {
             return Ok(sink);
         }
@@ -422,7 +432,8 @@ impl Log {
     pub fn replay(&self, name: &str, after: i64) -> Result<u64, LogError> {
         let unknown = || LogError::UnknownSink { name: name.to_owned() };
         self.sink(name).ok_or_else(unknown)?;
-        let sink = self.shared.change(Change::Replay { name: Arc::from(name), after })?.ok_or_else(unknown)?;
+        let sink =
+            self.shared.change(Change::Replay { name: Arc::from(name), after })?.ok_or_else(unknown)?;
         let to = sink.replay_after.unwrap_or(sink.cursor);
         Ok(u64::try_from(sink.cursor.saturating_sub(to)).unwrap_or(0))
     }

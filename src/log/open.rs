@@ -86,7 +86,11 @@ impl Log {
             state: Mutex::new(end.state),
             files: Mutex::new(Files {
                 segments,
-                spares: found.spares.iter().map(|number| super::shared::spare_path(folder, *number)).collect(),
+                spares: found
+                    .spares
+                    .iter()
+                    .map(|number| super::shared::spare_path(folder, *number))
+                    .collect(),
                 last_spare: found.spares.last().copied().unwrap_or(0),
                 ..Files::default()
             }),
@@ -126,10 +130,7 @@ impl Log {
     }
 }
 
-fn start_threads(
-    shared: &Arc<Shared>,
-    writer: Writer,
-) -> Result<Vec<std::thread::JoinHandle<()>>, LogError> {
+fn start_threads(shared: &Arc<Shared>, writer: Writer) -> Result<Vec<std::thread::JoinHandle<()>>, LogError> {
     let failed = |error: std::io::Error| LogError::io(&*shared.folder, "starting a thread", &error);
     let named = |name: &str| std::thread::Builder::new().name(name.to_owned());
     let writer = named("log").spawn(move || writer.run()).map_err(failed)?;
@@ -159,7 +160,8 @@ impl Found {
         let mut spares: Vec<u64> = names.iter().filter_map(spare).collect();
         (numbers.sort_unstable(), spares.sort_unstable());
         let mut text = [0; 20];
-        let read = lock.read_at(&mut text, 0).map_err(|error| LogError::io(lock_path(folder), "reading", &error))?;
+        let read =
+            lock.read_at(&mut text, 0).map_err(|error| LogError::io(lock_path(folder), "reading", &error))?;
         let text = std::str::from_utf8(text.get(..read).unwrap_or_default()).unwrap_or_default();
         let marked = text.trim().parse().unwrap_or(0);
         Ok(Self { numbers, spares, has_dead_letters: names.contains(&"dead.db"), marked })
@@ -168,15 +170,19 @@ impl Found {
     /// Whether there is no store yet. Its dead letters are made first, and mode `direct` may have made them: as long as no
     /// letter is a store's, they are nothing that a store has lost.
     pub(super) fn is_new(&self, folder: &Path) -> bool {
-        let is_lost = self.has_dead_letters && !super::dead::repair::is_unclaimed(&path_of_dead_letters(folder));
+        let is_lost =
+            self.has_dead_letters && !super::dead::repair::is_unclaimed(&path_of_dead_letters(folder));
         self.numbers.is_empty() && self.marked == 0 && !is_lost
     }
 
     /// A store that is not there yet.
     fn new_store(&self, folder: &Path, had_lock: bool) -> Result<End, LogError> {
         // A first start makes the lock, the databases and the first segment in this order, and may be interrupted.
-        let highest_id =
-            if self.has_dead_letters { dead::highest_id_of_a_store(&path_of_dead_letters(folder))? } else { None };
+        let highest_id = if self.has_dead_letters {
+            dead::highest_id_of_a_store(&path_of_dead_letters(folder))?
+        } else {
+            None
+        };
         let had_segments = highest_id.is_some_and(|highest_id| highest_id > 0 || !had_lock);
         if had_segments || self.marked > 0 {
             return Err(LogError::Missing { folder: folder.to_owned(), first: 1, last: self.marked.max(1) });
@@ -215,7 +221,12 @@ pub(super) struct End {
 }
 
 /// Reads the newest segment.
-pub(super) fn read_end(disk: &dyn Disk, folder: &Path, number: u64, findings: &mut Vec<String>) -> Result<End, LogError> {
+pub(super) fn read_end(
+    disk: &dyn Disk,
+    folder: &Path,
+    number: u64,
+    findings: &mut Vec<String>,
+) -> Result<End, LogError> {
     let Opened { mut reader, header, is_header_damaged } = SegmentReader::open(disk, folder, number, None)?;
     let path = segment::path(folder, number);
     let failed = |error| LogError::io(&*path, "reading", &error);
@@ -226,8 +237,11 @@ pub(super) fn read_end(disk: &dyn Disk, folder: &Path, number: u64, findings: &m
     let mut state = State::default();
     match reader.next().map_err(failed)? {
         Next::Group(_) => {
-            let frames = Frame::read_all(reader.frames()).ok_or_else(|| damaged("its snapshot is of another version"))?;
-            let [snapshot @ Frame::Snapshot(_)] = &frames[..] else { return Err(damaged("it has no snapshot")) };
+            let frames = Frame::read_all(reader.frames())
+                .ok_or_else(|| damaged("its snapshot is of another version"))?;
+            let [snapshot @ Frame::Snapshot(_)] = &frames[..] else {
+                return Err(damaged("it has no snapshot"));
+            };
             state.apply(snapshot);
         }
         Next::Damaged | Next::End => return Err(damaged("its snapshot cannot be read")),
@@ -239,7 +253,8 @@ pub(super) fn read_end(disk: &dyn Disk, folder: &Path, number: u64, findings: &m
                 if group.first_seq > next_seq {
                     findings.push(lost(&path, next_seq, group.first_seq));
                 }
-                let frames = Frame::read_all(reader.frames()).ok_or_else(|| damaged("a frame is of another version"))?;
+                let frames = Frame::read_all(reader.frames())
+                    .ok_or_else(|| damaged("a frame is of another version"))?;
                 for frame in &frames {
                     if let Frame::Event(event) = frame {
                         received_last = event.received_at();
@@ -400,7 +415,8 @@ fn open_ids(
     let OpenedIds { ids, rebuilt } =
         opened.map_err(|error| LogError::Damaged { path, text: error.to_string() })?;
     if let Some(rebuilt) = rebuilt.filter(|_| !end.is_new) {
-        findings.push(format!("ids.db: {}; it is rebuilt from the events that are still there", rebuilt.text));
+        findings
+            .push(format!("ids.db: {}; it is rebuilt from the events that are still there", rebuilt.text));
     }
     Ok(ids)
 }
@@ -424,7 +440,9 @@ pub(super) fn lock(disk: &dyn Disk, folder: &Path) -> Result<Box<dyn DiskFile>, 
         move |error: std::io::Error| LogError::io(path, doing, &error)
     };
     let file = match disk.open(&path, OpenMode::Write) {
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => disk.open(&path, OpenMode::CreatePrivate),
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
+            disk.open(&path, OpenMode::CreatePrivate)
+        }
         opened => opened,
     };
     let file = file.map_err(failed("opening"))?;

@@ -100,7 +100,10 @@ impl Reader {
         let mut opened = Self::try_open(folder);
         for _ in 1..TRIES {
             // Segments go while a server runs.
-            if !matches!(&opened, Err(LogError::Io { kind: std::io::ErrorKind::NotFound, .. } | LogError::Missing { .. })) {
+            if !matches!(
+                &opened,
+                Err(LogError::Io { kind: std::io::ErrorKind::NotFound, .. } | LogError::Missing { .. })
+            ) {
                 break;
             }
             opened = Self::try_open(folder);
@@ -112,7 +115,8 @@ impl Reader {
         let disk = SystemDisk::shared();
         refuse_first_edition(&*disk, folder)?;
         let path = lock_path(folder);
-        let lock = disk.open(&path, OpenMode::Read).map_err(|error| LogError::io(&*path, "opening", &error))?;
+        let lock =
+            disk.open(&path, OpenMode::Read).map_err(|error| LogError::io(&*path, "opening", &error))?;
         let found = Found::in_folder(&*disk, folder, &*lock)?;
         let Some(newest) = found.numbers.last() else {
             return Err(LogError::Missing { folder: folder.to_owned(), first: 1, last: 1 });
@@ -122,7 +126,8 @@ impl Reader {
         let end = read_end(&*disk, folder, *newest, &mut findings)?;
         let segments = check_segments(&*disk, folder, &found, &end, &mut findings)?;
         let files = found.numbers.len().saturating_add(found.spares.len());
-        let length = disk.about(&super::segment::path(folder, *newest)).ok().flatten().map_or(0, |found| found.length);
+        let length =
+            disk.about(&super::segment::path(folder, *newest)).ok().flatten().map_or(0, |found| found.length);
         Ok(Self {
             disk,
             folder: folder.to_owned(),

@@ -97,7 +97,10 @@ impl fmt::Display for Step {
                 write!(f, "rename {} to {}: {why}", path.display(), to.display())
             }
             Self::Restore { segment } => {
-                write!(f, "copy segment {segment} back under its name, with a new header: its events can be read")
+                write!(
+                    f,
+                    "copy segment {segment} back under its name, with a new header: its events can be read"
+                )
             }
             Self::StandIn { first, last, lost } => {
                 write!(f, "go on without segments {first} to {last}; ")?;
@@ -107,9 +110,14 @@ impl fmt::Display for Step {
                     Some((from, None)) => write!(f, "all events from {from} on that were in them are lost"),
                 }
             }
-            Self::BeginLater { first, last } => write!(f, "go on without the oldest segments, {first} to {last}"),
+            Self::BeginLater { first, last } => {
+                write!(f, "go on without the oldest segments, {first} to {last}")
+            }
             Self::MoveCursor { sink, first, last } => {
-                write!(f, "sink {sink}: go on behind the events {first} to {last}, which it may not have; they are lost")
+                write!(
+                    f,
+                    "sink {sink}: go on behind the events {first} to {last}, which it may not have; they are lost"
+                )
             }
             Self::Begin { segment, next_seq, state_of: None } => {
                 write!(f, "begin segment {segment}; the next event gets number {next_seq}")
@@ -179,7 +187,9 @@ impl Proposal {
         if let Some(newest) = newest {
             let path = segment::path(&self.folder, newest);
             let opened = self.disk.open(&path, OpenMode::Write);
-            opened.and_then(|file| file.sync_data()).map_err(|error| LogError::io(path, "syncing", &error))?;
+            opened
+                .and_then(|file| file.sync_data())
+                .map_err(|error| LogError::io(path, "syncing", &error))?;
         }
         for step in &self.steps {
             if let Step::SetAside { path, to, .. } = step {
@@ -205,7 +215,8 @@ impl Proposal {
         if let Some(last) = self.segments.last() {
             let text = format!("{:020}\n", last.header.owner.segment);
             let marked = self.lock.write_all_at(text.as_bytes(), 0).and_then(|()| self.lock.sync_data());
-            marked.map_err(|error| LogError::io(super::shared::lock_path(&self.folder), "writing", &error))?;
+            marked
+                .map_err(|error| LogError::io(super::shared::lock_path(&self.folder), "writing", &error))?;
         }
         Ok(saved)
     }

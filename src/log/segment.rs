@@ -69,7 +69,8 @@ impl SegmentHeader {
             let owner = Owner { store: StoreId(*store), segment: u64::from_le_bytes(*number) };
             let (first_seq, received_before) =
                 (i64::from_le_bytes(*first_seq), i64::from_le_bytes(*received_before));
-            let intact = bytes.get(..52).is_some_and(|bytes| crc32fast::hash(bytes) == u32::from_le_bytes(*crc));
+            let intact =
+                bytes.get(..52).is_some_and(|bytes| crc32fast::hash(bytes) == u32::from_le_bytes(*crc));
             Some((*magic, u32::from_le_bytes(*version), intact, Self { owner, first_seq, received_before }))
         };
         match read() {
@@ -120,7 +121,12 @@ impl SegmentReader {
     ///
     /// [`LogError`] with the path. A damaged header is an error only where the first group is damaged as well; then
     /// `is_header_damaged` says so.
-    pub(super) fn open(disk: &dyn Disk, folder: &Path, number: u64, store: Option<StoreId>) -> Result<Opened, LogError> {
+    pub(super) fn open(
+        disk: &dyn Disk,
+        folder: &Path,
+        number: u64,
+        store: Option<StoreId>,
+    ) -> Result<Opened, LogError> {
         let path = path(folder, number);
         let failed = |doing| {
             let path = path.clone();
@@ -189,9 +195,19 @@ impl SegmentReader {
         first_seq: i64,
     ) -> Result<Self, LogError> {
         let path = path(folder, owner.segment);
-        let opened = disk.open(&path, OpenMode::Read).and_then(|file| file.about().map(|about| (file, about.length)));
+        let opened =
+            disk.open(&path, OpenMode::Read).and_then(|file| file.about().map(|about| (file, about.length)));
         let (file, length) = opened.map_err(|error| LogError::io(&*path, "opening", &error))?;
-        Ok(Self { path, file, length, owner, at: GROUPS_AT, next_seq: first_seq, first_seq, frames: Vec::new() })
+        Ok(Self {
+            path,
+            file,
+            length,
+            owner,
+            at: GROUPS_AT,
+            next_seq: first_seq,
+            first_seq,
+            frames: Vec::new(),
+        })
     }
 
     pub(super) fn path(&self) -> &Path {
@@ -249,7 +265,8 @@ impl SegmentReader {
     pub(super) fn peek_first_seq(&self) -> io::Result<i64> {
         let mut bytes = [0; group::HEADER];
         let read = self.file.read_at(&mut bytes, self.at)?;
-        Ok(Header::read(bytes.get(..read).unwrap_or_default()).map_or(self.next_seq, |header| header.first_seq))
+        Ok(Header::read(bytes.get(..read).unwrap_or_default())
+            .map_or(self.next_seq, |header| header.first_seq))
     }
 
     /// Passes over groups whose events are all before a sequence number, by their headers alone. Where that leads to none,
@@ -306,7 +323,9 @@ impl SegmentReader {
         while start < self.length {
             let read = self.file.read_at(&mut block, start)?;
             let found = block.get(..read).unwrap_or_default();
-            for place in found.windows(4).enumerate().filter(|(_, bytes)| *bytes == b"DTgr").map(|(place, _)| place) {
+            for place in
+                found.windows(4).enumerate().filter(|(_, bytes)| *bytes == b"DTgr").map(|(place, _)| place)
+            {
                 let at = start.saturating_add(u64::try_from(place).unwrap_or(u64::MAX));
                 if self.group_at(at)?.is_some() {
                     return Ok(Some(at));

@@ -117,9 +117,18 @@ pub(super) struct ChangeRequest {
 #[derive(Debug)]
 pub(super) enum Change {
     /// A sink is known from now on, unless it is.
-    Register { name: Arc<str>, start: StartAt, connectors: Vec<Arc<str>> },
-    Forget { name: Arc<str> },
-    Replay { name: Arc<str>, after: i64 },
+    Register {
+        name: Arc<str>,
+        start: StartAt,
+        connectors: Vec<Arc<str>>,
+    },
+    Forget {
+        name: Arc<str>,
+    },
+    Replay {
+        name: Arc<str>,
+        after: i64,
+    },
 }
 
 /// The segments and spares that there are.
@@ -172,7 +181,8 @@ impl Shared {
     /// How many bytes the segments, the spares and the dead letters take.
     pub(super) fn used_bytes(&self) -> u64 {
         let files = self.files.lock();
-        let count = u64::try_from(files.segments.len().saturating_add(files.spares.len())).unwrap_or(u64::MAX);
+        let count =
+            u64::try_from(files.segments.len().saturating_add(files.spares.len())).unwrap_or(u64::MAX);
         drop(files);
         count.saturating_mul(self.segment_bytes).saturating_add(self.dead.size_bytes())
     }

@@ -180,10 +180,12 @@ impl Walk {
         mut see: impl FnMut(i64, Seen<'_, '_>),
     ) -> Result<(), LogError> {
         // A new segment may have begun meanwhile, and made what follows in this one void.
-        let mut void_from = self.segment.as_ref().map_or(i64::MIN, |(_, number)| segments.first_seq_after(*number));
+        let mut void_from =
+            self.segment.as_ref().map_or(i64::MIN, |(_, number)| segments.first_seq_after(*number));
         if self.position.saturating_add(1) >= void_from {
             self.segment = segments.segment_of(self.position.saturating_add(1))?;
-            void_from = self.segment.as_ref().map_or(i64::MAX, |(_, number)| segments.first_seq_after(*number));
+            void_from =
+                self.segment.as_ref().map_or(i64::MAX, |(_, number)| segments.first_seq_after(*number));
         }
         let Some((reader, _)) = &mut self.segment else {
             // It was removed as nobody needs it.
@@ -276,7 +278,9 @@ fn left_of(missing: &Range<i64>, bytes: &[u8]) -> BTreeMap<i64, Record> {
 fn damaged_letter(event: Option<&Record>, error: String) -> DeadLetter {
     let letter = match event {
         Some(event) => DeadLetter::of_record(event, Arc::from(""), error, 0),
-        None => DeadLetter::of_request(Arc::from(""), Reason::Damaged, error, 0, &HeaderMap::new(), Bytes::new()),
+        None => {
+            DeadLetter::of_request(Arc::from(""), Reason::Damaged, error, 0, &HeaderMap::new(), Bytes::new())
+        }
     };
     DeadLetter { reason: Reason::Damaged, ..letter }
 }

@@ -42,7 +42,8 @@ impl Earlier {
 impl SinkState {
     fn of(frame: &SinkFrame<'_>) -> Self {
         let SinkFrame { sink, name, cursor, checkpoint, replay_after, earlier_to, earlier_of } = frame;
-        let earlier = Earlier { to: *earlier_to, of: earlier_of.iter().map(|name| Box::from(*name)).collect() };
+        let earlier =
+            Earlier { to: *earlier_to, of: earlier_of.iter().map(|name| Box::from(*name)).collect() };
         Self {
             number: *sink,
             name: Arc::from(*name),

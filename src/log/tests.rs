@@ -94,7 +94,10 @@ fn what_was_answered_is_there_after_a_clean_stop_and_known_as_a_duplicate() {
         let log = if again { place.open(options()).expect("opens again") } else { Arc::clone(&log) };
         assert_eq!(rest(&log, &sink).len(), 200);
         let of_other = rest(&log, &other);
-        assert_eq!(of_other.keys().copied().collect::<Vec<_>>(), (1..=200).filter(|seq| seq % 2 == 0).collect::<Vec<_>>());
+        assert_eq!(
+            of_other.keys().copied().collect::<Vec<_>>(),
+            (1..=200).filter(|seq| seq % 2 == 0).collect::<Vec<_>>()
+        );
         assert_eq!(append(&log, "7", &one).expect("known"), Appended::Duplicate);
         log.close();
     }
@@ -111,7 +114,8 @@ fn segments_that_every_sink_has_passed_go_and_those_that_are_retained_stay() {
     }
     let segments = || log.shared.files.lock().segments.len();
     assert!(segments() > 5, "{}", segments());
-    log.advance(Progress { sink: sink.number, cursor: 490, checkpoint: None, ends_replay: false }, true).expect("stored");
+    log.advance(Progress { sink: sink.number, cursor: 490, checkpoint: None, ends_replay: false }, true)
+        .expect("stored");
     let started = Instant::now();
     while segments() > 7 {
         log.shared.maintain();
@@ -135,7 +139,8 @@ fn a_replay_and_a_new_sink_start_with_what_is_retained() {
     for number in 0..100 {
         append(&log, &number.to_string(), &set).expect("stored");
     }
-    let progress = |cursor, ends_replay| Progress { sink: sink.number, cursor, checkpoint: None, ends_replay };
+    let progress =
+        |cursor, ends_replay| Progress { sink: sink.number, cursor, checkpoint: None, ends_replay };
     log.advance(progress(100, false), true).expect("stored");
     assert_eq!(log.replay("one", 40).expect("asked"), 60);
     assert!(matches!(log.replay("nobody", 40), Err(LogError::UnknownSink { .. })));
@@ -173,8 +178,11 @@ fn a_full_disk_refuses_events_keeps_cursors_and_takes_events_again() {
     // A sink moves on, which makes room.
     let cursor = log.tail().last_seq();
     assert_eq!(cursor, stored);
-    log.advance(Progress { sink: sink.number, cursor, checkpoint: Some(b"here".to_vec()), ends_replay: false }, true)
-        .expect("stored");
+    log.advance(
+        Progress { sink: sink.number, cursor, checkpoint: Some(b"here".to_vec()), ends_replay: false },
+        true,
+    )
+    .expect("stored");
     let started = Instant::now();
     while append(&log, "next", &set).is_err() {
         assert!(started.elapsed() < Duration::from_secs(20), "{:?}", log.tail().trouble());
@@ -401,7 +409,11 @@ fn a_bit_that_flips_is_told_and_loses_only_its_group() {
         match open() {
             Ok(log) => {
                 let all = rest(&log, &sink);
-                assert_eq!(all.keys().copied().collect::<Vec<_>>(), (1..=150).collect::<Vec<_>>(), "{context}");
+                assert_eq!(
+                    all.keys().copied().collect::<Vec<_>>(),
+                    (1..=150).collect::<Vec<_>>(),
+                    "{context}"
+                );
                 let damaged = all.values().filter(|id| id.is_none()).count();
                 for (seq, id) in all.iter().filter_map(|(seq, id)| Some((seq, id.as_ref()?))) {
                     assert_eq!(*id, (seq - 1).to_string(), "{context}");
@@ -431,7 +443,8 @@ fn segments_that_are_missing_or_foreign_do_not_open() {
     let open = || Log::open(folder.path(), options(), Arc::new(ManualClock::at(0))).map(drop);
     open().expect("it is whole");
     let newest = Log::open(folder.path(), options(), Arc::new(ManualClock::at(0))).expect("opens");
-    let numbers: Vec<u64> = newest.shared.files.lock().segments.iter().map(|segment| segment.number).collect();
+    let numbers: Vec<u64> =
+        newest.shared.files.lock().segments.iter().map(|segment| segment.number).collect();
     drop(newest);
     let (first, middle, last) = (numbers[0], numbers[numbers.len() / 2], numbers[numbers.len() - 1]);
     for number in [first, middle, last] {

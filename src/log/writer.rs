@@ -214,9 +214,7 @@ impl Writer {
                     let last = self.next_seq.saturating_sub(1);
                     let (cursor, earlier_of) = match start {
                         StartAt::Now => (last, Vec::new()),
-                        StartAt::Retained => {
-                            (before_oldest, connectors.iter().map(|name| &**name).collect())
-                        }
+                        StartAt::Retained => (before_oldest, connectors.iter().map(|name| &**name).collect()),
                     };
                     frames.push(Frame::Registered(SinkFrame {
                         sink: next_sink,
@@ -248,7 +246,8 @@ impl Writer {
         let Batch { appends, cursors, changes, keep_from } = batch;
         let first_seq = self.next_seq;
         self.next_seq = self.next_seq.saturating_add(i64::from(events));
-        let (mut accepted, mut replies, mut keys) = (Vec::new(), Vec::with_capacity(appends.len()), Vec::new());
+        let (mut accepted, mut replies, mut keys) =
+            (Vec::new(), Vec::with_capacity(appends.len()), Vec::new());
         let (mut seq, mut last_ticket, mut received_last) = (first_seq, None, None);
         for Append { event, key, ticket, reply } in appends {
             let appended = match event {
@@ -270,7 +269,9 @@ impl Writer {
             let mut newest: Option<&Record> = None;
             // Neighbours mostly come from one connector.
             for (record, _) in &accepted {
-                if let Some(before) = newest.filter(|before| !Arc::ptr_eq(&before.connector, &record.connector)) {
+                if let Some(before) =
+                    newest.filter(|before| !Arc::ptr_eq(&before.connector, &record.connector))
+                {
                     state.accepted(&before.connector, before.received_at);
                 }
                 newest = Some(record);
@@ -422,7 +423,9 @@ impl Writer {
     fn put(&mut self, events: u32, first_seq: i64) -> Result<(), LogError> {
         let path = self.shared.folder.clone();
         let failed = |error: std::io::Error| LogError::Unwritable { path, text: error.to_string() };
-        let Some(current) = &mut self.current else { return Err(failed(std::io::ErrorKind::NotFound.into())) };
+        let Some(current) = &mut self.current else {
+            return Err(failed(std::io::ErrorKind::NotFound.into()));
+        };
         let length = self.buffer.len();
         group::finish(&mut self.buffer, current.owner, events, first_seq);
         // What follows is zero as long as nothing else was written there.
@@ -533,7 +536,9 @@ impl Writer {
         let frame = Frame::Kept { oldest };
         frame.write(&mut group);
         let length = u64::try_from(group.len()).unwrap_or(u64::MAX);
-        if self.recovered.is_none() && self.current.as_ref().is_some_and(|current| self.room(current) >= length) {
+        if self.recovered.is_none()
+            && self.current.as_ref().is_some_and(|current| self.room(current) >= length)
+        {
             std::mem::swap(&mut group, &mut self.buffer);
             let written = self.put(0, self.next_seq);
             std::mem::swap(&mut group, &mut self.buffer);

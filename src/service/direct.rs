@@ -14,7 +14,8 @@ use super::{Next, Opened, Parts, Ready, ReloadError, StartError, Store};
 use crate::clock::Clock;
 use crate::config::{Config, DeadLetterPlace};
 use crate::deliver::{
-    DeadLetterError, DeadLetters, Direct, Lane, LaneEnd, LaneOptions, LaneParts, ReplaceError, Stored, Undelivered,
+    DeadLetterError, DeadLetters, Direct, Lane, LaneEnd, LaneOptions, LaneParts, ReplaceError, Stored,
+    Undelivered,
 };
 use crate::http::{Accepted, Intake, IntakeFuture, Readiness, Unavailable};
 use crate::record::{DeadLetter, Record};

@@ -26,8 +26,8 @@ use crate::config::{Config, ConnectorConfig, Listen, Mode, is_name};
 use crate::deliver::DeadLetterError;
 use crate::http::{AdminServer, Endpoint, Inherited, Intake, Listener, Routing, Server};
 use crate::keys::{BadIssuer, LiveVerifier};
-use crate::sink::{OpenError, Sink};
 use crate::log::LogError;
+use crate::sink::{OpenError, Sink};
 use crate::telemetry::Telemetry;
 use crate::tls::TlsError;
 

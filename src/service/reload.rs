@@ -24,8 +24,8 @@ use crate::config::{Config, ConfigChange, ConfigError, DeadLetterPlace, Mode, Si
 use crate::deliver::ReplaceError;
 use crate::http::{Endpoint, Intake, Routing};
 use crate::keys::{Keys, LiveVerifier};
-use crate::sink::Sink;
 use crate::log::LogError;
+use crate::sink::Sink;
 use crate::telemetry::{ConfigChanged, ConfigRefused, ConfigReloaded, Telemetry};
 use crate::tls::Prepared;
 

@@ -10,9 +10,9 @@ use serde::{Deserialize, Serialize};
 
 use crate::config::{Config, ConnectorConfig};
 use crate::keys::LiveVerifier;
-use crate::record::{Reason, Record};
 use crate::log::dead::{Filter, StoredLetter};
 use crate::log::{Appended, Log, SinkSet};
+use crate::record::{Reason, Record};
 
 /// How many letters one request looks at: an answer must not take long. Whoever asks goes on after the last.
 const STEP: usize = 256;
@@ -146,9 +146,15 @@ impl Known {
 /// What is to become of a letter.
 enum Verdict {
     /// It was verified and read: its record is stored like that of a request.
-    Accept { record: Box<Record>, dedup: bool },
+    Accept {
+        record: Box<Record>,
+        dedup: bool,
+    },
     /// Its record is stored once more, for the sink that rejected it alone.
-    Redeliver { record: Box<Record>, sink: String },
+    Redeliver {
+        record: Box<Record>,
+        sink: String,
+    },
     /// It failed again, and stays.
     StillDead(String),
     /// It is of a type that the connector does not pass on.

@@ -38,9 +38,9 @@ pub(super) fn prepare(store: &Arc<SpoolStore>, next: Next) -> Result<Ready, Relo
             begun.known.insert(Arc::clone(&name));
         }
         let place = sinks.iter().position(|known| *known == name).unwrap_or(usize::MAX);
-        let started = register(&store.log, &name, &config, &routes, place).map_err(ReloadError::from).and_then(
-            |state| Ok(start_worker(sink, state, &store.log, &store.telemetry, &store.clock)?),
-        );
+        let started = register(&store.log, &name, &config, &routes, place)
+            .map_err(ReloadError::from)
+            .and_then(|state| Ok(start_worker(sink, state, &store.log, &store.telemetry, &store.clock)?));
         match started {
             Ok(worker) => begun.added.push(worker),
             Err(error) => {

@@ -241,7 +241,9 @@ impl SpoolStore {
         self.telemetry.spool_used(self.log.used_bytes());
         self.telemetry.spool_forget_sinks();
         // A log that cannot be read shows in `trouble`, or soon will.
-        for SinkStatus { name, backlog, oldest_received_at, .. } in self.log.sink_statuses().unwrap_or_default() {
+        for SinkStatus { name, backlog, oldest_received_at, .. } in
+            self.log.sink_statuses().unwrap_or_default()
+        {
             let waited = oldest_received_at.map_or(0, |received_at| now.saturating_sub(received_at));
             let waited = Duration::from_millis(u64::try_from(waited).unwrap_or(0));
             self.telemetry.spool_sink(&name, backlog, waited);

@@ -105,7 +105,10 @@ fn a_deleted_segment_is_named_and_nothing_starts_without_it() {
     let aside = folder.path().join("aside");
     for number in [oldest, segments[segments.len() / 2], newest] {
         fs::rename(place.segment(number), &aside).expect("moved");
-        refused(&place, &[&format!("segments {number} to {number} are missing"), "put them back", "spool repair"]);
+        refused(
+            &place,
+            &[&format!("segments {number} to {number} are missing"), "put them back", "spool repair"],
+        );
         fs::rename(&aside, place.segment(number)).expect("moved back");
     }
     // All of them: this is not a new spool.

@@ -116,7 +116,10 @@ fn each_moment(fault: &str) {
         run(fault, *when, true, &mut tally);
     }
     println!("{fault}: {} runs: {tally:?}", 2 * moments.len());
-    assert!(tally.refused_to_start <= tally.served, "most faults have to strike while events come: {tally:?}");
+    assert!(
+        tally.refused_to_start <= tally.served,
+        "most faults have to strike while events come: {tally:?}"
+    );
 }
 
 #[test]

@@ -111,8 +111,7 @@ fn what_is_written_today_is_of_the_committed_format() {
         let tables = statement.query_map([], |row| row.get(0)).expect("run").collect::<Result<_, _>>();
         (pragma("user_version"), pragma("application_id"), tables.expect("read"))
     };
-    const CHANGED: &str =
-        "the format has changed: give it a new version, or before its release run with DT_RECEIVER_TEST_WRITE_SPOOL=1";
+    const CHANGED: &str = "the format has changed: give it a new version, or before its release run with DT_RECEIVER_TEST_WRITE_SPOOL=1";
     for name in ["dead.db", "ids.db"] {
         assert_eq!(schema(today.join(name)), schema(place.spool_file(name)), "{name}: {CHANGED}");
     }

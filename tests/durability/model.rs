@@ -111,13 +111,15 @@ fn copy(from: &Path, to: &Path) -> bool {
     // The lock file, which has the number of the newest segment, is not newer than the segments.
     let lock = Path::new("spool.lock");
     let copied = [lock].into_iter().chain(before.iter().map(Path::new).filter(|name| *name != lock));
-    copied.map(|name| fs::copy(from.join(name), to.join(name))).all(|copied| copied.is_ok()) && names() == before
+    copied.map(|name| fs::copy(from.join(name), to.join(name))).all(|copied| copied.is_ok())
+        && names() == before
 }
 
 /// Writes what is no group behind the last group.
 fn tear(folder: &Path, torn: usize) {
     let entries = fs::read_dir(folder).expect("read").map(|entry| entry.expect("an entry").path());
-    let newest = entries.filter(|path| path.extension().is_some_and(|end| end == "log")).max().expect("a segment");
+    let newest =
+        entries.filter(|path| path.extension().is_some_and(|end| end == "log")).max().expect("a segment");
     let mut bytes = fs::read(&newest).expect("read");
     let end = bytes.iter().rposition(|byte| *byte != 0).expect("not empty") + 1;
     let garbage = (0..torn).map(|at| u8::try_from(at % 251).expect("a byte"));
@@ -171,7 +173,8 @@ impl Model {
         let options =
             LogOptions { bounds, dedup_window: WINDOW, segment_bytes: 32 << 10, ..LogOptions::default() };
         let log = Arc::new(Log::open(&self.folder(), options, clock).expect("opened"));
-        let state = |name: &str| log.register(&Arc::from(name), StartAt::Now, Vec::new()).expect("registered");
+        let state =
+            |name: &str| log.register(&Arc::from(name), StartAt::Now, Vec::new()).expect("registered");
         // All are known before any is given something.
         let states = SINKS.map(state);
         let [all, one] = [states[0].number, states[1].number];
@@ -319,10 +322,7 @@ impl Model {
         let batch = life.asked[sink].recv_timeout(Duration::from_secs(60));
         let batch =
             batch.unwrap_or_else(|_| panic!("{name}: it should have got {:?}", self.pending(sink).next()));
-        let batch: Vec<usize> = batch
-            .iter()
-            .map(|record| serial_of(&record.body))
-            .collect();
+        let batch: Vec<usize> = batch.iter().map(|record| serial_of(&record.body)).collect();
         let expected: Vec<usize> = self.pending(sink).take(batch.len()).collect();
         assert_eq!(batch, expected, "{name}: in order, each that is due, and no other");
         if !well && self.random.below(30) == 0 {
@@ -367,7 +367,8 @@ impl Model {
         let letter =
             DeadLetter::of_request(connector, Reason::Unreadable, error, self.now, &HeaderMap::new(), body);
         // A copy is kept once.
-        let ids = [(); 2].map(|()| life.log.dead_letters().add_blocking(vec![letter.clone()]).expect("stored"));
+        let ids =
+            [(); 2].map(|()| life.log.dead_letters().add_blocking(vec![letter.clone()]).expect("stored"));
         assert!(ids[0][0].is_some() && ids[1][0].is_none(), "{ids:?}");
     }
 

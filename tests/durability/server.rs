@@ -97,9 +97,8 @@ impl Place {
     pub(crate) fn spool_paths(&self) -> Vec<PathBuf> {
         let named = ["spool.lock", "dead.db", "dead.db-wal", "dead.db-shm", "ids.db", "ids.db-journal"];
         let named = named.iter().map(|name| self.spool_file(name));
-        let numbered = (1..=8).flat_map(|number| {
-            [self.segment(number), self.spool_file(&format!("spare-{number}.tmp"))]
-        });
+        let numbered = (1..=8)
+            .flat_map(|number| [self.segment(number), self.spool_file(&format!("spare-{number}.tmp"))]);
         named.chain(numbered).chain([self.spool()]).collect()
     }
 

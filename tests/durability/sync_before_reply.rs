@@ -106,7 +106,8 @@ fn no_200_leaves_before_the_sync_of_its_event_has_returned() {
 #[test]
 fn the_proof_sees_an_answer_that_comes_too_early() {
     let write = "7 write(9</s/segment-0000000001.log>, \"..ev0001n00000001z..\", 4096) = 4096\n";
-    let (begun, synced) = ("7 fsync(9</s/segment-0000000001.log> <unfinished ...>\n", "7 <... fsync resumed>) = 0\n");
+    let (begun, synced) =
+        ("7 fsync(9</s/segment-0000000001.log> <unfinished ...>\n", "7 <... fsync resumed>) = 0\n");
     let failed = "7 <... fsync resumed>) = -1 EIO (Input/output error)\n";
     let reply = "8 writev(12<socket:[1]>, [{iov_base=\"HTTP/1.1 200 OK..ev0001n00000001z\"}], 1) = 9\n";
     let order = |lines: &[&str]| {

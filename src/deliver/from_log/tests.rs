@@ -175,7 +175,8 @@ fn a_replay_begins_once_the_sink_has_what_was_there_and_is_done_then() {
     let sink = sink_of(&log);
     ["one", "two", "three"].iter().for_each(|id| append(&log, id));
     // It had the first one when an operator asked for all again.
-    log.advance(Progress { sink: sink.number, cursor: 1, checkpoint: None, ends_replay: false }, true).expect("stored");
+    log.advance(Progress { sink: sink.number, cursor: 1, checkpoint: None, ends_replay: false }, true)
+        .expect("stored");
     assert_eq!(log.replay("sink", 0).expect("noted"), 1);
     let (worker, next) = telling(&log, Duration::ZERO);
     assert_eq!(next(), ["two", "three"]);
@@ -218,7 +219,8 @@ fn what_is_damaged_is_a_dead_letter_and_the_rest_goes_on() {
     ["one", "marker-of-two", "three"].iter().for_each(|id| append(&log, id));
     log.close();
     drop(log);
-    let segments = std::fs::read_dir(folder.path()).expect("listed").map(|entry| entry.expect("an entry").path());
+    let segments =
+        std::fs::read_dir(folder.path()).expect("listed").map(|entry| entry.expect("an entry").path());
     for path in segments.filter(|path| path.extension().is_some_and(|ending| ending == "log")) {
         let mut bytes = std::fs::read(&path).expect("read");
         let marker = b"marker-of-two";

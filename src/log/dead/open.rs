@@ -105,7 +105,11 @@ fn compare(path: &Path, expect: Expect, found: Found) -> Result<(), DeadError> {
 /// # Errors
 ///
 /// [`DeadError`] when it is not what the log knows, as [`DeadLetters::open`](super::DeadLetters::open) would return it.
-pub(in super::super) fn open_existing(path: &Path, store_id: [u8; 16], highest_id: i64) -> Result<ReadOnly, DeadError> {
+pub(in super::super) fn open_existing(
+    path: &Path,
+    store_id: [u8; 16],
+    highest_id: i64,
+) -> Result<ReadOnly, DeadError> {
     match ReadOnly::open(path) {
         Err(DeadError::Missing { path, .. }) => Err(DeadError::Missing { path, expected: highest_id }),
         opened => {

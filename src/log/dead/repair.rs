@@ -65,7 +65,9 @@ pub(in super::super) fn salvage(from: &Path, to: &Path, highest: i64) -> Result<
     }
     let mut saved = 0_u64;
     for table in LETTER_TABLES {
-        let copy = format!("INSERT OR IGNORE INTO main.{table} SELECT * FROM damaged.{table} WHERE id > ?1 AND id <= ?2");
+        let copy = format!(
+            "INSERT OR IGNORE INTO main.{table} SELECT * FROM damaged.{table} WHERE id > ?1 AND id <= ?2"
+        );
         let copy_range = |after: i64, to: i64| connection.execute(&copy, [after, to]);
         if let Ok(rows) = copy_range(0, i64::MAX) {
             saved = saved.saturating_add(u64::try_from(rows).unwrap_or(0));
@@ -86,7 +88,9 @@ pub(in super::super) fn salvage(from: &Path, to: &Path, highest: i64) -> Result<
         }
     }
     connection.execute("DETACH damaged", []).map_err(failed)?;
-    let last = connection.query_row("SELECT coalesce(max(id), 0) FROM letters", [], |row| row.get(0)).map_err(failed)?;
+    let last = connection
+        .query_row("SELECT coalesce(max(id), 0) FROM letters", [], |row| row.get(0))
+        .map_err(failed)?;
     go_above(&connection, to, last)?;
     flush(&connection, to)?;
     Ok(saved)

@@ -98,16 +98,22 @@ fn store_of(disk: &dyn Disk, folder: &Path, found: &Found) -> Result<StoreId, Lo
     match (most.or(of_dead), found.numbers.last()) {
         (Some(store), _) => Ok(StoreId(store)),
         (None, None) => Ok(StoreId::random()),
-        (None, Some(newest)) => Err(beyond_repair(segment::path(folder, *newest), "no file says which store this is")),
+        (None, Some(newest)) => {
+            Err(beyond_repair(segment::path(folder, *newest), "no file says which store this is"))
+        }
     }
 }
 
 fn beyond_repair(path: PathBuf, why: &str) -> LogError {
-    LogError::Damaged { path, text: format!("{why}, so nothing can be repaired; put a backup back, or move the folder away") }
+    LogError::Damaged {
+        path,
+        text: format!("{why}, so nothing can be repaired; put a backup back, or move the folder away"),
+    }
 }
 
 fn segment_bytes(disk: &dyn Disk, folder: &Path, found: &Found) -> u64 {
-    let length = |number: &u64| disk.about(&segment::path(folder, *number)).ok().flatten().map(|about| about.length);
+    let length =
+        |number: &u64| disk.about(&segment::path(folder, *number)).ok().flatten().map(|about| about.length);
     let longest = found.numbers.iter().filter_map(length).max();
     longest.filter(|length| *length > segment::GROUPS_AT).unwrap_or(SEGMENT_BYTES)
 }
@@ -177,7 +183,9 @@ impl Planner<'_> {
                 let (reader, header) = (opened.reader, opened.header);
                 return Ok(Some(Kept { number, reader, header, set_aside: None }));
             }
-            Err(LogError::Newer { found, .. }) => (format!("its format is version {found}, of a newer program"), false),
+            Err(LogError::Newer { found, .. }) => {
+                (format!("its format is version {found}, of a newer program"), false)
+            }
             Err(LogError::Foreign { .. }) => ("it belongs to another spool".to_owned(), false),
             Err(LogError::Damaged { text, .. }) => (text, true),
             Err(error) => return Err(error),
@@ -221,7 +229,10 @@ impl Planner<'_> {
         if base.is_none()
             && let Some(first) = kept.first().filter(|first| first.number > 1)
         {
-            return Err(beyond_repair(first.reader.path().to_owned(), "no segment has a readable list of the sinks"));
+            return Err(beyond_repair(
+                first.reader.path().to_owned(),
+                "no segment has a readable list of the sinks",
+            ));
         }
         let mut ends = BTreeMap::new();
         for segment in kept.iter_mut().filter(|segment| segment.number >= base.unwrap_or(0)) {
@@ -247,7 +258,12 @@ impl Planner<'_> {
     }
 
     /// Fills the gaps between the segments that stay, and behind them up to `last`.
-    fn stand_in(&mut self, kept: &mut [Kept], ends: &mut BTreeMap<u64, EndOf>, last: u64) -> Result<(), LogError> {
+    fn stand_in(
+        &mut self,
+        kept: &mut [Kept],
+        ends: &mut BTreeMap<u64, EndOf>,
+        last: u64,
+    ) -> Result<(), LogError> {
         let starts: Vec<(u64, i64)> =
             kept.iter().skip(1).map(|segment| (segment.number, segment.header.first_seq)).collect();
         for (segment, next) in kept.iter_mut().zip(starts.into_iter().map(Some).chain([None])) {
@@ -264,7 +280,8 @@ impl Planner<'_> {
                 None => read_through(segment, None)?,
             };
             let most = self.most_events(until.saturating_sub(first));
-            let next_seq = next.map_or_else(|| end.next_seq.saturating_add(most), |(_, seq)| seq.max(end.next_seq));
+            let next_seq =
+                next.map_or_else(|| end.next_seq.saturating_add(most), |(_, seq)| seq.max(end.next_seq));
             let lost = match next {
                 None => Some((end.next_seq, None)),
                 Some(_) if next_seq > end.next_seq => Some((end.next_seq, Some(next_seq.saturating_sub(1)))),
@@ -273,7 +290,8 @@ impl Planner<'_> {
             self.steps.push(Step::StandIn { first, last: until.saturating_sub(1), lost });
             for number in first..until {
                 let owner = Owner { store: self.store, segment: number };
-                let header = SegmentHeader { owner, first_seq: end.next_seq, received_before: end.received_last };
+                let header =
+                    SegmentHeader { owner, first_seq: end.next_seq, received_before: end.received_last };
                 self.add_segment(header, Some(next_seq), None);
             }
             ends.insert(segment.number, EndOf { next_seq, ..end });

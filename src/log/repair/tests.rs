@@ -60,7 +60,8 @@ impl Place {
 
     /// All files with their content; those that a reader of a database makes beside it apart.
     fn files(&self) -> BTreeMap<String, Vec<u8>> {
-        let entries = std::fs::read_dir(self.path()).expect("listed").map(|entry| entry.expect("an entry").path());
+        let entries =
+            std::fs::read_dir(self.path()).expect("listed").map(|entry| entry.expect("an entry").path());
         let name = |path: &Path| path.file_name().and_then(|name| name.to_str()).expect("text").to_owned();
         entries.map(|path| (name(&path), std::fs::read(&path).expect("read"))).collect()
     }
@@ -74,7 +75,9 @@ impl Place {
         assert_eq!(self.files(), before, "a proposal changes nothing");
         proposal.carry_out().expect("done");
         let after: BTreeSet<Vec<u8>> = self.files().into_values().collect();
-        for (name, content) in before.iter().filter(|(name, _)| !name.contains("spool.lock") && !name.contains("dead.db")) {
+        for (name, content) in
+            before.iter().filter(|(name, _)| !name.contains("spool.lock") && !name.contains("dead.db"))
+        {
             assert!(after.contains(content), "{name} is gone");
         }
         let again = Proposal::new(self.path()).expect("proposed");
@@ -144,7 +147,8 @@ fn a_missing_middle_segment_is_gone_without_and_its_events_are_named() {
     }
     let steps = place.repair();
     let (first, last) = range(&lost_after(&place, "behind", 0));
-    let told = format!("go on without segments {} to {}; events {first} to {last} are lost", numbers[1], numbers[2]);
+    let told =
+        format!("go on without segments {} to {}; events {first} to {last} are lost", numbers[1], numbers[2]);
     assert_eq!(steps[0], told, "{steps:?}");
     assert_eq!(steps.len(), 2, "{steps:?}");
 }
@@ -157,7 +161,8 @@ fn missing_oldest_segments_move_the_cursors_that_need_them() {
     let steps = place.repair();
     let (first, last) = range(&lost_after(&place, "behind", 0));
     assert_eq!(first, 1);
-    let told = format!("sink behind: go on behind the events 1 to {last}, which it may not have; they are lost");
+    let told =
+        format!("sink behind: go on behind the events 1 to {last}, which it may not have; they are lost");
     assert_eq!(steps[..2], [format!("go on without the oldest segments, 1 to {}", numbers[0]), told]);
     let log = place.open().expect("opens");
     let ahead = log.sink("ahead").expect("known");
@@ -175,7 +180,10 @@ fn missing_newest_segments_are_gone_without_and_no_number_is_given_twice() {
     let lost = lost_after(&place, "behind", 0);
     let (first, last) = range(&lost);
     assert_eq!(last, EVENTS);
-    assert!(steps[0].ends_with(&format!("all events from {first} on that were in them are lost")), "{steps:?}");
+    assert!(
+        steps[0].ends_with(&format!("all events from {first} on that were in them are lost")),
+        "{steps:?}"
+    );
 }
 
 #[test]
@@ -240,7 +248,10 @@ fn a_segment_without_a_readable_beginning_keeps_its_events() {
         let number = numbers[which.min(numbers.len() - 1)];
         spoil(&place.segment(number), 0..560);
         let steps = place.repair();
-        assert!(steps[0].contains("neither its header nor its first group") || steps[0].contains("header"), "{steps:?}");
+        assert!(
+            steps[0].contains("neither its header nor its first group") || steps[0].contains("header"),
+            "{steps:?}"
+        );
         assert!(steps[1].starts_with(&format!("copy segment {number} back")), "{steps:?}");
         assert_eq!(lost_after(&place, "behind", 0), Vec::<i64>::new(), "no event is lost");
     }
@@ -309,18 +320,27 @@ fn foreign_and_damaged_dead_letters_are_set_aside() {
     std::fs::copy(other.path().join("dead.db"), &dead).expect("copied");
     let steps = place.repair();
     assert!(steps[0].ends_with("dead.db.set-aside-1: dead foreign"), "{steps:?}");
-    assert_eq!(std::fs::read(place.path().join("dead.db.set-aside-1")).ok(), std::fs::read(other.path().join("dead.db")).ok());
+    assert_eq!(
+        std::fs::read(place.path().join("dead.db.set-aside-1")).ok(),
+        std::fs::read(other.path().join("dead.db")).ok()
+    );
     std::fs::remove_file(&dead).expect("removed");
     std::fs::write(&dead, own).expect("put back");
     let page: u32 = rusqlite::Connection::open(&dead)
-        .and_then(|file| file.query_row("SELECT rootpage FROM sqlite_schema WHERE name = 'counts'", [], |row| row.get(0)))
+        .and_then(|file| {
+            file.query_row("SELECT rootpage FROM sqlite_schema WHERE name = 'counts'", [], |row| row.get(0))
+        })
         .expect("a page");
     let page = usize::try_from(page).expect("fits");
     spoil(&dead, (page - 1) * 4096..page * 4096);
     let steps = place.repair();
     assert!(steps[0].ends_with("dead.db.set-aside-2: dead damaged"), "{steps:?}");
     let log = place.open().expect("opens");
-    assert_eq!(log.dead_letters().counts().iter().map(|count| count.letters).sum::<u64>(), 1, "the letter was saved");
+    assert_eq!(
+        log.dead_letters().counts().iter().map(|count| count.letters).sum::<u64>(),
+        1,
+        "the letter was saved"
+    );
 }
 
 #[test]
