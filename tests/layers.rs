@@ -17,7 +17,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 /// From the core outwards. A module may use those before it.
-const ORDER: [&str; 18] = [
+const ORDER: [&str; 17] = [
     "verify",
     "event",
     "clock",
@@ -29,7 +29,6 @@ const ORDER: [&str; 18] = [
     "keys",
     "tls",
     "config",
-    "spool",
     "sink",
     "deliver",
     "http",
@@ -39,7 +38,7 @@ const ORDER: [&str; 18] = [
 ];
 
 /// These are joined by `service` alone.
-const STRANGERS: [(&str, &str); 2] = [("http", "deliver"), ("sink", "spool")];
+const STRANGERS: [(&str, &str); 2] = [("http", "deliver"), ("sink", "log")];
 
 /// What the core must not touch: I/O, clocks, threads, logging. `jiff` is built without its clock.
 const NOT_IN_THE_CORE: [&str; 11] = [

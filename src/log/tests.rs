@@ -193,6 +193,26 @@ fn a_full_disk_refuses_events_keeps_cursors_and_takes_events_again() {
 }
 
 #[test]
+fn other_bounds_make_room_at_once() {
+    let place = Place::new(8);
+    let small = Bounds { max_size: 6 * SEGMENT, ..options().bounds };
+    let log = place.open(LogOptions { bounds: small, ..options() }).expect("opens");
+    let sink = sink_of(&log, "one");
+    let set = SinkSet::new([sink.number]);
+    let mut stored = 0;
+    while append(&log, &stored.to_string(), &set).is_ok() {
+        stored += 1;
+        assert!(stored < 10_000, "it is never full");
+    }
+    log.set_bounds(options().bounds);
+    let started = Instant::now();
+    while append(&log, "next", &set).is_err() {
+        assert!(started.elapsed() < Duration::from_secs(20), "{:?}", log.tail().trouble());
+        std::thread::sleep(Duration::from_millis(5));
+    }
+}
+
+#[test]
 fn a_full_disk_is_no_reason_not_to_start() {
     let place = Place::new(5);
     let log = place.open(options()).expect("opens");

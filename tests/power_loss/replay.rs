@@ -87,6 +87,8 @@ fn touched(action: &Action, call: &Call, root: &Path) -> Option<Phase> {
         | Action::CreateFolder { path }
         | Action::CreateSocket { path } => of(path, false, false),
         Action::Write { .. } | Action::SetLength { .. } | Action::Sync { .. } => of(&file(), true, false),
+        // A spare that becomes a segment.
+        Action::Rename { to, .. } if of(to, false, false) == Some(Phase::Roll) => Some(Phase::Roll),
         Action::Rename { from, to } => of(from, false, true).max(of(to, false, false)),
         Action::Remove { path } => of(path, false, true),
         Action::Send => call.arguments.contains("\"HTTP/1.1 200").then_some(Phase::Answer),

@@ -49,6 +49,17 @@ fn without_file_descriptors_what_is_open_goes_on_and_the_rest_recovers() {
         sender.post("/", &body, &token(&body, SECRET)).expect("the open connection answers").status
     };
     assert_eq!(send(0), 200);
+    // What is made beside the first events has files open for a moment.
+    let spares = || {
+        let names = fs::read_dir(place.path("data/spool")).expect("the folder");
+        names.filter(|entry| entry.as_ref().is_ok_and(|entry| entry.file_name().to_string_lossy().starts_with("spare-"))).count()
+    };
+    until("both spares are made", || spares() == 2 && metric("dt_receiver_accepts_failed_total") < 1.0);
+    until("no file is open for a moment", || {
+        let before = descriptors(pid);
+        std::thread::sleep(Duration::from_millis(200));
+        descriptors(pid) == before
+    });
     // Not one more, and no stranger's connection whose place could be taken.
     limit(pid, descriptors(pid));
     let held: Vec<TcpStream> =

@@ -126,9 +126,9 @@ fn a_sink_with_a_backlog_is_not_removed_until_it_has_had_everything() {
         assert_eq!(served.post("/", 1, number, SECRET).status, 200);
     }
     let without = place.text("", &[connector.clone(), file.clone()]);
-    refused(&served, &place, &without, "refused", "sink other: it is removed or renamed, but 7 records");
+    refused(&served, &place, &without, "refused", "sink other: it is removed or renamed, but 7 events");
     let renamed = place.text("", &[connector, file, other.replace("'other'", "'renamed'")]);
-    refused(&served, &place, &renamed, "refused", "drop-sink");
+    refused(&served, &place, &renamed, "refused", "spool forget other --yes");
     fs::remove_dir(place.path("other.ndjson")).expect("removed");
     until("it drains", || place.ids(&["other.ndjson"]).len() == 7);
     served.apply(&place, &without);
