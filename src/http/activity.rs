@@ -331,7 +331,7 @@ mod tests {
             () = quick => {}
             () = activity.expired(timer.as_mut()) => {}
         }
-        assert_eq!(started.elapsed(), Duration::from_secs(50 + 30 + 50) + HEADER_TIMEOUT);
+        assert_eq!(started.elapsed(), Duration::from_secs(50 + 30 + 50 + 1));
     }
 
     #[tokio::test(start_paused = true)]

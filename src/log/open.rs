@@ -72,9 +72,9 @@ impl Log {
             store: end.store,
             disk,
             clock,
-            observer: Arc::clone(&options.observer),
+            observer: options.observer,
             segment_bytes: options.segment_bytes,
-            bounds: Mutex::new(options.bounds.clone()),
+            bounds: Mutex::new(options.bounds),
             queue: Mutex::new(Queue { next_ticket: RECOVERED_TICKET, ..Queue::default() }),
             has_work: Condvar::new(),
             ids_epoch: AtomicU64::new(0),
@@ -158,7 +158,8 @@ impl Found {
         let mut numbers: Vec<u64> = names.iter().filter_map(|name| segment::number_of(name)).collect();
         let spare = |name: &&str| name.strip_prefix("spare-")?.strip_suffix(".tmp")?.parse().ok();
         let mut spares: Vec<u64> = names.iter().filter_map(spare).collect();
-        (numbers.sort_unstable(), spares.sort_unstable());
+        numbers.sort_unstable();
+        spares.sort_unstable();
         let mut text = [0; 20];
         let read =
             lock.read_at(&mut text, 0).map_err(|error| LogError::io(lock_path(folder), "reading", &error))?;

@@ -76,7 +76,7 @@ impl Source {
     pub fn read(&mut self, limit: usize, end: i64) -> Result<Vec<Stored>, LogError> {
         let end = end.min(self.shared.tail.last_seq());
         if self.read_ahead.is_empty() && self.position < end {
-            if let Some(found) = self.from_memory(limit, end) {
+            if let Some(found) = self.read_memory(limit, end) {
                 self.walk = None;
                 return Ok(found);
             }
@@ -98,7 +98,7 @@ impl Source {
         Ok(found)
     }
 
-    fn from_memory(&mut self, limit: usize, end: i64) -> Option<Vec<Stored>> {
+    fn read_memory(&mut self, limit: usize, end: i64) -> Option<Vec<Stored>> {
         let groups = self.shared.tail.after(self.position)?;
         let (mut found, mut bytes) = (Vec::new(), 0_usize);
         let mut seq = self.position;

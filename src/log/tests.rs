@@ -2,6 +2,8 @@
 //!
 //! `DT_RECEIVER_TEST_LOG_SEEDS` sets how many seeds a test takes, `DT_RECEIVER_TEST_SEED` the first one.
 
+#![allow(clippy::arithmetic_side_effects, reason = "a test that overflows fails")]
+
 use std::collections::BTreeMap;
 use std::path::Path;
 
@@ -459,7 +461,8 @@ fn segments_that_are_missing_or_foreign_do_not_open() {
         }
     };
     let (folder, other) = (tempfile::tempdir().expect("a folder"), tempfile::tempdir().expect("a folder"));
-    (fill(folder.path()), fill(other.path()));
+    fill(folder.path());
+    fill(other.path());
     let open = || Log::open(folder.path(), options(), Arc::new(ManualClock::at(0))).map(drop);
     open().expect("it is whole");
     let newest = Log::open(folder.path(), options(), Arc::new(ManualClock::at(0))).expect("opens");

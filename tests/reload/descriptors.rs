@@ -4,6 +4,7 @@
 use std::fs;
 use std::net::TcpStream;
 use std::process::Command;
+use std::time::Duration;
 
 use crate::events::{body, has_tool};
 use crate::place::{Place, SECRET, token, until};
@@ -52,7 +53,11 @@ fn without_file_descriptors_what_is_open_goes_on_and_the_rest_recovers() {
     // What is made beside the first events has files open for a moment.
     let spares = || {
         let names = fs::read_dir(place.path("data/spool")).expect("the folder");
-        names.filter(|entry| entry.as_ref().is_ok_and(|entry| entry.file_name().to_string_lossy().starts_with("spare-"))).count()
+        names
+            .filter(|entry| {
+                entry.as_ref().is_ok_and(|entry| entry.file_name().to_string_lossy().starts_with("spare-"))
+            })
+            .count()
     };
     until("both spares are made", || spares() == 2 && metric("dt_receiver_accepts_failed_total") < 1.0);
     until("no file is open for a moment", || {

@@ -53,6 +53,9 @@ impl NewSegment {
     }
 }
 
+/// A state, where the snapshot is that it comes from, and the ends of the segments that were read for it.
+type StateOf = (State, Option<u64>, BTreeMap<u64, EndOf>);
+
 /// A segment that stays.
 struct Kept {
     number: u64,
@@ -212,7 +215,7 @@ impl Planner<'_> {
 
     /// The state that the newest readable snapshot and all frames behind it say, where that snapshot is, and the ends of
     /// the segments that were read for it.
-    fn state_of(&self, kept: &mut [Kept]) -> Result<(State, Option<u64>, BTreeMap<u64, EndOf>), LogError> {
+    fn state_of(&self, kept: &mut [Kept]) -> Result<StateOf, LogError> {
         let mut state = State { oldest: 1, next_sink: 1, ..State::default() };
         let mut base = None;
         for Kept { number, header, .. } in kept.iter().rev() {

@@ -1,5 +1,7 @@
 //! What a repair proposes and does for each loss, and that it removes nothing.
 
+#![allow(clippy::arithmetic_side_effects, reason = "a test that overflows fails")]
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
