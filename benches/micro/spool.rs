@@ -53,7 +53,7 @@ pub(crate) fn drain(criterion: &mut Criterion) {
         group.throughput(Throughput::Elements(batch as u64));
         group.bench_function(BenchmarkId::from_parameter(batch), |bencher| {
             bencher.iter(|| {
-                if source.position() + batch as i64 > 4096 {
+                if usize::try_from(source.position()).expect("small") + batch > 4096 {
                     source.seek(0);
                 }
                 let read = source.read(batch, i64::MAX).expect("read");
