@@ -7,6 +7,7 @@ use serde::de::MapAccess;
 
 use super::json::{self, At, Look, OneOf, Skip, Text};
 use super::not_a_delivery::{MAX_NAME_LEN, NotADelivery};
+use super::skim::skim;
 use super::target_name;
 use crate::verify::Verified;
 
@@ -137,8 +138,26 @@ struct BodyMembers<'de> {
 impl<'de> BodyMembers<'de> {
     /// Reads a body; `None` if it is JSON, but no object.
     fn of(body: &'de [u8]) -> Result<Option<Self>, NotADelivery> {
-        json::look(body, Body)
+        let usual = std::str::from_utf8(body).ok().and_then(skim);
+        let Some(usual) = usual else { return json::look(body, Body) };
+        let event = EventMembers {
+            id: Member::Once(usual.event_id.map(Cow::Borrowed)),
+            event_type: Member::Once(usual.event_type.map(Cow::Borrowed)),
+            target_name: usual.target_name.map(Cow::Borrowed),
+            timestamp: usual.timestamp.map(Cow::Borrowed),
+        };
+        let device_id = usual.device_id.map(Cow::Borrowed);
+        Ok(Some(Self { event: Member::Once(Some(event)), device_id }))
     }
+}
+
+/// `eventId`, `eventType`, `targetName`, `timestamp` and `deviceId` as the parser reads them.
+#[cfg(test)]
+pub(super) fn read_by_the_parser(body: &[u8]) -> Result<[Option<Cow<'_, str>>; 5], NotADelivery> {
+    let body = json::look(body, Body)?.ok_or(NotADelivery::NotAnObject)?;
+    let event = body.event.only("event")?.flatten().ok_or(NotADelivery::EventMissing)?;
+    let (id, event_type) = (event.id.only("event.eventId")?, event.event_type.only("event.eventType")?);
+    Ok([id.flatten(), event_type.flatten(), event.target_name, event.timestamp, body.device_id])
 }
 
 impl<'de> Look<'de> for Body {

@@ -47,6 +47,7 @@ mod json;
 mod not_a_delivery;
 pub mod payload;
 mod sample;
+mod skim;
 mod target_name;
 #[cfg(test)]
 mod tests;

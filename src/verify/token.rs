@@ -3,8 +3,10 @@
 //! Reading and trusting are apart: [`Compact::parse`] takes the token to pieces, [`signature_holds`] checks the
 //! signature, and only then does [`Claims::decode`] look at what is claimed.
 
-use base64::Engine;
+use std::borrow::Cow;
+
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use base64::{DecodeSliceError, Engine};
 use jsonwebtoken::errors::ErrorKind;
 use jsonwebtoken::{Algorithm, DecodingKey};
 use serde::Deserialize;
@@ -28,12 +30,22 @@ pub(super) struct Compact<'a> {
 
 #[derive(Debug, Deserialize)]
 struct JoseHeader {
-    alg: Option<String>,
+    alg: Option<Cow<'static, str>>,
     kid: Option<String>,
     crit: Option<IgnoredAny>,
 }
 
 impl JoseHeader {
+    /// `{"alg":"HS256","typ":"JWT"}`, as all of DT's tokens with a shared secret have it: known without reading it.
+    const USUAL: &str = "eyJhbGciOiJIUzI1NiIsInR5cCI6IkpXVCJ9";
+
+    /// How long the signature of such a token is, with the dot before it.
+    const SIGNATURE: usize = 44;
+
+    const fn usual() -> Self {
+        Self { alg: Some(Cow::Borrowed("HS256")), kid: None, crit: None }
+    }
+
     fn read(text: &str) -> Result<Self, &'static str> {
         let json = URL_SAFE_NO_PAD.decode(text).map_err(|_| "its header is not base64url")?;
         // serde would let bad UTF-8 pass where it skips.
@@ -59,6 +71,15 @@ impl<'a> Compact<'a> {
             return Err(malformed("it has characters that are not base64url"));
         }
         let text = std::str::from_utf8(value).map_err(|_| malformed("it is not text"))?;
+        // DT's tokens with a shared secret have their dots where these are looked for; see `ReadClaims::usual`.
+        let usual = text.split_at_checked(text.len().saturating_sub(JoseHeader::SIGNATURE));
+        if let Some((signed, signature)) = usual
+            && let Some((JoseHeader::USUAL, payload)) = signed.split_at_checked(JoseHeader::USUAL.len())
+            && let (Some(payload), Some(signature)) = (payload.strip_prefix('.'), signature.strip_prefix('.'))
+            && payload.bytes().chain(signature.bytes()).fold(true, |none, byte| none & (byte != b'.'))
+        {
+            return Ok(Self { header, jose: JoseHeader::usual(), signed, payload, signature });
+        }
         let three = "it is not three parts joined by dots";
         let (signed, signature) = text.rsplit_once('.').ok_or_else(|| malformed(three))?;
         let (jose, payload) = signed.split_once('.').ok_or_else(|| malformed(three))?;
@@ -101,27 +122,130 @@ pub(super) fn signature_holds(
     }
 }
 
-/// The claims DT uses. JSON `null` counts as absent; what is not listed here is ignored.
-#[derive(Debug, Default, PartialEq, Eq, Deserialize)]
+/// The claims DT uses, those that are needed once the body is here. JSON `null` counts as absent; what is not listed here,
+/// or in [`ReadClaims`], is ignored.
+#[derive(Debug, Default, PartialEq, Eq)]
 pub(super) struct Claims {
     pub(super) exp: Option<NumericDate>,
     pub(super) iat: Option<NumericDate>,
     pub(super) nbf: Option<NumericDate>,
     pub(super) jti: Option<String>,
-    pub(super) iss: Option<String>,
-    pub(super) sub: Option<String>,
-    pub(super) checksum: Option<String>,
-    pub(super) checksum_sha256: Option<String>,
+    pub(super) checksum: Option<Claimed<40>>,
+    pub(super) checksum_sha256: Option<Claimed<64>>,
 }
 
+/// A checksum as it was claimed: a text of as many characters as there are digits, or one that cannot be right.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Claimed<const DIGITS: usize> {
+    Digits([u8; DIGITS]),
+    Other(String),
+}
+
+impl<const DIGITS: usize> Claimed<DIGITS> {
+    fn of(text: &str) -> Self {
+        text.as_bytes().try_into().map_or_else(|_| Self::Other(text.to_owned()), Self::Digits)
+    }
+
+    /// As it was claimed.
+    pub(super) fn text(&self) -> Cow<'_, str> {
+        match self {
+            Self::Digits(digits) => String::from_utf8_lossy(digits),
+            Self::Other(text) => Cow::Borrowed(text),
+        }
+    }
+}
+
+/// The claims as they are read, without a copy.
+#[derive(Debug, PartialEq, Eq, Deserialize)]
+struct ReadClaims<'a> {
+    exp: Option<NumericDate>,
+    iat: Option<NumericDate>,
+    nbf: Option<NumericDate>,
+    #[serde(borrow)]
+    jti: Option<Text<'a>>,
+    #[serde(borrow)]
+    iss: Option<Text<'a>>,
+    #[serde(borrow)]
+    sub: Option<Text<'a>>,
+    #[serde(borrow)]
+    checksum: Option<Text<'a>>,
+    #[serde(borrow)]
+    checksum_sha256: Option<Text<'a>>,
+}
+
+impl<'a> ReadClaims<'a> {
+    /// Reads claims that are, to the byte, written as DT does it with a shared secret: these five, in this order, and nothing
+    /// to unescape. All others are left to serde. With the cut in [`Compact::parse`] for tokens of DT's shape, verification
+    /// takes 12.6 thousand instructions instead of 15.5 (`benches/guard`, `verify`).
+    fn usual(json: &'a str) -> Option<Self> {
+        let (checksum, rest) = json.strip_prefix(r#"{"checksum":""#)?.split_at_checked(40)?;
+        let (checksum_sha256, rest) = rest.strip_prefix(r#"","checksum_sha256":""#)?.split_at_checked(64)?;
+        let (exp, rest) = usual_seconds(rest.strip_prefix(r#"","exp":"#)?)?;
+        let (iat, rest) = usual_seconds(rest.strip_prefix(r#","iat":"#)?)?;
+        let jti = rest.strip_prefix(r#","jti":""#)?.strip_suffix("\"}")?;
+        let texts = [checksum, checksum_sha256, jti];
+        // To the end, as above.
+        let is_plain =
+            |text: &&str| text.bytes().fold(true, |plain, byte| plain & byte.is_ascii_alphanumeric());
+        if !texts.iter().all(is_plain) {
+            return None;
+        }
+        let [checksum, checksum_sha256, jti] = texts.map(|text| Some(Text(Cow::Borrowed(text))));
+        Some(Self {
+            exp: Some(exp),
+            iat: Some(iat),
+            nbf: None,
+            jti,
+            iss: None,
+            sub: None,
+            checksum,
+            checksum_sha256,
+        })
+    }
+}
+
+/// Ten digits, as it is from the year 2001 to 2286; and what follows.
+fn usual_seconds(text: &str) -> Option<(NumericDate, &str)> {
+    let (digits, rest) = text.split_at_checked(10)?;
+    let is_number = digits.bytes().all(|byte| byte.is_ascii_digit()) && !digits.starts_with('0');
+    if is_number { Some((NumericDate(digits.parse().ok()?), rest)) } else { None }
+}
+
+/// serde borrows for a `Cow` that is a member by itself, not for one in an `Option`.
+#[derive(Debug, PartialEq, Eq, Deserialize)]
+struct Text<'a>(#[serde(borrow)] Cow<'a, str>);
+
 impl Claims {
-    /// Reads the claims of a token whose signature was found to hold.
-    pub(super) fn decode(token: &Compact<'_>) -> Result<Self, Rejection> {
-        let json = URL_SAFE_NO_PAD.decode(token.payload).ok();
-        let text = json.as_deref().and_then(|json| std::str::from_utf8(json).ok());
-        text.and_then(from_object).ok_or(Rejection::SignatureMalformed {
+    /// Reads the claims of a token whose signature was found to hold. `parties` is given the issuer and the subject.
+    pub(super) fn decode(
+        token: &Compact<'_>,
+        parties: impl FnOnce(Option<&str>, Option<&str>) -> Result<(), Rejection>,
+    ) -> Result<Self, Rejection> {
+        /// DT's are about 250 bytes, and need no memory of their own.
+        const USUAL: usize = 512;
+        let mut usual = [0; USUAL];
+        let decoded = match URL_SAFE_NO_PAD.decode_slice(token.payload, &mut usual) {
+            Ok(len) => usual.get(..len).map(Cow::Borrowed),
+            Err(DecodeSliceError::OutputSliceTooSmall) => {
+                URL_SAFE_NO_PAD.decode(token.payload).ok().map(Cow::Owned)
+            }
+            Err(DecodeSliceError::DecodeError(_)) => None,
+        };
+        let text = decoded.as_deref().and_then(|json| std::str::from_utf8(json).ok());
+        let read = text.and_then(|text| ReadClaims::usual(text).or_else(|| from_object(text)));
+        let read = read.ok_or(Rejection::SignatureMalformed {
             header: token.header,
             reason: "its claims are not a JSON object with values of the right types",
+        })?;
+        let ReadClaims { exp, iat, nbf, jti, iss, sub, checksum, checksum_sha256 } = read;
+        parties(iss.as_ref().map(|iss| &*iss.0), sub.as_ref().map(|sub| &*sub.0))?;
+        Ok(Self {
+            exp,
+            iat,
+            nbf,
+            jti: jti.map(|jti| jti.0.into_owned()),
+            checksum: checksum.map(|text| Claimed::of(&text.0)),
+            checksum_sha256: checksum_sha256.map(|text| Claimed::of(&text.0)),
         })
     }
 }
@@ -167,18 +291,49 @@ impl<'de> Deserialize<'de> for NumericDate {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use proptest::prelude::*;
+
+    /// Claims as DT writes them.
+    fn usual_json() -> String {
+        let (sha1, sha256) = ("0a".repeat(20), "1b".repeat(32));
+        format!(
+            r#"{{"checksum":"{sha1}","checksum_sha256":"{sha256}","exp":1700003600,"iat":1700000000,"jti":"c82gg99hga35jc2afkeg"}}"#
+        )
+    }
+
+    proptest! {
+        /// Whatever is changed in one place: what is read without serde, serde reads the same.
+        #[test]
+        fn the_short_way_reads_what_the_long_way_reads(at in 0..230_usize, len in 0..3_usize, new in r#"[0-9a-zA-Z"\\,:{}. é-]{0,2}"#) {
+            let mut json = usual_json();
+            prop_assert!(ReadClaims::usual(&json).is_some());
+            let at = at.min(json.len());
+            let end = at.saturating_add(len).min(json.len());
+            json.replace_range(at..end, &new);
+            if let Some(read) = ReadClaims::usual(&json) {
+                prop_assert_eq!(Some(read), from_object(&json));
+            }
+        }
+    }
 
     fn claims(json: &str) -> Option<Claims> {
         let payload = URL_SAFE_NO_PAD.encode(json);
-        let jose = JoseHeader { alg: None, kid: None, crit: None };
+        let jose = JoseHeader::usual();
         let token = Compact { header: "x", jose, signed: "", payload: &payload, signature: "" };
-        Claims::decode(&token).ok()
+        Claims::decode(&token, |_, _| Ok(())).ok()
+    }
+
+    #[test]
+    fn the_usual_header_is_what_it_is_taken_for() {
+        let json = URL_SAFE_NO_PAD.decode(JoseHeader::USUAL).expect("base64url");
+        let read = JoseHeader::read(JoseHeader::USUAL).expect("a header");
+        assert_eq!(format!("{read:?}"), format!("{:?}", JoseHeader::usual()));
+        assert_eq!(json, br#"{"alg":"HS256","typ":"JWT"}"#);
     }
 
     #[test]
     fn a_token_is_taken_to_pieces_the_same_way_wherever_its_dots_are() {
-        // {"alg":"HS256","typ":"JWT"}
-        let usual = "eyJhbGciOiJIUzI1NiIsInR5cCI6IkpXVCJ9";
+        let usual = JoseHeader::USUAL;
         for (payload, signature) in [("e30", 43), ("e30", 42), ("e30", 44), ("", 43), ("", 0), ("e", 43)] {
             let signature = "s".repeat(signature);
             let text = format!("{usual}.{payload}.{signature}");
@@ -216,8 +371,8 @@ mod tests {
             );
             let claims = claims(&json).expect("readable");
             assert_eq!(claims.jti.as_deref(), Some("ab"));
-            assert_eq!(claims.checksum, Some("0F".repeat(20)));
-            assert_eq!(claims.checksum_sha256.as_deref(), Some("AbC"));
+            assert_eq!(claims.checksum, Some(Claimed::Digits(*b"0F0F0F0F0F0F0F0F0F0F0F0F0F0F0F0F0F0F0F0F")));
+            assert_eq!(claims.checksum_sha256.expect("claimed").text(), "AbC");
         }
     }
 

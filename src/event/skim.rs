@@ -1,0 +1,319 @@
+//! The short way through a body: JSON as DT writes it, in which nothing has to be unescaped and no number is out of the
+//! ordinary. By it a record is read and written in 8.1 thousand instructions instead of 11.4 (`benches/guard`, `record`).
+//!
+//! What is read here, [`json::look`](super::json::look) reads the same. What is not, it has the last word on: a body that is
+//! not usual gives `None`, whether it is JSON or not.
+
+/// Deeper than any event that there is.
+const MAX_DEPTH: usize = 16;
+/// So many digits before or after the point are a number that every reader takes.
+const MAX_DIGITS: usize = 15;
+
+/// The texts that a body has, each there once.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub(super) struct Skimmed<'a> {
+    /// `event.eventId`.
+    pub(super) event_id: Option<&'a str>,
+    /// `event.eventType`.
+    pub(super) event_type: Option<&'a str>,
+    /// `event.targetName`.
+    pub(super) target_name: Option<&'a str>,
+    /// `event.timestamp`.
+    pub(super) timestamp: Option<&'a str>,
+    /// `metadata.deviceId`.
+    pub(super) device_id: Option<&'a str>,
+}
+
+/// Reads a usual body.
+pub(super) fn skim(text: &str) -> Option<Skimmed<'_>> {
+    // To the end in any case and without a branch: that way the compiler looks at many bytes at once.
+    let is_usual = text.bytes().fold(true, |usual, byte| usual & (byte != b'\\') & (byte >= b' '));
+    if !is_usual {
+        return None;
+    }
+    let (mut found, mut has_event, mut has_metadata) = (Skimmed::default(), false, false);
+    let mut skimmer = Skimmer { text, at: 0 };
+    skimmer.object(MAX_DEPTH, |skimmer, key, depth| match key {
+        "event" if !std::mem::replace(&mut has_event, true) => {
+            skimmer.object(depth, |skimmer, key, depth| match key {
+                "eventId" => skimmer.text_into(&mut found.event_id),
+                "eventType" => skimmer.text_into(&mut found.event_type),
+                "targetName" => skimmer.text_into(&mut found.target_name),
+                "timestamp" => skimmer.text_into(&mut found.timestamp),
+                _ => skimmer.value(depth),
+            })
+        }
+        "metadata" if !std::mem::replace(&mut has_metadata, true) => {
+            skimmer.object(depth, |skimmer, key, depth| match key {
+                "deviceId" => skimmer.text_into(&mut found.device_id),
+                _ => skimmer.value(depth),
+            })
+        }
+        "event" | "metadata" => None,
+        _ => skimmer.value(depth),
+    })?;
+    (skimmer.next().is_none() && found.event_id.is_some() && found.event_type.is_some()).then_some(found)
+}
+
+/// A place in a text that has neither escapes nor control characters. Every method reads one thing from there, or gives
+/// `None`: then the whole is not usual.
+struct Skimmer<'a> {
+    text: &'a str,
+    at: usize,
+}
+
+impl<'a> Skimmer<'a> {
+    fn step(&mut self, bytes: usize) {
+        self.at = self.at.saturating_add(bytes);
+    }
+
+    fn peek(&self) -> Option<u8> {
+        self.text.as_bytes().get(self.at).copied()
+    }
+
+    /// The next byte that is no space; it stays the next.
+    fn next(&mut self) -> Option<u8> {
+        while self.peek() == Some(b' ') {
+            self.step(1);
+        }
+        self.peek()
+    }
+
+    fn expect(&mut self, byte: u8) -> Option<()> {
+        if self.next()? != byte {
+            return None;
+        }
+        self.step(1);
+        Some(())
+    }
+
+    fn string(&mut self) -> Option<&'a str> {
+        self.expect(b'"')?;
+        let rest = self.text.get(self.at..)?;
+        let len = find_quote(rest.as_bytes())?;
+        self.step(len.saturating_add(1));
+        rest.get(..len)
+    }
+
+    /// A string that is there once.
+    fn text_into(&mut self, found: &mut Option<&'a str>) -> Option<()> {
+        let text = self.string()?;
+        found.replace(text).is_none().then_some(())
+    }
+
+    /// Any value, to pass over.
+    fn value(&mut self, depth: usize) -> Option<()> {
+        match self.next()? {
+            b'"' => self.string().map(drop),
+            b'{' => self.object(depth, |skimmer, _, depth| skimmer.value(depth)),
+            b'[' => self.array(depth),
+            b't' => self.word("true"),
+            b'f' => self.word("false"),
+            b'n' => self.word("null"),
+            _ => self.number(),
+        }
+    }
+
+    /// An object; `member` is given each key, and reads the value.
+    fn object(
+        &mut self,
+        depth: usize,
+        mut member: impl FnMut(&mut Self, &'a str, usize) -> Option<()>,
+    ) -> Option<()> {
+        let depth = depth.checked_sub(1)?;
+        self.expect(b'{')?;
+        if self.next()? == b'}' {
+            self.step(1);
+            return Some(());
+        }
+        loop {
+            let key = self.string()?;
+            self.expect(b':')?;
+            member(self, key, depth)?;
+            if self.is_last(b'}')? {
+                return Some(());
+            }
+        }
+    }
+
+    fn array(&mut self, depth: usize) -> Option<()> {
+        let depth = depth.checked_sub(1)?;
+        self.expect(b'[')?;
+        if self.next()? == b']' {
+            self.step(1);
+            return Some(());
+        }
+        loop {
+            self.value(depth)?;
+            if self.is_last(b']')? {
+                return Some(());
+            }
+        }
+    }
+
+    /// Whether the end comes now, or a comma and then more.
+    fn is_last(&mut self, end: u8) -> Option<bool> {
+        let byte = self.next()?;
+        self.step(1);
+        if byte == end || byte == b',' { Some(byte == end) } else { None }
+    }
+
+    fn word(&mut self, word: &str) -> Option<()> {
+        let is_it = self.text.get(self.at..)?.starts_with(word);
+        self.step(word.len());
+        is_it.then_some(())
+    }
+
+    fn number(&mut self) -> Option<()> {
+        if self.peek() == Some(b'-') {
+            self.step(1);
+        }
+        let has_zero = self.peek() == Some(b'0');
+        let whole = self.digits()?;
+        if has_zero && whole > 1 {
+            return None;
+        }
+        if self.peek() == Some(b'.') {
+            self.step(1);
+            self.digits()?;
+        }
+        // What follows, such as an exponent, is for the caller, who expects none.
+        Some(())
+    }
+
+    /// How many digits come.
+    fn digits(&mut self) -> Option<usize> {
+        let start = self.at;
+        while self.peek().is_some_and(|byte| byte.is_ascii_digit()) {
+            self.step(1);
+        }
+        Some(self.at.saturating_sub(start)).filter(|digits| (1..=MAX_DIGITS).contains(digits))
+    }
+}
+
+/// Where the first quotation mark is; eight bytes at once.
+fn find_quote(bytes: &[u8]) -> Option<usize> {
+    const QUOTES: u64 = u64::from_ne_bytes([b'"'; 8]);
+    const ONES: u64 = u64::from_ne_bytes([1; 8]);
+    const HIGHS: u64 = u64::from_ne_bytes([0x80; 8]);
+    let (chunks, rest) = bytes.as_chunks::<8>();
+    let mut at = 0_usize;
+    for chunk in chunks {
+        // A byte that is zero now was a mark. The lowest bit that is left is that of the first such byte.
+        let others = u64::from_le_bytes(*chunk) ^ QUOTES;
+        let marks = others.wrapping_sub(ONES) & !others & HIGHS;
+        if marks != 0 {
+            return usize::try_from(marks.trailing_zeros() / 8).ok().map(|first| at.saturating_add(first));
+        }
+        at = at.saturating_add(chunk.len());
+    }
+    rest.iter().position(|byte| *byte == b'"').map(|first| at.saturating_add(first))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::event::{EventType, Sample};
+    use proptest::prelude::*;
+
+    fn samples() -> Vec<String> {
+        let sample = |event_type| Sample {
+            event_type,
+            event_id: "c82gg9catj3vmh4248og",
+            project: "c0md3mm0c7pet3vico8g",
+            device: "emuc1ul5qf2ghkeoq4nj7d0",
+            unix_millis: 1_700_000_000_000,
+            seed: 1,
+        };
+        EventType::KNOWN.into_iter().map(|event_type| sample(event_type).body()).collect()
+    }
+
+    #[test]
+    fn events_of_all_types_are_usual() {
+        for body in samples() {
+            let found = skim(&body).unwrap_or_else(|| panic!("{body}"));
+            assert_eq!(found.event_id, Some("c82gg9catj3vmh4248og"));
+            assert_eq!(
+                found.target_name,
+                Some("projects/c0md3mm0c7pet3vico8g/devices/emuc1ul5qf2ghkeoq4nj7d0")
+            );
+            assert!(found.timestamp.is_some() && found.device_id.is_some());
+        }
+    }
+
+    #[test]
+    fn what_is_not_usual_is_left_to_the_parser() {
+        let with = |value: &str| format!(r#"{{"event":{{"eventId":"a","eventType":"b"}},"x":{value}}}"#);
+        for usual in
+            ["-0", "0.5", "123456789012345.123456789012345", "[ ]", "{ }", "[[{}], true ,null]", "\"é\""]
+        {
+            assert!(skim(&with(usual)).is_some(), "{usual}");
+        }
+        for other in [
+            "01",
+            "-",
+            ".5",
+            "1.",
+            "1e3",
+            "1234567890123456",
+            "\"\\n\"",
+            "[1,]",
+            "{\"a\":1,}",
+            "tru",
+            "",
+            "{a:1}",
+        ] {
+            assert_eq!(skim(&with(other)), None, "{other}");
+        }
+        assert_eq!(skim(&with(&("[".repeat(16) + &"]".repeat(16)))), None);
+        for other in [
+            "",
+            "{}",
+            "[]",
+            r#"{"event":{"eventId":"a","eventType":"b"}} x"#,
+            r#"{"event":{"eventId":"a"}}"#,
+            r#"{"event":{"eventId":"a","eventId":"a","eventType":"b"}}"#,
+            r#"{"event":{"eventId":"a","eventType":"b"},"event":{}}"#,
+            r#"{"event":{"eventId":1,"eventType":"b"}}"#,
+        ] {
+            assert_eq!(skim(other), None, "{other}");
+        }
+    }
+
+    #[test]
+    fn the_first_quotation_mark_is_found_wherever_it_is() {
+        for at in 0..40 {
+            let mut text = vec![b'!'; 40];
+            assert_eq!(find_quote(&text), None);
+            text[at..].fill(b'"');
+            assert_eq!(find_quote(&text), Some(at));
+            text[at..].fill(b'#');
+            text[at] = b'"';
+            assert_eq!(find_quote(&text), Some(at));
+        }
+    }
+
+    proptest! {
+        /// Whatever is changed in a body: what is read here, the parser reads the same.
+        #[test]
+        fn the_parser_reads_the_same(
+            which in 0..19_usize,
+            changes in proptest::collection::vec((0..2000_usize, 0..3_usize, r#"["{}\[\],:0-9eE+\-. a-zé\\]{0,3}"#), 1..4),
+        ) {
+            let mut body = samples().swap_remove(which);
+            for (at, len, new) in changes {
+                let at = at.min(body.len());
+                let end = at.saturating_add(len).min(body.len());
+                if body.is_char_boundary(at) && body.is_char_boundary(end) {
+                    body.replace_range(at..end, &new);
+                }
+            }
+            if let Some(found) = skim(&body) {
+                let read = crate::event::envelope::read_by_the_parser(body.as_bytes());
+                let read = read.map(|texts| texts.map(|text| text.map(String::from)));
+                let found = [found.event_id, found.event_type, found.target_name, found.timestamp, found.device_id];
+                prop_assert_eq!(read.ok(), Some(found.map(|text| text.map(str::to_owned))), "{}", body);
+            }
+        }
+    }
+}
