@@ -281,7 +281,8 @@ impl<S: Source> Engine<S> {
         }
         if !self.is_placed && S::KEEPS_CHECKPOINTS {
             let checkpoint = self.sink.begin();
-            if checkpoint.is_some() && checkpoint.as_deref() != self.source.checkpoint() {
+            // Also one that was handed on before: it may not be durable yet, and the sink goes by it.
+            if checkpoint.is_some() {
                 let first_left = self.window.tickets.first();
                 let settled = Settled {
                     done: Vec::new(),

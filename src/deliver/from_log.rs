@@ -65,7 +65,7 @@ pub struct WorkerParts {
     pub log: Arc<Log>,
     /// How long to wait before the next try.
     pub backoff: Backoff,
-    /// Who is told how the sink is.
+    /// Counts and logs how the sink is.
     pub telemetry: Arc<Telemetry>,
 }
 

@@ -58,7 +58,7 @@ pub struct LaneOptions {
 /// What a lane says to a record that is offered to it.
 #[derive(Debug)]
 pub(super) enum Offered {
-    /// It is queued, or on its way already; the waiter is told what became of it.
+    /// It is queued, or on its way already; the waiter gets the outcome.
     Waiting { waiter: Waiter, new: bool },
     /// The sink has it already.
     Known,
@@ -96,7 +96,7 @@ pub struct Lane {
 pub struct LaneParts {
     /// The time.
     pub clock: Arc<dyn Clock>,
-    /// Who is told how the sink is.
+    /// Counts and logs how the sink is.
     pub telemetry: Arc<Telemetry>,
     /// Where rejected records go.
     pub letters: Arc<DeadLetters>,

@@ -181,7 +181,7 @@ pub struct LogOptions {
     pub max_queue_bytes: usize,
     /// The length of a segment's file.
     pub segment_bytes: u64,
-    /// Who is told how long groups take.
+    /// Counts groups and their times.
     pub observer: Arc<dyn Observer>,
 }
 

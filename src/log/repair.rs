@@ -31,7 +31,7 @@ pub enum Step {
         /// What is wrong with it.
         why: String,
     },
-    /// A copy of a segment that was set aside takes its place, with a new header.
+    /// A copy of a segment, which was renamed, takes its place with a new header.
     Restore {
         /// The segment's number.
         segment: u64,

@@ -94,6 +94,27 @@ impl Append {
     }
 }
 
+impl Queue {
+    /// Takes events until they are too many bytes for one group.
+    pub(super) fn take_appends(&mut self, max_group: usize) -> Vec<Append> {
+        if self.bytes <= max_group {
+            self.bytes = 0;
+            return std::mem::take(&mut self.appends);
+        }
+        let mut taken = 0_usize;
+        let is_within = |append: &&Append| {
+            let before = taken;
+            taken = taken.saturating_add(append.bytes());
+            before == 0 || taken <= max_group
+        };
+        let count = self.appends.iter().take_while(is_within).count();
+        let rest = self.appends.split_off(count);
+        let first = std::mem::replace(&mut self.appends, rest);
+        self.bytes = self.bytes.saturating_sub(first.iter().map(Append::bytes).sum());
+        first
+    }
+}
+
 /// How far a sink is; a later one takes the place of an earlier one that still waits.
 #[derive(Debug)]
 pub(super) struct CursorUpdate {

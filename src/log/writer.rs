@@ -2,7 +2,7 @@
 //!
 //! It alone appends to the newest segment and changes the state. A group that cannot be written or synced is written once
 //! more to a new segment, whose header makes whatever is left of the first copy void; where that fails as well, everyone
-//! who waits is told so, and a new segment is tried every second.
+//! who waits gets the error, and a new segment is tried every second.
 
 use std::panic::AssertUnwindSafe;
 use std::path::PathBuf;
@@ -16,7 +16,7 @@ use super::error::LogError;
 use super::frame::{CursorFrame, Frame, SinkFrame, write_event};
 use super::group::{self, Owner};
 use super::segment::{self, GROUPS_AT, SegmentHeader};
-use super::shared::{Append, Change, ChangeRequest, CursorUpdate, Queue, Segment, Shared};
+use super::shared::{Append, Change, ChangeRequest, CursorUpdate, Segment, Shared};
 use super::state::State;
 use crate::disk::{DiskFile, OpenMode};
 use crate::record::Record;
@@ -109,10 +109,8 @@ impl Writer {
             match self.next_turn() {
                 Turn::Batch(batch) => self.commit(batch),
                 Turn::Seal => self.seal(),
-                Turn::Retry => {
-                    // What it needs is done on the way.
-                    let _failed = self.ensure_segment(false);
-                }
+                // A failure was logged, and is tried again.
+                Turn::Retry => drop(self.ensure_segment(false)),
                 Turn::End => break,
             }
             let nearly_full = self.shared.segment_bytes.checked_div(NEARLY_FULL).unwrap_or(0);
@@ -138,7 +136,7 @@ impl Writer {
             let has_small = !queue.cursors.is_empty() || queue.keep_from.is_some();
             if !queue.appends.is_empty() || !queue.changes.is_empty() || (is_due && has_small) {
                 queue.cursors_since = None;
-                let appends = take_appends(&mut queue, self.max_group());
+                let appends = queue.take_appends(self.max_group());
                 let cursors = std::mem::take(&mut queue.cursors);
                 let changes = std::mem::take(&mut queue.changes);
                 return Turn::Batch(Batch { appends, cursors, changes, keep_from: queue.keep_from.take() });
@@ -601,23 +599,4 @@ impl Writer {
         }
         self.unsealed_since = None;
     }
-}
-
-/// Takes events until they are too many bytes for one group.
-fn take_appends(queue: &mut Queue, max_group: usize) -> Vec<Append> {
-    if queue.bytes <= max_group {
-        queue.bytes = 0;
-        return std::mem::take(&mut queue.appends);
-    }
-    let mut taken = 0_usize;
-    let is_within = |append: &&Append| {
-        let before = taken;
-        taken = taken.saturating_add(append.bytes());
-        before == 0 || taken <= max_group
-    };
-    let count = queue.appends.iter().take_while(is_within).count();
-    let rest = queue.appends.split_off(count);
-    let first = std::mem::replace(&mut queue.appends, rest);
-    queue.bytes = queue.bytes.saturating_sub(first.iter().map(Append::bytes).sum());
-    first
 }

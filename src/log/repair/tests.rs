@@ -96,7 +96,7 @@ fn append(log: &Log, id: &str, sinks: &SinkSet) -> i64 {
     }
 }
 
-/// What a sink is given: the events' ids, by sequence number. None may be damaged: losses are told by the repair.
+/// What a sink is given: the events' ids, by sequence number. None may be damaged: the repair reports losses.
 fn given(log: &Log, sink: &str) -> BTreeMap<i64, String> {
     let mut source = log.source(log.sink(sink).expect("known"));
     let mut all = BTreeMap::new();

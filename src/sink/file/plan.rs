@@ -8,7 +8,7 @@ use super::files::Files;
 use crate::record::Record;
 use crate::sink::OpenError;
 
-/// How many kinds of records are told apart without rendering their paths: more than there are event types.
+/// How many kinds of records are recognised without rendering their paths: more than there are event types.
 const MAX_KINDS: usize = 32;
 
 /// Puts the lines of the first records into the buffers of their files, and returns how many records those are. Files of
