@@ -368,23 +368,21 @@ impl<S: Source> Engine<S> {
         }
         let (attempts, first_left) = (self.attempts.saturating_add(1), self.window.tickets.first());
         let settled_batch = Settled { done, first_left, attempts, checkpoint, is_checkpoint_due };
-        let stored = self.source.settle(settled_batch);
-        if let Some(error) = retry {
-            if S::TRIES_AGAIN {
-                self.telemetry.sink_retries(&self.name, retries);
-                stored.map_err(Failure::of_source)?;
-                return Err(Failure::of_sink(&error));
-            }
-            self.failed(&error, retries);
-            return stored.map_err(Failure::of_source);
-        }
-        match trouble {
-            Some(trouble) => self.failed(&trouble, 0),
+        // Before anybody is answered: who asks `/readyz` because of the answer is not told what was before.
+        match (&retry, trouble) {
+            // `run` says it, and waits.
+            (Some(_), _) if S::TRIES_AGAIN => self.telemetry.sink_retries(&self.name, retries),
+            (Some(error), _) => self.failed(error, retries),
+            (None, Some(trouble)) => self.failed(&trouble, 0),
             // One that takes its time has not recovered.
-            None if settled == 0 => {}
-            None => self.recovered(),
+            (None, None) if settled == 0 => {}
+            (None, None) => self.recovered(),
         }
-        stored.map_err(Failure::of_source)
+        self.source.settle(settled_batch).map_err(Failure::of_source)?;
+        match retry {
+            Some(error) if S::TRIES_AGAIN => Err(Failure::of_sink(&error)),
+            _ => Ok(()),
+        }
     }
 
     /// The sink does not work; the log says so once for each reason, or with records that come back.
