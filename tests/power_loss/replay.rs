@@ -62,6 +62,12 @@ impl Life {
         Self { actions, calls, steps: steps.into_iter().map(|(_, step)| step).collect(), recorded }
     }
 
+    /// The calls that name a file, to see what went wrong with it.
+    fn of_file(&self, path: &Path) -> Vec<&Call> {
+        let name = path.file_name().expect("a name").to_string_lossy();
+        self.calls.iter().filter(|call| call.arguments.contains(&*name)).collect()
+    }
+
     /// The steps that do something to files below a folder, each with its phase.
     fn phases<'l>(&'l self, root: &'l Path) -> impl Iterator<Item = (usize, Phase)> + 'l {
         let up = self.steps.iter().rposition(|(call, _)| self.actions[*call] == Some(Action::Listen));
@@ -307,7 +313,7 @@ impl<'r> Replay<'r> {
                 names.get(path) == Some(&(found.inode - 1)) && content.as_ref() == Some(&found.content);
             assert!(same || is_cut, "{}: the recording missed something", path.display());
             if !same {
-                self.take_over(path, found, &names);
+                self.take_over(life, path, found, &names);
             }
             names.remove(path);
         }
@@ -320,7 +326,7 @@ impl<'r> Replay<'r> {
         }
     }
 
-    fn take_over(&self, path: &Path, found: &Found, names: &BTreeMap<PathBuf, u64>) {
+    fn take_over(&self, life: &Life, path: &Path, found: &Found, names: &BTreeMap<PathBuf, u64>) {
         let elsewhere = names.iter().find(|(_, inode)| **inode == found.inode - 1);
         let mode = match elsewhere {
             Some((name, _)) if name == path => OpenMode::Write,
@@ -334,7 +340,8 @@ impl<'r> Replay<'r> {
             }
         };
         let file = self.disk.open(path, mode).expect("opened");
-        assert_eq!(file.about().expect("it answers").inode, found.inode - 1, "{}", path.display());
+        let inode = file.about().expect("it answers").inode;
+        assert_eq!(inode, found.inode - 1, "{}: {:#?}", path.display(), life.of_file(path));
         let before = self.disk.content(path).expect("it is there");
         if before.len() != found.content.len() {
             file.set_length(found.content.len() as u64).expect("set");

@@ -247,15 +247,14 @@ fn copies_of_the_files_at_any_moment_hold_what_was_reported_stored() {
             let folder = copied.join(copies.len().to_string());
             fs::create_dir_all(&folder).expect("a folder");
             // As a power loss leaves it: the journal of before the writes, and any part of these.
-            let before = ids.stored_up_to();
-            let journal =
-                fs::copy(ids.path().with_file_name("ids.db-journal"), folder.join("ids.db-journal"));
+            let (path, before) = (ids.path().with_file_name("ids.db-journal"), ids.stored_up_to());
+            let Ok(journal) = fs::read(&path) else { continue };
+            fs::write(folder.join("ids.db-journal"), &journal).expect("written");
             let database = fs::copy(ids.path(), folder.join("ids.db"));
-            let after =
-                fs::metadata(ids.path().with_file_name("ids.db-journal")).map_or(0, |found| found.len());
-            // Where the journal changed meanwhile, no disk ever looked like the copy.
-            if journal.is_ok_and(|length| length == after) && database.is_ok() && before == ids.stored_up_to()
-            {
+            // Where the journal changed meanwhile, no disk ever looked like the copy. It may have changed at the same length:
+            // how many pages it holds is written to its head before the database is.
+            let is_the_same = fs::read(&path).is_ok_and(|after| after == journal);
+            if is_the_same && database.is_ok() && before == ids.stored_up_to() {
                 copies.push((folder, before));
             }
         }
