@@ -144,14 +144,14 @@ fn rejected(sink: &str, id: &str) -> DeadLetter {
     let letter = unreadable(event(id));
     let routing = Routing {
         verified_by: VerifiedBy::Secret { label: Arc::from("a") },
-        event_type: Box::from("touch"),
+        event_type: "touch".into(),
         project: None,
         device: None,
     };
     DeadLetter {
         reason,
         connector: Arc::from("default"),
-        event_id: Some(Box::from(id)),
+        event_id: Some(id.into()),
         routing: Some(routing),
         ..letter
     }

@@ -280,7 +280,7 @@ fn about(stored: &StoredLetter) -> Value {
         "replays": stored.replays,
         "receivedAt": rfc3339_millis(letter.received_at),
         "buriedAt": rfc3339_millis(stored.dead_at),
-        "eventId": letter.event_id,
+        "eventId": letter.event_id.as_deref(),
         "requestId": letter.request_id.map(|id| id.to_string()),
         "headerNames": letter.header_names,
         "bodyBytes": stored.body_bytes,

@@ -2,6 +2,7 @@
 //! and nothing of our configuration, our paths or a library's error text.
 
 use bytes::Bytes;
+use bytestring::ByteString;
 use http::header::{ALLOW, CONNECTION, CONTENT_TYPE, RETRY_AFTER};
 use http::{HeaderName, HeaderValue, Response, StatusCode};
 use http_body_util::Full;
@@ -18,13 +19,13 @@ const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 #[derive(Debug)]
 pub(super) enum Reply {
     Accepted {
-        event_id: Box<str>,
+        event_id: ByteString,
     },
     Duplicate {
-        event_id: Box<str>,
+        event_id: ByteString,
     },
     Ignored {
-        event_id: Box<str>,
+        event_id: ByteString,
     },
     Quarantined,
     Refused {

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
+use bytestring::ByteString;
 use serde::{Deserialize, Serialize};
 
 use crate::record::{KeptHeaders, Record, RequestId};
@@ -193,10 +194,10 @@ impl EventFrame<'_> {
             connector: Arc::from(self.connector),
             received_at: self.received_at,
             verified_by: verified_by(self.verified_by),
-            event_id: Box::from(self.event_id),
-            event_type: Box::from(self.event_type),
-            project: self.project.map(Box::from),
-            device: self.device.map(Box::from),
+            event_id: self.event_id.into(),
+            event_type: self.event_type.into(),
+            project: self.project.map(ByteString::from),
+            device: self.device.map(ByteString::from),
             request_id: self.request_id.and_then(|id| id.parse().ok()),
             headers: KeptHeaders::from_json(self.signatures, self.header_names),
             body: Bytes::copy_from_slice(self.body),

@@ -15,6 +15,7 @@ use std::fmt;
 use std::sync::Arc;
 
 use bytes::Bytes;
+use bytestring::ByteString;
 use http::HeaderMap;
 
 pub use cloud_event::CloudEvent;
@@ -38,20 +39,28 @@ pub struct Record {
     pub received_at: i64,
     /// Which key vouches for it.
     pub verified_by: VerifiedBy,
-    /// `event.eventId`: equal for every copy of the event.
-    pub event_id: Box<str>,
+    /// `event.eventId`: equal for every copy of the event. This and the texts below share the memory of the body.
+    pub event_id: ByteString,
     /// `event.eventType`.
-    pub event_type: Box<str>,
+    pub event_type: ByteString,
     /// The project in `event.targetName`.
-    pub project: Option<Box<str>>,
+    pub project: Option<ByteString>,
     /// The device in `event.targetName`, else `metadata.deviceId`.
-    pub device: Option<Box<str>>,
+    pub device: Option<ByteString>,
     /// The id of the request that brought it.
     pub request_id: Option<RequestId>,
     /// What is kept of the request's headers, for the dead letters.
     pub headers: KeptHeaders,
     /// The body as received.
     pub body: Bytes,
+}
+
+/// A text that was read from a body: a part of it that shares its memory, or, where it had to be unescaped, a copy.
+fn part(body: &Bytes, text: &str) -> ByteString {
+    let start = text.as_ptr().addr().checked_sub(body.as_ptr().addr());
+    let range = start.and_then(|start| Some(start..start.checked_add(text.len())?));
+    let shared = range.filter(|range| range.end <= body.len()).map(|range| body.slice(range));
+    shared.and_then(|part| ByteString::try_from(part).ok()).unwrap_or_else(|| ByteString::from(text))
 }
 
 impl Record {
@@ -65,18 +74,18 @@ impl Record {
         connector: Arc<str>,
         received_at: i64,
     ) -> Result<Self, NotADelivery> {
-        let envelope = Envelope::parse(verified)?;
+        let (envelope, body) = (Envelope::parse(verified)?, verified.inner());
         Ok(Self {
             connector,
             received_at,
             verified_by: verified.by().clone(),
-            event_id: Box::from(&*envelope.event_id),
-            event_type: Box::from(&*envelope.event_type),
-            project: envelope.project().map(Box::from),
-            device: envelope.device().map(Box::from),
+            event_id: part(body, &envelope.event_id),
+            event_type: part(body, &envelope.event_type),
+            project: envelope.project().map(|project| part(body, project)),
+            device: envelope.device().map(|device| part(body, device)),
             request_id: None,
             headers: KeptHeaders::default(),
-            body: verified.inner().clone(),
+            body: body.clone(),
         })
     }
 
@@ -87,8 +96,8 @@ impl Record {
             connector: Arc::from("default"),
             received_at: 1000,
             verified_by: VerifiedBy::Secret { label: Arc::from("a") },
-            event_id: Box::from(event_id),
-            event_type: Box::from("touch"),
+            event_id: event_id.into(),
+            event_type: "touch".into(),
             project: None,
             device: None,
             request_id: None,
@@ -170,7 +179,7 @@ pub struct DeadLetter {
     /// The id of the request that brought it.
     pub request_id: Option<RequestId>,
     /// `event.eventId`, where it could be read.
-    pub event_id: Option<Box<str>>,
+    pub event_id: Option<ByteString>,
     /// The sequence number of the record that was rejected or damaged.
     pub seq: Option<i64>,
     /// What else there was to the record, so that it can be made again; `None` where there was none.
@@ -189,11 +198,11 @@ pub struct Routing {
     /// Which key vouches for it.
     pub verified_by: VerifiedBy,
     /// `event.eventType`.
-    pub event_type: Box<str>,
+    pub event_type: ByteString,
     /// The project in `event.targetName`.
-    pub project: Option<Box<str>>,
+    pub project: Option<ByteString>,
     /// The device.
-    pub device: Option<Box<str>>,
+    pub device: Option<ByteString>,
 }
 
 impl DeadLetter {

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
+use bytestring::ByteString;
 use http::{HeaderMap, HeaderName, HeaderValue};
 use rusqlite::Row;
 
@@ -112,8 +113,7 @@ pub(super) fn crc(letter: &DeadLetter) -> u32 {
 
 /// Reads [`COLUMNS`] and, behind them, the body or an empty one.
 pub(super) fn stored(row: &Row<'_>) -> rusqlite::Result<StoredLetter> {
-    let maybe =
-        |column: usize| row.get::<_, Option<String>>(column).map(|text| text.map(String::into_boxed_str));
+    let maybe = |column: usize| row.get::<_, Option<String>>(column).map(|text| text.map(ByteString::from));
     let sink: Option<String> = row.get(3)?;
     let verified_by: Option<String> = row.get(10)?;
     let routing = match (verified_by, maybe(12)?) {

@@ -37,8 +37,8 @@ fn record() -> Record {
     headers.insert("host", "example.com".parse().expect("a value"));
     Record {
         verified_by: VerifiedBy::Asymmetric { kid: Arc::from("k:1") },
-        project: Some(Box::from("p")),
-        device: Some(Box::from("d")),
+        project: Some("p".into()),
+        device: Some("d".into()),
         body: Bytes::from_static(b"{\"a\":\0\xff}"),
         ..Record::sample("e1")
     }

@@ -229,7 +229,7 @@ mod tests {
                 received_at: 0,
                 verified_by: VerifiedBy::Secret { label: Arc::from("a") },
                 event_id: number.to_string().into_boxed_str(),
-                event_type: Box::from("touch"),
+                event_type: "touch".into(),
                 project: None,
                 device: None,
                 request_id: None,
