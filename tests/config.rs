@@ -24,9 +24,9 @@ use dt_receiver::tls::TlsVersion;
 const FULL: &str = r#"
 listen = "127.0.0.1:18080"
 admin = "off"
-mode = "direct"
+mode = "spool"
 data = "data"
-dead_letters = "folder:letters"
+dead_letters = "kafka:dt.dead"
 drain_timeout = "5s"
 dedup_window = "24h"
 dedup_max = 1000
@@ -147,7 +147,7 @@ fn a_configuration_with_every_key_is_read() {
     assert_eq!(config.listen.to_string(), "127.0.0.1:18080");
     assert_eq!(config.admin, None);
     assert_eq!(config.limits.max_body, 32 * 1024);
-    assert_eq!(config.dead_letter_place(), dt_receiver::config::DeadLetterPlace::Folder("letters".into()));
+    assert_eq!((config.dead_letters.as_deref(), config.dead_letter_topic()), (Some("dt.dead"), None));
     assert_eq!(config.socket_mode, 0o600);
     let trusts = |address: &str| config.proxies.trusts(address.parse().ok());
     assert!(
@@ -213,15 +213,18 @@ fn each_mistake_names_its_key_what_was_found_and_what_is_allowed() {
         ("\"ca.pem\"", "\"\"", &["tls.client_ca", "path"]),
         ("admin = \"off\"", "admin = \"on\"", &["admin", "on", "off"]),
         ("admin = \"off\"", "admin = \"127.0.0.1:18080\"", &["admin", "never share a port"]),
-        ("\"direct\"", "\"fast\"", &["mode", "fast", "direct"]),
+        ("\"spool\"", "\"fast\"", &["mode", "fast", "direct"]),
         (
             "quarantine_refused = false",
             "quarantine_refused = 1",
             &["quarantine_refused", "1", "true or false"],
         ),
-        ("quarantine_refused = false", "quarantine_refused = true", &["quarantine_refused", "spool"]),
-        ("\"folder:letters\"", "\"letters\"", &["dead_letters", "letters", "folder:PATH"]),
-        ("\"folder:letters\"", "\"kafka:dead\"", &["dead_letters", "kafka:TOPIC", "a sink of type"]),
+        (
+            "\"kafka:dt.dead\"",
+            "\"folder:letters\"",
+            &["dead_letters", "folder:letters", "kafka:TOPIC", "dead.db"],
+        ),
+        ("\"spool\"", "\"direct\"", &["dead_letters", "kafka:TOPIC", "a sink of type"]),
         ("\"5s\"", "\"5\"", &["drain_timeout", "\"5\"", "8s"]),
         ("\"5s\"", "\"-5s\"", &["drain_timeout", "-5s"]),
         ("dedup_max = 1000", "dedup_max = 0", &["dedup_max", "0", "1 to 20000000"]),
