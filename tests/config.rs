@@ -570,3 +570,58 @@ fn only_addresses_of_the_networks_are_allowed() {
     }
     assert!(limits.allows(None), "an address that is not known is no network's");
 }
+
+#[test]
+fn a_file_sink_writes_nothing_into_the_folder_of_the_spool() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let path = |relative: &str| format!("{}/{relative}", folder.path().display());
+    std::fs::create_dir_all(path("data/spool")).expect("made");
+    std::fs::write(path("data/spool/dead.db"), "").expect("written");
+    std::os::unix::fs::symlink(path("data/spool"), path("link")).expect("made");
+    std::os::unix::fs::symlink(path("data/spool/dead.db"), path("events.ndjson")).expect("made");
+    let text = |sink: &str| {
+        let data = path("data");
+        format!(
+            "data = '{data}'\n[[connector]]\nname = 'a'\nsecrets = [{{ env = 'NEW' }}]\n\
+             [[sink]]\nname = 'out'\ntype = 'file'\npath = '{sink}'\n"
+        )
+    };
+    for (sink, is_refused) in [
+        ("data/spool/events.ndjson", true),
+        ("data/spool/{date}.ndjson", true),
+        ("data/spool/not-there/{date}/events.ndjson", true),
+        ("data/spool", true),
+        ("data/keys/../spool/events.ndjson", true),
+        ("link/events.ndjson", true),
+        ("link/../../data/spool/events.ndjson", true),
+        ("link/not-there/../events.ndjson", true),
+        ("events.ndjson", true),
+        ("data/events.ndjson", false),
+        ("data/{connector}/events.ndjson", false),
+        ("data/spool.ndjson", false),
+        ("data/spool-2/{date}.ndjson", false),
+        ("data/spool/../events.ndjson", false),
+        ("link/../events.ndjson", false),
+    ] {
+        let found = problems(&text(&path(sink))).join("\n");
+        assert_eq!(!found.is_empty(), is_refused, "{sink}: {found}");
+        for word in
+            ["sink.out.path: found", &path(sink), "in the spool's folder", &path("data/spool"), "allowed"]
+        {
+            assert!(!is_refused || found.contains(word), "{sink}: {found:?} does not say {word:?}");
+        }
+    }
+    let refuses = |arguments: &[&str]| {
+        let mut program = std::process::Command::new(env!("CARGO_BIN_EXE_dt-receiver"));
+        let output = program.args(arguments).env("NEW", "some-good-secret").output().expect("runs");
+        let said = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert_eq!(output.status.code(), Some(2), "{said}");
+        assert!(said.contains("in the spool's folder"), "{said}");
+    };
+    let (data, config, sink) = (path("data"), path("config.toml"), path("data/spool/events.ndjson"));
+    std::fs::write(&config, text(&sink)).expect("written");
+    refuses(&["check", "--config", &config]);
+    refuses(&["serve", "--config", &config]);
+    refuses(&["serve", "--secret-env", "NEW", "--data", &data, "--sink", &format!("file:{sink}")]);
+    assert!(!std::path::Path::new(&sink).exists());
+}

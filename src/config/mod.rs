@@ -16,7 +16,7 @@ mod watch;
 
 use std::collections::BTreeSet;
 use std::net::SocketAddr;
-use std::path::{Path, PathBuf};
+use std::path::{Component, Path, PathBuf};
 use std::str::FromStr;
 use std::time::Duration;
 
@@ -303,9 +303,31 @@ impl Config {
         });
         let files: Vec<String> = files.collect();
         each_once(problems, "sink", "path", files.iter().map(|path| &**path));
+        self.check_sink_places(problems);
         let is_any_port = self.listen.address().is_some_and(|address| address.port() == 0);
         if Some(&self.listen) == self.admin.as_ref() && !is_any_port {
             problems.error("admin", format!("is {} like `listen`; the two never share a port", self.listen));
+        }
+    }
+
+    /// What a sink wrote into the spool's folder, the spool would take for its own, or the sink would damage it.
+    fn check_sink_places(&self, problems: &Problems) {
+        let spool = resolved(&self.spool_folder());
+        for sink in &self.sinks {
+            let SinkKind::File(file) = &sink.kind else { continue };
+            let template = file.path.clone().absolute();
+            let place = match template.is_fixed() {
+                true => template.root().join(template.relative_text()),
+                false => template.root().to_owned(),
+            };
+            if resolved(&place).starts_with(&spool) {
+                let text = format!(
+                    "found \"{}\", which is in the spool's folder {}; allowed is a path outside of it",
+                    file.path.to_string().escape_debug(),
+                    spool.display()
+                );
+                problems.error(&format!("sink.{}.path", sink.name), text);
+            }
         }
     }
 
@@ -404,6 +426,21 @@ impl Config {
             _ => None,
         })
     }
+}
+
+/// The absolute path without `..` and, as far as it exists, without symbolic links.
+fn resolved(path: &Path) -> PathBuf {
+    let mut resolved = PathBuf::new();
+    for component in std::path::absolute(path).unwrap_or_else(|_| path.to_owned()).components() {
+        match component {
+            Component::ParentDir => drop(resolved.pop()),
+            other => resolved.push(other),
+        }
+        if let Ok(real) = resolved.canonicalize() {
+            resolved = real;
+        }
+    }
+    resolved
 }
 
 fn each_once<'a>(problems: &Problems, section: &str, key: &str, values: impl Iterator<Item = &'a str>) {
