@@ -149,7 +149,7 @@ pub(super) const TABLES: &[Table] = &[
     Table {
         header: "[[sink]]",
         given: "name = \"archive\"\ntype = \"file\"",
-        about: "Files of one line an event.",
+        about: "Files of one line an event, outside of the spool's folder. Another tool that rotates them has to rename them (logrotate: `create`): the next batch goes to a new file. One that cuts them (`copytruncate`) loses what is written between its copy and its cut; the sink logs a warning and goes on, and a crash soon after may double lines.",
         keys: &[
             key("path", "path with `{date}`, `{hour}`, `{connector}`, `{project}`, `{eventType}`", "The file to append to.").needed().sample("\"/var/lib/dt-receiver/{date}.ndjson\""),
             key("rotate_size", "size, 1KiB to 1TiB", "A file is closed before it would grow beyond.").or_words("never").sample("\"100MiB\""),
