@@ -348,6 +348,12 @@ fn a_kafka_sink_without_tls_needs_no_more_than_brokers_and_a_topic() {
     let kafka = config.kafka().expect("a Kafka sink");
     assert_eq!(kafka.brokers, "kafka-1:9092,[::1]:9092");
     assert_eq!(kafka.create_topic, None, "only the command line makes topics unasked");
+    let direct = format!("mode = 'direct'\ndead_letters = 'kafka:dead'\n{bare}");
+    let config = Config::from_toml(&direct, &Fixed).expect("a good configuration");
+    assert_eq!(config.dead_letter_topic(), Some("dead"));
+    // In a topic, copies that anybody can send would have no bound.
+    let found = problems(&format!("quarantine_refused = true\n{direct}")).join("\n");
+    assert!(found.contains("quarantine_refused: is true") && found.contains("`dead.db` only"), "{found}");
 }
 
 #[cfg(any(feature = "kafka-tls", feature = "kafka-tls-vendored"))]

@@ -496,6 +496,9 @@ fn trouble_is_told_with_the_path_and_the_cure() {
     fs::write(place.path("data/spool/spool.db"), "").expect("written");
     let said = place.refuses_to_serve();
     assert!(said.contains("spool.db") && said.contains("unreleased edition"), "{said}");
+    fs::remove_file(place.path("data/spool/spool.lock")).expect("removed");
+    let status = place.run(&["spool", "status"]);
+    assert!(String::from_utf8_lossy(&status.stderr).contains("unreleased edition"), "{status:?}");
 }
 
 #[test]

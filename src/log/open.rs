@@ -432,6 +432,7 @@ impl DeadLetters {
 /// [`LogError`] when the folder cannot be read.
 pub fn is_without_log(folder: &Path) -> Result<bool, LogError> {
     let (disk, path) = (SystemDisk::shared(), lock_path(folder));
+    refuse_first_edition(&*disk, folder)?;
     let lock = disk.open(&path, OpenMode::Read).map_err(|error| LogError::io(path, "opening", &error))?;
     Ok(Found::in_folder(&*disk, folder, &*lock)?.is_new(folder))
 }
