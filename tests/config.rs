@@ -24,9 +24,9 @@ use dt_receiver::tls::TlsVersion;
 const FULL: &str = r#"
 listen = "127.0.0.1:18080"
 admin = "off"
-mode = "direct"
+mode = "spool"
 data = "data"
-dead_letters = "folder:letters"
+dead_letters = "kafka:dt.dead"
 drain_timeout = "5s"
 dedup_window = "24h"
 dedup_max = 1000
@@ -147,7 +147,7 @@ fn a_configuration_with_every_key_is_read() {
     assert_eq!(config.listen.to_string(), "127.0.0.1:18080");
     assert_eq!(config.admin, None);
     assert_eq!(config.limits.max_body, 32 * 1024);
-    assert_eq!(config.dead_letter_place(), dt_receiver::config::DeadLetterPlace::Folder("letters".into()));
+    assert_eq!((config.dead_letters.as_deref(), config.dead_letter_topic()), (Some("dt.dead"), None));
     assert_eq!(config.socket_mode, 0o600);
     let trusts = |address: &str| config.proxies.trusts(address.parse().ok());
     assert!(
@@ -213,15 +213,18 @@ fn each_mistake_names_its_key_what_was_found_and_what_is_allowed() {
         ("\"ca.pem\"", "\"\"", &["tls.client_ca", "path"]),
         ("admin = \"off\"", "admin = \"on\"", &["admin", "on", "off"]),
         ("admin = \"off\"", "admin = \"127.0.0.1:18080\"", &["admin", "never share a port"]),
-        ("\"direct\"", "\"fast\"", &["mode", "fast", "direct"]),
+        ("\"spool\"", "\"fast\"", &["mode", "fast", "direct"]),
         (
             "quarantine_refused = false",
             "quarantine_refused = 1",
             &["quarantine_refused", "1", "true or false"],
         ),
-        ("quarantine_refused = false", "quarantine_refused = true", &["quarantine_refused", "spool"]),
-        ("\"folder:letters\"", "\"letters\"", &["dead_letters", "letters", "folder:PATH"]),
-        ("\"folder:letters\"", "\"kafka:dead\"", &["dead_letters", "kafka:TOPIC", "a sink of type"]),
+        (
+            "\"kafka:dt.dead\"",
+            "\"folder:letters\"",
+            &["dead_letters", "folder:letters", "kafka:TOPIC", "dead.db"],
+        ),
+        ("\"spool\"", "\"direct\"", &["dead_letters", "kafka:TOPIC", "a sink of type"]),
         ("\"5s\"", "\"5\"", &["drain_timeout", "\"5\"", "8s"]),
         ("\"5s\"", "\"-5s\"", &["drain_timeout", "-5s"]),
         ("dedup_max = 1000", "dedup_max = 0", &["dedup_max", "0", "1 to 20000000"]),
@@ -345,6 +348,12 @@ fn a_kafka_sink_without_tls_needs_no_more_than_brokers_and_a_topic() {
     let kafka = config.kafka().expect("a Kafka sink");
     assert_eq!(kafka.brokers, "kafka-1:9092,[::1]:9092");
     assert_eq!(kafka.create_topic, None, "only the command line makes topics unasked");
+    let direct = format!("mode = 'direct'\ndead_letters = 'kafka:dead'\n{bare}");
+    let config = Config::from_toml(&direct, &Fixed).expect("a good configuration");
+    assert_eq!(config.dead_letter_topic(), Some("dead"));
+    // In a topic, copies that anybody can send would have no bound.
+    let found = problems(&format!("quarantine_refused = true\n{direct}")).join("\n");
+    assert!(found.contains("quarantine_refused: is true") && found.contains("`dead.db` only"), "{found}");
 }
 
 #[cfg(any(feature = "kafka-tls", feature = "kafka-tls-vendored"))]
@@ -566,4 +575,59 @@ fn only_addresses_of_the_networks_are_allowed() {
         assert!(!allows(&limits, refused), "{refused}");
     }
     assert!(limits.allows(None), "an address that is not known is no network's");
+}
+
+#[test]
+fn a_file_sink_writes_nothing_into_the_folder_of_the_spool() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let path = |relative: &str| format!("{}/{relative}", folder.path().display());
+    std::fs::create_dir_all(path("data/spool")).expect("made");
+    std::fs::write(path("data/spool/dead.db"), "").expect("written");
+    std::os::unix::fs::symlink(path("data/spool"), path("link")).expect("made");
+    std::os::unix::fs::symlink(path("data/spool/dead.db"), path("events.ndjson")).expect("made");
+    let text = |sink: &str| {
+        let data = path("data");
+        format!(
+            "data = '{data}'\n[[connector]]\nname = 'a'\nsecrets = [{{ env = 'NEW' }}]\n\
+             [[sink]]\nname = 'out'\ntype = 'file'\npath = '{sink}'\n"
+        )
+    };
+    for (sink, is_refused) in [
+        ("data/spool/events.ndjson", true),
+        ("data/spool/{date}.ndjson", true),
+        ("data/spool/not-there/{date}/events.ndjson", true),
+        ("data/spool", true),
+        ("data/keys/../spool/events.ndjson", true),
+        ("link/events.ndjson", true),
+        ("link/../../data/spool/events.ndjson", true),
+        ("link/not-there/../events.ndjson", true),
+        ("events.ndjson", true),
+        ("data/events.ndjson", false),
+        ("data/{connector}/events.ndjson", false),
+        ("data/spool.ndjson", false),
+        ("data/spool-2/{date}.ndjson", false),
+        ("data/spool/../events.ndjson", false),
+        ("link/../events.ndjson", false),
+    ] {
+        let found = problems(&text(&path(sink))).join("\n");
+        assert_eq!(!found.is_empty(), is_refused, "{sink}: {found}");
+        for word in
+            ["sink.out.path: found", &path(sink), "in the spool's folder", &path("data/spool"), "allowed"]
+        {
+            assert!(!is_refused || found.contains(word), "{sink}: {found:?} does not say {word:?}");
+        }
+    }
+    let refuses = |arguments: &[&str]| {
+        let mut program = std::process::Command::new(env!("CARGO_BIN_EXE_dt-receiver"));
+        let output = program.args(arguments).env("NEW", "some-good-secret").output().expect("runs");
+        let said = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert_eq!(output.status.code(), Some(2), "{said}");
+        assert!(said.contains("in the spool's folder"), "{said}");
+    };
+    let (data, config, sink) = (path("data"), path("config.toml"), path("data/spool/events.ndjson"));
+    std::fs::write(&config, text(&sink)).expect("written");
+    refuses(&["check", "--config", &config]);
+    refuses(&["serve", "--config", &config]);
+    refuses(&["serve", "--secret-env", "NEW", "--data", &data, "--sink", &format!("file:{sink}")]);
+    assert!(!std::path::Path::new(&sink).exists());
 }

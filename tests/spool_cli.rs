@@ -66,6 +66,12 @@ impl Place {
         fs::write(self.config(), text).expect("written");
     }
 
+    fn configure_direct(&self) {
+        self.configure("", "");
+        let text = fs::read_to_string(self.config()).expect("read");
+        fs::write(self.config(), format!("mode = 'direct'\n{text}")).expect("written");
+    }
+
     fn serve(&self) -> Receiver {
         Receiver::start(["--config", &self.config()], &[("DT_OTHER", OTHER)])
     }
@@ -392,6 +398,61 @@ fn many_letters_are_done_in_steps_with_a_server_and_without() {
 }
 
 #[test]
+fn in_mode_direct_dead_letters_are_listed_and_dropped_and_mode_spool_replays_them() {
+    let place = Place::new("", "");
+    place.configure_direct();
+    let receiver = place.serve();
+    assert!(place.refuses_to_serve().contains("another process uses this spool"));
+    assert_eq!(send(receiver.listen, SECRET, "no JSON", 0), 200);
+    assert_eq!(send(receiver.listen, SECRET, &event("late"), 9000), 401);
+    assert_eq!(send(receiver.listen, OTHER, &event("refused"), 0), 401);
+    let reasons = || {
+        let listed = place.json(&["dead", "list"]).1["letters"].clone();
+        let reasons = listed.as_array().into_iter().flatten().map(|letter| letter["reason"].clone());
+        reasons.collect::<Vec<_>>()
+    };
+    assert_eq!(reasons(), ["unreadable", "expired", "refused"]);
+    assert!(metrics(&receiver).contains("dt_receiver_spool_dead_letters{reason=\"refused\"} 1"));
+    let shown = place.run(&["dead", "show", "--id", "1"]);
+    assert!(String::from_utf8_lossy(&shown.stdout).contains("no JSON"), "{shown:?}");
+    let refused = |arguments: &[&str]| {
+        let refused = place.run(arguments);
+        let said = String::from_utf8_lossy(&refused.stderr).into_owned();
+        assert_eq!(refused.status.code(), Some(2), "{said}");
+        assert!(said.contains("mode `direct` has no log") && said.contains("dead replay"), "{said}");
+    };
+    refused(&["dead", "replay", "--reason", "expired"]);
+    refused(&["spool", "status"]);
+    let (code, report) = place.json(&["dead", "drop", "--reason", "unreadable"]);
+    assert_eq!((code, &report["dropped"]), (0, &1.into()), "{report}");
+    assert_eq!(send(receiver.listen, SECRET, "no JSON either", 0), 200);
+    receiver.kill();
+    refused(&["dead", "replay"]);
+    assert_eq!(reasons(), ["expired", "refused", "unreadable"]);
+    let (code, report) = place.json(&["dead", "drop", "--id", "4"]);
+    assert_eq!((code, &report["dropped"]), (0, &1.into()), "{report}");
+    let names = || fs::read_dir(place.path("data/spool")).expect("listed").count();
+    assert!(place.segments().is_empty() && names() <= 4, "no tool makes a log");
+
+    place.configure(", { label = 'b', env = 'DT_OTHER' }", "");
+    let receiver = place.serve();
+    let (code, report) = place.json(&["dead", "replay", "--reverify"]);
+    assert_eq!((code, &report["accepted"]), (0, &2.into()), "{report}");
+    place.wait_for_lines(2);
+    assert_eq!(place.lines(), [event("late"), event("refused")]);
+    assert_eq!(send(receiver.listen, SECRET, "no JSON", 0), 200);
+    assert!(receiver.stop().status.success());
+
+    // The log that is there now knows of the dead letters.
+    place.configure_direct();
+    fs::rename(place.path("data/spool/dead.db"), place.path("dead.db")).expect("moved");
+    let said = place.refuses_to_serve();
+    assert!(said.contains("dead.db: missing, though the log knows of dead letters"), "{said}");
+    fs::rename(place.path("dead.db"), place.path("data/spool/dead.db")).expect("moved");
+    assert!(place.serve().stop().status.success());
+}
+
+#[test]
 fn trouble_is_told_with_the_path_and_the_cure() {
     let place = Place::new("", "");
     let nothing = place.run(&["spool", "status"]);
@@ -435,6 +496,9 @@ fn trouble_is_told_with_the_path_and_the_cure() {
     fs::write(place.path("data/spool/spool.db"), "").expect("written");
     let said = place.refuses_to_serve();
     assert!(said.contains("spool.db") && said.contains("unreleased edition"), "{said}");
+    fs::remove_file(place.path("data/spool/spool.lock")).expect("removed");
+    let status = place.run(&["spool", "status"]);
+    assert!(String::from_utf8_lossy(&status.stderr).contains("unreleased edition"), "{status:?}");
 }
 
 #[test]

@@ -268,7 +268,7 @@ fn configurations() -> Seeds {
 admin = "off"
 mode = "direct"
 data = "/var/lib/dt-receiver"
-dead_letters = "folder:dead"
+dead_letters = "kafka:dead"
 drain_timeout = "10s"
 dedup_window = "72h"
 dedup_max = 1000

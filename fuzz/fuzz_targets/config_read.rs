@@ -103,7 +103,7 @@ fn accepted(config: Config) {
     assert!(limits.header_timeout + limits.deadline <= std::time::Duration::from_millis(9500));
     let shown = format!("{config:?}");
     assert!(!shown.contains(SECRET), "a secret is shown");
-    let _place = config.dead_letter_place();
+    let _topic = config.dead_letter_topic();
 
     let clock: Arc<dyn Clock> = Arc::new(ManualClock::at(0));
     let telemetry = Arc::new(Telemetry::new(Arc::clone(&clock)));

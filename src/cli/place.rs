@@ -12,9 +12,9 @@ use indicatif::ProgressBar;
 use super::secrets::{DEFAULT_VARIABLE, SecretOptions};
 use super::{Failure, complain, usage};
 use crate::clock::{Clock, SystemClock};
-use crate::config::{Config, ConfigError, ConnectorConfig, DEFAULT_DATA, SystemSources};
-use crate::log::dead::ReadOnly;
-use crate::log::{Log, LogOptions, Reader, path_of_dead_letters};
+use crate::config::{Config, ConfigError, ConnectorConfig, DEFAULT_DATA, Mode, SystemSources};
+use crate::log::dead::{DeadLetters, DeadOptions, Expect, Filter, ReadOnly};
+use crate::log::{Log, LogOptions, Reader, is_without_log, path_of_dead_letters};
 use crate::service::{ControlError, Repair, RepairReport, RepairRequest, ask};
 use crate::verify::Verifier;
 
@@ -77,6 +77,9 @@ impl Found {
     /// Opens the log for reading, beside a server or without. Nothing is made or changed.
     pub(super) fn reader(&self) -> Result<Reader, Failure> {
         self.refuse_other_owner()?;
+        if is_without_log(&self.folder).map_err(usage)? {
+            return Err(self.no_log());
+        }
         Reader::open(&self.folder).map_err(usage)
     }
 
@@ -84,6 +87,40 @@ impl Found {
     pub(super) fn dead_letters(&self) -> Result<ReadOnly, Failure> {
         self.refuse_other_owner()?;
         ReadOnly::open(path_of_dead_letters(&self.folder)).map_err(usage)
+    }
+
+    /// Whether the folder, or the configuration that was given, is of mode `direct`.
+    fn is_direct(&self) -> Result<bool, Failure> {
+        let is_configured = self.config.as_ref().is_some_and(|config| config.mode == Mode::Direct);
+        Ok(is_configured || is_without_log(&self.folder).map_err(usage)?)
+    }
+
+    fn no_log(&self) -> Failure {
+        usage(format!(
+            "{}: mode `direct` has no log, only dead letters: `dt-receiver dead list`, `show` and `drop` work. To deliver \
+             them again, serve with `mode = \"spool\"` and the same data folder, then use `dead replay`",
+            self.folder.display()
+        ))
+    }
+
+    /// Drops dead letters of mode `direct`. They need no lock: SQLite has its own, which a running server shares.
+    fn drop_letters(&self, filter: &Filter) -> Result<RepairReport, Failure> {
+        /// How many letters are dropped at once.
+        const STEP: usize = 256;
+        // Opened for reading first: a file that is missing is not made.
+        drop(self.dead_letters()?);
+        let (path, options) = (path_of_dead_letters(&self.folder), DeadOptions::new(Expect::Anything));
+        let letters = DeadLetters::open(path, options, Arc::new(SystemClock)).map_err(usage)?;
+        let mut report = RepairReport::default();
+        loop {
+            let part = letters.list(filter, 0, STEP, false).map_err(usage)?;
+            if part.is_empty() {
+                return Ok(report);
+            }
+            let ids = part.iter().map(|letter| letter.id).collect();
+            let dropped = letters.remove_blocking(ids).map_err(usage)?;
+            report.dropped = report.dropped.saturating_add(dropped);
+        }
     }
 
     /// What another user makes here, the server could not use.
@@ -105,6 +142,12 @@ impl Found {
         mut request: RepairRequest,
         secrets: Option<&SecretOptions>,
     ) -> Result<RepairReport, Failure> {
+        if self.is_direct()? {
+            return match &request {
+                RepairRequest::DropDead { filter, .. } => self.drop_letters(filter),
+                _ => Err(self.no_log()),
+            };
+        }
         let progress = progress();
         let mut offline: Option<Repair> = None;
         let mut report = RepairReport::default();

@@ -16,7 +16,7 @@ mod watch;
 
 use std::collections::BTreeSet;
 use std::net::SocketAddr;
-use std::path::{Path, PathBuf};
+use std::path::{Component, Path, PathBuf};
 use std::str::FromStr;
 use std::time::Duration;
 
@@ -64,8 +64,9 @@ pub struct Config {
     pub mode: Mode,
     /// The folder for everything that is stored.
     pub data: PathBuf,
-    /// Where dead letters go in mode `direct`; `None` for the folder `dead-letters` in the data folder.
-    pub dead_letters: Option<DeadLetterPlace>,
+    /// The topic of Kafka to which dead letters go in mode `direct`, at the brokers of the first sink of this type; `None`
+    /// for `dead.db` in the spool's folder.
+    pub dead_letters: Option<String>,
     /// How long a stop waits for what is in flight.
     pub drain_timeout: Duration,
     /// How long a sink's window remembers an id.
@@ -82,16 +83,6 @@ pub struct Config {
     pub sinks: Vec<SinkConfig>,
     /// What is allowed but looks wrong.
     pub warnings: Vec<Problem>,
-}
-
-/// Where dead letters go in mode `direct`.
-#[derive(Debug, Clone, PartialEq, Eq)]
-#[non_exhaustive]
-pub enum DeadLetterPlace {
-    /// A folder, one file each.
-    Folder(PathBuf),
-    /// A topic of Kafka, at the brokers of the first sink of this type.
-    Kafka(String),
 }
 
 /// When a request is answered with 200.
@@ -244,18 +235,10 @@ impl Config {
             self.data = PathBuf::from(data);
         }
         if let Some(text) = root.string("dead_letters") {
-            match text.strip_prefix("folder:") {
-                Some(folder) if !folder.is_empty() => {
-                    self.dead_letters = Some(DeadLetterPlace::Folder(PathBuf::from(folder)));
-                }
-                _ => {
-                    let topic =
-                        text.strip_prefix("kafka:").and_then(|topic| topic.parse::<TopicTemplate>().ok());
-                    match topic.and_then(|topic| topic.fixed()) {
-                        Some(topic) => self.dead_letters = Some(DeadLetterPlace::Kafka(topic)),
-                        None => root.problem("dead_letters", &text, "\"folder:PATH\" or \"kafka:TOPIC\""),
-                    }
-                }
+            let topic = text.strip_prefix("kafka:").and_then(|topic| topic.parse::<TopicTemplate>().ok());
+            self.dead_letters = topic.and_then(|topic| topic.fixed());
+            if self.dead_letters.is_none() {
+                root.problem("dead_letters", &text, "\"kafka:TOPIC\"; without it, they go to `dead.db`");
             }
         }
         root.duration_into(
@@ -301,14 +284,13 @@ impl Config {
             let text = "at least one is needed; add a [[connector]] with `secrets = [{ env = \"NAME\" }]`";
             problems.error("connector", text.to_owned());
         }
-        if self.mode == Mode::Direct && self.connectors.iter().any(|c| c.quarantine_refused) {
-            let text = "is true; copies of refused requests are kept in mode = \"spool\" only".to_owned();
-            problems.error("quarantine_refused", text);
+        let has_topic = self.dead_letter_topic().is_some();
+        if has_topic && self.connectors.iter().any(|c| c.quarantine_refused) {
+            let text =
+                "is true; copies of refused requests are kept in `dead.db` only, not in a topic of Kafka";
+            problems.error("quarantine_refused", text.to_owned());
         }
-        if self.mode == Mode::Direct
-            && matches!(self.dead_letters, Some(DeadLetterPlace::Kafka(_)))
-            && self.kafka().is_none()
-        {
+        if has_topic && self.kafka().is_none() {
             let text = "\"kafka:TOPIC\" needs a sink of type \"kafka\", whose brokers it uses".to_owned();
             problems.error("dead_letters", text);
         }
@@ -321,9 +303,31 @@ impl Config {
         });
         let files: Vec<String> = files.collect();
         each_once(problems, "sink", "path", files.iter().map(|path| &**path));
+        self.check_sink_places(problems);
         let is_any_port = self.listen.address().is_some_and(|address| address.port() == 0);
         if Some(&self.listen) == self.admin.as_ref() && !is_any_port {
             problems.error("admin", format!("is {} like `listen`; the two never share a port", self.listen));
+        }
+    }
+
+    /// What a sink wrote into the spool's folder, the spool would take for its own, or the sink would damage it.
+    fn check_sink_places(&self, problems: &Problems) {
+        let spool = resolved(&self.spool_folder());
+        for sink in &self.sinks {
+            let SinkKind::File(file) = &sink.kind else { continue };
+            let template = file.path.clone().absolute();
+            let place = match template.is_fixed() {
+                true => template.root().join(template.relative_text()),
+                false => template.root().to_owned(),
+            };
+            if resolved(&place).starts_with(&spool) {
+                let text = format!(
+                    "found \"{}\", which is in the spool's folder {}; allowed is a path outside of it",
+                    file.path.to_string().escape_debug(),
+                    spool.display()
+                );
+                problems.error(&format!("sink.{}.path", sink.name), text);
+            }
         }
     }
 
@@ -373,9 +377,9 @@ impl Config {
         Ok(self)
     }
 
-    /// Leaves out what the mode has no room for: in mode `direct`, a folder of refused requests would have no bound.
+    /// Leaves out what dead letters have no room for: in a topic of Kafka, copies of refused requests would have no bound.
     pub(crate) fn settle(&mut self) {
-        if self.mode == Mode::Direct {
+        if self.dead_letter_topic().is_some() {
             self.connectors.iter_mut().for_each(|connector| connector.quarantine_refused = false);
         }
     }
@@ -408,11 +412,10 @@ impl Config {
         self.dedup_max.unwrap_or(100_000)
     }
 
-    /// Where dead letters go in mode `direct`.
+    /// The topic of Kafka to which dead letters go; `None` where they go to `dead.db`.
     #[must_use]
-    pub fn dead_letter_place(&self) -> DeadLetterPlace {
-        let default = || DeadLetterPlace::Folder(self.data.join("dead-letters"));
-        self.dead_letters.clone().unwrap_or_else(default)
+    pub fn dead_letter_topic(&self) -> Option<&str> {
+        self.dead_letters.as_deref().filter(|_| self.mode == Mode::Direct)
     }
 
     /// The first sink of type `kafka`.
@@ -423,6 +426,21 @@ impl Config {
             _ => None,
         })
     }
+}
+
+/// The absolute path without `..` and, as far as it exists, without symbolic links.
+fn resolved(path: &Path) -> PathBuf {
+    let mut resolved = PathBuf::new();
+    for component in std::path::absolute(path).unwrap_or_else(|_| path.to_owned()).components() {
+        match component {
+            Component::ParentDir => drop(resolved.pop()),
+            other => resolved.push(other),
+        }
+        if let Ok(real) = resolved.canonicalize() {
+            resolved = real;
+        }
+    }
+    resolved
 }
 
 fn each_once<'a>(problems: &Problems, section: &str, key: &str, values: impl Iterator<Item = &'a str>) {

@@ -11,9 +11,8 @@ use parking_lot::Mutex;
 use tokio::sync::oneshot;
 
 use super::backoff::Backoff;
-use super::dead::DeadLetters;
 use super::engine::{self, Done, Engine, Settled, Source, Window as Batch};
-
+use super::letters::DeadLetterStore;
 use super::replace::ReplaceError;
 use super::window::{Fate, Key, Known, Waiter, Window};
 use crate::clock::Clock;
@@ -99,7 +98,7 @@ pub struct LaneParts {
     /// Counts and logs how the sink is.
     pub telemetry: Arc<Telemetry>,
     /// Where rejected records go.
-    pub letters: Arc<DeadLetters>,
+    pub letters: Arc<DeadLetterStore>,
     /// How long to wait before the sink is opened again.
     pub backoff: Backoff,
 }
@@ -256,7 +255,7 @@ struct RequestSource {
     /// Nobody can offer a record any more.
     has_ended: bool,
     window: Arc<Mutex<Window>>,
-    letters: Arc<DeadLetters>,
+    letters: Arc<DeadLetterStore>,
     is_removed: Arc<AtomicBool>,
     telemetry: Arc<Telemetry>,
 }
@@ -298,8 +297,8 @@ impl Source for RequestSource {
                 Done::Failed(error) => Err(Undelivered::SinkUnavailable { error }),
                 Done::Rejected(error) => {
                     let letter = DeadLetter::of_record(&record, Arc::clone(&self.name), error, 1);
-                    let stored = self.letters.bury(&letter);
-                    stored.map_err(|error| Undelivered::StorageUnavailable { error: error.to_string() })
+                    let stored = self.letters.add_blocking(&letter);
+                    stored.map_err(|error| Undelivered::StorageUnavailable { error })
                 }
             };
             match result {

@@ -89,6 +89,7 @@ use tokio::sync::oneshot;
 
 pub use error::LogError;
 pub use frame::{SinkNumber, SinkSet};
+pub use open::is_without_log;
 pub use reader::{ConnectorUse, Reader, Seen, SinkStatus, Status};
 pub use source::{Source, Stored};
 pub use state::SinkState;

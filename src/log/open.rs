@@ -13,6 +13,7 @@ use super::error::LogError;
 use super::frame::{EventFrame, Frame};
 use super::group::Header;
 use super::ids::{Ids, IdsOptions, Key, Opened as OpenedIds};
+use super::reader::Reader;
 use super::segment::{self, Next, Opened, SegmentHeader, SegmentReader};
 use super::shared::{Files, Queue, Segment, Shared, lock_path};
 use super::source::{Walk, skipped_to};
@@ -400,6 +401,40 @@ fn open_dead_letters(
     let LogOptions { max_expired, max_refused, .. } = *options;
     let options = DeadOptions { max_expired, max_refused, expect };
     Ok(DeadLetters::open(path_of_dead_letters(folder), options, Arc::clone(clock))?)
+}
+
+impl DeadLetters {
+    /// Opens `dead.db` in `folder` for a server that has no log (mode `direct`), makes it if it is not there, and locks the
+    /// folder. Where there is a log all the same, its dead letters are checked as [`Log::open`] does.
+    ///
+    /// # Errors
+    ///
+    /// [`LogError`], with the path and the remedy.
+    pub fn open_without_log(folder: &Path, clock: &Arc<dyn Clock>) -> Result<Self, LogError> {
+        let disk = SystemDisk::shared();
+        refuse_first_edition(&*disk, folder)?;
+        create_folders(&*disk, folder, true)
+            .map_err(|(path, error)| LogError::io(path, "making the folder", &error))?;
+        let lock = lock(&*disk, folder)?;
+        let found = Found::in_folder(&*disk, folder, &*lock)?;
+        if !found.numbers.is_empty() || found.marked > 0 {
+            Reader::open(folder)?.dead_letters()?;
+        }
+        let options = DeadOptions::new(Expect::Anything);
+        Ok(Self::open(path_of_dead_letters(folder), options, Arc::clone(clock))?.with_lock(lock))
+    }
+}
+
+/// Whether a folder has only the dead letters of mode `direct`: there is no log, and there never was one.
+///
+/// # Errors
+///
+/// [`LogError`] when the folder cannot be read.
+pub fn is_without_log(folder: &Path) -> Result<bool, LogError> {
+    let (disk, path) = (SystemDisk::shared(), lock_path(folder));
+    refuse_first_edition(&*disk, folder)?;
+    let lock = disk.open(&path, OpenMode::Read).map_err(|error| LogError::io(path, "opening", &error))?;
+    Ok(Found::in_folder(&*disk, folder, &*lock)?.is_new(folder))
 }
 
 fn open_ids(

@@ -141,7 +141,7 @@ impl Reader {
     }
 
     /// The dead letters that the log knows.
-    fn dead_letters(&self) -> Result<ReadOnly, LogError> {
+    pub(super) fn dead_letters(&self) -> Result<ReadOnly, LogError> {
         let path = path_of_dead_letters(&self.folder);
         Ok(open_existing(&path, self.store.0, self.state.highest_dead_letter)?)
     }

@@ -1,4 +1,4 @@
-//! Mode `direct`: a request waits for its sinks; dead letters go to a folder.
+//! Mode `direct`: a request waits for its sinks; dead letters go to `dead.db`, or to a topic of Kafka.
 
 use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
@@ -12,12 +12,12 @@ use super::sinks::NamedSink;
 use super::spooled::backoff;
 use super::{Next, Opened, Parts, Ready, ReloadError, StartError, Store};
 use crate::clock::Clock;
-use crate::config::{Config, DeadLetterPlace};
+use crate::config::Config;
 use crate::deliver::{
-    DeadLetterError, DeadLetters, Direct, Lane, LaneEnd, LaneOptions, LaneParts, ReplaceError, Stored,
-    Undelivered,
+    DeadLetterStore, Direct, Lane, LaneEnd, LaneOptions, LaneParts, ReplaceError, Stored, Undelivered,
 };
 use crate::http::{Accepted, Intake, IntakeFuture, Readiness, Unavailable};
+use crate::log::dead::DeadLetters;
 use crate::record::{DeadLetter, Record};
 #[cfg(feature = "kafka")]
 use crate::sink::KafkaLetters;
@@ -52,7 +52,7 @@ struct Removed {
 
 #[derive(Debug)]
 struct Shared {
-    dead_letters: Arc<DeadLetters>,
+    dead_letters: Arc<DeadLetterStore>,
     telemetry: Arc<Telemetry>,
 }
 
@@ -67,7 +67,7 @@ struct DirectIntake {
 impl DirectStore {
     pub(super) fn open(parts: Parts) -> Result<Opened, StartError> {
         let Parts { config, clock, telemetry, routes, sinks, .. } = parts;
-        let dead_letters = Arc::new(open_letters(&config, &telemetry)?);
+        let dead_letters = Arc::new(open_letters(&config, &clock, &telemetry)?);
         let options = LaneOptions {
             max_queue: config.limits.max_in_flight.saturating_add(QUEUE_SPARE),
             max_batch: MAX_BATCH,
@@ -122,25 +122,30 @@ pub(super) fn patience(config: &Config) -> Duration {
     config.limits.deadline.saturating_sub(MARGIN).max(Duration::from_millis(500))
 }
 
-fn open_letters(config: &Config, telemetry: &Arc<Telemetry>) -> Result<DeadLetters, StartError> {
-    match config.dead_letter_place() {
-        DeadLetterPlace::Folder(folder) => Ok(DeadLetters::open(folder, Arc::clone(telemetry))?),
-        #[cfg(feature = "kafka")]
-        DeadLetterPlace::Kafka(topic) => {
-            let failed = |text: String| StartError::DeadLetters(DeadLetterError::Elsewhere(text));
-            let kafka = config.kafka().ok_or_else(|| {
-                failed("\"kafka:TOPIC\" needs a sink of type \"kafka\", whose brokers it uses".to_owned())
-            })?;
-            // A letter comes after its sink has tried; both have to fit in the deadline.
-            let patience = patience(config).checked_div(2).unwrap_or_default();
-            let letters = KafkaLetters::new(kafka, topic, patience, telemetry).map_err(failed)?;
-            Ok(DeadLetters::elsewhere(Box::new(letters), Arc::clone(telemetry)))
-        }
-        #[cfg(not(feature = "kafka"))]
-        DeadLetterPlace::Kafka(_) => Err(StartError::DeadLetters(DeadLetterError::Elsewhere(
-            "this build has no Kafka; build with the feature `kafka`".to_owned(),
-        ))),
+fn open_letters(
+    config: &Config,
+    clock: &Arc<dyn Clock>,
+    telemetry: &Arc<Telemetry>,
+) -> Result<DeadLetterStore, StartError> {
+    let telemetry = Arc::clone(telemetry);
+    let Some(topic) = config.dead_letter_topic() else {
+        let letters = DeadLetters::open_without_log(&config.spool_folder(), clock)?;
+        return Ok(DeadLetterStore::database(Arc::new(letters), telemetry));
+    };
+    #[cfg(feature = "kafka")]
+    {
+        let no_brokers = "\"kafka:TOPIC\" needs a sink of type \"kafka\", whose brokers it uses";
+        let kafka = config.kafka().ok_or_else(|| StartError::DeadLetters(no_brokers.to_owned()))?;
+        // A letter comes after its sink has tried; both have to fit in the deadline.
+        let patience = patience(config).checked_div(2).unwrap_or_default();
+        let letters = KafkaLetters::new(kafka, topic.to_owned(), patience, &telemetry);
+        let letters = letters.map_err(StartError::DeadLetters)?;
+        Ok(DeadLetterStore::elsewhere(Arc::new(letters), telemetry))
     }
+    #[cfg(not(feature = "kafka"))]
+    Err(StartError::DeadLetters(format!(
+        "\"kafka:{topic}\": this build has no Kafka; build with the feature `kafka`"
+    )))
 }
 
 impl Intake for DirectIntake {
@@ -159,22 +164,15 @@ impl Intake for DirectIntake {
     }
 
     fn dead_letter(&self, letter: DeadLetter) -> IntakeFuture<'_, ()> {
-        let dead_letters = Arc::clone(&self.shared.dead_letters);
-        let work = tokio::task::spawn_blocking(move || dead_letters.bury(&letter));
-        IntakeFuture::boxed(async move {
-            match work.await {
-                Ok(Ok(())) => Ok(()),
-                Ok(Err(_)) | Err(_) => Err(Unavailable::Storage),
-            }
-        })
+        let letters = &self.shared.dead_letters;
+        IntakeFuture::boxed(async move { letters.add(letter).await.map_err(|_| Unavailable::Storage) })
     }
 
     fn readiness(&self) -> Readiness {
         let sinks = self.direct.lanes().iter();
         let sinks =
             sinks.filter_map(|lane| lane.trouble().map(|trouble| format!("sink {}: {trouble}", lane.name())));
-        let letters = self.shared.dead_letters.trouble().map(|trouble| format!("dead letters: {trouble}"));
-        let troubles: Vec<String> = sinks.chain(letters).collect();
+        let troubles: Vec<String> = sinks.chain(self.shared.dead_letters.trouble()).collect();
         Readiness { ready: troubles.is_empty(), troubles }
     }
 
@@ -182,6 +180,7 @@ impl Intake for DirectIntake {
         for lane in self.direct.lanes() {
             self.shared.telemetry.window_len(lane.name(), lane.window_len());
         }
+        self.shared.dead_letters.measure();
     }
 }
 
@@ -260,8 +259,10 @@ mod tests {
         let folder = tempfile::tempdir().expect("a folder");
         let clock: Arc<dyn Clock> = Arc::new(SystemClock);
         let telemetry = Arc::new(Telemetry::new(Arc::clone(&clock)));
-        let dead_letters = DeadLetters::open(folder.path().join("dead"), Arc::clone(&telemetry));
-        let shared = Arc::new(Shared { dead_letters: Arc::new(dead_letters.expect("opens")), telemetry });
+        let dead_letters = DeadLetters::open_without_log(folder.path(), &clock).expect("opens");
+        let dead_letters =
+            Arc::new(DeadLetterStore::database(Arc::new(dead_letters), Arc::clone(&telemetry)));
+        let shared = Arc::new(Shared { dead_letters, telemetry });
         let options = LaneOptions { max_queue: 1, max_batch: 1, window_ids: 1, window_age: Duration::ZERO };
         let (lanes, removed) = (RwLock::default(), Mutex::default());
         let store = DirectStore { lanes, removed, shared, options, clock };

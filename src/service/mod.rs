@@ -23,7 +23,6 @@ use tokio::sync::{oneshot, watch};
 
 use crate::clock::{Clock, SystemClock};
 use crate::config::{Config, ConnectorConfig, Listen, Mode, is_name};
-use crate::deliver::DeadLetterError;
 use crate::http::{AdminServer, Endpoint, Inherited, Intake, Listener, Routing, Server};
 use crate::keys::{BadIssuer, LiveVerifier};
 use crate::log::LogError;
@@ -76,9 +75,9 @@ pub enum StartError {
         /// What is wrong with it.
         source: BadIssuer,
     },
-    /// The folder of dead letters cannot be used.
-    #[error("dead letters: {0}; mend that, or name another place with `dead_letters` or `data`")]
-    DeadLetters(#[from] DeadLetterError),
+    /// The topic of dead letters cannot be used.
+    #[error("dead_letters: {0}")]
+    DeadLetters(String),
     /// The log cannot be used.
     #[error("spool: {0}")]
     Log(#[from] LogError),

@@ -20,7 +20,7 @@ use super::sinks::{NamedSink, make_sink};
 use super::verifiers::{Live, live_verifiers};
 use super::{StartError, Store, check_connectors};
 use crate::clock::Clock;
-use crate::config::{Config, ConfigChange, ConfigError, DeadLetterPlace, Mode, SinkConfig};
+use crate::config::{Config, ConfigChange, ConfigError, SinkConfig};
 use crate::deliver::ReplaceError;
 use crate::http::{Endpoint, Intake, Routing};
 use crate::keys::{Keys, LiveVerifier};
@@ -412,8 +412,7 @@ impl Reloader {
 fn needs_no_restart(old: &Config, next: &Config, changes: &[ConfigChange]) -> Result<(), ReloadError> {
     let mut keys: Vec<String> = old.need_restart(changes).into_iter().map(str::to_owned).collect();
     // The dead letters have a producer of their own, at the brokers of the first such sink.
-    let letters = matches!(old.dead_letter_place(), DeadLetterPlace::Kafka(_));
-    if old.mode == Mode::Direct && letters && old.kafka() != next.kafka() {
+    if old.dead_letter_topic().is_some() && old.kafka() != next.kafka() {
         keys.push("the sink whose brokers take the dead letters".to_owned());
     }
     if keys.is_empty() { Ok(()) } else { Err(ReloadError::NeedsRestart(keys)) }

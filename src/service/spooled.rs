@@ -14,14 +14,14 @@ use super::routes::{Route, Routes};
 use super::{Next, Opened, Parts, Ready, ReloadError, StartError, Store};
 use crate::clock::Clock;
 use crate::config::{Config, SpoolLimits};
-use crate::deliver::{Backoff, WorkerHandle, WorkerParts};
+use crate::deliver::{Backoff, DeadLetterStore, WorkerHandle, WorkerParts};
 use crate::http::{Accepted, Intake, IntakeFuture, Readiness, Unavailable};
 use crate::log::{
     Appended, Bounds, Log, LogError, LogOptions, Observer, SinkSet, SinkState, SinkStatus, StartAt,
 };
 use crate::record::{DeadLetter, Record};
 use crate::sink::{OpenError, Sink};
-use crate::telemetry::{DeadLetterBuried, DeadLetterFailed, Telemetry};
+use crate::telemetry::Telemetry;
 
 /// The shortest and the longest wait before a sink is tried again.
 pub(super) const BACKOFF: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(60));
@@ -33,6 +33,7 @@ pub(super) struct SpoolStore {
     pub(super) workers: RwLock<Vec<Arc<WorkerHandle>>>,
     /// Workers of sinks that were removed, until those have had all that was accepted for them.
     pub(super) leaving: Mutex<Vec<Arc<WorkerHandle>>>,
+    dead_letters: DeadLetterStore,
     pub(super) telemetry: Arc<Telemetry>,
     pub(super) clock: Arc<dyn Clock>,
     /// It lives as long as it can be asked.
@@ -99,7 +100,9 @@ impl SpoolStore {
             })
             .ok();
         let (workers, leaving) = (RwLock::new(workers), Mutex::default());
-        let store = Arc::new(Self { log, workers, leaving, telemetry, clock, repair: asked, control });
+        let dead_letters = DeadLetterStore::database(Arc::clone(log.dead_letters()), Arc::clone(&telemetry));
+        let store =
+            Arc::new(Self { log, workers, leaving, dead_letters, telemetry, clock, repair: asked, control });
         let intake = SpoolIntake::new(Arc::clone(&store), &routes, &numbers);
         Ok((Arc::new(SharedStore(store)), Arc::new(intake)))
     }
@@ -183,23 +186,8 @@ impl Intake for SpoolIntake {
     }
 
     fn dead_letter(&self, letter: DeadLetter) -> IntakeFuture<'_, ()> {
-        let SpoolStore { log, telemetry, .. } = &*self.store;
-        IntakeFuture::boxed(async move {
-            let (reason, connector, text) =
-                (letter.reason.code(), Arc::clone(&letter.connector), letter.error.clone());
-            match log.dead_letters().add(letter).await {
-                Ok(Some(_)) => {
-                    telemetry.emit(&DeadLetterBuried { reason, connector: &connector, error: &text });
-                    Ok(())
-                }
-                // A copy of one that is there.
-                Ok(None) => Ok(()),
-                Err(error) => {
-                    telemetry.emit(&DeadLetterFailed { reason, error: &error.to_string() });
-                    Err(Unavailable::Storage)
-                }
-            }
-        })
+        let letters = &self.store.dead_letters;
+        IntakeFuture::boxed(async move { letters.add(letter).await.map_err(|_| Unavailable::Storage) })
     }
 
     fn late(&self) -> Unavailable {
@@ -222,7 +210,7 @@ impl SpoolStore {
         let ready = trouble.is_none();
         let mut troubles: Vec<String> =
             trouble.into_iter().chain(tail.damage()).map(|trouble| format!("spool: {trouble}")).collect();
-        troubles.extend(self.log.dead_letters().trouble().map(|trouble| format!("dead letters: {trouble}")));
+        troubles.extend(self.dead_letters.trouble());
         for worker in self.workers.read().iter() {
             troubles.extend(worker.trouble().map(|trouble| format!("sink {}: {trouble}", worker.name())));
         }
@@ -248,9 +236,7 @@ impl SpoolStore {
             let waited = Duration::from_millis(u64::try_from(waited).unwrap_or(0));
             self.telemetry.spool_sink(&name, backlog, waited);
         }
-        for count in self.log.dead_letters().counts() {
-            self.telemetry.spool_dead_letters(&count.reason, count.letters);
-        }
+        self.dead_letters.measure();
     }
 }
 

@@ -73,7 +73,7 @@ impl Outcome {
     }
 }
 
-/// A place for dead letters, other than a folder.
+/// A place for dead letters, other than `dead.db`.
 pub trait LetterBox: Send + Sync + std::fmt::Debug {
     /// Stores a letter durably; blocks until it is. A copy may be stored twice.
     ///

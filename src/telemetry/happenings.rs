@@ -285,16 +285,3 @@ impl Happening for DeadLetterFailed<'_> {
         }
     }
 }
-
-/// The oldest copy of an expired request made room for a new one.
-#[derive(Debug)]
-pub struct DeadLetterDropped {
-    /// The code of the reason.
-    pub reason: &'static str,
-}
-
-impl Happening for DeadLetterDropped {
-    fn emit(&self, telemetry: &Telemetry) {
-        telemetry.metrics.dead_letters_dropped.with_label_values(&[self.reason]).inc();
-    }
-}

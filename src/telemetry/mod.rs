@@ -17,8 +17,8 @@ use std::time::Duration;
 pub use arrivals::{CertificateInForce, CertificateRefused, HandshakeFailed, ProxyHeaderRefused};
 pub use connector_series::ConnectorSeries;
 pub use happenings::{
-    Answered, ConnectionEvicted, ConnectionRefused, DeadLetterBuried, DeadLetterDropped, DeadLetterFailed,
-    KafkaLogged, KeysFailed, KeysFetched, OtherSchemeFailed, RefusedConnection, SinkFailed, SinkRecovered,
+    Answered, ConnectionEvicted, ConnectionRefused, DeadLetterBuried, DeadLetterFailed, KafkaLogged,
+    KeysFailed, KeysFetched, OtherSchemeFailed, RefusedConnection, SinkFailed, SinkRecovered,
 };
 pub use kafka_metrics::KafkaState;
 use log_budget::LogBudget;
@@ -181,6 +181,11 @@ impl Telemetry {
     /// How many dead letters there are of a reason.
     pub fn spool_dead_letters(&self, reason: &str, count: u64) {
         self.metrics.spool.dead_letters.with_label_values(&[reason]).set(to_gauge(count));
+    }
+
+    /// Counts copies of requests that were dropped to make room.
+    pub fn dead_letters_dropped(&self, reason: &str, count: u64) {
+        self.metrics.dead_letters_dropped.with_label_values(&[reason]).inc_by(count);
     }
 
     /// How a producer of Kafka is doing.

@@ -218,8 +218,8 @@ fn what_is_told(text: &str) -> Option<&'static str> {
         "/tmp",
         "/work",
         "src/",
-        "dead-letters",
-        ".letter",
+        "dead.db",
+        "sqlite",
         // What libraries and the system say.
         "os error",
         "No such file",

@@ -9,10 +9,11 @@ use std::time::Duration;
 use dt_receiver::clock::ManualClock;
 use dt_receiver::config::{Config, ConnectorConfig, Limits, Sources};
 use dt_receiver::event::{EventType, Sample};
+use dt_receiver::log::dead::{Filter, ReadOnly};
+use dt_receiver::record::DeadLetter;
 use dt_receiver::service::{Service, StartError};
 use dt_receiver::sink::Sink;
 use dt_receiver::verify::{Secret, Verifier};
-use serde_json::Value;
 use tempfile::TempDir;
 use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
@@ -99,9 +100,7 @@ impl Setup {
 
     pub(crate) async fn try_start(self) -> Result<Receiver, StartError> {
         let Self { config, data, sinks } = self;
-        let dt_receiver::config::DeadLetterPlace::Folder(dead_letters) = config.dead_letter_place() else {
-            panic!("a folder")
-        };
+        let dead_letters = config.spool_folder().join("dead.db");
         let clock = Arc::new(ManualClock::at(NOW * 1000));
         let as_clock: Arc<dyn dt_receiver::clock::Clock> = Arc::clone(&clock) as _;
         let mut builder = Service::builder(config).clock(as_clock);
@@ -167,37 +166,21 @@ impl Receiver {
         within(self.running).await.expect("it does not panic");
     }
 
-    /// All dead letters, sorted by file name.
-    pub(crate) fn letters(&self) -> Vec<Letter> {
-        let mut paths: Vec<PathBuf> = std::fs::read_dir(&self.dead_letters)
-            .expect("the folder")
-            .map(|entry| entry.expect("an entry").path())
-            .collect();
-        paths.sort();
-        paths.iter().map(|path| Letter::read(path)).collect()
-    }
-}
-
-/// A dead letter as a human finds it.
-#[derive(Debug)]
-pub(crate) struct Letter {
-    pub(crate) about: Value,
-    pub(crate) body: Vec<u8>,
-}
-
-impl Letter {
-    fn read(path: &Path) -> Self {
-        assert_eq!(path.extension().and_then(|e| e.to_str()), Some("letter"), "{}", path.display());
-        let content = std::fs::read(path).expect("a letter");
-        let line = content.iter().position(|byte| *byte == b'\n').expect("a first line");
-        let about: Value = serde_json::from_slice(&content[..line]).expect("a first line of JSON");
-        let body = content[line + 1..].to_vec();
-        assert_eq!(about["bodyBytes"], body.len(), "{}", path.display());
-        Self { about, body }
+    /// All dead letters, oldest first.
+    pub(crate) fn letters(&self) -> Vec<DeadLetter> {
+        let reader = ReadOnly::open(&self.dead_letters).expect("dead letters");
+        let letters = reader.list(&Filter::default(), 0, 1000, true).expect("listed");
+        letters.into_iter().map(|stored| stored.letter).collect()
     }
 
-    pub(crate) fn says(&self, member: &str) -> &str {
-        self.about[member].as_str().unwrap_or_else(|| panic!("no {member} in {}", self.about))
+    /// Moves the dead letters away.
+    pub(crate) fn break_dead_letters(&self) {
+        std::fs::rename(&self.dead_letters, self.dead_letters.with_extension("away")).expect("moved");
+    }
+
+    /// Moves them back.
+    pub(crate) fn mend_dead_letters(&self) {
+        std::fs::rename(self.dead_letters.with_extension("away"), &self.dead_letters).expect("moved");
     }
 }
 

@@ -146,7 +146,7 @@ async fn all_vectors_give_their_answers_over_a_socket() {
         assert!(vector.by.is_none() || vector.by == Some(record.verified_by.to_string()), "{}", vector.name);
     }
     let letters = receiver.letters();
-    let of = |reason: &str| letters.iter().filter(|letter| letter.says("reason") == reason).count();
+    let of = |reason: &str| letters.iter().filter(|letter| letter.reason.code() == reason).count();
     assert_eq!((of("expired"), of("unreadable")), (expired.len(), quarantined.len()));
     assert_eq!(letters.len(), expired.len() + quarantined.len());
 }

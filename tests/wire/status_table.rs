@@ -5,13 +5,12 @@ use std::time::Instant;
 
 use dt_receiver::config::Limits;
 use dt_receiver::event::EventType;
+use dt_receiver::record::Reason;
 use dt_receiver::sink::OpenError;
 
 use crate::client::{Client, ask, chunked, head, push, push_to, request, token, token_at};
 use crate::fake_sink::FakeSink;
-use crate::harness::{
-    NOW, PROJECT, Receiver, SINK_ERROR, Setup, event, event_id, event_of, event_of_len, ms,
-};
+use crate::harness::{NOW, PROJECT, SINK_ERROR, Setup, event, event_id, event_of, event_of_len, ms};
 use crate::shutdown::until_stopping;
 
 const MAX_BODY: usize = 64 * 1024;
@@ -80,13 +79,11 @@ async fn what_is_authentic_but_unreadable_is_set_aside_and_answered_200() {
     for body in UNREADABLE {
         let letter =
             letters.iter().find(|letter| letter.body == body).expect("a letter with the exact bytes");
-        assert_eq!(letter.says("reason"), "unreadable");
-        assert_eq!(letter.says("connector"), "main");
-        assert_eq!(letter.says("receivedAt"), "2025-01-04T14:13:20.000Z");
-        assert_eq!(letter.about["signatures"][0][0], "X-Dt-Signature");
-        assert_eq!(letter.about["signatures"][0][1], token(body), "it can be verified again");
-        assert!(letter.about["headerNames"].as_array().unwrap().contains(&"authorization".into()));
-        assert!(!letter.about.to_string().contains("do-not-keep-me"), "values of other headers are not kept");
+        assert_eq!((&letter.reason, &*letter.connector), (&Reason::Unreadable, "main"));
+        assert_eq!(letter.received_at, NOW * 1000);
+        assert_eq!(letter.signatures, [("X-Dt-Signature", token(body))], "it can be verified again");
+        assert!(letter.header_names.contains(&"authorization".to_owned()));
+        assert!(!format!("{letter:?}").contains("do-not-keep-me"), "values of other headers are not kept");
     }
     assert!(seen.ids().is_empty());
 }
@@ -99,7 +96,7 @@ async fn a_letter_is_kept_once_a_connector_and_body() {
         ask(receiver.address, push_to(path, "not JSON")).await.must_be(200, "quarantined");
     }
     let letters = receiver.letters();
-    let mut connectors: Vec<_> = letters.iter().map(|letter| letter.says("connector")).collect();
+    let mut connectors: Vec<_> = letters.iter().map(|letter| &*letter.connector).collect();
     connectors.sort_unstable();
     assert_eq!(connectors, ["main", "other"]);
 }
@@ -116,8 +113,8 @@ async fn an_expired_request_is_refused_and_a_copy_is_kept() {
     }
     let letters = receiver.letters();
     assert_eq!(letters.len(), 1);
-    assert_eq!((letters[0].says("reason"), &letters[0].body), ("expired", &body.clone().into_bytes()));
-    assert_eq!(letters[0].about["signatures"][0][1], old);
+    assert_eq!((&letters[0].reason, &*letters[0].body), (&Reason::Expired, body.as_bytes()));
+    assert_eq!(letters[0].signatures, [("X-Dt-Signature", old)]);
     assert!(seen.ids().is_empty());
     // The copy stands in nobody's way: with a token of now the event is taken.
     ask(receiver.address, push(&body)).await.must_be(200, "accepted");
@@ -364,33 +361,22 @@ async fn each_request_of_a_connection_has_the_whole_deadline() {
     }
 }
 
-/// Puts a file where the folder of dead letters should be.
-fn break_dead_letters(receiver: &Receiver) {
-    std::fs::remove_dir_all(&receiver.dead_letters).unwrap();
-    std::fs::write(&receiver.dead_letters, "in the way").unwrap();
-}
-
-fn mend_dead_letters(receiver: &Receiver) {
-    std::fs::remove_file(&receiver.dead_letters).unwrap();
-    std::fs::create_dir(&receiver.dead_letters).unwrap();
-}
-
 #[tokio::test]
 async fn what_cannot_be_set_aside_is_503() {
     let (sink, _seen) = FakeSink::rejecting();
     let receiver = Setup::new().sink("test", sink).start().await;
-    break_dead_letters(&receiver);
+    receiver.break_dead_letters();
     ask(receiver.address, push("not JSON")).await.must_be(503, "storage_unavailable");
     ask(receiver.address, push(event(1))).await.must_be(503, "storage_unavailable");
     // An expired request stays with DT; its copy is only a help.
     let old = token_at(event(2), NOW - 7200);
     let expired = request("POST", "/", &[("X-Dt-Signature", &old)], event(2));
     ask(receiver.address, &expired).await.must_be(401, "expired");
-    mend_dead_letters(&receiver);
+    receiver.mend_dead_letters();
     ask(receiver.address, push("not JSON")).await.must_be(200, "quarantined");
     ask(receiver.address, push(event(1))).await.must_be(200, "accepted");
     ask(receiver.address, &expired).await.must_be(401, "expired");
-    let mut reasons: Vec<_> = receiver.letters().iter().map(|l| l.says("reason").to_owned()).collect();
+    let mut reasons: Vec<_> = receiver.letters().iter().map(|letter| letter.reason.code()).collect();
     reasons.sort_unstable();
     assert_eq!(reasons, ["expired", "rejected", "unreadable"]);
 }
@@ -404,14 +390,15 @@ async fn what_a_sink_rejects_is_set_aside_and_answered_200() {
     let letters = receiver.letters();
     assert_eq!(letters.len(), 1);
     let letter = &letters[0];
-    assert_eq!(letter.body, event(1).into_bytes());
-    assert_eq!((letter.says("reason"), letter.says("sink")), ("rejected", "test"));
-    assert_eq!((letter.says("connector"), letter.says("eventId")), ("main", &*event_id(1)));
-    assert_eq!(letter.says("error"), SINK_ERROR, "the operator is told what the sender is not");
-    assert_eq!(letter.about["attempts"], 1);
+    assert_eq!(
+        (&letter.reason, &*letter.body),
+        (&Reason::Rejected { sink: "test".into() }, event(1).as_bytes())
+    );
+    assert_eq!((&*letter.connector, letter.event_id.as_deref()), ("main", Some(&*event_id(1))));
+    assert_eq!(letter.error, SINK_ERROR, "the operator is told what the sender is not");
+    assert_eq!(letter.attempts, 1);
 }
 
-/// File names are made of names, and both may hold the character between them.
 #[tokio::test]
 async fn letters_of_other_connectors_and_sinks_are_not_mistaken_for_copies() {
     let (one, _seen) = FakeSink::rejecting();

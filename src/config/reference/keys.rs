@@ -41,11 +41,11 @@ pub(super) const TABLES: &[Table] = &[
             key("proxy_protocol", "`true`, `false`", "Whether each of their connections begins with a header of the PROXY protocol (2 or 1); others are closed then.").or("false"),
             key("mode", "`\"spool\"`, `\"direct\"`", "When a request is answered with 200: once it is in the spool, synced; or once every sink of its connector has it.").or("\"spool\"").restart(),
             key("data", "path of a folder", "Everything that is stored: spool, key sets, dead letters. It is made if absent.").or("\"./dt-receiver-data\"").restart(),
-            key("dead_letters", "`\"folder:PATH\"`, `\"kafka:TOPIC\"`", "Where dead letters go in mode `direct`; `kafka` takes the brokers of the first sink of that type.").or_words("the folder `dead-letters` in `data`").sample("\"folder:/var/lib/dt-receiver/dead-letters\"").restart(),
+            key("dead_letters", "`\"kafka:TOPIC\"`", "Where dead letters go in mode `direct`: to a topic, at the brokers of the first sink of type `kafka`.").or_words("`spool/dead.db` in `data`").sample("\"kafka:dt.dead\"").restart(),
             key("drain_timeout", "duration, 0s to 1h", "How long a stop waits for what is in flight.").or("\"10s\""),
             key("dedup_window", "duration, 0s to 8760h", "How long an event's id is remembered, to answer its copies with `duplicate`. In mode `direct` a new value needs a restart.").or("\"72h\""),
             key("dedup_max", "number, 1 to 20000000", "How many ids are remembered; then the oldest go. In mode `direct` a new value needs a restart.").or_words("20000000; 100000 in mode `direct`").sample("20000000"),
-            key("quarantine_refused", "`true`, `false`", "Whether copies of refused requests are kept (64 MiB, the oldest go), to be accepted by `dead replay --reverify` once a wrong secret was mended. Mode `spool` only; a connector may say otherwise.").or("false"),
+            key("quarantine_refused", "`true`, `false`", "Whether copies of refused requests are kept (64 MiB, the oldest go), to be accepted by `dead replay --reverify` once a wrong secret was mended. Not with `dead_letters`; a connector may say otherwise.").or("false"),
         ],
     },
     Table {
@@ -149,7 +149,7 @@ pub(super) const TABLES: &[Table] = &[
     Table {
         header: "[[sink]]",
         given: "name = \"archive\"\ntype = \"file\"",
-        about: "Files of one line an event.",
+        about: "Files of one line an event, outside of the spool's folder. Another tool that rotates them has to rename them (logrotate: `create`): the next batch goes to a new file. One that cuts them (`copytruncate`) loses what is written between its copy and its cut; the sink logs a warning and goes on, and a crash soon after may double lines.",
         keys: &[
             key("path", "path with `{date}`, `{hour}`, `{connector}`, `{project}`, `{eventType}`", "The file to append to.").needed().sample("\"/var/lib/dt-receiver/{date}.ndjson\""),
             key("rotate_size", "size, 1KiB to 1TiB", "A file is closed before it would grow beyond.").or_words("never").sample("\"100MiB\""),

@@ -47,6 +47,7 @@ pub use row::StoredLetter;
 use self::change::{Change, Changed};
 use self::writer::{Job, Shared};
 use crate::clock::Clock;
+use crate::disk::DiskFile;
 use crate::record::DeadLetter;
 
 /// What the dead letters are made for.
@@ -74,6 +75,8 @@ pub struct DeadLetters {
     shared: Arc<Shared>,
     reader: ReadOnly,
     thread: Option<JoinHandle<()>>,
+    /// The folder's lock, where no log has it.
+    lock: Option<Box<dyn DiskFile>>,
 }
 
 impl DeadLetters {
@@ -100,11 +103,17 @@ impl DeadLetters {
         };
         let thread = Some(thread.map_err(|error| DeadError::io(&path, "starting a thread", &error))?);
         // The reader above may have been told that nothing changes.
-        let letters = Self { shared, reader: ReadOnly::beside(path), thread };
+        let letters = Self { shared, reader: ReadOnly::beside(path), thread, lock: None };
         match letters.change_blocking(Change::Probe) {
             Err(error) if !error.is_passing() => Err(error),
             _ => Ok(letters),
         }
+    }
+
+    /// Keeps the folder's lock for as long as the letters are open.
+    pub(super) fn with_lock(mut self, lock: Box<dyn DiskFile>) -> Self {
+        self.lock = Some(lock);
+        self
     }
 
     /// Stores a letter; durable when it returns. Returns its id, or `None` where it is there already.

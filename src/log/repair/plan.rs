@@ -151,7 +151,7 @@ impl Planner<'_> {
     fn plan(&mut self, found: &Found) -> Result<Option<u64>, LogError> {
         let mut kept = Vec::new();
         for number in &found.numbers {
-            kept.extend(self.look(*number)?);
+            kept.extend(self.look(*number, found.numbers.last() == Some(number))?);
         }
         let (mut state, state_of, mut ends) = self.state_of(&mut kept)?;
         // What is below the oldest one that is needed is a leftover, whatever it is.
@@ -178,10 +178,13 @@ impl Planner<'_> {
         Ok(kept.last().filter(|kept| kept.set_aside.is_none()).map(|kept| kept.number))
     }
 
-    /// Looks at one segment; `None` where it does not stay.
-    fn look(&mut self, number: u64) -> Result<Option<Kept>, LogError> {
+    /// Looks at one segment; `None` where it does not stay. A start reads the store's id from the header of the newest one.
+    fn look(&mut self, number: u64, is_newest: bool) -> Result<Option<Kept>, LogError> {
         let path = segment::path(self.folder, number);
         let (why, is_damaged) = match SegmentReader::open(self.disk, self.folder, number, Some(self.store)) {
+            Ok(opened) if opened.is_header_damaged && is_newest => {
+                ("its header cannot be read".to_owned(), true)
+            }
             Ok(opened) => {
                 let (reader, header) = (opened.reader, opened.header);
                 return Ok(Some(Kept { number, reader, header, set_aside: None }));
