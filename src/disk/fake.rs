@@ -47,6 +47,8 @@ struct State {
     /// Unsynced changes of names, in order; those of one entry are atomic.
     pending_names: Vec<Vec<NameChange>>,
     next_inode: u64,
+    /// The inodes that are shown with another number, as another file system had it.
+    shown: BTreeMap<u64, u64>,
     next_handle: u64,
     capacity: u64,
     faults: Vec<Fault>,
@@ -65,6 +67,7 @@ impl FakeDisk {
             names,
             pending_names: Vec::new(),
             next_inode: 1,
+            shown: BTreeMap::new(),
             next_handle: 0,
             capacity: 1 << 40,
             faults: Vec::new(),
@@ -147,7 +150,20 @@ impl FakeDisk {
 
     /// All names, and where each leads.
     pub(crate) fn names(&self) -> BTreeMap<PathBuf, u64> {
-        self.state().names.clone()
+        let state = self.state();
+        state.names.iter().map(|(path, inode)| (path.clone(), state.shown(*inode))).collect()
+    }
+
+    /// Gives a file the inode number that it has in another file system that is compared with this one. What has that number
+    /// so far gets the other. Returns the number before; `None` where there is no such file.
+    pub(crate) fn renumber(&self, path: &Path, number: u64) -> Option<u64> {
+        let mut state = self.state();
+        let inode = *state.names.get(path)?;
+        let (before, holder) = (state.shown(inode), state.inode_shown_as(number));
+        state.shown.insert(holder, before);
+        state.shown.insert(inode, number);
+        state.next_inode = state.next_inode.max(number + 1);
+        Some(before)
     }
 
     /// The number of the next inode.
@@ -260,11 +276,21 @@ impl State {
         self.inodes[&inode].length() + self.free()
     }
 
+    /// The number that an inode is shown with.
+    fn shown(&self, inode: u64) -> u64 {
+        self.shown.get(&inode).copied().unwrap_or(inode)
+    }
+
+    /// The inode that is shown with a number, or would be.
+    fn inode_shown_as(&self, number: u64) -> u64 {
+        self.shown.iter().find(|(_, shown)| **shown == number).map_or(number, |(inode, _)| *inode)
+    }
+
     fn about(&self, number: u64) -> About {
         let inode = &self.inodes[&number];
         let (length, modified) = (inode.length(), inode.modified);
         let is_folder = inode.is_folder;
-        About { length, device: 1, inode: number, is_file: !is_folder, is_folder, modified }
+        About { length, device: 1, inode: self.shown(number), is_file: !is_folder, is_folder, modified }
     }
 }
 

@@ -67,10 +67,11 @@ pub(super) async fn serve_in_slot<S>(
     let shared = Arc::new((endpoint, slot));
     let answer = move |request: Request<Incoming>, guard: RequestGuard| {
         let shared = Arc::clone(&shared);
+        let (mut head, mut body) = request.into_parts();
         async move {
             let (endpoint, slot) = &*shared;
             let context = RequestContext { slot: slot.as_ref(), peer, started: guard.started() };
-            let (response, ended) = endpoint.answer_in(context, request).await;
+            let (response, ended) = endpoint.answer_in(context, &mut head, &mut body).await;
             guard.end(ended);
             Ok(response)
         }

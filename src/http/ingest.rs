@@ -6,9 +6,10 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use http::request::Parts;
-use http::{HeaderMap, Method, Request, Response};
+use http::{HeaderMap, Method, Request, Response, Uri};
 use http_body::Body;
 use http_body_util::Full;
+use tokio::sync::SemaphorePermit;
 use tokio::time::{Instant, timeout_at};
 
 use super::body::CappedBody;
@@ -16,6 +17,7 @@ use super::connection_limiter::Slot;
 use super::endpoint::{Connector, Endpoint};
 use super::forwarded::client_of;
 use super::intake::{Accepted, Unavailable};
+use super::rejection_budget::Held;
 use super::reply::Reply;
 use crate::config::Limits;
 use crate::keys::Learned;
@@ -54,22 +56,26 @@ impl Endpoint {
     where
         B: Body<Data = Bytes> + Unpin,
     {
-        self.answer_in(RequestContext { slot: None, peer, started: Instant::now() }, request).await.0
+        let (mut head, mut body) = request.into_parts();
+        let context = RequestContext { slot: None, peer, started: Instant::now() };
+        self.answer_in(context, &mut head, &mut body).await.0
     }
 
-    /// Answers a request on a connection of the server. Also returns when it was answered.
+    /// Answers a request on a connection of the server. Also returns when it was answered. The request stays where it is:
+    /// each future that owned it would be larger by it, and is moved.
     pub(super) async fn answer_in<B>(
         &self,
         context: RequestContext<'_>,
-        request: Request<B>,
+        head: &mut Parts,
+        body: &mut B,
     ) -> (Response<Full<Bytes>>, Instant)
     where
         B: Body<Data = Bytes> + Unpin,
     {
         let RequestContext { slot, peer, started } = context;
         let routing = self.routing();
-        let peer = client_of(&routing.proxies, peer, request.headers());
-        let connector = routing.connector(request.uri().path());
+        let peer = client_of(&routing.proxies, peer, &head.headers);
+        let connector = routing.connector(head.uri.path());
         let exchange = Exchange {
             endpoint: self,
             limits: &routing.limits,
@@ -79,7 +85,7 @@ impl Endpoint {
             deadline: started.checked_add(routing.limits.deadline).unwrap_or(started),
             received_at: self.clock.unix_millis(),
         };
-        let reply = exchange.ingest(connector, request).await;
+        let reply = exchange.ingest(connector, head, body).await;
         let ended = Instant::now();
         self.telemetry.emit(&Answered {
             id: exchange.id,
@@ -96,40 +102,96 @@ impl Endpoint {
     }
 }
 
-impl Exchange<'_> {
-    async fn ingest<B>(&self, connector: Option<&Connector>, request: Request<B>) -> Reply
+/// The room that a request takes until it is answered.
+struct Admission<'e> {
+    _request: SemaphorePermit<'e>,
+    _body: SemaphorePermit<'e>,
+    _held: Held<'e>,
+}
+
+/// What is left to do for a request that was verified.
+enum Verdict {
+    Store(Record),
+    Quarantine { error: String, body: Bytes },
+    Reply(Reply),
+}
+
+impl<'a> Exchange<'a> {
+    /// What is done with a request that is refused is on the heap: every request's future would be as large otherwise.
+    async fn ingest<B>(&self, connector: Option<&Connector>, head: &mut Parts, body: &mut B) -> Reply
     where
         B: Body<Data = Bytes> + Unpin,
     {
+        let mut body = CappedBody::new(body, self.limits.max_body, self.deadline);
         if self.endpoint.is_stopping() {
             return Reply::ShuttingDown;
         }
         if !self.limits.allows(self.address) {
             return Reply::AddressNotAllowed;
         }
-        let (Parts { method, headers, .. }, body) = request.into_parts();
-        let body = CappedBody::new(body, self.limits.max_body, self.deadline);
-        // What is done with a request that is refused is on the heap: every request's task would be as large otherwise.
         let Some(connector) = connector else {
-            return Box::pin(self.turn_down(body, Reply::NotFound, &headers)).await;
+            return Box::pin(self.turn_down(body, Reply::NotFound, &head.headers)).await;
         };
-        if method != Method::POST {
-            return Box::pin(self.turn_down(body, Reply::MethodNotAllowed, &headers)).await;
+        if head.method != Method::POST {
+            return Box::pin(self.turn_down(body, Reply::MethodNotAllowed, &head.headers)).await;
         }
         if body.announces_too_much() {
-            return Box::pin(self.turn_down(body, Reply::BodyTooLarge, &headers)).await;
+            return Box::pin(self.turn_down(body, Reply::BodyTooLarge, &head.headers)).await;
         }
         let authenticated = match connector.verifier.unchanging() {
-            Some(verifier) => Ok(verifier.authenticate(&headers)),
-            None => Box::pin(self.authenticate(connector, &headers)).await,
+            Some(verifier) => Ok(verifier.authenticate(&head.headers)),
+            None => Box::pin(self.authenticate(connector, &head.headers)).await,
         };
-        match authenticated {
-            Ok(Ok(authenticated)) => self.read_and_store(connector, authenticated, headers, body).await,
-            Ok(Err(rejection)) => Box::pin(self.refuse(connector, rejection, &headers, body)).await,
-            Err(unavailable) => {
-                Box::pin(self.turn_down(body, Reply::Unavailable(unavailable), &headers)).await
+        let authenticated = match authenticated {
+            Ok(Ok(authenticated)) => authenticated,
+            Ok(Err(rejection)) => {
+                return Box::pin(self.refuse(connector, rejection, &head.headers, body)).await;
             }
+            Err(unavailable) => {
+                return Box::pin(self.turn_down(body, Reply::Unavailable(unavailable), &head.headers)).await;
+            }
+        };
+        let Some(_admission) = self.admit(&authenticated, body.at_most()) else {
+            return Reply::Unavailable(Unavailable::Overloaded);
+        };
+        let bytes = match body.read().await {
+            Ok(bytes) => bytes,
+            Err(Reply::BodyTooLarge) => {
+                return Box::pin(body.linger(Reply::BodyTooLarge, &head.headers)).await;
+            }
+            Err(reply) => return reply,
+        };
+        let (verified, issued_at) = match authenticated.verify_body(bytes.clone(), self.now()) {
+            Ok(verified) => {
+                self.endpoint.clock_doubt.accepted(&self.endpoint.telemetry);
+                let issued_at = verified.issued_at();
+                (self.read(connector, &verified, &head.headers), issued_at)
+            }
+            Err(rejection) => {
+                self.endpoint.clock_doubt.refused(&rejection, &self.endpoint.telemetry);
+                if rejection.is_expired() || connector.quarantine_refused {
+                    Box::pin(self.keep(connector, &rejection, &head.headers, bytes)).await;
+                }
+                return Reply::Refused { rejection, unread: false };
+            }
+        };
+        match verified {
+            Verdict::Store(record) => {
+                // The record has what is needed of them; while it waits, the connection's buffer is free for what comes next.
+                (head.headers, head.uri) = (HeaderMap::new(), Uri::default());
+                drop(bytes);
+                self.store(connector, record, issued_at).await
+            }
+            Verdict::Quarantine { error, body } => {
+                Box::pin(self.quarantine(connector, error, &head.headers, body)).await
+            }
+            Verdict::Reply(reply) => reply,
         }
+    }
+
+    /// The time by which tokens are judged, in Unix seconds.
+    const fn now(&self) -> i64 {
+        self.received_at.div_euclid(1000)
     }
 
     /// Verifies the signatures. Where one names a key that is not known, the issuer is asked; where that cannot be done, it
@@ -167,18 +229,12 @@ impl Exchange<'_> {
         }
     }
 
-    /// What is left to do for a request whose signature holds.
-    async fn read_and_store<B: Body<Data = Bytes> + Unpin>(
-        &self,
-        connector: &Connector,
-        authenticated: Authenticated,
-        headers: HeaderMap,
-        mut body: CappedBody<B>,
-    ) -> Reply {
-        let (endpoint, now) = (self.endpoint, self.received_at.div_euclid(1000));
+    /// Takes up a request whose signature holds, with a body of so many bytes; `None` where there is no room.
+    fn admit(&self, authenticated: &Authenticated, bytes: usize) -> Option<Admission<'a>> {
+        let endpoint = self.endpoint;
         // Anybody may have got hold of an old token: a request with one has the rights of an unauthenticated peer. It may
         // still be DT's, so it is told to come again when there is no room.
-        let is_timely = authenticated.is_timely(now);
+        let is_timely = authenticated.is_timely(self.now());
         if let Some(slot) = self.slot.filter(|_| is_timely) {
             slot.authenticated();
         }
@@ -187,72 +243,48 @@ impl Exchange<'_> {
         } else {
             (&endpoint.unauthenticated, &endpoint.unauthenticated_bytes)
         };
-        let bytes = body.at_most();
-        let permits =
-            (requests.try_acquire(), pool.try_acquire_many(u32::try_from(bytes).unwrap_or(u32::MAX)));
-        let (Ok(_request_permit), Ok(_bytes_permit)) = permits else {
-            return Reply::Unavailable(Unavailable::Overloaded);
-        };
+        let request = requests.try_acquire().ok()?;
+        let body = pool.try_acquire_many(u32::try_from(bytes).unwrap_or(u32::MAX)).ok()?;
         let unauthenticated = if is_timely { None } else { self.address };
-        let Some(_held) = endpoint.rejections.hold(unauthenticated, bytes, self.received_at) else {
-            return Reply::Unavailable(Unavailable::Overloaded);
-        };
-        let bytes = match body.read().await {
-            Ok(bytes) => bytes,
-            Err(Reply::BodyTooLarge) => {
-                return Box::pin(body.linger(Reply::BodyTooLarge, &headers)).await;
-            }
-            Err(reply) => return reply,
-        };
-        drop(body);
-        match authenticated.verify_body(bytes.clone(), now) {
-            Ok(verified) => {
-                endpoint.clock_doubt.accepted(&endpoint.telemetry);
-                self.store(connector, verified, headers).await
-            }
-            Err(rejection) => {
-                endpoint.clock_doubt.refused(&rejection, &endpoint.telemetry);
-                if rejection.is_expired() || connector.quarantine_refused {
-                    Box::pin(self.keep(connector, &rejection, &headers, bytes)).await;
-                }
-                Reply::Refused { rejection, unread: false }
-            }
-        }
+        let held = endpoint.rejections.hold(unauthenticated, bytes, self.received_at)?;
+        Some(Admission { _request: request, _body: body, _held: held })
     }
 
-    async fn store(&self, connector: &Connector, verified: Verified<Bytes>, headers: HeaderMap) -> Reply {
-        let telemetry = &self.endpoint.telemetry;
-        let quarantine =
-            |error: String| Box::pin(self.quarantine(connector, error, &headers, verified.inner().clone()));
+    /// Reads the delivery in a verified body.
+    fn read(&self, connector: &Connector, verified: &Verified<Bytes>, headers: &HeaderMap) -> Verdict {
         if let Some(other) = verified.other_scheme() {
-            telemetry.emit(&OtherSchemeFailed { connector: &connector.name, code: other.code() });
+            let (connector, code) = (&*connector.name, other.code());
+            self.endpoint.telemetry.emit(&OtherSchemeFailed { connector, code });
         }
-        let record = match Record::read(&verified, Arc::clone(&connector.name), self.received_at) {
-            Ok(record) => record.with_headers(&headers).with_request_id(Some(self.id)),
-            Err(reason) => return quarantine(reason.to_string()).await,
+        let quarantine = |error: String| Verdict::Quarantine { error, body: verified.inner().clone() };
+        let record = match Record::read(verified, Arc::clone(&connector.name), self.received_at) {
+            Ok(record) => record.with_headers(headers).with_request_id(Some(self.id)),
+            Err(reason) => return quarantine(reason.to_string()),
         };
         if !connector.projects.is_empty() {
             match &record.project {
                 Some(project) if connector.projects.contains(&**project) => {}
-                Some(_) => return Reply::ProjectNotAllowed,
+                Some(_) => return Verdict::Reply(Reply::ProjectNotAllowed),
                 None => {
                     let error = "its targetName names no project, and the connector allows only some";
-                    return quarantine(error.to_owned()).await;
+                    return quarantine(error.to_owned());
                 }
             }
         }
-        let event_id = record.event_id.clone();
         if !connector.events.is_empty() && !connector.events.contains(&*record.event_type) {
-            return Reply::Ignored { event_id };
+            return Verdict::Reply(Reply::Ignored { event_id: record.event_id });
         }
-        let issued_at = verified.issued_at();
-        // The record has what is needed of them; while it waits, the connection's buffer is free for what comes next.
-        drop((verified, headers));
+        Verdict::Store(record)
+    }
+
+    /// Waits until the record is stored, but not beyond the deadline.
+    async fn store(&self, connector: &Connector, record: Record, issued_at: Option<i64>) -> Reply {
+        let event_id = record.event_id.clone();
         match timeout_at(self.deadline, connector.intake.accept(connector.place, record)).await {
             Ok(Ok(Accepted::New)) => {
                 if let Some(issued_at) = issued_at {
-                    let skew = issued_at.saturating_sub(self.received_at.div_euclid(1000));
-                    telemetry.clock_skew(&connector.name, connector.series.as_ref(), skew);
+                    let skew = issued_at.saturating_sub(self.now());
+                    self.endpoint.telemetry.clock_skew(&connector.name, connector.series.as_ref(), skew);
                 }
                 Reply::Accepted { event_id }
             }

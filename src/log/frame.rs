@@ -222,7 +222,7 @@ mod tests {
     use crate::record::RequestIds;
 
     fn any_record() -> impl Strategy<Value = Record> {
-        let text = || any::<String>().prop_map(String::into_boxed_str);
+        let text = || any::<String>().prop_map(ByteString::from);
         let names = (any::<String>(), any::<String>(), any::<bool>());
         let routing = (text(), text(), proptest::option::of(text()), proptest::option::of(text()));
         let rest = (any::<i64>(), any::<bool>(), any::<Vec<u8>>());

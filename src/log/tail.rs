@@ -10,7 +10,7 @@ use super::frame::SinkSet;
 use crate::record::Record;
 
 /// How many bytes of bodies the newest groups hold together. A worker that is further behind reads segments.
-const MAX_BYTES: usize = 8 << 20;
+const MAX_BYTES: usize = 1 << 20;
 /// What an event takes beside its body, about.
 const EVENT_BYTES: usize = 512;
 

@@ -105,6 +105,38 @@ fn what_was_answered_is_there_after_a_clean_stop_and_known_as_a_duplicate() {
     }
 }
 
+/// The new segment makes void what was recovered from the old one, so it must hold that as soon as it has its name.
+#[test]
+fn a_start_that_is_interrupted_anywhere_loses_nothing() {
+    let mut place = Place::new(7);
+    let log = place.open(options()).expect("opens");
+    let sink = sink_of(&log, "one");
+    for id in ["1", "2", "3"] {
+        append(&log, id, &SinkSet::new([sink.number])).expect("stored");
+    }
+    let killed = place.disk.kill();
+    log.close();
+    let mut random = Random::new(7);
+    for operations in 0.. {
+        let disk = killed.kill();
+        disk.stop_after(disk.operations() + operations);
+        place.disk = disk.clone();
+        let opened = place.open(options());
+        let is_whole = opened.as_ref().is_ok_and(|log| log.tail().trouble().is_none());
+        drop(opened);
+        for disk in [disk.kill(), disk.crash(&mut random)] {
+            place.disk = disk;
+            let log = place.open(options()).unwrap_or_else(|error| panic!("after {operations}: {error}"));
+            assert_eq!(ids_of(&rest(&log, &sink)), ["1", "2", "3"], "after {operations} operations");
+            log.close();
+        }
+        if is_whole {
+            assert!(operations >= 4, "a write, a sync, a name and its sync; only {operations}");
+            break;
+        }
+    }
+}
+
 #[test]
 fn segments_that_every_sink_has_passed_go_and_those_that_are_retained_stay() {
     let place = Place::new(2);

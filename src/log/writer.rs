@@ -15,7 +15,7 @@ use super::StartAt;
 use super::error::LogError;
 use super::frame::{CursorFrame, Frame, SinkFrame, write_event};
 use super::group::{self, Owner};
-use super::segment::{self, GROUPS_AT, SegmentHeader};
+use super::segment::{self, SegmentHeader};
 use super::shared::{Append, Change, ChangeRequest, CursorUpdate, Segment, Shared};
 use super::state::State;
 use crate::disk::{DiskFile, OpenMode};
@@ -436,22 +436,13 @@ impl Writer {
         Ok(())
     }
 
-    /// Begins a segment if there is none, with what was recovered if it is not durable yet.
+    /// Begins a segment if there is none, with what was recovered.
     pub(super) fn ensure_segment(&mut self, for_events: bool) -> Result<(), LogError> {
-        if self.current.is_none() {
-            self.roll(for_events)?;
-        }
-        let Some(Recovered { frames, events, first_seq }) = self.recovered.take() else { return Ok(()) };
-        let mut group = std::mem::take(&mut self.buffer);
-        group::begin(&mut self.buffer);
-        self.buffer.extend_from_slice(&frames);
-        let written = self.put(events, first_seq);
-        std::mem::swap(&mut self.buffer, &mut group);
-        if written.is_err() {
-            self.current = None;
-            self.recovered = Some(Recovered { frames, events, first_seq });
-            return written;
-        }
+        if self.current.is_none() { self.roll(for_events) } else { Ok(()) }
+    }
+
+    /// What was recovered is durable: copies of its events are told so, and workers may have them.
+    fn end_recovery(&self) {
         let mut queue = self.shared.queue.lock();
         let recovered = queue.recent.iter().filter(|(_, ticket)| **ticket == super::RECOVERED_TICKET);
         let keys: Vec<_> = recovered.map(|(key, _)| *key).collect();
@@ -460,7 +451,6 @@ impl Writer {
         queue.durable_ticket = queue.durable_ticket.max(super::RECOVERED_TICKET);
         drop(queue);
         self.shared.tail.recovered(self.next_seq.saturating_sub(1));
-        Ok(())
     }
 
     /// Begins the next segment. For events, one spare more has to be left.
@@ -549,7 +539,8 @@ impl Writer {
         self.shared.queue.lock().keep_from = Some(oldest);
     }
 
-    /// Makes a spare the next segment: its content is synced before it has the name.
+    /// Makes a spare the next segment: its content is synced before it has the name. What was recovered is part of that: from
+    /// the name on, the segment makes void where it was read from.
     fn begin(&mut self, spare: &std::path::Path) -> Result<(), LogError> {
         let Shared { disk, folder, store, .. } = &*self.shared;
         let owner = Owner { store: *store, segment: self.next_number };
@@ -567,6 +558,14 @@ impl Writer {
         };
         let mut bytes = header.to_bytes();
         bytes.extend_from_slice(&snapshot);
+        if let Some(Recovered { frames, events, first_seq }) = &self.recovered {
+            let mut group = Vec::new();
+            group::begin(&mut group);
+            group.extend_from_slice(frames);
+            group::finish(&mut group, owner, *events, *first_seq);
+            bytes.extend_from_slice(&group);
+        }
+        let at = u64::try_from(bytes.len()).unwrap_or(u64::MAX);
         bytes.resize(bytes.len().saturating_add(group::HEADER), 0);
         let failed = |path: &std::path::Path, doing| {
             let path = path.to_owned();
@@ -578,9 +577,12 @@ impl Writer {
         let path = segment::path(folder, self.next_number);
         disk.rename(spare, &path).map_err(failed(spare, "renaming"))?;
         disk.sync_folder(folder).map_err(failed(folder, "syncing the folder"))?;
-        let at = GROUPS_AT.saturating_add(u64::try_from(snapshot.len()).unwrap_or(u64::MAX));
         self.current = Some(Current { file, owner, at });
         self.shared.files.lock().segments.push(Segment { number: owner.segment, first_seq, received_before });
+        if self.recovered.take().is_some() {
+            self.unsealed_since = Some(Instant::now());
+            self.end_recovery();
+        }
         Ok(())
     }
 

@@ -104,7 +104,7 @@ mod tests {
             verified_by: VerifiedBy::Secret { label: Arc::from("a") },
             event_id: "c82gg9catj3vmh4248og".into(),
             event_type: "touch".into(),
-            project: project.map(Box::from),
+            project: project.map(Into::into),
             device: None,
             request_id: None,
             headers: KeptHeaders::default(),

@@ -13,7 +13,18 @@ const EVENTS: u64 = 64;
 /// How long events may be refused after one fault: a new segment is tried every second.
 const RECOVERS_WITHIN: Duration = Duration::from_secs(30);
 
-/// What became of the runs; the first two are of those on a spool that was there.
+/// From when on calls are counted until one fails.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum From {
+    /// The start on an empty folder: many calls before the spool is open.
+    FirstStart,
+    /// The start on a spool that is there: a few.
+    Start,
+    /// When it serves: the fault strikes while events come.
+    Serving,
+}
+
+/// What became of the runs.
 #[derive(Debug, Default)]
 struct Tally {
     refused_to_start: u64,
@@ -23,13 +34,17 @@ struct Tally {
     acknowledged: u64,
 }
 
-/// Runs the server with the fault at the `when`-th call of each thread, restarts it, and compares. A new spool has many calls
-/// before it is open; one that `is_there` has few, so that the fault strikes while events come.
-fn run(fault: &str, when: u64, is_there: bool, tally: &mut Tally) {
-    let name = format!("{fault}:when={when}, is_there={is_there}");
+/// So many calls in a row fail while it serves: what is tried again at once fails as well, so that events are refused.
+const IN_A_ROW: u64 = 4;
+
+/// Runs the server with the fault at the `when`-th call of each thread, restarts it, and compares.
+fn run(fault: &str, when: u64, from: From, tally: &mut Tally) {
+    let when =
+        if from == From::Serving { format!("{when}..{}", when + IN_A_ROW - 1) } else { when.to_string() };
+    let name = format!("{fault}:when={when} from {from:?}");
     let folder = tempfile::tempdir().expect("a folder");
     let place = Place::new(folder.path(), Sinks::File, "");
-    if is_there {
+    if from == From::Start {
         Server::bare(&place).stop();
     }
     let inject = format!("inject={fault}:when={when}");
@@ -39,19 +54,27 @@ fn run(fault: &str, when: u64, is_there: bool, tally: &mut Tally) {
         arguments.extend(["-P", file.to_str().expect("text")]);
     }
     let mut acknowledged = Vec::new();
-    match Server::start(place.serve_under_strace(&arguments), Stdio::null()) {
+    let started = if from == From::Serving {
+        Ok(Server::bare(&place))
+    } else {
+        Server::start(place.serve_under_strace(&arguments), Stdio::null())
+    };
+    match started {
         Err(ended) => {
             assert_eq!(ended.status.code(), Some(2), "{name}: {ended:?}");
             assert!(ended.stderr.contains("spool"), "{name}: it says why: {ended:?}");
             println!("{name}: {}", ended.stderr.lines().last().unwrap_or_default());
-            // Making a spool takes many calls, all of which have to succeed.
-            tally.refused_to_start += u64::from(is_there);
+            tally.refused_to_start += 1;
         }
         Ok(server) => {
-            tally.served += u64::from(is_there);
+            let tracer = (from == From::Serving).then(|| place.attach_strace(server.pid(), &arguments));
+            tally.served += 1;
             acknowledged = send_into_the_fault(&server, &name, tally);
             server.kill();
             server.wait();
+            if let Some(mut tracer) = tracer {
+                tracer.wait().expect("it ends with what it traces");
+            }
         }
     }
     let trace = std::fs::read_to_string(&place.trace).expect("a trace");
@@ -114,14 +137,12 @@ fn each_moment(fault: &str) {
     let mut tally = Tally::default();
     let moments = moments();
     for when in &moments {
-        run(fault, *when, false, &mut tally);
-        run(fault, *when, true, &mut tally);
+        for from in [From::FirstStart, From::Start, From::Serving] {
+            run(fault, *when, from, &mut tally);
+        }
     }
-    println!("{fault}: {} runs: {tally:?}", 2 * moments.len());
-    assert!(
-        tally.refused_to_start <= tally.served,
-        "most faults have to strike while events come: {tally:?}"
-    );
+    println!("{fault}: {} runs: {tally:?}", 3 * moments.len());
+    assert!(tally.refused_to_start > 0 && tally.refused_events > 0, "both have to be seen: {tally:?}");
 }
 
 #[test]

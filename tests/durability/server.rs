@@ -118,6 +118,26 @@ impl Place {
         command
     }
 
+    /// The same for a program that runs; once every thread of it is traced.
+    pub(crate) fn attach_strace(&self, pid: u32, arguments: &[&str]) -> Child {
+        let mut command = Command::new("strace");
+        command
+            .args(["-q", "-f", "-y", "-o"])
+            .arg(&self.trace)
+            .args(arguments)
+            .args(["-p", &pid.to_string()]);
+        let mut tracer = command.stdin(Stdio::null()).stderr(Stdio::null()).spawn().expect("strace runs");
+        let is_traced = |task: fs::DirEntry| {
+            let status = fs::read_to_string(task.path().join("status")).unwrap_or_default();
+            !status.lines().any(|line| line == "TracerPid:\t0")
+        };
+        while !fs::read_dir(format!("/proc/{pid}/task")).expect("it runs").flatten().all(is_traced) {
+            assert!(tracer.try_wait().expect("a status").is_none(), "strace cannot attach");
+            std::thread::yield_now();
+        }
+        tracer
+    }
+
     /// How often each event is in the file. Every line must be exactly what was sent, and each device's in order.
     pub(crate) fn events_in_file(&self) -> BTreeMap<(u64, u64), u64> {
         let content = fs::read_to_string(&self.file).unwrap_or_default();

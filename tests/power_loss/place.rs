@@ -134,7 +134,8 @@ impl Place {
     /// `serve`, recorded. The tracer is the grandchild, so that the child is the program.
     pub(crate) fn recorded(&self, life: usize) -> Command {
         let mut command = Command::new("strace");
-        command.args(["-D", "-f", "-y", "--seccomp-bpf", "-s", "4000000", "-e", crate::syscalls::TRACED]);
+        command.args(["-D", "-f", "-y", "--seccomp-bpf", "-s", "4000000", "-e", "abbrev=!statx"]);
+        command.args(["-e", crate::syscalls::TRACED]);
         command.arg("-o").arg(self.trace(life)).arg("--").arg(env!("CARGO_BIN_EXE_dt-receiver"));
         self.configure(&mut command, &["serve"]);
         command

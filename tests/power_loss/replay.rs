@@ -184,7 +184,10 @@ impl<'r> Replay<'r> {
     /// A call takes effect when it begins, unless it makes something durable or returns a descriptor.
     fn apply(&mut self, life: &Life, at: usize, action: &Action, returned: bool) {
         let call = &life.calls[at];
-        let late = matches!(action, Action::Sync { .. } | Action::Open { .. } | Action::Duplicate { .. });
+        let late = matches!(
+            action,
+            Action::Sync { .. } | Action::Open { .. } | Action::Duplicate { .. } | Action::Look { .. }
+        );
         if late != returned {
             return;
         }
@@ -233,9 +236,28 @@ impl<'r> Replay<'r> {
                         .unwrap_or_else(|error| panic!("{call:?}: {error}"));
                 }
             }
+            Action::Look { fd, inode } => {
+                let open = self.open.get(fd).map(|open| open.path.clone());
+                if let Some(path) = open {
+                    self.renumber(&path, *inode);
+                }
+            }
             Action::Send => self.answered(&written(call)),
             Action::Listen => {}
         }
+    }
+
+    /// Two files that were made at the same time may have got their inode numbers in the other order than the calls are
+    /// recorded. The sink's checkpoints hold the numbers that the program saw.
+    fn renumber(&mut self, path: &Path, found: u64) {
+        let number = found - 1;
+        if self.disk.names().get(path).is_none_or(|known| *known == number) {
+            return;
+        }
+        let Some(before) = self.disk.renumber(path, number) else { return };
+        let [one, other] = [before, number].map(|inode| self.unsynced.remove(&inode));
+        self.unsynced.extend(one.map(|writes| (number, writes)));
+        self.unsynced.extend(other.map(|writes| (before, writes)));
     }
 
     fn opened(&mut self, path: PathBuf, new: bool, truncate: bool, with: impl Fn(Open) -> Open, fd: u64) {
@@ -303,6 +325,11 @@ impl<'r> Replay<'r> {
     /// differ, and is taken over.
     fn adopt(&mut self, life: &Life) {
         let is_cut = life.calls.iter().any(|call| call.returned.is_none());
+        for (path, found) in &life.recorded.end {
+            if self.disk.content(path).as_ref() == Some(&found.content) {
+                self.renumber(path, found.inode);
+            }
+        }
         let mut names = self.disk.names();
         let mut ends: Vec<_> = life.recorded.end.iter().filter(|(path, _)| !is_volatile(path)).collect();
         // In the order in which they were made.

@@ -8,7 +8,7 @@ use crate::trace::Call;
 pub(crate) const TRACED: &str = "trace=open,openat,creat,close,dup,dup2,dup3,fcntl,lseek,write,writev,pwrite64,\
     pwritev,pwritev2,ftruncate,truncate,fallocate,copy_file_range,sendfile,splice,fsync,fdatasync,sync_file_range,\
     rename,renameat,renameat2,unlink,unlinkat,mkdir,mkdirat,rmdir,link,linkat,symlink,symlinkat,mmap,sendto,sendmsg,\
-    bind,listen,io_uring_setup";
+    bind,listen,io_uring_setup,statx";
 
 /// A system call that matters.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -57,6 +57,11 @@ pub(crate) enum Action {
     CreateSocket {
         path: PathBuf,
     },
+    /// The program looked at an open file, and saw its inode number.
+    Look {
+        fd: u64,
+        inode: u64,
+    },
     /// Bytes that go to a socket.
     Send,
     /// The program is up.
@@ -95,6 +100,10 @@ pub(crate) fn action(call: &Call) -> Option<Action> {
         "mkdir" | "mkdirat" => Action::CreateFolder { path: path(0) },
         "bind" if arguments.contains("AF_UNIX") => Action::CreateSocket { path: path(0) },
         "listen" => Action::Listen,
+        "statx" => {
+            let inode = arguments.split_once("stx_ino=").and_then(|(_, rest)| number(rest));
+            Action::Look { fd: number(arguments)?, inode: inode.unwrap_or_else(|| panic!("{arguments}")) }
+        }
         "mmap" => {
             let shared = arguments.contains("PROT_WRITE") && arguments.contains("MAP_SHARED");
             let harmless = arguments.contains("-shm>") || arguments.contains("MAP_ANONYMOUS");

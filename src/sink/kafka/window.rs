@@ -228,7 +228,7 @@ mod tests {
                 connector: Arc::from("c"),
                 received_at: 0,
                 verified_by: VerifiedBy::Secret { label: Arc::from("a") },
-                event_id: number.to_string().into_boxed_str(),
+                event_id: number.to_string().into(),
                 event_type: "touch".into(),
                 project: None,
                 device: None,
