@@ -4,12 +4,16 @@ use std::hint::black_box;
 use std::path::Path;
 use std::sync::Arc;
 
+use dt_receiver::clock::ManualClock;
+use dt_receiver::config::{Config, SystemSources};
 use dt_receiver::http::serve_connection;
 use dt_receiver::record::{Format, Record};
+use dt_receiver::service::Service;
 use dt_receiver::sink::{Fate, FileSink, Sink};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
 use tokio::runtime::Runtime;
-use tokio::sync::watch;
+use tokio::sync::{oneshot, watch};
 
 use crate::{inputs, spool};
 
@@ -35,7 +39,7 @@ const fn guarded(name: &'static str, run: fn(usize, &Path), what: &'static str) 
     GuardedPath { name, what, prepare: |_| {}, run }
 }
 
-pub(crate) const PATHS: [GuardedPath; 7] = [
+pub(crate) const PATHS: [GuardedPath; 8] = [
     guarded("verify", verify, "authenticate and verify_body, HS256"),
     guarded("record", record, "Record::read, and the line of its envelope"),
     guarded("answer", answer, "Endpoint::answer with an intake that accepts at once"),
@@ -50,6 +54,11 @@ pub(crate) const PATHS: [GuardedPath; 7] = [
         ..guarded("drain", spool::drain, "Source::read from the segments, 32 at once")
     },
     guarded("file", file, "the sink file, 32 a batch"),
+    guarded(
+        "service",
+        service,
+        "all of it: a service in mode spool with the sink file, 32 connections, its runtime and threads, and the clients",
+    ),
 ];
 
 fn verify(count: usize, _folder: &Path) {
@@ -102,6 +111,44 @@ fn request(count: usize, _folder: &Path) {
         drop(client);
         serving.await.expect("served");
     });
+}
+
+/// Each client sends one request, then each gets its answer: what waits for the log together differs little.
+fn service(count: usize, folder: &Path) {
+    let requests: Vec<_> = inputs::deliveries(MOST).iter().map(inputs::Delivered::http1).collect();
+    std::fs::write(folder.join("secret"), inputs::SECRET).expect("written");
+    let at = folder.display();
+    let config = format!(
+        "data = '{at}/data'\nlisten = '127.0.0.1:0'\nadmin = '127.0.0.1:0'\n\
+         [[connector]]\nname = 'default'\npath = '/'\nsecrets = [{{ label = 'a', file = '{at}/secret' }}]\n\
+         [[sink]]\nname = 'file'\ntype = 'file'\npath = '{at}/events.ndjson'\n"
+    );
+    let config = Config::from_toml(&config, &SystemSources).expect("a configuration");
+    runtime().block_on(async {
+        let clock = Arc::new(ManualClock::at(inputs::NOW * 1000));
+        let service = Service::builder(config).clock(clock).start().await.expect("started");
+        let address = service.address().expect("an address");
+        let (stop, stopped) = oneshot::channel::<()>();
+        let serving = tokio::spawn(service.run_until(async { drop(stopped.await) }));
+        let mut clients = Vec::new();
+        for _ in 0..BATCH {
+            clients.push(TcpStream::connect(address).await.expect("connected"));
+        }
+        let mut answer = [0; 4096];
+        for batch in requests[..count].chunks(BATCH) {
+            for (client, request) in clients.iter_mut().zip(batch) {
+                client.write_all(request).await.expect("sent");
+            }
+            for client in &mut clients {
+                let len = client.read(&mut answer).await.expect("answered");
+                assert!(answer[..len].starts_with(b"HTTP/1.1 200") && answer[..len].ends_with(b"}"));
+            }
+        }
+        drop((clients, stop));
+        serving.await.expect("served");
+    });
+    let lines = std::fs::read(folder.join("events.ndjson")).expect("a file");
+    assert_eq!(lines.iter().filter(|byte| **byte == b'\n').count(), count);
 }
 
 fn file(count: usize, folder: &Path) {

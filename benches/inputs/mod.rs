@@ -16,6 +16,8 @@ use dt_receiver::verify::{Secret, Signer, Verified, Verifier, xid};
 use http::{HeaderMap, HeaderName, HeaderValue, Request};
 use http_body_util::Full;
 
+/// What everything is signed with.
+pub(crate) const SECRET: &str = "some-good-secret";
 /// The time at which everything happens, in Unix seconds.
 pub(crate) const NOW: i64 = 1_700_000_000;
 
@@ -108,7 +110,7 @@ pub(crate) fn event_id(number: usize) -> String {
 }
 
 fn secret() -> Secret {
-    Secret::new("some-good-secret").expect("not empty")
+    Secret::new(SECRET).expect("not empty")
 }
 
 pub(crate) fn signer() -> Signer {

@@ -44,7 +44,7 @@ fn full_device() -> std::fs::File {
 
 /// Restarts under strace and retries; returns what the retry was answered.
 fn retry(place: &Place, number: u64, was_written: bool) -> String {
-    let traced = "trace=fsync,fdatasync,write,writev,pwrite64,sendto,sendmsg,accept,accept4,listen";
+    let traced = "trace=fsync,fdatasync,write,writev,pwrite64,rename,sendto,sendmsg,accept,accept4,listen";
     let command = place.serve_under_strace(&["-s", "70000", "-e", traced]);
     let server = Server::start(command, Stdio::from(full_device())).expect("it recovers");
     let answer = Sender::connect(server.listen).and_then(|mut sender| sender.send(1, number));
@@ -56,26 +56,32 @@ fn retry(place: &Place, number: u64, was_written: bool) -> String {
     let listening = calls.iter().find(|call| matches!(&*call.name, "listen" | "accept" | "accept4"));
     let listening = listening.expect("it listened").began;
     if was_written {
-        // What was recovered is written to the next segment, and synced there, before anybody can ask.
+        // What was recovered is written to what becomes the next segment, and synced there, before that has its name and
+        // anybody can ask.
         let id = id(1, number);
         let rewritten = calls
             .iter()
             .rfind(|call| {
                 call.is_write()
-                    && call.arguments.contains("segment-0000000002.log>")
+                    && call.arguments.contains(".tmp>")
                     && call.arguments.contains(&id)
                     && call.began < listening
             })
             .unwrap_or_else(|| panic!("{id} was not written again before line {listening}"));
+        let named = calls
+            .iter()
+            .find(|call| call.name == "rename" && call.arguments.contains("segment-0000000002.log"))
+            .expect("the segment gets its name");
         let synced = calls.iter().any(|call| {
-            call.is_sync_of("segment-0000000002.log>")
+            call.is_sync_of(".tmp>")
                 && call.began > rewritten.began
-                && call.succeeded().is_some_and(|line| line < listening)
+                && call.succeeded().is_some_and(|line| line < named.began)
         });
         assert!(
-            synced,
-            "{id}: written again in line {}, not synced before it listened in {listening}",
-            rewritten.began
+            synced && named.succeeded().is_some_and(|line| line < listening),
+            "{id}: written again in line {}, not synced before it got its name in {} and listened in {listening}",
+            rewritten.began,
+            named.began
         );
     }
     let reply: serde_json::Value = serde_json::from_str(&answer.body).expect("JSON");
