@@ -42,7 +42,7 @@
 //! | before a group is written | nothing of it; nobody was answered |
 //! | before its sync has returned | all of it or nothing; nobody was answered. A part of it is reported as "possibly acknowledged", and stays where it is |
 //! | after its sync | the group |
-//! | while a segment is begun | the old one or the new one, which has the name only once its header and snapshot are synced |
+//! | while a segment is begun | the old one or the new one, which has its name only once its header, its snapshot and what was recovered are synced: it makes void where that was read from |
 //! | while segments are removed | those below the oldest one that is needed are leftovers, and go on the next start |
 //!
 //! What a start finds at the end need not have been synced: a killed process leaves it in the page cache. So the last group is

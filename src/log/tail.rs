@@ -9,7 +9,8 @@ use parking_lot::{Condvar, Mutex, MutexGuard};
 use super::frame::SinkSet;
 use crate::record::Record;
 
-/// How many bytes of bodies the newest groups hold together. A worker that is further behind reads segments.
+/// How many bytes of bodies the newest groups hold together. A worker that is further behind reads segments. What goes round
+/// through more memory is cold in every cache when it is written again: with 8 MiB an event costs 1 us of 22 more.
 const MAX_BYTES: usize = 1 << 20;
 /// What an event takes beside its body, about.
 const EVENT_BYTES: usize = 512;
