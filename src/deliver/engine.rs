@@ -85,6 +85,16 @@ impl<T> Window<T> {
         self.records.push(record);
     }
 
+    /// All of them, as delivered.
+    #[cfg(test)]
+    pub(super) fn into_delivered(self) -> Vec<(T, Arc<Record>, Done)> {
+        self.tickets
+            .into_iter()
+            .zip(self.records)
+            .map(|(ticket, record)| (ticket, record, Done::Delivered))
+            .collect()
+    }
+
     fn bytes(&self) -> usize {
         self.records.iter().map(|record| record.body.len()).sum()
     }

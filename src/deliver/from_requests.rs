@@ -266,7 +266,8 @@ impl Source for RequestSource {
     const TRIES_AGAIN: bool = false;
 
     fn wait(&mut self, has_window: bool, until: Option<Instant>) -> bool {
-        if has_window {
+        // One that came during a pause is due; another one must not take its place.
+        if has_window || self.first.is_some() {
             return true;
         }
         let received = match until {
@@ -314,7 +315,9 @@ impl Source for RequestSource {
 
     /// The next record that comes is a reason to try at once: somebody waits.
     fn pause(&mut self, pause: Duration) {
-        if let Ok(job) = self.jobs.recv_timeout(pause) {
+        if self.first.is_none()
+            && let Ok(job) = self.jobs.recv_timeout(pause)
+        {
             self.first = job;
         }
     }
@@ -328,6 +331,63 @@ impl Drop for RequestSource {
     fn drop(&mut self) {
         if self.is_removed.load(Ordering::SeqCst) {
             self.telemetry.forget_sink(&self.name);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::clock::SystemClock;
+    use crate::sink::LetterBox;
+
+    #[derive(Debug)]
+    struct NoLetters;
+
+    impl LetterBox for NoLetters {
+        fn bury(&self, _letter: &DeadLetter) -> Result<(), String> {
+            Ok(())
+        }
+
+        fn trouble(&self) -> Option<String> {
+            None
+        }
+    }
+
+    #[test]
+    fn what_comes_during_a_pause_keeps_its_place() {
+        let telemetry = Arc::new(Telemetry::new(Arc::new(SystemClock)));
+        let (queue, jobs) = mpsc::sync_channel(8);
+        let mut source = RequestSource {
+            name: Arc::from("sink"),
+            jobs,
+            first: None,
+            has_ended: false,
+            window: Arc::new(Mutex::new(Window::new(8, Duration::ZERO))),
+            letters: Arc::new(DeadLetterStore::elsewhere(Arc::new(NoLetters), Arc::clone(&telemetry))),
+            is_removed: Arc::default(),
+            telemetry,
+        };
+        let waiters: Vec<_> = ["1", "2", "3"]
+            .map(|id| {
+                let (sender, waiter) = oneshot::channel();
+                let record = Arc::new(Record::sample(id));
+                queue.send(Some(Job { record, result: ResultTo::Waiter(sender) })).expect("room");
+                waiter
+            })
+            .into();
+        source.pause(Duration::from_secs(60));
+        source.pause(Duration::from_secs(60));
+        assert!(source.wait(false, None));
+        let mut batch = Batch::default();
+        source.take(8, &mut batch).expect("taken");
+        let done = batch.into_delivered();
+        assert_eq!(done.len(), 3);
+        let settled =
+            Settled { done, first_left: None, attempts: 1, checkpoint: None, is_checkpoint_due: false };
+        source.settle(settled).expect("settled");
+        for waiter in waiters {
+            assert_eq!(waiter.blocking_recv().expect("it hears"), Ok(()));
         }
     }
 }

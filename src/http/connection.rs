@@ -62,7 +62,8 @@ pub(super) async fn serve_in_slot<S>(
 ) where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
-    let routing = endpoint.routing();
+    // Not the whole routing: what is in it goes with the last request that uses it, however long the connection stays.
+    let limits = endpoint.routing().limits.clone();
     // Each request holds a reference to both, for HTTP/2 in a task of its own.
     let shared = Arc::new((endpoint, slot));
     let answer = move |request: Request<Incoming>, guard: RequestGuard| {
@@ -76,7 +77,7 @@ pub(super) async fn serve_in_slot<S>(
             Ok(response)
         }
     };
-    serve_with(stream, &routing.limits, stop, answer).await;
+    serve_with(stream, &limits, stop, answer).await;
 }
 
 /// Answers 503 to every request of a connection that is one too many.

@@ -180,15 +180,21 @@ impl Maintenance<'_> {
                 Some(spare) => disk.rename(&path, spare),
                 None => disk.remove_file(&path),
             };
-            if let Err(error) = gone.and_then(|()| disk.sync_folder(folder)) {
+            let failed = |error: std::io::Error| {
                 tracing::warn!(path = %path.display(), %error, "a segment that nobody needs cannot be removed");
-                return;
+            };
+            if let Err(error) = gone {
+                return failed(error);
             }
             let mut files = self.shared.files.lock();
             files.segments.retain(|segment| segment.number != number);
             files.spares.extend(spare);
             drop(files);
             self.shared.files_changed.notify_all();
+            // It has gone all the same. Should a loss of power bring it back, it is a leftover.
+            if let Err(error) = disk.sync_folder(folder) {
+                return failed(error);
+            }
         }
     }
 

@@ -439,6 +439,18 @@ impl Log {
         Ok(u64::try_from(sink.cursor.saturating_sub(to)).unwrap_or(0))
     }
 
+    /// Waits until what waits now is durable, or refused. It blocks.
+    pub fn settle(&self) {
+        let ticket = self.shared.queue.lock().next_ticket;
+        // A change that changes nothing goes along with each group.
+        while self.shared.change(Change::Forget { name: Arc::from("") }).is_ok() {
+            let queue = self.shared.queue.lock();
+            if queue.appends.first().is_none_or(|append| append.ticket > ticket) {
+                break;
+            }
+        }
+    }
+
     /// The sink of a name, as it is durable.
     #[must_use]
     pub fn sink(&self, name: &str) -> Option<SinkState> {

@@ -249,12 +249,19 @@ pub(super) fn read_end(
         Next::Damaged | Next::End => return Err(damaged("its snapshot cannot be read")),
     }
     let (mut last, mut next_seq, mut received_last) = (None, header.first_seq, header.received_before);
+    let mut is_damaged = false;
     loop {
         match reader.next().map_err(failed)? {
             Next::Group(group) => {
                 if group.first_seq > next_seq {
                     findings.push(lost(&path, next_seq, group.first_seq));
+                } else if is_damaged {
+                    let (path, at) = (path.display(), reader.at());
+                    findings.push(format!(
+                        "{path}: a group before byte {at} is damaged: how far sinks were, or an operator's change"
+                    ));
                 }
+                is_damaged = false;
                 let frames = Frame::read_all(reader.frames())
                     .ok_or_else(|| damaged("a frame is of another version"))?;
                 for frame in &frames {
@@ -267,7 +274,7 @@ pub(super) fn read_end(
                 let Header { events, first_seq, .. } = group;
                 last = Some(Recovered { frames: reader.frames().to_vec(), events, first_seq });
             }
-            Next::Damaged => {}
+            Next::Damaged => is_damaged = true,
             Next::End => break,
         }
     }
@@ -453,6 +460,16 @@ fn open_ids(
     if let Some(rebuilt) = rebuilt.filter(|_| !end.is_new) {
         findings
             .push(format!("ids.db: {}; it is rebuilt from the events that are still there", rebuilt.text));
+    }
+    // What it knows and the log does not have is lost: its copies are welcome.
+    let (stored, last) = (ids.stored_up_to(), end.next_seq.saturating_sub(1));
+    if stored > last {
+        findings.push(format!(
+            "ids.db: it knows events up to {stored}, and the log ends with {last}: an older one was put back, or its end is \
+             damaged; it is rebuilt from the events that are still there"
+        ));
+        ids.forget_all()
+            .map_err(|error| LogError::Damaged { path: folder.join("ids.db"), text: error.to_string() })?;
     }
     Ok(ids)
 }

@@ -109,8 +109,7 @@ impl Writer {
             match self.next_turn() {
                 Turn::Batch(batch) => self.commit(batch),
                 Turn::Seal => self.seal(),
-                // A failure was logged, and is tried again.
-                Turn::Retry => drop(self.ensure_segment(false)),
+                Turn::Retry => self.retry(),
                 Turn::End => break,
             }
             let nearly_full = self.shared.segment_bytes.checked_div(NEARLY_FULL).unwrap_or(0);
@@ -123,10 +122,22 @@ impl Writer {
         self.seal();
     }
 
+    /// Tries to take events again. A failure was logged, and is tried again.
+    fn retry(&mut self) {
+        if self.current.is_none() {
+            drop(self.ensure_segment(false));
+        } else if self.end_reserve().is_ok() {
+            self.shared.accept_again();
+        }
+    }
+
     /// Waits for something to do.
     fn next_turn(&self) -> Turn {
         let mut queue = self.shared.queue.lock();
-        let retry_at = self.current.is_none().then(Instant::now).and_then(|now| now.checked_add(RETRY_AFTER));
+        // With the last spare, cursors were written again, and nobody has tried events since.
+        let is_held_up = self.is_reserve && matches!(queue.refusal, Some(LogError::Unwritable { .. }));
+        let retries = self.current.is_none() || is_held_up;
+        let retry_at = retries.then(Instant::now).and_then(|now| now.checked_add(RETRY_AFTER));
         loop {
             let now = Instant::now();
             let cursors_at = queue.cursors_since.and_then(|since| since.checked_add(CURSOR_WAIT));
@@ -173,8 +184,14 @@ impl Writer {
             events = events.saturating_add(1);
         }
         let has_frames = events > 0 || !frames.is_empty();
-        // Copies alone wait for what is durable by now.
-        let written = if has_frames { self.write_group(events) } else { Ok(()) };
+        let written = if has_frames {
+            self.write_group(events)
+        } else if self.recovered.is_some() {
+            // Copies may be of what was recovered, and wait until that is durable.
+            self.ensure_segment(false)
+        } else {
+            Ok(())
+        };
         match written {
             Ok(()) => {
                 if !frames.is_empty() {
@@ -356,6 +373,10 @@ impl Writer {
         for mut cursor in cursors {
             for reply in cursor.replies.drain(..) {
                 let _gone = reply.send(Err(error.clone()));
+            }
+            // Its worker was told so, has not gone back, and asks again.
+            if cursor.ends_replay {
+                continue;
             }
             let newer = queue.cursors.iter_mut().find(|newer| newer.sink == cursor.sink);
             match newer {

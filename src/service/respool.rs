@@ -5,7 +5,7 @@
 //! ends behind the last event that was accepted for it.
 
 use std::collections::BTreeSet;
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
 
 use super::reload::{CATCH_UP_TIME, Exchanged, SINK_TIME, in_use_since};
@@ -67,7 +67,7 @@ pub(super) fn prepare(store: &Arc<SpoolStore>, next: Next) -> Result<Ready, Relo
     let number = |name: &Arc<str>| find(&workers, name).map_or(u32::MAX, |worker| worker.number());
     let numbers: Vec<u32> = sinks.iter().map(number).collect();
     let intake = Arc::new(SpoolIntake::new(Arc::clone(store), &routes, &numbers));
-    let store = Arc::clone(store);
+    let (store, in_force) = (Arc::clone(store), Arc::downgrade(&intake));
     let finish = move || {
         *store.workers.write() = workers;
         let bounds = options(&config).bounds;
@@ -76,11 +76,32 @@ pub(super) fn prepare(store: &Arc<SpoolStore>, next: Next) -> Result<Ready, Relo
         if let Some(repair) = store.repair.upgrade() {
             repair.go_by(&config, &verifiers, sinks.into_iter().collect());
         }
-        let last = store.log.tail().last_seq();
-        removed.iter().for_each(|worker| worker.leave_after(last));
-        store.leaving.lock().extend(removed);
+        let mut intakes = store.intakes.lock();
+        intakes.retain(|intake| intake.strong_count() > 0);
+        let before = intakes.clone();
+        intakes.push(in_force);
+        drop(intakes);
+        store.leaving.lock().extend(removed.iter().cloned());
+        if !removed.is_empty() {
+            let leaving = move || leave(&store, &removed, &before);
+            if let Err(error) = std::thread::Builder::new().name("leaving".to_owned()).spawn(leaving) {
+                tracing::warn!(%error, "removed sinks stay until the receiver stops");
+            }
+        }
     };
     Ok(Ready { intake, finish: Box::new(finish) })
+}
+
+/// Lets workers end after the last event that can be for them: a request ends with the routing that it began with.
+fn leave(store: &SpoolStore, workers: &[Arc<WorkerHandle>], before: &[Weak<SpoolIntake>]) {
+    let is_used = || before.iter().any(|intake| intake.strong_count() > 0);
+    while is_used() && !store.log.tail().is_stopping() {
+        std::thread::sleep(LOOK_EVERY);
+    }
+    // One that was given up at its deadline may still have its event wait.
+    store.log.settle();
+    let last = store.log.tail().last_seq();
+    workers.iter().for_each(|worker| worker.leave_after(last));
 }
 
 /// What was begun, to be undone.

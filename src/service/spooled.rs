@@ -38,6 +38,8 @@ pub(super) struct SpoolStore {
     pub(super) clock: Arc<dyn Clock>,
     /// It lives as long as it can be asked.
     pub(super) repair: Weak<Repair>,
+    /// The ways in, the one in force last. Each lives until the last request that came by it has ended.
+    pub(super) intakes: Mutex<Vec<Weak<SpoolIntake>>>,
     control: Option<Control>,
 }
 
@@ -99,12 +101,22 @@ impl SpoolStore {
                 tracing::warn!(%path, %error, "no control socket: `dead` and `spool` cannot change this spool while it runs");
             })
             .ok();
-        let (workers, leaving) = (RwLock::new(workers), Mutex::default());
+        let (workers, leaving, intakes) = (RwLock::new(workers), Mutex::default(), Mutex::default());
         let dead_letters = DeadLetterStore::database(Arc::clone(log.dead_letters()), Arc::clone(&telemetry));
-        let store =
-            Arc::new(Self { log, workers, leaving, dead_letters, telemetry, clock, repair: asked, control });
-        let intake = SpoolIntake::new(Arc::clone(&store), &routes, &numbers);
-        Ok((Arc::new(SharedStore(store)), Arc::new(intake)))
+        let store = Arc::new(Self {
+            log,
+            workers,
+            leaving,
+            dead_letters,
+            telemetry,
+            clock,
+            repair: asked,
+            control,
+            intakes,
+        });
+        let intake = Arc::new(SpoolIntake::new(Arc::clone(&store), &routes, &numbers));
+        store.intakes.lock().push(Arc::downgrade(&intake));
+        Ok((Arc::new(SharedStore(store)), intake))
     }
 }
 

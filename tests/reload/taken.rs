@@ -1,5 +1,7 @@
 //! Everything that can be changed, in both modes, while events come.
 
+use std::io::{Read, Write};
+
 use crate::load::{Load, assert_all_once_in_order, assert_stretches};
 use crate::place::{Place, SECRET, until};
 
@@ -128,6 +130,40 @@ fn a_connector_goes_to_other_sinks_without_a_gap() {
     // Around each change both may have an event; none may be missing.
     all.dedup();
     assert_all_once_in_order(&all, &sent);
+}
+
+/// A request ends with the sinks that it began with, also when these are removed before its body has come.
+#[test]
+fn a_removed_sink_gets_what_is_on_its_way() {
+    let place = Place::new("spool");
+    let only = |name: &str| {
+        let connector = place.connector("default", "/", &format!("sinks = ['{name}']"));
+        place.text("", &[connector, place.sink(name, &format!("{name}.ndjson"))])
+    };
+    let served = place.serve(&only("old"));
+    assert_eq!(served.post("/", 1, 0, SECRET).status, 200);
+    until("the old sink has the first", || place.ids(&["old.ndjson"]).len() == 1);
+    let body = crate::events::body(1, 1);
+    let head = format!(
+        "POST / HTTP/1.1\r\nHost: x\r\nX-Dt-Signature: {}\r\nContent-Length: {}\r\n\r\n",
+        crate::place::token(&body, SECRET),
+        body.len()
+    );
+    let mut slow = std::net::TcpStream::connect(served.receiver.listen).expect("it listens");
+    slow.write_all(format!("{head}{}", &body[..10]).as_bytes()).expect("sent");
+    until("it is being answered", || served.metric("dt_receiver_requests_in_flight") >= 1.0);
+    served.apply(&place, &only("new"));
+    assert_eq!(served.post("/", 1, 2, SECRET).status, 200);
+    slow.write_all(&body.as_bytes()[10..]).expect("sent");
+    let mut answer = [0; 1024];
+    let length = slow.read(&mut answer).expect("an answer");
+    assert!(String::from_utf8_lossy(&answer[..length]).starts_with("HTTP/1.1 200"));
+    until("the old sink is forgotten", || !served.scrape().contains("sink=\"old\""));
+    served.receiver.stop();
+    assert_eq!(
+        (place.ids(&["old.ndjson"]), place.ids(&["new.ndjson"])),
+        (vec![(1, 0), (1, 1)], vec![(1, 2)])
+    );
 }
 
 #[test]
