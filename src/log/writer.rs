@@ -4,6 +4,8 @@
 //! more to a new segment, whose header makes whatever is left of the first copy void; where that fails as well, everyone
 //! who waits gets the error, and a new segment is tried every second.
 
+mod roll;
+
 use std::panic::AssertUnwindSafe;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -462,7 +464,7 @@ impl Writer {
         if self.current.is_none() { self.roll(for_events) } else { Ok(()) }
     }
 
-    /// What was recovered is durable: copies of its events are told so, and workers may have them.
+    /// What was recovered is durable: copies of its events are duplicates, and workers may have them.
     fn end_recovery(&self) {
         let mut queue = self.shared.queue.lock();
         let recovered = queue.recent.iter().filter(|(_, ticket)| **ticket == super::RECOVERED_TICKET);
@@ -472,139 +474,6 @@ impl Writer {
         queue.durable_ticket = queue.durable_ticket.max(super::RECOVERED_TICKET);
         drop(queue);
         self.shared.tail.recovered(self.next_seq.saturating_sub(1));
-    }
-
-    /// Begins the next segment. For events, one spare more has to be left.
-    fn roll(&mut self, for_events: bool) -> Result<(), LogError> {
-        let has_two = self.shared.files.lock().spares.len() >= 2;
-        let spare = self.take_spare(if for_events { 2 } else { 1 })?;
-        let begun = self.begin(&spare);
-        if let Err(error) = &begun {
-            tracing::error!(%error, "a segment cannot be begun");
-            self.current = None;
-            // Nobody knows what is in it.
-            let _gone = self.shared.disk.remove_file(&spare);
-            let _gone = self.shared.disk.remove_file(&segment::path(&self.shared.folder, self.next_number));
-            self.shared.maintain();
-            return begun;
-        }
-        self.next_number = self.next_number.saturating_add(1);
-        self.is_reserve = !for_events && !has_two;
-        if !self.is_reserve {
-            self.shared.accept_again();
-        }
-        self.shared.maintain();
-        begun
-    }
-
-    /// The last spare that was taken is a segment as any other, once there is another spare.
-    fn end_reserve(&mut self) -> Result<(), LogError> {
-        self.wait_for_spares(1)?;
-        self.is_reserve = false;
-        Ok(())
-    }
-
-    /// Takes a spare, if there are so many.
-    fn take_spare(&mut self, needed: usize) -> Result<PathBuf, LogError> {
-        self.wait_for_spares(needed)?;
-        // The maintenance thread only adds to them.
-        self.shared.files.lock().spares.pop().ok_or(LogError::Closed)
-    }
-
-    /// Waits for spares that are being made.
-    fn wait_for_spares(&mut self, needed: usize) -> Result<(), LogError> {
-        let until = Instant::now().checked_add(SPARE_WAIT);
-        loop {
-            // The maintenance thread may wait for this before it has one.
-            self.write_keep_from();
-            let mut files = self.shared.files.lock();
-            if files.spares.len() >= needed {
-                return Ok(());
-            }
-            if let Some(error) = &files.no_spare {
-                return Err(error.clone());
-            }
-            files.is_due = true;
-            self.shared.files_changed.notify_all();
-            let timed_out = match until {
-                Some(until) => self.shared.files_changed.wait_until(&mut files, until).timed_out(),
-                None => true,
-            };
-            if timed_out || files.is_stopping {
-                let text = "no segment could be made in time".to_owned();
-                return Err(LogError::Full { path: self.shared.folder.clone(), text });
-            }
-        }
-    }
-
-    /// Writes which segments are to go, if there is room for that.
-    fn write_keep_from(&mut self) {
-        let Some(oldest) = self.shared.queue.lock().keep_from.take() else { return };
-        let mut group = Vec::new();
-        group::begin(&mut group);
-        let frame = Frame::Kept { oldest };
-        frame.write(&mut group);
-        let length = u64::try_from(group.len()).unwrap_or(u64::MAX);
-        if self.recovered.is_none()
-            && self.current.as_ref().is_some_and(|current| self.room(current) >= length)
-        {
-            std::mem::swap(&mut group, &mut self.buffer);
-            let written = self.put(0, self.next_seq);
-            std::mem::swap(&mut group, &mut self.buffer);
-            if written.is_ok() {
-                self.shared.state.lock().apply(&frame);
-                return self.shared.maintain();
-            }
-            self.current = None;
-        }
-        self.shared.queue.lock().keep_from = Some(oldest);
-    }
-
-    /// Makes a spare the next segment: its content is synced before it has the name. What was recovered is part of that: from
-    /// the name on, the segment makes void where it was read from.
-    fn begin(&mut self, spare: &std::path::Path) -> Result<(), LogError> {
-        let Shared { disk, folder, store, .. } = &*self.shared;
-        let owner = Owner { store: *store, segment: self.next_number };
-        let first_seq = self.recovered.as_ref().map_or(self.next_seq, |recovered| recovered.first_seq);
-        let received_before = self.shared.received_last.load(Ordering::Relaxed);
-        let header = SegmentHeader { owner, first_seq, received_before };
-        let snapshot = {
-            let mut state = self.shared.state.lock();
-            state.highest_dead_letter = self.shared.dead.highest_id();
-            let mut group = Vec::new();
-            group::begin(&mut group);
-            state.snapshot().write(&mut group);
-            group::finish(&mut group, owner, 0, first_seq);
-            group
-        };
-        let mut bytes = header.to_bytes();
-        bytes.extend_from_slice(&snapshot);
-        if let Some(Recovered { frames, events, first_seq }) = &self.recovered {
-            let mut group = Vec::new();
-            group::begin(&mut group);
-            group.extend_from_slice(frames);
-            group::finish(&mut group, owner, *events, *first_seq);
-            bytes.extend_from_slice(&group);
-        }
-        let at = u64::try_from(bytes.len()).unwrap_or(u64::MAX);
-        bytes.resize(bytes.len().saturating_add(group::HEADER), 0);
-        let failed = |path: &std::path::Path, doing| {
-            let path = path.to_owned();
-            move |error: std::io::Error| LogError::io(path, doing, &error)
-        };
-        let file = disk.open(spare, OpenMode::Write).map_err(failed(spare, "opening"))?;
-        file.write_all_at(&bytes, 0).map_err(failed(spare, "writing"))?;
-        file.sync_data().map_err(failed(spare, "syncing"))?;
-        let path = segment::path(folder, self.next_number);
-        disk.rename(spare, &path).map_err(failed(spare, "renaming"))?;
-        disk.sync_folder(folder).map_err(failed(folder, "syncing the folder"))?;
-        self.current = Some(Current { file, owner, at });
-        self.shared.files.lock().segments.push(Segment { number: owner.segment, first_seq, received_before });
-        if self.recovered.take().is_some() {
-            self.unsealed_since = Some(Instant::now());
-            self.end_recovery();
-        }
-        Ok(())
     }
 
     /// Writes a group without frames: where it can be read, the one before it was durable.

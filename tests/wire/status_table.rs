@@ -395,7 +395,7 @@ async fn what_a_sink_rejects_is_set_aside_and_answered_200() {
         (&Reason::Rejected { sink: "test".into() }, event(1).as_bytes())
     );
     assert_eq!((&*letter.connector, letter.event_id.as_deref()), ("main", Some(&*event_id(1))));
-    assert_eq!(letter.error, SINK_ERROR, "the operator is told what the sender is not");
+    assert_eq!(letter.error, SINK_ERROR, "the operator sees what the sender does not");
     assert_eq!(letter.attempts, 1);
 }
 
