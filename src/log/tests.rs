@@ -4,6 +4,8 @@
 
 #![allow(clippy::arithmetic_side_effects, reason = "a test that overflows fails")]
 
+mod recovers;
+
 use std::collections::BTreeMap;
 use std::path::Path;
 
@@ -328,90 +330,6 @@ fn until(what: &str, log: &Log, mut holds: impl FnMut() -> bool) {
         assert!(started.elapsed() < Duration::from_secs(20), "in vain: {what}: {:?}", log.tail().trouble());
         std::thread::sleep(Duration::from_millis(5));
     }
-}
-
-/// The cursor went to the last spare, so nothing else asks the disk whether it works again.
-#[test]
-fn events_are_taken_again_although_a_cursor_was_written_meanwhile() {
-    let place = Place::new(8);
-    let log = place.open(options()).expect("opens");
-    let sink = sink_of(&log, "one");
-    let set = SinkSet::new([sink.number]);
-    append(&log, "before", &set).expect("stored");
-    until("two spares", &log, || log.shared.files.lock().spares.len() == 2);
-    // No further spare; the group fails, and once more in the new segment; the cursor alone does not.
-    place.disk.fail(Fault::every(Operation::Create, Errno::IO));
-    place.disk.fail(Fault::next(Operation::Write, Errno::IO));
-    place.disk.fail(Fault { after: 1, ..Fault::next(Operation::Write, Errno::IO) });
-    let progress = Progress { sink: sink.number, cursor: 1, checkpoint: None, ends_replay: false };
-    log.advance(progress, false).expect("it waits");
-    assert!(append(&log, "meanwhile", &set).is_err());
-    until("the cursor is written", &log, || log.sink("one").is_some_and(|sink| sink.cursor == 1));
-    place.disk.heal();
-    until("events are taken", &log, || append(&log, "after", &set).is_ok());
-}
-
-#[test]
-fn a_copy_of_what_was_recovered_is_answered_once_that_is_durable() {
-    let mut place = Place::new(9);
-    let log = place.open(options()).expect("opens");
-    let sink = sink_of(&log, "one");
-    append(&log, "1", &SinkSet::new([sink.number])).expect("stored");
-    let killed = place.disk.kill();
-    log.close();
-    place.disk = killed;
-    // The close had it know the event.
-    std::fs::remove_file(place.path().join("ids.db")).expect("removed");
-    // The segment for it cannot be begun at first.
-    place.disk.fail(Fault { path: "spare-".to_owned(), ..Fault::next(Operation::Sync, Errno::IO) });
-    let log = place.open(options()).expect("opens, and goes on later");
-    assert!(log.tail().trouble().is_some());
-    let set = SinkSet::new([sink.number]);
-    until("a copy is answered", &log, || match append(&log, "1", &set) {
-        Ok(appended) => {
-            assert_eq!(appended, Appended::Duplicate);
-            let newest = log.shared.files.lock().segments.last().map(|segment| segment.number);
-            assert_eq!(newest, Some(2), "it was written again before");
-            true
-        }
-        Err(_) => false,
-    });
-}
-
-#[test]
-fn a_replay_whose_cursor_was_not_written_is_still_asked_for() {
-    let place = Place::new(10);
-    let log = place.open(options()).expect("opens");
-    let sink = sink_of(&log, "one");
-    let set = SinkSet::new([sink.number]);
-    append(&log, "1", &set).expect("stored");
-    let progress =
-        |cursor, ends_replay| Progress { sink: sink.number, cursor, checkpoint: None, ends_replay };
-    log.advance(progress(1, false), true).expect("stored");
-    log.replay("one", 0).expect("asked for");
-    place.disk.fail(Fault::every(Operation::Sync, Errno::IO));
-    log.advance(progress(0, true), true).expect_err("a disk that fails");
-    place.disk.heal();
-    until("events are taken", &log, || append(&log, "2", &set).is_ok());
-    log.advance(progress(1, false), true).expect("stored");
-    assert_eq!(log.sink("one").and_then(|sink| sink.replay_after), Some(0));
-}
-
-#[test]
-fn an_index_that_knows_more_than_the_log_is_made_anew() {
-    let mut place = Place::new(11);
-    let log = place.open(options()).expect("opens");
-    let sink = sink_of(&log, "one");
-    let set = SinkSet::new([sink.number]);
-    append(&log, "1", &set).expect("stored");
-    let older = place.disk.kill();
-    append(&log, "2", &set).expect("stored");
-    log.close();
-    place.disk = older;
-    let log = place.open(options()).expect("opens");
-    assert!(log.findings().iter().any(|finding| finding.contains("an older one")), "{:?}", log.findings());
-    assert_eq!(append(&log, "1", &set).expect("known"), Appended::Duplicate);
-    assert_eq!(append(&log, "2", &set).expect("stored"), Appended::New(2));
 }
 
 /// What a sender knows of each of its events.
