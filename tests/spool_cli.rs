@@ -453,6 +453,39 @@ fn in_mode_direct_dead_letters_are_listed_and_dropped_and_mode_spool_replays_the
 }
 
 #[test]
+fn mode_direct_tells_of_events_that_the_spool_still_owes() {
+    let place = Place::new("", "");
+    let behind = format!(
+        "[[sink]]\nname = 'behind'\ntype = 'file'\npath = '{}/{{connector}}'\nformat = 'body'\n",
+        place.path("out").display()
+    );
+    place.configure("", &behind);
+    // A folder in the place of its file: the event stays in the spool.
+    fs::create_dir_all(place.path("out/default")).expect("made");
+    let receiver = place.serve();
+    assert_eq!(send(receiver.listen, SECRET, &event("one"), 0), 200);
+    place.wait_for_lines(1);
+    assert!(receiver.stop().status.success());
+
+    let told = "the spool has events that are not delivered, and mode `direct` does not deliver them";
+    place.configure_direct();
+    let said = place.serve().stop().stderr;
+    assert!(said.contains(told) && said.contains("\"behind\"") && !said.contains("\"file\""), "{said}");
+    place.configure("", &behind);
+    fs::remove_dir(place.path("out/default")).expect("removed");
+    let receiver = place.serve();
+    let started = Instant::now();
+    while !fs::read_to_string(place.path("out/default")).is_ok_and(|text| text.ends_with('\n')) {
+        assert!(started.elapsed() < Duration::from_secs(20), "the event is not delivered");
+        std::thread::yield_now();
+    }
+    assert!(receiver.stop().status.success());
+    place.configure_direct();
+    let said = place.serve().stop().stderr;
+    assert!(!said.contains(told), "{said}");
+}
+
+#[test]
 fn trouble_is_told_with_the_path_and_the_cure() {
     let place = Place::new("", "");
     let nothing = place.run(&["spool", "status"]);

@@ -30,7 +30,7 @@ pub(super) enum Frame<'a> {
     Kept { oldest: u64 },
     /// The state before everything that follows; first in each segment.
     Snapshot(Snapshot<'a>),
-    /// The events before this one are lost with their segments, and an operator went on without them.
+    /// The numbers before this one are used: their events are lost with their segments, or older than the dead letters.
     Skipped { next: i64 },
 }
 
@@ -174,6 +174,12 @@ impl EventFrame<'_> {
     /// Whether the event is for a sink.
     pub(super) fn is_for(&self, sink: SinkNumber) -> bool {
         set_contains(self.sinks, sink)
+    }
+
+    /// The highest number of a sink that it is for; 0 for none.
+    pub(super) fn highest_sink(&self) -> SinkNumber {
+        let numbers = self.sinks.as_chunks::<4>().0.iter();
+        numbers.map(|number| SinkNumber::from_le_bytes(*number)).max().unwrap_or(0)
     }
 
     pub(super) const fn received_at(&self) -> i64 {

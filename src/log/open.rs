@@ -13,7 +13,7 @@ use super::error::LogError;
 use super::frame::{EventFrame, Frame};
 use super::group::Header;
 use super::ids::{Ids, IdsOptions, Key, Opened as OpenedIds};
-use super::reader::Reader;
+use super::reader::{Reader, SinkStatus};
 use super::segment::{self, Next, Opened, SegmentHeader, SegmentReader};
 use super::shared::{Files, Queue, Segment, Shared, lock_path};
 use super::source::{Walk, skipped_to};
@@ -68,6 +68,7 @@ impl Log {
         let recovered_events = end.last.as_ref().map_or(0, |last| last.events);
         let next_seq = end.next_seq;
         let durable_to = next_seq.saturating_sub(i64::from(recovered_events)).saturating_sub(1);
+        let skips_to = skipped_by_letters(&dead, &end, &mut findings)?;
         let shared = Arc::new(Shared {
             folder: folder.to_owned(),
             store: end.store,
@@ -105,6 +106,7 @@ impl Log {
             next_number: found.numbers.last().map_or(1, |newest| newest.saturating_add(1)),
             next_seq,
             recovered: end.last,
+            skips_to,
             is_reserve: false,
             buffer: Vec::new(),
             scratch: String::new(),
@@ -410,6 +412,24 @@ fn open_dead_letters(
     Ok(DeadLetters::open(path_of_dead_letters(folder), options, Arc::clone(clock))?)
 }
 
+/// The sequence number to go on with, where letters tell of later events than the log has: a number of theirs names one
+/// event only.
+fn skipped_by_letters(
+    dead: &DeadLetters,
+    end: &End,
+    findings: &mut Vec<String>,
+) -> Result<Option<i64>, LogError> {
+    let (known, last) = (dead.highest_seq(end.state.highest_dead_letter)?, end.next_seq.saturating_sub(1));
+    if known <= last {
+        return Ok(None);
+    }
+    findings.push(format!(
+        "dead.db: it has letters of events up to {known}, and the log ends with {last}: an older one was put back, or its \
+         end is damaged; it goes on behind them"
+    ));
+    Ok(Some(known.saturating_add(1)))
+}
+
 impl DeadLetters {
     /// Opens `dead.db` in `folder` for a server that has no log (mode `direct`), makes it if it is not there, and locks the
     /// folder. Where there is a log all the same, its dead letters are checked as [`Log::open`] does.
@@ -425,7 +445,19 @@ impl DeadLetters {
         let lock = lock(&*disk, folder)?;
         let found = Found::in_folder(&*disk, folder, &*lock)?;
         if !found.numbers.is_empty() || found.marked > 0 {
-            Reader::open(folder)?.dead_letters()?;
+            let reader = Reader::open(folder)?;
+            reader.dead_letters()?;
+            for SinkStatus { name, backlog, .. } in reader.status()?.sinks {
+                if backlog > 0 {
+                    tracing::warn!(
+                        sink = name,
+                        events = backlog,
+                        folder = %folder.display(),
+                        "the spool has events that are not delivered, and mode `direct` does not deliver them; \
+                         start with mode `spool` until `dt-receiver spool status` tells of none"
+                    );
+                }
+            }
         }
         let options = DeadOptions::new(Expect::Anything);
         Ok(Self::open(path_of_dead_letters(folder), options, Arc::clone(clock))?.with_lock(lock))

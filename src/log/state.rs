@@ -95,7 +95,11 @@ impl State {
     /// Changes it as a frame says.
     pub(super) fn apply(&mut self, frame: &Frame<'_>) {
         match frame {
-            Frame::Event(event) => self.accepted(event.connector(), event.received_at()),
+            Frame::Event(event) => {
+                self.accepted(event.connector(), event.received_at());
+                // The group that made a sink known may be damaged; what is for it must not go to another.
+                self.next_sink = self.next_sink.max(event.highest_sink().saturating_add(1));
+            }
             Frame::Cursor(CursorFrame { sink, cursor, checkpoint, ends_replay }) => {
                 let Some(known) = self.sinks.get_mut(sink) else { return };
                 known.cursor = *cursor;

@@ -46,6 +46,8 @@ pub(super) struct Writer {
     pub(super) next_seq: i64,
     /// The last group of the process before this one, until it is durable here.
     pub(super) recovered: Option<Recovered>,
+    /// The sequence number to go on with instead, once that is durable.
+    pub(super) skips_to: Option<i64>,
     /// Whether the segment was the last spare: it is for cursors and changes, so that events can leave and make room.
     pub(super) is_reserve: bool,
     /// A group while it is made.

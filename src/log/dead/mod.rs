@@ -195,6 +195,16 @@ impl DeadLetters {
         self.shared.highest_id.load(Ordering::Acquire)
     }
 
+    /// The highest sequence number of a record among the letters with an id over `after`; 0 for none.
+    ///
+    /// # Errors
+    ///
+    /// [`DeadError`] when it cannot be read.
+    pub(super) fn highest_seq(&self, after: i64) -> Result<i64, DeadError> {
+        // A connection that stays open would have the write-ahead log stay when the file is closed.
+        ReadOnly::beside(self.path().to_owned()).highest_seq(after)
+    }
+
     /// How many copies had to go since the start.
     #[must_use]
     pub fn dropped(&self) -> Dropped {

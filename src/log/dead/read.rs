@@ -112,6 +112,18 @@ impl ReadOnly {
         self.read("counting", counts)
     }
 
+    /// The highest sequence number of a record among the letters with an id over `after`; 0 for none.
+    ///
+    /// # Errors
+    ///
+    /// [`DeadError`] when it cannot be read.
+    pub(super) fn highest_seq(&self, after: i64) -> Result<i64, DeadError> {
+        self.read("looking for the highest number", |connection| {
+            connection
+                .query_row("SELECT coalesce(max(seq), 0) FROM dead WHERE id > ?1", [after], |row| row.get(0))
+        })
+    }
+
     /// The highest id that a letter ever got; 0 for none.
     ///
     /// # Errors

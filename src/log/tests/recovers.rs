@@ -1,6 +1,8 @@
 //! What goes wrong for a moment does not last, and loses nothing.
 
 use super::*;
+use crate::disk::OpenMode;
+use crate::record::DeadLetter;
 
 /// The cursor went to the last spare, so nothing else asks the disk whether it works again.
 #[test]
@@ -84,4 +86,58 @@ fn an_index_that_knows_more_than_the_log_is_made_anew() {
     assert!(log.findings().iter().any(|finding| finding.contains("an older one")), "{:?}", log.findings());
     assert_eq!(append(&log, "1", &set).expect("known"), Appended::Duplicate);
     assert_eq!(append(&log, "2", &set).expect("stored"), Appended::New(2));
+}
+
+/// The letters of a newer `dead.db` name events by numbers that the log would give again.
+#[test]
+fn a_log_older_than_its_letters_goes_on_behind_them() {
+    let mut place = Place::new(12);
+    let log = place.open(options()).expect("opens");
+    let sink = sink_of(&log, "one");
+    let set = SinkSet::new([sink.number]);
+    append(&log, "1", &set).expect("stored");
+    let older = place.disk.kill();
+    for id in ["2", "3"] {
+        append(&log, id, &set).expect("stored");
+    }
+    let rejected = |id: &str, seq| {
+        DeadLetter::of_record(&record(id, 300), Arc::from("one"), "odd".to_owned(), 1).with_seq(seq)
+    };
+    let letters = log.dead_letters().add_blocking(vec![rejected("3", 3)]).expect("stored");
+    assert_eq!(letters, [Some(1)]);
+    log.close();
+    place.disk = older;
+    for again in [false, true] {
+        let log = place.open(options()).expect("opens");
+        let reported = log.findings().iter().any(|finding| finding.contains("dead.db"));
+        assert_eq!(reported, !again, "{:?}", log.findings());
+        if !again {
+            assert_eq!(append(&log, "other", &set).expect("stored"), Appended::New(4));
+            let letters = log.dead_letters().add_blocking(vec![rejected("other", 4)]).expect("stored");
+            assert_eq!(letters, [Some(2)], "a letter of its own");
+        }
+        let found = rest(&log, &sink);
+        assert_eq!(found.keys().copied().collect::<Vec<_>>(), [1, 4], "nothing is damaged");
+        assert_eq!(ids_of(&found), ["1", "other"]);
+        log.close();
+    }
+}
+
+/// The number of a sink whose registration cannot be read any more is not given to another.
+#[test]
+fn a_sink_that_is_damaged_leaves_its_number_to_nobody() {
+    let place = Place::new(13);
+    let log = place.open(options()).expect("opens");
+    sink_of(&log, "one");
+    let number = log.shared.files.lock().segments.last().expect("a segment").number;
+    let path = segment::path(place.path(), number);
+    let written = place.disk.content(&path).expect("there");
+    let at = written.iter().rposition(|byte| *byte != 0).expect("the registration");
+    append(&log, "1", &SinkSet::new([1])).expect("stored");
+    log.close();
+    let file = place.disk.open(&path, OpenMode::Write).expect("opens");
+    file.write_all_at(&[!written[at]], u64::try_from(at).expect("fits")).expect("written");
+    let log = place.open(options()).expect("opens");
+    assert!(log.sink("one").is_none(), "its registration is damaged");
+    assert_eq!(sink_of(&log, "other").number, 2);
 }

@@ -115,6 +115,13 @@ impl Writer {
             group::finish(&mut group, owner, *events, *first_seq);
             bytes.extend_from_slice(&group);
         }
+        if let Some(next) = self.skips_to {
+            let mut group = Vec::new();
+            group::begin(&mut group);
+            Frame::Skipped { next }.write(&mut group);
+            group::finish(&mut group, owner, 0, self.next_seq);
+            bytes.extend_from_slice(&group);
+        }
         let at = u64::try_from(bytes.len()).unwrap_or(u64::MAX);
         bytes.resize(bytes.len().saturating_add(group::HEADER), 0);
         let failed = |path: &std::path::Path, doing| {
@@ -133,6 +140,7 @@ impl Writer {
             self.unsealed_since = Some(Instant::now());
             self.end_recovery();
         }
+        self.next_seq = self.skips_to.take().unwrap_or(self.next_seq);
         Ok(())
     }
 }
