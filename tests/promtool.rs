@@ -54,7 +54,7 @@ fn promtool_has_nothing_against_the_metrics() {
         assert!(sent.status.success(), "{sent:?}");
     }
     let metrics = get(receiver.admin, "/metrics");
-    assert!(metrics.contains(r#"code="accepted",connector="default",status="200"} 6"#), "{metrics}");
+    assert!(metrics.contains(r#"code="200",connector="default",reason="accepted"} 6"#), "{metrics}");
     let mut check = Command::new(promtool)
         .args(["check", "metrics"])
         .stdin(Stdio::piped())

@@ -309,7 +309,8 @@ fn every_code_has_its_paragraph() {
         include_str!("../src/record/mod.rs"),
         include_str!("../src/event/not_a_delivery.rs"),
     ] {
-        let function = source.split("fn code(").nth(1).expect("the function");
+        let function = source.split("fn code(").nth(1).or_else(|| source.split("fn reason(").nth(1));
+        let function = function.expect("the function");
         let function = function.split("\n    }\n").next().expect("its end");
         let before = codes.len();
         codes.extend(function.lines().filter_map(|line| line.split("=> \"").nth(1)?.split('"').next()));

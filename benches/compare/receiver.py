@@ -77,7 +77,7 @@ class Receiver(Subject):
         return {name: float(value) for name, value in pairs}
 
     def accepted(self, metrics):
-        pattern = re.compile(r'dt_receiver_requests_total\{code="accepted",')
+        pattern = re.compile(r'dt_receiver_requests_total\{code="200",connector="[^"]*",reason="accepted"')
         return sum(value for name, value in metrics.items() if pattern.match(name))
 
     def delivered(self, metrics, sink):

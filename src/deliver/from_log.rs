@@ -352,7 +352,8 @@ impl Source for LogSource {
                 let DeadLetter { reason, connector, error, .. } = &letter;
                 // Each sink comes by a damaged one; it is one letter.
                 if id.is_some() {
-                    self.telemetry.emit(&DeadLetterBuried { reason: reason.code(), connector, error });
+                    let (reason, is_copy) = (reason.code(), false);
+                    self.telemetry.emit(&DeadLetterBuried { reason, connector, error, is_copy });
                 }
             }
         }

@@ -78,7 +78,10 @@ impl DeadLetterStore {
     fn report(&self, letter: &DeadLetter, stored: Result<bool, String>) -> Result<(), String> {
         let DeadLetter { reason, connector, error, .. } = letter;
         match &stored {
-            Ok(true) => self.telemetry.emit(&DeadLetterBuried { reason: reason.code(), connector, error }),
+            Ok(true) => {
+                let is_copy = matches!(reason, Reason::Expired | Reason::Refused);
+                self.telemetry.emit(&DeadLetterBuried { reason: reason.code(), connector, error, is_copy });
+            }
             Ok(false) => {}
             Err(error) => self.telemetry.emit(&DeadLetterFailed { reason: reason.code(), error }),
         }

@@ -35,6 +35,8 @@ pub(super) fn answer<B>(endpoint: &Endpoint, request: &Request<B>) -> Response<F
         "/metrics" => {
             endpoint.routing().intake.measure();
             endpoint.telemetry.in_flight(endpoint.in_flight());
+            endpoint.measure_keys();
+            endpoint.telemetry.ready(readiness(endpoint).ready);
             respond(StatusCode::OK, PROMETHEUS, endpoint.telemetry.render())
         }
         _ => respond(StatusCode::NOT_FOUND, PLAIN, "there are /healthz, /readyz and /metrics\n".to_owned()),

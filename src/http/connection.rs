@@ -101,8 +101,13 @@ pub(super) async fn turn_away<S>(
             series: None,
             peer,
             status: reply.status(),
-            code: reply.code(),
-            detail: None,
+            reason: reply.reason(),
+            detail: &|| {
+                Some(format!(
+                    "all of `limits.max_connections` ({}) are in use",
+                    endpoint.limits.max_connections
+                ))
+            },
             received_at: endpoint.clock.unix_millis(),
             took: std::time::Duration::ZERO,
         });

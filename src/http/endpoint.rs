@@ -12,6 +12,7 @@ use tokio::sync::Semaphore;
 use super::clock_doubt::ClockDoubt;
 use super::intake::Intake;
 use super::rejection_budget::RejectionBudget;
+use super::reply::Reply;
 use crate::clock::Clock;
 use crate::config::{ConnectorConfig, Limits, Proxies};
 use crate::keys::LiveVerifier;
@@ -88,8 +89,10 @@ impl Routing {
     }
 
     fn known_to(mut self, telemetry: &Telemetry) -> Arc<Self> {
+        let outcomes = Reply::outcomes();
+        telemetry.know_no_connector(&outcomes);
         for connector in self.connectors.values_mut() {
-            connector.series = Some(telemetry.know_connector(&connector.name));
+            connector.series = Some(telemetry.know_connector(&connector.name, &outcomes));
         }
         Arc::new(self)
     }
@@ -191,6 +194,13 @@ impl Endpoint {
         troubles.sort_unstable();
         troubles.dedup();
         (troubles, is_blind)
+    }
+
+    /// Updates the gauges of the key sets.
+    pub(super) fn measure_keys(&self) {
+        let routing = self.routing();
+        let keys = routing.connectors.values().filter_map(|connector| connector.verifier.keys());
+        self.telemetry.key_sets(keys.map(|keys| (keys.issuer(), keys.fetched_at())));
     }
 
     /// From now on, new requests are answered `shutting_down`.

@@ -25,6 +25,9 @@ use crate::record::{DeadLetter, Reason, Record, RequestId};
 use crate::telemetry::{Answered, OtherSchemeFailed};
 use crate::verify::{Authenticated, Rejection, Verified};
 
+/// How many allowed projects a line of the log names.
+const MAX_NAMED: usize = 10;
+
 /// How a request arrived.
 #[derive(Debug)]
 pub(super) struct RequestContext<'a> {
@@ -93,8 +96,8 @@ impl Endpoint {
             series: connector.and_then(|connector| connector.series.as_ref()),
             peer,
             status: reply.status(),
-            code: reply.code(),
-            detail: reply.detail().as_deref(),
+            reason: reply.reason(),
+            detail: &|| exchange.detail(&reply, connector),
             received_at: exchange.received_at,
             took: ended.saturating_duration_since(started),
         });
@@ -151,8 +154,9 @@ impl<'a> Exchange<'a> {
                 return Box::pin(self.turn_down(body, Reply::Unavailable(unavailable), &head.headers)).await;
             }
         };
-        let Some(_admission) = self.admit(&authenticated, body.at_most()) else {
-            return Reply::Unavailable(Unavailable::Overloaded);
+        let _admission = match self.admit(&authenticated, body.at_most()) {
+            Ok(admission) => admission,
+            Err(unavailable) => return Reply::Unavailable(unavailable),
         };
         let bytes = match body.read().await {
             Ok(bytes) => bytes,
@@ -163,6 +167,10 @@ impl<'a> Exchange<'a> {
         };
         let (verified, issued_at) = match authenticated.verify_body(bytes.clone(), self.now()) {
             Ok(verified) => {
+                // A signature may be an old one that somebody got hold of, and its body another.
+                if let Some(slot) = self.slot {
+                    slot.authenticated();
+                }
                 self.endpoint.clock_doubt.accepted(&self.endpoint.telemetry);
                 let issued_at = verified.issued_at();
                 (self.read(connector, &verified, &head.headers), issued_at)
@@ -220,41 +228,39 @@ impl<'a> Exchange<'a> {
         // It may be DT's, with a new key, or anybody's: while it is busy here, such a request is not waited for.
         let is_busy = self.endpoint.is_busy();
         let Some(Ok(_permit)) = (!is_busy).then(|| self.endpoint.requests.try_acquire()) else {
-            return Err(Unavailable::Keys);
+            return Err(Unavailable::Unverified);
         };
         match timeout_at(self.deadline, connector.verifier.learn(&verifier)).await {
             Ok(Learned::New) => Ok(connector.verifier.get().authenticate(headers)),
             Ok(Learned::Nothing) => Ok(authenticated),
+            Ok(Learned::TooSoon) => Err(Unavailable::Unverified),
             Ok(Learned::Unavailable) | Err(_) => Err(Unavailable::Keys),
         }
     }
 
-    /// Takes up a request whose signature holds, with a body of so many bytes; `None` where there is no room.
-    fn admit(&self, authenticated: &Authenticated, bytes: usize) -> Option<Admission<'a>> {
+    /// Takes up a request whose signature holds, with a body of so many bytes, if there is room.
+    fn admit(&self, authenticated: &Authenticated, bytes: usize) -> Result<Admission<'a>, Unavailable> {
         let endpoint = self.endpoint;
         // Anybody may have got hold of an old token: a request with one has the rights of an unauthenticated peer. It may
         // still be DT's, so it is told to come again when there is no room.
         let is_timely = authenticated.is_timely(self.now());
-        if let Some(slot) = self.slot.filter(|_| is_timely) {
-            slot.authenticated();
-        }
-        let (requests, pool) = if is_timely {
-            (&endpoint.requests, &endpoint.body_bytes)
+        let (requests, pool, no_room) = if is_timely {
+            (&endpoint.requests, &endpoint.body_bytes, Unavailable::Overloaded)
         } else {
-            (&endpoint.unauthenticated, &endpoint.unauthenticated_bytes)
+            (&endpoint.unauthenticated, &endpoint.unauthenticated_bytes, Unavailable::Unverified)
         };
-        let request = requests.try_acquire().ok()?;
-        let body = pool.try_acquire_many(u32::try_from(bytes).unwrap_or(u32::MAX)).ok()?;
+        let request = requests.try_acquire().map_err(|_| no_room)?;
+        let body = pool.try_acquire_many(u32::try_from(bytes).unwrap_or(u32::MAX)).map_err(|_| no_room)?;
         let unauthenticated = if is_timely { None } else { self.address };
-        let held = endpoint.rejections.hold(unauthenticated, bytes, self.received_at)?;
-        Some(Admission { _request: request, _body: body, _held: held })
+        let held = endpoint.rejections.hold(unauthenticated, bytes, self.received_at).ok_or(no_room)?;
+        Ok(Admission { _request: request, _body: body, _held: held })
     }
 
     /// Reads the delivery in a verified body.
     fn read(&self, connector: &Connector, verified: &Verified<Bytes>, headers: &HeaderMap) -> Verdict {
         if let Some(other) = verified.other_scheme() {
-            let (connector, code) = (&*connector.name, other.code());
-            self.endpoint.telemetry.emit(&OtherSchemeFailed { connector, code });
+            let (connector, reason) = (&*connector.name, other.code());
+            self.endpoint.telemetry.emit(&OtherSchemeFailed { connector, reason });
         }
         let quarantine = |error: String| Verdict::Quarantine { error, body: verified.inner().clone() };
         let record = match Record::read(verified, Arc::clone(&connector.name), self.received_at) {
@@ -264,7 +270,9 @@ impl<'a> Exchange<'a> {
         if !connector.projects.is_empty() {
             match &record.project {
                 Some(project) if connector.projects.contains(&**project) => {}
-                Some(_) => return Verdict::Reply(Reply::ProjectNotAllowed),
+                Some(found) => {
+                    return Verdict::Reply(Reply::ProjectNotAllowed { found: found.clone() });
+                }
                 None => {
                     let error = "its targetName names no project, and the connector allows only some";
                     return quarantine(error.to_owned());
@@ -275,6 +283,43 @@ impl<'a> Exchange<'a> {
             return Verdict::Reply(Reply::Ignored { event_id: record.event_id });
         }
         Verdict::Store(record)
+    }
+
+    /// Why a request was answered so, in words for our own log, with what was expected and what was found; `None` where the
+    /// reason says it all.
+    fn detail(&self, reply: &Reply, connector: Option<&Connector>) -> Option<String> {
+        let Limits { max_in_flight, max_in_flight_bytes, max_body, .. } = self.limits;
+        match reply {
+            Reply::Refused { rejection, .. } => Some(rejection.to_string()),
+            Reply::ProjectNotAllowed { found } => {
+                let allowed = &connector?.projects;
+                let (some, more) = (allowed.iter().take(MAX_NAMED), allowed.len().saturating_sub(MAX_NAMED));
+                let some = some.map(String::as_str).collect::<Vec<_>>().join(", ");
+                let more = if more > 0 { format!(" and {more} more") } else { String::new() };
+                Some(format!("the event's project is {found}; `projects` allows {some}{more}"))
+            }
+            Reply::AddressNotAllowed => Some(match self.address {
+                Some(address) => format!("{address} is in none of `limits.allow_cidrs`"),
+                None => {
+                    "the client's address is not known, and `limits.allow_cidrs` allows only some".to_owned()
+                }
+            }),
+            Reply::BodyTooLarge => Some(format!("`limits.max_body` is {max_body} bytes")),
+            Reply::Unavailable(Unavailable::Overloaded) => Some(format!(
+                "all of `limits.max_in_flight` ({max_in_flight} requests) or `limits.max_in_flight_bytes` \
+                 ({max_in_flight_bytes}) is in use"
+            )),
+            Reply::Unavailable(Unavailable::Keys) => connector?.verifier.keys()?.trouble(),
+            Reply::Unavailable(Unavailable::Sink | Unavailable::Storage) => {
+                let troubles = connector?.intake.readiness().troubles;
+                Some(if troubles.is_empty() {
+                    format!("it took longer than `limits.deadline` ({:?})", self.limits.deadline)
+                } else {
+                    troubles.join("; ")
+                })
+            }
+            _ => None,
+        }
     }
 
     /// Waits until the record is stored, but not beyond the deadline.

@@ -27,6 +27,10 @@ pub enum Unavailable {
     Storage,
     /// It names a key that is not known, and the issuer of keys cannot be asked.
     Keys,
+    /// It is not verified, and there is no room or no time to find out: its token is out of date, or names a key that is not
+    /// known, and the issuer was asked a moment ago. It may be DT's. Anybody can send such requests, so they say nothing of
+    /// this receiver.
+    Unverified,
 }
 
 /// Whether events can be stored, and what is wrong.

@@ -33,7 +33,9 @@ pub(super) enum Reply {
         /// Whether its body was left unread.
         unread: bool,
     },
-    ProjectNotAllowed,
+    ProjectNotAllowed {
+        found: ByteString,
+    },
     AddressNotAllowed,
     NotFound,
     MethodNotAllowed,
@@ -51,7 +53,7 @@ impl Reply {
                 StatusCode::OK
             }
             Self::Refused { .. } => StatusCode::UNAUTHORIZED,
-            Self::ProjectNotAllowed | Self::AddressNotAllowed => StatusCode::FORBIDDEN,
+            Self::ProjectNotAllowed { .. } | Self::AddressNotAllowed => StatusCode::FORBIDDEN,
             Self::NotFound => StatusCode::NOT_FOUND,
             Self::MethodNotAllowed => StatusCode::METHOD_NOT_ALLOWED,
             Self::BodyUnreadable => StatusCode::BAD_REQUEST,
@@ -61,15 +63,15 @@ impl Reply {
         }
     }
 
-    /// The stable name of the outcome.
-    pub(super) const fn code(&self) -> &'static str {
+    /// The stable name of the outcome: `reason` in metrics and logs, `code` in problem details.
+    pub(super) const fn reason(&self) -> &'static str {
         match self {
             Self::Accepted { .. } => "accepted",
             Self::Duplicate { .. } => "duplicate",
             Self::Ignored { .. } => "ignored",
             Self::Quarantined => "quarantined",
             Self::Refused { rejection, .. } => rejection.code(),
-            Self::ProjectNotAllowed => "project_not_allowed",
+            Self::ProjectNotAllowed { .. } => "project_not_allowed",
             Self::AddressNotAllowed => "address_not_allowed",
             Self::NotFound => "not_found",
             Self::MethodNotAllowed => "method_not_allowed",
@@ -80,37 +82,58 @@ impl Reply {
             Self::Unavailable(Unavailable::Sink) => "sink_unavailable",
             Self::Unavailable(Unavailable::Storage) => "storage_unavailable",
             Self::Unavailable(Unavailable::Keys) => "keys_unavailable",
+            Self::Unavailable(Unavailable::Unverified) => "unverified",
             Self::ShuttingDown => "shutting_down",
         }
+    }
+
+    /// All outcomes that there are: status and reason.
+    pub(super) fn outcomes() -> Vec<(StatusCode, &'static str)> {
+        let event_id = ByteString::new;
+        let replies = [
+            Self::Accepted { event_id: event_id() },
+            Self::Duplicate { event_id: event_id() },
+            Self::Ignored { event_id: event_id() },
+            Self::Quarantined,
+            Self::ProjectNotAllowed { found: ByteString::new() },
+            Self::AddressNotAllowed,
+            Self::NotFound,
+            Self::MethodNotAllowed,
+            Self::BodyUnreadable,
+            Self::BodyTimeout,
+            Self::BodyTooLarge,
+            Self::Unavailable(Unavailable::Overloaded),
+            Self::Unavailable(Unavailable::Sink),
+            Self::Unavailable(Unavailable::Storage),
+            Self::Unavailable(Unavailable::Keys),
+            Self::Unavailable(Unavailable::Unverified),
+            Self::ShuttingDown,
+        ];
+        let of_rejections = Rejection::CODES.map(|code| (StatusCode::UNAUTHORIZED, code));
+        replies.iter().map(|reply| (reply.status(), reply.reason())).chain(of_rejections).collect()
     }
 
     const fn title(&self) -> &'static str {
         match self {
             Self::Accepted { .. } | Self::Duplicate { .. } | Self::Ignored { .. } | Self::Quarantined => "OK",
             Self::Refused { .. } => "The request is not authentic, or no longer valid",
-            Self::ProjectNotAllowed => "The event's project is not allowed here",
+            Self::ProjectNotAllowed { .. } => "The event's project is not allowed here",
             Self::AddressNotAllowed => "Requests from this address are not allowed here",
             Self::NotFound => "No connector has this path",
             Self::MethodNotAllowed => "Only POST is allowed",
             Self::BodyUnreadable => "The body ended before its length",
             Self::BodyTimeout => "The body took too long",
             Self::BodyTooLarge => "The body is too large",
-            Self::Unavailable(Unavailable::Keys) => "The signature cannot be verified now; try again",
+            Self::Unavailable(Unavailable::Keys | Unavailable::Unverified) => {
+                "The signature cannot be verified now; try again"
+            }
             Self::Unavailable(_) => "The event cannot be stored now; try again",
             Self::ShuttingDown => "The receiver is shutting down; try again",
         }
     }
 
-    /// Why, in words for our own log; `None` where the code says it all.
-    pub(super) fn detail(&self) -> Option<String> {
-        match self {
-            Self::Refused { rejection, .. } => Some(rejection.to_string()),
-            _ => None,
-        }
-    }
-
     pub(super) fn into_response(self, id: RequestId) -> Response<Full<Bytes>> {
-        let (status, code) = (self.status(), self.code());
+        let (status, code) = (self.status(), self.reason());
         let (content_type, body) = match &self {
             Self::Accepted { event_id } | Self::Duplicate { event_id } | Self::Ignored { event_id } => {
                 // Most answers, so without a tree.

@@ -24,6 +24,12 @@ pub(super) fn read(file: &Path) -> Option<Vec<u8>> {
     Some(json)
 }
 
+/// When it was written, in Unix seconds, if that can be told.
+pub(super) fn written_at(file: &Path) -> Option<i64> {
+    let since = fs::metadata(file).ok()?.modified().ok()?.duration_since(std::time::UNIX_EPOCH).ok()?;
+    i64::try_from(since.as_secs()).ok()
+}
+
 /// Puts a set in the place of the old one, all or nothing.
 pub(super) fn write(file: &Path, json: &[u8]) -> io::Result<()> {
     let folder = file.parent().unwrap_or(Path::new("."));

@@ -14,7 +14,9 @@ pub enum Learned {
     New,
     /// There are none but those that were known.
     Nothing,
-    /// Nobody could be asked, or not again so soon.
+    /// The issuer was asked a moment ago, and is not asked again so soon.
+    TooSoon,
+    /// The issuer could not be asked.
     Unavailable,
 }
 
@@ -91,7 +93,8 @@ impl LiveVerifier {
         if Arc::ptr_eq(&self.get(), used) {
             match asked {
                 Asked::Fresh => Learned::Nothing,
-                Asked::TooSoon | Asked::Failed => Learned::Unavailable,
+                Asked::TooSoon => Learned::TooSoon,
+                Asked::Failed => Learned::Unavailable,
             }
         } else {
             Learned::New

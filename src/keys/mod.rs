@@ -13,7 +13,7 @@ mod tests;
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicI64, AtomicU64, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use parking_lot::RwLock;
@@ -50,6 +50,9 @@ pub enum KeysError {
         source: KeySetError,
     },
 }
+
+/// So old a set is an alert: what was revoked since still counts.
+const MAX_AGE_SECONDS: i64 = 7 * 86_400;
 
 /// How many may wait for an answer of the issuer.
 const MAX_WAITING: usize = 256;
@@ -93,6 +96,8 @@ pub struct Keys {
     generation: AtomicU64,
     /// Held while the issuer is asked, so that it is asked once for all who wait.
     asking: tokio::sync::Mutex<Asking>,
+    /// When the issuer gave its set last, in Unix seconds; 0 for never.
+    fetched_at: AtomicI64,
     /// How many wait for the answer. Requests do, and anyone can send some.
     waiting: AtomicUsize,
     trouble: RwLock<Option<String>>,
@@ -104,6 +109,8 @@ struct Asking {
     last: Option<(i64, Asked)>,
     /// The set as it was fetched.
     json: Vec<u8>,
+    /// Whether the last answer was a set without any key.
+    was_empty: bool,
 }
 
 impl std::fmt::Debug for Keys {
@@ -129,7 +136,8 @@ impl Keys {
         let kept = cache::read(&file);
         let set = kept.as_deref().and_then(|json| KeySet::from_jwks(json).ok());
         let generation = AtomicU64::new(u64::from(set.is_some()));
-        let asking = Asking { last: None, json: kept.unwrap_or_default() };
+        let asking = Asking { json: kept.unwrap_or_default(), ..Asking::default() };
+        let fetched_at = set.as_ref().and_then(|_| cache::written_at(&file)).unwrap_or(0);
         Ok(Self {
             issuer: issuer.to_owned(),
             fetcher,
@@ -139,6 +147,7 @@ impl Keys {
             set: RwLock::new(set),
             generation,
             asking: tokio::sync::Mutex::new(asking),
+            fetched_at: AtomicI64::new(fetched_at),
             waiting: AtomicUsize::new(0),
             trouble: RwLock::new(None),
         })
@@ -154,10 +163,32 @@ impl Keys {
         self.generation.load(Ordering::Acquire)
     }
 
-    /// Why the issuer could not be asked last, if it could not.
+    /// What is wrong with the keys: the issuer could not be asked last, has none, or gave them long ago.
     #[must_use]
     pub fn trouble(&self) -> Option<String> {
-        self.trouble.read().clone()
+        let age = self.clock.unix_seconds().saturating_sub(self.fetched_at());
+        let is_old = self.fetched_at() > 0 && age > MAX_AGE_SECONDS;
+        let old = is_old.then(|| {
+            let days = age.checked_div(86_400).unwrap_or(0);
+            format!(
+                "keys of {}: fetched {days} days ago; a key that was revoked since still counts",
+                self.issuer
+            )
+        });
+        let troubles: Vec<String> = self.trouble.read().iter().cloned().chain(old).collect();
+        (!troubles.is_empty()).then(|| troubles.join("; "))
+    }
+
+    /// The issuer.
+    #[must_use]
+    pub fn issuer(&self) -> &str {
+        &self.issuer
+    }
+
+    /// When the issuer gave its set last, in Unix seconds; 0 for never.
+    #[must_use]
+    pub fn fetched_at(&self) -> i64 {
+        self.fetched_at.load(Ordering::Relaxed)
     }
 
     /// Asks the issuer, unless it was asked a moment ago. It is asked to the end, also when whoever wanted to know gives up:
@@ -170,7 +201,7 @@ impl Keys {
     async fn ask_to_the_end(&self) -> Asked {
         let waiting = Waiting::on(&self.waiting);
         if waiting.0.load(Ordering::Relaxed) > MAX_WAITING {
-            return Asked::Failed;
+            return Asked::TooSoon;
         }
         let came = self.clock.unix_millis();
         let mut asking = self.asking.lock().await;
@@ -183,7 +214,7 @@ impl Keys {
                 return if asked == Asked::Fresh && !asked_since { Asked::TooSoon } else { asked };
             }
         }
-        let asked = match self.fetch(&mut asking.json).await {
+        let asked = match self.fetch(&mut asking).await {
             Ok(()) => Asked::Fresh,
             Err(error) => {
                 let text = format!("keys of {}: {error}", self.issuer);
@@ -196,10 +227,22 @@ impl Keys {
         asked
     }
 
-    async fn fetch(&self, known: &mut Vec<u8>) -> Result<(), KeysError> {
+    async fn fetch(&self, Asking { json: known, was_empty, .. }: &mut Asking) -> Result<(), KeysError> {
         let (url, json) = self.fetcher.fetch().await?;
-        let set = KeySet::from_jwks(&json).map_err(|source| KeysError::KeySet { url, source })?;
-        *self.trouble.write() = None;
+        let read = KeySet::from_jwks(&json);
+        let is_empty = matches!(read, Err(KeySetError::NoUsableKey { found: 0 }));
+        let was_empty = std::mem::replace(was_empty, is_empty);
+        // An issuer that says twice that it has no keys has revoked them; once may be an accident.
+        let set = if is_empty && was_empty {
+            KeySet::none()
+        } else {
+            read.map_err(|source| KeysError::KeySet { url, source })?
+        };
+        self.fetched_at.store(self.clock.unix_seconds(), Ordering::Relaxed);
+        let revoked = || {
+            format!("keys of {}: the issuer has no keys any more; all signatures are refused", self.issuer)
+        };
+        *self.trouble.write() = is_empty.then(revoked);
         if json != *known || self.set.read().is_none() {
             let ids: Vec<&str> = set.ids().collect();
             self.telemetry.emit(&KeysFetched { issuer: &self.issuer, keys: &ids });

@@ -1,5 +1,7 @@
 //! An issuer that answers, changes its keys, lies and goes away.
 
+#![allow(clippy::arithmetic_side_effects, reason = "a test that overflows fails")]
+
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -9,7 +11,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpListener;
 
 use super::{Asked, Keys, Learned, LiveVerifier};
-use crate::clock::ManualClock;
+use crate::clock::{Clock, ManualClock};
 use crate::telemetry::Telemetry;
 use crate::verify::{KeySet, Verifier};
 
@@ -126,6 +128,7 @@ async fn an_issuer_that_lies_changes_nothing() {
         ),
         ("not JSON".to_owned(), jwks("bad"), "no discovery document"),
         (good.clone(), "{}".to_owned(), "not a JWK set"),
+        // Once may be an accident.
         (good.clone(), r#"{"keys":[]}"#.to_owned(), "none of the 0 key(s)"),
         (good.clone(), "x".repeat(300_000), "length limit exceeded"),
     ]
@@ -138,6 +141,49 @@ async fn an_issuer_that_lies_changes_nothing() {
         assert!(keys.trouble().is_some_and(|text| text.contains(says)), "{says}: {:?}", keys.trouble());
         assert_eq!(ids(&keys), ["good"], "{says}");
     }
+}
+
+#[tokio::test]
+async fn an_issuer_that_says_twice_that_it_has_no_keys_has_revoked_them() {
+    let (folder, issuer) = (tempfile::tempdir().expect("a folder"), Arc::new(Issuer::default()));
+    let address = issuer.serve().await;
+    let clock = Arc::new(ManualClock::at(0));
+    *issuer.keys.lock() = jwks("good");
+    let keys = keys(&address, folder.path(), &clock);
+    assert_eq!(keys.ask().await, Asked::Fresh);
+    for (at, set, asked, left) in [
+        (1, r#"{"keys":[]}"#, Asked::Failed, 1),
+        // Not twice in a row.
+        (2, "{}", Asked::Failed, 1),
+        (3, r#"{"keys":[]}"#, Asked::Failed, 1),
+        (4, r#"{"keys":[]}"#, Asked::Fresh, 0),
+    ] {
+        set.clone_into(&mut issuer.keys.lock());
+        clock.set(at * 30_000);
+        assert_eq!((keys.ask().await, ids(&keys).len()), (asked, left), "{at}");
+    }
+    assert!(keys.trouble().is_some_and(|text| text.contains("no keys any more")), "{:?}", keys.trouble());
+    *issuer.keys.lock() = jwks("new");
+    clock.set(5 * 30_000);
+    assert_eq!((keys.ask().await, ids(&keys), keys.trouble()), (Asked::Fresh, vec!["new".to_owned()], None));
+}
+
+#[tokio::test]
+async fn keys_that_were_fetched_long_ago_are_told_of_also_over_a_restart() {
+    let (folder, issuer) = (tempfile::tempdir().expect("a folder"), Arc::new(Issuer::default()));
+    let address = issuer.serve().await;
+    let written = crate::clock::SystemClock.unix_seconds();
+    let clock = Arc::new(ManualClock::at(written * 1000));
+    *issuer.keys.lock() = jwks("good");
+    let first = keys(&address, folder.path(), &clock);
+    assert_eq!((first.ask().await, first.fetched_at(), first.trouble()), (Asked::Fresh, written, None));
+    let again = keys(&address, folder.path(), &clock);
+    assert!((0..60).contains(&(again.fetched_at() - written)), "{}", again.fetched_at());
+    clock.set((written + 8 * 86_400) * 1000);
+    for keys in [&first, &again] {
+        assert!(keys.trouble().is_some_and(|text| text.contains("fetched")), "{:?}", keys.trouble());
+    }
+    assert_eq!((again.ask().await, again.trouble()), (Asked::Fresh, None));
 }
 
 #[tokio::test]
@@ -154,7 +200,7 @@ async fn a_verifier_learns_new_keys_and_knows_what_it_cannot_know() {
     let used = live.get();
     assert_eq!(live.learn(&used).await, Learned::Nothing, "the issuer was asked just now");
     clock.set(29_999);
-    assert_eq!(live.learn(&used).await, Learned::Unavailable, "it was, but not just now");
+    assert_eq!(live.learn(&used).await, Learned::TooSoon, "it was, but not just now");
     issuer.keys.lock().clear();
     clock.set(30_000);
     assert_eq!(live.learn(&used).await, Learned::Unavailable);

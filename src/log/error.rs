@@ -89,7 +89,7 @@ pub enum LogError {
         kind: io::ErrorKind,
     },
     /// There is no room for events.
-    #[error("{path}: the spool is full: {text}")]
+    #[error("{path}: the spool is full: {text}; make room, or change the limit")]
     Full {
         /// The folder.
         path: PathBuf,

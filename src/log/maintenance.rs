@@ -65,12 +65,17 @@ impl Maintenance<'_> {
         }
         self.propose();
         self.remove_old();
-        let made = self.make_spares();
+        // With all spares there, a disk that fills is told of all the same, before events are refused for it.
+        let made = self.make_spares().and_then(|()| has_free(self.shared));
         let mut files = self.shared.files.lock();
         let has_all = files.spares.len() >= SPARES;
         files.no_spare = made.err();
+        let refused_for = files.no_spare.clone().filter(|_| files.is_reserve && files.spares.is_empty());
         drop(files);
         self.shared.files_changed.notify_all();
+        if let Some(error) = refused_for {
+            self.shared.refuse(&error);
+        }
         if has_all
             && matches!(self.shared.queue.lock().refusal, Some(LogError::Full { .. } | LogError::Io { .. }))
         {
@@ -269,16 +274,20 @@ pub(super) fn make_spare(shared: &Shared) -> Result<(), LogError> {
 /// Whether one more segment is within the bounds.
 fn has_room(shared: &Shared) -> Result<(), LogError> {
     let full = |text: String| LogError::Full { path: shared.folder.clone(), text };
-    let (max_size, min_free) = {
-        let bounds = shared.bounds.lock();
-        (bounds.max_size, bounds.min_free)
-    };
+    let max_size = shared.bounds.lock().max_size;
     let used = shared.used_bytes().saturating_add(shared.segment_bytes);
     if used > max_size {
         return Err(full(format!(
             "with one more segment it would have {used} bytes, and `spool.max_size` is {max_size}"
         )));
     }
+    has_free(shared)
+}
+
+/// Whether the disk has room for one more segment.
+fn has_free(shared: &Shared) -> Result<(), LogError> {
+    let full = |text: String| LogError::Full { path: shared.folder.clone(), text };
+    let min_free = shared.bounds.lock().min_free;
     let free = shared.disk.free_bytes(&shared.folder);
     let free = free.map_err(|error| LogError::io(&shared.folder, "looking for free space", &error))?;
     if free < min_free.saturating_add(shared.segment_bytes) {

@@ -493,6 +493,24 @@ impl Log {
         &self.shared.folder
     }
 
+    /// Why no segment can be added, if none can: once the newest is full, events are refused.
+    #[must_use]
+    pub fn shortage(&self) -> Option<LogError> {
+        self.shared.files.lock().no_spare.clone()
+    }
+
+    /// How many bytes are free on its disk; 0 where that cannot be asked.
+    #[must_use]
+    pub fn free_bytes(&self) -> u64 {
+        self.shared.disk.free_bytes(&self.shared.folder).unwrap_or(0)
+    }
+
+    /// When a connector accepted its last event, in Unix milliseconds.
+    #[must_use]
+    pub fn last_accepted(&self, connector: &str) -> Option<i64> {
+        self.shared.state.lock().connectors.get(connector).copied()
+    }
+
     /// How many bytes it takes, the index apart.
     #[must_use]
     pub fn used_bytes(&self) -> u64 {

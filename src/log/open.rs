@@ -107,7 +107,6 @@ impl Log {
             next_seq,
             recovered: end.last,
             skips_to,
-            is_reserve: false,
             buffer: Vec::new(),
             scratch: String::new(),
             unsealed_since: None,

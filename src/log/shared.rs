@@ -158,6 +158,8 @@ pub(super) struct Files {
     /// Oldest first; their numbers have no gaps.
     pub(super) segments: Vec<Segment>,
     pub(super) spares: Vec<PathBuf>,
+    /// Whether the newest segment was the last spare: it is for cursors and changes, so that events can leave.
+    pub(super) is_reserve: bool,
     /// The number of the last spare that was named.
     pub(super) last_spare: u64,
     /// Why no further spare can be made, if it cannot.
@@ -181,6 +183,17 @@ impl Shared {
     pub(super) fn maintain(&self) {
         self.files.lock().is_due = true;
         self.files_changed.notify_all();
+    }
+
+    /// Takes no events until that is over.
+    pub(super) fn refuse(&self, error: &LogError) {
+        let mut queue = self.queue.lock();
+        if queue.refusal.is_none() {
+            tracing::error!(code = error.code(), %error, "no events can be stored; DT keeps them, and tries again for 12 hours");
+        }
+        queue.refusal = Some(error.clone());
+        drop(queue);
+        self.tail.set_trouble(Some(error.to_string()));
     }
 
     /// Events are taken again, if they were not.

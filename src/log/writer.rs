@@ -48,8 +48,6 @@ pub(super) struct Writer {
     pub(super) recovered: Option<Recovered>,
     /// The sequence number to go on with instead, once that is durable.
     pub(super) skips_to: Option<i64>,
-    /// Whether the segment was the last spare: it is for cursors and changes, so that events can leave and make room.
-    pub(super) is_reserve: bool,
     /// A group while it is made.
     pub(super) buffer: Vec<u8>,
     pub(super) scratch: String,
@@ -139,7 +137,7 @@ impl Writer {
     fn next_turn(&self) -> Turn {
         let mut queue = self.shared.queue.lock();
         // With the last spare, cursors were written again, and nobody has tried events since.
-        let is_held_up = self.is_reserve && matches!(queue.refusal, Some(LogError::Unwritable { .. }));
+        let is_held_up = self.is_reserve() && matches!(queue.refusal, Some(LogError::Unwritable { .. }));
         let retries = self.current.is_none() || is_held_up;
         let retry_at = retries.then(Instant::now).and_then(|now| now.checked_add(RETRY_AFTER));
         loop {
@@ -397,14 +395,12 @@ impl Writer {
 
     /// Takes no events until that is over.
     pub(super) fn refuse(&self, error: &LogError) {
-        let mut queue = self.shared.queue.lock();
-        if queue.refusal.is_none() {
-            tracing::error!(code = error.code(), %error, "no events can be stored");
-        }
-        queue.refusal = Some(error.clone());
-        drop(queue);
-        self.shared.tail.set_trouble(Some(error.to_string()));
+        self.shared.refuse(error);
         self.shared.maintain();
+    }
+
+    fn is_reserve(&self) -> bool {
+        self.shared.files.lock().is_reserve
     }
 
     /// How many bytes of events go to one group.
@@ -428,7 +424,7 @@ impl Writer {
                 return Err(LogError::TooLarge { bytes: self.buffer.len() });
             }
         }
-        if events > 0 && self.is_reserve {
+        if events > 0 && self.is_reserve() {
             self.end_reserve()?;
         }
         let Err(error) = self.put(events, self.next_seq) else { return Ok(()) };

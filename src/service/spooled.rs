@@ -79,6 +79,11 @@ impl SpoolStore {
         let options = LogOptions { observer, ..options(&config) };
         telemetry.spool_max(options.bounds.max_size);
         let log = Arc::new(Log::open(&folder, options, Arc::clone(&clock))?);
+        for connector in &config.connectors {
+            if let Some(at) = log.last_accepted(&connector.name) {
+                telemetry.accepted_before(&connector.name, at.div_euclid(1000));
+            }
+        }
         let names: BTreeSet<Arc<str>> = sinks.iter().map(|(name, _)| Arc::clone(name)).collect();
         forget_removed_sinks(&log, &names)?;
         // All are known before any is given something: what all known ones have passed may go.
@@ -220,8 +225,14 @@ impl SpoolStore {
         let tail = self.log.tail();
         let trouble = tail.trouble();
         let ready = trouble.is_none();
-        let mut troubles: Vec<String> =
-            trouble.into_iter().chain(tail.damage()).map(|trouble| format!("spool: {trouble}")).collect();
+        let shortage = self.log.shortage().filter(|_| ready);
+        let shortage = shortage.map(|error| format!("soon no events can be stored: {error}"));
+        let mut troubles: Vec<String> = trouble
+            .into_iter()
+            .chain(shortage)
+            .chain(tail.damage())
+            .map(|trouble| format!("spool: {trouble}"))
+            .collect();
         troubles.extend(self.dead_letters.trouble());
         for worker in self.workers.read().iter() {
             troubles.extend(worker.trouble().map(|trouble| format!("sink {}: {trouble}", worker.name())));
@@ -239,6 +250,7 @@ impl SpoolStore {
     fn measure(&self) {
         let now = self.clock.unix_millis();
         self.telemetry.spool_used(self.log.used_bytes());
+        self.telemetry.spool_free(self.log.free_bytes());
         self.telemetry.spool_forget_sinks();
         // A log that cannot be read shows in `trouble`, or soon will.
         for SinkStatus { name, backlog, oldest_received_at, .. } in

@@ -11,25 +11,22 @@ use prometheus::{IntCounter, IntGauge};
 /// counts where nobody looks.
 #[derive(Debug)]
 pub struct ConnectorSeries {
-    /// By code; all with status 200.
-    pub(super) taken: [(&'static str, IntCounter); 4],
+    /// By reason; all with status 200.
+    pub(super) taken: Vec<(&'static str, IntCounter)>,
     pub(super) last_accepted: IntGauge,
     /// There is none before the first event.
     pub(super) clock_skew: OnceLock<IntGauge>,
 }
 
 impl ConnectorSeries {
-    /// The codes of what is taken.
-    pub(super) const CODES: [&'static str; 4] = ["accepted", "duplicate", "ignored", "quarantined"];
-
     /// Counts an answer, if it is one of these.
-    pub(super) fn count(&self, status: StatusCode, code: &str, now: i64) -> bool {
+    pub(super) fn count(&self, status: StatusCode, reason: &str, now: i64) -> bool {
         if status != StatusCode::OK {
             return false;
         }
-        let Some((_, counter)) = self.taken.iter().find(|(known, _)| *known == code) else { return false };
+        let Some((_, counter)) = self.taken.iter().find(|(known, _)| *known == reason) else { return false };
         counter.inc();
-        if code == "accepted" {
+        if reason == "accepted" {
             self.last_accepted.set(now);
         }
         true

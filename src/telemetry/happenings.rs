@@ -9,7 +9,7 @@ use super::{ConnectorSeries, Happening, Telemetry};
 use crate::record::RequestId;
 
 /// A request to a connector was answered.
-#[derive(Debug)]
+#[expect(missing_debug_implementations, reason = "it has a function, and lives as long as one call")]
 pub struct Answered<'a> {
     /// The request's id.
     pub id: RequestId,
@@ -21,10 +21,10 @@ pub struct Answered<'a> {
     pub peer: Option<SocketAddr>,
     /// The reply's status.
     pub status: StatusCode,
-    /// The reply's code.
-    pub code: &'static str,
-    /// Why, where it was refused; safe to show.
-    pub detail: Option<&'a str>,
+    /// The reply's reason, as it is named in metrics and problem details.
+    pub reason: &'static str,
+    /// Asked for what the reason alone does not say; safe to show. Only if there is a line for it.
+    pub detail: &'a dyn Fn() -> Option<String>,
     /// When it was received, in Unix milliseconds.
     pub received_at: i64,
     /// How long it took from the complete head.
@@ -33,9 +33,9 @@ pub struct Answered<'a> {
 
 impl Happening for Answered<'_> {
     fn emit(&self, telemetry: &Telemetry) {
-        let Self { id, connector, series, peer, status, code, detail, received_at, took } = self;
+        let Self { id, connector, series, peer, status, reason, detail, received_at, took } = self;
         let connector = connector.unwrap_or("");
-        telemetry.metrics.answered(connector, *series, *status, code, *took, received_at.div_euclid(1000));
+        telemetry.metrics.answered(connector, *series, *status, reason, *took, received_at.div_euclid(1000));
         let peer = peer.map(tracing::field::display);
         let failed = status.is_client_error() || status.is_server_error();
         let status_code = status.as_u16();
@@ -43,7 +43,7 @@ impl Happening for Answered<'_> {
             tracing::debug!(
                 request_id = id.as_str(),
                 connector,
-                code,
+                reason,
                 status = status_code,
                 peer,
                 took_us = took.as_micros(),
@@ -51,16 +51,21 @@ impl Happening for Answered<'_> {
             );
             return;
         }
-        if let Some(suppressed) = telemetry.may_log(&telemetry.refusals) {
+        let (budget, outcome) = if status.is_server_error() {
+            (&telemetry.unavailable, "not stored; the sender has to try again")
+        } else {
+            (&telemetry.refusals, "refused")
+        };
+        if let Some(suppressed) = telemetry.may_log(budget) {
             tracing::warn!(
                 request_id = id.as_str(),
                 connector,
-                code,
+                reason,
                 status = status_code,
                 peer,
-                detail,
+                detail = detail(),
                 suppressed,
-                "refused"
+                "{outcome}"
             );
         }
     }
@@ -71,14 +76,18 @@ impl Happening for Answered<'_> {
 pub struct OtherSchemeFailed<'a> {
     /// The connector's name.
     pub connector: &'a str,
-    /// The code of the one that did not hold.
-    pub code: &'static str,
+    /// Why the other one did not hold, as it is named in metrics.
+    pub reason: &'static str,
 }
 
 impl Happening for OtherSchemeFailed<'_> {
     fn emit(&self, telemetry: &Telemetry) {
-        telemetry.metrics.other_scheme_failed(self.connector, self.code);
-        tracing::debug!(connector = self.connector, code = self.code, "one of two signatures did not hold");
+        telemetry.metrics.other_scheme_failed(self.connector, self.reason);
+        tracing::debug!(
+            connector = self.connector,
+            reason = self.reason,
+            "one of two signatures did not hold"
+        );
     }
 }
 
@@ -249,13 +258,17 @@ pub struct DeadLetterBuried<'a> {
     pub connector: &'a str,
     /// What was wrong with it.
     pub error: &'a str,
+    /// Whether its request is refused as well, and has its line for that.
+    pub is_copy: bool,
 }
 
 impl Happening for DeadLetterBuried<'_> {
     fn emit(&self, telemetry: &Telemetry) {
-        let Self { reason, connector, error } = self;
+        let Self { reason, connector, error, is_copy } = self;
         telemetry.metrics.dead_letters.with_label_values(&[reason]).inc();
-        if let Some(suppressed) = telemetry.may_log(&telemetry.refusals) {
+        if *is_copy {
+            tracing::debug!(reason, connector, error, "a copy of a refused request was set aside");
+        } else if let Some(suppressed) = telemetry.may_log(&telemetry.dead_letters) {
             tracing::warn!(
                 reason,
                 connector,

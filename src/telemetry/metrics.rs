@@ -35,6 +35,7 @@ pub(super) struct Metrics {
     pub(super) connections_refused: IntCounterVec,
     pub(super) connections_evicted: IntCounter,
     pub(super) in_flight: IntGauge,
+    pub(super) ready: IntGauge,
     sink_records: IntCounterVec,
     sink_batch: HistogramVec,
     sink_up: IntGaugeVec,
@@ -45,6 +46,7 @@ pub(super) struct Metrics {
     pub(super) log_suppressed: IntCounter,
     pub(super) keys_fetched: IntCounter,
     pub(super) keys_failed: IntCounter,
+    keys_fetched_at: IntGaugeVec,
     clock_skew: IntGaugeVec,
     pub(super) spool: SpoolMetrics,
     pub(super) kafka: KafkaMetrics,
@@ -141,19 +143,19 @@ impl Metrics {
         Self {
             requests: counters(
                 "dt_receiver_requests_total",
-                "Requests answered, by connector (empty for a path of none), status and code.",
-                &["connector", "status", "code"],
+                "Requests answered, by connector (empty for a path of none), HTTP status and reason.",
+                &["connector", "code", "reason"],
             ),
             duration: register(r, Histogram::with_opts(duration.buckets(buckets))),
             last_accepted: gauges(
                 "dt_receiver_last_accepted_timestamp_seconds",
-                "When the connector last accepted an event, in Unix seconds; 0 if not since the start.",
+                "When the connector last accepted an event, in Unix seconds; 0 if it is not known.",
                 &["connector"],
             ),
             other_scheme_failed: counters(
                 "dt_receiver_other_scheme_failed_total",
                 "Accepted requests whose other signature did not hold (policy `either`).",
-                &["connector", "code"],
+                &["connector", "reason"],
             ),
             connections: gauge("dt_receiver_connections", "Open connections."),
             connections_refused,
@@ -162,6 +164,7 @@ impl Metrics {
                 "Connections without a signature that held, closed to make room for others.",
             ),
             in_flight: gauge("dt_receiver_requests_in_flight", "Requests that are being worked on."),
+            ready: gauge("dt_receiver_ready", "1 if events can be stored, as /readyz tells; 0 if not."),
             sink_records: counters(
                 "dt_receiver_sink_records_total",
                 "Records given to a sink, by what became of them.",
@@ -203,20 +206,47 @@ impl Metrics {
                 "dt_receiver_key_fetches_failed_total",
                 "Times that an issuer of keys could not be asked.",
             ),
+            keys_fetched_at: gauges(
+                "dt_receiver_key_set_fetched_timestamp_seconds",
+                "When the issuer last gave its key set, in Unix seconds; 0 if it is not known.",
+                &["issuer"],
+            ),
             log_suppressed: counter("dt_receiver_log_lines_suppressed_total", "Log lines held back."),
             known: RwLock::default(),
             registry,
         }
     }
 
-    pub(super) fn know_connector(&self, name: &str) -> ConnectorSeries {
+    pub(super) fn know_connector(
+        &self,
+        name: &str,
+        outcomes: &[(StatusCode, &'static str)],
+    ) -> ConnectorSeries {
         self.known.write().insert(name.to_owned());
+        let counters = self.know_outcomes(name, outcomes).into_iter().zip(outcomes);
+        let taken = counters.filter(|(_, (status, _))| status.is_success());
         ConnectorSeries {
-            taken: ConnectorSeries::CODES
-                .map(|code| (code, self.requests.with_label_values(&[name, "200", code]))),
+            taken: taken.map(|(counter, (_, reason))| (*reason, counter)).collect(),
             last_accepted: self.last_accepted.with_label_values(&[name]),
             clock_skew: OnceLock::new(),
         }
+    }
+
+    /// Has a series for each outcome, so that `increase()` sees the first of each.
+    pub(super) fn know_outcomes(
+        &self,
+        connector: &str,
+        outcomes: &[(StatusCode, &'static str)],
+    ) -> Vec<IntCounter> {
+        let counter = |(status, reason): &(StatusCode, &str)| {
+            self.requests.with_label_values(&[connector, status.as_str(), reason])
+        };
+        outcomes.iter().map(counter).collect()
+    }
+
+    pub(super) fn accepted_before(&self, connector: &str, at: i64) {
+        let gauge = self.last_accepted.with_label_values(&[connector]);
+        gauge.set(gauge.get().max(at));
     }
 
     pub(super) fn know_sink(&self, name: &str) {
@@ -246,6 +276,14 @@ impl Metrics {
         self.kafka.forget(name);
     }
 
+    /// Those of issuers that are not asked any more go.
+    pub(super) fn key_sets<'a>(&self, fetched_at: impl Iterator<Item = (&'a str, i64)>) {
+        self.keys_fetched_at.reset();
+        for (issuer, at) in fetched_at {
+            self.keys_fetched_at.with_label_values(&[issuer]).set(at);
+        }
+    }
+
     pub(super) fn last_accepted(&self, connector: &str) -> i64 {
         // Asking makes a series, too.
         if !self.known.read().contains(connector) {
@@ -259,24 +297,26 @@ impl Metrics {
         connector: &str,
         series: Option<&ConnectorSeries>,
         status: StatusCode,
-        code: &str,
+        reason: &str,
         took: Duration,
         now: i64,
     ) {
         self.duration.observe(took.as_secs_f64());
-        if series.is_some_and(|series| series.count(status, code, now)) {
+        if series.is_some_and(|series| series.count(status, reason, now)) {
             return;
         }
         self.of_connector(connector, || {
-            self.requests.with_label_values(&[connector, status.as_str(), code]).inc();
-            if code == "accepted" {
+            self.requests.with_label_values(&[connector, status.as_str(), reason]).inc();
+            if reason == "accepted" {
                 self.last_accepted.with_label_values(&[connector]).set(now);
             }
         });
     }
 
-    pub(super) fn other_scheme_failed(&self, connector: &str, code: &str) {
-        self.of_connector(connector, || self.other_scheme_failed.with_label_values(&[connector, code]).inc());
+    pub(super) fn other_scheme_failed(&self, connector: &str, reason: &str) {
+        self.of_connector(connector, || {
+            self.other_scheme_failed.with_label_values(&[connector, reason]).inc();
+        });
     }
 
     pub(super) fn clock_skew(&self, connector: &str, series: Option<&ConnectorSeries>, seconds: i64) {
@@ -335,6 +375,8 @@ impl Metrics {
 mod tests {
     use super::*;
 
+    const TAKEN: [(StatusCode, &str); 2] = [(StatusCode::OK, "accepted"), (StatusCode::OK, "duplicate")];
+
     #[test]
     fn a_request_that_ends_after_its_connector_does_not_bring_its_series_back() {
         let metrics = Metrics::new();
@@ -344,7 +386,7 @@ mod tests {
             metrics.other_scheme_failed(name, "expired");
         };
         for name in ["gone", "stays"] {
-            metrics.know_connector(name);
+            metrics.know_connector(name, &TAKEN);
             answer(name);
         }
         assert_eq!(metrics.last_accepted("gone"), 1);
@@ -353,9 +395,9 @@ mod tests {
         assert_eq!(metrics.last_accepted("gone"), 0);
         let text = metrics.render();
         assert!(!text.contains("gone"), "{text}");
-        assert!(text.contains(r#"code="accepted",connector="stays",status="200"} 2"#), "{text}");
-        assert!(text.contains(r#"code="accepted",connector="",status="200"} 1"#), "{text}");
-        metrics.know_connector("gone");
+        assert!(text.contains(r#"code="200",connector="stays",reason="accepted"} 2"#), "{text}");
+        assert!(text.contains(r#"code="200",connector="",reason="accepted"} 1"#), "{text}");
+        metrics.know_connector("gone", &TAKEN);
         answer("gone");
         assert_eq!(metrics.last_accepted("gone"), 1);
     }
@@ -364,28 +406,28 @@ mod tests {
     fn series_that_were_looked_up_count_the_same_and_go_with_their_connector() {
         let metrics = Metrics::new();
         let count = |series: &ConnectorSeries| {
-            for code in ConnectorSeries::CODES.into_iter().chain(["other"]) {
+            for code in ["accepted", "duplicate", "other"] {
                 metrics.answered("c", Some(series), StatusCode::OK, code, Duration::ZERO, 7);
             }
             metrics.answered("c", Some(series), StatusCode::FORBIDDEN, "accepted", Duration::ZERO, 7);
             metrics.clock_skew("c", Some(series), -2);
         };
-        let old = metrics.know_connector("c");
+        let old = metrics.know_connector("c", &TAKEN);
         count(&old);
-        count(&metrics.know_connector("c"));
+        count(&metrics.know_connector("c", &TAKEN));
         let text = metrics.render();
-        for code in ConnectorSeries::CODES.into_iter().chain(["other"]) {
-            assert!(text.contains(&format!(r#"code="{code}",connector="c",status="200"}} 2"#)), "{text}");
+        for code in ["accepted", "duplicate", "other"] {
+            assert!(text.contains(&format!(r#"code="200",connector="c",reason="{code}"}} 2"#)), "{text}");
         }
-        assert!(text.contains(r#"code="accepted",connector="c",status="403"} 2"#), "{text}");
+        assert!(text.contains(r#"code="403",connector="c",reason="accepted"} 2"#), "{text}");
         assert!(text.contains(r#"dt_receiver_clock_skew_seconds{connector="c"} -2"#), "{text}");
         assert_eq!(metrics.last_accepted("c"), 7);
         metrics.forget_connector("c");
         count(&old);
         let text = metrics.render();
         assert!(!text.contains(r#"connector="c""#), "{text}");
-        let new = metrics.know_connector("c");
+        let new = metrics.know_connector("c", &TAKEN);
         count(&new);
-        assert!(metrics.render().contains(r#"code="accepted",connector="c",status="200"} 1"#));
+        assert!(metrics.render().contains(r#"code="200",connector="c",reason="accepted"} 1"#));
     }
 }

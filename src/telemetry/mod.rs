@@ -20,6 +20,7 @@ pub use happenings::{
     Answered, ConnectionEvicted, ConnectionRefused, DeadLetterBuried, DeadLetterFailed, KafkaLogged,
     KeysFailed, KeysFetched, OtherSchemeFailed, RefusedConnection, SinkFailed, SinkRecovered,
 };
+use http::StatusCode;
 pub use kafka_metrics::KafkaState;
 use log_budget::LogBudget;
 pub use machine::{AcceptFailed, ClockDoubted, ClockTrusted};
@@ -38,7 +39,11 @@ pub trait Happening {
 #[derive(Debug)]
 pub struct Telemetry {
     metrics: Metrics,
+    /// Whoever can reach the port can make these.
     refusals: LogBudget,
+    /// Our own 503s, which what strangers send must not hide.
+    unavailable: LogBudget,
+    dead_letters: LogBudget,
     failures: LogBudget,
     /// librdkafka says the same again and again, and must not keep out others.
     kafka: LogBudget,
@@ -61,6 +66,8 @@ impl Telemetry {
         Self {
             metrics,
             refusals: LogBudget::new(10, 50),
+            unavailable: LogBudget::new(1, 10),
+            dead_letters: LogBudget::new(1, 10),
             failures: LogBudget::new(1, 10),
             kafka: LogBudget::new(1, 10),
             arrivals: LogBudget::new(1, 10),
@@ -70,20 +77,22 @@ impl Telemetry {
         }
     }
 
-    /// Whether a line of a kind may be written now, and how many were held back before it.
-    fn may_log(&self, budget: &LogBudget) -> Option<u64> {
+    /// Whether a line of a kind may be written now, and how many were held back before it, if any were.
+    fn may_log(&self, budget: &LogBudget) -> Option<Option<u64>> {
         let suppressed = budget.take(self.clock.unix_millis());
         if suppressed.is_none() {
             self.metrics.log_suppressed.inc();
         }
-        suppressed
+        suppressed.map(|lines| (lines > 0).then_some(lines))
     }
 
     /// Writes a line on how many others were held back and not told of yet, if any were: after the last of them there may
     /// be no next one that would tell.
     pub fn tell_suppressed(&self) {
         for (about, budget) in [
-            ("refused requests and dead letters", &self.refusals),
+            ("refused requests", &self.refusals),
+            ("requests answered 503", &self.unavailable),
+            ("dead letters", &self.dead_letters),
             ("failures", &self.failures),
             ("librdkafka", &self.kafka),
             ("connections", &self.connections),
@@ -102,9 +111,30 @@ impl Telemetry {
         happening.emit(self);
     }
 
-    /// Names a connector, so that it has its series from the start, and gives these.
-    pub fn know_connector(&self, name: &str) -> ConnectorSeries {
-        self.metrics.know_connector(name)
+    /// Names a connector, so that it has its series from the start, and gives these. `outcomes` are all that a request may
+    /// come to: status and reason.
+    pub fn know_connector(&self, name: &str, outcomes: &[(StatusCode, &'static str)]) -> ConnectorSeries {
+        self.metrics.know_connector(name, outcomes)
+    }
+
+    /// Has series for what is answered on a path of no connector.
+    pub fn know_no_connector(&self, outcomes: &[(StatusCode, &'static str)]) {
+        self.metrics.know_outcomes("", outcomes);
+    }
+
+    /// A connector had accepted its last event, before this process began, at this time in Unix seconds.
+    pub fn accepted_before(&self, connector: &str, at: i64) {
+        self.metrics.accepted_before(connector, at);
+    }
+
+    /// When each issuer last gave its keys, in Unix seconds: all there are.
+    pub fn key_sets<'a>(&self, fetched_at: impl Iterator<Item = (&'a str, i64)>) {
+        self.metrics.key_sets(fetched_at);
+    }
+
+    /// Whether events can be stored.
+    pub fn ready(&self, ready: bool) {
+        self.metrics.ready.set(i64::from(ready));
     }
 
     /// Names a sink, so that it has its series from the start.
@@ -161,6 +191,11 @@ impl Telemetry {
     /// How many bytes the spool uses.
     pub fn spool_used(&self, bytes: u64) {
         self.metrics.spool.used.set(to_gauge(bytes));
+    }
+
+    /// How many bytes are free on the spool's disk.
+    pub fn spool_free(&self, bytes: u64) {
+        self.metrics.spool.free.set(to_gauge(bytes));
     }
 
     /// How many bytes the spool may use.

@@ -11,6 +11,7 @@ pub(super) struct SpoolMetrics {
     batch: Histogram,
     pub(super) used: IntGauge,
     pub(super) max: IntGauge,
+    pub(super) free: IntGauge,
     depth: IntGaugeVec,
     oldest: GaugeVec,
     pub(super) dead_letters: IntGaugeVec,
@@ -42,6 +43,13 @@ impl SpoolMetrics {
             max: register(
                 registry,
                 IntGauge::new("dt_receiver_spool_max_bytes", "The setting max_size; 0 without a spool."),
+            ),
+            free: register(
+                registry,
+                IntGauge::new(
+                    "dt_receiver_spool_free_bytes",
+                    "Bytes that are free on the spool's disk; 0 without a spool.",
+                ),
             ),
             depth: gauges(
                 "dt_receiver_spool_sink_backlog_records",

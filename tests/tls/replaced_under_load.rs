@@ -52,7 +52,7 @@ fn no_request_fails_while_the_certificate_is_replaced() {
     let sent: u64 = counts.iter().map(|count| count.load(Ordering::SeqCst)).sum();
     println!("{swaps} certificates, {sent} events, {changed} reloads");
     assert!(changed >= f64::from(u32::try_from(swaps).expect("few")), "{changed}");
-    let accepted = "dt_receiver_requests_total{code=\"accepted\",connector=\"main\",status=\"200\"}";
+    let accepted = "dt_receiver_requests_total{code=\"200\",connector=\"main\",reason=\"accepted\"}";
     assert_eq!(metric(&receiver, accepted), f64::from(u32::try_from(sent).expect("few")));
     assert_eq!(receiver.stop().code(), 0);
 }

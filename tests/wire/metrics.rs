@@ -121,7 +121,7 @@ async fn every_answer_is_counted_once_under_its_status_and_code() {
     let metrics = Metrics::scrape(receiver.admin).await;
     let requests = |connector: &str, status: u16, code: &str| {
         let status = status.to_string();
-        let labels = [("connector", connector), ("status", &*status), ("code", code)];
+        let labels = [("connector", connector), ("code", &*status), ("reason", code)];
         metrics.count("dt_receiver_requests_total", &labels)
     };
     let mut all = 4.0;
@@ -197,6 +197,7 @@ async fn readiness_follows_the_sinks() {
     ask(receiver.address, push(event(1))).await.must_be(503, "sink_unavailable");
     let expected = format!("not ready: sink bad: {SINK_ERROR}\n");
     assert_eq!(readyz(receiver.admin).await, (503, expected));
+    assert_eq!(Metrics::scrape(receiver.admin).await.value("dt_receiver_ready", &[]), 0.0);
     let up = |metrics: &Metrics, sink| metrics.value("dt_receiver_sink_up", &[("sink", sink)]);
     let metrics = Metrics::scrape(receiver.admin).await;
     assert_eq!((up(&metrics, "good"), up(&metrics, "bad")), (1.0, 0.0));
@@ -324,11 +325,26 @@ async fn a_series_is_there_before_anything_happened() {
     let receiver = setup.connector("other", "/other", |_| {}).start().await;
     let metrics = Metrics::scrape(receiver.admin).await;
     for connector in ["main", "other"] {
-        for code in ["accepted", "duplicate", "ignored", "quarantined"] {
-            let labels = [("connector", connector), ("code", code)];
-            assert_eq!(metrics.value("dt_receiver_requests_total", &labels), 0.0);
+        for (code, reason) in [
+            ("200", "accepted"),
+            ("200", "duplicate"),
+            ("200", "ignored"),
+            ("200", "quarantined"),
+            ("401", "signature_mismatch"),
+            ("401", "expired"),
+            ("403", "project_not_allowed"),
+            ("413", "body_too_large"),
+            ("503", "storage_unavailable"),
+            ("503", "overloaded"),
+            ("503", "unverified"),
+        ] {
+            let labels = [("connector", connector), ("code", code), ("reason", reason)];
+            assert_eq!(metrics.value("dt_receiver_requests_total", &labels), 0.0, "{reason}");
         }
     }
+    let on_no_path = [("connector", ""), ("code", "404"), ("reason", "not_found")];
+    assert_eq!(metrics.value("dt_receiver_requests_total", &on_no_path), 0.0);
+    assert_eq!(metrics.value("dt_receiver_ready", &[]), 1.0);
     for outcome in ["delivered", "retry", "rejected"] {
         assert_eq!(metrics.value("dt_receiver_sink_records_total", &[("outcome", outcome)]), 0.0);
     }

@@ -43,7 +43,7 @@ async fn an_old_token_makes_nobody_known_and_takes_no_place_of_good_ones() {
     holder.send(head("POST", "/", &[("X-Dt-Signature", &old)], "Content-Length: 10")).await;
     let mut replayer = Client::connect(receiver.address).await;
     let late = request("POST", "/", &[("X-Dt-Signature", &old)], event(0));
-    replayer.ask(&late).await.must_be(503, "overloaded");
+    replayer.ask(&late).await.must_be(503, "unverified");
     ask(receiver.address, push(event(1))).await.must_be(200, "accepted");
     // Newcomers push both out.
     let mut newcomers = Vec::new();
@@ -184,7 +184,7 @@ async fn bodies_with_old_tokens_take_no_bytes_of_good_ones() {
         reply = first.reply() => reply,
         reply = second.reply() => reply,
     };
-    refused.must_be(503, "overloaded");
+    refused.must_be(503, "unverified");
     ask(receiver.address, push(event(1))).await.must_be(200, "accepted");
 }
 

@@ -141,3 +141,33 @@ fn a_sink_that_is_damaged_leaves_its_number_to_nobody() {
     assert!(log.sink("one").is_none(), "its registration is damaged");
     assert_eq!(sink_of(&log, "other").number, 2);
 }
+
+/// Before the first event finds out: an operator who looks at `/readyz` has to see it.
+#[test]
+fn a_disk_without_room_is_told_of_before_an_event_is_refused() {
+    let mut place = Place::new(14);
+    let log = place.open(options()).expect("opens");
+    let sink = sink_of(&log, "one");
+    let set = SinkSet::new([sink.number]);
+    append(&log, "1", &set).expect("stored");
+    until("two spares", &log, || log.shared.files.lock().spares.len() == 2);
+    assert!(log.shortage().is_none());
+    place.disk.set_capacity(0);
+    until("it is told of", &log, || matches!(log.shortage(), Some(LogError::Full { .. })));
+    assert_eq!(log.tail().trouble(), None, "there is room in the segments");
+    // Each start takes a spare.
+    for starts_left in [1, 0] {
+        let killed = place.disk.kill();
+        log.close();
+        place.disk = killed;
+        place.disk.set_capacity(0);
+        let log = place.open(options()).expect("opens");
+        if starts_left == 0 {
+            until("events are refused", &log, || {
+                log.tail().trouble().is_some_and(|text| text.contains("full"))
+            });
+            assert!(append(&log, "2", &set).is_err());
+        }
+        log.close();
+    }
+}

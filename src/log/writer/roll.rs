@@ -18,8 +18,9 @@ impl Writer {
             return begun;
         }
         self.next_number = self.next_number.saturating_add(1);
-        self.is_reserve = !for_events && !has_two;
-        if !self.is_reserve {
+        let is_reserve = !for_events && !has_two;
+        self.shared.files.lock().is_reserve = is_reserve;
+        if !is_reserve {
             self.shared.accept_again();
         }
         self.shared.maintain();
@@ -29,7 +30,7 @@ impl Writer {
     /// The last spare that was taken is a segment as any other, once there is another spare.
     pub(super) fn end_reserve(&mut self) -> Result<(), LogError> {
         self.wait_for_spares(1)?;
-        self.is_reserve = false;
+        self.shared.files.lock().is_reserve = false;
         Ok(())
     }
 
