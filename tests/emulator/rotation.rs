@@ -1,6 +1,7 @@
 //! The receiver and the emulator's keys: fetched by discovery, rotated, and out of reach.
 
 use std::fs;
+use std::io::{Read, Write};
 
 use dt_receiver::emulator::{Emulator, Faults};
 use serde_json::json;
@@ -11,6 +12,22 @@ use crate::wait::until_within;
 
 /// Longer than the half minute for which the receiver leaves the issuer alone.
 const PATIENCE: std::time::Duration = std::time::Duration::from_secs(90);
+
+/// Sends a token that nobody signed, with a key id that nobody has.
+fn ask_as_a_stranger(address: &str) -> String {
+    // {"alg":"ES256","typ":"JWT","kid":"stranger"}.{}.
+    let token = format!("eyJhbGciOiJFUzI1NiIsInR5cCI6IkpXVCIsImtpZCI6InN0cmFuZ2VyIn0.e30.{}", "A".repeat(86));
+    let mut stream = std::net::TcpStream::connect(address).expect("connected");
+    write!(
+        stream,
+        "POST / HTTP/1.1\r\nHost: x\r\nDT-Asymmetric-Signature: {token}\r\nX-Dt-Signature: {token}\r\n\
+         Connection: close\r\nContent-Length: 2\r\n\r\n{{}}"
+    )
+    .expect("sent");
+    let mut reply = String::new();
+    stream.read_to_string(&mut reply).expect("answered");
+    reply
+}
 
 #[tokio::test(flavor = "multi_thread")]
 async fn keys_are_fetched_follow_a_rotation_and_outlive_their_issuer() {
@@ -52,6 +69,12 @@ async fn keys_are_fetched_follow_a_rotation_and_outlive_their_issuer() {
     };
     touch();
     delivered().await;
+    // A stranger names keys that nobody has, again and again: that is no sign that the issuer is out of reach.
+    let address = format!("127.0.0.1:{port}");
+    let replies = tokio::task::spawn_blocking(move || [(); 5].map(|()| ask_as_a_stranger(&address)));
+    for reply in replies.await.expect("answers") {
+        assert!(reply.contains("\"key_unknown\"") || reply.contains("\"unverified\""), "{reply}");
+    }
     // The receiver is told of the new key by the first token that names it.
     emulator.rotate_key().expect("a key");
     touch();

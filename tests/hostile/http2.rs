@@ -35,7 +35,7 @@ fn frame(kind: u8, flags: u8, stream: u32, payload: &[u8]) -> Vec<u8> {
 fn flood(
     name: &str,
     limits: &str,
-    set: impl FnOnce(&mut dt_receiver::config::Limits),
+    set: impl Fn(&mut dt_receiver::config::Limits),
     next: impl Fn(u32) -> Vec<u8> + Sync,
 ) {
     let (connections, bytes) = (AtomicU64::new(0), AtomicU64::new(0));

@@ -22,6 +22,7 @@ mod http2;
 mod idle;
 mod log_volume;
 mod slow;
+mod stalled;
 
 #[path = "../common/mod.rs"]
 mod common;

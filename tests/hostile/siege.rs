@@ -10,10 +10,12 @@ use std::time::{Duration, Instant};
 use dt_receiver::config::Limits;
 use socket2::{Domain, Socket, Type};
 
-use crate::common::{Ended, Receiver};
+use crate::common::Receiver;
 use crate::events::setting;
 use crate::sender::Sender;
 
+/// DT gives up after 10 s; by then an answer has to be there.
+const PATIENCE: Duration = Duration::from_secs(8);
 /// How many senders there are, and how often each sends.
 const SENDERS: u64 = 4;
 const PERIOD: Duration = Duration::from_millis(20);
@@ -25,16 +27,28 @@ pub(crate) fn duration() -> Duration {
     Duration::from_secs(setting("DT_RECEIVER_TEST_HOSTILE_SECONDS", 3))
 }
 
-/// Runs an attack for [`duration`] on a receiver with these lines in `[limits]`; `attack` returns when it is told to stop.
-/// DT's traffic has to go on as if nothing was. Gives what the program left.
+/// Runs an attack for [`duration`] on a receiver with these lines in `[limits]`, once without and once with a quarantine of
+/// refused requests; `attack` returns when it is told to stop. DT's traffic has to go on as if nothing was.
 pub(crate) fn besiege(
     name: &str,
     limits: &str,
-    set: impl FnOnce(&mut Limits),
+    set: impl Fn(&mut Limits),
     attack: impl Fn(SocketAddr, &AtomicBool) + Sync,
-) -> Ended {
+) {
+    for quarantine in [false, true] {
+        besiege_once(&format!("{name}, quarantine {quarantine}"), limits, quarantine, &set, &attack);
+    }
+}
+
+fn besiege_once(
+    name: &str,
+    limits: &str,
+    quarantine: bool,
+    set: impl Fn(&mut Limits),
+    attack: impl Fn(SocketAddr, &AtomicBool) + Sync,
+) {
     let folder = tempfile::tempdir().expect("a folder");
-    let receiver = start(folder.path(), limits);
+    let receiver = start_with(folder.path(), limits, quarantine);
     let mut bound = Limits::default();
     set(&mut bound);
     let (stop, sent) = (AtomicBool::new(false), AtomicU64::new(0));
@@ -81,6 +95,7 @@ pub(crate) fn besiege(
         bound.max_memory() >> 20,
     );
     assert!(peak <= bound.max_memory(), "{name}: {peak} bytes of memory");
+    assert!(waits[waits.len() - 1] < PATIENCE, "{name}: the slowest took {:?}", waits[waits.len() - 1]);
     if setting("DT_RECEIVER_TEST_HOSTILE_P99", 0) == 1 {
         assert!(p99 < Duration::from_millis(100), "{name}: the 99th percentile is {p99:?}");
     }
@@ -89,14 +104,17 @@ pub(crate) fn besiege(
     // Whatever was answered 200 is with the sink, once.
     let delivered = fs::read_to_string(folder.path().join("events.ndjson")).expect("the sink's file");
     assert_eq!(delivered.lines().count(), waits.len(), "{name}");
-    ended
 }
 
 /// Starts a receiver with a file of events in `folder`.
 pub(crate) fn start(folder: &Path, limits: &str) -> Receiver {
+    start_with(folder, limits, false)
+}
+
+fn start_with(folder: &Path, limits: &str, quarantine: bool) -> Receiver {
     let config = folder.join("dt-receiver.toml");
     let text = format!(
-        "data = '{}'\n[limits]\n{limits}\n\
+        "data = '{}'\nquarantine_refused = {quarantine}\n[limits]\n{limits}\n\
          [[connector]]\nname = 'default'\nsecrets = [{{ env = 'DT_SIGNATURE_SECRET' }}]\n\
          [[sink]]\nname = 'file'\ntype = 'file'\npath = '{}'\n",
         folder.join("data").display(),
