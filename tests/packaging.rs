@@ -207,7 +207,7 @@ fn metrics_in(text: &str) -> BTreeSet<String> {
 fn scrape(admin: SocketAddr) -> String {
     use std::io::Read;
     let mut stream = std::net::TcpStream::connect(admin).expect("connects");
-    write!(stream, "GET /metrics HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n").expect("written");
+    write!(stream, "GET /metrics HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n").expect("written");
     let mut answer = String::new();
     stream.read_to_string(&mut answer).expect("read");
     answer

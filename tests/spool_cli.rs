@@ -170,13 +170,17 @@ fn unreadable(body: String) -> DeadLetter {
 
 /// Sends a body that was signed some time ago, and gives the status.
 fn send(address: SocketAddr, secret: &str, body: &str, age: i64) -> u16 {
+    send_with(address, secret, body, age, &format!("X-Mine: {SECRET}\r\n"))
+}
+
+fn send_with(address: SocketAddr, secret: &str, body: &str, age: i64, headers: &str) -> u16 {
     let now = jiff::Timestamp::now().as_second() - age;
     let signer = Signer::secret(Secret::new(secret).expect("not empty"));
     let token = signer.sign(body.as_bytes(), now, &xid(now, [7; 8])).expect("signed");
     let mut stream = TcpStream::connect(address).expect("connects");
     write!(
         stream,
-        "POST / HTTP/1.1\r\nHost: x\r\nX-Mine: {SECRET}\r\nX-Dt-Signature: {token}\r\nConnection: close\r\n\
+        "POST / HTTP/1.1\r\nHost: localhost\r\n{headers}X-Dt-Signature: {token}\r\nConnection: close\r\n\
          Content-Length: {}\r\n\r\n{body}",
         body.len()
     )
@@ -188,7 +192,7 @@ fn send(address: SocketAddr, secret: &str, body: &str, age: i64) -> u16 {
 
 fn metrics(receiver: &Receiver) -> String {
     let mut stream = TcpStream::connect(receiver.admin).expect("connects");
-    write!(stream, "GET /metrics HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n").expect("written");
+    write!(stream, "GET /metrics HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n").expect("written");
     let mut answer = String::new();
     stream.read_to_string(&mut answer).expect("read");
     answer
@@ -450,6 +454,23 @@ fn in_mode_direct_dead_letters_are_listed_and_dropped_and_mode_spool_replays_the
     assert!(said.contains("dead.db: missing, though the log knows of dead letters"), "{said}");
     fs::rename(place.path("dead.db"), place.path("data/spool/dead.db")).expect("moved");
     assert!(place.serve().stop().status.success());
+}
+
+/// Of a request that was refused for a required header, the header's value was not kept: only an operator can say that the
+/// signature is enough.
+#[test]
+fn what_lacked_a_required_header_comes_in_only_where_that_is_said() {
+    let place = Place::new("", "");
+    let receiver = place.serve();
+    assert_eq!(send_with(receiver.listen, SECRET, &event("bare"), 0, ""), 401);
+    let (code, report) = place.json(&["dead", "replay", "--reverify"]);
+    assert_eq!((code, &report["accepted"], &report["skipped"]), (1, &0.into(), &1.into()), "{report}");
+    assert!(report["notes"].to_string().contains("--ignore-required-headers"), "{report}");
+    assert_eq!(place.run(&["dead", "replay", "--ignore-required-headers"]).status.code(), Some(2));
+    let (code, report) = place.json(&["dead", "replay", "--reverify", "--ignore-required-headers"]);
+    assert_eq!((code, &report["accepted"]), (0, &1.into()), "{report}");
+    place.wait_for_lines(1);
+    assert!(receiver.stop().status.success());
 }
 
 #[test]

@@ -98,6 +98,9 @@ enum Command {
         /// Verify refused requests again, with the secrets of today
         #[arg(long)]
         reverify: bool,
+        /// With --reverify: also those that were refused for a required header, of which only the signature can be verified
+        #[arg(long, requires = "reverify")]
+        ignore_required_headers: bool,
         /// Print one JSON object
         #[arg(long)]
         json: bool,
@@ -124,9 +127,15 @@ pub(super) fn run(arguments: &Arguments) -> Ended {
         Command::Show { place, which, after, limit, json } => {
             show(&place.find()?, &which.filter(), *after, *limit, *json)
         }
-        Command::Replay { place, which, reverify, json, secrets } => {
+        Command::Replay { place, which, reverify, ignore_required_headers, json, secrets } => {
             let filter = which.filter();
-            let request = RepairRequest::ReplayDead { filter: filter.clone(), reverify: *reverify, after: 0 };
+            let (reverify, ignore_required_headers) = (*reverify, *ignore_required_headers);
+            let request = RepairRequest::ReplayDead {
+                filter: filter.clone(),
+                reverify,
+                ignore_required_headers,
+                after: 0,
+            };
             let report = place.find()?.repair(request, Some(secrets))?;
             let done = format!(
                 "{} accepted, {} were there already, {} ignored, {} go to their sink again, {} failed again, {} not tried",

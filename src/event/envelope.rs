@@ -13,8 +13,8 @@ use crate::verify::Verified;
 
 /// A view of a delivery that copies nothing, save texts with escapes in them.
 ///
-/// A member other than `eventId` and `eventType` counts as absent if it is not a string; of several with one name, the
-/// last counts. The texts are as the sender chose them: any characters, control characters too.
+/// A member other than `eventId` and `eventType` counts as absent if it is not a string. Of those that decide where an event
+/// goes, none may be there twice: which one counts, readers of JSON do not agree on. The texts are as the sender chose them: any characters, control characters too.
 ///
 /// # Examples
 ///
@@ -60,9 +60,12 @@ impl<'a> Envelope<'a> {
         Ok(Self {
             event_id: name("event.eventId", event_id, NotADelivery::EventIdMissing)?,
             event_type: name("event.eventType", event_type, NotADelivery::EventTypeMissing)?,
-            target_name: event.target_name,
+            target_name: event.target_name.only("event.targetName")?.flatten(),
             timestamp: event.timestamp,
-            metadata_device_id: body.device_id,
+            metadata_device_id: match body.metadata.only("metadata")?.flatten() {
+                Some(device_id) => device_id.only("metadata.deviceId")?.flatten(),
+                None => None,
+            },
         })
     }
 
@@ -86,7 +89,7 @@ impl<'a> Envelope<'a> {
 pub(crate) fn target_and_time(body: &[u8]) -> (Option<Cow<'_, str>>, Option<Cow<'_, str>>) {
     let event = BodyMembers::of(body).ok().flatten().and_then(|body| body.event.only("event").ok());
     match event.flatten().flatten() {
-        Some(event) => (event.target_name, event.timestamp),
+        Some(event) => (event.target_name.only("event.targetName").ok().flatten().flatten(), event.timestamp),
         None => (None, None),
     }
 }
@@ -130,9 +133,12 @@ impl<T> Member<T> {
 /// Looks at the whole body.
 struct Body;
 
+/// `deviceId` of `metadata`.
+type DeviceId<'de> = Member<Option<Cow<'de, str>>>;
+
 struct BodyMembers<'de> {
     event: Member<Option<EventMembers<'de>>>,
-    device_id: Option<Cow<'de, str>>,
+    metadata: Member<Option<DeviceId<'de>>>,
 }
 
 impl<'de> BodyMembers<'de> {
@@ -143,11 +149,11 @@ impl<'de> BodyMembers<'de> {
         let event = EventMembers {
             id: Member::Once(usual.event_id.map(Cow::Borrowed)),
             event_type: Member::Once(usual.event_type.map(Cow::Borrowed)),
-            target_name: usual.target_name.map(Cow::Borrowed),
+            target_name: Member::Once(usual.target_name.map(Cow::Borrowed)),
             timestamp: usual.timestamp.map(Cow::Borrowed),
         };
-        let device_id = usual.device_id.map(Cow::Borrowed);
-        Ok(Some(Self { event: Member::Once(Some(event)), device_id }))
+        let device_id = Member::Once(usual.device_id.map(Cow::Borrowed));
+        Ok(Some(Self { event: Member::Once(Some(event)), metadata: Member::Once(Some(device_id)) }))
     }
 }
 
@@ -157,7 +163,12 @@ pub(super) fn read_by_the_parser(body: &[u8]) -> Result<[Option<Cow<'_, str>>; 5
     let body = json::look(body, Body)?.ok_or(NotADelivery::NotAnObject)?;
     let event = body.event.only("event")?.flatten().ok_or(NotADelivery::EventMissing)?;
     let (id, event_type) = (event.id.only("event.eventId")?, event.event_type.only("event.eventType")?);
-    Ok([id.flatten(), event_type.flatten(), event.target_name, event.timestamp, body.device_id])
+    let target_name = event.target_name.only("event.targetName")?.flatten();
+    let device_id = match body.metadata.only("metadata")?.flatten() {
+        Some(device_id) => device_id.only("metadata.deviceId")?.flatten(),
+        None => None,
+    };
+    Ok([id.flatten(), event_type.flatten(), target_name, event.timestamp, device_id])
 }
 
 impl<'de> Look<'de> for Body {
@@ -168,11 +179,11 @@ impl<'de> Look<'de> for Body {
     }
 
     fn object<A: MapAccess<'de>>(self, mut members: A) -> Result<Self::Found, A::Error> {
-        let mut found = BodyMembers { event: Member::Absent, device_id: None };
+        let mut found = BodyMembers { event: Member::Absent, metadata: Member::Absent };
         while let Some(key) = members.next_key_seed(At(OneOf(&["event", "metadata"])))? {
             match key {
                 Some("event") => found.event.see(members.next_value_seed(At(EventObject))?),
-                Some("metadata") => found.device_id = members.next_value_seed(At(MetadataObject))?,
+                Some("metadata") => found.metadata.see(members.next_value_seed(At(MetadataObject))?),
                 _ => members.next_value_seed(At(Skip))?,
             }
         }
@@ -186,7 +197,7 @@ struct EventObject;
 struct EventMembers<'de> {
     id: Member<Option<Cow<'de, str>>>,
     event_type: Member<Option<Cow<'de, str>>>,
-    target_name: Option<Cow<'de, str>>,
+    target_name: Member<Option<Cow<'de, str>>>,
     timestamp: Option<Cow<'de, str>>,
 }
 
@@ -202,14 +213,14 @@ impl<'de> Look<'de> for EventObject {
         let mut found = EventMembers {
             id: Member::Absent,
             event_type: Member::Absent,
-            target_name: None,
+            target_name: Member::Absent,
             timestamp: None,
         };
         while let Some(key) = members.next_key_seed(At(OneOf(NAMES)))? {
             match key {
                 Some("eventId") => found.id.see(members.next_value_seed(At(Text))?),
                 Some("eventType") => found.event_type.see(members.next_value_seed(At(Text))?),
-                Some("targetName") => found.target_name = members.next_value_seed(At(Text))?,
+                Some("targetName") => found.target_name.see(members.next_value_seed(At(Text))?),
                 Some("timestamp") => found.timestamp = members.next_value_seed(At(Text))?,
                 _ => members.next_value_seed(At(Skip))?,
             }
@@ -222,20 +233,20 @@ impl<'de> Look<'de> for EventObject {
 struct MetadataObject;
 
 impl<'de> Look<'de> for MetadataObject {
-    type Found = Option<Cow<'de, str>>;
+    type Found = Option<DeviceId<'de>>;
 
     fn otherwise(self) -> Self::Found {
         None
     }
 
     fn object<A: MapAccess<'de>>(self, mut members: A) -> Result<Self::Found, A::Error> {
-        let mut device_id = None;
+        let mut device_id = Member::Absent;
         while let Some(key) = members.next_key_seed(At(OneOf(&["deviceId"])))? {
             match key {
-                Some(_) => device_id = members.next_value_seed(At(Text))?,
+                Some(_) => device_id.see(members.next_value_seed(At(Text))?),
                 None => members.next_value_seed(At(Skip))?,
             }
         }
-        Ok(device_id)
+        Ok(Some(device_id))
     }
 }

@@ -158,13 +158,11 @@ fn the_device_comes_from_the_target_else_from_the_metadata() {
 }
 
 #[test]
-fn of_repeated_optional_members_the_last_counts() {
-    let body = r#"{"metadata":{"deviceId":"x"},"event":{"targetName":"projects/p/devices/x","targetName":"projects/q","eventId":"e","eventType":"t"},"metadata":{"deviceId":"y","deviceId":"z"}}"#;
+fn of_repeated_members_that_decide_nothing_the_last_counts() {
+    let body = r#"{"labels":{"a":"1"},"event":{"timestamp":"x","timestamp":"y","eventId":"e","eventType":"t"},"labels":{"a":"2"}}"#;
     let delivery = parse(body).unwrap();
-    assert_eq!((delivery.project(), delivery.device()), (Some("q"), Some("z")));
-    let body = r#"{"metadata":{"deviceId":"x"},"event":{"targetName":"projects/q","targetName":5,"eventId":"e","eventType":"t"},"metadata":5}"#;
-    let delivery = parse(body).unwrap();
-    assert_eq!((delivery.project(), delivery.device()), (None, None));
+    assert_eq!(delivery.labels.get("a").map(String::as_str), Some("2"));
+    assert_eq!(delivery.event.timestamp.map(|time| time.to_string()).as_deref(), Some("y"));
 }
 
 #[test]
@@ -225,6 +223,20 @@ fn repeated_members_that_matter_are_refused() {
         (r#"{"event":{"eventId":"e","eventType":"t","eventId":"e"}}"#, "event.eventId"),
         (r#"{"event":{"eventId":"e","eventType":"t","event\u0049d":1}}"#, "event.eventId"),
         (r#"{"event":{"eventId":"e","eventType":"t","eventType":"t"}}"#, "event.eventType"),
+        // Its project was checked, and a consumer might read the other one.
+        (
+            r#"{"event":{"targetName":"projects/p","targetName":"projects/q","eventId":"e","eventType":"t"}}"#,
+            "event.targetName",
+        ),
+        (
+            r#"{"event":{"targetName":5,"target\u004eame":6,"eventId":"e","eventType":"t"}}"#,
+            "event.targetName",
+        ),
+        (r#"{"metadata":{},"event":{"eventId":"e","eventType":"t"},"metadata":5}"#, "metadata"),
+        (
+            r#"{"metadata":{"deviceId":"x","deviceId":"x"},"event":{"eventId":"e","eventType":"t"}}"#,
+            "metadata.deviceId",
+        ),
     ] {
         assert_eq!(parse(body), Err(NotADelivery::Repeated { member }));
     }
@@ -252,11 +264,8 @@ fn codes_are_listed_and_texts_show_nothing_of_the_body() {
 /// The names that matter. Those that may not be repeated come last.
 const NAMES: [&str; 18] = [
     "data",
-    "targetName",
     "timestamp",
     "labels",
-    "metadata",
-    "deviceId",
     "value",
     "state",
     "samples",
@@ -266,6 +275,9 @@ const NAMES: [&str; 18] = [
     "touch",
     "temperature",
     "$serde_json::private::RawValue",
+    "targetName",
+    "metadata",
+    "deviceId",
     "event",
     "eventId",
     "eventType",

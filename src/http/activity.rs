@@ -104,6 +104,12 @@ impl Activity {
         .await;
     }
 
+    /// Whether a head of HTTP/1 was begun and is not complete.
+    fn is_in_head(&self) -> bool {
+        let phase = self.phase.lock();
+        phase.requests == 0 && phase.head_since.is_some() && !phase.is_http2
+    }
+
     fn received(&self, bytes: usize) {
         let mut phase = self.phase.lock();
         if phase.requests == 0 {
@@ -159,6 +165,11 @@ impl Drop for RequestGuard {
 /// How much is read in one go. Of small frames, these are thousands.
 const READ_AT_ONCE: usize = 32 * 1024;
 
+/// How much of a head that is too large is read on after its answer, so that the answer gets through: a connection that is
+/// closed while the client still sends is reset, and the client may lose what it has not read. It ends with the time of the
+/// head at the latest.
+const LINGER_BYTES: usize = 4 * 1024 * 1024;
+
 /// A stream that reports its bytes to the connection's activity, and lets other tasks run after [`READ_AT_ONCE`], so that a
 /// flood on one connection does not delay the others.
 #[derive(Debug)]
@@ -166,11 +177,37 @@ pub(super) struct Watched<S> {
     stream: S,
     activity: Arc<Activity>,
     read: usize,
+    is_shut: bool,
+    /// How much was read after the answer.
+    lingered: usize,
 }
 
 impl<S> Watched<S> {
     pub(super) const fn new(stream: S, activity: Arc<Activity>) -> Self {
-        Self { stream, activity, read: 0 }
+        Self { stream, activity, read: 0, is_shut: false, lingered: 0 }
+    }
+}
+
+impl<S: AsyncRead + Unpin> Watched<S> {
+    /// Reads what still comes of a head that was answered, until the client has gone or it is too much.
+    fn poll_linger(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        let mut buffer = [0; 8192];
+        while self.lingered < LINGER_BYTES {
+            let mut buffer = ReadBuf::new(&mut buffer);
+            if self.read >= READ_AT_ONCE {
+                self.read = 0;
+                cx.waker().wake_by_ref();
+                return Poll::Pending;
+            }
+            let result = ready!(Pin::new(&mut self.stream).poll_read(cx, &mut buffer));
+            let bytes = buffer.filled().len();
+            if result.is_err() || bytes == 0 {
+                break;
+            }
+            self.read = self.read.saturating_add(bytes);
+            self.lingered = self.lingered.saturating_add(bytes);
+        }
+        Poll::Ready(())
     }
 }
 
@@ -199,7 +236,7 @@ impl<S: AsyncRead + Unpin> AsyncRead for Watched<S> {
     }
 }
 
-impl<S: AsyncWrite + Unpin> AsyncWrite for Watched<S> {
+impl<S: AsyncRead + AsyncWrite + Unpin> AsyncWrite for Watched<S> {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
         Pin::new(&mut self.stream).poll_write(cx, buf)
     }
@@ -209,7 +246,14 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Watched<S> {
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_shutdown(cx)
+        if !self.is_shut {
+            ready!(Pin::new(&mut self.stream).poll_shutdown(cx))?;
+            self.is_shut = true;
+        }
+        if self.activity.is_in_head() {
+            ready!(self.poll_linger(cx));
+        }
+        Poll::Ready(Ok(()))
     }
 
     fn poll_write_vectored(

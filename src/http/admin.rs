@@ -1,7 +1,10 @@
 //! What operators ask: is it alive, is it ready, and how is it doing.
 
+use std::net::IpAddr;
+
 use bytes::Bytes;
-use http::header::CONTENT_TYPE;
+use http::header::{CONTENT_TYPE, HOST};
+use http::uri::Authority;
 use http::{HeaderValue, Method, Request, Response, StatusCode};
 use http_body_util::Full;
 
@@ -11,8 +14,13 @@ use super::intake::Readiness;
 const PLAIN: &str = "text/plain; charset=utf-8";
 const PROMETHEUS: &str = "text/plain; version=0.0.4; charset=utf-8";
 
-/// Answers a request of an operator.
-pub(super) fn answer<B>(endpoint: &Endpoint, request: &Request<B>) -> Response<Full<Bytes>> {
+/// Answers a request of an operator. An address of this machine alone is `local`.
+pub(super) fn answer<B>(endpoint: &Endpoint, request: &Request<B>, local: bool) -> Response<Full<Bytes>> {
+    if local && !names_this_machine(request) {
+        let text = "the Host of a request to this address has to be an IP address or localhost: otherwise any web page could \
+                    read this (DNS rebinding)\n";
+        return respond(StatusCode::MISDIRECTED_REQUEST, PLAIN, text.to_owned());
+    }
     if !matches!(*request.method(), Method::GET | Method::HEAD) {
         let mut response = respond(StatusCode::METHOD_NOT_ALLOWED, PLAIN, "only GET is allowed\n".to_owned());
         response.headers_mut().insert(http::header::ALLOW, HeaderValue::from_static("GET, HEAD"));
@@ -41,6 +49,17 @@ pub(super) fn answer<B>(endpoint: &Endpoint, request: &Request<B>) -> Response<F
         }
         _ => respond(StatusCode::NOT_FOUND, PLAIN, "there are /healthz, /readyz and /metrics\n".to_owned()),
     }
+}
+
+/// Whether the host that a client asked for is an address, or `localhost`. A page whose name was made to point here sends
+/// that name. Programs that send none are no browsers.
+fn names_this_machine<B>(request: &Request<B>) -> bool {
+    let host = request.headers().get(HOST).map(|host| host.to_str().unwrap_or_default());
+    let Some(host) = host.or_else(|| request.uri().authority().map(Authority::as_str)) else { return true };
+    let Ok(authority) = host.parse::<Authority>() else { return host.is_empty() };
+    let host = authority.host();
+    let bare = host.strip_prefix('[').and_then(|host| host.strip_suffix(']')).unwrap_or(host);
+    bare.parse::<IpAddr>().is_ok() || host.eq_ignore_ascii_case("localhost")
 }
 
 fn readiness(endpoint: &Endpoint) -> Readiness {

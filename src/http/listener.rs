@@ -117,6 +117,11 @@ impl Listener {
     }
 
     /// Waits for the next connection.
+    /// Whether only this machine can reach it, by an address.
+    pub(super) fn is_loopback(&self) -> bool {
+        self.address().is_some_and(|address| address.ip().to_canonical().is_loopback())
+    }
+
     pub(super) async fn accept(&self) -> io::Result<(Stream, Option<SocketAddr>)> {
         match self {
             Self::Tcp(listener) => {

@@ -183,6 +183,7 @@ impl AdminServer {
     /// Serves until `stop` becomes true.
     pub async fn run(self, mut stop: watch::Receiver<bool>) {
         let Self { listener, endpoint } = self;
+        let local = listener.is_loopback();
         let places = Arc::new(Semaphore::new(Self::MAX_CONNECTIONS));
         let mut connections = JoinSet::new();
         let mut failing = false;
@@ -198,8 +199,9 @@ impl AdminServer {
             let (endpoint, stop) = (Arc::clone(&endpoint), stop.clone());
             if let Ok(place) = Arc::clone(&places).try_acquire_owned() {
                 connections.spawn(async move {
-                    let answer =
-                        move |request, _guard| std::future::ready(Ok(admin::answer(&endpoint, &request)));
+                    let answer = move |request, _guard| {
+                        std::future::ready(Ok(admin::answer(&endpoint, &request, local)))
+                    };
                     connection::serve_with(stream, &Limits::default(), stop, answer).await;
                     drop(place);
                 });

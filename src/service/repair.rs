@@ -16,6 +16,8 @@ use crate::record::{Reason, Record};
 
 /// How many letters one request looks at: an answer must not take long. Whoever asks goes on after the last.
 const STEP: usize = 256;
+/// How the error of a letter begins that was refused for a required header.
+const HEADER_MISMATCH: &str = "header_mismatch:";
 /// How many different notes a report has.
 const MAX_NOTES: usize = 5;
 
@@ -30,6 +32,8 @@ pub enum RepairRequest {
         filter: Filter,
         /// Whether refused ones are verified again.
         reverify: bool,
+        /// Whether those are let in, too, that were refused for a required header: its value was not kept.
+        ignore_required_headers: bool,
         /// Only those with an id over this.
         after: i64,
     },
@@ -192,9 +196,10 @@ impl Repair {
     /// Why nothing was done, in words.
     pub fn handle(&self, request: &RepairRequest) -> Result<RepairReport, String> {
         match request {
-            RepairRequest::ReplayDead { filter, reverify, after } => {
-                self.each_letter(filter, *after, true, |letter| self.judge(letter, *reverify))
-            }
+            RepairRequest::ReplayDead { filter, reverify, ignore_required_headers, after } => self
+                .each_letter(filter, *after, true, |letter| {
+                    self.judge(letter, *reverify, *ignore_required_headers)
+                }),
             RepairRequest::DropDead { filter, after } => {
                 self.each_letter(filter, *after, false, |_| Verdict::Drop)
             }
@@ -292,7 +297,7 @@ impl Repair {
     }
 
     /// What a replay makes of a letter.
-    fn judge(&self, letter: &StoredLetter, reverify: bool) -> Verdict {
+    fn judge(&self, letter: &StoredLetter, reverify: bool, ignore_required_headers: bool) -> Verdict {
         match &letter.letter.reason {
             Reason::Rejected { sink } if !self.takes_letters(sink) => {
                 Verdict::Skip(format!("rejected: there is no sink {sink} any more"))
@@ -303,6 +308,15 @@ impl Repair {
             },
             Reason::Refused if !reverify => {
                 Verdict::Skip("refused: only --reverify lets refused requests in".to_owned())
+            }
+            Reason::Refused
+                if !ignore_required_headers && letter.letter.error.starts_with(HEADER_MISMATCH) =>
+            {
+                Verdict::Skip(
+                    "refused: a required header was missing or had another value, and it was not kept; \
+                     --ignore-required-headers goes by the signature alone"
+                        .to_owned(),
+                )
             }
             Reason::Expired | Reason::Unreadable | Reason::Refused | Reason::Damaged => self.let_in(letter),
         }

@@ -226,7 +226,8 @@ impl SpoolStore {
         let trouble = tail.trouble();
         let ready = trouble.is_none();
         let shortage = self.log.shortage().filter(|_| ready);
-        let shortage = shortage.map(|error| format!("soon no events can be stored: {error}"));
+        let shortage = shortage
+            .map(|error| format!("no segment can be added, so that soon no events can be stored: {error}"));
         let mut troubles: Vec<String> = trouble
             .into_iter()
             .chain(shortage)

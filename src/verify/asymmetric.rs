@@ -30,7 +30,7 @@ pub struct KeySet {
 }
 
 #[derive(Clone)]
-struct Key {
+pub(super) struct Key {
     id: Option<Arc<str>>,
     key: DecodingKey,
 }
@@ -191,13 +191,17 @@ pub(super) struct AsymmetricScheme {
 }
 
 impl AsymmetricScheme {
-    /// Checks the token's signature with the key that it names, and gives that key's id.
-    pub(super) fn authenticate(&self, token: &Compact<'_>) -> Result<Arc<str>, Rejection> {
+    /// The key that a token names.
+    pub(super) fn key_of(&self, token: &Compact<'_>) -> Result<&Key, Rejection> {
         token.require_algorithm("ES256")?;
         let kid = token.kid();
-        let Some(key) = self.keys.select(kid) else {
-            return Err(Rejection::KeyUnknown { found: kid.map(safe_to_show), known: self.keys.len() });
-        };
+        let unknown = || Rejection::KeyUnknown { found: kid.map(safe_to_show), known: self.keys.len() };
+        self.keys.select(kid).ok_or_else(unknown)
+    }
+
+    /// Checks the token's signature with the key that it names, and gives that key's id.
+    pub(super) fn authenticate(&self, token: &Compact<'_>) -> Result<Arc<str>, Rejection> {
+        let key = self.key_of(token)?;
         if token::signature_holds(token, &key.key, Algorithm::ES256)? {
             Ok(key.id.clone().unwrap_or_else(|| Arc::from("")))
         } else {

@@ -105,12 +105,25 @@ impl<'a> Compact<'a> {
     }
 }
 
+#[cfg(test)]
+thread_local! {
+    static VERIFIED: std::cell::Cell<u32> = const { std::cell::Cell::new(0) };
+}
+
+/// How many signatures this thread has verified.
+#[cfg(test)]
+pub(super) fn verified_here() -> u32 {
+    VERIFIED.with(std::cell::Cell::get)
+}
+
 /// Whether `key` made the token's signature.
 pub(super) fn signature_holds(
     token: &Compact<'_>,
     key: &DecodingKey,
     alg: Algorithm,
 ) -> Result<bool, Rejection> {
+    #[cfg(test)]
+    VERIFIED.with(|count| count.set(count.get().saturating_add(1)));
     match jsonwebtoken::crypto::verify(token.signature, token.signed.as_bytes(), key, alg) {
         Ok(holds) => Ok(holds),
         Err(error) if matches!(error.kind(), ErrorKind::Base64(_)) => Err(Rejection::SignatureMalformed {

@@ -39,13 +39,13 @@ impl Sender {
     /// Sends a body with its token.
     pub(crate) fn post(&mut self, path: &str, body: &str, token: &str) -> Option<Answer> {
         self.request(&format!(
-            "POST {path} HTTP/1.1\r\nHost: x\r\nX-Dt-Signature: {token}\r\nContent-Length: {}\r\n\r\n{body}",
+            "POST {path} HTTP/1.1\r\nHost: localhost\r\nX-Dt-Signature: {token}\r\nContent-Length: {}\r\n\r\n{body}",
             body.len()
         ))
     }
 
     pub(crate) fn get(&mut self, path: &str) -> Option<Answer> {
-        self.request(&format!("GET {path} HTTP/1.1\r\nHost: x\r\n\r\n"))
+        self.request(&format!("GET {path} HTTP/1.1\r\nHost: localhost\r\n\r\n"))
     }
 
     fn request(&mut self, request: &str) -> Option<Answer> {

@@ -20,7 +20,7 @@ fn ask_as_a_stranger(address: &str) -> String {
     let mut stream = std::net::TcpStream::connect(address).expect("connected");
     write!(
         stream,
-        "POST / HTTP/1.1\r\nHost: x\r\nDT-Asymmetric-Signature: {token}\r\nX-Dt-Signature: {token}\r\n\
+        "POST / HTTP/1.1\r\nHost: localhost\r\nDT-Asymmetric-Signature: {token}\r\nX-Dt-Signature: {token}\r\n\
          Connection: close\r\nContent-Length: 2\r\n\r\n{{}}"
     )
     .expect("sent");

@@ -47,7 +47,8 @@ fn bodies_that_lie() {
                             } else {
                                 String::new()
                             };
-                            let head = format!("POST / HTTP/1.1\r\nHost: x\r\n{signed}{framing}\r\n\r\n");
+                            let head =
+                                format!("POST / HTTP/1.1\r\nHost: localhost\r\n{signed}{framing}\r\n\r\n");
                             let Some(mut connection) =
                                 connect_from(u64::try_from(attacker).expect("few"), to)
                             else {

@@ -19,7 +19,7 @@ fn forged(number: u64) -> Vec<u8> {
     let signer = Signer::secret(Secret::new("guess-number-17").expect("not empty"));
     let token = signer.sign(body.as_bytes(), now(), "c82gg99hga35jc2afkeg").expect("signed");
     let length = body.len();
-    format!("POST / HTTP/1.1\r\nHost: x\r\nX-Dt-Signature: {token}\r\nContent-Length: {length}\r\n\r\n{body}")
+    format!("POST / HTTP/1.1\r\nHost: localhost\r\nX-Dt-Signature: {token}\r\nContent-Length: {length}\r\n\r\n{body}")
         .into_bytes()
 }
 

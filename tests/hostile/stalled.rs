@@ -24,8 +24,9 @@ type Attacker = Option<TcpStream>;
 
 /// Keeps all connections open, each with a request that waits for its body.
 fn stall(to: SocketAddr, token: &str, stop: &AtomicBool) {
-    let head =
-        format!("POST / HTTP/1.1\r\nHost: x\r\nX-Dt-Signature: {token}\r\nContent-Length: {BYTES}\r\n\r\n{{");
+    let head = format!(
+        "POST / HTTP/1.1\r\nHost: localhost\r\nX-Dt-Signature: {token}\r\nContent-Length: {BYTES}\r\n\r\n{{"
+    );
     std::thread::scope(|scope| {
         for thread in 0..THREADS {
             let head = head.as_bytes();

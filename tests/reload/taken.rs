@@ -145,7 +145,7 @@ fn a_removed_sink_gets_what_is_on_its_way() {
     until("the old sink has the first", || place.ids(&["old.ndjson"]).len() == 1);
     let body = crate::events::body(1, 1);
     let head = format!(
-        "POST / HTTP/1.1\r\nHost: x\r\nX-Dt-Signature: {}\r\nContent-Length: {}\r\n\r\n",
+        "POST / HTTP/1.1\r\nHost: localhost\r\nX-Dt-Signature: {}\r\nContent-Length: {}\r\n\r\n",
         crate::place::token(&body, SECRET),
         body.len()
     );

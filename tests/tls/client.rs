@@ -73,7 +73,7 @@ impl Client {
         let body = body(device, number);
         let token = token(&body, now());
         self.request(&format!(
-            "POST / HTTP/1.1\r\nHost: x\r\nX-Dt-Signature: {token}\r\nContent-Length: {}\r\n\r\n{body}",
+            "POST / HTTP/1.1\r\nHost: localhost\r\nX-Dt-Signature: {token}\r\nContent-Length: {}\r\n\r\n{body}",
             body.len()
         ))
     }

@@ -9,7 +9,7 @@ use crate::client::{Client, trusting};
 use crate::place::{Place, TLS, refused_headers, refused_peers, until};
 
 const REFUSED: &str =
-    "POST / HTTP/1.1\r\nHost: x\r\nX-Dt-Signature: x\r\nConnection: close\r\nContent-Length: 0\r\n";
+    "POST / HTTP/1.1\r\nHost: localhost\r\nX-Dt-Signature: x\r\nConnection: close\r\nContent-Length: 0\r\n";
 
 /// What is answered, to the end of the connection.
 fn exchange(address: SocketAddr, bytes: &[u8]) -> String {

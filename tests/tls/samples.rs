@@ -13,7 +13,7 @@ use crate::events::has_tool_with;
 use crate::place::{Place, refused_peers, until};
 
 const PAGE: &str = include_str!("../../docs/tls.md");
-const REFUSED: &str = "POST / HTTP/1.1\r\nHost: x\r\nX-Dt-Signature: x\r\nX-Forwarded-For: 192.0.2.7\r\nContent-Length: 0\r\n\r\n";
+const REFUSED: &str = "POST / HTTP/1.1\r\nHost: localhost\r\nX-Dt-Signature: x\r\nX-Forwarded-For: 192.0.2.7\r\nContent-Length: 0\r\n\r\n";
 
 /// The one block of a language that has some words.
 fn block(language: &str, words: &str) -> String {

@@ -28,7 +28,7 @@ fn event(number: u64) -> String {
     let body = body(1, number);
     let (token, length) = (token(&body, now()), body.len());
     format!(
-        "POST / HTTP/1.1\r\nHost: x\r\nX-Dt-Signature: {token}\r\nConnection: close\r\nContent-Length: {length}\r\n\r\n{body}"
+        "POST / HTTP/1.1\r\nHost: localhost\r\nX-Dt-Signature: {token}\r\nConnection: close\r\nContent-Length: {length}\r\n\r\n{body}"
     )
 }
 
@@ -48,10 +48,11 @@ fn events_come_in_by_a_unix_socket() {
     }
     assert!(exchange(&socket, &event(1)).starts_with("HTTP/1.1 200"));
     assert!(
-        exchange(&admin, "GET /readyz HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n").ends_with("ready\n")
+        exchange(&admin, "GET /readyz HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n")
+            .ends_with("ready\n")
     );
     let forwarded = "X-Forwarded-For: 192.0.2.7\r\n\r\n";
-    let refused = "POST / HTTP/1.1\r\nHost: x\r\nConnection: close\r\nContent-Length: 0\r\n";
+    let refused = "POST / HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\nContent-Length: 0\r\n";
     assert!(exchange(&socket, &format!("{refused}{forwarded}")).starts_with("HTTP/1.1 401"));
     if has_tool("curl", "an event sent with curl to a Unix socket") {
         let body = body(1, 2);

@@ -271,7 +271,7 @@ pub(crate) fn chunked<'a>(
 
 /// A head, with one more line for the framing.
 pub(crate) fn head(method: &str, target: &str, headers: &[(&str, &str)], framing: &str) -> Vec<u8> {
-    let mut head = format!("{method} {target} HTTP/1.1\r\nHost: receiver.test\r\n");
+    let mut head = format!("{method} {target} HTTP/1.1\r\nHost: localhost\r\n");
     for (name, value) in headers {
         head.push_str(&format!("{name}: {value}\r\n"));
     }

@@ -12,9 +12,13 @@ use crate::harness::{NOW, SINK_ERROR, Setup, event, event_id, ms};
 
 /// Asks the admin listener: the status, the head, the body.
 async fn ask_admin(admin: SocketAddr, method: &str, target: &str) -> (u16, String, String) {
+    ask_admin_as(admin, method, target, "Host: localhost\r\n").await
+}
+
+async fn ask_admin_as(admin: SocketAddr, method: &str, target: &str, host: &str) -> (u16, String, String) {
     within(async {
         let mut stream = TcpStream::connect(admin).await.expect("it listens");
-        let request = format!("{method} {target} HTTP/1.1\r\nHost: admin\r\nConnection: close\r\n\r\n");
+        let request = format!("{method} {target} HTTP/1.1\r\n{host}Connection: close\r\n\r\n");
         stream.write_all(request.as_bytes()).await.expect("it reads");
         let mut text = String::new();
         stream.read_to_string(&mut text).await.expect("text");
@@ -317,6 +321,33 @@ async fn the_admin_listener_has_three_pages_and_one_way_to_ask() {
     assert_eq!(&answer, b"HTTP/1.1 405");
     assert!(seen.ids().is_empty());
     ask(receiver.address, crate::client::request("GET", "/metrics", &[], "")).await.must_be(404, "not_found");
+}
+
+/// A web page's own name may be made to point to this machine; the page could read what is answered then.
+#[tokio::test]
+async fn the_admin_listener_of_this_machine_answers_to_no_other_name() {
+    let (setup, _seen) = Setup::working();
+    let receiver = setup.start().await;
+    for (host, status) in [
+        ("127.0.0.1", 200),
+        ("127.0.0.1:9100", 200),
+        ("[::1]:9100", 200),
+        ("192.0.2.7:80", 200),
+        ("localhost", 200),
+        ("LocalHost:9100", 200),
+        ("rebound.example", 421),
+        ("rebound.example:9100", 421),
+        ("localhost.rebound.example", 421),
+        ("127.0.0.1.rebound.example", 421),
+        ("127.0.0.1@rebound.example", 421),
+    ] {
+        let host_line = format!("Host: {host}\r\n");
+        assert_eq!(ask_admin_as(receiver.admin, "GET", "/metrics", &host_line).await.0, status, "{host}");
+    }
+    // The absolute form goes by the header as well; whoever sends none is no browser.
+    let target = "http://rebound.example/metrics";
+    assert_eq!(ask_admin_as(receiver.admin, "GET", target, "Host: rebound.example\r\n").await.0, 421);
+    assert_eq!(ask_admin_as(receiver.admin, "GET", "/metrics", "").await.0, 200);
 }
 
 #[tokio::test]

@@ -265,3 +265,34 @@ async fn a_signature_in_a_trailer_does_not_count() {
     ask(receiver.address, request).await.must_be(401, "signature_missing");
     assert!(seen.ids().is_empty());
 }
+
+/// Users put `https://user:password@host/` into DT's form; what is sent then is an `Authorization` header (RFC 7617). It is
+/// compared as all required headers are: in constant time, and as a whole.
+#[tokio::test]
+async fn credentials_in_the_endpoint_url_can_be_asked_for() {
+    // printf 'user:password' | base64
+    const CREDENTIALS: &str = "Basic dXNlcjpwYXNzd29yZA==";
+    let (setup, seen) = Setup::working();
+    let verifier = Verifier::builder()
+        .secret("default", Secret::new(SECRET).expect("not empty"))
+        .require_header("Authorization", Secret::new(CREDENTIALS).expect("not empty"))
+        .build()
+        .expect("a verifier");
+    let receiver = setup.main(|main| main.verifier = verifier).start().await;
+    let body = event(1);
+    let signature = token(&body);
+    for (credentials, status, code) in [
+        (None, 401, "header_mismatch"),
+        (Some("Basic dXNlcjpvdGhlcg=="), 401, "header_mismatch"),
+        (Some("Basic dXNlcjpwYXNzd29yZA"), 401, "header_mismatch"),
+        (Some(CREDENTIALS), 200, "accepted"),
+    ] {
+        let headers: Vec<(&str, &str)> = [("X-Dt-Signature", &*signature)]
+            .into_iter()
+            .chain(credentials.map(|credentials| ("Authorization", credentials)))
+            .collect();
+        ask(receiver.address, request("POST", "/", &headers, &body)).await.must_be(status, code);
+    }
+    // They are not kept with the event.
+    assert!(seen.records().iter().all(|record| !format!("{record:?}").contains("dXNlcjpwYXNzd29yZA")));
+}

@@ -2,7 +2,7 @@
 
 use std::time::Instant;
 
-use crate::client::{Client, ask, chunked, head, push, request, token_at, within};
+use crate::client::{Client, ask, chunked, head, push, request, token, token_at, within};
 use crate::fake_sink::FakeSink;
 use crate::harness::{NOW, Setup, event, event_id, ms};
 use crate::metrics::Metrics;
@@ -100,6 +100,32 @@ async fn a_connection_of_http_2_that_makes_room_takes_its_requests_along() {
     assert!(started.elapsed() < ms(5000), "the request waited for its deadline");
     let _ended = within(connection).await;
     assert!(within(waiting).await.unwrap().is_err());
+}
+
+/// A token that somebody got hold of opens no connection that others cannot have closed: its body is not the signed one.
+#[tokio::test]
+async fn a_connection_is_known_once_a_body_has_verified() {
+    let (setup, _seen) = Setup::working();
+    let receiver =
+        setup.limits(|limits| (limits.max_connections, limits.deadline) = (2, ms(8000))).start().await;
+    let good = token(&event(1));
+    let mut forger = Client::connect(receiver.address).await;
+    forger
+        .ask(request("POST", "/", &[("X-Dt-Signature", &good)], event(2)))
+        .await
+        .must_be(401, "checksum_mismatch");
+    let mut waiting = Client::connect(receiver.address).await;
+    waiting.send(head("POST", "/", &[("X-Dt-Signature", &good)], "Content-Length: 10")).await;
+    let mut known = Vec::new();
+    for n in 3..5 {
+        let mut client = Client::connect(receiver.address).await;
+        client.ask(push(event(n))).await.must_be(200, "accepted");
+        known.push(client);
+    }
+    assert!(forger.maybe_reply().await.is_none());
+    assert!(waiting.maybe_reply().await.is_none());
+    ask(receiver.address, push(event(5))).await.must_be(503, "overloaded");
+    known[0].ask(push(event(6))).await.must_be(200, "accepted");
 }
 
 #[tokio::test]
