@@ -261,7 +261,41 @@ async fn a_stream_speaks_both_forms_and_pings() {
         let ping = line().await;
         assert_eq!((&ping["eventType"], &ping["data"]), (&json!("ping"), &Value::Null));
         assert_eq!(ping["targetName"], "projects/p");
+        // An xid (base32hex, lower case) and a time, as in the fixtures of DT's Python client.
+        let id = ping["eventId"].as_str().expect("an id");
+        assert!(id.len() == 20 && id.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'v')), "{ping}");
+        let time = ping["timestamp"].as_str().expect("a time").parse::<jiff::Timestamp>();
+        assert!(time.is_ok(), "{ping}");
     }
+}
+
+/// DT's Python client reads `error.code` of every line of a stream, also of one that is refused.
+#[tokio::test]
+async fn errors_of_a_stream_are_nested() {
+    let account = "key:secret:reader@example.com".parse().expect("an account");
+    let emulator = Emulator::builder().service_account(account).start().await.expect("it starts");
+    let url = format!("{}/projects/p/devices:stream", emulator.api_url());
+    let known = ("authorization", "Basic a2V5OnNlY3JldA==");
+    let unknown = ("authorization", "Bearer bad");
+    let cases = [
+        ("GET", url.clone(), unknown, 401),
+        ("GET", url.replace(":stream", "%3Astream"), unknown, 401),
+        ("GET", format!("{url}?ping_interval=soon"), known, 400),
+        ("GET", url.replace("/p/", "/a%2Fb/"), known, 400),
+        ("POST", url.clone(), known, 405),
+        ("GET", url.clone(), ("origin", "null"), 403),
+    ];
+    for (method, url, header, status) in cases {
+        let answer = ask(method, &url, &[header], "").await;
+        assert_eq!(answer.status, status, "{method} {url}: {answer:?}");
+        assert_eq!(answer.body["error"]["code"], status, "{method} {url}: {answer:?}");
+        assert!(answer.body["error"]["message"].is_string(), "{answer:?}");
+    }
+    let mut faults = dt_receiver::emulator::Faults::default();
+    faults.apply("api-outage").expect("a fault");
+    emulator.set_faults(faults).expect("set");
+    let answer = ask("GET", &url, &[known], "").await;
+    assert_eq!((answer.status, &answer.body["error"]["code"]), (503, &json!(503)), "{answer:?}");
 }
 
 #[tokio::test]
@@ -295,7 +329,7 @@ async fn too_many_streams_are_429_with_seconds() {
     }
     let answer = ask("GET", &url, &[ANYONE], "").await;
     assert_eq!((answer.status, &answer.headers["retry-after"]), (429, &"1".parse().expect("a value")));
-    is_dt_s(&answer);
+    assert_eq!(answer.body["error"]["code"], 429);
     assert!(open.iter().all(|stream| stream.status() == 200));
     drop(open);
     // Streams whose client has gone make room.

@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Uses the emulator through DT's own Python client (disruptive), unmodified.
 
-    EMULATOR_URL=http://127.0.0.1:8081 VENV/bin/python tests/interop/disruptive_check.py connectors|errors|publish|devices|stream
+    EMULATOR_URL=http://127.0.0.1:8081 VENV/bin/python tests/interop/disruptive_check.py connectors|errors|publish|devices|stream|stream-errors
 
 The emulator has two service accounts: dev:dev-secret and user:user-secret (which may only read).
 Exit: 0 all as expected; otherwise the assertion that failed.
@@ -13,6 +13,7 @@ import threading
 from datetime import datetime, timedelta, timezone
 
 import disruptive as dt
+import requests
 from disruptive import errors, events
 
 URL = os.environ["EMULATOR_URL"]
@@ -233,7 +234,29 @@ def stream():
         publisher.join()
 
 
+class BadToken:
+    """Credentials that the emulator does not know."""
+
+    def get_token(self):
+        return "Bearer bad"
+
+
+def stream_errors():
+    dt.request_attempts = 1
+    raises(errors.Unauthorized, lambda: next(dt.Stream.event_stream("p", auth=BadToken())))
+    patch = dict(auth=("dev", "dev-secret"), json={"apiOutage": True})
+    requests.patch(URL + "/emulator/faults", **patch).raise_for_status()
+    raises(errors.InternalServerError, lambda: next(dt.Stream.event_stream("p")))
+
+
 if __name__ == "__main__":
     authenticate()
-    parts = {"connectors": connectors, "errors": errors_, "publish": publish, "devices": devices, "stream": stream}
+    parts = {
+        "connectors": connectors,
+        "errors": errors_,
+        "publish": publish,
+        "devices": devices,
+        "stream": stream,
+        "stream-errors": stream_errors,
+    }
     parts[sys.argv[1]]()

@@ -90,7 +90,7 @@ pub(crate) fn answer(cloud: &Cloud, call: &Call) -> Answered {
     if !call.trusted {
         refuse_web_pages(cloud, call)?;
     }
-    let path = call.path.replace("%3A", ":").replace("%3a", ":");
+    let path = with_colons(&call.path);
     // A base URL that ends in a slash makes a double one.
     let segments: Vec<&str> = path.split('/').filter(|segment| !segment.is_empty()).collect();
     match segments.as_slice() {
@@ -101,6 +101,16 @@ pub(crate) fn answer(cloud: &Cloud, call: &Call) -> Answered {
         ["v2", rest @ ..] => rest_api(cloud, call, rest),
         _ => Err(ApiError::not_found("there is nothing at this path")),
     }
+}
+
+/// Whether a path is that of a stream, whose errors have a shape of their own.
+fn is_stream(path: &str) -> bool {
+    with_colons(path).trim_end_matches('/').ends_with("/devices:stream")
+}
+
+/// A path in which no colon is percent-encoded: some clients encode that of a verb.
+fn with_colons(path: &str) -> String {
+    path.replace("%3A", ":").replace("%3a", ":")
 }
 
 /// Any credentials will do, and JSON is read under any type, so a page in a browser on this machine could make

@@ -59,6 +59,7 @@ pub(crate) struct State {
     incarnations: u64,
     machine: [u8; 5],
     counter: u32,
+    pings: u32,
     next_number: u64,
     /// Counts changes, so that whoever keeps the state knows whether there is something to write.
     pub(crate) changes: u64,
@@ -98,6 +99,7 @@ impl State {
             incarnations: 0,
             machine: [a, b, c, d, e],
             counter: 0,
+            pings: 0,
             next_number: 0,
             changes: 0,
         }
@@ -109,6 +111,15 @@ impl State {
         let [a, b, c, d, e] = self.machine;
         let [_, x, y, z] = self.counter.to_be_bytes();
         xid(now.seconds(), [a, b, c, d, e, x, y, z])
+    }
+
+    /// Makes an id for a `ping`. It has a counter of its own, since pings must not change the ids of events, and
+    /// another machine, since the id must not be that of an event.
+    pub(crate) fn ping_id(&mut self, now: Now) -> String {
+        self.pings = self.pings.wrapping_add(1);
+        let [a, b, c, d, e] = self.machine;
+        let [_, x, y, z] = self.pings.to_be_bytes();
+        xid(now.seconds(), [!a, b, c, d, e, x, y, z])
     }
 
     /// A number that no connector has had since the start, to tell those of one name apart.
