@@ -58,6 +58,9 @@ pub(super) struct Arguments {
     /// The organization's id: `sub` of DT-Asymmetric-Signature
     #[arg(long, value_name = "ID", default_value = "emulator")]
     organization: String,
+    /// The organization's display name
+    #[arg(long, value_name = "NAME", default_value = "Emulator", value_parser = clap::builder::NonEmptyStringValueParser::new())]
+    organization_name: String,
     /// What goes wrong on purpose: duplicate=SHARE, reorder=SHARE, delay=MILLIS, drop=SHARE, tamper=SHARE, wrong-secret=SHARE, stale-tokens, outage, identity-outage, api-outage, burst=COUNT; repeatable
     #[arg(long = "fault", value_name = "FAULT,…")]
     faults: Vec<String>,
@@ -100,6 +103,7 @@ async fn emulate(arguments: Arguments) -> Ended {
         .devices(arguments.project.as_str(), arguments.devices, arguments.interval)
         .time_scale(arguments.time_scale)
         .organization(arguments.organization)
+        .organization_name(arguments.organization_name)
         .faults(faults.clone());
     for account in arguments.accounts {
         builder = builder.service_account(account);

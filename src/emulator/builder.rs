@@ -27,8 +27,9 @@ const LEDGER_ENTRIES: usize = 40_000;
 /// The heartbeat unless asked otherwise: nominal for DT's sensors.
 const INTERVAL: Duration = Duration::from_secs(15 * 60);
 
-/// The organization of all projects.
+/// The organization of all projects, and its display name.
 const ORGANIZATION: &str = "emulator";
+const ORGANIZATION_NAME: &str = "Emulator";
 
 /// Why the emulator does not start, or cannot keep its state.
 #[derive(Debug, thiserror::Error)]
@@ -97,6 +98,7 @@ pub struct EmulatorBuilder {
     faults: Faults,
     accounts: Vec<ServiceAccount>,
     organization: String,
+    organization_name: String,
     state: Option<PathBuf>,
     ledger_entries: usize,
     wall: Arc<dyn Clock>,
@@ -123,6 +125,7 @@ impl Default for EmulatorBuilder {
             faults: Faults::default(),
             accounts: Vec::new(),
             organization: ORGANIZATION.to_owned(),
+            organization_name: ORGANIZATION_NAME.to_owned(),
             state: None,
             ledger_entries: LEDGER_ENTRIES,
             wall: Arc::new(SystemClock),
@@ -189,6 +192,13 @@ impl EmulatorBuilder {
     #[must_use]
     pub fn organization(mut self, id: impl Into<String>) -> Self {
         self.organization = id.into();
+        self
+    }
+
+    /// The organization's display name, which projects show. Without it, `Emulator`.
+    #[must_use]
+    pub fn organization_name(mut self, name: impl Into<String>) -> Self {
+        self.organization_name = name.into();
         self
     }
 
@@ -268,7 +278,8 @@ impl EmulatorBuilder {
         };
         let accounts = Accounts::new(self.accounts);
         let reach = Reach { on_loopback: address.ip().is_loopback(), public_host };
-        let cloud = Arc::new(Cloud::new(time, self.wall, state, accounts, keys, transport, reach));
+        let cloud = Cloud::new(time, self.wall, state, accounts, keys, transport, reach);
+        let cloud = Arc::new(cloud.with_organization_name(self.organization_name));
         let (stop, stopped) = watch::channel(false);
         let mut tasks = tokio::task::JoinSet::new();
         tasks.spawn(engine::run(Arc::clone(&cloud), stopped.clone()));

@@ -50,7 +50,7 @@ async fn every_error_has_dt_s_shape() {
         ("GET", format!("{url}/v2/projects/-/devices"), "", 200),
         ("POST", format!("{url}/v2/projects/-/devices"), r#"{"type":"touch"}"#, 400),
         ("POST", format!("{url}/v2/projects/-/devices:transfer"), "{}", 400),
-        ("GET", format!("{project}/devices?order_by=labels.a"), "", 400),
+        ("GET", format!("{project}/devices?order_by=color"), "", 400),
         ("PUT", format!("{project}/dataconnectors"), "{}", 405),
         ("GET", format!("{url}/oauth2/token"), "", 405),
         ("POST", format!("{url}/oauth2/token"), "grant_type=password", 400),

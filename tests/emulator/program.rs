@@ -178,6 +178,7 @@ fn wrong_arguments_are_usage_errors() {
         (&["--interval", "0s"], "length of time"),
         (&["--time-scale", "0"], "time-scale"),
         (&["--service-account", "key"], "KEY:SECRET:EMAIL"),
+        (&["--organization-name", ""], "organization-name"),
         (&["--fault", "smoke"], "no fault"),
         (&["--connector", "ftp://x"], "httpConfig.url"),
         (&["--state", "/nonexistent/state.json"], "/nonexistent"),
@@ -192,6 +193,16 @@ fn wrong_arguments_are_usage_errors() {
         assert_eq!(ended.code(), 2, "{arguments:?}: {ended:?}");
         assert!(ended.stderr.contains(said), "{arguments:?}: {ended:?}");
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_organization_may_have_a_name() {
+    let program = Program::start(&["--organization", "my-org", "--organization-name", "Acme Ltd."]);
+    let url = format!("{}/v2/projects/p", program.url);
+    let project = ask("GET", &url, &[ANYONE], "").await.body;
+    assert_eq!(project["organization"], "organizations/my-org");
+    assert_eq!(project["organizationDisplayName"], "Acme Ltd.");
+    tokio::task::spawn_blocking(|| program.stop()).await.expect("stopped");
 }
 
 /// `http://0.0.0.0` is nowhere: an issuer has to be a URL that others can use.

@@ -3,10 +3,21 @@
 use dt_receiver::emulator::Emulator;
 use serde_json::{Value, json};
 
-use crate::target::connect;
+use crate::target::{connect, device, publish};
 
 async fn emulator() -> Emulator {
     Emulator::builder().start().await.expect("it starts")
+}
+
+fn get(emulator: &Emulator, path: &str) -> Value {
+    emulator.call("GET", path, &Value::Null).unwrap_or_else(|error| panic!("{path}: {error}"))
+}
+
+/// The labels `name` of the devices that a query finds, in the order of the list.
+fn names(emulator: &Emulator, query: &str) -> Vec<String> {
+    let list = get(emulator, &format!("/v2/projects/p/devices?{query}"));
+    let devices = list["devices"].as_array().expect("a list").iter();
+    devices.map(|device| device["labels"]["name"].as_str().expect("a name").to_owned()).collect()
 }
 
 /// DT's Terraform provider sends `null` for an empty list.
@@ -21,4 +32,129 @@ async fn null_empties_the_lists_of_a_connector() {
     let shown = patch(json!({"labels": null}));
     assert_eq!(shown["labels"], json!([]));
     assert_eq!(shown["displayName"], "kept", "null empties lists only");
+}
+
+/// DT's Python client writes `label_filters={"floor": ""}` so.
+#[tokio::test]
+async fn a_label_filter_without_a_value_finds_every_device_with_the_key() {
+    let emulator = emulator().await;
+    device(&emulator, "touch", &json!({"name": "a", "floor": "2"}));
+    device(&emulator, "touch", &json!({"name": "b", "floor": "3"}));
+    device(&emulator, "touch", &json!({"name": "c"}));
+    for query in ["label_filters=floor%3D", "labelFilters=floor"] {
+        let mut found = names(&emulator, query);
+        found.sort();
+        assert_eq!(found, ["a", "b"], "{query}");
+    }
+    assert_eq!(names(&emulator, "label_filters=floor%3D3"), ["b"]);
+}
+
+#[tokio::test]
+async fn a_query_searches_types_labels_and_ids() {
+    let emulator = emulator().await;
+    let cold = device(&emulator, "temperature", &json!({"name": "Cold store", "Room-Number": "17"}));
+    device(&emulator, "proximityCounter", &json!({"name": "Door"}));
+    let id = cold.rsplit('/').next().expect("an id");
+    for (query, found) in [
+        ("proximitycounter", &["Door"][..]),
+        ("room-number", &["Cold store"]),
+        ("COLD", &["Cold store"]),
+        ("store%20temperature", &["Cold store"]),
+        ("store%20door", &[]),
+        (id, &["Cold store"]),
+        (&id.to_uppercase(), &["Cold store"]),
+        ("nothing", &[]),
+    ] {
+        assert_eq!(names(&emulator, &format!("query={query}")), found, "{query}");
+    }
+}
+
+#[tokio::test]
+async fn devices_are_ordered_by_any_documented_field() {
+    let emulator = emulator().await;
+    let make = |kind: &str, name: &str| device(&emulator, kind, &json!({"name": name}));
+    let (nine, ten) = (make("temperature", "b"), make("temperature", "a"));
+    let unseen = make("touch", "c");
+    publish(&emulator, &nine, &json!({"temperature": {"value": 9, "updateTime": "2026-01-01T00:00:00Z"}}));
+    // Text would order both the other way round.
+    publish(
+        &emulator,
+        &ten,
+        &json!({"temperature": {"value": 10.5, "updateTime": "2026-01-01T00:00:00.5Z"}}),
+    );
+    for (order, found) in [
+        ("id", ["b", "a", "c"]),
+        ("name", ["b", "a", "c"]),
+        ("-id", ["c", "a", "b"]),
+        ("labels.name", ["a", "b", "c"]),
+        ("-labels.name", ["c", "b", "a"]),
+        ("-type", ["c", "b", "a"]),
+        ("productNumber", ["b", "a", "c"]),
+        ("reported.temperature.value", ["b", "a", "c"]),
+        // A device without the field comes last in both directions.
+        ("-reported.temperature.value", ["a", "b", "c"]),
+        ("reported.temperature.updateTime", ["b", "a", "c"]),
+        ("-reported.temperature.updateTime", ["a", "b", "c"]),
+    ] {
+        assert_eq!(names(&emulator, &format!("order_by={order}")), found, "{order}");
+        let mut paged = Vec::new();
+        let mut token = String::new();
+        loop {
+            let path = format!("/v2/projects/p/devices?orderBy={order}&pageSize=1&pageToken={token}");
+            let page = get(&emulator, &path);
+            paged.push(page["devices"][0]["labels"]["name"].as_str().expect("a name").to_owned());
+            token = page["nextPageToken"].as_str().expect("a token").to_owned();
+            if token.is_empty() {
+                break;
+            }
+        }
+        assert_eq!(paged, found, "{order} in pages");
+    }
+    emulator.call("DELETE", &unseen, &Value::Null).expect("deleted");
+    for wrong in ["color", "-", "reported", "reported.temperature", "labels.", "reported.temperature.value.x"]
+    {
+        let path = format!("/v2/projects/p/devices?orderBy={wrong}");
+        let refused = emulator.call("GET", &path, &Value::Null).expect_err("refused");
+        assert_eq!(refused.status, 400, "{wrong}");
+    }
+}
+
+#[tokio::test]
+async fn an_organization_filters_devices_and_projects() {
+    let emulator = Emulator::builder().organization("mine").start().await.expect("it starts");
+    device(&emulator, "touch", &json!({}));
+    for (organization, count) in [("mine", 1), ("other", 0)] {
+        for list in ["devices", "projects"] {
+            let path = if list == "devices" { "/v2/projects/-/devices" } else { "/v2/projects" };
+            let found = get(&emulator, &format!("{path}?organization=organizations/{organization}"));
+            assert_eq!(found[list].as_array().expect("a list").len(), count, "{list} of {organization}");
+        }
+    }
+    // DT's Python client: the organization is ignored where the project is named.
+    let found = get(&emulator, "/v2/projects/p/devices?organization=organizations/other");
+    assert_eq!(found["devices"].as_array().expect("a list").len(), 1);
+}
+
+#[tokio::test]
+async fn projects_have_display_names_and_are_found_by_them() {
+    let emulator = emulator().await;
+    for (project, name) in [("p", "North Wing"), ("q", "South wing")] {
+        let path = format!("/v2/projects/{project}");
+        emulator.call("PATCH", &path, &json!({"displayName": name})).expect("named");
+        assert_eq!(get(&emulator, &path)["displayName"], name);
+    }
+    emulator.call("PATCH", "/v2/projects/q", &json!({})).expect("nothing changes");
+    let found = |query: &str| {
+        let list = get(&emulator, &format!("/v2/projects?query={query}"));
+        let projects = list["projects"].as_array().expect("a list").iter();
+        projects.map(|project| project["name"].as_str().expect("a name").to_owned()).collect::<Vec<_>>()
+    };
+    assert_eq!(found("wing"), ["projects/p", "projects/q"]);
+    assert_eq!(found("SOUTH"), ["projects/q"]);
+    assert_eq!(found("emulator"), ["projects/p", "projects/q"], "the organization's name counts");
+    assert_eq!(found("nothing"), [""; 0]);
+    for wrong in [json!({"displayName": 1}), json!({"displayName": "x".repeat(5_000)})] {
+        let refused = emulator.call("PATCH", "/v2/projects/p", &wrong).expect_err("refused");
+        assert_eq!(refused.status, 400);
+    }
 }

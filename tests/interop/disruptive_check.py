@@ -187,6 +187,13 @@ def devices():
     ids = [made["touch"].device_id, made["co2"].device_id]
     assert sorted(d.device_id for d in dt.Device.list_devices(project, device_ids=ids)) == sorted(ids)
 
+    assert len(dt.Device.list_devices(project, label_filters={"floor": ""})) == 12
+    assert [one.device_type for one in dt.Device.list_devices(project, query="ccon")] == ["ccon"]
+    kinds = [one.device_type for one in dt.Device.list_devices(project, order_by="-type")]
+    assert kinds == sorted(kinds, reverse=True), kinds
+    assert len(dt.Device.list_devices("-", organization_id="emulator")) == 12
+    assert dt.Device.list_devices("-", organization_id="other") == []
+
     assert dt.Device.set_label(ids[0], project, "room", "17") == []
     assert dt.Device.set_label(ids[0], project, "room", "18") == []
     assert dt.Device.remove_label(ids[0], project, "room") == []
@@ -204,6 +211,8 @@ def devices():
     assert len(dt.Device.list_devices("q")) == 2 and len(dt.Device.list_devices(project)) == 10
     assert sorted(one.project_id for one in dt.Project.list_projects()) == ["p", "q"]
     assert dt.Project.get_project("q").sensor_count == 2
+    dt.Project.update_project("q", display_name="North wing")
+    assert [one.project_id for one in dt.Project.list_projects(query="north")] == ["q"]
 
 
 def stream():

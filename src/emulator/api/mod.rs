@@ -10,7 +10,9 @@ mod control;
 mod devices;
 mod error;
 mod events;
+mod filter;
 mod identity;
+mod order;
 mod pages;
 mod payload;
 mod projects;
@@ -160,7 +162,7 @@ fn rest_api(cloud: &Cloud, call: &Call, segments: &[&str]) -> Answered {
         return Err(ApiError::bad_request("the project - stands for any; only devices can be looked up so"));
     }
     match rest {
-        [] => projects::get(cloud, call, project),
+        [] => projects::one(cloud, call, project),
         ["dataconnectors"] => connectors::collection(cloud, call, project),
         ["dataconnectors", name] => connectors::one(cloud, call, project, name),
         ["devices"] => devices::collection(cloud, call, project),

@@ -18,7 +18,7 @@ use serde_json::{Value, json};
 use tokio::sync::broadcast::error::RecvError;
 use tokio::sync::{broadcast, mpsc, watch};
 
-use super::devices::Filter;
+use super::filter::Filter;
 use super::{Answer, Answered, ApiError, Call};
 use crate::emulator::cloud::Cloud;
 use crate::emulator::state::Published;

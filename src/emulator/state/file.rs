@@ -44,6 +44,8 @@ pub(crate) struct Saved {
 
 #[derive(Serialize, Deserialize)]
 struct SavedProject {
+    #[serde(default)]
+    display_name: Option<String>,
     devices: BTreeMap<String, Device>,
     connectors: BTreeMap<String, Connector>,
 }
@@ -80,7 +82,9 @@ impl StateFile {
         state.projects = saved
             .projects
             .into_iter()
-            .map(|(id, SavedProject { devices, connectors })| (id, Project { devices, connectors }))
+            .map(|(id, SavedProject { display_name, devices, connectors })| {
+                (id, Project { display_name, devices, connectors })
+            })
             .collect();
         let State { projects, ledger, .. } = state;
         for connector in projects.values_mut().flat_map(|project| project.connectors.values_mut()) {
@@ -130,6 +134,7 @@ pub(crate) fn document(
 ) -> Result<Vec<u8>, serde_json::Error> {
     #[derive(Serialize)]
     struct ProjectRef<'a> {
+        display_name: &'a Option<String>,
         devices: &'a BTreeMap<String, Device>,
         connectors: &'a BTreeMap<String, Connector>,
     }
@@ -152,7 +157,9 @@ pub(crate) fn document(
         projects: state
             .projects
             .iter()
-            .map(|(id, Project { devices, connectors })| (id.as_str(), ProjectRef { devices, connectors }))
+            .map(|(id, Project { display_name, devices, connectors })| {
+                (id.as_str(), ProjectRef { display_name, devices, connectors })
+            })
             .collect(),
         history: &state.history,
     })

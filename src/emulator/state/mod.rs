@@ -33,14 +33,26 @@ pub(crate) const MAX_DEVICES: usize = 10_000;
 /// How many connectors a project may have: a limit of DT's.
 pub(crate) const MAX_CONNECTORS: usize = 10;
 
+/// How long the display name of a project may be, in bytes.
+pub(crate) const MAX_NAME: usize = 4_096;
+
 /// How long an event that is held back by the fault `reorder` or a copy of one waits at most, in milliseconds.
 const MAX_HOLD: u32 = 10_000;
 
 /// A project: it exists as soon as it is named.
 #[derive(Default)]
 pub(crate) struct Project {
+    /// Not empty; `None` when the project has only its id.
+    pub(crate) display_name: Option<String>,
     pub(crate) devices: BTreeMap<String, Device>,
     pub(crate) connectors: BTreeMap<String, Connector>,
+}
+
+impl Project {
+    /// What the project is called, if its id is `id`.
+    pub(crate) fn name<'a>(&'a self, id: &'a str) -> &'a str {
+        self.display_name.as_deref().unwrap_or(id)
+    }
 }
 
 /// Everything.
@@ -222,7 +234,7 @@ impl State {
     /// Queues the latest event of each type of each device for one connector. `None` when there is no such connector.
     pub(crate) fn synchronize(&mut self, project: &str, connector: &str, now: Now) -> Option<()> {
         let Self { projects, ledger, faults, queue_dice: dice, .. } = self;
-        let Project { devices, connectors } = projects.get_mut(project)?;
+        let Project { devices, connectors, .. } = projects.get_mut(project)?;
         let connector = connectors.get_mut(connector)?;
         self.changes = self.changes.saturating_add(1);
         if connector.is_active() {
