@@ -158,3 +158,18 @@ async fn projects_have_display_names_and_are_found_by_them() {
         assert_eq!(refused.status, 400);
     }
 }
+
+#[tokio::test]
+async fn a_batch_that_changes_no_label_is_refused() {
+    let emulator = emulator().await;
+    let device = device(&emulator, "touch", &json!({}));
+    let name = device.trim_start_matches("/v2/");
+    for body in [
+        json!({"devices": [name]}),
+        json!({"devices": [name], "addLabels": {}, "removeLabels": []}),
+        json!({"devices": [name], "addLabels": null}),
+    ] {
+        let refused = emulator.call("POST", "/v2/projects/p/devices:batchUpdate", &body);
+        assert_eq!(refused.expect_err("refused").status, 400, "{body}");
+    }
+}

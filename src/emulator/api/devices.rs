@@ -162,6 +162,9 @@ pub(super) fn batch_update(cloud: &Cloud, call: &Call, project: &str) -> Answere
     let body = call.object()?;
     let add = read_labels(body.get("addLabels"), "addLabels")?;
     let remove = read_names(&body, "removeLabels", MAX_LABELS)?;
+    if add.is_empty() && remove.is_empty() {
+        return Err(ApiError::bad_request("neither addLabels nor removeLabels has a label"));
+    }
     let devices = read_names(&body, "devices", MAX_NAMES)?;
     cloud.publishing(|state, now, published| {
         let mut errors = Vec::new();
