@@ -173,3 +173,29 @@ async fn a_batch_that_changes_no_label_is_refused() {
         assert_eq!(refused.expect_err("refused").status, 400, "{body}");
     }
 }
+
+#[tokio::test]
+async fn the_history_is_in_time_order_also_for_late_events() {
+    let emulator = emulator().await;
+    let device = device(&emulator, "touchCounter", &json!({}));
+    for (total, second) in [(1, 1), (4, 4), (2, 2), (5, 4), (3, 3)] {
+        let time = format!("2026-01-01T00:00:0{second}Z");
+        publish(&emulator, &device, &json!({"touchCount": {"total": total, "updateTime": time}}));
+    }
+    let path = format!("{device}/events?startTime=2026-01-01T00:00:00Z&endTime=2026-01-02T00:00:00Z");
+    let (mut totals, mut token) = (Vec::new(), String::new());
+    loop {
+        let page = get(&emulator, &format!("{path}&pageSize=2&pageToken={token}"));
+        let events = page["events"].as_array().expect("a list").iter();
+        totals.extend(events.map(|event| event["data"]["touchCount"]["total"].as_u64().expect("a total")));
+        token = page["nextPageToken"].as_str().expect("a token").to_owned();
+        if token.is_empty() {
+            break;
+        }
+    }
+    assert_eq!(totals, [5, 4, 3, 2, 1], "the newest first");
+    for wrong in ["x", "1", "1_", "_1", "99999999999999999999_1"] {
+        let refused = emulator.call("GET", &format!("{path}&pageToken={wrong}"), &Value::Null);
+        assert_eq!(refused.expect_err("refused").status, 400, "{wrong}");
+    }
+}

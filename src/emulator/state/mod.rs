@@ -20,7 +20,7 @@ pub(crate) use connector::{Connector, Settings, Status};
 pub(crate) use device::{DEVICE_TYPES, Device, Labels, LabelsChange, MAX_LABELS, TooManyLabels};
 pub(crate) use event::{Published, StoredEvent};
 pub(crate) use file::{StateFile, StateFileError, document};
-pub(crate) use history::History;
+pub(crate) use history::{History, Position, position};
 
 use super::engine::{Fate, Item, Ledger};
 use super::faults::Faults;
