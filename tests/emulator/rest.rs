@@ -199,3 +199,32 @@ async fn the_history_is_in_time_order_also_for_late_events() {
         assert_eq!(refused.expect_err("refused").status, 400, "{wrong}");
     }
 }
+
+#[tokio::test]
+async fn a_device_publishes_only_what_it_has() {
+    let emulator = emulator().await;
+    let types = [
+        ("temperature", json!({"probeWireStatus": {"state": "THREE_WIRE"}}), true),
+        ("temperature", json!({"humidity": {"temperature": 20, "relativeHumidity": 40}}), false),
+        ("touch", json!({"temperature": {"value": 1}}), false),
+        ("touch", json!({"networkStatus": {"signalStrength": 50}}), true),
+        ("touch", json!({"connectionStatus": {"connection": "OFFLINE"}}), true),
+        ("co2", json!({"pressure": {"pascal": 99_000}}), true),
+        ("ccon", json!({"batteryStatus": {"percentage": 80}}), false),
+        ("ccon", json!({"cellularStatus": {"signalStrength": 80}}), true),
+        // One that it has does not let another through, and nothing of the call is published.
+        ("motion", json!({"touch": {}, "co2": {"ppm": 500}}), false),
+    ];
+    for (kind, event, allowed) in types {
+        let device = device(&emulator, kind, &json!({}));
+        let answer = emulator.call("POST", &format!("{device}:publish"), &event);
+        match answer {
+            Ok(_) => assert!(allowed, "{kind} {event}"),
+            Err(error) => {
+                assert!(!allowed && error.status == 400, "{kind} {event}: {error}");
+                let history = get(&emulator, &format!("{device}/events"));
+                assert_eq!(history["events"], json!([]), "{kind} {event}");
+            }
+        }
+    }
+}

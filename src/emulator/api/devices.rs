@@ -128,9 +128,15 @@ fn publish(cloud: &Cloud, call: &Call, project: &str, id: &str) -> Answered {
     }
     let body = call.object()?;
     cloud.publishing(|state, now, published| {
-        state.device(project, id).ok_or_else(not_found)?;
+        let device = state.device(project, id).ok_or_else(not_found)?;
         let default_time = rfc3339_micros(now.micros());
         let events = payload::complete(&body, &default_time).map_err(ApiError::bad_request)?;
+        if let Some((foreign, ..)) = events.iter().find(|(event_type, ..)| !device.may_send(event_type)) {
+            let (kind, foreign) = (&device.device_type, foreign.as_str());
+            return Err(ApiError::bad_request(format!(
+                "a device of type {kind} has no event type {foreign}"
+            )));
+        }
         for (event_type, data, time) in events {
             published.extend(state.publish((project, id), &event_type, &data, Some(&time), now));
         }

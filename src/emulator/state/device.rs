@@ -76,6 +76,18 @@ impl Device {
         known.map_or(&[], |(_, types)| types)
     }
 
+    /// Whether devices of this type send such events (DT's pages "Devices" and "Events").
+    pub(crate) fn may_send(&self, event_type: &EventType) -> bool {
+        match event_type {
+            EventType::Touch | EventType::ConnectionStatus => true,
+            // Of sensors, not of Cloud Connectors.
+            EventType::NetworkStatus | EventType::BatteryStatus => self.device_type != "ccon",
+            // Only the Temperature Probe Sensor does, which has no device type of its own.
+            EventType::ProbeWireStatus => self.device_type == "temperature",
+            other => self.own_types().contains(other),
+        }
+    }
+
     /// Sets and removes labels, and says what changed. Nothing does when the device would have too many.
     pub(crate) fn change_labels(
         &mut self,
@@ -108,7 +120,8 @@ impl Device {
     pub(crate) fn to_json(&self, project: &str) -> Value {
         let mut reported = Map::new();
         let usual = [EventType::Touch, EventType::NetworkStatus, EventType::BatteryStatus];
-        for event_type in self.own_types().iter().chain(&usual) {
+        let usual = usual.iter().filter(|event_type| self.may_send(event_type));
+        for event_type in self.own_types().iter().chain(usual) {
             reported.insert(event_type.as_str().to_owned(), Value::Null);
         }
         for (event_type, event) in &self.latest {
