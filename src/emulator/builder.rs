@@ -247,14 +247,13 @@ impl EmulatorBuilder {
         let address = listener.local_addr().map_err(|source| EmulatorError::Listen { address, source })?;
         let mut state = State::new(self.seed.map_or_else(random_seed, Ok)?, self.ledger_entries);
         let file = self.state.map(StateFile::new);
-        let saved = match &file {
+        let (keys, then) = match &file {
             Some(file) => {
                 file.check_folder()?;
                 file.read(&mut state)?
             }
-            None => None,
+            None => (None, None),
         };
-        let (keys, then) = saved.map_or((None, i64::MIN), |(keys, then)| (Some(keys), then));
         // `http` and an address unless told otherwise, so that verifiers on this machine find the key set.
         let (root, public_host) = match public {
             Some(PublicUrl { root, host }) => (root, Some(host)),
@@ -262,7 +261,7 @@ impl EmulatorBuilder {
         };
         let issuer = format!("{root}/data-connector");
         let keys = Keys::new(issuer, self.organization, keys.as_ref()).map_err(|_| EmulatorError::NoKey)?;
-        let begin = self.wall.unix_millis().max(then);
+        let begin = self.wall.unix_millis().max(then.unwrap_or(i64::MIN));
         let time = EmulatedTime::new(begin, self.time_scale);
         let now = Now(time.now_micros());
         life::settle(&mut state, &self.project, &self.population, now);

@@ -10,15 +10,13 @@ use serde_json::{Map, Value, json};
 
 use super::filter::Filter;
 use super::order::Order;
-use super::{Answered, ApiError, Call, is_id, pages, payload, projects, with_verb};
+use super::{Answered, ApiError, Call, pages, payload, projects, with_verb};
 use crate::emulator::cloud::Cloud;
 use crate::emulator::state::{
-    DEVICE_TYPES, Device, Labels, MAX_DEVICES, MAX_LABELS, Now, Published, State, TooManyLabels,
+    DEVICE_TYPES, Device, Labels, MAX_DEVICES, MAX_LABELS, Now, Published, State, TooManyLabels, is_id,
+    is_label,
 };
 use crate::event::rfc3339_micros;
-
-/// How long the key or the value of a label may be.
-const MAX_LABEL: usize = 1_024;
 
 /// How many devices one call may name: all wait while they are changed.
 const MAX_NAMES: usize = 1_000;
@@ -268,7 +266,7 @@ fn read_labels(value: Option<&Value>, name: &str) -> Result<Labels, ApiError> {
     let mut labels = Labels::new();
     for (key, value) in members {
         let value = value.as_str().ok_or_else(|| bad("a value is not a string"))?;
-        if key.is_empty() || key.len() > MAX_LABEL || value.len() > MAX_LABEL {
+        if !is_label(key, value) {
             return Err(bad("a key is empty, or longer than 1024 bytes, or its value is"));
         }
         labels.insert(key.clone(), value.to_owned());

@@ -35,6 +35,7 @@ pub(crate) use stream::Stream;
 
 use super::cloud::Cloud;
 use super::identity::authorize;
+use super::state::is_id;
 use query::Query;
 
 /// A request that was read whole.
@@ -173,12 +174,6 @@ fn rest_api(cloud: &Cloud, call: &Call, segments: &[&str]) -> Answered {
         ["devices", device, "events"] => events::history(cloud, call, project, device),
         _ => Err(ApiError::not_found("there is nothing at this path")),
     }
-}
-
-/// Whether a text can be the id of a project, a device or a connector.
-fn is_id(text: &str) -> bool {
-    (1..=64).contains(&text.len())
-        && text.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'-' || byte == b'_')
 }
 
 /// The last segment of a path, and the verb after its colon.

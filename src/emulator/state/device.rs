@@ -31,6 +31,14 @@ const EMULATED_LABEL: &str = "virtual-sensor";
 /// How many labels a device may have.
 pub(crate) const MAX_LABELS: usize = 100;
 
+/// How long the key or the value of a label may be, in bytes.
+const MAX_LABEL: usize = 1_024;
+
+/// Whether a label may have this key and this value.
+pub(crate) fn is_label(key: &str, value: &str) -> bool {
+    !key.is_empty() && key.len() <= MAX_LABEL && value.len() <= MAX_LABEL
+}
+
 /// A device would have more than [`MAX_LABELS`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct TooManyLabels;
@@ -40,13 +48,19 @@ pub(crate) type Labels = BTreeMap<String, String>;
 
 /// A device of a project.
 #[derive(Clone, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub(crate) struct Device {
+    /// Empty in a state file that leaves it out, until the key of the device is put there.
+    #[serde(default)]
     pub(crate) id: String,
     pub(crate) device_type: String,
+    #[serde(default)]
     pub(crate) labels: Labels,
     /// Whether it sends events by itself.
+    #[serde(default)]
     pub(crate) lively: bool,
     /// The latest event of each type.
+    #[serde(default)]
     pub(crate) latest: BTreeMap<String, Arc<StoredEvent>>,
 }
 

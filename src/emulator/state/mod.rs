@@ -17,7 +17,7 @@ use serde_json::Value;
 #[cfg(feature = "cli")]
 pub(crate) use connector::url_warning;
 pub(crate) use connector::{Connector, Settings, Status};
-pub(crate) use device::{DEVICE_TYPES, Device, Labels, LabelsChange, MAX_LABELS, TooManyLabels};
+pub(crate) use device::{DEVICE_TYPES, Device, Labels, LabelsChange, MAX_LABELS, TooManyLabels, is_label};
 pub(crate) use event::{Published, StoredEvent};
 pub(crate) use file::{StateFile, StateFileError, document};
 pub(crate) use history::{History, Position, position};
@@ -75,6 +75,12 @@ pub(crate) struct State {
     next_number: u64,
     /// Counts changes, so that whoever keeps the state knows whether there is something to write.
     pub(crate) changes: u64,
+}
+
+/// Whether a text can be the id of a project, a device or a connector.
+pub(crate) fn is_id(text: &str) -> bool {
+    (1..=64).contains(&text.len())
+        && text.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'-' || byte == b'_')
 }
 
 /// When something happened: the emulated clock, read once.
