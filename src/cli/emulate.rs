@@ -61,7 +61,7 @@ pub(super) struct Arguments {
     /// The organization's display name
     #[arg(long, value_name = "NAME", default_value = "Emulator", value_parser = clap::builder::NonEmptyStringValueParser::new())]
     organization_name: String,
-    /// What goes wrong on purpose: duplicate=SHARE, reorder=SHARE, delay=MILLIS, drop=SHARE, tamper=SHARE, wrong-secret=SHARE, stale-tokens, outage, identity-outage, api-outage, burst=COUNT; repeatable
+    /// What goes wrong on purpose: duplicate=SHARE, reorder=SHARE, delay=MILLIS, drop=SHARE, tamper=SHARE, wrong-secret=SHARE, stale-tokens, outage, identity-outage, api-outage, rate-limit=SHARE, burst=COUNT; repeatable
     #[arg(long = "fault", value_name = "FAULT,…")]
     faults: Vec<String>,
     /// Make the same values and chances as with the same seed before, and the same ids but for their time

@@ -1,8 +1,9 @@
 //! What DT's own clients rely on in DT's REST API: filters, orders, lists that are emptied, history in time order.
 
-use dt_receiver::emulator::Emulator;
+use dt_receiver::emulator::{Emulator, Faults};
 use serde_json::{Value, json};
 
+use crate::http::{ANYONE, ask};
 use crate::target::{connect, device, publish};
 
 async fn emulator() -> Emulator {
@@ -227,4 +228,28 @@ async fn a_device_publishes_only_what_it_has() {
             }
         }
     }
+}
+
+/// DT's Python client waits for the seconds of `Retry-After`, and gives up without one.
+#[tokio::test]
+async fn the_fault_rate_limit_answers_429() {
+    let mut faults = Faults::default();
+    faults.apply("rate-limit=1").expect("a fault");
+    let emulator = Emulator::builder().faults(faults).start().await.expect("it starts");
+    let url = format!("{}/projects", emulator.api_url());
+    let answer = ask("GET", &url, &[ANYONE], "").await;
+    assert_eq!((answer.status, &answer.headers["retry-after"]), (429, &"1".parse().expect("a value")));
+    assert_eq!(answer.body["code"], 429, "{answer:?}");
+    let control = format!("{}/emulator/faults", emulator.url());
+    let half = ask("PATCH", &control, &[ANYONE], r#"{"rateLimit": 0.5}"#).await;
+    assert_eq!(half.status, 200, "the controls have no limit");
+    let (mut refused, mut served) = (0, 0);
+    while refused == 0 || served == 0 {
+        match ask("GET", &url, &[ANYONE], "").await.status {
+            200 => served += 1,
+            429 => refused += 1,
+            other => panic!("{other}"),
+        }
+    }
+    assert_eq!(ask("PATCH", &control, &[ANYONE], r#"{"rateLimit": 2}"#).await.status, 400);
 }

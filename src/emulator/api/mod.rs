@@ -140,10 +140,16 @@ fn refuse_web_pages(cloud: &Cloud, call: &Call) -> Result<(), ApiError> {
 }
 
 fn rest_api(cloud: &Cloud, call: &Call, segments: &[&str]) -> Answered {
-    if cloud.with_state(|state, _| state.faults.api_outage) && !call.trusted {
-        return Err(ApiError::unavailable("an outage, asked for by the fault api-outage"));
-    }
     if !call.trusted {
+        cloud.with_state(|state, _| {
+            if state.faults.api_outage {
+                return Err(ApiError::unavailable("an outage, asked for by the fault api-outage"));
+            }
+            if state.api_dice.chance(state.faults.rate_limit) {
+                return Err(ApiError::too_many("too many requests, asked for by the fault rate-limit"));
+            }
+            Ok(())
+        })?;
         let now = cloud.wall_seconds();
         let role = authorize(&call.headers, &cloud.accounts, &cloud.grants.lock(), now);
         let role = role.map_err(ApiError::unauthorized)?;

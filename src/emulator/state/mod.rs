@@ -63,11 +63,12 @@ pub(crate) struct State {
     pub(crate) faults: Faults,
     /// Since when the fault `outage` is set, in Unix milliseconds of the emulated clock.
     pub(crate) outage_since: Option<i64>,
-    /// For what devices do; for what faults do to events as they are queued; for attempts, whose order the machine decides.
-    /// Apart, so that none changes the others' numbers.
+    /// For what devices do; for what faults do to events as they are queued; for attempts, whose order the machine decides;
+    /// for calls of the API. Apart, so that none changes the others' numbers.
     pub(crate) dice: Dice,
     queue_dice: Dice,
     pub(crate) attempt_dice: Dice,
+    pub(crate) api_dice: Dice,
     incarnations: u64,
     machine: [u8; 5],
     counter: u32,
@@ -113,6 +114,7 @@ impl State {
             outage_since: None,
             queue_dice: Dice(dice.next()),
             attempt_dice: Dice(dice.next()),
+            api_dice: Dice(dice.next()),
             dice,
             incarnations: 0,
             machine: [a, b, c, d, e],
