@@ -341,3 +341,33 @@ async fn too_many_streams_are_429_with_seconds() {
         tokio::task::yield_now().await;
     }
 }
+
+/// Who may not use the API may not set faults, read the ledger or change keys either.
+#[tokio::test]
+async fn the_controls_need_the_credentials_of_the_api() {
+    let parse = |text: &str| text.parse().expect("an account");
+    let builder = Emulator::builder().service_account(parse("dev:secret:dev@example.com"));
+    let builder = builder.service_account(parse("user:secret:user@example.com:project.user"));
+    let emulator = builder.start().await.expect("it starts");
+    let (dev, user) =
+        (("authorization", "Basic ZGV2OnNlY3JldA=="), ("authorization", "Basic dXNlcjpzZWNyZXQ="));
+    for (method, path, of_user) in [
+        ("GET", "", 200),
+        ("GET", "/faults", 200),
+        ("PATCH", "/faults", 403),
+        ("DELETE", "/faults", 403),
+        ("GET", "/ledger", 200),
+        ("POST", "/keys:rotate", 403),
+        ("GET", "/nonsense", 404),
+    ] {
+        let url = format!("{}/emulator{path}", emulator.url());
+        let of_dev = if of_user == 403 { 200 } else { of_user };
+        for (headers, status) in [(&[][..], 401), (&[ANYONE], 401), (&[user], of_user), (&[dev], of_dev)] {
+            let answer = ask(method, &url, headers, "{}").await;
+            assert_eq!(answer.status, status, "{method} {path} {headers:?}: {answer:?}");
+        }
+    }
+    // Without accounts nothing is asked for.
+    let open = Emulator::builder().start().await.expect("it starts");
+    assert_eq!(ask("GET", &format!("{}/emulator/ledger", open.url()), &[], "").await.status, 200);
+}

@@ -139,6 +139,17 @@ fn refuse_web_pages(cloud: &Cloud, call: &Call) -> Result<(), ApiError> {
     Ok(())
 }
 
+/// Refuses who is unknown, and who may only read but asks for a change.
+fn check_credentials(cloud: &Cloud, call: &Call) -> Result<(), ApiError> {
+    let now = cloud.wall_seconds();
+    let role = authorize(&call.headers, &cloud.accounts, &cloud.grants.lock(), now);
+    let role = role.map_err(ApiError::unauthorized)?;
+    if call.method != Method::GET && call.method != Method::HEAD && !role.may_write() {
+        return Err(ApiError::forbidden("the role project.user may only read"));
+    }
+    Ok(())
+}
+
 fn rest_api(cloud: &Cloud, call: &Call, segments: &[&str]) -> Answered {
     if !call.trusted {
         cloud.with_state(|state, _| {
@@ -150,12 +161,7 @@ fn rest_api(cloud: &Cloud, call: &Call, segments: &[&str]) -> Answered {
             }
             Ok(())
         })?;
-        let now = cloud.wall_seconds();
-        let role = authorize(&call.headers, &cloud.accounts, &cloud.grants.lock(), now);
-        let role = role.map_err(ApiError::unauthorized)?;
-        if call.method != Method::GET && call.method != Method::HEAD && !role.may_write() {
-            return Err(ApiError::forbidden("the role project.user may only read"));
-        }
+        check_credentials(cloud, call)?;
     }
     let Some((_, rest)) = segments.split_first().filter(|(first, _)| **first == "projects") else {
         return Err(ApiError::not_found("there is nothing at this path"));

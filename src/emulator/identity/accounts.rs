@@ -118,10 +118,15 @@ impl Accounts {
         Self(accounts)
     }
 
+    /// Whether none is configured, so that anyone is accepted.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
     pub(crate) fn find(&self, key_id: &str) -> Known<'_> {
         match self.0.iter().find(|account| &*account.key_id == key_id) {
             Some(account) => Known::Account(account),
-            None if self.0.is_empty() => Known::Anyone,
+            None if self.is_empty() => Known::Anyone,
             None => Known::Nobody,
         }
     }
