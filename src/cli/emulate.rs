@@ -9,10 +9,9 @@ use serde_json::json;
 
 use super::secrets::DEFAULT_VARIABLE;
 use super::stop::Stop;
-use super::{Ended, Failure, logging, say, usage};
-use crate::emulator::{
-    Emulator, EmulatorError, Faults, MAX_TIME_SCALE, Population, ServiceAccount, url_warning,
-};
+use super::{Ended, Failure, account, logging, say, usage};
+use crate::config::SystemSources;
+use crate::emulator::{Emulator, EmulatorError, Faults, MAX_TIME_SCALE, Population, url_warning};
 
 /// The options of `emulate`.
 #[derive(Debug, clap::Args)]
@@ -21,6 +20,7 @@ use crate::emulator::{
   DT_SIGNATURE_SECRET=some-good-secret dt-receiver emulate --devices touch:3 \\
     --connector http://127.0.0.1:8080/
   dt-receiver emulate --state cloud.json --time-scale 3600 --fault duplicate=0.1,reorder=0.1
+  DT_KEY_SECRET=made-up dt-receiver emulate --service-account my-key:env=DT_KEY_SECRET:me@example.com
 
   curl -u any:secret http://127.0.0.1:8081/v2/projects/emulated/dataconnectors \\
     -d '{\"type\": \"HTTP_PUSH\", \"httpConfig\": {\"url\": \"http://127.0.0.1:8080/\"}}'
@@ -52,13 +52,17 @@ pub(super) struct Arguments {
     /// A data connector to this URL from the start; its Signature Secret is taken from DT_SIGNATURE_SECRET, if that is set; repeatable
     #[arg(long = "connector", value_name = "URL")]
     connectors: Vec<String>,
-    /// Accept this service account, and none that is not given; made-up ones only; repeatable
-    #[arg(long = "service-account", value_name = "KEY:SECRET:EMAIL[:ROLE]")]
-    accounts: Vec<ServiceAccount>,
+    /// Accept this service account, and none that is not given, for the API and for /emulator; the secret of its key is in the environment variable NAME, or in a file (file=PATH instead of env=NAME); repeatable
+    // Not read by `clap`, whose errors repeat the value: it may be a secret.
+    #[arg(long = "service-account", value_name = "KEY:env=NAME:EMAIL[:ROLE]")]
+    accounts: Vec<String>,
     /// The organization's id: `sub` of DT-Asymmetric-Signature
     #[arg(long, value_name = "ID", default_value = "emulator")]
     organization: String,
-    /// What goes wrong on purpose: duplicate=SHARE, reorder=SHARE, delay=MILLIS, drop=SHARE, tamper=SHARE, wrong-secret=SHARE, stale-tokens, outage, identity-outage, api-outage, burst=COUNT; repeatable
+    /// The organization's display name
+    #[arg(long, value_name = "NAME", default_value = "Emulator", value_parser = clap::builder::NonEmptyStringValueParser::new())]
+    organization_name: String,
+    /// What goes wrong on purpose: duplicate=SHARE, reorder=SHARE, delay=MILLIS, drop=SHARE, tamper=SHARE, wrong-secret=SHARE, stale-tokens, outage, identity-outage, api-outage, rate-limit=SHARE, burst=COUNT; repeatable
     #[arg(long = "fault", value_name = "FAULT,…")]
     faults: Vec<String>,
     /// Make the same values and chances as with the same seed before, and the same ids but for their time
@@ -89,7 +93,7 @@ async fn emulate(arguments: Arguments) -> Ended {
     for text in &arguments.faults {
         faults.apply(text).map_err(|error| usage(format!("--fault: {error}")))?;
     }
-    if !is_loopback(arguments.listen) {
+    if !is_loopback(arguments.listen) && arguments.accounts.is_empty() {
         super::complain(
             "warning: the emulator accepts made-up credentials; whoever reaches this address controls it",
         );
@@ -100,8 +104,11 @@ async fn emulate(arguments: Arguments) -> Ended {
         .devices(arguments.project.as_str(), arguments.devices, arguments.interval)
         .time_scale(arguments.time_scale)
         .organization(arguments.organization)
+        .organization_name(arguments.organization_name)
         .faults(faults.clone());
-    for account in arguments.accounts {
+    for text in &arguments.accounts {
+        let account = account::read(text, &SystemSources);
+        let account = account.map_err(|error| usage(format!("--service-account: {error}")))?;
         builder = builder.service_account(account);
     }
     if let Some(url) = arguments.public_url {

@@ -8,6 +8,7 @@
 //! | 2 | wrong usage or configuration |
 //! | 70 | internal error |
 
+mod account;
 mod check;
 mod completions;
 mod config;

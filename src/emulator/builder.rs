@@ -27,8 +27,9 @@ const LEDGER_ENTRIES: usize = 40_000;
 /// The heartbeat unless asked otherwise: nominal for DT's sensors.
 const INTERVAL: Duration = Duration::from_secs(15 * 60);
 
-/// The organization of all projects.
+/// The organization of all projects, and its display name.
 const ORGANIZATION: &str = "emulator";
+const ORGANIZATION_NAME: &str = "Emulator";
 
 /// Why the emulator does not start, or cannot keep its state.
 #[derive(Debug, thiserror::Error)]
@@ -97,6 +98,7 @@ pub struct EmulatorBuilder {
     faults: Faults,
     accounts: Vec<ServiceAccount>,
     organization: String,
+    organization_name: String,
     state: Option<PathBuf>,
     ledger_entries: usize,
     wall: Arc<dyn Clock>,
@@ -123,6 +125,7 @@ impl Default for EmulatorBuilder {
             faults: Faults::default(),
             accounts: Vec::new(),
             organization: ORGANIZATION.to_owned(),
+            organization_name: ORGANIZATION_NAME.to_owned(),
             state: None,
             ledger_entries: LEDGER_ENTRIES,
             wall: Arc::new(SystemClock),
@@ -192,6 +195,13 @@ impl EmulatorBuilder {
         self
     }
 
+    /// The organization's display name, which projects show. Without it, `Emulator`.
+    #[must_use]
+    pub fn organization_name(mut self, name: impl Into<String>) -> Self {
+        self.organization_name = name.into();
+        self
+    }
+
     /// Keeps the state in a file, and goes on with what is in it.
     #[must_use]
     pub fn state_file(mut self, path: impl Into<PathBuf>) -> Self {
@@ -237,14 +247,13 @@ impl EmulatorBuilder {
         let address = listener.local_addr().map_err(|source| EmulatorError::Listen { address, source })?;
         let mut state = State::new(self.seed.map_or_else(random_seed, Ok)?, self.ledger_entries);
         let file = self.state.map(StateFile::new);
-        let saved = match &file {
+        let (keys, then) = match &file {
             Some(file) => {
                 file.check_folder()?;
                 file.read(&mut state)?
             }
-            None => None,
+            None => (None, None),
         };
-        let (keys, then) = saved.map_or((None, i64::MIN), |(keys, then)| (Some(keys), then));
         // `http` and an address unless told otherwise, so that verifiers on this machine find the key set.
         let (root, public_host) = match public {
             Some(PublicUrl { root, host }) => (root, Some(host)),
@@ -252,7 +261,7 @@ impl EmulatorBuilder {
         };
         let issuer = format!("{root}/data-connector");
         let keys = Keys::new(issuer, self.organization, keys.as_ref()).map_err(|_| EmulatorError::NoKey)?;
-        let begin = self.wall.unix_millis().max(then);
+        let begin = self.wall.unix_millis().max(then.unwrap_or(i64::MIN));
         let time = EmulatedTime::new(begin, self.time_scale);
         let now = Now(time.now_micros());
         life::settle(&mut state, &self.project, &self.population, now);
@@ -268,7 +277,8 @@ impl EmulatorBuilder {
         };
         let accounts = Accounts::new(self.accounts);
         let reach = Reach { on_loopback: address.ip().is_loopback(), public_host };
-        let cloud = Arc::new(Cloud::new(time, self.wall, state, accounts, keys, transport, reach));
+        let cloud = Cloud::new(time, self.wall, state, accounts, keys, transport, reach);
+        let cloud = Arc::new(cloud.with_organization_name(self.organization_name));
         let (stop, stopped) = watch::channel(false);
         let mut tasks = tokio::task::JoinSet::new();
         tasks.spawn(engine::run(Arc::clone(&cloud), stopped.clone()));

@@ -28,6 +28,7 @@ pub(crate) struct Cloud {
     transport: Arc<dyn Transport>,
     pub(crate) reach: Reach,
     pub(crate) organization: String,
+    pub(crate) organization_name: String,
 }
 
 /// Who can reach it.
@@ -61,7 +62,13 @@ impl Cloud {
             transport,
             reach,
             organization,
+            organization_name: String::new(),
         }
+    }
+
+    /// Sets the organization's display name.
+    pub(crate) fn with_organization_name(self, organization_name: String) -> Self {
+        Self { organization_name, ..self }
     }
 
     pub(crate) const fn time(&self) -> &EmulatedTime {

@@ -40,6 +40,8 @@ pub struct Faults {
     pub identity_outage: bool,
     /// Whether the REST API answers 503.
     pub api_outage: bool,
+    /// Share of calls of the REST API that are answered with 429 and `Retry-After`.
+    pub rate_limit: f64,
     /// How many events to publish at once, spread over all devices. Happens when it is set, and then it is 0 again.
     pub burst: u32,
 }
@@ -53,7 +55,7 @@ pub enum FaultError {
     /// There is no fault of that name.
     #[error(
         "there is no fault \"{0}\"; allowed are duplicate, reorder, delay, drop, tamper, wrong-secret, stale-tokens, \
-         outage, identity-outage, api-outage, burst"
+         outage, identity-outage, api-outage, rate-limit, burst"
     )]
     Unknown(String),
     /// A value is not what the fault needs.
@@ -99,6 +101,7 @@ impl Faults {
                 "outage" => self.outage = switch("outage", value)?,
                 "identity-outage" => self.identity_outage = switch("identity-outage", value)?,
                 "api-outage" => self.api_outage = switch("api-outage", value)?,
+                "rate-limit" => self.rate_limit = share("rate-limit", value)?,
                 "burst" => self.burst = number("burst", value, "a number of events")?,
                 other => return Err(FaultError::Unknown(other.to_owned())),
             }
@@ -114,6 +117,7 @@ impl Faults {
             ("drop", self.drop),
             ("tamper", self.tamper),
             ("wrongSecret", self.wrong_secret),
+            ("rateLimit", self.rate_limit),
         ];
         for (fault, value) in shares {
             if !(0.0..=1.0).contains(&value) {

@@ -44,3 +44,9 @@ async fn dt_s_client_streams() {
     let Some(python) = python() else { return };
     run(python, "disruptive_check.py", &with_account().await, &["stream"]).await;
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn dt_s_client_reads_the_errors_of_a_stream() {
+    let Some(python) = python() else { return };
+    run(python, "disruptive_check.py", &with_account().await, &["stream-errors"]).await;
+}

@@ -50,7 +50,7 @@ async fn every_error_has_dt_s_shape() {
         ("GET", format!("{url}/v2/projects/-/devices"), "", 200),
         ("POST", format!("{url}/v2/projects/-/devices"), r#"{"type":"touch"}"#, 400),
         ("POST", format!("{url}/v2/projects/-/devices:transfer"), "{}", 400),
-        ("GET", format!("{project}/devices?order_by=labels.a"), "", 400),
+        ("GET", format!("{project}/devices?order_by=color"), "", 400),
         ("PUT", format!("{project}/dataconnectors"), "{}", 405),
         ("GET", format!("{url}/oauth2/token"), "", 405),
         ("POST", format!("{url}/oauth2/token"), "grant_type=password", 400),
@@ -261,7 +261,41 @@ async fn a_stream_speaks_both_forms_and_pings() {
         let ping = line().await;
         assert_eq!((&ping["eventType"], &ping["data"]), (&json!("ping"), &Value::Null));
         assert_eq!(ping["targetName"], "projects/p");
+        // An xid (base32hex, lower case) and a time, as in the fixtures of DT's Python client.
+        let id = ping["eventId"].as_str().expect("an id");
+        assert!(id.len() == 20 && id.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'v')), "{ping}");
+        let time = ping["timestamp"].as_str().expect("a time").parse::<jiff::Timestamp>();
+        assert!(time.is_ok(), "{ping}");
     }
+}
+
+/// DT's Python client reads `error.code` of every line of a stream, also of one that is refused.
+#[tokio::test]
+async fn errors_of_a_stream_are_nested() {
+    let account = "key:secret:reader@example.com".parse().expect("an account");
+    let emulator = Emulator::builder().service_account(account).start().await.expect("it starts");
+    let url = format!("{}/projects/p/devices:stream", emulator.api_url());
+    let known = ("authorization", "Basic a2V5OnNlY3JldA==");
+    let unknown = ("authorization", "Bearer bad");
+    let cases = [
+        ("GET", url.clone(), unknown, 401),
+        ("GET", url.replace(":stream", "%3Astream"), unknown, 401),
+        ("GET", format!("{url}?ping_interval=soon"), known, 400),
+        ("GET", url.replace("/p/", "/a%2Fb/"), known, 400),
+        ("POST", url.clone(), known, 405),
+        ("GET", url.clone(), ("origin", "null"), 403),
+    ];
+    for (method, url, header, status) in cases {
+        let answer = ask(method, &url, &[header], "").await;
+        assert_eq!(answer.status, status, "{method} {url}: {answer:?}");
+        assert_eq!(answer.body["error"]["code"], status, "{method} {url}: {answer:?}");
+        assert!(answer.body["error"]["message"].is_string(), "{answer:?}");
+    }
+    let mut faults = dt_receiver::emulator::Faults::default();
+    faults.apply("api-outage").expect("a fault");
+    emulator.set_faults(faults).expect("set");
+    let answer = ask("GET", &url, &[known], "").await;
+    assert_eq!((answer.status, &answer.body["error"]["code"]), (503, &json!(503)), "{answer:?}");
 }
 
 #[tokio::test]
@@ -295,7 +329,7 @@ async fn too_many_streams_are_429_with_seconds() {
     }
     let answer = ask("GET", &url, &[ANYONE], "").await;
     assert_eq!((answer.status, &answer.headers["retry-after"]), (429, &"1".parse().expect("a value")));
-    is_dt_s(&answer);
+    assert_eq!(answer.body["error"]["code"], 429);
     assert!(open.iter().all(|stream| stream.status() == 200));
     drop(open);
     // Streams whose client has gone make room.
@@ -306,4 +340,34 @@ async fn too_many_streams_are_429_with_seconds() {
         }
         tokio::task::yield_now().await;
     }
+}
+
+/// Who may not use the API may not set faults, read the ledger or change keys either.
+#[tokio::test]
+async fn the_controls_need_the_credentials_of_the_api() {
+    let parse = |text: &str| text.parse().expect("an account");
+    let builder = Emulator::builder().service_account(parse("dev:secret:dev@example.com"));
+    let builder = builder.service_account(parse("user:secret:user@example.com:project.user"));
+    let emulator = builder.start().await.expect("it starts");
+    let (dev, user) =
+        (("authorization", "Basic ZGV2OnNlY3JldA=="), ("authorization", "Basic dXNlcjpzZWNyZXQ="));
+    for (method, path, of_user) in [
+        ("GET", "", 200),
+        ("GET", "/faults", 200),
+        ("PATCH", "/faults", 403),
+        ("DELETE", "/faults", 403),
+        ("GET", "/ledger", 200),
+        ("POST", "/keys:rotate", 403),
+        ("GET", "/nonsense", 404),
+    ] {
+        let url = format!("{}/emulator{path}", emulator.url());
+        let of_dev = if of_user == 403 { 200 } else { of_user };
+        for (headers, status) in [(&[][..], 401), (&[ANYONE], 401), (&[user], of_user), (&[dev], of_dev)] {
+            let answer = ask(method, &url, headers, "{}").await;
+            assert_eq!(answer.status, status, "{method} {path} {headers:?}: {answer:?}");
+        }
+    }
+    // Without accounts nothing is asked for.
+    let open = Emulator::builder().start().await.expect("it starts");
+    assert_eq!(ask("GET", &format!("{}/emulator/ledger", open.url()), &[], "").await.status, 200);
 }

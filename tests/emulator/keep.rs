@@ -124,3 +124,50 @@ async fn a_folder_that_is_not_there_is_known_at_the_start() {
     let error = Emulator::builder().state_file(&file).start().await.expect_err("refused");
     assert_eq!(error.code(), "state");
 }
+
+/// A state that a person writes, as `docs/emulator.md` shows it: projects and devices with chosen ids and names.
+#[tokio::test]
+async fn a_state_written_by_hand_names_its_devices() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let file = folder.path().join("state.json");
+    let page = include_str!("../../docs/emulator.md");
+    let example = page.split("```json").nth(1).and_then(|rest| rest.split("```").next()).expect("an example");
+    std::fs::write(&file, example).expect("written");
+    let project = "/v2/projects/c0md3mm0c7pet3vico8g";
+    let device = format!("{project}/devices/bjeho5nlafj3bdrehgsg");
+    for _ in 0..2 {
+        let emulator = Emulator::builder().state_file(&file).start().await.expect("it starts");
+        let shown = emulator.call("GET", &device, &json!(null)).expect("there");
+        assert_eq!(shown["name"], device.trim_start_matches("/v2/"));
+        assert_eq!(shown["labels"], json!({"name": "Cold store"}));
+        let named = emulator.call("GET", project, &json!(null)).expect("there");
+        assert_eq!(named["displayName"], "North wing");
+        publish(&emulator, &device, &json!({"temperature": {"value": 3}}));
+        emulator.shutdown().await.expect("kept");
+    }
+}
+
+#[tokio::test]
+async fn a_state_with_what_the_api_refuses_is_refused() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let file = folder.path().join("state.json");
+    let with = |id: &str, device: serde_json::Value| json!({"p": {"devices": {id: device}}});
+    let labels: serde_json::Map<_, _> = (0..101).map(|n| (n.to_string(), json!(""))).collect();
+    for (projects, said) in [
+        (with("a/b", json!({"device_type": "touch"})), "an id has 1 to 64"),
+        (json!({"a b": {}}), "an id has 1 to 64"),
+        (with("d", json!({"device_type": "toaster"})), "toaster"),
+        (with("d", json!({"device_type": "touch", "id": "other"})), "other"),
+        (with("d", json!({"device_type": "touch", "label": {}})), "label"),
+        (with("d", json!({"device_type": "touch", "labels": labels})), "100 labels"),
+        (with("d", json!({"device_type": "touch", "labels": {"": ""}})), "label"),
+        (json!({"p": {"display_name": "x".repeat(5_000)}}), "display_name"),
+    ] {
+        let document = json!({"version": 1, "projects": projects});
+        std::fs::write(&file, document.to_string()).expect("written");
+        let started = Emulator::builder().state_file(&file).start().await;
+        let error = started.expect_err("refused");
+        assert_eq!(error.code(), "state");
+        assert!(error.to_string().contains(said), "{document}: {error}");
+    }
+}

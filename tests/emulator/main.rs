@@ -28,5 +28,6 @@ mod flask;
 mod keep;
 mod outage;
 mod program;
+mod rest;
 mod rotation;
 mod seed_examples;

@@ -177,7 +177,11 @@ fn wrong_arguments_are_usage_errors() {
         (&["--devices", "toaster:1"][..], "no device type"),
         (&["--interval", "0s"], "length of time"),
         (&["--time-scale", "0"], "time-scale"),
-        (&["--service-account", "key"], "KEY:SECRET:EMAIL"),
+        (&["--service-account", "key"], "KEY:env=NAME:EMAIL"),
+        (&["--service-account", "key:env=NO_SUCH_VARIABLE:me@example.com"], "NO_SUCH_VARIABLE is not set"),
+        (&["--service-account", "key:file=/nonexistent:me@example.com"], "/nonexistent"),
+        (&["--service-account", "key:env=PATH:me@example.com:king"], "project.user"),
+        (&["--organization-name", ""], "organization-name"),
         (&["--fault", "smoke"], "no fault"),
         (&["--connector", "ftp://x"], "httpConfig.url"),
         (&["--state", "/nonexistent/state.json"], "/nonexistent"),
@@ -192,6 +196,57 @@ fn wrong_arguments_are_usage_errors() {
         assert_eq!(ended.code(), 2, "{arguments:?}: {ended:?}");
         assert!(ended.stderr.contains(said), "{arguments:?}: {ended:?}");
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_organization_may_have_a_name() {
+    let program = Program::start(&["--organization", "my-org", "--organization-name", "Acme Ltd."]);
+    let url = format!("{}/v2/projects/p", program.url);
+    let project = ask("GET", &url, &[ANYONE], "").await.body;
+    assert_eq!(project["organization"], "organizations/my-org");
+    assert_eq!(project["organizationDisplayName"], "Acme Ltd.");
+    tokio::task::spawn_blocking(|| program.stop()).await.expect("stopped");
+}
+
+/// Every process of a machine can read the arguments of every other.
+#[test]
+fn a_secret_on_the_command_line_is_refused_and_not_repeated() {
+    for old in
+        ["key:hunter2:me@example.com", "key:hunter2:me@example.com:project.user", "key:hunter2", "hunter2"]
+    {
+        let ended = common::run(["emulate", "--listen", "127.0.0.1:0", "--service-account", old], b"");
+        assert_eq!(ended.code(), 2, "{old}: {ended:?}");
+        for form in ["KEY:env=NAME:EMAIL", "KEY:file=PATH:EMAIL"] {
+            assert!(ended.stderr.contains(form), "{old}: {ended:?}");
+        }
+        assert!(!ended.stderr.contains("hunter2"), "{old}: {ended:?}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn emulate_takes_service_accounts_from_a_file_and_a_variable() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let file = folder.path().join("secret");
+    std::fs::write(&file, "of-the-file\n").expect("written");
+    let from_file = format!("dev:file={}:dev@example.com", file.display());
+    let from_variable = format!("user:env={SECRET_VARIABLE}:user@example.com:project.user");
+    let program = Program::start(&["--service-account", &from_file, "--service-account", &from_variable]);
+    let basic = |pair: String| {
+        use base64::Engine;
+        format!("Basic {}", base64::engine::general_purpose::STANDARD.encode(pair))
+    };
+    let device = r#"{"type":"touch"}"#;
+    for (pair, status) in [
+        ("dev:of-the-file".to_owned(), 200),
+        (format!("user:{SECRET}"), 403),
+        (format!("dev:{SECRET}"), 401),
+        ("any:secret".to_owned(), 401),
+    ] {
+        let url = format!("{}/v2/projects/p/devices", program.url);
+        let answer = ask("POST", &url, &[("authorization", &basic(pair.clone()))], device).await;
+        assert_eq!(answer.status, status, "{pair}: {answer:?}");
+    }
+    tokio::task::spawn_blocking(|| program.stop()).await.expect("stopped");
 }
 
 /// `http://0.0.0.0` is nowhere: an issuer has to be a URL that others can use.

@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Uses the emulator through DT's own Python client (disruptive), unmodified.
 
-    EMULATOR_URL=http://127.0.0.1:8081 VENV/bin/python tests/interop/disruptive_check.py connectors|errors|publish|devices|stream
+    EMULATOR_URL=http://127.0.0.1:8081 VENV/bin/python tests/interop/disruptive_check.py connectors|errors|publish|devices|stream|stream-errors
 
 The emulator has two service accounts: dev:dev-secret and user:user-secret (which may only read).
 Exit: 0 all as expected; otherwise the assertion that failed.
@@ -13,6 +13,7 @@ import threading
 from datetime import datetime, timedelta, timezone
 
 import disruptive as dt
+import requests
 from disruptive import errors, events
 
 URL = os.environ["EMULATOR_URL"]
@@ -138,27 +139,57 @@ PUBLISHABLE = [
 ]
 
 
+def device_type_of(event_type):
+    """A type of device that sends such events."""
+    return {
+        "objectPresent": "proximity",
+        "humidity": "humidity",
+        "objectPresentCount": "proximityCounter",
+        "touchCount": "touchCounter",
+        "waterPresent": "waterDetector",
+        "connectionStatus": "ccon",
+        "ethernetStatus": "ccon",
+        "cellularStatus": "ccon",
+        "co2": "co2",
+        "pressure": "co2",
+        "motion": "motion",
+        "deskOccupancy": "deskOccupancy",
+        "contact": "contact",
+    }.get(event_type, "temperature")
+
+
 def publish():
     project = "p"
     device = dt.Emulator.create_device(project_id=project, device_type="temperature", display_name="Cold store")
     assert device.is_emulated and device.display_name == "Cold store" and device.labels["virtual-sensor"] == ""
     ids = dict(device_id=device.device_id, project_id=project)
+    made = {"temperature": device}
+    published = {}
     for data in PUBLISHABLE:
-        assert dt.Emulator.publish_event(**ids, data=data) is None
-    everything = dt.EventHistory.list_events(**ids, start_time=TIME, end_time=TIME)
-    assert len(everything) == len(PUBLISHABLE)
-    for event, sent in zip(reversed(everything), PUBLISHABLE):
-        assert event.event_type == sent.event_type and event.device_id == device.device_id
-        for name, value in sent._raw.items():
-            if name != "cloud_connectors" and value is not None:
-                assert event.data.raw[name] == value, (event.event_type, name, event.data.raw, value)
-    kinds = {event.event_type for event in everything}
+        kind = device_type_of(data.event_type)
+        if kind not in made:
+            made[kind] = dt.Emulator.create_device(project_id=project, device_type=kind)
+        published.setdefault(kind, []).append(data)
+        assert dt.Emulator.publish_event(made[kind].device_id, project, data=data) is None
+    kinds = set()
+    for kind, sent_by_device in published.items():
+        history = dt.EventHistory.list_events(made[kind].device_id, project, start_time=TIME, end_time=TIME)
+        assert len(history) == len(sent_by_device)
+        for event, sent in zip(reversed(history), sent_by_device):
+            assert event.event_type == sent.event_type and event.device_id == made[kind].device_id
+            for name, value in sent._raw.items():
+                if name != "cloud_connectors" and value is not None:
+                    assert event.data.raw[name] == value, (event.event_type, name, event.data.raw, value)
+            kinds.add(event.event_type)
     assert kinds == set(events.EVENT_TYPES) - {"labelsChanged"}, set(events.EVENT_TYPES) ^ kinds
+    raises(errors.BadRequest, dt.Emulator.publish_event, **ids, data=events.Co2(526, TIME))
 
     # Time and types are filters, the last day is the default.
     assert dt.EventHistory.list_events(**ids) == []
-    touches = dt.EventHistory.list_events(**ids, start_time=TIME, end_time=TIME, event_types=["touch", "co2"])
-    assert sorted(event.event_type for event in touches) == ["co2", "touch"]
+    touches = dt.EventHistory.list_events(
+        **ids, start_time=TIME, end_time=TIME, event_types=["touch", "probeWireStatus"]
+    )
+    assert sorted(event.event_type for event in touches) == ["probeWireStatus", "touch"]
     dt.Emulator.publish_event(**ids, data=events.Touch())
     (touch,) = dt.EventHistory.list_events(**ids)
     assert abs(touch.data.timestamp - datetime.now(timezone.utc)) < timedelta(minutes=1)
@@ -167,9 +198,9 @@ def publish():
 
     # More than a page.
     for _ in range(120):
-        dt.Emulator.publish_event(**ids, data=events.Motion("MOTION_DETECTED"))
-    motions = dt.EventHistory.list_events(**ids, event_types=["motion"])
-    assert len({event.event_id for event in motions}) == 120
+        dt.Emulator.publish_event(**ids, data=events.BatteryStatus(80))
+    levels = dt.EventHistory.list_events(**ids, event_types=["batteryStatus"])
+    assert len({event.event_id for event in levels}) == 120
     dt.Emulator.delete_device(**ids)
     raises(errors.NotFound, dt.Device.get_device, **ids)
 
@@ -185,6 +216,13 @@ def devices():
     assert len(dt.Device.list_devices(project, device_types=["touch", "co2"])) == 2
     ids = [made["touch"].device_id, made["co2"].device_id]
     assert sorted(d.device_id for d in dt.Device.list_devices(project, device_ids=ids)) == sorted(ids)
+
+    assert len(dt.Device.list_devices(project, label_filters={"floor": ""})) == 12
+    assert [one.device_type for one in dt.Device.list_devices(project, query="ccon")] == ["ccon"]
+    kinds = [one.device_type for one in dt.Device.list_devices(project, order_by="-type")]
+    assert kinds == sorted(kinds, reverse=True), kinds
+    assert len(dt.Device.list_devices("-", organization_id="emulator")) == 12
+    assert dt.Device.list_devices("-", organization_id="other") == []
 
     assert dt.Device.set_label(ids[0], project, "room", "17") == []
     assert dt.Device.set_label(ids[0], project, "room", "18") == []
@@ -203,6 +241,8 @@ def devices():
     assert len(dt.Device.list_devices("q")) == 2 and len(dt.Device.list_devices(project)) == 10
     assert sorted(one.project_id for one in dt.Project.list_projects()) == ["p", "q"]
     assert dt.Project.get_project("q").sensor_count == 2
+    dt.Project.update_project("q", display_name="North wing")
+    assert [one.project_id for one in dt.Project.list_projects(query="north")] == ["q"]
 
 
 def stream():
@@ -233,7 +273,29 @@ def stream():
         publisher.join()
 
 
+class BadToken:
+    """Credentials that the emulator does not know."""
+
+    def get_token(self):
+        return "Bearer bad"
+
+
+def stream_errors():
+    dt.request_attempts = 1
+    raises(errors.Unauthorized, lambda: next(dt.Stream.event_stream("p", auth=BadToken())))
+    patch = dict(auth=("dev", "dev-secret"), json={"apiOutage": True})
+    requests.patch(URL + "/emulator/faults", **patch).raise_for_status()
+    raises(errors.InternalServerError, lambda: next(dt.Stream.event_stream("p")))
+
+
 if __name__ == "__main__":
     authenticate()
-    parts = {"connectors": connectors, "errors": errors_, "publish": publish, "devices": devices, "stream": stream}
+    parts = {
+        "connectors": connectors,
+        "errors": errors_,
+        "publish": publish,
+        "devices": devices,
+        "stream": stream,
+        "stream-errors": stream_errors,
+    }
     parts[sys.argv[1]]()

@@ -3,9 +3,9 @@
 use http::Method;
 use serde_json::json;
 
-use super::{Answer, Answered, ApiError, Call, is_id, pages, with_verb};
+use super::{Answer, Answered, ApiError, Call, pages, with_verb};
 use crate::emulator::cloud::Cloud;
-use crate::emulator::state::{Connector, MAX_CONNECTORS, Settings, State, drop_queue};
+use crate::emulator::state::{Connector, MAX_CONNECTORS, Settings, State, drop_queue, is_id};
 
 pub(super) fn collection(cloud: &Cloud, call: &Call, project: &str) -> Answered {
     match call.method {

@@ -1,4 +1,5 @@
-//! `/emulator`: the emulator's own controls, which DT does not have. They need no credentials.
+//! `/emulator`: the emulator's own controls, which DT does not have. They need the credentials of the API if service accounts
+//! are configured, and none otherwise.
 //!
 //! | call | what |
 //! |---|---|
@@ -10,7 +11,7 @@
 use http::Method;
 use serde_json::json;
 
-use super::{Answered, ApiError, Call, query::Query};
+use super::{Answered, ApiError, Call, check_credentials, query::Query};
 use crate::emulator::cloud::Cloud;
 use crate::emulator::faults::Faults;
 use crate::emulator::life;
@@ -18,6 +19,10 @@ use crate::emulator::state::Now;
 use crate::event::rfc3339_micros;
 
 pub(super) fn answer(cloud: &Cloud, call: &Call, path: &[&str]) -> Answered {
+    // Where any credentials would do, asking for some would protect nothing.
+    if !call.trusted && !cloud.accounts.is_empty() {
+        check_credentials(cloud, call)?;
+    }
     match (path, &call.method) {
         ([], &Method::GET) => Ok(status(cloud)),
         (["faults"], &Method::GET) => cloud.with_state(|state, _| show(&state.faults)),

@@ -8,16 +8,15 @@ use std::collections::BTreeSet;
 use http::Method;
 use serde_json::{Map, Value, json};
 
-use super::query::Query;
-use super::{Answered, ApiError, Call, is_id, pages, payload, with_verb};
+use super::filter::Filter;
+use super::order::Order;
+use super::{Answered, ApiError, Call, pages, payload, projects, with_verb};
 use crate::emulator::cloud::Cloud;
 use crate::emulator::state::{
-    DEVICE_TYPES, Device, Labels, MAX_DEVICES, MAX_LABELS, Now, Published, State, TooManyLabels,
+    DEVICE_TYPES, Device, Labels, MAX_DEVICES, MAX_LABELS, Now, Published, State, TooManyLabels, is_id,
+    is_label,
 };
 use crate::event::rfc3339_micros;
-
-/// How long the key or the value of a label may be.
-const MAX_LABEL: usize = 1_024;
 
 /// How many devices one call may name: all wait while they are changed.
 const MAX_NAMES: usize = 1_000;
@@ -36,18 +35,18 @@ pub(super) fn collection(cloud: &Cloud, call: &Call, project: &str) -> Answered 
 fn list(cloud: &Cloud, call: &Call, project: &str) -> Answered {
     let query = call.query();
     let filter = Filter::read(&query, false);
-    if query.last("orderBy").is_some_and(|order| order != "id") {
-        return Err(ApiError::bad_request("orderBy: only \"id\" is emulated"));
-    }
+    let order = Order::read(&query)?;
     let projects: BTreeSet<&str> =
         query.all("projects").map(|name| name.strip_prefix("projects/").unwrap_or(name)).collect();
+    let of_organization = projects::are_of_organization(cloud, &query);
     cloud.with_state(|state, _| {
+        // DT's Python client: both are ignored where the project is named.
         let wanted = |id: &str| match project {
-            "-" => projects.is_empty() || projects.contains(id),
+            "-" => of_organization && (projects.is_empty() || projects.contains(id)),
             _ => id == project,
         };
         // Sorted by project and device, so that a page token is a device's name.
-        let devices: Vec<(String, &str, &Device)> = state
+        let mut devices: Vec<(String, &str, &Device)> = state
             .projects
             .iter()
             .filter(|(id, _)| wanted(id))
@@ -55,8 +54,14 @@ fn list(cloud: &Cloud, call: &Call, project: &str) -> Answered {
             .filter(|(_, device)| filter.wants(&device.id, &device.device_type, &device.labels))
             .map(|(id, device)| (format!("{id}/{}", device.id), id, device))
             .collect();
-        let items = devices.iter().map(|(key, id, device)| (key, device.to_json(id)));
-        let (devices, next) = pages::of(items, &query)?;
+        let (page, next) = match order {
+            None => pages::of(devices.iter().map(|entry| (&entry.0, entry)), &query)?,
+            Some(order) => {
+                order.sort(&mut devices);
+                pages::in_order(devices.iter().map(|entry| (&entry.0, entry)), &query)?
+            }
+        };
+        let devices: Vec<Value> = page.into_iter().map(|(_, id, device)| device.to_json(id)).collect();
         Ok(json!({"devices": devices, "nextPageToken": next}).into())
     })
 }
@@ -121,9 +126,15 @@ fn publish(cloud: &Cloud, call: &Call, project: &str, id: &str) -> Answered {
     }
     let body = call.object()?;
     cloud.publishing(|state, now, published| {
-        state.device(project, id).ok_or_else(not_found)?;
+        let device = state.device(project, id).ok_or_else(not_found)?;
         let default_time = rfc3339_micros(now.micros());
         let events = payload::complete(&body, &default_time).map_err(ApiError::bad_request)?;
+        if let Some((foreign, ..)) = events.iter().find(|(event_type, ..)| !device.may_send(event_type)) {
+            let (kind, foreign) = (&device.device_type, foreign.as_str());
+            return Err(ApiError::bad_request(format!(
+                "a device of type {kind} has no event type {foreign}"
+            )));
+        }
         for (event_type, data, time) in events {
             published.extend(state.publish((project, id), &event_type, &data, Some(&time), now));
         }
@@ -155,6 +166,9 @@ pub(super) fn batch_update(cloud: &Cloud, call: &Call, project: &str) -> Answere
     let body = call.object()?;
     let add = read_labels(body.get("addLabels"), "addLabels")?;
     let remove = read_names(&body, "removeLabels", MAX_LABELS)?;
+    if add.is_empty() && remove.is_empty() {
+        return Err(ApiError::bad_request("neither addLabels nor removeLabels has a label"));
+    }
     let devices = read_names(&body, "devices", MAX_NAMES)?;
     cloud.publishing(|state, now, published| {
         let mut errors = Vec::new();
@@ -252,7 +266,7 @@ fn read_labels(value: Option<&Value>, name: &str) -> Result<Labels, ApiError> {
     let mut labels = Labels::new();
     for (key, value) in members {
         let value = value.as_str().ok_or_else(|| bad("a value is not a string"))?;
-        if key.is_empty() || key.len() > MAX_LABEL || value.len() > MAX_LABEL {
+        if !is_label(key, value) {
             return Err(bad("a key is empty, or longer than 1024 bytes, or its value is"));
         }
         labels.insert(key.clone(), value.to_owned());
@@ -269,47 +283,4 @@ fn read_names(body: &Map<String, Value>, name: &str, most: usize) -> Result<BTre
         return Err(ApiError::bad_request(format!("{name}: at most {most} are allowed")));
     }
     names.iter().map(|name| name.as_str().map(str::to_owned).ok_or_else(bad)).collect()
-}
-
-/// Which devices are asked for: by id, type and labels (`key` or `key=value`; DT's Python client says that a list wants
-/// all of them, and a stream any).
-pub(super) struct Filter {
-    any_label: bool,
-    ids: BTreeSet<String>,
-    types: BTreeSet<String>,
-    labels: Vec<(String, Option<String>)>,
-    text: Option<String>,
-}
-
-impl Filter {
-    pub(super) fn read(query: &Query, any_label: bool) -> Self {
-        let set = |name| query.all(name).map(str::to_owned).collect();
-        let label = |text: &str| match text.split_once('=') {
-            Some((key, value)) => (key.to_owned(), Some(value.to_owned())),
-            None => (text.to_owned(), None),
-        };
-        Self {
-            any_label,
-            ids: set("deviceIds"),
-            types: set("deviceTypes"),
-            labels: query.whole("labelFilters").map(label).collect(),
-            text: query.last("query").map(str::to_lowercase),
-        }
-    }
-
-    pub(super) fn wants(&self, id: &str, device_type: &str, labels: &Labels) -> bool {
-        let has = |(key, value): &(String, Option<String>)| {
-            labels.get(key).is_some_and(|found| value.as_ref().is_none_or(|value| value == found))
-        };
-        let contains = |text: &String| {
-            id.contains(text.as_str()) || labels.values().any(|value| value.to_lowercase().contains(text))
-        };
-        (self.ids.is_empty() || self.ids.contains(id))
-            && (self.types.is_empty() || self.types.contains(device_type))
-            && match self.any_label {
-                true => self.labels.is_empty() || self.labels.iter().any(has),
-                false => self.labels.iter().all(has),
-            }
-            && self.text.as_ref().is_none_or(contains)
-    }
 }

@@ -1,4 +1,5 @@
-//! Errors as DT's REST API has them: `{"error":…,"code":…,"help":…}`.
+//! Errors as DT's REST API has them: `{"error":…,"code":…,"help":…}`, and `{"error":{"code":…,"message":…}}` for
+//! `devices:stream`.
 
 use http::StatusCode;
 use serde_json::{Value, json};
@@ -72,6 +73,13 @@ impl ApiError {
         Self::new(StatusCode::INTERNAL_SERVER_ERROR, text)
     }
 
+    /// The body of the answer to a call of `devices:stream`. DT's Python client 1.7.3 takes the body for a line of the
+    /// stream whatever the status, and reads `error.code`.
+    pub(crate) fn stream_body(&self) -> Value {
+        json!({"error": {"code": self.status.as_u16(), "message": self.text}})
+    }
+
+    /// The body of the answer to any other call.
     pub(crate) fn body(&self) -> Value {
         let code = self.status.as_u16();
         match self.oauth {

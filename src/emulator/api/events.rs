@@ -1,4 +1,7 @@
-//! `/v2/projects/{p}/devices/{d}/events`: the event history of a device, newest first.
+//! `/v2/projects/{p}/devices/{d}/events`: the event history of a device, newest first by `timestamp`.
+//!
+//! A page token is the position of the last event of its page, so that events that come meanwhile, late ones too, neither
+//! repeat nor hide others.
 
 use std::collections::BTreeSet;
 
@@ -8,7 +11,7 @@ use serde_json::value::RawValue;
 
 use super::{Answered, ApiError, Call, pages};
 use crate::emulator::cloud::Cloud;
-use crate::emulator::state::StoredEvent;
+use crate::emulator::state::{Position, StoredEvent, position};
 use crate::event::Timestamp;
 
 /// How far back the history goes unless asked otherwise.
@@ -31,7 +34,7 @@ pub(super) fn history(cloud: &Cloud, call: &Call, project: &str, device: &str) -
     let before = match query.last("pageToken") {
         None => None,
         Some(token) => {
-            Some(token.parse::<u64>().map_err(|_| ApiError::bad_request("pageToken is not one of ours"))?)
+            Some(read_token(token).ok_or_else(|| ApiError::bad_request("pageToken is not one of ours"))?)
         }
     };
     cloud.with_state(|state, now| {
@@ -46,16 +49,9 @@ pub(super) fn history(cloud: &Cloud, call: &Call, project: &str, device: &str) -
                 && (start..=end).contains(&event.micros)
                 && (types.is_empty() || types.contains(&*event.event_type))
         };
-        let mut found = state.history.newest_first(before, wanted);
-        let (mut page, mut last) = (Vec::new(), None);
-        while page.len() < size
-            && let Some(event) = found.next()
-        {
-            last = Some(event.number);
-            page.push(event);
-        }
-        let more = found.next().is_some();
-        let next = last.filter(|_| more).map(|number| number.to_string()).unwrap_or_default();
+        let found = state.history.newest_first(before, wanted);
+        let (page, rest) = found.split_at_checked(size).unwrap_or((&found, &[]));
+        let next = page.last().filter(|_| !rest.is_empty()).map(|event| token(event)).unwrap_or_default();
         let mut events = Vec::with_capacity(page.len());
         for event in page {
             let raw: &RawValue =
@@ -64,4 +60,15 @@ pub(super) fn history(cloud: &Cloud, call: &Call, project: &str, device: &str) -
         }
         Ok(json!({"events": events, "nextPageToken": next}).into())
     })
+}
+
+/// The page token of a page that ends with this event.
+fn token(event: &StoredEvent) -> String {
+    let (micros, number) = position(event);
+    format!("{micros}_{number}")
+}
+
+fn read_token(token: &str) -> Option<Position> {
+    let (micros, number) = token.split_once('_')?;
+    Some((micros.parse().ok()?, number.parse().ok()?))
 }

@@ -10,7 +10,9 @@ mod control;
 mod devices;
 mod error;
 mod events;
+mod filter;
 mod identity;
+mod order;
 mod pages;
 mod payload;
 mod projects;
@@ -33,6 +35,7 @@ pub(crate) use stream::Stream;
 
 use super::cloud::Cloud;
 use super::identity::authorize;
+use super::state::is_id;
 use query::Query;
 
 /// A request that was read whole.
@@ -90,7 +93,7 @@ pub(crate) fn answer(cloud: &Cloud, call: &Call) -> Answered {
     if !call.trusted {
         refuse_web_pages(cloud, call)?;
     }
-    let path = call.path.replace("%3A", ":").replace("%3a", ":");
+    let path = with_colons(&call.path);
     // A base URL that ends in a slash makes a double one.
     let segments: Vec<&str> = path.split('/').filter(|segment| !segment.is_empty()).collect();
     match segments.as_slice() {
@@ -101,6 +104,16 @@ pub(crate) fn answer(cloud: &Cloud, call: &Call) -> Answered {
         ["v2", rest @ ..] => rest_api(cloud, call, rest),
         _ => Err(ApiError::not_found("there is nothing at this path")),
     }
+}
+
+/// Whether a path is that of a stream, whose errors have a shape of their own.
+fn is_stream(path: &str) -> bool {
+    with_colons(path).trim_end_matches('/').ends_with("/devices:stream")
+}
+
+/// A path in which no colon is percent-encoded: some clients encode that of a verb.
+fn with_colons(path: &str) -> String {
+    path.replace("%3A", ":").replace("%3a", ":")
 }
 
 /// Any credentials will do, and JSON is read under any type, so a page in a browser on this machine could make
@@ -126,17 +139,29 @@ fn refuse_web_pages(cloud: &Cloud, call: &Call) -> Result<(), ApiError> {
     Ok(())
 }
 
-fn rest_api(cloud: &Cloud, call: &Call, segments: &[&str]) -> Answered {
-    if cloud.with_state(|state, _| state.faults.api_outage) && !call.trusted {
-        return Err(ApiError::unavailable("an outage, asked for by the fault api-outage"));
+/// Refuses who is unknown, and who may only read but asks for a change.
+fn check_credentials(cloud: &Cloud, call: &Call) -> Result<(), ApiError> {
+    let now = cloud.wall_seconds();
+    let role = authorize(&call.headers, &cloud.accounts, &cloud.grants.lock(), now);
+    let role = role.map_err(ApiError::unauthorized)?;
+    if call.method != Method::GET && call.method != Method::HEAD && !role.may_write() {
+        return Err(ApiError::forbidden("the role project.user may only read"));
     }
+    Ok(())
+}
+
+fn rest_api(cloud: &Cloud, call: &Call, segments: &[&str]) -> Answered {
     if !call.trusted {
-        let now = cloud.wall_seconds();
-        let role = authorize(&call.headers, &cloud.accounts, &cloud.grants.lock(), now);
-        let role = role.map_err(ApiError::unauthorized)?;
-        if call.method != Method::GET && call.method != Method::HEAD && !role.may_write() {
-            return Err(ApiError::forbidden("the role project.user may only read"));
-        }
+        cloud.with_state(|state, _| {
+            if state.faults.api_outage {
+                return Err(ApiError::unavailable("an outage, asked for by the fault api-outage"));
+            }
+            if state.api_dice.chance(state.faults.rate_limit) {
+                return Err(ApiError::too_many("too many requests, asked for by the fault rate-limit"));
+            }
+            Ok(())
+        })?;
+        check_credentials(cloud, call)?;
     }
     let Some((_, rest)) = segments.split_first().filter(|(first, _)| **first == "projects") else {
         return Err(ApiError::not_found("there is nothing at this path"));
@@ -150,7 +175,7 @@ fn rest_api(cloud: &Cloud, call: &Call, segments: &[&str]) -> Answered {
         return Err(ApiError::bad_request("the project - stands for any; only devices can be looked up so"));
     }
     match rest {
-        [] => projects::get(cloud, call, project),
+        [] => projects::one(cloud, call, project),
         ["dataconnectors"] => connectors::collection(cloud, call, project),
         ["dataconnectors", name] => connectors::one(cloud, call, project, name),
         ["devices"] => devices::collection(cloud, call, project),
@@ -161,12 +186,6 @@ fn rest_api(cloud: &Cloud, call: &Call, segments: &[&str]) -> Answered {
         ["devices", device, "events"] => events::history(cloud, call, project, device),
         _ => Err(ApiError::not_found("there is nothing at this path")),
     }
-}
-
-/// Whether a text can be the id of a project, a device or a connector.
-fn is_id(text: &str) -> bool {
-    (1..=64).contains(&text.len())
-        && text.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'-' || byte == b'_')
 }
 
 /// The last segment of a path, and the verb after its colon.

@@ -26,9 +26,28 @@ pub(super) fn of<'a, T>(
     items: impl Iterator<Item = (&'a String, T)>,
     query: &Query,
 ) -> Result<(Vec<T>, String), ApiError> {
-    let (size, after) = (size(query)?, query.last("pageToken"));
+    let after = query.last("pageToken");
+    Ok(first(items.filter(|(key, _)| after.is_none_or(|after| key.as_str() > after)), size(query)?))
+}
+
+/// A page of items in any order: those after the one that `pageToken` names, which has to be there still.
+pub(super) fn in_order<'a, T>(
+    mut items: impl Iterator<Item = (&'a String, T)>,
+    query: &Query,
+) -> Result<(Vec<T>, String), ApiError> {
+    let size = size(query)?;
+    if let Some(after) = query.last("pageToken")
+        && !items.any(|(key, _)| key == after)
+    {
+        return Err(ApiError::bad_request("pageToken: the item that it names is gone; begin again"));
+    }
+    Ok(first(items, size))
+}
+
+/// The first `size` items, and the key of the last of them if there are more.
+fn first<'a, T>(items: impl Iterator<Item = (&'a String, T)>, size: usize) -> (Vec<T>, String) {
     let (mut page, mut last, mut more) = (Vec::new(), "", false);
-    for (key, item) in items.filter(|(key, _)| after.is_none_or(|after| key.as_str() > after)) {
+    for (key, item) in items {
         more = page.len() >= size;
         if more {
             break;
@@ -36,7 +55,7 @@ pub(super) fn of<'a, T>(
         last = key;
         page.push(item);
     }
-    Ok((page, if more { last.to_owned() } else { String::new() }))
+    (page, if more { last.to_owned() } else { String::new() })
 }
 
 #[cfg(test)]
@@ -55,5 +74,15 @@ mod tests {
         assert_eq!(page("pageSize=5").1, "");
         assert_eq!(page("pageToken=zzz").0.len(), 0);
         assert!(of(items.iter(), &Query::read("pageSize=x")).is_err());
+    }
+
+    #[test]
+    fn pages_in_another_order_follow_each_other() {
+        let items: BTreeMap<String, u8> = (0..3).map(|n| (format!("k{n}"), n)).collect();
+        let page =
+            |query: &str| in_order(items.iter().rev(), &Query::read(query)).map_err(|error| error.status);
+        assert_eq!(page("pageSize=2"), Ok((vec![&2, &1], "k1".to_owned())));
+        assert_eq!(page("pageSize=2&pageToken=k1"), Ok((vec![&0], String::new())));
+        assert_eq!(page("pageToken=gone"), Err(http::StatusCode::BAD_REQUEST));
     }
 }

@@ -18,7 +18,7 @@ use tokio::sync::{Notify, Semaphore, watch};
 use tokio::task::JoinSet;
 
 use super::stream::StreamBody;
-use super::{Answer, ApiError, Call, answer};
+use super::{Answer, ApiError, Call, answer, is_stream};
 use crate::emulator::cloud::Cloud;
 
 /// How many connections there may be; more wait to be accepted.
@@ -108,11 +108,12 @@ async fn connection(
 }
 
 async fn reply(
-    cloud: &Cloud,
+    cloud: &Arc<Cloud>,
     requests: &Semaphore,
     request: Request<Incoming>,
     stop: watch::Receiver<bool>,
 ) -> Reply {
+    let of_stream = is_stream(request.uri().path());
     let answered = match requests.try_acquire() {
         Ok(_permit) => match read(request).await {
             Ok(call) => answer(cloud, &call),
@@ -130,11 +131,11 @@ async fn reply(
         }
         Ok(Answer::Stream(stream)) => {
             let content_type = HeaderValue::from_static(stream.content_type());
-            let mut response = Response::new(Either::Right(stream.start(stop)));
+            let mut response = Response::new(Either::Right(stream.start(Arc::clone(cloud), stop)));
             response.headers_mut().insert(CONTENT_TYPE, content_type);
             response
         }
-        Err(error) => refusal(&error),
+        Err(error) => refusal(&error, of_stream),
     }
 }
 
@@ -165,8 +166,9 @@ fn json(status: StatusCode, value: &serde_json::Value) -> Reply {
     response
 }
 
-fn refusal(error: &ApiError) -> Reply {
-    let mut response = json(error.status, &error.body());
+fn refusal(error: &ApiError, of_stream: bool) -> Reply {
+    let body = if of_stream { error.stream_body() } else { error.body() };
+    let mut response = json(error.status, &body);
     let headers = response.headers_mut();
     if let Some(seconds) = error.retry_after {
         headers.insert(RETRY_AFTER, HeaderValue::from(seconds));

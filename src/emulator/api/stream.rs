@@ -1,6 +1,7 @@
 //! `/v2/projects/{p}/devices:stream`: events as they are published, as lines of JSON or as server-sent events.
 //!
 //! A `ping` comes when nothing else has come for `pingInterval` (10 s unless asked otherwise, on the machine's clock).
+//! It has an `eventId` and a `timestamp`, as in the fixtures of DT's Python client.
 //! A client that does not keep up misses events, as one that is not connected does; DT promises no more.
 
 use std::collections::BTreeSet;
@@ -17,10 +18,11 @@ use serde_json::{Value, json};
 use tokio::sync::broadcast::error::RecvError;
 use tokio::sync::{broadcast, mpsc, watch};
 
-use super::devices::Filter;
+use super::filter::Filter;
 use super::{Answer, Answered, ApiError, Call};
 use crate::emulator::cloud::Cloud;
 use crate::emulator::state::Published;
+use crate::event::rfc3339_micros;
 
 /// How many streams there may be at once.
 const MAX_STREAMS: usize = 64;
@@ -75,13 +77,13 @@ impl Stream {
     }
 
     /// Starts to write; ends when the client goes or the emulator stops.
-    pub(super) fn start(self, stop: watch::Receiver<bool>) -> StreamBody {
+    pub(super) fn start(self, cloud: Arc<Cloud>, stop: watch::Receiver<bool>) -> StreamBody {
         let (lines, waiting) = mpsc::channel(WAITING);
-        tokio::spawn(self.write(lines, stop));
+        tokio::spawn(self.write(cloud, lines, stop));
         StreamBody(waiting)
     }
 
-    async fn write(mut self, lines: mpsc::Sender<Bytes>, mut stop: watch::Receiver<bool>) {
+    async fn write(mut self, cloud: Arc<Cloud>, lines: mpsc::Sender<Bytes>, mut stop: watch::Receiver<bool>) {
         let mut last = tokio::time::Instant::now();
         loop {
             let line = tokio::select! {
@@ -90,7 +92,7 @@ impl Stream {
                     Ok(_) | Err(RecvError::Lagged(_)) => continue,
                     Err(RecvError::Closed) => return,
                 },
-                () = tokio::time::sleep_until(last.checked_add(self.ping).unwrap_or(last)) => self.line(&self.ping_event().to_string()),
+                () = tokio::time::sleep_until(last.checked_add(self.ping).unwrap_or(last)) => self.line(&self.ping_event(&cloud).to_string()),
                 _ = stop.wait_for(|stop| *stop) => return,
                 () = lines.closed() => return,
             };
@@ -112,13 +114,14 @@ impl Stream {
         Bytes::from(if self.server_sent { format!("data: {json}\n\n") } else { format!("{json}\n") })
     }
 
-    fn ping_event(&self) -> Value {
+    fn ping_event(&self, cloud: &Cloud) -> Value {
+        let (id, time) = cloud.with_state(|state, now| (state.ping_id(now), rfc3339_micros(now.micros())));
         json!({"result": {"event": {
-            "eventId": "",
+            "eventId": id,
             "targetName": format!("projects/{}", self.project),
             "eventType": "ping",
             "data": null,
-            "timestamp": "",
+            "timestamp": time,
         }}})
     }
 }

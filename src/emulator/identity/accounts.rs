@@ -26,6 +26,18 @@ impl Role {
     }
 }
 
+impl FromStr for Role {
+    type Err = AccountError;
+
+    fn from_str(text: &str) -> Result<Self, AccountError> {
+        match text {
+            "project.user" => Ok(Self::User),
+            "project.developer" | "project.admin" | "organization.admin" => Ok(Self::Developer),
+            other => Err(AccountError::UnknownRole(other.to_owned())),
+        }
+    }
+}
+
 /// A service account's key: `KEY:SECRET:EMAIL[:ROLE]`, where `ROLE` is `project.user`, `project.developer` (the default),
 /// `project.admin` or `organization.admin`.
 ///
@@ -49,6 +61,14 @@ pub struct ServiceAccount {
     pub email: String,
     /// What it may do.
     pub role: Role,
+}
+
+impl ServiceAccount {
+    /// Makes an account of its parts.
+    #[must_use]
+    pub fn new(key_id: impl Into<Arc<str>>, secret: Secret, email: impl Into<String>, role: Role) -> Self {
+        Self { key_id: key_id.into(), secret, email: email.into(), role }
+    }
 }
 
 impl fmt::Debug for ServiceAccount {
@@ -89,13 +109,9 @@ impl FromStr for ServiceAccount {
         let mut parts = text.splitn(4, ':');
         let mut part = || parts.next().filter(|part| !part.is_empty()).ok_or(AccountError::Malformed);
         let (key_id, secret, email) = (part()?, part()?, part()?);
-        let role = match parts.next() {
-            None | Some("project.developer" | "project.admin" | "organization.admin") => Role::Developer,
-            Some("project.user") => Role::User,
-            Some(other) => return Err(AccountError::UnknownRole(other.to_owned())),
-        };
+        let role = parts.next().map_or(Ok(Role::Developer), str::parse)?;
         let secret = Secret::new(secret).map_err(|_| AccountError::Malformed)?;
-        Ok(Self { key_id: key_id.into(), secret, email: email.to_owned(), role })
+        Ok(Self::new(key_id, secret, email, role))
     }
 }
 
@@ -118,10 +134,15 @@ impl Accounts {
         Self(accounts)
     }
 
+    /// Whether none is configured, so that anyone is accepted.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
     pub(crate) fn find(&self, key_id: &str) -> Known<'_> {
         match self.0.iter().find(|account| &*account.key_id == key_id) {
             Some(account) => Known::Account(account),
-            None if self.0.is_empty() => Known::Anyone,
+            None if self.is_empty() => Known::Anyone,
             None => Known::Nobody,
         }
     }

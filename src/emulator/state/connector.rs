@@ -1,7 +1,8 @@
 //! A Data Connector: its configuration as DT's REST API has it, its queue and its metrics.
 //!
-//! Where DT's documentation is silent on `PATCH`: members that are `null` count as absent; a new `headers` replaces the
-//! old one; a `signatureSecret` of `""` removes the secret.
+//! `null` empties `events` and `labels`: DT's Terraform provider sends it for an empty list, and its acceptance test wants
+//! an empty list back. Where DT's documentation is silent on `PATCH`: any other member that is `null` counts as absent; a
+//! new `headers` replaces the old one; a `signatureSecret` of `""` removes the secret.
 
 use std::collections::BTreeMap;
 
@@ -162,7 +163,7 @@ impl Settings {
                 }
             };
         }
-        if let Some(events) = member(body, "events") {
+        if let Some(events) = body.get("events") {
             settings.events = texts("events", events)?;
             if let Some(unknown) = settings
                 .events
@@ -172,7 +173,7 @@ impl Settings {
                 return Err(format!("events: \"{}\" is no event type", unknown.escape_debug()));
             }
         }
-        if let Some(labels) = member(body, "labels") {
+        if let Some(labels) = body.get("labels") {
             settings.labels = texts("labels", labels)?;
         }
         if let Some(config) = member(body, "httpConfig") {
@@ -248,7 +249,11 @@ fn text(name: &str, value: &Value) -> Result<String, String> {
     Ok(text.to_owned())
 }
 
+/// Reads a list of texts; `null` is an empty one.
 fn texts(name: &str, value: &Value) -> Result<Vec<String>, String> {
+    if value.is_null() {
+        return Ok(Vec::new());
+    }
     let values = value.as_array().ok_or_else(|| format!("{name} is not an array"))?;
     if values.len() > MAX_MEMBERS {
         return Err(format!("{name}: at most {MAX_MEMBERS} are allowed"));

@@ -31,6 +31,14 @@ const EMULATED_LABEL: &str = "virtual-sensor";
 /// How many labels a device may have.
 pub(crate) const MAX_LABELS: usize = 100;
 
+/// How long the key or the value of a label may be, in bytes.
+const MAX_LABEL: usize = 1_024;
+
+/// Whether a label may have this key and this value.
+pub(crate) fn is_label(key: &str, value: &str) -> bool {
+    !key.is_empty() && key.len() <= MAX_LABEL && value.len() <= MAX_LABEL
+}
+
 /// A device would have more than [`MAX_LABELS`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct TooManyLabels;
@@ -40,13 +48,19 @@ pub(crate) type Labels = BTreeMap<String, String>;
 
 /// A device of a project.
 #[derive(Clone, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub(crate) struct Device {
+    /// Empty in a state file that leaves it out, until the key of the device is put there.
+    #[serde(default)]
     pub(crate) id: String,
     pub(crate) device_type: String,
+    #[serde(default)]
     pub(crate) labels: Labels,
     /// Whether it sends events by itself.
+    #[serde(default)]
     pub(crate) lively: bool,
     /// The latest event of each type.
+    #[serde(default)]
     pub(crate) latest: BTreeMap<String, Arc<StoredEvent>>,
 }
 
@@ -74,6 +88,18 @@ impl Device {
     pub(crate) fn own_types(&self) -> &'static [EventType] {
         let known = DEVICE_TYPES.iter().find(|(name, _)| *name == self.device_type);
         known.map_or(&[], |(_, types)| types)
+    }
+
+    /// Whether devices of this type send such events (DT's pages "Devices" and "Events").
+    pub(crate) fn may_send(&self, event_type: &EventType) -> bool {
+        match event_type {
+            EventType::Touch | EventType::ConnectionStatus => true,
+            // Of sensors, not of Cloud Connectors.
+            EventType::NetworkStatus | EventType::BatteryStatus => self.device_type != "ccon",
+            // Only the Temperature Probe Sensor does, which has no device type of its own.
+            EventType::ProbeWireStatus => self.device_type == "temperature",
+            other => self.own_types().contains(other),
+        }
     }
 
     /// Sets and removes labels, and says what changed. Nothing does when the device would have too many.
@@ -108,7 +134,8 @@ impl Device {
     pub(crate) fn to_json(&self, project: &str) -> Value {
         let mut reported = Map::new();
         let usual = [EventType::Touch, EventType::NetworkStatus, EventType::BatteryStatus];
-        for event_type in self.own_types().iter().chain(&usual) {
+        let usual = usual.iter().filter(|event_type| self.may_send(event_type));
+        for event_type in self.own_types().iter().chain(usual) {
             reported.insert(event_type.as_str().to_owned(), Value::Null);
         }
         for (event_type, event) in &self.latest {

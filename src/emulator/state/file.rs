@@ -3,8 +3,10 @@
 //! One JSON document with a version. It is written whole to a new file beside it, synced, and renamed over the old one,
 //! so that a crash leaves either the old or the new (and perhaps a file `NAME.….new`). It has the connectors' secrets and the private keys, so only its
 //! owner may read it.
+//!
+//! A person may write the first one: all but `version`, `projects` and the `device_type` of devices can be left out.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs::{self, File, OpenOptions};
 use std::io::Write;
 use std::os::unix::fs::OpenOptionsExt;
@@ -12,7 +14,10 @@ use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
-use super::{Connector, Device, History, Project, State};
+use super::{
+    Connector, DEVICE_TYPES, Device, History, MAX_CONNECTORS, MAX_DEVICES, MAX_LABELS, MAX_NAME,
+    MAX_PROJECTS, Project, State, is_id, is_label,
+};
 use crate::emulator::identity::SavedKeys;
 
 /// The version of the format.
@@ -25,26 +30,37 @@ pub(crate) enum StateFileError {
     Io { path: PathBuf, source: std::io::Error },
     #[error("{}: not a state of the emulator: {source}", path.display())]
     Unreadable { path: PathBuf, source: serde_json::Error },
+    #[error("{}: {problem}", path.display())]
+    Refused { path: PathBuf, problem: String },
     #[error("{}: the state has version {found}; this program reads version {VERSION}", path.display())]
     Version { path: PathBuf, found: u32 },
 }
 
-/// What is written.
-#[derive(Serialize, Deserialize)]
-pub(crate) struct Saved {
-    version: u32,
+/// What is read.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Saved {
+    #[serde(rename = "version")]
+    _version: u32,
     /// What the emulated clock showed, in Unix milliseconds: it never goes back.
-    now_millis: i64,
-    keys: SavedKeys,
+    now_millis: Option<i64>,
+    keys: Option<SavedKeys>,
+    #[serde(default)]
     counter: u32,
+    #[serde(default)]
     next_number: u64,
     projects: BTreeMap<String, SavedProject>,
+    #[serde(default)]
     history: History,
 }
 
-#[derive(Serialize, Deserialize)]
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
 struct SavedProject {
+    display_name: Option<String>,
+    #[serde(default)]
     devices: BTreeMap<String, Device>,
+    #[serde(default)]
     connectors: BTreeMap<String, Connector>,
 }
 
@@ -57,11 +73,11 @@ impl StateFile {
         Self(path)
     }
 
-    /// Reads the state into `state`, and gives the keys and the time; `None` when there is no file yet.
-    pub(crate) fn read(&self, state: &mut State) -> Result<Option<(SavedKeys, i64)>, StateFileError> {
+    /// Reads the state into `state`, and returns the keys and the time, if the file has them. There may be no file yet.
+    pub(crate) fn read(&self, state: &mut State) -> Result<(Option<SavedKeys>, Option<i64>), StateFileError> {
         let text = match fs::read(&self.0) {
             Ok(text) => text,
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok((None, None)),
             Err(source) => return Err(StateFileError::Io { path: self.0.clone(), source }),
         };
         #[derive(Deserialize)]
@@ -74,20 +90,19 @@ impl StateFile {
             return Err(StateFileError::Version { path: self.0.clone(), found: version });
         }
         let saved: Saved = serde_json::from_slice(&text).map_err(unreadable)?;
+        let projects = checked(saved.projects);
+        let projects =
+            projects.map_err(|problem| StateFileError::Refused { path: self.0.clone(), problem })?;
         state.counter = saved.counter;
         state.next_number = saved.next_number;
         state.history = saved.history;
-        state.projects = saved
-            .projects
-            .into_iter()
-            .map(|(id, SavedProject { devices, connectors })| (id, Project { devices, connectors }))
-            .collect();
+        state.projects = projects;
         let State { projects, ledger, .. } = state;
         for connector in projects.values_mut().flat_map(|project| project.connectors.values_mut()) {
             let Connector { id, queue, .. } = connector;
             queue.restore(|item| ledger.open(id, &item.event, item.queued_at));
         }
-        Ok(Some((saved.keys, saved.now_millis)))
+        Ok((saved.keys, saved.now_millis))
     }
 
     /// Whether there is a folder to write to: better known at the start than when everything is to be kept.
@@ -122,6 +137,60 @@ impl StateFile {
     }
 }
 
+/// Checks what a person may have written, by the rules of the API, and puts ids where they are left out. `Err` says what
+/// is wrong.
+fn checked(projects: BTreeMap<String, SavedProject>) -> Result<BTreeMap<String, Project>, String> {
+    let bad_id = |id: &str| format!("\"{}\": an id has 1 to 64 letters, digits, - and _", id.escape_debug());
+    if projects.len() > MAX_PROJECTS {
+        return Err(format!("there are at most {MAX_PROJECTS} projects"));
+    }
+    let (mut kept, mut known) = (BTreeMap::new(), BTreeSet::new());
+    for (project_id, SavedProject { display_name, mut devices, connectors }) in projects {
+        if !is_id(&project_id) {
+            return Err(bad_id(&project_id));
+        }
+        if devices.len() > MAX_DEVICES || connectors.len() > MAX_CONNECTORS {
+            return Err(format!(
+                "{project_id}: a project has at most {MAX_DEVICES} devices and {MAX_CONNECTORS} connectors"
+            ));
+        }
+        if display_name.as_ref().is_some_and(|name| name.is_empty() || name.len() > MAX_NAME) {
+            return Err(format!("{project_id}: display_name is empty or longer than {MAX_NAME} bytes"));
+        }
+        for (id, device) in &mut devices {
+            if !is_id(id) {
+                return Err(bad_id(id));
+            }
+            // The history is by the id of the device, whatever project that is in.
+            if !known.insert(id.clone()) {
+                return Err(format!("{id}: two projects have this device"));
+            }
+            check_device(id, device)?;
+        }
+        kept.insert(project_id, Project { display_name, devices, connectors });
+    }
+    Ok(kept)
+}
+
+fn check_device(id: &str, device: &mut Device) -> Result<(), String> {
+    if device.id.is_empty() {
+        id.clone_into(&mut device.id);
+    }
+    if device.id != id {
+        return Err(format!("{id}: found the id \"{}\"; leave it out", device.id.escape_debug()));
+    }
+    if !DEVICE_TYPES.iter().any(|(known, _)| *known == device.device_type) {
+        return Err(format!("{id}: there is no device type \"{}\"", device.device_type.escape_debug()));
+    }
+    if device.labels.len() > MAX_LABELS {
+        return Err(format!("{id}: a device has at most {MAX_LABELS} labels"));
+    }
+    if !device.labels.iter().all(|(key, value)| is_label(key, value)) {
+        return Err(format!("{id}: the key of a label is empty, or a label is too long"));
+    }
+    Ok(())
+}
+
 /// The document of a state.
 pub(crate) fn document(
     state: &State,
@@ -130,6 +199,7 @@ pub(crate) fn document(
 ) -> Result<Vec<u8>, serde_json::Error> {
     #[derive(Serialize)]
     struct ProjectRef<'a> {
+        display_name: Option<&'a str>,
         devices: &'a BTreeMap<String, Device>,
         connectors: &'a BTreeMap<String, Connector>,
     }
@@ -152,7 +222,10 @@ pub(crate) fn document(
         projects: state
             .projects
             .iter()
-            .map(|(id, Project { devices, connectors })| (id.as_str(), ProjectRef { devices, connectors }))
+            .map(|(id, Project { display_name, devices, connectors })| {
+                let display_name = display_name.as_deref();
+                (id.as_str(), ProjectRef { display_name, devices, connectors })
+            })
             .collect(),
         history: &state.history,
     })

@@ -1,5 +1,6 @@
 //! The events of the past: one ring for all devices, so that its size has one bound.
 
+use std::cmp::Reverse;
 use std::collections::VecDeque;
 use std::sync::Arc;
 
@@ -13,6 +14,14 @@ pub(crate) const MAX_EVENTS: usize = 40_000;
 
 /// How many bytes of JSON are remembered at most; then the oldest go as well.
 const MAX_BYTES: usize = 64 << 20;
+
+/// A place in the order of time: `timestamp` in Unix microseconds, then the number of the event.
+pub(crate) type Position = (i64, u64);
+
+/// The position of an event. One that is published late comes before those that are newer than it.
+pub(crate) fn position(event: &StoredEvent) -> Position {
+    (event.micros, event.number)
+}
 
 /// The events of all devices, in the order in which they were published.
 #[derive(Clone, Default, Serialize, Deserialize)]
@@ -46,17 +55,17 @@ impl History {
         }
     }
 
-    /// The events that `wanted` says yes to, the newest first, from those before the number `before`.
-    pub(crate) fn newest_first<'a>(
-        &'a self,
-        before: Option<u64>,
-        wanted: impl Fn(&StoredEvent) -> bool + 'a,
-    ) -> impl Iterator<Item = &'a Arc<StoredEvent>> {
-        self.events
-            .iter()
-            .rev()
-            .skip_while(move |event| before.is_some_and(|before| event.number >= before))
-            .filter(move |event| wanted(event))
+    /// Returns the events that `wanted` says yes to, the newest first, from those before the position `before`.
+    pub(crate) fn newest_first(
+        &self,
+        before: Option<Position>,
+        wanted: impl Fn(&StoredEvent) -> bool,
+    ) -> Vec<&Arc<StoredEvent>> {
+        let is_before = |event: &StoredEvent| before.is_none_or(|before| position(event) < before);
+        let mut found: Vec<_> =
+            self.events.iter().filter(|event| is_before(event) && wanted(event)).collect();
+        found.sort_unstable_by_key(|event| Reverse(position(event)));
+        found
     }
 
     /// Forgets the events of a device that is deleted.

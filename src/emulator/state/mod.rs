@@ -17,10 +17,10 @@ use serde_json::Value;
 #[cfg(feature = "cli")]
 pub(crate) use connector::url_warning;
 pub(crate) use connector::{Connector, Settings, Status};
-pub(crate) use device::{DEVICE_TYPES, Device, Labels, LabelsChange, MAX_LABELS, TooManyLabels};
+pub(crate) use device::{DEVICE_TYPES, Device, Labels, LabelsChange, MAX_LABELS, TooManyLabels, is_label};
 pub(crate) use event::{Published, StoredEvent};
 pub(crate) use file::{StateFile, StateFileError, document};
-pub(crate) use history::History;
+pub(crate) use history::{History, Position, position};
 
 use super::engine::{Fate, Item, Ledger};
 use super::faults::Faults;
@@ -33,14 +33,26 @@ pub(crate) const MAX_DEVICES: usize = 10_000;
 /// How many connectors a project may have: a limit of DT's.
 pub(crate) const MAX_CONNECTORS: usize = 10;
 
+/// How long the display name of a project may be, in bytes.
+pub(crate) const MAX_NAME: usize = 4_096;
+
 /// How long an event that is held back by the fault `reorder` or a copy of one waits at most, in milliseconds.
 const MAX_HOLD: u32 = 10_000;
 
 /// A project: it exists as soon as it is named.
 #[derive(Default)]
 pub(crate) struct Project {
+    /// Not empty; `None` when the project has only its id.
+    pub(crate) display_name: Option<String>,
     pub(crate) devices: BTreeMap<String, Device>,
     pub(crate) connectors: BTreeMap<String, Connector>,
+}
+
+impl Project {
+    /// What the project is called, if its id is `id`.
+    pub(crate) fn name<'a>(&'a self, id: &'a str) -> &'a str {
+        self.display_name.as_deref().unwrap_or(id)
+    }
 }
 
 /// Everything.
@@ -51,17 +63,25 @@ pub(crate) struct State {
     pub(crate) faults: Faults,
     /// Since when the fault `outage` is set, in Unix milliseconds of the emulated clock.
     pub(crate) outage_since: Option<i64>,
-    /// For what devices do; for what faults do to events as they are queued; for attempts, whose order the machine decides.
-    /// Apart, so that none changes the others' numbers.
+    /// For what devices do; for what faults do to events as they are queued; for attempts, whose order the machine decides;
+    /// for calls of the API. Apart, so that none changes the others' numbers.
     pub(crate) dice: Dice,
     queue_dice: Dice,
     pub(crate) attempt_dice: Dice,
+    pub(crate) api_dice: Dice,
     incarnations: u64,
     machine: [u8; 5],
     counter: u32,
+    pings: u32,
     next_number: u64,
     /// Counts changes, so that whoever keeps the state knows whether there is something to write.
     pub(crate) changes: u64,
+}
+
+/// Whether a text can be the id of a project, a device or a connector.
+pub(crate) fn is_id(text: &str) -> bool {
+    (1..=64).contains(&text.len())
+        && text.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'-' || byte == b'_')
 }
 
 /// When something happened: the emulated clock, read once.
@@ -94,10 +114,12 @@ impl State {
             outage_since: None,
             queue_dice: Dice(dice.next()),
             attempt_dice: Dice(dice.next()),
+            api_dice: Dice(dice.next()),
             dice,
             incarnations: 0,
             machine: [a, b, c, d, e],
             counter: 0,
+            pings: 0,
             next_number: 0,
             changes: 0,
         }
@@ -109,6 +131,15 @@ impl State {
         let [a, b, c, d, e] = self.machine;
         let [_, x, y, z] = self.counter.to_be_bytes();
         xid(now.seconds(), [a, b, c, d, e, x, y, z])
+    }
+
+    /// Makes an id for a `ping`. It has a counter of its own, since pings must not change the ids of events, and
+    /// another machine, since the id must not be that of an event.
+    pub(crate) fn ping_id(&mut self, now: Now) -> String {
+        self.pings = self.pings.wrapping_add(1);
+        let [a, b, c, d, e] = self.machine;
+        let [_, x, y, z] = self.pings.to_be_bytes();
+        xid(now.seconds(), [!a, b, c, d, e, x, y, z])
     }
 
     /// A number that no connector has had since the start, to tell those of one name apart.
@@ -211,7 +242,7 @@ impl State {
     /// Queues the latest event of each type of each device for one connector. `None` when there is no such connector.
     pub(crate) fn synchronize(&mut self, project: &str, connector: &str, now: Now) -> Option<()> {
         let Self { projects, ledger, faults, queue_dice: dice, .. } = self;
-        let Project { devices, connectors } = projects.get_mut(project)?;
+        let Project { devices, connectors, .. } = projects.get_mut(project)?;
         let connector = connectors.get_mut(connector)?;
         self.changes = self.changes.saturating_add(1);
         if connector.is_active() {
