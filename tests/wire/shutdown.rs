@@ -128,7 +128,7 @@ async fn a_slow_head_does_not_hold_up_the_stop() {
     let (setup, _seen) = Setup::working();
     let mut receiver = setup.limits(|limits| limits.header_timeout = ms(200)).start().await;
     let mut client = Client::connect(receiver.address).await;
-    client.send("POST / HTTP/1.1\r\nHost: receiver.test\r\n").await;
+    client.send("POST / HTTP/1.1\r\nHost: localhost\r\n").await;
     ask(receiver.address, push(event(1))).await.must_be(200, "accepted");
     let started = Instant::now();
     receiver.tell_to_stop();

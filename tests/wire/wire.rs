@@ -84,7 +84,7 @@ async fn a_content_length_that_is_too_large_is_waited_for_or_unreadable() {
 async fn a_head_that_does_not_come_is_closed_without_an_answer() {
     let (setup, _seen) = Setup::working();
     let receiver = setup.limits(|limits| limits.header_timeout = ms(150)).start().await;
-    for begun in ["P", "PRI", "POST / HT", "POST / HTTP/1.1\r\nHost: receiver.test\r\n"] {
+    for begun in ["P", "PRI", "POST / HT", "POST / HTTP/1.1\r\nHost: localhost\r\n"] {
         let mut client = Client::connect(receiver.address).await;
         let started = Instant::now();
         client.send(begun).await;
@@ -267,7 +267,7 @@ async fn http_1_0_is_answered_and_closed() {
     let receiver = setup.start().await;
     let old = |request: Vec<u8>| {
         let request = String::from_utf8(request).expect("ASCII");
-        request.replacen(" HTTP/1.1\r\nHost: receiver.test\r\n", " HTTP/1.0\r\n", 1)
+        request.replacen(" HTTP/1.1\r\nHost: localhost\r\n", " HTTP/1.0\r\n", 1)
     };
     let mut client = Client::connect(receiver.address).await;
     client.ask(old(push(event(1)))).await.must_be(200, "accepted");
