@@ -24,6 +24,11 @@ impl TokenBucket {
         left.is_some()
     }
 
+    /// Gives a token back that was taken.
+    pub(crate) fn give_back(&mut self) {
+        self.left = self.left.saturating_add(1000).min(thousandths(self.burst));
+    }
+
     /// Whether there is a token at `now_ms`.
     pub(crate) fn has_any(&mut self, now_ms: i64) -> bool {
         self.refill(now_ms);

@@ -20,7 +20,7 @@
 
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -57,7 +57,8 @@ struct State {
     by_count: BTreeSet<(usize, Reverse<u64>, Holder)>,
 }
 
-/// Whose connections are counted together: a peer's. One without a peer, such as those of a proxy, is counted by itself.
+/// Whose connections are counted together: a peer's. One without a peer, such as those of a proxy, is counted by itself; or
+/// by the client that a PROXY header names.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 enum Holder {
     Peer(Peer),
@@ -78,6 +79,8 @@ pub(super) struct Slot {
     number: u64,
     limiter: Arc<ConnectionLimiter>,
     is_authenticated: AtomicBool,
+    /// Who has to pay for its TLS handshake until it is authenticated.
+    handshake_of: Option<IpAddr>,
 }
 
 /// A connection that wants a slot.
@@ -119,7 +122,8 @@ impl ConnectionLimiter {
         let holder = own.unwrap_or(Holder::Connection(number));
         state.unauthenticated.insert(number, Candidate { holder, address, task: None });
         state.change(holder, |connections| connections.insert(number));
-        Some(Slot { number, limiter: Arc::clone(self), is_authenticated: AtomicBool::new(false) })
+        let (limiter, is_authenticated) = (Arc::clone(self), AtomicBool::new(false));
+        Some(Slot { number, limiter, is_authenticated, handshake_of: None })
     }
 
     /// Names the task that serves the connection in this slot. It must be called before the next [`enter`](Self::enter).
@@ -189,6 +193,15 @@ impl State {
         }
     }
 
+    /// Counts a connection among those of another holder. Returns how many that has then.
+    fn move_to(&mut self, number: u64, holder: Holder) -> usize {
+        let Some(candidate) = self.unauthenticated.get_mut(&number) else { return 0 };
+        let before = std::mem::replace(&mut candidate.holder, holder);
+        self.change(before, |connections| connections.remove(&number));
+        self.change(holder, |connections| connections.insert(number));
+        self.of_holders.get(&holder).map_or(0, BTreeSet::len)
+    }
+
     /// Takes a connection off the lists of those that may be closed.
     fn forget(&mut self, number: u64) -> Option<Candidate> {
         let candidate = self.unauthenticated.remove(&number)?;
@@ -203,13 +216,27 @@ impl Slot {
         self.number
     }
 
-    /// A signature held on this connection: it is not closed for another from now on.
-    pub(super) fn authenticated(&self) {
-        // Looked at first: each request says it, and the first one is enough.
-        if !self.is_authenticated.load(Ordering::Relaxed) {
-            let was_open = self.limiter.state.lock().forget(self.number).is_some();
-            self.is_authenticated.fetch_or(was_open, Ordering::Relaxed);
+    /// Says whose the connection is that a proxy made, and who has made a TLS handshake.
+    pub(super) fn is_of(&mut self, behind_proxy: Option<SocketAddr>, handshake_of: Option<SocketAddr>) {
+        self.handshake_of = handshake_of.map(|address| address.ip());
+        let Some(client) = behind_proxy else { return };
+        let holder = Holder::Peer(Peer::from(client.ip()));
+        let mut state = self.limiter.state.lock();
+        if state.move_to(self.number, holder) > self.limiter.max_per_peer {
+            self.limiter.evict(&mut state, Some(holder));
         }
+    }
+
+    /// A request on this connection has verified: it is not closed for another from now on. Returns who paid for its
+    /// handshake, the first time.
+    pub(super) fn authenticated(&self) -> Option<IpAddr> {
+        // Looked at first: each request says it, and the first one is enough.
+        if self.is_authenticated.load(Ordering::Relaxed) {
+            return None;
+        }
+        let was_open = self.limiter.state.lock().forget(self.number).is_some();
+        self.is_authenticated.fetch_or(was_open, Ordering::Relaxed);
+        self.handshake_of.filter(|_| was_open)
     }
 }
 
@@ -228,7 +255,6 @@ impl Drop for Slot {
 
 #[cfg(test)]
 mod tests {
-    use std::net::IpAddr;
     use std::task::{Context, Waker};
 
     use super::*;
@@ -331,6 +357,28 @@ mod tests {
         for connection in authenticated.iter().chain(&proxy).chain([&other]) {
             assert!(!connection.is_closed().await);
         }
+    }
+
+    #[tokio::test]
+    async fn connections_of_a_proxy_are_their_clients_once_those_are_known() {
+        let limiter = Fixture::new(100, 2);
+        let client = Some(SocketAddr::from(([192, 0, 2, 7], 1)));
+        let enter = || {
+            let Newcomer { address, peer, is_over_budget } = Newcomer::default();
+            let mut slot = limiter.0.enter(Newcomer { address, peer, is_over_budget }).expect("a slot");
+            let task = tokio::spawn(std::future::pending());
+            limiter.0.served_by(slot.number(), task.abort_handle());
+            slot.is_of(client, client);
+            Connection { slot: Arc::new(slot), task }
+        };
+        let three: Vec<_> = (0..3).map(|_| enter()).collect();
+        assert_eq!(closed(&three).await, [true, false, false]);
+        let paid = client.map(|client| client.ip());
+        assert_eq!((three[1].slot.authenticated(), three[1].slot.authenticated()), (paid, None));
+        assert_eq!(three[0].slot.authenticated(), None, "it was closed");
+        drop(three);
+        let state = limiter.0.state.lock();
+        assert!(state.open == 0 && state.leaving == 0 && state.of_holders.is_empty());
     }
 
     #[tokio::test]

@@ -1,6 +1,8 @@
 //! What happens to a connection before HTTP: the PROXY header where one is due, then the TLS handshake, both within
-//! `handshake_timeout`. A connection that fails is closed and counted, also against its peer's rejection budget, and logged
-//! in a bounded number of lines.
+//! `handshake_timeout`. A connection that fails is closed, counted, and logged in a bounded number of lines.
+//!
+//! A TLS handshake costs more than a refused request: it counts against the client's rejection budget, until a request on
+//! the connection has verified.
 
 use std::io;
 use std::net::SocketAddr;
@@ -43,7 +45,10 @@ pub(super) async fn open(
     };
     let late = || format!("not done within {limit:?}");
     let refusal = match opened {
-        Ok(Ok(opened)) => return Some(opened),
+        Ok(Ok(opened)) => {
+            count_handshake(endpoint, opened.1);
+            return Some(opened);
+        }
         Ok(Err(refusal)) => refusal,
         Err(_) if phase == Phase::Proxy => Refusal::Proxy("timeout", late()),
         Err(_) => Refusal::Handshake("timeout", late()),
@@ -53,13 +58,18 @@ pub(super) async fn open(
             endpoint.telemetry.emit(&ProxyHeaderRefused { peer, reason, error: &error });
         }
         Refusal::Handshake(reason, error) => {
-            // It cost more than a refused request.
-            endpoint.rejections.take(peer.map(|peer| peer.ip()), endpoint.clock.unix_millis());
+            count_handshake(endpoint, peer);
             endpoint.telemetry.emit(&HandshakeFailed { peer, reason, error: &error });
         }
         Refusal::Gone => {}
     }
     None
+}
+
+fn count_handshake(endpoint: &Endpoint, client: Option<SocketAddr>) {
+    if endpoint.tls.is_some() {
+        endpoint.rejections.take(client.map(|client| client.ip()), endpoint.clock.unix_millis());
+    }
 }
 
 #[derive(Default, PartialEq)]

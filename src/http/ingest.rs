@@ -168,8 +168,8 @@ impl<'a> Exchange<'a> {
         let (verified, issued_at) = match authenticated.verify_body(bytes.clone(), self.now()) {
             Ok(verified) => {
                 // A signature may be an old one that somebody got hold of, and its body another.
-                if let Some(slot) = self.slot {
-                    slot.authenticated();
+                if let Some(address) = self.slot.and_then(Slot::authenticated) {
+                    self.endpoint.rejections.give_back(address);
                 }
                 self.endpoint.clock_doubt.accepted(&self.endpoint.telemetry);
                 let issued_at = verified.issued_at();

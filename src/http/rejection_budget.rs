@@ -74,6 +74,15 @@ impl RejectionBudget {
         is_within && state.all.take(now_ms)
     }
 
+    /// Takes a rejection back that was counted before it was known.
+    pub(super) fn give_back(&self, address: IpAddr) {
+        let mut state = self.state.lock();
+        state.all.give_back();
+        if let Some(account) = state.peers.get_mut(&Peer::from(address)) {
+            account.bucket.give_back();
+        }
+    }
+
     /// Whether a peer has used up its budget.
     pub(super) fn is_over(&self, address: IpAddr, now_ms: i64) -> bool {
         let mut state = self.state.lock();
@@ -152,6 +161,16 @@ mod tests {
         assert!(!budget.is_over(address(1).unwrap(), 1000));
         assert_eq!((taken(2, 0), taken(3, 0), taken(4, 0)), (3, 3, 1), "10 of all");
         assert_eq!(taken(5, 1000), 3, "a second later");
+    }
+
+    #[test]
+    fn what_is_given_back_can_be_taken_again_and_is_never_more_than_there_was() {
+        let (budget, peer) = (budget(), address(1).unwrap());
+        budget.give_back(peer);
+        assert_eq!((0..20).filter(|_| budget.take(Some(peer), 0)).count(), 3);
+        budget.give_back(peer);
+        assert!(!budget.is_over(peer, 0));
+        assert!(budget.take(Some(peer), 0) && !budget.take(Some(peer), 0));
     }
 
     #[test]

@@ -128,7 +128,7 @@ fn is_out_of_files(error: &io::Error) -> bool {
 
 /// Makes a connection ready and serves it.
 async fn serve(
-    slot: Slot,
+    mut slot: Slot,
     stream: Stream,
     peer: Option<SocketAddr>,
     endpoint: Arc<Endpoint>,
@@ -137,6 +137,8 @@ async fn serve(
     // On the heap while it lasts: what a handshake needs would stay with the connection until its end.
     let opened = Box::pin(handshake::open(stream, peer, &endpoint, &mut stop)).await;
     if let Some((stream, client)) = opened {
+        let handshake_of = client.filter(|_| endpoint.tls.is_some());
+        slot.is_of(client.filter(|_| client != peer), handshake_of);
         connection::serve_in_slot(Some(slot), stream, client, endpoint, stop).await;
     }
 }

@@ -113,3 +113,34 @@ fn the_command_line_has_tls_too() {
     let alone = crate::common::run(["serve", "--data", &data, "--tls-cert", &cert], b"");
     assert_eq!(alone.code(), 2, "{alone:?}");
 }
+
+/// A handshake costs more than a refused request, and counts like one unless a request follows that verifies.
+#[test]
+fn handshakes_count_against_the_budget_of_their_peer() {
+    let (place, authority) = Place::with_certificate();
+    let receiver = place.start("", &format!("{TLS}[limits]\ndeadline = '1s'\nmax_refused_per_peer = 5\n"));
+    let config = trusting(&authority, None);
+    // Within the budget the body is waited for, beyond it the answer comes at once.
+    let refused = || {
+        let mut client = Client::connect(receiver.listen, &config).expect("a handshake");
+        client.request("POST / HTTP/1.1\r\nHost: localhost\r\nContent-Length: 10\r\n\r\n").expect("an answer")
+    };
+    for number in 0..20 {
+        let mut client = Client::connect(receiver.listen, &config).expect("a handshake");
+        assert_eq!(client.send(1, number), Ok(200));
+    }
+    assert_eq!(refused(), 408, "those of good requests count for nothing");
+    let stop = std::sync::atomic::AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            while !stop.load(std::sync::atomic::Ordering::Relaxed) {
+                let _idle = Client::connect(receiver.listen, &config);
+            }
+        });
+        let started = std::time::Instant::now();
+        while refused() != 401 && started.elapsed() < std::time::Duration::from_secs(20) {}
+        assert_eq!(refused(), 401);
+        stop.store(true, std::sync::atomic::Ordering::Relaxed);
+    });
+    assert_eq!(receiver.stop().code(), 0);
+}
