@@ -12,7 +12,7 @@ use indicatif::ProgressBar;
 use super::secrets::{DEFAULT_VARIABLE, SecretOptions};
 use super::{Failure, complain, usage};
 use crate::clock::{Clock, SystemClock};
-use crate::config::{Config, ConfigError, ConnectorConfig, DEFAULT_DATA, Mode, SystemSources};
+use crate::config::{Config, ConfigError, ConnectorConfig, DEFAULT_DATA, Mode, SystemSources, read_duration};
 use crate::log::dead::{DeadLetters, DeadOptions, Expect, Filter, ReadOnly};
 use crate::log::{Log, LogOptions, Reader, is_without_log, path_of_dead_letters};
 use crate::service::{ControlError, Repair, RepairReport, RepairRequest, ask};
@@ -210,12 +210,14 @@ pub(super) fn since(text: &str) -> Result<i64, String> {
     if let Ok(moment) = text.parse::<jiff::Timestamp>() {
         return Ok(moment.as_millisecond());
     }
-    match text.parse::<jiff::SignedDuration>() {
-        Ok(ago) if !ago.is_negative() => {
+    match read_duration(text) {
+        Some(ago) => {
             let ago = i64::try_from(ago.as_millis()).unwrap_or(i64::MAX);
             Ok(SystemClock.unix_millis().saturating_sub(ago))
         }
-        _ => Err("a moment such as 2026-03-01T08:00:00Z, or a time ago such as 2h".to_owned()),
+        None => {
+            Err("expected a moment such as 2026-03-01T08:00:00Z, or a time ago such as 2h or 1d".to_owned())
+        }
     }
 }
 

@@ -13,7 +13,7 @@ use super::stop::Stop;
 use super::{Ended, logging, notify, reload, usage};
 use crate::config::{
     Config, ConfigError, ConnectorConfig, DEFAULT_ADMIN, DEFAULT_DATA, DEFAULT_LISTEN, Listen, Look, Problem,
-    Recorder, SinkConfig, Sources, SystemSources,
+    Recorder, SinkConfig, Sources, SystemSources, read_duration,
 };
 use crate::http::Inherited;
 use crate::service::Service;
@@ -70,9 +70,7 @@ fn duration(text: &str) -> Result<Duration, String> {
     if text == "0" {
         return Ok(Duration::ZERO);
     }
-    let signed: Option<jiff::SignedDuration> = text.parse().ok();
-    let read = signed.and_then(|signed| Duration::try_from(signed).ok());
-    read.ok_or_else(|| "a duration such as 5s or 500ms, or 0".to_owned())
+    read_duration(text).ok_or_else(|| "expected a duration such as 5s or 500ms, or 0".to_owned())
 }
 
 /// Makes room for as many files as the system allows, and takes no more connections than there is room for. Each is a file
@@ -86,7 +84,7 @@ fn fit_connections(config: &mut Config) {
         config.limits.max_connections = most;
         let text =
             format!("is {asked}, and lowered to {most}, since only {files} files may be open (ulimit -n)");
-        config.warnings.push(Problem { key: "limits.max_connections".to_owned(), text });
+        config.warnings.push(Problem::new("limits.max_connections", text));
     }
 }
 
@@ -108,7 +106,7 @@ pub(super) fn run(arguments: Arguments) -> Ended {
 /// Tells what is allowed but looks wrong.
 pub(super) fn warn(config: &Config) {
     for warning in &config.warnings {
-        tracing::warn!(key = warning.key, "{}", warning.text);
+        tracing::warn!(key = warning.key, line = warning.line, "{}", warning.text);
     }
 }
 

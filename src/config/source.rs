@@ -101,7 +101,7 @@ pub fn read_secret(
     let bytes = match source {
         super::SecretSource::Env(name) => match sources.env(name) {
             Some(value) => value.into_encoded_bytes(),
-            None => return Err(SecretError(format!("the environment variable {name} is not set"))),
+            None => return Err(SecretError(format!("{source} is not set"))),
         },
         super::SecretSource::File(path) => match sources.file(path) {
             Ok(mut content) => {
@@ -113,7 +113,7 @@ pub fn read_secret(
                 }
                 content
             }
-            Err(error) => return Err(SecretError(format!("{}: {error}", path.display()))),
+            Err(error) => return Err(SecretError(format!("{source}: {error}"))),
         },
     };
     let odd = (bytes.trim_ascii().len() != bytes.len())
