@@ -32,7 +32,10 @@ const OTHER_FILES: u64 = 256;
   dt-receiver serve --config dt-receiver.toml
   dt-receiver serve --secret-file secret.txt --listen 0.0.0.0:443 --tls-cert fullchain.pem --tls-key privkey.pem
 
-DT only pushes to HTTPS, with a certificate of a public CA: give it here, or put a proxy in front (docs/tls.md).")]
+DT only pushes to HTTPS, with a certificate of a public CA: give it here, or put a proxy in front (docs/tls.md).
+
+The environment variable RUST_LOG sets what is logged: error, warn, info (default), debug, trace; such as
+RUST_LOG=dt_receiver=debug.")]
 pub(super) struct Arguments {
     /// Read connectors, sinks and limits from this file
     #[arg(long, value_name = "FILE")]
