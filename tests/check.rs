@@ -196,3 +196,87 @@ fn serve_does_not_show_it_either() {
     assert_eq!(code, Some(2));
     assert!(!said.contains("hunter2"), "{said}");
 }
+
+/// A connector with the secret of a variable.
+fn connector(name: &str, keys: &str) -> String {
+    format!("[[connector]]\nname = '{name}'\npath = '/{name}'\n{keys}\n")
+}
+
+const SECRET: &str = "secrets = [{ env = 'SECRET' }]";
+
+#[test]
+fn a_list_of_addresses_that_no_request_can_be_in_is_a_warning() {
+    let text =
+        |root: &str| format!("{root}\n[limits]\nallow_cidrs = ['192.0.2.0/24']\n{}", connector("a", SECRET));
+    for good in
+        ["", "trusted_proxies = ['10.0.0.0/8']", "listen = 'unix:in.sock'\ntrusted_proxies = ['unix']"]
+    {
+        assert_eq!(warnings(&text(good)), "", "{good}");
+    }
+    let said = warnings(&text("listen = 'unix:in.sock'"));
+    assert!(said.contains("warning: line 3: limits.allow_cidrs: ") && said.contains("\"unix\""), "{said}");
+    let (code, said, _) = check_with(&text("listen = 'unix:in.sock'"), &["--json"]);
+    assert_eq!(code, Some(0));
+    assert!(said.contains("\"ok\":true") && said.contains("\"key\":\"limits.allow_cidrs\""), "{said}");
+}
+
+#[test]
+fn to_trust_everybody_as_a_proxy_is_a_warning() {
+    for network in ["0.0.0.0/0", "::/0"] {
+        let said =
+            warnings(&format!("trusted_proxies = ['127.0.0.1', '{network}']\n{}", connector("a", SECRET)));
+        assert!(said.contains("warning: line 1: trusted_proxies: ") && said.contains(network), "{said}");
+        assert_eq!(said.lines().count(), 1, "{said}");
+    }
+}
+
+/// A token is not bound to the URL that it was sent to: an event for one connector is authentic for the other.
+#[test]
+fn keys_that_two_connectors_share_are_a_warning() {
+    let asymmetric = |organization: &str, more: &str| {
+        format!("{more}\n[connector.asymmetric]\norganization = '{organization}'")
+    };
+    let (own, one, two) =
+        ("secrets = [{ env = 'OTHER' }]", "projects = ['one']", "projects = ['two', 'three']");
+    for (a, b) in [
+        (SECRET.to_owned(), own.to_owned()),
+        (asymmetric("x", ""), asymmetric("y", "")),
+        (asymmetric("x", one), asymmetric("x", two)),
+        // Both signatures are needed, and one of them is another's.
+        (
+            asymmetric("x", &format!("policy = 'both'\n{SECRET}")),
+            asymmetric("x", &format!("policy = 'both'\n{own}")),
+        ),
+        (SECRET.to_owned(), asymmetric("x", "")),
+    ] {
+        let text = connector("a", &a) + &connector("b", &b);
+        assert_eq!(warnings(&text), "", "{text}");
+    }
+    let both = "secrets = [{ label = 'x', env = 'OTHER' }, { label = 'y', env = 'SECRET' }]";
+    let said = warnings(&(connector("a", SECRET) + &connector("b", both)));
+    assert!(said.contains("warning: line 8: connector.b.secrets: ") && said.contains("\"a\""), "{said}");
+    assert!(!said.contains("some-good-secret"), "{said}");
+    let open = [
+        asymmetric("x", one),
+        asymmetric("x", &format!("{one}\npolicy = 'asymmetric'")),
+        asymmetric("x", ""),
+    ];
+    for b in open {
+        let said = warnings(&(connector("a", &asymmetric("x", one)) + &connector("b", &b)));
+        assert!(
+            said.contains("connector.b.asymmetric.organization: ") && said.contains("`projects`"),
+            "{said}"
+        );
+        assert_eq!(said.lines().count(), 1, "{said}");
+    }
+}
+
+#[test]
+fn the_help_names_the_variable_for_the_log() {
+    let folder = tempfile::tempdir().expect("a folder");
+    for arguments in [&["--help"][..], &["serve", "--help"]] {
+        let (code, said, _) = run(folder.path(), arguments);
+        assert_eq!(code, Some(0));
+        assert!(said.contains("RUST_LOG"), "{said}");
+    }
+}

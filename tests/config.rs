@@ -585,7 +585,9 @@ fn only_addresses_of_the_networks_are_allowed() {
     for refused in ["192.0.3.0", "2001:db9::1", "::1"] {
         assert!(!allows(&limits, refused), "{refused}");
     }
-    assert!(limits.allows(None), "an address that is not known is no network's");
+    assert!(!limits.allows(None), "an address that is not known is in no network");
+    limits.allow_cidrs.clear();
+    assert!(limits.allows(None), "an empty list is for all");
 }
 
 #[test]

@@ -217,6 +217,7 @@ impl Config {
         config.check(&problems);
         config.check_sink_names(&problems);
         config.check_sink_folders(&problems);
+        config.check_oddities(&problems);
         let (mut errors, mut warnings) = problems.into_parts();
         errors.sort_by_key(|problem| problem.line);
         warnings.sort_by_key(|problem| problem.line);
@@ -355,6 +356,52 @@ impl Config {
         }
     }
 
+    /// Looks for what is allowed but most likely not meant.
+    fn check_oddities(&self, problems: &Problems) {
+        for network in self.proxies.networks.iter().filter(|network| network.prefix_len() == 0) {
+            let text = format!(
+                "{network} makes everybody a proxy: any client can choose its address, so `allow_cidrs` and the limits per \
+                 peer do not hold; name your own proxies only"
+            );
+            problems.warning("trusted_proxies", text);
+        }
+        let is_unix = matches!(self.listen, Listen::Unix(_));
+        if !self.limits.allow_cidrs.is_empty() && is_unix && !self.proxies.unix {
+            let text = "no request can be accepted: one that comes by a Unix socket has no address, and is in no network; add \
+                        \"unix\" to `trusted_proxies` if a proxy there names its clients";
+            problems.warning("limits.allow_cidrs", text.to_owned());
+        }
+        self.check_shared_keys(problems);
+    }
+
+    /// A token does not name the URL that it was sent to. With shared keys, who can read what one connector gets can send
+    /// it to the other one.
+    fn check_shared_keys(&self, problems: &Problems) {
+        let names: Vec<_> = self.connectors.iter().map(|connector| Some(&*connector.name)).collect();
+        for (at, (connector, segment)) in self.connectors.iter().zip(segments(&names)).enumerate() {
+            for other in self.connectors.iter().take(at) {
+                if connector.verifier.shares_a_secret_with(&other.verifier) {
+                    let text = format!(
+                        "a secret is also one of connector \"{}\", so that an event for one is authentic for the other: tokens \
+                         are not bound to a URL; give each its own secret at DT",
+                        other.name
+                    );
+                    problems.warning(&format!("connector.{segment}.secrets"), text);
+                }
+                let (these, those) = (&connector.projects, &other.projects);
+                let are_disjoint = !these.is_empty() && !those.is_empty() && these.is_disjoint(those);
+                if connector.verifier.shares_an_organization_with(&other.verifier) && !are_disjoint {
+                    let text = format!(
+                        "is also that of connector \"{}\", so that an event for one is authentic for the other: tokens are \
+                         not bound to a URL; give both `projects` that have none in common",
+                        other.name
+                    );
+                    problems.warning(&format!("connector.{segment}.asymmetric.organization"), text);
+                }
+            }
+        }
+    }
+
     /// What a sink wrote into the spool's folder, the spool would take for its own, or the sink would damage it.
     fn check_sink_places(&self, problems: &Problems) {
         let spool = resolved(&self.spool_folder());
@@ -414,7 +461,8 @@ impl Config {
     }
 
     /// Completes a configuration for a program that adds no sinks of its own: without any, there is `stdout`; and
-    /// connectors may name only those that there are. Checks again what was changed after reading.
+    /// connectors may name only those that there are. Checks again what was changed after reading, and adds to the warnings
+    /// what looks wrong as a whole.
     ///
     /// # Errors
     ///
@@ -424,13 +472,9 @@ impl Config {
         let problems = Problems::at(config.lines.clone());
         config.check(&problems);
         config.check_sink_names(&problems);
+        config.check_oddities(&problems);
         let (errors, warnings) = problems.into_parts();
-        for warning in warnings {
-            // Those of the first check were noted then.
-            if !config.warnings.contains(&warning) {
-                config.warnings.push(warning);
-            }
-        }
+        config.warnings.extend(warnings);
         if errors.is_empty() { Ok(config) } else { Err(ConfigError::Problems(errors)) }
     }
 

@@ -92,13 +92,13 @@ pub(super) const TABLES: &[Table] = &[
             key("max_refused", "number, 1 to 1000000", "How many refused requests a second are waited for, of all peers; more are answered 401 without their bodies.").or("1000").restart(),
             key("max_refused_per_peer", "number, 1 to 1000000", "The same of one peer.").or("100").restart(),
             key("max_unverified_bytes_per_peer", "size, 0B to 64GiB", "How many bytes of one peer are held before a signature has vouched for them; only `quarantine_refused` holds any.").or("\"1MiB\"").restart(),
-            key("allow_cidrs", "list of networks and addresses", "Who may connect. DT publishes no list of its addresses, and a wrong list cuts DT off.").or_words("everybody").sample("[\"192.0.2.0/24\"]"),
+            key("allow_cidrs", "list of networks and addresses", "Who may connect; where the client's address is not known, nobody. DT publishes no list of its addresses, and a wrong list cuts DT off.").or_words("everybody").sample("[\"192.0.2.0/24\"]"),
         ],
     },
     Table {
         header: "[[connector]]",
         given: "",
-        about: "One for each Endpoint URL. Several Data Connectors of DT may push to one: give all of their secrets. Each connector needs `secrets`, `[connector.asymmetric]`, or both.",
+        about: "One for each Endpoint URL. Several Data Connectors of DT may push to one: give all of their secrets. Each connector needs `secrets`, `[connector.asymmetric]`, or both. DT's tokens are not bound to a URL: connectors that share a secret, or an organization without `projects` that have none in common, accept each other's events; `check` warns of that.",
         keys: &[
             key("name", "name", "Its name in logs, metrics and envelopes; used once.").needed().sample("\"plant-1\""),
             key("path", "path of a URL, without query", "The path of its Endpoint URL; used once.").or("\"/\""),
