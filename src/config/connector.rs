@@ -271,6 +271,9 @@ pub(super) fn read_source(section: &mut Section<'_>, sources: &dyn Sources) -> O
             return stand_in(section);
         }
     };
+    if !sources.reads_secrets() {
+        return stand_in(section);
+    }
     match read_secret(&source, sources) {
         Ok((secret, odd)) => {
             if let Some(odd) = odd {
@@ -300,6 +303,7 @@ fn read_asymmetric(
                 section.complain("issuer", error.to_string());
             }
         }
+        Some(_) if !sources.reads_secrets() => {}
         Some(path) => match sources.file(path.as_ref()).map(|json| KeySet::from_jwks(&json)) {
             Ok(Ok(read)) => keys = read,
             Ok(Err(error)) => section.complain("key_set", format!("{path}: {error}")),

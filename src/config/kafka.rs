@@ -333,6 +333,9 @@ fn read_tls(mut section: Section<'_>, sources: &dyn Sources) -> Option<KafkaTls>
     let (mut complete, mut content) = (true, Sha256::new());
     let mut path = |key| {
         let path = PathBuf::from(section.string(key)?);
+        if !sources.reads_secrets() {
+            return Some(path);
+        }
         match sources.file(&path) {
             // The digest of each keeps their borders apart.
             Ok(bytes) => content.update(Sha256::digest(bytes)),

@@ -36,6 +36,7 @@ pub use reader::Problem;
 use reader::{Problems, Section};
 pub use reference::{Key, KeyDefault, Table, reference, reference_markdown, sample_file};
 pub use sink::{Compression, FileConfig, SinkConfig, SinkKind, UnknownCompression};
+pub(crate) use source::WithoutSecrets;
 pub use source::{SecretError, Sources, SystemSources, read_secret};
 use suggest::did_you_mean;
 pub use watch::{Look, Recorder, Watch};

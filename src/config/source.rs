@@ -38,6 +38,12 @@ pub trait Sources {
         true
     }
 
+    /// Whether secrets and keys are read. Without them, a configuration can say where things are, and nothing else: stand-ins
+    /// take their place.
+    fn reads_secrets(&self) -> bool {
+        true
+    }
+
     /// Whether everybody on this machine may read a file.
     fn is_world_readable(&self, _path: &Path) -> bool {
         false
@@ -73,6 +79,29 @@ impl Sources for SystemSources {
 
     fn unix_seconds(&self) -> Option<i64> {
         Some(SystemClock.unix_seconds())
+    }
+}
+
+/// Sources without secrets and keys, for those who look at what a service has stored: they have neither its environment nor
+/// its credentials.
+#[derive(Debug, Clone, Copy, Default)]
+pub(crate) struct WithoutSecrets<S>(pub(crate) S);
+
+impl<S: Sources> Sources for WithoutSecrets<S> {
+    fn env(&self, name: &str) -> Option<OsString> {
+        self.0.env(name)
+    }
+
+    fn file(&self, path: &Path) -> io::Result<Vec<u8>> {
+        self.0.file(path)
+    }
+
+    fn looks_at_certificates(&self) -> bool {
+        false
+    }
+
+    fn reads_secrets(&self) -> bool {
+        false
     }
 }
 
