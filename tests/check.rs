@@ -272,6 +272,19 @@ fn keys_that_two_connectors_share_are_a_warning() {
 }
 
 #[test]
+fn serve_logs_each_warning_once() {
+    let folder = tempfile::tempdir().expect("a folder");
+    // It ends, since this can be no folder.
+    let text = format!("data = '/dev/null/data'\n{}{}", connector("a", SECRET), connector("b", SECRET));
+    std::fs::write(folder.path().join("config.toml"), text).expect("written");
+    let (code, _, said) = run(folder.path(), &["serve", "--config", "config.toml"]);
+    assert_eq!(code, Some(2), "{said}");
+    let warned = said.lines().filter(|line| line.contains("\"key\":\"connector.b.secrets\""));
+    let warned: Vec<_> = warned.collect();
+    assert!(warned.len() == 1 && warned[0].contains("WARN") && warned[0].contains("\"line\":9"), "{said}");
+}
+
+#[test]
 fn the_help_names_the_variable_for_the_log() {
     let folder = tempfile::tempdir().expect("a folder");
     for arguments in [&["--help"][..], &["serve", "--help"]] {

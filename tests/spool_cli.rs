@@ -3,6 +3,7 @@
 
 #![allow(
     clippy::expect_used,
+    clippy::print_stderr,
     clippy::panic,
     clippy::indexing_slicing,
     clippy::arithmetic_side_effects,
@@ -642,7 +643,7 @@ fn run_as_another(arguments: &[&str]) -> Option<String> {
 /// Whether this process may read everything: it owns a folder of its own that nobody may.
 fn reads_everything() -> bool {
     let folder = tempfile::tempdir().expect("a folder");
-    fs::set_permissions(folder.path(), fs::Permissions::from_mode(0)).expect("forbidden");
+    fs::set_permissions(folder.path(), fs::Permissions::from_mode(0o000)).expect("forbidden");
     let is_root = fs::read_dir(folder.path()).is_ok();
     fs::set_permissions(folder.path(), fs::Permissions::from_mode(0o700)).expect("permitted");
     is_root
@@ -656,7 +657,7 @@ fn a_spool_that_may_not_be_looked_at_is_not_taken_for_none() {
     let data = place.path("data");
     let text = data.to_str().expect("text");
     for forbidden in [data.clone(), data.join("spool")] {
-        fs::set_permissions(&forbidden, fs::Permissions::from_mode(0)).expect("forbidden");
+        fs::set_permissions(&forbidden, fs::Permissions::from_mode(0o000)).expect("forbidden");
         for command in ["status", "check"] {
             let Some(said) = run_as_another(&["spool", command, "--data", text]) else { return };
             assert!(said.to_lowercase().contains("permission denied"), "{said}");

@@ -220,8 +220,9 @@ impl Config {
         config.check_sink_folders(&problems);
         config.check_oddities(&problems);
         let (mut errors, mut warnings) = problems.into_parts();
-        errors.sort_by_key(|problem| problem.line);
-        warnings.sort_by_key(|problem| problem.line);
+        // Those without a line come last.
+        errors.sort_by_key(|problem| problem.line.unwrap_or(usize::MAX));
+        warnings.sort_by_key(|problem| problem.line.unwrap_or(usize::MAX));
         Ok(Findings { errors, warnings })
     }
 
