@@ -26,6 +26,7 @@ use std::time::Duration;
 pub use changes::ConfigChange;
 pub(crate) use connector::is_name;
 pub use connector::{ConnectorConfig, SecretSource};
+#[cfg(feature = "cli")]
 pub(crate) use duration::read_duration;
 pub use kafka::{CreateTopic, KafkaConfig, KafkaSasl, KafkaTls, RecordKey, UnknownKey};
 pub use limits::{Limits, SpoolLimits};
@@ -36,6 +37,7 @@ pub use reader::Problem;
 use reader::{Problems, Section};
 pub use reference::{Key, KeyDefault, Table, reference, reference_markdown, sample_file};
 pub use sink::{Compression, FileConfig, SinkConfig, SinkKind, UnknownCompression};
+#[cfg(feature = "cli")]
 pub(crate) use source::WithoutSecrets;
 pub use source::{SecretError, Sources, SystemSources, read_secret};
 use suggest::did_you_mean;

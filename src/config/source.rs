@@ -84,9 +84,11 @@ impl Sources for SystemSources {
 
 /// Sources without secrets and keys, for those who look at what a service has stored: they have neither its environment nor
 /// its credentials.
+#[cfg(feature = "cli")]
 #[derive(Debug, Clone, Copy, Default)]
 pub(crate) struct WithoutSecrets<S>(pub(crate) S);
 
+#[cfg(feature = "cli")]
 impl<S: Sources> Sources for WithoutSecrets<S> {
     fn env(&self, name: &str) -> Option<OsString> {
         self.0.env(name)
