@@ -200,7 +200,7 @@ fn each_mistake_names_its_key_what_was_found_and_what_is_allowed() {
             "",
             &["proxy_protocol", "trusted_proxies"],
         ),
-        ("\"2s\"", "\"2m\"", &["limits.handshake_timeout", "2m", "60s"]),
+        ("\"2s\"", "\"2m\"", &["limits.handshake_timeout", "2m", "1m"]),
         ("min_version = \"1.3\"", "min_version = \"1.1\"", &["tls.min_version", "1.1", "1.2", "1.3"]),
         ("certificate = \"cert.pem\"", "", &["tls.certificate", "missing", "PEM"]),
         ("\"cert.pem\"", "\"gone.pem\"", &["tls.certificate", "gone.pem", "not found"]),
@@ -243,61 +243,67 @@ fn each_mistake_names_its_key_what_was_found_and_what_is_allowed() {
         ),
         ("name = \"plant-1\"", "", &["connector.0.name", "missing"]),
         ("name = \"plant-1\"", "name = \"plant 1\"", &["connector.0.name", "plant 1", "letters, digits"]),
-        ("path = \"/dt\"", "path = \"dt\"", &["connector.0.path", "dt", "/dt"]),
-        ("path = \"/dt\"", "path = \"/dt?x=1\"", &["connector.0.path"]),
-        ("\"both\"", "\"none\"", &["connector.0.policy", "none", "secret, asymmetric, either, both"]),
-        ("env = \"NEW\"", "env = \"NOT_SET\"", &["connector.0.secrets.0.env", "NOT_SET", "not set"]),
-        ("env = \"NEW\"", "env = \"EMPTY\"", &["connector.0.secrets.0.env", "EMPTY", "empty"]),
+        ("path = \"/dt\"", "path = \"dt\"", &["connector.plant-1.path", "dt", "/dt"]),
+        ("path = \"/dt\"", "path = \"/dt?x=1\"", &["connector.plant-1.path"]),
+        ("\"both\"", "\"none\"", &["connector.plant-1.policy", "none", "secret, asymmetric, either, both"]),
+        ("env = \"NEW\"", "env = \"NOT_SET\"", &["connector.plant-1.secrets.0.env", "NOT_SET", "not set"]),
+        ("env = \"NEW\"", "env = \"EMPTY\"", &["connector.plant-1.secrets.0.env", "EMPTY", "empty"]),
         (
             "env = \"NEW\"",
             "env = \"NEW\", file = \"old.txt\"",
-            &["connector.0.secrets.0.env", "both", "delete one"],
+            &["connector.plant-1.secrets.0.env", "both", "delete one"],
         ),
-        ("env = \"NEW\"", "value = \"some-good-secret\"", &["connector.0.secrets.0"]),
-        ("\"old.txt\"", "\"gone.txt\"", &["connector.0.secrets.1.file", "gone.txt", "not found"]),
-        ("label = \"old\"", "label = \"new\"", &["connector.0.secrets", "new"]),
-        ("label = \"old\", ", "", &["connector.0.secrets.1.label", "missing"]),
+        ("env = \"NEW\"", "value = \"some-good-secret\"", &["connector.plant-1.secrets.0"]),
+        ("\"old.txt\"", "\"gone.txt\"", &["connector.plant-1.secrets.1.file", "gone.txt", "not found"]),
+        ("label = \"old\"", "label = \"new\"", &["connector.plant-1.secrets", "new"]),
+        ("label = \"old\", ", "", &["connector.plant-1.secrets.1.label", "missing"]),
         (
             "\"keys.json\"",
             "\"not-keys.json\"",
-            &["connector.0.asymmetric.key_set", "not-keys.json", "JWK set"],
+            &["connector.plant-1.asymmetric.key_set", "not-keys.json", "JWK set"],
         ),
-        ("\"keys.json\"", "\"gone.json\"", &["connector.0.asymmetric.key_set", "gone.json"]),
-        ("organization = \"my-organization\"", "", &["connector.0.asymmetric.organization", "missing"]),
+        ("\"keys.json\"", "\"gone.json\"", &["connector.plant-1.asymmetric.key_set", "gone.json"]),
+        ("organization = \"my-organization\"", "", &["connector.plant-1.asymmetric.organization", "missing"]),
         ("organization = \"my-organization\"", "organization = \"\"", &["organization", "empty"]),
-        ("{ env = \"HEADER\" }", "\"value\"", &["connector.0.headers.x-my-header", "env"]),
+        ("{ env = \"HEADER\" }", "\"value\"", &["connector.plant-1.headers.x-my-header", "env"]),
         (
             "sinks = [\"out\"]",
             "sinks = [\"nowhere\"]",
             &["connector.plant-1.sinks", "nowhere", "archive, out"],
         ),
-        ("sinks = [\"out\"]", "sinks = []", &["connector.0.sinks", "empty"]),
+        ("sinks = [\"out\"]", "sinks = []", &["connector.plant-1.sinks", "empty", "all sinks"]),
+        (
+            "events = [\"temperature\", \"humidity\"]",
+            "events = []",
+            &["plant-1.events", "empty", "all events"],
+        ),
+        ("[\"c14u9p094l47cdv1o3pg\"]", "[]", &["plant-1.projects", "empty", "any project"]),
         (
             "events = [\"temperature\", \"humidity\"]",
             "events = \"temperature\"",
-            &["connector.0.events", "list"],
+            &["connector.plant-1.events", "list"],
         ),
-        ("dedup_window = 0", "dedup_window = \"1h\"", &["connector.0.dedup_window"]),
-        ("type = \"stdout\"", "type = \"http\"", &["sink.0.type", "http", "stdout, file, kafka"]),
-        ("format = \"body\"", "format = \"xml\"", &["sink.0.format", "xml", "body, envelope, cloudevents"]),
-        ("path = \"{date}/events.ndjson\"", "", &["sink.1.path", "missing"]),
+        ("dedup_window = 0", "dedup_window = \"1h\"", &["connector.plant-1.dedup_window"]),
+        ("type = \"stdout\"", "type = \"http\"", &["sink.out.type", "http", "stdout, file, kafka"]),
+        ("format = \"body\"", "format = \"xml\"", &["sink.out.format", "xml", "body, envelope, cloudevents"]),
+        ("path = \"{date}/events.ndjson\"", "", &["sink.archive.path", "missing"]),
         (
             "{date}/",
             "{day}/",
-            &["sink.1.path", "{day}", "{date}, {hour}, {connector}, {project}, {eventType}"],
+            &["sink.archive.path", "{day}", "{date}, {hour}, {connector}, {project}, {eventType}"],
         ),
-        ("{date}/", "{date}/../", &["sink.1.path", ".."]),
-        ("\"retained\"", "\"first\"", &["sink.1.start", "first", "now, retained"]),
-        ("\"100MiB\"", "\"1B\"", &["sink.1.rotate_size", "1B", "1024"]),
-        ("\"1h\"", "\"1s\"", &["sink.1.rotate_every", "1s"]),
-        ("\"1h\"", "\"7h\"", &["sink.1.rotate_every", "divides a day"]),
-        ("\"zstd\"", "\"xz\"", &["sink.1.compress", "xz", "gzip, zstd"]),
+        ("{date}/", "{date}/../", &["sink.archive.path", ".."]),
+        ("\"retained\"", "\"first\"", &["sink.archive.start", "first", "now, retained"]),
+        ("\"100MiB\"", "\"1B\"", &["sink.archive.rotate_size", "1B", "1024"]),
+        ("\"1h\"", "\"1s\"", &["sink.archive.rotate_every", "1s"]),
+        ("\"1h\"", "\"7h\"", &["sink.archive.rotate_every", "divides a day"]),
+        ("\"zstd\"", "\"xz\"", &["sink.archive.compress", "xz", "gzip, zstd"]),
         (
             "rotate_size = \"100MiB\"\nrotate_every = \"1h\"",
             "",
-            &["sink.1.compress", "rotate_size", "rotate_every"],
+            &["sink.archive.compress", "rotate_size", "rotate_every"],
         ),
-        ("name = \"archive\"", "name = \"out\"", &["sink.name", "out", "two"]),
+        ("name = \"archive\"", "name = \"out\"", &["sink.1.name", "out", "two"]),
     ];
     for (old, new, says) in mistakes {
         assert!(FULL.contains(old), "{old}");
@@ -382,47 +388,47 @@ fn every_key_of_a_kafka_sink_is_read() {
 #[test]
 fn each_mistake_in_a_kafka_sink_names_its_key_and_the_cure() {
     let mistakes: &[(&str, &str, &[&str])] = &[
-        ("[\"kafka-1:9092\", \"[::1]:9092\"]", "[]", &["sink.0.brokers", "empty", "HOST:PORT"]),
-        ("\"kafka-1:9092\"", "\"kafka-1\"", &["sink.0.brokers", "kafka-1", "kafka-1:9092"]),
-        ("\"kafka-1:9092\"", "\"kafka-1:99999\"", &["sink.0.brokers", "99999"]),
-        ("\"kafka-1:9092\"", "\"http://kafka:9092\"", &["sink.0.brokers", "http:"]),
-        ("brokers = [\"kafka-1:9092\", \"[::1]:9092\"]", "", &["sink.0.brokers", "missing"]),
-        ("topic = \"dt.{eventType}\"", "", &["sink.0.topic", "missing"]),
-        ("dt.{eventType}", "dt/events", &["sink.0.topic", "dt/events", "letters, digits"]),
-        ("dt.{eventType}", "dt.{device}", &["sink.0.topic", "{device}", "{eventType}"]),
-        ("key = \"project\"", "key = \"id\"", &["sink.0.key", "id", "device, project, connector, none"]),
-        ("{ partitions = 6, replication = 3 }", "6", &["sink.0.create_topic", "true, false or a table"]),
-        ("partitions = 6", "partitions = 0", &["sink.0.create_topic.partitions", "0"]),
-        ("partitions = 6", "partition = 6", &["sink.0.create_topic.partition", "unknown key"]),
+        ("[\"kafka-1:9092\", \"[::1]:9092\"]", "[]", &["sink.kafka.brokers", "empty", "HOST:PORT"]),
+        ("\"kafka-1:9092\"", "\"kafka-1\"", &["sink.kafka.brokers", "kafka-1", "kafka-1:9092"]),
+        ("\"kafka-1:9092\"", "\"kafka-1:99999\"", &["sink.kafka.brokers", "99999"]),
+        ("\"kafka-1:9092\"", "\"http://kafka:9092\"", &["sink.kafka.brokers", "http:"]),
+        ("brokers = [\"kafka-1:9092\", \"[::1]:9092\"]", "", &["sink.kafka.brokers", "missing"]),
+        ("topic = \"dt.{eventType}\"", "", &["sink.kafka.topic", "missing"]),
+        ("dt.{eventType}", "dt/events", &["sink.kafka.topic", "dt/events", "letters, digits"]),
+        ("dt.{eventType}", "dt.{device}", &["sink.kafka.topic", "{device}", "{eventType}"]),
+        ("key = \"project\"", "key = \"id\"", &["sink.kafka.key", "id", "device, project, connector, none"]),
+        ("{ partitions = 6, replication = 3 }", "6", &["sink.kafka.create_topic", "true, false or a table"]),
+        ("partitions = 6", "partitions = 0", &["sink.kafka.create_topic.partitions", "0"]),
+        ("partitions = 6", "partition = 6", &["sink.kafka.create_topic.partition", "unknown key"]),
         (
             "[sink.properties]",
             "[sink.properties]\nacks = 1",
-            &["sink.0.properties.\"acks\"", "cannot be set"],
+            &["sink.kafka.properties.\"acks\"", "cannot be set"],
         ),
         (
             "[sink.properties]",
             "[sink.properties]\n\"enable.idempotence\" = false",
-            &["sink.0.properties.\"enable.idempotence\"", "cannot be set"],
+            &["sink.kafka.properties.\"enable.idempotence\"", "cannot be set"],
         ),
         (
             "[sink.properties]",
             "[sink.properties]\n\"max.in.flight.requests.per.connection\" = 6",
-            &["sink.0.properties.\"max.in.flight.requests.per.connection\"", "1 to 5"],
+            &["sink.kafka.properties.\"max.in.flight.requests.per.connection\"", "1 to 5"],
         ),
         (
             "[sink.properties]",
             "[sink.properties]\n\"sasl.password\" = \"hunter2\"",
-            &["sink.0.properties.\"sasl.password\"", "[sink.sasl]"],
+            &["sink.kafka.properties.\"sasl.password\"", "[sink.sasl]"],
         ),
         (
             "[sink.properties]",
             "[sink.properties]\n\"lingr.ms\" = 5",
-            &["sink.0.properties.\"lingr.ms\"", "No such configuration property"],
+            &["sink.kafka.properties.\"lingr.ms\"", "No such configuration property"],
         ),
         (
             "\"linger.ms\" = 20",
             "\"linger.ms\" = \"soon\"",
-            &["sink.0.properties.\"linger.ms\"", "Invalid value"],
+            &["sink.kafka.properties.\"linger.ms\"", "Invalid value"],
         ),
     ];
     // Without the parts that a build may lack.
@@ -444,17 +450,17 @@ fn each_mistake_in_a_kafka_sink_names_its_key_and_the_cure() {
 #[test]
 fn each_mistake_in_a_kafka_sinks_security_names_its_key_and_the_cure() {
     let mistakes: &[(&str, &str, &[&str])] = &[
-        ("ca = \"old.txt\"", "ca = \"gone.pem\"", &["sink.0.tls.ca", "gone.pem", "not found"]),
-        ("certificate = \"old.txt\"\n", "", &["sink.0.tls.certificate", "missing"]),
-        ("SCRAM-SHA-256", "GSSAPI", &["sink.0.sasl.mechanism", "GSSAPI", "SCRAM-SHA-512"]),
-        ("username = \"dt\"\n", "", &["sink.0.sasl.username", "missing"]),
-        ("password = { env = \"NEW\" }", "password = \"hunter2\"", &["sink.0.sasl.password", "env"]),
+        ("ca = \"old.txt\"", "ca = \"gone.pem\"", &["sink.kafka.tls.ca", "gone.pem", "not found"]),
+        ("certificate = \"old.txt\"\n", "", &["sink.kafka.tls.certificate", "missing"]),
+        ("SCRAM-SHA-256", "GSSAPI", &["sink.kafka.sasl.mechanism", "GSSAPI", "SCRAM-SHA-512"]),
+        ("username = \"dt\"\n", "", &["sink.kafka.sasl.username", "missing"]),
+        ("password = { env = \"NEW\" }", "password = \"hunter2\"", &["sink.kafka.sasl.password", "env"]),
         (
             "password = { env = \"NEW\" }",
             "password = { env = \"GONE\" }",
-            &["sink.0.sasl.password.env", "not set"],
+            &["sink.kafka.sasl.password.env", "not set"],
         ),
-        ("password = { env = \"NEW\" }", "", &["sink.0.sasl.password", "missing"]),
+        ("password = { env = \"NEW\" }", "", &["sink.kafka.sasl.password", "missing"]),
     ];
     for (old, new, says) in mistakes {
         assert!(KAFKA.contains(old), "{old}");
@@ -470,21 +476,21 @@ fn each_mistake_in_a_kafka_sinks_security_names_its_key_and_the_cure() {
 #[test]
 fn a_build_without_tls_for_kafka_says_so() {
     let found = problems(KAFKA).join("\n");
-    assert!(found.contains("sink.0.tls") && found.contains("`kafka-tls`"), "{found}");
+    assert!(found.contains("sink.kafka.tls") && found.contains("`kafka-tls`"), "{found}");
 }
 
 #[cfg(not(feature = "kafka"))]
 #[test]
 fn a_build_without_kafka_says_so() {
     let found = problems(KAFKA).join("\n");
-    assert!(found.contains("sink.0.type") && found.contains("`kafka`"), "{found}");
+    assert!(found.contains("sink.kafka.type") && found.contains("`kafka`"), "{found}");
 }
 
 #[test]
 fn all_mistakes_are_reported_at_once() {
     let text = FULL.replace("\"5s\"", "\"x\"").replace("\"/dt\"", "\"dt\"").replace("\"body\"", "\"xml\"");
     let found = problems(&text).join("\n");
-    for key in ["drain_timeout", "connector.0.path", "sink.0.format"] {
+    for key in ["drain_timeout", "connector.plant-1.path", "sink.out.format"] {
         assert!(found.contains(key), "{found}");
     }
 }
@@ -501,7 +507,7 @@ fn a_configuration_without_a_connector_or_without_keys_is_refused() {
 fn two_connectors_on_one_path_are_refused() {
     let one = |name: &str| format!("[[connector]]\nname = \"{name}\"\nsecrets = [{{ env = \"NEW\" }}]\n");
     let found = problems(&(one("a") + &one("b"))).join("\n");
-    assert!(found.contains("connector.path") && found.contains("\"/\""), "{found}");
+    assert!(found.contains("connector.b.path") && found.contains("\"/\""), "{found}");
 }
 
 #[test]
@@ -510,7 +516,12 @@ fn what_looks_odd_is_a_warning() {
     let config = Config::from_toml(&text, &Fixed).expect("allowed");
     let warnings: Vec<String> = config.warnings.iter().map(ToString::to_string).collect();
     let warnings = warnings.join("\n");
-    assert!(warnings.contains("humidty") && warnings.contains("white space"), "{warnings}");
+    assert!(
+        warnings.contains("humidty")
+            && warnings.contains("did you mean \"humidity\"?")
+            && warnings.contains("white space"),
+        "{warnings}"
+    );
 }
 
 #[test]
@@ -574,7 +585,9 @@ fn only_addresses_of_the_networks_are_allowed() {
     for refused in ["192.0.3.0", "2001:db9::1", "::1"] {
         assert!(!allows(&limits, refused), "{refused}");
     }
-    assert!(limits.allows(None), "an address that is not known is no network's");
+    assert!(!limits.allows(None), "an address that is not known is in no network");
+    limits.allow_cidrs.clear();
+    assert!(limits.allows(None), "an empty list is for all");
 }
 
 #[test]

@@ -4,8 +4,9 @@ use std::path::PathBuf;
 
 use serde_json::json;
 
+use super::place::bad_config;
 use super::{Ended, Failure, complain, say, usage};
-use crate::config::{Config, ConfigError, Problem, SystemSources};
+use crate::config::{Config, ConfigError, Findings, Problem, SystemSources};
 
 /// The options of `check`.
 #[derive(Debug, clap::Args)]
@@ -23,17 +24,21 @@ pub(super) struct Arguments {
 
 pub(super) fn run(arguments: &Arguments) -> Ended {
     let path = arguments.config.display();
-    let (errors, warnings) = match Config::from_file(&arguments.config, &SystemSources)
-        .and_then(Config::complete)
-    {
-        Ok(config) => (Vec::new(), config.warnings),
-        Err(ConfigError::Problems(problems)) => (problems, Vec::new()),
-        Err(ConfigError::Syntax(text)) => (vec![Problem { key: String::new(), text }], Vec::new()),
-        Err(error @ (ConfigError::Unreadable { .. } | ConfigError::Refused(_))) => return Err(usage(error)),
+    let Findings { errors, warnings, .. } = match Config::check_file(&arguments.config, &SystemSources) {
+        Ok(findings) => findings,
+        Err(ConfigError::Syntax(text)) if arguments.json => {
+            let mut findings = Findings::default();
+            findings.errors.push(Problem::new("", text));
+            findings
+        }
+        Err(error) => return Err(bad_config(Some(&arguments.config), &error)),
     };
     if arguments.json {
         let list = |problems: &[Problem]| -> Vec<_> {
-            problems.iter().map(|problem| json!({"key": problem.key, "text": problem.text})).collect()
+            problems
+                .iter()
+                .map(|problem| json!({"key": problem.key, "line": problem.line, "text": problem.text}))
+                .collect()
         };
         say(json!({"ok": errors.is_empty(), "errors": list(&errors), "warnings": list(&warnings)}))?;
         return if errors.is_empty() { Ok(()) } else { Err(Failure::Usage(format!("{path}: not usable"))) };

@@ -10,7 +10,7 @@ use serde_json::json;
 use super::secrets::DEFAULT_VARIABLE;
 use super::stop::Stop;
 use super::{Ended, Failure, account, logging, say, usage};
-use crate::config::SystemSources;
+use crate::config::{SystemSources, read_duration};
 use crate::emulator::{Emulator, EmulatorError, Faults, MAX_TIME_SCALE, Population, url_warning};
 
 /// The options of `emulate`.
@@ -73,8 +73,7 @@ pub(super) struct Arguments {
 /// Reads a heartbeat, at least a millisecond.
 fn interval(text: &str) -> Result<Duration, String> {
     let bad = || "not a length of time, such as 15m, 10s or 500ms".to_owned();
-    let length: jiff::SignedDuration = text.parse().map_err(|_| bad())?;
-    Duration::try_from(length).ok().filter(|length| length.as_millis() > 0).ok_or_else(bad)
+    read_duration(text).filter(|length| length.as_millis() > 0).ok_or_else(bad)
 }
 
 pub(super) fn run(arguments: Arguments) -> Ended {

@@ -7,6 +7,10 @@ use tracing_subscriber::filter::LevelFilter;
 
 use super::{Failure, usage};
 
+/// The part of the help about the log.
+pub(super) const HELP: &str = "Environment:
+  RUST_LOG  What is logged to standard error, such as RUST_LOG=warn or RUST_LOG=dt_receiver=debug";
+
 /// Starts the log of this process.
 pub(super) fn start() -> Result<(), Failure> {
     start_at(LevelFilter::INFO)

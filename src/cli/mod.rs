@@ -71,7 +71,7 @@ fn usage(text: impl fmt::Display) -> Failure {
 type Ended = Result<(), Failure>;
 
 #[derive(Debug, Parser)]
-#[command(name = "dt-receiver", version, about, max_term_width = 100)]
+#[command(name = "dt-receiver", version, about, max_term_width = 100, after_help = logging::HELP)]
 struct Arguments {
     #[command(subcommand)]
     command: Command,

@@ -1,6 +1,7 @@
 //! Which spool `spool` and `dead` work on, and how they change it: through the server that runs there, or with its lock.
 
 use std::collections::BTreeSet;
+use std::io::ErrorKind;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -12,7 +13,10 @@ use indicatif::ProgressBar;
 use super::secrets::{DEFAULT_VARIABLE, SecretOptions};
 use super::{Failure, complain, usage};
 use crate::clock::{Clock, SystemClock};
-use crate::config::{Config, ConfigError, ConnectorConfig, DEFAULT_DATA, Mode, SystemSources};
+use crate::config::{
+    Config, ConfigError, ConnectorConfig, DEFAULT_DATA, Mode, Sources, SystemSources, WithoutSecrets,
+    read_duration,
+};
 use crate::log::dead::{DeadLetters, DeadOptions, Expect, Filter, ReadOnly};
 use crate::log::{Log, LogOptions, Reader, is_without_log, path_of_dead_letters};
 use crate::service::{ControlError, Repair, RepairReport, RepairRequest, ask};
@@ -32,12 +36,35 @@ pub(super) struct Place {
 /// A spool's folder, and the configuration if one was given.
 pub(super) struct Found {
     pub(super) folder: PathBuf,
+    /// The configuration, with stand-ins for its secrets.
     pub(super) config: Option<Config>,
+    /// Where the configuration was read.
+    config_file: Option<PathBuf>,
 }
 
-/// Reads a configuration file.
+/// Reads a configuration file for what it says of places. Its secrets are not read: an operator's shell has neither the
+/// environment of the service nor its credentials.
 pub(super) fn read_config(path: &Path) -> Result<Config, Failure> {
-    Config::from_file(path, &SystemSources).map_err(|error| bad_config(Some(path), &error))
+    read_config_from(path, &WithoutSecrets(SystemSources))
+}
+
+fn read_config_from(path: &Path, sources: &dyn Sources) -> Result<Config, Failure> {
+    Config::from_file(path, sources).map_err(|error| bad_config(Some(path), &error))
+}
+
+fn complete(path: &Path, config: Config) -> Result<Config, Failure> {
+    config.complete().map_err(|error| bad_config(Some(path), &error))
+}
+
+/// Says that a folder cannot be looked at, and as which user it can.
+fn forbidden(folder: &Path, error: &std::io::Error) -> Failure {
+    let visible = folder.ancestors().find_map(|folder| std::fs::metadata(folder).ok());
+    let owner = visible.map_or_else(String::new, |about| format!("user {}; ", about.uid()));
+    let user = rustix::process::geteuid().as_raw();
+    let folder = folder.display();
+    usage(format!(
+        "{folder}: {error}; run it as the user that the folder belongs to ({owner}this is user {user})"
+    ))
 }
 
 /// Says what is wrong with the configuration in a file; without one, with what was given on the command line.
@@ -57,7 +84,7 @@ impl Place {
     /// Finds the spool; it must be there.
     pub(super) fn find(&self) -> Result<Found, Failure> {
         let mut config = match &self.config {
-            Some(path) => read_config(path)?.complete().map_err(usage)?,
+            Some(path) => complete(path, read_config(path)?)?,
             None => Config::empty(),
         };
         if let Some(data) = &self.data {
@@ -65,11 +92,17 @@ impl Place {
         }
         let folder = config.spool_folder();
         let folder = std::path::absolute(&folder).unwrap_or(folder);
-        if !folder.join("spool.lock").exists() && !folder.join("spool.db").exists() {
-            let cure = "name the data folder with --data DIR, or its configuration with --config FILE";
-            return Err(usage(format!("{}: there is no spool; {cure}", folder.display())));
+        let is_there = |name| match std::fs::metadata(folder.join(name)) {
+            Ok(_) => Ok(true),
+            Err(error) if matches!(error.kind(), ErrorKind::NotFound | ErrorKind::NotADirectory) => Ok(false),
+            Err(error) => Err(forbidden(&folder, &error)),
+        };
+        if !is_there("spool.lock")? && !is_there("spool.db")? {
+            let remedy = "name the data folder with --data DIR, or its configuration with --config FILE";
+            return Err(usage(format!("{}: there is no spool; {remedy}", folder.display())));
         }
-        Ok(Found { folder, config: self.config.is_some().then_some(config) })
+        let config = self.config.is_some().then_some(config);
+        Ok(Found { folder, config, config_file: self.config.clone() })
     }
 }
 
@@ -157,7 +190,7 @@ impl Found {
                 None => match ask(&self.folder, &request) {
                     Ok(step) => step,
                     Err(ControlError::NoServer) => {
-                        offline = Some(self.take(secrets)?);
+                        offline = Some(self.take(&request, secrets)?);
                         continue;
                     }
                     Err(error) => return Err(usage(error)),
@@ -178,8 +211,14 @@ impl Found {
     }
 
     /// Takes the spool, for as long as no server does.
-    fn take(&self, secrets: Option<&SecretOptions>) -> Result<Repair, Failure> {
-        let mut config = self.config.clone().unwrap_or_else(Config::empty);
+    fn take(&self, request: &RepairRequest, secrets: Option<&SecretOptions>) -> Result<Repair, Failure> {
+        let mut config = match (&self.config_file, request) {
+            // What is verified again needs the secrets themselves.
+            (Some(path), RepairRequest::ReplayDead { .. }) => {
+                complete(path, read_config_from(path, &SystemSources)?)?
+            }
+            _ => self.config.clone().unwrap_or_else(Config::empty),
+        };
         let given =
             secrets.filter(|secrets| secrets.is_given() || std::env::var_os(DEFAULT_VARIABLE).is_some());
         if self.config.is_none()
@@ -210,12 +249,14 @@ pub(super) fn since(text: &str) -> Result<i64, String> {
     if let Ok(moment) = text.parse::<jiff::Timestamp>() {
         return Ok(moment.as_millisecond());
     }
-    match text.parse::<jiff::SignedDuration>() {
-        Ok(ago) if !ago.is_negative() => {
+    match read_duration(text) {
+        Some(ago) => {
             let ago = i64::try_from(ago.as_millis()).unwrap_or(i64::MAX);
             Ok(SystemClock.unix_millis().saturating_sub(ago))
         }
-        _ => Err("a moment such as 2026-03-01T08:00:00Z, or a time ago such as 2h".to_owned()),
+        None => {
+            Err("expected a moment such as 2026-03-01T08:00:00Z, or a time ago such as 2h or 1d".to_owned())
+        }
     }
 }
 

@@ -13,7 +13,7 @@ use super::stop::Stop;
 use super::{Ended, logging, notify, reload, usage};
 use crate::config::{
     Config, ConfigError, ConnectorConfig, DEFAULT_ADMIN, DEFAULT_DATA, DEFAULT_LISTEN, Listen, Look, Problem,
-    Recorder, SinkConfig, Sources, SystemSources,
+    Recorder, SinkConfig, Sources, SystemSources, read_duration,
 };
 use crate::http::Inherited;
 use crate::service::Service;
@@ -32,7 +32,10 @@ const OTHER_FILES: u64 = 256;
   dt-receiver serve --config dt-receiver.toml
   dt-receiver serve --secret-file secret.txt --listen 0.0.0.0:443 --tls-cert fullchain.pem --tls-key privkey.pem
 
-DT only pushes to HTTPS, with a certificate of a public CA: give it here, or put a proxy in front (docs/tls.md).")]
+DT only pushes to HTTPS, with a certificate of a public CA: give it here, or put a proxy in front (docs/tls.md).
+
+The environment variable RUST_LOG sets what is logged: error, warn, info (default), debug, trace; such as
+RUST_LOG=dt_receiver=debug.")]
 pub(super) struct Arguments {
     /// Read connectors, sinks and limits from this file
     #[arg(long, value_name = "FILE")]
@@ -70,9 +73,7 @@ fn duration(text: &str) -> Result<Duration, String> {
     if text == "0" {
         return Ok(Duration::ZERO);
     }
-    let signed: Option<jiff::SignedDuration> = text.parse().ok();
-    let read = signed.and_then(|signed| Duration::try_from(signed).ok());
-    read.ok_or_else(|| "a duration such as 5s or 500ms, or 0".to_owned())
+    read_duration(text).ok_or_else(|| "expected a duration such as 5s or 500ms, or 0".to_owned())
 }
 
 /// Makes room for as many files as the system allows, and takes no more connections than there is room for. Each is a file
@@ -86,7 +87,7 @@ fn fit_connections(config: &mut Config) {
         config.limits.max_connections = most;
         let text =
             format!("is {asked}, and lowered to {most}, since only {files} files may be open (ulimit -n)");
-        config.warnings.push(Problem { key: "limits.max_connections".to_owned(), text });
+        config.warnings.push(Problem::new("limits.max_connections", text));
     }
 }
 
@@ -108,7 +109,7 @@ pub(super) fn run(arguments: Arguments) -> Ended {
 /// Tells what is allowed but looks wrong.
 pub(super) fn warn(config: &Config) {
     for warning in &config.warnings {
-        tracing::warn!(key = warning.key, "{}", warning.text);
+        tracing::warn!(key = warning.key, line = warning.line, "{}", warning.text);
     }
 }
 

@@ -1,5 +1,6 @@
 //! Times as people type and read them.
 
+use crate::config::read_duration;
 use crate::event::Timestamp;
 
 /// Reads a point in time: RFC 3339, or Unix seconds as tokens have them. For `value_parser`.
@@ -13,11 +14,11 @@ pub(super) fn parse_instant(text: &str) -> Result<i64, String> {
 pub(super) fn parse_length(text: &str) -> Result<i64, String> {
     let seconds = match text.parse::<i64>() {
         Ok(seconds) => Some(seconds),
-        Err(_) => text.parse::<jiff::SignedDuration>().ok().map(|length| length.as_secs()),
+        Err(_) => read_duration(text).and_then(|length| i64::try_from(length.as_secs()).ok()),
     };
     seconds
         .filter(|seconds| *seconds >= 0)
-        .ok_or_else(|| "not a length of time, such as 1h, 15m or 90s".to_owned())
+        .ok_or_else(|| "not a length of time, such as 1d, 1h, 15m or 90s".to_owned())
 }
 
 /// Writes Unix seconds as RFC 3339.

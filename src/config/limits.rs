@@ -105,13 +105,14 @@ impl Default for Limits {
 }
 
 impl Limits {
-    /// Whether an address is one of [`allow_cidrs`](Self::allow_cidrs). One that is not known is: it is no network's.
+    /// Whether an address is one of [`allow_cidrs`](Self::allow_cidrs). One that is not known is in no network.
     #[must_use]
     pub fn allows(&self, address: Option<IpAddr>) -> bool {
         // An IPv4 address that came through an IPv6 socket is an IPv4 address.
         let address = address.map(|address| address.to_canonical());
         self.allow_cidrs.is_empty()
-            || address.is_none_or(|address| self.allow_cidrs.iter().any(|network| network.contains(&address)))
+            || address
+                .is_some_and(|address| self.allow_cidrs.iter().any(|network| network.contains(&address)))
     }
 
     /// How much an HTTP/2 client may send that nobody has read yet, for each connection and each of its streams.

@@ -164,7 +164,7 @@ impl Proxies {
                 root.problem("trusted_proxies", &text, allowed);
             }
         }
-        root.parse_into("client_header", "\"X-Forwarded-For\" or \"Forwarded\"", &mut proxies.header);
+        root.choice_into("client_header", &["X-Forwarded-For", "Forwarded"], &mut proxies.header);
         proxies.protocol = root.flag("proxy_protocol").unwrap_or(false);
         if proxies.protocol && proxies.is_empty() {
             let text = "needs `trusted_proxies`: whoever may send a PROXY header says who the client is";
@@ -185,11 +185,13 @@ pub(super) fn read_mode(root: &mut Section<'_>, target: &mut u32) {
 
 /// Reads `[tls]`, and looks into the files it names.
 pub(super) fn read_tls(mut section: Section<'_>, sources: &dyn Sources) -> Option<TlsSettings> {
-    let mut path = |key, what: Option<&str>| match (section.string(key), what) {
-        (Some(path), _) if path.is_empty() => {
-            section.problem(key, "", "the path of a file in PEM");
+    let mut path = |key, what: Option<&str>| match (section.private_string(key), what) {
+        // A key itself may stand there by mistake; it is not shown.
+        (Some(path), _) if path.is_empty() || path.contains(char::is_control) => {
+            section.complain(key, "is no path; allowed is the path of a file in PEM".to_owned());
             None
         }
+        (None, Some(_)) if section.has_errors_at(key) => None,
         (None, Some(what)) => {
             section.complain(key, format!("is missing; name the file of {what}, in PEM"));
             None
@@ -202,7 +204,7 @@ pub(super) fn read_tls(mut section: Section<'_>, sources: &dyn Sources) -> Optio
     let is_whole = certificate.is_some() && key.is_some();
     let mut settings = TlsSettings::new(certificate.unwrap_or_default(), key.unwrap_or_default());
     settings.client_ca = client_ca.map(PathBuf::from);
-    section.parse_into("min_version", "\"1.2\" or \"1.3\"", &mut settings.min_version);
+    section.choice_into("min_version", &["1.2", "1.3"], &mut settings.min_version);
     let interval = Duration::from_millis(10)..=Duration::from_secs(3600);
     section.duration_into("check_interval", interval, &mut settings.check_interval);
     if is_whole {

@@ -5,13 +5,16 @@
 
 mod changes;
 mod connector;
+mod duration;
 mod kafka;
 mod limits;
+mod lines;
 mod listen;
 mod reader;
 mod reference;
 mod sink;
 mod source;
+mod suggest;
 mod watch;
 
 use std::collections::BTreeSet;
@@ -23,15 +26,21 @@ use std::time::Duration;
 pub use changes::ConfigChange;
 pub(crate) use connector::is_name;
 pub use connector::{ConnectorConfig, SecretSource};
+#[cfg(feature = "cli")]
+pub(crate) use duration::read_duration;
 pub use kafka::{CreateTopic, KafkaConfig, KafkaSasl, KafkaTls, RecordKey, UnknownKey};
 pub use limits::{Limits, SpoolLimits};
 pub(crate) use limits::{MAX_LEAVING, MAX_TURNED_AWAY};
+use lines::{Lines, segments};
 pub use listen::{ClientHeader, Listen, NotAListener, Proxies, UnknownClientHeader};
 pub use reader::Problem;
 use reader::{Problems, Section};
 pub use reference::{Key, KeyDefault, Table, reference, reference_markdown, sample_file};
 pub use sink::{Compression, FileConfig, SinkConfig, SinkKind, UnknownCompression};
+#[cfg(feature = "cli")]
+pub(crate) use source::WithoutSecrets;
 pub use source::{SecretError, Sources, SystemSources, read_secret};
+use suggest::did_you_mean;
 pub use watch::{Look, Recorder, Watch};
 
 use crate::record::TopicTemplate;
@@ -81,6 +90,18 @@ pub struct Config {
     pub connectors: Vec<ConnectorConfig>,
     /// The sinks.
     pub sinks: Vec<SinkConfig>,
+    /// What is allowed but looks wrong.
+    pub warnings: Vec<Problem>,
+    /// Where each key stands in the file.
+    lines: Lines,
+}
+
+/// What [`Config::check_file`] found.
+#[derive(Debug, Default)]
+#[non_exhaustive]
+pub struct Findings {
+    /// What has to be corrected before the configuration can be used.
+    pub errors: Vec<Problem>,
     /// What is allowed but looks wrong.
     pub warnings: Vec<Problem>,
 }
@@ -142,6 +163,14 @@ fn syntax(text: &str, error: &toml::de::Error) -> ConfigError {
     ConfigError::Syntax(format!("line {line}: {}", error.message()))
 }
 
+/// Reads the text of a file, at most 1 MiB.
+fn read_text(path: &Path, sources: &dyn Sources) -> Result<String, ConfigError> {
+    let unreadable = |source| ConfigError::Unreadable { path: path.to_owned(), source };
+    let bytes = sources.file(path).map_err(unreadable)?;
+    String::from_utf8(bytes)
+        .map_err(|error| unreadable(std::io::Error::new(std::io::ErrorKind::InvalidData, error.utf8_error())))
+}
+
 fn list(problems: &[Problem]) -> String {
     problems.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n")
 }
@@ -167,6 +196,7 @@ impl Config {
             connectors: Vec::new(),
             sinks: Vec::new(),
             warnings: Vec::new(),
+            lines: Lines::default(),
         }
     }
 
@@ -176,12 +206,26 @@ impl Config {
     ///
     /// [`ConfigError`], with every problem that was found.
     pub fn from_file(path: &Path, sources: &dyn Sources) -> Result<Self, ConfigError> {
-        let unreadable = |source| ConfigError::Unreadable { path: path.to_owned(), source };
-        let bytes = sources.file(path).map_err(unreadable)?;
-        let text = String::from_utf8(bytes).map_err(|error| {
-            unreadable(std::io::Error::new(std::io::ErrorKind::InvalidData, error.utf8_error()))
-        })?;
-        Self::from_toml(&text, sources)
+        Self::from_toml(&read_text(path, sources)?, sources)
+    }
+
+    /// Reads a file and runs all checks on it that `serve` runs at its start, to find every problem at once.
+    ///
+    /// # Errors
+    ///
+    /// [`ConfigError`] when the file cannot be read or is not TOML.
+    pub fn check_file(path: &Path, sources: &dyn Sources) -> Result<Findings, ConfigError> {
+        let (config, problems) = Self::parse(&read_text(path, sources)?, sources)?;
+        let config = config.or_stdout();
+        config.check(&problems);
+        config.check_sink_names(&problems);
+        config.check_sink_folders(&problems);
+        config.check_oddities(&problems);
+        let (mut errors, mut warnings) = problems.into_parts();
+        // Those without a line come last.
+        errors.sort_by_key(|problem| problem.line.unwrap_or(usize::MAX));
+        warnings.sort_by_key(|problem| problem.line.unwrap_or(usize::MAX));
+        Ok(Findings { errors, warnings })
     }
 
     /// The same with the text itself.
@@ -196,17 +240,24 @@ impl Config {
     /// use dt_receiver::config::{Config, SystemSources};
     ///
     /// let error = Config::from_toml("lisen = '127.0.0.1:80'", &SystemSources).unwrap_err();
-    /// assert!(error.to_string().starts_with("lisen: unknown key"));
+    /// assert!(error.to_string().starts_with("line 1: lisen: unknown key; did you mean \"listen\"?"));
     /// ```
     pub fn from_toml(text: &str, sources: &dyn Sources) -> Result<Self, ConfigError> {
-        let table: toml::Table = text.parse().map_err(|error: toml::de::Error| syntax(text, &error))?;
-        let problems = Problems::default();
-        let mut config = Self::empty();
-        config.read(Section::root(table, &problems), sources);
+        let (mut config, problems) = Self::parse(text, sources)?;
         config.check(&problems);
         let (errors, warnings) = problems.into_parts();
         config.warnings = warnings;
         if errors.is_empty() { Ok(config) } else { Err(ConfigError::Problems(errors)) }
+    }
+
+    /// Reads each key, and notes what is wrong with it.
+    fn parse(text: &str, sources: &dyn Sources) -> Result<(Self, Problems), ConfigError> {
+        let table: toml::Table = text.parse().map_err(|error: toml::de::Error| syntax(text, &error))?;
+        let lines = Lines::of(text);
+        let problems = Problems::at(lines.clone());
+        let mut config = Self { lines, ..Self::empty() };
+        config.read(Section::root(table, &problems), sources);
+        Ok((config, problems))
     }
 
     fn read(&mut self, mut root: Section<'_>, sources: &dyn Sources) {
@@ -224,13 +275,7 @@ impl Config {
         if let Some(tls) = root.section("tls") {
             self.tls = listen::read_tls(tls, sources);
         }
-        match root.string("mode").as_deref() {
-            None => {}
-            Some(text) => match text.parse() {
-                Ok(mode) => self.mode = mode,
-                Err(_) => root.problem("mode", text, "spool, direct"),
-            },
-        }
+        root.choice_into("mode", &["spool", "direct"], &mut self.mode);
         if let Some(data) = root.string("data") {
             self.data = PathBuf::from(data);
         }
@@ -260,11 +305,8 @@ impl Config {
         if let Some(limits) = root.section("limits") {
             self.limits.read(limits);
         }
-        self.sinks = root
-            .sections("sink")
-            .into_iter()
-            .filter_map(|section| SinkConfig::read(section, sources))
-            .collect();
+        self.sinks =
+            root.sections("sink").into_iter().map(|section| SinkConfig::read(section, sources)).collect();
         let connectors = root.sections("connector");
         let quarantine_refused = root.flag("quarantine_refused").unwrap_or(false);
         let read = |section| ConnectorConfig::read(section, quarantine_refused, sources);
@@ -280,7 +322,7 @@ impl Config {
                 "`header_timeout` and `deadline` together must not be over 9.5s, since DT gives up at 10s";
             problems.error("limits.deadline", text.to_owned());
         }
-        if self.connectors.is_empty() && problems.is_empty() {
+        if self.connectors.is_empty() && !problems.has_errors_at("connector") {
             let text = "at least one is needed; add a [[connector]] with `secrets = [{ env = \"NAME\" }]`";
             problems.error("connector", text.to_owned());
         }
@@ -290,23 +332,77 @@ impl Config {
                 "is true; copies of refused requests are kept in `dead.db` only, not in a topic of Kafka";
             problems.error("quarantine_refused", text.to_owned());
         }
-        if has_topic && self.kafka().is_none() {
+        // A sink that could not be read may be the one.
+        if has_topic && self.kafka().is_none() && !problems.has_errors_at("sink") {
             let text = "\"kafka:TOPIC\" needs a sink of type \"kafka\", whose brokers it uses".to_owned();
             problems.error("dead_letters", text);
         }
-        each_once(problems, "connector", "name", self.connectors.iter().map(|c| &*c.name));
-        each_once(problems, "connector", "path", self.connectors.iter().map(|c| &*c.path));
-        each_once(problems, "sink", "name", self.sinks.iter().map(|s| &*s.name));
-        let files = self.sinks.iter().filter_map(|sink| match &sink.kind {
-            SinkKind::File(file) => Some(file.path.to_string()),
-            SinkKind::Stdout | SinkKind::Kafka(_) => None,
-        });
-        let files: Vec<String> = files.collect();
-        each_once(problems, "sink", "path", files.iter().map(|path| &**path));
+        let names: Vec<_> = self.connectors.iter().map(|connector| Some(&*connector.name)).collect();
+        let paths: Vec<_> = self.connectors.iter().map(|connector| Some(&*connector.path)).collect();
+        each_once(problems, "connector", "name", &names, &names);
+        each_once(problems, "connector", "path", &names, &paths);
+        let names: Vec<_> = self.sinks.iter().map(|sink| Some(&*sink.name)).collect();
+        let paths: Vec<Option<String>> = self
+            .sinks
+            .iter()
+            .map(|sink| match &sink.kind {
+                SinkKind::File(file) => Some(file.path.to_string()),
+                SinkKind::Stdout | SinkKind::Kafka(_) => None,
+            })
+            .collect();
+        let paths: Vec<Option<&str>> = paths.iter().map(Option::as_deref).collect();
+        each_once(problems, "sink", "name", &names, &names);
+        each_once(problems, "sink", "path", &names, &paths);
         self.check_sink_places(problems);
         let is_any_port = self.listen.address().is_some_and(|address| address.port() == 0);
         if Some(&self.listen) == self.admin.as_ref() && !is_any_port {
             problems.error("admin", format!("is {} like `listen`; the two never share a port", self.listen));
+        }
+    }
+
+    /// Looks for what is allowed but most likely not meant.
+    fn check_oddities(&self, problems: &Problems) {
+        for network in self.proxies.networks.iter().filter(|network| network.prefix_len() == 0) {
+            let text = format!(
+                "{network} makes everybody a proxy: any client can choose its address, so `allow_cidrs` and the limits per \
+                 peer do not hold; name your own proxies only"
+            );
+            problems.warning("trusted_proxies", text);
+        }
+        let is_unix = matches!(self.listen, Listen::Unix(_));
+        if !self.limits.allow_cidrs.is_empty() && is_unix && !self.proxies.unix {
+            let text = "no request can be accepted: one that comes by a Unix socket has no address, and is in no network; add \
+                        \"unix\" to `trusted_proxies` if a proxy there names its clients";
+            problems.warning("limits.allow_cidrs", text.to_owned());
+        }
+        self.check_shared_keys(problems);
+    }
+
+    /// A token does not name the URL that it was sent to. With shared keys, who can read what one connector gets can send
+    /// it to the other one.
+    fn check_shared_keys(&self, problems: &Problems) {
+        let names: Vec<_> = self.connectors.iter().map(|connector| Some(&*connector.name)).collect();
+        for (at, (connector, segment)) in self.connectors.iter().zip(segments(&names)).enumerate() {
+            for other in self.connectors.iter().take(at) {
+                if connector.verifier.shares_a_secret_with(&other.verifier) {
+                    let text = format!(
+                        "a secret is also one of connector \"{}\", so that an event for one is authentic for the other: tokens \
+                         are not bound to a URL; give each its own secret at DT",
+                        other.name
+                    );
+                    problems.warning(&format!("connector.{segment}.secrets"), text);
+                }
+                let (these, those) = (&connector.projects, &other.projects);
+                let are_disjoint = !these.is_empty() && !those.is_empty() && these.is_disjoint(those);
+                if connector.verifier.shares_an_organization_with(&other.verifier) && !are_disjoint {
+                    let text = format!(
+                        "is also that of connector \"{}\", so that an event for one is authentic for the other: tokens are \
+                         not bound to a URL; give both `projects` that have none in common",
+                        other.name
+                    );
+                    problems.warning(&format!("connector.{segment}.asymmetric.organization"), text);
+                }
+            }
         }
     }
 
@@ -331,34 +427,67 @@ impl Config {
         }
     }
 
+    /// A sink's folder has to be there: `serve` makes only the data folder, and those that a template's placeholders name.
+    /// Where a sink has a fixed path, `serve` does not start without it; otherwise events wait until it is made.
+    fn check_sink_folders(&self, problems: &Problems) {
+        let data = std::path::absolute(&self.data).unwrap_or_else(|_| self.data.clone());
+        for sink in &self.sinks {
+            let SinkKind::File(file) = &sink.kind else { continue };
+            let template = file.path.clone().absolute();
+            let root = template.root();
+            let (folder, key) = (root.display(), format!("sink.{}.path", sink.name));
+            let text = match std::fs::metadata(root) {
+                Ok(about) if about.is_dir() => continue,
+                Ok(_) => format!("{folder} is not a folder"),
+                Err(error) if error.kind() == std::io::ErrorKind::NotFound && data.starts_with(root) => {
+                    continue;
+                }
+                Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
+                    format!("the folder {folder} does not exist; make it: mkdir -p {folder}")
+                }
+                Err(error) => format!("the folder {folder} cannot be used: {error}"),
+            };
+            if template.is_fixed() { problems.error(&key, text) } else { problems.warning(&key, text) }
+        }
+    }
+
     /// A connector may also name sinks that an embedder adds, so this is checked once all are known.
     fn check_sink_names(&self, problems: &Problems) {
         let known: BTreeSet<&str> = self.sinks.iter().map(|sink| &*sink.name).collect();
         for connector in &self.connectors {
             for name in connector.sinks.iter().flatten().filter(|name| !known.contains(&***name)) {
                 let allowed = known.iter().copied().collect::<Vec<_>>().join(", ");
-                let text = format!("no sink is named \"{name}\"; there are: {allowed}");
+                let (hint, name) = (did_you_mean(name, known.iter().copied()), name.escape_debug());
+                let text = format!("no sink is named \"{name}\"; {hint}there are: {allowed}");
                 problems.error(&format!("connector.{}.sinks", connector.name), text);
             }
         }
     }
 
     /// Completes a configuration for a program that adds no sinks of its own: without any, there is `stdout`; and
-    /// connectors may name only those that there are. Checks again what was changed after reading.
+    /// connectors may name only those that there are. Checks again what was changed after reading, and adds to the warnings
+    /// what looks wrong as a whole.
     ///
     /// # Errors
     ///
     /// [`ConfigError::Problems`], with every problem that was found.
-    pub fn complete(mut self) -> Result<Self, ConfigError> {
+    pub fn complete(self) -> Result<Self, ConfigError> {
+        let mut config = self.or_stdout();
+        let problems = Problems::at(config.lines.clone());
+        config.check(&problems);
+        config.check_sink_names(&problems);
+        config.check_oddities(&problems);
+        let (errors, warnings) = problems.into_parts();
+        config.warnings.extend(warnings);
+        if errors.is_empty() { Ok(config) } else { Err(ConfigError::Problems(errors)) }
+    }
+
+    /// Adds the sink that is used when none is given.
+    fn or_stdout(mut self) -> Self {
         if self.sinks.is_empty() {
             self.sinks.push(SinkConfig::stdout());
         }
-        let problems = Problems::default();
-        self.check(&problems);
-        self.check_sink_names(&problems);
-        let (errors, warnings) = problems.into_parts();
-        self.warnings.extend(warnings);
-        if errors.is_empty() { Ok(self) } else { Err(ConfigError::Problems(errors)) }
+        self
     }
 
     /// The same with a certificate for the listener, whose files are looked at.
@@ -367,7 +496,7 @@ impl Config {
     ///
     /// [`ConfigError::Problems`], with every problem that was found.
     pub fn with_tls(mut self, settings: TlsSettings, sources: &dyn Sources) -> Result<Self, ConfigError> {
-        let problem = |(key, text)| Problem { key: format!("tls.{key}"), text };
+        let problem = |(key, text)| Problem::new(format!("tls.{key}"), text);
         let (errors, warnings) = listen::look_at(&settings, sources);
         if !errors.is_empty() {
             return Err(ConfigError::Problems(errors.into_iter().map(problem).collect()));
@@ -443,11 +572,15 @@ fn resolved(path: &Path) -> PathBuf {
     resolved
 }
 
-fn each_once<'a>(problems: &Problems, section: &str, key: &str, values: impl Iterator<Item = &'a str>) {
+/// Notes each value that an earlier entry of the list has as well. `names` are the names of the entries.
+fn each_once(problems: &Problems, section: &str, key: &str, names: &[Option<&str>], values: &[Option<&str>]) {
     let mut seen = BTreeSet::new();
-    for value in values {
-        if !seen.insert(value) {
-            problems.error(&format!("{section}.{key}"), format!("\"{value}\" is used by two of them"));
+    for (value, segment) in values.iter().zip(segments(names)) {
+        if let Some(value) = value
+            && !seen.insert(*value)
+        {
+            let text = format!("\"{}\" is used by two of them", value.escape_debug());
+            problems.error(&format!("{section}.{segment}.{key}"), text);
         }
     }
 }

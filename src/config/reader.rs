@@ -8,17 +8,35 @@ use std::time::Duration;
 
 use toml::{Table, Value};
 
+use super::duration::{read_duration, write_duration};
+use super::lines::{self, Lines, segments};
+use super::suggest::did_you_mean;
+
 /// Something wrong, or odd, at a key.
 #[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct Problem {
-    /// The key's path, such as `limits.max_body` or `connector.0.path`.
+    /// The key's path, such as `limits.max_body` or `connector.plant-1.path`. A connector or sink without a name of its own
+    /// has its number from 0.
     pub key: String,
     /// What is wrong, what was found, what is allowed.
     pub text: String,
+    /// The line of the file, from 1: of the key, or of its table if the key is missing. `None` where there is none.
+    pub line: Option<usize>,
+}
+
+impl Problem {
+    /// Describes a problem that has no line.
+    pub(crate) fn new(key: impl Into<String>, text: impl Into<String>) -> Self {
+        Self { key: key.into(), text: text.into(), line: None }
+    }
 }
 
 impl fmt::Display for Problem {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if let Some(line) = self.line {
+            write!(f, "line {line}: ")?;
+        }
         write!(f, "{}: {}", self.key, self.text)
     }
 }
@@ -26,21 +44,36 @@ impl fmt::Display for Problem {
 /// All problems found so far.
 #[derive(Debug, Default)]
 pub(super) struct Problems {
+    lines: Lines,
     errors: RefCell<Vec<Problem>>,
     warnings: RefCell<Vec<Problem>>,
 }
 
 impl Problems {
+    /// No problem yet, in a file with these lines.
+    pub(super) fn at(lines: Lines) -> Self {
+        Self { lines, ..Self::default() }
+    }
+
+    fn problem(&self, key: &str, text: String) -> Problem {
+        Problem { key: key.to_owned(), text, line: self.lines.line(key) }
+    }
+
     pub(super) fn error(&self, key: &str, text: String) {
-        self.errors.borrow_mut().push(Problem { key: key.to_owned(), text });
+        self.errors.borrow_mut().push(self.problem(key, text));
     }
 
     pub(super) fn warning(&self, key: &str, text: String) {
-        self.warnings.borrow_mut().push(Problem { key: key.to_owned(), text });
+        self.warnings.borrow_mut().push(self.problem(key, text));
     }
 
-    pub(super) fn is_empty(&self) -> bool {
-        self.errors.borrow().is_empty()
+    /// Whether there is an error at a key, or below it.
+    pub(super) fn has_errors_at(&self, key: &str) -> bool {
+        let is_at = |problem: &Problem| {
+            let rest = problem.key.strip_prefix(key);
+            rest.is_some_and(|rest| rest.is_empty() || rest.starts_with('.'))
+        };
+        self.errors.borrow().iter().any(is_at)
     }
 
     pub(super) fn into_parts(self) -> (Vec<Problem>, Vec<Problem>) {
@@ -63,12 +96,38 @@ impl<'a> Section<'a> {
 
     /// The full path of a key in this table.
     fn path_of(&self, key: &str) -> String {
-        if self.path.is_empty() { key.to_owned() } else { format!("{}.{key}", self.path) }
+        lines::below(&self.path, key)
+    }
+
+    /// The last part of this table's path: the name or number that stands for it in a list.
+    pub(super) fn segment(&self) -> &str {
+        self.path.rsplit('.').next().unwrap_or_default()
+    }
+
+    /// The path of this table.
+    pub(super) fn path(&self) -> &str {
+        &self.path
     }
 
     /// Notes that `found` is not what is allowed at `key`.
     pub(super) fn problem(&self, key: &str, found: &str, allowed: &str) {
         self.complain(key, format!("found \"{}\"; allowed is {allowed}", found.escape_debug()));
+    }
+
+    /// Notes that `found` is not one of the choices at `key`.
+    pub(super) fn no_choice(&self, key: &str, found: &str, choices: &[&str]) {
+        let hint = did_you_mean(found, choices.iter().copied());
+        let (found, allowed) = (found.escape_debug(), choices.join(", "));
+        self.complain(key, format!("found \"{found}\"; {hint}allowed is {allowed}"));
+    }
+
+    /// A list that says nothing: an empty one could be meant as "none" or as "all".
+    pub(super) fn strings_not_empty(&mut self, key: &'static str, without: &str) -> Option<Vec<String>> {
+        let strings = self.strings(key)?;
+        if strings.is_empty() {
+            self.complain(key, format!("the list is empty; leave the key out for {without}"));
+        }
+        Some(strings)
     }
 
     pub(super) fn complain(&self, key: &str, text: String) {
@@ -101,6 +160,39 @@ impl<'a> Section<'a> {
                 None
             }
         }
+    }
+
+    /// A string where a secret may stand by mistake: a value of another type is not shown.
+    pub(super) fn private_string(&mut self, key: &'static str) -> Option<String> {
+        match self.take(key)? {
+            Value::String(text) => Some(text),
+            other => {
+                self.wrong_kind(key, &other, "a string");
+                None
+            }
+        }
+    }
+
+    /// The value at a key that was not read yet, as a problem shows it.
+    pub(super) fn shown(&self, key: &str) -> String {
+        self.left.get(key).map(short).unwrap_or_default()
+    }
+
+    /// Leaves out keys that cannot be read, and are not unknown either.
+    pub(super) fn skip(&mut self, keys: &[&str]) {
+        for key in keys {
+            self.left.remove(*key);
+        }
+    }
+
+    /// Whether there is a value at a key that was not read yet.
+    pub(super) fn has(&self, key: &str) -> bool {
+        self.left.contains_key(key)
+    }
+
+    /// Whether there is an error at a key of this table.
+    pub(super) fn has_errors_at(&self, key: &str) -> bool {
+        self.problems.has_errors_at(&self.path_of(key))
     }
 
     pub(super) fn flag(&mut self, key: &'static str) -> Option<bool> {
@@ -159,6 +251,16 @@ impl<'a> Section<'a> {
         (pairs, self)
     }
 
+    /// One of a few words.
+    pub(super) fn choice_into<T: FromStr>(&mut self, key: &'static str, choices: &[&str], target: &mut T) {
+        if let Some(text) = self.string(key) {
+            match text.parse() {
+                Ok(value) => *target = value,
+                Err(_) => self.no_choice(key, &text, choices),
+            }
+        }
+    }
+
     pub(super) fn parse_into<T: FromStr>(&mut self, key: &'static str, allowed: &str, target: &mut T) {
         if let Some(text) = self.string(key) {
             match text.parse() {
@@ -168,7 +270,7 @@ impl<'a> Section<'a> {
         }
     }
 
-    /// A duration such as `"8s"`, `"500ms"` or `"72h"`; a bare 0 is 0.
+    /// A duration such as `"8s"`, `"500ms"`, `"72h"` or `"1d"`; a bare 0 is 0.
     pub(super) fn duration_into(
         &mut self,
         key: &'static str,
@@ -178,16 +280,15 @@ impl<'a> Section<'a> {
         let Some(value) = self.take(key) else { return };
         let read = match &value {
             Value::Integer(0) => Some(Duration::ZERO),
-            Value::String(text) => {
-                text.parse().ok().and_then(|signed: jiff::SignedDuration| Duration::try_from(signed).ok())
-            }
+            Value::String(text) => read_duration(text),
             _ => None,
         };
         match read {
             Some(duration) if range.contains(&duration) => *target = duration,
             _ => {
-                let (least, most) = (range.start(), range.end());
-                let allowed = format!("a duration such as \"8s\" or \"500ms\", from {least:?} to {most:?}");
+                let (least, most) = (write_duration(*range.start()), write_duration(*range.end()));
+                let allowed =
+                    format!("a duration such as \"8s\", \"500ms\" or \"1d\", from {least} to {most}");
                 self.wrong_type(key, &value, &allowed);
             }
         }
@@ -246,10 +347,12 @@ impl<'a> Section<'a> {
             return Vec::new();
         };
         let path = self.path_of(key);
+        let names: Vec<Option<&str>> = items.iter().map(|item| item.get("name")?.as_str()).collect();
+        let segments = segments(&names);
         let mut sections = Vec::new();
-        for (at, item) in items.into_iter().enumerate() {
+        for (item, segment) in items.into_iter().zip(segments) {
             match item {
-                Value::Table(table) => sections.push(self.below(format!("{path}.{at}"), table)),
+                Value::Table(table) => sections.push(self.below(lines::below(&path, &segment), table)),
                 other => self.wrong_kind(key, &other, "a list of tables"),
             }
         }
@@ -275,11 +378,12 @@ impl<'a> Section<'a> {
         sections
     }
 
-    /// Complains of every key that nobody took.
+    /// Complains of every key that was not read.
     pub(super) fn finish(self) {
         let allowed = self.allowed.join(", ");
         for key in self.left.keys() {
-            self.complain(key, format!("unknown key; allowed are: {allowed}"));
+            let hint = did_you_mean(key, self.allowed.iter().copied());
+            self.complain(key, format!("unknown key; {hint}allowed are: {allowed}"));
         }
     }
 }

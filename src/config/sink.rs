@@ -40,6 +40,21 @@ pub enum SinkKind {
     Kafka(Box<KafkaConfig>),
 }
 
+/// The keys that only some types of sinks have.
+const KEYS_OF_KINDS: [&str; 11] = [
+    "path",
+    "rotate_size",
+    "rotate_every",
+    "compress",
+    "brokers",
+    "topic",
+    "key",
+    "create_topic",
+    "tls",
+    "sasl",
+    "properties",
+];
+
 /// What a build without Kafka says.
 const NO_KAFKA: &str = "this build has no Kafka; build with the feature `kafka`";
 
@@ -101,10 +116,11 @@ impl FileConfig {
         let mut size = 0;
         section.size_into("rotate_size", 1024..=1 << 40, &mut size);
         let mut every = Duration::ZERO;
+        let written = section.shown("rotate_every");
         section.duration_into("rotate_every", Duration::from_secs(60)..=DAY, &mut every);
         if every > Duration::ZERO && DAY.as_nanos().checked_rem(every.as_nanos()) != Some(0) {
             let text = format!(
-                "found {every:?}; allowed is a duration that divides a day, such as \"1h\" or \"24h\""
+                "found {written}; allowed is a duration that divides a day, such as \"1h\" or \"24h\""
             );
             section.complain("rotate_every", text);
         }
@@ -113,7 +129,7 @@ impl FileConfig {
         let compress = section.string("compress").and_then(|name| {
             let read = name.parse().ok();
             if read.is_none() {
-                section.problem("compress", &name, "gzip, zstd");
+                section.no_choice("compress", &name, &["gzip", "zstd"]);
             } else if rotate_size.is_none() && rotate_every.is_none() {
                 let text = "needs `rotate_size` or `rotate_every`, since only closed files are compressed";
                 section.complain("compress", text.to_owned());
@@ -158,16 +174,12 @@ impl SinkConfig {
         }
     }
 
-    pub(super) fn read(mut section: Section<'_>, sources: &dyn Sources) -> Option<Self> {
+    /// Reads one. Something that cannot be read is an error, and has a stand-in here, so that all the rest is checked; a
+    /// configuration with errors is never used.
+    pub(super) fn read(mut section: Section<'_>, sources: &dyn Sources) -> Self {
         let name = required_name(&mut section);
         let mut format = Format::default();
-        match section.string("format").as_deref() {
-            None => {}
-            Some(text) => match text.parse() {
-                Ok(read) => format = read,
-                Err(_) => section.problem("format", text, "body, envelope, cloudevents"),
-            },
-        }
+        section.choice_into("format", &["body", "envelope", "cloudevents"], &mut format);
         let kind = match section.string("type").as_deref() {
             Some("stdout") => Some(SinkKind::Stdout),
             Some("file") => FileConfig::read(&mut section).map(SinkKind::File),
@@ -176,14 +188,19 @@ impl SinkConfig {
             }
             Some("kafka") => {
                 section.complain("type", NO_KAFKA.to_owned());
-                return None;
+                section.skip(&KEYS_OF_KINDS);
+                None
             }
             Some(other) => {
-                section.problem("type", other, "stdout, file, kafka");
+                section.no_choice("type", other, &["stdout", "file", "kafka"]);
+                section.skip(&KEYS_OF_KINDS);
                 None
             }
             None => {
-                section.complain("type", "is missing; allowed are stdout, file, kafka".to_owned());
+                if !section.has_errors_at("type") {
+                    section.complain("type", "is missing; allowed are stdout, file, kafka".to_owned());
+                }
+                section.skip(&KEYS_OF_KINDS);
                 None
             }
         };
@@ -191,12 +208,12 @@ impl SinkConfig {
             None | Some("now") => false,
             Some("retained") => true,
             Some(other) => {
-                section.problem("start", other, "now, retained");
+                section.no_choice("start", other, &["now", "retained"]);
                 false
             }
         };
         section.finish();
-        Some(Self { name: name?, kind: kind?, format, from_retained })
+        Self { name, kind: kind.unwrap_or(SinkKind::Stdout), format, from_retained }
     }
 }
 

@@ -38,6 +38,12 @@ pub trait Sources {
         true
     }
 
+    /// Whether secrets and keys are read. Without them, a configuration can say where things are, and nothing else: stand-ins
+    /// take their place.
+    fn reads_secrets(&self) -> bool {
+        true
+    }
+
     /// Whether everybody on this machine may read a file.
     fn is_world_readable(&self, _path: &Path) -> bool {
         false
@@ -76,6 +82,31 @@ impl Sources for SystemSources {
     }
 }
 
+/// Sources without secrets and keys, for those who look at what a service has stored: they have neither its environment nor
+/// its credentials.
+#[cfg(feature = "cli")]
+#[derive(Debug, Clone, Copy, Default)]
+pub(crate) struct WithoutSecrets<S>(pub(crate) S);
+
+#[cfg(feature = "cli")]
+impl<S: Sources> Sources for WithoutSecrets<S> {
+    fn env(&self, name: &str) -> Option<OsString> {
+        self.0.env(name)
+    }
+
+    fn file(&self, path: &Path) -> io::Result<Vec<u8>> {
+        self.0.file(path)
+    }
+
+    fn looks_at_certificates(&self) -> bool {
+        false
+    }
+
+    fn reads_secrets(&self) -> bool {
+        false
+    }
+}
+
 /// A secret could not be had. The secret itself is never shown.
 #[derive(Debug)]
 pub struct SecretError(String);
@@ -101,7 +132,7 @@ pub fn read_secret(
     let bytes = match source {
         super::SecretSource::Env(name) => match sources.env(name) {
             Some(value) => value.into_encoded_bytes(),
-            None => return Err(SecretError(format!("the environment variable {name} is not set"))),
+            None => return Err(SecretError(format!("{source} is not set"))),
         },
         super::SecretSource::File(path) => match sources.file(path) {
             Ok(mut content) => {
@@ -113,7 +144,7 @@ pub fn read_secret(
                 }
                 content
             }
-            Err(error) => return Err(SecretError(format!("{}: {error}", path.display()))),
+            Err(error) => return Err(SecretError(format!("{source}: {error}"))),
         },
     };
     let odd = (bytes.trim_ascii().len() != bytes.len())

@@ -93,6 +93,10 @@ impl<S: Sources> Sources for Recorder<S> {
         self.looks_at_certificates
     }
 
+    fn reads_secrets(&self) -> bool {
+        self.sources.reads_secrets()
+    }
+
     fn is_world_readable(&self, path: &Path) -> bool {
         self.sources.is_world_readable(path)
     }

@@ -10,16 +10,35 @@ use http::HeaderMap;
 
 use crate::config::{ClientHeader, Proxies};
 
-/// The client of a request that came from `peer`; port 0 where a proxy does not tell it. What cannot be understood leaves
-/// the address of the proxy itself.
-pub(super) fn client_of(
-    proxies: &Proxies,
-    peer: Option<SocketAddr>,
-    headers: &HeaderMap,
-) -> Option<SocketAddr> {
-    if proxies.is_empty() || !proxies.trusts(peer.map(|peer| peer.ip())) {
-        return peer;
+/// Whom a request comes from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Client {
+    /// The client's address, with port 0 where a proxy does not tell it; the proxy's own where that does not name a client.
+    pub(super) address: Option<SocketAddr>,
+    /// Whether `address` is the client's own.
+    is_known: bool,
+}
+
+impl Client {
+    /// The client's own address; `None` where it is not known.
+    pub(super) fn known(&self) -> Option<IpAddr> {
+        self.address.filter(|_| self.is_known).map(|address| address.ip())
     }
+}
+
+/// Finds the client of a request that came from `peer`.
+pub(super) fn client_of(proxies: &Proxies, peer: Option<SocketAddr>, headers: &HeaderMap) -> Client {
+    if proxies.is_empty() || !proxies.trusts(peer.map(|peer| peer.ip())) {
+        return Client { address: peer, is_known: true };
+    }
+    match named_client(proxies, headers) {
+        Some(client) => Client { address: Some(client), is_known: true },
+        None => Client { address: peer, is_known: false },
+    }
+}
+
+/// The client that our proxies name; `None` where they name none, or what is there cannot be understood.
+fn named_client(proxies: &Proxies, headers: &HeaderMap) -> Option<SocketAddr> {
     let (name, read): (_, fn(&str) -> Option<SocketAddr>) = match proxies.header {
         ClientHeader::XForwardedFor => ("x-forwarded-for", address),
         ClientHeader::Forwarded => ("forwarded", forwarded_for),
@@ -29,14 +48,14 @@ pub(super) fn client_of(
     for line in lines.into_iter().rev() {
         // A client's own text may be anything; from the right, our proxies' elements come first.
         for element in line.as_bytes().rsplit(|byte| *byte == b',') {
-            let Some(found) = std::str::from_utf8(element).ok().and_then(read) else { return peer };
+            let found = std::str::from_utf8(element).ok().and_then(read)?;
             client = Some(found);
             if !proxies.trusts(Some(found.ip())) {
                 return client;
             }
         }
     }
-    client.or(peer)
+    client
 }
 
 /// The address in `for=` of one element of `Forwarded`.
@@ -71,6 +90,21 @@ mod tests {
         Proxies { networks: networks.to_vec(), header, ..Proxies::default() }
     }
 
+    #[test]
+    fn a_proxy_in_place_of_its_client_is_not_a_known_client() {
+        let known = |peer: &str, value: &'static str| {
+            let headers = HeaderMap::from_iter([(
+                HeaderName::from_static("x-forwarded-for"),
+                HeaderValue::from_static(value),
+            )]);
+            let client = client_of(&proxies(ClientHeader::XForwardedFor), peer.parse().ok(), &headers);
+            client.known().map(|address| address.to_string())
+        };
+        assert_eq!(known(PROXY, "192.0.2.7").as_deref(), Some("192.0.2.7"));
+        assert_eq!(known(PROXY, "unknown"), None);
+        assert_eq!(known("203.0.113.5:1", "unknown").as_deref(), Some("203.0.113.5"));
+    }
+
     fn client(header: ClientHeader, peer: &str, lines: &[(&'static str, &[u8])]) -> String {
         let mut headers = HeaderMap::new();
         for (name, value) in lines {
@@ -78,7 +112,7 @@ mod tests {
             headers.append(HeaderName::from_static(name), value);
         }
         let peer = peer.parse().expect("an address");
-        client_of(&proxies(header), Some(peer), &headers).expect("an address").to_string()
+        client_of(&proxies(header), Some(peer), &headers).address.expect("an address").to_string()
     }
 
     fn x_forwarded_for(value: &str) -> String {
@@ -155,9 +189,10 @@ mod tests {
             HeaderName::from_static("x-forwarded-for"),
             HeaderValue::from_static("192.0.2.7"),
         )]);
-        assert_eq!(client_of(&proxies(ClientHeader::XForwardedFor), None, &headers), None);
+        assert_eq!(client_of(&proxies(ClientHeader::XForwardedFor), None, &headers).known(), None);
         let unix = Proxies { unix: true, ..Proxies::default() };
-        assert_eq!(client_of(&unix, None, &headers), "192.0.2.7:0".parse().ok());
+        assert_eq!(client_of(&unix, None, &headers).known(), "192.0.2.7".parse().ok());
+        assert_eq!(client_of(&unix, None, &HeaderMap::new()).known(), None);
     }
 
     proptest! {

@@ -45,7 +45,10 @@ pub(super) struct Exchange<'a> {
     pub(super) endpoint: &'a Endpoint,
     pub(super) limits: &'a Limits,
     pub(super) id: RequestId,
+    /// The address that counts for its peer's limits: the client's, or that of a proxy that names none.
     pub(super) address: Option<IpAddr>,
+    /// The client's own address, where it is known.
+    known_client: Option<IpAddr>,
     slot: Option<&'a Slot>,
     pub(super) deadline: Instant,
     /// When it was received, in Unix milliseconds: the time by which its tokens are judged.
@@ -77,13 +80,15 @@ impl Endpoint {
     {
         let RequestContext { slot, peer, started } = context;
         let routing = self.routing();
-        let peer = client_of(&routing.proxies, peer, &head.headers);
+        let client = client_of(&routing.proxies, peer, &head.headers);
+        let peer = client.address;
         let connector = routing.connector(head.uri.path());
         let exchange = Exchange {
             endpoint: self,
             limits: &routing.limits,
             id: self.ids.next(),
             address: peer.map(|peer| peer.ip()),
+            known_client: client.known(),
             slot,
             deadline: started.checked_add(routing.limits.deadline).unwrap_or(started),
             received_at: self.clock.unix_millis(),
@@ -129,7 +134,7 @@ impl<'a> Exchange<'a> {
         if self.endpoint.is_stopping() {
             return Reply::ShuttingDown;
         }
-        if !self.limits.allows(self.address) {
+        if !self.limits.allows(self.known_client) {
             return Reply::AddressNotAllowed;
         }
         let Some(connector) = connector else {

@@ -95,6 +95,17 @@ pub fn check_issuer(issuer: &str) -> Result<(), BadIssuer> {
     }
 }
 
+/// Checks that keys can be fetched from the address that an issuer's discovery document names: as safely as the document
+/// itself.
+fn check_jwks_uri(issuer: &str, jwks_uri: &str) -> Result<(), BadIssuer> {
+    check_issuer(jwks_uri)?;
+    let is_https = |url: &str| url.parse().is_ok_and(|uri: Uri| uri.scheme_str() == Some("https"));
+    if is_https(issuer) && !is_https(jwks_uri) {
+        return Err(BadIssuer::NotSecure(jwks_uri.to_owned()));
+    }
+    Ok(())
+}
+
 fn is_here(host: &str) -> bool {
     let address = host.trim_start_matches('[').trim_end_matches(']').parse::<IpAddr>();
     host == "localhost" || address.is_ok_and(|address| address.is_loopback())
@@ -124,7 +135,7 @@ impl Fetcher {
             let found = issuer.escape_debug();
             return Err(wrong(format!("`issuer`: found \"{found}\"; expected \"{}\"", self.issuer)));
         }
-        check_issuer(&jwks_uri).map_err(|error| wrong(format!("`jwks_uri`: {error}")))?;
+        check_jwks_uri(&self.issuer, &jwks_uri).map_err(|error| wrong(format!("`jwks_uri`: {error}")))?;
         let set = self.get(&jwks_uri).await?;
         Ok((jwks_uri, set))
     }
@@ -187,6 +198,13 @@ mod tests {
         }
         for bad in ["", "issuer", "/path", "ftp://issuer.example", "https://"] {
             assert!(matches!(check_issuer(bad), Err(BadIssuer::NotAUrl(_))), "{bad}");
+        }
+        if cfg!(feature = "aws-lc") {
+            let (secure, here) = ("https://issuer.example", "http://127.0.0.1:8081/keys");
+            assert_eq!(check_jwks_uri(secure, "https://elsewhere.example/keys"), Ok(()));
+            assert_eq!(check_jwks_uri(here, here), Ok(()));
+            let insecure = check_jwks_uri(secure, here);
+            assert!(matches!(insecure, Err(BadIssuer::NotSecure(_))), "{insecure:?}");
         }
         let dt = check_issuer(crate::verify::DT_ISSUER);
         assert_eq!(dt.is_ok(), cfg!(feature = "aws-lc"));

@@ -65,6 +65,7 @@ pub mod ids;
 mod maintenance;
 mod open;
 mod reader;
+mod remedy;
 pub mod repair;
 mod segment;
 mod shared;

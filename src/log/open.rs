@@ -14,6 +14,7 @@ use super::frame::{EventFrame, Frame};
 use super::group::Header;
 use super::ids::{Ids, IdsOptions, Key, Opened as OpenedIds};
 use super::reader::{Reader, SinkStatus};
+use super::remedy;
 use super::segment::{self, Next, Opened, SegmentHeader, SegmentReader};
 use super::shared::{Files, Queue, Segment, Shared, lock_path};
 use super::source::{Walk, skipped_to};
@@ -235,7 +236,7 @@ pub(super) fn read_end(
     let failed = |error| LogError::io(&*path, "reading", &error);
     let damaged = |text: &str| LogError::Damaged { path: path.clone(), text: text.to_owned() };
     if is_header_damaged {
-        findings.push(format!("{}: its header is damaged", path.display()));
+        findings.push(format!("{}: its header is damaged; {}", path.display(), remedy::NOTHING_LOST));
     }
     let mut state = State::default();
     match reader.next().map_err(failed)? {
@@ -259,7 +260,8 @@ pub(super) fn read_end(
                 } else if is_damaged {
                     let (path, at) = (path.display(), reader.at());
                     findings.push(format!(
-                        "{path}: a group before byte {at} is damaged: how far sinks were, or an operator's change"
+                        "{path}: a group before byte {at} is damaged: how far sinks were, or an operator's change; {}",
+                        remedy::PLACES_LOST
                     ));
                 }
                 is_damaged = false;
@@ -282,9 +284,10 @@ pub(super) fn read_end(
     if reader.has_rest().map_err(failed)? {
         findings.push(format!(
             "{}: what is at {} is no whole group: an event that was possibly acknowledged, unless power was lost while it was \
-             written; it stays there",
+             written; it stays there; {}",
             path.display(),
-            reader.at()
+            reader.at(),
+            remedy::FETCH_AGAIN
         ));
     }
     let store = header.owner.store;
@@ -292,7 +295,8 @@ pub(super) fn read_end(
 }
 
 fn lost(path: &Path, first: i64, next: i64) -> String {
-    format!("{}: the events {first} to {} are damaged", path.display(), next.saturating_sub(1))
+    let (path, last) = (path.display(), next.saturating_sub(1));
+    format!("{path}: the events {first} to {last} are damaged; {}", remedy::DAMAGED_EVENTS)
 }
 
 /// Checks that no segment is missing, foreign or of a newer version.
@@ -315,7 +319,8 @@ pub(super) fn check_segments(
         let header = match opened {
             Ok(Opened { header, is_header_damaged, reader }) => {
                 if is_header_damaged {
-                    findings.push(format!("{}: its header is damaged", reader.path().display()));
+                    let path = reader.path().display();
+                    findings.push(format!("{path}: its header is damaged; {}", remedy::NOTHING_LOST));
                 }
                 header
             }
@@ -339,8 +344,9 @@ pub(super) fn check_segments(
     if let Some(longest) = others.map(|path| length(&path)).max().filter(|longest| *longest > newest_length) {
         findings.push(format!(
             "{}: it has {newest_length} bytes, and others have {longest}: its end was cut off, with events that were \
-             possibly acknowledged",
-            segment::path(folder, *newest).display()
+             possibly acknowledged; {}",
+            segment::path(folder, *newest).display(),
+            remedy::FETCH_AGAIN
         ));
     }
     segments.extend(end.header.map(|header| {
@@ -424,7 +430,8 @@ fn skipped_by_letters(
     }
     findings.push(format!(
         "dead.db: it has letters of events up to {known}, and the log ends with {last}: an older one was put back, or its \
-         end is damaged; it goes on behind them"
+         end is damaged; it goes on behind them; {}",
+        remedy::PUT_BACK
     ));
     Ok(Some(known.saturating_add(1)))
 }

@@ -10,6 +10,7 @@ use super::dead::{ReadOnly, open_existing};
 use super::error::LogError;
 use super::frame::EventFrame;
 use super::open::{Found, check_segments, read_end, refuse_first_edition};
+use super::remedy;
 use super::segment::SegmentReader;
 use super::shared::{Segment, Shared, first_seq_after, lock_path, number_of, open_at};
 use super::source::{Segments, Stored, Walk};
@@ -206,13 +207,13 @@ impl Reader {
                 if let Err(letter) = event {
                     damaged = damaged.saturating_add(1);
                     if damaged <= MAX_NAMED {
-                        findings.push(letter.error);
+                        findings.push(format!("{}; {}", letter.error, remedy::DAMAGED_EVENTS));
                     }
                 }
             })?;
         }
         if damaged > MAX_NAMED {
-            findings.push(format!("{damaged} events are damaged in all"));
+            findings.push(format!("{damaged} events are damaged in all; {}", remedy::DAMAGED_EVENTS));
         }
         step("dead letters");
         findings.extend(self.dead_letters()?.check()?);

@@ -13,9 +13,11 @@ pub const LEEWAY: i64 = 60;
 /// How long a token of DT lives, in seconds; counts where an ES256 token has no `exp`.
 pub const TOKEN_LIFETIME: i64 = 3600;
 
-/// Both checksums, where present, must be those of the body; one must be present.
-pub(super) fn checksums(claims: &Claims, body: &[u8]) -> Result<(), Rejection> {
-    if claims.checksum.is_none() && claims.checksum_sha256.is_none() {
+/// Checks the checksums: each that is present must be that of the body, and `checksum_sha256` must be present. Where
+/// `sha1_is_enough`, either must be: DT's HS256 tokens of before February 2022 have `checksum` (SHA-1) alone. Its ES256
+/// tokens always had SHA-256.
+pub(super) fn checksums(claims: &Claims, body: &[u8], sha1_is_enough: bool) -> Result<(), Rejection> {
+    if claims.checksum_sha256.is_none() && !(sha1_is_enough && claims.checksum.is_some()) {
         return Err(Rejection::ChecksumMissing);
     }
     if let Some(claimed) = &claims.checksum_sha256 {

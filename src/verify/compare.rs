@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use zeroize::Zeroizing;
 
+use super::policy::Policy;
 use super::verifier::Verifier;
 
 /// How something differs.
@@ -66,6 +67,28 @@ impl Verifier {
         Difference::between(&self.parts(), &next.parts())
     }
 
+    /// Whether a secret of this verifier is one of `other`'s as well: then a request for one is authentic for the other, since
+    /// DT's tokens do not name the URL that they are sent to.
+    #[must_use]
+    pub fn shares_a_secret_with(&self, other: &Self) -> bool {
+        let secrets = |verifier: &Self| -> Vec<Zeroizing<Vec<u8>>> {
+            let keys = verifier.secret.iter().flat_map(|scheme| scheme.keys());
+            keys.map(|(_, key)| Zeroizing::new(key.try_get_as_bytes().unwrap_or_default().to_vec())).collect()
+        };
+        let others = secrets(other);
+        secrets(self).iter().any(|secret| others.contains(secret))
+    }
+
+    /// Whether a request that only carries DT's own signature (ES256), for the same organization of the same issuer, can be
+    /// authentic for both verifiers.
+    #[must_use]
+    pub fn shares_an_organization_with(&self, other: &Self) -> bool {
+        let (Some(one), Some(another)) = (&self.asymmetric, &other.asymmetric) else { return false };
+        // Where both signatures are needed, DT's own is not enough.
+        let is_enough = self.policy != Policy::Both || other.policy != Policy::Both;
+        is_enough && one.issuer == another.issuer && one.organization == another.organization
+    }
+
     /// Everything that a verifier is made of, by its key.
     fn parts(&self) -> BTreeMap<String, Zeroizing<Vec<u8>>> {
         let bytes = |bytes: &[u8]| Zeroizing::new(bytes.to_vec());
@@ -92,7 +115,7 @@ impl Verifier {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::verify::{Policy, Secret};
+    use crate::verify::Secret;
 
     #[test]
     fn every_part_is_told_apart_and_no_value_is_shown() {

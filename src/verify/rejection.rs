@@ -113,8 +113,8 @@ pub enum Rejection {
         /// Name of the claim.
         claim: &'static str,
     },
-    /// The token carries no checksum, so it says nothing about the body.
-    #[error("the token has neither `checksum` nor `checksum_sha256`")]
+    /// The token carries no checksum that is strong enough for its scheme, so it says nothing about the body.
+    #[error("the token has no `checksum_sha256` (with HS256, `checksum` is enough)")]
     ChecksumMissing,
     /// The body is not the one that was signed.
     #[error("`{claim}` of the token is {expected}, that of the body is {found}")]

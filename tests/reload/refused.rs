@@ -29,6 +29,10 @@ fn a_bad_file_keeps_the_old_configuration() {
     let unreadable = place.text("", &[connector.clone(), absent, sink.clone()]);
     refused(&served, &place, &unreadable, "invalid", "/nowhere/secret");
     assert_eq!(served.post("/other", 9, 0, SECRET).status, 404, "nothing of it was taken");
+    let misplaced =
+        place.connector("other", "/other", "secrets = [{ label = 'a b', env = 'my-good-secret' }]");
+    let misplaced = place.text("", &[connector.clone(), misplaced, sink.clone()]);
+    refused(&served, &place, &misplaced, "invalid", "not shown: it may be the secret itself");
     let elsewhere = plain.replace("/data'", "/elsewhere'");
     refused(&served, &place, &elsewhere, "needs_restart", "data: needs a restart");
     let both = plain.replace("'spool'", "'direct'").replace("/data'", "/elsewhere'");
@@ -46,6 +50,7 @@ fn a_bad_file_keeps_the_old_configuration() {
         ended.stderr.contains("the old one stays in force") && ended.stderr.contains("nonsense: unknown key")
     );
     assert!(!ended.stderr.contains("\"target\":\"audit\""), "nothing was changed");
+    assert!(!ended.stderr.contains("my-good-secret") && !ended.stderr.contains("a b"), "{}", ended.stderr);
 }
 
 fn sinks_that_cannot_be_opened(mode: &'static str) {

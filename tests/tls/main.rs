@@ -15,6 +15,7 @@ mod proxies;
 mod reload;
 mod replaced_under_load;
 mod samples;
+mod send;
 mod sockets;
 mod start;
 

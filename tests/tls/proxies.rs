@@ -66,6 +66,28 @@ fn allow_cidrs_holds_for_the_client_that_a_proxy_names() {
 }
 
 #[test]
+fn allow_cidrs_refuses_a_request_whose_client_is_not_known() {
+    let place = Place::new();
+    // The proxy's own address is in the list: it says nothing about the client.
+    let limits = "[limits]\nallow_cidrs = ['127.0.0.0/8', '192.0.2.0/24']";
+    let receiver = place.start("trusted_proxies = ['127.0.0.1']", limits);
+    let forwarded = |value: &str| format!("X-Forwarded-For: {value}\r\n");
+    for (header, status, code) in [
+        (forwarded("192.0.2.7"), 401, "signature_malformed"),
+        (String::new(), 403, "address_not_allowed"),
+        (forwarded("unknown"), 403, "address_not_allowed"),
+        (forwarded("192.0.2.7, x"), 403, "address_not_allowed"),
+    ] {
+        let answer = exchange(receiver.listen, format!("{REFUSED}{header}\r\n").as_bytes());
+        assert!(
+            answer.starts_with(&format!("HTTP/1.1 {status}")) && answer.contains(code),
+            "{header}: {answer}"
+        );
+    }
+    receiver.stop();
+}
+
+#[test]
 fn a_proxy_header_names_the_client_before_http_and_before_tls() {
     let (place, authority) = Place::with_certificate();
     let root = "trusted_proxies = ['127.0.0.1', '10.0.0.0/8']\nproxy_protocol = true";

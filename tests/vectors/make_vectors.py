@@ -481,15 +481,15 @@ def same_hex(claim, digest):
     return re.fullmatch(r"[0-9A-Fa-f]*", claim) is not None and claim.lower() == digest
 
 
-def check_rest(config, headers, body, now, found, default_exp):
+def check_rest(config, headers, body, now, found, asymmetric):
     exp = found.get("exp")
-    if exp is None and default_exp and "iat" in found:
+    if exp is None and asymmetric and "iat" in found:
         exp = min(I64_MAX, found["iat"] + 3600)
     if exp is None:
         raise Refused("claims_missing")
     sums = [(found[name], digest(body).hexdigest())
             for name, digest in (("checksum", hashlib.sha1), ("checksum_sha256", hashlib.sha256)) if name in found]
-    if not sums:
+    if not sums or asymmetric and "checksum_sha256" not in found:
         raise Refused("checksum_missing")
     if not all(same_hex(claim, digest) for claim, digest in sums):
         raise Refused("checksum_mismatch")
@@ -1120,8 +1120,9 @@ def asymmetric():
     add("es256_good_openssl_no_exp", "Signed by openssl, without exp.", "asym", ossl_es(asym_claims(LABELS, exp=DROP)), LABELS, OK, E1)
     add("es256_good_both_checksums", "SHA-1 as well.", "asym",
         py_es(asym_claims(TEMPERATURE, checksum=claims(TEMPERATURE)["checksum"])), TEMPERATURE, OK, E1)
-    add("es256_good_sha1_only", "SHA-1 alone is enough here too.", "asym",
-        py_es(asym_claims(TEMPERATURE, checksum=claims(TEMPERATURE)["checksum"], checksum_sha256=DROP)), TEMPERATURE, OK, E1)
+    add("es256_sha1_only", "DT's asymmetric tokens have SHA-256; one with SHA-1 alone is not theirs.", "asym",
+        py_es(asym_claims(TEMPERATURE, checksum=claims(TEMPERATURE)["checksum"], checksum_sha256=DROP)), TEMPERATURE,
+        "checksum_missing")
     add("es256_good_mixed_set", "The set also holds an RSA, a P-384 and an encryption key.", "asym_mixed", good, TEMPERATURE, OK, E1)
     add("es256_good_mixed_set_last", "The last key of the mixed set.", "asym_mixed", py_es(made, "es256-next"), TEMPERATURE, OK, E2)
     add("es256_no_jti", "jti is optional.", "asym", py_es(asym_claims(TEMPERATURE, jti=DROP)), TEMPERATURE, OK, E1)

@@ -11,6 +11,8 @@
 mod attempt;
 mod body;
 mod json_text;
+mod member_order;
+mod numbers;
 mod peek;
 mod secret;
 mod suspects;

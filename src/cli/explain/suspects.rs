@@ -2,7 +2,7 @@
 //! `tests/cli_verify`.
 
 use super::attempt::{Attempt, Scheme, Stage};
-use super::{Cause, body, secret, token};
+use super::{Cause, body, member_order, numbers, secret, token};
 use crate::verify::Secret;
 
 /// Something that may have been done to a request or a secret.
@@ -161,6 +161,12 @@ pub(super) const SUSPECTS: &[Suspect] = &[
     row("body_reescaped", Body(body::escaped),
         "Escapes such as \\u00f8 that were signed have become characters: something parsed the JSON and wrote it \
          again. Verify the bytes as they came, before anything parses them."),
+    row("body_reserialised", Body(member_order::as_dt_orders),
+        "The body is the JSON that was signed, with its members in another order: something parsed it and wrote it again, \
+         most likely from a map with sorted keys. Verify the bytes as they came, before anything parses them."),
+    row("body_numbers_respelt", Any(Stage::Body, numbers::respelt),
+        "The body is the JSON that was signed, with other spellings of its numbers, such as 1 for 1.0 or 1000 for 1e3: \
+         something parsed it and wrote it again. Verify the bytes as they came, before anything parses them."),
     row("body_reencoded", Body(body::recoded),
         "The body is in another character set than when it was signed: something took it for Latin-1. Take bodies as \
          bytes, not as text."),

@@ -13,8 +13,11 @@ use hyper::client::conn::http1;
 use hyper_util::rt::TokioIo;
 use serde::Deserialize;
 use serde_json::Value;
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
 use tokio::time::timeout;
+
+use super::tls::Tls;
 
 /// How long DT waits for an answer.
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -29,6 +32,9 @@ pub(super) enum Kind {
     Refused,
     /// There is no connection for another reason.
     Unreachable,
+    /// The TLS handshake failed.
+    #[cfg_attr(not(feature = "aws-lc"), allow(dead_code, reason = "without TLS, none can fail"))]
+    Tls,
     /// No answer in time.
     Timeout,
     /// The connection ended before the answer did.
@@ -43,6 +49,7 @@ impl Kind {
         match self {
             Self::Refused => "connection_refused",
             Self::Unreachable => "connection_failed",
+            Self::Tls => "tls_failed",
             Self::Timeout => "timeout",
             Self::Lost => "connection_lost",
             Self::NotHttp => "not_http",
@@ -128,18 +135,19 @@ impl Answer {
 #[derive(Debug)]
 pub(super) struct Client {
     addresses: Arc<[SocketAddr]>,
+    tls: Option<Tls>,
     connection: Option<http1::SendRequest<Full<Bytes>>>,
 }
 
 impl Client {
     /// A client that connects when it has something to send.
-    pub(super) const fn new(addresses: Arc<[SocketAddr]>) -> Self {
-        Self { addresses, connection: None }
+    pub(super) const fn new(addresses: Arc<[SocketAddr]>, tls: Option<Tls>) -> Self {
+        Self { addresses, tls, connection: None }
     }
 
     /// A client of the same receiver that is not yet connected.
     pub(super) fn another(&self) -> Self {
-        Self::new(Arc::clone(&self.addresses))
+        Self::new(Arc::clone(&self.addresses), self.tls.clone())
     }
 
     /// Connects now, to know whether someone is there.
@@ -192,15 +200,26 @@ impl Client {
         })?;
         // A request is small; waiting to fill a segment would only delay it. A socket without it works too.
         let _delayed = stream.set_nodelay(true);
-        // DT capitalises its header names.
-        let (sender, connection) =
-            http1::Builder::new().title_case_headers(true).handshake(TokioIo::new(stream)).await?;
-        tokio::spawn(async move {
-            // Whatever ends the connection is told to the request on it.
-            let _ended = connection.await;
-        });
-        Ok(sender)
+        match &self.tls {
+            None => begin(stream).await,
+            Some(tls) => begin(tls.connect(stream).await?).await,
+        }
     }
+}
+
+/// Begins HTTP/1.1 on a connection.
+async fn begin<S>(stream: S) -> Result<http1::SendRequest<Full<Bytes>>, Failed>
+where
+    S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+{
+    // DT capitalises its header names.
+    let (sender, connection) =
+        http1::Builder::new().title_case_headers(true).handshake(TokioIo::new(stream)).await?;
+    tokio::spawn(async move {
+        // The request on it is told of whatever ends the connection.
+        let _ended = connection.await;
+    });
+    Ok(sender)
 }
 
 /// Reads the rest of an answer. The connection comes back if it can be used again.

@@ -79,7 +79,7 @@ async fn connect(target: &Target) -> Result<Client, Failed> {
     if addresses.is_empty() {
         return Err(unknown("the host has no address".to_owned()));
     }
-    let mut client = Client::new(addresses.into());
+    let mut client = Client::new(addresses.into(), target.tls().cloned());
     client.connect().await?;
     Ok(client)
 }

@@ -7,6 +7,7 @@
 //! | `pace.rs` | when: at once, or at planned times |
 //! | `client.rs` | how: one HTTP connection a worker |
 //! | `drive.rs` | the workers that bring these together |
+//! | `tls.rs` | whom to trust |
 //! | `report.rs`, `progress.rs` | what came of it |
 
 mod client;
@@ -16,6 +17,11 @@ mod plan;
 mod progress;
 mod report;
 mod target;
+#[cfg(feature = "aws-lc")]
+mod tls;
+#[cfg(not(feature = "aws-lc"))]
+#[path = "no_tls.rs"]
+mod tls;
 
 use std::path::PathBuf;
 
@@ -38,6 +44,7 @@ use crate::verify::Secret;
   dt-receiver send --fault tampered
   dt-receiver send --count 100000 --concurrency 64 --json
   dt-receiver send --count 600 --rate 10
+  dt-receiver send --url https://receiver.example/ --ca our-authority.pem
 
 Exit codes: 0 when every answer was the right one: 2xx for --fault none and
 duplicate, 401 for the others; 1 when one was not, or did not come; 2 for wrong
@@ -46,9 +53,12 @@ usage. `sent` counts requests: those that were answered and those that failed.
 With --rate, latencies count from the planned times, also where an event had to
 wait because --concurrency others were still without an answer.")]
 pub(super) struct Arguments {
-    /// The receiver's URL; plain http only
+    /// The receiver's URL, with http or https
     #[arg(long, value_name = "URL", default_value = "http://127.0.0.1:8080/")]
     url: String,
+    /// Trust only the certificate authorities in this PEM file, instead of the public ones
+    #[arg(long, value_name = "FILE")]
+    ca: Option<PathBuf>,
     /// Send events of this type [default: each known type in turn]
     #[arg(long, value_name = "TYPE", conflicts_with = "body")]
     event: Option<String>,
@@ -99,7 +109,7 @@ fn concurrency(text: &str) -> Result<usize, String> {
 }
 
 pub(super) fn run(arguments: &Arguments) -> Ended {
-    let target = Target::read(&arguments.url, &arguments.headers)?;
+    let target = Target::read(&arguments.url, arguments.ca.as_deref(), &arguments.headers)?;
     let plan = plan(arguments)?;
     // Each connection is a file descriptor; where the limit cannot be raised, the one there is holds.
     let _raised = rlimit::increase_nofile_limit(u64::MAX);

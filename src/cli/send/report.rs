@@ -171,6 +171,9 @@ impl Report {
             .map(|Failures { kind, detail, .. }| match kind {
                 Kind::Refused => format!("no one listens at {target} ({detail})"),
                 Kind::Unreachable => format!("no connection to {target}: {detail}"),
+                Kind::Tls => {
+                    format!("no TLS with {target}: {detail}; --ca FILE trusts an authority of your own")
+                }
                 Kind::Timeout => format!("{target} gave no answer within 10 s, as long as DT waits"),
                 Kind::Lost => format!("{target} closed the connection before its answer: {detail}"),
                 Kind::NotHttp => format!("{target} does not answer in HTTP/1.1: {detail}"),

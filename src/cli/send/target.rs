@@ -2,6 +2,7 @@
 //! is sent.
 
 use std::net::SocketAddr;
+use std::path::Path;
 
 use bytes::Bytes;
 use http::header::{
@@ -13,9 +14,10 @@ use http::{HeaderMap, HeaderValue, Method, Request, Uri};
 use http_body_util::Full;
 
 use super::super::{Failure, usage};
+use super::tls::Tls;
 use crate::verify::SECRET_HEADER;
 
-const PLAIN_HTTP: &str = "http://HOST[:PORT][/PATH]";
+const URL_FORM: &str = "http://HOST[:PORT][/PATH], or https";
 
 /// A receiver, and what every request to it has.
 #[derive(Debug, Clone)]
@@ -24,23 +26,27 @@ pub(super) struct Target {
     port: u16,
     path: PathAndQuery,
     headers: HeaderMap,
+    tls: Option<Tls>,
 }
 
 impl Target {
-    /// Reads `--url` and every `--header`. The messages leave out what may be a password.
-    pub(super) fn read(url: &str, headers: &[String]) -> Result<Self, Failure> {
-        let found = |why: &str| usage(format!("--url: {why}; allowed is {PLAIN_HTTP}"));
+    /// Reads `--url`, `--ca` and every `--header`. The messages leave out what may be a password.
+    pub(super) fn read(url: &str, ca: Option<&Path>, headers: &[String]) -> Result<Self, Failure> {
+        let found = |why: &str| usage(format!("--url: {why}; allowed is {URL_FORM}"));
         if url.contains('@') {
             return Err(found("a user name or password, or another \"@\", is not allowed here"));
         }
         let odd = |what: &str| found(&format!("found \"{}\", {what}", url.escape_debug()));
         let uri: Uri = url.parse().map_err(|error| odd(&format!("which is no URL ({error})")))?;
-        match uri.scheme() {
-            Some(scheme) if *scheme == Scheme::HTTP => {}
-            Some(scheme) if *scheme == Scheme::HTTPS => {
-                return Err(odd("but https is not built in this version"));
-            }
-            _ => return Err(odd("which does not begin with http://")),
+        let is_https = match uri.scheme() {
+            Some(scheme) if *scheme == Scheme::HTTP => false,
+            Some(scheme) if *scheme == Scheme::HTTPS => true,
+            _ => return Err(odd("which does not begin with http:// or https://")),
+        };
+        if ca.is_some() && !is_https {
+            return Err(usage(
+                "--ca: the URL begins with http://, so there is no certificate; expected https://",
+            ));
         }
         let Some(authority) = uri.authority() else { return Err(odd("which names no host")) };
         let host = authority.host();
@@ -48,6 +54,7 @@ impl Target {
             return Err(odd("which names no host"));
         }
         let port = match authority.as_str().strip_prefix(host) {
+            Some("") if is_https => 443,
             Some("") => 80,
             _ => match authority.port_u16() {
                 Some(port) if port > 0 => port,
@@ -55,12 +62,9 @@ impl Target {
             },
         };
         let path = uri.path_and_query().cloned().unwrap_or_else(|| PathAndQuery::from_static("/"));
-        let mut target = Self {
-            host: host.trim_start_matches('[').trim_end_matches(']').to_owned(),
-            port,
-            path,
-            headers: HeaderMap::new(),
-        };
+        let host = host.trim_start_matches('[').trim_end_matches(']').to_owned();
+        let tls = if is_https { Some(Tls::new(&host, ca)?) } else { None };
+        let mut target = Self { host, port, path, headers: HeaderMap::new(), tls };
         let host = HeaderValue::from_str(authority.as_str()).map_err(|_| odd("whose host is not ASCII"))?;
         target.headers.insert(HOST, host);
         target.headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
@@ -113,6 +117,11 @@ impl Target {
         if host.contains(':') { format!("[{host}]:{port}") } else { format!("{host}:{port}") }
     }
 
+    /// What its TLS needs, where the URL has https.
+    pub(super) fn tls(&self) -> Option<&Tls> {
+        self.tls.as_ref()
+    }
+
     /// Finds the addresses of the host, once for the whole run.
     pub(super) async fn resolve(&self) -> std::io::Result<Vec<SocketAddr>> {
         Ok(tokio::net::lookup_host((self.host.as_str(), self.port)).await?.collect())
@@ -141,7 +150,7 @@ mod tests {
 
     fn refused(url: &str, headers: &[&str]) -> String {
         let headers: Vec<String> = headers.iter().map(ToString::to_string).collect();
-        match Target::read(url, &headers) {
+        match Target::read(url, None, &headers) {
             Err(Failure::Usage(text)) => text,
             other => panic!("{url} {headers:?} gave {other:?}"),
         }
@@ -154,8 +163,12 @@ mod tests {
             ("http://example.com", "example.com:80", "/"),
             ("http://[::1]:81/dt?a=b", "[::1]:81", "/dt?a=b"),
             ("http://[::1]", "[::1]:80", "/"),
+            #[cfg(feature = "aws-lc")]
+            ("https://example.com/dt", "example.com:443", "/dt"),
+            #[cfg(feature = "aws-lc")]
+            ("https://[::1]:8443/", "[::1]:8443", "/"),
         ] {
-            let target = Target::read(url, &[]).unwrap();
+            let target = Target::read(url, None, &[]).unwrap();
             assert_eq!(target.shown(), shown);
             let request = target.request(Bytes::new(), None);
             assert_eq!(request.uri().to_string(), path);
@@ -166,7 +179,6 @@ mod tests {
     #[test]
     fn a_bad_url_is_told_with_what_is_allowed() {
         for (url, why) in [
-            ("https://example.com/", "https is not built in this version"),
             ("ftp://example.com/", "does not begin with http://"),
             ("127.0.0.1:8080", "does not begin with http://"),
             ("/dt", "does not begin with http://"),
@@ -201,7 +213,7 @@ mod tests {
     #[test]
     fn a_given_header_replaces_ours_and_others_are_added() {
         let given = ["Content-Type=text/plain", "X-A=1", "x-a=2=3"].map(String::from);
-        let target = Target::read("http://a/", &given).unwrap();
+        let target = Target::read("http://a/", None, &given).unwrap();
         let request = target.request(Bytes::new(), Some(HeaderValue::from_static("a.b.c")));
         let all = |name: &str| -> Vec<_> { request.headers().get_all(name).iter().cloned().collect() };
         assert_eq!(all("content-type"), ["text/plain"]);

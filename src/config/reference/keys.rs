@@ -7,13 +7,17 @@ pub(super) const INTRODUCTION: &str = "# Configuration
 
 Every key of the file that `dt-receiver serve --config FILE` reads. This page is made by `dt-receiver config reference`,
 [`deploy/dt-receiver.toml`](../deploy/dt-receiver.toml) by `dt-receiver config sample`; both are held to the code by a
-test. `dt-receiver check --config FILE` reports every mistake of a file at once, each with its key, what was found and
-what is allowed. Unknown keys are mistakes.
+test. `dt-receiver check --config FILE` reports every mistake of a file at once, each with its line and key, what was
+found and what is allowed, and every warning; missing secrets and missing folders of sinks are mistakes, too. Unknown keys
+are mistakes.
 
-- A duration is a text such as `\"8s\"`, `\"500ms\"` or `\"72h\"`; 0 may stand without a unit.
+- A duration is a text such as `\"8s\"`, `\"500ms\"`, `\"72h\"` or `\"1d\"` (24 h); 0 may stand without a unit.
 - A size is a text such as `\"64KiB\"`, or a number of bytes.
 - A name has 1 to 64 letters, digits, `-` and `_`.
+- An empty list of `events`, `projects` or `sinks` is a mistake, since it could mean \"none\" or \"all\": without the key, it
+  is all of them.
 - A secret never stands in the file: `env` names an environment variable, `file` a file, whose last line end is left out.
+  Should it stand there by mistake, it is not shown: only what looks like a variable's name or a path is.
 - *reload*: whether a running receiver takes a new value on SIGHUP, or has to be started again.
 ";
 
@@ -88,13 +92,13 @@ pub(super) const TABLES: &[Table] = &[
             key("max_refused", "number, 1 to 1000000", "How many refused requests a second are waited for, of all peers; more are answered 401 without their bodies.").or("1000").restart(),
             key("max_refused_per_peer", "number, 1 to 1000000", "The same of one peer.").or("100").restart(),
             key("max_unverified_bytes_per_peer", "size, 0B to 64GiB", "How many bytes of one peer are held before a signature has vouched for them; only `quarantine_refused` holds any.").or("\"1MiB\"").restart(),
-            key("allow_cidrs", "list of networks and addresses", "Who may connect. DT publishes no list of its addresses, and a wrong list cuts DT off.").or_words("everybody").sample("[\"192.0.2.0/24\"]"),
+            key("allow_cidrs", "list of networks and addresses", "Who may connect; where the client's address is not known, nobody. DT publishes no list of its addresses, and a wrong list cuts DT off.").or_words("everybody").sample("[\"192.0.2.0/24\"]"),
         ],
     },
     Table {
         header: "[[connector]]",
         given: "",
-        about: "One for each Endpoint URL. Several Data Connectors of DT may push to one: give all of their secrets. Each connector needs `secrets`, `[connector.asymmetric]`, or both.",
+        about: "One for each Endpoint URL. Several Data Connectors of DT may push to one: give all of their secrets. Each connector needs `secrets`, `[connector.asymmetric]`, or both. DT's tokens are not bound to a URL: connectors that share a secret, or an organization without `projects` that have none in common, accept each other's events; `check` warns of that.",
         keys: &[
             key("name", "name", "Its name in logs, metrics and envelopes; used once.").needed().sample("\"plant-1\""),
             key("path", "path of a URL, without query", "The path of its Endpoint URL; used once.").or("\"/\""),
@@ -151,7 +155,7 @@ pub(super) const TABLES: &[Table] = &[
         given: "name = \"archive\"\ntype = \"file\"",
         about: "Files of one line an event, outside of the spool's folder. Another tool that rotates them has to rename them (logrotate: `create`): the next batch goes to a new file. One that cuts them (`copytruncate`) loses what is written between its copy and its cut; the sink logs a warning and goes on, and a crash soon after may double lines.",
         keys: &[
-            key("path", "path with `{date}`, `{hour}`, `{connector}`, `{project}`, `{eventType}`", "The file to append to.").needed().sample("\"/var/lib/dt-receiver/{date}.ndjson\""),
+            key("path", "path with `{date}`, `{hour}`, `{connector}`, `{project}`, `{eventType}`", "The file to append to. The folder before the first placeholder has to be there; those below are made.").needed().sample("\"/var/lib/dt-receiver/{date}.ndjson\""),
             key("rotate_size", "size, 1KiB to 1TiB", "A file is closed before it would grow beyond.").or_words("never").sample("\"100MiB\""),
             key("rotate_every", "duration that divides a day, 1m to 24h", "A file is closed when an event of a later stretch comes, from 00:00 UTC.").or_words("never").sample("\"24h\""),
             key("compress", "`\"gzip\"`, `\"zstd\"`", "How closed files are compressed; needs `rotate_size` or `rotate_every`.").or_words("not").sample("\"gzip\""),

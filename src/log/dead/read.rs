@@ -7,6 +7,7 @@ use parking_lot::Mutex;
 use rusqlite::{Connection, params};
 use serde::{Deserialize, Serialize};
 
+use super::super::remedy;
 use super::super::sqlite::{self, Identity};
 use super::error::DeadError;
 use super::open::{Found, has_log, inspect};
@@ -157,7 +158,11 @@ impl ReadOnly {
                 |row| row.get(0),
             )?;
             findings.extend(above.map(|id| format!("there is a letter with id {id}, which was never given")));
-            Ok(findings)
+            let path = self.path.display();
+            Ok(findings
+                .into_iter()
+                .map(|finding| format!("{path}: {finding}; {}", remedy::DEAD_LETTERS))
+                .collect::<Vec<String>>())
         })?;
         let mut after = 0;
         loop {
@@ -165,8 +170,9 @@ impl ReadOnly {
             let Some(last) = part.last() else { return Ok(findings) };
             after = last.id;
             let damaged = part.iter().filter(|letter| !letter.is_intact);
-            findings
-                .extend(damaged.map(|letter| format!("letter {}: its checksum does not match", letter.id)));
+            findings.extend(damaged.map(|letter| {
+                format!("letter {}: its checksum does not match; {}", letter.id, remedy::ONE_LETTER)
+            }));
         }
     }
 

@@ -619,6 +619,10 @@ fn each_row_of_the_documentation_is_so() {
                     let found = log.findings().join("\n");
                     assert_eq!(found.is_empty(), finding.is_none(), "{what}: {found}");
                     assert!(finding.is_none_or(|words| found.contains(words)), "{what}: {found}");
+                    for finding in log.findings() {
+                        let (_, remedy) = finding.split_once("; ").unwrap_or_default();
+                        assert!(!remedy.is_empty(), "{what}: no remedy in: {finding}");
+                    }
                     said(&found);
                 }
                 Repairs(words) => {
