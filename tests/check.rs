@@ -293,3 +293,38 @@ fn the_help_names_the_variable_for_the_log() {
         assert!(said.contains("RUST_LOG"), "{said}");
     }
 }
+
+/// Other processes of the same user may look into one that may be dumped; into this one only root may.
+#[test]
+fn a_server_does_not_let_others_read_its_memory() {
+    use std::io::{BufRead, BufReader};
+    use std::os::unix::fs::{MetadataExt, PermissionsExt};
+    use std::process::Stdio;
+
+    let folder = tempfile::tempdir().expect("a folder");
+    std::fs::set_permissions(folder.path(), PermissionsExt::from_mode(0o777)).expect("permitted");
+    // Where the build is, others may not be able to look.
+    let copy = folder.path().join("dt-receiver");
+    std::fs::copy(env!("CARGO_BIN_EXE_dt-receiver"), &copy).expect("copied");
+    let is_root = std::fs::metadata("/proc/self/environ").expect("there").uid() == 0;
+    let mut program = if is_root {
+        if Command::new("setpriv").arg("--version").output().is_err() {
+            eprintln!("left out for want of setpriv: the memory of another user's server");
+            return;
+        }
+        let mut program = Command::new("setpriv");
+        program.args(["--reuid=65534", "--regid=65534", "--clear-groups"]).arg(&copy);
+        program
+    } else {
+        Command::new(&copy)
+    };
+    program.args(["serve", "--listen", "127.0.0.1:0", "--admin", "127.0.0.1:0", "--data"]);
+    program.arg(folder.path().join("data")).current_dir("/").env("DT_SIGNATURE_SECRET", "some-good-secret");
+    let mut server = program.stdout(Stdio::null()).stderr(Stdio::piped()).spawn().expect("starts");
+    let lines = BufReader::new(server.stderr.take().expect("piped")).lines();
+    let is_up = lines.map_while(Result::ok).any(|line| line.contains("listening"));
+    let owner = std::fs::metadata(format!("/proc/{}/environ", server.id())).map(|found| found.uid());
+    server.kill().and_then(|()| server.wait()).expect("killed");
+    assert!(is_up, "it does not start");
+    assert_eq!(owner.expect("it runs"), 0, "whoever is its user may read it");
+}

@@ -95,6 +95,18 @@ fn the_units_are_sound_and_the_service_has_next_to_no_rights() {
 }
 
 #[test]
+fn the_service_may_take_the_memory_that_its_limits_allow_and_leaves_no_core() {
+    let unit = text("deploy/systemd/dt-receiver.service");
+    let limits = dt_receiver::config::Limits::default();
+    // What TLS adds, as docs/limits.md has it.
+    let bound =
+        limits.max_memory() + (u64::try_from(limits.max_connections).expect("fits") + 128) * (40 << 10);
+    assert!(unit.contains(&format!("is {} MiB", bound >> 20)), "{} MiB", bound >> 20);
+    assert!(unit.contains("\nMemoryMax=2G\n") && (bound..bound * 2).contains(&(2 << 30)), "{bound}");
+    assert!(unit.contains("\nLimitCORE=0\n") && unit.contains("\n#LoadCredential="));
+}
+
+#[test]
 fn what_the_image_copies_is_there_and_is_let_through() {
     let dockerfile = text("deploy/Dockerfile");
     let let_through = text(".dockerignore");
@@ -245,14 +257,20 @@ fn each_metric_of_alerts_and_dashboard_is_in_a_scrape() {
         let url = receiver.url("/");
         assert_eq!(run(["send", "--url", &url, "--count", "2", "--fault", fault], b"").code(), 0);
     }
-    // One with a certificate has figures of its own.
+    // One with a certificate and an issuer of keys has figures of its own; that nobody is there is enough.
     let pair = authority::Authority::new().good(1);
     let (certificate, key) = (folder.path().join("certificate.pem"), folder.path().join("key.pem"));
     fs::write(&certificate, pair.certificate).expect("written");
     fs::write(&key, pair.key).expect("written");
-    let data = folder.path().join("data-tls");
-    let paths = [&certificate, &key, &data].map(|path| path.to_str().expect("text"));
-    let over_tls = Receiver::start(["--tls-cert", paths[0], "--tls-key", paths[1], "--data", paths[2]], &[]);
+    let config = folder.path().join("tls.toml");
+    let text = format!(
+        "data = '{0}/data-tls'\n[tls]\ncertificate = '{0}/certificate.pem'\nkey = '{0}/key.pem'\n\
+         [[connector]]\nname = 'c'\npolicy = 'asymmetric'\n[connector.asymmetric]\norganization = 'o'\n\
+         issuer = 'http://127.0.0.1:9/data-connector'\n[[sink]]\nname = 'f'\ntype = 'file'\npath = '{0}/f'\n",
+        folder.path().display()
+    );
+    fs::write(&config, text).expect("written");
+    let over_tls = Receiver::start(["--config", config.to_str().expect("text")], &[]);
     let of_tls = metrics_in(&scrape(over_tls.admin));
     used.retain(|name| !of_tls.contains(name));
     over_tls.stop();

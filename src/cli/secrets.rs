@@ -75,3 +75,12 @@ impl SecretOptions {
         first.map(|(_, secret)| secret).ok_or_else(|| usage("no signature secret is given"))
     }
 }
+
+/// Lets no other process of this user look into this one, and no core dump be written: secrets are in memory.
+pub(super) fn hide_memory() {
+    #[cfg(target_os = "linux")]
+    if let Err(error) = rustix::process::set_dumpable_behavior(rustix::process::DumpableBehavior::NotDumpable)
+    {
+        tracing::warn!(%error, "other processes of this user may read the memory of this one");
+    }
+}

@@ -97,6 +97,7 @@ pub(super) fn run(arguments: Arguments) -> Ended {
     let config = configure(&arguments, &recorder);
     let config = config.map_err(|error| bad_config(arguments.config.as_deref(), &error))?;
     warn(&config);
+    super::secrets::hide_memory();
     // Before there are threads.
     let inherited = Inherited::from_env();
     let runtime = super::runtime().context("starting the runtime")?;
