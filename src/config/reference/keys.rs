@@ -133,7 +133,7 @@ pub(super) const TABLES: &[Table] = &[
     Table {
         header: "[connector.headers.x-my-header]",
         given: "",
-        about: "A header that each request must carry, under the name you gave it at DT, with a value from a variable or a file.",
+        about: "A header that each request must carry, under the name you gave it at DT, with a value from a variable or a file. It is compared in constant time. What stands before the @ of an endpoint URL (`https://user:password@host/`) comes as the header `authorization`: `Basic ` and the base64 of `user:password`.",
         keys: &[
             key("env", "name of a variable", "The environment variable that holds the value.").sample("\"DT_MY_HEADER\""),
             key("file", "path", "The file that holds it.").instead_of("env").sample("\"/etc/dt-receiver/header\""),
