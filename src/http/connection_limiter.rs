@@ -22,14 +22,14 @@ use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 
-use parking_lot::Mutex;
 use tokio::sync::Notify;
 use tokio::task::AbortHandle;
 
 use super::peer::Peer;
 use crate::config::MAX_LEAVING;
+use crate::sync::Mutex;
+use crate::sync::atomic::{AtomicBool, Ordering};
 use crate::telemetry::{ConnectionEvicted, Telemetry};
 
 /// All open connections.
@@ -225,6 +225,9 @@ impl Drop for Slot {
         }
     }
 }
+
+#[cfg(all(test, feature = "_shuttle"))]
+mod schedules;
 
 #[cfg(test)]
 mod tests {
