@@ -64,6 +64,8 @@ pub mod service;
 #[cfg(feature = "server")]
 pub mod sink;
 #[cfg(feature = "server")]
+mod sync;
+#[cfg(feature = "server")]
 pub mod telemetry;
 #[cfg(feature = "server")]
 pub mod tls;

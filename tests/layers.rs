@@ -17,12 +17,13 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 /// From the core outwards. A module may use those before it.
-const ORDER: [&str; 17] = [
+const ORDER: [&str; 18] = [
     "verify",
     "event",
     "clock",
     "disk",
     "token_bucket",
+    "sync",
     "record",
     "log",
     "telemetry",

@@ -22,14 +22,14 @@ use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 
-use parking_lot::Mutex;
 use tokio::sync::Notify;
 use tokio::task::AbortHandle;
 
 use super::peer::Peer;
 use crate::config::MAX_LEAVING;
+use crate::sync::Mutex;
+use crate::sync::atomic::{AtomicBool, Ordering};
 use crate::telemetry::{ConnectionEvicted, Telemetry};
 
 /// All open connections.
@@ -252,6 +252,9 @@ impl Drop for Slot {
         }
     }
 }
+
+#[cfg(all(test, feature = "_shuttle"))]
+mod schedules;
 
 #[cfg(test)]
 mod tests {

@@ -81,12 +81,7 @@ use std::fmt;
 use std::hash::{BuildHasher, RandomState};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
-use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
-
-use parking_lot::Mutex;
-use tokio::sync::oneshot;
 
 pub use error::LogError;
 pub use frame::{SinkNumber, SinkSet};
@@ -99,6 +94,9 @@ pub use tail::Tail;
 use self::ids::Key;
 use self::shared::{Append, Change, CursorUpdate, Shared};
 use crate::record::Record;
+use crate::sync::atomic::Ordering;
+use crate::sync::thread::JoinHandle;
+use crate::sync::{Mutex, oneshot};
 
 /// The length of a segment's file.
 const SEGMENT_BYTES: u64 = 16 << 20;

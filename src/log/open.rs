@@ -3,10 +3,7 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicI64, AtomicU64};
 use std::time::{Duration, Instant};
-
-use parking_lot::{Condvar, Mutex};
 
 use super::dead::{self, DeadLetters, DeadOptions, Expect};
 use super::error::LogError;
@@ -24,6 +21,8 @@ use super::writer::{Recovered, Writer};
 use super::{Log, LogOptions, RECOVERED_TICKET, StoreId, maintenance, path_of_dead_letters};
 use crate::clock::Clock;
 use crate::disk::{Disk, DiskFile, OpenMode, SystemDisk, create_folders};
+use crate::sync::atomic::{AtomicI64, AtomicU64};
+use crate::sync::{Condvar, Mutex, thread};
 
 /// How long a server that starts waits for a command that has the folder.
 const LOCK_WAIT: Duration = Duration::from_secs(1);
@@ -133,9 +132,9 @@ impl Log {
     }
 }
 
-fn start_threads(shared: &Arc<Shared>, writer: Writer) -> Result<Vec<std::thread::JoinHandle<()>>, LogError> {
+fn start_threads(shared: &Arc<Shared>, writer: Writer) -> Result<Vec<thread::JoinHandle<()>>, LogError> {
     let failed = |error: std::io::Error| LogError::io(&*shared.folder, "starting a thread", &error);
-    let named = |name: &str| std::thread::Builder::new().name(name.to_owned());
+    let named = |name: &str| thread::Builder::new().name(name.to_owned());
     let writer = named("log").spawn(move || writer.run()).map_err(failed)?;
     let maintained = Arc::clone(shared);
     let maintenance = named("log-files").spawn(move || maintenance::run(&maintained)).map_err(failed)?;

@@ -3,11 +3,7 @@
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicI64, AtomicU64};
 use std::time::Instant;
-
-use parking_lot::{Condvar, Mutex};
-use tokio::sync::oneshot;
 
 use super::dead::DeadLetters;
 use super::error::LogError;
@@ -21,6 +17,8 @@ use super::{Appended, Bounds, Observer, StartAt, StoreId};
 use crate::clock::Clock;
 use crate::disk::{Disk, DiskFile};
 use crate::record::Record;
+use crate::sync::atomic::{AtomicI64, AtomicU64};
+use crate::sync::{Condvar, Mutex, oneshot};
 
 /// Everything that more than one thread needs. Locks are taken in the order `queue`, `state`, `files`.
 #[derive(Debug)]

@@ -4,10 +4,9 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use parking_lot::{Condvar, Mutex, MutexGuard};
-
 use super::frame::SinkSet;
 use crate::record::Record;
+use crate::sync::{Condvar, Mutex, MutexGuard};
 
 /// How many bytes of bodies the newest groups hold together. A worker that is further behind reads segments. What goes round
 /// through more memory is cold in every cache when it is written again: with 8 MiB an event costs 1 us of 22 more.

@@ -5,6 +5,8 @@
 #![allow(clippy::arithmetic_side_effects, reason = "a test that overflows fails")]
 
 mod recovers;
+#[cfg(feature = "_shuttle")]
+mod schedules;
 
 use std::collections::BTreeMap;
 use std::path::Path;

@@ -9,7 +9,6 @@ mod roll;
 use std::panic::AssertUnwindSafe;
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use super::Appended;
@@ -22,6 +21,7 @@ use super::shared::{Append, Change, ChangeRequest, CursorUpdate, Segment, Shared
 use super::state::State;
 use crate::disk::{DiskFile, OpenMode};
 use crate::record::Record;
+use crate::sync::atomic::Ordering;
 
 /// How many bytes of bodies go to one group, unless one body alone has more.
 const MAX_GROUP_BYTES: usize = 4 << 20;

@@ -108,7 +108,7 @@ async fn a_connection_is_known_once_a_body_has_verified() {
     let (setup, _seen) = Setup::working();
     let receiver =
         setup.limits(|limits| (limits.max_connections, limits.deadline) = (2, ms(8000))).start().await;
-    let good = token(&event(1));
+    let good = token(event(1));
     let mut forger = Client::connect(receiver.address).await;
     forger
         .ask(request("POST", "/", &[("X-Dt-Signature", &good)], event(2)))
