@@ -303,7 +303,7 @@ impl<'a> Exchange<'a> {
                 let more = if more > 0 { format!(" and {more} more") } else { String::new() };
                 Some(format!("the event's project is {found}; `projects` allows {some}{more}"))
             }
-            Reply::AddressNotAllowed => Some(match self.address {
+            Reply::AddressNotAllowed => Some(match self.known_client {
                 Some(address) => format!("{address} is in none of `limits.allow_cidrs`"),
                 None => {
                     "the client's address is not known, and `limits.allow_cidrs` allows only some".to_owned()
