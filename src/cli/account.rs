@@ -85,11 +85,13 @@ mod tests {
             "k:env=:hunter2",
             "k:env=NAME:e@x:hunter2",
             "k:secret=hunter2:e@x",
+            "k:env=hunter2-hunter2:e@x",
+            "k:file=hunter2-hunter2:e@x",
         ] {
             let error = read(text, &Given).expect_err(text);
             assert!(!error.contains("hunter2") && !error.contains("ter2"), "{text}: {error}");
         }
         assert!(read("k:env=OTHER:e@x", &Given).is_err_and(|error| error.contains("OTHER is not set")));
-        assert!(read("k:file=OTHER:e@x", &Given).is_err_and(|error| error.contains("OTHER: ")));
+        assert!(read("k:file=/run/other:e@x", &Given).is_err_and(|error| error.contains("/run/other: ")));
     }
 }
