@@ -1,7 +1,7 @@
 //! Reading authentic bodies. The bytes are the body; the target signs it.
 //!
-//! Envelope and delivery must agree on what a delivery is and on what it says, `serde_json` on what JSON is, and what a
-//! sink writes must be one line that still holds the event.
+//! Envelope and delivery must agree on what a delivery is and on what it says, and both with an independent reading of the
+//! body (`src/body.rs`); what a sink writes must be one line that still holds the event.
 #![no_main]
 
 use std::sync::{Arc, LazyLock};
@@ -12,6 +12,7 @@ use dt_receiver::record::Record;
 use dt_receiver::sink::Format;
 use dt_receiver::verify::{Secret, Signer, Verified, Verifier};
 use dt_receiver_fuzz::NOW;
+use dt_receiver_fuzz::body::{Reading, device, project};
 use libfuzzer_sys::fuzz_target;
 use serde_json::Value;
 
@@ -29,7 +30,9 @@ fuzz_target!(|body: &[u8]| {
         verifier.verify(&headers, Bytes::copy_from_slice(body), NOW).expect("what was signed verifies");
 
     let (envelope, delivery) = (Envelope::parse(&verified), Delivery::parse(&verified));
-    json_is_what_serde_json_says(body, envelope.as_ref().err());
+    if is_ordinary(body) {
+        it_says_what_an_independent_reading_says(body, &envelope);
+    }
     match (envelope, delivery) {
         (Ok(envelope), Ok(delivery)) => {
             they_agree(&envelope, &delivery);
@@ -69,16 +72,40 @@ fn is_ordinary(body: &[u8]) -> bool {
     !body.windows(7).any(|window| window == b"private")
 }
 
-fn json_is_what_serde_json_says(body: &[u8], error: Option<&NotADelivery>) {
-    if is_ordinary(body) {
-        let not_json = matches!(error, Some(NotADelivery::NotUtf8 { .. } | NotADelivery::NotJson { .. }));
-        assert_eq!(serde_json::from_slice::<Value>(body).is_err(), not_json, "{error:?}");
+fn it_says_what_an_independent_reading_says(body: &[u8], envelope: &Result<Envelope<'_>, NotADelivery>) {
+    let not_json = matches!(envelope, Err(NotADelivery::NotUtf8 { .. } | NotADelivery::NotJson { .. }));
+    let Some(reading) = Reading::of(body) else {
+        assert!(not_json, "what serde_json does not take for JSON: {envelope:?}");
+        return;
+    };
+    let refusals = reading.refusals();
+    match envelope {
+        Ok(envelope) => {
+            assert!(refusals.is_empty(), "accepted in spite of {refusals:?}");
+            let target_name = reading.text_in_event("targetName");
+            let device_id = reading.text_in_metadata("deviceId");
+            assert_eq!(Some(&*envelope.event_id), reading.text_in_event("eventId"));
+            assert_eq!(Some(&*envelope.event_type), reading.text_in_event("eventType"));
+            assert_eq!(envelope.target_name.as_deref(), target_name);
+            assert_eq!(envelope.timestamp.as_deref(), reading.text_in_event("timestamp"));
+            assert_eq!(envelope.metadata_device_id.as_deref(), device_id);
+            assert_eq!(envelope.project(), target_name.and_then(project));
+            let of_metadata = device_id.filter(|id| !id.is_empty());
+            assert_eq!(envelope.device(), target_name.and_then(device).or(of_metadata));
+        }
+        Err(refusal) => assert!(refusals.contains(refusal), "{refusal:?} is none of {refusals:?}"),
     }
 }
 
 fn lines_hold_the_event(verified: &Verified<Bytes>) {
     let record = Record::read(verified, Arc::from("of \"the\" fuzzer"), NOW * 1000)
         .expect("what has an envelope makes a record");
+    let reading = is_ordinary(verified.body()).then(|| Reading::of(verified.body())).flatten();
+    if let Some(reading) = &reading {
+        assert_eq!(Some(&*record.event_id), reading.text_in_event("eventId"));
+        assert_eq!(Some(&*record.event_type), reading.text_in_event("eventType"));
+        assert_eq!(record.project.as_deref(), reading.text_in_event("targetName").and_then(project));
+    }
     for format in Format::ALL {
         let mut line = Vec::new();
         format.write_line(&record, &mut line);
@@ -94,11 +121,21 @@ fn lines_hold_the_event(verified: &Verified<Bytes>) {
             let line: Value =
                 serde_json::from_slice(&[attributes, b"null}"].concat()).expect("a line is JSON");
             assert_eq!(line["id"], *record.event_id);
+            if let Some(reading) = &reading {
+                let subject = reading.text_in_event("targetName").filter(|target| !target.is_empty());
+                assert_eq!(line["subject"].as_str(), subject);
+                let time = line["time"].as_str();
+                assert!(time.is_none() || time == reading.text_in_event("timestamp"));
+            }
         } else if is_ordinary(verified.body()) {
             let line: Value = serde_json::from_slice(&line).expect("a line is JSON");
             let body: Value = serde_json::from_slice(verified.body()).expect("a delivery is JSON");
             assert_eq!(line["event"], body["event"]);
             assert_eq!(line["labels"], body["labels"]);
+            if format == Format::Envelope && body.get("connector").is_none() {
+                assert_eq!(line["connector"], *record.connector);
+                assert_eq!(line["verifiedBy"].as_str().is_some(), body.get("verifiedBy").is_none());
+            }
         }
     }
 }

@@ -1,27 +1,43 @@
 //! The whole verification of a request, with every kind of verifier. See `src/request.rs` for how bytes become one.
 //!
 //! What is accepted must hold for a second implementation too, and must be refused once its body, its token or the
-//! time changes; what is refused must have a reason that is fit to be shown.
+//! time changes; what is refused must have a reason that is fit to be shown. A token that means the same, spelled so that
+//! no fast path of the verifier takes it, must have the same answer.
 #![no_main]
 
 use std::borrow::Cow;
 
-use dt_receiver::verify::{LEEWAY, Policy, Rejection, SECRET_HEADER, Verified, VerifiedBy};
+use dt_receiver::verify::{LEEWAY, MAX_TOKEN_LEN, Policy, Rejection, SECRET_HEADER, Verified, VerifiedBy};
 use dt_receiver_fuzz::oracle::assert_signed_for;
-use dt_receiver_fuzz::request::Request;
+use dt_receiver_fuzz::request::{Request, Spelling};
 use libfuzzer_sys::{Corpus, fuzz_target};
 
 fuzz_target!(|text: &[u8]| -> Corpus {
-    let Some(request) = Request::read(text) else { return Corpus::Reject };
+    let Some(request) = Request::read(text, Spelling::Given) else { return Corpus::Reject };
     let Request { setup, now, headers, body } = &request;
     let answer = setup.verifier.verify(headers, *body, *now);
     assert_eq!(answer, setup.verifier.verify(headers, *body, *now), "two answers to one request");
+    the_spelling_makes_no_difference(text, &answer);
     match answer {
         Ok(verified) => accepted(&request, &verified),
         Err(rejection) => refused(&request, &rejection),
     }
     Corpus::Keep
 });
+
+fn the_spelling_makes_no_difference(text: &[u8], answer: &Result<Verified<&[u8]>, Rejection>) {
+    let other = Request::read(text, Spelling::Unusual).expect("it was read before");
+    // The other spelling is a few characters longer, which may be too long.
+    if other.headers.iter().any(|(_, value)| value.len() > MAX_TOKEN_LEN) {
+        return;
+    }
+    let other = other.setup.verifier.verify(&other.headers, other.body, other.now);
+    let about = |answer: &Result<Verified<&[u8]>, Rejection>| match answer {
+        Ok(verified) => Ok((verified.by().clone(), verified.expires_at())),
+        Err(rejection) => Err(rejection.code()),
+    };
+    assert_eq!(about(answer), about(&other), "another answer to another spelling");
+}
 
 fn code(request: &Request<'_>, body: &[u8], now: i64) -> Result<(), &'static str> {
     request.setup.verifier.verify(&request.headers, body, now).map(|_| ()).map_err(|r| r.code())

@@ -37,9 +37,18 @@ pub struct Request<'a> {
     pub body: &'a [u8],
 }
 
+/// How what is still to be signed is spelled.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Spelling {
+    /// As it stands there.
+    Given,
+    /// With a space behind each JSON text, and the checksums in upper case. It means the same, and no fast path takes it.
+    Unusual,
+}
+
 impl<'a> Request<'a> {
     /// Reads the text; `None` when it has no letter, or header lines without a colon.
-    pub fn read(text: &'a [u8]) -> Option<Self> {
+    pub fn read(text: &'a [u8], spelling: Spelling) -> Option<Self> {
         let (first, mut rest) = line(text)?;
         let (letter, now) = first.split_first()?;
         let setup = SETUPS.get(usize::from(letter.checked_sub(b'a')?))?;
@@ -61,7 +70,7 @@ impl<'a> Request<'a> {
             let value = &line[colon + 1..];
             let value = value.strip_prefix(b" ").unwrap_or(value);
             let value = match value.strip_prefix(b"!") {
-                Some(to_sign) => Cow::Owned(sign(setup, &name, to_sign, body).into_bytes()),
+                Some(to_sign) => Cow::Owned(sign(setup, &name, to_sign, body, spelling).into_bytes()),
                 None => Cow::Borrowed(value),
             };
             headers.push((name, value));
@@ -80,11 +89,19 @@ fn line(text: &[u8]) -> Option<(&[u8], &[u8])> {
 }
 
 /// Signs `HEADER!CLAIMS`, whatever they hold, for the header of that name.
-fn sign(setup: &Setup, header: &str, to_sign: &[u8], body: &[u8]) -> String {
+fn sign(setup: &Setup, header: &str, to_sign: &[u8], body: &[u8], spelling: Spelling) -> String {
     let split = to_sign.iter().position(|byte| *byte == b'!').unwrap_or(to_sign.len());
     let (jose, claims) = (&to_sign[..split], to_sign.get(split + 1..).unwrap_or_default());
-    let claims = replace(claims, b"$SHA256", hex(&Sha256::digest(body)).as_bytes());
-    let claims = replace(&claims, b"$SHA1", hex(&Sha1::digest(body)).as_bytes());
+    let (mut sha1, mut sha256) = (hex(&Sha1::digest(body)), hex(&Sha256::digest(body)));
+    let (mut jose, behind) = (jose.to_vec(), if spelling == Spelling::Unusual { " " } else { "" });
+    if spelling == Spelling::Unusual {
+        sha1.make_ascii_uppercase();
+        sha256.make_ascii_uppercase();
+    }
+    let claims = replace(claims, b"$SHA256", sha256.as_bytes());
+    let mut claims = replace(&claims, b"$SHA1", sha1.as_bytes()).into_owned();
+    jose.extend_from_slice(behind.as_bytes());
+    claims.extend_from_slice(behind.as_bytes());
     let signed = format!("{}.{}", URL_SAFE_NO_PAD.encode(jose), URL_SAFE_NO_PAD.encode(claims));
     let signature = if header.eq_ignore_ascii_case(ASYMMETRIC_HEADER) {
         static KEY: LazyLock<EncodingKey> = LazyLock::new(|| EncodingKey::from_ec_der(PRIVATE_KEY));
