@@ -285,22 +285,22 @@ impl Reloader {
         let mut current = self.current.lock().await;
         let done = self.try_reload(&mut current, read).await;
         match &done {
+            // Whoever is told by log or metrics asks for readiness next, so that knows it first.
             Ok(changes) => {
+                self.parts.endpoint.set_config_trouble(None);
                 for ConfigChange { key, how, values } in changes.iter().take(MAX_AUDITED) {
                     let values = values.as_ref().map(|(from, to)| (from.as_str(), to.as_str()));
                     self.telemetry.emit(&ConfigChanged { who, key, change: how.name(), values });
                 }
                 self.telemetry.emit(&ConfigReloaded { who, changes: changes.len() });
-                self.parts.endpoint.set_config_trouble(None);
             }
             // Nobody asks for readiness any more.
             Err(ReloadError::Stopping) => {}
             Err(error) => {
                 let text: String = error.to_string().chars().take(MAX_ERROR).collect();
+                let trouble = format!("the configuration was not taken: {text}");
+                self.parts.endpoint.set_config_trouble(Some(trouble));
                 self.telemetry.emit(&ConfigRefused { who, outcome: error.outcome(), error: &text });
-                self.parts
-                    .endpoint
-                    .set_config_trouble(Some(format!("the configuration was not taken: {text}")));
             }
         }
         done
