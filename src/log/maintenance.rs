@@ -65,7 +65,7 @@ impl Maintenance<'_> {
         }
         self.propose();
         self.remove_old();
-        // With all spares there, a disk that fills is told of all the same, before events are refused for it.
+        // With all spares there, a disk that fills is reported as well, before events are refused for it.
         let made = self.make_spares().and_then(|()| has_free(self.shared));
         let mut files = self.shared.files.lock();
         let has_all = files.spares.len() >= SPARES;

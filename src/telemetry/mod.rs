@@ -41,7 +41,7 @@ pub struct Telemetry {
     metrics: Metrics,
     /// Whoever can reach the port can make these.
     refusals: LogBudget,
-    /// Our own 503s, which what strangers send must not hide.
+    /// Our own 503s, which refused requests must not hide.
     unavailable: LogBudget,
     dead_letters: LogBudget,
     failures: LogBudget,

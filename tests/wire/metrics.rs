@@ -344,7 +344,7 @@ async fn the_admin_listener_of_this_machine_answers_to_no_other_name() {
         let host_line = format!("Host: {host}\r\n");
         assert_eq!(ask_admin_as(receiver.admin, "GET", "/metrics", &host_line).await.0, status, "{host}");
     }
-    // The absolute form goes by the header as well; whoever sends none is no browser.
+    // With the absolute form the header counts as well; a client without it is no browser.
     let target = "http://rebound.example/metrics";
     assert_eq!(ask_admin_as(receiver.admin, "GET", target, "Host: rebound.example\r\n").await.0, 421);
     assert_eq!(ask_admin_as(receiver.admin, "GET", "/metrics", "").await.0, 200);

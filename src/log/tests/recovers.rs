@@ -153,7 +153,7 @@ fn a_disk_without_room_is_told_of_before_an_event_is_refused() {
     until("two spares", &log, || log.shared.files.lock().spares.len() == 2);
     assert!(log.shortage().is_none());
     place.disk.set_capacity(0);
-    until("it is told of", &log, || matches!(log.shortage(), Some(LogError::Full { .. })));
+    until("it is reported", &log, || matches!(log.shortage(), Some(LogError::Full { .. })));
     assert_eq!(log.tail().trouble(), None, "there is room in the segments");
     // Each start takes a spare.
     for starts_left in [1, 0] {
