@@ -32,18 +32,27 @@ class Backlogged(Receiver):
         return ['type = "kafka"', 'brokers = ["127.0.0.1:1"]', 'topic = "nowhere"']
 
 
+class Retained(Backlogged):
+    """dt-receiver on a data folder that stays, with sinks that work alone: what they have is kept for a day."""
+
+    def __init__(self, program, data, sinks=("file",)):
+        super().__init__(program, data, sinks)
+        self.dead = []
+        self.spool = {"max_size": "12GiB", "retain": "24h"}
+
+
 class Spool:
     """A data folder, and how to make it larger."""
 
-    def __init__(self, program, work):
-        self.program, self.work = program, work
+    def __init__(self, program, work, kind=Backlogged):
+        self.program, self.work, self.kind = program, work, kind
         self.data, self.folder = work / "backlog" / "data", work / "backlog" / "run"
         shutil.rmtree(work / "backlog", ignore_errors=True)
         self.folder.mkdir(parents=True)
 
     def fill(self, size, progress):
         """Sends events until the spool has `size` bytes."""
-        receiver = Backlogged(self.program, self.data)
+        receiver = self.kind(self.program, self.data)
         try:
             receiver.start(self.folder)
             while (used := receiver.metrics()["dt_receiver_spool_used_bytes"]) < size:
@@ -74,7 +83,7 @@ class Spool:
     def start_time(self, cold):
         if cold:
             forget(self.data)
-        receiver = Backlogged(self.program, self.data)
+        receiver = self.kind(self.program, self.data)
         began = time.perf_counter()
         try:
             receiver.start(self.folder)

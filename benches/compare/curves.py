@@ -11,13 +11,14 @@ from summary import median
 
 SECONDS = 3
 CONNECTIONS = 64
-NAMES = ("connections", "bodies", "connectors", "spool", "sinks", "forged")
+NAMES = ("connections", "bodies", "connectors", "spool", "retained", "sinks", "forged")
 COLUMNS = ("requests_per_second", "events_per_second", "cpu_us", "p50", "p99", "rss", "lost", "sync_p50", "sync_p99")
 TITLES = {
     "connections": ("Connections", "connections"),
     "bodies": ("Size of the body", "KiB"),
     "connectors": ("Connectors, each with a secret of its own", "connectors"),
     "spool": ("Events that already wait in the spool for another sink", "GiB"),
+    "retained": ("Events that every sink has, kept by `retain = \"24h\"`", "GiB"),
     "sinks": ("File sinks, each of which gets every event", "sinks"),
     "forged": ("Forged requests among the load", "% forged"),
 }
@@ -27,6 +28,7 @@ class Runner:
     """Makes the points of the curves."""
 
     spools = (0, 1, 2, 4)  # GiB
+    retentions = (0, 8)  # GiB
 
     def __init__(self, tools, work, runs, progress):
         self.tools, self.work, self.runs, self.progress = tools, work, runs, progress
@@ -95,17 +97,24 @@ class Runner:
         self.points("forged", [case(percent) for percent in (0, 1, 10, 50)])
 
     def spool(self):
-        spool = backlog.Spool(self.tools["dt-receiver"], self.work)
+        return self.stored("spool", backlog.Backlogged, self.spools)
+
+    def retained(self):
+        return self.stored("retained", backlog.Retained, self.retentions)
+
+    def stored(self, curve, kind, sizes):
+        """The cost of an event, and the time of a start, with so many GiB in the log."""
+        program = self.tools["dt-receiver"]
+        spool = backlog.Spool(program, self.work, kind)
         try:
             data = {}
-            for size in self.spools:
+            for size in sizes:
                 spool.fill(size * 2**30, self.progress)
                 data[size] = spool.copy(f"data-{size}")
-            program = self.tools["dt-receiver"]
-            cases = [(size, backlog.Backlogged(program, data[size], ["file"]), self.requests) for size in data]
-            self.points("spool", cases)
+            cases = [(size, kind(program, data[size], ["file"]), self.requests) for size in data]
+            self.points(curve, cases)
             return [
-                f"start with {size} GiB in the spool, to the first answer on /readyz: "
+                f"start with {size} GiB in the log ({curve}), to the first answer on /readyz: "
                 f"{median(spool.start_times(cold=False)):.0f} ms, "
                 f"{median(spool.start_times(cold=True)):.0f} ms when none of it is in memory (medians of 5)"
             ]
