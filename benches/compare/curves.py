@@ -66,8 +66,8 @@ class Runner:
     def bodies(self):
         def case(size):
             octets = int(size * 1024)
-            # No disk here takes 300 MB a second with syncs.
-            requests = self.requests(min(60_000, 300_000_000 // octets), f"curve-{size}", size=octets)
+            # No disk here takes 800 MB a second with syncs.
+            requests = self.requests(min(60_000, 800_000_000 // octets), f"curve-{size}", size=octets)
             return size, self.receiver(), lambda: requests
 
         self.points("bodies", [case(size) for size in (0.4, 1, 4, 16, 60)])
