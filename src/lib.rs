@@ -4,16 +4,15 @@
 //! `X-Dt-Signature` (HS256, a shared secret) or `DT-Asymmetric-Signature` (ES256, DT's public keys). The token carries
 //! a checksum of the body, so a receiver has to verify the bytes that came over the wire, before anything parses them.
 //!
-//! This crate is three things in layers, each behind a feature:
+//! This package is the program `dt-receiver`, and a name for each of the crates that it is made of:
 //!
-//! | feature | what it adds |
-//! |---|---|
-//! | none but a back-end (`aws-lc` or `pure-rust`) | the core: [`verify`] and [`event`]. No I/O, no clock, no async, no logging |
-//! | `http` | [`verify::Headers`] for `http::HeaderMap` |
-//! | `server` | the Endpoint URL target: configuration, HTTP server, spool, sinks, metrics |
-//! | `kafka` (default) | the sink `kafka`; `kafka-tls` with TLS and SCRAM by the system's OpenSSL, `kafka-tls-vendored` by its own |
-//! | `emulator` | `emulator`: DT's Data Connector API, devices and delivery engine on this machine, for tests |
-//! | `cli` (default) | the `dt-receiver` program |
+//! | crate | here | what it is |
+//! |---|---|---|
+//! | `dt-verify` | [`verify`], [`event`] | the embeddable core: no I/O, no clock, no async, no logging |
+//! | `dt-sink` | [`sink`], [`record`], [`clock`] | what a sink is, and what it gets |
+//! | `dt-log` | [`log`], [`disk`] | the append-only log |
+//! | `dt-server` | [`service`], [`config`], [`http`], … | the Endpoint URL target |
+//! | `dt-emulator` | [`emulator`] | DT's cloud on this machine, for tests |
 //!
 //! # Examples
 //!
@@ -35,48 +34,13 @@
 //! # }
 //! ```
 
-#[cfg(not(any(feature = "aws-lc", feature = "pure-rust")))]
-compile_error!(
-    "dt-receiver needs a cryptographic back-end: enable the feature `aws-lc` (fast, needs a C compiler) or `pure-rust`"
-);
-
-pub mod event;
-pub mod verify;
-
-#[cfg(feature = "server")]
-pub mod clock;
-#[cfg(feature = "server")]
-pub mod config;
-#[cfg(feature = "server")]
-pub mod deliver;
-#[cfg(feature = "server")]
-pub mod disk;
-#[cfg(feature = "server")]
-pub mod http;
-#[cfg(feature = "server")]
-pub mod keys;
-#[cfg(feature = "server")]
-pub mod log;
-#[cfg(feature = "server")]
-pub mod record;
-#[cfg(feature = "server")]
-pub mod service;
-#[cfg(feature = "server")]
-pub mod sink;
-#[cfg(feature = "server")]
-mod sync;
-#[cfg(feature = "server")]
-pub mod telemetry;
-#[cfg(feature = "server")]
-pub mod tls;
-#[cfg(feature = "server")]
-mod token_bucket;
-
-#[cfg(feature = "emulator")]
-pub mod emulator;
-
-#[cfg(feature = "cli")]
 pub mod cli;
+
+pub use dt_emulator as emulator;
+pub use dt_log::{self as log, disk};
+pub use dt_server::{config, deliver, http, keys, service, sink, telemetry, tls};
+pub use dt_sink::{clock, record};
+pub use dt_verify::{self as verify, event};
 
 /// The Rust code of the README.
 #[cfg(doctest)]

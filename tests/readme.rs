@@ -304,10 +304,10 @@ fn every_code_has_its_paragraph() {
         page.lines().filter_map(|line| line.strip_prefix("### `")?.strip_suffix('`')).collect();
     let mut codes = vec!["0", "1", "2", "70"];
     for source in [
-        include_str!("../src/http/reply.rs"),
-        include_str!("../src/verify/rejection.rs"),
-        include_str!("../src/record/mod.rs"),
-        include_str!("../src/event/not_a_delivery.rs"),
+        include_str!("../crates/dt-server/src/http/reply.rs"),
+        include_str!("../crates/dt-verify/src/rejection.rs"),
+        include_str!("../crates/dt-sink/src/record/mod.rs"),
+        include_str!("../crates/dt-verify/src/event/not_a_delivery.rs"),
     ] {
         let function = source.split("fn code(").nth(1).or_else(|| source.split("fn reason(").nth(1));
         let function = function.expect("the function");

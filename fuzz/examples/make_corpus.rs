@@ -11,8 +11,8 @@ use std::{fs, io};
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
-use dt_receiver::event::{EventType, Sample};
-use dt_receiver::verify::{Secret, Signer, xid};
+use dt_verify::event::{EventType, Sample};
+use dt_verify::{Secret, Signer, xid};
 use dt_receiver_fuzz::NOW;
 use dt_receiver_fuzz::segments::{self, group};
 use dt_receiver_fuzz::setups::{SETUPS, VECTORS, setup};

@@ -11,11 +11,11 @@ use std::sync::{Arc, LazyLock};
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
-use dt_receiver::clock::{Clock, ManualClock};
-use dt_receiver::config::{Config, SinkConfig, Sources};
-use dt_receiver::http::{Accepted, Endpoint, Intake, IntakeFuture, Readiness, Routing};
-use dt_receiver::record::{DeadLetter, Record};
-use dt_receiver::telemetry::Telemetry;
+use dt_sink::clock::{Clock, ManualClock};
+use dt_server::config::{Config, SinkConfig, Sources};
+use dt_server::http::{Accepted, Endpoint, Intake, IntakeFuture, Readiness, Routing};
+use dt_sink::record::{DeadLetter, Record};
+use dt_server::telemetry::Telemetry;
 use dt_receiver_fuzz::setups::{PRIVATE_KEY, setup};
 use libfuzzer_sys::{Corpus, fuzz_target};
 

@@ -7,10 +7,10 @@
 use std::sync::{Arc, LazyLock};
 
 use bytes::Bytes;
-use dt_receiver::event::{Delivery, Envelope, NotADelivery, Timestamp};
-use dt_receiver::record::Record;
-use dt_receiver::sink::Format;
-use dt_receiver::verify::{Secret, Signer, Verified, Verifier};
+use dt_verify::event::{Delivery, Envelope, NotADelivery, Timestamp};
+use dt_sink::record::Record;
+use dt_server::sink::Format;
+use dt_verify::{Secret, Signer, Verified, Verifier};
 use dt_receiver_fuzz::NOW;
 use dt_receiver_fuzz::body::{Reading, device, project};
 use libfuzzer_sys::fuzz_target;

@@ -9,14 +9,14 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, LazyLock};
 use std::time::Duration;
 
-use dt_receiver::clock::{Clock, ManualClock};
-use dt_receiver::config::{ConnectorConfig, Limits};
-use dt_receiver::http::{
+use dt_sink::clock::{Clock, ManualClock};
+use dt_server::config::{ConnectorConfig, Limits};
+use dt_server::http::{
     Accepted, Endpoint, Intake, IntakeFuture, Readiness, Routing, Unavailable, serve_connection,
 };
-use dt_receiver::record::{DeadLetter, Reason, Record};
-use dt_receiver::telemetry::Telemetry;
-use dt_receiver::verify::SECRET_HEADER;
+use dt_sink::record::{DeadLetter, Reason, Record};
+use dt_server::telemetry::Telemetry;
+use dt_verify::SECRET_HEADER;
 use dt_receiver_fuzz::NOW;
 use dt_receiver_fuzz::oracle::assert_signed_for;
 use dt_receiver_fuzz::setups::setup;

@@ -10,8 +10,8 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, LazyLock};
 
-use dt_receiver::clock::SystemClock;
-use dt_receiver::log::{Log, LogError, LogOptions, Reader};
+use dt_sink::clock::SystemClock;
+use dt_log::{Log, LogError, LogOptions, Reader};
 use dt_receiver_fuzz::segments::{Event, Folder, SEGMENT_BYTES, STORE, events, intact};
 use libfuzzer_sys::{Corpus, fuzz_target};
 use tempfile::TempDir;

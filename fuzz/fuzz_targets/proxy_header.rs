@@ -5,7 +5,7 @@
 
 use std::net::SocketAddr;
 
-use dt_receiver::http::read_proxy_header;
+use dt_server::http::read_proxy_header;
 use libfuzzer_sys::fuzz_target;
 
 /// The longest header: the start of version 2, and the longest rest that is read.

@@ -7,7 +7,7 @@
 
 use std::borrow::Cow;
 
-use dt_receiver::verify::{LEEWAY, MAX_TOKEN_LEN, Policy, Rejection, SECRET_HEADER, Verified, VerifiedBy};
+use dt_verify::{LEEWAY, MAX_TOKEN_LEN, Policy, Rejection, SECRET_HEADER, Verified, VerifiedBy};
 use dt_receiver_fuzz::oracle::assert_signed_for;
 use dt_receiver_fuzz::request::{Request, Spelling};
 use libfuzzer_sys::{Corpus, fuzz_target};
@@ -89,7 +89,7 @@ fn accepted(request: &Request<'_>, verified: &Verified<&[u8]>) {
             let (name, value) = &headers[at];
             let own = match verified.by() {
                 VerifiedBy::Secret { .. } => SECRET_HEADER,
-                _ => dt_receiver::verify::ASYMMETRIC_HEADER,
+                _ => dt_verify::ASYMMETRIC_HEADER,
             };
             let token = value.trim_ascii();
             if !name.eq_ignore_ascii_case(own) || token.is_empty() {

@@ -1,6 +1,6 @@
 //! A second opinion on a delivery's body, by `serde_json` alone: no member is passed over, and each is counted.
 
-use dt_receiver::event::{MAX_NAME_LEN, NotADelivery};
+use dt_verify::event::{MAX_NAME_LEN, NotADelivery};
 use serde::de::{Deserialize, Deserializer, MapAccess, Visitor};
 use serde_json::Value;
 use serde_json::value::RawValue;

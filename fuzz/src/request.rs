@@ -17,7 +17,7 @@ use std::sync::LazyLock;
 
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
-use dt_receiver::verify::ASYMMETRIC_HEADER;
+use dt_verify::ASYMMETRIC_HEADER;
 use hmac::{Hmac, KeyInit, Mac};
 use jsonwebtoken::{Algorithm, EncodingKey};
 use sha1::{Digest, Sha1};

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::sync::LazyLock;
 
-use dt_receiver::verify::{KeySet, Policy, Secret, Verifier};
+use dt_verify::{KeySet, Policy, Secret, Verifier};
 use serde::Deserialize;
 use serde_json::Value;
 

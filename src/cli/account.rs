@@ -3,8 +3,8 @@
 use std::path::PathBuf;
 
 use super::complain;
-use crate::config::{SecretSource, Sources, read_secret};
-use crate::emulator::{Role, ServiceAccount};
+use dt_emulator::{Role, ServiceAccount};
+use dt_server::config::{SecretSource, Sources, read_secret};
 
 /// What the option expects. It never repeats what was given, which may be a secret.
 const EXPECTED: &str = "expected KEY:env=NAME:EMAIL[:ROLE] or KEY:file=PATH:EMAIL[:ROLE], with the key's secret in the \

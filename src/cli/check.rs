@@ -6,9 +6,9 @@ use serde_json::json;
 
 use super::place::bad_config;
 use super::{Ended, Failure, complain, say, usage};
-use crate::config::{Config, ConfigError, Findings, Problem, SystemSources};
+use dt_server::config::{Config, ConfigError, Findings, Problem, SystemSources};
 
-/// The options of `check`.
+/// Check a configuration, and report every problem at once
 #[derive(Debug, clap::Args)]
 #[command(
     after_help = "Examples:\n  dt-receiver check --config dt-receiver.toml\n  dt-receiver check --config dt-receiver.toml --json"

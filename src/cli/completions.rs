@@ -5,7 +5,7 @@ use clap_complete::Shell;
 
 use super::Ended;
 
-/// The options of `completions`.
+/// Print a completion script for a shell
 #[derive(Debug, clap::Args)]
 #[command(
     after_help = "Example:\n  dt-receiver completions bash > ~/.local/share/bash-completion/completions/dt-receiver"

@@ -1,9 +1,9 @@
 //! `config`: what a configuration may hold, from the table that the tests compare with what is read.
 
 use super::{Ended, say};
-use crate::config::{reference_markdown, sample_file};
+use dt_server::config::{reference_markdown, sample_file};
 
-/// The options of `config`.
+/// Print what a configuration may hold
 #[derive(Debug, clap::Args)]
 pub(super) struct Arguments {
     #[command(subcommand)]

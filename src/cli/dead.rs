@@ -11,15 +11,15 @@ use serde_json::{Value, json};
 use super::place::{Found, Place, table, tell};
 use super::secrets::SecretOptions;
 use super::{Ended, Failure, complain, say, usage};
-use crate::event::rfc3339_millis;
-use crate::log::dead::{Filter, StoredLetter};
-use crate::record::Reason;
-use crate::service::RepairRequest;
+use dt_verify::event::rfc3339_millis;
+use dt_log::dead::{Filter, StoredLetter};
+use dt_sink::record::Reason;
+use dt_server::service::RepairRequest;
 
 /// How many letters are read at once.
 const PART: usize = 100;
 
-/// The options of `dead`.
+/// Look at dead letters, try them again, drop them; safe beside a running server
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Examples:
   dt-receiver dead list --config dt-receiver.toml

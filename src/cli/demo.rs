@@ -15,12 +15,12 @@ use tokio::sync::mpsc;
 
 use super::stop::Stop;
 use super::{Ended, Failure, logging, say};
-use crate::config::{Config, ConnectorConfig};
-use crate::emulator::{Emulator, Population};
-use crate::record::Record;
-use crate::service::Service;
-use crate::sink::{OpenError, Outcome, Sink};
-use crate::verify::{KeySet, Policy, Secret, Verifier};
+use dt_server::config::{Config, ConnectorConfig};
+use dt_emulator::{Emulator, Population};
+use dt_sink::record::Record;
+use dt_server::service::Service;
+use dt_server::sink::{OpenError, Outcome, Sink};
+use dt_verify::{KeySet, Policy, Secret, Verifier};
 
 /// What lives in the demo: 25 devices.
 const DEVICES: &str = "temperature:8,humidity:4,co2:2,proximity:2,contact:3,motion:3,touch:2,ccon:1";
@@ -31,7 +31,7 @@ const INTERVAL: Duration = Duration::from_secs(10);
 const PROJECT: &str = "demo";
 const ORGANIZATION: &str = "demo-organization";
 
-/// The options of `demo`.
+/// See events arrive: emulator and receiver in one process
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Example:
   dt-receiver demo --events 10")]
@@ -172,7 +172,7 @@ impl Sink for Screen {
 /// `12:34:56.789  temperature 3   temperature   {"value":21.3}`.
 fn line(record: &Record) -> String {
     let body: Value = serde_json::from_slice(&record.body).unwrap_or_default();
-    let time = crate::event::rfc3339_millis(record.received_at);
+    let time = dt_verify::event::rfc3339_millis(record.received_at);
     let time = time.get(11..23).unwrap_or_default();
     let name = body.pointer("/labels/name").and_then(Value::as_str).unwrap_or("?");
     let data = body.pointer("/event/data").and_then(|data| data.get(&*record.event_type));

@@ -10,11 +10,11 @@ use serde_json::json;
 use super::secrets::DEFAULT_VARIABLE;
 use super::stop::Stop;
 use super::{Ended, Failure, account, logging, say, usage};
-use crate::config::{SystemSources, read_duration};
-use crate::emulator::{Emulator, EmulatorError, Faults, MAX_TIME_SCALE, Population, url_warning};
+use dt_server::config::{SystemSources, read_duration};
+use dt_emulator::{Emulator, EmulatorError, Faults, MAX_TIME_SCALE, Population, url_warning};
 
-/// The options of `emulate`.
-#[derive(Debug, clap::Args)]
+/// Play DT's cloud on this machine: REST API, devices, deliveries, faults
+#[derive(Debug, Clone, clap::Args)]
 #[command(after_help = "Examples:
   dt-receiver emulate --devices temperature:20,humidity:5 --interval 10s
   DT_SIGNATURE_SECRET=some-good-secret dt-receiver emulate --devices touch:3 \\
@@ -76,12 +76,12 @@ fn interval(text: &str) -> Result<Duration, String> {
     read_duration(text).filter(|length| length.as_millis() > 0).ok_or_else(bad)
 }
 
-pub(super) fn run(arguments: Arguments) -> Ended {
+pub(super) fn run(arguments: &Arguments) -> Ended {
     logging::start()?;
     let _raised = rlimit::increase_nofile_limit(u64::MAX);
     let runtime =
         tokio::runtime::Builder::new_multi_thread().enable_all().build().context("starting the runtime")?;
-    let ended = runtime.block_on(emulate(arguments));
+    let ended = runtime.block_on(emulate(arguments.clone()));
     runtime.shutdown_background();
     ended
 }

@@ -10,12 +10,12 @@ use serde_json::json;
 
 use super::place::read_config;
 use super::{Ended, Failure, complain, say, usage};
-use crate::config::{DEFAULT_ADMIN, Listen};
+use dt_server::config::{DEFAULT_ADMIN, Listen};
 
 /// An answer is one line; whatever sends more is not our receiver.
 const MAX_ANSWER: u64 = 16 * 1024;
 
-/// The options of `health`.
+/// Ask a running receiver whether it is ready
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Exit code 0: it is; 1: it is not, or does not answer.
 

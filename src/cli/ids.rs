@@ -1,6 +1,6 @@
 //! Ids for made-up events and tokens: xids, as DT's, all different.
 
-use crate::verify::xid;
+use dt_verify::xid;
 
 /// Gives ids that differ from each other, and from those of every other run.
 #[derive(Debug)]

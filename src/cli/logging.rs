@@ -9,7 +9,7 @@ use super::{Failure, usage};
 
 /// The part of the help about the log.
 pub(super) const HELP: &str = "Environment:
-  RUST_LOG  What is logged to standard error, such as RUST_LOG=warn or RUST_LOG=dt_receiver=debug";
+  RUST_LOG  What is logged to standard error, such as RUST_LOG=warn or RUST_LOG=dt_server=debug";
 
 /// Starts the log of this process.
 pub(super) fn start() -> Result<(), Failure> {
@@ -25,7 +25,7 @@ fn start_at(level: LevelFilter) -> Result<(), Failure> {
     let filter = EnvFilter::builder()
         .with_default_directive(level.into())
         .from_env()
-        .map_err(|error| usage(format!("RUST_LOG: {error}; an example is RUST_LOG=dt_receiver=debug")))?;
+        .map_err(|error| usage(format!("RUST_LOG: {error}; an example is RUST_LOG=dt_server=debug")))?;
     let log = tracing_subscriber::fmt().with_writer(stderr).with_env_filter(filter);
     // A log that was started before, by whoever embeds us, stays.
     let _started =

@@ -6,8 +6,9 @@ use clap::CommandFactory;
 
 use super::{Ended, usage};
 
-/// The options of `man`.
+/// Write the manual pages
 #[derive(Debug, clap::Args)]
+#[command(hide = true)]
 pub(super) struct Arguments {
     /// The folder to write them to; it must exist
     #[arg(long, value_name = "DIR")]

@@ -9,29 +9,16 @@
 //! | 70 | internal error |
 
 mod account;
-mod check;
-mod completions;
-mod config;
-mod dead;
-mod demo;
-mod emulate;
 mod explain;
-mod health;
 mod ids;
 mod logging;
-mod man;
 mod notify;
 mod place;
 mod reload;
 mod request;
 mod secrets;
-mod send;
-mod serve;
-mod sign;
-mod spool;
 mod stop;
 mod time;
-mod verify;
 
 use std::ffi::OsString;
 use std::fmt;
@@ -77,35 +64,41 @@ struct Arguments {
     command: Command,
 }
 
-#[derive(Debug, Subcommand)]
-enum Command {
-    /// Receive events: verify each request and pass it on to the sinks
-    Serve(serve::Arguments),
-    /// Say whether a signed body is authentic, and with --explain why not
-    Verify(verify::Arguments),
-    /// Make the token that DT would send with a body
-    Sign(sign::Arguments),
-    /// Send signed events to a receiver, as DT would
-    Send(send::Arguments),
-    /// Look at the spool, export it, let a sink see records again; safe beside a running server
-    Spool(spool::Arguments),
-    /// Look at dead letters, try them again, drop them; safe beside a running server
-    Dead(dead::Arguments),
-    /// Play DT's cloud on this machine: REST API, devices, deliveries, faults
-    Emulate(emulate::Arguments),
-    /// See events arrive: emulator and receiver in one process
-    Demo(demo::Arguments),
-    /// Check a configuration, and report every problem at once
-    Check(check::Arguments),
-    /// Print what a configuration may hold
-    Config(config::Arguments),
-    /// Ask a running receiver whether it is ready
-    Health(health::Arguments),
-    /// Print a completion script for a shell
-    Completions(completions::Arguments),
-    /// Write the manual pages
-    #[command(hide = true)]
-    Man(man::Arguments),
+/// Makes a subcommand of each row, in the order of the help. A row names a module of this folder: the doc comment of its
+/// `Arguments` is the help, its `run` does the work.
+macro_rules! subcommands {
+    ($($name:ident: $module:ident,)*) => {
+        $(mod $module;)*
+
+        #[derive(Debug, Subcommand)]
+        enum Command {
+            $($name($module::Arguments),)*
+        }
+
+        impl Command {
+            fn run(&self) -> Ended {
+                match self {
+                    $(Self::$name(arguments) => $module::run(arguments),)*
+                }
+            }
+        }
+    };
+}
+
+subcommands! {
+    Serve: serve,
+    Verify: verify,
+    Sign: sign,
+    Send: send,
+    Spool: spool,
+    Dead: dead,
+    Emulate: emulate,
+    Demo: demo,
+    Check: check,
+    Config: config,
+    Health: health,
+    Completions: completions,
+    Man: man,
 }
 
 /// Runs the program with its own arguments.
@@ -123,22 +116,7 @@ fn run(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
             return ExitCode::from(if error.use_stderr() { 2 } else { 0 });
         }
     };
-    let ended = match parsed.command {
-        Command::Serve(arguments) => serve::run(arguments),
-        Command::Verify(arguments) => verify::run(&arguments),
-        Command::Sign(arguments) => sign::run(&arguments),
-        Command::Send(arguments) => send::run(&arguments),
-        Command::Spool(arguments) => spool::run(&arguments),
-        Command::Dead(arguments) => dead::run(&arguments),
-        Command::Emulate(arguments) => emulate::run(arguments),
-        Command::Demo(arguments) => demo::run(&arguments),
-        Command::Check(arguments) => check::run(&arguments),
-        Command::Config(arguments) => config::run(&arguments),
-        Command::Health(arguments) => health::run(&arguments),
-        Command::Completions(arguments) => completions::run(&arguments),
-        Command::Man(arguments) => man::run(&arguments),
-    };
-    match ended {
+    match parsed.command.run() {
         Ok(()) => ExitCode::SUCCESS,
         Err(Failure::Refused) => ExitCode::from(1),
         Err(Failure::Usage(text)) => {

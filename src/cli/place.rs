@@ -12,15 +12,15 @@ use indicatif::ProgressBar;
 
 use super::secrets::{DEFAULT_VARIABLE, SecretOptions};
 use super::{Failure, complain, usage};
-use crate::clock::{Clock, SystemClock};
-use crate::config::{
+use dt_log::dead::{DeadLetters, DeadOptions, Expect, Filter, ReadOnly};
+use dt_log::{Log, LogOptions, Reader, is_without_log, path_of_dead_letters};
+use dt_server::config::{
     Config, ConfigError, ConnectorConfig, DEFAULT_DATA, Mode, Sources, SystemSources, WithoutSecrets,
     read_duration,
 };
-use crate::log::dead::{DeadLetters, DeadOptions, Expect, Filter, ReadOnly};
-use crate::log::{Log, LogOptions, Reader, is_without_log, path_of_dead_letters};
-use crate::service::{ControlError, Repair, RepairReport, RepairRequest, ask};
-use crate::verify::Verifier;
+use dt_server::service::{ControlError, Repair, RepairReport, RepairRequest, ask};
+use dt_sink::clock::{Clock, SystemClock};
+use dt_verify::Verifier;
 
 /// Where the spool is.
 #[derive(Debug, Clone, Args)]

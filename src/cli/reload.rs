@@ -9,8 +9,8 @@ use tokio::signal::unix::Signal;
 use tokio::time::MissedTickBehavior;
 
 use super::{notify, serve};
-use crate::config::{Config, ConfigError, Look, Recorder, Sources, SystemSources, Watch};
-use crate::service::ReloadHandle;
+use dt_server::config::{Config, ConfigError, Look, Recorder, Sources, SystemSources, Watch};
+use dt_server::service::ReloadHandle;
 
 /// Reads the configuration again whenever that is called for, and never ends by itself. `look` is what was read at the
 /// start; files are looked at `every` so often, or never. `status` is what the service manager is told in the end.

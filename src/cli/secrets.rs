@@ -7,8 +7,8 @@ use std::sync::Arc;
 use clap::Args;
 
 use super::{Failure, usage};
-use crate::config::{SecretSource, Sources, SystemSources, read_secret};
-use crate::verify::Secret;
+use dt_server::config::{SecretSource, Sources, SystemSources, read_secret};
+use dt_verify::Secret;
 
 /// The variable that is read when nothing else is given.
 pub(super) const DEFAULT_VARIABLE: &str = "DT_SIGNATURE_SECRET";

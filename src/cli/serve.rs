@@ -11,19 +11,19 @@ use super::place::bad_config;
 use super::secrets::SecretOptions;
 use super::stop::Stop;
 use super::{Ended, logging, notify, reload, usage};
-use crate::config::{
+use dt_server::config::{
     Config, ConfigError, ConnectorConfig, DEFAULT_ADMIN, DEFAULT_DATA, DEFAULT_LISTEN, Listen, Look, Problem,
     Recorder, SinkConfig, Sources, SystemSources, read_duration,
 };
-use crate::http::Inherited;
-use crate::service::Service;
-use crate::tls::TlsSettings;
-use crate::verify::Verifier;
+use dt_server::http::Inherited;
+use dt_server::service::Service;
+use dt_server::tls::TlsSettings;
+use dt_verify::Verifier;
 
 /// How many files other than connections are open at most: the spool, the sinks, their brokers, the other listener.
 const OTHER_FILES: u64 = 256;
 
-/// The options of `serve`. Those that are given win over the file.
+/// Receive events: verify each request and pass it on to the sinks
 #[derive(Debug, Clone, clap::Args)]
 #[command(after_help = "Examples:
   DT_SIGNATURE_SECRET=some-good-secret dt-receiver serve
@@ -35,7 +35,7 @@ const OTHER_FILES: u64 = 256;
 DT only pushes to HTTPS, with a certificate of a public CA: give it here, or put a proxy in front (docs/tls.md).
 
 The environment variable RUST_LOG sets what is logged: error, warn, info (default), debug, trace; such as
-RUST_LOG=dt_receiver=debug.")]
+RUST_LOG=dt_server=debug.")]
 pub(super) struct Arguments {
     /// Read connectors, sinks and limits from this file
     #[arg(long, value_name = "FILE")]
@@ -91,17 +91,17 @@ fn fit_connections(config: &mut Config) {
     }
 }
 
-pub(super) fn run(arguments: Arguments) -> Ended {
+pub(super) fn run(arguments: &Arguments) -> Ended {
     logging::start()?;
     let recorder = Recorder::new(SystemSources);
-    let config = configure(&arguments, &recorder);
+    let config = configure(arguments, &recorder);
     let config = config.map_err(|error| bad_config(arguments.config.as_deref(), &error))?;
     warn(&config);
     super::secrets::hide_memory();
     // Before there are threads.
     let inherited = Inherited::from_env();
     let runtime = super::runtime().context("starting the runtime")?;
-    let ended = runtime.block_on(serve(config, arguments, recorder.into_look(), inherited));
+    let ended = runtime.block_on(serve(config, arguments.clone(), recorder.into_look(), inherited));
     // A sink that hangs must not hold up the exit: what it holds is in the spool, or (mode `direct`) was never acknowledged.
     runtime.shutdown_background();
     ended

@@ -16,9 +16,9 @@ use super::ids::Ids;
 use super::secrets::SecretOptions;
 use super::time::{parse_instant, parse_length};
 use super::{Ended, Failure, complain, read_input, say, usage};
-use crate::clock::{Clock, SystemClock};
-use crate::event::{EventType, Sample};
-use crate::verify::{DT_ISSUER, Signer, TOKEN_LIFETIME, xid};
+use dt_sink::clock::{Clock, SystemClock};
+use dt_verify::event::{EventType, Sample};
+use dt_verify::{DT_ISSUER, Signer, TOKEN_LIFETIME, xid};
 
 /// Fewer events than this are made before a progress bar could be read.
 const WORTH_A_BAR: u64 = 20_000;
@@ -26,7 +26,7 @@ const WORTH_A_BAR: u64 = 20_000;
 /// How many devices each event type has in made-up events.
 const DEVICES_PER_TYPE: u64 = 8;
 
-/// The options of `sign`.
+/// Make the token that DT would send with a body
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Examples:
   DT_SIGNATURE_SECRET=some-good-secret dt-receiver sign --body event.json

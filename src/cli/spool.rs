@@ -7,13 +7,13 @@ use serde_json::json;
 
 use super::place::{Found, Place, ago, progress, since, table, tell};
 use super::{Ended, Failure, complain, say, usage};
-use crate::event::rfc3339_millis;
-use crate::log::repair::Proposal;
-use crate::log::{Reader, SinkStatus};
-use crate::record::Format;
-use crate::service::{RepairReport, RepairRequest};
+use dt_verify::event::rfc3339_millis;
+use dt_log::repair::Proposal;
+use dt_log::{Reader, SinkStatus};
+use dt_sink::record::Format;
+use dt_server::service::{RepairReport, RepairRequest};
 
-/// The options of `spool`.
+/// Look at the spool, export it, let a sink see records again; safe beside a running server
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Examples:
   dt-receiver spool status --config dt-receiver.toml
@@ -153,7 +153,7 @@ fn repair(found: &Found, yes: bool, json: bool) -> Ended {
 }
 
 fn forget(found: &Found, name: &str, yes: bool, json: bool) -> Ended {
-    let is_configured = |config: &crate::config::Config| config.sinks.iter().any(|sink| *sink.name == *name);
+    let is_configured = |config: &dt_server::config::Config| config.sinks.iter().any(|sink| *sink.name == *name);
     if found.config.as_ref().is_some_and(is_configured) {
         return Err(usage(format!("sink {name} is in the configuration; remove it there first")));
     }
@@ -296,7 +296,7 @@ fn show(found: &Found, seq: i64) -> Ended {
             let mut line = Vec::new();
             Format::Envelope.write_line(&record, &mut line);
             let sink =
-                |sink: &crate::log::SinkStatus| json!({"name": sink.name, "delivered": sink.cursor >= seq});
+                |sink: &dt_log::SinkStatus| json!({"name": sink.name, "delivered": sink.cursor >= seq});
             let sinks: Vec<_> = reader.status().map_err(usage)?.sinks.iter().map(sink).collect();
             let envelope: serde_json::Value = serde_json::from_slice(&line).map_err(anyhow::Error::from)?;
             Ok(say(

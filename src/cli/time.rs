@@ -1,7 +1,7 @@
 //! Times as people type and read them.
 
-use crate::config::read_duration;
-use crate::event::Timestamp;
+use dt_server::config::read_duration;
+use dt_verify::event::Timestamp;
 
 /// Reads a point in time: RFC 3339, or Unix seconds as tokens have them. For `value_parser`.
 pub(super) fn parse_instant(text: &str) -> Result<i64, String> {

@@ -10,14 +10,14 @@ use super::request::Request;
 use super::secrets::{DEFAULT_VARIABLE, SecretOptions};
 use super::time::{parse_instant, rfc3339};
 use super::{Ended, Failure, complain, read_input, say, usage};
-use crate::clock::{Clock, SystemClock};
-use crate::config::{Sources, SystemSources};
-use crate::event::Envelope;
-use crate::verify::{
+use dt_sink::clock::{Clock, SystemClock};
+use dt_server::config::{Sources, SystemSources};
+use dt_verify::event::Envelope;
+use dt_verify::{
     ASYMMETRIC_HEADER, DT_ISSUER, KeySet, Policy, Rejection, SECRET_HEADER, Secret, Verified,
 };
 
-/// The options of `verify`.
+/// Say whether a signed body is authentic, and with --explain why not
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Examples:
   dt-receiver verify --signature TOKEN --body event.json --explain

@@ -1,6 +1,5 @@
 //! `dt-receiver sign` and `dt-receiver verify`, as the real program: what they print, and how they exit.
 
-#![cfg(feature = "cli")]
 #![expect(
     clippy::unwrap_used,
     clippy::indexing_slicing,

@@ -3,7 +3,6 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use dt_receiver::clock::ManualClock;
 use dt_receiver::emulator::{
     AttemptRequest, DISABLE_AFTER, Emulator, EmulatorBuilder, Fate, RETENTION, Transport, TransportFuture,
 };
@@ -56,7 +55,7 @@ impl Transport for Network {
 async fn start(network: &Arc<Network>) -> Emulator {
     let transport: Arc<dyn Transport> = Arc::<Network>::clone(network);
     let builder: EmulatorBuilder = Emulator::builder().transport(transport).time_scale(network.scale);
-    builder.clock(Arc::new(ManualClock::at(NOW * 1000))).start().await.expect("it starts")
+    builder.clock(|| NOW * 1000).start().await.expect("it starts")
 }
 
 /// Waits in virtual time. What is measured to the millisecond is measured by the emulator.

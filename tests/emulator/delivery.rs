@@ -62,7 +62,7 @@ async fn the_receiver_leaves() {
 #[tokio::test]
 async fn a_receiver_without_tls_is_no_https() {
     let url = server(b"HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n", false).await;
-    let reason = if cfg!(feature = "aws-lc") { "tls_failed" } else { "https_not_built_in" };
+    let reason = "tls_failed";
     assert_eq!(reason_for(&url.replace("http:", "https:")).await, reason);
 }
 

@@ -21,9 +21,9 @@ import sys
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 TREE = ROOT / "target/mutants/tree"
 TARGET = ROOT / "target/mutants/target"
-FOLDERS = ["src/log", "src/sink/file", "src/disk"]
+FOLDERS = ["crates/dt-log/src", "crates/dt-server/src/sink/file"]
 # Unit tests that know of power loss: whatever is near the code.
-UNIT_TESTS = ["log::", "sink::file::", "disk::"]
+UNIT_TESTS = {"dt_log": [], "dt_server": ["sink::file::"]}
 POWER = {
     "DT_RECEIVER_TEST_POWER_POINTS": "200",
     "DT_RECEIVER_TEST_POWER_PER_PHASE": "10",
@@ -44,9 +44,9 @@ ANY = re.compile(r'(?<!fn )\b(?!sync_channel)sync_\w+\(|"synchronous"|synchronou
 
 SWITCH = '''
 /// Which sync is left out: patched in by tests/power_loss/mutants.py.
-pub(crate) mod mutant {
-    /// Whether it is this one.
-    pub(crate) fn on(number: u32) -> bool {
+pub mod mutant {
+    /// Returns whether it is this one.
+    pub fn on(number: u32) -> bool {
         static ON: std::sync::LazyLock<Option<u32>> =
             std::sync::LazyLock::new(|| std::env::var("DT_RECEIVER_MUTANT").ok()?.parse().ok());
         *ON == Some(number)
@@ -62,9 +62,9 @@ def production(text):
     return re.sub(r"//[^\n]*", lambda found: " " * len(found.group()), text)
 
 
-def replacement(number, text, found):
+def replacement(number, name, found):
     """What a match becomes."""
-    switch = f"crate::mutant::on({number})"
+    switch = f"{'crate' if name.startswith('crates/dt-log/') else 'dt_log'}::mutant::on({number})"
     if found.re is SYNC:
         return found.start("call"), found.end("call"), f"(if {switch} {{ Ok(()) }} else {{ {found['call']} }})"
     if found.re is PRAGMA:
@@ -99,7 +99,7 @@ def mutants():
             edits = []
             for match in found:
                 number = len(sites) + 1
-                start, end, new = replacement(number, text, match)
+                start, end, new = replacement(number, name, match)
                 line = text.count("\n", 0, end) + 1
                 sites.append((number, f"{name}:{line}", " ".join(text[start:end].split())))
                 edits.append((start, end, new))
@@ -120,7 +120,7 @@ def prepare(patched):
         if not source.is_file():
             continue
         text = patched[name].encode() if name in patched else source.read_bytes()
-        if name in ("src/lib.rs", "tests/power_loss/main.rs"):
+        if name == "crates/dt-log/src/lib.rs":
             text += SWITCH.encode()
         # Files that are as before keep their time, so that cargo does not build them again.
         if not copy.is_file() or copy.read_bytes() != text:
@@ -133,8 +133,9 @@ def prepare(patched):
 
 
 def build():
-    """Builds the unit tests and the power-loss test; returns their paths."""
-    command = ["cargo", "test", "--locked", "--no-run", "--lib", "--test", "power_loss", "--message-format", "json-render-diagnostics"]
+    """Builds the unit tests and the power-loss test; returns a command for the former, one a crate, and for the latter."""
+    packages = [part for crate in ("dt-receiver", "dt-log", "dt-server") for part in ("--package", crate)]
+    command = ["cargo", "test", "--locked", "--no-run", *packages, "--lib", "--test", "power_loss", "--message-format", "json-render-diagnostics"]
     built = subprocess.run(command, cwd=TREE, env=environment(), capture_output=True, text=True)
     if built.returncode != 0:
         sys.exit(f"{built.stderr}\nthe patched tree does not build")
@@ -143,7 +144,7 @@ def build():
         message = json.loads(line)
         if message.get("executable") and message.get("profile", {}).get("test"):
             paths[message["target"]["name"]] = message["executable"]
-    return paths["dt_receiver"], paths["power_loss"]
+    return [[paths[crate], *names] for crate, names in UNIT_TESTS.items()], [paths["power_loss"], "lane::"]
 
 
 def environment(number=None, more=None):
@@ -180,16 +181,16 @@ def main():
         wanted = {int(number) for number in arguments.only.split(",")}
         sites = [site for site in sites if site[0] in wanted]
     prepare(patched)
-    unit, power = build()
-    unit_command, power_command = [unit, *UNIT_TESTS], [power, "lane::"]
-    for command, seconds, more in [(unit_command, UNIT_SECONDS, None), (power_command, POWER_SECONDS, POWER)]:
+    unit_commands, power_command = build()
+    without = [*((command, UNIT_SECONDS, None) for command in unit_commands), (power_command, POWER_SECONDS, POWER)]
+    for command, seconds, more in without:
         if command == power_command and arguments.unit_only:
             continue
         if fails(command, seconds, environment(0, more)):
             sys.exit(f"{command} fails without a mutant")
     missed = 0
     for number, place, call in sites:
-        if fails(unit_command, UNIT_SECONDS, environment(number)):
+        if any(fails(command, UNIT_SECONDS, environment(number)) for command in unit_commands):
             verdict = "unit tests"
         elif not arguments.unit_only and fails(power_command, POWER_SECONDS, environment(number, POWER)):
             verdict = "record and crash"

@@ -5,7 +5,6 @@
 //! `DT_RECEIVER_TEST_SOAK_RATE` the rate. A sensor sends its value and a `networkStatus` every 15 minutes: 800,000 events in
 //! 10 hours.
 
-#![cfg(all(feature = "cli", feature = "aws-lc"))]
 #![allow(
     clippy::arithmetic_side_effects,
     clippy::expect_used,

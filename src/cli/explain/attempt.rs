@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use crate::verify::{
+use dt_verify::{
     ASYMMETRIC_HEADER, Found, Headers, KeySet, Policy, Rejection, SECRET_HEADER, Secret, Verifier,
 };
 
@@ -76,7 +76,7 @@ impl Scheme {
 
 impl Attempt {
     /// A verifier with all of the keys.
-    pub(in crate::cli) fn verifier(&self, policy: Policy) -> Result<Verifier, crate::verify::BuildError> {
+    pub(in crate::cli) fn verifier(&self, policy: Policy) -> Result<Verifier, dt_verify::BuildError> {
         let mut builder = Verifier::builder().policy(policy);
         for (label, secret) in &self.secrets {
             builder = builder.secret(Arc::clone(label), secret.clone());

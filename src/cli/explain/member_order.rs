@@ -4,7 +4,7 @@
 use serde_json::Value;
 
 use super::json_text::respaced;
-use crate::event::{EventType, Sample};
+use dt_verify::event::{EventType, Sample};
 
 /// How deep JSON may be nested; DT's is six deep.
 const MAX_DEPTH: usize = 32;

@@ -23,7 +23,7 @@ pub(super) use attempt::{Attempt, TrustedKeys};
 use attempt::{Scheme, Stage};
 use suspects::SUSPECTS;
 
-use crate::verify::Policy;
+use dt_verify::Policy;
 
 /// One thing that is wrong, and what to do about it.
 #[derive(Debug, Clone, PartialEq, Eq)]

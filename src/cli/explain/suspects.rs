@@ -3,7 +3,7 @@
 
 use super::attempt::{Attempt, Scheme, Stage};
 use super::{Cause, body, member_order, numbers, secret, token};
-use crate::verify::Secret;
+use dt_verify::Secret;
 
 /// Something that may have been done to a request or a secret.
 pub(super) struct Suspect {

@@ -4,7 +4,7 @@ use super::Cause;
 use super::attempt::{Attempt, Scheme};
 use super::peek::Peek;
 use crate::cli::time::{in_words, rfc3339};
-use crate::verify::Rejection;
+use dt_verify::Rejection;
 
 /// DT keeps an event for so long, so no delivery is older; in seconds.
 const RETENTION: u64 = 12 * 3600;

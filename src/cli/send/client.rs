@@ -33,7 +33,6 @@ pub(super) enum Kind {
     /// There is no connection for another reason.
     Unreachable,
     /// The TLS handshake failed.
-    #[cfg_attr(not(feature = "aws-lc"), allow(dead_code, reason = "without TLS, none can fail"))]
     Tls,
     /// No answer in time.
     Timeout,

@@ -14,7 +14,7 @@ use super::plan::Plan;
 use super::progress;
 use super::report::{Report, Tally};
 use super::target::Target;
-use crate::clock::{Clock, SystemClock};
+use dt_sink::clock::{Clock, SystemClock};
 
 /// How much is sent, and how fast.
 #[derive(Debug, Clone, Copy)]

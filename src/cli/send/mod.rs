@@ -17,10 +17,6 @@ mod plan;
 mod progress;
 mod report;
 mod target;
-#[cfg(feature = "aws-lc")]
-mod tls;
-#[cfg(not(feature = "aws-lc"))]
-#[path = "no_tls.rs"]
 mod tls;
 
 use std::path::PathBuf;
@@ -33,10 +29,10 @@ use self::plan::{Bodies, Fault, Plan, Run};
 use self::target::Target;
 use super::secrets::SecretOptions;
 use super::{Ended, Failure, complain, read_input, say, usage};
-use crate::event::EventType;
-use crate::verify::Secret;
+use dt_verify::event::EventType;
+use dt_verify::Secret;
 
-/// The options of `send`.
+/// Send signed events to a receiver, as DT would
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Examples:
   DT_SIGNATURE_SECRET=some-good-secret dt-receiver send

@@ -7,8 +7,8 @@ use clap::ValueEnum;
 use http::StatusCode;
 use sha2::{Digest, Sha256};
 
-use crate::event::{EventType, Sample};
-use crate::verify::{Secret, Signer, SignerError, xid};
+use dt_verify::event::{EventType, Sample};
+use dt_verify::{Secret, Signer, SignerError, xid};
 
 /// The project that made-up events come from, unless set.
 pub(super) const PROJECT: &str = "s3nd0pr0ject00000000";
@@ -189,7 +189,7 @@ mod tests {
     use std::collections::BTreeSet;
 
     use super::*;
-    use crate::verify::{SECRET_HEADER, Verifier};
+    use dt_verify::{SECRET_HEADER, Verifier};
 
     const NOW: i64 = 1_700_000_000;
     const RUN: Run = Run { events: u64::MAX - 1, tokens: 7 };

@@ -15,7 +15,7 @@ use http_body_util::Full;
 
 use super::super::{Failure, usage};
 use super::tls::Tls;
-use crate::verify::SECRET_HEADER;
+use dt_verify::SECRET_HEADER;
 
 const URL_FORM: &str = "http://HOST[:PORT][/PATH], or https";
 
@@ -163,9 +163,7 @@ mod tests {
             ("http://example.com", "example.com:80", "/"),
             ("http://[::1]:81/dt?a=b", "[::1]:81", "/dt?a=b"),
             ("http://[::1]", "[::1]:80", "/"),
-            #[cfg(feature = "aws-lc")]
             ("https://example.com/dt", "example.com:443", "/dt"),
-            #[cfg(feature = "aws-lc")]
             ("https://[::1]:8443/", "[::1]:8443", "/"),
         ] {
             let target = Target::read(url, None, &[]).unwrap();

@@ -1,0 +1,115 @@
+//! `/emulator`: the emulator's own controls, which DT does not have. They need the credentials of the API if service accounts
+//! are configured, and none otherwise.
+//!
+//! | call | what |
+//! |---|---|
+//! | `GET /emulator` | what it is and what it does: time, projects, queues |
+//! | `GET`, `PATCH`, `DELETE /emulator/faults` | shows, changes and clears the faults |
+//! | `GET /emulator/ledger?fate=…&connector=…` | what became of every event |
+//! | `POST /emulator/keys:rotate` | a new key signs from now on |
+
+use http::Method;
+use serde_json::json;
+
+use super::{Answered, ApiError, Call, check_credentials, query::Query};
+use crate::cloud::Cloud;
+use crate::faults::Faults;
+use crate::life;
+use crate::state::Now;
+use dt_verify::event::rfc3339_micros;
+
+pub(super) fn answer(cloud: &Cloud, call: &Call, path: &[&str]) -> Answered {
+    // Where any credentials would do, asking for some would protect nothing.
+    if !call.trusted && !cloud.accounts.is_empty() {
+        check_credentials(cloud, call)?;
+    }
+    match (path, &call.method) {
+        ([], &Method::GET) => Ok(status(cloud)),
+        (["faults"], &Method::GET) => cloud.with_state(|state, _| show(&state.faults)),
+        (["faults"], &Method::PATCH) => change_faults(cloud, call),
+        (["faults"], &Method::DELETE) => cloud.publishing(|state, now, _| {
+            state.set_faults(Faults::default(), now);
+            show(&state.faults)
+        }),
+        (["ledger"], &Method::GET) => ledger(cloud, &call.query()),
+        (["keys:rotate"], &Method::POST) => {
+            let kid = cloud.keys.lock().rotate().map_err(|error| ApiError::internal(error.to_string()))?;
+            cloud.with_state(|state, _| state.changes = state.changes.saturating_add(1));
+            tracing::info!(kid, "a new key signs from now on");
+            Ok(json!({"kid": kid}).into())
+        }
+        ([], _) | (["ledger"], _) => Err(ApiError::method("GET")),
+        (["faults"], _) => Err(ApiError::method("GET, PATCH, DELETE")),
+        (["keys:rotate"], _) => Err(ApiError::method("POST")),
+        _ => Err(ApiError::not_found("there is nothing at this path")),
+    }
+}
+
+fn show(faults: &Faults) -> Answered {
+    serde_json::to_value(faults).map(Into::into).map_err(|error| ApiError::internal(error.to_string()))
+}
+
+fn change_faults(cloud: &Cloud, call: &Call) -> Answered {
+    let changes = call.object()?;
+    cloud.publishing(|state, now, published| {
+        // The faults there are, with the members of the body in their place.
+        let known = serde_json::to_value(&state.faults).unwrap_or_default();
+        let mut members = known.as_object().cloned().unwrap_or_default();
+        members.extend(changes);
+        let mut faults: Faults = serde_json::from_value(members.into())
+            .map_err(|error| ApiError::bad_request(error.to_string()))?;
+        faults.check().map_err(|error| ApiError::bad_request(error.to_string()))?;
+        let burst = std::mem::take(&mut faults.burst);
+        // Known before anything changes: a request that is refused changes nothing.
+        if burst > 0 && state.projects.values().all(|project| project.devices.is_empty()) {
+            return Err(ApiError::bad_request("a burst needs a device"));
+        }
+        tracing::info!(?faults, burst, "faults");
+        state.set_faults(faults, now);
+        if burst > 0 {
+            let _any = life::burst(state, burst, now, published);
+        }
+        show(&state.faults)
+    })
+}
+
+fn ledger(cloud: &Cloud, query: &Query) -> Answered {
+    let (fate, connector) = (query.last("fate"), query.last("connector"));
+    cloud.with_state(|state, _| {
+        let entries = state.ledger.entries().filter_map(|entry| {
+            let shown = serde_json::to_value(&entry).ok()?;
+            let wanted = fate.is_none_or(|fate| shown.get("fate").is_some_and(|value| value == fate))
+                && connector.is_none_or(|connector| &*entry.connector == connector);
+            wanted.then_some(shown)
+        });
+        Ok(json!({"entries": entries.collect::<Vec<_>>()}).into())
+    })
+}
+
+fn status(cloud: &Cloud) -> super::Answer {
+    cloud.with_state(|state, now: Now| {
+        let mut connectors = Vec::new();
+        for (id, project) in &state.projects {
+            for connector in project.connectors.values() {
+                let name = format!("projects/{id}/dataconnectors/{}", connector.id);
+                let disabled = connector.disabled_at.map(|at| rfc3339_micros(at.saturating_mul(1_000)));
+                connectors.push(json!({
+                    "name": name,
+                    "status": connector.settings.status,
+                    "queued": connector.queue.len(),
+                    "disabledAt": disabled,
+                }));
+            }
+        }
+        let devices = state.projects.iter().map(|(id, project)| (id.clone(), project.devices.len().into()));
+        let devices: serde_json::Map<_, _> = devices.collect();
+        json!({
+            "version": env!("CARGO_PKG_VERSION"),
+            "time": rfc3339_micros(now.micros()),
+            "devices": devices,
+            "connectors": connectors,
+            "streams": cloud.listeners(),
+        })
+        .into()
+    })
+}

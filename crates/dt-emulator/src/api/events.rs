@@ -1,0 +1,74 @@
+//! `/v2/projects/{p}/devices/{d}/events`: the event history of a device, newest first by `timestamp`.
+//!
+//! A page token is the position of the last event of its page, so that events that come meanwhile, late ones too, neither
+//! repeat nor hide others.
+
+use std::collections::BTreeSet;
+
+use http::Method;
+use serde_json::json;
+use serde_json::value::RawValue;
+
+use super::{Answered, ApiError, Call, pages};
+use crate::cloud::Cloud;
+use crate::state::{Position, StoredEvent, position};
+use dt_verify::event::Timestamp;
+
+/// How far back the history goes unless asked otherwise.
+const DEFAULT_MICROS: i64 = 24 * 3_600 * 1_000_000;
+
+pub(super) fn history(cloud: &Cloud, call: &Call, project: &str, device: &str) -> Answered {
+    if call.method != Method::GET {
+        return Err(ApiError::method("GET"));
+    }
+    let query = call.query();
+    let types: BTreeSet<&str> = query.all("eventTypes").collect();
+    let time = |name: &str| match query.last(name) {
+        None => Ok(None),
+        Some(text) => match Timestamp::new(text).instant() {
+            Some(instant) => Ok(Some(instant.as_microsecond())),
+            None => Err(ApiError::bad_request(format!("{name} is not RFC 3339"))),
+        },
+    };
+    let (start, end, size) = (time("startTime")?, time("endTime")?, pages::size(&query)?);
+    let before = match query.last("pageToken") {
+        None => None,
+        Some(token) => {
+            Some(read_token(token).ok_or_else(|| ApiError::bad_request("pageToken is not one of ours"))?)
+        }
+    };
+    cloud.with_state(|state, now| {
+        if state.device(project, device).is_none() {
+            return Err(ApiError::not_found("there is no such device"));
+        }
+        let end = end.unwrap_or_else(|| now.micros());
+        let start = start.unwrap_or_else(|| end.saturating_sub(DEFAULT_MICROS));
+        let wanted = |event: &StoredEvent| {
+            // Whatever project it was in: the history goes where the device goes.
+            &*event.device == device
+                && (start..=end).contains(&event.micros)
+                && (types.is_empty() || types.contains(&*event.event_type))
+        };
+        let found = state.history.newest_first(before, wanted);
+        let (page, rest) = found.split_at_checked(size).unwrap_or((&found, &[]));
+        let next = page.last().filter(|_| !rest.is_empty()).map(|event| token(event)).unwrap_or_default();
+        let mut events = Vec::with_capacity(page.len());
+        for event in page {
+            let raw: &RawValue =
+                serde_json::from_str(&event.json).map_err(|error| ApiError::internal(error.to_string()))?;
+            events.push(raw);
+        }
+        Ok(json!({"events": events, "nextPageToken": next}).into())
+    })
+}
+
+/// The page token of a page that ends with this event.
+fn token(event: &StoredEvent) -> String {
+    let (micros, number) = position(event);
+    format!("{micros}_{number}")
+}
+
+fn read_token(token: &str) -> Option<Position> {
+    let (micros, number) = token.split_once('_')?;
+    Some((micros.parse().ok()?, number.parse().ok()?))
+}

@@ -1,0 +1,184 @@
+//! Faults on demand: what a receiver has to live with, and what it must refuse.
+
+use std::str::FromStr;
+
+use serde::{Deserialize, Serialize};
+
+/// What goes wrong, and how often. Shares are from 0 (never) to 1 (always). All zero: nothing.
+///
+/// # Examples
+///
+/// ```
+/// use dt_emulator::Faults;
+///
+/// let mut faults = Faults::default();
+/// faults.apply("duplicate=0.1,reorder=0.2,stale-tokens").unwrap();
+/// assert_eq!((faults.duplicate, faults.stale_tokens), (0.1, true));
+/// assert!(faults.apply("smoke=1").is_err());
+/// ```
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields, default)]
+#[non_exhaustive]
+pub struct Faults {
+    /// Share of events that are sent twice.
+    pub duplicate: f64,
+    /// Share of events that are held back for up to 10 s, so that later ones overtake them.
+    pub reorder: f64,
+    /// How long every event is held back, in milliseconds.
+    pub delay_millis: u32,
+    /// Share of attempts whose connection is cut: half of them within the request, half before the answer is read.
+    pub drop: f64,
+    /// Share of attempts whose body is changed after it was signed.
+    pub tamper: f64,
+    /// Share of attempts whose `X-Dt-Signature` is made with another secret.
+    pub wrong_secret: f64,
+    /// Whether the tokens of a retry are those of the first attempt, which expire after an hour.
+    pub stale_tokens: bool,
+    /// Whether nothing is delivered; events wait in their queues.
+    pub outage: bool,
+    /// Whether the identity provider (tokens, discovery, key set) answers 503.
+    pub identity_outage: bool,
+    /// Whether the REST API answers 503.
+    pub api_outage: bool,
+    /// Share of calls of the REST API that are answered with 429 and `Retry-After`.
+    pub rate_limit: f64,
+    /// How many events to publish at once, spread over all devices. Happens when it is set, and then it is 0 again.
+    pub burst: u32,
+}
+
+/// The largest burst.
+pub const MAX_BURST: u32 = 50_000;
+
+/// Not a fault that can be set.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum FaultError {
+    /// There is no fault of that name.
+    #[error(
+        "there is no fault \"{0}\"; allowed are duplicate, reorder, delay, drop, tamper, wrong-secret, stale-tokens, \
+         outage, identity-outage, api-outage, rate-limit, burst"
+    )]
+    Unknown(String),
+    /// A value is not what the fault needs.
+    #[error("{fault}: found \"{found}\"; allowed is {allowed}")]
+    BadValue {
+        /// The fault.
+        fault: &'static str,
+        /// What was given.
+        found: String,
+        /// What is allowed.
+        allowed: &'static str,
+    },
+}
+
+impl FaultError {
+    /// Stable name.
+    #[must_use]
+    pub const fn code(&self) -> &'static str {
+        match self {
+            Self::Unknown(_) => "fault_unknown",
+            Self::BadValue { .. } => "fault_value",
+        }
+    }
+}
+
+impl Faults {
+    /// Sets faults from a text such as `duplicate=0.1,delay=500,outage`.
+    ///
+    /// # Errors
+    ///
+    /// [`FaultError`] for the first that cannot be set; those before it are set.
+    pub fn apply(&mut self, text: &str) -> Result<(), FaultError> {
+        for part in text.split(',').map(str::trim).filter(|part| !part.is_empty()) {
+            let (name, value) = part.split_once('=').unwrap_or((part, ""));
+            match name {
+                "duplicate" => self.duplicate = share("duplicate", value)?,
+                "reorder" => self.reorder = share("reorder", value)?,
+                "delay" => self.delay_millis = number("delay", value, "a number of milliseconds")?,
+                "drop" => self.drop = share("drop", value)?,
+                "tamper" => self.tamper = share("tamper", value)?,
+                "wrong-secret" => self.wrong_secret = share("wrong-secret", value)?,
+                "stale-tokens" => self.stale_tokens = switch("stale-tokens", value)?,
+                "outage" => self.outage = switch("outage", value)?,
+                "identity-outage" => self.identity_outage = switch("identity-outage", value)?,
+                "api-outage" => self.api_outage = switch("api-outage", value)?,
+                "rate-limit" => self.rate_limit = share("rate-limit", value)?,
+                "burst" => self.burst = number("burst", value, "a number of events")?,
+                other => return Err(FaultError::Unknown(other.to_owned())),
+            }
+        }
+        self.check()
+    }
+
+    /// Checks what was set from elsewhere.
+    pub(crate) fn check(&self) -> Result<(), FaultError> {
+        let shares = [
+            ("duplicate", self.duplicate),
+            ("reorder", self.reorder),
+            ("drop", self.drop),
+            ("tamper", self.tamper),
+            ("wrongSecret", self.wrong_secret),
+            ("rateLimit", self.rate_limit),
+        ];
+        for (fault, value) in shares {
+            if !(0.0..=1.0).contains(&value) {
+                return Err(FaultError::BadValue { fault, found: value.to_string(), allowed: SHARE });
+            }
+        }
+        if self.burst > MAX_BURST {
+            let found = self.burst.to_string();
+            return Err(FaultError::BadValue { fault: "burst", found, allowed: "at most 50000" });
+        }
+        Ok(())
+    }
+}
+
+const SHARE: &str = "a share from 0 to 1";
+
+fn share(fault: &'static str, text: &str) -> Result<f64, FaultError> {
+    let bad = || FaultError::BadValue { fault, found: text.to_owned(), allowed: SHARE };
+    let value = f64::from_str(text).map_err(|_| bad())?;
+    if (0.0..=1.0).contains(&value) { Ok(value) } else { Err(bad()) }
+}
+
+fn number(fault: &'static str, text: &str, allowed: &'static str) -> Result<u32, FaultError> {
+    text.parse().map_err(|_| FaultError::BadValue { fault, found: text.to_owned(), allowed })
+}
+
+fn switch(fault: &'static str, text: &str) -> Result<bool, FaultError> {
+    match text {
+        "" | "on" | "true" => Ok(true),
+        "off" | "false" => Ok(false),
+        _ => Err(FaultError::BadValue { fault, found: text.to_owned(), allowed: "on or off" }),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn texts_are_read() {
+        let mut faults = Faults::default();
+        faults.apply("duplicate=1, delay=250 ,outage,api-outage=off,burst=10,").unwrap();
+        assert_eq!((faults.duplicate, faults.delay_millis, faults.burst), (1.0, 250, 10));
+        assert!(faults.outage && !faults.api_outage);
+        for (text, code) in [
+            ("duplicate", "fault_value"),
+            ("duplicate=2", "fault_value"),
+            ("duplicate=NaN", "fault_value"),
+            ("delay=-1", "fault_value"),
+            ("outage=maybe", "fault_value"),
+            ("burst=50001", "fault_value"),
+            ("nothing", "fault_unknown"),
+        ] {
+            assert_eq!(faults.clone().apply(text).unwrap_err().code(), code, "{text}");
+        }
+    }
+
+    #[test]
+    fn shares_from_json_are_checked() {
+        let faults: Faults = serde_json::from_str(r#"{"tamper": 1.5}"#).unwrap();
+        assert!(faults.check().is_err());
+        assert!(serde_json::from_str::<Faults>(r#"{"smoke": 1}"#).is_err());
+    }
+}

@@ -1,0 +1,200 @@
+//! A device: what DT's REST API shows of it, and the latest event of each type.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value, json};
+
+use super::event::StoredEvent;
+use dt_verify::event::EventType;
+
+/// The device types of DT's page "Devices", each with the event types it sends by itself besides `touch`.
+pub(crate) const DEVICE_TYPES: [(&str, &[EventType]); 12] = [
+    ("temperature", &[EventType::Temperature]),
+    ("proximity", &[EventType::ObjectPresent]),
+    ("touch", &[]),
+    ("humidity", &[EventType::Humidity]),
+    ("proximityCounter", &[EventType::ObjectPresentCount]),
+    ("touchCounter", &[EventType::TouchCount]),
+    ("waterDetector", &[EventType::WaterPresent]),
+    ("co2", &[EventType::Co2, EventType::Pressure, EventType::Humidity]),
+    ("motion", &[EventType::Motion]),
+    ("deskOccupancy", &[EventType::DeskOccupancy]),
+    ("contact", &[EventType::Contact]),
+    ("ccon", &[EventType::ConnectionStatus, EventType::EthernetStatus, EventType::CellularStatus]),
+];
+
+/// The label that marks emulated devices.
+const EMULATED_LABEL: &str = "virtual-sensor";
+
+/// How many labels a device may have.
+pub(crate) const MAX_LABELS: usize = 100;
+
+/// How long the key or the value of a label may be, in bytes.
+const MAX_LABEL: usize = 1_024;
+
+/// Whether a label may have this key and this value.
+pub(crate) fn is_label(key: &str, value: &str) -> bool {
+    !key.is_empty() && key.len() <= MAX_LABEL && value.len() <= MAX_LABEL
+}
+
+/// A device would have more than [`MAX_LABELS`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct TooManyLabels;
+
+/// Labels, by key.
+pub(crate) type Labels = BTreeMap<String, String>;
+
+/// A device of a project.
+#[derive(Clone, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Device {
+    /// Empty in a state file that leaves it out, until the key of the device is put there.
+    #[serde(default)]
+    pub(crate) id: String,
+    pub(crate) device_type: String,
+    #[serde(default)]
+    pub(crate) labels: Labels,
+    /// Whether it sends events by itself.
+    #[serde(default)]
+    pub(crate) lively: bool,
+    /// The latest event of each type.
+    #[serde(default)]
+    pub(crate) latest: BTreeMap<String, Arc<StoredEvent>>,
+}
+
+/// What a change of labels did: the data of a `labelsChanged` event.
+#[derive(Default, Serialize)]
+pub(crate) struct LabelsChange {
+    added: Labels,
+    modified: Labels,
+    removed: Vec<String>,
+}
+
+impl LabelsChange {
+    pub(crate) fn is_empty(&self) -> bool {
+        self.added.is_empty() && self.modified.is_empty() && self.removed.is_empty()
+    }
+}
+
+impl Device {
+    pub(crate) fn new(id: String, device_type: String, mut labels: Labels, lively: bool) -> Self {
+        labels.entry(EMULATED_LABEL.to_owned()).or_default();
+        Self { id, device_type, labels, lively, latest: BTreeMap::new() }
+    }
+
+    /// The event types that the device sends by itself.
+    pub(crate) fn own_types(&self) -> &'static [EventType] {
+        let known = DEVICE_TYPES.iter().find(|(name, _)| *name == self.device_type);
+        known.map_or(&[], |(_, types)| types)
+    }
+
+    /// Whether devices of this type send such events (DT's pages "Devices" and "Events").
+    pub(crate) fn may_send(&self, event_type: &EventType) -> bool {
+        match event_type {
+            EventType::Touch | EventType::ConnectionStatus => true,
+            // Of sensors, not of Cloud Connectors.
+            EventType::NetworkStatus | EventType::BatteryStatus => self.device_type != "ccon",
+            // Only the Temperature Probe Sensor does, which has no device type of its own.
+            EventType::ProbeWireStatus => self.device_type == "temperature",
+            other => self.own_types().contains(other),
+        }
+    }
+
+    /// Sets and removes labels, and says what changed. Nothing does when the device would have too many.
+    pub(crate) fn change_labels(
+        &mut self,
+        set: &Labels,
+        remove: &BTreeSet<String>,
+    ) -> Result<LabelsChange, TooManyLabels> {
+        let stay = self.labels.keys().filter(|key| !set.contains_key(*key) && !remove.contains(*key)).count();
+        let come = set.keys().filter(|key| !remove.contains(*key)).count();
+        if stay.saturating_add(come) > MAX_LABELS {
+            return Err(TooManyLabels);
+        }
+        let mut change = LabelsChange::default();
+        for (key, value) in set {
+            match self.labels.insert(key.clone(), value.clone()) {
+                None => change.added.insert(key.clone(), value.clone()),
+                Some(before) if before != *value => change.modified.insert(key.clone(), value.clone()),
+                Some(_) => None,
+            };
+        }
+        for key in remove {
+            if self.labels.remove(key).is_some() && change.added.remove(key).is_none() {
+                change.modified.remove(key);
+                change.removed.push(key.clone());
+            }
+        }
+        Ok(change)
+    }
+
+    /// What DT's REST API shows: `reported` has the latest payload of each type, `null` for those never seen.
+    pub(crate) fn to_json(&self, project: &str) -> Value {
+        let mut reported = Map::new();
+        let usual = [EventType::Touch, EventType::NetworkStatus, EventType::BatteryStatus];
+        let usual = usual.iter().filter(|event_type| self.may_send(event_type));
+        for event_type in self.own_types().iter().chain(usual) {
+            reported.insert(event_type.as_str().to_owned(), Value::Null);
+        }
+        for (event_type, event) in &self.latest {
+            // `labelsChanged` has no payload of its own; the labels are shown as they are.
+            if let Some(payload) = event.payload() {
+                reported.insert(event_type.clone(), payload);
+            }
+        }
+        json!({
+            "name": format!("projects/{project}/devices/{}", self.id),
+            "type": self.device_type,
+            "productNumber": "",
+            "labels": self.labels,
+            "reported": reported,
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn labels(pairs: &[(&str, &str)]) -> Labels {
+        pairs.iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned())).collect()
+    }
+
+    #[test]
+    fn a_change_of_labels_says_what_changed() {
+        let mut device = Device::new("d".into(), "touch".into(), labels(&[("a", "1"), ("b", "2")]), false);
+        let keys = |keys: &[&str]| keys.iter().map(|key| (*key).to_owned()).collect::<BTreeSet<String>>();
+        let change =
+            device.change_labels(&labels(&[("a", "1"), ("b", "3"), ("c", "4")]), &keys(&["x"])).unwrap();
+        let seen = serde_json::to_value(&change).unwrap();
+        assert_eq!(seen, json!({"added": {"c": "4"}, "modified": {"b": "3"}, "removed": []}));
+        let change = device.change_labels(&labels(&[("d", "5")]), &keys(&["a", "d"])).unwrap();
+        let seen = serde_json::to_value(&change).unwrap();
+        assert_eq!(seen, json!({"added": {}, "modified": {}, "removed": ["a"]}));
+        assert!(device.change_labels(&Labels::new(), &keys(&["a"])).unwrap().is_empty());
+    }
+
+    #[test]
+    fn what_a_device_has_in_the_end_is_what_counts() {
+        let many = |count: usize| (0..count).map(|n| (n.to_string(), String::new())).collect::<Labels>();
+        // With the label that marks it, the device is full.
+        let mut device = Device::new("d".into(), "touch".into(), many(MAX_LABELS - 1), false);
+        let new = labels(&[("new", "")]);
+        assert_eq!(device.change_labels(&new, &BTreeSet::new()).err(), Some(TooManyLabels));
+        assert!(!device.labels.contains_key("new"), "nothing has changed");
+        assert!(device.change_labels(&labels(&[("0", "other")]), &BTreeSet::new()).is_ok());
+        assert!(device.change_labels(&new, &BTreeSet::from(["1".to_owned()])).is_ok());
+        assert_eq!(device.labels.len(), MAX_LABELS);
+    }
+
+    #[test]
+    fn a_new_device_has_reported_nothing() {
+        let shown = Device::new("d".into(), "co2".into(), Labels::new(), false).to_json("p");
+        assert_eq!(shown["name"], "projects/p/devices/d");
+        assert_eq!(shown["labels"], json!({"virtual-sensor": ""}));
+        assert_eq!(shown["reported"]["pressure"], Value::Null);
+        assert!(shown["reported"].as_object().unwrap().contains_key("networkStatus"));
+    }
+}

@@ -1,0 +1,184 @@
+//! The changes of dead letters, each within the writer's transaction.
+
+use rusqlite::{Connection, OptionalExtension, params};
+use sha2::{Digest, Sha256};
+
+use super::DeadOptions;
+use super::read::highest_id;
+use super::row::{crc, json, sink_of};
+use super::schema::{EXPIRED, LETTER_TABLES, REFUSED};
+use dt_sink::record::{DeadLetter, Reason, RequestId};
+
+/// What the writer is asked to do.
+#[derive(Debug)]
+pub(super) enum Change {
+    Add(Vec<DeadLetter>),
+    Remove(Vec<i64>),
+    StillDead {
+        id: i64,
+        error: String,
+    },
+    /// Writes something, to see whether that works.
+    Probe,
+}
+
+/// What became of a [`Change`].
+#[derive(Debug)]
+pub(super) enum Changed {
+    /// The ids of the letters that were added, in their order; `None` for one that was there.
+    Added(Vec<Option<i64>>),
+    /// How many letters were changed.
+    Rows(u64),
+}
+
+/// Makes a change. Counts the copies that had to go in `dropped`.
+pub(super) fn make(
+    connection: &Connection,
+    options: &DeadOptions,
+    change: &Change,
+    now: i64,
+    dropped: &mut Dropped,
+) -> rusqlite::Result<Changed> {
+    match change {
+        Change::Add(letters) => {
+            let mut ids = Vec::with_capacity(letters.len());
+            for letter in letters {
+                ids.push(add(connection, letter, now)?);
+            }
+            if letters.iter().any(|letter| letter.reason == Reason::Expired) {
+                dropped.expired = drop_oldest(connection, EXPIRED, options.max_expired)?;
+            }
+            if letters.iter().any(|letter| letter.reason == Reason::Refused) {
+                dropped.refused = drop_oldest(connection, REFUSED, options.max_refused)?;
+            }
+            Ok(Changed::Added(ids))
+        }
+        Change::Remove(ids) => {
+            let mut rows = 0;
+            for id in ids {
+                rows = each_table(connection, "DELETE FROM NAME WHERE id = ?1", params![id], rows)?;
+            }
+            Ok(Changed::Rows(rows))
+        }
+        Change::StillDead { id, error } => {
+            let update = "UPDATE NAME SET error = ?2, replays = replays + 1 WHERE id = ?1";
+            each_table(connection, update, params![id, error], 0).map(Changed::Rows)
+        }
+        Change::Probe => {
+            connection.execute("UPDATE store SET highest_id = highest_id", [])?;
+            Ok(Changed::Rows(0))
+        }
+    }
+}
+
+/// How many copies had to go.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Dropped {
+    /// Of expired requests.
+    pub expired: u64,
+    /// Of refused requests.
+    pub refused: u64,
+}
+
+/// Runs a statement on each table of letters, and adds the changed rows to `rows`.
+fn each_table(
+    connection: &Connection,
+    statement: &str,
+    given: &[&dyn rusqlite::ToSql],
+    mut rows: u64,
+) -> rusqlite::Result<u64> {
+    for table in LETTER_TABLES {
+        let changed = connection.prepare_cached(&statement.replace("NAME", table))?.execute(given)?;
+        rows = rows.saturating_add(u64::try_from(changed).unwrap_or(0));
+    }
+    Ok(rows)
+}
+
+/// Adds a letter; `None` where it is there already.
+fn add(connection: &Connection, letter: &DeadLetter, now: i64) -> rusqlite::Result<Option<i64>> {
+    let table = match letter.reason {
+        Reason::Expired => EXPIRED,
+        Reason::Refused => REFUSED,
+        Reason::Rejected { .. } | Reason::Unreadable | Reason::Damaged => "dead",
+    };
+    let id = highest_id(connection)?.saturating_add(1);
+    let (sink, signatures) = (sink_of(&letter.reason), json(&letter.signatures));
+    let routing = letter.routing.as_ref();
+    let hash = letter.seq.is_none().then(|| hash(letter, &signatures));
+    let added = connection
+        .prepare_cached(&format!(
+            "INSERT INTO {table} (id, reason, connector, sink, seq, error, attempts, replays, received_at, dead_at,
+                                  verified_by, event_id, event_type, project, device, request_id, signatures,
+                                  header_names, crc, body_hash, body)
+             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, 0, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16, ?17, ?18, ?19, ?20)
+             ON CONFLICT DO NOTHING"
+        ))?
+        .execute(params![
+            id,
+            letter.reason.code(),
+            &*letter.connector,
+            sink,
+            letter.seq,
+            letter.error,
+            letter.attempts,
+            letter.received_at,
+            now,
+            routing.map(|routing| routing.verified_by.to_string()),
+            letter.event_id.as_deref(),
+            routing.map(|routing| &*routing.event_type),
+            routing.and_then(|routing| routing.project.as_deref()),
+            routing.and_then(|routing| routing.device.as_deref()),
+            letter.request_id.as_ref().map(RequestId::as_str),
+            signatures,
+            json(&letter.header_names),
+            crc(letter),
+            hash,
+            &*letter.body,
+        ])?;
+    if added > 0 {
+        connection.prepare_cached("UPDATE store SET highest_id = ?1")?.execute([id])?;
+        return Ok(Some(id));
+    }
+    if let (Some(sink), Some(seq)) = (sink, letter.seq) {
+        // The sink was given it once more, after a crash before its cursor was synced.
+        connection
+            .prepare_cached(
+                "UPDATE dead SET error = ?3, attempts = attempts + ?4 WHERE sink = ?1 AND seq = ?2",
+            )?
+            .execute(params![sink, seq, letter.error, letter.attempts])?;
+    }
+    Ok(None)
+}
+
+/// What copies of a letter have in common.
+fn hash(letter: &DeadLetter, signatures: &str) -> Vec<u8> {
+    let mut hash = Sha256::new_with_prefix(&letter.body);
+    if letter.reason == Reason::Refused {
+        // Otherwise a copy with a bad signature, which anybody can send, would keep out the one with a good signature.
+        hash.update(signatures);
+    }
+    hash.finalize().to_vec()
+}
+
+/// Drops the oldest letters of a table until the others take no more than so many bytes. Returns how many it dropped.
+fn drop_oldest(connection: &Connection, table: &str, max_bytes: u64) -> rusqlite::Result<u64> {
+    let mut dropped = 0_u64;
+    loop {
+        let bytes: i64 = connection
+            .prepare_cached("SELECT bytes FROM counts WHERE reason = ?1")?
+            .query_row([table], |row| row.get(0))?;
+        if u64::try_from(bytes).unwrap_or(0) <= max_bytes {
+            return Ok(dropped);
+        }
+        let oldest = connection
+            .prepare_cached(&format!(
+                "DELETE FROM {table} WHERE id = (SELECT min(id) FROM {table}) RETURNING id"
+            ))?
+            .query_row([], |row| row.get::<_, i64>(0))
+            .optional()?;
+        if oldest.is_none() {
+            return Ok(dropped);
+        }
+        dropped = dropped.saturating_add(1);
+    }
+}

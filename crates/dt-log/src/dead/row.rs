@@ -1,0 +1,175 @@
+//! A dead letter as a row: written, read back, and made a record again.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use bytestring::ByteString;
+use http::{HeaderMap, HeaderName, HeaderValue};
+use rusqlite::Row;
+
+use dt_sink::record::{DeadLetter, KeptHeaders, Reason, Record, RequestId, Routing};
+use dt_verify::{ASYMMETRIC_HEADER, SECRET_HEADER, VerifiedBy};
+
+/// What [`stored`] reads, in its order; `BODY` stands for the body or nothing.
+pub(super) const COLUMNS: &str = "id, reason, connector, sink, seq, error, attempts, replays, received_at, dead_at, \
+     verified_by, event_id, event_type, project, device, request_id, signatures, header_names, crc, length(body)";
+
+/// A dead letter that is stored.
+#[derive(Debug, Clone)]
+pub struct StoredLetter {
+    /// Its id.
+    pub id: i64,
+    /// When it was stored here, in Unix milliseconds.
+    pub dead_at: i64,
+    /// How many replays failed.
+    pub replays: u32,
+    /// How long the body is, in bytes.
+    pub body_bytes: usize,
+    /// The letter; its body is empty unless it was asked for.
+    pub letter: DeadLetter,
+    /// Whether the checksum matches; only known with the body.
+    pub is_intact: bool,
+}
+
+impl StoredLetter {
+    /// The headers of its request: the signatures as they were, of the others only the names.
+    #[must_use]
+    pub fn headers(&self) -> HeaderMap {
+        let signatures = self.letter.signatures.iter().map(|(name, value)| (*name, value.as_str()));
+        let others = self.letter.header_names.iter().map(|name| (name.as_str(), ""));
+        let mut headers = HeaderMap::new();
+        for (name, value) in signatures.chain(others) {
+            if let (Ok(name), Ok(value)) = (HeaderName::try_from(name), HeaderValue::from_str(value)) {
+                headers.append(name, value);
+            }
+        }
+        headers
+    }
+
+    /// The record that it was, exactly. `None` where it was none, where the body was not asked for, or where what is stored
+    /// is not what was written.
+    #[must_use]
+    pub fn record(&self) -> Option<Record> {
+        let Self { letter, .. } = self;
+        let routing = letter.routing.clone().filter(|_| self.is_intact)?;
+        Some(Record {
+            connector: Arc::clone(&letter.connector),
+            received_at: letter.received_at,
+            verified_by: routing.verified_by,
+            event_id: letter.event_id.clone()?,
+            event_type: routing.event_type,
+            project: routing.project,
+            device: routing.device,
+            request_id: letter.request_id,
+            headers: KeptHeaders::from_json(&json(&letter.signatures), &json(&letter.header_names)),
+            body: letter.body.clone(),
+        })
+    }
+}
+
+/// JSON of something that always has one.
+pub(super) fn json(value: &impl serde::Serialize) -> String {
+    serde_json::to_string(value).unwrap_or_else(|_| "[]".to_owned())
+}
+
+/// The sink that rejected a letter.
+pub(super) fn sink_of(reason: &Reason) -> Option<&str> {
+    match reason {
+        Reason::Rejected { sink } => Some(sink),
+        Reason::Unreadable | Reason::Expired | Reason::Refused | Reason::Damaged => None,
+    }
+}
+
+/// The checksum of what a record or request is made of again. The parts carry their lengths, so that nothing moves from one
+/// to the next unseen.
+pub(super) fn crc(letter: &DeadLetter) -> u32 {
+    let mut hasher = crc32fast::Hasher::new();
+    let mut add = |part: Option<&[u8]>| {
+        let length = part.map_or(u64::MAX, |part| u64::try_from(part.len()).unwrap_or(u64::MAX));
+        hasher.update(&length.to_le_bytes());
+        hasher.update(part.unwrap_or_default());
+    };
+    let routing = letter.routing.as_ref();
+    let verified_by = routing.map(|routing| routing.verified_by.to_string());
+    add(Some(letter.reason.code().as_bytes()));
+    add(Some(letter.connector.as_bytes()));
+    add(Some(&letter.received_at.to_le_bytes()));
+    for part in [
+        sink_of(&letter.reason),
+        verified_by.as_deref(),
+        letter.event_id.as_deref(),
+        routing.map(|routing| &*routing.event_type),
+        routing.and_then(|routing| routing.project.as_deref()),
+        routing.and_then(|routing| routing.device.as_deref()),
+        letter.request_id.as_ref().map(RequestId::as_str),
+    ] {
+        add(part.map(str::as_bytes));
+    }
+    add(Some(json(&letter.signatures).as_bytes()));
+    add(Some(json(&letter.header_names).as_bytes()));
+    add(Some(&letter.body));
+    hasher.finalize()
+}
+
+/// Reads [`COLUMNS`] and, behind them, the body or an empty one.
+pub(super) fn stored(row: &Row<'_>) -> rusqlite::Result<StoredLetter> {
+    let maybe = |column: usize| row.get::<_, Option<String>>(column).map(|text| text.map(ByteString::from));
+    let sink: Option<String> = row.get(3)?;
+    let verified_by: Option<String> = row.get(10)?;
+    let routing = match (verified_by, maybe(12)?) {
+        (Some(verified_by), Some(event_type)) => Some(Routing {
+            verified_by: read_verified_by(&verified_by),
+            event_type,
+            project: maybe(13)?,
+            device: maybe(14)?,
+        }),
+        _ => None,
+    };
+    // Somebody else's JSON is shown as if there was none; the checksum tells.
+    let signatures: Vec<(String, String)> =
+        serde_json::from_str(&row.get::<_, String>(16)?).unwrap_or_default();
+    let known = |name: &str| [SECRET_HEADER, ASYMMETRIC_HEADER].into_iter().find(|known| *known == name);
+    let letter = DeadLetter {
+        connector: Arc::from(row.get::<_, String>(2)?),
+        reason: read_reason(&row.get::<_, String>(1)?, sink.as_deref()),
+        error: row.get(5)?,
+        attempts: row.get(6)?,
+        received_at: row.get(8)?,
+        request_id: maybe(15)?.and_then(|id| id.parse().ok()),
+        event_id: maybe(11)?,
+        seq: row.get(4)?,
+        routing,
+        signatures: signatures.into_iter().filter_map(|(name, value)| Some((known(&name)?, value))).collect(),
+        header_names: serde_json::from_str(&row.get::<_, String>(17)?).unwrap_or_default(),
+        body: Bytes::from(row.get::<_, Vec<u8>>(20)?),
+    };
+    let written: i64 = row.get(18)?;
+    Ok(StoredLetter {
+        id: row.get(0)?,
+        dead_at: row.get(9)?,
+        replays: row.get(7)?,
+        body_bytes: usize::try_from(row.get::<_, i64>(19)?).unwrap_or(0),
+        is_intact: written == i64::from(crc(&letter)),
+        letter,
+    })
+}
+
+/// Reads `secret:LABEL` or `asymmetric:KID`.
+fn read_verified_by(text: &str) -> VerifiedBy {
+    match text.split_once(':') {
+        Some(("asymmetric", kid)) => VerifiedBy::Asymmetric { kid: Arc::from(kid) },
+        Some((_, label)) => VerifiedBy::Secret { label: Arc::from(label) },
+        None => VerifiedBy::Secret { label: Arc::from(text) },
+    }
+}
+
+/// Reads a reason's code; another one is a damaged row, which its checksum tells.
+fn read_reason(code: &str, sink: Option<&str>) -> Reason {
+    match code {
+        "rejected" => Reason::Rejected { sink: Arc::from(sink.unwrap_or_default()) },
+        "unreadable" => Reason::Unreadable,
+        "expired" => Reason::Expired,
+        "refused" => Reason::Refused,
+        _ => Reason::Damaged,
+    }
+}

@@ -1,0 +1,259 @@
+//! The writer: a thread that commits whatever waits as one transaction.
+//!
+//! Copies of expired and refused requests wait in a queue of their own, of bounded bytes. Between two commits of other changes
+//! there is at most one commit of a bounded number of copies, so senders that nobody has verified neither delay nor crowd
+//! out a letter that an answer or a cursor depends on.
+
+use std::collections::VecDeque;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicI64, Ordering};
+use std::time::Duration;
+
+use parking_lot::{Condvar, Mutex};
+use rusqlite::{Connection, TransactionBehavior};
+
+use super::super::sqlite::{self, Identity};
+use super::DeadOptions;
+use super::change::{Change, Changed, Dropped, make};
+use super::error::DeadError;
+use super::open::open_writer;
+use super::read::{self, Count};
+use dt_sink::clock::Clock;
+use dt_sink::record::{DeadLetter, Reason};
+
+/// How many bytes of copies wait at most.
+const MAX_COPIES_WAITING: usize = 16 << 20;
+/// How many changes, and how many bytes of letters, one transaction has at most.
+const MAX_CHANGES: usize = 1024;
+const MAX_BYTES: usize = 4 << 20;
+/// How many copies one transaction has at most.
+const MAX_COPIES: usize = 64;
+/// After an error, how long the writer waits before it tries a write of its own.
+const PROBE_EVERY: Duration = Duration::from_secs(1);
+
+/// A change with whom to tell.
+pub(super) struct Job {
+    pub(super) change: Change,
+    pub(super) reply: Box<dyn FnOnce(Result<Changed, DeadError>) + Send>,
+}
+
+/// What the callers and the writer have in common.
+#[derive(Debug)]
+pub(super) struct Shared {
+    pub(super) path: PathBuf,
+    pub(super) options: DeadOptions,
+    pub(super) clock: Arc<dyn Clock>,
+    queues: Mutex<Queues>,
+    wake: Condvar,
+    pub(super) state: Mutex<State>,
+    pub(super) highest_id: AtomicI64,
+}
+
+/// What is known without reading the file.
+#[derive(Debug, Default)]
+pub(super) struct State {
+    /// Why the last write failed.
+    pub(super) trouble: Option<String>,
+    pub(super) counts: Vec<Count>,
+    pub(super) dropped: Dropped,
+}
+
+#[derive(Default)]
+struct Queues {
+    changes: VecDeque<Job>,
+    copies: VecDeque<Job>,
+    copies_bytes: usize,
+    is_closed: bool,
+}
+
+impl std::fmt::Debug for Queues {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Queues")
+            .field("changes", &self.changes.len())
+            .field("copies", &self.copies.len())
+            .finish()
+    }
+}
+
+/// A connection, and which file it is to.
+struct Open {
+    connection: Connection,
+    identity: Identity,
+}
+
+impl Job {
+    fn bytes(&self) -> usize {
+        match &self.change {
+            Change::Add(letters) => letters.iter().map(letter_bytes).fold(0, usize::saturating_add),
+            Change::Remove(_) | Change::StillDead { .. } | Change::Probe => 0,
+        }
+    }
+
+    fn is_copy(&self) -> bool {
+        let is_copy = |letter: &DeadLetter| matches!(letter.reason, Reason::Expired | Reason::Refused);
+        matches!(&self.change, Change::Add(letters) if letters.iter().all(is_copy))
+    }
+}
+
+fn letter_bytes(letter: &DeadLetter) -> usize {
+    let headers = letter.signatures.iter().map(|(name, value)| name.len().saturating_add(value.len()));
+    let headers = headers.chain(letter.header_names.iter().map(String::len)).fold(0, usize::saturating_add);
+    letter.body.len().saturating_add(headers).saturating_add(200)
+}
+
+impl Shared {
+    pub(super) fn new(path: PathBuf, options: DeadOptions, clock: Arc<dyn Clock>) -> Self {
+        Self {
+            path,
+            options,
+            clock,
+            queues: Mutex::default(),
+            wake: Condvar::new(),
+            state: Mutex::default(),
+            highest_id: AtomicI64::new(0),
+        }
+    }
+
+    /// Queues a change; its reply is called in any case.
+    pub(super) fn submit(&self, job: Job) {
+        let (bytes, is_copy) = (job.bytes(), job.is_copy());
+        let mut queues = self.queues.lock();
+        let refused = if queues.is_closed {
+            Some(DeadError::Closed)
+        } else if is_copy && queues.copies_bytes.saturating_add(bytes) > MAX_COPIES_WAITING {
+            Some(DeadError::Overloaded)
+        } else {
+            None
+        };
+        if let Some(error) = refused {
+            drop(queues);
+            (job.reply)(Err(error));
+            return;
+        }
+        if is_copy {
+            queues.copies_bytes = queues.copies_bytes.saturating_add(bytes);
+            queues.copies.push_back(job);
+        } else {
+            queues.changes.push_back(job);
+        }
+        drop(queues);
+        self.wake.notify_one();
+    }
+
+    /// Ends the writer once it has committed what waits.
+    pub(super) fn close(&self) {
+        self.queues.lock().is_closed = true;
+        self.wake.notify_one();
+    }
+
+    /// Commits what waits until the queues are closed and empty.
+    pub(super) fn serve(&self) {
+        let (mut open, mut copies_next) = (None, false);
+        while let Some(jobs) = self.wait(&mut copies_next) {
+            let done = self.commit(&mut open, &jobs);
+            match done {
+                Ok(changed) => {
+                    self.state.lock().trouble = None;
+                    for (job, changed) in jobs.into_iter().zip(changed) {
+                        (job.reply)(Ok(changed));
+                    }
+                }
+                Err(error) => {
+                    // Nobody knows what state the connection is in.
+                    open = None;
+                    self.state.lock().trouble = Some(error.to_string());
+                    for job in jobs {
+                        (job.reply)(Err(error.clone()));
+                    }
+                }
+            }
+        }
+    }
+
+    /// Waits for jobs of one transaction; `None` at the end.
+    fn wait(&self, copies_next: &mut bool) -> Option<Vec<Job>> {
+        let mut queues = self.queues.lock();
+        loop {
+            let Queues { changes, copies, copies_bytes, is_closed } = &mut *queues;
+            if !changes.is_empty() && (!*copies_next || copies.is_empty()) {
+                *copies_next = true;
+                return Some(take(changes, MAX_CHANGES));
+            }
+            if !copies.is_empty() {
+                *copies_next = false;
+                let jobs = take(copies, MAX_COPIES);
+                let bytes = jobs.iter().map(Job::bytes).fold(0, usize::saturating_add);
+                *copies_bytes = copies_bytes.saturating_sub(bytes);
+                return Some(jobs);
+            }
+            if *is_closed {
+                return None;
+            }
+            if self.state.lock().trouble.is_none() {
+                self.wake.wait(&mut queues);
+            } else if self.wake.wait_for(&mut queues, PROBE_EVERY).timed_out() {
+                return Some(vec![Job { change: Change::Probe, reply: Box::new(drop) }]);
+            }
+        }
+    }
+
+    /// Makes all changes, or none.
+    fn commit(&self, open: &mut Option<Open>, jobs: &[Job]) -> Result<Vec<Changed>, DeadError> {
+        let identity = sqlite::identity(&self.path).map_err(|error| match error.kind() {
+            std::io::ErrorKind::NotFound => DeadError::Missing {
+                path: self.path.clone(),
+                expected: self.highest_id.load(Ordering::Acquire),
+            },
+            _ => DeadError::io(&self.path, "looking for the file", &error),
+        })?;
+        // What is written to a file that was removed or replaced is lost.
+        let connection = match open {
+            Some(open) if open.identity == identity => &mut open.connection,
+            _ => &mut open.insert(self.reopen(identity)?).connection,
+        };
+        let mut dropped = Dropped::default();
+        let mut run = || -> rusqlite::Result<_> {
+            let now = self.clock.unix_millis();
+            let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
+            let mut changed = Vec::with_capacity(jobs.len());
+            for job in jobs {
+                changed.push(make(&transaction, &self.options, &job.change, now, &mut dropped)?);
+            }
+            let (highest_id, counts) = (read::highest_id(&transaction)?, read::counts(&transaction)?);
+            transaction.commit()?;
+            Ok((changed, highest_id, counts))
+        };
+        let (changed, highest_id, counts) =
+            run().map_err(|error| DeadError::sqlite(&self.path, "storing", &error))?;
+        self.highest_id.store(highest_id, Ordering::Release);
+        let mut state = self.state.lock();
+        state.counts = counts;
+        state.dropped.expired = state.dropped.expired.saturating_add(dropped.expired);
+        state.dropped.refused = state.dropped.refused.saturating_add(dropped.refused);
+        Ok(changed)
+    }
+
+    /// Opens the file; an older copy, which somebody put there meanwhile, is refused.
+    fn reopen(&self, identity: Identity) -> Result<Open, DeadError> {
+        let connection = open_writer(&self.path)?;
+        let found = read::highest_id(&connection)
+            .map_err(|error| DeadError::sqlite(&self.path, "reading the highest id", &error))?;
+        let expected = self.highest_id.load(Ordering::Acquire);
+        if found < expected {
+            return Err(DeadError::Older { path: self.path.clone(), expected, found });
+        }
+        Ok(Open { connection, identity })
+    }
+}
+
+/// Takes the jobs of one transaction.
+fn take(queue: &mut VecDeque<Job>, limit: usize) -> Vec<Job> {
+    let (mut jobs, mut bytes) = (Vec::new(), 0_usize);
+    while jobs.len() < limit && bytes < MAX_BYTES {
+        let Some(job) = queue.pop_front() else { break };
+        bytes = bytes.saturating_add(job.bytes());
+        jobs.push(job);
+    }
+    jobs
+}

@@ -1,0 +1,492 @@
+//! The writer: one thread that takes whatever waits, and makes it durable with one write and one sync.
+//!
+//! It alone appends to the newest segment and changes the state. A group that cannot be written or synced is written once
+//! more to a new segment, whose header makes whatever is left of the first copy void; where that fails as well, everyone
+//! who waits gets the error, and a new segment is tried every second.
+
+mod roll;
+
+use std::panic::AssertUnwindSafe;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use super::Appended;
+use super::StartAt;
+use super::error::LogError;
+use super::frame::{CursorFrame, Frame, SinkFrame, write_event};
+use super::group::{self, Owner};
+use super::segment::{self, SegmentHeader};
+use super::shared::{Append, Change, ChangeRequest, CursorUpdate, Segment, Shared};
+use super::state::State;
+use crate::disk::{DiskFile, OpenMode};
+use crate::sync::atomic::Ordering;
+use dt_sink::record::Record;
+
+/// How many bytes of bodies go to one group, unless one body alone has more.
+const MAX_GROUP_BYTES: usize = 4 << 20;
+/// How long a cursor waits for an event to be written with.
+const CURSOR_WAIT: Duration = Duration::from_millis(50);
+/// How long it has to be quiet until an empty group shows that the one before it was durable.
+const SEAL_AFTER: Duration = Duration::from_millis(50);
+/// How often a new segment is tried while there is none.
+const RETRY_AFTER: Duration = Duration::from_secs(1);
+/// How long the writer waits for a spare that is being made.
+const SPARE_WAIT: Duration = Duration::from_secs(5);
+/// With less room than this part of a segment, the next one is begun at once, while nobody waits.
+const NEARLY_FULL: u64 = 256;
+
+/// The thread's own part.
+pub(super) struct Writer {
+    pub(super) shared: Arc<Shared>,
+    pub(super) current: Option<Current>,
+    /// The number of the next segment.
+    pub(super) next_number: u64,
+    /// The sequence number of the next event.
+    pub(super) next_seq: i64,
+    /// The last group of the process before this one, until it is durable here.
+    pub(super) recovered: Option<Recovered>,
+    /// The sequence number to go on with instead, once that is durable.
+    pub(super) skips_to: Option<i64>,
+    /// A group while it is made.
+    pub(super) buffer: Vec<u8>,
+    pub(super) scratch: String,
+    /// When the last group was written, if none without frames followed it.
+    pub(super) unsealed_since: Option<Instant>,
+}
+
+/// The segment that is written to.
+#[derive(Debug)]
+pub(super) struct Current {
+    file: Box<dyn DiskFile>,
+    owner: Owner,
+    /// Where the next group goes.
+    at: u64,
+}
+
+/// A group that was read on opening.
+#[derive(Debug)]
+pub(super) struct Recovered {
+    pub(super) frames: Vec<u8>,
+    pub(super) events: u32,
+    pub(super) first_seq: i64,
+}
+
+/// What is done at once.
+#[derive(Debug, Default)]
+struct Batch {
+    appends: Vec<Append>,
+    cursors: Vec<CursorUpdate>,
+    changes: Vec<ChangeRequest>,
+    keep_from: Option<u64>,
+}
+
+enum Turn {
+    Batch(Batch),
+    Seal,
+    Retry,
+    End,
+}
+
+impl Writer {
+    /// Works until the log is closed.
+    pub(super) fn run(mut self) {
+        let shared = Arc::clone(&self.shared);
+        if std::panic::catch_unwind(AssertUnwindSafe(|| self.work())).is_err() {
+            // An event may be known and not stored, so nothing is taken any more.
+            let text = "a panic in the writer; restart the receiver".to_owned();
+            let error = LogError::Unwritable { path: shared.folder.clone(), text };
+            shared.tail.set_trouble(Some(error.to_string()));
+            let mut queue = shared.queue.lock();
+            queue.is_closed = true;
+            queue.refusal = Some(error);
+            let (appends, changes) = (std::mem::take(&mut queue.appends), std::mem::take(&mut queue.changes));
+            let cursors = std::mem::take(&mut queue.cursors);
+            drop((queue, appends, changes, cursors));
+        }
+    }
+
+    fn work(&mut self) {
+        loop {
+            match self.next_turn() {
+                Turn::Batch(batch) => self.commit(batch),
+                Turn::Seal => self.seal(),
+                Turn::Retry => self.retry(),
+                Turn::End => break,
+            }
+            let nearly_full = self.shared.segment_bytes.checked_div(NEARLY_FULL).unwrap_or(0);
+            if self.current.as_ref().is_some_and(|current| self.room(current) < nearly_full)
+                && let Err(error) = self.roll(true)
+            {
+                self.refuse(&error);
+            }
+        }
+        self.seal();
+    }
+
+    /// Tries to take events again. A failure was logged, and is tried again.
+    fn retry(&mut self) {
+        if self.current.is_none() {
+            drop(self.ensure_segment(false));
+        } else if self.end_reserve().is_ok() {
+            self.shared.accept_again();
+        }
+    }
+
+    /// Waits for something to do.
+    fn next_turn(&self) -> Turn {
+        let mut queue = self.shared.queue.lock();
+        // With the last spare, cursors were written again, and nobody has tried events since.
+        let is_held_up = self.is_reserve() && matches!(queue.refusal, Some(LogError::Unwritable { .. }));
+        let retries = self.current.is_none() || is_held_up;
+        let retry_at = retries.then(Instant::now).and_then(|now| now.checked_add(RETRY_AFTER));
+        loop {
+            let now = Instant::now();
+            let cursors_at = queue.cursors_since.and_then(|since| since.checked_add(CURSOR_WAIT));
+            let is_due = queue.is_closed
+                || cursors_at.is_some_and(|at| at <= now)
+                || queue.cursors.iter().any(|cursor| !cursor.replies.is_empty());
+            let has_small = !queue.cursors.is_empty() || queue.keep_from.is_some();
+            if !queue.appends.is_empty() || !queue.changes.is_empty() || (is_due && has_small) {
+                queue.cursors_since = None;
+                let appends = queue.take_appends(self.max_group());
+                let cursors = std::mem::take(&mut queue.cursors);
+                let changes = std::mem::take(&mut queue.changes);
+                return Turn::Batch(Batch { appends, cursors, changes, keep_from: queue.keep_from.take() });
+            }
+            if queue.is_closed {
+                return Turn::End;
+            }
+            let seal_at = self.unsealed_since.and_then(|since| since.checked_add(SEAL_AFTER));
+            if seal_at.is_some_and(|at| at <= now) {
+                return Turn::Seal;
+            }
+            if retry_at.is_some_and(|at| at <= now) {
+                return Turn::Retry;
+            }
+            match [cursors_at, seal_at, retry_at].into_iter().flatten().min() {
+                Some(until) => drop(self.shared.has_work.wait_until(&mut queue, until)),
+                None => self.shared.has_work.wait(&mut queue),
+            }
+        }
+    }
+
+    /// Makes a batch durable, and tells everyone who waits for a part of it.
+    fn commit(&mut self, batch: Batch) {
+        let started = Instant::now();
+        let state = (!batch.changes.is_empty()).then(|| self.shared.state.lock().clone());
+        let frames = self.frames_of(&batch, state.as_ref());
+        group::begin(&mut self.buffer);
+        for frame in &frames {
+            frame.write(&mut self.buffer);
+        }
+        let mut events = 0_u32;
+        for (record, sinks) in batch.appends.iter().filter_map(|append| append.event.as_ref()) {
+            write_event(record, sinks, &mut self.scratch, &mut self.buffer);
+            events = events.saturating_add(1);
+        }
+        let has_frames = events > 0 || !frames.is_empty();
+        let written = if has_frames {
+            self.write_group(events)
+        } else if self.recovered.is_some() {
+            // Copies may be of what was recovered, and wait until that is durable.
+            self.ensure_segment(false)
+        } else {
+            Ok(())
+        };
+        match written {
+            Ok(()) => {
+                if !frames.is_empty() {
+                    let mut state = self.shared.state.lock();
+                    frames.iter().for_each(|frame| state.apply(frame));
+                }
+                drop(frames);
+                self.answer(batch, events, started);
+            }
+            Err(error) => {
+                drop(frames);
+                self.fail(batch, &error);
+            }
+        }
+    }
+
+    /// The frames of everything but the events.
+    fn frames_of<'a>(&self, batch: &'a Batch, state: Option<&'a State>) -> Vec<Frame<'a>> {
+        let mut frames = Vec::new();
+        for CursorUpdate { sink, cursor, checkpoint, ends_replay, .. } in &batch.cursors {
+            let (checkpoint, ends_replay) = (checkpoint.as_deref(), *ends_replay);
+            frames.push(Frame::Cursor(CursorFrame { sink: *sink, cursor: *cursor, checkpoint, ends_replay }));
+        }
+        frames.extend(batch.keep_from.map(|oldest| Frame::Kept { oldest }));
+        let Some(state) = state else { return frames };
+        let (mut next_sink, mut named) = (state.next_sink, Vec::new());
+        let before_oldest = self.shared.before(batch.keep_from.unwrap_or(0).max(state.oldest));
+        for ChangeRequest { change, .. } in &batch.changes {
+            match change {
+                Change::Register { name, start, connectors } => {
+                    if state.named(name).is_some() || named.contains(&name) {
+                        continue;
+                    }
+                    named.push(name);
+                    let last = self.next_seq.saturating_sub(1);
+                    let (cursor, earlier_of) = match start {
+                        StartAt::Now => (last, Vec::new()),
+                        StartAt::Retained => (before_oldest, connectors.iter().map(|name| &**name).collect()),
+                    };
+                    frames.push(Frame::Registered(SinkFrame {
+                        sink: next_sink,
+                        name,
+                        cursor,
+                        checkpoint: None,
+                        replay_after: None,
+                        earlier_to: last,
+                        earlier_of,
+                    }));
+                    next_sink = next_sink.saturating_add(1);
+                }
+                Change::Forget { name } => {
+                    frames.extend(state.named(name).map(|sink| Frame::Forgotten { sink: sink.number }));
+                }
+                Change::Replay { name, after } => {
+                    let Some(sink) = state.named(name) else { continue };
+                    // What is gone cannot be given again.
+                    let after = (*after).max(before_oldest).min(sink.cursor);
+                    frames.push(Frame::Replay { sink: sink.number, after });
+                }
+            }
+        }
+        frames
+    }
+
+    /// Tells everyone that a batch is durable.
+    fn answer(&mut self, batch: Batch, events: u32, started: Instant) {
+        let Batch { appends, cursors, changes, keep_from } = batch;
+        let first_seq = self.next_seq;
+        self.next_seq = self.next_seq.saturating_add(i64::from(events));
+        let (mut accepted, mut replies, mut keys) =
+            (Vec::new(), Vec::with_capacity(appends.len()), Vec::new());
+        let (mut seq, mut last_ticket, mut received_last) = (first_seq, None, None);
+        for Append { event, key, ticket, reply } in appends {
+            let appended = match event {
+                Some(event) => {
+                    received_last = Some(event.0.received_at);
+                    accepted.push(event);
+                    keys.extend(key);
+                    seq = seq.saturating_add(1);
+                    Appended::New(seq.saturating_sub(1))
+                }
+                None => Appended::Duplicate,
+            };
+            last_ticket = Some(ticket);
+            replies.push((reply, appended));
+        }
+        if let Some(received_last) = received_last {
+            self.shared.received_last.store(received_last, Ordering::Relaxed);
+            let mut state = self.shared.state.lock();
+            let mut newest: Option<&Record> = None;
+            // Neighbours mostly come from one connector.
+            for (record, _) in &accepted {
+                if let Some(before) =
+                    newest.filter(|before| !Arc::ptr_eq(&before.connector, &record.connector))
+                {
+                    state.accepted(&before.connector, before.received_at);
+                }
+                newest = Some(record);
+            }
+            newest.inspect(|last| state.accepted(&last.connector, last.received_at));
+        }
+        let is_flush_due = {
+            let mut queue = self.shared.queue.lock();
+            queue.durable_ticket = last_ticket.unwrap_or(queue.durable_ticket);
+            queue.unstored.append(&mut keys);
+            queue.unstored_to = self.next_seq.saturating_sub(1);
+            queue.unstored.len() >= super::maintenance::STORE_IDS_AT
+        };
+        if !accepted.is_empty() {
+            self.shared.tail.publish(first_seq, accepted);
+        }
+        // Whoever has given up waiting is not an error, here and below.
+        for (reply, appended) in replies {
+            let _gone = reply.send(Ok(appended));
+        }
+        for reply in cursors.into_iter().flat_map(|cursor| cursor.replies) {
+            let _gone = reply.send(Ok(()));
+        }
+        if !changes.is_empty() {
+            let concerns_workers = |request: &ChangeRequest| {
+                matches!(request.change, Change::Forget { .. } | Change::Replay { .. })
+            };
+            let is_for_workers = changes.iter().any(concerns_workers);
+            for ChangeRequest { change, reply } in changes {
+                let sink = match &change {
+                    Change::Register { name, .. } | Change::Replay { name, .. } => {
+                        self.shared.state.lock().named(name).cloned()
+                    }
+                    Change::Forget { .. } => None,
+                };
+                let _gone = reply.send(Ok(sink));
+            }
+            if is_for_workers {
+                self.shared.tail.wake();
+            }
+        }
+        if is_flush_due || keep_from.is_some() {
+            self.shared.maintain();
+        }
+        self.shared.observer.committed(started.elapsed(), events);
+    }
+
+    /// Tells everyone that a batch is not stored. Where it has events, the rest may still find room without them.
+    fn fail(&mut self, batch: Batch, error: &LogError) {
+        let Batch { appends, cursors, changes, keep_from } = batch;
+        // A group of events that is too long is its own fault.
+        if !matches!(error, LogError::TooLarge { .. }) {
+            self.refuse(error);
+        }
+        let has_events = appends.iter().any(|append| append.event.is_some());
+        let mut queue = self.shared.queue.lock();
+        let waiting = std::mem::take(&mut queue.appends);
+        queue.bytes = 0;
+        let mut replies = Vec::new();
+        // Copies that wait behind them are copies of what is not stored.
+        for Append { event, key, reply, .. } in appends.into_iter().chain(waiting) {
+            if let (Some(_), Some(key)) = (event, key) {
+                queue.recent.remove(&key);
+            }
+            replies.push(reply);
+        }
+        drop(queue);
+        for reply in replies {
+            let _gone = reply.send(Err(error.clone()));
+        }
+        if has_events && !(cursors.is_empty() && changes.is_empty() && keep_from.is_none()) {
+            return self.commit(Batch { appends: Vec::new(), cursors, changes, keep_from });
+        }
+        self.keep_for_later(cursors, keep_from, error);
+        for ChangeRequest { reply, .. } in changes {
+            let _gone = reply.send(Err(error.clone()));
+        }
+    }
+
+    /// What nobody waits for is tried again with the next group, unless the log is closed.
+    fn keep_for_later(&self, cursors: Vec<CursorUpdate>, keep_from: Option<u64>, error: &LogError) {
+        let mut queue = self.shared.queue.lock();
+        let is_closed = queue.is_closed;
+        for mut cursor in cursors {
+            for reply in cursor.replies.drain(..) {
+                let _gone = reply.send(Err(error.clone()));
+            }
+            // Its worker was told so, has not gone back, and asks again.
+            if cursor.ends_replay {
+                continue;
+            }
+            let newer = queue.cursors.iter_mut().find(|newer| newer.sink == cursor.sink);
+            match newer {
+                Some(newer) => newer.checkpoint = newer.checkpoint.take().or(cursor.checkpoint),
+                None if is_closed => {}
+                None => queue.cursors.push(cursor),
+            }
+        }
+        if !is_closed {
+            queue.keep_from = queue.keep_from.or(keep_from);
+            queue.cursors_since = (!queue.cursors.is_empty()).then(Instant::now);
+        }
+    }
+
+    /// Takes no events until that is over.
+    pub(super) fn refuse(&self, error: &LogError) {
+        self.shared.refuse(error);
+        self.shared.maintain();
+    }
+
+    fn is_reserve(&self) -> bool {
+        self.shared.files.lock().is_reserve
+    }
+
+    /// How many bytes of events go to one group.
+    fn max_group(&self) -> usize {
+        let quarter = self.shared.segment_bytes.checked_div(4).unwrap_or(0);
+        usize::try_from(quarter).unwrap_or(MAX_GROUP_BYTES).min(MAX_GROUP_BYTES)
+    }
+
+    fn room(&self, current: &Current) -> u64 {
+        let end = current.at.saturating_add(u64::try_from(group::HEADER).unwrap_or(u64::MAX));
+        self.shared.segment_bytes.saturating_sub(end)
+    }
+
+    /// Writes and syncs the group in the buffer.
+    fn write_group(&mut self, events: u32) -> Result<(), LogError> {
+        let length = u64::try_from(self.buffer.len()).unwrap_or(u64::MAX);
+        self.ensure_segment(events > 0)?;
+        if self.current.as_ref().is_none_or(|current| self.room(current) < length) {
+            self.roll(events > 0)?;
+            if self.current.as_ref().is_none_or(|current| self.room(current) < length) {
+                return Err(LogError::TooLarge { bytes: self.buffer.len() });
+            }
+        }
+        if events > 0 && self.is_reserve() {
+            self.end_reserve()?;
+        }
+        let Err(error) = self.put(events, self.next_seq) else { return Ok(()) };
+        tracing::error!(%error, "a group was not written; it goes to a new segment");
+        self.current = None;
+        self.roll(events > 0)?;
+        let second = self.put(events, self.next_seq);
+        if second.is_err() {
+            self.current = None;
+        }
+        second
+    }
+
+    /// Writes the group in the buffer to the segment, and syncs it.
+    fn put(&mut self, events: u32, first_seq: i64) -> Result<(), LogError> {
+        let path = self.shared.folder.clone();
+        let failed = |error: std::io::Error| LogError::Unwritable { path, text: error.to_string() };
+        let Some(current) = &mut self.current else {
+            return Err(failed(std::io::ErrorKind::NotFound.into()));
+        };
+        let length = self.buffer.len();
+        group::finish(&mut self.buffer, current.owner, events, first_seq);
+        // What follows is zero as long as nothing else was written there.
+        self.buffer.resize(length.saturating_add(group::HEADER), 0);
+        let written = current.file.write_all_at(&self.buffer, current.at);
+        self.buffer.truncate(length);
+        written.and_then(|()| current.file.sync_data()).map_err(failed)?;
+        current.at = current.at.saturating_add(u64::try_from(length).unwrap_or(u64::MAX));
+        self.unsealed_since = Some(Instant::now());
+        Ok(())
+    }
+
+    /// Begins a segment if there is none, with what was recovered.
+    pub(super) fn ensure_segment(&mut self, for_events: bool) -> Result<(), LogError> {
+        if self.current.is_none() { self.roll(for_events) } else { Ok(()) }
+    }
+
+    /// What was recovered is durable: copies of its events are duplicates, and workers may have them.
+    fn end_recovery(&self) {
+        let mut queue = self.shared.queue.lock();
+        let recovered = queue.recent.iter().filter(|(_, ticket)| **ticket == super::RECOVERED_TICKET);
+        let keys: Vec<_> = recovered.map(|(key, _)| *key).collect();
+        queue.unstored.extend(keys);
+        queue.unstored_to = self.next_seq.saturating_sub(1);
+        queue.durable_ticket = queue.durable_ticket.max(super::RECOVERED_TICKET);
+        drop(queue);
+        self.shared.tail.recovered(self.next_seq.saturating_sub(1));
+    }
+
+    /// Writes a group without frames: where it can be read, the one before it was durable.
+    fn seal(&mut self) {
+        if self.unsealed_since.is_none() || self.current.is_none() {
+            return;
+        }
+        group::begin(&mut self.buffer);
+        let length = u64::try_from(self.buffer.len()).unwrap_or(u64::MAX);
+        if self.current.as_ref().is_some_and(|current| self.room(current) >= length)
+            && let Err(error) = self.put(0, self.next_seq)
+        {
+            tracing::error!(%error, "the end of the segment cannot be written; a new one is begun");
+            self.current = None;
+        }
+        self.unsealed_since = None;
+    }
+}

@@ -1,0 +1,244 @@
+//! When workers rest, for how long, and when they end; what becomes of rejected and damaged records, and of a replay.
+
+use std::path::Path;
+use std::sync::mpsc;
+
+use super::*;
+use crate::sink::{Fate, Outcome};
+use dt_log::dead::{Filter, StoredLetter};
+use dt_log::{Bounds, LogOptions, SinkSet, StartAt};
+use dt_sink::clock::{Clock, SystemClock};
+use dt_sink::record::Record;
+
+const LONG: Duration = Duration::from_secs(3600);
+
+fn open(folder: &Path) -> Arc<Log> {
+    let bounds = Bounds { min_free: 0, ..LogOptions::default().bounds };
+    let clock: Arc<dyn Clock> = Arc::new(SystemClock);
+    // A rest is counted from a batch on, and a segment of the usual length takes a while to be made.
+    let options = LogOptions { bounds, segment_bytes: 256 << 10, ..LogOptions::default() };
+    Arc::new(Log::open(folder, options, clock).expect("opens"))
+}
+
+fn sink_of(log: &Log) -> SinkState {
+    log.register(&Arc::from("sink"), StartAt::Now, Vec::new()).expect("known")
+}
+
+fn append(log: &Log, id: &str) {
+    let sinks = SinkSet::new(log.sinks().iter().map(|sink| sink.number));
+    log.append_blocking(Arc::new(Record::sample(id)), sinks, true).expect("stored");
+}
+
+/// A worker for the sink that tries again after so long, and rests for so long.
+fn worker(log: &Arc<Log>, sink: Box<dyn Sink>, again: Duration, rest: Duration) -> WorkerHandle {
+    let backoff = Backoff::new(again, again, 0).expect("good");
+    let telemetry = Arc::new(Telemetry::new(Arc::new(SystemClock)));
+    let parts = WorkerParts { log: Arc::clone(log), backoff, telemetry };
+    WorkerHandle::start_with_rest(sink, sink_of(log), parts, rest).expect("starts")
+}
+
+fn until(what: &str, is_so: impl Fn() -> bool) {
+    let started = Instant::now();
+    while !is_so() {
+        assert!(started.elapsed() < Duration::from_secs(30), "{what}");
+        std::thread::sleep(Duration::from_millis(2));
+    }
+}
+
+fn end(log: &Log, worker: &WorkerHandle) {
+    log.tail().stop(Instant::now());
+    worker.join();
+    log.close();
+}
+
+fn letters(log: &Log) -> Vec<StoredLetter> {
+    log.dead_letters().list(&Filter::default(), 0, 10, true).expect("read")
+}
+
+/// Is not reachable.
+struct Down;
+
+impl Sink for Down {
+    fn open(&mut self, _checkpoint: Option<&[u8]>) -> Result<(), OpenError> {
+        Err(OpenError::Down("not reachable".to_owned()))
+    }
+
+    fn deliver(&mut self, batch: &[Arc<Record>]) -> Outcome {
+        Outcome::retry(batch.len(), "not reachable")
+    }
+}
+
+/// Says of each batch what was in it. Five at a time. Rejects what is called `odd`.
+struct Telling(mpsc::Sender<Vec<String>>);
+
+impl Sink for Telling {
+    fn open(&mut self, _checkpoint: Option<&[u8]>) -> Result<(), OpenError> {
+        Ok(())
+    }
+
+    fn deliver(&mut self, batch: &[Arc<Record>]) -> Outcome {
+        self.0.send(batch.iter().map(|record| record.event_id.to_string()).collect()).expect("heard");
+        let fate = |record: &Arc<Record>| match &*record.event_id {
+            "odd" => Fate::Rejected { error: "too odd".to_owned() },
+            _ => Fate::Delivered,
+        };
+        Outcome { fates: batch.iter().map(fate).collect(), ..Outcome::default() }
+    }
+
+    fn max_batch(&self) -> usize {
+        5
+    }
+}
+
+/// A worker with a sink that says what it is given.
+fn telling(log: &Arc<Log>, rest: Duration) -> (WorkerHandle, impl Fn() -> Vec<String> + use<>) {
+    let (sender, batches) = mpsc::channel();
+    let worker = worker(log, Box::new(Telling(sender)), Duration::from_millis(10), rest);
+    (worker, move || batches.recv_timeout(Duration::from_secs(30)).expect("a batch"))
+}
+
+#[test]
+fn a_sink_that_is_forgotten_ends_though_it_has_not_had_everything() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let log = open(folder.path());
+    sink_of(&log);
+    append(&log, "owed");
+    let worker = worker(&log, Box::new(Down), LONG, REST);
+    worker.leave_after(1);
+    until("the sink's trouble is known", || worker.trouble().is_some());
+    assert!(!worker.is_finished(), "it is owed an event");
+    assert!(log.forget("sink").expect("forgotten"));
+    log.tail().wake();
+    until("it waits for what it cannot get any more", || worker.is_finished());
+    log.close();
+}
+
+#[test]
+fn a_removed_sink_leaves_and_is_forgotten_once_it_has_had_everything() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let log = open(folder.path());
+    let (worker, next) = telling(&log, Duration::ZERO);
+    append(&log, "one");
+    assert_eq!(next(), ["one"]);
+    worker.leave_after(2);
+    append(&log, "two");
+    assert_eq!(next(), ["two"]);
+    until("it is forgotten", || log.sink("sink").is_none());
+    until("its worker ends", || worker.is_finished());
+    log.close();
+}
+
+#[test]
+fn a_worker_that_rests_takes_a_full_batch_and_what_is_left_when_the_service_stops() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let log = open(folder.path());
+    let (worker, next) = telling(&log, LONG);
+    append(&log, "first");
+    assert_eq!(next(), ["first"], "one that comes after a quiet time is not held back");
+    (0..7).for_each(|number| append(&log, &number.to_string()));
+    assert_eq!(next(), ["0", "1", "2", "3", "4"]);
+    log.tail().stop(Instant::now().checked_add(LONG).expect("a time"));
+    assert_eq!(next(), ["5", "6"]);
+    worker.join();
+    log.close();
+}
+
+#[test]
+fn a_rest_ends_by_itself_and_when_an_operator_wants_something() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let log = open(folder.path());
+    sink_of(&log);
+    let (short, next) = telling(&log, Duration::from_millis(1));
+    for id in ["a", "b", "c"] {
+        append(&log, id);
+        assert_eq!(next(), [id]);
+    }
+    end(&log, &short);
+    drop((short, log));
+    let log = open(folder.path());
+    let (long, next) = telling(&log, LONG);
+    append(&log, "d");
+    assert_eq!(next(), ["d"], "one that comes after a quiet time is not held back");
+    append(&log, "e");
+    log.tail().wake();
+    assert_eq!(next(), ["e"]);
+    append(&log, "f");
+    long.stop();
+    long.join();
+    log.close();
+}
+
+#[test]
+fn a_replay_begins_once_the_sink_has_what_was_there_and_is_done_then() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let log = open(folder.path());
+    let sink = sink_of(&log);
+    ["one", "two", "three"].iter().for_each(|id| append(&log, id));
+    // It had the first one when an operator asked for all again.
+    log.advance(Progress { sink: sink.number, cursor: 1, checkpoint: None, ends_replay: false }, true)
+        .expect("stored");
+    assert_eq!(log.replay("sink", 0).expect("noted"), 1);
+    let (worker, next) = telling(&log, Duration::ZERO);
+    assert_eq!(next(), ["two", "three"]);
+    assert_eq!(next(), ["one", "two", "three"]);
+    until("its cursor is stored", || log.sink("sink").is_some_and(|sink| sink.cursor == 3));
+    assert_eq!(log.sink("sink").expect("known").replay_after, None);
+    end(&log, &worker);
+}
+
+#[test]
+fn what_a_sink_rejects_is_a_dead_letter_before_the_cursor_passes_it() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let log = open(folder.path());
+    sink_of(&log);
+    let (worker, next) = telling(&log, Duration::ZERO);
+    // As long as no letter can be stored, the cursor stays.
+    let dead = log.dead_letters().path().to_owned();
+    let aside = dead.with_extension("aside");
+    std::fs::rename(&dead, &aside).expect("moved");
+    append(&log, "odd");
+    assert_eq!(next(), ["odd"]);
+    until("the failure is known", || worker.trouble().is_some());
+    append(&log, "next");
+    assert_eq!(log.sink("sink").expect("known").cursor, 0);
+    std::fs::rename(&aside, &dead).expect("moved back");
+    assert_eq!(next(), ["next"], "what was rejected is not delivered again");
+    until("the cursor passes", || log.sink("sink").is_some_and(|sink| sink.cursor == 2));
+    let found = letters(&log);
+    let [letter] = &found[..] else { panic!("{found:?}") };
+    assert_eq!((&*letter.letter.error, letter.letter.seq), ("too odd", Some(1)));
+    assert_eq!(letter.letter.reason.code(), "rejected");
+    end(&log, &worker);
+}
+
+#[test]
+fn what_is_damaged_is_a_dead_letter_and_the_rest_goes_on() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let log = open(folder.path());
+    sink_of(&log);
+    ["one", "marker-of-two", "three"].iter().for_each(|id| append(&log, id));
+    log.close();
+    drop(log);
+    let segments =
+        std::fs::read_dir(folder.path()).expect("listed").map(|entry| entry.expect("an entry").path());
+    for path in segments.filter(|path| path.extension().is_some_and(|ending| ending == "log")) {
+        let mut bytes = std::fs::read(&path).expect("read");
+        let marker = b"marker-of-two";
+        if let Some(place) = bytes.windows(marker.len()).position(|found| found == marker) {
+            bytes[place] ^= 1;
+            std::fs::write(&path, bytes).expect("written");
+        }
+    }
+    let log = open(folder.path());
+    let (worker, next) = telling(&log, Duration::ZERO);
+    let mut given = next();
+    while given.last().is_none_or(|last| last != "three") {
+        given.extend(next());
+    }
+    assert_eq!(given, ["one", "three"]);
+    until("the cursor passes", || log.sink("sink").is_some_and(|sink| sink.cursor == 3));
+    let found = letters(&log);
+    let [letter] = &found[..] else { panic!("{found:?}") };
+    assert_eq!((letter.letter.reason.code(), letter.letter.seq), ("damaged", Some(2)));
+    end(&log, &worker);
+}

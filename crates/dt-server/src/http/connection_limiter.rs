@@ -1,0 +1,436 @@
+//! Who may stay connected when there are more connections than slots.
+//!
+//! A connection is unauthenticated until a signature on it has held that is not out of date. Only such connections are
+//! closed for others:
+//!
+//! | when | what is closed |
+//! |---|---|
+//! | a peer opens one more than `max_connections_per_peer` unauthenticated connections | its oldest |
+//! | there are `max_connections`, and the peer is within its rejection budget | the oldest of the peer that has most |
+//! | the same, and the peer is over its budget | its own oldest, else the new connection |
+//! | there are `max_connections`, and none is unauthenticated | the new connection |
+//!
+//! So idle connections, however many, push each other out and never keep a sender of signed events from a slot, even where
+//! all come through one proxy; and one that has shown a signature is never closed for another. Among peers with equally many
+//! the oldest connection goes, so a new one has at least the time in which an attacker can open as many as there are slots.
+//!
+//! A connection is closed by aborting its task: that has ended once it has run, and holds what it held until then. At most
+//! [`MAX_LEAVING`] are being closed: no further connection is accepted meanwhile, so that this is bounded even while
+//! processors are short.
+
+use std::cmp::Reverse;
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
+
+use tokio::sync::Notify;
+use tokio::task::AbortHandle;
+
+use super::peer::Peer;
+use crate::config::MAX_LEAVING;
+use crate::telemetry::{ConnectionEvicted, Telemetry};
+use dt_log::sync::Mutex;
+use dt_log::sync::atomic::{AtomicBool, Ordering};
+
+/// All open connections.
+#[derive(Debug)]
+pub(super) struct ConnectionLimiter {
+    max: usize,
+    max_per_peer: usize,
+    state: Mutex<State>,
+    /// One of those that are being closed has ended.
+    has_ended: Notify,
+    telemetry: Arc<Telemetry>,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    next: u64,
+    /// Without those that are being closed.
+    open: usize,
+    /// Those that are being closed and have not ended yet.
+    leaving: usize,
+    unauthenticated: HashMap<u64, Candidate>,
+    /// The unauthenticated connections of each holder, the oldest first.
+    of_holders: BTreeMap<Holder, BTreeSet<u64>>,
+    /// The holders by how many they have; of equals, the one with the oldest comes last.
+    by_count: BTreeSet<(usize, Reverse<u64>, Holder)>,
+}
+
+/// Whose connections are counted together: a peer's. One without a peer, such as those of a proxy, is counted by itself; or
+/// by the client that a PROXY header names.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+enum Holder {
+    Peer(Peer),
+    Connection(u64),
+}
+
+/// A connection that may be closed for another.
+#[derive(Debug)]
+struct Candidate {
+    holder: Holder,
+    address: Option<SocketAddr>,
+    task: Option<AbortHandle>,
+}
+
+/// A connection's slot. It is free again when this is dropped.
+#[derive(Debug)]
+pub(super) struct Slot {
+    number: u64,
+    limiter: Arc<ConnectionLimiter>,
+    is_authenticated: AtomicBool,
+    /// Who has to pay for its TLS handshake until it is authenticated.
+    handshake_of: Option<IpAddr>,
+}
+
+/// A connection that wants a slot.
+#[derive(Debug, Clone, Copy, Default)]
+pub(super) struct Newcomer {
+    /// Its address, for the log.
+    pub(super) address: Option<SocketAddr>,
+    /// By whom it is counted; `None` for one of a proxy, which comes on behalf of many.
+    pub(super) peer: Option<Peer>,
+    /// Whether the peer has used up its rejection budget.
+    pub(super) is_over_budget: bool,
+}
+
+impl ConnectionLimiter {
+    pub(super) fn new(max: usize, max_per_peer: usize, telemetry: Arc<Telemetry>) -> Arc<Self> {
+        let (state, has_ended) = (Mutex::default(), Notify::new());
+        Arc::new(Self { max, max_per_peer, state, has_ended, telemetry })
+    }
+
+    /// Returns a slot for a new connection, closing another where that is needed; `None` when there is none to close. The
+    /// task that serves the connection is made known by [`served_by`](Self::served_by).
+    pub(super) fn enter(self: &Arc<Self>, newcomer: Newcomer) -> Option<Slot> {
+        let Newcomer { address, peer, is_over_budget } = newcomer;
+        let mut state = self.state.lock();
+        let own = peer.map(Holder::Peer);
+        let held = own.and_then(|own| state.of_holders.get(&own)).map_or(0, BTreeSet::len);
+        if held >= self.max_per_peer {
+            self.evict(&mut state, own);
+        }
+        if state.open >= self.max {
+            let victim = if is_over_budget { own } else { state.largest_holder() };
+            if !self.evict(&mut state, victim) {
+                return None;
+            }
+        }
+        let number = state.next;
+        state.next = state.next.saturating_add(1);
+        state.open = state.open.saturating_add(1);
+        let holder = own.unwrap_or(Holder::Connection(number));
+        state.unauthenticated.insert(number, Candidate { holder, address, task: None });
+        state.change(holder, |connections| connections.insert(number));
+        let (limiter, is_authenticated) = (Arc::clone(self), AtomicBool::new(false));
+        Some(Slot { number, limiter, is_authenticated, handshake_of: None })
+    }
+
+    /// Names the task that serves the connection in this slot. It must be called before the next [`enter`](Self::enter).
+    pub(super) fn served_by(&self, slot: u64, task: AbortHandle) {
+        if let Some(candidate) = self.state.lock().unauthenticated.get_mut(&slot) {
+            candidate.task = Some(task);
+        }
+    }
+
+    /// Closes a connection, since the system has run out of something; only one at a time, since the first that ends may be
+    /// enough. Returns whether there was one, or still is.
+    pub(super) fn make_room(&self) -> bool {
+        let mut state = self.state.lock();
+        let victim = state.largest_holder();
+        state.leaving > 0 || self.evict(&mut state, victim)
+    }
+
+    /// Waits until one more may be closed.
+    pub(super) async fn may_enter(&self) {
+        while self.state.lock().leaving >= MAX_LEAVING {
+            self.has_ended.notified().await;
+        }
+    }
+
+    /// Waits until one of those that are being closed has ended, if it has not been waited for yet.
+    pub(super) async fn one_has_ended(&self) {
+        self.has_ended.notified().await;
+    }
+
+    /// Closes the oldest unauthenticated connection of a holder. Returns whether there was one.
+    fn evict(&self, state: &mut State, holder: Option<Holder>) -> bool {
+        let oldest = holder.and_then(|holder| state.of_holders.get(&holder)?.first().copied());
+        let Some(candidate) = oldest.and_then(|number| state.forget(number)) else { return false };
+        // Its slot counts as free from now on.
+        state.open = state.open.saturating_sub(1);
+        state.leaving = state.leaving.saturating_add(1);
+        if let Some(task) = candidate.task {
+            task.abort();
+        }
+        self.telemetry.emit(&ConnectionEvicted { peer: candidate.address });
+        true
+    }
+}
+
+impl State {
+    fn largest_holder(&self) -> Option<Holder> {
+        self.by_count.last().map(|(_, _, holder)| *holder)
+    }
+
+    /// Changes the connections of a holder, and its place among the others.
+    fn change(&mut self, holder: Holder, change: impl FnOnce(&mut BTreeSet<u64>) -> bool) {
+        let place = |connections: &BTreeSet<u64>| {
+            connections.first().map(|oldest| (connections.len(), Reverse(*oldest), holder))
+        };
+        let connections = self.of_holders.entry(holder).or_default();
+        if let Some(place) = place(connections) {
+            self.by_count.remove(&place);
+        }
+        change(connections);
+        match place(connections) {
+            Some(place) => {
+                self.by_count.insert(place);
+            }
+            None => {
+                self.of_holders.remove(&holder);
+            }
+        }
+    }
+
+    /// Counts a connection among those of another holder. Returns how many that has then.
+    fn move_to(&mut self, number: u64, holder: Holder) -> usize {
+        let Some(candidate) = self.unauthenticated.get_mut(&number) else { return 0 };
+        let before = std::mem::replace(&mut candidate.holder, holder);
+        self.change(before, |connections| connections.remove(&number));
+        self.change(holder, |connections| connections.insert(number));
+        self.of_holders.get(&holder).map_or(0, BTreeSet::len)
+    }
+
+    /// Takes a connection off the lists of those that may be closed.
+    fn forget(&mut self, number: u64) -> Option<Candidate> {
+        let candidate = self.unauthenticated.remove(&number)?;
+        self.change(candidate.holder, |connections| connections.remove(&number));
+        Some(candidate)
+    }
+}
+
+impl Slot {
+    /// Its number, for [`ConnectionLimiter::served_by`].
+    pub(super) const fn number(&self) -> u64 {
+        self.number
+    }
+
+    /// Says whose the connection is that a proxy made, and who has made a TLS handshake.
+    pub(super) fn is_of(&mut self, behind_proxy: Option<SocketAddr>, handshake_of: Option<SocketAddr>) {
+        self.handshake_of = handshake_of.map(|address| address.ip());
+        let Some(client) = behind_proxy else { return };
+        let holder = Holder::Peer(Peer::from(client.ip()));
+        let mut state = self.limiter.state.lock();
+        if state.move_to(self.number, holder) > self.limiter.max_per_peer {
+            self.limiter.evict(&mut state, Some(holder));
+        }
+    }
+
+    /// A request on this connection has verified: it is not closed for another from now on. Returns who paid for its
+    /// handshake, the first time.
+    pub(super) fn authenticated(&self) -> Option<IpAddr> {
+        // Looked at first: each request says it, and the first one is enough.
+        if self.is_authenticated.load(Ordering::Relaxed) {
+            return None;
+        }
+        let was_open = self.limiter.state.lock().forget(self.number).is_some();
+        self.is_authenticated.fetch_or(was_open, Ordering::Relaxed);
+        self.handshake_of.filter(|_| was_open)
+    }
+}
+
+impl Drop for Slot {
+    fn drop(&mut self) {
+        let mut state = self.limiter.state.lock();
+        if *self.is_authenticated.get_mut() || state.forget(self.number).is_some() {
+            state.open = state.open.saturating_sub(1);
+        } else {
+            state.leaving = state.leaving.saturating_sub(1);
+            drop(state);
+            self.limiter.has_ended.notify_one();
+        }
+    }
+}
+
+#[cfg(all(test, feature = "_shuttle"))]
+mod schedules;
+
+#[cfg(test)]
+mod tests {
+    use std::task::{Context, Waker};
+
+    use super::*;
+    use dt_sink::clock::SystemClock;
+
+    /// A connection as the server serves it: a slot, and a task that holds it until it is aborted.
+    struct Connection {
+        slot: Arc<Slot>,
+        task: tokio::task::JoinHandle<()>,
+    }
+
+    impl Connection {
+        /// Whether it was told to end.
+        async fn is_closed(&self) -> bool {
+            tokio::task::yield_now().await;
+            self.task.is_finished()
+        }
+    }
+
+    struct Fixture(Arc<ConnectionLimiter>);
+
+    impl Fixture {
+        fn new(max: usize, max_per_peer: usize) -> Self {
+            let telemetry = Arc::new(Telemetry::new(Arc::new(SystemClock)));
+            Self(ConnectionLimiter::new(max, max_per_peer, telemetry))
+        }
+
+        fn enter(&self, peer: Option<u8>) -> Connection {
+            self.try_enter(peer, false).expect("a slot")
+        }
+
+        fn try_enter(&self, peer: Option<u8>, is_over_budget: bool) -> Option<Connection> {
+            let peer = peer.map(|last| Peer::from(IpAddr::from([192, 0, 2, last])));
+            let slot = Arc::new(self.0.enter(Newcomer { address: None, peer, is_over_budget })?);
+            let task = tokio::spawn(std::future::pending());
+            self.0.served_by(slot.number(), task.abort_handle());
+            Some(Connection { slot, task })
+        }
+    }
+
+    async fn closed(connections: &[Connection]) -> Vec<bool> {
+        let mut closed = Vec::new();
+        for connection in connections {
+            closed.push(connection.is_closed().await);
+        }
+        closed
+    }
+
+    #[tokio::test]
+    async fn the_oldest_makes_room_and_an_authenticated_one_stays() {
+        let limiter = Fixture::new(3, 3);
+        let connections: Vec<_> = (0..3).map(|n| limiter.enter(Some(n))).collect();
+        connections[0].slot.authenticated();
+        let fourth = limiter.enter(Some(3));
+        assert_eq!(closed(&connections).await, [false, true, false]);
+        fourth.slot.authenticated();
+        connections[2].slot.authenticated();
+        connections[1].slot.authenticated();
+        assert!(limiter.try_enter(Some(4), false).is_none(), "all are authenticated");
+        drop(connections);
+        assert_eq!(limiter.0.state.lock().open, 1, "one that was closed is not counted twice");
+        drop(fourth);
+        let state = limiter.0.state.lock();
+        assert!(state.open == 0 && state.leaving == 0);
+        assert!(state.unauthenticated.is_empty() && state.of_holders.is_empty() && state.by_count.is_empty());
+    }
+
+    #[tokio::test]
+    async fn the_peer_that_has_most_makes_room() {
+        let limiter = Fixture::new(6, 6);
+        let one = limiter.enter(Some(1));
+        let mut many: Vec<_> = (0..4).map(|_| limiter.enter(Some(2))).collect();
+        let proxied = limiter.enter(None);
+        // Those of one address go, although others are older, until it has no more than they have.
+        let newer: Vec<_> = (3..6).map(|n| limiter.enter(Some(n))).collect();
+        assert_eq!(closed(&many).await, [true, true, true, false]);
+        assert!(!one.is_closed().await && !proxied.is_closed().await);
+        // All have one: the oldest goes.
+        let _last = limiter.enter(Some(7));
+        assert!(one.is_closed().await && !proxied.is_closed().await);
+        many.remove(3).slot.authenticated();
+        let _last = (limiter.enter(Some(8)), limiter.enter(Some(9)));
+        assert!(proxied.is_closed().await);
+        assert_eq!(closed(&newer).await, [false, false, false]);
+    }
+
+    #[tokio::test]
+    async fn a_peer_has_so_many_unauthenticated_and_any_number_of_others() {
+        let limiter = Fixture::new(100, 2);
+        let other = limiter.enter(Some(1));
+        let proxy: Vec<_> = (0..5).map(|_| limiter.enter(None)).collect();
+        let mut authenticated = Vec::new();
+        for _ in 0..5 {
+            let connection = limiter.enter(Some(2));
+            connection.slot.authenticated();
+            authenticated.push(connection);
+        }
+        let three: Vec<_> = (0..3).map(|_| limiter.enter(Some(2))).collect();
+        assert_eq!(closed(&three).await, [true, false, false]);
+        for connection in authenticated.iter().chain(&proxy).chain([&other]) {
+            assert!(!connection.is_closed().await);
+        }
+    }
+
+    #[tokio::test]
+    async fn connections_of_a_proxy_are_their_clients_once_those_are_known() {
+        let limiter = Fixture::new(100, 2);
+        let client = Some(SocketAddr::from(([192, 0, 2, 7], 1)));
+        let enter = || {
+            let Newcomer { address, peer, is_over_budget } = Newcomer::default();
+            let mut slot = limiter.0.enter(Newcomer { address, peer, is_over_budget }).expect("a slot");
+            let task = tokio::spawn(std::future::pending());
+            limiter.0.served_by(slot.number(), task.abort_handle());
+            slot.is_of(client, client);
+            Connection { slot: Arc::new(slot), task }
+        };
+        let three: Vec<_> = (0..3).map(|_| enter()).collect();
+        assert_eq!(closed(&three).await, [true, false, false]);
+        let paid = client.map(|client| client.ip());
+        assert_eq!((three[1].slot.authenticated(), three[1].slot.authenticated()), (paid, None));
+        assert_eq!(three[0].slot.authenticated(), None, "it was closed");
+        drop(three);
+        let state = limiter.0.state.lock();
+        assert!(state.open == 0 && state.leaving == 0 && state.of_holders.is_empty());
+    }
+
+    #[tokio::test]
+    async fn a_peer_over_its_budget_takes_the_slot_of_no_other() {
+        let limiter = Fixture::new(2, 2);
+        let other = limiter.enter(Some(1));
+        let own = limiter.enter(Some(2));
+        let next = limiter.try_enter(Some(2), true).expect("a slot");
+        assert_eq!((other.is_closed().await, own.is_closed().await), (false, true));
+        next.slot.authenticated();
+        assert!(limiter.try_enter(Some(2), true).is_none());
+        assert!(!other.is_closed().await);
+        drop(own);
+        assert!(limiter.0.make_room());
+        assert!(other.is_closed().await);
+        drop(other);
+        assert!(!limiter.0.make_room(), "an authenticated one stays");
+    }
+
+    #[tokio::test]
+    async fn few_are_closed_at_once() {
+        let limiter = Fixture::new(1, 1);
+        let may_enter = || {
+            let mut may_enter = std::pin::pin!(limiter.0.may_enter());
+            may_enter.as_mut().poll(&mut Context::from_waker(Waker::noop())).is_ready()
+        };
+        let mut connections = Vec::new();
+        while may_enter() {
+            connections.push(limiter.enter(None));
+            assert!(connections.len() <= MAX_LEAVING + 1, "there is no bound");
+        }
+        assert_eq!(closed(&connections).await.iter().filter(|closed| **closed).count(), MAX_LEAVING);
+        let mut waiting = std::pin::pin!(limiter.0.may_enter());
+        let mut cx = Context::from_waker(Waker::noop());
+        assert!(waiting.as_mut().poll(&mut cx).is_pending());
+        drop(connections.remove(0));
+        assert!(waiting.as_mut().poll(&mut cx).is_ready(), "one has ended");
+        drop(connections);
+        let state = limiter.0.state.lock();
+        assert_eq!((state.open, state.leaving), (0, 0));
+    }
+
+    #[tokio::test]
+    async fn out_of_files_one_is_closed_at_a_time() {
+        let limiter = Fixture::new(10, 10);
+        let connections: Vec<_> = (0..3).map(|_| limiter.enter(None)).collect();
+        for _ in 0..5 {
+            assert!(limiter.0.make_room());
+        }
+        assert_eq!(closed(&connections).await, [true, false, false]);
+    }
+}

@@ -1,0 +1,363 @@
+//! What happens to a request: route, cap, verify, store. The first reason that applies is the answer. What happens to one
+//! that is not authentic is in `rejected`.
+
+use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
+
+use bytes::Bytes;
+use http::request::Parts;
+use http::{HeaderMap, Method, Request, Response, Uri};
+use http_body::Body;
+use http_body_util::Full;
+use tokio::sync::SemaphorePermit;
+use tokio::time::{Instant, timeout_at};
+
+use super::body::CappedBody;
+use super::connection_limiter::Slot;
+use super::endpoint::{Connector, Endpoint};
+use super::forwarded::client_of;
+use super::intake::{Accepted, Unavailable};
+use super::rejection_budget::Held;
+use super::reply::Reply;
+use crate::config::Limits;
+use crate::keys::Learned;
+use crate::telemetry::{Answered, OtherSchemeFailed};
+use dt_sink::record::{DeadLetter, Reason, Record, RequestId};
+use dt_verify::{Authenticated, Rejection, Verified};
+
+/// How many allowed projects a line of the log names.
+const MAX_NAMED: usize = 10;
+
+/// How a request arrived.
+#[derive(Debug)]
+pub(super) struct RequestContext<'a> {
+    /// The slot of its connection, if it has one.
+    pub(super) slot: Option<&'a Slot>,
+    /// The address that connected, or that a PROXY header named.
+    pub(super) peer: Option<SocketAddr>,
+    /// When its head was complete.
+    pub(super) started: Instant,
+}
+
+/// One request while it is being answered.
+#[derive(Debug)]
+pub(super) struct Exchange<'a> {
+    pub(super) endpoint: &'a Endpoint,
+    pub(super) limits: &'a Limits,
+    pub(super) id: RequestId,
+    /// The address that counts for its peer's limits: the client's, or that of a proxy that names none.
+    pub(super) address: Option<IpAddr>,
+    /// The client's own address, where it is known.
+    known_client: Option<IpAddr>,
+    slot: Option<&'a Slot>,
+    pub(super) deadline: Instant,
+    /// When it was received, in Unix milliseconds: the time by which its tokens are judged.
+    pub(super) received_at: i64,
+}
+
+impl Endpoint {
+    /// Answers a request, always, and within the deadline. `peer` is the address that connected, or that a PROXY header
+    /// named; behind trusted proxies, the request itself may name another.
+    pub async fn answer<B>(&self, peer: Option<SocketAddr>, request: Request<B>) -> Response<Full<Bytes>>
+    where
+        B: Body<Data = Bytes> + Unpin,
+    {
+        let (mut head, mut body) = request.into_parts();
+        let context = RequestContext { slot: None, peer, started: Instant::now() };
+        self.answer_in(context, &mut head, &mut body).await.0
+    }
+
+    /// Answers a request on a connection of the server. Also returns when it was answered. The request stays where it is:
+    /// each future that owned it would be larger by it, and is moved.
+    pub(super) async fn answer_in<B>(
+        &self,
+        context: RequestContext<'_>,
+        head: &mut Parts,
+        body: &mut B,
+    ) -> (Response<Full<Bytes>>, Instant)
+    where
+        B: Body<Data = Bytes> + Unpin,
+    {
+        let RequestContext { slot, peer, started } = context;
+        let routing = self.routing();
+        let client = client_of(&routing.proxies, peer, &head.headers);
+        let peer = client.address;
+        let connector = routing.connector(head.uri.path());
+        let exchange = Exchange {
+            endpoint: self,
+            limits: &routing.limits,
+            id: self.ids.next(),
+            address: peer.map(|peer| peer.ip()),
+            known_client: client.known(),
+            slot,
+            deadline: started.checked_add(routing.limits.deadline).unwrap_or(started),
+            received_at: self.clock.unix_millis(),
+        };
+        let reply = exchange.ingest(connector, head, body).await;
+        let ended = Instant::now();
+        self.telemetry.emit(&Answered {
+            id: exchange.id,
+            connector: connector.map(|connector| &*connector.name),
+            series: connector.and_then(|connector| connector.series.as_ref()),
+            peer,
+            status: reply.status(),
+            reason: reply.reason(),
+            detail: &|| exchange.detail(&reply, connector),
+            received_at: exchange.received_at,
+            took: ended.saturating_duration_since(started),
+        });
+        (reply.into_response(exchange.id), ended)
+    }
+}
+
+/// The room that a request takes until it is answered.
+struct Admission<'e> {
+    _request: SemaphorePermit<'e>,
+    _body: SemaphorePermit<'e>,
+    _held: Held<'e>,
+}
+
+/// What is left to do for a request that was verified.
+enum Verdict {
+    Store(Record),
+    Quarantine { error: String, body: Bytes },
+    Reply(Reply),
+}
+
+impl<'a> Exchange<'a> {
+    /// What is done with a request that is refused is on the heap: every request's future would be as large otherwise.
+    async fn ingest<B>(&self, connector: Option<&Connector>, head: &mut Parts, body: &mut B) -> Reply
+    where
+        B: Body<Data = Bytes> + Unpin,
+    {
+        let mut body = CappedBody::new(body, self.limits.max_body, self.deadline);
+        if self.endpoint.is_stopping() {
+            return Reply::ShuttingDown;
+        }
+        if !self.limits.allows(self.known_client) {
+            return Reply::AddressNotAllowed;
+        }
+        let Some(connector) = connector else {
+            return Box::pin(self.turn_down(body, Reply::NotFound, &head.headers)).await;
+        };
+        if head.method != Method::POST {
+            return Box::pin(self.turn_down(body, Reply::MethodNotAllowed, &head.headers)).await;
+        }
+        if body.announces_too_much() {
+            return Box::pin(self.turn_down(body, Reply::BodyTooLarge, &head.headers)).await;
+        }
+        let authenticated = match connector.verifier.unchanging() {
+            Some(verifier) => Ok(verifier.authenticate(&head.headers)),
+            None => Box::pin(self.authenticate(connector, &head.headers)).await,
+        };
+        let authenticated = match authenticated {
+            Ok(Ok(authenticated)) => authenticated,
+            Ok(Err(rejection)) => {
+                return Box::pin(self.refuse(connector, rejection, &head.headers, body)).await;
+            }
+            Err(unavailable) => {
+                return Box::pin(self.turn_down(body, Reply::Unavailable(unavailable), &head.headers)).await;
+            }
+        };
+        let _admission = match self.admit(&authenticated, body.at_most()) {
+            Ok(admission) => admission,
+            Err(unavailable) => return Reply::Unavailable(unavailable),
+        };
+        let bytes = match body.read().await {
+            Ok(bytes) => bytes,
+            Err(Reply::BodyTooLarge) => {
+                return Box::pin(body.linger(Reply::BodyTooLarge, &head.headers)).await;
+            }
+            Err(reply) => return reply,
+        };
+        let (verified, issued_at) = match authenticated.verify_body(bytes.clone(), self.now()) {
+            Ok(verified) => {
+                // A signature may be an old one that somebody got hold of, and its body another.
+                if let Some(address) = self.slot.and_then(Slot::authenticated) {
+                    self.endpoint.rejections.give_back(address);
+                }
+                self.endpoint.clock_doubt.accepted(&self.endpoint.telemetry);
+                let issued_at = verified.issued_at();
+                (self.read(connector, &verified, &head.headers), issued_at)
+            }
+            Err(rejection) => {
+                self.endpoint.clock_doubt.refused(&rejection, &self.endpoint.telemetry);
+                if rejection.is_expired() || connector.quarantine_refused {
+                    Box::pin(self.keep(connector, &rejection, &head.headers, bytes)).await;
+                }
+                return Reply::Refused { rejection, unread: false };
+            }
+        };
+        match verified {
+            Verdict::Store(record) => {
+                // The record has what is needed of them; while it waits, the connection's buffer is free for what comes next.
+                (head.headers, head.uri) = (HeaderMap::new(), Uri::default());
+                drop(bytes);
+                self.store(connector, record, issued_at).await
+            }
+            Verdict::Quarantine { error, body } => {
+                Box::pin(self.quarantine(connector, error, &head.headers, body)).await
+            }
+            Verdict::Reply(reply) => reply,
+        }
+    }
+
+    /// The time by which tokens are judged, in Unix seconds.
+    const fn now(&self) -> i64 {
+        self.received_at.div_euclid(1000)
+    }
+
+    /// Verifies the signatures. Where one names a key that is not known, the issuer is asked; where that cannot be done, it
+    /// is not for us to refuse the request.
+    async fn authenticate(
+        &self,
+        connector: &Connector,
+        headers: &HeaderMap,
+    ) -> Result<Result<Authenticated, Rejection>, Unavailable> {
+        let verifier = connector.verifier.get();
+        let authenticated = verifier.authenticate(headers);
+        let (unknown, enough) = match &authenticated {
+            Ok(authenticated) => (authenticated.names_unknown_key(), authenticated.is_enough()),
+            Err(_) if connector.verifier.keys().is_some() => (verifier.names_unknown_key(headers), false),
+            Err(_) => (false, false),
+        };
+        if !unknown || connector.verifier.keys().is_none() {
+            return Ok(authenticated);
+        }
+        if enough {
+            // The other signature holds; the next request may need the key.
+            let live = Arc::clone(&connector.verifier);
+            drop(tokio::spawn(async move { live.learn(&verifier).await }));
+            return Ok(authenticated);
+        }
+        // It may be DT's, with a new key, or anybody's: while it is busy here, such a request is not waited for.
+        let is_busy = self.endpoint.is_busy();
+        let Some(Ok(_permit)) = (!is_busy).then(|| self.endpoint.requests.try_acquire()) else {
+            return Err(Unavailable::Unverified);
+        };
+        match timeout_at(self.deadline, connector.verifier.learn(&verifier)).await {
+            Ok(Learned::New) => Ok(connector.verifier.get().authenticate(headers)),
+            Ok(Learned::Nothing) => Ok(authenticated),
+            Ok(Learned::TooSoon) => Err(Unavailable::Unverified),
+            Ok(Learned::Unavailable) | Err(_) => Err(Unavailable::Keys),
+        }
+    }
+
+    /// Takes up a request whose signature holds, with a body of so many bytes, if there is room.
+    fn admit(&self, authenticated: &Authenticated, bytes: usize) -> Result<Admission<'a>, Unavailable> {
+        let endpoint = self.endpoint;
+        // Anybody may have got hold of an old token: a request with one has the rights of an unauthenticated peer. It may
+        // still be DT's, so it is told to come again when there is no room.
+        let is_timely = authenticated.is_timely(self.now());
+        let (requests, pool, no_room) = if is_timely {
+            (&endpoint.requests, &endpoint.body_bytes, Unavailable::Overloaded)
+        } else {
+            (&endpoint.unauthenticated, &endpoint.unauthenticated_bytes, Unavailable::Unverified)
+        };
+        let request = requests.try_acquire().map_err(|_| no_room)?;
+        let body = pool.try_acquire_many(u32::try_from(bytes).unwrap_or(u32::MAX)).map_err(|_| no_room)?;
+        let unauthenticated = if is_timely { None } else { self.address };
+        let held = endpoint.rejections.hold(unauthenticated, bytes, self.received_at).ok_or(no_room)?;
+        Ok(Admission { _request: request, _body: body, _held: held })
+    }
+
+    /// Reads the delivery in a verified body.
+    fn read(&self, connector: &Connector, verified: &Verified<Bytes>, headers: &HeaderMap) -> Verdict {
+        if let Some(other) = verified.other_scheme() {
+            let (connector, reason) = (&*connector.name, other.code());
+            self.endpoint.telemetry.emit(&OtherSchemeFailed { connector, reason });
+        }
+        let quarantine = |error: String| Verdict::Quarantine { error, body: verified.inner().clone() };
+        let record = match Record::read(verified, Arc::clone(&connector.name), self.received_at) {
+            Ok(record) => record.with_headers(headers).with_request_id(Some(self.id)),
+            Err(reason) => return quarantine(reason.to_string()),
+        };
+        if !connector.projects.is_empty() {
+            match &record.project {
+                Some(project) if connector.projects.contains(&**project) => {}
+                Some(found) => {
+                    return Verdict::Reply(Reply::ProjectNotAllowed { found: found.clone() });
+                }
+                None => {
+                    let error = "its targetName names no project, and the connector allows only some";
+                    return quarantine(error.to_owned());
+                }
+            }
+        }
+        if !connector.events.is_empty() && !connector.events.contains(&*record.event_type) {
+            return Verdict::Reply(Reply::Ignored { event_id: record.event_id });
+        }
+        Verdict::Store(record)
+    }
+
+    /// Why a request was answered so, in words for our own log, with what was expected and what was found; `None` where the
+    /// reason says it all.
+    fn detail(&self, reply: &Reply, connector: Option<&Connector>) -> Option<String> {
+        let Limits { max_in_flight, max_in_flight_bytes, max_body, .. } = self.limits;
+        match reply {
+            Reply::Refused { rejection, .. } => Some(rejection.to_string()),
+            Reply::ProjectNotAllowed { found } => {
+                let allowed = &connector?.projects;
+                let (some, more) = (allowed.iter().take(MAX_NAMED), allowed.len().saturating_sub(MAX_NAMED));
+                let some = some.map(String::as_str).collect::<Vec<_>>().join(", ");
+                let more = if more > 0 { format!(" and {more} more") } else { String::new() };
+                Some(format!("the event's project is {found}; `projects` allows {some}{more}"))
+            }
+            Reply::AddressNotAllowed => Some(match self.known_client {
+                Some(address) => format!("{address} is in none of `limits.allow_cidrs`"),
+                None => {
+                    "the client's address is not known, and `limits.allow_cidrs` allows only some".to_owned()
+                }
+            }),
+            Reply::BodyTooLarge => Some(format!("`limits.max_body` is {max_body} bytes")),
+            Reply::Unavailable(Unavailable::Overloaded) => Some(format!(
+                "all of `limits.max_in_flight` ({max_in_flight} requests) or `limits.max_in_flight_bytes` \
+                 ({max_in_flight_bytes}) is in use"
+            )),
+            Reply::Unavailable(Unavailable::Keys) => connector?.verifier.keys()?.trouble(),
+            Reply::Unavailable(Unavailable::Sink | Unavailable::Storage) => {
+                let troubles = connector?.intake.readiness().troubles;
+                Some(if troubles.is_empty() {
+                    format!("it took longer than `limits.deadline` ({:?})", self.limits.deadline)
+                } else {
+                    troubles.join("; ")
+                })
+            }
+            _ => None,
+        }
+    }
+
+    /// Waits until the record is stored, but not beyond the deadline.
+    async fn store(&self, connector: &Connector, record: Record, issued_at: Option<i64>) -> Reply {
+        let event_id = record.event_id.clone();
+        match timeout_at(self.deadline, connector.intake.accept(connector.place, record)).await {
+            Ok(Ok(Accepted::New)) => {
+                if let Some(issued_at) = issued_at {
+                    let skew = issued_at.saturating_sub(self.now());
+                    self.endpoint.telemetry.clock_skew(&connector.name, connector.series.as_ref(), skew);
+                }
+                Reply::Accepted { event_id }
+            }
+            Ok(Ok(Accepted::Duplicate)) => Reply::Duplicate { event_id },
+            Ok(Err(unavailable)) => Reply::Unavailable(unavailable),
+            Err(_late) => Reply::Unavailable(connector.intake.late()),
+        }
+    }
+
+    /// Moves an authentic request that is no delivery to the dead letters.
+    async fn quarantine(
+        &self,
+        connector: &Connector,
+        error: String,
+        headers: &HeaderMap,
+        body: Bytes,
+    ) -> Reply {
+        let name = Arc::clone(&connector.name);
+        let letter = DeadLetter::of_request(name, Reason::Unreadable, error, self.received_at, headers, body);
+        let letter = letter.with_request_id(Some(self.id));
+        match timeout_at(self.deadline, connector.intake.dead_letter(letter)).await {
+            Ok(Ok(())) => Reply::Quarantined,
+            Ok(Err(_)) | Err(_) => Reply::Unavailable(Unavailable::Storage),
+        }
+    }
+}

@@ -1,0 +1,408 @@
+//! Wiring only: opens what stores the events, starts the sinks' workers, then listens; stops in reverse, each step with
+//! a deadline. What stores the events is one file a mode: `spooled.rs`, `direct.rs`.
+
+mod certificate;
+mod control;
+mod direct;
+mod reload;
+mod repair;
+mod respool;
+mod routes;
+mod sinks;
+mod spooled;
+mod verifiers;
+
+use std::collections::{HashMap, HashSet};
+use std::fmt;
+use std::io;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::{oneshot, watch};
+
+use crate::config::{Config, ConnectorConfig, Listen, Mode, is_name};
+use crate::http::{AdminServer, Endpoint, Inherited, Intake, Listener, Routing, Server};
+use crate::keys::{BadIssuer, LiveVerifier};
+use crate::sink::{OpenError, Sink};
+use crate::telemetry::Telemetry;
+use crate::tls::TlsError;
+use dt_log::LogError;
+use dt_sink::clock::{Clock, SystemClock};
+
+use certificate::Certificate;
+pub use control::{ControlError, ask};
+use reload::{Next, Ready, Reloadable, Reloader};
+pub use reload::{ReloadError, ReloadHandle};
+pub use repair::{Repair, RepairReport, RepairRequest};
+use routes::Routes;
+use sinks::{NamedSink, make_sinks};
+use verifiers::live_verifiers;
+
+/// How much longer than the drain timeout a stop waits for sinks to close.
+const CLOSE_GRACE: Duration = Duration::from_secs(1);
+
+/// Why the service does not start.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum StartError {
+    /// An address or a socket cannot be listened on.
+    #[error("{key} = \"{listen}\": {source}")]
+    Listen {
+        /// The key in the configuration.
+        key: &'static str,
+        /// Where.
+        listen: Listen,
+        /// What the system says.
+        source: io::Error,
+    },
+    /// The certificate cannot be used.
+    #[error("tls.{}: {}", .0.key(), .0)]
+    Tls(#[from] TlsError),
+    /// A sink can never work as configured.
+    #[error("sink {name}: {source}")]
+    Sink {
+        /// The sink's name.
+        name: Arc<str>,
+        /// What it says.
+        source: OpenError,
+    },
+    /// Keys cannot be fetched from the issuer that a connector names.
+    #[error("connector {connector}: issuer: {source}")]
+    Issuer {
+        /// The connector's name.
+        connector: Arc<str>,
+        /// What is wrong with it.
+        source: BadIssuer,
+    },
+    /// The topic of dead letters cannot be used.
+    #[error("dead_letters: {0}")]
+    DeadLetters(String),
+    /// The log cannot be used.
+    #[error("spool: {0}")]
+    Log(#[from] LogError),
+    /// A sink that was removed from the configuration has yet to get events.
+    #[error(
+        "sink {sink}: it is not in the configuration any more, and {events} events were accepted for it that it has not had; \
+         put it back, or give them up with `dt-receiver spool forget {sink} --yes`"
+    )]
+    Owed {
+        /// The sink's name.
+        sink: Arc<str>,
+        /// How many events it has yet to get.
+        events: u64,
+    },
+    /// A connector names a sink that there is not.
+    #[error("connector {connector}: there is no sink \"{sink}\"")]
+    UnknownSink {
+        /// The connector's name.
+        connector: Arc<str>,
+        /// The name it gives.
+        sink: String,
+    },
+    /// A sink panicked while it was opened.
+    #[error("a sink panicked while it was opened")]
+    Panicked,
+    /// There is no connector.
+    #[error("there is no connector")]
+    NoConnector,
+    /// There is no sink: nothing could be stored.
+    #[error("there is no sink; add a [[sink]], or one of your own")]
+    NoSink,
+    /// A connector names an empty list of sinks: its events would be acknowledged and lost.
+    #[error("connector {0}: its list of sinks is empty, so its events would be lost")]
+    ConnectorWithoutSink(Arc<str>),
+    /// A connector's or a sink's name is not fit for labels and file names.
+    #[error("\"{}\" is no name; allowed are 1 to 64 letters, digits, - and _", .0.escape_debug())]
+    BadName(Arc<str>),
+    /// Two sinks have one name.
+    #[error("two sinks are named \"{0}\"")]
+    RepeatedSink(Arc<str>),
+    /// Two connectors have one name or one path.
+    #[error("two connectors have the {key} \"{value}\"")]
+    RepeatedConnector {
+        /// `name` or `path`.
+        key: &'static str,
+        /// What both have.
+        value: String,
+    },
+}
+
+/// Collects what a [`Service`] is made of.
+///
+/// # Examples
+///
+/// ```no_run
+/// use std::path::Path;
+///
+/// use dt_server::config::{Config, SystemSources};
+/// use dt_server::service::Service;
+///
+/// # async fn run() -> Result<(), Box<dyn std::error::Error>> {
+/// let config = Config::from_file(Path::new("dt-receiver.toml"), &SystemSources)?;
+/// let service = Service::builder(config).start().await?;
+/// service.run_until(async { tokio::signal::ctrl_c().await.unwrap_or(()) }).await;
+/// # Ok(())
+/// # }
+/// ```
+pub struct ServiceBuilder {
+    config: Config,
+    clock: Arc<dyn Clock>,
+    sinks: Vec<NamedSink>,
+    inherited: Inherited,
+}
+
+impl fmt::Debug for ServiceBuilder {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("ServiceBuilder").field("config", &self.config).finish_non_exhaustive()
+    }
+}
+
+impl ServiceBuilder {
+    /// Adds a sink of your own, beside those of the configuration.
+    #[must_use]
+    pub fn sink(mut self, name: impl Into<Arc<str>>, sink: impl Sink + 'static) -> Self {
+        self.sinks.push((name.into(), Box::new(sink)));
+        self
+    }
+
+    /// Sets the clock; without it, the machine's.
+    #[must_use]
+    pub fn clock(mut self, clock: Arc<dyn Clock>) -> Self {
+        self.clock = clock;
+        self
+    }
+
+    /// Gives it the sockets that systemd has opened, for `listen = "systemd"`.
+    #[must_use]
+    pub fn inherited(mut self, inherited: Inherited) -> Self {
+        self.inherited = inherited;
+        self
+    }
+
+    /// Opens everything and binds the listeners. Nothing is accepted before [`Service::run_until`].
+    ///
+    /// # Errors
+    ///
+    /// [`StartError`], when something can never work as configured. A sink that is only down is no reason.
+    pub async fn start(self) -> Result<Service, StartError> {
+        let Self { mut config, clock, sinks: own, mut inherited } = self;
+        check_connectors(&config.connectors)?;
+        config.settle();
+        let telemetry = Arc::new(Telemetry::new(Arc::clone(&clock)));
+        let certificate = match config.tls.clone() {
+            Some(settings) => Some(Arc::new(Certificate::load(settings, &clock, &telemetry)?)),
+            None => None,
+        };
+        let own_names = own.iter().map(|(name, _)| Arc::clone(name)).collect();
+        let sinks = make_sinks(&config, own, &telemetry)?;
+        if sinks.is_empty() {
+            return Err(StartError::NoSink);
+        }
+        for (name, _) in &sinks {
+            telemetry.know_sink(name);
+        }
+        let live = live_verifiers(&config, &HashMap::new(), &clock, &telemetry)?;
+        let routes = Routes::new(&config, sinks.iter().map(|(name, _)| name))?;
+        let parts = Parts {
+            config: config.clone(),
+            clock: Arc::clone(&clock),
+            telemetry: Arc::clone(&telemetry),
+            routes,
+            sinks,
+            verifiers: live.verifiers.clone(),
+        };
+        // Opening recovers what a crash left, which may take a moment.
+        let opened = tokio::task::spawn_blocking(move || open_store(parts)).await;
+        let (store, intake) = opened.map_err(|_| StartError::Panicked)??;
+        let routing = Routing::new(&config.connectors, config.limits.clone(), intake);
+        let routing = routing.verified_by(&live.verifiers).behind(config.proxies.clone());
+        let endpoint = Endpoint::new(routing, Arc::clone(&telemetry), Arc::clone(&clock));
+        let tls = certificate.as_ref().map(|certificate| certificate.identity());
+        let endpoint = Arc::new(endpoint.with_tls(tls));
+        let mut bind = |key: &'static str, listen: Listen| {
+            let bound = Listener::bind(&listen, config.socket_mode, &mut inherited);
+            bound.map_err(|source| StartError::Listen { key, listen, source })
+        };
+        let mut listeners = || {
+            let listener = bind("listen", config.listen.clone())?;
+            let admin = match config.admin.clone() {
+                Some(listen) => Some(bind("admin", listen)?),
+                None => None,
+            };
+            Ok((listener, admin))
+        };
+        let (listener, admin) = match listeners() {
+            Ok(bound) => bound,
+            Err(error) => {
+                // The workers run by now, and would keep the spool's folder.
+                let _closed = tokio::task::spawn_blocking(move || store.close(Duration::ZERO)).await;
+                return Err(error);
+            }
+        };
+        let parts = Reloadable {
+            endpoint: Arc::clone(&endpoint),
+            store: Arc::clone(&store),
+            certificate: certificate.clone(),
+        };
+        let reloader = Reloader::new(config, live.keys, own_names, parts, telemetry, clock);
+        Ok(Service { listener, admin, endpoint, store, certificate, reloader: Arc::new(reloader) })
+    }
+}
+
+/// What a configuration that was read from TOML cannot have wrong, but one made in code can.
+fn check_connectors(connectors: &[ConnectorConfig]) -> Result<(), StartError> {
+    if connectors.is_empty() {
+        return Err(StartError::NoConnector);
+    }
+    let (mut names, mut paths) = (HashSet::new(), HashSet::new());
+    for ConnectorConfig { name, path, sinks, .. } in connectors {
+        if !is_name(name) {
+            return Err(StartError::BadName(Arc::clone(name)));
+        }
+        if sinks.as_ref().is_some_and(Vec::is_empty) {
+            return Err(StartError::ConnectorWithoutSink(Arc::clone(name)));
+        }
+        for (key, value, seen) in [("name", &**name, &mut names), ("path", &**path, &mut paths)] {
+            if !seen.insert(value) {
+                return Err(StartError::RepeatedConnector { key, value: value.to_owned() });
+            }
+        }
+    }
+    Ok(())
+}
+
+/// What stores the events in one of the modes.
+trait Store: fmt::Debug + Send + Sync {
+    /// Makes everything ready for another configuration. It blocks. After a failure all is as it was.
+    fn prepare(&self, next: Next) -> Result<Ready, ReloadError>;
+
+    /// Lets the sinks finish, for so long, and closes everything. It blocks.
+    fn close(&self, drain: Duration);
+}
+
+/// A store, and the way in by the configuration that it begins with.
+type Opened = (Arc<dyn Store>, Arc<dyn Intake>);
+
+/// What a store is made of.
+struct Parts {
+    config: Config,
+    clock: Arc<dyn Clock>,
+    telemetry: Arc<Telemetry>,
+    routes: Routes,
+    sinks: Vec<NamedSink>,
+    verifiers: Vec<Arc<LiveVerifier>>,
+}
+
+fn open_store(parts: Parts) -> Result<Opened, StartError> {
+    match parts.config.mode {
+        Mode::Direct => direct::DirectStore::open(parts),
+        Mode::Spool => spooled::SpoolStore::open(parts),
+    }
+}
+
+/// A receiver that is ready to listen.
+#[derive(Debug)]
+pub struct Service {
+    listener: Listener,
+    admin: Option<Listener>,
+    endpoint: Arc<Endpoint>,
+    store: Arc<dyn Store>,
+    certificate: Option<Arc<Certificate>>,
+    reloader: Arc<Reloader>,
+}
+
+impl Service {
+    /// Starts a service.
+    #[must_use]
+    pub fn builder(config: Config) -> ServiceBuilder {
+        ServiceBuilder {
+            config,
+            clock: Arc::new(SystemClock),
+            sinks: Vec::new(),
+            inherited: Inherited::none(),
+        }
+    }
+
+    /// The address on which DT's requests arrive; tells the port where the configuration says 0. `None` for a Unix socket.
+    #[must_use]
+    pub fn address(&self) -> Option<SocketAddr> {
+        self.listener.address()
+    }
+
+    /// The address of `/healthz`, `/readyz` and `/metrics`, if it is one.
+    #[must_use]
+    pub fn admin_address(&self) -> Option<SocketAddr> {
+        self.admin.as_ref().and_then(Listener::address)
+    }
+
+    /// What DT's requests arrive on.
+    #[must_use]
+    pub const fn listener(&self) -> &Listener {
+        &self.listener
+    }
+
+    /// What `/healthz`, `/readyz` and `/metrics` are on.
+    #[must_use]
+    pub const fn admin_listener(&self) -> Option<&Listener> {
+        self.admin.as_ref()
+    }
+
+    /// Changes the configuration while the service runs.
+    #[must_use]
+    pub fn reload_handle(&self) -> ReloadHandle {
+        ReloadHandle(Arc::clone(&self.reloader))
+    }
+
+    /// Serves until `stop` resolves. Then: accepts no more, finishes what is in flight, lets the sinks finish and
+    /// close; all of it within the drain timeout, twice at most.
+    pub async fn run_until(self, stop: impl Future<Output = ()>) {
+        let Self { listener, admin, endpoint, store, certificate, reloader } = self;
+        // Listening does not wait for the issuer; a request that needs a key does.
+        reloader.run().await;
+        // It ends with the set.
+        let mut watching = tokio::task::JoinSet::new();
+        if let Some(certificate) = certificate {
+            watching.spawn(async move { certificate.keep_fresh().await });
+        }
+        let (stop_public, public_stopped) = watch::channel(false);
+        let (stop_admin, admin_stopped) = watch::channel(false);
+        let admin = admin.map(|listener| {
+            tokio::spawn(AdminServer::new(listener, Arc::clone(&endpoint)).run(admin_stopped))
+        });
+        // How long it may drain is known when it stops: a reload may change that.
+        let mut public = tokio::spawn(Server::new(listener, endpoint).run(public_stopped, Duration::MAX));
+        stop.await;
+        let drain_timeout = reloader.drain_timeout();
+        tracing::info!("stopping: no new connections; finishing what is in flight");
+        // The receivers live in the tasks; both are told, or gone.
+        let _told = stop_public.send(true);
+        let drained = async {
+            if tokio::time::timeout(drain_timeout, &mut public).await.is_err() {
+                // What is left is closed with it.
+                public.abort();
+                let _ended = public.await;
+            }
+        };
+        tokio::join!(drained, reloader.stop(drain_timeout));
+        // A thread of its own: a runtime that is dropped waits for its blocking tasks, and a sink may hang for ever.
+        let (closed, closing) = oneshot::channel();
+        let closer = std::thread::Builder::new().name("closing-sinks".to_owned()).spawn(move || {
+            store.close(drain_timeout);
+            // Nobody waits any more if it took too long.
+            let _late = closed.send(());
+        });
+        if let Err(error) = closer {
+            tracing::warn!(%error, "the sinks could not be closed");
+        }
+        // A sink that is told to stop may take a little longer than it is given.
+        if tokio::time::timeout(drain_timeout.saturating_add(CLOSE_GRACE), closing).await.is_err() {
+            tracing::warn!("a sink did not finish in time; what it held is tried again after the next start");
+        }
+        let _told = stop_admin.send(true);
+        if let Some(admin) = admin {
+            let _ended = admin.await;
+        }
+        tracing::info!("stopped");
+    }
+}

@@ -1,0 +1,258 @@
+//! Compresses closed files on a thread of its own.
+//!
+//! The copy is written under another name, synced, renamed, and only then the original is removed. A crash in between
+//! leaves the original, or both; on start whatever original is there is compressed (again), so neither is ever missing.
+//!
+//! zstd is the reference implementation (crate `zstd`, BSD, built by the C compiler that SQLite needs anyway): the
+//! encoder that exists in Rust alone reaches only the ratio of its fastest level.
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::io::{self, Write};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
+use std::thread::JoinHandle;
+
+use super::rotate::{UNFINISHED, read_closed_name, suffix};
+use crate::config::Compression;
+use dt_log::disk::{Disk, DiskFile, OpenMode, parent};
+use dt_sink::record::PathTemplate;
+
+/// How many files may wait. Those beyond are compressed after the next start.
+const MAX_QUEUE: usize = 1024;
+
+/// The thread, and the way to it.
+#[derive(Debug)]
+pub(super) struct Compressor {
+    queue: Option<SyncSender<PathBuf>>,
+    stop: Arc<AtomicBool>,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl Compressor {
+    /// Begins with the closed files that a stop or a crash left uncompressed, except those that are not surely closed.
+    pub(super) fn start(
+        disk: &Arc<dyn Disk>,
+        kind: Compression,
+        template: &PathTemplate,
+        except: &BTreeSet<PathBuf>,
+    ) -> io::Result<Self> {
+        let mut left = Vec::new();
+        find_closed(&**disk, template, "", template.depth(), &mut left)?;
+        left.retain(|path| !except.contains(path));
+        let (queue, files) = sync_channel(MAX_QUEUE);
+        let (stop, disk) = (Arc::new(AtomicBool::new(false)), Arc::clone(disk));
+        let stopped = Arc::clone(&stop);
+        let thread = std::thread::Builder::new()
+            .name("compress".to_owned())
+            .spawn(move || run(&Compress { disk: &*disk, kind, stop: &stopped }, left, &files))?;
+        Ok(Self { queue: Some(queue), stop, thread: Some(thread) })
+    }
+
+    pub(super) fn add(&self, path: PathBuf) {
+        if let Some(Err(error)) = self.queue.as_ref().map(|queue| queue.try_send(path)) {
+            tracing::warn!(%error, "a closed file is compressed after the next start");
+        }
+    }
+}
+
+impl Drop for Compressor {
+    /// Ends within a block of the file at hand, which stays as it is.
+    fn drop(&mut self) {
+        self.stop.store(true, Ordering::Relaxed);
+        self.queue = None;
+        if let Some(thread) = self.thread.take() {
+            // Its panic, if any, was printed by its thread; the originals are still there.
+            let _panicked = thread.join();
+        }
+    }
+}
+
+/// How files are compressed.
+struct Compress<'a> {
+    disk: &'a dyn Disk,
+    kind: Compression,
+    stop: &'a AtomicBool,
+}
+
+fn run(compress: &Compress<'_>, left: Vec<PathBuf>, files: &Receiver<PathBuf>) {
+    for path in left.into_iter().chain(files.iter()) {
+        let compressed = compress.file(&path);
+        if compress.stop.load(Ordering::Relaxed) {
+            return;
+        }
+        if let Err(error) = compressed {
+            tracing::warn!(path = %path.display(), %error, "a closed file was not compressed");
+        }
+    }
+}
+
+/// Closed files without compression, in a folder below the template's root. What was begun of others is removed.
+fn find_closed(
+    disk: &dyn Disk,
+    template: &PathTemplate,
+    relative: &str,
+    depth: usize,
+    found: &mut Vec<PathBuf>,
+) -> io::Result<()> {
+    let folder = template.root().join(relative);
+    for name in disk.list(&folder)? {
+        let Ok(name) = name.into_string() else { continue };
+        let path = folder.join(&name);
+        let Some(about) = disk.about(&path)? else { continue };
+        if depth > 0 && about.is_folder {
+            find_closed(disk, template, &format!("{relative}{name}/"), depth.saturating_sub(1), found)?;
+        } else if depth == 0 && about.is_file {
+            let Some(closed) = read_closed_name(&name) else { continue };
+            if !template.matches(&format!("{relative}{}", closed.current)) {
+                continue;
+            }
+            if !closed.unfinished && closed.compression.is_none() {
+                found.push(path);
+            } else if closed.unfinished && disk.about(&folder.join(closed.name))?.is_some() {
+                // It can be made again; without the original, it is not ours.
+                disk.remove_file(&path)?;
+            }
+        }
+    }
+    found.sort();
+    Ok(())
+}
+
+impl Compress<'_> {
+    fn file(&self, path: &Path) -> io::Result<()> {
+        let named = |end: &str| {
+            let mut name = path.as_os_str().to_owned();
+            name.push(suffix(self.kind));
+            name.push(end);
+            PathBuf::from(name)
+        };
+        let (unfinished, finished) = (named(UNFINISHED), named(""));
+        if let Err(error) = self.write(path, &unfinished) {
+            // It is no good to anybody; if it cannot be removed now, the next start does it.
+            let _left = self.disk.remove_file(&unfinished);
+            return Err(error);
+        }
+        self.disk.rename(&unfinished, &finished)?;
+        self.disk.sync_folder(parent(path))?;
+        self.disk.remove_file(path)?;
+        self.disk.sync_folder(parent(path))
+    }
+
+    fn write(&self, from: &Path, to: &Path) -> io::Result<()> {
+        let source = self.disk.open(from, OpenMode::Read)?;
+        let target = self.disk.open(to, OpenMode::Create)?;
+        // Modes are none of the disk's business: power loss and full disks do not depend on them.
+        fs::metadata(from)
+            .and_then(|found| fs::set_permissions(to, found.permissions()))
+            .or_else(ignore_missing)?;
+        let mut writer = At { file: &*target, at: 0 };
+        match self.kind {
+            Compression::Gzip => {
+                let mut encoder = flate2::write::GzEncoder::new(writer, flate2::Compression::default());
+                self.copy(&*source, &mut encoder)?;
+                encoder.finish()?;
+            }
+            Compression::Zstd => {
+                let mut encoder =
+                    zstd::stream::write::Encoder::new(&mut writer, zstd::DEFAULT_COMPRESSION_LEVEL)?;
+                encoder.include_checksum(true)?;
+                self.copy(&*source, &mut encoder)?;
+                encoder.finish()?;
+            }
+        }
+        target.sync_data()
+    }
+
+    fn copy(&self, from: &dyn DiskFile, to: &mut impl Write) -> io::Result<()> {
+        let mut block = vec![0_u8; 64 * 1024];
+        let mut at = 0_u64;
+        loop {
+            if self.stop.load(Ordering::Relaxed) {
+                return Err(io::Error::other("stopped"));
+            }
+            let read = from.read_at(&mut block, at)?;
+            match block.get(..read) {
+                Some(part) if !part.is_empty() => to.write_all(part)?,
+                _ => return Ok(()),
+            }
+            at = at.saturating_add(u64::try_from(read).unwrap_or(u64::MAX));
+        }
+    }
+}
+
+/// Writes to a file from an offset on.
+struct At<'a> {
+    file: &'a dyn DiskFile,
+    at: u64,
+}
+
+impl Write for At<'_> {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.file.write_all_at(bytes, self.at)?;
+        self.at = self.at.saturating_add(u64::try_from(bytes.len()).unwrap_or(u64::MAX));
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+/// A disk of a test has no modes.
+fn ignore_missing(error: io::Error) -> io::Result<()> {
+    if error.kind() == io::ErrorKind::NotFound { Ok(()) } else { Err(error) }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::arithmetic_side_effects, reason = "tests may fail loudly")]
+
+    use super::*;
+    use dt_log::disk::create_folders;
+    use dt_log::disk::fake::{FakeDisk, Random};
+
+    const CLOSED: &str = "/data/events.20231114T221320Z-0000.ndjson";
+
+    fn unpacked(disk: &FakeDisk, kind: Compression) -> Option<Vec<u8>> {
+        let packed = disk.content(format!("{CLOSED}{}", suffix(kind)))?;
+        let mut content = Vec::new();
+        let read = match kind {
+            Compression::Gzip => {
+                io::Read::read_to_end(&mut flate2::read::GzDecoder::new(&*packed), &mut content)
+            }
+            Compression::Zstd => zstd::stream::copy_decode(&*packed, &mut content).map(|()| 0),
+        };
+        read.expect("whole");
+        Some(content)
+    }
+
+    #[test]
+    fn power_loss_at_any_operation_leaves_the_original_or_the_whole_copy() {
+        let mut random = Random::new(1);
+        for (seed, kind) in (0..300).flat_map(|seed| [(seed, Compression::Gzip), (seed, Compression::Zstd)]) {
+            let disk = FakeDisk::new(seed);
+            create_folders(&disk, Path::new("/data"), false).expect("made");
+            let content: Vec<u8> = (0..20_000_u64).flat_map(|number| (number * seed).to_le_bytes()).collect();
+            let file = disk.open(Path::new(CLOSED), OpenMode::Create).expect("made");
+            file.write_all_at(&content, 0).expect("written");
+            file.sync_data().expect("synced");
+            disk.sync_folder(Path::new("/data")).expect("synced");
+            disk.stop_after(disk.operations() + seed % 40);
+            let stop = AtomicBool::new(false);
+            let _stopped = Compress { disk: &disk, kind, stop: &stop }.file(Path::new(CLOSED));
+            let disk = disk.crash(&mut random);
+            if let Some(original) = disk.content(CLOSED) {
+                assert_eq!(original, content);
+                // The next start finds it, and what was begun is gone.
+                let (template, mut found) = ("/data/events.ndjson".parse().expect("a template"), Vec::new());
+                find_closed(&disk, &template, "", 0, &mut found).expect("found");
+                assert_eq!(found, [PathBuf::from(CLOSED)]);
+                Compress { disk: &disk, kind, stop: &stop }.file(Path::new(CLOSED)).expect("compressed");
+            }
+            assert_eq!(unpacked(&disk, kind), Some(content));
+        }
+    }
+}

@@ -1,0 +1,183 @@
+//! When a file is closed, and what it is called then: `events.ndjson` becomes
+//! `events.20231114T221320Z-0000.ndjson`, and `….ndjson.gz` once it is compressed.
+//!
+//! The time is that at which the event was received (UTC) for which the file was closed; the number counts files of
+//! one second. So the names of a file's predecessors sort in the order in which they were written, as long as the
+//! clock is not set back.
+
+use std::time::Duration;
+
+use super::place::Place;
+use crate::config::Compression;
+use crate::sink::OpenError;
+use dt_verify::event::rfc3339_millis;
+
+/// What is still being written; it is finished or removed on start.
+pub(super) const UNFINISHED: &str = ".tmp";
+
+const COMPRESSIONS: [Compression; 2] = [Compression::Gzip, Compression::Zstd];
+
+/// When a file is closed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Rotation {
+    pub(super) size: Option<u64>,
+    pub(super) every: Option<Duration>,
+}
+
+impl Rotation {
+    /// When the stretch of time began that `millis` lies in; 0 for all times without `rotate_every`.
+    pub(super) fn since(self, millis: i64) -> i64 {
+        let every = self.every.and_then(|every| i64::try_from(every.as_millis()).ok());
+        let Some(every) = every.filter(|every| *every > 0) else { return 0 };
+        millis.saturating_sub(millis.checked_rem_euclid(every).unwrap_or(0))
+    }
+
+    /// Whether a file of this length, begun in this stretch, is closed before so many bytes of another stretch. An
+    /// event that was received earlier than the file was begun does not close it.
+    pub(super) fn is_due(self, length: u64, since: i64, more: usize, later: i64) -> bool {
+        let more = u64::try_from(more).unwrap_or(u64::MAX);
+        let full = self.size.is_some_and(|size| length.saturating_add(more) > size);
+        length > 0 && (full || (self.every.is_some() && later > since))
+    }
+}
+
+pub(super) const fn suffix(compression: Compression) -> &'static str {
+    match compression {
+        Compression::Gzip => ".gz",
+        Compression::Zstd => ".zst",
+    }
+}
+
+/// The first name for a closed file that is not taken: neither by a file, compressed or not, nor in `planned`.
+pub(super) fn free_name(
+    place: &Place,
+    current: &str,
+    millis: i64,
+    planned: &[&String],
+) -> Result<String, OpenError> {
+    let mut number = 0_u32;
+    loop {
+        let name = closed_name(current, millis, number);
+        let mut is_taken = planned.contains(&&name);
+        for suffix in ["", suffix(Compression::Gzip), suffix(Compression::Zstd)] {
+            is_taken = is_taken || place.about(&place.root.join(format!("{name}{suffix}")))?.is_some();
+        }
+        if !is_taken || number == u32::MAX {
+            return Ok(name);
+        }
+        number = number.saturating_add(1);
+    }
+}
+
+/// The name of a closed file.
+fn closed_name(current: &str, millis: i64, number: u32) -> String {
+    let stamp: String = rfc3339_millis(millis).chars().take(19).filter(|c| !matches!(c, '-' | ':')).collect();
+    let name_at = current.rfind('/').map_or(0, |at| at.saturating_add(1));
+    // A dot at the start of a name hides the file; it begins no extension.
+    let after_first = name_at.saturating_add(1);
+    let dot = current.get(after_first..).and_then(|name| name.rfind('.'));
+    let (stem, extension) = current.split_at(dot.map_or(current.len(), |at| after_first.saturating_add(at)));
+    format!("{stem}.{stamp}Z-{number:04}{extension}")
+}
+
+/// What a name says of a closed file: which file it was, whether it is compressed, and whether that is finished.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct Closed {
+    pub(super) current: String,
+    /// Its name without what compression adds.
+    pub(super) name: String,
+    pub(super) compression: Option<Compression>,
+    pub(super) unfinished: bool,
+}
+
+/// Reads a name of [`closed_name`], with what may follow it.
+pub(super) fn read_closed_name(name: &str) -> Option<Closed> {
+    let (name, unfinished) = match name.strip_suffix(UNFINISHED) {
+        Some(name) => (name, true),
+        None => (name, false),
+    };
+    let compressed =
+        COMPRESSIONS.into_iter().find_map(|kind| name.strip_suffix(suffix(kind)).map(|name| (name, kind)));
+    let (name, compression) = compressed.map_or((name, None), |(name, kind)| (name, Some(kind)));
+    let (stem, last) = name.rsplit_once('.')?;
+    let current = if is_stamp(last) {
+        stem.to_owned()
+    } else {
+        let (stem, stamp) = stem.rsplit_once('.').filter(|(_, stamp)| is_stamp(stamp))?;
+        let _ = stamp;
+        format!("{stem}.{last}")
+    };
+    Some(Closed { current, name: name.to_owned(), compression, unfinished })
+}
+
+fn is_stamp(text: &str) -> bool {
+    let digits = |text: &str| text.bytes().all(|byte| byte.is_ascii_digit());
+    let parts = text.split_once('T').and_then(|(date, rest)| Some((date, rest.split_once("Z-")?)));
+    parts.is_some_and(|(date, (time, number))| {
+        date.len() == 8
+            && digits(date)
+            && time.len() == 6
+            && digits(time)
+            && number.len() >= 4
+            && digits(number)
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const MILLIS: i64 = 1_700_000_000_123;
+
+    #[test]
+    fn names_of_closed_files_are_read_back() {
+        for (current, closed) in [
+            ("events.ndjson", "events.20231114T221320Z-0007.ndjson"),
+            ("events", "events.20231114T221320Z-0007"),
+            (".hidden", ".hidden.20231114T221320Z-0007"),
+            ("a.b.c", "a.b.20231114T221320Z-0007.c"),
+            ("2023.11/a.ndjson", "2023.11/a.20231114T221320Z-0007.ndjson"),
+            ("2023.11/a", "2023.11/a.20231114T221320Z-0007"),
+        ] {
+            assert_eq!(closed_name(current, MILLIS, 7), closed);
+            for (suffix, compression) in
+                [("", None), (".gz", Some(Compression::Gzip)), (".zst", Some(Compression::Zstd))]
+            {
+                for (end, unfinished) in [("", false), (UNFINISHED, true)] {
+                    let read = read_closed_name(&format!("{closed}{suffix}{end}"));
+                    assert_eq!(
+                        read,
+                        Some(Closed {
+                            current: current.to_owned(),
+                            name: closed.to_owned(),
+                            compression,
+                            unfinished
+                        })
+                    );
+                }
+            }
+        }
+        for name in ["events.ndjson", "events", "events.20231114T221320Z-007.ndjson", "2023-11-14.ndjson", ""]
+        {
+            assert_eq!(read_closed_name(name), None, "{name}");
+        }
+    }
+
+    #[test]
+    fn stretches_begin_at_full_hours_of_utc() {
+        let hourly = Rotation { size: None, every: Some(Duration::from_secs(3600)) };
+        assert_eq!(hourly.since(MILLIS), 1_699_999_200_000);
+        assert_eq!(hourly.since(-1), -3_600_000);
+        assert!(hourly.is_due(1, hourly.since(MILLIS), 1, hourly.since(MILLIS + 3_600_000)));
+        assert!(!hourly.is_due(1, hourly.since(MILLIS), 1, hourly.since(MILLIS - 3_600_000)));
+        assert!(!hourly.is_due(0, 0, 1, hourly.since(MILLIS)));
+    }
+
+    #[test]
+    fn a_file_is_closed_before_it_is_too_long_and_never_empty() {
+        let small = Rotation { size: Some(10), every: None };
+        assert!(!small.is_due(5, 0, 5, 0));
+        assert!(small.is_due(5, 0, 6, 0));
+        assert!(!small.is_due(0, 0, 100, 0));
+    }
+}

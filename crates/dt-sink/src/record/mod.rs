@@ -1,0 +1,272 @@
+//! What is passed between the stages of the service: a [`Record`] on its way to the sinks, and a [`DeadLetter`] that
+//! is set aside. [`Format`] is how a record looks in line-based output, [`PathTemplate`] and [`TopicTemplate`]
+//! where it belongs.
+
+mod cloud_event;
+mod format;
+mod json_text;
+mod kept_headers;
+mod path_template;
+mod request_id;
+mod template;
+mod topic_template;
+
+use std::fmt;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use bytestring::ByteString;
+use http::HeaderMap;
+
+pub use cloud_event::CloudEvent;
+pub use format::{Format, UnknownFormat};
+pub use json_text::escaped;
+pub use kept_headers::KeptHeaders;
+pub use path_template::PathTemplate;
+pub use request_id::{NotARequestId, RequestId, RequestIds};
+pub use template::NotATemplate;
+pub use topic_template::TopicTemplate;
+
+use dt_verify::event::{Envelope, NotADelivery};
+use dt_verify::{Verified, VerifiedBy};
+
+/// One verified delivery, with its exact bytes and what routing needs to know of it.
+#[derive(Debug, Clone)]
+pub struct Record {
+    /// Name of the connector that received it.
+    pub connector: Arc<str>,
+    /// When it was received, in Unix milliseconds.
+    pub received_at: i64,
+    /// Which key vouches for it.
+    pub verified_by: VerifiedBy,
+    /// `event.eventId`: equal for every copy of the event. This and the texts below share the memory of the body.
+    pub event_id: ByteString,
+    /// `event.eventType`.
+    pub event_type: ByteString,
+    /// The project in `event.targetName`.
+    pub project: Option<ByteString>,
+    /// The device in `event.targetName`, else `metadata.deviceId`.
+    pub device: Option<ByteString>,
+    /// The id of the request that brought it.
+    pub request_id: Option<RequestId>,
+    /// What is kept of the request's headers, for the dead letters.
+    pub headers: KeptHeaders,
+    /// The body as received.
+    pub body: Bytes,
+}
+
+/// A text that was read from a body: a part of it that shares its memory, or, where it had to be unescaped, a copy.
+fn part(body: &Bytes, text: &str) -> ByteString {
+    let start = text.as_ptr().addr().checked_sub(body.as_ptr().addr());
+    let range = start.and_then(|start| Some(start..start.checked_add(text.len())?));
+    let shared = range.filter(|range| range.end <= body.len()).map(|range| body.slice(range));
+    shared.and_then(|part| ByteString::try_from(part).ok()).unwrap_or_else(|| ByteString::from(text))
+}
+
+impl Record {
+    /// Reads what routing needs from a verified body. The headers are added by [`with_headers`](Self::with_headers).
+    ///
+    /// # Errors
+    ///
+    /// [`NotADelivery`] when the body is no delivery, though authentic.
+    pub fn read(
+        verified: &Verified<Bytes>,
+        connector: Arc<str>,
+        received_at: i64,
+    ) -> Result<Self, NotADelivery> {
+        let (envelope, body) = (Envelope::parse(verified)?, verified.inner());
+        Ok(Self {
+            connector,
+            received_at,
+            verified_by: verified.by().clone(),
+            event_id: part(body, &envelope.event_id),
+            event_type: part(body, &envelope.event_type),
+            project: envelope.project().map(|project| part(body, project)),
+            device: envelope.device().map(|device| part(body, device)),
+            request_id: None,
+            headers: KeptHeaders::default(),
+            body: body.clone(),
+        })
+    }
+
+    /// Returns a record of a made-up event with this id, for tests of sinks.
+    #[must_use]
+    pub fn sample(event_id: &str) -> Self {
+        Self {
+            connector: Arc::from("default"),
+            received_at: 1000,
+            verified_by: VerifiedBy::Secret { label: Arc::from("a") },
+            event_id: event_id.into(),
+            event_type: "touch".into(),
+            project: None,
+            device: None,
+            request_id: None,
+            headers: KeptHeaders::default(),
+            body: Bytes::from_static(b"{}"),
+        }
+    }
+
+    /// The same record with what is kept of the headers of its request.
+    #[must_use]
+    pub fn with_headers(mut self, headers: &HeaderMap) -> Self {
+        self.headers = KeptHeaders::of(headers);
+        self
+    }
+
+    /// The same record with the id of its request.
+    #[must_use]
+    pub const fn with_request_id(mut self, id: Option<RequestId>) -> Self {
+        self.request_id = id;
+        self
+    }
+}
+
+/// Why a delivery was set aside.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Reason {
+    /// A sink will never take it.
+    Rejected {
+        /// Name of the sink.
+        sink: Arc<str>,
+    },
+    /// It is authentic, but no delivery that we can read.
+    Unreadable,
+    /// It is authentic, but its token's time was over.
+    Expired,
+    /// It could not be verified. Kept only where that is asked for, since a wrong secret here looks the same.
+    Refused,
+    /// It was accepted, and what is stored of it is not what was written.
+    Damaged,
+}
+
+impl Reason {
+    /// The codes of all reasons, for tables and metrics.
+    pub const CODES: [&'static str; 5] = ["rejected", "unreadable", "expired", "refused", "damaged"];
+
+    /// Stable name, for metrics, files and the command line.
+    #[must_use]
+    pub const fn code(&self) -> &'static str {
+        match self {
+            Self::Rejected { .. } => "rejected",
+            Self::Unreadable => "unreadable",
+            Self::Expired => "expired",
+            Self::Refused => "refused",
+            Self::Damaged => "damaged",
+        }
+    }
+}
+
+impl fmt::Display for Reason {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.code())
+    }
+}
+
+/// A delivery that was set aside, with all that is needed to try it again.
+#[derive(Debug, Clone)]
+pub struct DeadLetter {
+    /// Name of the connector that received it.
+    pub connector: Arc<str>,
+    /// Why it is here.
+    pub reason: Reason,
+    /// What went wrong, in words.
+    pub error: String,
+    /// How often it was tried.
+    pub attempts: u32,
+    /// When it was received, in Unix milliseconds.
+    pub received_at: i64,
+    /// The id of the request that brought it.
+    pub request_id: Option<RequestId>,
+    /// `event.eventId`, where it could be read.
+    pub event_id: Option<ByteString>,
+    /// The sequence number of the record that was rejected or damaged.
+    pub seq: Option<i64>,
+    /// What else there was to the record, so that it can be made again; `None` where there was none.
+    pub routing: Option<Routing>,
+    /// The two signature headers, as received.
+    pub signatures: Vec<(&'static str, String)>,
+    /// The names of all other headers; their values may be credentials and are not kept.
+    pub header_names: Vec<String>,
+    /// The body as received.
+    pub body: Bytes,
+}
+
+/// What a [`Record`] has and a request has not.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Routing {
+    /// Which key vouches for it.
+    pub verified_by: VerifiedBy,
+    /// `event.eventType`.
+    pub event_type: ByteString,
+    /// The project in `event.targetName`.
+    pub project: Option<ByteString>,
+    /// The device.
+    pub device: Option<ByteString>,
+}
+
+impl DeadLetter {
+    /// Sets a request aside that became no record.
+    #[must_use]
+    pub fn of_request(
+        connector: Arc<str>,
+        reason: Reason,
+        error: String,
+        received_at: i64,
+        headers: &HeaderMap,
+        body: Bytes,
+    ) -> Self {
+        let kept = KeptHeaders::of(headers);
+        Self {
+            connector,
+            reason,
+            error,
+            attempts: 0,
+            received_at,
+            request_id: None,
+            event_id: None,
+            seq: None,
+            routing: None,
+            signatures: kept.signatures(),
+            header_names: kept.names(),
+            body,
+        }
+    }
+
+    /// The same letter with the id of its request.
+    #[must_use]
+    pub const fn with_request_id(mut self, id: Option<RequestId>) -> Self {
+        self.request_id = id;
+        self
+    }
+
+    /// The same letter with the sequence number of its record.
+    #[must_use]
+    pub const fn with_seq(mut self, seq: i64) -> Self {
+        self.seq = Some(seq);
+        self
+    }
+
+    /// Sets a record aside that a sink rejected at the given attempt.
+    #[must_use]
+    pub fn of_record(record: &Record, sink: Arc<str>, error: String, attempts: u32) -> Self {
+        Self {
+            connector: Arc::clone(&record.connector),
+            reason: Reason::Rejected { sink },
+            error,
+            attempts,
+            received_at: record.received_at,
+            request_id: record.request_id,
+            event_id: Some(record.event_id.clone()),
+            seq: None,
+            routing: Some(Routing {
+                verified_by: record.verified_by.clone(),
+                event_type: record.event_type.clone(),
+                project: record.project.clone(),
+                device: record.device.clone(),
+            }),
+            signatures: record.headers.signatures(),
+            header_names: record.headers.names(),
+            body: record.body.clone(),
+        }
+    }
+}

@@ -1,0 +1,149 @@
+//! The id of a request: one short text that ties together its log line, its answer (`X-Request-Id`), what is stored of it
+//! and what the sinks are given. It is always ours; what a client calls its request is not looked at, so nobody else's text
+//! gets into our logs, and a proxy can log the header of the answer instead.
+
+use std::fmt;
+use std::hash::{BuildHasher, RandomState};
+use std::str::FromStr;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use http::HeaderValue;
+
+/// The digits of an id, in the order of their values, so that the ids of a process sort by age.
+const DIGITS: &[u8; 32] = b"0123456789abcdefghijklmnopqrstuv";
+/// How many of them say which process it was: 60 bits.
+const PREFIX: usize = 12;
+/// How long an id is.
+const LENGTH: usize = 20;
+
+/// The id of one request: 20 digits and letters, such as `5q1vpkd0sfmn00000042`. The first 12 are random for each process,
+/// the others count its requests.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct RequestId([u8; LENGTH]);
+
+impl RequestId {
+    /// The id as text.
+    #[must_use]
+    pub fn as_str(&self) -> &str {
+        // It is made of ASCII only.
+        std::str::from_utf8(&self.0).unwrap_or_default()
+    }
+
+    /// The id as the value of a header.
+    #[must_use]
+    pub fn header_value(&self) -> HeaderValue {
+        // No digit is refused there.
+        HeaderValue::from_bytes(&self.0).unwrap_or_else(|_| HeaderValue::from_static(""))
+    }
+}
+
+impl fmt::Display for RequestId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
+impl fmt::Debug for RequestId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
+/// Not the id of a request.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("not a request id: {LENGTH} of the characters 0-9 and a-v are expected")]
+pub struct NotARequestId;
+
+impl FromStr for RequestId {
+    type Err = NotARequestId;
+
+    fn from_str(text: &str) -> Result<Self, NotARequestId> {
+        let id: [u8; LENGTH] = text.as_bytes().try_into().map_err(|_| NotARequestId)?;
+        if id.iter().all(|byte| DIGITS.contains(byte)) { Ok(Self(id)) } else { Err(NotARequestId) }
+    }
+}
+
+/// Gives each request of a process its id.
+#[derive(Debug)]
+pub struct RequestIds {
+    prefix: [u8; PREFIX],
+    count: AtomicU64,
+}
+
+impl RequestIds {
+    /// Ids of a process that is known by the last 60 bits of `process`.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// let ids = dt_sink::record::RequestIds::new(1);
+    /// assert_eq!(ids.next().as_str(), "00000000000100000000");
+    /// assert_eq!(ids.next().as_str(), "00000000000100000001");
+    /// ```
+    #[must_use]
+    pub fn new(process: u64) -> Self {
+        Self { prefix: digits(process), count: AtomicU64::new(0) }
+    }
+
+    /// Ids of this process. The standard library's random state is enough: they have to differ, not to be a secret.
+    #[must_use]
+    pub fn random() -> Self {
+        Self::new(RandomState::new().hash_one(std::process::id()))
+    }
+
+    /// The next id. After 10^12 requests they begin again.
+    pub fn next(&self) -> RequestId {
+        let count: [u8; LENGTH - PREFIX] = digits(self.count.fetch_add(1, Ordering::Relaxed));
+        let mut id = [0; LENGTH];
+        for (place, digit) in id.iter_mut().zip(self.prefix.iter().chain(&count)) {
+            *place = *digit;
+        }
+        RequestId(id)
+    }
+}
+
+/// The last digits of a number.
+fn digits<const N: usize>(mut number: u64) -> [u8; N] {
+    let mut digits = [b'0'; N];
+    for digit in digits.iter_mut().rev() {
+        // Below 32, always.
+        let value = usize::try_from(number % 32).unwrap_or_default();
+        *digit = DIGITS.get(value).copied().unwrap_or(b'0');
+        number /= 32;
+    }
+    digits
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ids_differ_sort_and_read_back() {
+        let ids = RequestIds::new(u64::MAX);
+        let mut last = ids.next();
+        assert_eq!(last.as_str(), "vvvvvvvvvvvv00000000");
+        for _ in 0..100 {
+            let next = ids.next();
+            assert!(next > last, "{next} after {last}");
+            assert_eq!(next.as_str().parse(), Ok(next));
+            assert_eq!(next.header_value(), next.as_str());
+            last = next;
+        }
+        assert_ne!(RequestIds::random().next(), RequestIds::random().next());
+    }
+
+    #[test]
+    fn what_is_no_id_is_refused() {
+        for text in [
+            "",
+            "0",
+            "0000000000010000000",
+            "000000000001000000000",
+            "0000000000010000000W",
+            "00000000000100000\u{fc}0",
+        ] {
+            assert_eq!(text.parse::<RequestId>(), Err(NotARequestId), "{text:?}");
+        }
+    }
+}

@@ -1,0 +1,251 @@
+//! What is needed to pass an event on, read in one pass over the body.
+
+use std::borrow::Cow;
+use std::mem;
+
+use serde::de::MapAccess;
+
+use super::json::{self, At, Look, OneOf, Skip, Text};
+use super::not_a_delivery::{MAX_NAME_LEN, NotADelivery};
+use super::skim::skim;
+use super::target_name;
+use crate::Verified;
+
+/// A view of a delivery that copies nothing, save texts with escapes in them.
+///
+/// A member other than `eventId` and `eventType` counts as absent if it is not a string. Of those that decide where an event
+/// goes, none may be there twice: which one counts, readers of JSON do not agree on. The texts are as the sender chose them: any characters, control characters too.
+///
+/// # Examples
+///
+/// ```
+/// use dt_verify::event::Envelope;
+/// # use dt_verify::{Secret, Signer, Verifier};
+/// # let secret = Secret::new("some-good-secret").unwrap();
+/// # let verifier = Verifier::builder().secret("primary", secret.clone()).build().unwrap();
+/// let body = br#"{"event":{"eventId":"c82gg9catj3vmh4248og","eventType":"touch","targetName":"projects/p/devices/d"}}"#;
+/// # let token = Signer::secret(secret).sign(body, 1_700_000_000, "c82gg99hga35jc2afkeg").unwrap();
+/// # let headers = [("X-Dt-Signature", token)];
+/// let verified = verifier.verify(&headers, body, 1_700_000_001).unwrap();
+/// let envelope = Envelope::parse(&verified).unwrap();
+/// assert_eq!(envelope.event_id, "c82gg9catj3vmh4248og");
+/// assert_eq!((envelope.project(), envelope.device()), (Some("p"), Some("d")));
+/// ```
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Envelope<'a> {
+    /// `event.eventId`: not empty, at most [`MAX_NAME_LEN`] bytes. The key to find duplicates by.
+    pub event_id: Cow<'a, str>,
+    /// `event.eventType`: not empty, at most [`MAX_NAME_LEN`] bytes.
+    pub event_type: Cow<'a, str>,
+    /// `event.targetName`, normally `projects/<project>/devices/<device>`.
+    pub target_name: Option<Cow<'a, str>>,
+    /// `event.timestamp`, normally RFC 3339.
+    pub timestamp: Option<Cow<'a, str>>,
+    /// `metadata.deviceId`.
+    pub metadata_device_id: Option<Cow<'a, str>>,
+}
+
+impl<'a> Envelope<'a> {
+    /// Reads a verified body.
+    ///
+    /// # Errors
+    ///
+    /// [`NotADelivery`], for the same bodies and in the same way as [`Delivery::parse`](super::Delivery::parse).
+    pub fn parse<B: AsRef<[u8]>>(verified: &'a Verified<B>) -> Result<Self, NotADelivery> {
+        let body = BodyMembers::of(verified.body())?.ok_or(NotADelivery::NotAnObject)?;
+        let event = body.event.only("event")?.flatten().ok_or(NotADelivery::EventMissing)?;
+        let event_id = event.id.only("event.eventId")?.flatten().unwrap_or_default();
+        let event_type = event.event_type.only("event.eventType")?.flatten().unwrap_or_default();
+        Ok(Self {
+            event_id: name("event.eventId", event_id, NotADelivery::EventIdMissing)?,
+            event_type: name("event.eventType", event_type, NotADelivery::EventTypeMissing)?,
+            target_name: event.target_name.only("event.targetName")?.flatten(),
+            timestamp: event.timestamp,
+            metadata_device_id: match body.metadata.only("metadata")?.flatten() {
+                Some(device_id) => device_id.only("metadata.deviceId")?.flatten(),
+                None => None,
+            },
+        })
+    }
+
+    /// The project that the device is in now, from `targetName`.
+    #[must_use]
+    pub fn project(&self) -> Option<&str> {
+        target_name::project(self.target_name.as_deref()?)
+    }
+
+    /// The device, from `targetName`, else `metadata.deviceId`. Events that are not of a device have none.
+    #[must_use]
+    pub fn device(&self) -> Option<&str> {
+        let in_metadata = || self.metadata_device_id.as_deref().filter(|id| !id.is_empty());
+        self.target_name.as_deref().and_then(target_name::device).or_else(in_metadata)
+    }
+}
+
+/// `event.targetName` and `event.timestamp` of a body that was verified and read before, and is read again only for them.
+/// What is not there is `None`.
+pub fn target_and_time(body: &[u8]) -> (Option<Cow<'_, str>>, Option<Cow<'_, str>>) {
+    let event = BodyMembers::of(body).ok().flatten().and_then(|body| body.event.only("event").ok());
+    match event.flatten().flatten() {
+        Some(event) => (event.target_name.only("event.targetName").ok().flatten().flatten(), event.timestamp),
+        None => (None, None),
+    }
+}
+
+fn name<'a>(
+    member: &'static str,
+    text: Cow<'a, str>,
+    missing: NotADelivery,
+) -> Result<Cow<'a, str>, NotADelivery> {
+    match text.len() {
+        0 => Err(missing),
+        1..=MAX_NAME_LEN => Ok(text),
+        found => Err(NotADelivery::TooLong { member, found }),
+    }
+}
+
+/// A member that may be there once.
+enum Member<T> {
+    Absent,
+    Once(T),
+    Repeated,
+}
+
+impl<T> Member<T> {
+    fn see(&mut self, value: T) {
+        *self = match mem::replace(self, Self::Repeated) {
+            Self::Absent => Self::Once(value),
+            Self::Once(_) | Self::Repeated => Self::Repeated,
+        };
+    }
+
+    fn only(self, member: &'static str) -> Result<Option<T>, NotADelivery> {
+        match self {
+            Self::Absent => Ok(None),
+            Self::Once(value) => Ok(Some(value)),
+            Self::Repeated => Err(NotADelivery::Repeated { member }),
+        }
+    }
+}
+
+/// Looks at the whole body.
+struct Body;
+
+/// `deviceId` of `metadata`.
+type DeviceId<'de> = Member<Option<Cow<'de, str>>>;
+
+struct BodyMembers<'de> {
+    event: Member<Option<EventMembers<'de>>>,
+    metadata: Member<Option<DeviceId<'de>>>,
+}
+
+impl<'de> BodyMembers<'de> {
+    /// Reads a body; `None` if it is JSON, but no object.
+    fn of(body: &'de [u8]) -> Result<Option<Self>, NotADelivery> {
+        let usual = std::str::from_utf8(body).ok().and_then(skim);
+        let Some(usual) = usual else { return json::look(body, Body) };
+        let event = EventMembers {
+            id: Member::Once(usual.event_id.map(Cow::Borrowed)),
+            event_type: Member::Once(usual.event_type.map(Cow::Borrowed)),
+            target_name: Member::Once(usual.target_name.map(Cow::Borrowed)),
+            timestamp: usual.timestamp.map(Cow::Borrowed),
+        };
+        let device_id = Member::Once(usual.device_id.map(Cow::Borrowed));
+        Ok(Some(Self { event: Member::Once(Some(event)), metadata: Member::Once(Some(device_id)) }))
+    }
+}
+
+/// `eventId`, `eventType`, `targetName`, `timestamp` and `deviceId` as the parser reads them.
+#[cfg(test)]
+pub(super) fn read_by_the_parser(body: &[u8]) -> Result<[Option<Cow<'_, str>>; 5], NotADelivery> {
+    let body = json::look(body, Body)?.ok_or(NotADelivery::NotAnObject)?;
+    let event = body.event.only("event")?.flatten().ok_or(NotADelivery::EventMissing)?;
+    let (id, event_type) = (event.id.only("event.eventId")?, event.event_type.only("event.eventType")?);
+    let target_name = event.target_name.only("event.targetName")?.flatten();
+    let device_id = match body.metadata.only("metadata")?.flatten() {
+        Some(device_id) => device_id.only("metadata.deviceId")?.flatten(),
+        None => None,
+    };
+    Ok([id.flatten(), event_type.flatten(), target_name, event.timestamp, device_id])
+}
+
+impl<'de> Look<'de> for Body {
+    type Found = Option<BodyMembers<'de>>;
+
+    fn otherwise(self) -> Self::Found {
+        None
+    }
+
+    fn object<A: MapAccess<'de>>(self, mut members: A) -> Result<Self::Found, A::Error> {
+        let mut found = BodyMembers { event: Member::Absent, metadata: Member::Absent };
+        while let Some(key) = members.next_key_seed(At(OneOf(&["event", "metadata"])))? {
+            match key {
+                Some("event") => found.event.see(members.next_value_seed(At(EventObject))?),
+                Some("metadata") => found.metadata.see(members.next_value_seed(At(MetadataObject))?),
+                _ => members.next_value_seed(At(Skip))?,
+            }
+        }
+        Ok(Some(found))
+    }
+}
+
+/// Looks at `event`.
+struct EventObject;
+
+struct EventMembers<'de> {
+    id: Member<Option<Cow<'de, str>>>,
+    event_type: Member<Option<Cow<'de, str>>>,
+    target_name: Member<Option<Cow<'de, str>>>,
+    timestamp: Option<Cow<'de, str>>,
+}
+
+impl<'de> Look<'de> for EventObject {
+    type Found = Option<EventMembers<'de>>;
+
+    fn otherwise(self) -> Self::Found {
+        None
+    }
+
+    fn object<A: MapAccess<'de>>(self, mut members: A) -> Result<Self::Found, A::Error> {
+        const NAMES: &[&str] = &["eventId", "eventType", "targetName", "timestamp"];
+        let mut found = EventMembers {
+            id: Member::Absent,
+            event_type: Member::Absent,
+            target_name: Member::Absent,
+            timestamp: None,
+        };
+        while let Some(key) = members.next_key_seed(At(OneOf(NAMES)))? {
+            match key {
+                Some("eventId") => found.id.see(members.next_value_seed(At(Text))?),
+                Some("eventType") => found.event_type.see(members.next_value_seed(At(Text))?),
+                Some("targetName") => found.target_name.see(members.next_value_seed(At(Text))?),
+                Some("timestamp") => found.timestamp = members.next_value_seed(At(Text))?,
+                _ => members.next_value_seed(At(Skip))?,
+            }
+        }
+        Ok(Some(found))
+    }
+}
+
+/// Looks at `metadata`, for `deviceId`.
+struct MetadataObject;
+
+impl<'de> Look<'de> for MetadataObject {
+    type Found = Option<DeviceId<'de>>;
+
+    fn otherwise(self) -> Self::Found {
+        None
+    }
+
+    fn object<A: MapAccess<'de>>(self, mut members: A) -> Result<Self::Found, A::Error> {
+        let mut device_id = Member::Absent;
+        while let Some(key) = members.next_key_seed(At(OneOf(&["deviceId"])))? {
+            match key {
+                Some(_) => device_id.see(members.next_value_seed(At(Text))?),
+                None => members.next_value_seed(At(Skip))?,
+            }
+        }
+        Ok(Some(device_id))
+    }
+}

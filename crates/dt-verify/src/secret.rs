@@ -1,0 +1,92 @@
+//! The scheme of the header `X-Dt-Signature`: a JWT signed with a shared secret (HS256, RFC 7518 section 3.2).
+
+use std::fmt;
+use std::sync::Arc;
+
+use jsonwebtoken::{Algorithm, DecodingKey};
+use zeroize::Zeroizing;
+
+use super::rejection::Rejection;
+use super::token::{self, Compact};
+
+/// Name of the header (DT docs, "Receiving events").
+pub const SECRET_HEADER: &str = "X-Dt-Signature";
+
+/// A signature secret, as entered in DT Studio.
+///
+/// The key is the UTF-8 bytes of the text, with no decoding. It is never printed, and zeroed when dropped.
+///
+/// # Examples
+///
+/// ```
+/// use dt_verify::Secret;
+///
+/// let secret = Secret::new("some-good-secret").unwrap();
+/// assert_eq!(format!("{secret:?}"), "Secret(redacted)");
+/// assert!(Secret::new("").is_err());
+/// ```
+#[derive(Clone, PartialEq, Eq)]
+pub struct Secret(Zeroizing<Vec<u8>>);
+
+/// An empty secret was given: anyone could sign with it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("the secret is empty")]
+pub struct EmptySecret;
+
+impl Secret {
+    /// Takes the secret's bytes.
+    ///
+    /// # Errors
+    ///
+    /// [`EmptySecret`] when there are none.
+    pub fn new(bytes: impl Into<Vec<u8>>) -> Result<Self, EmptySecret> {
+        let bytes = Zeroizing::new(bytes.into());
+        if bytes.is_empty() { Err(EmptySecret) } else { Ok(Self(bytes)) }
+    }
+
+    /// The bytes themselves. Take care where they go.
+    #[must_use]
+    pub fn expose(&self) -> &[u8] {
+        &self.0
+    }
+}
+
+impl fmt::Debug for Secret {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Secret(redacted)")
+    }
+}
+
+/// The secrets of one connector, each with the label that logs and envelopes show.
+#[derive(Clone)]
+pub(super) struct SecretScheme {
+    keys: Vec<(Arc<str>, DecodingKey)>,
+}
+
+impl SecretScheme {
+    pub(super) fn new(secrets: &[(Arc<str>, Secret)]) -> Self {
+        let keys = secrets
+            .iter()
+            .map(|(label, secret)| (Arc::clone(label), DecodingKey::from_secret(secret.expose())));
+        Self { keys: keys.collect() }
+    }
+
+    pub(super) fn keys(&self) -> &[(Arc<str>, DecodingKey)] {
+        &self.keys
+    }
+
+    pub(super) fn labels(&self) -> impl Iterator<Item = &str> {
+        self.keys.iter().map(|(label, _)| &**label)
+    }
+
+    /// Finds the secret that made the token's signature.
+    pub(super) fn authenticate(&self, token: &Compact<'_>) -> Result<&Arc<str>, Rejection> {
+        token.require_algorithm("HS256")?;
+        for (label, key) in &self.keys {
+            if token::signature_holds(token, key, Algorithm::HS256)? {
+                return Ok(label);
+            }
+        }
+        Err(Rejection::SignatureMismatch { header: SECRET_HEADER, keys: self.keys.len() })
+    }
+}
