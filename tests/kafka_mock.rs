@@ -14,7 +14,7 @@ use std::time::{Duration, Instant};
 use dt_receiver::clock::SystemClock;
 use dt_receiver::config::KafkaConfig;
 use dt_receiver::record::{DeadLetter, Format, KeptHeaders, Reason, Record};
-use dt_receiver::sink::{Fate, KafkaLetters, KafkaSink, LetterBox, Patience, Sink};
+use dt_receiver::sink::{Fate, KafkaLetters, KafkaSink, LetterBox, Patience, Sink, SinkReporter};
 use dt_receiver::telemetry::Telemetry;
 use dt_receiver::verify::VerifiedBy;
 use hyper::body::Bytes;
@@ -60,9 +60,12 @@ impl Place {
         config
     }
 
+    fn reporter(&self) -> Arc<dyn SinkReporter> {
+        self.telemetry.sink_reporter("kafka", KafkaSink::METRICS)
+    }
+
     fn sink(&self, format: Format, patience: Patience) -> KafkaSink {
-        let name = Arc::from("kafka");
-        let mut sink = KafkaSink::new(name, self.config(), format, patience, Arc::clone(&self.telemetry));
+        let mut sink = KafkaSink::new(self.config(), format, patience, self.reporter());
         sink.open(None).expect("a good configuration");
         sink
     }
@@ -391,8 +394,7 @@ fn a_cluster_that_is_not_there_is_named() {
     let port =
         std::net::TcpListener::bind("127.0.0.1:0").and_then(|l| l.local_addr()).expect("a port").port();
     config.brokers = format!("127.0.0.1:{port}");
-    let telemetry = Arc::clone(&place.telemetry);
-    let mut sink = KafkaSink::new(Arc::from("kafka"), config, Format::Body, Patience::Endless, telemetry);
+    let mut sink = KafkaSink::new(config, Format::Body, Patience::Endless, place.reporter());
     sink.open(None).expect("it may come up later");
     let error = sink.check().expect_err("nobody listens");
     assert!(error.contains(&port.to_string()), "{error}");
@@ -402,7 +404,7 @@ fn a_cluster_that_is_not_there_is_named() {
 fn a_dead_letter_is_in_the_topic_once_it_is_buried() {
     let place = Place::new(1, 1);
     let letters =
-        KafkaLetters::new(&place.config(), TOPIC.to_owned(), Duration::from_secs(5), &place.telemetry)
+        KafkaLetters::new(&place.config(), TOPIC.to_owned(), Duration::from_secs(5), place.reporter())
             .expect("made");
     let letter = DeadLetter::of_record(&record(7), Arc::from("archive"), "never".to_owned(), 3);
     letters.bury(&letter).expect("stored");
@@ -424,7 +426,7 @@ fn a_dead_letter_is_in_the_topic_once_it_is_buried() {
     assert_eq!(letters.trouble(), None);
     // A producer that ended does not end the letters.
     let letters =
-        KafkaLetters::new(&place.config(), TOPIC.to_owned(), Duration::from_secs(2), &place.telemetry);
+        KafkaLetters::new(&place.config(), TOPIC.to_owned(), Duration::from_secs(2), place.reporter());
     let letters = letters.expect("made");
     place.cluster.request_errors(RDKafkaApiKey::InitProducerId, &[CLUSTER_DENIED; 50]);
     letters.bury(&letter).expect_err("it may not write");
@@ -461,8 +463,7 @@ fn a_topic_that_takes_no_record_without_a_key_is_at_fault_itself() {
     let place = Place::new(1, 1);
     let mut config = place.config();
     config.key = dt_receiver::config::RecordKey::None;
-    let telemetry = Arc::clone(&place.telemetry);
-    let mut sink = KafkaSink::new(Arc::from("kafka"), config, Format::Body, Patience::Endless, telemetry);
+    let mut sink = KafkaSink::new(config, Format::Body, Patience::Endless, place.reporter());
     sink.open(None).expect("a good configuration");
     deliver_all(&mut sink, &records(0..5));
     place.cluster.request_errors(RDKafkaApiKey::Produce, &[INVALID; 10]);

@@ -15,6 +15,8 @@
 #[allow(dead_code, reason = "each test uses a part")]
 mod authority;
 mod common;
+#[path = "packaging/metric_table.rs"]
+mod metric_table;
 
 use std::collections::BTreeSet;
 use std::fs;

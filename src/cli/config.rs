@@ -1,7 +1,9 @@
-//! `config`: what a configuration may hold, from the table that the tests compare with what is read.
+//! `config`: what a configuration may hold, and what is measured, from the tables that the tests compare with the code.
 
 use super::{Ended, say};
 use dt_server::config::{reference_markdown, sample_file};
+use dt_server::sink::TYPE_METRICS;
+use dt_server::telemetry::metrics_markdown;
 
 /// Print what a configuration may hold
 #[derive(Debug, clap::Args)]
@@ -16,12 +18,15 @@ enum Command {
     Reference,
     /// Print a file to start from: every key, commented out, with its default
     Sample,
+    /// Print every metric: type, labels, unit and meaning, as Markdown
+    Metrics,
 }
 
 pub(super) fn run(arguments: &Arguments) -> Ended {
     let text = match arguments.command {
         Command::Reference => reference_markdown(),
         Command::Sample => sample_file(),
+        Command::Metrics => metrics_markdown(TYPE_METRICS),
     };
     say(text.trim_end())?;
     Ok(())

@@ -28,7 +28,8 @@ pub(crate) fn under_test(format: Format) -> Option<UnderTest> {
     let telemetry = Arc::new(Telemetry::new(Arc::new(SystemClock)));
     // As in mode `direct`: what is not there in time is to be tried again. Longer than the pause before it connects again.
     let patience = Patience::Until(Duration::from_secs(4));
-    let sink = KafkaSink::new(Arc::from("kafka"), config, format, patience, telemetry);
+    let reporter = telemetry.sink_reporter("kafka", KafkaSink::METRICS);
+    let sink = KafkaSink::new(config, format, patience, reporter);
     let set_broken = move |is_broken| {
         let set = if is_broken { cluster.broker_down(1) } else { cluster.broker_up(1) };
         set.expect("set");

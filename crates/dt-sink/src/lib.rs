@@ -2,12 +2,16 @@
 //! written in. A new sink is a crate or module that implements [`Sink`] and passes the contract test.
 
 pub mod clock;
+mod metric;
 pub mod record;
+mod reporter;
 
 use std::sync::Arc;
 use std::time::Duration;
 
+pub use metric::{Metric, MetricKind};
 pub use record::{DeadLetter, Format, Record};
+pub use reporter::{LogPermit, SinkReporter};
 
 /// The most bytes a sink's checkpoint may have.
 pub const MAX_CHECKPOINT: usize = 64 * 1024;

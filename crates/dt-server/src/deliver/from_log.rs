@@ -24,7 +24,7 @@ use super::backoff::Backoff;
 use super::engine::{Done, Engine, Settled, Shared, Source, Window};
 use super::replace::ReplaceError;
 use crate::sink::{OpenError, Sink};
-use crate::telemetry::{DeadLetterBuried, Telemetry};
+use crate::telemetry::{DeadLetterStored, Telemetry};
 use dt_log::{Log, LogError, Progress, SinkNumber, SinkState, Stored};
 use dt_sink::record::DeadLetter;
 
@@ -218,7 +218,7 @@ impl LogSource {
         }
         if self.leave.forget.load(Ordering::SeqCst) {
             self.log.forget(&self.name)?;
-            self.telemetry.forget_sink(&self.name);
+            self.telemetry.unregister_sink(&self.name);
             tracing::info!(sink = &*self.name, "a removed sink has had everything, and is forgotten");
         }
         Ok(true)
@@ -240,7 +240,7 @@ impl LogSource {
     /// forgotten. What is in the window was taken before a replay, and comes again with it.
     fn look(&mut self, has_window: bool) -> bool {
         let Some(state) = self.log.sink(&self.name).filter(|state| state.number == self.number) else {
-            self.telemetry.forget_sink(&self.name);
+            self.telemetry.unregister_sink(&self.name);
             tracing::info!(sink = &*self.name, "a removed sink was forgotten before it had everything");
             return false;
         };
@@ -353,7 +353,7 @@ impl Source for LogSource {
                 // Each sink comes by a damaged one; it is one letter.
                 if id.is_some() {
                     let (reason, is_copy) = (reason.code(), false);
-                    self.telemetry.emit(&DeadLetterBuried { reason, connector, error, is_copy });
+                    self.telemetry.emit(&DeadLetterStored { reason, connector, error, is_copy });
                 }
             }
         }

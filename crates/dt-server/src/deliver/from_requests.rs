@@ -330,7 +330,7 @@ impl Source for RequestSource {
 impl Drop for RequestSource {
     fn drop(&mut self) {
         if self.is_removed.load(Ordering::SeqCst) {
-            self.telemetry.forget_sink(&self.name);
+            self.telemetry.unregister_sink(&self.name);
         }
     }
 }

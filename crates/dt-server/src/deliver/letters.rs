@@ -5,7 +5,7 @@ use std::sync::Arc;
 use parking_lot::Mutex;
 
 use crate::sink::LetterBox;
-use crate::telemetry::{DeadLetterBuried, DeadLetterFailed, Telemetry};
+use crate::telemetry::{DeadLetterFailed, DeadLetterStored, Telemetry};
 use dt_log::dead::{DeadLetters, Dropped};
 use dt_sink::record::{DeadLetter, Reason};
 
@@ -80,7 +80,7 @@ impl DeadLetterStore {
         match &stored {
             Ok(true) => {
                 let is_copy = matches!(reason, Reason::Expired | Reason::Refused);
-                self.telemetry.emit(&DeadLetterBuried { reason: reason.code(), connector, error, is_copy });
+                self.telemetry.emit(&DeadLetterStored { reason: reason.code(), connector, error, is_copy });
             }
             Ok(false) => {}
             Err(error) => self.telemetry.emit(&DeadLetterFailed { reason: reason.code(), error }),
@@ -101,8 +101,9 @@ impl DeadLetterStore {
     /// Brings the metrics of `dead.db` up to date.
     pub fn measure(&self) {
         let Place::Database { letters, counted } = &self.place else { return };
+        let metrics = &self.telemetry.metrics;
         for count in letters.counts() {
-            self.telemetry.spool_dead_letters(&count.reason, count.letters);
+            metrics.spool_dead_letters.with_label_values(&[&count.reason]).set(count.letters as f64);
         }
         let mut counted = counted.lock();
         let before = std::mem::replace(&mut *counted, letters.dropped());
@@ -110,7 +111,8 @@ impl DeadLetterStore {
             (Reason::Expired, before.expired, counted.expired),
             (Reason::Refused, before.refused, counted.refused),
         ] {
-            self.telemetry.dead_letters_dropped(reason.code(), now.saturating_sub(before));
+            let dropped = now.saturating_sub(before);
+            metrics.dead_letters_dropped.with_label_values(&[reason.code()]).inc_by(dropped);
         }
     }
 }

@@ -42,9 +42,9 @@ pub(super) fn answer<B>(endpoint: &Endpoint, request: &Request<B>, local: bool) 
         }
         "/metrics" => {
             endpoint.routing().intake.measure();
-            endpoint.telemetry.in_flight(endpoint.in_flight());
+            endpoint.telemetry.metrics.in_flight.set(endpoint.in_flight() as f64);
             endpoint.measure_keys();
-            endpoint.telemetry.ready(readiness(endpoint).ready);
+            endpoint.telemetry.metrics.ready.set(f64::from(readiness(endpoint).ready));
             respond(StatusCode::OK, PROMETHEUS, endpoint.telemetry.render())
         }
         _ => respond(StatusCode::NOT_FOUND, PLAIN, "there are /healthz, /readyz and /metrics\n".to_owned()),

@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use parking_lot::Mutex;
 
-use crate::telemetry::{ClockDoubted, ClockTrusted, Telemetry};
+use crate::telemetry::{ClockSkewCleared, ClockSkewSuspected, Telemetry};
 use dt_verify::{Rejection, TOKEN_LIFETIME};
 
 /// How many tokens have to agree.
@@ -53,7 +53,7 @@ impl ClockDoubt {
             state.tokens.push(token);
             if state.tokens.len() == NEEDED {
                 state.is_told = true;
-                telemetry.emit(&ClockDoubted { seconds: state.offset });
+                telemetry.emit(&ClockSkewSuspected { seconds: state.offset });
             }
         }
     }
@@ -69,7 +69,7 @@ impl ClockDoubt {
             std::mem::take(&mut *state)
         };
         if before.is_told {
-            telemetry.emit(&ClockTrusted);
+            telemetry.emit(&ClockSkewCleared);
         }
     }
 

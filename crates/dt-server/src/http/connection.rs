@@ -95,7 +95,7 @@ pub(super) async fn turn_away<S>(
     let answer = move |_request: Request<Incoming>, _guard: RequestGuard| {
         let id = endpoint.ids.next();
         let reply = Reply::Unavailable(Unavailable::Overloaded);
-        endpoint.telemetry.emit(&crate::telemetry::Answered {
+        endpoint.telemetry.emit(&crate::telemetry::RequestAnswered {
             id,
             connector: None,
             series: None,

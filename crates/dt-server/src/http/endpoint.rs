@@ -88,11 +88,11 @@ impl Routing {
         self
     }
 
-    fn known_to(mut self, telemetry: &Telemetry) -> Arc<Self> {
+    fn registered_with(mut self, telemetry: &Telemetry) -> Arc<Self> {
         let outcomes = Reply::outcomes();
-        telemetry.know_no_connector(&outcomes);
+        telemetry.register_no_connector(&outcomes);
         for connector in self.connectors.values_mut() {
-            connector.series = Some(telemetry.know_connector(&connector.name, &outcomes));
+            connector.series = Some(telemetry.register_connector(&connector.name, &outcomes));
         }
         Arc::new(self)
     }
@@ -143,7 +143,7 @@ impl Endpoint {
             unauthenticated: Semaphore::new(limits.max_in_flight.div_ceil(2).min(Semaphore::MAX_PERMITS)),
             body_bytes: Semaphore::new(limits.max_in_flight_bytes.min(Semaphore::MAX_PERMITS)),
             unauthenticated_bytes: Semaphore::new(limits.unauthenticated_bytes().min(Semaphore::MAX_PERMITS)),
-            routing: RwLock::new(routing.known_to(&telemetry)),
+            routing: RwLock::new(routing.registered_with(&telemetry)),
             config_trouble: RwLock::new(None),
             clock_doubt: ClockDoubt::default(),
             telemetry,
@@ -168,7 +168,7 @@ impl Endpoint {
 
     /// Puts another routing in force, for all requests that come from now on.
     pub fn route_by(&self, routing: Routing) {
-        let routing = routing.known_to(&self.telemetry);
+        let routing = routing.registered_with(&self.telemetry);
         let before = std::mem::replace(&mut *self.routing.write(), routing);
         // Outside of the lock: what it holds may take a moment to go.
         drop(before);

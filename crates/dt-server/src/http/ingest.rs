@@ -21,7 +21,7 @@ use super::rejection_budget::Held;
 use super::reply::Reply;
 use crate::config::Limits;
 use crate::keys::Learned;
-use crate::telemetry::{Answered, OtherSchemeFailed};
+use crate::telemetry::{OtherSchemeFailed, RequestAnswered};
 use dt_sink::record::{DeadLetter, Reason, Record, RequestId};
 use dt_verify::{Authenticated, Rejection, Verified};
 
@@ -95,7 +95,7 @@ impl Endpoint {
         };
         let reply = exchange.ingest(connector, head, body).await;
         let ended = Instant::now();
-        self.telemetry.emit(&Answered {
+        self.telemetry.emit(&RequestAnswered {
             id: exchange.id,
             connector: connector.map(|connector| &*connector.name),
             series: connector.and_then(|connector| connector.series.as_ref()),

@@ -16,7 +16,7 @@ use super::peer::Peer;
 use super::stream::Stream;
 use super::{admin, connection, handshake};
 use crate::config::{Limits, MAX_TURNED_AWAY};
-use crate::telemetry::{AcceptFailed, ConnectionRefused, RefusedConnection, Telemetry};
+use crate::telemetry::{AcceptFailed, ConnectionRefused, RefusalReason, Telemetry};
 
 /// How often the log is told how many lines were held back, if any were.
 const REPORT_EVERY: Duration = Duration::from_secs(10);
@@ -57,11 +57,11 @@ impl Server {
                     listener.accept().await
                 } => accepted,
                 Some(_ended) = connections.join_next(), if !connections.is_empty() => {
-                    endpoint.telemetry.connections(connections.len());
+                    endpoint.telemetry.metrics.connections.set(connections.len() as f64);
                     continue;
                 }
                 _ = report.tick() => {
-                    endpoint.telemetry.tell_suppressed();
+                    endpoint.telemetry.report_suppressed_lines();
                     continue;
                 }
                 _ = stop.wait_for(|stop| *stop) => break,
@@ -81,7 +81,7 @@ impl Server {
             // A proxy comes on behalf of many, whose requests say who they are.
             let is_proxy = endpoint.routing().proxies.trusts(address);
             if !is_proxy && !endpoint.routing().limits.allows(address) {
-                endpoint.telemetry.emit(&ConnectionRefused { peer, reason: RefusedConnection::NotAllowed });
+                endpoint.telemetry.emit(&ConnectionRefused { peer, reason: RefusalReason::NotAllowed });
                 continue;
             }
             let counted = address.filter(|_| !is_proxy);
@@ -94,7 +94,7 @@ impl Server {
                 let number = slot.number();
                 limiter.served_by(number, connections.spawn(serve(slot, stream, peer, endpoint, stop)));
             } else {
-                telemetry.emit(&ConnectionRefused { peer, reason: RefusedConnection::TooMany });
+                telemetry.emit(&ConnectionRefused { peer, reason: RefusalReason::TooMany });
                 if let Ok(permit) = Arc::clone(&turned_away).try_acquire_owned() {
                     connections.spawn(async move {
                         let mut stop = stop;
@@ -109,13 +109,13 @@ impl Server {
             }
             // What has ended is joined at least as fast as others come: until then its task is kept.
             while connections.try_join_next().is_some() {}
-            telemetry.connections(connections.len());
+            telemetry.metrics.connections.set(connections.len() as f64);
         }
         drop(listener);
         endpoint.stop();
         let drained = async { while connections.join_next().await.is_some() {} };
         let _late = tokio::time::timeout(drain_timeout, drained).await;
-        endpoint.telemetry.tell_suppressed();
+        endpoint.telemetry.report_suppressed_lines();
         // What is left is closed by dropping the set.
     }
 }

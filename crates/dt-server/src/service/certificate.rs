@@ -9,7 +9,7 @@ use std::sync::Arc;
 use tokio::sync::Notify;
 
 use crate::config::{Sources, SystemSources};
-use crate::telemetry::{CertificateInForce, CertificateRefused, Telemetry};
+use crate::telemetry::{CertificateActivated, CertificateRefused, Telemetry};
 use crate::tls::{Prepared, Reloaded, TlsError, TlsIdentity, TlsSettings};
 use dt_sink::clock::Clock;
 
@@ -55,7 +55,7 @@ impl Certificate {
     fn tell_in_force(&self, is_reloaded: bool) {
         let path = self.identity.settings().certificate.display().to_string();
         let until = self.identity.validity().until;
-        self.telemetry.emit(&CertificateInForce { path: &path, until, is_reloaded });
+        self.telemetry.emit(&CertificateActivated { path: &path, until, is_reloaded });
     }
 
     /// Looks at the files for ever: now and then, and when it is asked to.

@@ -17,7 +17,7 @@ use crate::deliver::{
 };
 use crate::http::{Accepted, Intake, IntakeFuture, Readiness, Unavailable};
 #[cfg(feature = "kafka")]
-use crate::sink::KafkaLetters;
+use crate::sink::{KafkaLetters, KafkaSink};
 use crate::telemetry::Telemetry;
 use dt_log::dead::DeadLetters;
 use dt_sink::clock::Clock;
@@ -30,6 +30,10 @@ const MAX_BATCH: usize = 4096;
 /// How long before the deadline a record's fate has to be known.
 #[cfg(feature = "kafka")]
 const MARGIN: Duration = Duration::from_millis(1500);
+
+/// The name that a topic of dead letters has in logs and metrics.
+#[cfg(feature = "kafka")]
+const DEAD_LETTERS: &str = "dead-letters";
 
 /// The sinks themselves, and the place of dead letters.
 #[derive(Debug)]
@@ -85,7 +89,7 @@ impl DirectStore {
 
     fn start(&self, (name, sink): NamedSink) -> Result<Arc<Lane>, StartError> {
         let Shared { dead_letters, telemetry } = &*self.shared;
-        telemetry.know_sink(&name);
+        telemetry.register_sink(&name);
         let failed = |source| StartError::Sink { name: Arc::clone(&name), source };
         let parts = LaneParts {
             clock: Arc::clone(&self.clock),
@@ -136,9 +140,10 @@ fn open_letters(
     {
         let no_brokers = "\"kafka:TOPIC\" needs a sink of type \"kafka\", whose brokers it uses";
         let kafka = config.kafka().ok_or_else(|| StartError::DeadLetters(no_brokers.to_owned()))?;
+        let reporter = telemetry.sink_reporter(DEAD_LETTERS, KafkaSink::METRICS);
         // A letter comes after its sink has tried; both have to fit in the deadline.
         let patience = patience(config).checked_div(2).unwrap_or_default();
-        let letters = KafkaLetters::new(kafka, topic.to_owned(), patience, &telemetry);
+        let letters = KafkaLetters::new(kafka, topic.to_owned(), patience, reporter);
         let letters = letters.map_err(StartError::DeadLetters)?;
         Ok(DeadLetterStore::elsewhere(Arc::new(letters), telemetry))
     }
@@ -178,7 +183,8 @@ impl Intake for DirectIntake {
 
     fn measure(&self) {
         for lane in self.direct.lanes() {
-            self.shared.telemetry.window_len(lane.name(), lane.window_len());
+            let ids = self.shared.telemetry.metrics.sink_window.with_label_values(&[lane.name()]);
+            ids.set(lane.window_len() as f64);
         }
         self.shared.dead_letters.measure();
     }

@@ -200,7 +200,7 @@ impl ServiceBuilder {
             return Err(StartError::NoSink);
         }
         for (name, _) in &sinks {
-            telemetry.know_sink(name);
+            telemetry.register_sink(name);
         }
         let live = live_verifiers(&config, &HashMap::new(), &clock, &telemetry)?;
         let routes = Routes::new(&config, sinks.iter().map(|(name, _)| name))?;

@@ -331,14 +331,14 @@ impl Reloader {
         ask_new_issuers(&live, &current.keys).await?;
         let next = self.next(&current.config, config.clone(), live.verifiers.clone())?;
         let removed = next.removed_connectors.clone();
-        next.added.iter().for_each(|(name, _)| self.telemetry.know_sink(name));
+        next.added.iter().for_each(|(name, _)| self.telemetry.register_sink(name));
         let added: Vec<Arc<str>> = next.added.iter().map(|(name, _)| Arc::clone(name)).collect();
         let store = Arc::clone(&self.parts.store);
         let ready = tokio::task::spawn_blocking(move || store.prepare(next)).await;
         let Ready { intake, finish } = match ready.map_err(|_| StartError::Panicked.into()).flatten() {
             Ok(ready) => ready,
             Err(error) => {
-                added.iter().for_each(|name| self.telemetry.forget_sink(name));
+                added.iter().for_each(|name| self.telemetry.unregister_sink(name));
                 return Err(error);
             }
         };
@@ -352,7 +352,7 @@ impl Reloader {
         self.fetch(&live.keys);
         *self.drain_timeout.lock() = config.drain_timeout;
         // A sink's metrics go when its worker does.
-        removed.iter().for_each(|connector| self.telemetry.forget_connector(connector));
+        removed.iter().for_each(|connector| self.telemetry.unregister_connector(connector));
         *current = Current { config, keys: live.keys };
         Ok(changes)
     }

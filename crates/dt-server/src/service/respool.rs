@@ -71,7 +71,7 @@ pub(super) fn prepare(store: &Arc<SpoolStore>, next: Next) -> Result<Ready, Relo
     let finish = move || {
         *store.workers.write() = workers;
         let bounds = options(&config).bounds;
-        store.telemetry.spool_max(bounds.max_size);
+        store.telemetry.metrics.spool_max.set(bounds.max_size as f64);
         store.log.set_bounds(bounds);
         if let Some(repair) = store.repair.upgrade() {
             repair.go_by(&config, &verifiers, sinks.into_iter().collect());

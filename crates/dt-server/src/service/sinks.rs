@@ -58,7 +58,8 @@ fn make_kafka(
         Mode::Direct => Patience::Until(direct::patience(config)),
         Mode::Spool => Patience::Endless,
     };
-    Ok(Box::new(KafkaSink::new(Arc::clone(name), kafka.clone(), format, patience, Arc::clone(telemetry))))
+    let reporter = telemetry.sink_reporter(name, KafkaSink::METRICS);
+    Ok(Box::new(KafkaSink::new(kafka.clone(), format, patience, reporter)))
 }
 
 #[cfg(not(feature = "kafka"))]

@@ -77,11 +77,11 @@ impl SpoolStore {
         let folder = std::path::absolute(config.spool_folder()).unwrap_or_else(|_| config.spool_folder());
         let observer = Arc::new(LogMetrics(Arc::clone(&telemetry)));
         let options = LogOptions { observer, ..options(&config) };
-        telemetry.spool_max(options.bounds.max_size);
+        telemetry.metrics.spool_max.set(options.bounds.max_size as f64);
         let log = Arc::new(Log::open(&folder, options, Arc::clone(&clock))?);
         for connector in &config.connectors {
             if let Some(at) = log.last_accepted(&connector.name) {
-                telemetry.accepted_before(&connector.name, at.div_euclid(1000));
+                telemetry.restore_last_accepted(&connector.name, at.div_euclid(1000));
             }
         }
         let names: BTreeSet<Arc<str>> = sinks.iter().map(|(name, _)| Arc::clone(name)).collect();
@@ -250,16 +250,20 @@ impl SpoolStore {
 
     fn measure(&self) {
         let now = self.clock.unix_millis();
-        self.telemetry.spool_used(self.log.used_bytes());
-        self.telemetry.spool_free(self.log.free_bytes());
-        self.telemetry.spool_forget_sinks();
+        let metrics = &self.telemetry.metrics;
+        metrics.spool_used.set(self.log.used_bytes() as f64);
+        metrics.spool_free.set(self.log.free_bytes() as f64);
+        // Sinks that the log has no more have no series any more.
+        metrics.spool_sink_backlog.reset();
+        metrics.spool_sink_oldest.reset();
         // A log that cannot be read shows in `trouble`, or soon will.
         for SinkStatus { name, backlog, oldest_received_at, .. } in
             self.log.sink_statuses().unwrap_or_default()
         {
             let waited = oldest_received_at.map_or(0, |received_at| now.saturating_sub(received_at));
             let waited = Duration::from_millis(u64::try_from(waited).unwrap_or(0));
-            self.telemetry.spool_sink(&name, backlog, waited);
+            metrics.spool_sink_backlog.with_label_values(&[&name]).set(backlog as f64);
+            metrics.spool_sink_oldest.with_label_values(&[&name]).set(waited.as_secs_f64());
         }
         self.dead_letters.measure();
     }

@@ -1,10 +1,56 @@
-//! Bounds how many log lines of a kind are written, whatever an attacker sends, and counts what it holds back.
+//! Limits how many log lines of a kind are written, whatever an attacker sends, and counts the suppressed ones.
 
 use parking_lot::Mutex;
 
 use crate::token_bucket::TokenBucket;
 
-/// A budget of log lines.
+/// The budgets of all kinds of log lines that others can cause. Each kind has its own, so that none hides another.
+#[derive(Debug)]
+pub(super) struct LogBudgets {
+    /// Anybody who reaches the port can cause these.
+    pub(super) rejections: LogBudget,
+    pub(super) unavailable: LogBudget,
+    pub(super) dead_letters: LogBudget,
+    pub(super) failures: LogBudget,
+    /// A client library may repeat itself without end.
+    pub(super) sink_libraries: LogBudget,
+    pub(super) connections: LogBudget,
+    /// Anybody who reaches the port can cause these.
+    pub(super) handshakes: LogBudget,
+    /// Signals can come at any rate.
+    pub(super) reloads: LogBudget,
+}
+
+impl LogBudgets {
+    pub(super) const fn new() -> Self {
+        Self {
+            rejections: LogBudget::new(10, 50),
+            unavailable: LogBudget::new(1, 10),
+            dead_letters: LogBudget::new(1, 10),
+            failures: LogBudget::new(1, 10),
+            sink_libraries: LogBudget::new(1, 10),
+            connections: LogBudget::new(1, 10),
+            handshakes: LogBudget::new(1, 10),
+            reloads: LogBudget::new(1, 10),
+        }
+    }
+
+    /// Returns each budget with what its lines are about.
+    pub(super) const fn all(&self) -> [(&'static str, &LogBudget); 8] {
+        [
+            ("refused requests", &self.rejections),
+            ("requests answered 503", &self.unavailable),
+            ("dead letters", &self.dead_letters),
+            ("failures", &self.failures),
+            ("client libraries of sinks", &self.sink_libraries),
+            ("connections", &self.connections),
+            ("handshakes and PROXY headers", &self.handshakes),
+            ("reloads", &self.reloads),
+        ]
+    }
+}
+
+/// A budget of log lines: a rate, and a burst.
 #[derive(Debug)]
 pub(super) struct LogBudget(Mutex<State>);
 
@@ -15,11 +61,12 @@ struct State {
 }
 
 impl LogBudget {
-    pub(super) const fn new(per_second: u32, burst: u32) -> Self {
+    const fn new(per_second: u32, burst: u32) -> Self {
         Self(Mutex::new(State { bucket: TokenBucket::new(per_second, burst), suppressed: 0 }))
     }
 
-    /// Whether a line may be written at `now_ms`, and how many were held back since the last one.
+    /// Takes one line from the budget. Returns how many lines were suppressed since the last one, or `None` if this line is
+    /// to be suppressed as well. `now_ms` is in Unix milliseconds.
     pub(super) fn take(&self, now_ms: i64) -> Option<u64> {
         let mut state = self.0.lock();
         if state.bucket.take(now_ms) {
@@ -30,7 +77,7 @@ impl LogBudget {
         }
     }
 
-    /// How many lines were held back and not told of yet; they count as told then.
+    /// Returns how many lines were suppressed and not reported yet. They count as reported then.
     pub(super) fn take_suppressed(&self) -> u64 {
         std::mem::take(&mut self.0.lock().suppressed)
     }
@@ -41,7 +88,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_is_held_back_is_told_once() {
+    fn suppressed_lines_are_reported_once() {
         let budget = LogBudget::new(2, 3);
         let passed = (0..10).filter(|_| budget.take(1_000).is_some()).count();
         assert_eq!(passed, 3);

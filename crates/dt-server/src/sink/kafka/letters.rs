@@ -12,13 +12,9 @@ use super::message::Message;
 use super::producer::{BATCH_BYTES, Kind, Producer};
 use super::topics::Topics;
 use crate::config::KafkaConfig;
-use crate::sink::LetterBox;
-use crate::telemetry::Telemetry;
 use dt_sink::record::{DeadLetter, Reason};
+use dt_sink::{LetterBox, SinkReporter};
 use dt_verify::event::rfc3339_millis;
-
-/// The name under which logs and metrics have it.
-const NAME: &str = "dead-letters";
 
 /// How long a failure is told of.
 const TROUBLE_HOLDS: Duration = Duration::from_secs(10);
@@ -33,7 +29,7 @@ pub struct KafkaLetters {
 struct Letters {
     config: KafkaConfig,
     patience: Duration,
-    telemetry: Arc<Telemetry>,
+    reporter: Arc<dyn SinkReporter>,
     producer: Producer,
     topics: Topics,
     last_ticket: u64,
@@ -57,19 +53,22 @@ impl KafkaLetters {
         config: &KafkaConfig,
         topic: String,
         patience: Duration,
-        telemetry: &Arc<Telemetry>,
+        reporter: Arc<dyn SinkReporter>,
     ) -> Result<Self, String> {
-        let producer = make(config, patience, telemetry)?;
+        let producer = make(config, patience, &reporter)?;
         let topics = Topics::new(Arc::new(config.clone()));
-        let (config, telemetry) = (config.clone(), Arc::clone(telemetry));
-        let state = Letters { config, patience, telemetry, producer, topics, last_ticket: 0, trouble: None };
+        let config = config.clone();
+        let state = Letters { config, patience, reporter, producer, topics, last_ticket: 0, trouble: None };
         Ok(Self { topic, state: Mutex::new(state) })
     }
 }
 
-fn make(config: &KafkaConfig, patience: Duration, telemetry: &Arc<Telemetry>) -> Result<Producer, String> {
-    let name = Arc::from(NAME);
-    Producer::new(config, Kind::Alone, Patience::Until(patience), BATCH_BYTES, &name, telemetry)
+fn make(
+    config: &KafkaConfig,
+    patience: Duration,
+    reporter: &Arc<dyn SinkReporter>,
+) -> Result<Producer, String> {
+    Producer::new(config, Kind::Alone, Patience::Until(patience), BATCH_BYTES, reporter)
 }
 
 impl Letters {
@@ -79,7 +78,7 @@ impl Letters {
             // Whatever it was, the next letter finds out anew.
             self.topics.forget();
             if let Some(failure) = self.producer.fatal_error() {
-                self.producer = make(&self.config, self.patience, &self.telemetry)?;
+                self.producer = make(&self.config, self.patience, &self.reporter)?;
                 return Err(text(failure));
             }
         }

@@ -25,6 +25,7 @@ mod batch_size;
 mod failure;
 mod letters;
 mod message;
+mod metrics;
 mod producer;
 mod proven;
 mod topics;
@@ -41,9 +42,8 @@ use producer::{Kind, Producer};
 use topics::Topics;
 use window::{State, Window};
 
-use super::{Fate, OpenError, Outcome, Sink};
+use super::{Fate, Metric, OpenError, Outcome, Sink, SinkReporter};
 use crate::config::KafkaConfig;
-use crate::telemetry::Telemetry;
 use dt_sink::record::{Format, Record};
 
 /// How many records may be on their way: enough for 40,000 a second to a broker that takes 50 ms. With four times as many,
@@ -78,8 +78,7 @@ pub struct KafkaSink {
     config: Arc<KafkaConfig>,
     format: Format,
     patience: Patience,
-    telemetry: Arc<Telemetry>,
-    name: Arc<str>,
+    reporter: Arc<dyn SinkReporter>,
     /// Records that are on their way, or have been since they were given last.
     window: Window,
     /// The producer that sends; the other kind stands in while records are tried alone.
@@ -102,21 +101,23 @@ pub struct KafkaSink {
 impl std::fmt::Debug for KafkaSink {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("KafkaSink")
-            .field("name", &self.name)
+            .field("reporter", &self.reporter)
             .field("config", &self.config)
             .finish_non_exhaustive()
     }
 }
 
 impl KafkaSink {
-    /// A sink of this name, for logs and metrics. Nothing is connected yet.
+    /// The metrics that a sink of Kafka reports.
+    pub const METRICS: &'static [Metric] = metrics::ALL;
+
+    /// Creates a sink. It connects when it is opened.
     #[must_use]
     pub fn new(
-        name: Arc<str>,
         config: KafkaConfig,
         format: Format,
         patience: Patience,
-        telemetry: Arc<Telemetry>,
+        reporter: Arc<dyn SinkReporter>,
     ) -> Self {
         let config = Arc::new(config);
         Self {
@@ -124,8 +125,7 @@ impl KafkaSink {
             config,
             format,
             patience,
-            telemetry,
-            name,
+            reporter,
             window: Window::default(),
             producer: None,
             looked_to: 0,
@@ -145,14 +145,9 @@ impl KafkaSink {
         }
         let made = match self.producer.take() {
             Some(producer) => producer,
-            None => Producer::new(
-                &self.config,
-                kind,
-                self.patience,
-                self.batch_size.bytes(),
-                &self.name,
-                &self.telemetry,
-            )?,
+            None => {
+                Producer::new(&self.config, kind, self.patience, self.batch_size.bytes(), &self.reporter)?
+            }
         };
         Ok(self.producer.insert(made))
     }
@@ -316,8 +311,8 @@ impl KafkaSink {
     fn renew(&mut self, why: &str) -> bool {
         let is_first = self.producer.as_mut().is_some_and(Producer::purge);
         if is_first {
-            tracing::debug!(sink = &*self.name, why, "the producer is made anew");
-            self.telemetry.kafka_renewed(&self.name);
+            tracing::debug!(sink = self.reporter.sink(), why, "the producer is replaced");
+            self.reporter.add(&metrics::PRODUCERS_RENEWED, 1);
         }
         is_first
     }

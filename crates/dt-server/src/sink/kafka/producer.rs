@@ -15,9 +15,10 @@ use rdkafka::{ClientContext, Message as _, Statistics};
 use super::Patience;
 use super::failure::{self, Failure};
 use super::message::Message;
+use super::metrics;
 use super::proven::Proven;
 use crate::config::KafkaConfig;
-use crate::telemetry::{KafkaLogged, KafkaState, Telemetry};
+use dt_sink::{LogPermit, SinkReporter};
 
 /// The most bytes of a batch, unless a topic takes less: librdkafka's own default.
 pub(super) const BATCH_BYTES: usize = 1_000_000;
@@ -48,8 +49,7 @@ pub(super) struct Producer {
 
 /// What the callbacks leave behind.
 pub(super) struct Context {
-    sink: Arc<str>,
-    telemetry: Arc<Telemetry>,
+    reporter: Arc<dyn SinkReporter>,
     reports: Mutex<Vec<Report>>,
     reported: Condvar,
     /// What librdkafka said last about what is wrong.
@@ -65,12 +65,10 @@ impl Producer {
         kind: Kind,
         patience: Patience,
         batch_bytes: usize,
-        sink: &Arc<str>,
-        telemetry: &Arc<Telemetry>,
+        reporter: &Arc<dyn SinkReporter>,
     ) -> Result<Self, String> {
         let context = Context {
-            sink: Arc::clone(sink),
-            telemetry: Arc::clone(telemetry),
+            reporter: Arc::clone(reporter),
             reports: Mutex::new(Vec::new()),
             reported: Condvar::new(),
             trouble: Mutex::new(None),
@@ -216,28 +214,30 @@ impl ClientContext for Context {
                     | RDKafkaLogLevel::Error
                     | RDKafkaLogLevel::Warning
             );
-        self.telemetry.emit(&KafkaLogged { sink: &self.sink, is_problem, facility, message });
+        let sink = self.reporter.sink();
+        if !is_problem {
+            tracing::debug!(target: "librdkafka", sink, facility, message);
+        } else if let Some(LogPermit { suppressed }) = self.reporter.log_permit() {
+            tracing::warn!(target: "librdkafka", sink, facility, message, suppressed);
+        }
     }
 
     fn stats(&self, statistics: Statistics) {
         let brokers = statistics.brokers.values().filter(|broker| broker.nodeid >= 0);
-        let (mut up, mut retries, mut slowest) = (0_i64, 0_u64, 0_i64);
+        let (mut up, mut retries, mut slowest) = (0_u32, 0_u64, 0_i64);
         for broker in brokers {
-            up = up.saturating_add(i64::from(broker.state == "UP"));
+            up = up.saturating_add(u32::from(broker.state == "UP"));
             retries = retries.saturating_add(broker.txretries);
             slowest = slowest.max(broker.rtt.as_ref().map_or(0, |rtt| rtt.p99));
         }
         let before = std::mem::replace(&mut *self.retries.lock(), retries);
-        self.telemetry.kafka_state(
-            &self.sink,
-            &KafkaState {
-                queued_records: statistics.msg_cnt,
-                queued_bytes: statistics.msg_size,
-                brokers_up: up,
-                new_retries: retries.saturating_sub(before),
-                round_trip: Duration::from_micros(u64::try_from(slowest).unwrap_or(0)),
-            },
-        );
+        let round_trip = Duration::from_micros(u64::try_from(slowest).unwrap_or(0));
+        let reporter = &self.reporter;
+        reporter.set(&metrics::QUEUED_RECORDS, statistics.msg_cnt as f64);
+        reporter.set(&metrics::QUEUED_BYTES, statistics.msg_size as f64);
+        reporter.set(&metrics::BROKERS_UP, f64::from(up));
+        reporter.set(&metrics::ROUND_TRIP, round_trip.as_secs_f64());
+        reporter.add(&metrics::REQUEST_RETRIES, retries.saturating_sub(before));
     }
 
     fn error(&self, error: KafkaError, reason: &str) {

@@ -1,0 +1,30 @@
+//! The internal events: what happens in the service, each with its log line and its metrics. One file for each area.
+
+mod certificates;
+mod clock;
+mod config;
+mod connections;
+mod dead_letters;
+mod keys;
+mod requests;
+mod sinks;
+
+pub use certificates::{CertificateActivated, CertificateRefused};
+pub use clock::{ClockSkewCleared, ClockSkewSuspected};
+pub(super) use config::register_config_outcomes;
+pub use config::{ConfigChanged, ConfigRefused, ConfigReloaded};
+pub use connections::{
+    AcceptFailed, ConnectionEvicted, ConnectionRefused, HandshakeFailed, ProxyHeaderRefused, RefusalReason,
+};
+pub use dead_letters::{DeadLetterFailed, DeadLetterStored};
+pub use keys::{KeysFailed, KeysFetched};
+pub use requests::{OtherSchemeFailed, RequestAnswered};
+pub use sinks::{SinkFailed, SinkRecovered};
+
+use super::{ConnectorSeries, StatusCode, Telemetry};
+
+/// An internal event: it knows its log line and its metrics.
+pub trait InternalEvent {
+    /// Writes the log line and counts.
+    fn emit(&self, telemetry: &Telemetry);
+}
