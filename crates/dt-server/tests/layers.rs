@@ -21,7 +21,7 @@ const ORDER: [&str; 9] =
     ["token_bucket", "telemetry", "keys", "tls", "config", "sink", "deliver", "http", "service"];
 
 /// These are joined by `service` alone.
-const STRANGERS: [(&str, &str); 1] = [("http", "deliver")];
+const STRANGERS: [(&str, &str); 2] = [("http", "deliver"), ("sink", "telemetry")];
 
 fn files_of(module: &str) -> Vec<PathBuf> {
     let src = Path::new(env!("CARGO_MANIFEST_DIR")).join("src");

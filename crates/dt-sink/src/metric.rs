@@ -3,7 +3,6 @@
 
 /// A metric: one row of a table.
 #[derive(Debug, Clone, Copy, PartialEq)]
-#[non_exhaustive]
 pub struct Metric {
     /// The name in Prometheus, such as `dt_receiver_spool_used_bytes`.
     pub name: &'static str,
