@@ -10,8 +10,17 @@
 //! [`FakeDisk::kill`] returns what a killed process leaves: everything written, none of it more durable than before.
 //! Open files of the old disk keep working on the old disk only. The same seed gives the same disks.
 
-#![allow(dead_code, reason = "each test uses a part")]
-#![allow(clippy::arithmetic_side_effects, reason = "a test that overflows fails")]
+#![allow(
+    clippy::arithmetic_side_effects,
+    clippy::cast_possible_truncation,
+    clippy::cast_possible_wrap,
+    clippy::cast_sign_loss,
+    clippy::expect_used,
+    clippy::indexing_slicing,
+    clippy::panic,
+    clippy::unwrap_used,
+    reason = "only tests use it, and tests may fail loudly"
+)]
 
 mod faults;
 mod handle;
