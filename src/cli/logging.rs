@@ -16,9 +16,9 @@ pub(super) fn start() -> Result<(), Failure> {
     start_at(LevelFilter::INFO)
 }
 
-/// The same for a program whose standard output is what one looks at: only warnings.
-pub(super) fn start_quiet() -> Result<(), Failure> {
-    start_at(LevelFilter::WARN)
+/// Starts the log of a program that shows on standard output what happens: nothing unless `RUST_LOG` asks for it.
+pub(super) fn start_silent() -> Result<(), Failure> {
+    start_at(LevelFilter::OFF)
 }
 
 fn start_at(level: LevelFilter) -> Result<(), Failure> {

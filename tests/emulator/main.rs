@@ -21,6 +21,7 @@ mod wait;
 mod connectors;
 mod days;
 mod delivery;
+mod demo;
 mod disruptive;
 mod errors;
 mod faults;

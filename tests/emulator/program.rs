@@ -1,6 +1,6 @@
-//! `dt-receiver emulate` and `dt-receiver demo`, as programs, and `emulate` with `serve` behind policy `both`.
+//! `dt-receiver emulate` as a program, and `emulate` with `serve` behind policy `both`.
 
-use std::io::{BufRead, BufReader, Read};
+use std::io::{BufRead, BufReader};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
@@ -271,41 +271,6 @@ async fn a_public_url_is_what_others_are_told() {
     assert_eq!(discovery["jwks_uri"], "http://my-host:8081/data-connector/jwks.json");
     let project = emulator.call("GET", "/v2/projects/p", &Value::Null).expect("a project");
     assert_eq!(project["organization"], "organizations/my-org");
-}
-
-#[test]
-fn the_demo_shows_its_first_event_soon() {
-    let began = Instant::now();
-    let mut child = Command::new(env!("CARGO_BIN_EXE_dt-receiver"))
-        .args(["demo", "--events", "5"])
-        .env_remove("RUST_LOG")
-        .stdout(Stdio::piped())
-        .stderr(Stdio::piped())
-        .spawn()
-        .expect("it starts");
-    let mut stdout = BufReader::new(child.stdout.take().expect("piped"));
-    let mut lines = Vec::new();
-    // The events come after an empty line.
-    let first = loop {
-        let mut line = String::new();
-        assert!(stdout.read_line(&mut line).expect("text") > 0, "no event: {lines:?}");
-        if lines.last().is_some_and(String::is_empty) {
-            break line;
-        }
-        lines.push(line.trim_end().to_owned());
-    };
-    let took = began.elapsed();
-    let mut rest = String::new();
-    stdout.read_to_string(&mut rest).expect("text");
-    let mut stderr = String::new();
-    child.stderr.take().expect("piped").read_to_string(&mut stderr).expect("text");
-    assert!(child.wait().expect("it ends").success());
-    assert_eq!(rest.lines().count(), 4, "{first}{rest}");
-    assert!(lines.iter().any(|line| line.contains("25 devices")), "{lines:?}");
-    assert!(lines.iter().any(|line| line.starts_with("next ")), "{lines:?}");
-    assert_eq!(stderr, "");
-    println!("the demo's first event came after {took:?}");
-    assert!(took < Duration::from_secs(2), "{took:?}");
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -131,9 +131,8 @@ impl Pulse {
                 places.push((name, device.device_type.clone()));
             }
         }
-        let count = i64::try_from(places.len()).unwrap_or(i64::MAX).max(1);
-        for (number, (place, device_type)) in (0_i64..).zip(places) {
-            let phase = interval.saturating_mul(number).checked_div(count).unwrap_or(0);
+        for (number, (place, device_type)) in (0_u32..).zip(places) {
+            let phase = phase(number, interval);
             pulse.due.insert((now.millis().saturating_add(phase), place.clone()));
             let mut dice = Dice(state.dice.next());
             pulse.vitals.insert(place, (Vitals::new(&device_type, &mut dice), dice));
@@ -162,6 +161,15 @@ impl Pulse {
             self.due.insert((next, place));
         }
     }
+}
+
+/// Returns when a device sends first, in milliseconds from the start. Multiples of the golden ratio fill the interval evenly
+/// however many devices there are, and devices of one type, whose numbers follow each other, do not send in a row.
+fn phase(number: u32, interval: i64) -> i64 {
+    const GOLDEN: u32 = 0x9e37_79b9;
+    let share = i128::from(number.wrapping_mul(GOLDEN));
+    // At most the interval, since the share of 2^32 is below 1.
+    i64::try_from(i128::from(interval).saturating_mul(share) >> 32).unwrap_or(0)
 }
 
 /// Lets devices live until told to stop.
@@ -236,6 +244,20 @@ mod tests {
         }
         assert!(published.iter().all(|p| *p.event.device != *gone));
         assert_eq!(pulse.due.len(), 4);
+    }
+
+    #[test]
+    fn first_heartbeats_fill_the_interval_in_a_mixed_order() {
+        for count in [5_u32, 25, 1_000] {
+            let mut phases: Vec<i64> = (0..count).map(|number| phase(number, 1_000_000)).collect();
+            let in_a_row = phases.windows(2).filter(|pair| (pair[1] - pair[0]).abs() < 200_000).count();
+            assert_eq!(in_a_row, 0, "{phases:?}");
+            phases.sort_unstable();
+            phases.push(1_000_000);
+            let widest = phases.windows(2).map(|pair| pair[1] - pair[0]).max().unwrap();
+            assert!(widest <= 2_700_000 / i64::from(count), "{count}: {widest}");
+        }
+        assert!(phase(u32::MAX, i64::MAX) < i64::MAX);
     }
 
     #[test]

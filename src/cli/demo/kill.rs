@@ -1,0 +1,194 @@
+//! `--kill`: a receiver in a process of its own, killed by SIGKILL in the middle of a burst, started again, and counted.
+
+use std::collections::HashMap;
+use std::io::{BufRead, BufReader};
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, anyhow, bail};
+use serde_json::Value;
+use tokio::sync::oneshot;
+
+use super::cloud::{self, Connector};
+use super::screen::{self, Tone, grouped};
+use super::wire::Wire;
+use crate::cli::Failure;
+use crate::cli::secrets::DEFAULT_VARIABLE;
+use dt_emulator::Faults;
+
+/// How many events the cloud sends at once.
+const BURST: u32 = 2_000;
+
+/// How many of them are acknowledged when the receiver is killed, at least.
+const KILL_AFTER: usize = 500;
+
+/// How long each step may take before the demo gives up.
+const TIMEOUT: Duration = Duration::from_secs(60);
+
+/// What the count says.
+#[derive(Debug)]
+pub(super) struct Counted {
+    pub(super) sent: usize,
+    pub(super) acknowledged_before: usize,
+    /// Acknowledged, and not in the sink.
+    pub(super) lost: usize,
+    /// In the sink more than once.
+    pub(super) repeated: usize,
+}
+
+/// Kills a receiver and counts. `folder` is for what it stores.
+///
+/// # Errors
+///
+/// [`Failure::Internal`] when a process cannot be started, or a step takes too long.
+pub(super) async fn run(folder: &Path) -> Result<Counted, Failure> {
+    let secret = cloud::random_secret()?;
+    let wire = Wire::new();
+    let emulator = cloud::start(Arc::clone(&wire), Duration::from_secs(3_600)).await?;
+    let receiver = Receiver { data: folder.join("kill"), sink: folder.join("kill.ndjson"), secret };
+    let began = receiver.start(SocketAddr::from(([127, 0, 0, 1], 0))).await?;
+    let address = began.address;
+    let url = format!("http://{address}/");
+    Connector { url: &url, secret: &receiver.secret, events: &[] }.create(&emulator)?;
+    let sent = usize::try_from(BURST).unwrap_or(usize::MAX);
+    let text = format!("process {} receives {} events at once", began.child.0.id(), grouped(sent));
+    screen::report(Tone::Plain, "serve", &text, "")?;
+
+    let mut faults = Faults::default();
+    faults.burst = BURST;
+    emulator.set_faults(faults).context("the burst")?;
+    in_time("the burst", wire.acknowledged.reach(KILL_AFTER)).await?;
+    began.child.kill()?;
+    let before = wire.acknowledged.ids();
+    let text = format!("{} of them were answered 200; the others were not", grouped(before.len()));
+    screen::report(Tone::Bad, "kill -9", &text, "")?;
+
+    let restarted = Instant::now();
+    let again = receiver.start(address).await?;
+    let text = format!(
+        "process {} reads what is stored, ready after {} ms",
+        again.child.0.id(),
+        restarted.elapsed().as_millis()
+    );
+    screen::report(Tone::Plain, "serve", &text, "")?;
+    in_time("the second attempts", wire.acknowledged.reach(sent)).await?;
+    emulator.shutdown().await.context("the emulator")?;
+    again.child.stop().await?;
+
+    let counted = count(&receiver.sink, &before, &wire.acknowledged.ids())?;
+    let text = format!("all {} events are in the sink's file", grouped(sent));
+    let whole = counted.lost == 0 && counted.repeated == 0;
+    let (tone, outcome) = if whole {
+        (Tone::Good, "each once, 0 lost".to_owned())
+    } else {
+        (Tone::Bad, format!("{} lost, {} twice", counted.lost, counted.repeated))
+    };
+    screen::report(tone, "counted", &text, &outcome)?;
+    Ok(counted)
+}
+
+async fn in_time(what: &str, step: impl Future<Output = ()>) -> anyhow::Result<()> {
+    let late = || anyhow!("{what} took longer than {} s", TIMEOUT.as_secs());
+    tokio::time::timeout(TIMEOUT, step).await.map_err(|_| late())
+}
+
+/// Counts the lines of the sink's file.
+fn count(file: &Path, before: &[String], acknowledged: &[String]) -> anyhow::Result<Counted> {
+    let lines = std::fs::File::open(file).with_context(|| file.display().to_string())?;
+    let mut times: HashMap<String, usize> = HashMap::new();
+    for line in BufReader::new(lines).lines() {
+        let event: Value = serde_json::from_str(&line?).context("a line of the sink's file")?;
+        let id = event.pointer("/event/eventId").and_then(Value::as_str).unwrap_or_default();
+        let seen = times.entry(id.to_owned()).or_default();
+        *seen = seen.saturating_add(1);
+    }
+    Ok(Counted {
+        sent: acknowledged.len(),
+        acknowledged_before: before.len(),
+        lost: acknowledged.iter().filter(|id| !times.contains_key(id.as_str())).count(),
+        repeated: times.values().filter(|count| **count > 1).count(),
+    })
+}
+
+/// What both processes of the receiver have in common: the folder of the spool, the sink's file, the secret.
+struct Receiver {
+    data: PathBuf,
+    sink: PathBuf,
+    secret: String,
+}
+
+/// A process that listens.
+struct Listening {
+    child: Owned,
+    address: SocketAddr,
+}
+
+impl Receiver {
+    /// Starts this program as `serve`, and waits until it listens.
+    async fn start(&self, listen: SocketAddr) -> anyhow::Result<Listening> {
+        let program = std::env::current_exe().context("the program's own path")?;
+        let sink = format!("file:{}", self.sink.display());
+        let mut command = Command::new(program);
+        command.args(["serve", "--listen", &listen.to_string(), "--admin", "127.0.0.1:0", "--sink", &sink]);
+        command.arg("--data").arg(&self.data);
+        command.env(DEFAULT_VARIABLE, &self.secret).env("RUST_LOG", "info");
+        command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped());
+        let mut child = Owned(command.spawn().context("starting `serve`")?);
+        let log = child.0.stderr.take().context("the receiver's log")?;
+        let (found, address) = oneshot::channel();
+        std::thread::spawn(move || read_log(BufReader::new(log), found));
+        match tokio::time::timeout(TIMEOUT, address).await {
+            Ok(Ok(address)) => Ok(Listening { child, address }),
+            Ok(Err(_)) => bail!("`serve` ended before it listened"),
+            Err(_) => bail!("`serve` does not listen"),
+        }
+    }
+}
+
+/// Reads the log to its end, so that the receiver never waits for a reader; sends on the address that it names.
+fn read_log(log: impl BufRead, found: oneshot::Sender<SocketAddr>) {
+    let mut found = Some(found);
+    for line in log.lines().map_while(Result::ok) {
+        let line: Value = serde_json::from_str(&line).unwrap_or_default();
+        let listens = line.get("message").is_some_and(|message| message == "listening");
+        let address = line.get("listen").and_then(Value::as_str).and_then(|address| address.parse().ok());
+        if let (true, Some(address)) = (listens, address)
+            && let Some(found) = found.take()
+        {
+            // The other side is gone when the demo was stopped.
+            let _sent = found.send(address);
+        }
+    }
+}
+
+/// A child that does not outlive its owner.
+struct Owned(Child);
+
+impl Owned {
+    /// Kills it by SIGKILL.
+    fn kill(mut self) -> anyhow::Result<()> {
+        self.0.kill().context("kill -9")?;
+        self.0.wait().context("the killed receiver")?;
+        Ok(())
+    }
+
+    /// Stops it by SIGTERM, after which it finishes what it has to deliver.
+    async fn stop(mut self) -> anyhow::Result<()> {
+        let process = rustix::process::Pid::from_child(&self.0);
+        rustix::process::kill_process(process, rustix::process::Signal::TERM).context("SIGTERM")?;
+        let wait = tokio::task::spawn_blocking(move || self.0.wait());
+        let ended: ExitStatus = tokio::time::timeout(TIMEOUT, wait).await.context("stopping")???;
+        if ended.success() { Ok(()) } else { bail!("`serve` ended with {ended}") }
+    }
+}
+
+impl Drop for Owned {
+    fn drop(&mut self) {
+        // Either fails only if it has ended and was waited for.
+        let _killed = self.0.kill();
+        let _ended = self.0.wait();
+    }
+}

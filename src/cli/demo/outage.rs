@@ -1,0 +1,44 @@
+//! A sink that is down for a while: events are accepted all the same, and wait for it on disk.
+
+use std::time::{Duration, Instant};
+
+use anyhow::anyhow;
+
+use super::screen::{self, Tone};
+use super::sinks::Delivered;
+use crate::cli::Failure;
+
+/// How long the archive may take to catch up: far longer than the pauses between attempts.
+const TIMEOUT: Duration = Duration::from_secs(60);
+
+/// An outage that is over.
+#[derive(Debug)]
+pub(super) struct Outage {
+    /// How many events waited.
+    pub(super) waited: usize,
+    /// How long the sink was down.
+    pub(super) length: Duration,
+}
+
+/// Takes the archive down until the screen has `until` events, one more at least, and lets it catch up.
+///
+/// # Errors
+///
+/// [`Failure::Internal`] when it does not catch up.
+pub(super) async fn run(delivered: &Delivered, until: usize) -> Result<Outage, Failure> {
+    let began = Instant::now();
+    delivered.take_archive_down();
+    screen::report(Tone::Warning, "sink down", "archive; events are accepted, stored, and wait for it", "")?;
+    let next = delivered.screen.count().saturating_add(1);
+    delivered.screen.reach(until.max(next)).await;
+    let (there, length) = (delivered.screen.count(), began.elapsed());
+    let waited = there.saturating_sub(delivered.archive.count());
+    delivered.bring_archive_up();
+    screen::report(Tone::Good, "sink up", "archive; it is tried again after growing pauses", "")?;
+    let caught_up = tokio::time::timeout(TIMEOUT, delivered.archive.reach(there)).await;
+    caught_up.map_err(|_| anyhow!("the archive has not caught up after {} s", TIMEOUT.as_secs()))?;
+    delivered.archive_caught_up();
+    let text = format!("archive has the {waited} events that waited, in their order");
+    screen::report(Tone::Good, "caught up", &text, "0 lost")?;
+    Ok(Outage { waited, length })
+}

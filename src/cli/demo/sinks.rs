@@ -1,0 +1,141 @@
+//! The demo's two sinks: one writes to the screen, the other can be taken down.
+
+use std::collections::HashSet;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use parking_lot::Mutex;
+use serde_json::Value;
+use tokio::sync::watch;
+
+use super::screen::{self, EventLine};
+use super::values;
+use dt_sink::record::Record;
+use dt_sink::{OpenError, Outcome, Sink};
+
+/// The ids of the events that came somewhere, in their order, and how many there are.
+#[derive(Debug, Default)]
+pub(super) struct Seen {
+    ids: Mutex<Vec<String>>,
+    count: watch::Sender<usize>,
+}
+
+impl Seen {
+    pub(super) fn add(&self, id: &str) {
+        self.ids.lock().push(id.to_owned());
+        self.count.send_modify(|count| *count = count.saturating_add(1));
+    }
+
+    pub(super) fn count(&self) -> usize {
+        *self.count.borrow()
+    }
+
+    /// Waits until there are so many.
+    pub(super) async fn reach(&self, count: usize) {
+        let mut counts = self.count.subscribe();
+        // It fails only when the sender is gone, which is here.
+        let _reached = counts.wait_for(|now| *now >= count).await;
+    }
+
+    pub(super) fn ids(&self) -> Vec<String> {
+        self.ids.lock().clone()
+    }
+
+    /// Returns how many of `ids` are not here.
+    pub(super) fn missing(&self, ids: &[String]) -> usize {
+        let known = self.ids.lock();
+        let known: HashSet<&str> = known.iter().map(String::as_str).collect();
+        ids.iter().filter(|id| !known.contains(id.as_str())).count()
+    }
+}
+
+/// What the two sinks have, and the state of the archive.
+#[derive(Debug, Default)]
+pub(super) struct Delivered {
+    pub(super) screen: Seen,
+    pub(super) archive: Seen,
+    archive_is_down: AtomicBool,
+    /// From when the archive goes down until it has caught up.
+    archive_is_behind: AtomicBool,
+    output_closed: watch::Sender<bool>,
+}
+
+impl Delivered {
+    pub(super) fn take_archive_down(&self) {
+        self.archive_is_behind.store(true, Ordering::SeqCst);
+        self.archive_is_down.store(true, Ordering::SeqCst);
+    }
+
+    pub(super) fn bring_archive_up(&self) {
+        self.archive_is_down.store(false, Ordering::SeqCst);
+    }
+
+    pub(super) fn archive_caught_up(&self) {
+        self.archive_is_behind.store(false, Ordering::SeqCst);
+    }
+
+    /// Waits until a line cannot be written, as with `| head`.
+    pub(super) async fn output_closed(&self) {
+        let mut changes = self.output_closed.subscribe();
+        // It fails only when the sender is gone, which is here.
+        let _closed = changes.wait_for(|closed| *closed).await;
+    }
+}
+
+/// Writes a line for each event.
+pub(super) struct Screen(pub(super) Arc<Delivered>);
+
+impl Sink for Screen {
+    fn open(&mut self, _checkpoint: Option<&[u8]>) -> Result<(), OpenError> {
+        Ok(())
+    }
+
+    fn deliver(&mut self, batch: &[Arc<Record>]) -> Outcome {
+        let delivered = &self.0;
+        for record in batch {
+            let count = delivered.screen.count().saturating_add(1);
+            let waiting = count.saturating_sub(delivered.archive.count());
+            let note = if delivered.archive_is_behind.load(Ordering::SeqCst) && waiting > 0 {
+                format!("archive: {waiting} waiting")
+            } else {
+                String::new()
+            };
+            if show(record, &note).is_err() {
+                delivered.output_closed.send_replace(true);
+            }
+            delivered.screen.add(&record.event_id);
+        }
+        Outcome::delivered(batch.len())
+    }
+}
+
+fn show(record: &Record, note: &str) -> std::io::Result<()> {
+    let body: Value = serde_json::from_slice(&record.body).unwrap_or_default();
+    let payload = body.pointer("/event/data").and_then(|data| data.get(&*record.event_type));
+    screen::event(&EventLine {
+        time: &screen::time_of_day(record.received_at),
+        device: body.pointer("/labels/name").and_then(Value::as_str).unwrap_or("?"),
+        event_type: &record.event_type,
+        value: &values::describe(&record.event_type, payload.unwrap_or(&Value::Null)),
+        note,
+    })
+}
+
+/// Keeps the ids of events, unless it is down.
+pub(super) struct Archive(pub(super) Arc<Delivered>);
+
+impl Sink for Archive {
+    fn open(&mut self, _checkpoint: Option<&[u8]>) -> Result<(), OpenError> {
+        Ok(())
+    }
+
+    fn deliver(&mut self, batch: &[Arc<Record>]) -> Outcome {
+        if self.0.archive_is_down.load(Ordering::SeqCst) {
+            return Outcome::retry(batch.len(), "the demo has taken it down");
+        }
+        for record in batch {
+            self.0.archive.add(&record.event_id);
+        }
+        Outcome::delivered(batch.len())
+    }
+}

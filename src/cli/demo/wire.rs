@@ -1,0 +1,118 @@
+//! HTTP between the local cloud and the receiver, with a look at both sides: what was sent, and what was answered.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use http::{Method, Request, Uri};
+use http_body_util::{BodyExt, Full, Limited};
+use hyper_util::client::legacy::Client;
+use hyper_util::client::legacy::connect::HttpConnector;
+use hyper_util::rt::TokioExecutor;
+use parking_lot::Mutex;
+use serde_json::Value;
+use tokio::sync::watch;
+
+use super::sinks::Seen;
+use dt_emulator::{AttemptRequest, Transport, TransportFuture};
+
+/// How long a receiver may take to answer, as with DT.
+const TIMEOUT: Duration = Duration::from_secs(10);
+
+/// The longest answer that is read, in bytes; a receiver's are far shorter.
+const MAX_ANSWER: usize = 64 * 1024;
+
+/// An answer: the HTTP status, and the receiver's own name for it, such as `accepted` or `checksum_mismatch`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Answer {
+    pub(super) status: u16,
+    pub(super) code: String,
+    pub(super) event_id: Option<String>,
+}
+
+impl Answer {
+    fn read(status: u16, body: &[u8]) -> Self {
+        let body: Value = serde_json::from_slice(body).unwrap_or_default();
+        let text = |member: &str| body.get(member).and_then(Value::as_str).map(str::to_owned);
+        let code = text("code").or_else(|| text("status")).unwrap_or_default();
+        Self { status, code, event_id: text("eventId") }
+    }
+}
+
+/// Sends deliveries and remembers what became of them.
+#[derive(Debug)]
+pub(super) struct Wire {
+    client: Client<HttpConnector, Full<Bytes>>,
+    /// The events that were answered 2xx.
+    pub(super) acknowledged: Seen,
+    /// How long each of these answers took.
+    took: Mutex<Vec<Duration>>,
+    /// The latest accepted delivery of a temperature.
+    temperature: watch::Sender<Option<AttemptRequest>>,
+}
+
+impl Wire {
+    pub(super) fn new() -> Arc<Self> {
+        Arc::new(Self {
+            client: Client::builder(TokioExecutor::new()).http1_title_case_headers(true).build_http(),
+            acknowledged: Seen::default(),
+            took: Mutex::default(),
+            temperature: watch::Sender::default(),
+        })
+    }
+
+    /// Sends a request and reads the answer.
+    ///
+    /// # Errors
+    ///
+    /// Why there is no answer, as a short stable name.
+    pub(super) async fn send(&self, request: AttemptRequest) -> Result<Answer, &'static str> {
+        let AttemptRequest { url, headers, body, .. } = request;
+        let uri: Uri = url.parse().map_err(|_| "url_unusable")?;
+        let mut request = Request::new(Full::new(body));
+        *request.method_mut() = Method::POST;
+        *request.uri_mut() = uri;
+        *request.headers_mut() = headers;
+        let exchange = async {
+            let answer = self.client.request(request).await.map_err(|_| "connection_failed")?;
+            let status = answer.status().as_u16();
+            let body = Limited::new(answer.into_body(), MAX_ANSWER).collect().await;
+            Ok(Answer::read(status, &body.map_err(|_| "connection_lost")?.to_bytes()))
+        };
+        tokio::time::timeout(TIMEOUT, exchange).await.unwrap_or(Err("timeout"))
+    }
+
+    /// Waits for an accepted delivery of a temperature.
+    pub(super) async fn temperature(&self) -> Option<AttemptRequest> {
+        self.temperature.subscribe().wait_for(Option::is_some).await.ok()?.clone()
+    }
+
+    /// Returns the median time from request to 200; `None` without any.
+    pub(super) fn median(&self) -> Option<Duration> {
+        let mut took = self.took.lock().clone();
+        took.sort_unstable();
+        took.get(took.len() / 2).copied()
+    }
+}
+
+impl Transport for Wire {
+    fn post(&self, request: AttemptRequest) -> TransportFuture<'_> {
+        Box::pin(async move {
+            let began = Instant::now();
+            let answer = self.send(request.clone()).await?;
+            if let (200, Some(id)) = (answer.status, &answer.event_id) {
+                self.took.lock().push(began.elapsed());
+                self.acknowledged.add(id);
+                if is_temperature(&request.body) {
+                    self.temperature.send_replace(Some(request));
+                }
+            }
+            Ok(answer.status)
+        })
+    }
+}
+
+fn is_temperature(body: &[u8]) -> bool {
+    let body: Value = serde_json::from_slice(body).unwrap_or_default();
+    body.pointer("/event/eventType").is_some_and(|event_type| event_type == "temperature")
+}
