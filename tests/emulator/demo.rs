@@ -121,7 +121,7 @@ fn kill_9_loses_nothing_and_leaves_nothing_behind() {
     let killed = tagged(&shown, "kill -9     ");
     let before: usize =
         killed[0].split_whitespace().nth(2).expect("a number").replace(',', "").parse().expect("a number");
-    assert!((500..2_000).contains(&before), "in the middle of the burst: {shown}");
+    assert!((300..3_000).contains(&before), "in the middle of the burst: {shown}");
     assert!(tagged(&shown, "counted     ")[0].ends_with("each once, 0 lost"), "{shown}");
     let processes: Vec<&str> = tagged(&shown, "serve       ")
         .iter()
@@ -182,10 +182,10 @@ fn the_next_steps_work_as_printed() {
             .stderr(Stdio::piped())
             .spawn()
             .expect("it starts");
-    let log = BufReader::new(receiver.stderr.take().expect("piped"));
-    let listens =
-        log.lines().map(|line| line.expect("text")).find(|line| line.contains(r#""message":"listening""#));
-    let listens: Value = serde_json::from_str(&listens.expect("it listens")).expect("JSON");
+    // It stays open: the receiver goes on writing its log.
+    let mut log = BufReader::new(receiver.stderr.take().expect("piped")).lines();
+    let listens = log.find(|line| line.as_ref().expect("text").contains(r#""message":"listening""#));
+    let listens: Value = serde_json::from_str(&listens.expect("it listens").expect("text")).expect("JSON");
     let address = listens["listen"].as_str().expect("an address");
     let send = send.replace(" send ", &format!(" send --url http://{address}/ "));
     run(&format!("{path} {send}"), folder.path());

@@ -57,7 +57,7 @@ It listens on 127.0.0.1 only, stores in a temporary folder, and removes that at 
 and with the environment variable NO_COLOR. Exit code 70 if an event was lost or a forged one accepted.")]
 pub(super) struct Arguments {
     /// Stop after so many events
-    #[arg(long, value_name = "N", default_value_t = 24)]
+    #[arg(long, value_name = "N", default_value_t = 16)]
     events: usize,
     /// Kill a receiver by SIGKILL in the middle of a burst, start it again, and count its events
     #[arg(long)]

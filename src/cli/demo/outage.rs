@@ -24,21 +24,37 @@ pub(super) struct Outage {
 ///
 /// # Errors
 ///
-/// [`Failure::Internal`] when it does not catch up.
+/// [`Failure::Internal`] when it does not catch up, or gets the events in another order than the screen.
 pub(super) async fn run(delivered: &Delivered, until: usize) -> Result<Outage, Failure> {
-    let began = Instant::now();
+    let (began, before) = (Instant::now(), delivered.archive.count());
     delivered.take_archive_down();
     screen::report(Tone::Warning, "sink down", "archive; events are accepted, stored, and wait for it", "")?;
     let next = delivered.screen.count().saturating_add(1);
     delivered.screen.reach(until.max(next)).await;
-    let (there, length) = (delivered.screen.count(), began.elapsed());
-    let waited = there.saturating_sub(delivered.archive.count());
+    delivered.archive_failed().await;
+    let length = began.elapsed();
     delivered.bring_archive_up();
     screen::report(Tone::Good, "sink up", "archive; it is tried again after growing pauses", "")?;
-    let caught_up = tokio::time::timeout(TIMEOUT, delivered.archive.reach(there)).await;
+    let caught_up = tokio::time::timeout(TIMEOUT, catch_up(delivered)).await;
     caught_up.map_err(|_| anyhow!("the archive has not caught up after {} s", TIMEOUT.as_secs()))?;
     delivered.archive_caught_up();
+    let archived = delivered.archive.ids();
+    if archived.iter().zip(delivered.screen.ids()).any(|(archived, shown)| *archived != shown) {
+        return Err(anyhow!("the archive has the events in another order than the screen").into());
+    }
+    let waited = archived.len().saturating_sub(before);
     let text = format!("archive has the {waited} events that waited, in their order");
     screen::report(Tone::Good, "caught up", &text, "0 lost")?;
     Ok(Outage { waited, length })
+}
+
+/// Waits until the archive has all that the screen has.
+async fn catch_up(delivered: &Delivered) {
+    loop {
+        let shown = delivered.screen.count();
+        delivered.archive.reach(shown).await;
+        if shown == delivered.screen.count() {
+            return;
+        }
+    }
 }

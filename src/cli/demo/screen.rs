@@ -64,11 +64,13 @@ pub(super) struct EventLine<'a> {
 }
 
 impl EventLine<'_> {
-    fn text(&self, value: Tone) -> String {
-        let Self { time, device, event_type, value: shown, note } = self;
+    /// Returns the line; `device` and `value` are the tones of these columns.
+    fn text(&self, device: Tone, value: Tone) -> String {
+        let Self { time, device: name, event_type, value: shown, note } = self;
         format!(
-            "  {}  {device:<DEVICE$}  {}  {}  {}",
+            "  {}  {}  {}  {}  {}",
             paint(Tone::Faint, &format!("{time:<TAG$}")),
+            paint(device, &format!("{name:<DEVICE$}")),
             paint(Tone::Faint, &format!("{event_type:<EVENT_TYPE$}")),
             paint(value, &format!("{shown:<VALUE$}")),
             paint(Tone::Warning, note),
@@ -97,12 +99,12 @@ pub(super) fn heading(text: &str) -> io::Result<()> {
 pub(super) fn columns() -> io::Result<()> {
     let names =
         EventLine { time: "time (UTC)", device: "device", event_type: "event", value: "value", note: "" };
-    line(format_args!("\n{}", names.text(Tone::Faint)))
+    line(format_args!("\n{}", names.text(Tone::Faint, Tone::Faint)))
 }
 
 /// Writes a delivered event.
 pub(super) fn event(event: &EventLine<'_>) -> io::Result<()> {
-    line(event.text(Tone::Value))
+    line(event.text(Tone::Plain, Tone::Value))
 }
 
 /// Writes what happened: a tag, a text, and what came of it.
@@ -156,8 +158,8 @@ mod tests {
             value: "1003.40 hPa",
             note: "note",
         };
-        let plain = anstream::adapter::strip_str(&event.text(Tone::Value)).to_string();
-        let names = EventLine { note: "note", ..EventLine::default() }.text(Tone::Faint);
+        let plain = anstream::adapter::strip_str(&event.text(Tone::Plain, Tone::Value)).to_string();
+        let names = EventLine { note: "note", ..EventLine::default() }.text(Tone::Faint, Tone::Faint);
         let names = anstream::adapter::strip_str(&names).to_string();
         assert_eq!(plain.find("note"), names.find("note"));
         assert_eq!(plain.find("note"), Some(2 + TAG + 2 + TEXT + 2));

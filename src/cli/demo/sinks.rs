@@ -57,6 +57,8 @@ pub(super) struct Delivered {
     archive_is_down: AtomicBool,
     /// From when the archive goes down until it has caught up.
     archive_is_behind: AtomicBool,
+    /// The receiver has tried the archive in vain.
+    archive_failed: watch::Sender<bool>,
     output_closed: watch::Sender<bool>,
 }
 
@@ -64,6 +66,11 @@ impl Delivered {
     pub(super) fn take_archive_down(&self) {
         self.archive_is_behind.store(true, Ordering::SeqCst);
         self.archive_is_down.store(true, Ordering::SeqCst);
+    }
+
+    /// Waits until the receiver has noticed that the archive is down.
+    pub(super) async fn archive_failed(&self) {
+        become_true(&self.archive_failed).await;
     }
 
     pub(super) fn bring_archive_up(&self) {
@@ -76,10 +83,14 @@ impl Delivered {
 
     /// Waits until a line cannot be written, as with `| head`.
     pub(super) async fn output_closed(&self) {
-        let mut changes = self.output_closed.subscribe();
-        // It fails only when the sender is gone, which is here.
-        let _closed = changes.wait_for(|closed| *closed).await;
+        become_true(&self.output_closed).await;
     }
+}
+
+async fn become_true(flag: &watch::Sender<bool>) {
+    let mut changes = flag.subscribe();
+    // It fails only when the sender is gone, which the caller holds.
+    let _changed = changes.wait_for(|flag| *flag).await;
 }
 
 /// Writes a line for each event.
@@ -131,6 +142,7 @@ impl Sink for Archive {
 
     fn deliver(&mut self, batch: &[Arc<Record>]) -> Outcome {
         if self.0.archive_is_down.load(Ordering::SeqCst) {
+            self.0.archive_failed.send_replace(true);
             return Outcome::retry(batch.len(), "the demo has taken it down");
         }
         for record in batch {

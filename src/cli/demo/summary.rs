@@ -54,9 +54,9 @@ impl Summary<'_> {
         if !refused.is_empty() {
             row("refused", &format!("{} forged requests: {}", refused.len(), refused.join(", ")))?;
         }
-        if let Some(Counted { sent, acknowledged_before, .. }) = killed {
-            let (sent, before) = (grouped(*sent), grouped(*acknowledged_before));
-            row("kill -9", &format!("after {before} of {sent} answers; all {sent} events are delivered"))?;
+        if let Some(Counted { sent, acknowledged_before, delivered, .. }) = killed {
+            let before = format!("after {} of {} answers", grouped(*acknowledged_before), grouped(*sent));
+            row("kill -9", &format!("{before}; {} events delivered", grouped(*delivered)))?;
         }
         let lost = self.lost();
         screen::report(if lost == 0 { Tone::Good } else { Tone::Bad }, "lost", &grouped(lost), "")
