@@ -60,7 +60,7 @@ pub(super) async fn run(folder: &Path) -> Result<Counted, Failure> {
     screen::report(Tone::Plain, "serve", &text, "")?;
 
     let mut faults = Faults::default();
-    faults.burst = BURST;
+    faults.apply(&format!("burst={BURST}")).context("the burst")?;
     emulator.set_faults(faults).context("the burst")?;
     in_time("the burst", wire.acknowledged.reach(KILL_AFTER)).await?;
     began.child.kill()?;
