@@ -16,6 +16,7 @@ mod notify;
 mod place;
 mod reload;
 mod request;
+mod samples;
 mod secrets;
 mod stop;
 mod time;

@@ -12,19 +12,20 @@ use indicatif::{ProgressBar, ProgressStyle};
 use serde_json::json;
 use zeroize::Zeroizing;
 
-use super::ids::Ids;
+use super::ids::Run;
+use super::samples::{Samples, event_types};
 use super::secrets::SecretOptions;
 use super::time::{parse_instant, parse_length};
-use super::{Ended, Failure, complain, read_input, say, usage};
+use super::{Ended, Failure, read_input, say, usage};
 use dt_sink::clock::{Clock, SystemClock};
-use dt_verify::event::{EventType, Sample};
-use dt_verify::{DT_ISSUER, Signer, TOKEN_LIFETIME, xid};
+use dt_verify::event::EventType;
+use dt_verify::{DT_ISSUER, Signer, TOKEN_LIFETIME};
 
 /// Fewer events than this are made before a progress bar could be read.
 const WORTH_A_BAR: u64 = 20_000;
 
-/// How many devices each event type has in made-up events.
-const DEVICES_PER_TYPE: u64 = 8;
+/// The project that made-up events come from.
+const PROJECT: &str = "b5k2u070istcjpse6mhg";
 
 /// Make the token that DT would send with a body
 #[derive(Debug, clap::Args)]
@@ -50,7 +51,7 @@ pub(super) struct Arguments {
     out: PathBuf,
     /// With --count: make events of this type only [default: all known types in turn]
     #[arg(long, value_name = "TYPE", requires = "count", conflicts_with = "body")]
-    event: Option<EventType>,
+    event: Option<String>,
     /// When the token is issued, in RFC 3339 or Unix seconds [default: now]
     #[arg(long, value_name = "TIME", value_parser = parse_instant, allow_negative_numbers = true)]
     at: Option<i64>,
@@ -92,11 +93,15 @@ pub(super) fn run(arguments: &Arguments) -> Ended {
         signer,
         at: arguments.at.unwrap_or(millis.div_euclid(1000)),
         lifetime: arguments.ttl.unwrap_or(TOKEN_LIFETIME),
-        ids: Ids::new()?,
+        run: Run::random()?,
+        tokens: 0,
     };
     match (&arguments.body, arguments.count) {
         (Some(body), _) => one(stamp, body, arguments.json),
-        (None, Some(count)) => many(stamp, count.get(), millis, arguments.event.as_ref(), &arguments.out),
+        (None, Some(count)) => {
+            let types = event_types(arguments.event.as_deref())?;
+            many(stamp, count.get(), millis, types, &arguments.out)
+        }
         (None, None) => Err(usage("either --body or --count is needed")),
     }
 }
@@ -143,12 +148,15 @@ struct Stamp {
     signer: Signer,
     at: i64,
     lifetime: i64,
-    ids: Ids,
+    run: Run,
+    /// How many tokens there are by now.
+    tokens: u64,
 }
 
 impl Stamp {
     fn token(&mut self, body: &[u8]) -> Result<String, Failure> {
-        let id = self.ids.next(self.at);
+        let id = self.run.token_id(self.tokens, self.at);
+        self.tokens = self.tokens.wrapping_add(1);
         let token = self.signer.sign_for(body, self.at, self.lifetime, &id);
         token.map_err(|error| Failure::Internal(error.into()))
     }
@@ -164,36 +172,18 @@ fn one(mut stamp: Stamp, body: &Path, as_json: bool) -> Ended {
     Ok(())
 }
 
-fn many(mut stamp: Stamp, count: u64, unix_millis: i64, only: Option<&EventType>, out: &Path) -> Ended {
-    if let Some(odd @ EventType::Other(_)) = only {
-        complain(&format!("warning: --event: DT has no event type \"{}\"", odd.as_str().escape_debug()));
-    }
-    let types = only.map_or(EventType::KNOWN.as_slice(), std::slice::from_ref);
-    // A device keeps to one type, since it is of one kind.
-    let devices: Vec<(String, &EventType)> = (0..DEVICES_PER_TYPE)
-        .flat_map(|_| types)
-        .zip(1_u64..)
-        .map(|(event_type, nth)| (xid(1_600_000_000, scatter(nth)), event_type))
-        .collect();
-    let project = xid(1_500_000_000, scatter(0xd7));
+fn many(mut stamp: Stamp, count: u64, unix_millis: i64, types: Vec<EventType>, out: &Path) -> Ended {
+    let samples = Samples::new(types, PROJECT.to_owned(), stamp.run);
     let mut output = Output::open(out)?;
     let bar = progress(count);
-    for (seed, (device, event_type)) in (0..count).zip(devices.iter().cycle()) {
-        let event_id = stamp.ids.next(stamp.at);
-        let event_type = EventType::clone(event_type);
-        let body =
-            Sample { event_type, event_id: &event_id, project: &project, device, unix_millis, seed }.body();
+    for number in 0..count {
+        let body = samples.body(number, unix_millis);
         let token = stamp.token(body.as_bytes())?;
         output.line(format_args!("{token}\t{body}"))?;
         bar.inc(1);
     }
     bar.finish_and_clear();
     output.finish()
-}
-
-/// Makes numbers that follow each other look as unlike as those in DT's ids, and keeps them apart: the factor is odd.
-const fn scatter(nth: u64) -> [u8; 8] {
-    nth.wrapping_mul(0x9e37_79b9_7f4a_7c15).to_be_bytes()
 }
 
 /// On standard error, and only if that is a terminal; `indicatif` sees to the latter.

@@ -21,11 +21,6 @@ pub(super) fn parse_length(text: &str) -> Result<i64, String> {
         .ok_or_else(|| "not a length of time, such as 1d, 1h, 15m or 90s".to_owned())
 }
 
-/// Writes Unix seconds as RFC 3339.
-pub(super) fn rfc3339(unix_seconds: i64) -> String {
-    Timestamp::from_unix(unix_seconds, 0).to_string()
-}
-
 /// Says a number of seconds in the one or two units that matter.
 pub(super) fn in_words(seconds: u64) -> String {
     const UNITS: [(u64, &str); 4] = [(86_400, "day"), (3_600, "hour"), (60, "minute"), (1, "second")];

@@ -8,11 +8,11 @@ use serde_json::json;
 use super::explain::{self, Attempt, Cause, TrustedKeys};
 use super::request::Request;
 use super::secrets::{DEFAULT_VARIABLE, SecretOptions};
-use super::time::{parse_instant, rfc3339};
+use super::time::parse_instant;
 use super::{Ended, Failure, complain, read_input, say, usage};
 use dt_sink::clock::{Clock, SystemClock};
 use dt_server::config::{Sources, SystemSources};
-use dt_verify::event::Envelope;
+use dt_verify::event::{Envelope, rfc3339_seconds};
 use dt_verify::{
     ASYMMETRIC_HEADER, DT_ISSUER, KeySet, Policy, Rejection, SECRET_HEADER, Secret, Verified,
 };
@@ -199,7 +199,7 @@ fn spare_secrets(options: &SecretOptions) -> Vec<(Arc<str>, Secret)> {
 }
 
 fn in_words(verified: &Verified<&[u8]>) -> String {
-    let issued = verified.issued_at().map_or_else(|| "at an unknown time".to_owned(), rfc3339);
+    let issued = verified.issued_at().map_or_else(|| "at an unknown time".to_owned(), rfc3339_seconds);
     let event = match Envelope::parse(verified) {
         Ok(event) => {
             // Texts are the sender's and may hold anything.
@@ -210,7 +210,7 @@ fn in_words(verified: &Verified<&[u8]>) -> String {
     format!(
         "verified by {}, issued {issued}, expires {}, {event}",
         verified.by(),
-        rfc3339(verified.expires_at())
+        rfc3339_seconds(verified.expires_at())
     )
 }
 
@@ -244,8 +244,8 @@ fn as_json(
         "code": rejection.map(Rejection::code),
         "detail": rejection.map(ToString::to_string),
         "by": verified.map(|verified| verified.by().to_string()),
-        "issuedAt": verified.and_then(Verified::issued_at).map(rfc3339),
-        "expiresAt": verified.map(|verified| rfc3339(verified.expires_at())),
+        "issuedAt": verified.and_then(Verified::issued_at).map(rfc3339_seconds),
+        "expiresAt": verified.map(|verified| rfc3339_seconds(verified.expires_at())),
         "tokenId": verified.and_then(Verified::token_id),
         "eventId": event.as_ref().map(|event| &event.event_id),
         "eventType": event.as_ref().map(|event| &event.event_type),

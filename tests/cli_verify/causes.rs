@@ -387,6 +387,19 @@ fn bodies_that_were_parsed_and_written_again() {
                 .gives("checksum_mismatch", &["body_reserialised"]);
         }
     }
+    // As DT itself wrote them, with other ids: `updateTime` is not the last member.
+    for data in [
+        r#""temperature":{"value":27,"updateTime":"2024-05-29T10:34:03.970415Z","samples":[{"value":27,"sampleTime":"2024-05-29T10:34:03.970415Z"}],"isBackfilled":false}"#,
+        r#""networkStatus":{"signalStrength":99,"rssi":0,"updateTime":"2021-04-21T08:15:43.520167Z","cloudConnectors":[{"id":"emulated-ccon","signalStrength":99,"rssi":0}],"transmissionMode":"LOW_POWER_STANDARD_MODE"}"#,
+    ] {
+        let name = data.split('"').nth(1).unwrap();
+        let body = format!(
+            r#"{{"event":{{"eventId":"a","targetName":"b","eventType":"{name}","data":{{{data}}},"timestamp":"c"}},"labels":{{}},"metadata":{{"deviceId":"d"}}}}"#
+        );
+        Case::signed("captured", sign(&body))
+            .body(rewritten(&body))
+            .gives("checksum_mismatch", &["body_reserialised"]);
+    }
     // Labels in an order of the user's own.
     let labels = r#"{"event":{"eventId":"a"},"labels":{"name":"x","floor":"2","area":"b"},"metadata":{"deviceId":"d"}}"#;
     Case::signed("labels", sign(labels))

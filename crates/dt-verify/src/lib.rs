@@ -46,6 +46,7 @@ mod headers;
 mod policy;
 mod provider;
 mod rejection;
+pub(crate) mod rfc3339;
 mod secret;
 mod signer;
 mod token;

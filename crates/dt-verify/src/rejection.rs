@@ -2,6 +2,8 @@
 
 use std::fmt;
 
+use super::rfc3339::rfc3339_seconds;
+
 /// Who has to act on a [`Rejection`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 #[non_exhaustive]
@@ -86,7 +88,7 @@ pub enum Rejection {
         known: usize,
     },
     /// The token's time is over. Signature, checksum and everything else about the request hold.
-    #[error("the token expired at {}, {} s before {} (leeway {leeway} s)", utc(*expired_at), now.saturating_sub(*expired_at), utc(*now))]
+    #[error("the token expired at {}, {} s before {} (leeway {leeway} s)", rfc3339_seconds(*expired_at), now.saturating_sub(*expired_at), rfc3339_seconds(*now))]
     Expired {
         /// `exp`, or `iat` + 3600, in Unix seconds.
         expired_at: i64,
@@ -96,7 +98,7 @@ pub enum Rejection {
         leeway: i64,
     },
     /// The token is from the future.
-    #[error("the token's {claim} is {}, {} s after {} (leeway {leeway} s)", utc(*valid_from), valid_from.saturating_sub(*now), utc(*now))]
+    #[error("the token's {claim} is {}, {} s after {} (leeway {leeway} s)", rfc3339_seconds(*valid_from), valid_from.saturating_sub(*now), rfc3339_seconds(*now))]
     NotYetValid {
         /// `iat` or `nbf`.
         claim: &'static str,
@@ -214,11 +216,6 @@ impl Rejection {
     pub const fn is_expired(&self) -> bool {
         matches!(self, Self::Expired { .. })
     }
-}
-
-/// Unix seconds as RFC 3339 in UTC; as they are where that has no form for them.
-fn utc(seconds: i64) -> String {
-    jiff::Timestamp::from_second(seconds).map_or_else(|_| seconds.to_string(), |time| time.to_string())
 }
 
 /// Makes a value from outside fit to be shown: printable ASCII only, at most 80 characters.

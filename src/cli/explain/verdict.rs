@@ -3,8 +3,9 @@
 use super::Cause;
 use super::attempt::{Attempt, Scheme};
 use super::peek::Peek;
-use crate::cli::time::{in_words, rfc3339};
+use crate::cli::time::in_words;
 use dt_verify::Rejection;
+use dt_verify::event::rfc3339_seconds;
 
 /// DT keeps an event for so long, so no delivery is older; in seconds.
 const RETENTION: u64 = 12 * 3600;
@@ -215,8 +216,8 @@ fn expired(expired_at: i64, issued_at: Option<i64>, now: i64) -> Cause {
         format!(
             "The token expired {} ({late} s) before {}. {hint}.{zone} To verify it as of its own time, use --at {}.",
             in_words(late),
-            rfc3339(now),
-            rfc3339(issue)
+            rfc3339_seconds(now),
+            rfc3339_seconds(issue)
         ),
     )
 }
@@ -229,9 +230,9 @@ fn clock_behind(valid_from: i64, now: i64) -> Cause {
         format!(
             "The token is of {}, {} ({early} s) after {}: the clock here is behind that of DT by at least that much, \
              or --at is wrong. Set it by NTP (`timedatectl`).{zone}",
-            rfc3339(valid_from),
+            rfc3339_seconds(valid_from),
             in_words(early),
-            rfc3339(now)
+            rfc3339_seconds(now)
         ),
     )
 }

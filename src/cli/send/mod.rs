@@ -25,11 +25,12 @@ use anyhow::Context;
 use bytes::Bytes;
 
 use self::drive::Load;
-use self::plan::{Bodies, Fault, Plan, Run};
+use self::plan::{Bodies, Fault, Plan};
 use self::target::Target;
+use super::ids::Run;
+use super::samples::{Samples, event_types};
 use super::secrets::SecretOptions;
 use super::{Ended, Failure, complain, read_input, say, usage};
-use dt_verify::event::EventType;
 use dt_verify::Secret;
 
 /// Send signed events to a receiver, as DT would
@@ -131,7 +132,7 @@ pub(super) fn run(arguments: &Arguments) -> Ended {
 
 fn plan(arguments: &Arguments) -> Result<Plan, Failure> {
     let fault = arguments.fault;
-    let run = Run::random().context("random numbers")?;
+    let run = Run::random()?;
     // Secrets that are given but not needed are read all the same: a wrong name is a mistake in any case.
     let own = if fault.needs_secret() || arguments.secrets.is_given() {
         Some(arguments.secrets.read_first()?)
@@ -142,10 +143,10 @@ fn plan(arguments: &Arguments) -> Result<Plan, Failure> {
         Fault::WrongSecret => Some(Secret::new(run.other_secret()).context("a random secret")?),
         _ => own,
     };
-    Ok(Plan::new(bodies(arguments)?, fault, secret, run))
+    Ok(Plan::new(bodies(arguments, run)?, fault, secret, run))
 }
 
-fn bodies(arguments: &Arguments) -> Result<Bodies, Failure> {
+fn bodies(arguments: &Arguments, run: Run) -> Result<Bodies, Failure> {
     if let Some(path) = &arguments.body {
         let body = read_input(path)?;
         if body.is_empty() && arguments.fault == Fault::Tampered {
@@ -163,21 +164,6 @@ fn bodies(arguments: &Arguments) -> Result<Bodies, Failure> {
             project.escape_debug()
         )));
     }
-    let types = match arguments.event.as_deref() {
-        None => EventType::KNOWN.to_vec(),
-        Some("") => return Err(usage("--event: found \"\"; allowed is a type such as touch or temperature")),
-        Some(name) => {
-            let event_type = EventType::from(name);
-            // DT may add types, and a receiver has to take them.
-            if matches!(event_type, EventType::Other(_)) {
-                let known = EventType::KNOWN.map(|known| known.to_string()).join(", ");
-                complain(&format!(
-                    "note: --event \"{}\" is not a known type; known are {known}",
-                    name.escape_debug()
-                ));
-            }
-            vec![event_type]
-        }
-    };
-    Ok(Bodies::Samples { types, project })
+    let types = event_types(arguments.event.as_deref())?;
+    Ok(Bodies::Samples(Samples::new(types, project, run).emulated()))
 }

@@ -7,14 +7,12 @@ use clap::ValueEnum;
 use http::StatusCode;
 use sha2::{Digest, Sha256};
 
-use dt_verify::event::{EventType, Sample};
-use dt_verify::{Secret, Signer, SignerError, xid};
+use crate::cli::ids::Run;
+use crate::cli::samples::Samples;
+use dt_verify::{Secret, Signer, SignerError};
 
 /// The project that made-up events come from, unless set.
 pub(super) const PROJECT: &str = "s3nd0pr0ject00000000";
-
-/// How many devices there are of each event type, so that receivers that work per device have some to work on.
-const DEVICES: u64 = 10;
 
 /// How old the token of `expired` is: two hours, where DT's tokens are good for one.
 const EXPIRED_AGE: i64 = 7_200;
@@ -63,29 +61,10 @@ impl Fault {
 /// Where bodies come from.
 #[derive(Debug)]
 pub(super) enum Bodies {
-    /// Made up, of these types in turn.
-    Samples { types: Vec<EventType>, project: String },
+    /// Made up.
+    Samples(Samples),
     /// These bytes, every time.
     Exactly(Bytes),
-}
-
-/// What makes the ids and secrets of this run differ from those of any other.
-#[derive(Debug, Clone, Copy)]
-pub(super) struct Run {
-    events: u64,
-    tokens: u64,
-}
-
-impl Run {
-    /// A run of its own. There is no more randomness in a run than this; the rest is counting.
-    pub(super) fn random() -> Result<Self, getrandom::Error> {
-        Ok(Self { events: getrandom::u64()?, tokens: getrandom::u64()? })
-    }
-
-    /// A secret that no one else has.
-    pub(super) fn other_secret(self) -> String {
-        format!("{:016x}{:016x}", self.events, self.tokens)
-    }
 }
 
 /// What one run sends.
@@ -121,30 +100,10 @@ impl Plan {
 
     /// The body of the event of this number, as it happens now.
     pub(super) fn body(&self, event: u64, unix_millis: i64) -> Bytes {
-        let (types, project) = match &self.bodies {
-            Bodies::Exactly(body) => return body.clone(),
-            Bodies::Samples { types, project } => (types, project),
-        };
-        let count = u64::try_from(types.len()).unwrap_or(u64::MAX);
-        let (round, place) = (
-            event.checked_div(count).unwrap_or(0),
-            event.checked_rem(count).and_then(|place| usize::try_from(place).ok()).unwrap_or(0),
-        );
-        let event_type = types.get(place).cloned().unwrap_or(EventType::Touch);
-        // A device has one type for good, so each event type has devices of its own.
-        let of_type = EventType::KNOWN.iter().position(|known| *known == event_type);
-        let of_type = u64::try_from(of_type.unwrap_or(EventType::KNOWN.len())).unwrap_or(0);
-        let device = of_type.saturating_mul(DEVICES).saturating_add(round % DEVICES);
-        let unique = self.run.events.wrapping_add(event);
-        let sample = Sample {
-            event_type,
-            event_id: &xid(unix_millis.div_euclid(1000), unique.to_be_bytes()),
-            project,
-            device: &format!("emu{}", xid(0, device.to_be_bytes())),
-            unix_millis,
-            seed: unique,
-        };
-        Bytes::from(sample.body())
+        match &self.bodies {
+            Bodies::Exactly(body) => body.clone(),
+            Bodies::Samples(samples) => Bytes::from(samples.body(event, unix_millis)),
+        }
     }
 
     /// Makes a request of a body, with the fault in it. `request` is its number: no other has the same token id.
@@ -153,11 +112,13 @@ impl Plan {
             Fault::Expired => unix_seconds.saturating_sub(EXPIRED_AGE),
             _ => unix_seconds,
         };
-        let unique = self.run.tokens.wrapping_add(request);
+        let unique = self.run.unique(request);
         let token = match (self.fault, &self.signer) {
             (Fault::Garbage, _) => Some(garbage(unique)),
             (Fault::Unsigned, _) | (_, None) => None,
-            (_, Some(signer)) => Some(signer.sign(body, issued_at, &xid(issued_at, unique.to_be_bytes()))?),
+            (_, Some(signer)) => {
+                Some(signer.sign(body, issued_at, &self.run.token_id(request, issued_at))?)
+            }
         };
         let body = if self.fault == Fault::Tampered { changed(body, unique) } else { body.clone() };
         Ok(Shot { body, token })
@@ -186,25 +147,24 @@ fn changed(body: &Bytes, seed: u64) -> Bytes {
 
 #[cfg(test)]
 mod tests {
-    use std::collections::BTreeSet;
-
     use super::*;
+    use dt_verify::event::EventType;
     use dt_verify::{SECRET_HEADER, Verifier};
 
     const NOW: i64 = 1_700_000_000;
-    const RUN: Run = Run { events: u64::MAX - 1, tokens: 7 };
+    const RUN: Run = Run::known(u64::MAX - 1, 7);
 
     fn secret() -> Secret {
         Secret::new("some-good-secret").unwrap()
     }
 
     fn plan(fault: Fault) -> Plan {
-        let types = EventType::KNOWN.to_vec();
+        let samples = Samples::new(EventType::KNOWN.to_vec(), PROJECT.to_owned(), RUN);
         let secret = match fault {
             Fault::WrongSecret => Secret::new(RUN.other_secret()).unwrap(),
             _ => secret(),
         };
-        Plan::new(Bodies::Samples { types, project: PROJECT.to_owned() }, fault, Some(secret), RUN)
+        Plan::new(Bodies::Samples(samples), fault, Some(secret), RUN)
     }
 
     fn verdict(fault: Fault, event: u64) -> &'static str {
@@ -241,24 +201,6 @@ mod tests {
             let shown = plan(*fault).shot(&Bytes::from_static(b"{}"), 0, NOW).unwrap().token;
             assert_ne!(shown, plan(Fault::None).shot(&Bytes::from_static(b"{}"), 0, NOW).unwrap().token);
         }
-    }
-
-    #[test]
-    fn types_take_turns_and_ids_differ() {
-        let (plan, mut ids, mut types) = (plan(Fault::None), BTreeSet::new(), BTreeSet::new());
-        let mut device_types = BTreeSet::new();
-        for event in 0..190 {
-            let body: serde_json::Value = serde_json::from_slice(&plan.body(event, NOW * 1000)).unwrap();
-            assert!(ids.insert(body["event"]["eventId"].to_string()));
-            types.insert(body["event"]["eventType"].to_string());
-            device_types.insert((
-                body["metadata"]["deviceId"].to_string(),
-                body["metadata"]["deviceType"].to_string(),
-            ));
-        }
-        assert_eq!(types.len(), EventType::KNOWN.len());
-        let devices: BTreeSet<_> = device_types.iter().map(|(device, _)| device).collect();
-        assert_eq!((devices.len(), device_types.len()), (190, 190), "a device keeps its type");
     }
 
     #[test]

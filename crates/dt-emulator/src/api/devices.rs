@@ -13,10 +13,9 @@ use super::order::Order;
 use super::{Answered, ApiError, Call, pages, payload, projects, with_verb};
 use crate::cloud::Cloud;
 use crate::state::{
-    DEVICE_TYPES, Device, Labels, MAX_DEVICES, MAX_LABELS, Now, Published, State, TooManyLabels, is_id,
-    is_label,
+    Device, Labels, MAX_DEVICES, MAX_LABELS, Now, Published, State, TooManyLabels, is_id, is_label,
 };
-use dt_verify::event::rfc3339_micros;
+use dt_verify::event::{rfc3339_micros, simulation};
 
 /// How many devices one call may name: all wait while they are changed.
 const MAX_NAMES: usize = 1_000;
@@ -70,8 +69,9 @@ fn create(cloud: &Cloud, call: &Call, project: &str) -> Answered {
     let body = call.object()?;
     let device_type =
         body.get("type").and_then(Value::as_str).ok_or_else(|| ApiError::bad_request("type is missing"))?;
-    if !DEVICE_TYPES.iter().any(|(known, _)| *known == device_type) {
-        let known = DEVICE_TYPES.map(|(known, _)| known).join(", ");
+    let known = simulation::device_types();
+    if !known.contains(&device_type) {
+        let known = known.join(", ");
         let found = device_type.escape_debug();
         return Err(ApiError::bad_request(format!("type: found \"{found}\"; allowed are {known}")));
     }
@@ -129,7 +129,9 @@ fn publish(cloud: &Cloud, call: &Call, project: &str, id: &str) -> Answered {
         let device = state.device(project, id).ok_or_else(not_found)?;
         let default_time = rfc3339_micros(now.micros());
         let events = payload::complete(&body, &default_time).map_err(ApiError::bad_request)?;
-        if let Some((foreign, ..)) = events.iter().find(|(event_type, ..)| !device.may_send(event_type)) {
+        if let Some((foreign, ..)) =
+            events.iter().find(|(event_type, ..)| !simulation::may_send(&device.device_type, event_type))
+        {
             let (kind, foreign) = (&device.device_type, foreign.as_str());
             return Err(ApiError::bad_request(format!(
                 "a device of type {kind} has no event type {foreign}"

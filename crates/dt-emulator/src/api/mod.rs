@@ -156,7 +156,7 @@ fn rest_api(cloud: &Cloud, call: &Call, segments: &[&str]) -> Answered {
             if state.faults.api_outage {
                 return Err(ApiError::unavailable("an outage, asked for by the fault api-outage"));
             }
-            if state.api_dice.chance(state.faults.rate_limit) {
+            if state.api_rng.chance(state.faults.rate_limit) {
                 return Err(ApiError::too_many("too many requests, asked for by the fault rate-limit"));
             }
             Ok(())

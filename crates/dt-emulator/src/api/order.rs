@@ -87,8 +87,7 @@ impl Field {
             return (!key.is_empty()).then(|| Self::Label(key.to_owned()));
         }
         let (event_type, member) = name.strip_prefix("reported.")?.split_once('.')?;
-        let is_known = !matches!(EventType::from(event_type), EventType::Other(_));
-        let fits = is_known && !member.is_empty() && !member.contains('.');
+        let fits = EventType::from(event_type).is_known() && !member.is_empty() && !member.contains('.');
         fits.then(|| Self::Reported { event_type: event_type.to_owned(), member: member.to_owned() })
     }
 

@@ -12,7 +12,7 @@ use super::transport::{AttemptRequest, Cut};
 use crate::cloud::Cloud;
 use crate::faults::Faults;
 use crate::state::Connector;
-use dt_verify::event::Dice;
+use dt_verify::event::simulation::Rng;
 use dt_verify::{LEEWAY, SECRET_HEADER, Secret, Signer, TOKEN_LIFETIME, xid};
 
 /// The secret of the fault `wrong-secret`.
@@ -51,10 +51,10 @@ impl Attempt {
         (entry, body): (u64, Arc<str>),
         first_tried_at: i64,
         faults: &Faults,
-        dice: &mut Dice,
+        rng: &mut Rng,
     ) -> Self {
         let settings = &connector.settings;
-        let cut = dice.chance(faults.drop).then(|| if dice.chance(0.5) { Cut::Request } else { Cut::Answer });
+        let cut = rng.chance(faults.drop).then(|| if rng.chance(0.5) { Cut::Request } else { Cut::Answer });
         Self {
             project: project.to_owned(),
             connector: connector.id.clone(),
@@ -66,10 +66,10 @@ impl Attempt {
             secret: settings.signature_secret.clone(),
             body,
             tokens_of: faults.stale_tokens.then_some(first_tried_at),
-            unique: dice.next().to_be_bytes(),
+            unique: rng.next_u64().to_be_bytes(),
             cut,
-            tamper: dice.chance(faults.tamper),
-            wrong_secret: dice.chance(faults.wrong_secret) && !settings.signature_secret.is_empty(),
+            tamper: rng.chance(faults.tamper),
+            wrong_secret: rng.chance(faults.wrong_secret) && !settings.signature_secret.is_empty(),
             expired: false,
         }
     }

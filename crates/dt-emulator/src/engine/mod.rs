@@ -86,7 +86,7 @@ pub(crate) async fn run(cloud: Arc<Cloud>, mut stop: watch::Receiver<bool>) {
 /// Does what is due: expires, and takes the next attempts; says when to look again. `turn` says which connector is first.
 fn next(state: &mut State, now: Now, room: usize, turn: usize) -> (Vec<Attempt>, Option<i64>) {
     let now = now.millis();
-    let State { projects, ledger, faults, attempt_dice: dice, .. } = state;
+    let State { projects, ledger, faults, attempt_rng: rng, .. } = state;
     let mut connectors = Vec::new();
     for (project_id, project) in projects {
         for connector in project.connectors.values_mut().filter(|connector| connector.is_active()) {
@@ -110,7 +110,7 @@ fn next(state: &mut State, now: Now, room: usize, turn: usize) -> (Vec<Attempt>,
                 item.attempts = item.attempts.saturating_add(1);
                 let first = *item.first_tried_at.get_or_insert(now);
                 let entry = (item.entry, Arc::clone(&item.body));
-                due.push(Attempt::new(project_id, connector, number, entry, first, faults, dice));
+                due.push(Attempt::new(project_id, connector, number, entry, first, faults, rng));
                 again = true;
             }
         }

@@ -165,11 +165,8 @@ impl Settings {
         }
         if let Some(events) = body.get("events") {
             settings.events = texts("events", events)?;
-            if let Some(unknown) = settings
-                .events
-                .iter()
-                .find(|name| matches!(EventType::from(name.as_str()), EventType::Other(_)))
-            {
+            let is_unknown = |name: &&String| !EventType::from(name.as_str()).is_known();
+            if let Some(unknown) = settings.events.iter().find(is_unknown) {
                 return Err(format!("events: \"{}\" is no event type", unknown.escape_debug()));
             }
         }

@@ -7,23 +7,8 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
 
 use super::event::StoredEvent;
-use dt_verify::event::EventType;
-
-/// The device types of DT's page "Devices", each with the event types it sends by itself besides `touch`.
-pub(crate) const DEVICE_TYPES: [(&str, &[EventType]); 12] = [
-    ("temperature", &[EventType::Temperature]),
-    ("proximity", &[EventType::ObjectPresent]),
-    ("touch", &[]),
-    ("humidity", &[EventType::Humidity]),
-    ("proximityCounter", &[EventType::ObjectPresentCount]),
-    ("touchCounter", &[EventType::TouchCount]),
-    ("waterDetector", &[EventType::WaterPresent]),
-    ("co2", &[EventType::Co2, EventType::Pressure, EventType::Humidity]),
-    ("motion", &[EventType::Motion]),
-    ("deskOccupancy", &[EventType::DeskOccupancy]),
-    ("contact", &[EventType::Contact]),
-    ("ccon", &[EventType::ConnectionStatus, EventType::EthernetStatus, EventType::CellularStatus]),
-];
+use dt_verify::event::payload::LabelsChanged;
+use dt_verify::event::simulation;
 
 /// The label that marks emulated devices.
 const EMULATED_LABEL: &str = "virtual-sensor";
@@ -64,42 +49,10 @@ pub(crate) struct Device {
     pub(crate) latest: BTreeMap<String, Arc<StoredEvent>>,
 }
 
-/// What a change of labels did: the data of a `labelsChanged` event.
-#[derive(Default, Serialize)]
-pub(crate) struct LabelsChange {
-    added: Labels,
-    modified: Labels,
-    removed: Vec<String>,
-}
-
-impl LabelsChange {
-    pub(crate) fn is_empty(&self) -> bool {
-        self.added.is_empty() && self.modified.is_empty() && self.removed.is_empty()
-    }
-}
-
 impl Device {
     pub(crate) fn new(id: String, device_type: String, mut labels: Labels, lively: bool) -> Self {
         labels.entry(EMULATED_LABEL.to_owned()).or_default();
         Self { id, device_type, labels, lively, latest: BTreeMap::new() }
-    }
-
-    /// The event types that the device sends by itself.
-    pub(crate) fn own_types(&self) -> &'static [EventType] {
-        let known = DEVICE_TYPES.iter().find(|(name, _)| *name == self.device_type);
-        known.map_or(&[], |(_, types)| types)
-    }
-
-    /// Whether devices of this type send such events (DT's pages "Devices" and "Events").
-    pub(crate) fn may_send(&self, event_type: &EventType) -> bool {
-        match event_type {
-            EventType::Touch | EventType::ConnectionStatus => true,
-            // Of sensors, not of Cloud Connectors.
-            EventType::NetworkStatus | EventType::BatteryStatus => self.device_type != "ccon",
-            // Only the Temperature Probe Sensor does, which has no device type of its own.
-            EventType::ProbeWireStatus => self.device_type == "temperature",
-            other => self.own_types().contains(other),
-        }
     }
 
     /// Sets and removes labels, and says what changed. Nothing does when the device would have too many.
@@ -107,13 +60,13 @@ impl Device {
         &mut self,
         set: &Labels,
         remove: &BTreeSet<String>,
-    ) -> Result<LabelsChange, TooManyLabels> {
+    ) -> Result<LabelsChanged, TooManyLabels> {
         let stay = self.labels.keys().filter(|key| !set.contains_key(*key) && !remove.contains(*key)).count();
         let come = set.keys().filter(|key| !remove.contains(*key)).count();
         if stay.saturating_add(come) > MAX_LABELS {
             return Err(TooManyLabels);
         }
-        let mut change = LabelsChange::default();
+        let mut change = LabelsChanged::default();
         for (key, value) in set {
             match self.labels.insert(key.clone(), value.clone()) {
                 None => change.added.insert(key.clone(), value.clone()),
@@ -133,9 +86,7 @@ impl Device {
     /// What DT's REST API shows: `reported` has the latest payload of each type, `null` for those never seen.
     pub(crate) fn to_json(&self, project: &str) -> Value {
         let mut reported = Map::new();
-        let usual = [EventType::Touch, EventType::NetworkStatus, EventType::BatteryStatus];
-        let usual = usual.iter().filter(|event_type| self.may_send(event_type));
-        for event_type in self.own_types().iter().chain(usual) {
+        for event_type in simulation::sent_by(&self.device_type) {
             reported.insert(event_type.as_str().to_owned(), Value::Null);
         }
         for (event_type, event) in &self.latest {
@@ -173,7 +124,7 @@ mod tests {
         let change = device.change_labels(&labels(&[("d", "5")]), &keys(&["a", "d"])).unwrap();
         let seen = serde_json::to_value(&change).unwrap();
         assert_eq!(seen, json!({"added": {}, "modified": {}, "removed": ["a"]}));
-        assert!(device.change_labels(&Labels::new(), &keys(&["a"])).unwrap().is_empty());
+        assert_eq!(device.change_labels(&Labels::new(), &keys(&["a"])), Ok(LabelsChanged::default()));
     }
 
     #[test]

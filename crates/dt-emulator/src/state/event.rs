@@ -31,13 +31,13 @@ pub(crate) struct Published {
 }
 
 impl StoredEvent {
-    /// Writes an event; `data` is the object `data`.
+    /// Writes an event; `data` is the object `data` as JSON.
     pub(crate) fn new(
         number: u64,
         id: String,
         (project, device): (&str, &str),
         event_type: &str,
-        data: &Value,
+        data: &str,
         (timestamp, micros): (&str, i64),
     ) -> Self {
         let target = Value::from(format!("projects/{project}/devices/{device}"));

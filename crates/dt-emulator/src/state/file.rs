@@ -15,10 +15,11 @@ use std::path::{Path, PathBuf};
 use serde::{Deserialize, Serialize};
 
 use super::{
-    Connector, DEVICE_TYPES, Device, History, MAX_CONNECTORS, MAX_DEVICES, MAX_LABELS, MAX_NAME,
-    MAX_PROJECTS, Project, State, is_id, is_label,
+    Connector, Device, History, MAX_CONNECTORS, MAX_DEVICES, MAX_LABELS, MAX_NAME, MAX_PROJECTS, Project,
+    State, is_id, is_label,
 };
 use crate::identity::SavedKeys;
+use dt_verify::event::simulation;
 
 /// The version of the format.
 const VERSION: u32 = 1;
@@ -179,7 +180,7 @@ fn check_device(id: &str, device: &mut Device) -> Result<(), String> {
     if device.id != id {
         return Err(format!("{id}: found the id \"{}\"; leave it out", device.id.escape_debug()));
     }
-    if !DEVICE_TYPES.iter().any(|(known, _)| *known == device.device_type) {
+    if !simulation::device_types().contains(&&*device.device_type) {
         return Err(format!("{id}: there is no device type \"{}\"", device.device_type.escape_debug()));
     }
     if device.labels.len() > MAX_LABELS {

@@ -12,18 +12,17 @@ mod history;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use serde_json::Value;
-
 pub use connector::url_warning;
 pub(crate) use connector::{Connector, Settings, Status};
-pub(crate) use device::{DEVICE_TYPES, Device, Labels, LabelsChange, MAX_LABELS, TooManyLabels, is_label};
+pub(crate) use device::{Device, Labels, MAX_LABELS, TooManyLabels, is_label};
 pub(crate) use event::{Published, StoredEvent};
 pub(crate) use file::{StateFile, StateFileError, document};
 pub(crate) use history::{History, Position, position};
 
 use super::engine::{Fate, Item, Ledger};
 use super::faults::Faults;
-use dt_verify::event::{Dice, EventType, Timestamp, rfc3339_micros};
+use dt_verify::event::simulation::Rng;
+use dt_verify::event::{EventType, Payload, Timestamp, rfc3339_micros};
 use dt_verify::xid;
 
 /// How many projects, and devices of one project, there may be.
@@ -64,10 +63,10 @@ pub(crate) struct State {
     pub(crate) outage_since: Option<i64>,
     /// For what devices do; for what faults do to events as they are queued; for attempts, whose order the machine decides;
     /// for calls of the API. Apart, so that none changes the others' numbers.
-    pub(crate) dice: Dice,
-    queue_dice: Dice,
-    pub(crate) attempt_dice: Dice,
-    pub(crate) api_dice: Dice,
+    pub(crate) rng: Rng,
+    queue_rng: Rng,
+    pub(crate) attempt_rng: Rng,
+    pub(crate) api_rng: Rng,
     incarnations: u64,
     machine: [u8; 5],
     counter: u32,
@@ -103,18 +102,18 @@ impl Now {
 
 impl State {
     pub(crate) fn new(seed: u64, most_entries: usize) -> Self {
-        let mut dice = Dice(seed);
-        let [a, b, c, d, e, ..] = dice.next().to_be_bytes();
+        let mut rng = Rng::new(seed);
+        let [a, b, c, d, e, ..] = rng.next_u64().to_be_bytes();
         Self {
             projects: BTreeMap::new(),
             history: History::default(),
             ledger: Ledger::new(most_entries),
             faults: Faults::default(),
             outage_since: None,
-            queue_dice: Dice(dice.next()),
-            attempt_dice: Dice(dice.next()),
-            api_dice: Dice(dice.next()),
-            dice,
+            queue_rng: Rng::new(rng.next_u64()),
+            attempt_rng: Rng::new(rng.next_u64()),
+            api_rng: Rng::new(rng.next_u64()),
+            rng,
             incarnations: 0,
             machine: [a, b, c, d, e],
             counter: 0,
@@ -181,12 +180,12 @@ impl State {
     }
 
     /// Publishes an event: it enters the history, the device and the queues of all connectors that want it.
-    /// `data` is the object `data`. `timestamp` is now, unless the event says otherwise. `None` without the device.
+    /// `data` is the object `data` as JSON. `timestamp` is now, unless the event says otherwise. `None` without the device.
     pub(crate) fn publish(
         &mut self,
         (project_id, device_id): (&str, &str),
         event_type: &EventType,
-        data: &Value,
+        data: &str,
         timestamp: Option<&Timestamp>,
         now: Now,
     ) -> Option<Published> {
@@ -202,7 +201,7 @@ impl State {
         let event = StoredEvent::new(number, id, place, event_type.as_str(), data, (&text, micros));
         let event = Arc::new(event);
         self.history.push(Arc::clone(&event));
-        let Self { projects, ledger, faults, queue_dice: dice, .. } = self;
+        let Self { projects, ledger, faults, queue_rng: rng, .. } = self;
         let project = projects.get_mut(project_id)?;
         let device = project.devices.get_mut(device_id)?;
         // An event that is published late must not hide a newer one.
@@ -214,7 +213,7 @@ impl State {
         }
         for connector in project.connectors.values_mut() {
             if connector.is_active() && connector.wants(event_type.as_str()) {
-                enqueue(connector, device, &event, ledger, faults, dice, now);
+                enqueue(connector, device, &event, ledger, faults, rng, now);
             }
         }
         let device_type = device.device_type.as_str().into();
@@ -230,17 +229,17 @@ impl State {
         now: Now,
     ) -> Result<Option<Published>, TooManyLabels> {
         let Some(device) = self.device(place.0, place.1) else { return Ok(None) };
-        let change: LabelsChange = device.change_labels(set, remove)?;
-        if change.is_empty() {
+        let change = device.change_labels(set, remove)?;
+        if change.added.is_empty() && change.modified.is_empty() && change.removed.is_empty() {
             return Ok(None);
         }
-        let data = serde_json::to_value(&change).unwrap_or_default();
+        let data = Payload::LabelsChanged(change).to_json();
         Ok(self.publish(place, &EventType::LabelsChanged, &data, None, now))
     }
 
     /// Queues the latest event of each type of each device for one connector. `None` when there is no such connector.
     pub(crate) fn synchronize(&mut self, project: &str, connector: &str, now: Now) -> Option<()> {
-        let Self { projects, ledger, faults, queue_dice: dice, .. } = self;
+        let Self { projects, ledger, faults, queue_rng: rng, .. } = self;
         let Project { devices, connectors, .. } = projects.get_mut(project)?;
         let connector = connectors.get_mut(connector)?;
         self.changes = self.changes.saturating_add(1);
@@ -248,7 +247,7 @@ impl State {
             for device in devices.values() {
                 for event in device.latest.values() {
                     if connector.wants(&event.event_type) {
-                        enqueue(connector, device, event, ledger, faults, dice, now);
+                        enqueue(connector, device, event, ledger, faults, rng, now);
                     }
                 }
             }
@@ -264,12 +263,12 @@ fn enqueue(
     event: &Arc<StoredEvent>,
     ledger: &mut Ledger,
     faults: &Faults,
-    dice: &mut Dice,
+    rng: &mut Rng,
     now: Now,
 ) {
     let now = now.millis();
     let entry = ledger.open(&connector.id, event, now);
-    let mut hold = |share: f64| if dice.chance(share) { dice.from(1, MAX_HOLD) } else { 0 };
+    let mut hold = |share: f64| if rng.chance(share) { rng.from(1, MAX_HOLD) } else { 0 };
     let delay = i64::from(faults.delay_millis).saturating_add(hold(faults.reorder));
     let copy = hold(faults.duplicate);
     let item = Item {

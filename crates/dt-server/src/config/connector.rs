@@ -112,7 +112,7 @@ impl ConnectorConfig {
         let path = read_path(&mut section);
         let events = section.strings_not_empty("events", "all events").unwrap_or_default();
         for event_type in &events {
-            if matches!(EventType::from(event_type.as_str()), EventType::Other(_)) {
+            if !EventType::from(event_type.as_str()).is_known() {
                 let mut text = format!("\"{}\" is no event type known today", event_type.escape_debug());
                 if let Some(known) = closest(event_type, EventType::KNOWN.iter().map(EventType::as_str)) {
                     text.push_str(&format!("; did you mean \"{known}\"?"));

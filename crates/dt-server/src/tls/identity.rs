@@ -6,8 +6,9 @@ use std::sync::Arc;
 use parking_lot::Mutex;
 use rustls::ServerConfig;
 
-use super::load::{Files, Validity, date};
+use super::load::{Files, Validity};
 use super::{ReadFile, TlsError, TlsSettings};
+use dt_verify::event::rfc3339_seconds;
 
 /// How long before its end a certificate is something to talk about, in seconds: 72 h.
 const SOON: i64 = 72 * 3600;
@@ -154,14 +155,14 @@ impl TlsIdentity {
         if let Some(failed) = &state.failed {
             return Some(format!(
                 "certificate not reloaded, the old one (until {}) is in force: {failed}",
-                date(until)
+                rfc3339_seconds(until)
             ));
         }
         if let Err(error) = state.validity.check(&state.settings.certificate, now) {
             return Some(format!("certificate: {error}"));
         }
         (until.saturating_sub(now) <= SOON)
-            .then(|| format!("certificate: {path}: ends at {}; renew it", date(until)))
+            .then(|| format!("certificate: {path}: ends at {}; renew it", rfc3339_seconds(until)))
     }
 }
 

@@ -14,6 +14,7 @@ use x509_cert::certificate::{CertificateInner, Raw};
 use x509_cert::der::Decode;
 
 use super::{TlsError, TlsSettings, TlsVersion};
+use dt_verify::event::rfc3339_seconds;
 
 /// What clients may choose from, the better one first.
 const ALPN: [&[u8]; 2] = [b"h2", b"http/1.1"];
@@ -33,18 +34,13 @@ impl Validity {
     pub(super) fn check(self, path: &Path, now: i64) -> Result<(), TlsError> {
         let path = path.to_owned();
         if now < self.from {
-            return Err(TlsError::NotYetValid { path, at: date(self.from) });
+            return Err(TlsError::NotYetValid { path, at: rfc3339_seconds(self.from) });
         }
         if now > self.until {
-            return Err(TlsError::Expired { path, at: date(self.until) });
+            return Err(TlsError::Expired { path, at: rfc3339_seconds(self.until) });
         }
         Ok(())
     }
-}
-
-/// A time as people read it.
-pub(super) fn date(unix_seconds: i64) -> String {
-    jiff::Timestamp::from_second(unix_seconds).map_or_else(|_| unix_seconds.to_string(), |at| at.to_string())
 }
 
 /// What the files of some settings held.

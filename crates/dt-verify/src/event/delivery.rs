@@ -5,12 +5,12 @@ use std::collections::BTreeMap;
 use serde_json::{Map, Value};
 
 use super::envelope::Envelope;
-use super::event_type::EventType;
 use super::json;
+use super::members::Json;
 use super::not_a_delivery::NotADelivery;
-use super::payload::Payload;
 use super::target_name;
 use super::timestamp::Timestamp;
+use super::types::{EventType, Payload};
 use crate::Verified;
 
 /// One request's body: `{"event":{…},"labels":{…},"metadata":{…}}`.
@@ -95,7 +95,7 @@ impl Delivery {
         let envelope = Envelope::parse(verified)?;
         let mut members = into_object(Some(json::tree(verified.body())?));
         let event = Event::from_members(&envelope, into_object(members.remove("event")));
-        let labels = take(&mut members, "labels", labels);
+        let labels = take(&mut members, "labels", Json::from_json);
         let metadata =
             take(&mut members, "metadata", |value| Some(Metadata::from_members(value.as_object()?.clone())));
         Ok(Self { event, labels: labels.unwrap_or_default(), metadata, extra: members })
@@ -123,11 +123,11 @@ impl Event {
         let (data, data_extra) = Payload::of(&event_type, members.remove("data").unwrap_or_default());
         Self {
             event_id: envelope.event_id.clone().into_owned(),
-            target_name: take(&mut members, "targetName", string),
+            target_name: take(&mut members, "targetName", Json::from_json),
             event_type,
             data,
             data_extra,
-            timestamp: take(&mut members, "timestamp", |value| value.as_str().map(Timestamp::from)),
+            timestamp: take(&mut members, "timestamp", Json::from_json),
             extra: members,
         }
     }
@@ -148,10 +148,10 @@ impl Event {
 impl Metadata {
     fn from_members(mut members: Map<String, Value>) -> Self {
         Self {
-            device_id: take(&mut members, "deviceId", string),
-            project_id: take(&mut members, "projectId", string),
-            device_type: take(&mut members, "deviceType", string),
-            product_number: take(&mut members, "productNumber", string),
+            device_id: take(&mut members, "deviceId", Json::from_json),
+            project_id: take(&mut members, "projectId", Json::from_json),
+            device_type: take(&mut members, "deviceType", Json::from_json),
+            product_number: take(&mut members, "productNumber", Json::from_json),
             extra: members,
         }
     }
@@ -176,14 +176,4 @@ fn take<T>(
         members.remove(name);
     }
     converted
-}
-
-fn string(value: &Value) -> Option<String> {
-    value.as_str().map(str::to_owned)
-}
-
-/// An object's members, strings as they are and other values as their JSON text.
-pub(super) fn labels(value: &Value) -> Option<BTreeMap<String, String>> {
-    let text_of = |value: &Value| value.as_str().map_or_else(|| value.to_string(), str::to_owned);
-    Some(value.as_object()?.iter().map(|(key, value)| (key.clone(), text_of(value))).collect())
 }

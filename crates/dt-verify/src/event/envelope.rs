@@ -83,8 +83,8 @@ impl<'a> Envelope<'a> {
     }
 }
 
-/// `event.targetName` and `event.timestamp` of a body that was verified and read before, and is read again only for them.
-/// What is not there is `None`.
+/// Reads `event.targetName` and `event.timestamp` again, of a body that was verified and read before; `None` for one that is
+/// not there.
 pub fn target_and_time(body: &[u8]) -> (Option<Cow<'_, str>>, Option<Cow<'_, str>>) {
     let event = BodyMembers::of(body).ok().flatten().and_then(|body| body.event.only("event").ok());
     match event.flatten().flatten() {

@@ -391,6 +391,9 @@ proptest! {
         // No optional member of another type, no value outside DT's enums, no member that DT does not have.
         let shown = format!("{:?}", delivery.event.data);
         prop_assert!(!shown.contains("Other(") && shown.matches("extra: {}").count() == shown.matches("extra: ").count(), "{}", shown);
+        prop_assert_eq!(delivery.event.data.undocumented(), None);
+        // What was read is written as it was.
+        prop_assert!(body.contains(&delivery.event.data.to_json()), "{}", body);
     }
 }
 

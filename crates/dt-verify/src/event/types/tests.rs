@@ -4,6 +4,7 @@
 
 use serde_json::json;
 
+use super::payload::*;
 use super::*;
 
 /// The payload of `data`, with nothing beside it.
@@ -297,4 +298,62 @@ fn nine_digits_of_a_second_are_read() {
     let data = json!({"touch": {"updateTime": "2018-05-16T08:07:06.123456789Z"}});
     let time = payload("touch", data).update_time().cloned().unwrap();
     assert_eq!(time.subsec_nanos(), Some(123_456_789));
+}
+
+#[test]
+fn payloads_are_written_as_dt_writes_them() {
+    // The first two are from the tests of DT's Python packages, the third from a public integration.
+    for (event_type, data) in [
+        (
+            "temperature",
+            r#"{"temperature":{"value":27,"updateTime":"2024-05-29T10:34:03.970415Z","samples":[{"value":27,"sampleTime":"2024-05-29T10:34:03.970415Z"}],"isBackfilled":false}}"#,
+        ),
+        (
+            "networkStatus",
+            r#"{"networkStatus":{"signalStrength":99,"rssi":0,"updateTime":"2021-04-21T08:15:43.520167Z","cloudConnectors":[{"id":"emulated-ccon","signalStrength":99,"rssi":0}],"transmissionMode":"LOW_POWER_STANDARD_MODE"}}"#,
+        ),
+        (
+            "deskOccupancy",
+            r#"{"deskOccupancy":{"state":"OCCUPIED","updateTime":"2025-05-08T07:53:02.000000Z","remarks":[]}}"#,
+        ),
+        ("labelsChanged", r#"{"added":{"a":"1"},"modified":{},"removed":["b"]}"#),
+        ("ping", "null"),
+        ("smell", r#"{"smell":{"strength":2.50}}"#),
+    ] {
+        let payload = payload(event_type, serde_json::from_str(data).unwrap());
+        assert_eq!(payload.to_json(), data.replace("2.50", "2.5"));
+    }
+}
+
+#[test]
+fn odd_members_are_written_once_and_as_they_came() {
+    let data = json!({"temperature": {"value": 24.5, "new": [1], "isBackfilled": "no", "samples": [{"value": 1}, {}]}});
+    let temperature = payload("temperature", data.clone());
+    let written = temperature.to_json();
+    assert_eq!(written.matches("samples").count(), 1, "{written}");
+    assert_eq!(serde_json::from_str::<Value>(&written).unwrap(), data);
+}
+
+#[test]
+fn every_known_type_comes_back_from_its_name() {
+    for known in EventType::KNOWN {
+        assert_eq!(EventType::from(known.as_str()), known);
+        assert_eq!(EventType::from(known.to_string()), known);
+        assert!(known.is_known());
+    }
+}
+
+#[test]
+fn the_known_names_are_all_different() {
+    let names: std::collections::BTreeSet<_> =
+        EventType::KNOWN.iter().map(|known| known.as_str().to_owned()).collect();
+    assert_eq!(names.len(), EventType::KNOWN.len());
+}
+
+#[test]
+fn other_names_are_kept_exactly_and_case_counts() {
+    for name in ["ping", "", "Touch", "touch ", "løft"] {
+        assert_eq!(name.parse::<EventType>(), Ok(EventType::Other(name.to_owned())));
+        assert_eq!(EventType::from(name).to_string(), name);
+    }
 }

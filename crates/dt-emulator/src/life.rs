@@ -3,8 +3,6 @@
 //! At each heartbeat a device sends its own events and `networkStatus`, as DT's sensors do; between them, at random, it
 //! is touched, and its state changes. All numbers come from one seed.
 
-mod values;
-
 use std::collections::{BTreeMap, BTreeSet};
 use std::str::FromStr;
 use std::sync::Arc;
@@ -14,9 +12,8 @@ use tokio::sync::watch;
 
 use super::api::add_device;
 use super::cloud::Cloud;
-use super::state::{DEVICE_TYPES, Device, Labels, MAX_DEVICES, Now, Published, State};
-use dt_verify::event::{Dice, EventType};
-use values::Vitals;
+use super::state::{Device, Labels, MAX_DEVICES, Now, Published, State};
+use dt_verify::event::simulation::{self, DeviceModel, Rng};
 
 /// How many devices of which type are to live: `temperature:20,humidity:5`.
 ///
@@ -37,10 +34,7 @@ pub struct Population(BTreeMap<&'static str, usize>);
 #[non_exhaustive]
 pub enum PopulationError {
     /// There is no device type of that name.
-    #[error(
-        "there is no device type \"{0}\"; allowed are temperature, proximity, touch, humidity, proximityCounter, \
-         touchCounter, waterDetector, co2, motion, deskOccupancy, contact, ccon"
-    )]
+    #[error("there is no device type \"{0}\"; allowed are {known}", known = simulation::device_types().join(", "))]
     UnknownType(String),
     /// What follows the colon is no number of devices.
     #[error("\"{0}\" is no number of devices from 1 to {MAX_DEVICES}, all types together")]
@@ -76,11 +70,12 @@ impl FromStr for Population {
     type Err = PopulationError;
 
     fn from_str(text: &str) -> Result<Self, PopulationError> {
+        let device_types = simulation::device_types();
         let mut population = Self::default();
         for part in text.split(',').map(str::trim).filter(|part| !part.is_empty()) {
             let (name, count) = part.split_once(':').unwrap_or((part, "1"));
-            let known = DEVICE_TYPES.iter().find(|(known, _)| *known == name);
-            let (known, _) = known.ok_or_else(|| PopulationError::UnknownType(name.to_owned()))?;
+            let known = device_types.iter().find(|known| **known == name);
+            let known = known.ok_or_else(|| PopulationError::UnknownType(name.to_owned()))?;
             let bad = || PopulationError::BadCount(count.to_owned());
             let more = count.parse::<usize>().ok().filter(|count| *count > 0).ok_or_else(bad)?;
             let sum = population.0.entry(known).or_default();
@@ -115,15 +110,15 @@ type Place = (Arc<str>, Arc<str>);
 /// All that lives.
 struct Pulse {
     interval: i64,
-    /// Each has its own dice, so that its values do not depend on when the others beat.
-    vitals: BTreeMap<Place, (Vitals, Dice)>,
+    /// Each has its own random numbers, so that its values do not depend on when the others beat.
+    models: BTreeMap<Place, DeviceModel>,
     due: BTreeSet<(i64, Place)>,
 }
 
 impl Pulse {
     /// Spreads the first heartbeats of all devices that are to live over one interval.
     fn new(state: &mut State, interval: i64, now: Now) -> Self {
-        let mut pulse = Self { interval, vitals: BTreeMap::new(), due: BTreeSet::new() };
+        let mut pulse = Self { interval, models: BTreeMap::new(), due: BTreeSet::new() };
         let mut places: Vec<(Place, String)> = Vec::new();
         for (project, place) in &state.projects {
             for device in place.devices.values().filter(|device| device.lively) {
@@ -134,8 +129,8 @@ impl Pulse {
         for (number, (place, device_type)) in (0_u32..).zip(places) {
             let phase = phase(number, interval);
             pulse.due.insert((now.millis().saturating_add(phase), place.clone()));
-            let mut dice = Dice(state.dice.next());
-            pulse.vitals.insert(place, (Vitals::new(&device_type, &mut dice), dice));
+            let rng = Rng::new(state.rng.next_u64());
+            pulse.models.insert(place, DeviceModel::new(&device_type, rng));
         }
         pulse
     }
@@ -147,13 +142,19 @@ impl Pulse {
             && let Some((due, place)) = self.due.pop_first()
         {
             let (project, device) = (&*place.0, &*place.1);
-            let Some((vitals, dice)) = self.vitals.get_mut(&place) else { continue };
+            let Some(model) = self.models.get_mut(&place) else { continue };
             if state.device(project, device).is_none() {
-                self.vitals.remove(&place);
+                self.models.remove(&place);
                 continue;
             }
-            for (event_type, data) in vitals.beat(dice, now) {
-                published.extend(state.publish((project, device), &event_type, &data, None, now));
+            for (event_type, payload) in model.heartbeat(now.micros()) {
+                published.extend(state.publish(
+                    (project, device),
+                    &event_type,
+                    &payload.to_json(),
+                    None,
+                    now,
+                ));
             }
             // What could not beat in time beats late, not twice.
             let next = due.saturating_add(self.interval);
@@ -191,14 +192,12 @@ pub(crate) fn burst(state: &mut State, count: u32, now: Now, published: &mut Vec
     let mut devices = Vec::new();
     for (project, place) in &state.projects {
         for device in place.devices.values() {
-            devices.push((project.clone(), device.id.clone(), device.own_types()));
+            devices.push((project.clone(), device.id.clone(), device.device_type.clone()));
         }
     }
-    let touch = [EventType::Touch];
-    for (_, (project, device, types)) in (0..count).zip(devices.iter().cycle()) {
-        let event_type = types.first().unwrap_or(&touch[0]);
-        let data = values::any(event_type, &mut state.dice, now);
-        published.extend(state.publish((project, device), event_type, &data, None, now));
+    for (_, (project, device, device_type)) in (0..count).zip(devices.iter().cycle()) {
+        let (event_type, payload) = simulation::first_event(device_type, &mut state.rng, now.micros());
+        published.extend(state.publish((project, device), &event_type, &payload.to_json(), None, now));
     }
     !devices.is_empty()
 }

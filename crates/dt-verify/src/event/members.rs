@@ -1,0 +1,384 @@
+//! The members of a payload: how each kind of value is read from JSON and written to it.
+//!
+//! [`object!`] makes the struct of a JSON object from a list of its members, in the order in which DT writes them. Three
+//! words say how strictly a member is read:
+//!
+//! | word | absent or `null` | of another type |
+//! |---|---|---|
+//! | `required` | the object is unreadable | the object is unreadable |
+//! | `optional` | `None`, or empty | the same, and the member is kept in `extra` |
+//! | `checked` | empty | the object is unreadable |
+
+use std::collections::BTreeMap;
+
+use serde::Serialize;
+use serde::ser::{SerializeMap, Serializer};
+use serde_json::{Map, Value};
+
+use super::timestamp::Timestamp;
+
+/// A value that members have.
+pub(in crate::event) trait Json: Sized {
+    /// What it is called after "is not", such as "a number".
+    const ONE: &'static str;
+    /// What a list of it is called.
+    const MANY: &'static str;
+
+    /// Reads it; `None` where the value is of another type.
+    fn from_json(value: &Value) -> Option<Self>;
+
+    /// Writes it as DT does.
+    fn write<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error>;
+
+    /// Returns `true` for a value that is written as an absent member.
+    fn is_absent(&self) -> bool {
+        false
+    }
+
+    /// Checks that DT documents the value.
+    ///
+    /// # Errors
+    ///
+    /// What DT documents instead, as after "is not".
+    fn documented(&self) -> Result<(), String> {
+        Ok(())
+    }
+}
+
+/// Serializes a value by [`Json::write`].
+struct Written<'a, T>(&'a T);
+
+impl<T: Json> Serialize for Written<'_, T> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        self.0.write(serializer)
+    }
+}
+
+/// What was measured. DT writes `27` and `24.9` alike.
+impl Json for f64 {
+    const ONE: &'static str = "a number";
+    const MANY: &'static str = "a list of numbers";
+
+    fn from_json(value: &Value) -> Option<Self> {
+        value.as_f64()
+    }
+
+    fn write<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        match whole(*self) {
+            Some(whole) => serializer.serialize_i64(whole),
+            None => serializer.serialize_f64(*self),
+        }
+    }
+}
+
+/// What was counted: whole numbers only, also if they are spelled `27.0`.
+impl Json for i64 {
+    const ONE: &'static str = "a whole number";
+    const MANY: &'static str = "a list of whole numbers";
+
+    fn from_json(value: &Value) -> Option<Self> {
+        value.as_i64().or_else(|| whole(value.as_f64()?))
+    }
+
+    fn write<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_i64(*self)
+    }
+}
+
+impl Json for bool {
+    const ONE: &'static str = "true or false";
+    const MANY: &'static str = "a list of true and false";
+
+    fn from_json(value: &Value) -> Option<Self> {
+        value.as_bool()
+    }
+
+    fn write<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_bool(*self)
+    }
+}
+
+impl Json for String {
+    const ONE: &'static str = "a text";
+    const MANY: &'static str = "a list of texts";
+
+    fn from_json(value: &Value) -> Option<Self> {
+        value.as_str().map(str::to_owned)
+    }
+
+    fn write<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_str(self)
+    }
+}
+
+impl Json for Timestamp {
+    const ONE: &'static str = "a text";
+    const MANY: &'static str = "a list of texts";
+
+    fn from_json(value: &Value) -> Option<Self> {
+        value.as_str().map(Self::from)
+    }
+
+    fn write<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_str(self.as_str())
+    }
+}
+
+/// Anything, where DT does not document the type.
+impl Json for Value {
+    const ONE: &'static str = "JSON";
+    const MANY: &'static str = "a list";
+
+    fn from_json(value: &Value) -> Option<Self> {
+        Some(value.clone())
+    }
+
+    fn write<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        self.serialize(serializer)
+    }
+}
+
+/// Labels by key. A value that is not a text is kept as its JSON text.
+impl Json for BTreeMap<String, String> {
+    const ONE: &'static str = "an object";
+    const MANY: &'static str = "a list of objects";
+
+    fn from_json(value: &Value) -> Option<Self> {
+        let text_of = |value: &Value| value.as_str().map_or_else(|| value.to_string(), str::to_owned);
+        Some(value.as_object()?.iter().map(|(key, value)| (key.clone(), text_of(value))).collect())
+    }
+
+    fn write<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        self.serialize(serializer)
+    }
+}
+
+impl<T: Json> Json for Option<T> {
+    const ONE: &'static str = T::ONE;
+    const MANY: &'static str = T::MANY;
+
+    fn from_json(value: &Value) -> Option<Self> {
+        T::from_json(value).map(Some)
+    }
+
+    fn write<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        match self {
+            Some(value) => value.write(serializer),
+            None => serializer.serialize_none(),
+        }
+    }
+
+    fn is_absent(&self) -> bool {
+        self.is_none()
+    }
+
+    fn documented(&self) -> Result<(), String> {
+        self.as_ref().map_or(Ok(()), T::documented)
+    }
+}
+
+/// A list. One item of another type makes the whole list one of another type.
+impl<T: Json> Json for Vec<T> {
+    const ONE: &'static str = T::MANY;
+    const MANY: &'static str = "a list of lists";
+
+    fn from_json(value: &Value) -> Option<Self> {
+        value.as_array()?.iter().map(T::from_json).collect()
+    }
+
+    fn write<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_seq(self.iter().map(Written))
+    }
+
+    fn documented(&self) -> Result<(), String> {
+        let undocumented = self.iter().find_map(|item| item.documented().err());
+        undocumented.map_or(Ok(()), |wanted| Err(format!("a list in which each item is {wanted}")))
+    }
+}
+
+/// Returns a float as the whole number that it is exactly, if it is one.
+fn whole(number: f64) -> Option<i64> {
+    const EXACT: f64 = 9_007_199_254_740_992.0; // 2^53
+    #[expect(clippy::cast_possible_truncation, reason = "whole, and far below 2^63")]
+    (number.fract() == 0.0 && number.abs() <= EXACT).then_some(number as i64)
+}
+
+/// A JSON object of documented members: what [`object!`] makes.
+pub(in crate::event) trait Object: Json + Serialize {
+    /// Reads all members.
+    ///
+    /// # Errors
+    ///
+    /// The first member that keeps the object from being read.
+    fn read(fields: Fields<'_>) -> Result<Self, Unfit>;
+
+    /// Finds a member that DT would not send: one that was left in `extra` for its type, or with a value that DT does
+    /// not document. Returns its name, and what it has to be.
+    fn undocumented(&self) -> Option<(&'static str, String)>;
+}
+
+/// Makes the struct of a JSON object from its members, in DT's order; `extra` comes with it.
+macro_rules! object {
+    ($(#[$meta:meta])* $name:ident {
+        $($(#[$doc:meta])* $strictness:ident $text:literal $member:ident: $type:ty,)+
+    }) => {
+        $(#[$meta])*
+        #[derive(Debug, Clone, PartialEq)]
+        #[non_exhaustive]
+        pub struct $name {
+            $($(#[$doc])* pub $member: $type,)+
+            /// Members not known here, or not of the documented type.
+            pub extra: ::serde_json::Map<String, ::serde_json::Value>,
+        }
+
+        impl $crate::event::members::Object for $name {
+            fn read(
+                mut fields: $crate::event::members::Fields<'_>,
+            ) -> Result<Self, $crate::event::members::Unfit> {
+                Ok(Self { $($member: fields.$strictness($text)?,)+ extra: fields.rest() })
+            }
+
+            fn undocumented(&self) -> Option<(&'static str, String)> {
+                use $crate::event::members::Json;
+                $(
+                    if self.extra.contains_key($text) {
+                        return Some(($text, <$type as Json>::ONE.to_owned()));
+                    }
+                    if let Err(wanted) = self.$member.documented() {
+                        return Some(($text, wanted));
+                    }
+                )+
+                None
+            }
+        }
+
+        impl $crate::event::members::Json for $name {
+            const ONE: &'static str = "an object";
+            const MANY: &'static str = "a list of objects as DT documents them";
+
+            fn from_json(value: &::serde_json::Value) -> Option<Self> {
+                use $crate::event::members::{Fields, Object};
+                Self::read(Fields::of(value.as_object()?)).ok()
+            }
+
+            fn write<S: ::serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+                let mut members = $crate::event::members::Members::new(serializer, &self.extra)?;
+                $(members.member($text, &self.$member)?;)+
+                members.end()
+            }
+
+            fn documented(&self) -> Result<(), String> {
+                use $crate::event::members::Object;
+                match self.undocumented() {
+                    Some((name, wanted)) => Err(format!("an object whose {name} is {wanted}")),
+                    None => Ok(()),
+                }
+            }
+        }
+
+        impl ::serde::Serialize for $name {
+            fn serialize<S: ::serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+                $crate::event::members::Json::write(self, serializer)
+            }
+        }
+    };
+}
+pub(in crate::event) use object;
+
+/// Writes an object: the documented members as they are named, then those in `extra`.
+pub(in crate::event) struct Members<'a, M> {
+    map: M,
+    extra: &'a Map<String, Value>,
+}
+
+impl<'a, M: SerializeMap> Members<'a, M> {
+    pub(in crate::event) fn new<S>(serializer: S, extra: &'a Map<String, Value>) -> Result<Self, S::Error>
+    where
+        S: Serializer<SerializeMap = M, Ok = M::Ok, Error = M::Error>,
+    {
+        Ok(Self { map: serializer.serialize_map(None)?, extra })
+    }
+
+    pub(in crate::event) fn member(&mut self, name: &'static str, value: &impl Json) -> Result<(), M::Error> {
+        // What is in `extra` under that name is what was received.
+        if value.is_absent() || self.extra.contains_key(name) {
+            return Ok(());
+        }
+        self.map.serialize_entry(name, &Written(value))
+    }
+
+    pub(in crate::event) fn end(mut self) -> Result<M::Ok, M::Error> {
+        for (name, value) in self.extra {
+            self.map.serialize_entry(name, value)?;
+        }
+        self.map.end()
+    }
+}
+
+/// A member is missing or of another type, and the object cannot be read without it.
+pub(in crate::event) struct Unfit {
+    pub(in crate::event) name: &'static str,
+    /// What it has to be, as after "is not".
+    pub(in crate::event) wanted: &'static str,
+    pub(in crate::event) is_absent: bool,
+}
+
+/// Takes the members of an object one by one, and keeps those that were not taken.
+pub(in crate::event) struct Fields<'a> {
+    members: &'a Map<String, Value>,
+    taken: Vec<&'static str>,
+}
+
+impl<'a> Fields<'a> {
+    pub(in crate::event) const fn of(members: &'a Map<String, Value>) -> Self {
+        Self { members, taken: Vec::new() }
+    }
+
+    /// Takes a member without which the object says nothing.
+    pub(in crate::event) fn required<T: Json>(&mut self, name: &'static str) -> Result<T, Unfit> {
+        let is_absent = !self.members.contains_key(name);
+        let value = self.members.get(name).and_then(T::from_json);
+        self.taken.push(name);
+        value.ok_or(Unfit { name, wanted: T::ONE, is_absent })
+    }
+
+    /// Takes a member that may be absent or `null`. One of another type counts as absent, and is not taken.
+    #[expect(clippy::unnecessary_wraps, reason = "`object!` takes all kinds of members alike")]
+    pub(in crate::event) fn optional<T: Json + Default>(&mut self, name: &'static str) -> Result<T, Unfit> {
+        let Some(value) = self.members.get(name) else { return Ok(T::default()) };
+        let read = T::from_json(value);
+        if read.is_some() || value.is_null() {
+            self.taken.push(name);
+        }
+        Ok(read.unwrap_or_default())
+    }
+
+    /// Takes a member that may be absent or `null`, and otherwise has to be of its type.
+    pub(in crate::event) fn checked<T: Json + Default>(&mut self, name: &'static str) -> Result<T, Unfit> {
+        match self.members.get(name) {
+            None => Ok(T::default()),
+            Some(Value::Null) => self.optional(name),
+            Some(_) => self.required(name),
+        }
+    }
+
+    /// Returns the members that were not taken.
+    pub(in crate::event) fn rest(self) -> Map<String, Value> {
+        let left = self.members.iter().filter(|(key, _)| !self.taken.contains(&key.as_str()));
+        left.map(|(key, value)| (key.clone(), value.clone())).collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::whole;
+
+    #[test]
+    fn only_exact_whole_numbers_are_counts() {
+        assert_eq!(whole(4176.0), Some(4176));
+        assert_eq!(whole(-0.0), Some(0));
+        for number in [0.5, 1e18, -1e18, f64::NAN, f64::INFINITY] {
+            assert_eq!(whole(number), None);
+        }
+    }
+}

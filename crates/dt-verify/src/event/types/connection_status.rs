@@ -1,0 +1,69 @@
+//! `connectionStatus`: members and trigger from DT's page "Events", values from the tests of its Python client.
+
+use serde_json::{Map, Value, json};
+
+use crate::event::event_type::{KnownType, Others, Sent, When};
+use crate::event::members::object;
+use crate::event::open_enum::text_member;
+use crate::event::simulation::Moment;
+use crate::event::timestamp::Timestamp;
+
+text_member! {
+    /// `connection` and `available` of [`ConnectionStatus`].
+    Connection {
+        /// By DT's radio protocol, as sensors are.
+        Sds = "SDS",
+        /// By Ethernet.
+        Ethernet = "ETHERNET",
+        /// By a cellular network.
+        Cellular = "CELLULAR",
+        /// Not at all.
+        Offline = "OFFLINE",
+    }
+}
+
+object! {
+    /// `connectionStatus`: sent when a device goes offline, comes back, or changes its connection.
+    ConnectionStatus {
+        /// What it is connected by now.
+        required "connection" connection: Connection,
+        /// What it could be connected by; empty when it is offline.
+        optional "available" available: Vec<Connection>,
+        /// When it changed.
+        optional "updateTime" update_time: Option<Timestamp>,
+    }
+}
+
+impl KnownType for ConnectionStatus {
+    const NAME: &'static str = "connectionStatus";
+    const SENT: Sent = Sent { by: &["ccon"], others: Others::Published, when: When::StateChange };
+
+    fn sample(moment: &mut Moment<'_>) -> Self {
+        use Connection::{Cellular, Ethernet, Offline};
+        let connection = moment.rng.pick(Ethernet, &[Cellular, Offline]);
+        Self::by(connection, moment.time())
+    }
+
+    fn next(_last: Option<&Self>, moment: &mut Moment<'_>) -> Self {
+        Self::by(moment.by_state(Connection::Ethernet, Connection::Cellular), moment.time())
+    }
+
+    fn fill_in(members: &mut Map<String, Value>, _update_time: &str) {
+        let connection = members.get("connection").and_then(Value::as_str).unwrap_or_default();
+        let is_offline = connection == Connection::Offline.as_str();
+        let available = if is_offline { json!([]) } else { json!([connection]) };
+        members.entry("available").or_insert(available);
+    }
+}
+
+impl ConnectionStatus {
+    /// A Cloud Connector that is connected by Ethernet can be by a cellular network, too.
+    fn by(connection: Connection, update_time: Option<Timestamp>) -> Self {
+        let available = match connection {
+            Connection::Offline => Vec::new(),
+            Connection::Ethernet => vec![Connection::Ethernet, Connection::Cellular],
+            _ => vec![connection.clone()],
+        };
+        Self { connection, available, update_time, extra: Map::new() }
+    }
+}

@@ -1,0 +1,44 @@
+//! `contact`: members and trigger from DT's page "Events".
+
+use serde_json::Map;
+
+use crate::event::event_type::{KnownType, Others, Sent, When};
+use crate::event::members::object;
+use crate::event::open_enum::text_member;
+use crate::event::simulation::Moment;
+use crate::event::timestamp::Timestamp;
+
+text_member! {
+    /// `state` of [`Contact`].
+    ContactState {
+        /// The door or window is open.
+        Open = "OPEN",
+        /// It is closed.
+        Closed = "CLOSED",
+    }
+}
+
+object! {
+    /// `contact`: sent when a door or window is opened or closed.
+    Contact {
+        /// Whether it is open now.
+        required "state" state: ContactState,
+        /// When it happened.
+        optional "updateTime" update_time: Option<Timestamp>,
+    }
+}
+
+impl KnownType for Contact {
+    const NAME: &'static str = "contact";
+    const SENT: Sent = Sent { by: &["contact"], others: Others::No, when: When::StateChange };
+
+    fn sample(moment: &mut Moment<'_>) -> Self {
+        let state = moment.rng.pick(ContactState::Open, &[ContactState::Closed]);
+        Self { state, update_time: moment.time(), extra: Map::new() }
+    }
+
+    fn next(_last: Option<&Self>, moment: &mut Moment<'_>) -> Self {
+        let state = moment.by_state(ContactState::Open, ContactState::Closed);
+        Self { state, update_time: moment.time(), extra: Map::new() }
+    }
+}

@@ -1,0 +1,60 @@
+//! `deskOccupancy`: members and trigger from DT's page "Events"; the order of the members from an event of a real sensor
+//! (of 2025) in the tests of a public integration; the remark from the tests of DT's Python client.
+
+use serde_json::{Map, Value, json};
+
+use crate::event::event_type::{KnownType, Others, Sent, When};
+use crate::event::members::object;
+use crate::event::open_enum::text_member;
+use crate::event::simulation::Moment;
+use crate::event::timestamp::Timestamp;
+
+text_member! {
+    /// `state` of [`DeskOccupancy`].
+    DeskOccupancyState {
+        /// Somebody is at the desk.
+        Occupied = "OCCUPIED",
+        /// Nobody is at the desk.
+        NotOccupied = "NOT_OCCUPIED",
+    }
+}
+
+text_member! {
+    /// One of the `remarks` of [`DeskOccupancy`].
+    DeskRemark {
+        /// The state was found out with less data than usual.
+        IncompleteData = "INCOMPLETE_DATA",
+    }
+}
+
+object! {
+    /// `deskOccupancy`: sent when a desk is taken or left.
+    DeskOccupancy {
+        /// Whether the desk is taken now.
+        required "state" state: DeskOccupancyState,
+        /// When it changed.
+        optional "updateTime" update_time: Option<Timestamp>,
+        /// What to bear in mind about the state.
+        optional "remarks" remarks: Vec<DeskRemark>,
+    }
+}
+
+impl KnownType for DeskOccupancy {
+    const NAME: &'static str = "deskOccupancy";
+    const SENT: Sent = Sent { by: &["deskOccupancy"], others: Others::No, when: When::StateChange };
+
+    fn sample(moment: &mut Moment<'_>) -> Self {
+        let state = moment.rng.pick(DeskOccupancyState::Occupied, &[DeskOccupancyState::NotOccupied]);
+        let remarks = moment.rng.pick(Vec::new(), &[Vec::new(), vec![DeskRemark::IncompleteData]]);
+        Self { state, update_time: moment.time(), remarks, extra: Map::new() }
+    }
+
+    fn next(_last: Option<&Self>, moment: &mut Moment<'_>) -> Self {
+        let state = moment.by_state(DeskOccupancyState::Occupied, DeskOccupancyState::NotOccupied);
+        Self { state, update_time: moment.time(), remarks: Vec::new(), extra: Map::new() }
+    }
+
+    fn fill_in(members: &mut Map<String, Value>, _update_time: &str) {
+        members.entry("remarks").or_insert(json!([]));
+    }
+}

@@ -1,0 +1,44 @@
+//! `motion`: members and trigger from DT's page "Events".
+
+use serde_json::Map;
+
+use crate::event::event_type::{KnownType, Others, Sent, When};
+use crate::event::members::object;
+use crate::event::open_enum::text_member;
+use crate::event::simulation::Moment;
+use crate::event::timestamp::Timestamp;
+
+text_member! {
+    /// `state` of [`Motion`].
+    MotionState {
+        /// Something moves.
+        Detected = "MOTION_DETECTED",
+        /// Nothing moves.
+        NotDetected = "NO_MOTION_DETECTED",
+    }
+}
+
+object! {
+    /// `motion`: sent when motion begins or ends.
+    Motion {
+        /// Whether something moves now.
+        required "state" state: MotionState,
+        /// When it happened.
+        optional "updateTime" update_time: Option<Timestamp>,
+    }
+}
+
+impl KnownType for Motion {
+    const NAME: &'static str = "motion";
+    const SENT: Sent = Sent { by: &["motion"], others: Others::No, when: When::StateChange };
+
+    fn sample(moment: &mut Moment<'_>) -> Self {
+        let state = moment.rng.pick(MotionState::Detected, &[MotionState::NotDetected]);
+        Self { state, update_time: moment.time(), extra: Map::new() }
+    }
+
+    fn next(_last: Option<&Self>, moment: &mut Moment<'_>) -> Self {
+        let state = moment.by_state(MotionState::Detected, MotionState::NotDetected);
+        Self { state, update_time: moment.time(), extra: Map::new() }
+    }
+}

@@ -1,0 +1,36 @@
+//! `objectPresentCount`: members and trigger from DT's page "Events".
+
+use serde_json::Map;
+
+use crate::event::event_type::{KnownType, Others, Sent, When};
+use crate::event::members::object;
+use crate::event::simulation::Moment;
+use crate::event::timestamp::Timestamp;
+
+object! {
+    /// `objectPresentCount`: sent with each heartbeat.
+    ObjectPresentCount {
+        /// How often objects appeared or went away, both together, in the sensor's life.
+        required "total" total: i64,
+        /// When it was sent.
+        optional "updateTime" update_time: Option<Timestamp>,
+    }
+}
+
+impl KnownType for ObjectPresentCount {
+    const NAME: &'static str = "objectPresentCount";
+    const SENT: Sent = Sent { by: &["proximityCounter"], others: Others::No, when: When::Heartbeat };
+
+    fn sample(moment: &mut Moment<'_>) -> Self {
+        let total = moment.rng.from(0, 100_000);
+        Self { total, update_time: moment.time(), extra: Map::new() }
+    }
+
+    fn next(last: Option<&Self>, moment: &mut Moment<'_>) -> Self {
+        let total = match last {
+            Some(last) => last.total.saturating_add(moment.rng.from(0, 3)),
+            None => moment.rng.from(0, 10_000),
+        };
+        Self { total, update_time: moment.time(), extra: Map::new() }
+    }
+}

@@ -1,0 +1,29 @@
+//! `touch`: sent when a sensor is touched. All devices send it; a touch sensor sends nothing else of its own.
+
+use serde_json::Map;
+
+use crate::event::event_type::{KnownType, Others, Sent, When};
+use crate::event::members::object;
+use crate::event::simulation::Moment;
+use crate::event::timestamp::Timestamp;
+
+object! {
+    /// `touch`: sent when a sensor is touched.
+    Touch {
+        /// When it was touched.
+        optional "updateTime" update_time: Option<Timestamp>,
+    }
+}
+
+impl KnownType for Touch {
+    const NAME: &'static str = "touch";
+    const SENT: Sent = Sent { by: &["touch"], others: Others::All, when: When::Touch };
+
+    fn sample(moment: &mut Moment<'_>) -> Self {
+        Self::next(None, moment)
+    }
+
+    fn next(_last: Option<&Self>, moment: &mut Moment<'_>) -> Self {
+        Self { update_time: moment.time(), extra: Map::new() }
+    }
+}

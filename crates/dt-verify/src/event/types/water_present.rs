@@ -1,0 +1,34 @@
+//! `waterPresent`: members and trigger from DT's page "Events".
+
+use serde_json::Map;
+
+use super::object_present::PresenceState;
+use crate::event::event_type::{KnownType, Others, Sent, When};
+use crate::event::members::object;
+use crate::event::simulation::Moment;
+use crate::event::timestamp::Timestamp;
+
+object! {
+    /// `waterPresent`: sent when water comes to a water detector, or goes away.
+    WaterPresent {
+        /// Whether there is water now.
+        required "state" state: PresenceState,
+        /// When it happened.
+        optional "updateTime" update_time: Option<Timestamp>,
+    }
+}
+
+impl KnownType for WaterPresent {
+    const NAME: &'static str = "waterPresent";
+    const SENT: Sent = Sent { by: &["waterDetector"], others: Others::No, when: When::StateChange };
+
+    fn sample(moment: &mut Moment<'_>) -> Self {
+        let state = moment.rng.pick(PresenceState::Present, &[PresenceState::NotPresent]);
+        Self { state, update_time: moment.time(), extra: Map::new() }
+    }
+
+    fn next(_last: Option<&Self>, moment: &mut Moment<'_>) -> Self {
+        let state = moment.by_state(PresenceState::Present, PresenceState::NotPresent);
+        Self { state, update_time: moment.time(), extra: Map::new() }
+    }
+}

@@ -1,0 +1,103 @@
+//! Made-up events, one after the other: what `sign --count` writes and what `send` sends.
+
+use super::ids::Run;
+use super::{Failure, complain, usage};
+use dt_verify::event::{EventType, Sample};
+use dt_verify::xid;
+
+/// How many devices there are of each event type, so that receivers that work per device have some to work on.
+const DEVICES_PER_TYPE: u64 = 10;
+
+/// When the devices were made, in Unix seconds: the beginning of their ids.
+const MADE: i64 = 1_600_000_000;
+
+/// A run of made-up events. A device keeps to one event type, since it is of one kind.
+#[derive(Debug)]
+pub(super) struct Samples {
+    types: Vec<EventType>,
+    project: String,
+    /// What the ids of devices begin with; `emu` for emulated ones.
+    device_prefix: &'static str,
+    run: Run,
+}
+
+impl Samples {
+    /// Starts a run of events of these types in turn, of devices of a project.
+    pub(super) const fn new(types: Vec<EventType>, project: String, run: Run) -> Self {
+        Self { types, project, device_prefix: "", run }
+    }
+
+    /// Makes the devices emulated ones.
+    #[must_use]
+    pub(super) fn emulated(self) -> Self {
+        Self { device_prefix: "emu", ..self }
+    }
+
+    /// Returns the body of the event of this number, that happens at that time. Values depend on the number alone.
+    pub(super) fn body(&self, number: u64, unix_millis: i64) -> String {
+        let count = u64::try_from(self.types.len()).unwrap_or(u64::MAX);
+        let round = number.checked_div(count).unwrap_or(0);
+        let place = number.checked_rem(count).and_then(|place| usize::try_from(place).ok());
+        let event_type = place.and_then(|place| self.types.get(place)).unwrap_or(&EventType::Touch).clone();
+        let of_type = EventType::KNOWN.iter().position(|known| *known == event_type);
+        let of_type = u64::try_from(of_type.unwrap_or(EventType::KNOWN.len())).unwrap_or(0);
+        let device = of_type.saturating_mul(DEVICES_PER_TYPE).saturating_add(round % DEVICES_PER_TYPE);
+        let sample = Sample {
+            event_type,
+            event_id: &self.run.event_id(number, unix_millis.div_euclid(1_000)),
+            project: &self.project,
+            device: &format!("{}{}", self.device_prefix, xid(MADE, scatter(device.saturating_add(1)))),
+            unix_millis,
+            seed: number,
+        };
+        sample.body()
+    }
+}
+
+/// Reads `--event`: all known types in turn without it. DT may add types, and a receiver has to take them, so one that is
+/// not known is a note on standard error.
+pub(super) fn event_types(name: Option<&str>) -> Result<Vec<EventType>, Failure> {
+    let Some(name) = name else { return Ok(EventType::KNOWN.to_vec()) };
+    if name.is_empty() {
+        return Err(usage("--event: found \"\"; allowed is a type such as touch or temperature"));
+    }
+    let event_type = EventType::from(name);
+    if !event_type.is_known() {
+        let known = EventType::KNOWN.map(|known| known.to_string()).join(", ");
+        let name = name.escape_debug();
+        complain(&format!("note: --event \"{name}\" is not a known type; known are {known}"));
+    }
+    Ok(vec![event_type])
+}
+
+/// Makes numbers that follow each other look as unlike as those in DT's ids, and keeps them apart: the factor is odd.
+const fn scatter(nth: u64) -> [u8; 8] {
+    nth.wrapping_mul(0x9e37_79b9_7f4a_7c15).to_be_bytes()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use super::*;
+
+    #[test]
+    fn types_take_turns_and_ids_differ() {
+        let samples =
+            Samples::new(EventType::KNOWN.to_vec(), "p".to_owned(), Run::known(u64::MAX - 1, 7)).emulated();
+        let (mut ids, mut types, mut kinds) = (BTreeSet::new(), BTreeSet::new(), BTreeSet::new());
+        let count = EventType::KNOWN.len() * 10;
+        for event in 0..count {
+            let body = samples.body(event as u64, 1_700_000_000_000);
+            let body: serde_json::Value = serde_json::from_str(&body).unwrap();
+            let text = |pointer: &str| body.pointer(pointer).unwrap().as_str().unwrap().to_owned();
+            assert!(ids.insert(text("/event/eventId")));
+            types.insert(text("/event/eventType"));
+            assert!(text("/metadata/deviceId").starts_with("emu"));
+            kinds.insert((text("/metadata/deviceId"), text("/metadata/deviceType")));
+        }
+        assert_eq!(types.len(), EventType::KNOWN.len());
+        let devices: BTreeSet<_> = kinds.iter().map(|(device, _)| device).collect();
+        assert_eq!((devices.len(), kinds.len()), (count, count), "a device keeps its type");
+    }
+}
