@@ -256,7 +256,7 @@ mod tests {
 
     fn life(device_type: &str, seed: u64) -> Vec<(EventType, Payload)> {
         let mut device = DeviceModel::new(device_type, Rng::new(seed));
-        (0..300).flat_map(|hour| device.heartbeat(hour * HOUR)).collect()
+        (0..300_i64).flat_map(|hour| device.heartbeat(hour.saturating_mul(HOUR))).collect()
     }
 
     #[test]
