@@ -11,10 +11,10 @@ use serde_json::{Value, json};
 use super::place::{Found, Place, table, tell};
 use super::secrets::SecretOptions;
 use super::{Ended, Failure, complain, say, usage};
-use dt_verify::event::rfc3339_millis;
 use dt_log::dead::{Filter, StoredLetter};
-use dt_sink::record::Reason;
 use dt_server::service::RepairRequest;
+use dt_sink::record::Reason;
+use dt_verify::event::rfc3339_millis;
 
 /// How many letters are read at once.
 const PART: usize = 100;

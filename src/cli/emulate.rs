@@ -10,8 +10,8 @@ use serde_json::json;
 use super::secrets::DEFAULT_VARIABLE;
 use super::stop::Stop;
 use super::{Ended, Failure, account, logging, say, usage};
-use dt_server::config::{SystemSources, read_duration};
 use dt_emulator::{Emulator, EmulatorError, Faults, MAX_TIME_SCALE, Population, url_warning};
+use dt_server::config::{SystemSources, read_duration};
 
 /// Play DT's cloud on this machine: REST API, devices, deliveries, faults
 #[derive(Debug, Clone, clap::Args)]

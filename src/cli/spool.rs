@@ -7,11 +7,11 @@ use serde_json::json;
 
 use super::place::{Found, Place, ago, progress, since, table, tell};
 use super::{Ended, Failure, complain, say, usage};
-use dt_verify::event::rfc3339_millis;
 use dt_log::repair::Proposal;
 use dt_log::{Reader, SinkStatus};
-use dt_sink::record::Format;
 use dt_server::service::{RepairReport, RepairRequest};
+use dt_sink::record::Format;
+use dt_verify::event::rfc3339_millis;
 
 /// Look at the spool, export it, let a sink see records again; safe beside a running server
 #[derive(Debug, clap::Args)]
@@ -153,7 +153,8 @@ fn repair(found: &Found, yes: bool, json: bool) -> Ended {
 }
 
 fn forget(found: &Found, name: &str, yes: bool, json: bool) -> Ended {
-    let is_configured = |config: &dt_server::config::Config| config.sinks.iter().any(|sink| *sink.name == *name);
+    let is_configured =
+        |config: &dt_server::config::Config| config.sinks.iter().any(|sink| *sink.name == *name);
     if found.config.as_ref().is_some_and(is_configured) {
         return Err(usage(format!("sink {name} is in the configuration; remove it there first")));
     }

@@ -10,12 +10,10 @@ use super::request::Request;
 use super::secrets::{DEFAULT_VARIABLE, SecretOptions};
 use super::time::parse_instant;
 use super::{Ended, Failure, complain, read_input, say, usage};
-use dt_sink::clock::{Clock, SystemClock};
 use dt_server::config::{Sources, SystemSources};
+use dt_sink::clock::{Clock, SystemClock};
 use dt_verify::event::{Envelope, rfc3339_seconds};
-use dt_verify::{
-    ASYMMETRIC_HEADER, DT_ISSUER, KeySet, Policy, Rejection, SECRET_HEADER, Secret, Verified,
-};
+use dt_verify::{ASYMMETRIC_HEADER, DT_ISSUER, KeySet, Policy, Rejection, SECRET_HEADER, Secret, Verified};
 
 /// Say whether a signed body is authentic, and with --explain why not
 #[derive(Debug, clap::Args)]
