@@ -22,7 +22,7 @@ class Pages(unittest.TestCase):
         self.assertEqual(words("a.md", "```toml\n# told\n```\n"), ["told"])
 
     def test_ordinary_meanings_are_fine(self):
-        text = "A place, a way to look at a recent slot; troubleshooting; dead\nletters; 20 digits and letters; letters, digits and dots."
+        text = "A place, a way to look at a recent slot; there is none; dead\nletters; 20 digits and letters; letters, digits and dots."
         self.assertEqual(words("a.md", text), [])
         self.assertEqual(words("a.md", "The letters are kept."), ["letters"])
 
