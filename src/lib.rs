@@ -46,3 +46,8 @@ pub use dt_verify::{self as verify, event};
 #[cfg(doctest)]
 #[doc = include_str!("../README.md")]
 pub struct Readme;
+
+/// The Rust code of the page on embedding.
+#[cfg(doctest)]
+#[doc = include_str!("../docs/embed.md")]
+pub struct Embedding;

@@ -18,7 +18,7 @@ mod common;
 #[path = "packaging/metric_table.rs"]
 mod metric_table;
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::io::Write;
 use std::net::SocketAddr;
@@ -182,6 +182,71 @@ fn promtool_takes_the_alerts_and_their_cases() {
     let folder = path("deploy/prometheus");
     succeeds(Command::new(promtool()).args(["check", "config", "prometheus.yml"]).current_dir(&folder));
     succeeds(Command::new(promtool()).args(["test", "rules", "alerts_test.yml"]).current_dir(&folder));
+}
+
+/// Returns where the Debian package installs each file, by the assets in `Cargo.toml` that the source contains.
+fn installed() -> BTreeMap<PathBuf, PathBuf> {
+    let manifest = text("Cargo.toml");
+    let assets =
+        manifest.split("\nassets = [").nth(1).and_then(|rest| rest.split("\n]").next()).expect("assets");
+    let mut installed = BTreeMap::new();
+    for line in assets.lines().map(str::trim).filter(|line| line.starts_with('[')) {
+        let [from, to, _]: [String; 3] = serde_json::from_str(line.trim_end_matches(',')).expect("an asset");
+        let (folder, pattern) = from.rsplit_once('/').unwrap_or(("", &from));
+        let names = match pattern.strip_prefix('*') {
+            None => vec![pattern.to_owned()],
+            Some(end) => {
+                let names = fs::read_dir(path(folder)).into_iter().flatten();
+                let names =
+                    names.map(|entry| entry.expect("an entry").file_name().to_string_lossy().into_owned());
+                names.filter(|name| name.ends_with(end)).collect()
+            }
+        };
+        for name in names {
+            let target = if to.ends_with('/') { Path::new(&to).join(&name) } else { PathBuf::from(&to) };
+            installed.insert(target, Path::new(folder).join(name));
+        }
+    }
+    installed
+}
+
+/// Returns `path` without `..`.
+fn without_dots(path: &Path) -> PathBuf {
+    let mut plain = PathBuf::new();
+    for part in path.components() {
+        if part == std::path::Component::ParentDir {
+            plain.pop();
+        } else {
+            plain.push(part);
+        }
+    }
+    plain
+}
+
+#[test]
+fn every_link_of_the_installed_pages_works() {
+    // Links of generated pages to files that Debian wants below `examples`.
+    const ELSEWHERE: [&str; 2] = ["deploy/dt-receiver.toml", "deploy/grafana/dashboard.json"];
+    let installed = installed();
+    let mut followed = 0;
+    for (page, source) in
+        installed.iter().filter(|(page, _)| page.extension().is_some_and(|kind| kind == "md"))
+    {
+        let content = fs::read_to_string(path(source.to_str().expect("text"))).expect("a page");
+        for link in content.split("](").skip(1).filter_map(|rest| rest.split([')', '#']).next()) {
+            if link.is_empty() || link.starts_with("http") {
+                continue;
+            }
+            let target = without_dots(&page.parent().expect("a folder").join(link));
+            assert!(
+                installed.contains_key(&target) || ELSEWHERE.iter().any(|file| target.ends_with(file)),
+                "{}: {link} is not in the package",
+                source.display()
+            );
+            followed += 1;
+        }
+    }
+    assert!(followed >= 40, "{followed}");
 }
 
 #[test]

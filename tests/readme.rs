@@ -1,5 +1,5 @@
-//! What the README shows is run: shell commands against the built program, configurations (also those of `docs/`) through
-//! the checks, and its Rust code as a doc test of the crate (`src/lib.rs`).
+//! Runs what the README and the pages of `docs/` show: shell commands against the built program, queries against its
+//! database, configurations through the checks. Their Rust code is a doc test of the crate (`src/lib.rs`).
 
 #![allow(
     clippy::arithmetic_side_effects,
@@ -18,58 +18,68 @@ use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::fs;
 use std::io;
-use std::path::Path;
-use std::process::{Command, Output};
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output, Stdio};
 use std::sync::LazyLock;
+use std::time::{Duration, Instant};
 
 use common::Receiver;
 use dt_receiver::config::{Config, Sources};
 
 const README: &str = include_str!("../README.md");
+const FIRST_STEPS: &str = include_str!("../docs/getting-started.md");
+const RECOVERY: &str = include_str!("../docs/spool-and-recovery.md");
 
-/// The code blocks of a language, in order.
-fn blocks(language: &str) -> Vec<String> {
-    blocks_of(README, language)
-}
-
+/// Returns the code blocks of a language, in order.
 fn blocks_of(page: &str, language: &str) -> Vec<String> {
     let fence = format!("```{language}\n");
     page.split(&fence).skip(1).map(|rest| rest.split("```").next().unwrap_or_default().to_owned()).collect()
 }
 
-fn block_with(language: &str, words: &str) -> String {
-    let found: Vec<String> = blocks(language).into_iter().filter(|block| block.contains(words)).collect();
+/// Returns the only block of a language that contains `words`.
+fn block_with(page: &str, language: &str, words: &str) -> String {
+    let mut found = blocks_of(page, language);
+    found.retain(|block| block.contains(words));
     assert_eq!(found.len(), 1, "blocks of {language} with {words:?}: {found:?}");
-    found.into_iter().next().expect("one")
+    found.remove(0)
 }
 
-/// Runs a block as it stands, but with the built program for `cargo run`, and another port.
+/// Runs a block unchanged, except for the ports, with the built program as `dt-receiver` and as `cargo run`.
 fn run(block: &str, receiver: Option<&Receiver>, folder: &Path) -> Output {
-    let program = env!("CARGO_BIN_EXE_dt-receiver");
-    let mut script = block.replace("cargo run --release --", program);
+    let program = Path::new(env!("CARGO_BIN_EXE_dt-receiver"));
+    let mut script = block.replace("cargo run --release --", "dt-receiver");
     assert!(!script.contains("cargo"), "{script}");
     if let Some(receiver) = receiver {
         let address = receiver.listen.to_string();
         script = script.replace("127.0.0.1:8080", &address);
         script = script.replace(" send ", &format!(" send --url http://{address}/ "));
     }
-    Command::new("bash").args(["-e", "-c", &script]).current_dir(folder).output().expect("bash runs")
+    let folders = std::env::var("PATH").unwrap_or_default();
+    let path = format!("{}:{folders}", program.parent().expect("a folder").display());
+    let mut command = Command::new("bash");
+    command.args(["-e", "-c", &script]).env("PATH", path).env_remove("RUST_LOG").current_dir(folder);
+    command.output().expect("bash runs")
 }
 
 fn text(bytes: &[u8]) -> String {
     String::from_utf8_lossy(bytes).into_owned()
 }
 
-/// The first command, on ports of its own: its arguments are those of the README.
-fn first_command(folder: &Path) -> Receiver {
-    let command = block_with("sh", "-- serve");
-    assert_eq!(command.trim(), "DT_SIGNATURE_SECRET=some-good-secret cargo run --release -- serve");
+/// Starts the receiver of `docs/getting-started.md` on free ports.
+fn first_receiver(folder: &Path) -> Receiver {
+    let command = block_with(FIRST_STEPS, "sh", "dt-receiver serve");
+    assert_eq!(command.trim(), "DT_SIGNATURE_SECRET=some-good-secret dt-receiver serve");
     Receiver::start(["--data", folder.join("data").to_str().expect("text")], &[])
 }
 
 #[test]
+fn the_readme_fits_two_screens() {
+    assert!(README.lines().count() <= 90, "{}", README.lines().count());
+}
+
+#[test]
 fn the_first_command_shows_events() {
-    let first = blocks("sh").into_iter().next().expect("a block");
+    let first = blocks_of(README, "sh").into_iter().next().expect("a block");
     assert_eq!(first.trim(), "cargo run --release -- demo");
     let folder = tempfile::tempdir().expect("a folder");
     let shown = run(&first.replace("-- demo", "-- demo --events 3"), None, folder.path());
@@ -78,14 +88,67 @@ fn the_first_command_shows_events() {
 }
 
 #[test]
+fn the_second_command_is_the_one_that_ci_runs() {
+    let ci = include_str!("../.ci/run");
+    assert_eq!(block_with(README, "sh", "cargo test").trim(), "cargo test");
+    assert!(ci.lines().any(|line| line.contains("cargo test")), "{ci}");
+}
+
+/// Starts the receiver of the README on free ports; returns the file that its sink writes as well.
+fn receiver_with_a_file(folder: &Path) -> (Receiver, PathBuf) {
+    let command = block_with(README, "sh", "dt-receiver serve");
+    let sink =
+        command.trim().strip_prefix("DT_SIGNATURE_SECRET=some-good-secret dt-receiver serve --sink file:");
+    let events = folder.join(sink.expect("a file sink"));
+    let (data, sink) = (folder.join("data"), format!("file:{}", events.display()));
+    (Receiver::start(["--data", data.to_str().expect("text"), "--sink", &sink], &[]), events)
+}
+
+/// The section "Receive".
+#[test]
+fn the_readme_writes_sent_events_to_a_file() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let (receiver, events) = receiver_with_a_file(folder.path());
+    let sent = run(&block_with(README, "sh", "dt-receiver send"), Some(&receiver), folder.path());
+    assert!(sent.status.success(), "{}", text_of(&sent));
+    assert!(receiver.stop().status.success());
+    assert_eq!(fs::read_to_string(events).expect("the file").lines().count(), 5);
+}
+
+/// The section "Emulate": its connector delivers to the receiver of the section "Receive".
+#[test]
+fn the_local_cloud_of_the_readme_delivers_to_its_receiver() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let (receiver, events) = receiver_with_a_file(folder.path());
+    let block = block_with(README, "sh", "dt-receiver emulate");
+    let arguments = block.replace("\\\n", " ").replace("127.0.0.1:8080", &receiver.listen.to_string());
+    let arguments = arguments.strip_prefix("DT_SIGNATURE_SECRET=some-good-secret dt-receiver emulate ");
+    let mut cloud = common::program()
+        .args(["emulate", "--listen", "127.0.0.1:0"])
+        .args(arguments.expect("one command").split_whitespace())
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .spawn()
+        .expect("it starts");
+    let deadline = Instant::now() + Duration::from_secs(60);
+    let is_there =
+        || fs::read_to_string(&events).is_ok_and(|text| text.contains("\"verifiedBy\":\"secret:default\""));
+    while !is_there() && Instant::now() < deadline {
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    cloud.kill().expect("killed");
+    cloud.wait().expect("ended");
+    assert!(is_there(), "{:?}", receiver.stop());
+}
+
+#[test]
 fn every_option_of_the_local_cloud_is_known() {
-    let block = block_with("sh", "-- emulate");
     let help = Command::new(env!("CARGO_BIN_EXE_dt-receiver"))
         .args(["emulate", "--help"])
         .output()
         .expect("it runs");
-    for option in block.split_whitespace().filter(|word| word.starts_with("--") && word.len() > 2) {
-        if option != "--release" {
+    for block in [README, FIRST_STEPS].map(|page| block_with(page, "sh", "dt-receiver emulate")) {
+        for option in block.split_whitespace().filter(|word| word.starts_with("--")) {
             assert!(text(&help.stdout).contains(option), "{option}");
         }
     }
@@ -94,8 +157,8 @@ fn every_option_of_the_local_cloud_is_known() {
 #[test]
 fn serve_prints_each_sent_event_as_one_json_line() {
     let folder = tempfile::tempdir().expect("a folder");
-    let receiver = first_command(folder.path());
-    let sent = run(&block_with("sh", "-- send"), Some(&receiver), folder.path());
+    let receiver = first_receiver(folder.path());
+    let sent = run(&block_with(FIRST_STEPS, "sh", "dt-receiver send"), Some(&receiver), folder.path());
     assert!(sent.status.success(), "{}{}", text(&sent.stdout), text(&sent.stderr));
     let stopped = receiver.stop();
     assert!(stopped.status.success());
@@ -108,12 +171,12 @@ fn serve_prints_each_sent_event_as_one_json_line() {
 #[test]
 fn curl_with_a_signed_token_works_as_shown() {
     let folder = tempfile::tempdir().expect("a folder");
-    let receiver = first_command(folder.path());
-    let block = block_with("sh", "curl ");
+    let receiver = first_receiver(folder.path());
+    let block = block_with(FIRST_STEPS, "sh", "curl ");
     let first = text(&run(&block, Some(&receiver), folder.path()).stdout);
     assert!(first.starts_with("HTTP/1.1 200"), "{first}");
     let shown = r#"{"eventId":"c82gg9catj3vmh4248og","status":"accepted"}"#;
-    assert!(README.contains(shown) && first.ends_with(shown), "{first}");
+    assert!(FIRST_STEPS.contains(shown) && first.ends_with(shown), "{first}");
     let again = text(&run(&block, Some(&receiver), folder.path()).stdout);
     assert!(again.contains("duplicate"), "{again}");
     assert_eq!(receiver.stop().stdout.lines().count(), 1);
@@ -122,9 +185,9 @@ fn curl_with_a_signed_token_works_as_shown() {
 #[test]
 fn explain_names_the_cause_as_shown() {
     let folder = tempfile::tempdir().expect("a folder");
-    let output = run(&block_with("sh", "--explain"), None, folder.path());
+    let output = run(&block_with(FIRST_STEPS, "sh", "--explain"), None, folder.path());
     assert_eq!(output.status.code(), Some(1));
-    let said = text(&output.stdout) + &text(&output.stderr);
+    let said = text_of(&output);
     assert!(said.contains("checksum_mismatch") && said.contains("body_has_newline"), "{said}");
 }
 
@@ -134,12 +197,12 @@ fn the_repair_commands_and_the_queries_work_beside_a_running_server() {
     let data = folder.path().join("dt-receiver-data");
     let out = format!("file:{}", folder.path().join("out.ndjson").display());
     let receiver = Receiver::start(["--data", data.to_str().expect("text"), "--sink", &out], &[]);
-    let sent = run(&block_with("sh", "-- send"), Some(&receiver), folder.path());
+    let sent = run(&block_with(README, "sh", "dt-receiver send"), Some(&receiver), folder.path());
     assert!(sent.status.success(), "{}", text(&sent.stderr));
-    let commands = block_with("console", "dt-receiver spool");
+    let commands = blocks_of(RECOVERY, "console").concat();
     let commands: Vec<&str> =
         commands.lines().map(|line| line.strip_prefix("$ dt-receiver ").expect("a command")).collect();
-    assert_eq!(commands.len(), 5);
+    assert_eq!(commands.len(), 6);
     for command in commands {
         let output = Command::new(env!("CARGO_BIN_EXE_dt-receiver"))
             .args(command.split(' '))
@@ -149,7 +212,7 @@ fn the_repair_commands_and_the_queries_work_beside_a_running_server() {
         assert!(output.status.success(), "{command}: {}{}", text(&output.stdout), text(&output.stderr));
     }
     let database = rusqlite::Connection::open(data.join("spool").join("dead.db")).expect("opened");
-    let queries = block_with("sql", "SELECT");
+    let queries = block_with(RECOVERY, "sql", "SELECT");
     let queries: Vec<&str> = queries.split(';').map(str::trim).filter(|query| !query.is_empty()).collect();
     assert_eq!(queries.len(), 2);
     for query in queries {
@@ -159,13 +222,6 @@ fn the_repair_commands_and_the_queries_work_beside_a_running_server() {
     }
     drop(database);
     assert!(receiver.stop().status.success());
-}
-
-#[test]
-fn the_second_command_is_the_one_that_ci_runs() {
-    let ci = include_str!("../.ci/run");
-    assert_eq!(block_with("sh", "cargo test").trim(), "cargo test");
-    assert!(ci.lines().any(|line| line.contains("cargo test")), "{ci}");
 }
 
 /// A certificate and its key.
@@ -221,17 +277,20 @@ fn every_sample_configuration_passes_the_checks() {
     }
 }
 
-/// The pages that operators and contributors read, by their paths.
+/// Returns the pages for users, operators and contributors, with their paths.
 fn pages() -> Vec<(String, String)> {
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
-    let mut pages = vec![("README.md".to_owned(), README.to_owned())];
+    let read = |name: &str| fs::read_to_string(root.join(name)).expect("text");
+    let mut pages: Vec<(String, String)> =
+        ["README.md", "CHANGELOG.md", "SECURITY.md"].map(|name| (name.to_owned(), read(name))).to_vec();
     for entry in fs::read_dir(root.join("docs")).expect("the docs") {
         let name = format!("docs/{}", entry.expect("an entry").file_name().to_string_lossy());
         // Beside the pages are the charts of one.
         if !name.ends_with(".md") {
             continue;
         }
-        pages.push((name.clone(), fs::read_to_string(root.join(&name)).expect("text")));
+        let page = read(&name);
+        pages.push((name, page));
     }
     pages
 }
@@ -298,6 +357,35 @@ fn every_link_of_the_pages_leads_somewhere() {
 }
 
 #[test]
+fn the_index_lists_every_page_once() {
+    let index = include_str!("../docs/README.md");
+    for (name, _) in pages() {
+        let Some(page) = name.strip_prefix("docs/").filter(|page| *page != "README.md") else { continue };
+        assert_eq!(index.matches(&format!("- [{page}]({page}): ")).count(), 1, "{page}");
+    }
+}
+
+/// A path is code (in back quotes) that starts with a folder of the source.
+#[test]
+fn every_path_that_the_pages_name_exists() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let folders =
+        [".ci", ".github", "benches", "crates", "deploy", "docs", "examples", "fuzz", "src", "tests"];
+    let mut named = 0;
+    for (name, page) in pages() {
+        let prose: String = page.split("```").step_by(2).collect();
+        for code in prose.split('`').skip(1).step_by(2) {
+            let path = code.split([' ', '#']).next().unwrap_or_default();
+            if path.split_once('/').is_some_and(|(folder, _)| folders.contains(&folder)) {
+                assert!(root.join(path).exists(), "{name}: {path}");
+                named += 1;
+            }
+        }
+    }
+    assert!(named >= 20, "{named}");
+}
+
+#[test]
 fn every_code_has_its_paragraph() {
     let page = include_str!("../docs/troubleshooting.md");
     let headings: Vec<&str> =
@@ -322,7 +410,7 @@ fn every_code_has_its_paragraph() {
     for heading in &headings {
         assert!(
             codes.contains(heading),
-            "docs/troubleshooting.md tells of `{heading}`, which does not exist"
+            "docs/troubleshooting.md explains `{heading}`, which does not exist"
         );
     }
     // A heading of its own each, with words below it.

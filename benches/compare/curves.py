@@ -161,7 +161,7 @@ def markdown(names, runner, notes, facts):
     parts = ["\n".join(f"- {name}: {value}" for name, value in facts)]
     how = f"one run of {SECONDS} s" if runner.runs == 1 else f"the medians of {runner.runs} runs of {SECONDS} s"
     usual = f"{CONNECTIONS} connections, bodies of 460 B, one connector, one sink"
-    parts.append(f"Each point: {how}; {usual}, where nothing else is said.")
+    parts.append(f"Each point: {how}; {usual}, unless stated otherwise.")
     rows = runner.rows
     for name in names:
         mine = [row for row in rows if row["curve"] == name]

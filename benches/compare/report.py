@@ -80,8 +80,8 @@ def markdown(wanted, medians, facts, options, failures):
     """The whole report."""
     parts = ["\n".join(f"- {name}: {value}" for name, value in facts)]
     runs = f"{options.runs} run{'s' if options.runs != 1 else ''} of {options.seconds} s each"
-    busy = f"{options.connections} connections" + (", where nothing else is said" if options.connections != 1 else "")
-    parts.append(f"Medians of {runs}, in turn; {busy}. In parentheses: beside the bare server.")
+    busy = f"{options.connections} connections" + (", unless stated otherwise" if options.connections != 1 else "")
+    parts.append(f"Medians of {runs}, in turn; {busy}. In parentheses: relative to the bare server.")
     head = ["", "events/s", "p50", "p90", "p99", "p99.9", "max", "CPU an event", "memory", "lost"]
     many = [subject for subject in wanted if subject.connections is None]
     if many:
@@ -107,7 +107,7 @@ def acknowledgement(medians):
     return (
         f"An acknowledgement with one connection takes {time_of(answer)} (p50). One append and fdatasync of 1 KiB in the same "
         f"folder takes {time_of(sync)}, before and after the same load: {time_of(answer - sync)} more than one sync. "
-        f"The bare server's answer takes {time_of(bare)}: what is ours beside HTTP and the sync is "
+        f"The bare server's answer takes {time_of(bare)}: the rest, without HTTP and the sync, is "
         f"{time_of(answer - sync - bare)}."
     )
 

@@ -70,7 +70,8 @@ fn nginx_in_front_hands_on_events_and_clients() {
     }
     let (place, authority) = Place::with_certificate();
     // The client comes from this machine, too, and must not be taken for the proxy.
-    let sample = replace(&block("toml", "whoever connects"), "[\"127.0.0.1\"]", "[\"127.0.0.9\"]");
+    let sample =
+        replace(&block("toml", "any client of the Unix socket"), "[\"127.0.0.1\"]", "[\"127.0.0.9\"]");
     let receiver = receiver(&place, &sample, "127.0.0.1:8080");
     let address = free();
     let sample = block("nginx", "server {");
