@@ -4,10 +4,12 @@ use std::io::Write;
 
 use base64::Engine;
 use base64::engine::general_purpose::{STANDARD, URL_SAFE_NO_PAD};
-use dt_receiver::verify::{DT_ISSUER, Secret, Signer};
+use dt_receiver::verify::{DT_ISSUER, Signer};
 use flate2::Compression;
 use flate2::write::{GzEncoder, ZlibEncoder};
+use hmac::{Hmac, KeyInit, Mac};
 use serde_json::{Value, json};
+use sha2::Sha256;
 
 use crate::program::{BODY, ISSUED, KID, ORGANIZATION, Program, SECRET, sign, sign_with};
 
@@ -112,12 +114,9 @@ fn unsigned(header: &Value, claims: &Value) -> String {
 fn sign_claims(claims: &Value) -> String {
     let part = |json: &Value| URL_SAFE_NO_PAD.encode(json.to_string());
     let signed = format!("{}.{}", part(&json!({"alg": "HS256", "typ": "JWT"})), part(claims));
-    let key = jsonwebtoken::EncodingKey::from_secret(SECRET.as_bytes());
-    // Making any signer chooses the cryptographic back-end.
-    let _signer = Signer::secret(Secret::new(SECRET).unwrap());
-    let signature =
-        jsonwebtoken::crypto::sign(signed.as_bytes(), &key, jsonwebtoken::Algorithm::HS256).unwrap();
-    format!("{signed}.{signature}")
+    let keyed: Hmac<Sha256> = Hmac::new_from_slice(SECRET.as_bytes()).unwrap();
+    let mac = keyed.chain_update(&signed).finalize().into_bytes();
+    format!("{signed}.{}", URL_SAFE_NO_PAD.encode(mac))
 }
 
 fn es256(kid: &str, issuer: &str, organization: &str, body: &str) -> String {

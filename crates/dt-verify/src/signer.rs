@@ -76,7 +76,6 @@ impl Signer {
     #[expect(clippy::needless_pass_by_value, reason = "the signer takes the secret over")]
     #[must_use]
     pub fn secret(secret: Secret) -> Self {
-        provider::install();
         Self { key: EncodingKey::from_secret(secret.expose()), scheme: Scheme::Secret }
     }
 
@@ -94,7 +93,6 @@ impl Signer {
         issuer: impl Into<Arc<str>>,
         organization: impl Into<Arc<str>>,
     ) -> Result<Self, SignerError> {
-        provider::install();
         let scheme =
             Scheme::Asymmetric { kid: kid.into(), issuer: issuer.into(), organization: organization.into() };
         let signer = Self { key: EncodingKey::from_ec_der(pkcs8_der), scheme };
@@ -169,13 +167,13 @@ impl Signer {
             typ: &'static str,
         }
         let segment =
-            |json: Vec<u8>| base64::Engine::encode(&base64::engine::general_purpose::URL_SAFE_NO_PAD, json);
+            |bytes: Vec<u8>| base64::Engine::encode(&base64::engine::general_purpose::URL_SAFE_NO_PAD, bytes);
         let header = segment(serde_json::to_vec(&JoseHeader { alg, kid, typ: "JWT" })?);
         let payload = segment(serde_json::to_vec(claims)?);
         let mut token = format!("{header}.{payload}");
-        let signature = jsonwebtoken::crypto::sign(token.as_bytes(), &self.key, alg)?;
+        let signature = provider::sign(alg, &self.key, token.as_bytes())?;
         token.push('.');
-        token.push_str(&signature);
+        token.push_str(&segment(signature));
         Ok(token)
     }
 }

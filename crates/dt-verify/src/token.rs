@@ -7,11 +7,11 @@ use std::borrow::Cow;
 
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use base64::{DecodeSliceError, Engine};
-use jsonwebtoken::errors::ErrorKind;
 use jsonwebtoken::{Algorithm, DecodingKey};
 use serde::Deserialize;
 use serde::de::{Deserializer, IgnoredAny, Visitor};
 
+use super::provider;
 use super::rejection::{Rejection, safe_to_show};
 
 /// Longest token that is looked at; DT's are about 400 bytes.
@@ -124,15 +124,10 @@ pub(super) fn signature_holds(
 ) -> Result<bool, Rejection> {
     #[cfg(test)]
     VERIFIED.with(|count| count.set(count.get().saturating_add(1)));
-    match jsonwebtoken::crypto::verify(token.signature, token.signed.as_bytes(), key, alg) {
-        Ok(holds) => Ok(holds),
-        Err(error) if matches!(error.kind(), ErrorKind::Base64(_)) => Err(Rejection::SignatureMalformed {
-            header: token.header,
-            reason: "its signature is not base64url",
-        }),
-        // A key that the back-end cannot use has not made the signature either.
-        Err(_) => Ok(false),
-    }
+    let malformed =
+        || Rejection::SignatureMalformed { header: token.header, reason: "its signature is not base64url" };
+    let signature = URL_SAFE_NO_PAD.decode(token.signature).map_err(|_| malformed())?;
+    Ok(provider::verify(alg, key, token.signed.as_bytes(), &signature))
 }
 
 /// The claims DT uses, those that are needed once the body is here. JSON `null` counts as absent; what is not listed here,

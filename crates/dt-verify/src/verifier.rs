@@ -9,7 +9,6 @@ use super::asymmetric::{ASYMMETRIC_HEADER, AsymmetricScheme, DT_ISSUER, KeySet};
 use super::checks;
 use super::headers::{Found, Headers};
 use super::policy::Policy;
-use super::provider;
 use super::rejection::{HeaderProblem, Rejection};
 use super::secret::{SECRET_HEADER, Secret, SecretScheme};
 use super::token::{Claims, Compact};
@@ -122,7 +121,6 @@ impl VerifierBuilder {
         if self.asymmetric.as_ref().is_some_and(|scheme| scheme.organization.is_empty()) {
             return Err(BuildError::NoOrganization);
         }
-        provider::install();
         let secret =
             (policy.uses_secret() && !self.secrets.is_empty()).then(|| SecretScheme::new(&self.secrets));
         let asymmetric = self.asymmetric.filter(|_| policy.uses_asymmetric());

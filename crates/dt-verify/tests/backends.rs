@@ -1,5 +1,5 @@
-//! Another crate of an embedder may switch on the other cryptographic back-end of `jsonwebtoken`, which then cannot
-//! choose by itself and panics on first use. We choose for it. Run with both features on (`.ci/run` does).
+//! The verifier decides with its own cryptographic back-end, whichever back-ends of `jsonwebtoken` are compiled in, and
+//! whichever provider an embedder installs for the process. Run with both features on as well (`.ci/run` does).
 
 #![allow(
     clippy::arithmetic_side_effects,
@@ -13,11 +13,45 @@
 )]
 
 use dt_verify::{Secret, Signer, Verifier};
+use jsonwebtoken::crypto::{CryptoProvider, JwtVerifier, KeyUtils};
+use jsonwebtoken::signature::{Error, Verifier as Verifies};
+use jsonwebtoken::{Algorithm, DecodingKey};
+
+/// A verifier that is wrong: every signature holds.
+struct Yes;
+
+impl Verifies<Vec<u8>> for Yes {
+    fn verify(&self, _: &[u8], _: &Vec<u8>) -> Result<(), Error> {
+        Ok(())
+    }
+}
+
+impl JwtVerifier for Yes {
+    fn algorithm(&self) -> Algorithm {
+        Algorithm::HS256
+    }
+}
+
+static EMBEDDERS: CryptoProvider = CryptoProvider {
+    signer_factory: |_, _| unreachable!("the embedder signs nothing"),
+    verifier_factory: |_, _| Ok(Box::new(Yes)),
+    key_utils: KeyUtils::new_unimplemented(),
+};
 
 #[test]
-fn signing_and_verifying_work_whatever_back_ends_are_compiled_in() {
-    let secret = Secret::new("some-good-secret").expect("not empty");
-    let token = Signer::secret(secret.clone()).sign(b"{}", 1_700_000_000, "jti").expect("signed");
-    let verifier = Verifier::builder().secret("s", secret).build().expect("a verifier");
-    assert!(verifier.verify(&[("X-Dt-Signature", token)], b"{}", 1_700_000_000).is_ok());
+fn the_provider_of_the_process_is_the_embedders_and_decides_nothing_here() {
+    let secret = |text: &str| Secret::new(text).expect("not empty");
+    let sign = |text| Signer::secret(secret(text)).sign(b"{}", 1_700_000_000, "jti").expect("signed");
+    let verifier = Verifier::builder().secret("s", secret("some-good-secret")).build().expect("a verifier");
+    let verify = |token| verifier.verify(&[("X-Dt-Signature", token)], b"{}", 1_700_000_000);
+    assert!(verify(sign("some-good-secret")).is_ok());
+
+    EMBEDDERS.install_default().expect("signing and verifying installed none");
+    let key = DecodingKey::from_secret(b"some-good-secret");
+    let holds = jsonwebtoken::crypto::verify("", b"", &key, Algorithm::HS256);
+    assert!(holds.expect("verified"), "the embedder's provider is not in use");
+
+    assert!(verify(sign("some-good-secret")).is_ok());
+    let refused = verify(sign("another-secret")).expect_err("another secret");
+    assert_eq!(refused.code(), "signature_mismatch");
 }

@@ -6,7 +6,7 @@
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use p256::SecretKey;
-use p256::elliptic_curve::sec1::ToEncodedPoint;
+use p256::elliptic_curve::sec1::ToSec1Point;
 use p256::pkcs8::EncodePrivateKey;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
@@ -133,7 +133,7 @@ fn random_key() -> Result<SecretKey, NoKey> {
 }
 
 fn coordinates(key: &SecretKey) -> Option<(String, String)> {
-    let point = key.public_key().to_encoded_point(false);
+    let point = key.public_key().to_sec1_point(false);
     Some((URL_SAFE_NO_PAD.encode(point.x()?), URL_SAFE_NO_PAD.encode(point.y()?)))
 }
 

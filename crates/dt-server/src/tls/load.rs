@@ -185,7 +185,7 @@ fn validity(key: &'static str, path: &Path, chain: &[CertificateDer<'_>]) -> Res
         CertificateInner::<Raw>::from_der(first).map_err(|error| bad(format!("not X.509: {error}")))?;
     let seconds =
         |time: x509_cert::time::Time| i64::try_from(time.to_unix_duration().as_secs()).unwrap_or(i64::MAX);
-    let validity = certificate.tbs_certificate.validity;
+    let validity = certificate.tbs_certificate().validity();
     Ok(Validity { from: seconds(validity.not_before), until: seconds(validity.not_after) })
 }
 
