@@ -9,6 +9,7 @@ use std::time::Duration;
 use dt_receiver::clock::SystemClock;
 use dt_receiver::record::{Format, Record};
 use dt_receiver::sink::{Fate, FileConfig, OpenError, Settings, Sink, SinkContext, StdoutSink};
+use dt_receiver::sink_types;
 use dt_receiver::telemetry::Telemetry;
 use parking_lot::Mutex;
 
@@ -50,7 +51,7 @@ fn sinks(folder: &Path, format: Format) -> Vec<UnderTest> {
     (rotated.rotate_size, rotated.rotate_every) = (Some(1024), Some(Duration::from_secs(3600)));
     let mut sinks = vec![
         stdout(format),
-        file("file", config("a/events.ndjson").into(), format, folder.join("a")),
+        file("file", of_type("file", folder.join("a/events.ndjson")), format, folder.join("a")),
         file("file with a template", config("b/{date}/{eventType}").into(), format, folder.join("b")),
         file("file with rotation", rotated.into(), format, folder.join("c")),
     ];
@@ -93,6 +94,11 @@ impl Write for SharedPipe {
     fn flush(&mut self) -> io::Result<()> {
         Ok(())
     }
+}
+
+/// The settings of a type of sink whose place is a path.
+fn of_type(name: &str, path: PathBuf) -> Settings {
+    sink_types().parse(&format!("{name}:{}", path.display())).expect("a sink")
 }
 
 /// A sink that writes files into a folder.

@@ -11,7 +11,7 @@ use dt_receiver::config::{Config, ConfigError, SinkConfig, Sources, reference_ma
 use dt_receiver::record::{Format, Record};
 use dt_receiver::sink::config::{config_keys, number, text};
 use dt_receiver::sink::{
-    BadPlace, MissingType, OpenError, Outcome, Sink, SinkContext, SinkSettings, SinkType, SinkTypes,
+    BadPlace, MissingType, OpenError, Outcome, Sink, SinkContext, SinkSettings, SinkTypes,
 };
 use dt_receiver::sink_types;
 use dt_receiver::telemetry::Telemetry;
@@ -84,7 +84,7 @@ impl Sources for OneSecret {
 }
 
 fn types() -> SinkTypes {
-    sink_types().with(SinkType::of::<CounterConfig>())
+    sink_types().with::<CounterConfig>()
 }
 
 fn read(sink: &str) -> Result<Config, ConfigError> {
@@ -180,14 +180,13 @@ fn a_type_that_is_left_out_says_which_feature_adds_it() {
         place: Some("HOST:PORT/TOPIC"),
         letters: Some("TOPIC"),
     };
-    let types = SinkTypes::new([]).or_left_out(kafka);
+    let types = SinkTypes::default().or_left_out(kafka);
     let says = "this build has no Kafka; build with the feature `kafka`";
     assert_eq!(SinkConfig::parse("kafka:x:1/y", &types).expect_err("left out").to_string(), says);
     let text = "[[connector]]\nname = 'a'\nsecrets = [{ env = 'S' }]\n[[sink]]\nname = 'out'\ntype = 'kafka'\n\
                 brokers = ['x:1']\n";
     let error = Config::from_toml(text, &OneSecret, &types).expect_err("left out").to_string();
     assert_eq!(error, format!("line 6: sink.out.type: {says}"));
-    let known =
-        types.with(SinkType::of::<CounterConfig>()).or_left_out(MissingType { name: "counter", ..kafka });
+    let known = types.with::<CounterConfig>().or_left_out(MissingType { name: "counter", ..kafka });
     assert_eq!(known.names(), ["counter", "kafka"]);
 }
