@@ -105,7 +105,8 @@ fn of_type(name: &str, path: PathBuf) -> Settings {
 fn file(name: &'static str, settings: Settings, format: Format, folder: PathBuf) -> UnderTest {
     fs::create_dir_all(&folder).expect("made");
     let telemetry = Arc::new(Telemetry::new(Arc::new(SystemClock)));
-    let sink = settings.sink(SinkContext::new(&Arc::from(name), format, &telemetry)).expect("made");
+    let reporter = telemetry.sink_reporter(name, settings.metrics());
+    let sink = settings.sink(SinkContext::new(format, reporter)).expect("made");
     let aside = folder.with_extension("aside");
     let lines = {
         // What was delivered before the target broke was moved away with it, as by logrotate.

@@ -4,14 +4,15 @@
 use std::ffi::OsString;
 use std::io;
 use std::path::Path;
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 
 use dt_receiver::clock::SystemClock;
 use dt_receiver::config::{Config, ConfigError, SinkConfig, Sources, reference_markdown, sample_file};
 use dt_receiver::record::{Format, Record};
 use dt_receiver::sink::config::{config_keys, number, text};
 use dt_receiver::sink::{
-    BadPlace, MissingType, OpenError, Outcome, Sink, SinkContext, SinkSettings, SinkTypes,
+    BadPlace, Metric, MissingType, OpenError, Outcome, Sink, SinkContext, SinkReporter, SinkSettings,
+    SinkTypes,
 };
 use dt_receiver::sink_types;
 use dt_receiver::telemetry::Telemetry;
@@ -31,10 +32,14 @@ config_keys! {
     }
 }
 
+const COUNTED: Metric =
+    Metric::counter("dt_receiver_counted_total", &["sink"], "records", "Records that were counted.");
+
 impl SinkSettings for CounterConfig {
     const NAME: &'static str = "counter";
     const PLACE: Option<&'static str> = Some("NAME");
     const ABOUT: &'static str = "A counter of this test.";
+    const METRICS: &'static [Metric] = &[COUNTED];
 
     fn from_place(place: &str) -> Result<Self, BadPlace> {
         match place {
@@ -47,15 +52,14 @@ impl SinkSettings for CounterConfig {
         self.counter != next.counter
     }
 
-    fn sink(&self, context: SinkContext<'_>) -> Result<Box<dyn Sink>, OpenError> {
-        Ok(Box::new(Counter { name: Arc::clone(context.name), step: self.step, count: Arc::default() }))
+    fn sink(&self, context: SinkContext) -> Result<Box<dyn Sink>, OpenError> {
+        Ok(Box::new(Counter { reporter: context.reporter, step: self.step }))
     }
 }
 
 struct Counter {
-    name: Arc<str>,
+    reporter: Arc<dyn SinkReporter>,
     step: u32,
-    count: Arc<Mutex<u32>>,
 }
 
 impl Sink for Counter {
@@ -65,8 +69,7 @@ impl Sink for Counter {
 
     fn deliver(&mut self, batch: &[Arc<Record>]) -> Outcome {
         let count = u32::try_from(batch.len()).expect("few") * self.step;
-        *self.count.lock().expect("nobody panicked") += count;
-        assert_eq!(&*self.name, "out");
+        self.reporter.add(&COUNTED, u64::from(count));
         Outcome::delivered(batch.len())
     }
 }
@@ -101,15 +104,16 @@ fn its_settings_are_read_and_make_the_sink() {
     let counter = settings.get::<CounterConfig>().expect("its settings");
     assert_eq!((&*counter.counter, counter.step), ("x", 3));
     let telemetry = Arc::new(Telemetry::new(Arc::new(SystemClock)));
-    let name = Arc::from("out");
-    let mut sink = settings.sink(SinkContext::new(&name, Format::Body, &telemetry)).expect("made");
-    assert_eq!(sink.deliver(&[record(0)]), Outcome::delivered(1));
-    assert!(settings.letter_box("x", SinkContext::new(&name, Format::Body, &telemetry)).is_err());
+    let context = SinkContext::new(Format::Body, telemetry.sink_reporter("out", settings.metrics()));
+    let mut sink = settings.sink(context.clone()).expect("made");
+    assert_eq!(sink.deliver(&[record(0), record(1)]), Outcome::delivered(2));
+    assert!(telemetry.render().contains("dt_receiver_counted_total{sink=\"out\"} 6\n"));
+    assert!(settings.letter_box("x", context).is_err());
 }
 
 #[test]
 fn its_mistakes_are_reported_like_all_others() {
-    let left_out = if cfg!(feature = "kafka") { "kafka, counter" } else { "counter, kafka" };
+    let names = types().names().join(", ");
     for (sink, says) in [
         ("'counter'", "line 4: sink.out.counter: is missing; name the counter".to_owned()),
         (
@@ -122,9 +126,7 @@ fn its_mistakes_are_reported_like_all_others() {
         ),
         (
             "'conter'\ncounter = 'x'",
-            format!(
-                "line 6: sink.out.type: found \"conter\"; did you mean \"counter\"? allowed is stdout, file, {left_out}"
-            ),
+            format!("line 6: sink.out.type: found \"conter\"; did you mean \"counter\"? allowed is {names}"),
         ),
     ] {
         let error = read(sink).expect_err("a mistake").to_string();
