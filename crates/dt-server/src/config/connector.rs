@@ -18,14 +18,14 @@ config_keys! {
     #[non_exhaustive]
     pub struct ConnectorConfig {
         needed {
-            /// Its name in logs, metrics and envelopes; used once.
+            /// The name in logs, metrics and envelopes. Each connector has another one.
             name: Arc<str> = name().needed("is missing; give it a name").sample("\"plant-1\"").not_compared(),
         }
-        /// The path of its Endpoint URL; used once.
+        /// The path of the Endpoint URL. Each connector has another one.
         path: String = custom("path of a URL, without query", read_path)
             .or("/".to_owned())
             .default_shown("\"/\""),
-        /// The event types that are passed on; others are answered 200 `ignored`.
+        /// The event types that are forwarded; others are answered 200 `ignored`.
         events: BTreeSet<String> = custom("list of event types", read_events)
             .or(BTreeSet::new())
             .default_words("all")
@@ -35,16 +35,17 @@ config_keys! {
             .or(BTreeSet::new())
             .default_words("any")
             .sample("[\"c14u9p094l47cdv1o3pg\"]"),
-        /// The sinks that its events go to.
+        /// The sinks that receive its events.
         sinks: Option<Vec<String>> =
             texts("list of names of sinks", "all sinks").or_none("all").sample("[\"stdout\"]"),
-        /// Turns the search for copies off for this connector: DT's `:sync` may send ids again that you want again.
+        /// `0` turns de-duplication off for this connector, such as for events that DT's `:sync` sends again on
+        /// purpose.
         dedup: bool = custom("`0`", read_dedup)
             .or(true)
             .key("dedup_window")
             .default_words("that of the top")
             .sample("0"),
-        /// As at the top of the file, for this connector.
+        /// Overrides the key of that name at the top of the file.
         quarantine_refused: bool = flag().or(false).default_words("that of the top").sample("false"),
     }
     with {
@@ -58,7 +59,7 @@ config_keys! {
 config_keys! {
     /// The keys of a connector that its verifier is made of, beside tables.
     struct VerifierKeys {
-        /// Which signatures have to hold.
+        /// The signatures that a request needs.
         policy: Option<Policy> = word(&["secret", "asymmetric", "either", "both"])
             .or_none("`\"secret\"` if there are secrets, else `\"asymmetric\"`")
             .sample("\"secret\""),
@@ -72,10 +73,10 @@ config_keys! {
             /// Your organization's id.
             organization: String = text("id").needed(NO_ORGANIZATION).sample("\"c0md3mm0c7pet3vico8g\""),
         }
-        /// A file with DT's keys (JWKS), where the receiver has no way out.
+        /// A file with DT's keys (JWKS), for a receiver without access to the internet.
         key_set: Option<String> =
             text("path").or_none("fetched from the issuer and kept").sample("\"dt-jwks.json\""),
-        /// Who issues the tokens.
+        /// The issuer of the tokens.
         issuer: String = text("URL").or(DT_ISSUER.to_owned()),
     }
 }
@@ -145,11 +146,17 @@ impl ConnectorConfig {
     }
 }
 
-const ABOUT: &str = "One for each Endpoint URL. Several Data Connectors of DT may push to one: give all of their secrets. Each connector needs `secrets`, `[connector.asymmetric]`, or both. DT's tokens are not bound to a URL: connectors that share a secret, or an organization without `projects` that have none in common, accept each other's events; `check` warns of that.";
+const ABOUT: &str = "One for each Endpoint URL. Several Data Connectors of DT may push to one: give all of their secrets. \
+    Each connector needs `secrets`, `[connector.asymmetric]`, or both. DT's tokens are not bound to a URL: connectors that \
+    share a secret, or an organization without `projects` that have none in common, accept each other's events; `check` warns \
+    of that.";
 const ABOUT_SECRETS: &str =
-    "A Signature Secret. While it is being changed at DT, give the old one and the new one.";
-const ABOUT_ASYMMETRIC: &str = "Verifies `DT-Asymmetric-Signature`. One key of DT signs for all of its customers, so your organization has to be named.";
-const ABOUT_HEADERS: &str = "A header that each request must carry, under the name you gave it at DT, with a value from a variable or a file. It is compared in constant time. What stands before the @ of an endpoint URL (`https://user:password@host/`) comes as the header `authorization`: `Basic ` and the base64 of `user:password`.";
+    "A Signature Secret. While it is being changed at DT, give both the old one and the new one.";
+const ABOUT_ASYMMETRIC: &str = "Verifies `DT-Asymmetric-Signature`. One key of DT signs for all of its customers, so your \
+    organization has to be named.";
+const ABOUT_HEADERS: &str = "A header that each request must carry, under the name that you gave it at DT, with a value from \
+    a variable or a file. It is compared in constant time. User and password of an endpoint URL \
+    (`https://user:password@host/`) arrive as the header `authorization`: `Basic ` and the base64 of `user:password`.";
 
 fn read_path(section: &mut Section<'_>, key: &'static str) -> Option<String> {
     let path = section.string(key)?;

@@ -7,7 +7,7 @@ use ipnet::IpNet;
 
 use dt_sink::config::{Section, config_keys, custom, duration, number, size};
 
-/// How many connections beyond the limit are told so; the rest are closed without a word.
+/// How many connections beyond the limit get a response that says so; the rest are closed without one.
 pub(crate) const MAX_TURNED_AWAY: usize = 64;
 /// How many connections may be leaving at once to make room for others.
 pub(crate) const MAX_LEAVING: usize = 64;
@@ -31,11 +31,13 @@ config_keys! {
     #[derive(Debug, Clone, Copy)]
     #[non_exhaustive]
     pub struct SpoolLimits {
-        /// How many bytes records and dead letters may take; the known ids come on top, about 100 bytes each.
+        /// The largest size of records and dead letters together. Remembered event ids come on top, about 100 bytes
+        /// each.
         max_size: u64 = size(1 << 20..=1 << 44).or(4 << 30),
-        /// What has to stay free on the disk, so that sinks can go on when it is full.
+        /// The space that stays free on the disk, so that sinks can continue when it is full.
         min_free: u64 = size(0..=1 << 44).or(256 << 20),
-        /// How long events stay after every sink has them, for `spool replay`.
+        /// How long events are kept after every sink has acknowledged them. Nothing can be replayed (`spool replay`)
+        /// unless it is set.
         retain: Duration = duration(Duration::ZERO..=YEAR).or(Duration::ZERO),
     }
 }
@@ -49,31 +51,33 @@ config_keys! {
         max_body: usize = size(KIB..=64 * MIB).or(64 * KIB),
         /// The largest head of a request; a larger one is answered 431.
         max_head: usize = size(8 * KIB..=MIB).or(16 * KIB),
-        /// How long a head may take, from its first byte; then the connection is closed.
+        /// How long the head of a request may take, from its first byte; then the connection is closed.
         header_timeout: Duration = duration(millis(10)..=secs(9)).or(millis(1500)),
-        /// How long a TLS handshake, and the PROXY header before it, may take.
+        /// How long a TLS handshake may take, with the PROXY header before it.
         handshake_timeout: Duration = duration(millis(10)..=secs(60)).or(secs(5)),
-        /// How long a request may take, from its complete head to its answer.
+        /// How long a request may take, from its complete head to the response.
         deadline: Duration = duration(millis(10)..=secs(9)).or(secs(8)).restart_in_direct(),
-        /// How long a connection may stay open without a request. Keep it above that of a proxy in front.
+        /// How long a connection may stay open without a request. Keep it above the value of a proxy in front.
         keep_alive_idle: Duration = duration(secs(1)..=HOUR).or(secs(75)).default_shown("\"75s\""),
-        /// How many connections may be open; each is a file descriptor. `serve` lowers it where fewer files may be open.
+        /// The largest number of open connections; each is a file descriptor. `serve` lowers it to what the limit of
+        /// open files allows.
         max_connections: usize = number(1..=1_000_000).or(8192).restart(),
-        /// How many requests may be worked on at once whose signature holds; half as many refused ones may wait.
+        /// The largest number of authentic requests in progress; half as many refused requests may wait beside them.
         max_in_flight: usize = number(1..=1_000_000).or(4096).restart(),
-        /// How many bytes of bodies may be held at once; never less than `max_body`.
+        /// The largest size of all bodies in memory; never less than `max_body`.
         max_in_flight_bytes: usize = size(64 * KIB..=64 * GIB).or(64 * MIB).restart(),
-        /// How many connections of one peer may be open on which no signature has held yet; then its oldest one is closed. A
-        /// peer is an IPv4 address, or the /64 of an IPv6 address.
+        /// The largest number of unauthenticated connections of one peer; beyond it, its oldest one is closed. A peer
+        /// is an IPv4 address, or the /64 of an IPv6 address.
         max_connections_per_peer: usize = number(1..=1_000_000).or(4096).restart(),
-        /// How many refused requests a second are waited for, of all peers; more are answered 401 without their bodies.
+        /// The largest number of refused requests per second whose bodies are read, of all peers; beyond it, the 401
+        /// does not wait for the body.
         max_refused: u32 = number(1..=1_000_000).or(1000).restart(),
-        /// How many refused requests a second are waited for, of one peer.
+        /// The largest number of refused requests per second whose bodies are read, of one peer.
         max_refused_per_peer: u32 = number(1..=1_000_000).or(100).restart(),
-        /// How many bytes of one peer are held before a signature has vouched for them; only `quarantine_refused` holds any.
+        /// The largest size of unverified bodies in memory, of one peer. Only `quarantine_refused` keeps any.
         max_unverified_bytes_per_peer: usize = size(0..=64 * GIB).or(MIB).restart(),
-        /// Who may connect; where the client's address is not known, nobody. DT publishes no list of its addresses, and a
-        /// wrong list cuts DT off.
+        /// The networks that may connect; a client whose address is not known may not. DT publishes no list of its
+        /// addresses: a wrong list cuts DT off.
         allow_cidrs: Vec<IpNet> = custom("list of networks and addresses", networks)
             .or(Vec::new())
             .default_words("everybody")
@@ -92,7 +96,7 @@ impl Limits {
                 .is_some_and(|address| self.allow_cidrs.iter().any(|network| network.contains(&address)))
     }
 
-    /// How much an HTTP/2 client may send that nobody has read yet, for each connection and each of its streams.
+    /// Returns the HTTP/2 flow-control window, in bytes, of each connection and each of its streams.
     pub(crate) fn window(&self) -> u32 {
         /// It cannot be smaller: a connection begins with it (RFC 9113, section 6.9.2).
         const MIN: u32 = 65_535;

@@ -95,17 +95,18 @@ config_keys! {
     #[derive(Debug, Clone, PartialEq, Eq)]
     #[non_exhaustive]
     pub struct Proxies {
-        /// Our own proxies: they say who the client is. `"unix"` is whoever connects to our Unix socket.
+        /// Proxies whose client-address header is trusted. `"unix"` is every client of the receiver's Unix socket.
         trusted: TrustedProxies = custom("list of networks, addresses, `\"unix\"`", read_trusted)
             .shown_as(|trusted| format!("{:?}", (&trusted.networks, trusted.unix)))
             .or(TrustedProxies::default())
             .key("trusted_proxies")
             .default_words("none")
             .sample("[\"10.0.0.0/8\"]"),
-        /// The header in which they say it.
+        /// The header in which trusted proxies name the client.
         header: ClientHeader =
             word(&["X-Forwarded-For", "Forwarded"]).or(ClientHeader::default()).key("client_header"),
-        /// Whether each of their connections begins with a header of the PROXY protocol (2 or 1); others are closed then.
+        /// Expects a header of the PROXY protocol (version 1 or 2) at the start of each connection; connections from
+        /// other peers are closed.
         protocol: bool = flag().or(false).key("proxy_protocol"),
     }
 }
@@ -116,7 +117,7 @@ config_keys! {
 pub struct TrustedProxies {
     /// The networks of our own proxies.
     pub networks: Vec<IpNet>,
-    /// Whether whoever connects to our Unix socket is one.
+    /// Whether every client of the Unix socket is one.
     pub unix: bool,
 }
 

@@ -56,7 +56,8 @@ config_keys! {
     #[derive(Debug, Clone)]
     #[non_exhaustive]
     pub struct Config {
-        /// Where DT's requests arrive: an address, a Unix socket that is made, or a socket that systemd has opened.
+        /// The address that receives DT's requests: an address, a Unix socket that is created, or a socket that
+        /// systemd opened.
         listen: Listen = parsed(
             "address, `\"unix:PATH\"`, `\"systemd\"`, `\"systemd:NAME\"`",
             listen::LISTEN_ALLOWED,
@@ -64,46 +65,49 @@ config_keys! {
         .shown_as(Listen::to_string)
         .or(on_this_machine(8080))
         .restart(),
-        /// Where `/healthz`, `/readyz` and `/metrics` are. It never shares a port with `listen`, and should not be reachable
-        /// from outside.
+        /// The address of `/healthz`, `/readyz` and `/metrics`. It never shares a port with `listen`, and should not
+        /// be reachable from outside.
         admin: Option<Listen> = custom("as `listen`, or `\"off\"`", listen::read_admin)
             .shown_as(|admin| admin.as_ref().map_or_else(|| "off".to_owned(), Listen::to_string))
             .or(Some(on_this_machine(9464)))
             .default_shown(&format!("\"{DEFAULT_ADMIN}\""))
             .restart(),
-        /// The mode of Unix sockets that are made.
+        /// The file mode of Unix sockets that are created.
         socket_mode: u32 =
             custom("octal digits", listen::read_mode).or(0o660).default_shown("\"0660\"").restart(),
         /// Who may say on behalf of whom a request comes.
         proxies: Proxies = flat(Proxies::check),
-        /// The certificate with which `listen` takes requests; without it, plain HTTP. All about it: [tls.md](tls.md). Other
-        /// files are put in force while it runs; to begin or end with TLS needs a restart.
+        /// The certificate of `listen`; without it, plain HTTP. Details: [tls.md](tls.md). Changed files are
+        /// activated while the receiver runs; adding or removing the table needs a restart.
         tls: Option<TlsSettings> = listen::Tls,
-        /// When a request is answered with 200: once it is in the spool, synced; or once every sink of its connector has it.
+        /// When a request is answered 200: `spool` once the event is stored and synced, `direct` once every sink of
+        /// its connector has acknowledged it.
         mode: Mode = word(&["spool", "direct"]).or(Mode::Spool).restart(),
-        /// Everything that is stored: spool, key sets, dead letters. It is made if absent.
+        /// The folder of all stored data: spool, key sets, dead letters. It is created if it does not exist.
         data: PathBuf = path("path of a folder").or(PathBuf::from(DEFAULT_DATA)).restart(),
-        /// Where dead letters go in mode `direct`: to a topic, at the brokers of the first sink of type `kafka`.
+        /// The topic for dead letters in mode `direct`, at the brokers of the first sink of type `kafka`.
         dead_letters: Option<String> = text("`\"kafka:TOPIC\"`")
             .or_none("`spool/dead.db` in `data`")
             .sample("\"kafka:dt.dead\"")
             .restart_in_direct(),
-        /// How long a stop waits for what is in flight.
+        /// How long a stop waits for requests and deliveries in flight.
         drain_timeout: Duration = duration(Duration::ZERO..=HOUR).or(Duration::from_secs(10)),
-        /// How long an event's id is remembered, to answer its copies with `duplicate`.
+        /// How long an event id is remembered; copies of the event are answered `duplicate`.
         dedup_window: Duration = duration(Duration::ZERO..=YEAR).or(HOUR.saturating_mul(72)).restart_in_direct(),
-        /// How many ids are remembered; then the oldest go.
+        /// The largest number of event ids that are remembered; beyond it, the oldest are forgotten.
         dedup_max: Option<usize> = number(1..=20_000_000)
             .or_none("20000000; 100000 in mode `direct`")
             .sample("20000000")
             .restart_in_direct(),
-        /// Whether copies of refused requests are kept (64 MiB, the oldest go), to be accepted by `dead replay --reverify`
-        /// once a wrong secret was mended. Not with `dead_letters`; a connector may say otherwise.
+        /// Keeps copies of refused requests (at most 64 MiB; the oldest are dropped), so that `dead replay
+        /// --reverify` can accept them after a wrong secret was fixed. Not together with `dead_letters`. A connector
+        /// can override it.
         quarantine_refused: bool = flag().or(false).not_compared(),
-        /// The bounds of the spool, in mode `spool`. Full means 503, so that DT keeps the events; nothing is dropped.
+        /// The limits of the spool, in mode `spool`. While it is full, requests are answered 503, so that DT keeps
+        /// the events; nothing is dropped.
         spool: SpoolLimits = table(unchecked),
-        /// The bounds of the HTTP server; who comes first, and how much memory that is: [limits.md](limits.md).
-        /// `header_timeout` and `deadline` together are at most 9.5 s, since DT gives up at 10 s.
+        /// The limits of the HTTP server. Priorities and memory: [limits.md](limits.md). `header_timeout` and
+        /// `deadline` together are at most 9.5 s, since DT gives up after 10 s.
         limits: Limits = table(Limits::check),
     }
     with {
@@ -321,7 +325,7 @@ impl Config {
         self
     }
 
-    /// The same with a certificate for the listener, whose files are looked at.
+    /// Sets the certificate of the listener, after a check of its files.
     ///
     /// # Errors
     ///

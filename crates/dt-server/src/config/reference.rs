@@ -11,10 +11,8 @@ use dt_sink::config::{KeyDefault, Reload, Table};
 const INTRODUCTION: &str = "# Configuration
 
 Every key of the file that `dt-receiver serve --config FILE` reads. This page is made by `dt-receiver config reference`,
-[`deploy/dt-receiver.toml`](../deploy/dt-receiver.toml) by `dt-receiver config sample`; both are held to the code by a
-test. `dt-receiver check --config FILE` reports every mistake of a file at once, each with its line and key, what was
-found and what is allowed, and every warning; missing secrets and missing folders of sinks are mistakes, too. Unknown keys
-are mistakes.
+[`deploy/dt-receiver.toml`](../deploy/dt-receiver.toml) by `dt-receiver config sample`; a test compares both with the code. `dt-receiver check --config FILE` reports every mistake of a file at once, each with its line and key, what was
+found and what is allowed, and every warning; missing secrets, missing folders of sinks and unknown keys are mistakes, too.
 
 - A duration is a text such as `\"8s\"`, `\"500ms\"`, `\"72h\"` or `\"1d\"` (24 h); 0 may stand without a unit.
 - A size is a text such as `\"64KiB\"`, or a number of bytes.
@@ -23,7 +21,7 @@ are mistakes.
   is all of them.
 - A secret never stands in the file: `env` names an environment variable, `file` a file, whose last line end is left out.
   Should it stand there by mistake, it is not shown: only what looks like a variable's name or a path is.
-- *reload*: whether a running receiver takes a new value on SIGHUP, or has to be started again.
+- *reload*: whether a running receiver activates a new value on SIGHUP, or needs a restart.
 ";
 
 const SAMPLE_INTRODUCTION: &str =
@@ -34,7 +32,7 @@ const SAMPLE_INTRODUCTION: &str =
 /// Returns all tables, in the order of a file, with sinks of these types.
 #[must_use]
 pub fn reference(types: &SinkTypes) -> Vec<Table> {
-    let top = Table::new("", "Where it listens, and what holds for all connectors.", Config::rows());
+    let top = Table::new("", "Addresses, and settings for all connectors.", Config::rows());
     let mut tables = vec![top];
     tables.extend(Config::tables());
     tables.extend(ConnectorConfig::described());

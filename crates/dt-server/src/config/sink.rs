@@ -13,12 +13,14 @@ config_keys! {
     #[non_exhaustive]
     pub struct SinkConfig {
         needed {
-            /// Its name in logs, metrics and `connector.sinks`; used once. The spool knows how far a sink is by its name.
+            /// The name in logs, metrics and `connector.sinks`. Each sink has another one; the spool stores the
+            /// position of a sink under its name.
             name: Arc<str> = name().needed("is missing; give it a name").sample("\"stdout\""),
         }
-        /// What it writes: the received bytes; the event with when and how it came; or CloudEvents 1.0.
+        /// The output: `body` is the received bytes, `envelope` adds when and how the event was received,
+        /// `cloudevents` is CloudEvents 1.0.
         format: Format = word(&["body", "envelope", "cloudevents"]).or(Format::default()),
-        /// Where a sink of a new name starts: at the next event, or with what the spool still holds.
+        /// Where a new sink starts: with the next event, or with the oldest event that the spool still has.
         from_retained: bool = custom("`\"now\"`, `\"retained\"`", read_start)
             .or(false)
             .key("start")
@@ -88,9 +90,9 @@ impl SinkConfig {
 
     /// Returns the tables of all types of sinks, for the reference.
     pub(super) fn described(types: &SinkTypes) -> Vec<Table> {
-        let about = "Where events go. Without any, to standard output.";
+        let about = "Where events are forwarded to. Without any, to standard output.";
         let names: Vec<String> = types.names().iter().map(|name| format!("`\"{name}\"`")).collect();
-        let of_type = Key::new("type", names.join(", "), "What it is.").or(KeyDefault::Needed);
+        let of_type = Key::new("type", names.join(", "), "The type of the sink.").or(KeyDefault::Needed);
         let mut keys = Self::rows();
         keys.insert(1.min(keys.len()), of_type.sample("\"stdout\""));
         let all = Table::new("[[sink]]", about, keys);

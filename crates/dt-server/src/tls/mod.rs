@@ -40,13 +40,14 @@ config_keys! {
                 .needed("is missing; name the file of the certificate's private key, in PEM")
                 .sample("\"/etc/dt-receiver/privkey.pem\""),
         }
-        /// The authorities that sign the certificates of clients (PEM); with it, clients without one are refused.
+        /// The certificate authorities of client certificates (PEM). With it, clients without a certificate are
+        /// refused.
         client_ca: Option<PathBuf> = custom("path", read_path)
             .or_none("clients need none")
             .sample("\"/etc/dt-receiver/clients.pem\""),
-        /// The oldest version of TLS that is spoken.
+        /// The oldest TLS version that is accepted.
         min_version: TlsVersion = word(&["1.2", "1.3"]).or(TlsVersion::Tls12),
-        /// How often the files are looked at.
+        /// How often the files are checked for changes.
         check_interval: Duration = duration(Duration::from_millis(10)..=Duration::from_secs(3600)).or(Duration::from_secs(5)),
     }
 }

@@ -20,7 +20,8 @@ config_keys! {
     #[non_exhaustive]
     pub struct FileConfig {
         needed {
-            /// The file to append to. The folder before the first placeholder has to be there; those below are made.
+            /// The file to append to. The folder before the first placeholder must exist; folders below it are
+            /// created.
             path: PathTemplate = custom(
                 "path with `{date}`, `{hour}`, `{connector}`, `{project}`, `{eventType}`",
                 read_path,
@@ -29,13 +30,13 @@ config_keys! {
             .needed(NO_PATH)
             .sample("\"/var/lib/dt-receiver/{date}.ndjson\""),
         }
-        /// A file is closed before it would grow beyond.
+        /// The largest size of a file; a new one is started before it would be exceeded.
         rotate_size: Option<u64> = size(1 << 10..=1 << 40).or_none("never").sample("\"100MiB\""),
-        /// A file is closed when an event of a later stretch comes, from 00:00 UTC.
+        /// The period of a file, counted from 00:00 UTC; the first event of a later period starts a new file.
         rotate_every: Option<Duration> = custom("duration that divides a day, 1m to 24h", read_rotate_every)
             .or_none("never")
             .sample("\"24h\""),
-        /// How closed files are compressed; needs `rotate_size` or `rotate_every`.
+        /// The compression of closed files; needs `rotate_size` or `rotate_every`.
         compress: Option<Compression> = word(&["gzip", "zstd"])
             .or_none("not")
             .sample("\"gzip\""),
@@ -77,10 +78,10 @@ impl FileConfig {
 impl SinkSettings for FileConfig {
     const NAME: &'static str = "file";
     const PLACE: Option<&'static str> = Some("PATH");
-    const ABOUT: &'static str = "Files of one line an event, outside of the spool's folder. Another tool that rotates them has \
-        to rename them (logrotate: `create`): the next batch goes to a new file. One that cuts them (`copytruncate`) loses \
-        what is written between its copy and its cut; the sink logs a warning and goes on, and a crash soon after may double \
-        lines.";
+    const ABOUT: &'static str = "Files with one line for each event, outside of the spool's folder. A tool that rotates them must \
+        rename them (logrotate: `create`): the next batch goes to a new file. A tool that truncates them (`copytruncate`) \
+        loses what is written between its copy and the truncation; the sink logs a warning and continues, and a crash soon \
+        after may duplicate lines.";
     const SAMPLE_NAME: &'static str = "archive";
 
     fn from_place(place: &str) -> Result<Self, BadPlace> {

@@ -24,7 +24,7 @@ const fn has_tls() -> bool {
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 #[non_exhaustive]
 pub struct KafkaTls {
-    /// The certificates of the authorities that vouch for the brokers; `None` for those of the system.
+    /// The certificate authorities of the brokers' certificates; `None` for those of the system.
     pub ca: Option<PathBuf>,
     /// Our own certificate, and its key.
     pub client: Option<(PathBuf, PathBuf)>,
@@ -40,7 +40,7 @@ pub struct KafkaTls {
 pub struct KafkaSasl {
     /// `PLAIN`, `SCRAM-SHA-256` or `SCRAM-SHA-512`.
     pub mechanism: String,
-    /// The user.
+    /// The user name.
     pub username: String,
     /// The password.
     pub password: Secret,
@@ -49,11 +49,11 @@ pub struct KafkaSasl {
 config_keys! {
     /// The keys of `[sink.tls]`.
     struct TlsKeys {
-        /// The certificates of the authorities that vouch for the brokers (PEM).
+        /// The certificate authorities of the brokers' certificates (PEM).
         ca: Option<PathBuf> = path("path").or_none("those of the system").sample("\"/etc/dt-receiver/kafka-ca.pem\""),
-        /// Our own certificate (PEM), with `key`.
+        /// The client certificate (PEM), with `key`.
         certificate: Option<PathBuf> = path("path").or_none("").sample("\"/etc/dt-receiver/kafka.pem\""),
-        /// Its key (PEM).
+        /// The private key of the client certificate (PEM).
         key: Option<PathBuf> = path("path").or_none("").sample("\"/etc/dt-receiver/kafka.key\""),
     }
 }
@@ -62,12 +62,12 @@ config_keys! {
     /// The keys of `[sink.sasl]`.
     struct SaslKeys {
         needed {
-            /// The user.
+            /// The user name.
             username: String = custom("text", read_username)
                 .needed("is missing")
                 .sample("\"dt-receiver\""),
         }
-        /// How the password is proven.
+        /// The SASL mechanism.
         mechanism: String = custom("`\"PLAIN\"`, `\"SCRAM-SHA-256\"`, `\"SCRAM-SHA-512\"`", read_mechanism)
             .or("SCRAM-SHA-512".to_owned())
             .default_shown("\"SCRAM-SHA-512\""),

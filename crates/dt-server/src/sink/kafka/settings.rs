@@ -57,7 +57,7 @@ config_keys! {
     #[non_exhaustive]
     pub struct KafkaConfig {
         needed {
-            /// Some of the brokers; they name the others.
+            /// Some of the brokers; the others are discovered.
             brokers: String = custom("list of `HOST:PORT`", read_brokers)
                 .needed("is missing; give [\"HOST:PORT\"]")
                 .sample("[\"127.0.0.1:9092\"]"),
@@ -67,18 +67,19 @@ config_keys! {
                 .needed("is missing; name the topic, such as \"dt.events\"")
                 .sample("\"dt.events\""),
         }
-        /// The key of a record; records of one key stay in order.
+        /// The key of each record; records with the same key stay in order.
         key: RecordKey = word(&["device", "project", "connector", "none"]).or(RecordKey::Device),
-        /// Of a sink of type `kafka`: how a topic is made that does not exist. `create_topic = true` leaves both to the
-        /// brokers; without the key, no topic is made.
+        /// Of a sink of type `kafka`: how missing topics are created. `create_topic = true` leaves both keys to the
+        /// brokers; without it, no topic is created.
         create_topic: Option<CreateTopic> = CreateTopicEntry,
         /// Of a sink of type `kafka`: TLS to the brokers. Needs a build with the feature `kafka-tls`, as the Debian package
         /// and the image are.
         tls: Option<KafkaTls> = Tls,
-        /// Of a sink of type `kafka`: who we are. All but `PLAIN` needs a build with the feature `kafka-tls`.
+        /// Of a sink of type `kafka`: authentication by user name and password. All mechanisms but `PLAIN` need a
+        /// build with the feature `kafka-tls`.
         sasl: Option<KafkaSasl> = Sasl,
-        /// Of a sink of type `kafka`: any other property of librdkafka. `check` names one that it does not know, and one that
-        /// is not yours to set.
+        /// Of a sink of type `kafka`: any other property of librdkafka. `check` reports unknown properties, and those
+        /// that the receiver sets itself.
         properties: BTreeMap<String, String> = Properties,
     }
 }
@@ -103,9 +104,9 @@ config_keys! {
     #[derive(Debug, Clone, Copy, PartialEq, Eq)]
     #[non_exhaustive]
     pub struct CreateTopic {
-        /// How many partitions.
+        /// The number of partitions.
         partitions: Option<i32> = number(1..=10_000).or_none("the brokers' own").sample("12"),
-        /// On how many brokers each is.
+        /// The number of replicas of each partition.
         replication: Option<i32> = number(1..=100).or_none("the brokers' own").sample("3"),
     }
 }
@@ -174,7 +175,7 @@ impl KafkaConfig {
 impl SinkSettings for KafkaConfig {
     const NAME: &'static str = "kafka";
     const PLACE: Option<&'static str> = Some("HOST:PORT[,HOST:PORT]/TOPIC");
-    const ABOUT: &'static str = "Topics of Kafka; all about it: [kafka.md](kafka.md).";
+    const ABOUT: &'static str = "Topics of Kafka. Details: [kafka.md](kafka.md).";
     const LETTERS: Option<&'static str> = Some("TOPIC");
     const METRICS: &'static [Metric] = KafkaSink::METRICS;
 
