@@ -51,9 +51,9 @@ fn sinks(folder: &Path, format: Format) -> Vec<UnderTest> {
     (rotated.rotate_size, rotated.rotate_every) = (Some(1024), Some(Duration::from_secs(3600)));
     let mut sinks = vec![
         stdout(format),
-        file("file", of_type("file", folder.join("a/events.ndjson")), format, folder.join("a")),
-        file("file with a template", config("b/{date}/{eventType}").into(), format, folder.join("b")),
-        file("file with rotation", rotated.into(), format, folder.join("c")),
+        file("file", &of_type("file", &folder.join("a/events.ndjson")), format, folder.join("a")),
+        file("file with a template", &config("b/{date}/{eventType}").into(), format, folder.join("b")),
+        file("file with rotation", &rotated.into(), format, folder.join("c")),
     ];
     sinks.extend(crate::kafka::under_test(format));
     sinks
@@ -97,12 +97,12 @@ impl Write for SharedPipe {
 }
 
 /// The settings of a type of sink whose place is a path.
-fn of_type(name: &str, path: PathBuf) -> Settings {
+fn of_type(name: &str, path: &Path) -> Settings {
     sink_types().parse(&format!("{name}:{}", path.display())).expect("a sink")
 }
 
 /// A sink that writes files into a folder.
-fn file(name: &'static str, settings: Settings, format: Format, folder: PathBuf) -> UnderTest {
+fn file(name: &'static str, settings: &Settings, format: Format, folder: PathBuf) -> UnderTest {
     fs::create_dir_all(&folder).expect("made");
     let telemetry = Arc::new(Telemetry::new(Arc::new(SystemClock)));
     let reporter = telemetry.sink_reporter(name, settings.metrics());

@@ -39,11 +39,14 @@ impl Config {
     }
 }
 
+/// What has names, by its name.
+type Named<V> = BTreeMap<Arc<str>, V>;
+
 /// Compares what has names: added, removed, or different in the keys that `differ` finds.
 fn each<V>(
     changes: &mut Changes,
     section: &str,
-    (before, after): (&BTreeMap<Arc<str>, V>, &BTreeMap<Arc<str>, V>),
+    (before, after): (&Named<V>, &Named<V>),
     differ: impl Fn(&V, &V, &mut Changes),
 ) {
     for name in before.keys().filter(|name| !after.contains_key(*name)) {
