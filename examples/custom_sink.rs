@@ -12,7 +12,7 @@ use std::sync::{Arc, Mutex};
 use dt_receiver::config::{Config, SystemSources};
 use dt_receiver::record::Record;
 use dt_receiver::service::Service;
-use dt_receiver::sink::{Fate, OpenError, Outcome, Sink};
+use dt_receiver::sink::{Fate, OpenError, Outcome, Sink, standard_types};
 
 const CONFIG: &str = r#"
     [[connector]]
@@ -51,7 +51,7 @@ impl Sink for CountingSink {
 
 #[tokio::main]
 async fn main() -> Result<(), Box<dyn std::error::Error>> {
-    let config = Config::from_toml(CONFIG, &SystemSources)?;
+    let config = Config::from_toml(CONFIG, &SystemSources, &standard_types())?;
     let counts = Counts::default();
     let sink = CountingSink { counts: Arc::clone(&counts) };
     let service = Service::builder(config).sink("count", sink).start().await?;
@@ -85,7 +85,7 @@ mod tests {
     #[tokio::test]
     async fn an_event_is_counted() {
         let folder = tempfile::tempdir().unwrap();
-        let mut config = Config::from_toml(CONFIG, &Fixed).unwrap();
+        let mut config = Config::from_toml(CONFIG, &Fixed, &standard_types()).unwrap();
         config.listen = "127.0.0.1:0".parse().unwrap();
         config.admin = None;
         config.data = folder.path().to_owned();

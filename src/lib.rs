@@ -35,6 +35,8 @@
 //! ```
 
 pub mod cli;
+mod sink_types;
+pub use sink_types::sink_types;
 
 pub use dt_emulator as emulator;
 pub use dt_log::{self as log, disk};

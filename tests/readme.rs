@@ -264,7 +264,8 @@ fn every_sample_configuration_passes_the_checks() {
     let (has_kafka, has_tls) =
         (cfg!(feature = "kafka"), cfg!(any(feature = "kafka-tls", feature = "kafka-tls-vendored")));
     for sample in samples {
-        let config = Config::from_toml(&sample, &Everything).and_then(Config::complete);
+        let config =
+            Config::from_toml(&sample, &Everything, &dt_receiver::sink_types()).and_then(Config::complete);
         // What a build lacks is named.
         let lacks_kafka = !has_kafka && sample.contains("type = \"kafka\"");
         if lacks_kafka || (!has_tls && sample.contains("[sink.tls]")) {

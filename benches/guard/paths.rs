@@ -123,7 +123,8 @@ fn service(count: usize, folder: &Path) {
          [[connector]]\nname = 'default'\npath = '/'\nsecrets = [{{ label = 'a', file = '{at}/secret' }}]\n\
          [[sink]]\nname = 'file'\ntype = 'file'\npath = '{at}/events.ndjson'\n"
     );
-    let config = Config::from_toml(&config, &SystemSources).expect("a configuration");
+    let config =
+        Config::from_toml(&config, &SystemSources, &dt_receiver::sink_types()).expect("a configuration");
     runtime().block_on(async {
         let clock = Arc::new(ManualClock::at(inputs::NOW * 1000));
         let service = Service::builder(config).clock(clock).start().await.expect("started");

@@ -16,6 +16,7 @@ use dt_server::config::{Config, SinkConfig, Sources};
 use dt_server::http::{Accepted, Endpoint, Intake, IntakeFuture, Readiness, Routing};
 use dt_sink::record::{DeadLetter, Record};
 use dt_server::telemetry::Telemetry;
+use dt_server::sink::standard_types;
 use dt_receiver_fuzz::setups::{PRIVATE_KEY, setup};
 use libfuzzer_sys::{Corpus, fuzz_target};
 
@@ -83,8 +84,9 @@ fuzz_target!(|text: &str| -> Corpus {
         return Corpus::Reject;
     }
     // A sink of the command line is one word.
-    let _sink = text.parse::<SinkConfig>();
-    match Config::from_toml(text, &MadeUp) {
+    let types = standard_types();
+    let _sink = SinkConfig::parse(text, &types);
+    match Config::from_toml(text, &MadeUp, &types) {
         Ok(config) => accepted(config),
         Err(error) => {
             let shown = error.to_string();
@@ -103,7 +105,7 @@ fn accepted(config: Config) {
     assert!(limits.header_timeout + limits.deadline <= std::time::Duration::from_millis(9500));
     let shown = format!("{config:?}");
     assert!(!shown.contains(SECRET), "a secret is shown");
-    let _topic = config.dead_letter_topic();
+    let _place = config.dead_letter_place();
 
     let clock: Arc<dyn Clock> = Arc::new(ManualClock::at(0));
     let telemetry = Arc::new(Telemetry::new(Arc::clone(&clock)));

@@ -7,6 +7,7 @@ use serde_json::json;
 use super::place::bad_config;
 use super::{Ended, Failure, complain, say, usage};
 use dt_server::config::{Config, ConfigError, Findings, Problem, SystemSources};
+use crate::sink_types;
 
 /// Check a configuration, and report every problem at once
 #[derive(Debug, clap::Args)]
@@ -24,15 +25,16 @@ pub(super) struct Arguments {
 
 pub(super) fn run(arguments: &Arguments) -> Ended {
     let path = arguments.config.display();
-    let Findings { errors, warnings, .. } = match Config::check_file(&arguments.config, &SystemSources) {
-        Ok(findings) => findings,
-        Err(ConfigError::Syntax(text)) if arguments.json => {
-            let mut findings = Findings::default();
-            findings.errors.push(Problem::new("", text));
-            findings
-        }
-        Err(error) => return Err(bad_config(Some(&arguments.config), &error)),
-    };
+    let Findings { errors, warnings, .. } =
+        match Config::check_file(&arguments.config, &SystemSources, &sink_types()) {
+            Ok(findings) => findings,
+            Err(ConfigError::Syntax(text)) if arguments.json => {
+                let mut findings = Findings::default();
+                findings.errors.push(Problem::new("", text));
+                findings
+            }
+            Err(error) => return Err(bad_config(Some(&arguments.config), &error)),
+        };
     if arguments.json {
         let list = |problems: &[Problem]| -> Vec<_> {
             problems

@@ -1,8 +1,8 @@
-//! `config`: what a configuration may hold, and what is measured, from the tables that the tests compare with the code.
+//! `config`: what a configuration may hold, and what is measured, from the entries and rows by which that is done.
 
 use super::{Ended, say};
+use crate::sink_types;
 use dt_server::config::{reference_markdown, sample_file};
-use dt_server::sink::TYPE_METRICS;
 use dt_server::telemetry::metrics_markdown;
 
 /// Print what a configuration may hold
@@ -24,9 +24,9 @@ enum Command {
 
 pub(super) fn run(arguments: &Arguments) -> Ended {
     let text = match arguments.command {
-        Command::Reference => reference_markdown(),
-        Command::Sample => sample_file(),
-        Command::Metrics => metrics_markdown(TYPE_METRICS),
+        Command::Reference => reference_markdown(&sink_types()),
+        Command::Sample => sample_file(&sink_types()),
+        Command::Metrics => metrics_markdown(&sink_types().metrics()),
     };
     say(text.trim_end())?;
     Ok(())

@@ -9,9 +9,10 @@ use serde_json::json;
 
 use super::secrets::DEFAULT_VARIABLE;
 use super::stop::Stop;
+use super::time::parse_interval;
 use super::{Ended, Failure, account, logging, say, usage};
 use dt_emulator::{Emulator, EmulatorError, Faults, MAX_TIME_SCALE, Population, url_warning};
-use dt_server::config::{SystemSources, read_duration};
+use dt_server::config::SystemSources;
 
 /// Play DT's cloud on this machine: REST API, devices, deliveries, faults
 #[derive(Debug, Clone, clap::Args)]
@@ -44,7 +45,7 @@ pub(super) struct Arguments {
     #[arg(long, value_name = "ID", default_value = "emulated")]
     project: String,
     /// Their heartbeat, in emulated time
-    #[arg(long, value_name = "LENGTH", default_value = "15m", value_parser = interval)]
+    #[arg(long, value_name = "LENGTH", default_value = "15m", value_parser = parse_interval)]
     interval: Duration,
     /// How many times as fast as the machine's clock time passes
     #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=i64::from(MAX_TIME_SCALE)))]
@@ -68,12 +69,6 @@ pub(super) struct Arguments {
     /// Make the same values and chances as with the same seed before, and the same ids but for their time
     #[arg(long, value_name = "N")]
     seed: Option<u64>,
-}
-
-/// Reads a heartbeat, at least a millisecond.
-fn interval(text: &str) -> Result<Duration, String> {
-    let bad = || "not a length of time, such as 15m, 10s or 500ms".to_owned();
-    read_duration(text).filter(|length| length.as_millis() > 0).ok_or_else(bad)
 }
 
 pub(super) fn run(arguments: &Arguments) -> Ended {
@@ -171,18 +166,4 @@ fn connect(emulator: &Emulator, project: &str, urls: &[String]) -> Ended {
         emulator.call("POST", &path, &body).map_err(refused)?;
     }
     Ok(())
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn heartbeats_are_read() {
-        assert_eq!(interval("15m"), Ok(Duration::from_secs(900)));
-        assert_eq!(interval("500ms"), Ok(Duration::from_millis(500)));
-        for wrong in ["", "0s", "-5s", "soon", "1 month"] {
-            assert!(interval(wrong).is_err(), "{wrong}");
-        }
-    }
 }

@@ -12,14 +12,12 @@ use indicatif::ProgressBar;
 
 use super::secrets::{DEFAULT_VARIABLE, SecretOptions};
 use super::{Failure, complain, usage};
+use crate::sink_types;
 use dt_log::dead::{DeadLetters, DeadOptions, Expect, Filter, ReadOnly};
 use dt_log::{Log, LogOptions, Reader, is_without_log, path_of_dead_letters};
-use dt_server::config::{
-    Config, ConfigError, ConnectorConfig, DEFAULT_DATA, Mode, Sources, SystemSources, WithoutSecrets,
-    read_duration,
-};
+use dt_server::config::{Config, ConfigError, ConnectorConfig, DEFAULT_DATA, Mode, Sources, SystemSources};
 use dt_server::service::{ControlError, Repair, RepairReport, RepairRequest, ask};
-use dt_sink::clock::{Clock, SystemClock};
+use dt_sink::clock::SystemClock;
 use dt_verify::Verifier;
 
 /// Where the spool is.
@@ -42,14 +40,36 @@ pub(super) struct Found {
     config_file: Option<PathBuf>,
 }
 
-/// Reads a configuration file for what it says of places. Its secrets are not read: an operator's shell has neither the
-/// environment of the service nor its credentials.
+/// Sources without secrets and keys, for a look at what a service has stored: an operator's shell has neither the environment
+/// of the service nor its credentials.
+#[derive(Debug, Clone, Copy, Default)]
+struct WithoutSecrets<S>(S);
+
+impl<S: Sources> Sources for WithoutSecrets<S> {
+    fn env(&self, name: &str) -> Option<std::ffi::OsString> {
+        self.0.env(name)
+    }
+
+    fn file(&self, path: &Path) -> std::io::Result<Vec<u8>> {
+        self.0.file(path)
+    }
+
+    fn looks_at_certificates(&self) -> bool {
+        false
+    }
+
+    fn reads_secrets(&self) -> bool {
+        false
+    }
+}
+
+/// Reads a configuration file for what it says of places. Its secrets are not read.
 pub(super) fn read_config(path: &Path) -> Result<Config, Failure> {
     read_config_from(path, &WithoutSecrets(SystemSources))
 }
 
 fn read_config_from(path: &Path, sources: &dyn Sources) -> Result<Config, Failure> {
-    Config::from_file(path, sources).map_err(|error| bad_config(Some(path), &error))
+    Config::from_file(path, sources, &sink_types()).map_err(|error| bad_config(Some(path), &error))
 }
 
 fn complete(path: &Path, config: Config) -> Result<Config, Failure> {
@@ -242,33 +262,6 @@ pub(super) fn progress() -> ProgressBar {
     let bar = ProgressBar::new_spinner();
     bar.enable_steady_tick(Duration::from_millis(200));
     bar
-}
-
-/// Reads a moment, as RFC 3339 or as a time ago, in Unix milliseconds.
-pub(super) fn since(text: &str) -> Result<i64, String> {
-    if let Ok(moment) = text.parse::<jiff::Timestamp>() {
-        return Ok(moment.as_millisecond());
-    }
-    match read_duration(text) {
-        Some(ago) => {
-            let ago = i64::try_from(ago.as_millis()).unwrap_or(i64::MAX);
-            Ok(SystemClock.unix_millis().saturating_sub(ago))
-        }
-        None => {
-            Err("expected a moment such as 2026-03-01T08:00:00Z, or a time ago such as 2h or 1d".to_owned())
-        }
-    }
-}
-
-/// How long ago a moment was, in the largest unit that fits.
-pub(super) fn ago(unix_millis: i64) -> String {
-    let seconds = SystemClock.unix_millis().saturating_sub(unix_millis).max(0) / 1000;
-    match seconds {
-        0..60 => format!("{seconds}s"),
-        60..3600 => format!("{}m", seconds / 60),
-        3600..172_800 => format!("{}h", seconds / 3600),
-        _ => format!("{}d", seconds / 86_400),
-    }
 }
 
 /// Lays out rows below their headings. Text from outside is shown without control characters.

@@ -10,13 +10,16 @@ use tokio::signal::unix::{SignalKind, signal};
 use super::place::bad_config;
 use super::secrets::SecretOptions;
 use super::stop::Stop;
+use super::time::parse_duration;
 use super::{Ended, logging, notify, reload, usage};
 use dt_server::config::{
     Config, ConfigError, ConnectorConfig, DEFAULT_ADMIN, DEFAULT_DATA, DEFAULT_LISTEN, Listen, Look, Problem,
-    Recorder, SinkConfig, Sources, SystemSources, read_duration,
+    Recorder, SinkConfig, Sources, SystemSources,
 };
 use dt_server::http::Inherited;
 use dt_server::service::Service;
+use dt_server::sink::NotASink;
+use crate::sink_types;
 use dt_server::tls::TlsSettings;
 use dt_verify::Verifier;
 
@@ -55,25 +58,17 @@ pub(super) struct Arguments {
     /// When a request is answered with 200: `spool` = once it is stored durably (the default), `direct` = once every sink has it
     #[arg(long, value_name = "MODE")]
     mode: Option<String>,
-    /// Pass events on to `stdout`, `file:PATH` or `kafka:HOST:PORT[,HOST:PORT]/TOPIC`; repeatable [default: stdout]
-    #[arg(long = "sink", value_name = "SINK")]
+    /// Pass events on to a sink; repeatable
+    #[arg(long = "sink", value_name = "SINK", help = format!("Pass events on to `{}`; repeatable [default: stdout]", sink_types().usages().join("`, `")))]
     sinks: Vec<String>,
     /// The folder for everything that is stored
     #[arg(long, value_name = "DIR", help = format!("The folder for everything that is stored [default: {DEFAULT_DATA}]"))]
     data: Option<PathBuf>,
     /// How often the configuration and the files of secrets are looked at; 0 for only on SIGHUP
-    #[arg(long, value_name = "DURATION", default_value = "5s", value_parser = duration)]
+    #[arg(long, value_name = "DURATION", default_value = "5s", value_parser = parse_duration)]
     watch: Duration,
     #[command(flatten)]
     secrets: SecretOptions,
-}
-
-/// Reads a duration such as `5s`; 0 is none.
-fn duration(text: &str) -> Result<Duration, String> {
-    if text == "0" {
-        return Ok(Duration::ZERO);
-    }
-    read_duration(text).ok_or_else(|| "expected a duration such as 5s or 500ms, or 0".to_owned())
 }
 
 /// Makes room for as many files as the system allows, and takes no more connections than there is room for. Each is a file
@@ -126,7 +121,7 @@ fn configure(arguments: &Arguments, sources: &dyn Sources) -> Result<Config, Con
                         .to_owned(),
                 ));
             }
-            Config::from_file(path, sources)?
+            Config::from_file(path, sources, &sink_types())?
         }
         None => {
             let mut builder = Verifier::builder();
@@ -165,19 +160,21 @@ fn configure(arguments: &Arguments, sources: &dyn Sources) -> Result<Config, Con
         config = config.with_tls(settings, sources)?;
     }
     if !sinks.is_empty() {
-        config.sinks = parse_sinks(sinks).map_err(ConfigError::Refused)?;
+        let refused = |error| ConfigError::Refused(format!("--sink: {error}"));
+        config.sinks = parse_sinks(sinks).map_err(refused)?;
     }
     let mut config = config.complete()?;
     fit_connections(&mut config);
     Ok(config)
 }
 
-fn parse_sinks(texts: &[String]) -> Result<Vec<SinkConfig>, String> {
+fn parse_sinks(texts: &[String]) -> Result<Vec<SinkConfig>, NotASink> {
+    let types = sink_types();
     let mut sinks: Vec<SinkConfig> = Vec::new();
     for text in texts {
-        let mut sink: SinkConfig = text.parse().map_err(|error| format!("--sink: {error}"))?;
-        let of_kind = |sink: &&SinkConfig, name: &str| sink.name.split('-').next() == Some(name);
-        let same = sinks.iter().filter(|known| of_kind(known, &sink.name)).count();
+        let mut sink = SinkConfig::parse(text, &types)?;
+        let is_same = |known: &&SinkConfig| known.settings.type_name() == sink.settings.type_name();
+        let same = sinks.iter().filter(is_same).count();
         if same > 0 {
             sink.name = Arc::from(format!("{}-{}", sink.name, same.saturating_add(1)));
         }

@@ -5,7 +5,8 @@ use std::io::Write;
 use clap::Subcommand;
 use serde_json::json;
 
-use super::place::{Found, Place, ago, progress, since, table, tell};
+use super::place::{Found, Place, progress, table, tell};
+use super::time::{ago, since};
 use super::{Ended, Failure, complain, say, usage};
 use dt_log::repair::Proposal;
 use dt_log::{Reader, SinkStatus};

@@ -1,24 +1,66 @@
 //! Times as people type and read them.
 
+use std::time::Duration;
+
 use dt_server::config::read_duration;
+use dt_sink::clock::{Clock, SystemClock};
 use dt_verify::event::Timestamp;
 
+/// What was expected in place of a text.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{0}")]
+pub(super) struct NotATime(&'static str);
+
 /// Reads a point in time: RFC 3339, or Unix seconds as tokens have them. For `value_parser`.
-pub(super) fn parse_instant(text: &str) -> Result<i64, String> {
+pub(super) fn parse_instant(text: &str) -> Result<i64, NotATime> {
     let seconds = Timestamp::new(text).unix_seconds().or_else(|| text.parse().ok());
-    seconds
-        .ok_or_else(|| "not RFC 3339, such as 2026-01-31T12:00:00Z, nor a number of Unix seconds".to_owned())
+    seconds.ok_or(NotATime("not RFC 3339, such as 2026-01-31T12:00:00Z, nor a number of Unix seconds"))
 }
 
 /// Reads a length of time, such as `1h` or `90s`, in seconds. For `value_parser`.
-pub(super) fn parse_length(text: &str) -> Result<i64, String> {
+pub(super) fn parse_length(text: &str) -> Result<i64, NotATime> {
     let seconds = match text.parse::<i64>() {
         Ok(seconds) => Some(seconds),
         Err(_) => read_duration(text).and_then(|length| i64::try_from(length.as_secs()).ok()),
     };
-    seconds
-        .filter(|seconds| *seconds >= 0)
-        .ok_or_else(|| "not a length of time, such as 1d, 1h, 15m or 90s".to_owned())
+    let seconds = seconds.filter(|seconds| *seconds >= 0);
+    seconds.ok_or(NotATime("not a length of time, such as 1d, 1h, 15m or 90s"))
+}
+
+/// Reads a moment, as RFC 3339 or as a time ago, in Unix milliseconds. For `value_parser`.
+pub(super) fn since(text: &str) -> Result<i64, NotATime> {
+    const EXPECTED: &str = "expected a moment such as 2026-03-01T08:00:00Z, or a time ago such as 2h or 1d";
+    if let Ok(moment) = text.parse::<jiff::Timestamp>() {
+        return Ok(moment.as_millisecond());
+    }
+    let ago = read_duration(text).ok_or(NotATime(EXPECTED))?;
+    let ago = i64::try_from(ago.as_millis()).unwrap_or(i64::MAX);
+    Ok(SystemClock.unix_millis().saturating_sub(ago))
+}
+
+/// Reads a duration such as `5s`; 0 is none. For `value_parser`.
+pub(super) fn parse_duration(text: &str) -> Result<Duration, NotATime> {
+    if text == "0" {
+        return Ok(Duration::ZERO);
+    }
+    read_duration(text).ok_or(NotATime("expected a duration such as 5s or 500ms, or 0"))
+}
+
+/// Reads a duration of at least a millisecond. For `value_parser`.
+pub(super) fn parse_interval(text: &str) -> Result<Duration, NotATime> {
+    let length = read_duration(text).filter(|length| length.as_millis() > 0);
+    length.ok_or(NotATime("not a length of time, such as 15m, 10s or 500ms"))
+}
+
+/// How long ago a moment was, in the largest unit that fits.
+pub(super) fn ago(unix_millis: i64) -> String {
+    let seconds = SystemClock.unix_millis().saturating_sub(unix_millis).max(0) / 1000;
+    match seconds {
+        0..60 => format!("{seconds}s"),
+        60..3600 => format!("{}m", seconds / 60),
+        3600..172_800 => format!("{}h", seconds / 3600),
+        _ => format!("{}d", seconds / 86_400),
+    }
 }
 
 /// Says a number of seconds in the one or two units that matter.
@@ -81,5 +123,14 @@ mod tests {
             assert_eq!(in_words(seconds), words);
         }
         assert!(in_words(u64::MAX).ends_with("hours"));
+    }
+
+    #[test]
+    fn intervals_are_never_nothing() {
+        assert_eq!(parse_interval("15m"), Ok(Duration::from_secs(900)));
+        assert_eq!(parse_interval("500ms"), Ok(Duration::from_millis(500)));
+        for wrong in ["", "0s", "-5s", "soon", "1 month"] {
+            assert!(parse_interval(wrong).is_err(), "{wrong}");
+        }
     }
 }

@@ -81,7 +81,8 @@ fn serve() {
     let Some(config) = std::env::var_os("DT_RECEIVER_TEST_CHILD_CONFIG") else { return };
     let value = |name: &str| PathBuf::from(std::env::var_os(name).expect("set"));
     let flaky = crate::events::setting(FLAKY, 0);
-    let config = Config::from_file(Path::new(&config), &SystemSources).expect("a configuration");
+    let config = Config::from_file(Path::new(&config), &SystemSources, &dt_receiver::sink_types())
+        .expect("a configuration");
     let sink = TestSink {
         path: value("DT_RECEIVER_TEST_CHILD_PATH"),
         out: None,

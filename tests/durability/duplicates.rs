@@ -75,7 +75,8 @@ impl Rig {
              [[connector]]\nname = 'sync'\npath = '/sync'\ndedup_window = 0\nsecrets = [{{ env = 'S' }}]\n",
             self.more
         );
-        let mut config = Config::from_toml(&text, &Fixed).expect("a configuration");
+        let mut config =
+            Config::from_toml(&text, &Fixed, &dt_receiver::sink_types()).expect("a configuration");
         config.data = self.folder.path().join("data");
         let runtime = tokio::runtime::Runtime::new().expect("a runtime");
         runtime.block_on(async {

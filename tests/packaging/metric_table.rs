@@ -2,7 +2,8 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use dt_receiver::sink::{Metric, MetricKind, TYPE_METRICS};
+use dt_receiver::sink::{Metric, MetricKind};
+use dt_receiver::sink_types;
 use dt_receiver::telemetry::{METRICS, metrics_markdown};
 
 use super::text;
@@ -16,7 +17,7 @@ struct Table(BTreeMap<String, &'static Metric>);
 impl Table {
     fn new() -> Self {
         let mut series = BTreeMap::new();
-        for metric in METRICS.iter().chain(TYPE_METRICS).flat_map(|(_, metrics)| *metrics) {
+        for metric in METRICS.iter().chain(&sink_types().metrics()).flat_map(|(_, metrics)| *metrics) {
             let suffixes: &[&str] = match metric.kind {
                 MetricKind::Histogram { .. } => &["_bucket", "_sum", "_count"],
                 MetricKind::Counter | MetricKind::Gauge => &[""],
@@ -130,4 +131,25 @@ fn a_wrong_metric_and_a_wrong_label_would_be_seen() {
     ] {
         assert_eq!(table.problems(wrong), [problem]);
     }
+}
+
+#[test]
+fn every_row_keeps_the_conventions_of_prometheus() {
+    let mut names = BTreeSet::new();
+    let of_sinks = sink_types().metrics();
+    let rows = METRICS.iter().chain(&of_sinks).flat_map(|(_, rows)| *rows);
+    for Metric { name, kind, unit, labels, help } in rows {
+        assert!(names.insert(name), "{name} is there twice");
+        assert!(name.starts_with("dt_receiver_"), "{name}");
+        assert_eq!(name.ends_with("_total"), *kind == MetricKind::Counter, "{name}");
+        assert_eq!(name.ends_with("_seconds"), unit.ends_with("seconds"), "{name}: {unit}");
+        assert_eq!(name.ends_with("_timestamp_seconds"), *unit == "Unix seconds", "{name}: {unit}");
+        assert_eq!(name.ends_with("_bytes"), *unit == "bytes", "{name}: {unit}");
+        assert!(help.ends_with('.') && !help.contains(['|', '\n']), "{name}: {help}");
+        assert_eq!(labels.iter().collect::<BTreeSet<_>>().len(), labels.len(), "{name}: {labels:?}");
+        if let MetricKind::Histogram { buckets } = kind {
+            assert!(buckets.is_sorted() && !buckets.is_empty(), "{name}: {buckets:?}");
+        }
+    }
+    assert!(names.len() > 30, "{}", names.len());
 }

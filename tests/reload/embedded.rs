@@ -77,7 +77,8 @@ impl Embedded {
             format!("[[connector]]\nname = '{name}'\npath = '/{path}'\nsecrets = [{{ env = 'S' }}]\n")
         };
         let text = self.top.clone() + &connectors.iter().map(section).collect::<String>();
-        let mut config = Config::from_toml(&text, &OneSecret).expect("a configuration");
+        let mut config =
+            Config::from_toml(&text, &OneSecret, &dt_receiver::sink_types()).expect("a configuration");
         config.data = self.folder.path().join("data");
         config
     }

@@ -6,9 +6,11 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use dt_receiver::config::FileConfig;
+use dt_receiver::clock::SystemClock;
 use dt_receiver::record::{Format, Record};
-use dt_receiver::sink::{Fate, FileSink, OpenError, Sink, StdoutSink};
+use dt_receiver::sink::{Fate, FileConfig, OpenError, Settings, Sink, SinkContext, StdoutSink};
+use dt_receiver::sink_types;
+use dt_receiver::telemetry::Telemetry;
 use parking_lot::Mutex;
 
 use crate::records::{body, envelope, record, record_of};
@@ -49,13 +51,9 @@ fn sinks(folder: &Path, format: Format) -> Vec<UnderTest> {
     (rotated.rotate_size, rotated.rotate_every) = (Some(1024), Some(Duration::from_secs(3600)));
     let mut sinks = vec![
         stdout(format),
-        file("file", FileSink::new(folder.join("a/events.ndjson"), format), folder.join("a")),
-        file(
-            "file with a template",
-            FileSink::with(config("b/{date}/{eventType}"), format),
-            folder.join("b"),
-        ),
-        file("file with rotation", FileSink::with(rotated, format), folder.join("c")),
+        file("file", &of_type("file", &folder.join("a/events.ndjson")), format, folder.join("a")),
+        file("file with a template", &config("b/{date}/{eventType}").into(), format, folder.join("b")),
+        file("file with rotation", &rotated.into(), format, folder.join("c")),
     ];
     sinks.extend(crate::kafka::under_test(format));
     sinks
@@ -98,8 +96,17 @@ impl Write for SharedPipe {
     }
 }
 
-fn file(name: &'static str, sink: FileSink, folder: PathBuf) -> UnderTest {
+/// The settings of a type of sink whose place is a path.
+fn of_type(name: &str, path: &Path) -> Settings {
+    sink_types().parse(&format!("{name}:{}", path.display())).expect("a sink")
+}
+
+/// A sink that writes files into a folder.
+fn file(name: &'static str, settings: &Settings, format: Format, folder: PathBuf) -> UnderTest {
     fs::create_dir_all(&folder).expect("made");
+    let telemetry = Arc::new(Telemetry::new(Arc::new(SystemClock)));
+    let reporter = telemetry.sink_reporter(name, settings.metrics());
+    let sink = settings.sink(SinkContext::new(format, reporter)).expect("made");
     let aside = folder.with_extension("aside");
     let lines = {
         // What was delivered before the target broke was moved away with it, as by logrotate.
@@ -113,7 +120,7 @@ fn file(name: &'static str, sink: FileSink, folder: PathBuf) -> UnderTest {
             fs::create_dir_all(&folder).expect("made");
         }
     };
-    let (sink, lines, set_broken) = (Box::new(sink), Box::new(lines), Box::new(set_broken));
+    let (lines, set_broken) = (Box::new(lines), Box::new(set_broken));
     UnderTest { name, sink, lines, set_broken, is_lines: true }
 }
 

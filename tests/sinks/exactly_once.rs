@@ -11,9 +11,8 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use dt_receiver::config::{Compression, FileConfig};
 use dt_receiver::record::{Format, PathTemplate, Record};
-use dt_receiver::sink::{Fate, FileSink, MAX_CHECKPOINT, Outcome, Sink};
+use dt_receiver::sink::{Compression, Fate, FileConfig, FileSink, MAX_CHECKPOINT, Outcome, Sink};
 use hyper::body::Bytes;
 
 use crate::records::record;

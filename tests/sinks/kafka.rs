@@ -14,8 +14,7 @@ pub(crate) fn under_test(format: Format) -> Option<UnderTest> {
     use std::time::Duration;
 
     use dt_receiver::clock::SystemClock;
-    use dt_receiver::config::KafkaConfig;
-    use dt_receiver::sink::{KafkaSink, Patience};
+    use dt_receiver::sink::{KafkaConfig, KafkaSink, Patience};
     use dt_receiver::telemetry::Telemetry;
     use rdkafka::mocking::MockCluster;
 

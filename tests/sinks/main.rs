@@ -1,4 +1,4 @@
-//! The sinks: the contract that each of them keeps, and what is special to the file.
+//! The sinks: the contract that each of them keeps, what is special to the file, and types that an embedder adds.
 
 #![allow(
     clippy::arithmetic_side_effects,
@@ -12,6 +12,7 @@
 )]
 
 mod contract;
+mod embedded;
 mod exactly_once;
 mod file;
 mod kafka;

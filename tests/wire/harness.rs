@@ -59,7 +59,8 @@ impl Setup {
              [[connector]]\nname = 'main'\nsecrets = [{{ env = 'DT_SECRET' }}]\n",
             data.path().display()
         );
-        let config = Config::from_toml(&text, &TestSources).expect("a configuration");
+        let config =
+            Config::from_toml(&text, &TestSources, &dt_receiver::sink_types()).expect("a configuration");
         Self { config, data, sinks: Vec::new() }
     }
 

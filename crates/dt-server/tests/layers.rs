@@ -18,7 +18,7 @@ use std::path::{Path, PathBuf};
 
 /// From the inside out. A module may use those before it.
 const ORDER: [&str; 9] =
-    ["token_bucket", "telemetry", "keys", "tls", "config", "sink", "deliver", "http", "service"];
+    ["token_bucket", "telemetry", "keys", "sink", "tls", "config", "deliver", "http", "service"];
 
 /// These are joined by `service` alone.
 const STRANGERS: [(&str, &str); 2] = [("http", "deliver"), ("sink", "telemetry")];

@@ -1,10 +1,13 @@
 //! What a sink of `dt-receiver` is: the [`Sink`] trait, the [`Record`]s that it gets, and the [`Format`]s that they are
-//! written in. A new sink is a crate or module that implements [`Sink`] and passes the contract test.
+//! written in. A new type of sink is a crate or module that implements [`Sink`] and [`SinkSettings`], and passes the contract
+//! test.
 
 pub mod clock;
+pub mod config;
 mod metric;
 pub mod record;
 mod reporter;
+mod types;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -12,6 +15,9 @@ use std::time::Duration;
 pub use metric::{Metric, MetricKind};
 pub use record::{DeadLetter, Format, Record};
 pub use reporter::{LogPermit, SinkReporter};
+pub use types::{
+    BadPlace, MissingType, NoSinkType, NotASink, Settings, SinkContext, SinkSettings, SinkType, SinkTypes,
+};
 
 /// The most bytes a sink's checkpoint may have.
 pub const MAX_CHECKPOINT: usize = 64 * 1024;

@@ -5,102 +5,83 @@ use std::time::Duration;
 
 use ipnet::IpNet;
 
-use super::reader::Section;
+use dt_sink::config::{Section, config_keys, custom, duration, number, size};
 
-/// How many connections beyond the limit are told so; the rest are closed without a word.
+/// How many connections beyond the limit get a response that says so; the rest are closed without one.
 pub(crate) const MAX_TURNED_AWAY: usize = 64;
 /// How many connections may be leaving at once to make room for others.
 pub(crate) const MAX_LEAVING: usize = 64;
 
-/// The bounds of the spool.
-#[derive(Debug, Clone, Copy)]
-#[non_exhaustive]
-pub struct SpoolLimits {
-    /// How many bytes it may take.
-    pub max_size: u64,
-    /// How many bytes have to be left on the disk.
-    pub min_free: u64,
-    /// How long records stay after every sink has them.
-    pub retain: Duration,
+const KIB: usize = 1 << 10;
+const MIB: usize = 1 << 20;
+const GIB: usize = 1 << 30;
+const HOUR: Duration = Duration::from_secs(3600);
+const YEAR: Duration = Duration::from_secs(3600 * 24 * 365);
+
+const fn secs(secs: u64) -> Duration {
+    Duration::from_secs(secs)
 }
 
-impl Default for SpoolLimits {
-    fn default() -> Self {
-        Self { max_size: 4 << 30, min_free: 256 << 20, retain: Duration::ZERO }
+const fn millis(millis: u64) -> Duration {
+    Duration::from_millis(millis)
+}
+
+config_keys! {
+    /// The bounds of the spool.
+    #[derive(Debug, Clone, Copy)]
+    #[non_exhaustive]
+    pub struct SpoolLimits {
+        /// The largest size of records and dead letters together. Remembered event ids come on top, about 100 bytes
+        /// each.
+        max_size: u64 = size(1 << 20..=1 << 44).or(4 << 30),
+        /// The space that stays free on the disk, so that sinks can continue when it is full.
+        min_free: u64 = size(0..=1 << 44).or(256 << 20),
+        /// How long events are kept after every sink has acknowledged them. Nothing can be replayed (`spool replay`)
+        /// unless it is set.
+        retain: Duration = duration(Duration::ZERO..=YEAR).or(Duration::ZERO),
     }
 }
 
-impl SpoolLimits {
-    pub(super) fn read(&mut self, mut section: Section<'_>) {
-        let mut size = |key, least: usize, target: &mut u64| {
-            let mut bytes = usize::try_from(*target).unwrap_or(usize::MAX);
-            section.size_into(key, least..=1 << 44, &mut bytes);
-            *target = u64::try_from(bytes).unwrap_or(u64::MAX);
-        };
-        size("max_size", 1 << 20, &mut self.max_size);
-        size("min_free", 0, &mut self.min_free);
-        section.duration_into(
-            "retain",
-            Duration::ZERO..=Duration::from_secs(3600 * 24 * 365),
-            &mut self.retain,
-        );
-        section.finish();
-    }
-}
-
-/// The bounds of the HTTP server.
-#[derive(Debug, Clone)]
-#[non_exhaustive]
-pub struct Limits {
-    /// The largest body, in bytes.
-    pub max_body: usize,
-    /// The largest head of a request, in bytes.
-    pub max_head: usize,
-    /// How long a head may take to arrive, from its first byte.
-    pub header_timeout: Duration,
-    /// How long a TLS handshake, and the PROXY header before it, may take.
-    pub handshake_timeout: Duration,
-    /// How long a request may take to be answered, from its complete head.
-    pub deadline: Duration,
-    /// How long a connection may stay open without a request.
-    pub keep_alive_idle: Duration,
-    /// How many connections may be open.
-    pub max_connections: usize,
-    /// How many requests may be worked on at once.
-    pub max_in_flight: usize,
-    /// How many bytes of bodies may be held at once.
-    pub max_in_flight_bytes: usize,
-    /// How many connections one peer may have open on which no signature has held yet: the oldest makes room for a new one.
-    /// A peer is an IPv4 address, or the /64 of an IPv6 address.
-    pub max_connections_per_peer: usize,
-    /// How many refused requests a second are worth waiting for their bodies, of all peers.
-    pub max_refused: u32,
-    /// The same, of one peer.
-    pub max_refused_per_peer: u32,
-    /// How many bytes of bodies may be held of one peer before a signature has held; only `quarantine_refused` holds any.
-    pub max_unverified_bytes_per_peer: usize,
-    /// Who may connect; empty for anybody.
-    pub allow_cidrs: Vec<IpNet>,
-}
-
-impl Default for Limits {
-    fn default() -> Self {
-        Self {
-            max_body: 64 * 1024,
-            max_head: 16 * 1024,
-            header_timeout: Duration::from_millis(1500),
-            handshake_timeout: Duration::from_secs(5),
-            deadline: Duration::from_secs(8),
-            keep_alive_idle: Duration::from_secs(75),
-            max_connections: 8192,
-            max_in_flight: 4096,
-            max_in_flight_bytes: 64 * 1024 * 1024,
-            max_connections_per_peer: 4096,
-            max_refused: 1000,
-            max_refused_per_peer: 100,
-            max_unverified_bytes_per_peer: 1024 * 1024,
-            allow_cidrs: Vec::new(),
-        }
+config_keys! {
+    /// The bounds of the HTTP server.
+    #[derive(Debug, Clone)]
+    #[non_exhaustive]
+    pub struct Limits {
+        /// The largest body; a larger one is answered 413.
+        max_body: usize = size(KIB..=64 * MIB).or(64 * KIB),
+        /// The largest head of a request; a larger one is answered 431.
+        max_head: usize = size(8 * KIB..=MIB).or(16 * KIB),
+        /// How long the head of a request may take, from its first byte; then the connection is closed.
+        header_timeout: Duration = duration(millis(10)..=secs(9)).or(millis(1500)),
+        /// How long a TLS handshake may take, with the PROXY header before it.
+        handshake_timeout: Duration = duration(millis(10)..=secs(60)).or(secs(5)),
+        /// How long a request may take, from its complete head to the response.
+        deadline: Duration = duration(millis(10)..=secs(9)).or(secs(8)).restart_in_direct(),
+        /// How long a connection may stay open without a request. Keep it above the value of a proxy in front.
+        keep_alive_idle: Duration = duration(secs(1)..=HOUR).or(secs(75)).default_shown("\"75s\""),
+        /// The largest number of open connections; each is a file descriptor. `serve` lowers it to what the limit of
+        /// open files allows.
+        max_connections: usize = number(1..=1_000_000).or(8192).restart(),
+        /// The largest number of authentic requests in progress; half as many refused requests may wait beside them.
+        max_in_flight: usize = number(1..=1_000_000).or(4096).restart(),
+        /// The largest size of all bodies in memory; never less than `max_body`.
+        max_in_flight_bytes: usize = size(64 * KIB..=64 * GIB).or(64 * MIB).restart(),
+        /// The largest number of unauthenticated connections of one peer; beyond it, its oldest one is closed. A peer
+        /// is an IPv4 address, or the /64 of an IPv6 address.
+        max_connections_per_peer: usize = number(1..=1_000_000).or(4096).restart(),
+        /// The largest number of refused requests per second whose bodies are read, of all peers; beyond it, the 401
+        /// does not wait for the body.
+        max_refused: u32 = number(1..=1_000_000).or(1000).restart(),
+        /// The largest number of refused requests per second whose bodies are read, of one peer.
+        max_refused_per_peer: u32 = number(1..=1_000_000).or(100).restart(),
+        /// The largest size of unverified bodies in memory, of one peer. Only `quarantine_refused` keeps any.
+        max_unverified_bytes_per_peer: usize = size(0..=64 * GIB).or(MIB).restart(),
+        /// The networks that may connect; a client whose address is not known may not. DT publishes no list of its
+        /// addresses: a wrong list cuts DT off.
+        allow_cidrs: Vec<IpNet> = custom("list of networks and addresses", networks)
+            .or(Vec::new())
+            .default_words("everybody")
+            .sample("[\"192.0.2.0/24\"]"),
     }
 }
 
@@ -115,7 +96,7 @@ impl Limits {
                 .is_some_and(|address| self.allow_cidrs.iter().any(|network| network.contains(&address)))
     }
 
-    /// How much an HTTP/2 client may send that nobody has read yet, for each connection and each of its streams.
+    /// Returns the HTTP/2 flow-control window, in bytes, of each connection and each of its streams.
     pub(crate) fn window(&self) -> u32 {
         /// It cannot be smaller: a connection begins with it (RFC 9113, section 6.9.2).
         const MIN: u32 = 65_535;
@@ -165,58 +146,20 @@ impl Limits {
             .saturating_add(bodies)
     }
 
-    pub(super) fn read(&mut self, mut section: Section<'_>) {
-        let seconds = Duration::from_secs;
-        section.size_into("max_body", 1024..=64 * 1024 * 1024, &mut self.max_body);
-        section.size_into("max_head", 8192..=1024 * 1024, &mut self.max_head);
-        section.duration_into(
-            "header_timeout",
-            Duration::from_millis(10)..=seconds(9),
-            &mut self.header_timeout,
-        );
-        section.duration_into(
-            "handshake_timeout",
-            Duration::from_millis(10)..=seconds(60),
-            &mut self.handshake_timeout,
-        );
-        section.duration_into("deadline", Duration::from_millis(10)..=seconds(9), &mut self.deadline);
-        section.duration_into("keep_alive_idle", seconds(1)..=seconds(3600), &mut self.keep_alive_idle);
-        section.count_into("max_connections", 1..=1_000_000, &mut self.max_connections);
-        section.count_into("max_in_flight", 1..=1_000_000, &mut self.max_in_flight);
-        section.size_into(
-            "max_in_flight_bytes",
-            64 * 1024..=64 * 1024 * 1024 * 1024,
-            &mut self.max_in_flight_bytes,
-        );
-        section.count_into("max_connections_per_peer", 1..=1_000_000, &mut self.max_connections_per_peer);
-        for (key, target) in
-            [("max_refused", &mut self.max_refused), ("max_refused_per_peer", &mut self.max_refused_per_peer)]
-        {
-            let mut count = usize::try_from(*target).unwrap_or(usize::MAX);
-            section.count_into(key, 1..=1_000_000, &mut count);
-            *target = u32::try_from(count).unwrap_or(u32::MAX);
-        }
-        section.size_into(
-            "max_unverified_bytes_per_peer",
-            0..=64 * 1024 * 1024 * 1024,
-            &mut self.max_unverified_bytes_per_peer,
-        );
-        self.allow_cidrs = networks(&mut section, "allow_cidrs");
-        section.finish();
-        if self.max_in_flight_bytes < self.max_body {
-            self.max_in_flight_bytes = self.max_body;
-        }
+    /// Makes room for one body at least.
+    pub(super) fn check(&mut self, _: &Section<'_>) {
+        self.max_in_flight_bytes = self.max_in_flight_bytes.max(self.max_body);
     }
 }
 
-/// A list of networks, such as `"192.0.2.0/24"`; an address alone is one as well.
-fn networks(section: &mut Section<'_>, key: &'static str) -> Vec<IpNet> {
+/// Reads a list of networks, such as `"192.0.2.0/24"`; an address alone is one as well.
+fn networks(section: &mut Section<'_>, key: &'static str) -> Option<Vec<IpNet>> {
     let mut networks = Vec::new();
-    for text in section.strings(key).unwrap_or_default() {
+    for text in section.strings(key)? {
         match text.parse().or_else(|_| text.parse::<IpAddr>().map(IpNet::from)) {
             Ok(network) => networks.push(network),
             Err(_) => section.problem(key, &text, "networks such as \"192.0.2.0/24\" or \"2001:db8::/32\""),
         }
     }
-    networks
+    Some(networks)
 }

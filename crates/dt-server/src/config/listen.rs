@@ -4,13 +4,15 @@ use std::fmt;
 use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 use std::str::FromStr;
-use std::time::Duration;
 
 use ipnet::IpNet;
 
-use super::reader::Section;
-use super::source::Sources;
 use crate::tls::{TlsError, TlsSettings, problems};
+use dt_sink::config::{
+    Changes, Entry, Key, Keys, OptionalEntry, Reload, Section, Sources, Table, config_keys, custom, flag,
+    word,
+};
+use dt_verify::Difference;
 
 /// Where a listener listens.
 ///
@@ -88,34 +90,58 @@ impl FromStr for Listen {
     }
 }
 
-/// Who may say on behalf of whom a request comes.
+config_keys! {
+    /// Who may say on behalf of whom a request comes.
+    #[derive(Debug, Clone, PartialEq, Eq)]
+    #[non_exhaustive]
+    pub struct Proxies {
+        /// Proxies whose client-address header is trusted. `"unix"` is every client of the receiver's Unix socket.
+        trusted: TrustedProxies = custom("list of networks, addresses, `\"unix\"`", read_trusted)
+            .shown_as(|trusted| format!("{:?}", (&trusted.networks, trusted.unix)))
+            .or(TrustedProxies::default())
+            .key("trusted_proxies")
+            .default_words("none")
+            .sample("[\"10.0.0.0/8\"]"),
+        /// The header in which trusted proxies name the client.
+        header: ClientHeader =
+            word(&["X-Forwarded-For", "Forwarded"]).or(ClientHeader::default()).key("client_header"),
+        /// Expects a header of the PROXY protocol (version 1 or 2) at the start of each connection; connections from
+        /// other peers are closed.
+        protocol: bool = flag().or(false).key("proxy_protocol"),
+    }
+}
+
+/// The proxies that are trusted.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 #[non_exhaustive]
-pub struct Proxies {
+pub struct TrustedProxies {
     /// The networks of our own proxies.
     pub networks: Vec<IpNet>,
-    /// Whether whoever connects to our Unix socket is one.
+    /// Whether every client of the Unix socket is one.
     pub unix: bool,
-    /// The header in which they say it.
-    pub header: ClientHeader,
-    /// Whether every connection begins with a header of the PROXY protocol.
-    pub protocol: bool,
 }
 
 impl Proxies {
     /// Whether a peer is one of our proxies; none is what connects to a Unix socket.
     #[must_use]
     pub fn trusts(&self, peer: Option<IpAddr>) -> bool {
-        let Some(address) = peer else { return self.unix };
+        let Some(address) = peer else { return self.trusted.unix };
         // An IPv4 peer of an IPv6 socket.
         let address = address.to_canonical();
-        self.networks.iter().any(|network| network.contains(&address))
+        self.trusted.networks.iter().any(|network| network.contains(&address))
     }
 
     /// Whether there is any.
     #[must_use]
     pub const fn is_empty(&self) -> bool {
-        self.networks.is_empty() && !self.unix
+        self.trusted.networks.is_empty() && !self.trusted.unix
+    }
+
+    pub(super) fn check(&mut self, root: &Section<'_>) {
+        if self.protocol && self.is_empty() {
+            let text = "needs `trusted_proxies`: whoever may send a PROXY header says who the client is";
+            root.complain("proxy_protocol", text);
+        }
     }
 }
 
@@ -148,71 +174,97 @@ impl FromStr for ClientHeader {
 #[error("unknown header; allowed are X-Forwarded-For, Forwarded")]
 pub struct UnknownClientHeader;
 
-impl Proxies {
-    pub(super) fn read(root: &mut Section<'_>) -> Self {
-        let mut proxies = Self::default();
-        for text in root.strings("trusted_proxies").unwrap_or_default() {
-            if text == "unix" {
-                proxies.unix = true;
-            } else if let Ok(network) = text.parse::<IpNet>() {
-                proxies.networks.push(network.trunc());
-            } else if let Ok(address) = text.parse::<IpAddr>() {
-                proxies.networks.push(IpNet::from(address));
-            } else {
-                let allowed = "a network such as \"10.0.0.0/8\", an address, or \"unix\"";
-                root.problem("trusted_proxies", &text, allowed);
-            }
-        }
-        root.choice_into("client_header", &["X-Forwarded-For", "Forwarded"], &mut proxies.header);
-        proxies.protocol = root.flag("proxy_protocol").unwrap_or(false);
-        if proxies.protocol && proxies.is_empty() {
-            let text = "needs `trusted_proxies`: whoever may send a PROXY header says who the client is";
-            root.complain("proxy_protocol", text.to_owned());
-        }
-        proxies
+impl fmt::Display for ClientHeader {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::XForwardedFor => "X-Forwarded-For",
+            Self::Forwarded => "Forwarded",
+        })
     }
 }
 
-/// The mode of a Unix socket, as octal digits.
-pub(super) fn read_mode(root: &mut Section<'_>, target: &mut u32) {
-    let Some(text) = root.string("socket_mode") else { return };
-    match u32::from_str_radix(&text, 8) {
-        Ok(mode) if mode <= 0o777 => *target = mode,
-        _ => root.problem("socket_mode", &text, "octal digits such as \"0660\""),
+fn read_trusted(root: &mut Section<'_>, key: &'static str) -> Option<TrustedProxies> {
+    let mut trusted = TrustedProxies::default();
+    for text in root.strings(key)? {
+        if text == "unix" {
+            trusted.unix = true;
+        } else if let Ok(network) = text.parse::<IpNet>() {
+            trusted.networks.push(network.trunc());
+        } else if let Ok(address) = text.parse::<IpAddr>() {
+            trusted.networks.push(IpNet::from(address));
+        } else {
+            root.problem(key, &text, "a network such as \"10.0.0.0/8\", an address, or \"unix\"");
+        }
+    }
+    Some(trusted)
+}
+
+/// Reads where `/healthz`, `/readyz` and `/metrics` are.
+pub(super) fn read_admin(root: &mut Section<'_>, key: &'static str) -> Option<Option<Listen>> {
+    let text = root.string(key)?;
+    if text == "off" {
+        return Some(None);
+    }
+    let address = text.parse().ok();
+    if address.is_none() {
+        root.problem(key, &text, "an address such as \"127.0.0.1:9464\", or \"off\"");
+    }
+    address.map(Some)
+}
+
+/// Reads the mode of a Unix socket, as octal digits.
+pub(super) fn read_mode(root: &mut Section<'_>, key: &'static str) -> Option<u32> {
+    let text = root.string(key)?;
+    let mode = u32::from_str_radix(&text, 8).ok().filter(|mode| *mode <= 0o777);
+    if mode.is_none() {
+        root.problem(key, &text, "octal digits such as \"0660\"");
+    }
+    mode
+}
+
+/// The table `[tls]`, with a look into the files that it names. To begin or end with TLS needs a restart.
+pub(super) struct Tls;
+
+impl Entry<Option<TlsSettings>> for Tls {
+    fn read(self, field: &'static str, root: &mut Section<'_>) -> Option<Option<TlsSettings>> {
+        let Some(mut section) = root.section(field) else { return Some(None) };
+        let settings = TlsSettings::read(&mut section);
+        if let Some(settings) = &settings {
+            let (errors, warnings) = look_at(settings, section.sources());
+            errors.into_iter().for_each(|(key, text)| section.complain(key, text));
+            warnings.into_iter().for_each(|(key, text)| section.warn(key, text));
+        }
+        section.finish();
+        Some(settings)
+    }
+
+    fn compare(
+        self,
+        field: &'static str,
+        values: (&Option<TlsSettings>, &Option<TlsSettings>),
+        changes: &mut Changes,
+    ) {
+        match values {
+            (Some(before), Some(after)) => changes.below(field, |changes| before.compare(after, changes)),
+            (None, Some(_)) => changes.note(field, Difference::Added, Reload::Restart),
+            (Some(_), None) => changes.note(field, Difference::Removed, Reload::Restart),
+            (None, None) => {}
+        }
+    }
+
+    fn rows(self, _: &'static str, _: &str) -> Vec<Key> {
+        Vec::new()
+    }
+
+    fn tables(self, field: &'static str, meaning: &str) -> Vec<Table> {
+        vec![Table::new(format!("[{field}]"), meaning, TlsSettings::rows())]
     }
 }
 
-/// Reads `[tls]`, and looks into the files it names.
-pub(super) fn read_tls(mut section: Section<'_>, sources: &dyn Sources) -> Option<TlsSettings> {
-    let mut path = |key, what: Option<&str>| match (section.private_string(key), what) {
-        // A key itself may stand there by mistake; it is not shown.
-        (Some(path), _) if path.is_empty() || path.contains(char::is_control) => {
-            section.complain(key, "is no path; allowed is the path of a file in PEM".to_owned());
-            None
-        }
-        (None, Some(_)) if section.has_errors_at(key) => None,
-        (None, Some(what)) => {
-            section.complain(key, format!("is missing; name the file of {what}, in PEM"));
-            None
-        }
-        (path, _) => path,
-    };
-    let certificate = path("certificate", Some("the certificate with its chain"));
-    let key = path("key", Some("the certificate's private key"));
-    let client_ca = path("client_ca", None);
-    let is_whole = certificate.is_some() && key.is_some();
-    let mut settings = TlsSettings::new(certificate.unwrap_or_default(), key.unwrap_or_default());
-    settings.client_ca = client_ca.map(PathBuf::from);
-    section.choice_into("min_version", &["1.2", "1.3"], &mut settings.min_version);
-    let interval = Duration::from_millis(10)..=Duration::from_secs(3600);
-    section.duration_into("check_interval", interval, &mut settings.check_interval);
-    if is_whole {
-        let (errors, warnings) = look_at(&settings, sources);
-        errors.into_iter().for_each(|(key, text)| section.complain(key, text));
-        warnings.into_iter().for_each(|(key, text)| section.warn(key, text));
+impl OptionalEntry<Option<TlsSettings>> for Tls {
+    fn default(self) -> Option<TlsSettings> {
+        None
     }
-    section.finish();
-    is_whole.then_some(settings)
 }
 
 /// A key in `[tls]`, and what is wrong with its file.

@@ -2,47 +2,44 @@
 //!
 //! Unknown keys and bad values are errors that name the key, what was found and what is allowed; all of them are
 //! reported at once. Secrets never stand in the file: it names environment variables or files that hold them.
+//!
+//! Each key has one entry, in the struct of its table: `Config` here for the top of the file, `Limits` and `SpoolLimits` in
+//! `limits.rs`, and so on. Reader, reference, sample file and the differences at a reload follow from it: see
+//! [`config_keys!`].
 
 mod changes;
+mod checks;
 mod connector;
-mod duration;
-mod kafka;
 mod limits;
-mod lines;
 mod listen;
-mod reader;
 mod reference;
 mod sink;
-mod source;
-mod suggest;
 mod watch;
 
-use std::collections::BTreeSet;
-use std::net::SocketAddr;
-use std::path::{Component, Path, PathBuf};
+use std::net::{Ipv4Addr, SocketAddr};
+use std::path::{Path, PathBuf};
 use std::str::FromStr;
 use std::time::Duration;
 
-pub use changes::ConfigChange;
-pub(crate) use connector::is_name;
-pub use connector::{ConnectorConfig, SecretSource};
-pub use duration::read_duration;
-pub use kafka::{CreateTopic, KafkaConfig, KafkaSasl, KafkaTls, RecordKey, UnknownKey};
+pub use connector::ConnectorConfig;
 pub use limits::{Limits, SpoolLimits};
 pub(crate) use limits::{MAX_LEAVING, MAX_TURNED_AWAY};
-use lines::{Lines, segments};
-pub use listen::{ClientHeader, Listen, NotAListener, Proxies, UnknownClientHeader};
-pub use reader::Problem;
-use reader::{Problems, Section};
-pub use reference::{Key, KeyDefault, Table, reference, reference_markdown, sample_file};
-pub use sink::{Compression, FileConfig, SinkConfig, SinkKind, UnknownCompression};
-pub use source::WithoutSecrets;
-pub use source::{SecretError, Sources, SystemSources, read_secret};
-use suggest::did_you_mean;
+pub use listen::{ClientHeader, Listen, NotAListener, Proxies, TrustedProxies, UnknownClientHeader};
+pub use reference::{reference, reference_markdown, sample_file};
+pub use sink::SinkConfig;
 pub use watch::{Look, Recorder, Watch};
 
+pub use dt_sink::config::{
+    ConfigChange, Key, KeyDefault, Problem, Reload, SecretError, SecretSource, Sources, SystemSources, Table,
+    is_name, read_duration, read_secret,
+};
+
+use crate::sink::SinkTypes;
 use crate::tls::TlsSettings;
-use dt_sink::record::TopicTemplate;
+use dt_sink::config::{
+    Lines, Problems, Section, config_keys, custom, duration, flag, flat, number, parsed, path, table, text,
+    unchecked, word,
+};
 
 /// The address on which DT's requests arrive, unless set.
 pub const DEFAULT_LISTEN: &str = "127.0.0.1:8080";
@@ -50,48 +47,83 @@ pub const DEFAULT_LISTEN: &str = "127.0.0.1:8080";
 pub const DEFAULT_ADMIN: &str = "127.0.0.1:9464";
 /// The data folder, unless set.
 pub const DEFAULT_DATA: &str = "./dt-receiver-data";
-/// DT gives up on a request after 10 s; header limit and deadline together have to stay below that.
-const MAX_ANSWER_TIME: Duration = Duration::from_millis(9500);
 
-/// Everything the service needs to know.
-#[derive(Debug, Clone)]
-#[non_exhaustive]
-pub struct Config {
-    /// Where DT's requests arrive.
-    pub listen: Listen,
-    /// Where `/healthz`, `/readyz` and `/metrics` are; `None` for nowhere.
-    pub admin: Option<Listen>,
-    /// The mode of Unix sockets that are made.
-    pub socket_mode: u32,
-    /// The certificate with which DT's requests are taken; `None` for plain HTTP.
-    pub tls: Option<TlsSettings>,
-    /// Who may say on behalf of whom a request comes.
-    pub proxies: Proxies,
-    /// When a request counts as stored.
-    pub mode: Mode,
-    /// The folder for everything that is stored.
-    pub data: PathBuf,
-    /// The topic of Kafka to which dead letters go in mode `direct`, at the brokers of the first sink of this type; `None`
-    /// for `dead.db` in the spool's folder.
-    pub dead_letters: Option<String>,
-    /// How long a stop waits for what is in flight.
-    pub drain_timeout: Duration,
-    /// How long a sink's window remembers an id.
-    pub dedup_window: Duration,
-    /// How many ids are remembered at most; `None` for 20 million in the spool, 100 000 in memory (mode `direct`).
-    pub dedup_max: Option<usize>,
-    /// The bounds of the spool.
-    pub spool: SpoolLimits,
-    /// The bounds of the HTTP server.
-    pub limits: Limits,
-    /// The connectors, each with a path of its own.
-    pub connectors: Vec<ConnectorConfig>,
-    /// The sinks.
-    pub sinks: Vec<SinkConfig>,
-    /// What is allowed but looks wrong.
-    pub warnings: Vec<Problem>,
-    /// Where each key stands in the file.
-    lines: Lines,
+const HOUR: Duration = Duration::from_secs(3600);
+const YEAR: Duration = Duration::from_secs(3600 * 24 * 365);
+
+config_keys! {
+    /// Everything the service needs to know.
+    #[derive(Debug, Clone)]
+    #[non_exhaustive]
+    pub struct Config {
+        /// The address that receives DT's requests: an address, a Unix socket that is created, or a socket that
+        /// systemd opened.
+        listen: Listen = parsed(
+            "address, `\"unix:PATH\"`, `\"systemd\"`, `\"systemd:NAME\"`",
+            listen::LISTEN_ALLOWED,
+        )
+        .shown_as(Listen::to_string)
+        .or(on_this_machine(8080))
+        .restart(),
+        /// The address of `/healthz`, `/readyz` and `/metrics`. It never shares a port with `listen`, and should not
+        /// be reachable from outside.
+        admin: Option<Listen> = custom("as `listen`, or `\"off\"`", listen::read_admin)
+            .shown_as(|admin| admin.as_ref().map_or_else(|| "off".to_owned(), Listen::to_string))
+            .or(Some(on_this_machine(9464)))
+            .default_shown(&format!("\"{DEFAULT_ADMIN}\""))
+            .restart(),
+        /// The file mode of Unix sockets that are created.
+        socket_mode: u32 =
+            custom("octal digits", listen::read_mode).or(0o660).default_shown("\"0660\"").restart(),
+        /// Who may say on behalf of whom a request comes.
+        proxies: Proxies = flat(Proxies::check),
+        /// The certificate of `listen`; without it, plain HTTP. Details: [tls.md](tls.md). Changed files are
+        /// activated while the receiver runs; adding or removing the table needs a restart.
+        tls: Option<TlsSettings> = listen::Tls,
+        /// When a request is answered 200: `spool` once the event is stored and synced, `direct` once every sink of
+        /// its connector has acknowledged it.
+        mode: Mode = word(&["spool", "direct"]).or(Mode::Spool).restart(),
+        /// The folder of all stored data: spool, key sets, dead letters. It is created if it does not exist.
+        data: PathBuf = path("path of a folder").or(PathBuf::from(DEFAULT_DATA)).restart(),
+        /// The topic for dead letters in mode `direct`, at the brokers of the first sink of type `kafka`.
+        dead_letters: Option<String> = text("`\"kafka:TOPIC\"`")
+            .or_none("`spool/dead.db` in `data`")
+            .sample("\"kafka:dt.dead\"")
+            .restart_in_direct(),
+        /// How long a stop waits for requests and deliveries in flight.
+        drain_timeout: Duration = duration(Duration::ZERO..=HOUR).or(Duration::from_secs(10)),
+        /// How long an event id is remembered; copies of the event are answered `duplicate`.
+        dedup_window: Duration = duration(Duration::ZERO..=YEAR).or(HOUR.saturating_mul(72)).restart_in_direct(),
+        /// The largest number of event ids that are remembered; beyond it, the oldest are forgotten.
+        dedup_max: Option<usize> = number(1..=20_000_000)
+            .or_none("20000000; 100000 in mode `direct`")
+            .sample("20000000")
+            .restart_in_direct(),
+        /// Keeps copies of refused requests (at most 64 MiB; the oldest are dropped), so that `dead replay
+        /// --reverify` can accept them after a wrong secret was fixed. Not together with `dead_letters`. A connector
+        /// can override it.
+        quarantine_refused: bool = flag().or(false).not_compared(),
+        /// The limits of the spool, in mode `spool`. While it is full, requests are answered 503, so that DT keeps
+        /// the events; nothing is dropped.
+        spool: SpoolLimits = table(unchecked),
+        /// The limits of the HTTP server. Priorities and memory: [limits.md](limits.md). `header_timeout` and
+        /// `deadline` together are at most 9.5 s, since DT gives up after 10 s.
+        limits: Limits = table(Limits::check),
+    }
+    with {
+        /// The connectors, each with a path of its own.
+        pub connectors: Vec<ConnectorConfig>,
+        /// The sinks.
+        pub sinks: Vec<SinkConfig>,
+        /// What is allowed but looks wrong.
+        pub warnings: Vec<Problem>,
+        /// Where each key stands in the file.
+        lines: Lines,
+    }
+}
+
+fn on_this_machine(port: u16) -> Listen {
+    Listen::Tcp(SocketAddr::from((Ipv4Addr::LOCALHOST, port)))
 }
 
 /// What [`Config::check_file`] found.
@@ -126,6 +158,15 @@ impl FromStr for Mode {
     }
 }
 
+impl std::fmt::Display for Mode {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Self::Spool => "spool",
+            Self::Direct => "direct",
+        })
+    }
+}
+
 /// Not the name of a mode.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("unknown mode; allowed are spool, direct")]
@@ -145,7 +186,7 @@ pub enum ConfigError {
     /// The text is not TOML.
     #[error("not TOML: {0}")]
     Syntax(String),
-    /// Whoever reads it, and adds to it, cannot: in words of their own.
+    /// What is given beside the file, such as options of the command line, cannot be used.
     #[error("{0}")]
     Refused(String),
     /// Keys or values are wrong: all problems that were found.
@@ -176,34 +217,16 @@ impl Config {
     /// A configuration with defaults, no connector and no sink.
     #[must_use]
     pub fn empty() -> Self {
-        Self {
-            listen: Listen::Tcp(SocketAddr::from(([127, 0, 0, 1], 8080))),
-            admin: Some(Listen::Tcp(SocketAddr::from(([127, 0, 0, 1], 9464)))),
-            socket_mode: 0o660,
-            tls: None,
-            proxies: Proxies::default(),
-            mode: Mode::Spool,
-            data: PathBuf::from(DEFAULT_DATA),
-            dead_letters: None,
-            drain_timeout: Duration::from_secs(10),
-            dedup_window: Duration::from_secs(72 * 3600),
-            dedup_max: None,
-            spool: SpoolLimits::default(),
-            limits: Limits::default(),
-            connectors: Vec::new(),
-            sinks: Vec::new(),
-            warnings: Vec::new(),
-            lines: Lines::default(),
-        }
+        Self::with_defaults(Vec::new(), Vec::new(), Vec::new(), Lines::default())
     }
 
-    /// Reads a file of TOML, at most 1 MiB, and checks it; secrets are read where the file says.
+    /// Reads a file of TOML, at most 1 MiB, and checks it; secrets are read where the file says. Sinks are of these types.
     ///
     /// # Errors
     ///
     /// [`ConfigError`], with every problem that was found.
-    pub fn from_file(path: &Path, sources: &dyn Sources) -> Result<Self, ConfigError> {
-        Self::from_toml(&read_text(path, sources)?, sources)
+    pub fn from_file(path: &Path, sources: &dyn Sources, types: &SinkTypes) -> Result<Self, ConfigError> {
+        Self::from_toml(&read_text(path, sources)?, sources, types)
     }
 
     /// Reads a file and runs all checks on it that `serve` runs at its start, to find every problem at once.
@@ -211,8 +234,12 @@ impl Config {
     /// # Errors
     ///
     /// [`ConfigError`] when the file cannot be read or is not TOML.
-    pub fn check_file(path: &Path, sources: &dyn Sources) -> Result<Findings, ConfigError> {
-        let (config, problems) = Self::parse(&read_text(path, sources)?, sources)?;
+    pub fn check_file(
+        path: &Path,
+        sources: &dyn Sources,
+        types: &SinkTypes,
+    ) -> Result<Findings, ConfigError> {
+        let (config, problems) = Self::parse(&read_text(path, sources)?, sources, types)?;
         let config = config.or_stdout();
         config.check(&problems);
         config.check_sink_names(&problems);
@@ -225,7 +252,7 @@ impl Config {
         Ok(Findings { errors, warnings })
     }
 
-    /// The same with the text itself.
+    /// Reads the text of a file, and checks it, as [`from_file`](Self::from_file) does.
     ///
     /// # Errors
     ///
@@ -235,12 +262,13 @@ impl Config {
     ///
     /// ```
     /// use dt_server::config::{Config, SystemSources};
+    /// use dt_server::sink::standard_types;
     ///
-    /// let error = Config::from_toml("lisen = '127.0.0.1:80'", &SystemSources).unwrap_err();
+    /// let error = Config::from_toml("lisen = '127.0.0.1:80'", &SystemSources, &standard_types()).unwrap_err();
     /// assert!(error.to_string().starts_with("line 1: lisen: unknown key; did you mean \"listen\"?"));
     /// ```
-    pub fn from_toml(text: &str, sources: &dyn Sources) -> Result<Self, ConfigError> {
-        let (mut config, problems) = Self::parse(text, sources)?;
+    pub fn from_toml(text: &str, sources: &dyn Sources, types: &SinkTypes) -> Result<Self, ConfigError> {
+        let (mut config, problems) = Self::parse(text, sources, types)?;
         config.check(&problems);
         let (errors, warnings) = problems.into_parts();
         config.warnings = warnings;
@@ -248,217 +276,27 @@ impl Config {
     }
 
     /// Reads each key, and notes what is wrong with it.
-    fn parse(text: &str, sources: &dyn Sources) -> Result<(Self, Problems), ConfigError> {
+    fn parse(text: &str, sources: &dyn Sources, types: &SinkTypes) -> Result<(Self, Problems), ConfigError> {
         let table: toml::Table = text.parse().map_err(|error: toml::de::Error| syntax(text, &error))?;
         let lines = Lines::of(text);
         let problems = Problems::at(lines.clone());
-        let mut config = Self { lines, ..Self::empty() };
-        config.read(Section::root(table, &problems), sources);
-        Ok((config, problems))
-    }
-
-    fn read(&mut self, mut root: Section<'_>, sources: &dyn Sources) {
-        root.parse_into("listen", listen::LISTEN_ALLOWED, &mut self.listen);
-        match root.string("admin").as_deref() {
-            None => {}
-            Some("off") => self.admin = None,
-            Some(text) => match text.parse() {
-                Ok(address) => self.admin = Some(address),
-                Err(_) => root.problem("admin", text, "an address such as \"127.0.0.1:9464\", or \"off\""),
-            },
+        let mut root = Section::root(table, &problems, sources);
+        let read = Self::read_keys(&mut root, Vec::new(), Vec::new(), Vec::new(), lines);
+        // None of the keys at the top is needed.
+        let mut config = read.unwrap_or_else(Self::empty);
+        if let Some(text) = config.dead_letters.take_if(|text| !types.is_place_of_letters(text)) {
+            let places: Vec<String> =
+                types.places_of_letters().iter().map(|place| format!("\"{place}\"")).collect();
+            let allowed = format!("{}; without it, they go to `dead.db`", places.join(" or "));
+            root.problem("dead_letters", &text, &allowed);
         }
-        listen::read_mode(&mut root, &mut self.socket_mode);
-        self.proxies = Proxies::read(&mut root);
-        if let Some(tls) = root.section("tls") {
-            self.tls = listen::read_tls(tls, sources);
-        }
-        root.choice_into("mode", &["spool", "direct"], &mut self.mode);
-        if let Some(data) = root.string("data") {
-            self.data = PathBuf::from(data);
-        }
-        if let Some(text) = root.string("dead_letters") {
-            let topic = text.strip_prefix("kafka:").and_then(|topic| topic.parse::<TopicTemplate>().ok());
-            self.dead_letters = topic.and_then(|topic| topic.fixed());
-            if self.dead_letters.is_none() {
-                root.problem("dead_letters", &text, "\"kafka:TOPIC\"; without it, they go to `dead.db`");
-            }
-        }
-        root.duration_into(
-            "drain_timeout",
-            Duration::ZERO..=Duration::from_secs(3600),
-            &mut self.drain_timeout,
-        );
-        root.duration_into(
-            "dedup_window",
-            Duration::ZERO..=Duration::from_secs(3600 * 24 * 365),
-            &mut self.dedup_window,
-        );
-        let mut dedup_max = 0;
-        root.count_into("dedup_max", 1..=20_000_000, &mut dedup_max);
-        self.dedup_max = (dedup_max > 0).then_some(dedup_max);
-        if let Some(spool) = root.section("spool") {
-            self.spool.read(spool);
-        }
-        if let Some(limits) = root.section("limits") {
-            self.limits.read(limits);
-        }
-        self.sinks =
-            root.sections("sink").into_iter().map(|section| SinkConfig::read(section, sources)).collect();
-        let connectors = root.sections("connector");
-        let quarantine_refused = root.flag("quarantine_refused").unwrap_or(false);
-        let read = |section| ConnectorConfig::read(section, quarantine_refused, sources);
-        self.connectors = connectors.into_iter().filter_map(read).collect();
+        let sinks = root.sections("sink").into_iter();
+        config.sinks = sinks.filter_map(|section| SinkConfig::read(section, types)).collect();
+        let connectors = root.sections("connector").into_iter();
+        let read = |section| ConnectorConfig::read(section, config.quarantine_refused);
+        config.connectors = connectors.filter_map(read).collect();
         root.finish();
-    }
-
-    /// Looks across the sections.
-    fn check(&self, problems: &Problems) {
-        let Limits { header_timeout, deadline, .. } = self.limits;
-        if header_timeout.saturating_add(deadline) > MAX_ANSWER_TIME {
-            let text =
-                "`header_timeout` and `deadline` together must not be over 9.5s, since DT gives up at 10s";
-            problems.error("limits.deadline", text.to_owned());
-        }
-        if self.connectors.is_empty() && !problems.has_errors_at("connector") {
-            let text = "at least one is needed; add a [[connector]] with `secrets = [{ env = \"NAME\" }]`";
-            problems.error("connector", text.to_owned());
-        }
-        let has_topic = self.dead_letter_topic().is_some();
-        if has_topic && self.connectors.iter().any(|c| c.quarantine_refused) {
-            let text =
-                "is true; copies of refused requests are kept in `dead.db` only, not in a topic of Kafka";
-            problems.error("quarantine_refused", text.to_owned());
-        }
-        // A sink that could not be read may be the one.
-        if has_topic && self.kafka().is_none() && !problems.has_errors_at("sink") {
-            let text = "\"kafka:TOPIC\" needs a sink of type \"kafka\", whose brokers it uses".to_owned();
-            problems.error("dead_letters", text);
-        }
-        let names: Vec<_> = self.connectors.iter().map(|connector| Some(&*connector.name)).collect();
-        let paths: Vec<_> = self.connectors.iter().map(|connector| Some(&*connector.path)).collect();
-        each_once(problems, "connector", "name", &names, &names);
-        each_once(problems, "connector", "path", &names, &paths);
-        let names: Vec<_> = self.sinks.iter().map(|sink| Some(&*sink.name)).collect();
-        let paths: Vec<Option<String>> = self
-            .sinks
-            .iter()
-            .map(|sink| match &sink.kind {
-                SinkKind::File(file) => Some(file.path.to_string()),
-                SinkKind::Stdout | SinkKind::Kafka(_) => None,
-            })
-            .collect();
-        let paths: Vec<Option<&str>> = paths.iter().map(Option::as_deref).collect();
-        each_once(problems, "sink", "name", &names, &names);
-        each_once(problems, "sink", "path", &names, &paths);
-        self.check_sink_places(problems);
-        let is_any_port = self.listen.address().is_some_and(|address| address.port() == 0);
-        if Some(&self.listen) == self.admin.as_ref() && !is_any_port {
-            problems.error("admin", format!("is {} like `listen`; the two never share a port", self.listen));
-        }
-    }
-
-    /// Looks for what is allowed but most likely not meant.
-    fn check_oddities(&self, problems: &Problems) {
-        for network in self.proxies.networks.iter().filter(|network| network.prefix_len() == 0) {
-            let text = format!(
-                "{network} makes everybody a proxy: any client can choose its address, so `allow_cidrs` and the limits per \
-                 peer do not hold; name your own proxies only"
-            );
-            problems.warning("trusted_proxies", text);
-        }
-        let is_unix = matches!(self.listen, Listen::Unix(_));
-        if !self.limits.allow_cidrs.is_empty() && is_unix && !self.proxies.unix {
-            let text = "no request can be accepted: one that comes by a Unix socket has no address, and is in no network; add \
-                        \"unix\" to `trusted_proxies` if a proxy there names its clients";
-            problems.warning("limits.allow_cidrs", text.to_owned());
-        }
-        self.check_shared_keys(problems);
-    }
-
-    /// A token does not name the URL that it was sent to. With shared keys, who can read what one connector gets can send
-    /// it to the other one.
-    fn check_shared_keys(&self, problems: &Problems) {
-        let names: Vec<_> = self.connectors.iter().map(|connector| Some(&*connector.name)).collect();
-        for (at, (connector, segment)) in self.connectors.iter().zip(segments(&names)).enumerate() {
-            for other in self.connectors.iter().take(at) {
-                if connector.verifier.shares_a_secret_with(&other.verifier) {
-                    let text = format!(
-                        "a secret is also one of connector \"{}\", so that an event for one is authentic for the other: tokens \
-                         are not bound to a URL; give each its own secret at DT",
-                        other.name
-                    );
-                    problems.warning(&format!("connector.{segment}.secrets"), text);
-                }
-                let (these, those) = (&connector.projects, &other.projects);
-                let are_disjoint = !these.is_empty() && !those.is_empty() && these.is_disjoint(those);
-                if connector.verifier.shares_an_organization_with(&other.verifier) && !are_disjoint {
-                    let text = format!(
-                        "is also that of connector \"{}\", so that an event for one is authentic for the other: tokens are \
-                         not bound to a URL; give both `projects` that have none in common",
-                        other.name
-                    );
-                    problems.warning(&format!("connector.{segment}.asymmetric.organization"), text);
-                }
-            }
-        }
-    }
-
-    /// What a sink wrote into the spool's folder, the spool would take for its own, or the sink would damage it.
-    fn check_sink_places(&self, problems: &Problems) {
-        let spool = resolved(&self.spool_folder());
-        for sink in &self.sinks {
-            let SinkKind::File(file) = &sink.kind else { continue };
-            let template = file.path.clone().absolute();
-            let place = match template.is_fixed() {
-                true => template.root().join(template.relative_text()),
-                false => template.root().to_owned(),
-            };
-            if resolved(&place).starts_with(&spool) {
-                let text = format!(
-                    "found \"{}\", which is in the spool's folder {}; allowed is a path outside of it",
-                    file.path.to_string().escape_debug(),
-                    spool.display()
-                );
-                problems.error(&format!("sink.{}.path", sink.name), text);
-            }
-        }
-    }
-
-    /// A sink's folder has to be there: `serve` makes only the data folder, and those that a template's placeholders name.
-    /// Where a sink has a fixed path, `serve` does not start without it; otherwise events wait until it is made.
-    fn check_sink_folders(&self, problems: &Problems) {
-        let data = std::path::absolute(&self.data).unwrap_or_else(|_| self.data.clone());
-        for sink in &self.sinks {
-            let SinkKind::File(file) = &sink.kind else { continue };
-            let template = file.path.clone().absolute();
-            let root = template.root();
-            let (folder, key) = (root.display(), format!("sink.{}.path", sink.name));
-            let text = match std::fs::metadata(root) {
-                Ok(about) if about.is_dir() => continue,
-                Ok(_) => format!("{folder} is not a folder"),
-                Err(error) if error.kind() == std::io::ErrorKind::NotFound && data.starts_with(root) => {
-                    continue;
-                }
-                Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
-                    format!("the folder {folder} does not exist; make it: mkdir -p {folder}")
-                }
-                Err(error) => format!("the folder {folder} cannot be used: {error}"),
-            };
-            if template.is_fixed() { problems.error(&key, text) } else { problems.warning(&key, text) }
-        }
-    }
-
-    /// A connector may also name sinks that an embedder adds, so this is checked once all are known.
-    fn check_sink_names(&self, problems: &Problems) {
-        let known: BTreeSet<&str> = self.sinks.iter().map(|sink| &*sink.name).collect();
-        for connector in &self.connectors {
-            for name in connector.sinks.iter().flatten().filter(|name| !known.contains(&***name)) {
-                let allowed = known.iter().copied().collect::<Vec<_>>().join(", ");
-                let (hint, name) = (did_you_mean(name, known.iter().copied()), name.escape_debug());
-                let text = format!("no sink is named \"{name}\"; {hint}there are: {allowed}");
-                problems.error(&format!("connector.{}.sinks", connector.name), text);
-            }
-        }
+        Ok((config, problems))
     }
 
     /// Completes a configuration for a program that adds no sinks of its own: without any, there is `stdout`; and
@@ -487,7 +325,7 @@ impl Config {
         self
     }
 
-    /// The same with a certificate for the listener, whose files are looked at.
+    /// Sets the certificate of the listener, after a check of its files.
     ///
     /// # Errors
     ///
@@ -503,9 +341,9 @@ impl Config {
         Ok(self)
     }
 
-    /// Leaves out what dead letters have no room for: in a topic of Kafka, copies of refused requests would have no bound.
+    /// Leaves out what dead letters have no room for: outside of `dead.db`, copies of refused requests would have no bound.
     pub(crate) fn settle(&mut self) {
-        if self.dead_letter_topic().is_some() {
+        if self.dead_letter_place().is_some() {
             self.connectors.iter_mut().for_each(|connector| connector.quarantine_refused = false);
         }
     }
@@ -538,46 +376,36 @@ impl Config {
         self.dedup_max.unwrap_or(100_000)
     }
 
-    /// The topic of Kafka to which dead letters go; `None` where they go to `dead.db`.
+    /// Returns where dead letters go; `None` if to `dead.db`.
     #[must_use]
-    pub fn dead_letter_topic(&self) -> Option<&str> {
-        self.dead_letters.as_deref().filter(|_| self.mode == Mode::Direct)
+    pub fn dead_letter_place(&self) -> Option<DeadLetterPlace<'_>> {
+        let text = self.dead_letters.as_deref().filter(|_| self.mode == Mode::Direct)?;
+        let (sink_type, place) = text.split_once(':').unwrap_or((text, ""));
+        Some(DeadLetterPlace { sink_type, place })
     }
 
-    /// The first sink of type `kafka`.
+    /// Returns the sink by whose settings dead letters reach their place: the first one of the type that they go to.
     #[must_use]
-    pub fn kafka(&self) -> Option<&KafkaConfig> {
-        self.sinks.iter().find_map(|sink| match &sink.kind {
-            SinkKind::Kafka(kafka) => Some(&**kafka),
-            _ => None,
-        })
+    pub fn dead_letter_sink(&self) -> Option<&SinkConfig> {
+        let sink_type = self.dead_letter_place()?.sink_type;
+        self.sinks.iter().find(|sink| sink.settings.type_name() == sink_type)
     }
 }
 
-/// The absolute path without `..` and, as far as it exists, without symbolic links.
-fn resolved(path: &Path) -> PathBuf {
-    let mut resolved = PathBuf::new();
-    for component in std::path::absolute(path).unwrap_or_else(|_| path.to_owned()).components() {
-        match component {
-            Component::ParentDir => drop(resolved.pop()),
-            other => resolved.push(other),
-        }
-        if let Ok(real) = resolved.canonicalize() {
-            resolved = real;
-        }
-    }
-    resolved
+/// A place for dead letters other than `dead.db`, such as `kafka:TOPIC`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct DeadLetterPlace<'a> {
+    /// The type of the sink that takes them.
+    pub sink_type: &'a str,
+    /// Where, in the words of that type.
+    pub place: &'a str,
 }
 
-/// Notes each value that an earlier entry of the list has as well. `names` are the names of the entries.
-fn each_once(problems: &Problems, section: &str, key: &str, names: &[Option<&str>], values: &[Option<&str>]) {
-    let mut seen = BTreeSet::new();
-    for (value, segment) in values.iter().zip(segments(names)) {
-        if let Some(value) = value
-            && !seen.insert(*value)
-        {
-            let text = format!("\"{}\" is used by two of them", value.escape_debug());
-            problems.error(&format!("{section}.{segment}.{key}"), text);
-        }
+impl DeadLetterPlace<'_> {
+    /// Says that there is no sink of its type.
+    pub(crate) fn needs_a_sink(self) -> String {
+        let Self { sink_type, place } = self;
+        format!("\"{sink_type}:{place}\" needs a sink of type \"{sink_type}\", whose brokers it uses")
     }
 }

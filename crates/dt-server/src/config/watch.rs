@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use parking_lot::Mutex;
 use sha2::{Digest, Sha256};
 
-use super::source::Sources;
+use super::Sources;
 
 /// What there was at a path. Digests are compared here and go nowhere else.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -87,7 +87,9 @@ mod tests {
 
     fn proxies(header: ClientHeader) -> Proxies {
         let networks = ["10.0.0.0/8", "fd00::/8"].map(|network| network.parse().expect("a network"));
-        Proxies { networks: networks.to_vec(), header, ..Proxies::default() }
+        let mut proxies = Proxies { header, ..Proxies::default() };
+        proxies.trusted.networks = networks.to_vec();
+        proxies
     }
 
     #[test]
@@ -190,7 +192,8 @@ mod tests {
             HeaderValue::from_static("192.0.2.7"),
         )]);
         assert_eq!(client_of(&proxies(ClientHeader::XForwardedFor), None, &headers).known(), None);
-        let unix = Proxies { unix: true, ..Proxies::default() };
+        let mut unix = Proxies::default();
+        unix.trusted.unix = true;
         assert_eq!(client_of(&unix, None, &headers).known(), "192.0.2.7".parse().ok());
         assert_eq!(client_of(&unix, None, &HeaderMap::new()).known(), None);
     }

@@ -1,4 +1,4 @@
-//! Mode `direct`: a request waits for its sinks; dead letters go to `dead.db`, or to a topic of Kafka.
+//! Mode `direct`: a request waits for its sinks; dead letters go to `dead.db`, or where a type of sink takes them.
 
 use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
@@ -8,7 +8,7 @@ use parking_lot::{Mutex, RwLock};
 use super::reload::{CATCH_UP_TIME, Exchanged, SINK_TIME, in_use_since};
 use super::respool::LOOK_EVERY;
 use super::routes::Routes;
-use super::sinks::NamedSink;
+use super::sinks::{NamedSink, give_up_after};
 use super::spooled::backoff;
 use super::{Next, Opened, Parts, Ready, ReloadError, StartError, Store};
 use crate::config::Config;
@@ -16,8 +16,7 @@ use crate::deliver::{
     DeadLetterStore, Direct, Lane, LaneEnd, LaneOptions, LaneParts, ReplaceError, Stored, Undelivered,
 };
 use crate::http::{Accepted, Intake, IntakeFuture, Readiness, Unavailable};
-#[cfg(feature = "kafka")]
-use crate::sink::{KafkaLetters, KafkaSink};
+use crate::sink::SinkContext;
 use crate::telemetry::Telemetry;
 use dt_log::dead::DeadLetters;
 use dt_sink::clock::Clock;
@@ -27,13 +26,8 @@ use dt_sink::record::{DeadLetter, Record};
 const QUEUE_SPARE: usize = 4096;
 /// How many records a sink is given at once.
 const MAX_BATCH: usize = 4096;
-/// How long before the deadline a record's fate has to be known.
-#[cfg(feature = "kafka")]
-const MARGIN: Duration = Duration::from_millis(1500);
-
-/// The name that a topic of dead letters has in logs and metrics.
-#[cfg(feature = "kafka")]
-const DEAD_LETTERS: &str = "dead-letters";
+/// The name under which logs and metrics have the place of dead letters.
+const LETTERS: &str = "dead-letters";
 
 /// The sinks themselves, and the place of dead letters.
 #[derive(Debug)]
@@ -120,37 +114,24 @@ impl DirectStore {
     }
 }
 
-/// How long a sink of Kafka may try: its answer has to come before the request's deadline.
-#[cfg(feature = "kafka")]
-pub(super) fn patience(config: &Config) -> Duration {
-    config.limits.deadline.saturating_sub(MARGIN).max(Duration::from_millis(500))
-}
-
 fn open_letters(
     config: &Config,
     clock: &Arc<dyn Clock>,
     telemetry: &Arc<Telemetry>,
 ) -> Result<DeadLetterStore, StartError> {
-    let telemetry = Arc::clone(telemetry);
-    let Some(topic) = config.dead_letter_topic() else {
+    let Some(letters) = config.dead_letter_place() else {
         let letters = DeadLetters::open_without_log(&config.spool_folder(), clock)?;
-        return Ok(DeadLetterStore::database(Arc::new(letters), telemetry));
+        return Ok(DeadLetterStore::database(Arc::new(letters), Arc::clone(telemetry)));
     };
-    #[cfg(feature = "kafka")]
-    {
-        let no_brokers = "\"kafka:TOPIC\" needs a sink of type \"kafka\", whose brokers it uses";
-        let kafka = config.kafka().ok_or_else(|| StartError::DeadLetters(no_brokers.to_owned()))?;
-        let reporter = telemetry.sink_reporter(DEAD_LETTERS, KafkaSink::METRICS);
-        // A letter comes after its sink has tried; both have to fit in the deadline.
-        let patience = patience(config).checked_div(2).unwrap_or_default();
-        let letters = KafkaLetters::new(kafka, topic.to_owned(), patience, reporter);
-        let letters = letters.map_err(StartError::DeadLetters)?;
-        Ok(DeadLetterStore::elsewhere(Arc::new(letters), telemetry))
-    }
-    #[cfg(not(feature = "kafka"))]
-    Err(StartError::DeadLetters(format!(
-        "\"kafka:{topic}\": this build has no Kafka; build with the feature `kafka`"
-    )))
+    let sink = config.dead_letter_sink();
+    let sink = sink.ok_or_else(|| StartError::DeadLetters(letters.needs_a_sink()))?;
+    let mut context =
+        SinkContext::new(sink.format, telemetry.sink_reporter(LETTERS, sink.settings.metrics()));
+    // A letter comes after its sink has tried; both have to fit in the deadline.
+    context.give_up_after = give_up_after(config).and_then(|limit| limit.checked_div(2));
+    let letters = sink.settings.letter_box(letters.place, context);
+    let letters = letters.map_err(|error| StartError::DeadLetters(error.to_string()))?;
+    Ok(DeadLetterStore::elsewhere(letters, Arc::clone(telemetry)))
 }
 
 impl Intake for DirectIntake {

@@ -75,7 +75,7 @@ pub enum StartError {
         /// What is wrong with it.
         source: BadIssuer,
     },
-    /// The topic of dead letters cannot be used.
+    /// The place of dead letters cannot be used.
     #[error("dead_letters: {0}")]
     DeadLetters(String),
     /// The log cannot be used.
@@ -137,9 +137,10 @@ pub enum StartError {
 ///
 /// use dt_server::config::{Config, SystemSources};
 /// use dt_server::service::Service;
+/// use dt_server::sink::standard_types;
 ///
 /// # async fn run() -> Result<(), Box<dyn std::error::Error>> {
-/// let config = Config::from_file(Path::new("dt-receiver.toml"), &SystemSources)?;
+/// let config = Config::from_file(Path::new("dt-receiver.toml"), &SystemSources, &standard_types())?;
 /// let service = Service::builder(config).start().await?;
 /// service.run_until(async { tokio::signal::ctrl_c().await.unwrap_or(()) }).await;
 /// # Ok(())

@@ -138,9 +138,10 @@ impl ReloadHandle {
     ///
     /// use dt_server::config::{Config, SystemSources};
     /// use dt_server::service::ReloadHandle;
+    /// use dt_server::sink::standard_types;
     ///
     /// # async fn run(handle: ReloadHandle) -> Result<(), Box<dyn std::error::Error>> {
-    /// let read = || Config::from_file(Path::new("dt-receiver.toml"), &SystemSources);
+    /// let read = || Config::from_file(Path::new("dt-receiver.toml"), &SystemSources, &standard_types());
     /// for change in handle.reload("the operator", read).await? {
     ///     println!("{change}");
     /// }
@@ -288,7 +289,7 @@ impl Reloader {
             // Whoever is told by log or metrics asks for readiness next, so that knows it first.
             Ok(changes) => {
                 self.parts.endpoint.set_config_trouble(None);
-                for ConfigChange { key, how, values } in changes.iter().take(MAX_AUDITED) {
+                for ConfigChange { key, how, values, .. } in changes.iter().take(MAX_AUDITED) {
                     let values = values.as_ref().map(|(from, to)| (from.as_str(), to.as_str()));
                     self.telemetry.emit(&ConfigChanged { who, key, change: how.name(), values });
                 }
@@ -411,8 +412,9 @@ impl Reloader {
 
 fn needs_no_restart(old: &Config, next: &Config, changes: &[ConfigChange]) -> Result<(), ReloadError> {
     let mut keys: Vec<String> = old.need_restart(changes).into_iter().map(str::to_owned).collect();
-    // The dead letters have a producer of their own, at the brokers of the first such sink.
-    if old.dead_letter_topic().is_some() && old.kafka() != next.kafka() {
+    // The dead letters have a producer of their own, by the settings of the first such sink.
+    let settings = |config: &Config| config.dead_letter_sink().map(|sink| sink.settings.clone());
+    if old.dead_letter_place().is_some() && settings(old) != settings(next) {
         keys.push("the sink whose brokers take the dead letters".to_owned());
     }
     if keys.is_empty() { Ok(()) } else { Err(ReloadError::NeedsRestart(keys)) }

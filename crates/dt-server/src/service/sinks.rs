@@ -1,18 +1,17 @@
 //! Makes the sinks that the configuration names.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use super::StartError;
-#[cfg(feature = "kafka")]
-use super::direct;
-#[cfg(feature = "kafka")]
-use crate::config::Mode;
-use crate::config::{Config, KafkaConfig, SinkConfig, SinkKind};
-use crate::sink::{FileSink, OpenError, Sink, StdoutSink};
-#[cfg(feature = "kafka")]
-use crate::sink::{KafkaSink, Patience};
+use crate::config::{Config, Mode, SinkConfig};
+use crate::sink::{Sink, SinkContext};
 use crate::telemetry::Telemetry;
-use dt_sink::record::Format;
+
+/// How long before the deadline of a request a record's fate has to be known.
+const MARGIN: Duration = Duration::from_millis(1500);
+/// The least time that a sink is given.
+const LEAST: Duration = Duration::from_millis(500);
 
 /// A sink and its name.
 pub(super) type NamedSink = (Arc<str>, Box<dyn Sink>);
@@ -35,41 +34,16 @@ pub(super) fn make_sink(
     sink: &SinkConfig,
     telemetry: &Arc<Telemetry>,
 ) -> Result<Box<dyn Sink>, StartError> {
-    let SinkConfig { name, kind, format, .. } = sink;
-    Ok(match kind {
-        SinkKind::Stdout => Box::new(StdoutSink::new(*format).map_err(|error| StartError::Sink {
-            name: Arc::clone(name),
-            source: OpenError::Unusable(format!("standard output: {error}")),
-        })?),
-        SinkKind::File(file) => Box::new(FileSink::with(file.clone(), *format)),
-        SinkKind::Kafka(kafka) => make_kafka(config, kafka, name, *format, telemetry)?,
-    })
+    let reporter = telemetry.sink_reporter(&sink.name, sink.settings.metrics());
+    let mut context = SinkContext::new(sink.format, reporter);
+    context.give_up_after = give_up_after(config);
+    sink.settings.sink(context).map_err(|source| StartError::Sink { name: Arc::clone(&sink.name), source })
 }
 
-#[cfg(feature = "kafka")]
-fn make_kafka(
-    config: &Config,
-    kafka: &KafkaConfig,
-    name: &Arc<str>,
-    format: Format,
-    telemetry: &Arc<Telemetry>,
-) -> Result<Box<dyn Sink>, StartError> {
-    let patience = match config.mode {
-        Mode::Direct => Patience::Until(direct::patience(config)),
-        Mode::Spool => Patience::Endless,
-    };
-    let reporter = telemetry.sink_reporter(name, KafkaSink::METRICS);
-    Ok(Box::new(KafkaSink::new(kafka.clone(), format, patience, reporter)))
-}
-
-#[cfg(not(feature = "kafka"))]
-fn make_kafka(
-    _: &Config,
-    _: &KafkaConfig,
-    name: &Arc<str>,
-    _: Format,
-    _: &Arc<Telemetry>,
-) -> Result<Box<dyn Sink>, StartError> {
-    let source = OpenError::Unusable("this build has no Kafka; build with the feature `kafka`".to_owned());
-    Err(StartError::Sink { name: Arc::clone(name), source })
+/// How long a sink may try a record. In mode `direct` its answer has to come before the request's deadline.
+pub(super) fn give_up_after(config: &Config) -> Option<Duration> {
+    match config.mode {
+        Mode::Direct => Some(config.limits.deadline.saturating_sub(MARGIN).max(LEAST)),
+        Mode::Spool => None,
+    }
 }

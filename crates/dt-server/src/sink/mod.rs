@@ -1,21 +1,38 @@
 //! The sinks that come with the server: standard output, files, and Kafka. What a sink is, `dt-sink` says.
+//!
+//! A new type of sink is a folder with its [`Sink`] and its [`SinkSettings`], one line in the table below, and one row in the
+//! shared contract test (`tests/sinks/contract.rs`). A sink of an embedder may be a type too; or it is added by hand:
+//! [`Service::builder().sink(name, impl Sink)`](crate::service::ServiceBuilder::sink).
 
-mod file;
+/// Declares the module of each type of sink, and lists the types.
+macro_rules! types {
+    ($($module:ident::$settings:ident,)+) => {
+        $(mod $module;)+
+
+        /// Returns the types of sinks that come with the server.
+        #[must_use]
+        pub fn standard_types() -> SinkTypes {
+            SinkTypes::default()$(.with::<$module::$settings>())+
+        }
+    };
+}
+
+types! {
+    stdout::StdoutConfig,
+    file::FileConfig,
+}
+
 #[cfg(feature = "kafka")]
 mod kafka;
-mod stdout;
 
 pub use dt_sink::{
-    Fate, Format, LetterBox, LogPermit, MAX_CHECKPOINT, Metric, MetricKind, OpenError, Outcome, Sink,
-    SinkReporter,
+    BadPlace, Fate, Format, LetterBox, LogPermit, MAX_CHECKPOINT, Metric, MetricKind, MissingType,
+    NoSinkType, NotASink, OpenError, Outcome, Settings, Sink, SinkContext, SinkReporter, SinkSettings,
+    SinkType, SinkTypes, config,
 };
-pub use file::FileSink;
+pub use file::{Compression, FileConfig, FileSink, UnknownCompression};
 #[cfg(feature = "kafka")]
-pub use kafka::{KafkaLetters, KafkaSink, Patience};
-pub use stdout::StdoutSink;
-
-/// The metrics that each type of sink declares, by the name of the type. A type that declares none is left out.
-pub const TYPE_METRICS: &[(&str, &[Metric])] = &[
-    #[cfg(feature = "kafka")]
-    ("kafka", KafkaSink::METRICS),
-];
+pub use kafka::{
+    CreateTopic, KafkaConfig, KafkaLetters, KafkaSasl, KafkaSink, KafkaTls, Patience, RecordKey, UnknownKey,
+};
+pub use stdout::{StdoutConfig, StdoutSink};

@@ -5,8 +5,31 @@ use std::io::{self, Write};
 use std::os::fd::AsFd;
 use std::sync::Arc;
 
-use super::{Format, OpenError, Outcome, Sink};
+use super::{BadPlace, Format, OpenError, Outcome, Sink, SinkContext, SinkSettings};
+use dt_sink::config::config_keys;
 use dt_sink::record::Record;
+
+config_keys! {
+    /// The settings of the sink `stdout`: none.
+    #[derive(Debug, Clone, PartialEq, Eq)]
+    #[non_exhaustive]
+    pub struct StdoutConfig {}
+}
+
+impl SinkSettings for StdoutConfig {
+    const NAME: &'static str = "stdout";
+    const PLACE: Option<&'static str> = None;
+    const ABOUT: &'static str = "The program's standard output.";
+
+    fn from_place(_: &str) -> Result<Self, BadPlace> {
+        Ok(Self::default())
+    }
+
+    fn sink(&self, context: SinkContext) -> Result<Box<dyn Sink>, OpenError> {
+        let unusable = |error| OpenError::Unusable(format!("standard output: {error}"));
+        Ok(Box::new(StdoutSink::new(context.format).map_err(unusable)?))
+    }
+}
 
 /// Writes one line an event to a stream, by default the program's standard output.
 pub struct StdoutSink {

@@ -28,7 +28,7 @@ const INTRODUCTION: &str = "# Metrics
 /// ```
 /// use dt_server::{sink, telemetry};
 ///
-/// let page = telemetry::metrics_markdown(sink::TYPE_METRICS);
+/// let page = telemetry::metrics_markdown(&sink::standard_types().metrics());
 /// assert!(page.contains("| `dt_receiver_ready` | gauge |"));
 /// ```
 #[must_use]

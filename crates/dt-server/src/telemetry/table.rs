@@ -287,32 +287,3 @@ metric_table! {
         );
     }
 }
-
-#[cfg(test)]
-mod tests {
-    use std::collections::BTreeSet;
-
-    use super::*;
-    use crate::sink::TYPE_METRICS;
-    use dt_sink::MetricKind;
-
-    #[test]
-    fn every_row_keeps_the_conventions_of_prometheus() {
-        let mut names = BTreeSet::new();
-        let rows = METRICS.iter().chain(TYPE_METRICS).flat_map(|(_, rows)| *rows);
-        for Metric { name, kind, unit, labels, help } in rows {
-            assert!(names.insert(name), "{name} is there twice");
-            assert!(name.starts_with("dt_receiver_"), "{name}");
-            assert_eq!(name.ends_with("_total"), *kind == MetricKind::Counter, "{name}");
-            assert_eq!(name.ends_with("_seconds"), unit.ends_with("seconds"), "{name}: {unit}");
-            assert_eq!(name.ends_with("_timestamp_seconds"), *unit == "Unix seconds", "{name}: {unit}");
-            assert_eq!(name.ends_with("_bytes"), *unit == "bytes", "{name}: {unit}");
-            assert!(help.ends_with('.') && !help.contains(['|', '\n']), "{name}: {help}");
-            assert_eq!(labels.iter().collect::<BTreeSet<_>>().len(), labels.len(), "{name}: {labels:?}");
-            if let MetricKind::Histogram { buckets } = kind {
-                assert!(buckets.is_sorted() && !buckets.is_empty(), "{name}: {buckets:?}");
-            }
-        }
-        assert!(names.len() > 30, "{}", names.len());
-    }
-}

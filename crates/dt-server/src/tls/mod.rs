@@ -9,11 +9,14 @@ mod error;
 mod identity;
 mod load;
 
+use std::fmt;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
 use std::sync::Arc;
 use std::time::Duration;
+
+use dt_sink::config::{Section, config_keys, custom, duration, word};
 
 pub use error::TlsError;
 pub use identity::{Prepared, Reloaded, TlsIdentity};
@@ -22,36 +25,48 @@ pub use load::{Validity, problems};
 /// Reads a whole file, of bounded size.
 pub type ReadFile = Arc<dyn Fn(&Path) -> io::Result<Vec<u8>> + Send + Sync>;
 
-/// How often the files are looked at, unless set.
-pub const DEFAULT_CHECK_INTERVAL: Duration = Duration::from_secs(5);
+config_keys! {
+    /// Which files hold the certificate, and what is asked of clients.
+    #[derive(Debug, Clone, PartialEq, Eq)]
+    #[non_exhaustive]
+    pub struct TlsSettings {
+        needed {
+            /// The certificate with its chain (PEM).
+            certificate: PathBuf = custom("path", read_path)
+                .needed("is missing; name the file of the certificate with its chain, in PEM")
+                .sample("\"/etc/dt-receiver/fullchain.pem\""),
+            /// Its private key (PEM).
+            key: PathBuf = custom("path", read_path)
+                .needed("is missing; name the file of the certificate's private key, in PEM")
+                .sample("\"/etc/dt-receiver/privkey.pem\""),
+        }
+        /// The certificate authorities of client certificates (PEM). With it, clients without a certificate are
+        /// refused.
+        client_ca: Option<PathBuf> = custom("path", read_path)
+            .or_none("clients need none")
+            .sample("\"/etc/dt-receiver/clients.pem\""),
+        /// The oldest TLS version that is accepted.
+        min_version: TlsVersion = word(&["1.2", "1.3"]).or(TlsVersion::Tls12),
+        /// How often the files are checked for changes.
+        check_interval: Duration = duration(Duration::from_millis(10)..=Duration::from_secs(3600)).or(Duration::from_secs(5)),
+    }
+}
 
-/// Which files hold the certificate, and what is asked of clients.
-#[derive(Debug, Clone, PartialEq, Eq)]
-#[non_exhaustive]
-pub struct TlsSettings {
-    /// The certificate and the chain up to its issuer, in PEM.
-    pub certificate: PathBuf,
-    /// The private key of the certificate, in PEM.
-    pub key: PathBuf,
-    /// The CAs that sign the certificates of clients, in PEM; with it, clients without one are refused.
-    pub client_ca: Option<PathBuf>,
-    /// The oldest version that is spoken.
-    pub min_version: TlsVersion,
-    /// How often the files are looked at.
-    pub check_interval: Duration,
+/// Reads a path. A key itself may stand there by mistake; it is not shown.
+fn read_path(section: &mut Section<'_>, key: &'static str) -> Option<PathBuf> {
+    let path = section.private_string(key)?;
+    if path.is_empty() || path.contains(char::is_control) {
+        section.complain(key, "is no path; allowed is the path of a file in PEM");
+        return None;
+    }
+    Some(PathBuf::from(path))
 }
 
 impl TlsSettings {
     /// The settings with TLS 1.2 or newer and no certificates of clients.
     #[must_use]
     pub fn new(certificate: impl Into<PathBuf>, key: impl Into<PathBuf>) -> Self {
-        Self {
-            certificate: certificate.into(),
-            key: key.into(),
-            client_ca: None,
-            min_version: TlsVersion::Tls12,
-            check_interval: DEFAULT_CHECK_INTERVAL,
-        }
+        Self::with_defaults(certificate.into(), key.into())
     }
 }
 
@@ -74,6 +89,15 @@ impl FromStr for TlsVersion {
             "1.3" => Ok(Self::Tls13),
             _ => Err(UnknownTlsVersion),
         }
+    }
+}
+
+impl fmt::Display for TlsVersion {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Tls12 => "1.2",
+            Self::Tls13 => "1.3",
+        })
     }
 }
 

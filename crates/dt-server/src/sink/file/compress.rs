@@ -16,7 +16,7 @@ use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::thread::JoinHandle;
 
 use super::rotate::{UNFINISHED, read_closed_name, suffix};
-use crate::config::Compression;
+use super::settings::Compression;
 use dt_log::disk::{Disk, DiskFile, OpenMode, parent};
 use dt_sink::record::PathTemplate;
 

@@ -44,6 +44,7 @@ mod files;
 mod place;
 mod plan;
 mod rotate;
+mod settings;
 #[cfg(test)]
 mod tests;
 mod tracked;
@@ -57,8 +58,8 @@ use self::files::Files;
 use self::place::{Place, unusable};
 use self::plan::plan;
 use self::rotate::Rotation;
+pub use self::settings::{Compression, FileConfig, UnknownCompression};
 use super::{Fate, Format, OpenError, Outcome, Sink};
-use crate::config::{Compression, FileConfig};
 use dt_log::disk::{Disk, SystemDisk};
 use dt_sink::record::{PathTemplate, Record};
 

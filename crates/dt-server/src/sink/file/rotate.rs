@@ -8,7 +8,7 @@
 use std::time::Duration;
 
 use super::place::Place;
-use crate::config::Compression;
+use super::settings::Compression;
 use crate::sink::OpenError;
 use dt_verify::event::rfc3339_millis;
 

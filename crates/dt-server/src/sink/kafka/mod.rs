@@ -28,6 +28,8 @@ mod message;
 mod metrics;
 mod producer;
 mod proven;
+mod security;
+mod settings;
 mod topics;
 mod window;
 
@@ -39,11 +41,12 @@ use failure::Failure;
 pub use letters::KafkaLetters;
 use message::Message;
 use producer::{Kind, Producer};
+pub use security::{KafkaSasl, KafkaTls};
+pub use settings::{CreateTopic, KafkaConfig, RecordKey, UnknownKey};
 use topics::Topics;
 use window::{State, Window};
 
 use super::{Fate, Metric, OpenError, Outcome, Sink, SinkReporter};
-use crate::config::KafkaConfig;
 use dt_sink::record::{Format, Record};
 
 /// How many records may be on their way: enough for 40,000 a second to a broker that takes 50 ms. With four times as many,

@@ -17,7 +17,7 @@ use super::failure::{self, Failure};
 use super::message::Message;
 use super::metrics;
 use super::proven::Proven;
-use crate::config::KafkaConfig;
+use super::settings::KafkaConfig;
 use dt_sink::{LogPermit, SinkReporter};
 
 /// The most bytes of a batch, unless a topic takes less: librdkafka's own default.

@@ -12,7 +12,7 @@ use rdkafka::error::RDKafkaErrorCode;
 use rdkafka::producer::Producer as _;
 
 use super::producer::{Producer, readable};
-use crate::config::{CreateTopic, KafkaConfig};
+use super::settings::{CreateTopic, KafkaConfig};
 
 /// How long the cluster may take to answer.
 const ANSWER_WAIT: Duration = Duration::from_secs(2);

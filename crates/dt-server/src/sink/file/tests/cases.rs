@@ -5,7 +5,7 @@ use std::path::Path;
 use rustix::io::Errno;
 
 use super::*;
-use crate::config::Compression;
+use crate::sink::Compression;
 use crate::sink::MAX_CHECKPOINT;
 use crate::sink::file::checkpoint::{VERSION, decode};
 use dt_log::disk::fake::{Fault, Operation, Random};

@@ -12,7 +12,7 @@ use std::time::Duration;
 use bytes::Bytes;
 
 use super::FileSink;
-use crate::config::FileConfig;
+use crate::sink::FileConfig;
 use crate::sink::{Fate, OpenError, Outcome, Sink};
 use dt_log::disk::fake::FakeDisk;
 use dt_log::disk::{Disk, OpenMode, create_folders};

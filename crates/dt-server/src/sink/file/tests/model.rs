@@ -11,7 +11,7 @@ use bytes::Bytes;
 use rustix::io::Errno;
 
 use super::{ROOT, START, config, disk, put, rotated};
-use crate::config::FileConfig;
+use crate::sink::FileConfig;
 use crate::sink::file::FileSink;
 use crate::sink::file::rotate::read_closed_name;
 use crate::sink::{Fate, MAX_CHECKPOINT, Outcome, Sink};

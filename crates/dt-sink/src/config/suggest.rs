@@ -2,7 +2,7 @@
 
 /// Returns the choice that is most like `found`, if one is so close that a slip of the finger explains the difference:
 /// one letter wrong, missing, extra or swapped, and one more for every three letters beyond.
-pub(super) fn closest<'a>(found: &str, choices: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
+pub fn closest<'a>(found: &str, choices: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
     /// No choice is longer; a long text, such as a secret in the wrong place, takes no time.
     const MAX: usize = 64;
     if found.len() > MAX {
@@ -17,7 +17,7 @@ pub(super) fn closest<'a>(found: &str, choices: impl IntoIterator<Item = &'a str
 }
 
 /// Returns `did you mean "CHOICE"? ` for the closest choice, or nothing.
-pub(super) fn did_you_mean<'a>(found: &str, choices: impl IntoIterator<Item = &'a str>) -> String {
+pub fn did_you_mean<'a>(found: &str, choices: impl IntoIterator<Item = &'a str>) -> String {
     closest(found, choices).map_or_else(String::new, |choice| format!("did you mean \"{choice}\"? "))
 }
 

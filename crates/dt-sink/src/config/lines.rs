@@ -5,11 +5,11 @@ use std::fmt;
 
 use toml::de::{DeTable, DeValue};
 
-use super::connector::is_name;
+use super::secret::is_name;
 
 /// The line of each key, by the key's path such as `connector.plant-1.path`.
 #[derive(Clone, Default)]
-pub(super) struct Lines(BTreeMap<String, usize>);
+pub struct Lines(BTreeMap<String, usize>);
 
 impl fmt::Debug for Lines {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -19,7 +19,8 @@ impl fmt::Debug for Lines {
 
 impl Lines {
     /// Finds the lines of all keys; none where the text is not TOML.
-    pub(super) fn of(text: &str) -> Self {
+    #[must_use]
+    pub fn of(text: &str) -> Self {
         let mut lines = Self::default();
         if let Ok(table) = DeTable::parse(text) {
             lines.add_table(text, "", table.get_ref());
@@ -29,7 +30,8 @@ impl Lines {
 
     /// Returns the line of a key, counted from 1. For a key that is missing, it is the line of its table; keys missing at
     /// the top of the file have none.
-    pub(super) fn line(&self, key: &str) -> Option<usize> {
+    #[must_use]
+    pub fn line(&self, key: &str) -> Option<usize> {
         let mut key = key.replace('"', "");
         loop {
             if let Some(line) = self.0.get(&key) {
@@ -72,13 +74,15 @@ impl Lines {
 }
 
 /// Returns the path of a key in the table at `path`.
-pub(super) fn below(path: &str, key: &str) -> String {
+#[must_use]
+pub fn below(path: &str, key: &str) -> String {
     if path.is_empty() { key.to_owned() } else { format!("{path}.{key}") }
 }
 
 /// Returns what stands for each entry of a list of tables in a key's path: its name where it has a usable one that no other
 /// entry has, otherwise its number from 0.
-pub(super) fn segments<T: AsRef<str>>(names: &[Option<T>]) -> Vec<String> {
+#[must_use]
+pub fn segments<T: AsRef<str>>(names: &[Option<T>]) -> Vec<String> {
     let mut uses: BTreeMap<&str, usize> = BTreeMap::new();
     for name in names.iter().flatten() {
         let count = uses.entry(name.as_ref()).or_default();

@@ -1,10 +1,11 @@
-//! Durations as people write them: `8s`, `500ms`, `72h`, `1d`.
+//! Durations and sizes as people write them: `8s`, `500ms`, `72h`, `1d`; `64KiB`. The only parsers of either.
 
 use std::fmt::Write;
 use std::time::Duration;
 
 /// Reads a duration such as `8s`, `500ms`, `1h 30m` or `7d`; a day has 24 hours. `None` for anything else, and for a
 /// negative one.
+#[must_use]
 pub fn read_duration(text: &str) -> Option<Duration> {
     // A `Span` knows days and weeks, which a `SignedDuration` does not.
     let span: jiff::Span = text.parse().ok()?;
@@ -13,12 +14,13 @@ pub fn read_duration(text: &str) -> Option<Duration> {
 }
 
 /// Writes a duration as people write it: `8s`, `1h30m`, `1.5s` as `1500ms`.
-pub(crate) fn write_duration(duration: Duration) -> String {
+#[must_use]
+pub fn write_duration(duration: Duration) -> String {
     let seconds = duration.as_secs();
     let units = [
         (seconds / 3600, "h"),
         (seconds / 60 % 60, "m"),
-        // Parts of a second are told in milliseconds together with its whole seconds.
+        // Parts of a second are written in milliseconds, together with the whole seconds.
         if duration.subsec_nanos() == 0 { (seconds % 60, "s") } else { (0, "s") },
     ];
     let mut text = String::new();
@@ -33,6 +35,20 @@ pub(crate) fn write_duration(duration: Duration) -> String {
         };
     }
     if text.is_empty() { "0s".to_owned() } else { text }
+}
+
+/// Reads a size such as `64KiB`, `1MB` or `512`, in bytes. `None` for anything else.
+#[must_use]
+pub fn read_size(text: &str) -> Option<u64> {
+    text.parse().ok().map(|size: bytesize::ByteSize| size.as_u64())
+}
+
+/// Writes a number of bytes in the largest binary unit that divides it: `64KiB`, `0B`.
+#[must_use]
+pub fn write_size(bytes: u64) -> String {
+    let units = [(40, "TiB"), (30, "GiB"), (20, "MiB"), (10, "KiB")];
+    let exact = units.into_iter().find(|(bits, _)| bytes > 0 && bytes.trailing_zeros() >= *bits);
+    exact.map_or_else(|| format!("{bytes}B"), |(bits, unit)| format!("{}{unit}", bytes >> bits))
 }
 
 #[cfg(test)]
@@ -58,6 +74,27 @@ mod tests {
         }
         for text in ["", "5", "-5s", "-1d", "1 month", "1mo", "1y", "soon", "d"] {
             assert_eq!(read_duration(text), None, "{text}");
+        }
+    }
+
+    #[test]
+    fn sizes_are_read_and_written_as_people_write_them() {
+        for (bytes, written) in [
+            (0, "0B"),
+            (1023, "1023B"),
+            (1024, "1KiB"),
+            (1536, "1536B"),
+            (64 << 10, "64KiB"),
+            (256 << 20, "256MiB"),
+            (4 << 30, "4GiB"),
+            (16 << 40, "16TiB"),
+        ] {
+            assert_eq!(write_size(bytes), written);
+            assert_eq!(read_size(written), Some(bytes), "{written}");
+        }
+        assert_eq!(read_size("512"), Some(512));
+        for text in ["", "32 apples", "-1", "KiB"] {
+            assert_eq!(read_size(text), None, "{text}");
         }
     }
 }

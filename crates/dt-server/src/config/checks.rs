@@ -1,0 +1,188 @@
+//! Checks across keys and sections, once all of them were read: what must differ, what does not go together, what looks
+//! wrong. A check of keys of one table is beside that table.
+
+use std::collections::BTreeSet;
+use std::path::{Component, Path, PathBuf};
+use std::time::Duration;
+
+use super::{Config, Limits, Listen};
+use dt_sink::config::{Problems, did_you_mean, segments};
+
+/// DT gives up on a request after 10 s; header limit and deadline together have to stay below that.
+const MAX_ANSWER_TIME: Duration = Duration::from_millis(9500);
+
+impl Config {
+    /// Looks across the sections.
+    pub(super) fn check(&self, problems: &Problems) {
+        let Limits { header_timeout, deadline, .. } = self.limits;
+        if header_timeout.saturating_add(deadline) > MAX_ANSWER_TIME {
+            let text =
+                "`header_timeout` and `deadline` together must not be over 9.5s, since DT gives up at 10s";
+            problems.error("limits.deadline", text.to_owned());
+        }
+        if self.connectors.is_empty() && !problems.has_errors_at("connector") {
+            let text = "at least one is needed; add a [[connector]] with `secrets = [{ env = \"NAME\" }]`";
+            problems.error("connector", text.to_owned());
+        }
+        let letters = self.dead_letter_place();
+        if letters.is_some() && self.connectors.iter().any(|c| c.quarantine_refused) {
+            let text =
+                "is true; copies of refused requests are kept in `dead.db` only, not in a topic of Kafka";
+            problems.error("quarantine_refused", text.to_owned());
+        }
+        // A sink that could not be read may be the one.
+        if let Some(letters) = letters
+            && self.dead_letter_sink().is_none()
+            && !problems.has_errors_at("sink")
+        {
+            problems.error("dead_letters", letters.needs_a_sink());
+        }
+        let names: Vec<_> = self.connectors.iter().map(|connector| Some(&*connector.name)).collect();
+        let paths: Vec<_> = self.connectors.iter().map(|connector| Some(&*connector.path)).collect();
+        each_once(problems, "connector", "name", &names, &names);
+        each_once(problems, "connector", "path", &names, &paths);
+        let names: Vec<_> = self.sinks.iter().map(|sink| Some(&*sink.name)).collect();
+        let files = self.sinks.iter().map(|sink| sink.settings.files());
+        let paths: Vec<Option<String>> = files.map(|files| files.map(ToString::to_string)).collect();
+        let paths: Vec<Option<&str>> = paths.iter().map(Option::as_deref).collect();
+        each_once(problems, "sink", "name", &names, &names);
+        each_once(problems, "sink", "path", &names, &paths);
+        self.check_sink_places(problems);
+        let is_any_port = self.listen.address().is_some_and(|address| address.port() == 0);
+        if Some(&self.listen) == self.admin.as_ref() && !is_any_port {
+            problems.error("admin", format!("is {} like `listen`; the two never share a port", self.listen));
+        }
+    }
+
+    /// Looks for what is allowed but most likely not meant.
+    pub(super) fn check_oddities(&self, problems: &Problems) {
+        for network in self.proxies.trusted.networks.iter().filter(|network| network.prefix_len() == 0) {
+            let text = format!(
+                "{network} makes everybody a proxy: any client can choose its address, so `allow_cidrs` and the limits per \
+                 peer do not hold; name your own proxies only"
+            );
+            problems.warning("trusted_proxies", text);
+        }
+        let is_unix = matches!(self.listen, Listen::Unix(_));
+        if !self.limits.allow_cidrs.is_empty() && is_unix && !self.proxies.trusted.unix {
+            let text = "no request can be accepted: one that comes by a Unix socket has no address, and is in no network; add \
+                        \"unix\" to `trusted_proxies` if a proxy there names its clients";
+            problems.warning("limits.allow_cidrs", text.to_owned());
+        }
+        self.check_shared_keys(problems);
+    }
+
+    /// A token does not name the URL that it was sent to. With shared keys, who can read what one connector gets can send
+    /// it to the other one.
+    pub(super) fn check_shared_keys(&self, problems: &Problems) {
+        let names: Vec<_> = self.connectors.iter().map(|connector| Some(&*connector.name)).collect();
+        for (at, (connector, segment)) in self.connectors.iter().zip(segments(&names)).enumerate() {
+            for other in self.connectors.iter().take(at) {
+                if connector.verifier.shares_a_secret_with(&other.verifier) {
+                    let text = format!(
+                        "a secret is also one of connector \"{}\", so that an event for one is authentic for the other: tokens \
+                         are not bound to a URL; give each its own secret at DT",
+                        other.name
+                    );
+                    problems.warning(&format!("connector.{segment}.secrets"), text);
+                }
+                let (these, those) = (&connector.projects, &other.projects);
+                let are_disjoint = !these.is_empty() && !those.is_empty() && these.is_disjoint(those);
+                if connector.verifier.shares_an_organization_with(&other.verifier) && !are_disjoint {
+                    let text = format!(
+                        "is also that of connector \"{}\", so that an event for one is authentic for the other: tokens are \
+                         not bound to a URL; give both `projects` that have none in common",
+                        other.name
+                    );
+                    problems.warning(&format!("connector.{segment}.asymmetric.organization"), text);
+                }
+            }
+        }
+    }
+
+    /// What a sink wrote into the spool's folder, the spool would take for its own, or the sink would damage it.
+    pub(super) fn check_sink_places(&self, problems: &Problems) {
+        let spool = resolved(&self.spool_folder());
+        for sink in &self.sinks {
+            let Some(files) = sink.settings.files() else { continue };
+            let template = files.clone().absolute();
+            let place = match template.is_fixed() {
+                true => template.root().join(template.relative_text()),
+                false => template.root().to_owned(),
+            };
+            if resolved(&place).starts_with(&spool) {
+                let text = format!(
+                    "found \"{}\", which is in the spool's folder {}; allowed is a path outside of it",
+                    files.to_string().escape_debug(),
+                    spool.display()
+                );
+                problems.error(&format!("sink.{}.path", sink.name), text);
+            }
+        }
+    }
+
+    /// A sink's folder has to be there: `serve` makes only the data folder, and those that a template's placeholders name.
+    /// Where a sink has a fixed path, `serve` does not start without it; otherwise events wait until it is made.
+    pub(super) fn check_sink_folders(&self, problems: &Problems) {
+        let data = std::path::absolute(&self.data).unwrap_or_else(|_| self.data.clone());
+        for sink in &self.sinks {
+            let Some(files) = sink.settings.files() else { continue };
+            let template = files.clone().absolute();
+            let root = template.root();
+            let (folder, key) = (root.display(), format!("sink.{}.path", sink.name));
+            let text = match std::fs::metadata(root) {
+                Ok(about) if about.is_dir() => continue,
+                Ok(_) => format!("{folder} is not a folder"),
+                Err(error) if error.kind() == std::io::ErrorKind::NotFound && data.starts_with(root) => {
+                    continue;
+                }
+                Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
+                    format!("the folder {folder} does not exist; make it: mkdir -p {folder}")
+                }
+                Err(error) => format!("the folder {folder} cannot be used: {error}"),
+            };
+            if template.is_fixed() { problems.error(&key, text) } else { problems.warning(&key, text) }
+        }
+    }
+
+    /// A connector may also name sinks that an embedder adds, so this is checked once all are known.
+    pub(super) fn check_sink_names(&self, problems: &Problems) {
+        let known: BTreeSet<&str> = self.sinks.iter().map(|sink| &*sink.name).collect();
+        for connector in &self.connectors {
+            for name in connector.sinks.iter().flatten().filter(|name| !known.contains(&***name)) {
+                let allowed = known.iter().copied().collect::<Vec<_>>().join(", ");
+                let (hint, name) = (did_you_mean(name, known.iter().copied()), name.escape_debug());
+                let text = format!("no sink is named \"{name}\"; {hint}there are: {allowed}");
+                problems.error(&format!("connector.{}.sinks", connector.name), text);
+            }
+        }
+    }
+}
+
+/// The absolute path without `..` and, as far as it exists, without symbolic links.
+fn resolved(path: &Path) -> PathBuf {
+    let mut resolved = PathBuf::new();
+    for component in std::path::absolute(path).unwrap_or_else(|_| path.to_owned()).components() {
+        match component {
+            Component::ParentDir => drop(resolved.pop()),
+            other => resolved.push(other),
+        }
+        if let Ok(real) = resolved.canonicalize() {
+            resolved = real;
+        }
+    }
+    resolved
+}
+
+/// Notes each value that an earlier entry of the list has as well. `names` are the names of the entries.
+fn each_once(problems: &Problems, section: &str, key: &str, names: &[Option<&str>], values: &[Option<&str>]) {
+    let mut seen = BTreeSet::new();
+    for (value, segment) in values.iter().zip(segments(names)) {
+        if let Some(value) = value
+            && !seen.insert(*value)
+        {
+            let text = format!("\"{}\" is used by two of them", value.escape_debug());
+            problems.error(&format!("{section}.{segment}.{key}"), text);
+        }
+    }
+}

@@ -1,0 +1,32 @@
+//! Reading a configuration: what the server and the settings of sinks have in common. Nothing here knows the server.
+//!
+//! A table of the file is a struct, declared by [`config_keys!`] with one entry for each key; an
+//! [`entry`] says what may stand there and what it is for. To read a file: [`Section::root`] takes the parsed text, the
+//! structs take their keys out of it, and [`Problems`] collects what is wrong.
+
+mod changes;
+pub mod entry;
+mod keys;
+mod lines;
+mod problem;
+mod secret;
+mod section;
+mod source;
+mod suggest;
+mod table;
+mod units;
+
+pub use changes::{Changes, ConfigChange};
+pub use entry::{
+    Entry, Keys, OptionalEntry, custom, duration, flag, flat, name, number, parsed, path, size, table, text,
+    texts, unchecked, word,
+};
+pub use keys::config_keys;
+pub use lines::{Lines, below, segments};
+pub use problem::{Problem, Problems};
+pub use secret::{SecretError, SecretSource, is_name, read_secret, read_source, secret_keys, stand_in};
+pub use section::{FlagOrSection, Section};
+pub use source::{Sources, SystemSources};
+pub use suggest::{closest, did_you_mean};
+pub use table::{Key, KeyDefault, Reload, Table};
+pub use units::{read_duration, read_size, write_duration, write_size};

@@ -1,0 +1,477 @@
+//! The table of sink types: what the program has to know of each. A type is named in the configuration (`type = "NAME"`) and
+//! on the command line (`--sink NAME:PLACE`); from there on everybody deals with its [`Settings`], whatever they are.
+//!
+//! A new type is a struct of its keys, made by [`config_keys!`](crate::config_keys), that implements [`SinkSettings`]; and one
+//! line where the program puts its types together.
+
+use std::any::Any;
+use std::fmt;
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::config::{Changes, Keys, Reload, Section, Table};
+use super::{LetterBox, Metric, OpenError, Sink, SinkReporter};
+use crate::record::{Format, PathTemplate};
+use dt_verify::Difference;
+
+/// The settings of one type of sink, and all that is special to the type.
+pub trait SinkSettings: Keys + Clone + PartialEq + fmt::Debug + Send + Sync + 'static {
+    /// The name of the type: `type = "NAME"`.
+    const NAME: &'static str;
+    /// What stands behind `--sink NAME:`, such as `PATH`; `None` for nothing.
+    const PLACE: Option<&'static str>;
+    /// What the sink is for, in Markdown, for the reference.
+    const ABOUT: &'static str;
+    /// The name of a sink of this type in the sample file.
+    const SAMPLE_NAME: &'static str = Self::NAME;
+    /// What stands behind `dead_letters = "NAME:`, such as `TOPIC`; `None` if it takes no dead letters.
+    const LETTERS: Option<&'static str> = None;
+    /// The metrics that its sinks report.
+    const METRICS: &'static [Metric] = &[];
+
+    /// Reads what stands behind `--sink NAME:`; nothing where there is no [`PLACE`](Self::PLACE).
+    ///
+    /// # Errors
+    ///
+    /// What is wrong with it.
+    fn from_place(place: &str) -> Result<Self, BadPlace>;
+
+    /// Looks across the keys that were read.
+    fn check(&self, _section: &Section<'_>) {}
+
+    /// Returns the files that it writes, named by the key `path`: they may be those of no other sink, and not in the spool's
+    /// folder.
+    fn files(&self) -> Option<&PathTemplate> {
+        None
+    }
+
+    /// Returns whether a running sink has to be replaced by a new one to get these settings.
+    fn needs_new_sink(&self, next: &Self) -> bool {
+        self != next
+    }
+
+    /// Makes a sink, which is not opened yet.
+    ///
+    /// # Errors
+    ///
+    /// [`OpenError::Unusable`] if it can never work.
+    fn sink(&self, context: SinkContext) -> Result<Box<dyn Sink>, OpenError>;
+
+    /// Returns whether dead letters can be stored at a place, which stands behind `dead_letters = "NAME:`.
+    fn is_place_of_letters(_place: &str) -> bool {
+        false
+    }
+
+    /// Opens a place for dead letters, reached by the settings of this sink.
+    ///
+    /// # Errors
+    ///
+    /// [`OpenError::Unusable`] if it can never work, or the type takes none.
+    fn letter_box(&self, _place: &str, _context: SinkContext) -> Result<Arc<dyn LetterBox>, OpenError> {
+        Err(OpenError::Unusable(format!("a sink of type \"{}\" takes no dead letters", Self::NAME)))
+    }
+}
+
+/// What a sink is made with, beside its settings.
+#[derive(Debug, Clone)]
+#[non_exhaustive]
+pub struct SinkContext {
+    /// What it writes.
+    pub format: Format,
+    /// How long a record may be tried before it is a failure; `None` for as long as it takes. A request waits for it in mode
+    /// `direct`.
+    pub give_up_after: Option<Duration>,
+    /// Where it reports what only it knows. It has the sink's name.
+    pub reporter: Arc<dyn SinkReporter>,
+}
+
+impl SinkContext {
+    /// Makes a context without a limit of time.
+    #[must_use]
+    pub const fn new(format: Format, reporter: Arc<dyn SinkReporter>) -> Self {
+        Self { format, give_up_after: None, reporter }
+    }
+}
+
+/// What is wrong with the place of a sink on the command line.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{0}")]
+pub struct BadPlace(String);
+
+impl BadPlace {
+    /// Says what is wrong, in a few words.
+    pub fn new(why: impl fmt::Display) -> Self {
+        Self(why.to_string())
+    }
+}
+
+/// A type of sink.
+#[derive(Clone, Copy)]
+pub struct SinkType {
+    name: &'static str,
+    place: Option<&'static str>,
+    letters: Option<&'static str>,
+    metrics: &'static [Metric],
+    is_place_of_letters: fn(&str) -> bool,
+    read: fn(SinkType, &mut Section<'_>) -> Option<Settings>,
+    from_place: fn(SinkType, &str) -> Result<Settings, BadPlace>,
+    tables: fn() -> Vec<Table>,
+}
+
+impl fmt::Debug for SinkType {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.name)
+    }
+}
+
+impl SinkType {
+    /// Returns the type that has these settings.
+    #[must_use]
+    pub const fn of<S: SinkSettings>() -> Self {
+        Self {
+            name: S::NAME,
+            place: S::PLACE,
+            letters: S::LETTERS,
+            metrics: S::METRICS,
+            is_place_of_letters: S::is_place_of_letters,
+            read: |sink_type, section| {
+                let settings = S::read(section)?;
+                settings.check(section);
+                Some(Settings { sink_type, values: Arc::new(settings) })
+            },
+            from_place: |sink_type, place| {
+                Ok(Settings { sink_type, values: Arc::new(S::from_place(place)?) })
+            },
+            tables: tables::<S>,
+        }
+    }
+
+    /// Returns the name of the type.
+    #[must_use]
+    pub const fn name(&self) -> &'static str {
+        self.name
+    }
+
+    /// Reads the keys of a `[[sink]]` that only this type has. `None` if it cannot be used, after that was reported.
+    #[must_use]
+    pub fn read(self, section: &mut Section<'_>) -> Option<Settings> {
+        (self.read)(self, section)
+    }
+
+    /// Returns the tables of a `[[sink]]` of this type, for the reference; none if it has no keys of its own.
+    #[must_use]
+    pub fn tables(&self) -> Vec<Table> {
+        (self.tables)()
+    }
+}
+
+/// Returns the tables of the keys of a type.
+fn tables<S: SinkSettings>() -> Vec<Table> {
+    let rows = <S as Keys>::rows();
+    if rows.is_empty() {
+        return Vec::new();
+    }
+    let given = format!("name = \"{}\"\ntype = \"{}\"", S::SAMPLE_NAME, S::NAME);
+    let own = Table::new("[[sink]]", S::ABOUT, rows).given(given);
+    let below = <S as Keys>::tables().into_iter().map(|table| table.below("sink"));
+    std::iter::once(own).chain(below).collect()
+}
+
+/// The settings of a sink of some type. Cheap to clone.
+#[derive(Clone)]
+pub struct Settings {
+    sink_type: SinkType,
+    values: Arc<dyn AnySettings>,
+}
+
+impl fmt::Debug for Settings {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.values.fmt(f)
+    }
+}
+
+impl PartialEq for Settings {
+    fn eq(&self, other: &Self) -> bool {
+        self.values.equals(&*other.values)
+    }
+}
+
+impl<S: SinkSettings> From<S> for Settings {
+    fn from(settings: S) -> Self {
+        Self { sink_type: SinkType::of::<S>(), values: Arc::new(settings) }
+    }
+}
+
+impl Settings {
+    /// Returns the name of the type.
+    #[must_use]
+    pub const fn type_name(&self) -> &'static str {
+        self.sink_type.name
+    }
+
+    /// Returns the metrics that its sinks report.
+    #[must_use]
+    pub const fn metrics(&self) -> &'static [Metric] {
+        self.sink_type.metrics
+    }
+
+    /// Returns the settings if they are of this type.
+    #[must_use]
+    pub fn get<S: SinkSettings>(&self) -> Option<&S> {
+        let values: &dyn Any = &*self.values;
+        values.downcast_ref()
+    }
+
+    /// Returns the files that the sink writes, named by the key `path`.
+    #[must_use]
+    pub fn files(&self) -> Option<&PathTemplate> {
+        self.values.files()
+    }
+
+    /// Adds what is different in `next`.
+    pub fn compare(&self, next: &Self, changes: &mut Changes) {
+        self.values.compare(&*next.values, changes);
+    }
+
+    /// Returns whether a running sink has to be replaced by a new one to get the settings `next`.
+    #[must_use]
+    pub fn needs_new_sink(&self, next: &Self) -> bool {
+        self.values.needs_new_sink(&*next.values)
+    }
+
+    /// Makes a sink, which is not opened yet.
+    ///
+    /// # Errors
+    ///
+    /// [`OpenError::Unusable`] if it can never work.
+    pub fn sink(&self, context: SinkContext) -> Result<Box<dyn Sink>, OpenError> {
+        self.values.sink(context)
+    }
+
+    /// Opens a place for dead letters, reached by these settings.
+    ///
+    /// # Errors
+    ///
+    /// [`OpenError::Unusable`] if it can never work, or the type takes none.
+    pub fn letter_box(&self, place: &str, context: SinkContext) -> Result<Arc<dyn LetterBox>, OpenError> {
+        self.values.letter_box(place, context)
+    }
+}
+
+/// [`SinkSettings`] of any type. The alias has the lifetime that a downcast needs.
+type AnySettingsRef = dyn AnySettings;
+
+trait AnySettings: Any + fmt::Debug + Send + Sync {
+    fn equals(&self, other: &AnySettingsRef) -> bool;
+    fn files(&self) -> Option<&PathTemplate>;
+    fn compare(&self, next: &AnySettingsRef, changes: &mut Changes);
+    fn needs_new_sink(&self, next: &AnySettingsRef) -> bool;
+    fn sink(&self, context: SinkContext) -> Result<Box<dyn Sink>, OpenError>;
+    fn letter_box(&self, place: &str, context: SinkContext) -> Result<Arc<dyn LetterBox>, OpenError>;
+}
+
+/// Returns the settings if they are of the same type as another's.
+fn same<S: SinkSettings>(settings: &AnySettingsRef) -> Option<&S> {
+    let settings: &dyn Any = settings;
+    settings.downcast_ref()
+}
+
+impl<S: SinkSettings> AnySettings for S {
+    fn equals(&self, other: &AnySettingsRef) -> bool {
+        same(other).is_some_and(|other| self == other)
+    }
+
+    fn files(&self) -> Option<&PathTemplate> {
+        SinkSettings::files(self)
+    }
+
+    fn compare(&self, next: &AnySettingsRef, changes: &mut Changes) {
+        match same(next) {
+            Some(next) => Keys::compare(self, next, changes),
+            None => changes.note("type", Difference::Changed, Reload::Yes),
+        }
+    }
+
+    fn needs_new_sink(&self, next: &AnySettingsRef) -> bool {
+        same(next).is_none_or(|next| SinkSettings::needs_new_sink(self, next))
+    }
+
+    fn sink(&self, context: SinkContext) -> Result<Box<dyn Sink>, OpenError> {
+        SinkSettings::sink(self, context)
+    }
+
+    fn letter_box(&self, place: &str, context: SinkContext) -> Result<Arc<dyn LetterBox>, OpenError> {
+        SinkSettings::letter_box(self, place, context)
+    }
+}
+
+/// A type of sink that this build leaves out.
+#[derive(Debug, Clone, Copy)]
+pub struct MissingType {
+    /// The name of the type.
+    pub name: &'static str,
+    /// The name of what it writes to, such as `Kafka`.
+    pub title: &'static str,
+    /// The feature that adds it.
+    pub feature: &'static str,
+    /// What stands behind `--sink NAME:`.
+    pub place: Option<&'static str>,
+    /// What stands behind `dead_letters = "NAME:`.
+    pub letters: Option<&'static str>,
+}
+
+/// Why there is no sink type of some name.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum NoSinkType {
+    /// There is one, but not in this build.
+    #[error("this build has no {title}; build with the feature `{feature}`")]
+    LeftOut {
+        /// What it writes to.
+        title: &'static str,
+        /// The feature that adds it.
+        feature: &'static str,
+    },
+    /// There is none.
+    #[error("there is no such type of sink")]
+    Unknown,
+}
+
+/// The types of sinks that a program knows. It starts with none.
+#[derive(Debug, Clone, Default)]
+pub struct SinkTypes {
+    types: Vec<SinkType>,
+    left_out: Vec<MissingType>,
+}
+
+impl SinkTypes {
+    /// Adds the type that has these settings.
+    #[must_use]
+    pub fn with<S: SinkSettings>(mut self) -> Self {
+        self.types.push(SinkType::of::<S>());
+        self
+    }
+
+    /// Names a type that this build leaves out, unless it was added.
+    #[must_use]
+    pub fn or_left_out(mut self, missing: MissingType) -> Self {
+        if self.types.iter().all(|sink_type| sink_type.name != missing.name) {
+            self.left_out.push(missing);
+        }
+        self
+    }
+
+    /// Returns the types of this build.
+    pub fn iter(&self) -> impl Iterator<Item = &SinkType> {
+        self.types.iter()
+    }
+
+    /// Returns the names of all types, those that are left out last.
+    #[must_use]
+    pub fn names(&self) -> Vec<&'static str> {
+        let left_out = self.left_out.iter().map(|missing| missing.name);
+        self.types.iter().map(|sink_type| sink_type.name).chain(left_out).collect()
+    }
+
+    /// Returns the metrics that each type declares, by the name of the type. A type that declares none is left out.
+    #[must_use]
+    pub fn metrics(&self) -> Vec<(&'static str, &'static [Metric])> {
+        let types = self.types.iter().filter(|sink_type| !sink_type.metrics.is_empty());
+        types.map(|sink_type| (sink_type.name, sink_type.metrics)).collect()
+    }
+
+    /// Returns how each type is written on the command line, such as `file:PATH`.
+    #[must_use]
+    pub fn usages(&self) -> Vec<String> {
+        let types = self.types.iter().map(|sink_type| (sink_type.name, sink_type.place));
+        let left_out = self.left_out.iter().map(|missing| (missing.name, missing.place));
+        let usage = |(name, place): (&str, Option<&str>)| match place {
+            Some(place) => format!("{name}:{place}"),
+            None => name.to_owned(),
+        };
+        types.chain(left_out).map(usage).collect()
+    }
+
+    /// Returns how each place for dead letters is written, such as `kafka:TOPIC`.
+    #[must_use]
+    pub fn places_of_letters(&self) -> Vec<String> {
+        let types = self.types.iter().map(|sink_type| (sink_type.name, sink_type.letters));
+        let left_out = self.left_out.iter().map(|missing| (missing.name, missing.letters));
+        let place = |(name, letters): (&str, Option<&str>)| Some(format!("{name}:{}", letters?));
+        types.chain(left_out).filter_map(place).collect()
+    }
+
+    /// Finds a type by its name.
+    ///
+    /// # Errors
+    ///
+    /// [`NoSinkType`], if there is none, or not in this build.
+    pub fn find(&self, name: &str) -> Result<SinkType, NoSinkType> {
+        if let Some(sink_type) = self.types.iter().find(|sink_type| sink_type.name == name) {
+            return Ok(*sink_type);
+        }
+        let missing = self.left_out.iter().find(|missing| missing.name == name);
+        Err(missing.map_or(NoSinkType::Unknown, |missing| NoSinkType::LeftOut {
+            title: missing.title,
+            feature: missing.feature,
+        }))
+    }
+
+    /// Reads a sink of the command line, such as `stdout` or `file:PATH`.
+    ///
+    /// # Errors
+    ///
+    /// [`NotASink`], with what is wrong.
+    pub fn parse(&self, text: &str) -> Result<Settings, NotASink> {
+        let (name, place) = text.split_once(':').map_or((text, None), |(name, place)| (name, Some(place)));
+        let unknown =
+            || NotASink::Unknown { text: text.escape_debug().to_string(), allowed: self.usages().join(", ") };
+        let sink_type = match self.find(name) {
+            Ok(sink_type) => sink_type,
+            Err(left_out @ NoSinkType::LeftOut { .. }) if place.is_some() => return Err(left_out.into()),
+            Err(_) => return Err(unknown()),
+        };
+        let place = match (sink_type.place, place) {
+            (None, None) => "",
+            (Some(_), Some(place)) if !place.is_empty() => place,
+            _ => return Err(unknown()),
+        };
+        let wrong = |why| NotASink::Place { text: text.escape_debug().to_string(), why };
+        (sink_type.from_place)(sink_type, place).map_err(wrong)
+    }
+
+    /// Returns whether dead letters can go to a place, such as `kafka:TOPIC`. What this build leaves out is not looked at.
+    #[must_use]
+    pub fn is_place_of_letters(&self, text: &str) -> bool {
+        let Some((name, place)) = text.split_once(':') else { return false };
+        match self.types.iter().find(|sink_type| sink_type.name == name) {
+            Some(sink_type) => (sink_type.is_place_of_letters)(place),
+            None => self.left_out.iter().any(|missing| missing.name == name && missing.letters.is_some()),
+        }
+    }
+}
+
+/// Why a text of the command line is not a sink.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum NotASink {
+    /// It names no type, or not the way the type is written.
+    #[error("\"{text}\" is no sink; allowed are {allowed}")]
+    Unknown {
+        /// The text.
+        text: String,
+        /// How sinks are written.
+        allowed: String,
+    },
+    /// What follows the type is wrong.
+    #[error("{text}: {why}")]
+    Place {
+        /// The text.
+        text: String,
+        /// What is wrong.
+        why: BadPlace,
+    },
+    /// The type is not in this build.
+    #[error(transparent)]
+    LeftOut(#[from] NoSinkType),
+}

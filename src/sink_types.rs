@@ -1,0 +1,28 @@
+//! The types of sinks in this build, one line each. The only place that knows which features add which type.
+
+use dt_server::sink::{MissingType, SinkTypes, standard_types};
+
+/// Returns all types of sinks in this build: `stdout`, `file`, and those that features add.
+///
+/// # Examples
+///
+/// An embedder adds its own by [`SinkTypes::with`].
+///
+/// ```
+/// assert_eq!(dt_receiver::sink_types().names(), ["stdout", "file", "kafka"]);
+/// ```
+#[must_use]
+pub fn sink_types() -> SinkTypes {
+    let types = standard_types();
+    #[cfg(feature = "kafka")]
+    let types = types.with::<dt_server::sink::KafkaConfig>();
+    types.or_left_out(KAFKA)
+}
+
+const KAFKA: MissingType = MissingType {
+    name: "kafka",
+    title: "Kafka",
+    feature: "kafka",
+    place: Some("HOST:PORT[,HOST:PORT]/TOPIC"),
+    letters: Some("TOPIC"),
+};
