@@ -12,6 +12,7 @@
 //! | `dt-sink` | [`sink`], [`record`], [`clock`] | what a sink is, and what it gets |
 //! | `dt-log` | [`log`], [`disk`] | the append-only log |
 //! | `dt-server` | [`service`], [`config`], [`http`], … | the Endpoint URL target |
+//! | `dt-sink-kafka` | – | the sink `kafka` (feature `kafka`) |
 //! | `dt-emulator` | [`emulator`] | DT's cloud on this machine, for tests |
 //!
 //! # Examples

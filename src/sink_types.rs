@@ -15,7 +15,7 @@ use dt_server::sink::{MissingType, SinkTypes, standard_types};
 pub fn sink_types() -> SinkTypes {
     let types = standard_types();
     #[cfg(feature = "kafka")]
-    let types = types.with::<dt_server::sink::KafkaConfig>();
+    let types = types.with::<dt_sink_kafka::KafkaConfig>();
     types.or_left_out(KAFKA)
 }
 

@@ -355,7 +355,7 @@ password = { env = "NEW" }
 fn a_kafka_sink_without_tls_needs_no_more_than_brokers_and_a_topic() {
     let bare = KAFKA.split("key = ").next().expect("the first keys");
     let config = Config::from_toml(bare, &Fixed, &sink_types()).expect("a good configuration");
-    let kafka = config.sinks[0].settings.get::<dt_receiver::sink::KafkaConfig>().expect("a Kafka sink");
+    let kafka = config.sinks[0].settings.get::<dt_sink_kafka::KafkaConfig>().expect("a Kafka sink");
     assert_eq!(kafka.brokers, "kafka-1:9092,[::1]:9092");
     assert_eq!(kafka.create_topic, None, "only the command line makes topics unasked");
     let direct = format!("mode = 'direct'\ndead_letters = 'kafka:dead'\n{bare}");
@@ -371,7 +371,7 @@ fn a_kafka_sink_without_tls_needs_no_more_than_brokers_and_a_topic() {
 #[test]
 fn every_key_of_a_kafka_sink_is_read() {
     let config = Config::from_toml(KAFKA, &Fixed, &sink_types()).unwrap_or_else(|error| panic!("{error}"));
-    let kafka = config.sinks[0].settings.get::<dt_receiver::sink::KafkaConfig>().expect("a Kafka sink");
+    let kafka = config.sinks[0].settings.get::<dt_sink_kafka::KafkaConfig>().expect("a Kafka sink");
     let settings = kafka.settings();
     for (key, value) in [
         ("bootstrap.servers", "kafka-1:9092,[::1]:9092"),

@@ -13,11 +13,10 @@ use std::time::{Duration, Instant};
 
 use dt_receiver::clock::SystemClock;
 use dt_receiver::record::{DeadLetter, Format, KeptHeaders, Reason, Record};
-use dt_receiver::sink::{
-    Fate, KafkaConfig, KafkaLetters, KafkaSink, LetterBox, Patience, Sink, SinkReporter,
-};
+use dt_receiver::sink::{Fate, LetterBox, Sink, SinkReporter};
 use dt_receiver::telemetry::Telemetry;
 use dt_receiver::verify::VerifiedBy;
+use dt_sink_kafka::{KafkaConfig, KafkaLetters, KafkaSink, Patience, RecordKey};
 use hyper::body::Bytes;
 use rdkafka::ClientConfig;
 use rdkafka::consumer::{BaseConsumer, Consumer};
@@ -463,7 +462,7 @@ fn a_user_who_may_not_write_at_all_is_told_so_and_not_asked_for_ever() {
 fn a_topic_that_takes_no_record_without_a_key_is_at_fault_itself() {
     let place = Place::new(1, 1);
     let mut config = place.config();
-    config.key = dt_receiver::sink::RecordKey::None;
+    config.key = RecordKey::None;
     let mut sink = KafkaSink::new(config, Format::Body, Patience::Endless, place.reporter());
     sink.open(None).expect("a good configuration");
     deliver_all(&mut sink, &records(0..5));

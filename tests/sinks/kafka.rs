@@ -14,8 +14,8 @@ pub(crate) fn under_test(format: Format) -> Option<UnderTest> {
     use std::time::Duration;
 
     use dt_receiver::clock::SystemClock;
-    use dt_receiver::sink::{KafkaConfig, KafkaSink, Patience};
     use dt_receiver::telemetry::Telemetry;
+    use dt_sink_kafka::{KafkaConfig, KafkaSink, Patience};
     use rdkafka::mocking::MockCluster;
 
     const TOPIC: &str = "dt.events";

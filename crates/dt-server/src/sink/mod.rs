@@ -1,4 +1,4 @@
-//! The sinks that come with the server: standard output, files, and Kafka. What a sink is, `dt-sink` says.
+//! The sinks that come with the server: standard output and files. What a sink is, `dt-sink` says.
 //!
 //! A new type of sink is a folder with its [`Sink`] and its [`SinkSettings`], one line in the table below, and one row in the
 //! shared contract test (`tests/sinks/contract.rs`). A sink of an embedder may be a type too; or it is added by hand:
@@ -22,17 +22,10 @@ types! {
     file::FileConfig,
 }
 
-#[cfg(feature = "kafka")]
-mod kafka;
-
 pub use dt_sink::{
     BadPlace, Fate, Format, LetterBox, LogPermit, MAX_CHECKPOINT, Metric, MetricKind, MissingType,
     NoSinkType, NotASink, OpenError, Outcome, Settings, Sink, SinkContext, SinkReporter, SinkSettings,
     SinkType, SinkTypes, config,
 };
 pub use file::{Compression, FileConfig, FileSink, UnknownCompression};
-#[cfg(feature = "kafka")]
-pub use kafka::{
-    CreateTopic, KafkaConfig, KafkaLetters, KafkaSasl, KafkaSink, KafkaTls, Patience, RecordKey, UnknownKey,
-};
 pub use stdout::{StdoutConfig, StdoutSink};

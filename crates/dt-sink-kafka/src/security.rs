@@ -17,7 +17,7 @@ const NO_TLS: &str = "this build has no TLS and no SCRAM for Kafka; build with t
 
 /// Whether librdkafka was built with OpenSSL.
 const fn has_tls() -> bool {
-    cfg!(feature = "kafka-tls") || cfg!(feature = "kafka-tls-vendored")
+    cfg!(feature = "tls")
 }
 
 /// TLS to the brokers.

@@ -11,8 +11,8 @@ use rdkafka::config::FromClientConfig;
 use rdkafka::error::RDKafkaErrorCode;
 use rdkafka::producer::Producer as _;
 
-use super::producer::{Producer, readable};
-use super::settings::{CreateTopic, KafkaConfig};
+use crate::producer::{Producer, readable};
+use crate::settings::{CreateTopic, KafkaConfig};
 
 /// How long the cluster may take to answer.
 const ANSWER_WAIT: Duration = Duration::from_secs(2);
@@ -91,8 +91,8 @@ impl Topics {
             Some(RDKafkaErrorCode::UnknownTopicOrPartition | RDKafkaErrorCode::UnknownTopic) => Ok(false),
             // It is there, or about to be: librdkafka waits for its leaders.
             Some(RDKafkaErrorCode::LeaderNotAvailable) => Ok(true),
-            Some(code) => match super::failure::of(code, topic) {
-                super::failure::Failure::Place(text) => Err(text),
+            Some(code) => match crate::failure::of(code, topic) {
+                crate::failure::Failure::Place(text) => Err(text),
                 _ => Err(format!("topic {topic}: {code}")),
             },
         }

@@ -46,8 +46,8 @@ pub use settings::{CreateTopic, KafkaConfig, RecordKey, UnknownKey};
 use topics::Topics;
 use window::{State, Window};
 
-use super::{Fate, Metric, OpenError, Outcome, Sink, SinkReporter};
 use dt_sink::record::{Format, Record};
+use dt_sink::{Fate, Metric, OpenError, Outcome, Sink, SinkReporter};
 
 /// How many records may be on their way: enough for 40,000 a second to a broker that takes 50 ms. With four times as many,
 /// 6 MiB more are held at full load, and 1 % of the answers take 15 ms instead of 8 (`benches/compare`, spool -> Kafka).

@@ -12,12 +12,12 @@ use rdkafka::producer::{
 };
 use rdkafka::{ClientContext, Message as _, Statistics};
 
-use super::Patience;
-use super::failure::{self, Failure};
-use super::message::Message;
-use super::metrics;
-use super::proven::Proven;
-use super::settings::KafkaConfig;
+use crate::Patience;
+use crate::failure::{self, Failure};
+use crate::message::Message;
+use crate::metrics;
+use crate::proven::Proven;
+use crate::settings::KafkaConfig;
 use dt_sink::{LogPermit, SinkReporter};
 
 /// The most bytes of a batch, unless a topic takes less: librdkafka's own default.

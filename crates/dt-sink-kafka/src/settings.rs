@@ -5,16 +5,16 @@ use std::fmt;
 use std::str::FromStr;
 use std::sync::Arc;
 
-use super::{KafkaLetters, KafkaSink, Patience};
-use crate::sink::{BadPlace, LetterBox, Metric, OpenError, Sink, SinkContext, SinkSettings};
+use crate::{KafkaLetters, KafkaSink, Patience};
 use dt_sink::config::{
     Changes, Entry, FlagOrSection, Key, OptionalEntry, Reload, Section, Table, config_keys, custom, number,
     word,
 };
 use dt_sink::record::TopicTemplate;
+use dt_sink::{BadPlace, LetterBox, Metric, OpenError, Sink, SinkContext, SinkSettings};
 use dt_verify::Difference;
 
-use super::security::{KafkaSasl, KafkaTls, Sasl, Tls};
+use crate::security::{KafkaSasl, KafkaTls, Sasl, Tls};
 
 /// Properties of librdkafka that are ours, each with the reason or the key that sets it.
 const OURS: [(&str, &str); 25] = [

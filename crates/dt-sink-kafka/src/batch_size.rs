@@ -3,7 +3,7 @@
 
 use std::time::{Duration, Instant};
 
-use super::producer::BATCH_BYTES;
+use crate::producer::BATCH_BYTES;
 
 /// A batch is never made smaller than this; one record always fits.
 const LEAST: usize = 1024;

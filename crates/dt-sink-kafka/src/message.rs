@@ -1,6 +1,6 @@
 //! A record as Kafka gets it: topic, key, headers and value, in buffers that are used again.
 
-use super::settings::{KafkaConfig, RecordKey};
+use crate::settings::{KafkaConfig, RecordKey};
 use dt_sink::record::{CloudEvent, Format, Record};
 use dt_verify::event::rfc3339_millis;
 

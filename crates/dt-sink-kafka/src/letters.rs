@@ -6,12 +6,12 @@ use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
 
-use super::Patience;
-use super::failure::Failure;
-use super::message::Message;
-use super::producer::{BATCH_BYTES, Kind, Producer};
-use super::settings::KafkaConfig;
-use super::topics::Topics;
+use crate::Patience;
+use crate::failure::Failure;
+use crate::message::Message;
+use crate::producer::{BATCH_BYTES, Kind, Producer};
+use crate::settings::KafkaConfig;
+use crate::topics::Topics;
 use dt_sink::record::{DeadLetter, Reason};
 use dt_sink::{LetterBox, SinkReporter};
 use dt_verify::event::rfc3339_millis;

@@ -4,7 +4,7 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 
-use super::proven::Lane;
+use crate::proven::Lane;
 use dt_sink::record::Record;
 
 /// How many batches an entry outlives that has become nobody's.
