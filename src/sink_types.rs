@@ -24,5 +24,5 @@ const KAFKA: MissingType = MissingType {
     title: "Kafka",
     feature: "kafka",
     place: Some("HOST:PORT[,HOST:PORT]/TOPIC"),
-    letters: Some("TOPIC"),
+    dead_letters: Some("TOPIC"),
 };

@@ -17,7 +17,6 @@ use std::path::Path;
 
 use dt_receiver::config::{Config, ConfigError, KeyDefault, Sources, Table};
 use dt_receiver::sink_types;
-use dt_receiver::telemetry::metrics_markdown;
 
 /// Every variable is set and every file is there.
 struct Everything;
@@ -235,7 +234,7 @@ fn the_pages_and_the_sample_are_up_to_date() {
     for (path, now, command) in [
         ("docs/configuration.md", dt_receiver::config::reference_markdown(&sink_types()), "reference"),
         ("deploy/dt-receiver.toml", sample_file(), "sample"),
-        ("docs/metrics.md", metrics_markdown(&sink_types().metrics()), "metrics"),
+        ("docs/metrics.md", dt_receiver::telemetry::metrics_markdown(&sink_types().metrics()), "metrics"),
     ] {
         let there = std::fs::read_to_string(root.join(path)).unwrap_or_default();
         assert!(there == now, "{path} is out of date; run: dt-receiver config {command} > {path}");

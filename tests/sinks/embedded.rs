@@ -108,7 +108,7 @@ fn its_settings_are_read_and_make_the_sink() {
     let mut sink = settings.sink(context.clone()).expect("made");
     assert_eq!(sink.deliver(&[record(0), record(1)]), Outcome::delivered(2));
     assert!(telemetry.render().contains("dt_receiver_counted_total{sink=\"out\"} 6\n"));
-    assert!(settings.letter_box("x", context).is_err());
+    assert!(settings.open_dead_letters("x", context).is_err());
 }
 
 #[test]
@@ -180,7 +180,7 @@ fn a_type_that_is_left_out_says_which_feature_adds_it() {
         title: "Kafka",
         feature: "kafka",
         place: Some("HOST:PORT/TOPIC"),
-        letters: Some("TOPIC"),
+        dead_letters: Some("TOPIC"),
     };
     let types = SinkTypes::default().or_left_out(kafka);
     let says = "this build has no Kafka; build with the feature `kafka`";

@@ -176,7 +176,7 @@ impl SinkSettings for KafkaConfig {
     const NAME: &'static str = "kafka";
     const PLACE: Option<&'static str> = Some("HOST:PORT[,HOST:PORT]/TOPIC");
     const ABOUT: &'static str = "Topics of Kafka. Details: [kafka.md](kafka.md).";
-    const LETTERS: Option<&'static str> = Some("TOPIC");
+    const DEAD_LETTERS: Option<&'static str> = Some("TOPIC");
     const METRICS: &'static [Metric] = KafkaSink::METRICS;
 
     fn from_place(place: &str) -> Result<Self, BadPlace> {
@@ -206,14 +206,14 @@ impl SinkSettings for KafkaConfig {
         Ok(Box::new(KafkaSink::new(self.clone(), context.format, patience, context.reporter)))
     }
 
-    fn is_place_of_letters(place: &str) -> bool {
+    fn is_dead_letter_place(place: &str) -> bool {
         place.parse::<TopicTemplate>().is_ok_and(|topic| topic.fixed().is_some())
     }
 
-    fn letter_box(&self, place: &str, context: SinkContext) -> Result<Arc<dyn LetterBox>, OpenError> {
+    fn open_dead_letters(&self, place: &str, context: SinkContext) -> Result<Arc<dyn LetterBox>, OpenError> {
         let limit = context.give_up_after.unwrap_or(std::time::Duration::MAX);
-        let letters = KafkaLetters::new(self, place.to_owned(), limit, context.reporter);
-        Ok(Arc::new(letters.map_err(OpenError::Unusable)?))
+        let opened = KafkaLetters::new(self, place.to_owned(), limit, context.reporter);
+        Ok(Arc::new(opened.map_err(OpenError::Unusable)?))
     }
 }
 

@@ -25,7 +25,7 @@ pub trait SinkSettings: Keys + Clone + PartialEq + fmt::Debug + Send + Sync + 's
     /// The name of a sink of this type in the sample file.
     const SAMPLE_NAME: &'static str = Self::NAME;
     /// What stands behind `dead_letters = "NAME:`, such as `TOPIC`; `None` if it takes no dead letters.
-    const LETTERS: Option<&'static str> = None;
+    const DEAD_LETTERS: Option<&'static str> = None;
     /// The metrics that its sinks report.
     const METRICS: &'static [Metric] = &[];
 
@@ -58,7 +58,7 @@ pub trait SinkSettings: Keys + Clone + PartialEq + fmt::Debug + Send + Sync + 's
     fn sink(&self, context: SinkContext) -> Result<Box<dyn Sink>, OpenError>;
 
     /// Returns whether dead letters can be stored at a place, which stands behind `dead_letters = "NAME:`.
-    fn is_place_of_letters(_place: &str) -> bool {
+    fn is_dead_letter_place(_place: &str) -> bool {
         false
     }
 
@@ -67,7 +67,11 @@ pub trait SinkSettings: Keys + Clone + PartialEq + fmt::Debug + Send + Sync + 's
     /// # Errors
     ///
     /// [`OpenError::Unusable`] if it can never work, or the type takes none.
-    fn letter_box(&self, _place: &str, _context: SinkContext) -> Result<Arc<dyn LetterBox>, OpenError> {
+    fn open_dead_letters(
+        &self,
+        _place: &str,
+        _context: SinkContext,
+    ) -> Result<Arc<dyn LetterBox>, OpenError> {
         Err(OpenError::Unusable(format!("a sink of type \"{}\" takes no dead letters", Self::NAME)))
     }
 }
@@ -110,9 +114,9 @@ impl BadPlace {
 pub struct SinkType {
     name: &'static str,
     place: Option<&'static str>,
-    letters: Option<&'static str>,
+    dead_letters: Option<&'static str>,
     metrics: &'static [Metric],
-    is_place_of_letters: fn(&str) -> bool,
+    is_dead_letter_place: fn(&str) -> bool,
     read: fn(SinkType, &mut Section<'_>) -> Option<Settings>,
     from_place: fn(SinkType, &str) -> Result<Settings, BadPlace>,
     tables: fn() -> Vec<Table>,
@@ -131,9 +135,9 @@ impl SinkType {
         Self {
             name: S::NAME,
             place: S::PLACE,
-            letters: S::LETTERS,
+            dead_letters: S::DEAD_LETTERS,
             metrics: S::METRICS,
-            is_place_of_letters: S::is_place_of_letters,
+            is_dead_letter_place: S::is_dead_letter_place,
             read: |sink_type, section| {
                 let settings = S::read(section)?;
                 settings.check(section);
@@ -253,8 +257,12 @@ impl Settings {
     /// # Errors
     ///
     /// [`OpenError::Unusable`] if it can never work, or the type takes none.
-    pub fn letter_box(&self, place: &str, context: SinkContext) -> Result<Arc<dyn LetterBox>, OpenError> {
-        self.values.letter_box(place, context)
+    pub fn open_dead_letters(
+        &self,
+        place: &str,
+        context: SinkContext,
+    ) -> Result<Arc<dyn LetterBox>, OpenError> {
+        self.values.open_dead_letters(place, context)
     }
 }
 
@@ -267,7 +275,7 @@ trait AnySettings: Any + fmt::Debug + Send + Sync {
     fn compare(&self, next: &AnySettingsRef, changes: &mut Changes);
     fn needs_new_sink(&self, next: &AnySettingsRef) -> bool;
     fn sink(&self, context: SinkContext) -> Result<Box<dyn Sink>, OpenError>;
-    fn letter_box(&self, place: &str, context: SinkContext) -> Result<Arc<dyn LetterBox>, OpenError>;
+    fn open_dead_letters(&self, place: &str, context: SinkContext) -> Result<Arc<dyn LetterBox>, OpenError>;
 }
 
 /// Returns the settings if they are of the same type as another's.
@@ -300,8 +308,8 @@ impl<S: SinkSettings> AnySettings for S {
         SinkSettings::sink(self, context)
     }
 
-    fn letter_box(&self, place: &str, context: SinkContext) -> Result<Arc<dyn LetterBox>, OpenError> {
-        SinkSettings::letter_box(self, place, context)
+    fn open_dead_letters(&self, place: &str, context: SinkContext) -> Result<Arc<dyn LetterBox>, OpenError> {
+        SinkSettings::open_dead_letters(self, place, context)
     }
 }
 
@@ -317,7 +325,7 @@ pub struct MissingType {
     /// What stands behind `--sink NAME:`.
     pub place: Option<&'static str>,
     /// What stands behind `dead_letters = "NAME:`.
-    pub letters: Option<&'static str>,
+    pub dead_letters: Option<&'static str>,
 }
 
 /// Why there is no sink type of some name.
@@ -394,10 +402,10 @@ impl SinkTypes {
 
     /// Returns how each place for dead letters is written, such as `kafka:TOPIC`.
     #[must_use]
-    pub fn places_of_letters(&self) -> Vec<String> {
-        let types = self.types.iter().map(|sink_type| (sink_type.name, sink_type.letters));
-        let left_out = self.left_out.iter().map(|missing| (missing.name, missing.letters));
-        let place = |(name, letters): (&str, Option<&str>)| Some(format!("{name}:{}", letters?));
+    pub fn dead_letter_places(&self) -> Vec<String> {
+        let types = self.types.iter().map(|sink_type| (sink_type.name, sink_type.dead_letters));
+        let left_out = self.left_out.iter().map(|missing| (missing.name, missing.dead_letters));
+        let place = |(name, place): (&str, Option<&str>)| Some(format!("{name}:{}", place?));
         types.chain(left_out).filter_map(place).collect()
     }
 
@@ -442,11 +450,13 @@ impl SinkTypes {
 
     /// Returns whether dead letters can go to a place, such as `kafka:TOPIC`. What this build leaves out is not looked at.
     #[must_use]
-    pub fn is_place_of_letters(&self, text: &str) -> bool {
+    pub fn is_dead_letter_place(&self, text: &str) -> bool {
         let Some((name, place)) = text.split_once(':') else { return false };
         match self.types.iter().find(|sink_type| sink_type.name == name) {
-            Some(sink_type) => (sink_type.is_place_of_letters)(place),
-            None => self.left_out.iter().any(|missing| missing.name == name && missing.letters.is_some()),
+            Some(sink_type) => (sink_type.is_dead_letter_place)(place),
+            None => {
+                self.left_out.iter().any(|missing| missing.name == name && missing.dead_letters.is_some())
+            }
         }
     }
 }

@@ -24,18 +24,18 @@ impl Config {
             let text = "at least one is needed; add a [[connector]] with `secrets = [{ env = \"NAME\" }]`";
             problems.error("connector", text.to_owned());
         }
-        let letters = self.dead_letter_place();
-        if letters.is_some() && self.connectors.iter().any(|c| c.quarantine_refused) {
+        let place = self.dead_letter_place();
+        if place.is_some() && self.connectors.iter().any(|c| c.quarantine_refused) {
             let text =
                 "is true; copies of refused requests are kept in `dead.db` only, not in a topic of Kafka";
             problems.error("quarantine_refused", text.to_owned());
         }
         // A sink that could not be read may be the one.
-        if let Some(letters) = letters
+        if let Some(place) = place
             && self.dead_letter_sink().is_none()
             && !problems.has_errors_at("sink")
         {
-            problems.error("dead_letters", letters.needs_a_sink());
+            problems.error("dead_letters", place.needs_a_sink());
         }
         let names: Vec<_> = self.connectors.iter().map(|connector| Some(&*connector.name)).collect();
         let paths: Vec<_> = self.connectors.iter().map(|connector| Some(&*connector.path)).collect();

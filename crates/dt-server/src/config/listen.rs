@@ -139,14 +139,14 @@ impl Proxies {
 
     pub(super) fn check(&mut self, root: &Section<'_>) {
         if self.protocol && self.is_empty() {
-            let text = "needs `trusted_proxies`: whoever may send a PROXY header says who the client is";
+            let text = "needs `trusted_proxies`: a peer that may send a PROXY header names the client";
             root.complain("proxy_protocol", text);
         }
     }
 }
 
-/// The header in which a proxy names the client. One only: a proxy that writes one passes the other on as it came, so
-/// whoever wants could write into it.
+/// The header in which a proxy names the client. There is only one: a proxy that sets one of them forwards the other
+/// unchanged, so that any client could set it.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum ClientHeader {
@@ -222,7 +222,7 @@ pub(super) fn read_mode(root: &mut Section<'_>, key: &'static str) -> Option<u32
     mode
 }
 
-/// The table `[tls]`, with a look into the files that it names. To begin or end with TLS needs a restart.
+/// The table `[tls]`, with a check of the files that it names. To begin or end with TLS needs a restart.
 pub(super) struct Tls;
 
 impl Entry<Option<TlsSettings>> for Tls {

@@ -284,9 +284,9 @@ impl Config {
         let read = Self::read_keys(&mut root, Vec::new(), Vec::new(), Vec::new(), lines);
         // None of the keys at the top is needed.
         let mut config = read.unwrap_or_else(Self::empty);
-        if let Some(text) = config.dead_letters.take_if(|text| !types.is_place_of_letters(text)) {
+        if let Some(text) = config.dead_letters.take_if(|text| !types.is_dead_letter_place(text)) {
             let places: Vec<String> =
-                types.places_of_letters().iter().map(|place| format!("\"{place}\"")).collect();
+                types.dead_letter_places().iter().map(|place| format!("\"{place}\"")).collect();
             let allowed = format!("{}; without it, they go to `dead.db`", places.join(" or "));
             root.problem("dead_letters", &text, &allowed);
         }
@@ -342,7 +342,7 @@ impl Config {
     }
 
     /// Leaves out what dead letters have no room for: outside of `dead.db`, copies of refused requests would have no bound.
-    pub(crate) fn settle(&mut self) {
+    pub(crate) fn drop_unbounded_copies(&mut self) {
         if self.dead_letter_place().is_some() {
             self.connectors.iter_mut().for_each(|connector| connector.quarantine_refused = false);
         }

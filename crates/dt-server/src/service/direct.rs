@@ -27,7 +27,7 @@ const QUEUE_SPARE: usize = 4096;
 /// How many records a sink is given at once.
 const MAX_BATCH: usize = 4096;
 /// The name under which logs and metrics have the place of dead letters.
-const LETTERS: &str = "dead-letters";
+const DEAD_LETTERS: &str = "dead-letters";
 
 /// The sinks themselves, and the place of dead letters.
 #[derive(Debug)]
@@ -65,7 +65,7 @@ struct DirectIntake {
 impl DirectStore {
     pub(super) fn open(parts: Parts) -> Result<Opened, StartError> {
         let Parts { config, clock, telemetry, routes, sinks, .. } = parts;
-        let dead_letters = Arc::new(open_letters(&config, &clock, &telemetry)?);
+        let dead_letters = Arc::new(open_dead_letters(&config, &clock, &telemetry)?);
         let options = LaneOptions {
             max_queue: config.limits.max_in_flight.saturating_add(QUEUE_SPARE),
             max_batch: MAX_BATCH,
@@ -114,24 +114,23 @@ impl DirectStore {
     }
 }
 
-fn open_letters(
+fn open_dead_letters(
     config: &Config,
     clock: &Arc<dyn Clock>,
     telemetry: &Arc<Telemetry>,
 ) -> Result<DeadLetterStore, StartError> {
-    let Some(letters) = config.dead_letter_place() else {
-        let letters = DeadLetters::open_without_log(&config.spool_folder(), clock)?;
-        return Ok(DeadLetterStore::database(Arc::new(letters), Arc::clone(telemetry)));
+    let Some(place) = config.dead_letter_place() else {
+        let database = DeadLetters::open_without_log(&config.spool_folder(), clock)?;
+        return Ok(DeadLetterStore::database(Arc::new(database), Arc::clone(telemetry)));
     };
-    let sink = config.dead_letter_sink();
-    let sink = sink.ok_or_else(|| StartError::DeadLetters(letters.needs_a_sink()))?;
-    let mut context =
-        SinkContext::new(sink.format, telemetry.sink_reporter(LETTERS, sink.settings.metrics()));
-    // A letter comes after its sink has tried; both have to fit in the deadline.
+    let sink = config.dead_letter_sink().ok_or_else(|| StartError::DeadLetters(place.needs_a_sink()))?;
+    let reporter = telemetry.sink_reporter(DEAD_LETTERS, sink.settings.metrics());
+    let mut context = SinkContext::new(sink.format, reporter);
+    // A dead letter comes after its sink has tried; both have to fit in the deadline.
     context.give_up_after = give_up_after(config).and_then(|limit| limit.checked_div(2));
-    let letters = sink.settings.letter_box(letters.place, context);
-    let letters = letters.map_err(|error| StartError::DeadLetters(error.to_string()))?;
-    Ok(DeadLetterStore::elsewhere(letters, Arc::clone(telemetry)))
+    let opened = sink.settings.open_dead_letters(place.place, context);
+    let elsewhere = opened.map_err(|error| StartError::DeadLetters(error.to_string()))?;
+    Ok(DeadLetterStore::elsewhere(elsewhere, Arc::clone(telemetry)))
 }
 
 impl Intake for DirectIntake {

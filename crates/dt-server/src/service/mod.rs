@@ -189,7 +189,7 @@ impl ServiceBuilder {
     pub async fn start(self) -> Result<Service, StartError> {
         let Self { mut config, clock, sinks: own, mut inherited } = self;
         check_connectors(&config.connectors)?;
-        config.settle();
+        config.drop_unbounded_copies();
         let telemetry = Arc::new(Telemetry::new(Arc::clone(&clock)));
         let certificate = match config.tls.clone() {
             Some(settings) => Some(Arc::new(Certificate::load(settings, &clock, &telemetry)?)),

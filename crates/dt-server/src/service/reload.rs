@@ -316,7 +316,7 @@ impl Reloader {
         }
         let read = tokio::time::timeout(READ_TIME, tokio::task::spawn_blocking(read)).await;
         let mut config = read.map_err(|_| ReloadError::TooSlow)?.map_err(|_| StartError::Panicked)??;
-        config.settle();
+        config.drop_unbounded_copies();
         if let Some(certificate) = &self.parts.certificate {
             // Its files may have changed under the same names. What is wrong with them then is told by themselves.
             certificate.look_soon();
