@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 
 use dt_receiver::clock::SystemClock;
 use dt_receiver::record::{DeadLetter, Format, KeptHeaders, Reason, Record};
-use dt_receiver::sink::{Fate, LetterBox, Sink, SinkReporter};
+use dt_receiver::sink::{DeadLetterSink, Fate, Sink, SinkReporter};
 use dt_receiver::telemetry::Telemetry;
 use dt_receiver::verify::VerifiedBy;
 use dt_sink_kafka::{KafkaConfig, KafkaLetters, KafkaSink, Patience, RecordKey};
@@ -272,7 +272,7 @@ fn brokers_that_are_away_are_waited_for() {
     while begun.elapsed() < Duration::from_secs(4) {
         let fates = sink.deliver(&batch).fates;
         assert!(fates.iter().all(|fate| matches!(fate, Fate::Pending { .. })), "{fates:?}");
-        troubled |= fates.iter().any(|fate| matches!(fate, Fate::Pending { trouble: Some(_) }));
+        troubled |= fates.iter().any(|fate| matches!(fate, Fate::Pending { last_error: Some(_) }));
     }
     assert!(troubled, "`/readyz` is told");
     place.cluster.broker_up(1).expect("up");
@@ -374,7 +374,7 @@ fn a_topic_that_is_missing_is_named_and_asked_for_again() {
     let place = Place::new(1, 1);
     place.cluster.topic_error(TOPIC, NO_TOPIC).expect("set");
     let mut sink = place.sink(Format::Body, Patience::Endless);
-    let error = sink.check().expect_err("it is missing");
+    let error = sink.check().expect_err("it is missing").to_string();
     assert!(error.contains("topic dt.events does not exist") && error.contains("`create_topic`"), "{error}");
     let batch = records(0..10);
     let fates = sink.deliver(&batch).fates;
@@ -396,7 +396,7 @@ fn a_cluster_that_is_not_there_is_named() {
     config.brokers = format!("127.0.0.1:{port}");
     let mut sink = KafkaSink::new(config, Format::Body, Patience::Endless, place.reporter());
     sink.open(None).expect("it may come up later");
-    let error = sink.check().expect_err("nobody listens");
+    let error = sink.check().expect_err("nobody listens").to_string();
     assert!(error.contains(&port.to_string()), "{error}");
 }
 
@@ -407,8 +407,8 @@ fn a_dead_letter_is_in_the_topic_once_it_is_buried() {
         KafkaLetters::new(&place.config(), TOPIC.to_owned(), Duration::from_secs(5), place.reporter())
             .expect("made");
     let letter = DeadLetter::of_record(&record(7), Arc::from("archive"), "never".to_owned(), 3);
-    letters.bury(&letter).expect("stored");
-    assert_eq!(letters.trouble(), None);
+    letters.store(&letter).expect("stored");
+    assert_eq!(letters.last_error(), None);
     let message = &place.messages()[0][0];
     assert_eq!((&*message.value, message.key.as_deref()), ("7", Some("id7")));
     for (name, value) in
@@ -418,22 +418,22 @@ fn a_dead_letter_is_in_the_topic_once_it_is_buried() {
     }
     place.cluster.request_errors(RDKafkaApiKey::Produce, &[DENIED; 20]);
     let letter = DeadLetter { reason: Reason::Unreadable, ..letter };
-    let error = letters.bury(&letter).expect_err("refused");
+    let error = letters.store(&letter).expect_err("refused").to_string();
     assert!(error.contains("kafka:dt.events") && error.contains("ACL"), "{error}");
-    assert_eq!(letters.trouble(), Some(error));
+    assert_eq!(letters.last_error(), Some(error));
     place.cluster.clear_request_errors(RDKafkaApiKey::Produce);
-    letters.bury(&letter).expect("stored, now that it may be");
-    assert_eq!(letters.trouble(), None);
+    letters.store(&letter).expect("stored, now that it may be");
+    assert_eq!(letters.last_error(), None);
     // A producer that ended does not end the letters.
     let letters =
         KafkaLetters::new(&place.config(), TOPIC.to_owned(), Duration::from_secs(2), place.reporter());
     let letters = letters.expect("made");
     place.cluster.request_errors(RDKafkaApiKey::InitProducerId, &[CLUSTER_DENIED; 50]);
-    letters.bury(&letter).expect_err("it may not write");
+    letters.store(&letter).expect_err("it may not write");
     place.cluster.clear_request_errors(RDKafkaApiKey::InitProducerId);
     let begun = Instant::now();
-    while letters.bury(&letter).is_err() {
-        assert!(begun.elapsed() < Duration::from_secs(20), "{:?}", letters.trouble());
+    while letters.store(&letter).is_err() {
+        assert!(begun.elapsed() < Duration::from_secs(20), "{:?}", letters.last_error());
     }
 }
 

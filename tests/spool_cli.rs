@@ -172,7 +172,7 @@ fn rejected(sink: &str, id: &str) -> DeadLetter {
 
 fn unreadable(body: String) -> DeadLetter {
     let (nobody, error) = (Arc::from("nobody"), "odd".to_owned());
-    DeadLetter::of_request(nobody, Reason::Unreadable, error, 1, &http::HeaderMap::new(), Bytes::from(body))
+    DeadLetter::of_request(nobody, Reason::Unreadable, error, 1, Bytes::from(body))
 }
 
 /// Sends a body that was signed some time ago, and gives the status.

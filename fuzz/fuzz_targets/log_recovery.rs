@@ -46,7 +46,7 @@ fuzz_target!(|input: &[u8]| -> Corpus {
     let opened = Log::open(place.path(), options, Arc::new(SystemClock));
     match opened {
         Ok(log) => {
-            let trouble = log.tail().trouble();
+            let trouble = log.tail().last_error();
             log.close();
             drop(log);
             let before = before.expect("what opens can be read");

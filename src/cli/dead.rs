@@ -11,7 +11,7 @@ use serde_json::{Value, json};
 use super::place::{Found, Place, table, tell};
 use super::secrets::SecretOptions;
 use super::{Ended, Failure, complain, say, usage};
-use dt_log::dead::{Filter, StoredLetter};
+use dt_log::dead::{Filter, StoredDeadLetter};
 use dt_server::service::RepairRequest;
 use dt_sink::record::Reason;
 use dt_verify::event::rfc3339_millis;
@@ -180,7 +180,7 @@ fn each(
     mut after: i64,
     limit: usize,
     bodies: bool,
-    mut take: impl FnMut(StoredLetter) -> std::io::Result<()>,
+    mut take: impl FnMut(StoredDeadLetter) -> std::io::Result<()>,
 ) -> Result<Option<i64>, Failure> {
     let reader = found.dead_letters()?;
     let mut left = limit;
@@ -204,9 +204,9 @@ fn list(found: &Found, filter: &Filter, after: i64, limit: usize, json: bool) ->
     if json {
         say(json!({"letters": letters.iter().map(about).collect::<Vec<_>>(), "next": next}))?;
     } else {
-        let row = |stored: &StoredLetter| {
+        let row = |stored: &StoredDeadLetter| {
             let or_dash = |text: Option<&str>| text.unwrap_or("-").to_owned();
-            let letter = &stored.letter;
+            let letter = &stored.dead_letter;
             vec![
                 stored.id.to_string(),
                 letter.reason.to_string(),
@@ -252,10 +252,10 @@ fn show(found: &Found, filter: &Filter, after: i64, limit: usize, json: bool) ->
             if terminal {
                 // Refused ones come from anyone, and terminals obey control characters.
                 let shown = |c: char| if c.is_control() && c != '\n' && c != '\t' { '?' } else { c };
-                let text: String = String::from_utf8_lossy(&letter.letter.body).chars().map(shown).collect();
+                let text: String = String::from_utf8_lossy(&letter.dead_letter.body).chars().map(shown).collect();
                 out.write_all(text.as_bytes())?;
             } else {
-                out.write_all(&letter.letter.body)?;
+                out.write_all(&letter.dead_letter.body)?;
             }
             out.write_all(b"\n")?;
         }
@@ -277,8 +277,8 @@ fn sink_of(reason: &Reason) -> Option<&str> {
     }
 }
 
-fn about(stored: &StoredLetter) -> Value {
-    let letter = &stored.letter;
+fn about(stored: &StoredDeadLetter) -> Value {
+    let letter = &stored.dead_letter;
     json!({
         "id": stored.id,
         "reason": letter.reason.code(),
@@ -297,8 +297,8 @@ fn about(stored: &StoredLetter) -> Value {
 }
 
 /// With the body as text, or in base64 where it is no UTF-8.
-fn with_body(stored: &StoredLetter) -> Value {
-    let letter = &stored.letter;
+fn with_body(stored: &StoredDeadLetter) -> Value {
+    let letter = &stored.dead_letter;
     let mut object = about(stored);
     if let Some(members) = object.as_object_mut() {
         members.insert("signatures".to_owned(), json!(letter.signatures));

@@ -8,7 +8,6 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use dt_receiver::record::{DeadLetter, Reason};
-use hyper::HeaderMap;
 
 use crate::events::{SECRET, body, id};
 use crate::sender::{Answer, Sender, readiness};
@@ -158,7 +157,7 @@ fn missing_older_and_foreign_dead_letters_are_named() {
     fs::copy(&path, &older).expect("copied");
     let log = spools::open(&place.spool()).expect("opens");
     let (connector, error, body) = ("default".into(), "why".to_owned(), Bytes::from("not JSON"));
-    let letter = DeadLetter::of_request(connector, Reason::Unreadable, error, 0, &HeaderMap::new(), body);
+    let letter = DeadLetter::of_request(connector, Reason::Unreadable, error, 0, body);
     log.dead_letters().add_blocking(vec![letter]).expect("stored");
     log.close();
     drop(log);

@@ -44,7 +44,7 @@ fn write(to: &Path) {
     let mut letters = Vec::new();
     for (reason, body) in [(Reason::Unreadable, "not JSON"), (Reason::Expired, "too late")] {
         let (connector, error, body) = (Arc::from("default"), "why".to_owned(), Bytes::from(body));
-        letters.push(DeadLetter::of_request(connector, reason, error, THEN, &headers, body));
+        letters.push(DeadLetter::of_request(connector, reason, error, THEN, body).with_headers(&headers));
     }
     letters.push(DeadLetter::of_record(&event(2), Arc::from("file"), "never".to_owned(), 2).with_seq(3));
     log.dead_letters().add_blocking(letters).expect("stored");

@@ -347,7 +347,7 @@ fn what_a_sink_rejects_while_the_disk_is_full_becomes_one_dead_letter_and_is_not
     assert_eq!(log.sink("s").expect("known").cursor, 0, "no cursor moves before its dead letter is stored");
     disk.empty();
     until("the cursor moves", &|| log.sink("s").is_some_and(|sink| sink.cursor == 1));
-    let letters: u64 = log.dead_letters().counts().iter().map(|count| count.letters).sum();
+    let letters: u64 = log.dead_letters().counts().iter().map(|count| count.dead_letters).sum();
     assert_eq!(letters, 1);
     assert_eq!(calls.load(Ordering::SeqCst), 1, "it has it already");
     log.tail().stop(Instant::now());

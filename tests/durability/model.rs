@@ -19,7 +19,6 @@ use dt_receiver::record::{DeadLetter, KeptHeaders, Reason, Record};
 use dt_receiver::sink::{Fate, OpenError, Outcome, Sink};
 use dt_receiver::telemetry::Telemetry;
 use dt_receiver::verify::VerifiedBy;
-use hyper::HeaderMap;
 use hyper::body::Bytes;
 use rusqlite::Connection;
 
@@ -262,7 +261,7 @@ impl Model {
             }
             let filter = Filter { sink: Some(name.to_owned()), ..Filter::default() };
             let letters = dead.list(&filter, 0, usize::MAX, true).expect("read");
-            let dead: BTreeSet<usize> = letters.iter().map(|stored| serial_of(&stored.letter.body)).collect();
+            let dead: BTreeSet<usize> = letters.iter().map(|stored| serial_of(&stored.dead_letter.body)).collect();
             assert_eq!(dead.len(), letters.len(), "{name}: one letter for each event");
             for serial in known.rejected.intersection(&passed) {
                 assert!(dead.contains(serial), "{name}: no dead letter of event {serial}");
@@ -365,7 +364,7 @@ impl Model {
         let body = Bytes::from(format!("unreadable {}", self.letters));
         let (connector, error) = (Arc::from("one"), "unreadable".to_owned());
         let letter =
-            DeadLetter::of_request(connector, Reason::Unreadable, error, self.now, &HeaderMap::new(), body);
+            DeadLetter::of_request(connector, Reason::Unreadable, error, self.now, body);
         // A copy is kept once.
         let ids =
             [(); 2].map(|()| life.log.dead_letters().add_blocking(vec![letter.clone()]).expect("stored"));

@@ -28,7 +28,7 @@ pub(crate) struct UnderTest {
 impl UnderTest {
     /// Gives a batch until each record's fate is known, as whoever drives a sink does.
     fn deliver(&mut self, batch: &[Arc<Record>]) -> Vec<Fate> {
-        let mut fates = vec![Fate::Pending { trouble: None }; batch.len()];
+        let mut fates = vec![Fate::Pending { last_error: None }; batch.len()];
         let mut begun = Vec::new();
         while fates.iter().any(|fate| matches!(fate, Fate::Pending { .. })) {
             begun.push(());

@@ -112,7 +112,7 @@ impl Run {
     fn deliver(&mut self, batch: &[Arc<Record>]) -> (bool, Vec<u8>) {
         let Outcome { fates, checkpoint, is_checkpoint_due } = self.open().deliver(batch);
         let done = fates.iter().take_while(|fate| **fate == Fate::Delivered).count();
-        assert_eq!(fates[done..], vec![Fate::Pending { trouble: None }; batch.len() - done]);
+        assert_eq!(fates[done..], vec![Fate::Pending { last_error: None }; batch.len() - done]);
         self.cursor += done;
         let checkpoint = checkpoint.expect("a checkpoint");
         assert!(checkpoint.len() <= MAX_CHECKPOINT);

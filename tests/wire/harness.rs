@@ -171,7 +171,7 @@ impl Receiver {
     pub(crate) fn letters(&self) -> Vec<DeadLetter> {
         let reader = ReadOnly::open(&self.dead_letters).expect("dead letters");
         let letters = reader.list(&Filter::default(), 0, 1000, true).expect("listed");
-        letters.into_iter().map(|stored| stored.letter).collect()
+        letters.into_iter().map(|stored| stored.dead_letter).collect()
     }
 
     /// Moves the dead letters away.

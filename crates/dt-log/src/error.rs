@@ -1,4 +1,4 @@
-//! Why the log cannot be opened, or something is not stored: each with the path and the remedy.
+//! The errors of the log. Each message names the path and the remedy.
 
 use std::io;
 use std::path::PathBuf;
@@ -6,17 +6,17 @@ use std::path::PathBuf;
 use super::StoreId;
 use super::dead::DeadError;
 
-/// Why the log cannot be opened, or something is not stored.
+/// A failure to open the log, or to store or read something.
 #[derive(Debug, Clone, thiserror::Error)]
 #[non_exhaustive]
 pub enum LogError {
-    /// Another process has the folder.
+    /// Another process uses the folder.
     #[error("{path}: another process uses this spool; stop it, or name another folder with `data`")]
     Locked {
         /// The folder.
         path: PathBuf,
     },
-    /// The first edition of this program, which was never released, wrote it.
+    /// The unreleased first edition of this program wrote the folder.
     #[error(
         "{path}: the spool of an unreleased edition of this program, which this one cannot read; move the folder away, or \
          deliver what is in it with the program that wrote it"
@@ -25,19 +25,19 @@ pub enum LogError {
         /// The file that shows it.
         path: PathBuf,
     },
-    /// A newer version of this program wrote it.
+    /// A newer version of this program wrote the file.
     #[error(
         "{path}: its format is version {found}, and this program knows version {known}; use a newer program"
     )]
     Newer {
         /// The file.
         path: PathBuf,
-        /// Its version.
+        /// The version of the file.
         found: u32,
-        /// The newest version that is known here.
+        /// The newest version that this program reads.
         known: u32,
     },
-    /// It is of another store.
+    /// The file belongs to another store.
     #[error(
         "{path}: it belongs to another spool (expected store {expected}, found {found}); move it away, or \
          `dt-receiver spool repair` proposes what to do"
@@ -45,12 +45,12 @@ pub enum LogError {
     Foreign {
         /// The file.
         path: PathBuf,
-        /// The store's id.
+        /// The id of the store.
         expected: StoreId,
         /// The id in the file.
         found: StoreId,
     },
-    /// Segments are not there that should be.
+    /// Segments are missing.
     #[error(
         "{folder}: segments {first} to {last} are missing; put them back, or `dt-receiver spool repair` proposes how to \
          go on without what was in them", folder = .folder.display()
@@ -58,19 +58,19 @@ pub enum LogError {
     Missing {
         /// The folder.
         folder: PathBuf,
-        /// The number of the first one.
+        /// The number of the first missing segment.
         first: u64,
-        /// The number of the last one.
+        /// The number of the last missing segment.
         last: u64,
     },
-    /// A file cannot be read as what it is.
+    /// A file is damaged.
     #[error(
         "{path}: damaged: {text}; `dt-receiver spool check` says more, `dt-receiver spool repair` proposes what to do"
     )]
     Damaged {
         /// The file.
         path: PathBuf,
-        /// What is wrong.
+        /// What is damaged.
         text: String,
     },
     /// The dead letters cannot be used.
@@ -81,11 +81,11 @@ pub enum LogError {
     Io {
         /// The file or folder.
         path: PathBuf,
-        /// What was tried.
+        /// The operation that failed.
         doing: &'static str,
-        /// What the system says.
+        /// The message of the operating system.
         text: String,
-        /// The system's kind of error.
+        /// The kind of the error.
         kind: io::ErrorKind,
     },
     /// There is no room for events.
@@ -93,44 +93,44 @@ pub enum LogError {
     Full {
         /// The folder.
         path: PathBuf,
-        /// Which limit was met.
+        /// The limit that is reached.
         text: String,
     },
-    /// A write or a sync has failed, and no new segment can be begun; it is tried every second.
+    /// A write or a sync failed, and no new segment can be created; this is tried again every second.
     #[error("{path}: nothing can be written, which is tried again every second: {text}")]
     Unwritable {
         /// The folder.
         path: PathBuf,
-        /// What happened.
+        /// What failed.
         text: String,
     },
     /// An event does not fit into a segment.
     #[error("an event of {bytes} bytes does not fit into a segment")]
     TooLarge {
-        /// How long it is.
+        /// Its length.
         bytes: usize,
     },
-    /// The log does not know the sink.
+    /// The sink is unknown to the log.
     #[error("the spool knows no sink {name}; `dt-receiver spool status` shows those it knows")]
     UnknownSink {
         /// The name.
         name: String,
     },
-    /// Too much waits for the writer.
+    /// The queue of the writer is full.
     #[error("too much waits for the spool")]
     Overloaded,
-    /// It was closed.
+    /// The log is closed.
     #[error("the spool is closed")]
     Closed,
 }
 
 impl LogError {
-    /// An I/O error at a path.
+    /// Returns an error of the operating system at a path.
     pub(super) fn io(path: impl Into<PathBuf>, doing: &'static str, error: &io::Error) -> Self {
         Self::Io { path: path.into(), doing, text: error.to_string(), kind: error.kind() }
     }
 
-    /// A stable name for the kind of error.
+    /// Returns the stable code of the error, for metrics and `--json`.
     #[must_use]
     pub const fn code(&self) -> &'static str {
         match self {

@@ -1,4 +1,4 @@
-//! What a group consists of: frames, each in the format of [`postcard`], which names no fields and is read without a copy.
+//! The frames of a group, each in the format of [`postcard`], which stores no field names and is read without copying.
 
 use std::sync::Arc;
 
@@ -9,28 +9,29 @@ use serde::{Deserialize, Serialize};
 use dt_sink::record::{KeptHeaders, Record, RequestId};
 use dt_verify::VerifiedBy;
 
-/// The number of a sink. A name that is used again, after its sink was forgotten, gets another one.
+/// The number of a sink. A sink that is registered again after it was forgotten gets a new number.
 pub type SinkNumber = u32;
 
-/// One thing that happened. A variant's place is its code on the disk: new ones go to the end.
+/// A change of the log. The position of a variant is its code on the disk: append new ones at the end.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) enum Frame<'a> {
-    /// An event was accepted. Its sequence number follows from its place in the group.
+    /// An event was accepted. Its sequence number follows from its position in the group.
     #[serde(borrow)]
     Event(EventFrame<'a>),
-    /// A sink is done with everything up to a sequence number.
+    /// A sink has passed everything up to a sequence number.
     Cursor(CursorFrame<'a>),
-    /// A sink is known from now on.
+    /// A sink was registered.
     Registered(SinkFrame<'a>),
-    /// A sink is not known any more.
+    /// A sink was forgotten.
     Forgotten { sink: SinkNumber },
-    /// An operator wants the sink to be given again what comes after a sequence number.
+    /// An operator requested a replay of everything after a sequence number.
     Replay { sink: SinkNumber, after: i64 },
-    /// The segments before this one may go.
+    /// The segments before this one are no longer needed.
     Kept { oldest: u64 },
-    /// The state before everything that follows; first in each segment.
+    /// The state before all later frames; the first frame of each segment.
     Snapshot(Snapshot<'a>),
-    /// The numbers before this one are used: their events are lost with their segments, or older than the dead letters.
+    /// The sequence numbers before this one are used: their events are lost with their segments, or dead letters refer to
+    /// them.
     Skipped { next: i64 },
 }
 
@@ -53,19 +54,19 @@ pub(super) struct EventFrame<'a> {
     body: &'a [u8],
 }
 
-/// How far a sink is.
+/// The progress of a sink.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct CursorFrame<'a> {
     pub(super) sink: SinkNumber,
     pub(super) cursor: i64,
-    /// Where the sink stands in its own terms; `None` leaves what is known.
+    /// The checkpoint of the sink; `None` keeps the stored one.
     #[serde(with = "serde_bytes")]
     pub(super) checkpoint: Option<&'a [u8]>,
-    /// Whether this is the replay that an operator asked for, which is then done.
+    /// Whether this starts the replay that an operator requested, which is then done.
     pub(super) ends_replay: bool,
 }
 
-/// What a segment needs to know of those before it.
+/// The state at the beginning of a segment.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct Snapshot<'a> {
     #[serde(borrow)]
@@ -73,13 +74,13 @@ pub(super) struct Snapshot<'a> {
     pub(super) next_sink: SinkNumber,
     /// The oldest segment that may still be needed.
     pub(super) oldest: u64,
-    /// The highest id that the dead letters ever gave: an older copy of their database has a lower one.
+    /// The highest id that the dead letters ever assigned: an older copy of their database has a lower one.
     pub(super) highest_dead_letter: i64,
     /// When each connector accepted its last event, in Unix milliseconds.
     pub(super) connectors: Vec<(&'a str, i64)>,
 }
 
-/// A sink.
+/// The state of a sink.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct SinkFrame<'a> {
     pub(super) sink: SinkNumber,
@@ -88,19 +89,20 @@ pub(super) struct SinkFrame<'a> {
     #[serde(with = "serde_bytes")]
     pub(super) checkpoint: Option<&'a [u8]>,
     pub(super) replay_after: Option<i64>,
-    /// It is also given what came before it was known, up to this sequence number, from these connectors.
+    /// The sink also gets the events of these connectors up to this sequence number, which were accepted before its
+    /// registration.
     pub(super) earlier_to: i64,
     pub(super) earlier_of: Vec<&'a str>,
 }
 
 impl Frame<'_> {
-    /// Writes the frame behind what is in `out`.
+    /// Appends the frame to `out`.
     pub(super) fn write(&self, out: &mut Vec<u8>) {
-        // A vector takes everything, and each of these types has a form in the format.
+        // A vector accepts all bytes, and each of these types can be serialised, so this cannot fail.
         let _written = postcard::to_io(self, out);
     }
 
-    /// Reads all frames of a group; `None` where it is none of ours.
+    /// Reads all frames of a group; `None` if one cannot be decoded.
     pub(super) fn read_all(mut payload: &[u8]) -> Option<Vec<Frame<'_>>> {
         let mut frames = Vec::new();
         while !payload.is_empty() {
@@ -111,7 +113,7 @@ impl Frame<'_> {
         Some(frames)
     }
 
-    /// Reads as many frames as are intact at the beginning of what may be damaged.
+    /// Reads the decodable frames at the beginning of bytes that may be damaged.
     pub(super) fn read_some(mut payload: &[u8]) -> Vec<Frame<'_>> {
         let mut frames = Vec::new();
         while let Ok((frame, rest)) = postcard::take_from_bytes(payload) {
@@ -125,18 +127,18 @@ impl Frame<'_> {
     }
 }
 
-/// The numbers of the sinks that an event is for, as they are written: 4 bytes each, little-endian.
+/// The numbers of the sinks that an event is for, in their stored form: 4 bytes each, little-endian.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct SinkSet(Arc<[u8]>);
 
 impl SinkSet {
-    /// The set of these sinks.
+    /// Returns the set of these sinks.
     #[must_use]
     pub fn new(sinks: impl IntoIterator<Item = SinkNumber>) -> Self {
         Self(sinks.into_iter().flat_map(SinkNumber::to_le_bytes).collect())
     }
 
-    /// Whether a sink is in it.
+    /// Returns whether the set contains a sink.
     #[must_use]
     pub fn contains(&self, sink: SinkNumber) -> bool {
         set_contains(&self.0, sink)
@@ -147,11 +149,11 @@ fn set_contains(set: &[u8], sink: SinkNumber) -> bool {
     set.chunks_exact(4).any(|number| number == sink.to_le_bytes())
 }
 
-/// Writes an accepted event behind what is in `out`. The verified-by text is written to `scratch` on the way.
+/// Appends an accepted event to `out`. `scratch` is a buffer for the text of the key.
 pub(super) fn write_event(record: &Record, sinks: &SinkSet, scratch: &mut String, out: &mut Vec<u8>) {
     use std::fmt::Write as _;
     scratch.clear();
-    // Text never refuses text.
+    // Writing to a string cannot fail.
     let _written = write!(scratch, "{}", record.verified_by);
     Frame::Event(EventFrame {
         sinks: &sinks.0,
@@ -171,12 +173,12 @@ pub(super) fn write_event(record: &Record, sinks: &SinkSet, scratch: &mut String
 }
 
 impl EventFrame<'_> {
-    /// Whether the event is for a sink.
+    /// Returns whether the event is for a sink.
     pub(super) fn is_for(&self, sink: SinkNumber) -> bool {
         set_contains(self.sinks, sink)
     }
 
-    /// The highest number of a sink that it is for; 0 for none.
+    /// Returns the highest number of the sinks that the event is for; 0 if there is none.
     pub(super) fn highest_sink(&self) -> SinkNumber {
         let numbers = self.sinks.as_chunks::<4>().0.iter();
         numbers.map(|number| SinkNumber::from_le_bytes(*number)).max().unwrap_or(0)
@@ -194,7 +196,7 @@ impl EventFrame<'_> {
         self.event_id
     }
 
-    /// The record, with as much of its headers as was kept.
+    /// Returns the record, with the headers that were kept.
     pub(super) fn record(&self) -> Record {
         Record {
             connector: Arc::from(self.connector),

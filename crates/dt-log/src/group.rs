@@ -1,4 +1,4 @@
-//! A group: what is written by one write and made durable by one sync. A header of 24 bytes, then frames.
+//! A group: frames that one write and one sync make durable. A header of 24 bytes precedes the frames.
 //!
 //! | bytes | what |
 //! |---|---|
@@ -8,16 +8,16 @@
 //! | 4 | how many of them are events |
 //! | 8 | sequence number of the first event; without events, that of the next one |
 //!
-//! All numbers are little-endian. The store's id and the segment's number are not written: they keep the stale content of a
-//! recycled file, and another store's groups, from ever being taken for groups of this segment.
+//! All numbers are little-endian. The store's id and the segment's number are part of the checksum, but are not written. So
+//! stale content of a recycled file, or a group of another store, is never taken for a group of this segment.
 
 use super::StoreId;
 
-/// The length of a group's header.
+/// The length of a group's header in bytes.
 pub(super) const HEADER: usize = 24;
 pub(super) const MAGIC: [u8; 4] = *b"DTgr";
 
-/// Which segment a group belongs to.
+/// The segment that a group belongs to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Owner {
     pub(super) store: StoreId,
@@ -26,18 +26,18 @@ pub(super) struct Owner {
 
 /// The header of a group.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Header {
+pub(super) struct GroupHeader {
     crc: u32,
     /// Length of the frames in bytes.
     pub(super) length: usize,
-    /// How many events it has.
+    /// The number of events.
     pub(super) events: u32,
-    /// The sequence number of the first of them.
+    /// The sequence number of the first event.
     pub(super) first_seq: i64,
 }
 
-impl Header {
-    /// Reads a header; `None` where there is none. Whether the group is intact says [`is_intact`](Self::is_intact).
+impl GroupHeader {
+    /// Reads a header; `None` if the bytes are no header. [`is_intact`](Self::is_intact) checks the group.
     pub(super) fn read(bytes: &[u8]) -> Option<Self> {
         let (magic, rest) = bytes.split_first_chunk::<4>()?;
         let (crc, rest) = rest.split_first_chunk::<4>()?;
@@ -52,19 +52,19 @@ impl Header {
         })
     }
 
-    /// Whether these frames are what was written with this header to that segment.
+    /// Returns whether these frames were written with this header, to this segment.
     pub(super) fn is_intact(&self, owner: Owner, frames: &[u8]) -> bool {
         let length = u32::try_from(self.length).unwrap_or(u32::MAX);
         frames.len() == self.length && crc(owner, length, self.events, self.first_seq, frames) == self.crc
     }
 
-    /// The sequence number after its last event.
+    /// Returns the sequence number after the last event; `None` on overflow.
     pub(super) fn next_seq(&self) -> Option<i64> {
         self.first_seq.checked_add(i64::from(self.events))
     }
 }
 
-/// Makes room for a header at the beginning of a buffer that frames are then written to.
+/// Clears a buffer and reserves room for a header, after which frames can be appended.
 pub(super) fn begin(buffer: &mut Vec<u8>) {
     buffer.clear();
     buffer.resize(HEADER, 0);
@@ -110,7 +110,7 @@ mod tests {
         begin(&mut buffer);
         buffer.extend_from_slice(b"some frames");
         finish(&mut buffer, owner, 2, 41);
-        let header = Header::read(&buffer).expect("a header");
+        let header = GroupHeader::read(&buffer).expect("a header");
         assert_eq!(
             (header.length, header.events, header.first_seq, header.next_seq()),
             (11, 2, 41, Some(43))
@@ -123,9 +123,9 @@ mod tests {
             let mut flipped = buffer.clone();
             flipped[bit / 8] ^= 1 << (bit % 8);
             let intact =
-                Header::read(&flipped).is_some_and(|header| header.is_intact(owner, &flipped[HEADER..]));
+                GroupHeader::read(&flipped).is_some_and(|header| header.is_intact(owner, &flipped[HEADER..]));
             assert!(!intact, "bit {bit}");
         }
-        assert_eq!(Header::read(&[0; HEADER]), None);
+        assert_eq!(GroupHeader::read(&[0; HEADER]), None);
     }
 }

@@ -1,61 +1,63 @@
-//! The log: every accepted event on disk before its 200, until every sink has it.
+//! The log: keeps every accepted event on disk, from before its 200 until every sink has it.
 //!
 //! # Format (version 2)
 //!
-//! A folder of one process, which locks `spool.lock` while it is open. Version 1 was a SQLite database, never released.
+//! One process uses the folder, and locks `spool.lock` while the log is open. Version 1 was a SQLite database and was never
+//! released.
 //!
-//! | file | what |
+//! | file | content |
 //! |---|---|
 //! | `segment-NUMBER.log` | a segment: a header, then groups of frames (`segment.rs`, `group.rs`, `frame.rs`). The numbers have no gaps |
-//! | `spare-NUMBER.tmp` | a segment to be: zeros, or a segment that nobody needs any more |
-//! | `spool.lock` | the lock; its content is the number of the newest segment |
+//! | `spare-NUMBER.tmp` | a future segment: zeros, or a segment that is no longer needed |
+//! | `spool.lock` | the lock file; it contains the number of the newest segment |
 //! | `dead.db` | the dead letters ([`dead`]) |
-//! | `ids.db` | the index of known events ([`ids`]), which can be thrown away |
+//! | `ids.db` | the index of event ids ([`ids`]), which can be rebuilt |
 //!
-//! Segments are 16 MiB and are filled with zeros and synced before they are used, so a sync later writes data only. Each
-//! begins with a snapshot of what is known beside the events: the sinks with their cursors and checkpoints, and the oldest
-//! segment that is needed. So the newest segment and its frames are all that a start has to read.
+//! Segments have 16 MiB. They are filled with zeros and synced before use, so a later sync writes only data. Each begins
+//! with a snapshot of the state beside the events: the sinks with their cursors and checkpoints, and the oldest segment
+//! that is needed. So a start reads only the newest segment and its frames.
 //!
-//! An event has a sequence number; they grow by one. A segment's header has the number of its first event, and makes void
-//! whatever older segments have from that number on.
+//! Sequence numbers of events grow by one. The header of a segment contains the number of its first event, and makes that
+//! number and all later ones in older segments void.
 //!
 //! # How an event is stored
 //!
-//! [`Log::append`] looks for a copy: among the events that the index does not have yet, then in the filters of the index,
-//! and only where one of those matches in its file. Then the event waits for the writer's thread (`writer.rs`), which makes
-//! everything that waits durable as one group, with one write and one sync, shows it to the workers (`tail.rs`), and answers.
-//! A cursor goes along with the next group, or is written alone after 50 ms. A group is written only after the one before it
-//! was synced; after 50 ms of quiet an empty one follows, which shows that the last one was durable. Everything else
-//! (the index, spares, old segments) is done by the maintenance thread (`maintenance.rs`).
+//! [`Log::append`] looks for a copy among the events that are not in the index yet, then in the filters of the index, and
+//! only on a match in the index file. Then the event waits for the writer's thread (`writer/mod.rs`), which writes
+//! everything that waits as one group with one write and one sync, publishes it to the workers (`tail.rs`), and answers. A
+//! cursor is written with the next group, or alone after 50 ms. A group is written only after the one before it was synced.
+//! After 50 ms without a group an empty one follows, which proves that the last one was durable. The maintenance thread
+//! (`maintenance.rs`) does everything else: the index, spares, old segments.
 //!
 //! # Limits
 //!
-//! - `max_size`: segments, spares and dead letters; the index apart (about 30 bytes an id).
-//! - `min_free`: what has to be left on the disk whenever a segment is made.
-//! - There are two spares. Where no further one can be made, events are refused, and the last one is for cursors and changes.
-//! - Nothing is dropped to make room.
+//! - `max_size`: the size of segments, spares and dead letters, without the index (about 30 bytes an id).
+//! - `min_free`: the free space on the disk that a new segment must leave.
+//! - There are two spares. If no further one can be created, events are refused, and the last spare is reserved for cursors
+//!   and changes.
+//! - Nothing is removed to make room.
 //!
 //! # What happens on a crash
 //!
-//! | the process dies, or power fails | what is there after the restart |
+//! | the process dies, or power fails | state after the restart |
 //! |---|---|
-//! | before a group is written | nothing of it; nobody was answered |
-//! | before its sync has returned | all of it or nothing; nobody was answered. A part of it is reported as "possibly acknowledged", and stays where it is |
+//! | before a group is written | nothing of it; no caller was answered |
+//! | before its sync has returned | all of it or nothing; no caller was answered. A part of it is reported as "possibly acknowledged", and stays where it is |
 //! | after its sync | the group |
-//! | while a segment is begun | the old one or the new one, which has its name only once its header, its snapshot and what was recovered are synced: it makes void where that was read from |
-//! | while segments are removed | those below the oldest one that is needed are leftovers, and go on the next start |
+//! | while a segment is created | the old one or the new one. The new one gets its name only after its header, its snapshot and the recovered group are synced, because it makes the place of that group void |
+//! | while segments are removed | those below the oldest one that is needed are leftovers, and are removed by the next start |
 //!
-//! What a start finds at the end need not have been synced: a killed process leaves it in the page cache. So the last group is
-//! written again, to a new segment, and synced, before anything is delivered or answered `duplicate`. A process appends only
-//! to segments that it began itself.
+//! The end of the log need not be synced at a start: a killed process leaves it in the page cache. So the last group is
+//! copied to a new segment and synced before anything is delivered or answered as `duplicate`. A process appends only to
+//! segments that it created itself.
 //!
 //! # Damage
 //!
-//! A group that cannot be read, before one that can, is damage: its events become dead letters of the reason `damaged`, with
-//! whatever is left of them, when a worker comes by; everything behind it goes on. Files that are missing, or of another
-//! store, do not open ([`LogError`]). After a failed write or sync the group goes to a new segment; as long as that fails
-//! too, events are refused, and it is tried again every second. [`repair`] makes a folder open again that does not: it moves
-//! files out of the way, and writes segments that stand in for those that are lost. It removes nothing.
+//! An unreadable group before a readable one is damage: when a worker reaches it, its events become dead letters of the
+//! reason `damaged`, with whatever is left of them; later events are delivered. A folder with missing files, or files of
+//! another store, does not open ([`LogError`]). After a failed write or sync the group is written to a new segment; if that
+//! fails too, events are refused, and the write is tried again every second. [`repair`] makes such a folder open again: it
+//! renames files that are in the way, and writes segments in place of lost ones. It removes nothing.
 
 pub mod dead;
 pub mod disk;
@@ -89,8 +91,8 @@ use std::time::{Duration, Instant};
 pub use error::LogError;
 pub use frame::{SinkNumber, SinkSet};
 pub use open::is_without_log;
-pub use reader::{ConnectorUse, Reader, Seen, SinkStatus, Status};
-pub use source::{Source, Stored};
+pub use reader::{ConnectorUse, EventEntry, Reader, SinkStatus, Status};
+pub use source::{Source, StoredEvent};
 pub use state::SinkState;
 pub use tail::Tail;
 
@@ -101,19 +103,19 @@ use crate::sync::thread::JoinHandle;
 use crate::sync::{Mutex, oneshot};
 use dt_sink::record::Record;
 
-/// The length of a segment's file.
+/// The length of a segment's file in bytes.
 const SEGMENT_BYTES: u64 = 16 << 20;
-/// What an event takes in a group beside its body, about.
+/// The approximate size of an event in a group in bytes, without its body.
 const EVENT_BYTES: usize = 512;
-/// The ticket of the events that were recovered and are not durable yet.
+/// The ticket of the recovered events, until they are durable.
 const RECOVERED_TICKET: u64 = 1;
 
-/// Tells the files of one store from those of another.
+/// The id of a store: distinguishes its files from those of another store.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub struct StoreId(pub(crate) [u8; 16]);
 
 impl StoreId {
-    /// One that no other store has. Not a secret, only different each time.
+    /// Returns a new id. It is different each time, but no secret.
     fn random() -> Self {
         let random = || RandomState::new().hash_one(std::process::id()).to_le_bytes();
         let mut store = [0; 16];
@@ -136,55 +138,55 @@ impl fmt::Debug for StoreId {
     }
 }
 
-/// How an event came to be stored.
+/// The result of an append.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Appended {
-    /// Now, with this sequence number.
+    /// The event is stored, with this sequence number.
     New(i64),
-    /// It was there already.
+    /// The event was stored before.
     Duplicate,
 }
 
-/// Where a sink starts that the log does not know yet.
+/// Where a new sink starts.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum StartAt {
     /// With the next event.
     Now,
-    /// With the oldest that is still there.
+    /// With the oldest retained event.
     Retained,
 }
 
-/// The bounds that can be others while the log is open.
+/// The limits that can be changed while the log is open.
 #[derive(Debug, Clone)]
 pub struct Bounds {
-    /// How many bytes it may take.
+    /// The limit for segments, spares and dead letters, in bytes.
     pub max_size: u64,
-    /// How many bytes have to be left on the disk.
+    /// The free space on the disk that a new segment must leave, in bytes.
     pub min_free: u64,
-    /// How long events stay after every sink has them.
+    /// How long events are kept after every sink has them.
     pub retain: Duration,
 }
 
-/// What a log is opened with.
+/// The options of a log.
 #[derive(Debug, Clone)]
 pub struct LogOptions {
-    /// The bounds that can be others later.
+    /// The limits that can be changed later.
     pub bounds: Bounds,
-    /// How long an accepted event stays known as a duplicate, at least.
+    /// How long an accepted event is recognised as a duplicate, at least.
     pub dedup_window: Duration,
-    /// How many of them are known at most.
+    /// The limit of recognised events.
     pub dedup_max: u64,
-    /// How many bytes of expired requests are kept.
+    /// The limit for copies of expired requests, in bytes.
     pub max_expired: u64,
-    /// How many bytes of refused requests are kept.
+    /// The limit for copies of refused requests, in bytes.
     pub max_refused: u64,
-    /// How many events may wait for the writer.
+    /// The limit of events that wait for the writer.
     pub max_queue: usize,
-    /// How many bytes of events may wait for the writer.
+    /// The limit of bytes of events that wait for the writer.
     pub max_queue_bytes: usize,
-    /// The length of a segment's file.
+    /// The length of a segment's file in bytes.
     pub segment_bytes: u64,
-    /// Counts groups and their times.
+    /// Receives the number of events and the duration of each group.
     pub observer: Arc<dyn Observer>,
 }
 
@@ -205,7 +207,8 @@ impl Default for LogOptions {
 }
 
 impl LogOptions {
-    /// For those who change a log while its server is down: nothing is removed, and no limit keeps events out.
+    /// Returns the options for a command that changes a log while no server uses it: nothing is removed, and no limit
+    /// applies.
     #[must_use]
     pub fn for_repair() -> Self {
         Self {
@@ -217,9 +220,9 @@ impl LogOptions {
     }
 }
 
-/// Who is told what the log does.
+/// Receives measurements of the log.
 pub trait Observer: fmt::Debug + Send + Sync {
-    /// A group of so many events was made durable, which took so long.
+    /// Reports that a group of `events` events became durable, which took `took`.
     fn committed(&self, took: Duration, events: u32);
 }
 
@@ -227,16 +230,16 @@ impl Observer for () {
     fn committed(&self, _took: Duration, _events: u32) {}
 }
 
-/// How far a sink is, to be stored.
+/// The progress of a sink, to be stored.
 #[derive(Debug, Clone)]
 pub struct Progress {
     /// The sink.
     pub sink: SinkNumber,
-    /// Everything up to this sequence number is done.
+    /// Everything up to this sequence number is delivered or a dead letter.
     pub cursor: i64,
-    /// Where the sink stands, in its own terms; `None` leaves what is stored.
+    /// The checkpoint of the sink; `None` keeps the stored one.
     pub checkpoint: Option<Vec<u8>>,
-    /// Whether the cursor goes back where an operator wanted it, which is then done.
+    /// Whether this moves the cursor back for a replay that an operator requested; the request is then done.
     pub ends_replay: bool,
 }
 
@@ -246,19 +249,18 @@ pub struct Log {
     shared: Arc<Shared>,
     max_queue: usize,
     max_queue_bytes: usize,
-    /// The writer's thread and the maintenance thread, until the log is closed.
+    /// The writer's thread and the maintenance thread; empty once the log is closed.
     threads: Mutex<Vec<JoinHandle<()>>>,
-    /// What was found on opening, for an operator.
+    /// The findings of the start, for an operator.
     findings: Vec<String>,
 }
 
 impl Log {
-    /// Stores an event durably for these sinks. With `dedup`, an event that its connector has sent before is not stored
-    /// again.
+    /// Stores an event durably for these sinks. With `dedup`, an event that its connector sent before is not stored again.
     ///
     /// # Errors
     ///
-    /// [`LogError`] when it is not stored.
+    /// [`LogError`] if the event is not stored.
     pub async fn append(
         &self,
         record: Arc<Record>,
@@ -279,18 +281,18 @@ impl Log {
             match self.enqueue(append, epoch)? {
                 Enqueued::Waiting => break,
                 Enqueued::Durable => return Ok(Appended::Duplicate),
-                // Ids went to the index in between.
+                // Ids were moved to the index in between.
                 Enqueued::Again(back) => append = back,
             }
         }
         answer.await.map_err(|_| LogError::Closed)?
     }
 
-    /// The same, for callers that may block.
+    /// Stores an event like [`append`](Self::append), and blocks until it is durable.
     ///
     /// # Errors
     ///
-    /// [`LogError`] when it is not stored.
+    /// [`LogError`] if the event is not stored.
     pub fn append_blocking(
         &self,
         record: Arc<Record>,
@@ -332,13 +334,13 @@ impl Log {
                 }
             }
             if queue.is_closed {
-                return Err(queue.refusal.clone().unwrap_or(LogError::Closed));
+                return Err(queue.blocked_by.clone().unwrap_or(LogError::Closed));
             }
-            if let Some(refusal) = &queue.refusal {
-                return Err(refusal.clone());
+            if let Some(blocked_by) = &queue.blocked_by {
+                return Err(blocked_by.clone());
             }
             let total = queue.bytes.saturating_add(bytes);
-            // One body that is larger than all still has its turn.
+            // A single body that is larger than the limit is accepted.
             let is_too_much = queue.bytes > 0 && total > self.max_queue_bytes;
             if is_too_much || queue.appends.len() >= self.max_queue {
                 return Err(LogError::Overloaded);
@@ -358,12 +360,12 @@ impl Log {
         Ok(Enqueued::Waiting)
     }
 
-    /// Makes a sink known durably, unless it is, and returns where it stands. Where it starts with what is retained, it is
-    /// given that of these connectors. It blocks.
+    /// Registers a sink durably, unless it is known, and returns its state. With [`StartAt::Retained`] it also gets the
+    /// retained events of these connectors. Blocks.
     ///
     /// # Errors
     ///
-    /// [`LogError`] when that cannot be stored.
+    /// [`LogError`] if the change cannot be stored.
     pub fn register(
         &self,
         name: &Arc<str>,
@@ -377,11 +379,11 @@ impl Log {
         self.shared.change(change)?.ok_or(LogError::Closed)
     }
 
-    /// Stores how far a sink is. With `wait`, it is durable when this returns; otherwise soon. It blocks.
+    /// Stores the progress of a sink. With `wait` it is durable when this returns, otherwise about 50 ms later. Blocks.
     ///
     /// # Errors
     ///
-    /// [`LogError`] when it is not stored. What was stored before counts.
+    /// [`LogError`] if it is not stored; the progress that was stored before remains.
     pub fn advance(&self, progress: Progress, wait: bool) -> Result<(), LogError> {
         let Progress { sink, cursor, checkpoint, ends_replay } = progress;
         let (reply, answer) = oneshot::channel();
@@ -402,7 +404,7 @@ impl Log {
                     queue.cursors.push(CursorUpdate { sink, cursor, checkpoint, ends_replay, replies });
                 }
             }
-            // The writer looks at the time only when it is woken.
+            // The writer only reads the time when it is woken.
             let is_first = queue.cursors_since.is_none();
             queue.cursors_since.get_or_insert_with(Instant::now);
             if !wait && !is_first {
@@ -413,11 +415,11 @@ impl Log {
         if wait { answer.blocking_recv().map_err(|_| LogError::Closed)? } else { Ok(()) }
     }
 
-    /// Forgets a sink: its cursor holds no more events. Returns whether it was known. It blocks.
+    /// Forgets a sink, so that its cursor no longer retains events. Returns whether the sink was known. Blocks.
     ///
     /// # Errors
     ///
-    /// [`LogError`] when that cannot be stored.
+    /// [`LogError`] if the change cannot be stored.
     pub fn forget(&self, name: &str) -> Result<bool, LogError> {
         let was_known = self.sink(name).is_some();
         if was_known {
@@ -426,12 +428,12 @@ impl Log {
         Ok(was_known)
     }
 
-    /// Has a sink be given again what comes after a sequence number, as far as that is still there. Its worker does it,
-    /// once it has caught up with what was there when it started. Returns how many numbers that are. It blocks.
+    /// Requests that a sink gets the retained events after a sequence number again. Its worker starts the replay once it
+    /// has delivered what was there when the worker started. Returns how many sequence numbers the replay covers. Blocks.
     ///
     /// # Errors
     ///
-    /// [`LogError`] when the sink is not known, or it cannot be stored.
+    /// [`LogError`] if the sink is unknown, or the request cannot be stored.
     pub fn replay(&self, name: &str, after: i64) -> Result<u64, LogError> {
         let unknown = || LogError::UnknownSink { name: name.to_owned() };
         self.sink(name).ok_or_else(unknown)?;
@@ -441,10 +443,10 @@ impl Log {
         Ok(u64::try_from(sink.cursor.saturating_sub(to)).unwrap_or(0))
     }
 
-    /// Waits until what waits now is durable, or refused. It blocks.
-    pub fn settle(&self) {
+    /// Waits until every event that is queued now is durable or refused. Blocks.
+    pub fn flush(&self) {
         let ticket = self.shared.queue.lock().next_ticket;
-        // A change that changes nothing goes along with each group.
+        // A change without effect is answered with the next group.
         while self.shared.change(Change::Forget { name: Arc::from("") }).is_ok() {
             let queue = self.shared.queue.lock();
             if queue.appends.first().is_none_or(|append| append.ticket > ticket) {
@@ -453,106 +455,107 @@ impl Log {
         }
     }
 
-    /// The sink of a name, as it is durable.
+    /// Returns the durable state of a sink.
     #[must_use]
     pub fn sink(&self, name: &str) -> Option<SinkState> {
         self.shared.state.lock().named(name).cloned()
     }
 
-    /// All sinks, as they are durable.
+    /// Returns the durable states of all sinks.
     #[must_use]
     pub fn sinks(&self) -> Vec<SinkState> {
         self.shared.state.lock().sinks.values().cloned().collect()
     }
 
-    /// What a sink's worker reads, from its cursor on.
+    /// Returns the source from which the worker of a sink reads, starting at its cursor.
     #[must_use]
     pub fn source(&self, sink: SinkState) -> Source {
         Source::new(Arc::clone(&self.shared), sink)
     }
 
-    /// The end of the log.
+    /// Returns the end of the log, where workers wait for events.
     #[must_use]
     pub fn tail(&self) -> &Arc<Tail> {
         &self.shared.tail
     }
 
-    /// The dead letters.
+    /// Returns the dead letters.
     #[must_use]
     pub fn dead_letters(&self) -> &Arc<dead::DeadLetters> {
         &self.shared.dead
     }
 
-    /// The index of known events.
+    /// Returns the index of event ids.
     #[must_use]
     pub fn ids(&self) -> &ids::Ids {
         &self.shared.ids
     }
 
-    /// The folder.
+    /// Returns the folder of the log.
     #[must_use]
     pub fn folder(&self) -> &Path {
         &self.shared.folder
     }
 
-    /// Why no segment can be added, if none can: once the newest is full, events are refused.
+    /// Returns why no segment can be added; `None` if one can. Without a further segment, events are refused once the
+    /// newest one is full.
     #[must_use]
     pub fn shortage(&self) -> Option<LogError> {
         self.shared.files.lock().no_spare.clone()
     }
 
-    /// How many bytes are free on its disk; 0 where that cannot be asked.
+    /// Returns the free bytes on the disk of the log; 0 if they cannot be determined.
     #[must_use]
     pub fn free_bytes(&self) -> u64 {
         self.shared.disk.free_bytes(&self.shared.folder).unwrap_or(0)
     }
 
-    /// When a connector accepted its last event, in Unix milliseconds.
+    /// Returns when a connector accepted its last event, in Unix milliseconds.
     #[must_use]
     pub fn last_accepted(&self, connector: &str) -> Option<i64> {
         self.shared.state.lock().connectors.get(connector).copied()
     }
 
-    /// How many bytes it takes, the index apart.
+    /// Returns the bytes that the log takes, without the index.
     #[must_use]
     pub fn used_bytes(&self) -> u64 {
         self.shared.used_bytes()
     }
 
-    /// How many events are known as duplicates, about.
+    /// Returns the approximate number of events that are recognised as duplicates.
     #[must_use]
     pub fn known_events(&self) -> u64 {
         let recent = u64::try_from(self.shared.queue.lock().recent.len()).unwrap_or(u64::MAX);
         self.shared.ids.count().saturating_add(recent)
     }
 
-    /// What was found on opening that an operator should know.
+    /// Returns the findings of the start, for an operator.
     #[must_use]
     pub fn findings(&self) -> &[String] {
         &self.findings
     }
 
-    /// Sets other bounds.
+    /// Changes the limits.
     pub fn set_bounds(&self, bounds: Bounds) {
         *self.shared.bounds.lock() = bounds;
         self.shared.maintain();
     }
 
-    /// Makes durable what waits, and lets go of the folder. It blocks. Everything that comes later is refused.
+    /// Makes everything that waits durable, and releases the folder. Later changes are rejected. Blocks.
     pub fn close(&self) {
         let threads = std::mem::take(&mut *self.threads.lock());
         self.shared.queue.lock().is_closed = true;
         self.shared.has_work.notify_all();
         for (place, thread) in threads.into_iter().enumerate() {
             if place > 0 {
-                // The writer may still need a spare; what it has stored goes to the index.
+                // The maintenance thread ends after the writer, which may still need a spare; then it stores the last ids.
                 self.shared.files.lock().is_stopping = true;
                 self.shared.files_changed.notify_all();
             }
             // A thread that panicked has ended as well.
             let _panicked = thread.join();
         }
-        // Whoever still reads may go on; the folder is free.
+        // Open readers may continue; the folder is free.
         *self.shared.lock.lock() = None;
     }
 }
@@ -563,7 +566,7 @@ impl Drop for Log {
     }
 }
 
-/// Whether the index has an event. Where it cannot tell, the event is taken as new rather than lost.
+/// Returns whether the index has an event. After an error, the event counts as new, so that it is not lost.
 fn known(answer: Result<bool, ids::IdsError>) -> bool {
     answer.unwrap_or_else(|error| {
         tracing::warn!(code = error.code(), %error, "a copy may be accepted as new");
@@ -571,15 +574,15 @@ fn known(answer: Result<bool, ids::IdsError>) -> bool {
     })
 }
 
-/// What became of an event that was to wait.
+/// The result of queueing an event.
 enum Enqueued {
     Waiting,
-    /// It is a copy of one that is durable.
+    /// The event is a copy of a durable one.
     Durable,
     Again(Append),
 }
 
-/// Where the files of a log are.
+/// Returns the path of the database of dead letters.
 #[must_use]
 pub fn path_of_dead_letters(folder: &Path) -> PathBuf {
     folder.join("dead.db")

@@ -1,5 +1,5 @@
-//! What is done beside the writer, by a thread of its own: the ids of stored events go to the index, segments that nobody
-//! needs any more go or become spares, and two spares are kept, one of which is for cursors when the disk is full.
+//! The maintenance thread: moves the ids of stored events to the index, removes segments that are no longer needed or turns
+//! them into spares, and keeps two spares, one of which is reserved for cursors on a full disk.
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -10,31 +10,32 @@ use super::segment;
 use super::shared::{Segment, Shared, spare_path};
 use crate::disk::OpenMode;
 
-/// With so many ids, they go to the index.
+/// The number of ids that are moved to the index at once.
 pub(super) const STORE_IDS_AT: usize = 65_536;
-/// So many at most wait for an index that cannot be written; the oldest are forgotten.
+/// The limit of ids that wait for an index that cannot be written; beyond it the oldest are dropped.
 const MAX_UNSTORED: usize = 4 * STORE_IDS_AT;
-/// How long ids wait at most.
+/// The longest time that ids wait.
 const STORE_IDS_EVERY: Duration = Duration::from_secs(300);
-/// So many segments at most wait for the index alone.
+/// The number of segments that may be kept only because their ids are not in the index.
 const MAX_HELD: u64 = 4;
-/// How often the thread looks although nobody woke it.
-const LOOK_EVERY: Duration = Duration::from_secs(1);
-/// How many spares there are to be.
+/// How often the thread checks for work without being woken.
+const CHECK_EVERY: Duration = Duration::from_secs(1);
+/// The number of spares to keep.
 const SPARES: usize = 2;
-/// How many zeros are written at once, and how many of those between two syncs: others write to the disk meanwhile.
+/// The number of zeros that are written at once, in bytes, and the number of such writes between two syncs, so that other
+/// writers to the disk are not delayed.
 const ZEROS: usize = 1 << 20;
 const SYNC_EVERY: u64 = 4;
 
-/// Works until the log is closed.
+/// Runs until the log is closed.
 pub(super) fn run(shared: &Arc<Shared>) {
     let mut maintenance = Maintenance { shared, stored_at: Instant::now(), marked: 0, ids_failed: false };
     loop {
         let is_stopping = {
             let mut files = shared.files.lock();
             if !files.is_due && !files.is_stopping {
-                let until = Instant::now().checked_add(LOOK_EVERY);
-                // Whether it timed out does not matter.
+                let until = Instant::now().checked_add(CHECK_EVERY);
+                // The check runs in either case.
                 until.map(|until| shared.files_changed.wait_until(&mut files, until));
             }
             files.is_due = false;
@@ -45,27 +46,27 @@ pub(super) fn run(shared: &Arc<Shared>) {
             maintenance.mark_newest();
             return;
         }
-        maintenance.look();
+        maintenance.run_once();
     }
 }
 
 struct Maintenance<'a> {
     shared: &'a Shared,
     stored_at: Instant,
-    /// The number of the newest segment that the lock file has.
+    /// The number of the newest segment in the lock file.
     marked: u64,
     ids_failed: bool,
 }
 
 impl Maintenance<'_> {
-    fn look(&mut self) {
+    fn run_once(&mut self) {
         let waiting = self.shared.queue.lock().unstored.len();
         if waiting >= STORE_IDS_AT || (waiting > 0 && self.stored_at.elapsed() >= STORE_IDS_EVERY) {
             self.store_ids();
         }
-        self.propose();
+        self.propose_oldest();
         self.remove_old();
-        // With all spares there, a disk that fills is reported as well, before events are refused for it.
+        // The free space is checked even if all spares exist, so that a full disk is reported before events are refused.
         let made = self.make_spares().and_then(|()| has_free(self.shared));
         let mut files = self.shared.files.lock();
         let has_all = files.spares.len() >= SPARES;
@@ -77,14 +78,17 @@ impl Maintenance<'_> {
             self.shared.refuse(&error);
         }
         if has_all
-            && matches!(self.shared.queue.lock().refusal, Some(LogError::Full { .. } | LogError::Io { .. }))
+            && matches!(
+                self.shared.queue.lock().blocked_by,
+                Some(LogError::Full { .. } | LogError::Io { .. })
+            )
         {
             self.shared.accept_again();
         }
         self.mark_newest();
     }
 
-    /// Brings the ids of durable events to the index.
+    /// Moves the ids of durable events to the index.
     fn store_ids(&mut self) {
         self.stored_at = Instant::now();
         let (keys, up_to) = {
@@ -126,8 +130,9 @@ impl Maintenance<'_> {
         }
     }
 
-    /// Asks the writer to write down which segments are needed, once that is fewer. They go when that is durable.
-    fn propose(&mut self) {
+    /// Asks the writer to record which segments are needed, if the number has fallen. They are removed once the record is
+    /// durable.
+    fn propose_oldest(&mut self) {
         let few_spares = self.shared.files.lock().spares.len() < SPARES;
         let held = self.oldest_needed(true).saturating_sub(self.oldest_needed(false));
         if held > MAX_HELD || (few_spares && held > 0) {
@@ -143,7 +148,7 @@ impl Maintenance<'_> {
         }
     }
 
-    /// The number of the oldest segment that somebody needs.
+    /// Returns the number of the oldest segment that a sink, the index or `retain` needs.
     fn oldest_needed(&self, without_ids: bool) -> u64 {
         let passed = self.shared.state.lock().passed().unwrap_or(0);
         let stored = if without_ids || self.ids_failed { i64::MAX } else { self.shared.ids.stored_up_to() };
@@ -160,7 +165,7 @@ impl Maintenance<'_> {
         needed.or_else(|| files.segments.last().map(|segment| segment.number)).unwrap_or(0)
     }
 
-    /// Removes segments that nobody needs, or makes them spares: the oldest first, each durably.
+    /// Removes segments that are no longer needed, or turns them into spares: the oldest first, each durably.
     fn remove_old(&self) {
         let Shared { disk, folder, .. } = self.shared;
         let oldest = self.shared.state.lock().oldest;
@@ -196,14 +201,14 @@ impl Maintenance<'_> {
             files.spares.extend(spare);
             drop(files);
             self.shared.files_changed.notify_all();
-            // It has gone all the same. Should a loss of power bring it back, it is a leftover.
+            // The segment is removed in either case. If a power loss restores it, it is a leftover.
             if let Err(error) = disk.sync_folder(folder) {
                 return failed(error);
             }
         }
     }
 
-    /// Makes as many spares as there are to be.
+    /// Creates the missing spares.
     fn make_spares(&self) -> Result<(), LogError> {
         while self.shared.files.lock().spares.len() < SPARES {
             make_spare(self.shared)?;
@@ -228,8 +233,8 @@ impl Maintenance<'_> {
     }
 }
 
-/// Makes one spare, if it is within the bounds: a file of zeros that is synced, so that a sync of what is written to it
-/// later has no length to write.
+/// Creates one spare within the limits: a file of zeros that is synced, so that a later sync of its content has no length
+/// to write.
 pub(super) fn make_spare(shared: &Shared) -> Result<(), LogError> {
     let Shared { disk, folder, segment_bytes, .. } = shared;
     has_room(shared)?;
@@ -261,7 +266,7 @@ pub(super) fn make_spare(shared: &Shared) -> Result<(), LogError> {
             Ok(())
         }
         Err(error) => {
-            // A file that cannot be removed either is found on the next start.
+            // If the file cannot be removed, the next start finds it.
             let _left = disk.remove_file(&path);
             if matches!(error.kind(), std::io::ErrorKind::StorageFull | std::io::ErrorKind::QuotaExceeded) {
                 return Err(LogError::Full { path: folder.clone(), text: error.to_string() });
@@ -271,7 +276,7 @@ pub(super) fn make_spare(shared: &Shared) -> Result<(), LogError> {
     }
 }
 
-/// Whether one more segment is within the bounds.
+/// Checks that one more segment is within the limits.
 fn has_room(shared: &Shared) -> Result<(), LogError> {
     let full = |text: String| LogError::Full { path: shared.folder.clone(), text };
     let max_size = shared.bounds.lock().max_size;
@@ -284,7 +289,7 @@ fn has_room(shared: &Shared) -> Result<(), LogError> {
     has_free(shared)
 }
 
-/// Whether the disk has room for one more segment.
+/// Checks that the disk has room for one more segment.
 fn has_free(shared: &Shared) -> Result<(), LogError> {
     let full = |text: String| LogError::Full { path: shared.folder.clone(), text };
     let min_free = shared.bounds.lock().min_free;

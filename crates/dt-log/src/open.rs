@@ -1,4 +1,4 @@
-//! Opening: the lock, the checks of what is there, the recovery of the end, and the threads.
+//! Opens a log: takes the lock, checks the files, recovers the end, and starts the threads.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use super::dead::{self, DeadLetters, DeadOptions, Expect};
 use super::error::LogError;
 use super::frame::{EventFrame, Frame};
-use super::group::Header;
+use super::group::GroupHeader;
 use super::ids::{Ids, IdsOptions, Key, Opened as OpenedIds};
 use super::reader::{Reader, SinkStatus};
 use super::remedy;
@@ -24,23 +24,23 @@ use crate::sync::atomic::{AtomicI64, AtomicU64};
 use crate::sync::{Condvar, Mutex, thread};
 use dt_sink::clock::Clock;
 
-/// How long a server that starts waits for a command that has the folder.
+/// How long a start waits for a command that holds the lock.
 const LOCK_WAIT: Duration = Duration::from_secs(1);
-/// How often it looks.
-const LOCK_LOOK: Duration = Duration::from_millis(10);
+/// The time between two attempts to take the lock.
+const LOCK_RETRY: Duration = Duration::from_millis(10);
 
 impl Log {
-    /// Opens the log in `folder`, and makes it if it is not there. What was there when the last process ended is durable
-    /// when this returns, if there is room for a segment.
+    /// Opens the log in `folder`, and creates it if there is none. Whatever the last process wrote is durable when this
+    /// returns, if there is room for a segment.
     ///
     /// # Errors
     ///
-    /// [`LogError`], with the path and the remedy. Nothing is removed to get going.
+    /// [`LogError`], with the path and the remedy. No file is removed to make the log open.
     pub fn open(folder: &Path, options: LogOptions, clock: Arc<dyn Clock>) -> Result<Self, LogError> {
         Self::open_on(SystemDisk::shared(), folder, options, clock)
     }
 
-    /// The same on another disk.
+    /// Opens the log like [`open`](Self::open), on this disk.
     pub(super) fn open_on(
         disk: Arc<dyn Disk>,
         folder: &Path,
@@ -52,7 +52,7 @@ impl Log {
             .map_err(|(path, error)| LogError::io(path, "making the folder", &error))?;
         let had_lock = matches!(disk.about(&lock_path(folder)), Ok(Some(_)));
         let lock = lock(&*disk, folder)?;
-        let found = Found::in_folder(&*disk, folder, &*lock)?;
+        let found = FolderContent::in_folder(&*disk, folder, &*lock)?;
         let mut findings = Vec::new();
         let end = match found.numbers.last() {
             Some(newest) => {
@@ -68,7 +68,7 @@ impl Log {
         let recovered_events = end.last.as_ref().map_or(0, |last| last.events);
         let next_seq = end.next_seq;
         let durable_to = next_seq.saturating_sub(i64::from(recovered_events)).saturating_sub(1);
-        let skips_to = skipped_by_letters(&dead, &end, &mut findings)?;
+        let skips_to = skipped_by_dead_letters(&dead, &end, &mut findings)?;
         let shared = Arc::new(Shared {
             folder: folder.to_owned(),
             store: end.store,
@@ -115,7 +115,8 @@ impl Log {
         let first = if has_spare { Ok(()) } else { maintenance::make_spare(&shared) };
         match first.and_then(|()| writer.ensure_segment(false)) {
             Ok(()) => {}
-            // A new store has nothing to deliver; an old one starts, and goes on once there is room.
+            // A new store has nothing to deliver, so this is an error. An old one starts, and accepts events once there is
+            // room.
             Err(error) if found.numbers.is_empty() => return Err(error),
             Err(error) => {
                 writer.refuse(&error);
@@ -142,17 +143,17 @@ fn start_threads(shared: &Arc<Shared>, writer: Writer) -> Result<Vec<thread::Joi
     Ok(vec![writer, maintenance])
 }
 
-/// What a folder has, by name.
-pub(super) struct Found {
-    /// The numbers of the segments, in order.
+/// The files in a folder, as their names tell.
+pub(super) struct FolderContent {
+    /// The numbers of the segments, in ascending order.
     pub(super) numbers: Vec<u64>,
     pub(super) spares: Vec<u64>,
     has_dead_letters: bool,
-    /// The number of the newest segment that the lock file tells of; 0 for none.
+    /// The number of the newest segment in the lock file; 0 if there is none.
     pub(super) marked: u64,
 }
 
-impl Found {
+impl FolderContent {
     pub(super) fn in_folder(disk: &dyn Disk, folder: &Path, lock: &dyn DiskFile) -> Result<Self, LogError> {
         let failed = |error| LogError::io(folder, "reading the folder", &error);
         let names = disk.list(folder).map_err(failed)?;
@@ -170,17 +171,17 @@ impl Found {
         Ok(Self { numbers, spares, has_dead_letters: names.contains(&"dead.db"), marked })
     }
 
-    /// Whether there is no store yet. Its dead letters are made first, and mode `direct` may have made them: as long as no
-    /// letter is a store's, they are nothing that a store has lost.
+    /// Returns whether there is no store yet. A start creates the dead letters first, and mode `direct` may have created
+    /// them; as long as no store has adopted them, they are no sign of a lost store.
     pub(super) fn is_new(&self, folder: &Path) -> bool {
         let is_lost =
             self.has_dead_letters && !super::dead::repair::is_unclaimed(&path_of_dead_letters(folder));
         self.numbers.is_empty() && self.marked == 0 && !is_lost
     }
 
-    /// A store that is not there yet.
+    /// Returns the state of a new store.
     fn new_store(&self, folder: &Path, had_lock: bool) -> Result<End, LogError> {
-        // A first start makes the lock, the databases and the first segment in this order, and may be interrupted.
+        // A first start creates the lock file, the databases and the first segment in this order, and may be interrupted.
         let highest_id = if self.has_dead_letters {
             dead::highest_id_of_a_store(&path_of_dead_letters(folder))?
         } else {
@@ -201,7 +202,7 @@ impl Found {
         })
     }
 
-    /// Segments that were there, and are not any more.
+    /// Checks that no segment after the newest one is missing.
     pub(super) fn check_newest(&self, folder: &Path, newest: u64) -> Result<(), LogError> {
         if self.marked > newest {
             let first = newest.saturating_add(1);
@@ -211,7 +212,7 @@ impl Found {
     }
 }
 
-/// What the newest segment says.
+/// The state at the end of the newest segment.
 pub(super) struct End {
     pub(super) store: StoreId,
     is_new: bool,
@@ -219,11 +220,11 @@ pub(super) struct End {
     pub(super) state: State,
     pub(super) next_seq: i64,
     received_last: i64,
-    /// The last group, unless that is the snapshot.
+    /// The last group; `None` if that is the snapshot.
     last: Option<Recovered>,
 }
 
-/// Reads the newest segment.
+/// Reads the newest segment to its end.
 pub(super) fn read_end(
     disk: &dyn Disk,
     folder: &Path,
@@ -273,7 +274,7 @@ pub(super) fn read_end(
                     state.apply(frame);
                 }
                 next_seq = group.next_seq().unwrap_or(i64::MAX).max(skipped_to(&group, reader.frames()));
-                let Header { events, first_seq, .. } = group;
+                let GroupHeader { events, first_seq, .. } = group;
                 last = Some(Recovered { frames: reader.frames().to_vec(), events, first_seq });
             }
             Next::Damaged => is_damaged = true,
@@ -298,11 +299,11 @@ fn lost(path: &Path, first: i64, next: i64) -> String {
     format!("{path}: the events {first} to {last} are damaged; {}", remedy::DAMAGED_EVENTS)
 }
 
-/// Checks that no segment is missing, foreign or of a newer version.
+/// Checks that no segment is missing, of another store, or of a newer version.
 pub(super) fn check_segments(
     disk: &dyn Disk,
     folder: &Path,
-    found: &Found,
+    found: &FolderContent,
     end: &End,
     findings: &mut Vec<String>,
 ) -> Result<Vec<Segment>, LogError> {
@@ -323,7 +324,7 @@ pub(super) fn check_segments(
                 }
                 header
             }
-            // A leftover, whatever it is, is not needed.
+            // A segment below the oldest one that is needed is a leftover, readable or not.
             Err(_) if *number < end.state.oldest => continue,
             Err(error) => return Err(error),
         };
@@ -335,7 +336,7 @@ pub(super) fn check_segments(
         let (first, last) = (expected, newest.saturating_sub(1));
         return Err(LogError::Missing { folder: folder.to_owned(), first, last });
     }
-    // All are made of one length, so that a shorter one has lost its end.
+    // All files are created with one length, so a shorter one has lost its end.
     let length = |path: &Path| disk.about(path).ok().flatten().map_or(0, |found| found.length);
     let newest_length = length(&segment::path(folder, *newest));
     let spares = found.spares.iter().map(|number| super::shared::spare_path(folder, *number));
@@ -355,21 +356,21 @@ pub(super) fn check_segments(
     Ok(segments)
 }
 
-/// Removes spares that a crash left unfinished.
+/// Removes spares whose creation was interrupted.
 fn drop_short_spares(shared: &Shared) {
     let mut files = shared.files.lock();
     files.spares.retain(|path| {
         let found = shared.disk.about(path).ok().flatten();
         let is_whole = found.is_some_and(|found| found.length == shared.segment_bytes);
         if !is_whole {
-            // One that stays is found again on the next start.
+            // If it cannot be removed, the next start finds it again.
             let _left = shared.disk.remove_file(path);
         }
         is_whole
     });
 }
 
-/// Reads the ids of the events that the index does not have.
+/// Loads the ids of the events that are not in the index.
 fn recall_ids(shared: &Arc<Shared>, durable_to: i64, next_seq: i64) -> Result<(), LogError> {
     let last = next_seq.saturating_sub(1);
     let from = shared.ids.stored_up_to().max(shared.before(0));
@@ -416,9 +417,9 @@ fn open_dead_letters(
     Ok(DeadLetters::open(path_of_dead_letters(folder), options, Arc::clone(clock))?)
 }
 
-/// The sequence number to go on with, where letters tell of later events than the log has: a number of theirs names one
-/// event only.
-fn skipped_by_letters(
+/// Returns the next sequence number if dead letters refer to later events than the log contains: their numbers must not be
+/// reused.
+fn skipped_by_dead_letters(
     dead: &DeadLetters,
     end: &End,
     findings: &mut Vec<String>,
@@ -436,8 +437,8 @@ fn skipped_by_letters(
 }
 
 impl DeadLetters {
-    /// Opens `dead.db` in `folder` for a server that has no log (mode `direct`), makes it if it is not there, and locks the
-    /// folder. Where there is a log all the same, its dead letters are checked as [`Log::open`] does.
+    /// Opens `dead.db` in `folder` for a server without a log (mode `direct`), creates it if it is missing, and locks the
+    /// folder. If the folder has a log nevertheless, its dead letters are checked as in [`Log::open`].
     ///
     /// # Errors
     ///
@@ -448,7 +449,7 @@ impl DeadLetters {
         create_folders(&*disk, folder, true)
             .map_err(|(path, error)| LogError::io(path, "making the folder", &error))?;
         let lock = lock(&*disk, folder)?;
-        let found = Found::in_folder(&*disk, folder, &*lock)?;
+        let found = FolderContent::in_folder(&*disk, folder, &*lock)?;
         if !found.numbers.is_empty() || found.marked > 0 {
             let reader = Reader::open(folder)?;
             reader.dead_letters()?;
@@ -469,16 +470,16 @@ impl DeadLetters {
     }
 }
 
-/// Whether a folder has only the dead letters of mode `direct`: there is no log, and there never was one.
+/// Returns whether a folder contains only the dead letters of mode `direct`: there is no log, and there never was one.
 ///
 /// # Errors
 ///
-/// [`LogError`] when the folder cannot be read.
+/// [`LogError`] if the folder cannot be read.
 pub fn is_without_log(folder: &Path) -> Result<bool, LogError> {
     let (disk, path) = (SystemDisk::shared(), lock_path(folder));
     refuse_first_edition(&*disk, folder)?;
     let lock = disk.open(&path, OpenMode::Read).map_err(|error| LogError::io(path, "opening", &error))?;
-    Ok(Found::in_folder(&*disk, folder, &*lock)?.is_new(folder))
+    Ok(FolderContent::in_folder(&*disk, folder, &*lock)?.is_new(folder))
 }
 
 fn open_ids(
@@ -498,7 +499,7 @@ fn open_ids(
         findings
             .push(format!("ids.db: {}; it is rebuilt from the events that are still there", rebuilt.text));
     }
-    // What it knows and the log does not have is lost: its copies are welcome.
+    // Ids of events that the log has lost must not make later copies of them duplicates.
     let (stored, last) = (ids.stored_up_to(), end.next_seq.saturating_sub(1));
     if stored > last {
         findings.push(format!(
@@ -511,7 +512,7 @@ fn open_ids(
     Ok(ids)
 }
 
-/// The first edition kept its events in a SQLite database.
+/// Refuses the folder of the first edition, which kept its events in a SQLite database.
 pub(super) fn refuse_first_edition(disk: &dyn Disk, folder: &Path) -> Result<(), LogError> {
     for name in ["spool.db", "spool.journal"] {
         let path = folder.join(name);
@@ -522,7 +523,7 @@ pub(super) fn refuse_first_edition(disk: &dyn Disk, folder: &Path) -> Result<(),
     Ok(())
 }
 
-/// Takes the folder; waits for a moment where somebody else has it.
+/// Locks the folder. Waits up to [`LOCK_WAIT`] for another process.
 pub(super) fn lock(disk: &dyn Disk, folder: &Path) -> Result<Box<dyn DiskFile>, LogError> {
     let path = lock_path(folder);
     let failed = |doing| {
@@ -544,6 +545,6 @@ pub(super) fn lock(disk: &dyn Disk, folder: &Path) -> Result<Box<dyn DiskFile>, 
         if started.elapsed() >= LOCK_WAIT {
             return Err(LogError::Locked { path: folder.to_owned() });
         }
-        std::thread::sleep(LOCK_LOOK);
+        std::thread::sleep(LOCK_RETRY);
     }
 }

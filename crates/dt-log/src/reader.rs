@@ -1,4 +1,4 @@
-//! Reading a log from outside: beside a running server or without one. It takes no lock and creates nothing.
+//! Reads a log with or without a running server. It takes no lock and creates no file.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -9,64 +9,64 @@ use serde::Serialize;
 use super::dead::{ReadOnly, open_existing};
 use super::error::LogError;
 use super::frame::EventFrame;
-use super::open::{Found, check_segments, read_end, refuse_first_edition};
+use super::open::{FolderContent, check_segments, read_end, refuse_first_edition};
 use super::remedy;
 use super::segment::SegmentReader;
 use super::shared::{Segment, Shared, first_seq_after, lock_path, number_of, open_at};
-use super::source::{Segments, Stored, Walk};
+use super::source::{Segments, StoredEvent, Walk};
 use super::state::{SinkState, State};
 use super::{Log, StoreId, path_of_dead_letters};
 use crate::disk::{Disk, OpenMode, SystemDisk};
 
-/// How often a folder is looked at again that changes while it is read.
+/// How often opening is tried if the files change meanwhile.
 const TRIES: usize = 5;
 
-/// How a log is doing.
+/// The status of a log.
 #[derive(Debug, Clone, Default, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Status {
-    /// How many events are there.
+    /// The number of events.
     pub records: u64,
     /// The sequence number of the last event.
     pub last_seq: i64,
     /// When the oldest event was received, in Unix milliseconds.
     pub oldest_received_at: Option<i64>,
-    /// How many bytes segments, spares and dead letters take.
+    /// The size of segments, spares and dead letters in bytes.
     pub used_bytes: u64,
-    /// The dead letters, by the code of their reason.
+    /// The number of dead letters, by the code of their reason.
     pub dead_letters: BTreeMap<String, u64>,
     /// The sinks, by name.
     pub sinks: Vec<SinkStatus>,
-    /// What was found wrong.
+    /// The findings, each with its remedy.
     pub findings: Vec<String>,
 }
 
-/// How far a sink is.
+/// The progress of a sink.
 #[derive(Debug, Clone, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct SinkStatus {
-    /// Its name.
+    /// The name.
     pub name: String,
-    /// Everything up to this sequence number is done.
+    /// Everything up to this sequence number is delivered or a dead letter.
     pub cursor: i64,
-    /// How many sequence numbers come after that.
+    /// The number of sequence numbers after the cursor.
     pub backlog: u64,
-    /// When the first event after it was received, in Unix milliseconds.
+    /// When the first event after the cursor was received, in Unix milliseconds.
     pub oldest_received_at: Option<i64>,
-    /// A replay that is to begin after this sequence number.
+    /// The requested replay begins after this sequence number.
     pub replay_after: Option<i64>,
 }
 
-/// What a log has of a connector.
+/// The events of a connector in a log.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct ConnectorUse {
-    /// Whether there is an event of it that some sink has not passed.
+    /// Whether there is an event that some sink has not passed.
     pub undelivered: bool,
-    /// When it accepted its last event, in Unix milliseconds.
+    /// When the connector accepted its last event, in Unix milliseconds.
     pub last_accepted: Option<i64>,
 }
 
-/// A log that is read.
+/// A reader of a log.
 #[derive(Debug)]
 pub struct Reader {
     disk: Arc<dyn Disk>,
@@ -75,7 +75,7 @@ pub struct Reader {
     segments: Vec<Segment>,
     state: State,
     last_seq: i64,
-    /// The bytes of segments and spares.
+    /// The size of segments and spares in bytes.
     bytes: u64,
     findings: Vec<String>,
 }
@@ -96,11 +96,11 @@ impl Reader {
     ///
     /// # Errors
     ///
-    /// [`LogError`], as [`Log::open`] would return it.
+    /// [`LogError`], the same as [`Log::open`] returns.
     pub fn open(folder: &Path) -> Result<Self, LogError> {
         let mut opened = Self::try_open(folder);
         for _ in 1..TRIES {
-            // Segments go while a server runs.
+            // A running server removes segments.
             if !matches!(
                 &opened,
                 Err(LogError::Io { kind: std::io::ErrorKind::NotFound, .. } | LogError::Missing { .. })
@@ -118,7 +118,7 @@ impl Reader {
         let path = lock_path(folder);
         let lock =
             disk.open(&path, OpenMode::Read).map_err(|error| LogError::io(&*path, "opening", &error))?;
-        let found = Found::in_folder(&*disk, folder, &*lock)?;
+        let found = FolderContent::in_folder(&*disk, folder, &*lock)?;
         let Some(newest) = found.numbers.last() else {
             return Err(LogError::Missing { folder: folder.to_owned(), first: 1, last: 1 });
         };
@@ -141,13 +141,13 @@ impl Reader {
         })
     }
 
-    /// The dead letters that the log knows.
+    /// Opens the dead letters that the log has recorded.
     pub(super) fn dead_letters(&self) -> Result<ReadOnly, LogError> {
         let path = path_of_dead_letters(&self.folder);
         Ok(open_existing(&path, self.store.0, self.state.highest_dead_letter)?)
     }
 
-    /// The sinks.
+    /// Returns the state of a sink.
     #[must_use]
     pub fn sink(&self, name: &str) -> Option<&SinkState> {
         self.state.named(name)
@@ -159,24 +159,24 @@ impl Reader {
         self.last_seq
     }
 
-    /// The sequence number before the first event.
+    /// Returns the sequence number before the first event.
     #[must_use]
     pub fn before_oldest(&self) -> i64 {
         let first = self.segments.iter().find(|segment| segment.number >= self.state.oldest);
         first.map_or(self.last_seq, |segment| segment.first_seq.saturating_sub(1))
     }
 
-    /// What was found wrong on opening.
+    /// Returns the findings of opening the log.
     #[must_use]
     pub fn findings(&self) -> &[String] {
         &self.findings
     }
 
-    /// How the log is doing. The time it takes does not grow with the log.
+    /// Returns the status of the log. The time it takes does not grow with the log.
     ///
     /// # Errors
     ///
-    /// [`LogError`] when it cannot be read.
+    /// [`LogError`] if the log cannot be read.
     pub fn status(&self) -> Result<Status, LogError> {
         let counts = self.dead_letters()?.counts()?;
         let before = self.before_oldest();
@@ -185,17 +185,18 @@ impl Reader {
             last_seq: self.last_seq,
             oldest_received_at: received_after(self, before, self.last_seq)?,
             used_bytes: self.bytes.saturating_add(counts.iter().map(|count| count.bytes).sum()),
-            dead_letters: counts.into_iter().map(|count| (count.reason, count.letters)).collect(),
+            dead_letters: counts.into_iter().map(|count| (count.reason, count.dead_letters)).collect(),
             sinks: statuses(self, self.state.sinks.values(), self.last_seq)?,
             findings: self.findings.clone(),
         })
     }
 
-    /// What is wrong with the log; it reads all of it. `step` is told what is looked at next.
+    /// Reads and checks the whole log. Returns the findings, each with its remedy. `step` receives what is checked next,
+    /// for display.
     ///
     /// # Errors
     ///
-    /// [`LogError`] when it cannot be read at all.
+    /// [`LogError`] if the log cannot be read at all.
     pub fn check(&self, mut step: impl FnMut(&str)) -> Result<Vec<String>, LogError> {
         const MAX_NAMED: usize = 20;
         let mut findings = self.findings.clone();
@@ -204,10 +205,10 @@ impl Reader {
         while walk.position < self.last_seq {
             step(&format!("event {} of {}", walk.position, self.last_seq));
             walk.step(self, self.last_seq, |_, event| {
-                if let Err(letter) = event {
+                if let Err(dead_letter) = event {
                     damaged = damaged.saturating_add(1);
                     if damaged <= MAX_NAMED {
-                        findings.push(format!("{}; {}", letter.error, remedy::DAMAGED_EVENTS));
+                        findings.push(format!("{}; {}", dead_letter.error, remedy::DAMAGED_EVENTS));
                     }
                 }
             })?;
@@ -220,56 +221,56 @@ impl Reader {
         Ok(findings)
     }
 
-    /// Shows the events after a sequence number, in order, with what is left of damaged ones. `show` returns whether to go
-    /// on.
+    /// Passes the events after a sequence number to `show`, in order, with what is left of damaged ones, until `show`
+    /// returns `false`.
     ///
     /// # Errors
     ///
-    /// [`LogError`] when a segment cannot be read.
-    pub fn events(&self, after: i64, mut show: impl FnMut(&Seen<'_>) -> bool) -> Result<(), LogError> {
+    /// [`LogError`] if a segment cannot be read.
+    pub fn events(&self, after: i64, mut show: impl FnMut(&EventEntry<'_>) -> bool) -> Result<(), LogError> {
         let mut walk = Walk::new(after.max(self.before_oldest()));
         let mut goes_on = true;
         while goes_on && walk.position < self.last_seq {
             walk.step(self, self.last_seq, |seq, event| {
                 let (event, record) = match event {
                     Ok(event) => (Some(event), Ok(Arc::new(event.record()))),
-                    Err(letter) => (None, Err(letter)),
+                    Err(dead_letter) => (None, Err(dead_letter)),
                 };
-                goes_on = goes_on && show(&Seen { stored: Stored { seq, record }, event });
+                goes_on = goes_on && show(&EventEntry { stored: StoredEvent { seq, record }, event });
             })?;
         }
         Ok(())
     }
 
-    /// The sequence number of the first event that was received at or after `since`, in Unix milliseconds.
+    /// Returns the sequence number of the first event that was received at or after `since`, in Unix milliseconds.
     ///
     /// # Errors
     ///
-    /// [`LogError`] when a segment cannot be read.
+    /// [`LogError`] if a segment cannot be read.
     pub fn first_since(&self, since: i64) -> Result<Option<i64>, LogError> {
-        // Those that ended before need not be read.
+        // Segments that ended before `since` are skipped.
         let later = self.segments.iter().skip(1).take_while(|segment| segment.received_before < since).last();
         let after = later.map_or(i64::MIN, |segment| segment.first_seq.saturating_sub(1));
         let mut found = None;
-        self.events(after, |seen| {
-            let is_later = seen.stored.record.as_ref().is_ok_and(|record| record.received_at >= since);
-            found = found.or(is_later.then_some(seen.stored.seq));
+        self.events(after, |entry| {
+            let is_later = entry.stored.record.as_ref().is_ok_and(|record| record.received_at >= since);
+            found = found.or(is_later.then_some(entry.stored.seq));
             found.is_none()
         })?;
         Ok(found)
     }
 }
 
-/// An event that [`Reader::events`] shows.
+/// An event that [`Reader::events`] passes to its caller.
 #[derive(Debug)]
-pub struct Seen<'a> {
+pub struct EventEntry<'a> {
     /// The event.
-    pub stored: Stored,
+    pub stored: StoredEvent,
     event: Option<&'a EventFrame<'a>>,
 }
 
-impl Seen<'_> {
-    /// Whether the event is for a sink. Of a damaged one nobody knows.
+impl EventEntry<'_> {
+    /// Returns whether the event is for a sink; `true` for a damaged event, whose sinks are unknown.
     #[must_use]
     pub fn is_for(&self, sink: &SinkState) -> bool {
         self.event.is_none_or(|event| {
@@ -278,7 +279,7 @@ impl Seen<'_> {
     }
 }
 
-/// When the first event after a sequence number was received, in Unix milliseconds.
+/// Returns when the first event after a sequence number was received, in Unix milliseconds.
 fn received_after(segments: &impl Segments, after: i64, last_seq: i64) -> Result<Option<i64>, LogError> {
     let (mut walk, mut found) = (Walk::new(after), None);
     while found.is_none() && walk.position < last_seq {
@@ -311,21 +312,21 @@ fn statuses<'a>(
 }
 
 impl Log {
-    /// How far the sinks are.
+    /// Returns the progress of all sinks.
     ///
     /// # Errors
     ///
-    /// [`LogError`] when a segment cannot be read.
+    /// [`LogError`] if a segment cannot be read.
     pub fn sink_statuses(&self) -> Result<Vec<SinkStatus>, LogError> {
         let shared: &Shared = &self.shared;
         statuses(shared, self.sinks().iter(), shared.tail.last_seq())
     }
 
-    /// How many events a sink has yet to get. It reads all of them.
+    /// Returns how many events a sink has not received yet. Reads all of them.
     ///
     /// # Errors
     ///
-    /// [`LogError`] when a segment cannot be read.
+    /// [`LogError`] if a segment cannot be read.
     pub fn owed(&self, sink: &SinkState) -> Result<u64, LogError> {
         let (last_seq, mut count) = (self.shared.tail.last_seq(), 0_u64);
         let mut walk = Walk::new(sink.cursor);
@@ -341,11 +342,11 @@ impl Log {
         Ok(count)
     }
 
-    /// What there is of a connector. It may read all that some sink has not passed.
+    /// Returns the use of a connector. May read every event that some sink has not passed.
     ///
     /// # Errors
     ///
-    /// [`LogError`] when a segment cannot be read.
+    /// [`LogError`] if a segment cannot be read.
     pub fn connector_use(&self, connector: &str) -> Result<ConnectorUse, LogError> {
         let (passed, last_accepted) = {
             let state = self.shared.state.lock();

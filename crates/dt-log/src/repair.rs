@@ -1,8 +1,9 @@
-//! Repair of a log that does not open: what is wrong, what can be done about it, and doing it.
+//! Repairs a log that does not open: finds the problem, proposes steps, and carries them out.
 //!
-//! Nothing is removed or overwritten. What is in the way gets a name that ends in `.set-aside-N`. Segments that are lost are
-//! replaced by segments without events, which say where to go on, so that numbers never repeat. A new segment then begins
-//! with what is known of the sinks. Each step is durable before the next, and a repair that was interrupted can be repeated.
+//! Nothing is removed or overwritten. Files that are in the way are renamed to names that end with `.set-aside-N`. Lost
+//! segments are replaced by segments without events, which mark the gap, so that sequence numbers are never reused. Then a
+//! new segment begins with the known state of the sinks. Each step is durable before the next, and an interrupted repair
+//! can be repeated.
 
 mod plan;
 #[cfg(test)]
@@ -18,74 +19,74 @@ use super::error::LogError;
 use super::{StoreId, path_of_dead_letters, segment};
 use crate::disk::{Disk, DiskFile, OpenMode, SystemDisk};
 
-/// One thing that a repair does.
+/// A step of a repair.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Step {
-    /// A file gets another name.
-    SetAside {
+    /// Renames a file.
+    Rename {
         /// The file.
         path: PathBuf,
-        /// Its new name.
+        /// The new name.
         to: PathBuf,
-        /// What is wrong with it.
+        /// The reason.
         why: String,
     },
-    /// A copy of a segment, which was renamed, takes its place with a new header.
+    /// Replaces a renamed segment by a copy with a new header.
     Restore {
-        /// The segment's number.
+        /// The number of the segment.
         segment: u64,
     },
-    /// Segments without events take the place of those that are lost.
+    /// Replaces lost segments by segments without events.
     StandIn {
-        /// The first one's number.
+        /// The number of the first lost segment.
         first: u64,
-        /// The last one's number.
+        /// The number of the last lost segment.
         last: u64,
-        /// The first and the last event that is lost. Without a last one, nobody knows how many there were.
+        /// The first and the last lost event; without a last one, the number of lost events is unknown.
         lost: Option<(i64, Option<i64>)>,
     },
-    /// The oldest segments are gone; what is left begins later.
+    /// Continues without the oldest segments, which are missing.
     BeginLater {
-        /// The number of the first one that is gone.
+        /// The number of the first missing segment.
         first: u64,
-        /// The number of the last one that is gone.
+        /// The number of the last missing segment.
         last: u64,
     },
-    /// A sink goes on behind events that are lost.
+    /// Moves the cursor of a sink past lost events.
     MoveCursor {
         /// The sink.
         sink: Arc<str>,
-        /// The first event that it loses.
+        /// The first event that the sink loses.
         first: i64,
-        /// The last one.
+        /// The last event that the sink loses.
         last: i64,
     },
-    /// A new segment begins.
+    /// Creates a new segment.
     Begin {
         /// Its number.
         segment: u64,
-        /// The number of the next event.
+        /// The sequence number of the next event.
         next_seq: i64,
-        /// The segment that the sinks' state is read from, where the newest one's cannot be.
+        /// The segment from which the state of the sinks is read, if that of the newest one is unreadable.
         state_of: Option<u64>,
     },
-    /// A new file for dead letters is made.
+    /// Creates a new file for dead letters.
     NewDeadLetters {
         /// The file.
         path: PathBuf,
-        /// The highest id that was given.
+        /// The highest id that was ever assigned.
         above: i64,
-        /// The damaged file from which letters are copied.
+        /// The damaged file from which dead letters are copied.
         saved_from: Option<PathBuf>,
     },
-    /// An older copy of the dead letters is used.
+    /// Uses an older copy of the dead letters.
     OlderDeadLetters {
         /// The file.
         path: PathBuf,
-        /// Its highest id.
+        /// The highest id in the file.
         found: i64,
-        /// The highest id that was given.
+        /// The highest id that was ever assigned.
         above: i64,
     },
 }
@@ -93,7 +94,7 @@ pub enum Step {
 impl fmt::Display for Step {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::SetAside { path, to, why } => {
+            Self::Rename { path, to, why } => {
                 write!(f, "rename {} to {}: {why}", path.display(), to.display())
             }
             Self::Restore { segment } => {
@@ -146,42 +147,42 @@ impl fmt::Display for Step {
     }
 }
 
-/// What a repair would do. It keeps the folder locked.
+/// A proposed repair. It keeps the folder locked.
 #[derive(Debug)]
 pub struct Proposal {
     disk: Arc<dyn Disk>,
     folder: PathBuf,
     store: StoreId,
-    /// Held until the end.
+    /// The lock, held until the proposal is dropped.
     lock: Box<dyn DiskFile>,
     steps: Vec<Step>,
     segments: Vec<NewSegment>,
-    /// The newest segment that stays: what a killed process left of it in the page cache is made durable.
+    /// The newest segment that is kept: what a killed process left of it in the page cache must be synced.
     newest: Option<u64>,
     segment_bytes: u64,
 }
 
 impl Proposal {
-    /// Looks at the log in a folder that no process uses. Changes nothing.
+    /// Inspects the log in a folder that no process uses. Changes nothing.
     ///
     /// # Errors
     ///
-    /// [`LogError`] when the folder is in use, cannot be read, or has nothing that a repair could go on with.
+    /// [`LogError`] if the folder is in use, cannot be read, or contains nothing to continue with.
     pub fn new(folder: &Path) -> Result<Self, LogError> {
         plan::propose(SystemDisk::shared(), folder)
     }
 
-    /// What would be done, in order; nothing where nothing is wrong.
+    /// Returns the proposed steps in order; none if nothing is wrong.
     #[must_use]
     pub fn steps(&self) -> &[Step] {
         &self.steps
     }
 
-    /// Does it. Returns how many dead letters were saved from a damaged file.
+    /// Carries out the repair. Returns how many dead letters were copied from a damaged file.
     ///
     /// # Errors
     ///
-    /// [`LogError`] when a step fails. Those before it are done; the repair can be repeated.
+    /// [`LogError`] if a step fails. The steps before it are done, and the repair can be repeated.
     pub fn carry_out(self) -> Result<u64, LogError> {
         let newest = self.newest.filter(|_| !self.segments.is_empty());
         if let Some(newest) = newest {
@@ -192,7 +193,7 @@ impl Proposal {
                 .map_err(|error| LogError::io(path, "syncing", &error))?;
         }
         for step in &self.steps {
-            if let Step::SetAside { path, to, .. } = step {
+            if let Step::Rename { path, to, .. } = step {
                 self.rename(path, to)?;
             }
         }
@@ -221,7 +222,7 @@ impl Proposal {
         Ok(saved)
     }
 
-    /// Renames a file to a name that nothing has.
+    /// Renames a file to an unused name.
     fn rename(&self, from: &Path, to: &Path) -> Result<(), LogError> {
         let failed = |error: std::io::Error| LogError::io(from, "renaming", &error);
         if self.disk.about(to).map_err(failed)?.is_some() {
@@ -231,7 +232,7 @@ impl Proposal {
         self.disk.sync_folder(&self.folder).map_err(failed)
     }
 
-    /// Writes a segment's file, and only then gives it its name.
+    /// Writes the file of a segment under a temporary name, and renames it.
     fn write(&self, segment: &NewSegment) -> Result<(), LogError> {
         let number = segment.header.owner.segment;
         let unfinished = plan::free_name(&*self.disk, &segment::path(&self.folder, number), "unfinished")?;
@@ -259,7 +260,7 @@ impl Proposal {
     }
 }
 
-/// The file of the dead letters, and those that SQLite keeps beside it.
+/// Returns the file of the dead letters, and those that SQLite keeps beside it.
 fn dead_letter_files(folder: &Path) -> [PathBuf; 3] {
     let with = |end: &str| {
         let mut name = path_of_dead_letters(folder).into_os_string();

@@ -1,48 +1,48 @@
-//! A segment: one file of a fixed length, with a header and then groups, the first of which has a snapshot.
+//! A segment: a file of fixed length, with a header and then groups, the first of which contains a snapshot.
 //!
-//! The header takes the first 512 bytes, of which 56 are used: `DTlogseg`, the format's version (4 bytes), the store's id
-//! (16), the segment's number (8), the sequence number of its first event (8), the time up to which events had been
-//! received before it (8, Unix milliseconds), and a CRC-32 of all that. All numbers are little-endian.
+//! The header takes the first 512 bytes, of which 56 are used: `DTlogseg`, the version of the format (4 bytes), the store's
+//! id (16), the segment's number (8), the sequence number of its first event (8), the time at which the last event before
+//! it was received (8, Unix milliseconds), and a CRC-32 of all of these (4). All numbers are little-endian.
 
 use std::io;
 use std::path::{Path, PathBuf};
 
-use super::group::{self, Header, Owner};
+use super::group::{self, GroupHeader, Owner};
 use super::{LogError, StoreId};
 use crate::disk::{Disk, DiskFile, OpenMode};
 
 /// The version of the format that this program writes, and the newest one that it reads.
 pub(super) const VERSION: u32 = 2;
-/// Where the first group is.
+/// The offset of the first group.
 pub(super) const GROUPS_AT: u64 = 512;
 const MAGIC: [u8; 8] = *b"DTlogseg";
 const HEADER: usize = 56;
-/// How much is searched at once for a group behind damage.
+/// The size of the blocks that are searched for a group after damage, in bytes.
 const SEARCH: usize = 64 * 1024;
 
-/// What a segment says of itself.
+/// The header of a segment.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct SegmentHeader {
     pub(super) owner: Owner,
-    /// The sequence number of its first event. Copies of this and later numbers in older segments are void.
+    /// The sequence number of its first event. This and later numbers in older segments are void.
     pub(super) first_seq: i64,
     /// When the last event before it was received, in Unix milliseconds.
     pub(super) received_before: i64,
 }
 
-/// The file of a segment.
+/// Returns the path of a segment.
 pub(super) fn path(folder: &Path, number: u64) -> PathBuf {
     folder.join(format!("segment-{number:010}.log"))
 }
 
-/// The number in the name of a segment's file.
+/// Returns the number in the name of a segment's file; `None` for other names.
 pub(super) fn number_of(name: &str) -> Option<u64> {
     let digits = name.strip_prefix("segment-")?.strip_suffix(".log")?;
     (digits.len() >= 10).then(|| digits.parse().ok())?
 }
 
 impl SegmentHeader {
-    /// Writes the header, as long as the place before the first group.
+    /// Returns the header in its stored form, padded to the offset of the first group.
     pub(super) fn to_bytes(self) -> Vec<u8> {
         let mut bytes = Vec::with_capacity(512);
         bytes.extend_from_slice(&MAGIC);
@@ -81,7 +81,7 @@ impl SegmentHeader {
     }
 }
 
-/// Why the header of a file is not that of a segment.
+/// Why a header cannot be read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum HeaderProblem {
     Newer(u32),
@@ -95,22 +95,22 @@ pub(super) struct SegmentReader {
     file: Box<dyn DiskFile>,
     length: u64,
     owner: Owner,
-    /// Where the next group is.
+    /// The offset of the next group.
     at: u64,
-    /// The sequence number that the next group should begin with.
+    /// The sequence number with which the next group should begin.
     next_seq: i64,
     first_seq: i64,
     frames: Vec<u8>,
 }
 
-/// What comes next in a segment.
+/// The next part of a segment.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Next {
     /// A group; its frames are in [`SegmentReader::frames`].
-    Group(Header),
-    /// Something that cannot be read, before a group that can. Its bytes are in [`SegmentReader::frames`].
+    Group(GroupHeader),
+    /// Unreadable bytes before a readable group. They are in [`SegmentReader::frames`].
     Damaged,
-    /// Nothing that can be read.
+    /// The end: no readable group follows.
     End,
 }
 
@@ -119,8 +119,8 @@ impl SegmentReader {
     ///
     /// # Errors
     ///
-    /// [`LogError`] with the path. A damaged header is an error only where the first group is damaged as well; then
-    /// `is_header_damaged` says so.
+    /// [`LogError`] with the path. A damaged header alone is no error: the first group can replace it, and
+    /// `is_header_damaged` is set.
     pub(super) fn open(
         disk: &dyn Disk,
         folder: &Path,
@@ -168,7 +168,7 @@ impl SegmentReader {
         let is_header_damaged = header.is_none();
         let header = match header {
             Some(header) => header,
-            // The groups know whose they are, so the first one can stand for the header.
+            // The checksum of a group covers store and segment, so the first group can replace the header.
             None => match reader.next().map_err(failed("reading"))? {
                 Next::Group(first) => {
                     reader.at = GROUPS_AT;
@@ -183,7 +183,7 @@ impl SegmentReader {
         Ok(Opened { reader, header, is_header_damaged })
     }
 
-    /// Reads a segment whose header and first group are damaged; its first event has this sequence number.
+    /// Opens a segment without reading its header; its first event has the number `first_seq`.
     ///
     /// # Errors
     ///
@@ -214,12 +214,12 @@ impl SegmentReader {
         &self.path
     }
 
-    /// The frames of the group that was read last, or the bytes that are no group.
+    /// Returns the frames of the last group that was read, or the unreadable bytes.
     pub(super) fn frames(&self) -> &[u8] {
         &self.frames
     }
 
-    /// Where the next group is.
+    /// The offset of the next group.
     pub(super) const fn at(&self) -> u64 {
         self.at
     }
@@ -228,7 +228,7 @@ impl SegmentReader {
     ///
     /// # Errors
     ///
-    /// What the system says.
+    /// The error of the operating system.
     pub(super) fn next(&mut self) -> io::Result<Next> {
         if let Some(header) = self.group_at(self.at)? {
             self.pass(&header);
@@ -246,40 +246,41 @@ impl SegmentReader {
         Ok(Next::Damaged)
     }
 
-    /// Whether there is something behind the last group that is no group: its place is zero until it is written.
+    /// Returns whether bytes other than zeros follow the last group: the place of the next group is zero until it is
+    /// written.
     ///
     /// # Errors
     ///
-    /// What the system says.
+    /// The error of the operating system.
     pub(super) fn has_rest(&self) -> io::Result<bool> {
         let mut bytes = [0; group::HEADER];
         let read = self.file.read_at(&mut bytes, self.at)?;
         Ok(bytes.iter().take(read).any(|byte| *byte != 0))
     }
 
-    /// The sequence number that the group at hand, which can be read, begins with.
+    /// Returns the first sequence number of the readable group that comes next.
     ///
     /// # Errors
     ///
-    /// What the system says.
+    /// The error of the operating system.
     pub(super) fn peek_first_seq(&self) -> io::Result<i64> {
         let mut bytes = [0; group::HEADER];
         let read = self.file.read_at(&mut bytes, self.at)?;
-        Ok(Header::read(bytes.get(..read).unwrap_or_default())
+        Ok(GroupHeader::read(bytes.get(..read).unwrap_or_default())
             .map_or(self.next_seq, |header| header.first_seq))
     }
 
-    /// Passes over groups whose events are all before a sequence number, by their headers alone. Where that leads to none,
-    /// everything is read from the beginning.
+    /// Skips groups whose events are all before a sequence number, by their headers alone. If a header is missing on the
+    /// way, reading starts again at the first group.
     ///
     /// # Errors
     ///
-    /// What the system says.
+    /// The error of the operating system.
     pub(super) fn skip_to(&mut self, seq: i64) -> io::Result<()> {
         let mut bytes = [0; group::HEADER];
         loop {
             let read = self.file.read_at(&mut bytes, self.at)?;
-            match Header::read(bytes.get(..read).unwrap_or_default()) {
+            match GroupHeader::read(bytes.get(..read).unwrap_or_default()) {
                 Some(header) if header.first_seq == self.next_seq => {
                     if header.next_seq().is_none_or(|next| next > seq) {
                         return Ok(());
@@ -294,17 +295,17 @@ impl SegmentReader {
         }
     }
 
-    fn pass(&mut self, header: &Header) {
+    fn pass(&mut self, header: &GroupHeader) {
         let length = group::HEADER.saturating_add(header.length);
         self.at = self.at.saturating_add(u64::try_from(length).unwrap_or(u64::MAX));
         self.next_seq = header.next_seq().unwrap_or(i64::MAX);
     }
 
-    /// The group at a place, if there is one; reads its frames.
-    fn group_at(&mut self, at: u64) -> io::Result<Option<Header>> {
+    /// Reads the group at an offset with its frames; `None` if there is no intact one.
+    fn group_at(&mut self, at: u64) -> io::Result<Option<GroupHeader>> {
         let mut bytes = [0; group::HEADER];
         let read = self.file.read_at(&mut bytes, at)?;
-        let Some(header) = Header::read(bytes.get(..read).unwrap_or_default()) else { return Ok(None) };
+        let Some(header) = GroupHeader::read(bytes.get(..read).unwrap_or_default()) else { return Ok(None) };
         let after = at.saturating_add(u64::try_from(group::HEADER).unwrap_or(u64::MAX));
         let room = self.length.saturating_sub(after);
         if u64::try_from(header.length).unwrap_or(u64::MAX) > room || header.first_seq < self.next_seq {
@@ -316,7 +317,7 @@ impl SegmentReader {
         Ok(is_intact.then_some(header))
     }
 
-    /// The place of the first group at or behind `from`.
+    /// Returns the offset of the first group at or after `from`.
     fn search(&mut self, from: u64) -> io::Result<Option<u64>> {
         let mut block = vec![0; SEARCH];
         let mut start = from;
@@ -331,7 +332,7 @@ impl SegmentReader {
                     return Ok(Some(at));
                 }
             }
-            // What lies across the end of the block is looked at again.
+            // Blocks overlap, so that a mark across the end of one is found.
             let step = u64::try_from(read.saturating_sub(3)).unwrap_or(0);
             if step == 0 || read < SEARCH {
                 break;
@@ -342,11 +343,11 @@ impl SegmentReader {
     }
 }
 
-/// A segment that was opened.
+/// An opened segment.
 #[derive(Debug)]
 pub(super) struct Opened {
     pub(super) reader: SegmentReader,
     pub(super) header: SegmentHeader,
-    /// The header cannot be read; what is known of it comes from the first group.
+    /// Whether the header is damaged; its values are then derived from the first group.
     pub(super) is_header_damaged: bool,
 }

@@ -1,4 +1,4 @@
-//! What requests, workers, the writer's thread and the maintenance thread share.
+//! The state that requests, workers, the writer's thread and the maintenance thread share.
 
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
@@ -20,7 +20,7 @@ use crate::sync::{Condvar, Mutex, oneshot};
 use dt_sink::clock::Clock;
 use dt_sink::record::Record;
 
-/// Everything that more than one thread needs. Locks are taken in the order `queue`, `state`, `files`.
+/// The shared state of an open log. Locks are taken in the order `queue`, `state`, `files`.
 #[derive(Debug)]
 pub(super) struct Shared {
     pub(super) folder: PathBuf,
@@ -34,51 +34,52 @@ pub(super) struct Shared {
     pub(super) queue: Mutex<Queue>,
     /// Wakes the writer.
     pub(super) has_work: Condvar,
-    /// Grows whenever ids leave [`Queue::recent`] for the index.
+    /// Grows whenever ids are moved from [`Queue::recent`] to the index.
     pub(super) ids_epoch: AtomicU64,
-    /// When the last event was received, in Unix milliseconds: its token was valid then, so DT's clock vouches for this time.
+    /// When the last event was received, in Unix milliseconds. Its token was valid then, so this time does not depend on
+    /// the system clock alone.
     pub(super) received_last: AtomicI64,
     /// The lock on the folder, until the log is closed; its content is the number of the newest segment.
     pub(super) lock: Mutex<Option<Box<dyn DiskFile>>>,
     pub(super) ids: Ids,
     pub(super) dead: Arc<DeadLetters>,
     pub(super) tail: Arc<Tail>,
-    /// What is durable.
+    /// The durable state.
     pub(super) state: Mutex<State>,
     pub(super) files: Mutex<Files>,
-    /// Wakes the maintenance thread, and the writer that waits for a spare.
+    /// Wakes the maintenance thread, and a writer that waits for a spare.
     pub(super) files_changed: Condvar,
 }
 
-/// What waits for the writer.
+/// The requests that wait for the writer.
 #[derive(Debug, Default)]
 pub(super) struct Queue {
     pub(super) appends: Vec<Append>,
-    /// How many bytes of bodies they have.
+    /// The approximate size of `appends` in bytes.
     pub(super) bytes: usize,
     pub(super) cursors: Vec<CursorUpdate>,
-    /// Since when a cursor waits to be written.
+    /// Since when the oldest cursor waits to be written.
     pub(super) cursors_since: Option<Instant>,
     pub(super) changes: Vec<ChangeRequest>,
-    /// The segments before this one are to go, once that is durable.
+    /// The segments before this one can be removed once this number is durable.
     pub(super) keep_from: Option<u64>,
-    /// The events that the index does not have yet, with the ticket under which each was queued.
+    /// The events that are not in the index yet, with the ticket under which each was queued.
     pub(super) recent: HashMap<Key, u64>,
-    /// Those among them that are durable, in order, and the sequence number up to which they are all there.
+    /// The durable ones among them, in order. Together with the index they cover all events up to `unstored_to`.
     pub(super) unstored: Vec<Key>,
     pub(super) unstored_to: i64,
     pub(super) next_ticket: u64,
     /// Events up to this ticket are durable.
     pub(super) durable_ticket: u64,
-    /// Why events are not taken, if they are not.
-    pub(super) refusal: Option<LogError>,
+    /// The error with which events are refused; `None` while they are accepted.
+    pub(super) blocked_by: Option<LogError>,
     pub(super) is_closed: bool,
 }
 
-/// An event that waits, or a copy of one.
+/// A queued event, or a copy of one.
 #[derive(Debug)]
 pub(super) struct Append {
-    /// `None`: a copy of an event that is not durable yet. It is answered with the next group.
+    /// `None` for a copy of an event that is not durable yet; it is answered with the next group.
     pub(super) event: Option<(Arc<Record>, SinkSet)>,
     pub(super) key: Option<Key>,
     pub(super) ticket: u64,
@@ -86,14 +87,14 @@ pub(super) struct Append {
 }
 
 impl Append {
-    /// What it takes in a group, about.
+    /// Returns the approximate size in a group, in bytes.
     pub(super) fn bytes(&self) -> usize {
         self.event.as_ref().map_or(0, |(record, _)| record.body.len().saturating_add(super::EVENT_BYTES))
     }
 }
 
 impl Queue {
-    /// Takes events until they are too many bytes for one group.
+    /// Takes the next events, up to `max_group` bytes, but at least one.
     pub(super) fn take_appends(&mut self, max_group: usize) -> Vec<Append> {
         if self.bytes <= max_group {
             self.bytes = 0;
@@ -113,29 +114,29 @@ impl Queue {
     }
 }
 
-/// How far a sink is; a later one takes the place of an earlier one that still waits.
+/// The progress of a sink that is queued. A later one replaces it.
 #[derive(Debug)]
 pub(super) struct CursorUpdate {
     pub(super) sink: SinkNumber,
     pub(super) cursor: i64,
     pub(super) checkpoint: Option<Vec<u8>>,
     pub(super) ends_replay: bool,
-    /// Whoever waits until it is durable.
+    /// The callers that wait until it is durable.
     pub(super) replies: Vec<oneshot::Sender<Result<(), LogError>>>,
 }
 
-/// A change that somebody waits for.
+/// A change whose caller waits for it.
 #[derive(Debug)]
 pub(super) struct ChangeRequest {
     pub(super) change: Change,
-    /// Told the sink after the change, if there is one.
+    /// Receives the state of the sink after the change, if the sink exists.
     pub(super) reply: oneshot::Sender<Result<Option<SinkState>, LogError>>,
 }
 
-/// What changes the state, beside cursors.
+/// A change of the state, other than a cursor.
 #[derive(Debug)]
 pub(super) enum Change {
-    /// A sink is known from now on, unless it is.
+    /// Registers a sink, unless it is known.
     Register {
         name: Arc<str>,
         start: StartAt,
@@ -150,24 +151,25 @@ pub(super) enum Change {
     },
 }
 
-/// The segments and spares that there are.
+/// The segments and spares of the log.
 #[derive(Debug, Default)]
 pub(super) struct Files {
     /// Oldest first; their numbers have no gaps.
     pub(super) segments: Vec<Segment>,
     pub(super) spares: Vec<PathBuf>,
-    /// Whether the newest segment was the last spare: it is for cursors and changes, so that events can leave.
+    /// Whether the newest segment was the last spare: it is reserved for cursors and changes, so that events can be
+    /// removed.
     pub(super) is_reserve: bool,
-    /// The number of the last spare that was named.
+    /// The highest number that a spare was named with.
     pub(super) last_spare: u64,
-    /// Why no further spare can be made, if it cannot.
+    /// Why no further spare can be created; `None` if one can.
     pub(super) no_spare: Option<LogError>,
-    /// The maintenance thread has something to do.
+    /// Whether the maintenance thread has work.
     pub(super) is_due: bool,
     pub(super) is_stopping: bool,
 }
 
-/// What is known of a segment.
+/// A segment, as its header describes it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Segment {
     pub(super) number: u64,
@@ -183,34 +185,34 @@ impl Shared {
         self.files_changed.notify_all();
     }
 
-    /// Takes no events until that is over.
+    /// Refuses events with this error until [`accept_again`](Self::accept_again).
     pub(super) fn refuse(&self, error: &LogError) {
         let mut queue = self.queue.lock();
-        if queue.refusal.is_none() {
+        if queue.blocked_by.is_none() {
             tracing::error!(code = error.code(), %error, "no events can be stored; DT keeps them, and tries again for 12 hours");
         }
-        queue.refusal = Some(error.clone());
+        queue.blocked_by = Some(error.clone());
         drop(queue);
-        self.tail.set_trouble(Some(error.to_string()));
+        self.tail.set_last_error(Some(error.to_string()));
     }
 
-    /// Events are taken again, if they were not.
+    /// Accepts events again, if they were refused.
     pub(super) fn accept_again(&self) {
-        let was_refused = self.queue.lock().refusal.take().is_some();
+        let was_refused = self.queue.lock().blocked_by.take().is_some();
         if was_refused {
-            self.tail.set_trouble(None);
+            self.tail.set_last_error(None);
             tracing::info!("events are stored again");
         }
     }
 
-    /// The sequence number before the first event of the segments from `oldest` on.
+    /// Returns the sequence number before the first event of the segments from `oldest` on.
     pub(super) fn before(&self, oldest: u64) -> i64 {
         let files = self.files.lock();
         let first = files.segments.iter().find(|segment| segment.number >= oldest);
         first.map_or(0, |segment| segment.first_seq.saturating_sub(1))
     }
 
-    /// How many bytes the segments, the spares and the dead letters take.
+    /// Returns the size of segments, spares and dead letters in bytes.
     pub(super) fn used_bytes(&self) -> u64 {
         let files = self.files.lock();
         let count =
@@ -219,7 +221,7 @@ impl Shared {
         count.saturating_mul(self.segment_bytes).saturating_add(self.dead.size_bytes())
     }
 
-    /// Has something changed, and waits until that is durable. It blocks.
+    /// Queues a change, and blocks until it is durable.
     pub(super) fn change(&self, change: Change) -> Result<Option<SinkState>, LogError> {
         let (reply, answer) = oneshot::channel();
         {
@@ -246,19 +248,19 @@ impl Segments for Shared {
     }
 }
 
-/// The number of the segment that holds a sequence number.
+/// Returns the number of the segment that contains a sequence number.
 pub(super) fn number_of(segments: &[Segment], seq: i64) -> Option<u64> {
     let place = segments.partition_point(|segment| segment.first_seq <= seq);
     place.checked_sub(1).and_then(|place| segments.get(place)).map(|segment| segment.number)
 }
 
-/// The sequence number that the segment after this one begins with.
+/// Returns the first sequence number of the segment after this one; `i64::MAX` if this is the newest.
 pub(super) fn first_seq_after(segments: &[Segment], number: u64) -> i64 {
     let place = segments.partition_point(|segment| segment.number <= number);
     segments.get(place).map_or(i64::MAX, |segment| segment.first_seq)
 }
 
-/// Opens a segment at the group that holds a sequence number.
+/// Opens a segment at the group that contains a sequence number.
 pub(super) fn open_at(
     disk: &dyn Disk,
     folder: &Path,
@@ -271,12 +273,12 @@ pub(super) fn open_at(
     Ok((reader, number))
 }
 
-/// The file that tells a running process from others, and has the number of the newest segment.
+/// Returns the path of the lock file. It contains the number of the newest segment.
 pub(super) fn lock_path(folder: &Path) -> PathBuf {
     folder.join("spool.lock")
 }
 
-/// The file of a spare: a segment to be.
+/// Returns the path of a spare, a file that becomes a segment.
 pub(super) fn spare_path(folder: &Path, number: u64) -> PathBuf {
     folder.join(format!("spare-{number}.tmp"))
 }

@@ -1,37 +1,36 @@
-//! What a worker reads: the events for its sink, in order, from memory where it has caught up, else from the segments.
+//! The events for one sink, in order: from memory if the worker has caught up, else from the segments.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::ops::Range;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use http::HeaderMap;
 
 use super::error::LogError;
 use super::frame::{EventFrame, Frame};
-use super::group::{self, Header};
+use super::group::{self, GroupHeader};
 use super::segment::{Next, SegmentReader};
 use super::shared::Shared;
 use super::state::SinkState;
 use dt_sink::record::{DeadLetter, Reason, Record};
 
-/// How many bytes of bodies are read at once, unless one body alone has more.
+/// The limit of one read in bytes, unless a single body is larger.
 const MAX_BYTES: usize = 8 << 20;
 
-/// An event as it is read back: whole, or what is left of it.
+/// An event that was read: whole, or what is left of it.
 #[derive(Debug, Clone)]
-pub struct Stored {
-    /// Its sequence number.
+pub struct StoredEvent {
+    /// The sequence number.
     pub seq: i64,
-    /// The event; a dead letter of the reason `damaged` where it cannot be read any more.
+    /// The event; if it is damaged, a dead letter of the reason `damaged`.
     pub record: Result<Arc<Record>, Box<DeadLetter>>,
 }
 
-impl Stored {
+impl StoredEvent {
     fn bytes(&self) -> usize {
         match &self.record {
             Ok(record) => record.body.len(),
-            Err(letter) => letter.body.len(),
+            Err(dead_letter) => dead_letter.body.len(),
         }
     }
 }
@@ -43,8 +42,8 @@ pub struct Source {
     sink: SinkState,
     /// Everything up to this sequence number was read.
     position: i64,
-    /// What was read from a segment and is not handed on yet.
-    read_ahead: VecDeque<Stored>,
+    /// Events that were read from a segment and not returned yet.
+    read_ahead: VecDeque<StoredEvent>,
     walk: Option<Walk>,
 }
 
@@ -54,26 +53,26 @@ impl Source {
         Self { shared, sink, position, read_ahead: VecDeque::new(), walk: None }
     }
 
-    /// Everything up to this sequence number was read, or is not for the sink.
+    /// Returns the sequence number up to which everything was read, or is not for the sink.
     #[must_use]
     pub const fn position(&self) -> i64 {
         self.position
     }
 
-    /// Goes on after another sequence number.
+    /// Continues after another sequence number.
     pub fn seek(&mut self, seq: i64) {
         self.position = seq;
         self.read_ahead.clear();
         self.walk = None;
     }
 
-    /// Reads up to `limit` events that come next, none after `end`. Without any, [`position`](Self::position) may have
-    /// grown all the same.
+    /// Reads up to `limit` next events, none after `end`. If it returns none, [`position`](Self::position) may have grown
+    /// nevertheless.
     ///
     /// # Errors
     ///
-    /// [`LogError`] when a segment cannot be read. What is damaged in one is no error.
-    pub fn read(&mut self, limit: usize, end: i64) -> Result<Vec<Stored>, LogError> {
+    /// [`LogError`] if a segment cannot be read. Damage inside a segment is no error.
+    pub fn read(&mut self, limit: usize, end: i64) -> Result<Vec<StoredEvent>, LogError> {
         let end = end.min(self.shared.tail.last_seq());
         if self.read_ahead.is_empty() && self.position < end {
             if let Some(found) = self.read_memory(limit, end) {
@@ -92,13 +91,13 @@ impl Source {
         if self.read_ahead.is_empty()
             && let Some(walk) = &self.walk
         {
-            // The events behind the last one that was found are for others.
+            // The events after the last one that was found are for other sinks.
             self.position = self.position.max(walk.position.min(end));
         }
         Ok(found)
     }
 
-    fn read_memory(&mut self, limit: usize, end: i64) -> Option<Vec<Stored>> {
+    fn read_memory(&mut self, limit: usize, end: i64) -> Option<Vec<StoredEvent>> {
         let groups = self.shared.tail.after(self.position)?;
         let (mut found, mut bytes) = (Vec::new(), 0_usize);
         let mut seq = self.position;
@@ -113,7 +112,7 @@ impl Source {
                 seq = number;
                 if sinks.contains(self.sink.number) || self.sink.earlier.has(number, &record.connector) {
                     bytes = bytes.saturating_add(record.body.len());
-                    found.push(Stored { seq: number, record: Ok(Arc::clone(record)) });
+                    found.push(StoredEvent { seq: number, record: Ok(Arc::clone(record)) });
                 }
             }
         }
@@ -135,51 +134,51 @@ impl Source {
             let ahead = &mut self.read_ahead;
             walk.step(&*self.shared, end, |seq, event| match event {
                 Ok(event) if is_for(seq, event) => {
-                    ahead.push_back(Stored { seq, record: Ok(Arc::new(event.record())) });
+                    ahead.push_back(StoredEvent { seq, record: Ok(Arc::new(event.record())) });
                 }
                 Ok(_) => {}
-                Err(letter) => ahead.push_back(Stored { seq, record: Err(letter) }),
+                Err(dead_letter) => ahead.push_back(StoredEvent { seq, record: Err(dead_letter) }),
             })?;
         }
         Ok(())
     }
 }
 
-/// The segments that there are.
+/// The segments of a log.
 pub(super) trait Segments {
-    /// Opens the segment that holds a sequence number, and returns its number as well.
+    /// Opens the segment that contains a sequence number, and returns its number as well; `None` if there is none.
     fn segment_of(&self, seq: i64) -> Result<Option<(SegmentReader, u64)>, LogError>;
 
-    /// The sequence number that the segment after this one begins with; `i64::MAX` after the newest one.
+    /// Returns the first sequence number of the segment after this one; `i64::MAX` if this is the newest.
     fn first_seq_after(&self, number: u64) -> i64;
 }
 
-/// A way through the segments, group by group.
+/// A walk through the segments, group by group.
 #[derive(Debug)]
 pub(super) struct Walk {
-    /// Everything up to this sequence number was seen.
+    /// Everything up to this sequence number was visited.
     pub(super) position: i64,
-    /// The segment at hand, and its number.
+    /// The current segment, and its number.
     segment: Option<(SegmentReader, u64)>,
 }
 
-/// What a walk comes by: an event, or what is left of one.
-pub(super) type Seen<'a, 'b> = Result<&'a EventFrame<'b>, Box<DeadLetter>>;
+/// An event during a walk, or the dead letter of a damaged one.
+pub(super) type ReadEvent<'a, 'b> = Result<&'a EventFrame<'b>, Box<DeadLetter>>;
 
 impl Walk {
     pub(super) const fn new(after: i64) -> Self {
         Self { position: after, segment: None }
     }
 
-    /// Goes on by one group, or by what is damaged, and shows its events with their sequence numbers. Those up to `end` are
-    /// durable, and have to be there.
+    /// Advances by one group, or over damage, and passes each event with its sequence number to `see`. Events up to `end`
+    /// are durable, so a missing one is damage.
     pub(super) fn step(
         &mut self,
         segments: &impl Segments,
         end: i64,
-        mut see: impl FnMut(i64, Seen<'_, '_>),
+        mut see: impl FnMut(i64, ReadEvent<'_, '_>),
     ) -> Result<(), LogError> {
-        // A new segment may have begun meanwhile, and made what follows in this one void.
+        // A new segment may have been created since, and makes later numbers in this one void.
         let mut void_from =
             self.segment.as_ref().map_or(i64::MIN, |(_, number)| segments.first_seq_after(*number));
         if self.position.saturating_add(1) >= void_from {
@@ -188,7 +187,7 @@ impl Walk {
                 self.segment.as_ref().map_or(i64::MAX, |(_, number)| segments.first_seq_after(*number));
         }
         let Some((reader, _)) = &mut self.segment else {
-            // It was removed as nobody needs it.
+            // The segment was removed because it is no longer needed.
             self.position = end;
             return Ok(());
         };
@@ -227,15 +226,15 @@ impl Walk {
 }
 
 fn events_of(frames: &[u8]) -> impl Iterator<Item = EventFrame<'_>> {
-    // Intact groups have only frames of ours, in the format of their segment.
+    // Intact groups contain only frames of the format of their segment.
     Frame::read_all(frames).unwrap_or_default().into_iter().filter_map(|frame| match frame {
         Frame::Event(event) => Some(event),
         _ => None,
     })
 }
 
-/// The sequence number that a group without events says to go on with, where events are lost.
-pub(super) fn skipped_to(header: &Header, frames: &[u8]) -> i64 {
+/// Returns the next sequence number in a group that marks a gap; `i64::MIN` for any other group.
+pub(super) fn skipped_to(header: &GroupHeader, frames: &[u8]) -> i64 {
     if header.events > 0 || frames.is_empty() {
         return i64::MIN;
     }
@@ -243,23 +242,28 @@ pub(super) fn skipped_to(header: &Header, frames: &[u8]) -> i64 {
     Frame::read_all(frames).unwrap_or_default().into_iter().find_map(skipped).unwrap_or(i64::MIN)
 }
 
-/// Shows what is left of events that cannot be read.
-fn lost(missing: Range<i64>, reader: &SegmentReader, bytes: &[u8], see: &mut impl FnMut(i64, Seen<'_, '_>)) {
+/// Passes what is left of unreadable events to `see`.
+fn lost(
+    missing: Range<i64>,
+    reader: &SegmentReader,
+    bytes: &[u8],
+    see: &mut impl FnMut(i64, ReadEvent<'_, '_>),
+) {
     let mut left = left_of(&missing, bytes);
     for seq in missing {
         let event = left.remove(&seq);
         let error = format!("event {seq} cannot be read: {} is damaged", reader.path().display());
-        see(seq, Err(Box::new(damaged_letter(event.as_ref(), error).with_seq(seq))));
+        see(seq, Err(Box::new(damaged_dead_letter(event.as_ref(), error).with_seq(seq))));
     }
 }
 
-/// What is left of events in bytes that are no intact groups: where a header is readable, its first events may be so as well.
+/// Returns what is left of events in damaged bytes: after a readable group header, the first events may be readable.
 fn left_of(missing: &Range<i64>, bytes: &[u8]) -> BTreeMap<i64, Record> {
     let mut left = BTreeMap::new();
     let begins = bytes.windows(group::MAGIC.len()).enumerate().filter(|(_, found)| *found == group::MAGIC);
     for (place, _) in begins {
         let group = bytes.get(place..).unwrap_or_default();
-        let Some(header) = Header::read(group) else { continue };
+        let Some(header) = GroupHeader::read(group) else { continue };
         let frames = Frame::read_some(group.get(group::HEADER..).unwrap_or_default());
         let events = frames.iter().filter_map(|frame| match frame {
             Frame::Event(event) => Some(event),
@@ -275,12 +279,10 @@ fn left_of(missing: &Range<i64>, bytes: &[u8]) -> BTreeMap<i64, Record> {
     left
 }
 
-fn damaged_letter(event: Option<&Record>, error: String) -> DeadLetter {
-    let letter = match event {
+fn damaged_dead_letter(event: Option<&Record>, error: String) -> DeadLetter {
+    let dead_letter = match event {
         Some(event) => DeadLetter::of_record(event, Arc::from(""), error, 0),
-        None => {
-            DeadLetter::of_request(Arc::from(""), Reason::Damaged, error, 0, &HeaderMap::new(), Bytes::new())
-        }
+        None => DeadLetter::of_request(Arc::from(""), Reason::Damaged, error, 0, Bytes::new()),
     };
-    DeadLetter { reason: Reason::Damaged, ..letter }
+    DeadLetter { reason: Reason::Damaged, ..dead_letter }
 }

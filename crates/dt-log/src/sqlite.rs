@@ -1,4 +1,4 @@
-//! What the two databases of the log have in common: how a file is made, opened and recognised, and what an error means.
+//! The code that the two databases of the log share: how a file is created, opened and recognised, and what an error means.
 
 use std::fs::{File, OpenOptions};
 use std::io;
@@ -10,23 +10,23 @@ use rusqlite::{Connection, ErrorCode, OpenFlags};
 
 use crate::disk::parent;
 
-/// How long a lock of another program is waited for.
+/// How long to wait for a lock that another program holds.
 const BUSY_WAIT: Duration = Duration::from_secs(5);
 
-/// A kind of database, by the two numbers in its header.
+/// The format of a database, by the two numbers in its header.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Format {
+pub(super) struct DatabaseFormat {
     pub(super) application_id: i64,
-    /// The newest version that this program knows.
+    /// The newest version that this program reads.
     pub(super) version: i64,
 }
 
-/// What the header of a file says.
+/// The format that the header of a file states.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Header {
-    /// The format that was asked for.
-    Known,
-    /// The same kind of database, of a version that is not known here.
+pub(super) enum DatabaseHeader {
+    /// The requested format.
+    Current,
+    /// The same kind of database, in an unknown version.
     Version(i64),
     /// A database without any table.
     Empty,
@@ -34,38 +34,38 @@ pub(super) enum Header {
     Other,
 }
 
-impl Format {
+impl DatabaseFormat {
     /// Reads the header of a database.
-    pub(super) fn header_of(self, connection: &Connection) -> rusqlite::Result<Header> {
+    pub(super) fn header_of(self, connection: &Connection) -> rusqlite::Result<DatabaseHeader> {
         let pragma = |name| connection.pragma_query_value(None, name, |row| row.get::<_, i64>(0));
         let (application_id, version) = (pragma("application_id")?, pragma("user_version")?);
         let tables: i64 = connection.query_row("SELECT count(*) FROM sqlite_schema", [], |row| row.get(0))?;
         Ok(match (application_id, version) {
-            (0, 0) if tables == 0 => Header::Empty,
-            (id, version) if id == self.application_id && version == self.version => Header::Known,
-            (id, version) if id == self.application_id => Header::Version(version),
-            _ => Header::Other,
+            (0, 0) if tables == 0 => DatabaseHeader::Empty,
+            (id, version) if id == self.application_id && version == self.version => DatabaseHeader::Current,
+            (id, version) if id == self.application_id => DatabaseHeader::Version(version),
+            _ => DatabaseHeader::Other,
         })
     }
 
-    /// Writes the header; part of the transaction that makes the tables.
+    /// Writes the header, in the transaction that creates the tables.
     pub(super) fn mark(self, connection: &Connection) -> rusqlite::Result<()> {
         connection.pragma_update(None, "application_id", self.application_id)?;
         connection.pragma_update(None, "user_version", self.version)
     }
 }
 
-/// Makes an empty file for its owner only, unless there is one.
+/// Creates an empty file that only its owner can access, if there is none.
 pub(super) fn create_file(path: &Path) -> io::Result<()> {
     OpenOptions::new().write(true).create(true).truncate(false).mode(0o600).open(path).map(drop)
 }
 
-/// Syncs the folder that a file lies in.
+/// Syncs the folder of a file.
 pub(super) fn sync_folder_of(path: &Path) -> io::Result<()> {
     File::open(parent(path))?.sync_all()
 }
 
-/// Opens an existing database for writing. The connection keeps so many KiB of pages.
+/// Opens an existing database for writing, with a page cache of `cache_kib` KiB.
 pub(super) fn open(path: &Path, cache_kib: i64) -> rusqlite::Result<Connection> {
     let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
     let connection = Connection::open_with_flags(path, flags)?;
@@ -74,7 +74,7 @@ pub(super) fn open(path: &Path, cache_kib: i64) -> rusqlite::Result<Connection> 
     Ok(connection)
 }
 
-/// Sets the journal mode, and how much is synced; an error where the file system does not allow that mode.
+/// Sets the journal mode and the sync level. Returns an error if the file system does not support the mode.
 pub(super) fn set_journal_mode(
     connection: &Connection,
     mode: &str,
@@ -89,11 +89,12 @@ pub(super) fn set_journal_mode(
     Err(rusqlite::Error::SqliteFailure(rusqlite::ffi::Error::new(rusqlite::ffi::SQLITE_CANTOPEN), Some(text)))
 }
 
-/// Opens a database for reading, and creates no file. `is_quiet`: nobody has it open, and no write-ahead log lies beside it.
+/// Opens a database for reading, and creates no file. `is_quiet` says that no process has it open, and no write-ahead log
+/// exists.
 pub(super) fn open_read_only(path: &Path, is_quiet: bool) -> rusqlite::Result<Connection> {
     let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX;
     let connection = if is_quiet {
-        // SQLite would make two files beside a database in WAL mode, unless it is told that nothing changes.
+        // Without `immutable`, SQLite would create two files beside a database in WAL mode.
         let uri = format!("file:{}?immutable=1", escaped(path));
         Connection::open_with_flags(uri, flags | OpenFlags::SQLITE_OPEN_URI)?
     } else {
@@ -103,38 +104,38 @@ pub(super) fn open_read_only(path: &Path, is_quiet: bool) -> rusqlite::Result<Co
     Ok(connection)
 }
 
-/// A path as part of a `file:` URI.
+/// Returns a path as part of a `file:` URI.
 fn escaped(path: &Path) -> String {
     path.to_string_lossy().replace('%', "%25").replace('?', "%3f").replace('#', "%23")
 }
 
-/// Which file a path leads to: its device and its number there.
+/// The identity of a file: its device and inode number.
 pub(super) type Identity = (u64, u64);
 
-/// Tells which file a path leads to.
+/// Returns the identity of the file at a path.
 pub(super) fn identity(path: &Path) -> io::Result<Identity> {
     std::fs::metadata(path).map(|found| (found.dev(), found.ino()))
 }
 
-/// What kind of error SQLite reports.
+/// The kind of a SQLite error.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Kind {
+pub(super) enum FailureKind {
     /// The content is not what was written.
     Damage,
-    /// No room on the disk.
+    /// No space on the disk.
     Full,
-    /// Anything else: trying again may help.
+    /// Another error; a later attempt may succeed.
     Other,
 }
 
-/// Sorts an error of SQLite.
-pub(super) fn kind(error: &rusqlite::Error) -> Kind {
+/// Returns the kind of a SQLite error.
+pub(super) fn kind(error: &rusqlite::Error) -> FailureKind {
     match error.sqlite_error_code() {
-        Some(ErrorCode::DiskFull) => Kind::Full,
-        // The last two: a table that is not there, a column of another type.
+        Some(ErrorCode::DiskFull) => FailureKind::Full,
+        // `Unknown` is a missing table; no code means a column of another type.
         Some(ErrorCode::DatabaseCorrupt | ErrorCode::NotADatabase | ErrorCode::Unknown) | None => {
-            Kind::Damage
+            FailureKind::Damage
         }
-        Some(_) => Kind::Other,
+        Some(_) => FailureKind::Other,
     }
 }

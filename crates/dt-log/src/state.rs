@@ -1,39 +1,39 @@
-//! What the log knows beside its events: the sinks and how far they are. A snapshot of it begins each segment, and the
-//! frames that follow change it.
+//! The state of the log beside its events: the sinks and their progress. Each segment begins with a snapshot of it, and
+//! later frames change it.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use super::frame::{CursorFrame, Frame, SinkFrame, SinkNumber, Snapshot};
 
-/// Where a sink stands.
+/// The state of a sink.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct SinkState {
-    /// Its number.
+    /// The number.
     pub number: SinkNumber,
-    /// Its name.
+    /// The name.
     pub name: Arc<str>,
-    /// Everything up to this sequence number is done.
+    /// Everything up to this sequence number is delivered or a dead letter.
     pub cursor: i64,
-    /// Where it stands in its own terms.
+    /// The checkpoint of the sink.
     pub checkpoint: Option<Arc<[u8]>>,
-    /// An operator wants it to be given again what comes after this sequence number.
+    /// The replay that an operator requested begins after this sequence number.
     pub replay_after: Option<i64>,
-    /// What it is given of the events that came before it was known.
+    /// The events before its registration that it also gets.
     pub(super) earlier: Arc<Earlier>,
 }
 
-/// The events before a sink was known that it is given all the same.
+/// The events before the registration of a sink that it also gets.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub(super) struct Earlier {
-    /// Up to this sequence number,
+    /// The last sequence number of them.
     pub(super) to: i64,
-    /// those of these connectors.
+    /// The connectors whose events they are.
     pub(super) of: Vec<Box<str>>,
 }
 
 impl Earlier {
-    /// Whether an event is among them.
+    /// Returns whether an event is one of them.
     pub(super) fn has(&self, seq: i64, connector: &str) -> bool {
         seq <= self.to && self.of.iter().any(|name| **name == *connector)
     }
@@ -54,27 +54,27 @@ impl SinkState {
         }
     }
 
-    /// The last sequence number that it does not need any more.
+    /// Returns the last sequence number that the sink no longer needs.
     pub(super) fn passed(&self) -> i64 {
         self.replay_after.map_or(self.cursor, |after| after.min(self.cursor))
     }
 }
 
-/// What is durable.
+/// The durable state.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(super) struct State {
     pub(super) sinks: BTreeMap<SinkNumber, SinkState>,
     pub(super) next_sink: SinkNumber,
     /// The oldest segment that may still be needed.
     pub(super) oldest: u64,
-    /// The highest id that the dead letters had ever given when the segment began.
+    /// The highest id that the dead letters had ever assigned when the segment was created.
     pub(super) highest_dead_letter: i64,
     /// When each connector accepted its last event, in Unix milliseconds.
     pub(super) connectors: BTreeMap<Arc<str>, i64>,
 }
 
 impl State {
-    /// Notes that a connector accepted an event.
+    /// Records that a connector accepted an event at `at`, in Unix milliseconds.
     pub(super) fn accepted(&mut self, connector: &str, at: i64) {
         match self.connectors.get_mut(connector) {
             Some(last) => *last = at,
@@ -82,22 +82,22 @@ impl State {
         }
     }
 
-    /// The sink of a name.
+    /// Returns the sink with a name.
     pub(super) fn named(&self, name: &str) -> Option<&SinkState> {
         self.sinks.values().find(|sink| &*sink.name == name)
     }
 
-    /// The last sequence number that every sink has passed; `None` without sinks.
+    /// Returns the last sequence number that no sink needs; `None` without sinks.
     pub(super) fn passed(&self) -> Option<i64> {
         self.sinks.values().map(SinkState::passed).min()
     }
 
-    /// Changes it as a frame says.
+    /// Applies a frame.
     pub(super) fn apply(&mut self, frame: &Frame<'_>) {
         match frame {
             Frame::Event(event) => {
                 self.accepted(event.connector(), event.received_at());
-                // The group that made a sink known may be damaged; what is for it must not go to another.
+                // The group with a sink's registration may be damaged; the number of that sink must not be reused.
                 self.next_sink = self.next_sink.max(event.highest_sink().saturating_add(1));
             }
             Frame::Cursor(CursorFrame { sink, cursor, checkpoint, ends_replay }) => {
@@ -136,7 +136,7 @@ impl State {
         }
     }
 
-    /// The frame that a segment begins with.
+    /// Returns the snapshot with which a segment begins.
     pub(super) fn snapshot(&self) -> Frame<'_> {
         Frame::Snapshot(Snapshot {
             sinks: self.sinks.values().map(sink_frame).collect(),

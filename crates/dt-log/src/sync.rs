@@ -1,6 +1,7 @@
-//! The locks, answers and threads of the concurrent code that is tested schedule by schedule: parking_lot's, tokio's and the
-//! standard library's. In unit tests with the feature `_shuttle` they are shuttle's, which runs all threads on one, switches
-//! between them at each of these operations, and tries thousands of orders: `cargo test -p dt-log -p dt-server --lib --features dt-log/_shuttle,dt-server/_shuttle schedules`.
+//! The locks, channels and threads of the concurrent code that is tested in many schedules: parking_lot's, tokio's and the
+//! standard library's. In unit tests with the feature `_shuttle` they are shuttle's, which runs all threads on one,
+//! switches between them at each of these operations, and tries thousands of schedules: `cargo test -p dt-log -p dt-server
+//! --lib --features dt-log/_shuttle,dt-server/_shuttle schedules`.
 
 #[cfg(not(feature = "_shuttle"))]
 pub use self::usual::*;
@@ -15,7 +16,7 @@ mod usual {
     pub use tokio::sync::oneshot;
 }
 
-/// As much of the usual API as the code under test uses.
+/// The part of the usual API that the code under test uses.
 #[cfg(feature = "_shuttle")]
 mod with_shuttle {
     #![allow(clippy::expect_used, reason = "tests may fail loudly")]
@@ -28,8 +29,8 @@ mod with_shuttle {
     pub use shuttle::thread;
     use shuttle::{Config, Runner};
 
-    /// Runs a test in so many orders, or in `DT_RECEIVER_TEST_SCHEDULES`: half of them at random, half with few changes between
-    /// threads, at random places (PCT). A failure prints its order, for `shuttle::replay`.
+    /// Runs a test in `default` schedules, or in `DT_RECEIVER_TEST_SCHEDULES`: half of them random, half with few switches
+    /// between threads, at random points (PCT). A failure prints its schedule, for `shuttle::replay`.
     pub fn in_many_orders(default: usize, test: impl Fn() + Clone + Send + Sync + 'static) {
         let setting = std::env::var("DT_RECEIVER_TEST_SCHEDULES").ok();
         let orders = setting.map_or(default, |text| text.parse().expect("a number"));
@@ -43,7 +44,7 @@ mod with_shuttle {
     #[derive(Debug, Default)]
     pub struct Mutex<T>(shuttle::sync::Mutex<T>);
 
-    /// Empty only while its thread waits.
+    /// `None` only while its thread waits.
     #[derive(Debug)]
     pub struct MutexGuard<'a, T>(Option<shuttle::sync::MutexGuard<'a, T>>);
 
@@ -75,7 +76,7 @@ mod with_shuttle {
     #[derive(Debug, Default)]
     pub struct Condvar(shuttle::sync::Condvar);
 
-    /// What was waited for has come.
+    /// The result of a wait, which never times out.
     #[derive(Debug)]
     pub struct InTime;
 
@@ -96,7 +97,7 @@ mod with_shuttle {
             guard.0 = Some(self.0.wait(held).expect("no panic"));
         }
 
-        /// Waits without end: a wake-up that is missing is a deadlock, which fails the test, and not a delay.
+        /// Waits without a timeout: a missing wake-up is a deadlock that fails the test, not a delay.
         pub fn wait_until<T>(&self, guard: &mut MutexGuard<'_, T>, _until: Instant) -> InTime {
             self.wait(guard);
             InTime
@@ -111,7 +112,7 @@ mod with_shuttle {
         }
     }
 
-    /// tokio's, but that it waits where shuttle sees it.
+    /// tokio's oneshot channel, with a blocking wait that shuttle controls.
     pub mod oneshot {
         use std::pin::Pin;
         use std::task::{Context, Poll};

@@ -1,4 +1,4 @@
-//! The end of the log: the newest groups in memory, which workers read, and where they wait for more.
+//! The end of the log: the newest groups in memory, which workers read, and for which they wait.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -8,13 +8,13 @@ use super::frame::SinkSet;
 use crate::sync::{Condvar, Mutex, MutexGuard};
 use dt_sink::record::Record;
 
-/// How many bytes of bodies the newest groups hold together. A worker that is further behind reads segments. What goes round
-/// through more memory is cold in every cache when it is written again: with 8 MiB an event costs 1 us of 22 more.
+/// The limit of the groups in memory, in bytes. A worker that is further behind reads segments. A larger limit is slower:
+/// memory that is reused later is cold in every cache.
 const MAX_BYTES: usize = 1 << 20;
-/// What an event takes beside its body, about.
+/// The approximate size of an event in bytes, without its body.
 const EVENT_BYTES: usize = 512;
 
-/// An event that was accepted, and the sinks that it is for.
+/// An accepted event, and the sinks that it is for.
 pub(super) type Accepted = (Arc<Record>, SinkSet);
 
 /// The end of the log.
@@ -22,11 +22,11 @@ pub(super) type Accepted = (Arc<Record>, SinkSet);
 pub struct Tail {
     state: Mutex<TailState>,
     changed: Condvar,
-    /// Wakes those who [`rest`](Self::rest): not with every group, each of which would cost them a context switch.
+    /// Wakes workers in [`rest`](Self::rest). It is separate from `changed`, so that they do not wake up for every group.
     rest_over: Condvar,
 }
 
-/// The events of one or more groups, in order.
+/// The events of a group, in order.
 #[derive(Debug)]
 pub(super) struct Published {
     pub(super) first_seq: i64,
@@ -39,13 +39,13 @@ struct TailState {
     last_seq: i64,
     groups: VecDeque<Arc<Published>>,
     bytes: usize,
-    /// The least number at which the rest of one of those who rest is over; `i64::MAX` when nobody rests.
+    /// The smallest sequence number that a resting worker waits for; `i64::MAX` if none rests.
     enough_at: i64,
-    /// Until when workers may go on, once the service stops.
+    /// Until when workers may continue; set once the service stops.
     stop_at: Option<Instant>,
-    trouble: Option<String>,
+    last_error: Option<String>,
     damage: Option<String>,
-    /// How often an operator changed something that workers have to look at.
+    /// The number of changes by an operator that workers have to notice.
     changes: u64,
 }
 
@@ -57,14 +57,14 @@ impl Tail {
             bytes: 0,
             enough_at: i64::MAX,
             stop_at: None,
-            trouble: None,
+            last_error: None,
             damage: None,
             changes: 0,
         };
         Self { state: Mutex::new(state), changed: Condvar::new(), rest_over: Condvar::new() }
     }
 
-    /// Shows a group to the workers, once it is durable.
+    /// Publishes a durable group to the workers.
     pub(super) fn publish(&self, first_seq: i64, events: Vec<Accepted>) {
         let count = i64::try_from(events.len()).unwrap_or(i64::MAX);
         let size = |(record, _): &Accepted| record.body.len().saturating_add(EVENT_BYTES);
@@ -79,7 +79,7 @@ impl Tail {
         self.move_to(state, first_seq.saturating_add(count).saturating_sub(1));
     }
 
-    /// Events up to a number were recovered; they are in the segments.
+    /// Publishes that events up to a number are recovered; workers read them from the segments.
     pub(super) fn recovered(&self, last_seq: i64) {
         self.move_to(self.state.lock(), last_seq);
     }
@@ -87,7 +87,7 @@ impl Tail {
     fn move_to(&self, mut state: MutexGuard<'_, TailState>, last_seq: i64) {
         state.last_seq = last_seq;
         if state.enough_at <= last_seq {
-            // Those who want more say so again.
+            // Workers that wait for a later number set it again.
             state.enough_at = i64::MAX;
             self.rest_over.notify_all();
         }
@@ -95,7 +95,7 @@ impl Tail {
         self.changed.notify_all();
     }
 
-    /// The groups from the one with the event after `seq` on; `None` where that one is not in memory any more.
+    /// Returns the groups from the one with the event after `seq` on; `None` if that group is no longer in memory.
     pub(super) fn after(&self, seq: i64) -> Option<Vec<Arc<Published>>> {
         let state = self.state.lock();
         let place = state.groups.partition_point(|group| group.first_seq <= seq.saturating_add(1));
@@ -103,47 +103,46 @@ impl Tail {
         Some(state.groups.range(place..).cloned().collect())
     }
 
-    pub(super) fn set_trouble(&self, trouble: Option<String>) {
-        self.state.lock().trouble = trouble;
+    pub(super) fn set_last_error(&self, last_error: Option<String>) {
+        self.state.lock().last_error = last_error;
     }
 
-    /// Why events cannot be stored, if they cannot.
+    /// Returns why events cannot be stored; `None` if they can.
     #[must_use]
-    pub fn trouble(&self) -> Option<String> {
-        self.state.lock().trouble.clone()
+    pub fn last_error(&self) -> Option<String> {
+        self.state.lock().last_error.clone()
     }
 
     pub(super) fn set_damage(&self, damage: Option<String>) {
         self.state.lock().damage = damage;
     }
 
-    /// What was found damaged, though events can be stored.
+    /// Returns what was found damaged, although events can be stored.
     #[must_use]
     pub fn damage(&self) -> Option<String> {
         self.state.lock().damage.clone()
     }
 
-    /// The sequence number of the last event that is durable.
+    /// Returns the sequence number of the last durable event.
     #[must_use]
     pub fn last_seq(&self) -> i64 {
         self.state.lock().last_seq
     }
 
-    /// The service stops: wakes everyone who waits, now and from now on. Until then workers may still deliver what is
-    /// there.
+    /// Stops the service: wakes every waiting worker, now and from now on. Workers may deliver what is there until `until`.
     pub fn stop(&self, until: Instant) {
         self.state.lock().stop_at = Some(until);
         self.changed.notify_all();
         self.rest_over.notify_all();
     }
 
-    /// Whether the service stops.
+    /// Returns whether the service stops.
     #[must_use]
     pub fn is_stopping(&self) -> bool {
         self.state.lock().stop_at.is_some()
     }
 
-    /// Has the workers look: a replay was asked for, a sink was forgotten, or is another one now.
+    /// Wakes the workers after a change: a replay was requested, or a sink was forgotten or replaced.
     pub fn wake(&self) {
         let mut state = self.state.lock();
         state.changes = state.changes.saturating_add(1);
@@ -152,15 +151,14 @@ impl Tail {
     }
 
     /// Waits until there are events after `seq`, or an operator changed something since `changes`, or it is `until`.
-    /// Returns how often an operator changed something; `None` when the service stops and there are no such events, or no
-    /// time is left.
+    /// Returns the number of changes; `None` if the service stops and there are no such events, or no time is left.
     pub fn wait(&self, seq: i64, changes: u64, until: Option<Instant>) -> Option<u64> {
         let mut state = self.state.lock();
         let is_time = || until.is_some_and(|until| until <= Instant::now());
         while state.last_seq <= seq && state.stop_at.is_none() && state.changes == changes && !is_time() {
             match until {
                 None => self.changed.wait(&mut state),
-                // Whether it timed out shows in `is_time`.
+                // `is_time` checks the timeout.
                 Some(until) => drop(self.changed.wait_until(&mut state, until)),
             }
         }
@@ -169,7 +167,7 @@ impl Tail {
     }
 
     /// Waits until it is `until`, or there is an event with the number `enough_at`, or the service stops, or an operator
-    /// changed something since `changes`. Groups before that one wake nobody here.
+    /// changed something since `changes`. Earlier groups do not wake the caller.
     pub fn rest(&self, enough_at: i64, changes: u64, until: Instant) {
         let mut state = self.state.lock();
         while state.last_seq < enough_at && state.stop_at.is_none() && state.changes == changes {
@@ -180,7 +178,7 @@ impl Tail {
         }
     }
 
-    /// Waits for as long as `pause`, or until the service stops, or an operator changed something since `changes`.
+    /// Waits for `pause`, or until the service stops, or until an operator changed something since `changes`.
     pub fn pause(&self, pause: Duration, changes: u64) {
         let mut state = self.state.lock();
         let Some(until) = Instant::now().checked_add(pause) else { return };

@@ -31,12 +31,12 @@ fn options() -> LogOptions {
 }
 
 /// A fake disk, and a real folder for the databases.
-struct Place {
+struct Fixture {
     disk: FakeDisk,
     folder: TempDir,
 }
 
-impl Place {
+impl Fixture {
     fn new(seed: u64) -> Self {
         let folder = tempfile::tempdir().expect("a folder");
         let disk = FakeDisk::new(seed);
@@ -71,7 +71,7 @@ fn rest(log: &Log, sink: &SinkState) -> BTreeMap<i64, Option<String>> {
     let mut source = log.source(sink.clone());
     let mut all = BTreeMap::new();
     while source.position() < log.tail().last_seq() {
-        for Stored { seq, record } in source.read(7, i64::MAX).expect("read") {
+        for StoredEvent { seq, record } in source.read(7, i64::MAX).expect("read") {
             let before = all.insert(seq, record.ok().map(|record| record.event_id.to_string()));
             assert!(before.is_none(), "{seq} came twice");
         }
@@ -85,8 +85,8 @@ fn ids_of(all: &BTreeMap<i64, Option<String>>) -> Vec<&str> {
 
 #[test]
 fn what_was_answered_is_there_after_a_clean_stop_and_known_as_a_duplicate() {
-    let place = Place::new(1);
-    let log = place.open(options()).expect("opens");
+    let fixture = Fixture::new(1);
+    let log = fixture.open(options()).expect("opens");
     let sink = sink_of(&log, "one");
     let other = sink_of(&log, "two");
     let (one, both) = (SinkSet::new([sink.number]), SinkSet::new([sink.number, other.number]));
@@ -97,7 +97,7 @@ fn what_was_answered_is_there_after_a_clean_stop_and_known_as_a_duplicate() {
         assert_eq!(append(&log, &number.to_string(), sinks).expect("known"), Appended::Duplicate);
     }
     for again in [false, true] {
-        let log = if again { place.open(options()).expect("opens again") } else { Arc::clone(&log) };
+        let log = if again { fixture.open(options()).expect("opens again") } else { Arc::clone(&log) };
         assert_eq!(rest(&log, &sink).len(), 200);
         let of_other = rest(&log, &other);
         assert_eq!(
@@ -112,25 +112,25 @@ fn what_was_answered_is_there_after_a_clean_stop_and_known_as_a_duplicate() {
 /// The new segment makes void what was recovered from the old one, so it must hold that as soon as it has its name.
 #[test]
 fn a_start_that_is_interrupted_anywhere_loses_nothing() {
-    let mut place = Place::new(7);
-    let log = place.open(options()).expect("opens");
+    let mut fixture = Fixture::new(7);
+    let log = fixture.open(options()).expect("opens");
     let sink = sink_of(&log, "one");
     for id in ["1", "2", "3"] {
         append(&log, id, &SinkSet::new([sink.number])).expect("stored");
     }
-    let killed = place.disk.kill();
+    let killed = fixture.disk.kill();
     log.close();
     let mut random = Random::new(7);
     for operations in 0.. {
         let disk = killed.kill();
         disk.stop_after(disk.operations() + operations);
-        place.disk = disk.clone();
-        let opened = place.open(options());
-        let is_whole = opened.as_ref().is_ok_and(|log| log.tail().trouble().is_none());
+        fixture.disk = disk.clone();
+        let opened = fixture.open(options());
+        let is_whole = opened.as_ref().is_ok_and(|log| log.tail().last_error().is_none());
         drop(opened);
         for disk in [disk.kill(), disk.crash(&mut random)] {
-            place.disk = disk;
-            let log = place.open(options()).unwrap_or_else(|error| panic!("after {operations}: {error}"));
+            fixture.disk = disk;
+            let log = fixture.open(options()).unwrap_or_else(|error| panic!("after {operations}: {error}"));
             assert_eq!(ids_of(&rest(&log, &sink)), ["1", "2", "3"], "after {operations} operations");
             log.close();
         }
@@ -143,16 +143,16 @@ fn a_start_that_is_interrupted_anywhere_loses_nothing() {
 
 #[test]
 fn segments_that_every_sink_has_passed_go_and_those_that_are_retained_stay() {
-    segments_go(&Place::new(2), false);
+    segments_go(&Fixture::new(2), false);
 }
 
 #[test]
 fn segments_go_on_to_go_when_a_sync_has_failed_once() {
-    segments_go(&Place::new(2), true);
+    segments_go(&Fixture::new(2), true);
 }
 
-fn segments_go(place: &Place, is_sync_failing: bool) {
-    let log = place.open(options()).expect("opens");
+fn segments_go(fixture: &Fixture, is_sync_failing: bool) {
+    let log = fixture.open(options()).expect("opens");
     let sink = sink_of(&log, "one");
     let set = SinkSet::new([sink.number]);
     for number in 0..500 {
@@ -163,14 +163,14 @@ fn segments_go(place: &Place, is_sync_failing: bool) {
     let mut syncs = 0;
     if is_sync_failing {
         until("all spares", &log, || log.shared.files.lock().spares.len() == 2);
-        syncs = place.disk.count(Operation::SyncFolder);
-        place.disk.fail(Fault::every(Operation::SyncFolder, Errno::MFILE));
+        syncs = fixture.disk.count(Operation::SyncFolder);
+        fixture.disk.fail(Fault::every(Operation::SyncFolder, Errno::MFILE));
     }
     log.advance(Progress { sink: sink.number, cursor: 490, checkpoint: None, ends_replay: false }, true)
         .expect("stored");
     if is_sync_failing {
-        until("one has failed", &log, || place.disk.count(Operation::SyncFolder) > syncs);
-        place.disk.heal();
+        until("one has failed", &log, || fixture.disk.count(Operation::SyncFolder) > syncs);
+        fixture.disk.heal();
     }
     let started = Instant::now();
     while segments() > 2 {
@@ -181,15 +181,15 @@ fn segments_go(place: &Place, is_sync_failing: bool) {
     let sink = log.sink("one").expect("known");
     assert_eq!(rest(&log, &sink).len(), 10);
     log.close();
-    let log = place.open(options()).expect("opens again");
+    let log = fixture.open(options()).expect("opens again");
     assert_eq!(rest(&log, &sink).len(), 10);
 }
 
 #[test]
 fn a_replay_and_a_new_sink_start_with_what_is_retained() {
-    let place = Place::new(3);
+    let fixture = Fixture::new(3);
     let retained = Bounds { retain: Duration::from_secs(3600), ..options().bounds };
-    let log = place.open(LogOptions { bounds: retained, ..options() }).expect("opens");
+    let log = fixture.open(LogOptions { bounds: retained, ..options() }).expect("opens");
     let sink = sink_of(&log, "one");
     let set = SinkSet::new([sink.number]);
     for number in 0..100 {
@@ -216,9 +216,9 @@ fn a_replay_and_a_new_sink_start_with_what_is_retained() {
 
 #[test]
 fn a_full_disk_refuses_events_keeps_cursors_and_takes_events_again() {
-    let place = Place::new(4);
+    let fixture = Fixture::new(4);
     let bounds = Bounds { max_size: 6 * SEGMENT, ..options().bounds };
-    let log = place.open(LogOptions { bounds, ..options() }).expect("opens");
+    let log = fixture.open(LogOptions { bounds, ..options() }).expect("opens");
     let sink = sink_of(&log, "one");
     let set = SinkSet::new([sink.number]);
     let mut stored = 0;
@@ -230,7 +230,7 @@ fn a_full_disk_refuses_events_keeps_cursors_and_takes_events_again() {
         assert!(stored < 10_000, "it is never full");
     };
     assert!(matches!(full, LogError::Full { .. }), "{full}");
-    assert!(log.tail().trouble().is_some_and(|trouble| trouble.contains("max_size")));
+    assert!(log.tail().last_error().is_some_and(|last_error| last_error.contains("max_size")));
     // A sink moves on, which makes room.
     let cursor = log.tail().last_seq();
     assert_eq!(cursor, stored);
@@ -241,18 +241,18 @@ fn a_full_disk_refuses_events_keeps_cursors_and_takes_events_again() {
     .expect("stored");
     let started = Instant::now();
     while append(&log, "next", &set).is_err() {
-        assert!(started.elapsed() < Duration::from_secs(20), "{:?}", log.tail().trouble());
+        assert!(started.elapsed() < Duration::from_secs(20), "{:?}", log.tail().last_error());
         std::thread::sleep(Duration::from_millis(5));
     }
-    assert_eq!(log.tail().trouble(), None);
+    assert_eq!(log.tail().last_error(), None);
     assert_eq!(log.sink("one").expect("known").checkpoint.as_deref(), Some(&b"here"[..]));
 }
 
 #[test]
 fn other_bounds_make_room_at_once() {
-    let place = Place::new(8);
+    let fixture = Fixture::new(8);
     let small = Bounds { max_size: 6 * SEGMENT, ..options().bounds };
-    let log = place.open(LogOptions { bounds: small, ..options() }).expect("opens");
+    let log = fixture.open(LogOptions { bounds: small, ..options() }).expect("opens");
     let sink = sink_of(&log, "one");
     let set = SinkSet::new([sink.number]);
     let mut stored = 0;
@@ -263,23 +263,23 @@ fn other_bounds_make_room_at_once() {
     log.set_bounds(options().bounds);
     let started = Instant::now();
     while append(&log, "next", &set).is_err() {
-        assert!(started.elapsed() < Duration::from_secs(20), "{:?}", log.tail().trouble());
+        assert!(started.elapsed() < Duration::from_secs(20), "{:?}", log.tail().last_error());
         std::thread::sleep(Duration::from_millis(5));
     }
 }
 
 #[test]
 fn a_full_disk_is_no_reason_not_to_start() {
-    let place = Place::new(5);
-    let log = place.open(options()).expect("opens");
+    let fixture = Fixture::new(5);
+    let log = fixture.open(options()).expect("opens");
     let sink = sink_of(&log, "one");
     for number in 0..50 {
         append(&log, &number.to_string(), &SinkSet::new([sink.number])).expect("stored");
     }
     log.close();
-    place.disk.set_capacity(0);
+    fixture.disk.set_capacity(0);
     for _ in 0..4 {
-        let log = place.open(options()).expect("opens on a full disk");
+        let log = fixture.open(options()).expect("opens on a full disk");
         assert_eq!(append(&log, "7", &SinkSet::new([sink.number])).ok(), Some(Appended::Duplicate));
         assert_eq!(rest(&log, &sink).len(), if log.tail().last_seq() >= 50 { 50 } else { 49 });
         log.close();
@@ -287,20 +287,20 @@ fn a_full_disk_is_no_reason_not_to_start() {
 }
 
 #[test]
-fn one_write_or_sync_that_fails_costs_nobody_an_answer() {
+fn one_failed_write_or_sync_fails_no_append() {
     for operation in [Operation::Write, Operation::Sync] {
-        let place = Place::new(6);
-        let log = place.open(options()).expect("opens");
+        let fixture = Fixture::new(6);
+        let log = fixture.open(options()).expect("opens");
         let sink = sink_of(&log, "one");
         let set = SinkSet::new([sink.number]);
         for number in 0..100 {
             if number % 10 == 0 {
-                place.disk.fail(Fault { path: "segment-".to_owned(), ..Fault::next(operation, Errno::IO) });
+                fixture.disk.fail(Fault { path: "segment-".to_owned(), ..Fault::next(operation, Errno::IO) });
             }
             append(&log, &number.to_string(), &set).unwrap_or_else(|error| panic!("{number}: {error}"));
         }
         log.close();
-        let log = place.open(options()).expect("opens again");
+        let log = fixture.open(options()).expect("opens again");
         let all = rest(&log, &sink);
         assert_eq!(ids_of(&all), (0..100).map(|number| number.to_string()).collect::<Vec<_>>());
     }
@@ -308,18 +308,18 @@ fn one_write_or_sync_that_fails_costs_nobody_an_answer() {
 
 #[test]
 fn a_disk_that_fails_refuses_events_until_it_works_again() {
-    let place = Place::new(7);
-    let log = place.open(options()).expect("opens");
+    let fixture = Fixture::new(7);
+    let log = fixture.open(options()).expect("opens");
     let sink = sink_of(&log, "one");
     let set = SinkSet::new([sink.number]);
     append(&log, "before", &set).expect("stored");
-    place.disk.fail(Fault::every(Operation::Sync, Errno::IO));
+    fixture.disk.fail(Fault::every(Operation::Sync, Errno::IO));
     assert!(append(&log, "meanwhile", &set).is_err());
-    assert!(log.tail().trouble().is_some());
-    place.disk.heal();
+    assert!(log.tail().last_error().is_some());
+    fixture.disk.heal();
     let started = Instant::now();
     while append(&log, "after", &set).is_err() {
-        assert!(started.elapsed() < Duration::from_secs(20), "{:?}", log.tail().trouble());
+        assert!(started.elapsed() < Duration::from_secs(20), "{:?}", log.tail().last_error());
         std::thread::sleep(Duration::from_millis(20));
     }
     assert!(matches!(append(&log, "meanwhile", &set), Ok(Appended::New(_))), "it was not stored before");
@@ -329,7 +329,11 @@ fn a_disk_that_fails_refuses_events_until_it_works_again() {
 fn until(what: &str, log: &Log, mut holds: impl FnMut() -> bool) {
     let started = Instant::now();
     while !holds() {
-        assert!(started.elapsed() < Duration::from_secs(20), "in vain: {what}: {:?}", log.tail().trouble());
+        assert!(
+            started.elapsed() < Duration::from_secs(20),
+            "in vain: {what}: {:?}",
+            log.tail().last_error()
+        );
         std::thread::sleep(Duration::from_millis(5));
     }
 }
@@ -411,9 +415,9 @@ fn whatever_is_lost_with_the_power_what_was_answered_is_there() {
     let (mut crashes, mut events) = (0_u64, 0_usize);
     for seed in first..first + seeds {
         let mut random = Random::new(seed);
-        let mut place = Place::new(seed);
+        let mut fixture = Fixture::new(seed);
         let mut ledger = Ledger::default();
-        let log = place.open(options()).expect("opens");
+        let log = fixture.open(options()).expect("opens");
         sink_of(&log, "one");
         log.close();
         drop(log);
@@ -421,18 +425,19 @@ fn whatever_is_lost_with_the_power_what_was_answered_is_there() {
             let context = format!("seed {seed}, life {life}");
             let is_in_opening = random.below(4) == 0;
             if is_in_opening {
-                place.disk.stop_after(place.disk.operations() + random.below(12));
+                fixture.disk.stop_after(fixture.disk.operations() + random.below(12));
             }
-            if let Ok(log) = place.open(options()) {
+            if let Ok(log) = fixture.open(options()) {
                 let sink = log.sink("one").expect("known");
-                place.disk.stop_after(place.disk.operations() + random.below(400));
+                fixture.disk.stop_after(fixture.disk.operations() + random.below(400));
                 live(&log, &sink, &mut ledger, &mut random, 100);
                 log.close();
             }
             crashes += 1;
-            let disk = if random.below(4) == 0 { place.disk.kill() } else { place.disk.crash(&mut random) };
-            place.disk = disk;
-            let log = place.open(options()).unwrap_or_else(|error| panic!("{context}: {error}"));
+            let disk =
+                if random.below(4) == 0 { fixture.disk.kill() } else { fixture.disk.crash(&mut random) };
+            fixture.disk = disk;
+            let log = fixture.open(options()).unwrap_or_else(|error| panic!("{context}: {error}"));
             let sink = check(&log, &mut ledger, &context);
             // A retry of what was answered is a copy; what it is a copy of must not be lost any more.
             let set = SinkSet::new([sink.number]);
@@ -448,11 +453,11 @@ fn whatever_is_lost_with_the_power_what_was_answered_is_there() {
                 ledger.answered.extend(at.map(|(seq, _)| (retried, Appended::New(seq))));
             }
             // The machine fails at once: that copy must be there.
-            let disk = place.disk.crash(&mut random);
+            let disk = fixture.disk.crash(&mut random);
             log.close();
             drop(log);
-            place.disk = disk;
-            let log = place.open(options()).unwrap_or_else(|error| panic!("{context}, again: {error}"));
+            fixture.disk = disk;
+            let log = fixture.open(options()).unwrap_or_else(|error| panic!("{context}, again: {error}"));
             check(&log, &mut ledger, &format!("{context}, again"));
             log.close();
         }
@@ -462,7 +467,7 @@ fn whatever_is_lost_with_the_power_what_was_answered_is_there() {
 }
 
 #[test]
-fn a_bit_that_flips_is_told_and_loses_only_its_group() {
+fn a_flipped_bit_is_reported_and_loses_only_its_group() {
     let mut random = Random::new(setting("DT_RECEIVER_TEST_SEED", 9));
     for round in 0..setting("DT_RECEIVER_TEST_LOG_SEEDS", 20) {
         let folder = tempfile::tempdir().expect("a folder");
@@ -482,14 +487,14 @@ fn a_bit_that_flips_is_told_and_loses_only_its_group() {
             .filter(|path| path.extension().is_some_and(|end| end == "log"))
             .collect();
         segments.sort();
-        let place = usize::try_from(random.below(segments.len() as u64)).expect("small");
-        let mut bytes = std::fs::read(&segments[place]).expect("read");
+        let index = usize::try_from(random.below(segments.len() as u64)).expect("small");
+        let mut bytes = std::fs::read(&segments[index]).expect("read");
         // Somewhere in what is used.
         let end = bytes.iter().rposition(|byte| *byte != 0).expect("not empty") as u64;
         let bit = random.below(end * 8);
         bytes[usize::try_from(bit / 8).expect("small")] ^= 1 << (bit % 8);
-        std::fs::write(&segments[place], bytes).expect("written");
-        let context = format!("round {round}, bit {bit} of segment {place} of {}", segments.len());
+        std::fs::write(&segments[index], bytes).expect("written");
+        let context = format!("round {round}, bit {bit} of segment {index} of {}", segments.len());
         match open() {
             Ok(log) => {
                 let all = rest(&log, &sink);
@@ -506,7 +511,7 @@ fn a_bit_that_flips_is_told_and_loses_only_its_group() {
             }
             Err(error) => {
                 let said = error.to_string();
-                assert!(said.contains(&segments[place].display().to_string()), "{context}: {said}");
+                assert!(said.contains(&segments[index].display().to_string()), "{context}: {said}");
             }
         }
     }
@@ -534,8 +539,8 @@ fn segments_that_are_missing_or_foreign_do_not_open() {
     let (first, middle, last) = (numbers[0], numbers[numbers.len() / 2], numbers[numbers.len() - 1]);
     for number in [first, middle, last] {
         let path = segment::path(folder.path(), number);
-        let aside = folder.path().join("aside");
-        std::fs::rename(&path, &aside).expect("moved");
+        let moved = folder.path().join("aside");
+        std::fs::rename(&path, &moved).expect("moved");
         let before = names(folder.path());
         let error = open().expect_err("one is missing");
         assert!(matches!(error, LogError::Missing { first, .. } if first == number), "{number}: {error}");
@@ -544,7 +549,7 @@ fn segments_that_are_missing_or_foreign_do_not_open() {
         assert!(matches!(error, LogError::Foreign { .. } | LogError::Damaged { .. }), "{number}: {error}");
         std::fs::remove_file(&path).expect("removed");
         assert_eq!(names(folder.path()), before, "nothing is removed to get going");
-        std::fs::rename(&aside, &path).expect("moved back");
+        std::fs::rename(&moved, &path).expect("moved back");
     }
     open().expect("it is whole again");
     std::fs::remove_file(folder.path().join("ids.db")).expect("removed");

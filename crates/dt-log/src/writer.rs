@@ -1,8 +1,8 @@
-//! The writer: one thread that takes whatever waits, and makes it durable with one write and one sync.
+//! The writer: one thread that makes everything in the queue durable, with one write and one sync.
 //!
-//! It alone appends to the newest segment and changes the state. A group that cannot be written or synced is written once
-//! more to a new segment, whose header makes whatever is left of the first copy void; where that fails as well, everyone
-//! who waits gets the error, and a new segment is tried every second.
+//! Only the writer appends to the newest segment and changes the state. A group that cannot be written or synced is written
+//! once more to a new segment, whose header makes the remains of the first copy void. If that fails too, every waiting
+//! caller gets the error, and a new segment is tried every second.
 
 mod roll;
 
@@ -23,20 +23,20 @@ use crate::disk::{DiskFile, OpenMode};
 use crate::sync::atomic::Ordering;
 use dt_sink::record::Record;
 
-/// How many bytes of bodies go to one group, unless one body alone has more.
+/// The limit of one group in bytes, unless a single body is larger.
 const MAX_GROUP_BYTES: usize = 4 << 20;
-/// How long a cursor waits for an event to be written with.
+/// How long a cursor waits, to be written together with an event.
 const CURSOR_WAIT: Duration = Duration::from_millis(50);
-/// How long it has to be quiet until an empty group shows that the one before it was durable.
+/// After this time without a group, an empty group is written, which proves that the one before it was durable.
 const SEAL_AFTER: Duration = Duration::from_millis(50);
-/// How often a new segment is tried while there is none.
+/// The time between two attempts to create a segment while there is none.
 const RETRY_AFTER: Duration = Duration::from_secs(1);
-/// How long the writer waits for a spare that is being made.
+/// How long the writer waits for a spare that is being created.
 const SPARE_WAIT: Duration = Duration::from_secs(5);
-/// With less room than this part of a segment, the next one is begun at once, while nobody waits.
+/// If less than this fraction of a segment is free, the next segment is created early, while no caller waits.
 const NEARLY_FULL: u64 = 256;
 
-/// The thread's own part.
+/// The state of the writer's thread.
 pub(super) struct Writer {
     pub(super) shared: Arc<Shared>,
     pub(super) current: Option<Current>,
@@ -44,27 +44,27 @@ pub(super) struct Writer {
     pub(super) next_number: u64,
     /// The sequence number of the next event.
     pub(super) next_seq: i64,
-    /// The last group of the process before this one, until it is durable here.
+    /// The last group of the previous process, until it is durable in a new segment.
     pub(super) recovered: Option<Recovered>,
-    /// The sequence number to go on with instead, once that is durable.
+    /// The next sequence number after a gap, until the gap is durable.
     pub(super) skips_to: Option<i64>,
-    /// A group while it is made.
+    /// The buffer in which a group is built.
     pub(super) buffer: Vec<u8>,
     pub(super) scratch: String,
-    /// When the last group was written, if none without frames followed it.
+    /// When the last group was written; `None` once an empty group follows it.
     pub(super) unsealed_since: Option<Instant>,
 }
 
-/// The segment that is written to.
+/// The segment that is appended to.
 #[derive(Debug)]
 pub(super) struct Current {
     file: Box<dyn DiskFile>,
     owner: Owner,
-    /// Where the next group goes.
+    /// The offset of the next group.
     at: u64,
 }
 
-/// A group that was read on opening.
+/// The last group, as it was read on opening.
 #[derive(Debug)]
 pub(super) struct Recovered {
     pub(super) frames: Vec<u8>,
@@ -72,7 +72,7 @@ pub(super) struct Recovered {
     pub(super) first_seq: i64,
 }
 
-/// What is done at once.
+/// The requests that one group makes durable.
 #[derive(Debug, Default)]
 struct Batch {
     appends: Vec<Append>,
@@ -89,17 +89,17 @@ enum Turn {
 }
 
 impl Writer {
-    /// Works until the log is closed.
+    /// Serves requests until the log is closed.
     pub(super) fn run(mut self) {
         let shared = Arc::clone(&self.shared);
         if std::panic::catch_unwind(AssertUnwindSafe(|| self.work())).is_err() {
-            // An event may be known and not stored, so nothing is taken any more.
+            // An event may be in `recent` without being stored, so nothing is accepted any more.
             let text = "a panic in the writer; restart the receiver".to_owned();
             let error = LogError::Unwritable { path: shared.folder.clone(), text };
-            shared.tail.set_trouble(Some(error.to_string()));
+            shared.tail.set_last_error(Some(error.to_string()));
             let mut queue = shared.queue.lock();
             queue.is_closed = true;
-            queue.refusal = Some(error);
+            queue.blocked_by = Some(error);
             let (appends, changes) = (std::mem::take(&mut queue.appends), std::mem::take(&mut queue.changes));
             let cursors = std::mem::take(&mut queue.cursors);
             drop((queue, appends, changes, cursors));
@@ -124,7 +124,7 @@ impl Writer {
         self.seal();
     }
 
-    /// Tries to take events again. A failure was logged, and is tried again.
+    /// Tries to accept events again. A failure is already logged, and is tried again later.
     fn retry(&mut self) {
         if self.current.is_none() {
             drop(self.ensure_segment(false));
@@ -133,11 +133,11 @@ impl Writer {
         }
     }
 
-    /// Waits for something to do.
+    /// Waits for the next action.
     fn next_turn(&self) -> Turn {
         let mut queue = self.shared.queue.lock();
-        // With the last spare, cursors were written again, and nobody has tried events since.
-        let is_held_up = self.is_reserve() && matches!(queue.refusal, Some(LogError::Unwritable { .. }));
+        // Cursors are written to the last spare, and no event has tested the disk since.
+        let is_held_up = self.is_reserve() && matches!(queue.blocked_by, Some(LogError::Unwritable { .. }));
         let retries = self.current.is_none() || is_held_up;
         let retry_at = retries.then(Instant::now).and_then(|now| now.checked_add(RETRY_AFTER));
         loop {
@@ -171,7 +171,7 @@ impl Writer {
         }
     }
 
-    /// Makes a batch durable, and tells everyone who waits for a part of it.
+    /// Makes a batch durable, and answers every caller in it.
     fn commit(&mut self, batch: Batch) {
         let started = Instant::now();
         let state = (!batch.changes.is_empty()).then(|| self.shared.state.lock().clone());
@@ -189,7 +189,7 @@ impl Writer {
         let written = if has_frames {
             self.write_group(events)
         } else if self.recovered.is_some() {
-            // Copies may be of what was recovered, and wait until that is durable.
+            // A copy of a recovered event is answered only once that event is durable.
             self.ensure_segment(false)
         } else {
             Ok(())
@@ -210,7 +210,7 @@ impl Writer {
         }
     }
 
-    /// The frames of everything but the events.
+    /// Returns the frames of a batch, without its events.
     fn frames_of<'a>(&self, batch: &'a Batch, state: Option<&'a State>) -> Vec<Frame<'a>> {
         let mut frames = Vec::new();
         for CursorUpdate { sink, cursor, checkpoint, ends_replay, .. } in &batch.cursors {
@@ -249,7 +249,7 @@ impl Writer {
                 }
                 Change::Replay { name, after } => {
                     let Some(sink) = state.named(name) else { continue };
-                    // What is gone cannot be given again.
+                    // Removed events cannot be replayed.
                     let after = (*after).max(before_oldest).min(sink.cursor);
                     frames.push(Frame::Replay { sink: sink.number, after });
                 }
@@ -258,7 +258,7 @@ impl Writer {
         frames
     }
 
-    /// Tells everyone that a batch is durable.
+    /// Answers the callers of a durable batch.
     fn answer(&mut self, batch: Batch, events: u32, started: Instant) {
         let Batch { appends, cursors, changes, keep_from } = batch;
         let first_seq = self.next_seq;
@@ -284,7 +284,7 @@ impl Writer {
             self.shared.received_last.store(received_last, Ordering::Relaxed);
             let mut state = self.shared.state.lock();
             let mut newest: Option<&Record> = None;
-            // Neighbours mostly come from one connector.
+            // Consecutive events mostly have the same connector.
             for (record, _) in &accepted {
                 if let Some(before) =
                     newest.filter(|before| !Arc::ptr_eq(&before.connector, &record.connector))
@@ -305,7 +305,7 @@ impl Writer {
         if !accepted.is_empty() {
             self.shared.tail.publish(first_seq, accepted);
         }
-        // Whoever has given up waiting is not an error, here and below.
+        // A caller that gave up waiting is no error, here and below.
         for (reply, appended) in replies {
             let _gone = reply.send(Ok(appended));
         }
@@ -336,10 +336,10 @@ impl Writer {
         self.shared.observer.committed(started.elapsed(), events);
     }
 
-    /// Tells everyone that a batch is not stored. Where it has events, the rest may still find room without them.
+    /// Answers the callers of a batch that is not stored. Without its events, the rest of the batch may still fit.
     fn fail(&mut self, batch: Batch, error: &LogError) {
         let Batch { appends, cursors, changes, keep_from } = batch;
-        // A group of events that is too long is its own fault.
+        // An event that is too large does not stop the others.
         if !matches!(error, LogError::TooLarge { .. }) {
             self.refuse(error);
         }
@@ -348,7 +348,7 @@ impl Writer {
         let waiting = std::mem::take(&mut queue.appends);
         queue.bytes = 0;
         let mut replies = Vec::new();
-        // Copies that wait behind them are copies of what is not stored.
+        // Queued events may be copies of events that are not stored, so they fail as well.
         for Append { event, key, reply, .. } in appends.into_iter().chain(waiting) {
             if let (Some(_), Some(key)) = (event, key) {
                 queue.recent.remove(&key);
@@ -368,7 +368,7 @@ impl Writer {
         }
     }
 
-    /// What nobody waits for is tried again with the next group, unless the log is closed.
+    /// Queues cursors without a waiting caller again, unless the log is closed.
     fn keep_for_later(&self, cursors: Vec<CursorUpdate>, keep_from: Option<u64>, error: &LogError) {
         let mut queue = self.shared.queue.lock();
         let is_closed = queue.is_closed;
@@ -376,7 +376,7 @@ impl Writer {
             for reply in cursor.replies.drain(..) {
                 let _gone = reply.send(Err(error.clone()));
             }
-            // Its worker was told so, has not gone back, and asks again.
+            // Its worker received the error, did not move back, and repeats the request.
             if cursor.ends_replay {
                 continue;
             }
@@ -393,7 +393,7 @@ impl Writer {
         }
     }
 
-    /// Takes no events until that is over.
+    /// Refuses events with this error, and wakes the maintenance thread.
     pub(super) fn refuse(&self, error: &LogError) {
         self.shared.refuse(error);
         self.shared.maintain();
@@ -403,7 +403,7 @@ impl Writer {
         self.shared.files.lock().is_reserve
     }
 
-    /// How many bytes of events go to one group.
+    /// Returns the limit of one group in bytes.
     fn max_group(&self) -> usize {
         let quarter = self.shared.segment_bytes.checked_div(4).unwrap_or(0);
         usize::try_from(quarter).unwrap_or(MAX_GROUP_BYTES).min(MAX_GROUP_BYTES)
@@ -414,7 +414,7 @@ impl Writer {
         self.shared.segment_bytes.saturating_sub(end)
     }
 
-    /// Writes and syncs the group in the buffer.
+    /// Writes and syncs the group in the buffer. After a failure, tries once more in a new segment.
     fn write_group(&mut self, events: u32) -> Result<(), LogError> {
         let length = u64::try_from(self.buffer.len()).unwrap_or(u64::MAX);
         self.ensure_segment(events > 0)?;
@@ -438,7 +438,7 @@ impl Writer {
         second
     }
 
-    /// Writes the group in the buffer to the segment, and syncs it.
+    /// Writes the group in the buffer to the current segment, and syncs it.
     fn put(&mut self, events: u32, first_seq: i64) -> Result<(), LogError> {
         let path = self.shared.folder.clone();
         let failed = |error: std::io::Error| LogError::Unwritable { path, text: error.to_string() };
@@ -447,7 +447,7 @@ impl Writer {
         };
         let length = self.buffer.len();
         group::finish(&mut self.buffer, current.owner, events, first_seq);
-        // What follows is zero as long as nothing else was written there.
+        // The place of the next header is zero until a group is written there.
         self.buffer.resize(length.saturating_add(group::HEADER), 0);
         let written = current.file.write_all_at(&self.buffer, current.at);
         self.buffer.truncate(length);
@@ -457,12 +457,12 @@ impl Writer {
         Ok(())
     }
 
-    /// Begins a segment if there is none, with what was recovered.
+    /// Creates a segment if there is none, with the recovered group.
     pub(super) fn ensure_segment(&mut self, for_events: bool) -> Result<(), LogError> {
         if self.current.is_none() { self.roll(for_events) } else { Ok(()) }
     }
 
-    /// What was recovered is durable: copies of its events are duplicates, and workers may have them.
+    /// Publishes the recovered group, which is durable now: copies of its events are duplicates, and workers may read it.
     fn end_recovery(&self) {
         let mut queue = self.shared.queue.lock();
         let recovered = queue.recent.iter().filter(|(_, ticket)| **ticket == super::RECOVERED_TICKET);
@@ -474,7 +474,7 @@ impl Writer {
         self.shared.tail.recovered(self.next_seq.saturating_sub(1));
     }
 
-    /// Writes a group without frames: where it can be read, the one before it was durable.
+    /// Writes a group without frames. If a start can read it, the group before it was durable.
     fn seal(&mut self) {
         if self.unsealed_since.is_none() || self.current.is_none() {
             return;

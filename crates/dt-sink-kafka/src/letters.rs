@@ -13,7 +13,7 @@ use crate::producer::{BATCH_BYTES, Kind, Producer};
 use crate::settings::KafkaConfig;
 use crate::topics::Topics;
 use dt_sink::record::{DeadLetter, Reason};
-use dt_sink::{LetterBox, SinkReporter};
+use dt_sink::{DeadLetterSink, SinkError, SinkReporter};
 use dt_verify::event::rfc3339_millis;
 
 /// How long a failure is told of.
@@ -106,16 +106,16 @@ impl Letters {
     }
 }
 
-impl LetterBox for KafkaLetters {
-    fn bury(&self, letter: &DeadLetter) -> Result<(), String> {
+impl DeadLetterSink for KafkaLetters {
+    fn store(&self, letter: &DeadLetter) -> Result<(), SinkError> {
         let mut state = self.state.lock();
         let sent = state.send(&self.topic, letter);
         let named = sent.map_err(|error| format!("kafka:{}: {error}", self.topic));
         state.trouble = named.as_ref().err().map(|error| (Instant::now(), error.clone()));
-        named
+        named.map_err(SinkError::from)
     }
 
-    fn trouble(&self) -> Option<String> {
+    fn last_error(&self) -> Option<String> {
         // Nobody waits here for the letter that is just on its way. After a while the next letter has to find out: where
         // `/readyz` decides who gets requests, none would come otherwise.
         let state = self.state.try_lock()?;

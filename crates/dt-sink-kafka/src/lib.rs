@@ -410,11 +410,11 @@ impl Sink for KafkaSink {
             Some(State::Rejected(error)) => Fate::Rejected { error },
             Some(State::Failed(error)) => Fate::Retry { error },
             _ if self.window.is_sent(*ticket) => {
-                Fate::Pending { trouble: held.clone().or_else(|| trouble.clone()) }
+                Fate::Pending { last_error: held.clone().or_else(|| trouble.clone()) }
             }
             _ => match &held {
                 Some(error) => Fate::Retry { error: error.clone() },
-                None => Fate::Pending { trouble: trouble.clone() },
+                None => Fate::Pending { last_error: trouble.clone() },
             },
         };
         Outcome { fates: tickets.iter().map(fate).collect(), ..Outcome::default() }
@@ -428,20 +428,20 @@ impl Sink for KafkaSink {
         Some(CHECK_EVERY)
     }
 
-    fn check(&mut self) -> Result<(), String> {
+    fn check(&mut self) -> Result<(), dt_sink::SinkError> {
         self.moved = Instant::now();
         // There may be records on their way whose requests were given up.
         self.take_reports(Duration::ZERO);
         self.finish_purge();
         if let Some(error) = self.held.take() {
-            return Err(error);
+            return Err(error.into());
         }
         if self.window.in_flight() == 0 {
             self.renew_for_larger_batches();
             self.producer(Kind::Ordered)?;
         }
         let Some(producer) = &self.producer else { return Ok(()) };
-        self.topics.check(producer)
+        Ok(self.topics.check(producer)?)
     }
 
     fn close(&mut self) {

@@ -1,4 +1,4 @@
-//! The time, as a parameter: everything above the core that needs "now" is given a [`Clock`].
+//! The time as a parameter: all code above the core that needs the time gets a [`Clock`].
 
 use std::fmt;
 use std::sync::atomic::{AtomicI64, Ordering};
@@ -6,22 +6,22 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 /// Tells the time in Unix milliseconds.
 pub trait Clock: fmt::Debug + Send + Sync {
-    /// Now, in milliseconds since 1970-01-01T00:00:00Z.
+    /// Returns the time in milliseconds since 1970-01-01T00:00:00Z.
     fn unix_millis(&self) -> i64;
 
-    /// Now, in whole seconds since 1970-01-01T00:00:00Z.
+    /// Returns the time in whole seconds since 1970-01-01T00:00:00Z.
     fn unix_seconds(&self) -> i64 {
         self.unix_millis().div_euclid(1000)
     }
 }
 
-/// The machine's own clock.
+/// The system clock.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct SystemClock;
 
 impl Clock for SystemClock {
     fn unix_millis(&self) -> i64 {
-        // A clock before 1970 or after the year 292 million reads as its nearest edge.
+        // A time before 1970 reads as 1970, and one after the year 292 million as that year.
         SystemTime::now()
             .duration_since(UNIX_EPOCH)
             .map_or(0, |since| i64::try_from(since.as_millis()).unwrap_or(i64::MAX))
@@ -33,7 +33,7 @@ impl Clock for SystemClock {
 pub struct ManualClock(AtomicI64);
 
 impl ManualClock {
-    /// A clock that stands at `unix_millis`.
+    /// Returns a clock that is set to `unix_millis`.
     #[must_use]
     pub const fn at(unix_millis: i64) -> Self {
         Self(AtomicI64::new(unix_millis))

@@ -1,6 +1,6 @@
-//! What a sink of `dt-receiver` is: the [`Sink`] trait, the [`Record`]s that it gets, and the [`Format`]s that they are
-//! written in. A new type of sink is a crate or module that implements [`Sink`] and [`SinkSettings`], and passes the contract
-//! test.
+//! The interface of a sink of `dt-receiver`: the [`Sink`] trait, the [`Record`]s that a sink receives, and the [`Format`]s
+//! in which it writes them. A new type of sink is a crate or module that implements [`Sink`] and [`SinkSettings`], and
+//! passes the contract test.
 
 pub mod clock;
 pub mod config;
@@ -19,127 +19,145 @@ pub use types::{
     BadPlace, MissingType, NoSinkType, NotASink, Settings, SinkContext, SinkSettings, SinkType, SinkTypes,
 };
 
-/// The most bytes a sink's checkpoint may have.
+/// The limit of a sink's checkpoint in bytes.
 pub const MAX_CHECKPOINT: usize = 64 * 1024;
 
-/// What became of one record.
+/// The result of delivering one record.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Fate {
-    /// It is where it should be, as durably as the sink can make it.
+    /// The record is delivered, as durably as the sink can make it.
     Delivered,
-    /// It is not, but may be next time: the place is full, down or busy.
+    /// The record is not delivered, and a later attempt may succeed: the destination is full, down or busy.
     Retry {
-        /// What happened, in words fit for a log.
+        /// The error, in words fit for a log.
         error: String,
     },
-    /// It never will be: this record is at fault, others may pass.
+    /// The record can never be delivered. Others may succeed.
     Rejected {
-        /// Why, in words fit for a log.
+        /// The reason, in words fit for a log.
         error: String,
     },
-    /// It is on its way, and nobody knows yet. It comes again at once, as the same [`Arc`] and before those that follow it,
-    /// until there is another fate; the sink knows it by that, and does not send it twice.
+    /// The record is on its way, and the result is not known yet. The worker passes it again at once, as the same [`Arc`]
+    /// and before later records, until there is another result. The sink recognises it by its address, and does not send it
+    /// twice.
     Pending {
-        /// What holds it up, if it takes longer than it should; in words fit for a log.
-        trouble: Option<String>,
+        /// Why it takes longer than it should; `None` while there is no problem. In words fit for a log.
+        last_error: Option<String>,
     },
 }
 
-/// What became of a batch: the fate of each record, in the order of the batch.
+/// The result of delivering a batch.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Outcome {
-    /// One fate a record. A missing one counts as [`Fate::Retry`].
+    /// One result for each record, in the order of the batch. A missing one counts as [`Fate::Retry`].
     pub fates: Vec<Fate>,
-    /// Where the sink stands after this batch, in its own terms; at most [`MAX_CHECKPOINT`] bytes. It is stored with
-    /// the sink's position and handed back to [`Sink::open`] on the next start.
+    /// The checkpoint of the sink after this batch, of at most [`MAX_CHECKPOINT`] bytes. It is stored with the sink's
+    /// cursor, and passed to [`Sink::open`] on the next start.
     pub checkpoint: Option<Vec<u8>>,
-    /// Whether the checkpoint has to be durable before the next call of [`Sink::deliver`]. Otherwise it becomes durable
-    /// soon, and a later one may take its place before it does.
+    /// Whether the checkpoint must be durable before the next call of [`Sink::deliver`]. Otherwise it becomes durable soon,
+    /// and a later one may replace it first.
     pub is_checkpoint_due: bool,
 }
 
 impl Outcome {
-    /// All `count` records were delivered.
+    /// Returns the result for `count` delivered records.
     #[must_use]
     pub fn delivered(count: usize) -> Self {
         Self { fates: vec![Fate::Delivered; count], ..Self::default() }
     }
 
-    /// None of the `count` records was delivered; all may be tried again.
+    /// Returns the result for `count` records that can be tried again.
     #[must_use]
     pub fn retry(count: usize, error: &str) -> Self {
         Self { fates: vec![Fate::Retry { error: error.to_owned() }; count], ..Self::default() }
     }
 }
 
-/// A place for dead letters, other than `dead.db`.
-pub trait LetterBox: Send + Sync + std::fmt::Debug {
-    /// Stores a letter durably; blocks until it is. A copy may be stored twice.
+/// A store of dead letters other than `dead.db`.
+pub trait DeadLetterSink: Send + Sync + std::fmt::Debug {
+    /// Stores a dead letter durably. Blocks until it is durable. A copy may be stored twice.
     ///
     /// # Errors
     ///
-    /// Why it is not stored, in words fit for a log.
-    fn bury(&self, letter: &DeadLetter) -> Result<(), String>;
+    /// [`SinkError`] if it is not stored.
+    fn store(&self, dead_letter: &DeadLetter) -> Result<(), SinkError>;
 
-    /// What went wrong last, if letters still cannot be stored.
-    fn trouble(&self) -> Option<String>;
+    /// Returns the last error; `None` if dead letters can be stored.
+    fn last_error(&self) -> Option<String>;
+}
+
+/// Why a sink cannot deliver or store now. The text fits into a log line.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{0}")]
+pub struct SinkError(String);
+
+impl From<String> for SinkError {
+    fn from(text: String) -> Self {
+        Self(text)
+    }
+}
+
+impl From<&str> for SinkError {
+    fn from(text: &str) -> Self {
+        Self(text.to_owned())
+    }
 }
 
 /// Why a sink cannot be opened.
 #[derive(Debug, thiserror::Error)]
 pub enum OpenError {
-    /// It is down; it will be tried again. The service starts without it.
+    /// The destination is down. Opening is tried again, and the service starts without the sink.
     #[error("{0}")]
     Down(String),
-    /// It can never work as configured; the service does not start.
+    /// The sink can never work as configured. The service does not start.
     #[error("{0}")]
     Unusable(String),
 }
 
-/// A place that deliveries are passed on to.
+/// A destination to which deliveries are forwarded.
 ///
-/// A sink is driven by one worker on a thread of its own, so its methods may block. It never retries, never drops and
-/// never reorders: it says what happened, and the worker decides. Records come in the order in which they were
-/// accepted; a record may come again after a failure or a crash, and then carries the same event id.
+/// One worker drives a sink, on a thread of its own, so its methods may block. A sink never retries, drops or reorders
+/// records: it returns the result, and the worker decides. Records arrive in the order in which they were accepted; a
+/// record may arrive again after a failure or a crash, with the same event id.
 pub trait Sink: Send {
-    /// Makes the sink ready. Called before the first delivery, and again after it failed. `checkpoint` is what the
-    /// last successful [`Outcome`] carried, if that was kept.
+    /// Makes the sink ready. Called before the first delivery, and again after a failure. `checkpoint` is the last one that
+    /// was stored, if checkpoints are kept.
     ///
     /// # Errors
     ///
-    /// [`OpenError`] says whether trying again can help.
+    /// [`OpenError`], which says whether a later attempt can succeed.
     fn open(&mut self, checkpoint: Option<&[u8]>) -> Result<(), OpenError>;
 
-    /// Where the sink stands before its first delivery, if it needs that to be stored first. Called after each
-    /// [`open`](Self::open) by whoever keeps checkpoints, and by nobody else.
+    /// Returns the checkpoint before the first delivery, if the sink needs one to be stored first. Called after each
+    /// [`open`](Self::open) if checkpoints are kept.
     fn begin(&mut self) -> Option<Vec<u8>> {
         None
     }
 
-    /// Delivers a batch, never empty, and says what became of each record. Where checkpoints are kept, one that was due
-    /// ([`Outcome::is_checkpoint_due`]) is durable by then.
+    /// Delivers a batch, which is never empty, and returns the result for each record. If checkpoints are kept, the last
+    /// one that was due ([`Outcome::is_checkpoint_due`]) is durable before this call.
     fn deliver(&mut self, batch: &[Arc<Record>]) -> Outcome;
 
-    /// How many records a batch may have. With so many to deliver, a worker in mode `spool` does not wait for more.
+    /// Returns the largest number of records in a batch. A worker in mode `spool` delivers at once when it has as many.
     fn max_batch(&self) -> usize {
         256
     }
 
-    /// How often [`check`](Self::check) is called while there is nothing to deliver; `None` for never.
+    /// Returns how often [`check`](Self::check) is called while there is nothing to deliver; `None` for never.
     fn check_every(&self) -> Option<Duration> {
         None
     }
 
-    /// Looks whether a record could be delivered, without one.
+    /// Checks whether a record could be delivered, without one.
     ///
     /// # Errors
     ///
-    /// What is wrong, in words fit for a log.
-    fn check(&mut self) -> Result<(), String> {
+    /// [`SinkError`] if it could not.
+    fn check(&mut self) -> Result<(), SinkError> {
         Ok(())
     }
 
-    /// Flushes and lets go. Called when the service stops, or when a changed configuration puts another sink in its
-    /// place; should that one be of no use, this one is opened again.
+    /// Flushes, and releases all resources. Called when the service stops, or when a changed configuration replaces the
+    /// sink. If the new sink does not work, this one is opened again.
     fn close(&mut self) {}
 }

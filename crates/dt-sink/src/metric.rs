@@ -8,11 +8,11 @@ pub struct Metric {
     pub name: &'static str,
     /// The type.
     pub kind: MetricKind,
-    /// What the value counts or measures, such as `bytes`; empty for one that only says yes or no.
+    /// The unit of the value, such as `bytes`; empty for a flag.
     pub unit: &'static str,
     /// The names of the labels. Their values must be few: names from the configuration and codes of the program.
     pub labels: &'static [&'static str],
-    /// What it says, in one sentence.
+    /// The description, in one sentence.
     pub help: &'static str,
 }
 

@@ -1,4 +1,4 @@
-//! The changes of dead letters, each within the writer's transaction.
+//! Applies changes to the dead letters, each within the writer's transaction.
 
 use rusqlite::{Connection, OptionalExtension, params};
 use sha2::{Digest, Sha256};
@@ -6,10 +6,10 @@ use sha2::{Digest, Sha256};
 use super::DeadOptions;
 use super::read::highest_id;
 use super::row::{crc, json, sink_of};
-use super::schema::{EXPIRED, LETTER_TABLES, REFUSED};
+use super::schema::{DEAD_LETTER_TABLES, EXPIRED, REFUSED};
 use dt_sink::record::{DeadLetter, Reason, RequestId};
 
-/// What the writer is asked to do.
+/// A request to the writer.
 #[derive(Debug)]
 pub(super) enum Change {
     Add(Vec<DeadLetter>),
@@ -18,20 +18,20 @@ pub(super) enum Change {
         id: i64,
         error: String,
     },
-    /// Writes something, to see whether that works.
+    /// Writes without changing anything, to test whether the database is writable.
     Probe,
 }
 
-/// What became of a [`Change`].
+/// The result of a [`Change`].
 #[derive(Debug)]
 pub(super) enum Changed {
-    /// The ids of the letters that were added, in their order; `None` for one that was there.
+    /// The ids of the added dead letters, in order; `None` for one that was stored before.
     Added(Vec<Option<i64>>),
-    /// How many letters were changed.
+    /// How many dead letters were changed.
     Rows(u64),
 }
 
-/// Makes a change. Counts the copies that had to go in `dropped`.
+/// Applies a change, and counts the copies that were removed for it in `dropped`.
 pub(super) fn make(
     connection: &Connection,
     options: &DeadOptions,
@@ -40,15 +40,15 @@ pub(super) fn make(
     dropped: &mut Dropped,
 ) -> rusqlite::Result<Changed> {
     match change {
-        Change::Add(letters) => {
-            let mut ids = Vec::with_capacity(letters.len());
-            for letter in letters {
-                ids.push(add(connection, letter, now)?);
+        Change::Add(dead_letters) => {
+            let mut ids = Vec::with_capacity(dead_letters.len());
+            for dead_letter in dead_letters {
+                ids.push(add(connection, dead_letter, now)?);
             }
-            if letters.iter().any(|letter| letter.reason == Reason::Expired) {
+            if dead_letters.iter().any(|dead_letter| dead_letter.reason == Reason::Expired) {
                 dropped.expired = drop_oldest(connection, EXPIRED, options.max_expired)?;
             }
-            if letters.iter().any(|letter| letter.reason == Reason::Refused) {
+            if dead_letters.iter().any(|dead_letter| dead_letter.reason == Reason::Refused) {
                 dropped.refused = drop_oldest(connection, REFUSED, options.max_refused)?;
             }
             Ok(Changed::Added(ids))
@@ -71,40 +71,40 @@ pub(super) fn make(
     }
 }
 
-/// How many copies had to go.
+/// How many copies were removed to stay within the limits.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Dropped {
-    /// Of expired requests.
+    /// Copies of expired requests.
     pub expired: u64,
-    /// Of refused requests.
+    /// Copies of refused requests.
     pub refused: u64,
 }
 
-/// Runs a statement on each table of letters, and adds the changed rows to `rows`.
+/// Runs a statement on each table of dead letters. Returns `rows` plus the number of changed rows.
 fn each_table(
     connection: &Connection,
     statement: &str,
     given: &[&dyn rusqlite::ToSql],
     mut rows: u64,
 ) -> rusqlite::Result<u64> {
-    for table in LETTER_TABLES {
+    for table in DEAD_LETTER_TABLES {
         let changed = connection.prepare_cached(&statement.replace("NAME", table))?.execute(given)?;
         rows = rows.saturating_add(u64::try_from(changed).unwrap_or(0));
     }
     Ok(rows)
 }
 
-/// Adds a letter; `None` where it is there already.
-fn add(connection: &Connection, letter: &DeadLetter, now: i64) -> rusqlite::Result<Option<i64>> {
-    let table = match letter.reason {
+/// Adds a dead letter. Returns its id, or `None` if it is already stored.
+fn add(connection: &Connection, dead_letter: &DeadLetter, now: i64) -> rusqlite::Result<Option<i64>> {
+    let table = match dead_letter.reason {
         Reason::Expired => EXPIRED,
         Reason::Refused => REFUSED,
         Reason::Rejected { .. } | Reason::Unreadable | Reason::Damaged => "dead",
     };
     let id = highest_id(connection)?.saturating_add(1);
-    let (sink, signatures) = (sink_of(&letter.reason), json(&letter.signatures));
-    let routing = letter.routing.as_ref();
-    let hash = letter.seq.is_none().then(|| hash(letter, &signatures));
+    let (sink, signatures) = (sink_of(&dead_letter.reason), json(&dead_letter.signatures));
+    let routing = dead_letter.routing.as_ref();
+    let hash = dead_letter.seq.is_none().then(|| hash(dead_letter, &signatures));
     let added = connection
         .prepare_cached(&format!(
             "INSERT INTO {table} (id, reason, connector, sink, seq, error, attempts, replays, received_at, dead_at,
@@ -115,52 +115,52 @@ fn add(connection: &Connection, letter: &DeadLetter, now: i64) -> rusqlite::Resu
         ))?
         .execute(params![
             id,
-            letter.reason.code(),
-            &*letter.connector,
+            dead_letter.reason.code(),
+            &*dead_letter.connector,
             sink,
-            letter.seq,
-            letter.error,
-            letter.attempts,
-            letter.received_at,
+            dead_letter.seq,
+            dead_letter.error,
+            dead_letter.attempts,
+            dead_letter.received_at,
             now,
             routing.map(|routing| routing.verified_by.to_string()),
-            letter.event_id.as_deref(),
+            dead_letter.event_id.as_deref(),
             routing.map(|routing| &*routing.event_type),
             routing.and_then(|routing| routing.project.as_deref()),
             routing.and_then(|routing| routing.device.as_deref()),
-            letter.request_id.as_ref().map(RequestId::as_str),
+            dead_letter.request_id.as_ref().map(RequestId::as_str),
             signatures,
-            json(&letter.header_names),
-            crc(letter),
+            json(&dead_letter.header_names),
+            crc(dead_letter),
             hash,
-            &*letter.body,
+            &*dead_letter.body,
         ])?;
     if added > 0 {
         connection.prepare_cached("UPDATE store SET highest_id = ?1")?.execute([id])?;
         return Ok(Some(id));
     }
-    if let (Some(sink), Some(seq)) = (sink, letter.seq) {
-        // The sink was given it once more, after a crash before its cursor was synced.
+    if let (Some(sink), Some(seq)) = (sink, dead_letter.seq) {
+        // After a crash before its cursor was synced, the sink receives the record again.
         connection
             .prepare_cached(
                 "UPDATE dead SET error = ?3, attempts = attempts + ?4 WHERE sink = ?1 AND seq = ?2",
             )?
-            .execute(params![sink, seq, letter.error, letter.attempts])?;
+            .execute(params![sink, seq, dead_letter.error, dead_letter.attempts])?;
     }
     Ok(None)
 }
 
-/// What copies of a letter have in common.
-fn hash(letter: &DeadLetter, signatures: &str) -> Vec<u8> {
-    let mut hash = Sha256::new_with_prefix(&letter.body);
-    if letter.reason == Reason::Refused {
-        // Otherwise a copy with a bad signature, which anybody can send, would keep out the one with a good signature.
+/// Returns the hash by which copies of a request are recognised.
+fn hash(dead_letter: &DeadLetter, signatures: &str) -> Vec<u8> {
+    let mut hash = Sha256::new_with_prefix(&dead_letter.body);
+    if dead_letter.reason == Reason::Refused {
+        // A copy with a bad signature, which anybody can send, must not displace the one with a good signature.
         hash.update(signatures);
     }
     hash.finalize().to_vec()
 }
 
-/// Drops the oldest letters of a table until the others take no more than so many bytes. Returns how many it dropped.
+/// Removes the oldest dead letters of a table until the rest takes at most `max_bytes` bytes. Returns how many it removed.
 fn drop_oldest(connection: &Connection, table: &str, max_bytes: u64) -> rusqlite::Result<u64> {
     let mut dropped = 0_u64;
     loop {

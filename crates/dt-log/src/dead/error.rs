@@ -1,24 +1,24 @@
-//! Why dead letters cannot be opened, stored or read, each with the file, what was expected, and the remedy.
+//! The errors of the dead letters. Each message names the file, what was expected, and the remedy.
 
 use std::io;
 use std::path::{Path, PathBuf};
 
-use super::super::sqlite::{self, Kind};
+use super::super::sqlite::{self, FailureKind};
 
-/// An error of the dead letters.
+/// A failure to open, store or read dead letters.
 #[derive(Debug, Clone, thiserror::Error)]
 #[non_exhaustive]
 pub enum DeadError {
-    /// The file is gone.
+    /// The file does not exist.
     #[error("{path}: missing, though the log knows of dead letters up to id {expected}; put the file back from a backup, \
              or accept the loss with `dt-receiver spool repair`", path = .path.display())]
     Missing {
         /// The database.
         path: PathBuf,
-        /// The highest id that was given.
+        /// The highest id that the log knows.
         expected: i64,
     },
-    /// It belongs to another store.
+    /// The file belongs to another store.
     #[error("{path}: belongs to store {found}, expected {expected}; put the right file back, or move this one away and \
              accept the loss with `dt-receiver spool repair`", path = .path.display())]
     Foreign {
@@ -29,18 +29,18 @@ pub enum DeadError {
         /// The id in the file, in hex.
         found: String,
     },
-    /// A newer version of this program wrote it.
+    /// A newer version of this program wrote the file.
     #[error("{path}: its format is version {found}, and this program knows version {expected}; use a newer program",
             path = .path.display())]
     Newer {
         /// The database.
         path: PathBuf,
-        /// The newest version that is known here.
+        /// The newest version that this program reads.
         expected: i64,
-        /// Its version.
+        /// The version of the file.
         found: i64,
     },
-    /// It is an older copy.
+    /// The file is an older copy.
     #[error("{path}: an older copy: its last dead letter has id {found}, expected {expected} or higher; put the newest \
              copy back, or accept the loss with `dt-receiver spool repair`", path = .path.display())]
     Older {
@@ -51,16 +51,16 @@ pub enum DeadError {
         /// The highest id in the file.
         found: i64,
     },
-    /// It is no database of dead letters.
+    /// The file does not contain dead letters.
     #[error("{path}: {found}, expected the dead letters of this program; move it away, and put the right file back",
             path = .path.display())]
     NotOurs {
         /// The file.
         path: PathBuf,
-        /// What it is instead.
+        /// What the file contains instead.
         found: String,
     },
-    /// It is damaged.
+    /// The database is damaged.
     #[error("{path}: damaged ({text}); `dt-receiver spool repair` saves what can be read, and keeps this file",
             path = .path.display())]
     Damaged {
@@ -74,31 +74,31 @@ pub enum DeadError {
     Full {
         /// The database.
         path: PathBuf,
-        /// What was tried.
+        /// The operation that failed.
         doing: &'static str,
-        /// What SQLite or the system says.
+        /// The message of SQLite or of the operating system.
         text: String,
     },
-    /// Something else failed; trying again can succeed.
+    /// Another failure; a later attempt can succeed.
     #[error("{path}: {doing}: {text}", path = .path.display())]
     Failed {
         /// The database.
         path: PathBuf,
-        /// What was tried.
+        /// The operation that failed.
         doing: &'static str,
-        /// What SQLite or the system says.
+        /// The message of SQLite or of the operating system.
         text: String,
     },
-    /// Too many copies of expired or refused requests wait.
+    /// Too many copies of expired or refused requests are queued.
     #[error("too many copies of expired or refused requests wait to be stored")]
     Overloaded,
-    /// It was closed.
+    /// The dead letters are closed.
     #[error("the dead letters are closed")]
     Closed,
 }
 
 impl DeadError {
-    /// Stable name, for metrics and `--json`.
+    /// Returns the stable code of the error, for metrics and `--json`.
     #[must_use]
     pub const fn code(&self) -> &'static str {
         match self {
@@ -115,7 +115,7 @@ impl DeadError {
         }
     }
 
-    /// Whether trying again without a person's help can succeed.
+    /// Returns whether a later attempt can succeed without intervention by an operator.
     #[must_use]
     pub const fn is_passing(&self) -> bool {
         matches!(self, Self::Full { .. } | Self::Failed { .. } | Self::Overloaded)
@@ -132,9 +132,9 @@ impl DeadError {
     pub(super) fn sqlite(path: &Path, doing: &'static str, error: &rusqlite::Error) -> Self {
         let (path, text) = (path.to_owned(), error.to_string());
         match sqlite::kind(error) {
-            Kind::Damage => Self::Damaged { path, text },
-            Kind::Full => Self::Full { path, doing, text },
-            Kind::Other => Self::Failed { path, doing, text },
+            FailureKind::Damage => Self::Damaged { path, text },
+            FailureKind::Full => Self::Full { path, doing, text },
+            FailureKind::Other => Self::Failed { path, doing, text },
         }
     }
 }

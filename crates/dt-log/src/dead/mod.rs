@@ -1,23 +1,26 @@
-//! Dead letters: deliveries that were set aside, in the SQLite database `dead.db`, each durable before its caller knows.
+//! The dead letters: deliveries that no sink takes, in the SQLite database `dead.db`. A dead letter is durable before its
+//! caller gets an answer.
 //!
-//! `dead.db` is not an index: nothing else holds what it holds. Three tables, `dead`, `expired` and `refused`, have the same
-//! columns and share one sequence of ids; the view `letters` has them all. `dead` (rejected by a sink, unreadable, damaged) is
-//! never shortened. The other two hold copies that DT still has, or that nobody verified: beyond a number of bytes the oldest
-//! go. `sqlite3 DATA/spool/dead.db 'SELECT * FROM letters'` reads them, beside a running server too. A row has the received
-//! body byte for byte, both signature headers, the names of the other headers, and all that makes a rejected record again.
+//! `dead.db` is the only copy of its content. Three tables, `dead`, `expired` and `refused`, have the same columns and
+//! share one sequence of ids; the view `letters` is their union. Rows of `dead` (rejected by a sink, unreadable, damaged)
+//! are never removed automatically. The other two tables hold copies of requests that DT still keeps or that were never
+//! verified; above a size limit the oldest are removed. `sqlite3 DATA/spool/dead.db 'SELECT * FROM letters'` reads them,
+//! also while the server runs. A row holds the received body byte for byte, both signature headers, the names of the other
+//! headers, and everything needed to restore a rejected record.
 //!
 //! # Crashes
 //!
-//! The database is in WAL mode with `synchronous=FULL`: a commit is durable when it returns. What a killed process left in the
-//! write-ahead log is written to the database and synced before anything is added, so that a letter that "is there already" is
-//! on the disk. The file carries the id of its store and the highest id that it ever gave. The log knows both, so a file that
-//! is missing, another store's, of a newer version or an older copy is an error with a name and a remedy.
+//! The database is in WAL mode with `synchronous=FULL`: a commit is durable when it returns. On opening, whatever a killed
+//! process left in the write-ahead log is written to the database and synced before anything is added, so a dead letter
+//! that counts as stored is on the disk. The file contains the id of its store and the highest id that it ever assigned.
+//! The log records both, so a missing file, a file of another store, a newer version and an older copy are each a named
+//! error with a remedy.
 //!
 //! # Errors
 //!
-//! A failed commit fails its callers, and no one else: the next commit opens the file anew. Meanwhile the writer tries a write
-//! each second, and [`DeadLetters::trouble`] says what is wrong. A file that was removed or replaced while it is open is
-//! noticed before the next commit.
+//! A failed commit fails its own callers only; the next commit reopens the file. Until then the writer tries a write every
+//! second, and [`DeadLetters::last_error`] returns the reason. The writer notices before each commit if the open file was
+//! removed or replaced.
 
 mod change;
 mod error;
@@ -42,27 +45,27 @@ pub use error::DeadError;
 pub use open::Expect;
 pub(super) use open::{highest_id_of_a_store, open_existing};
 pub use read::{Count, Filter, ReadOnly};
-pub use row::StoredLetter;
+pub use row::StoredDeadLetter;
 
 use self::change::{Change, Changed};
-use self::writer::{Job, Shared};
+use self::writer::{Job, WriterShared};
 use crate::disk::DiskFile;
 use dt_sink::clock::Clock;
 use dt_sink::record::DeadLetter;
 
-/// What the dead letters are made for.
+/// The options of the dead letters.
 #[derive(Debug, Clone, Copy)]
 pub struct DeadOptions {
-    /// How many bytes of copies of expired requests are kept.
+    /// The limit for copies of expired requests, in bytes.
     pub max_expired: u64,
-    /// How many bytes of copies of refused requests are kept.
+    /// The limit for copies of refused requests, in bytes.
     pub max_refused: u64,
-    /// What is known of the file.
+    /// What the caller expects of the file.
     pub expect: Expect,
 }
 
 impl DeadOptions {
-    /// 64 MiB of copies each.
+    /// Returns options with 64 MiB for each kind of copy.
     #[must_use]
     pub const fn new(expect: Expect) -> Self {
         Self { max_expired: 64 << 20, max_refused: 64 << 20, expect }
@@ -72,16 +75,16 @@ impl DeadOptions {
 /// The dead letters of a store.
 #[derive(Debug)]
 pub struct DeadLetters {
-    shared: Arc<Shared>,
+    shared: Arc<WriterShared>,
     reader: ReadOnly,
     thread: Option<JoinHandle<()>>,
-    /// The folder's lock, where no log has it.
+    /// The lock on the folder, in mode `direct`; otherwise the log holds it.
     lock: Option<Box<dyn DiskFile>>,
 }
 
 impl DeadLetters {
-    /// Opens the file, or makes it where that is expected. The folder exists. Where the disk is full, an existing file is opened
-    /// all the same; then [`trouble`](Self::trouble) says so.
+    /// Opens the file, or creates it if `options.expect` allows it. The folder must exist. An existing file opens on a full
+    /// disk too; then [`last_error`](Self::last_error) says so.
     ///
     /// # Errors
     ///
@@ -94,7 +97,7 @@ impl DeadLetters {
         let path = path.into();
         open::prepare(&path, options.expect)?;
         let reader = ReadOnly::open(&path)?;
-        let shared = Arc::new(Shared::new(path.clone(), options, clock));
+        let shared = Arc::new(WriterShared::new(path.clone(), options, clock));
         shared.highest_id.store(reader.highest_id()?, Ordering::Release);
         shared.state.lock().counts = reader.counts()?;
         let thread = {
@@ -102,122 +105,123 @@ impl DeadLetters {
             std::thread::Builder::new().name("dead".to_owned()).spawn(move || shared.serve())
         };
         let thread = Some(thread.map_err(|error| DeadError::io(&path, "starting a thread", &error))?);
-        // The reader above may have been told that nothing changes.
-        let letters = Self { shared, reader: ReadOnly::beside(path), thread, lock: None };
-        match letters.change_blocking(Change::Probe) {
+        // The first reader may have opened the file as immutable.
+        let dead_letters = Self { shared, reader: ReadOnly::beside(path), thread, lock: None };
+        match dead_letters.change_blocking(Change::Probe) {
             Err(error) if !error.is_passing() => Err(error),
-            _ => Ok(letters),
+            _ => Ok(dead_letters),
         }
     }
 
-    /// Keeps the folder's lock for as long as the letters are open.
+    /// Keeps the lock on the folder for as long as the dead letters are open.
     pub(super) fn with_lock(mut self, lock: Box<dyn DiskFile>) -> Self {
         self.lock = Some(lock);
         self
     }
 
-    /// Stores a letter; durable when it returns. Returns its id, or `None` where it is there already.
+    /// Stores a dead letter durably. Returns its id, or `None` if it was stored before.
     ///
     /// # Errors
     ///
-    /// [`DeadError`] when it is not durable; the delivery must not be acknowledged then.
-    pub async fn add(&self, letter: DeadLetter) -> Result<Option<i64>, DeadError> {
-        self.change(Change::Add(vec![letter])).await.map(|changed| changed.ids().pop().flatten())
+    /// [`DeadError`] if it is not durable; the delivery must not be acknowledged then.
+    pub async fn add(&self, dead_letter: DeadLetter) -> Result<Option<i64>, DeadError> {
+        self.change(Change::Add(vec![dead_letter])).await.map(|changed| changed.ids().pop().flatten())
     }
 
-    /// Stores letters, all or none; durable when it returns. Returns their ids, `None` for one that is there already: of a
-    /// record that a sink rejects again, the attempts are added up. Not for async code.
+    /// Stores dead letters durably, all or none. Returns their ids, `None` for each that was stored before; the attempts of
+    /// a record that a sink rejects again are added up. Blocks: not for async code.
     ///
     /// # Errors
     ///
-    /// [`DeadError`] when they are not durable; the cursor must not pass them then.
-    pub fn add_blocking(&self, letters: Vec<DeadLetter>) -> Result<Vec<Option<i64>>, DeadError> {
-        self.change_blocking(Change::Add(letters)).map(Changed::ids)
+    /// [`DeadError`] if they are not durable; the cursor must not advance past them then.
+    pub fn add_blocking(&self, dead_letters: Vec<DeadLetter>) -> Result<Vec<Option<i64>>, DeadError> {
+        self.change_blocking(Change::Add(dead_letters)).map(Changed::ids)
     }
 
-    /// Removes letters. Returns how many there were. Not for async code.
+    /// Removes dead letters by id. Returns how many existed. Blocks: not for async code.
     ///
     /// # Errors
     ///
-    /// [`DeadError`] when they are still there.
+    /// [`DeadError`] if they could not be removed.
     pub fn remove_blocking(&self, ids: Vec<i64>) -> Result<u64, DeadError> {
         self.change_blocking(Change::Remove(ids)).map(|changed| changed.rows())
     }
 
-    /// Notes that a replay of a letter failed. Returns whether there is such a letter. Not for async code.
+    /// Records a failed replay of a dead letter. Returns whether the id exists. Blocks: not for async code.
     ///
     /// # Errors
     ///
-    /// [`DeadError`] when that cannot be stored.
+    /// [`DeadError`] if it cannot be stored.
     pub fn still_dead_blocking(&self, id: i64, error: String) -> Result<bool, DeadError> {
         self.change_blocking(Change::StillDead { id, error }).map(|changed| changed.rows() > 0)
     }
 
-    /// Up to `limit` letters with an id over `after`; see [`ReadOnly::list`]. Reads the file: not for async code.
+    /// Returns up to `limit` dead letters with an id above `after`; see [`ReadOnly::list`]. Blocks while it reads the file:
+    /// not for async code.
     ///
     /// # Errors
     ///
-    /// [`DeadError`] when they cannot be read.
+    /// [`DeadError`] if they cannot be read.
     pub fn list(
         &self,
         filter: &Filter,
         after: i64,
         limit: usize,
         with_bodies: bool,
-    ) -> Result<Vec<StoredLetter>, DeadError> {
+    ) -> Result<Vec<StoredDeadLetter>, DeadError> {
         self.reader.list(filter, after, limit, with_bodies)
     }
 
-    /// What is wrong with the content; empty when nothing is. Reads the whole file: not for async code.
+    /// Checks the content. Returns the findings, empty if there are none. Reads the whole file: not for async code.
     ///
     /// # Errors
     ///
-    /// [`DeadError`] when it cannot be read at all.
+    /// [`DeadError`] if the file cannot be read at all.
     pub fn check(&self) -> Result<Vec<String>, DeadError> {
         self.reader.check()
     }
 
-    /// How many letters there are, for each reason.
+    /// Returns the number of dead letters for each reason.
     #[must_use]
     pub fn counts(&self) -> Vec<Count> {
         self.shared.state.lock().counts.clone()
     }
 
-    /// How many bytes the letters take, about.
+    /// Returns the approximate size of all dead letters, in bytes.
     #[must_use]
     pub fn size_bytes(&self) -> u64 {
         self.shared.state.lock().counts.iter().map(|count| count.bytes).sum()
     }
 
-    /// The highest id that a letter ever got; 0 for none.
+    /// Returns the highest id that was ever assigned; 0 if there was none.
     #[must_use]
     pub fn highest_id(&self) -> i64 {
         self.shared.highest_id.load(Ordering::Acquire)
     }
 
-    /// The highest sequence number of a record among the letters with an id over `after`; 0 for none.
+    /// Returns the highest sequence number of a record among the dead letters with an id above `after`; 0 if there is none.
     ///
     /// # Errors
     ///
-    /// [`DeadError`] when it cannot be read.
+    /// [`DeadError`] if the file cannot be read.
     pub(super) fn highest_seq(&self, after: i64) -> Result<i64, DeadError> {
-        // A connection that stays open would have the write-ahead log stay when the file is closed.
+        // A connection that stays open would keep SQLite from removing the write-ahead log on close.
         ReadOnly::beside(self.path().to_owned()).highest_seq(after)
     }
 
-    /// How many copies had to go since the start.
+    /// Returns how many copies were removed since the start to stay within the limits.
     #[must_use]
     pub fn dropped(&self) -> Dropped {
         self.shared.state.lock().dropped
     }
 
-    /// Why the last write failed; `None` once one has succeeded again.
+    /// Returns why the last write failed; `None` once a write has succeeded again.
     #[must_use]
-    pub fn trouble(&self) -> Option<String> {
-        self.shared.state.lock().trouble.clone()
+    pub fn last_error(&self) -> Option<String> {
+        self.shared.state.lock().last_error.clone()
     }
 
-    /// Where the letters are.
+    /// Returns the path of the database.
     #[must_use]
     pub fn path(&self) -> &Path {
         &self.shared.path

@@ -1,52 +1,52 @@
-//! Opening `dead.db`: what is expected of the file, and what is found.
+//! Opens `dead.db`, and compares the file with what the caller expects.
 
 use std::path::Path;
 
 use rusqlite::Connection;
 
-use super::super::sqlite::{self, Header};
+use super::super::sqlite::{self, DatabaseHeader};
 use super::error::DeadError;
 use super::read::{ReadOnly, highest_id};
 use super::schema::{self, FORMAT};
 
-/// The id of a store that is none: a file that mode `direct` made.
+/// The store id in a file of mode `direct`, which belongs to no store yet.
 const NO_STORE: [u8; 16] = [0; 16];
 
-/// How many pages the writer keeps, in KiB.
+/// The page cache of the writer, in KiB.
 const CACHE_KIB: i64 = 1024;
 
-/// What the caller knows of the file.
+/// What the caller expects of the file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Expect {
-    /// There is no log (mode `direct`): any file of ours is right, and one is made where there is none.
+    /// There is no log (mode `direct`): any file of dead letters is accepted, and a missing one is created.
     Anything,
-    /// The store is new: a file is made. One that no store has yet, or without any letter, becomes this store's.
+    /// The store is new: the file is created. A file without a store, or without any dead letter, is adopted.
     New {
-        /// The store's id.
+        /// The id of the store.
         store_id: [u8; 16],
     },
-    /// The log knows of the file.
+    /// The log has recorded the file.
     Existing {
-        /// The store's id.
+        /// The id of the store.
         store_id: [u8; 16],
-        /// The highest id that the log knows.
+        /// The highest id that the log has recorded.
         highest_id: i64,
     },
 }
 
-/// What a file says of itself.
+/// The store id and the highest id in a file.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Found {
+pub(super) struct FileInfo {
     pub(super) store_id: [u8; 16],
     pub(super) highest_id: i64,
 }
 
-/// Checks the file, and makes it where that is expected. Needs no free space for a file that is there.
+/// Checks the file, or creates it if `expect` allows it. Needs no free space if the file exists.
 pub(super) fn prepare(path: &Path, expect: Expect) -> Result<(), DeadError> {
     let is_there = std::fs::metadata(path).map(|about| about.len() > 0);
     match (is_there, expect) {
         (Ok(true), _) => {}
-        // An empty file is what is left where making one was interrupted; later it is a loss.
+        // An interrupted creation leaves an empty file. Once the log knows the file, an empty one is a loss.
         (Ok(false), Expect::Existing { highest_id, .. }) => {
             return Err(DeadError::Missing { path: path.to_owned(), expected: highest_id });
         }
@@ -57,7 +57,7 @@ pub(super) fn prepare(path: &Path, expect: Expect) -> Result<(), DeadError> {
             return Err(DeadError::Missing { path: path.to_owned(), expected: highest_id });
         }
         (Ok(false) | Err(_), Expect::Anything | Expect::New { .. }) => {
-            // A log has letters of the database that is gone, and SQLite would delete it.
+            // The write-ahead log holds dead letters of the lost database, and SQLite would delete it.
             if has_log(path)? {
                 let found = "its write-ahead log is there without it".to_owned();
                 return Err(DeadError::NotOurs { path: path.to_owned(), found });
@@ -66,7 +66,7 @@ pub(super) fn prepare(path: &Path, expect: Expect) -> Result<(), DeadError> {
         }
     }
     let found = match ReadOnly::open(path) {
-        // Without tables: making it was interrupted.
+        // Without tables: the creation was interrupted.
         Err(DeadError::Missing { .. }) if !matches!(expect, Expect::Existing { .. }) => {
             return create(path, expect.store_id());
         }
@@ -78,8 +78,8 @@ pub(super) fn prepare(path: &Path, expect: Expect) -> Result<(), DeadError> {
     compare(path, expect, found)
 }
 
-/// Compares what was found with what is expected; a file that belongs to no store yet is made this one's.
-fn compare(path: &Path, expect: Expect, found: Found) -> Result<(), DeadError> {
+/// Compares the file with what is expected. Adopts a file that belongs to no store yet.
+fn compare(path: &Path, expect: Expect, found: FileInfo) -> Result<(), DeadError> {
     let foreign = |expected: [u8; 16]| DeadError::Foreign {
         path: path.to_owned(),
         expected: hex::encode(expected),
@@ -100,11 +100,11 @@ fn compare(path: &Path, expect: Expect, found: Found) -> Result<(), DeadError> {
     }
 }
 
-/// Opens the file of a store that the log knows, for reading.
+/// Opens the file of a store that the log has recorded, for reading.
 ///
 /// # Errors
 ///
-/// [`DeadError`] when it is not what the log knows, as [`DeadLetters::open`](super::DeadLetters::open) would return it.
+/// [`DeadError`] if it does not match, the same as [`DeadLetters::open`](super::DeadLetters::open) returns.
 pub(in super::super) fn open_existing(
     path: &Path,
     store_id: [u8; 16],
@@ -120,11 +120,11 @@ pub(in super::super) fn open_existing(
     }
 }
 
-/// The highest id that a file ever gave. `None` where it belongs to no store, or was not made whole.
+/// Returns the highest id that a file ever assigned; `None` if it belongs to no store, or its creation was interrupted.
 ///
 /// # Errors
 ///
-/// [`DeadError`] when it cannot be read, or is not ours.
+/// [`DeadError`] if it cannot be read, or contains no dead letters.
 pub(in super::super) fn highest_id_of_a_store(path: &Path) -> Result<Option<i64>, DeadError> {
     match ReadOnly::open(path).and_then(|reader| reader.found()) {
         Ok(found) => Ok((found.store_id != NO_STORE).then_some(found.highest_id)),
@@ -149,8 +149,8 @@ impl Expect {
     }
 }
 
-/// Reads what a file says of itself; an error where it is not ours.
-pub(super) fn inspect(connection: &Connection, path: &Path) -> Result<Found, DeadError> {
+/// Reads the store id and the highest id; an error if the file contains no dead letters.
+pub(super) fn inspect(connection: &Connection, path: &Path) -> Result<FileInfo, DeadError> {
     let failed = |error: rusqlite::Error| match error.sqlite_error_code() {
         Some(rusqlite::ErrorCode::NotADatabase) => {
             DeadError::NotOurs { path: path.to_owned(), found: "not a database".to_owned() }
@@ -158,24 +158,24 @@ pub(super) fn inspect(connection: &Connection, path: &Path) -> Result<Found, Dea
         _ => DeadError::sqlite(path, "reading the format", &error),
     };
     match FORMAT.header_of(connection).map_err(failed)? {
-        Header::Known => {}
-        Header::Version(found) => {
+        DatabaseHeader::Current => {}
+        DatabaseHeader::Version(found) => {
             return Err(DeadError::Newer { path: path.to_owned(), expected: FORMAT.version, found });
         }
-        Header::Empty => return Err(DeadError::Missing { path: path.to_owned(), expected: 0 }),
-        Header::Other => {
+        DatabaseHeader::Empty => return Err(DeadError::Missing { path: path.to_owned(), expected: 0 }),
+        DatabaseHeader::Other => {
             let found = "another program's database".to_owned();
             return Err(DeadError::NotOurs { path: path.to_owned(), found });
         }
     }
-    let read = || -> rusqlite::Result<Found> {
+    let read = || -> rusqlite::Result<FileInfo> {
         let store_id = connection.query_row("SELECT store_id FROM store", [], |row| row.get(0))?;
-        Ok(Found { store_id, highest_id: highest_id(connection)? })
+        Ok(FileInfo { store_id, highest_id: highest_id(connection)? })
     };
     read().map_err(failed)
 }
 
-/// Makes the file with its tables, synced with its folder.
+/// Creates the file with its tables, and syncs both the file and its folder.
 pub(super) fn create(path: &Path, store_id: [u8; 16]) -> Result<(), DeadError> {
     sqlite::create_file(path).map_err(|error| DeadError::io(path, "making the file", &error))?;
     let mut connection = connect(path).and_then(|connection| in_wal_mode(connection, path))?;
@@ -185,7 +185,7 @@ pub(super) fn create(path: &Path, store_id: [u8; 16]) -> Result<(), DeadError> {
     sqlite::sync_folder_of(path).map_err(|error| DeadError::io(path, "syncing the folder", &error))
 }
 
-/// Makes a file this store's.
+/// Writes the store's id to a file that belongs to no store yet.
 fn adopt(path: &Path, store_id: [u8; 16]) -> Result<(), DeadError> {
     let connection = open_writer(path)?;
     connection
@@ -194,24 +194,24 @@ fn adopt(path: &Path, store_id: [u8; 16]) -> Result<(), DeadError> {
     flush(&connection, path)
 }
 
-/// Opens the file for writing. What a killed process left in the write-ahead log is on the disk then: otherwise a letter
-/// could count as there already that a power loss takes away.
+/// Opens the file for writing. First writes what a killed process left in the write-ahead log to the database: otherwise a
+/// dead letter could count as stored and be lost with the power.
 pub(super) fn open_writer(path: &Path) -> Result<Connection, DeadError> {
-    // Beside an empty file, SQLite would delete the write-ahead log.
+    // If the database is empty, SQLite would delete the write-ahead log.
     let about =
         std::fs::metadata(path).map_err(|error| DeadError::io(path, "looking for the file", &error))?;
     if about.len() == 0 {
         return Err(DeadError::Missing { path: path.to_owned(), expected: 0 });
     }
     let connection = connect(path)?;
-    // Before anything is changed that may be another's.
+    // Checked before anything changes: the file may be another program's.
     inspect(&connection, path)?;
     let connection = in_wal_mode(connection, path)?;
     flush(&connection, path)?;
     Ok(connection)
 }
 
-/// Whether there is a write-ahead log: a process has the file open, or was killed.
+/// Returns whether there is a write-ahead log: a process has the file open, or was killed.
 pub(super) fn has_log(path: &Path) -> Result<bool, DeadError> {
     let mut log = path.as_os_str().to_owned();
     log.push("-wal");

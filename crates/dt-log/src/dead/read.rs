@@ -1,4 +1,4 @@
-//! Reading dead letters: beside a running server or without one. Creates no file.
+//! Reads dead letters, with or without a running server. Creates no file.
 
 use std::io;
 use std::path::{Path, PathBuf};
@@ -10,40 +10,40 @@ use serde::{Deserialize, Serialize};
 use super::super::remedy;
 use super::super::sqlite::{self, Identity};
 use super::error::DeadError;
-use super::open::{Found, has_log, inspect};
-use super::row::{COLUMNS, StoredLetter, stored};
+use super::open::{FileInfo, has_log, inspect};
+use super::row::{COLUMNS, StoredDeadLetter, stored};
 
-/// How many bytes of bodies are read at once.
+/// The limit for the bodies of one list, in bytes, unless a single body is larger.
 const MAX_BYTES: usize = 8 << 20;
 
-/// Which dead letters are meant: those for which everything holds that is set.
+/// Selects dead letters: all fields that are set must match.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Filter {
-    /// The one with this id.
+    /// The id.
     pub id: Option<i64>,
-    /// Those that this sink rejected.
+    /// The name of the sink that rejected them.
     pub sink: Option<String>,
-    /// Those with this reason's code.
+    /// The code of the reason.
     pub reason: Option<String>,
 }
 
-/// How many letters there are for one reason.
+/// The number and size of the dead letters of one reason.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Count {
-    /// The reason's code.
+    /// The code of the reason.
     pub reason: String,
-    /// How many letters.
-    pub letters: u64,
-    /// How many bytes they take, about.
+    /// The number of dead letters.
+    pub dead_letters: u64,
+    /// Their approximate size in bytes.
     pub bytes: u64,
 }
 
-/// Reads the dead letters in a file, and changes nothing.
+/// A reader of the dead letters in a file. It changes nothing.
 #[derive(Debug)]
 pub struct ReadOnly {
     path: PathBuf,
-    /// `None` until it is needed, and after an error; with the file that it is to.
+    /// With the file that it was opened on; `None` until it is needed, and after an error.
     connection: Mutex<Option<(Connection, Identity)>>,
 }
 
@@ -52,36 +52,36 @@ impl ReadOnly {
     ///
     /// # Errors
     ///
-    /// [`DeadError`] when it is not there, or not readable as dead letters.
+    /// [`DeadError`] if it does not exist or contains no readable dead letters.
     pub fn open(path: impl Into<PathBuf>) -> Result<Self, DeadError> {
         let reader = Self::beside(path.into());
         reader.found()?;
         Ok(reader)
     }
 
-    /// Reads beside the writer of this process.
+    /// Returns a reader of the file that this process also writes.
     pub(super) const fn beside(path: PathBuf) -> Self {
         Self { path, connection: Mutex::new(None) }
     }
 
-    /// What the file says of itself.
-    pub(super) fn found(&self) -> Result<Found, DeadError> {
+    /// Reads the store id and the highest id of the file.
+    pub(super) fn found(&self) -> Result<FileInfo, DeadError> {
         self.with("opening", |connection| inspect(connection, &self.path))
     }
 
-    /// Up to `limit` letters with an id over `after`, with their bodies if asked for. Fewer when the bodies are large, but
-    /// at least one if there is one.
+    /// Returns up to `limit` dead letters with an id above `after`, with their bodies if `with_bodies` is set. Returns
+    /// fewer if the bodies are large, but at least one if there is one.
     ///
     /// # Errors
     ///
-    /// [`DeadError`] when they cannot be read.
+    /// [`DeadError`] if they cannot be read.
     pub fn list(
         &self,
         filter: &Filter,
         after: i64,
         limit: usize,
         with_bodies: bool,
-    ) -> Result<Vec<StoredLetter>, DeadError> {
+    ) -> Result<Vec<StoredDeadLetter>, DeadError> {
         self.read("listing", |connection| {
             let mut statement = connection.prepare_cached(&format!(
                 "SELECT {COLUMNS}, iif(?6, body, x'') FROM letters
@@ -91,33 +91,33 @@ impl ReadOnly {
             ))?;
             let limit = i64::try_from(limit).unwrap_or(i64::MAX);
             let given = params![after, filter.id, filter.sink, filter.reason, limit, with_bodies];
-            let (mut letters, mut bytes) = (Vec::new(), 0_usize);
-            for letter in statement.query_map(given, stored)? {
-                let letter = letter?;
-                bytes = bytes.saturating_add(letter.letter.body.len());
-                letters.push(letter);
+            let (mut dead_letters, mut bytes) = (Vec::new(), 0_usize);
+            for dead_letter in statement.query_map(given, stored)? {
+                let dead_letter = dead_letter?;
+                bytes = bytes.saturating_add(dead_letter.dead_letter.body.len());
+                dead_letters.push(dead_letter);
                 if bytes > MAX_BYTES {
                     break;
                 }
             }
-            Ok(letters)
+            Ok(dead_letters)
         })
     }
 
-    /// How many letters there are, for each reason.
+    /// Returns the number of dead letters for each reason.
     ///
     /// # Errors
     ///
-    /// [`DeadError`] when they cannot be read.
+    /// [`DeadError`] if they cannot be read.
     pub fn counts(&self) -> Result<Vec<Count>, DeadError> {
         self.read("counting", counts)
     }
 
-    /// The highest sequence number of a record among the letters with an id over `after`; 0 for none.
+    /// Returns the highest sequence number of a record among the dead letters with an id above `after`; 0 if there is none.
     ///
     /// # Errors
     ///
-    /// [`DeadError`] when it cannot be read.
+    /// [`DeadError`] if the file cannot be read.
     pub(super) fn highest_seq(&self, after: i64) -> Result<i64, DeadError> {
         self.read("looking for the highest number", |connection| {
             connection
@@ -125,20 +125,20 @@ impl ReadOnly {
         })
     }
 
-    /// The highest id that a letter ever got; 0 for none.
+    /// Returns the highest id that was ever assigned; 0 if there was none.
     ///
     /// # Errors
     ///
-    /// [`DeadError`] when it cannot be read.
+    /// [`DeadError`] if the file cannot be read.
     pub fn highest_id(&self) -> Result<i64, DeadError> {
         self.read("reading the highest id", highest_id)
     }
 
-    /// What is wrong with the content; empty when nothing is.
+    /// Checks the content. Returns the findings, empty if there are none.
     ///
     /// # Errors
     ///
-    /// [`DeadError`] when it cannot be read at all.
+    /// [`DeadError`] if the file cannot be read at all.
     pub fn check(&self) -> Result<Vec<String>, DeadError> {
         let mut findings = self.read("checking", |connection| {
             let mut statement = connection.prepare("PRAGMA integrity_check(20)")?;
@@ -169,9 +169,9 @@ impl ReadOnly {
             let part = self.list(&Filter::default(), after, 1000, true)?;
             let Some(last) = part.last() else { return Ok(findings) };
             after = last.id;
-            let damaged = part.iter().filter(|letter| !letter.is_intact);
-            findings.extend(damaged.map(|letter| {
-                format!("letter {}: its checksum does not match; {}", letter.id, remedy::ONE_LETTER)
+            let damaged = part.iter().filter(|dead_letter| !dead_letter.is_intact);
+            findings.extend(damaged.map(|dead_letter| {
+                format!("letter {}: its checksum does not match; {}", dead_letter.id, remedy::ONE_DEAD_LETTER)
             }));
         }
     }
@@ -186,7 +186,7 @@ impl ReadOnly {
         })
     }
 
-    /// Runs something on the connection, which is opened for it if it is not open, and closed by an error.
+    /// Runs a closure with the connection. Opens the connection if necessary; an error closes it.
     fn with<T>(
         &self,
         doing: &'static str,
@@ -197,13 +197,13 @@ impl ReadOnly {
             io::ErrorKind::NotFound => DeadError::Missing { path: self.path.clone(), expected: 0 },
             _ => DeadError::io(&self.path, doing, &error),
         })?;
-        // Another file may be there by now.
+        // The file may have been replaced since.
         let connection = match open.take() {
             Some((connection, to)) if to == identity => connection,
             _ => {
                 let (connection, is_quiet) = connect(&self.path, doing)?;
                 if is_quiet {
-                    // It would not see what a writer does that comes later.
+                    // An immutable connection would not see what a later writer changes, so it is not kept.
                     return run(&connection);
                 }
                 connection
@@ -215,7 +215,7 @@ impl ReadOnly {
     }
 }
 
-/// Opens a file for reading and creates none. Returns whether nobody writes to it.
+/// Opens a file for reading without creating any file. Returns whether no process writes to it.
 fn connect(path: &Path, doing: &'static str) -> Result<(Connection, bool), DeadError> {
     let is_quiet = !has_log(path)?;
     let connection = sqlite::open_read_only(path, is_quiet);
@@ -226,7 +226,7 @@ pub(super) fn counts(connection: &Connection) -> rusqlite::Result<Vec<Count>> {
     let mut statement = connection.prepare_cached("SELECT reason, letters, bytes FROM counts")?;
     let number = |value: i64| u64::try_from(value).unwrap_or(0);
     let rows = statement.query_map([], |row| {
-        Ok(Count { reason: row.get(0)?, letters: number(row.get(1)?), bytes: number(row.get(2)?) })
+        Ok(Count { reason: row.get(0)?, dead_letters: number(row.get(1)?), bytes: number(row.get(2)?) })
     })?;
     rows.collect()
 }

@@ -1,5 +1,5 @@
-//! What can be done with a `dead.db` that does not open: an older copy is used again, and a new file takes the place of
-//! any other, with the letters that can still be read.
+//! Repairs a `dead.db` that does not open: an older copy is reused, and a new file replaces any other, with the dead
+//! letters that can still be read.
 
 use std::path::Path;
 
@@ -8,24 +8,24 @@ use rusqlite::Connection;
 use super::error::DeadError;
 use super::open::{self, Expect, flush, open_writer};
 use super::read::ReadOnly;
-use super::schema::LETTER_TABLES;
+use super::schema::DEAD_LETTER_TABLES;
 
-/// How many letters in a row are tried one by one behind one that cannot be read.
+/// After an unreadable row, how many consecutive ids are tried one by one before the rest is given up.
 const MAX_SKIPPED: i64 = 1000;
 
-/// The id of the store that a file is of; `None` where it is not readable as dead letters.
+/// Returns the id of the store that a file belongs to; `None` if the file cannot be read as dead letters.
 pub(in super::super) fn store_of(path: &Path) -> Option<[u8; 16]> {
     ReadOnly::open(path).and_then(|reader| reader.found()).ok().map(|found| found.store_id)
 }
 
-/// Whether a file is of no store yet, or of one that never had a letter; then a new store takes it.
+/// Returns whether a new store may adopt a file: it belongs to no store, or never had a dead letter.
 pub(in super::super) fn is_unclaimed(path: &Path) -> bool {
     let is_empty = std::fs::metadata(path).is_ok_and(|about| about.len() == 0);
     let found = ReadOnly::open(path).and_then(|reader| reader.found());
     is_empty || found.is_ok_and(|found| found.store_id == [0; 16] || found.highest_id == 0)
 }
 
-/// What keeps a file from being opened for a store whose log knows this highest id, if anything does.
+/// Returns why a file cannot be opened for a store whose log knows this highest id; `None` if it can.
 pub(in super::super) fn problem(path: &Path, store_id: [u8; 16], highest_id: i64) -> Option<DeadError> {
     let read = || {
         open::prepare(path, Expect::Existing { store_id, highest_id })?;
@@ -36,25 +36,25 @@ pub(in super::super) fn problem(path: &Path, store_id: [u8; 16], highest_id: i64
     read().err()
 }
 
-/// The highest id that a file of this store says was given; 0 where it cannot be read.
+/// Returns the highest id that a file ever assigned; 0 if it cannot be read.
 pub(in super::super) fn highest_in(path: &Path) -> i64 {
     ReadOnly::open(path).and_then(|reader| reader.highest_id()).unwrap_or(0)
 }
 
-/// Lets an older copy go on, above the highest id that is known.
+/// Raises the highest id of an older copy, so that ids are not reused.
 pub(in super::super) fn raise(path: &Path, above: i64) -> Result<(), DeadError> {
     let connection = open_writer(path)?;
     go_above(&connection, path, above)?;
     flush(&connection, path)
 }
 
-/// Makes a new file, whose letters have ids above this one.
+/// Creates a new file that assigns ids above `above`.
 pub(in super::super) fn create(path: &Path, store_id: [u8; 16], above: i64) -> Result<(), DeadError> {
     open::create(path, store_id)?;
     raise(path, above)
 }
 
-/// Copies the letters that can be read from a damaged file. Returns how many.
+/// Copies the readable dead letters of a damaged file. Returns how many it copied.
 pub(in super::super) fn salvage(from: &Path, to: &Path, highest: i64) -> Result<u64, DeadError> {
     const DOING: &str = "copying what can be read";
     let connection = open_writer(to)?;
@@ -64,7 +64,7 @@ pub(in super::super) fn salvage(from: &Path, to: &Path, highest: i64) -> Result<
         return Ok(0);
     }
     let mut saved = 0_u64;
-    for table in LETTER_TABLES {
+    for table in DEAD_LETTER_TABLES {
         let copy = format!(
             "INSERT OR IGNORE INTO main.{table} SELECT * FROM damaged.{table} WHERE id > ?1 AND id <= ?2"
         );
@@ -73,7 +73,7 @@ pub(in super::super) fn salvage(from: &Path, to: &Path, highest: i64) -> Result<
             saved = saved.saturating_add(u64::try_from(rows).unwrap_or(0));
             continue;
         }
-        // From the front one by one up to the damage, and as far behind it as anything can be found.
+        // Copies one by one up to the damage, and after it as long as rows are found.
         let (mut id, mut misses) = (0_i64, 0_i64);
         while id < highest && misses < MAX_SKIPPED {
             match copy_range(id, id.saturating_add(1)) {

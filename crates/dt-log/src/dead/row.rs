@@ -1,4 +1,4 @@
-//! A dead letter as a row: written, read back, and made a record again.
+//! Converts a dead letter to a row and back, and restores the record.
 
 use std::sync::Arc;
 
@@ -10,33 +10,33 @@ use rusqlite::Row;
 use dt_sink::record::{DeadLetter, KeptHeaders, Reason, Record, RequestId, Routing};
 use dt_verify::{ASYMMETRIC_HEADER, SECRET_HEADER, VerifiedBy};
 
-/// What [`stored`] reads, in its order; `BODY` stands for the body or nothing.
+/// The columns that [`stored`] reads, in order; the body, or an empty one, follows.
 pub(super) const COLUMNS: &str = "id, reason, connector, sink, seq, error, attempts, replays, received_at, dead_at, \
      verified_by, event_id, event_type, project, device, request_id, signatures, header_names, crc, length(body)";
 
-/// A dead letter that is stored.
+/// A dead letter in the database.
 #[derive(Debug, Clone)]
-pub struct StoredLetter {
-    /// Its id.
+pub struct StoredDeadLetter {
+    /// The id.
     pub id: i64,
-    /// When it was stored here, in Unix milliseconds.
+    /// When it was stored, in Unix milliseconds.
     pub dead_at: i64,
-    /// How many replays failed.
+    /// The number of failed replays.
     pub replays: u32,
-    /// How long the body is, in bytes.
+    /// The length of the body in bytes.
     pub body_bytes: usize,
-    /// The letter; its body is empty unless it was asked for.
-    pub letter: DeadLetter,
-    /// Whether the checksum matches; only known with the body.
+    /// The dead letter; its body is empty unless it was requested.
+    pub dead_letter: DeadLetter,
+    /// Whether the checksum matches. Only meaningful with the body.
     pub is_intact: bool,
 }
 
-impl StoredLetter {
-    /// The headers of its request: the signatures as they were, of the others only the names.
+impl StoredDeadLetter {
+    /// Returns the headers of the request: the signatures with their values, of the others only the names.
     #[must_use]
     pub fn headers(&self) -> HeaderMap {
-        let signatures = self.letter.signatures.iter().map(|(name, value)| (*name, value.as_str()));
-        let others = self.letter.header_names.iter().map(|name| (name.as_str(), ""));
+        let signatures = self.dead_letter.signatures.iter().map(|(name, value)| (*name, value.as_str()));
+        let others = self.dead_letter.header_names.iter().map(|name| (name.as_str(), ""));
         let mut headers = HeaderMap::new();
         for (name, value) in signatures.chain(others) {
             if let (Ok(name), Ok(value)) = (HeaderName::try_from(name), HeaderValue::from_str(value)) {
@@ -46,33 +46,33 @@ impl StoredLetter {
         headers
     }
 
-    /// The record that it was, exactly. `None` where it was none, where the body was not asked for, or where what is stored
-    /// is not what was written.
+    /// Returns exactly the record that it was; `None` if it was no record, if the body was not requested, or if the
+    /// checksum does not match.
     #[must_use]
     pub fn record(&self) -> Option<Record> {
-        let Self { letter, .. } = self;
-        let routing = letter.routing.clone().filter(|_| self.is_intact)?;
+        let Self { dead_letter, .. } = self;
+        let routing = dead_letter.routing.clone().filter(|_| self.is_intact)?;
         Some(Record {
-            connector: Arc::clone(&letter.connector),
-            received_at: letter.received_at,
+            connector: Arc::clone(&dead_letter.connector),
+            received_at: dead_letter.received_at,
             verified_by: routing.verified_by,
-            event_id: letter.event_id.clone()?,
+            event_id: dead_letter.event_id.clone()?,
             event_type: routing.event_type,
             project: routing.project,
             device: routing.device,
-            request_id: letter.request_id,
-            headers: KeptHeaders::from_json(&json(&letter.signatures), &json(&letter.header_names)),
-            body: letter.body.clone(),
+            request_id: dead_letter.request_id,
+            headers: KeptHeaders::from_json(&json(&dead_letter.signatures), &json(&dead_letter.header_names)),
+            body: dead_letter.body.clone(),
         })
     }
 }
 
-/// JSON of something that always has one.
+/// Returns the JSON text of a value that always has one.
 pub(super) fn json(value: &impl serde::Serialize) -> String {
     serde_json::to_string(value).unwrap_or_else(|_| "[]".to_owned())
 }
 
-/// The sink that rejected a letter.
+/// Returns the sink that rejected a dead letter.
 pub(super) fn sink_of(reason: &Reason) -> Option<&str> {
     match reason {
         Reason::Rejected { sink } => Some(sink),
@@ -80,39 +80,39 @@ pub(super) fn sink_of(reason: &Reason) -> Option<&str> {
     }
 }
 
-/// The checksum of what a record or request is made of again. The parts carry their lengths, so that nothing moves from one
-/// to the next unseen.
-pub(super) fn crc(letter: &DeadLetter) -> u32 {
+/// Returns the checksum of everything from which a record or request is restored. Each part is preceded by its length, so
+/// that bytes cannot move between parts unnoticed.
+pub(super) fn crc(dead_letter: &DeadLetter) -> u32 {
     let mut hasher = crc32fast::Hasher::new();
     let mut add = |part: Option<&[u8]>| {
         let length = part.map_or(u64::MAX, |part| u64::try_from(part.len()).unwrap_or(u64::MAX));
         hasher.update(&length.to_le_bytes());
         hasher.update(part.unwrap_or_default());
     };
-    let routing = letter.routing.as_ref();
+    let routing = dead_letter.routing.as_ref();
     let verified_by = routing.map(|routing| routing.verified_by.to_string());
-    add(Some(letter.reason.code().as_bytes()));
-    add(Some(letter.connector.as_bytes()));
-    add(Some(&letter.received_at.to_le_bytes()));
+    add(Some(dead_letter.reason.code().as_bytes()));
+    add(Some(dead_letter.connector.as_bytes()));
+    add(Some(&dead_letter.received_at.to_le_bytes()));
     for part in [
-        sink_of(&letter.reason),
+        sink_of(&dead_letter.reason),
         verified_by.as_deref(),
-        letter.event_id.as_deref(),
+        dead_letter.event_id.as_deref(),
         routing.map(|routing| &*routing.event_type),
         routing.and_then(|routing| routing.project.as_deref()),
         routing.and_then(|routing| routing.device.as_deref()),
-        letter.request_id.as_ref().map(RequestId::as_str),
+        dead_letter.request_id.as_ref().map(RequestId::as_str),
     ] {
         add(part.map(str::as_bytes));
     }
-    add(Some(json(&letter.signatures).as_bytes()));
-    add(Some(json(&letter.header_names).as_bytes()));
-    add(Some(&letter.body));
+    add(Some(json(&dead_letter.signatures).as_bytes()));
+    add(Some(json(&dead_letter.header_names).as_bytes()));
+    add(Some(&dead_letter.body));
     hasher.finalize()
 }
 
-/// Reads [`COLUMNS`] and, behind them, the body or an empty one.
-pub(super) fn stored(row: &Row<'_>) -> rusqlite::Result<StoredLetter> {
+/// Reads a row of [`COLUMNS`], followed by the body or an empty one.
+pub(super) fn stored(row: &Row<'_>) -> rusqlite::Result<StoredDeadLetter> {
     let maybe = |column: usize| row.get::<_, Option<String>>(column).map(|text| text.map(ByteString::from));
     let sink: Option<String> = row.get(3)?;
     let verified_by: Option<String> = row.get(10)?;
@@ -125,11 +125,11 @@ pub(super) fn stored(row: &Row<'_>) -> rusqlite::Result<StoredLetter> {
         }),
         _ => None,
     };
-    // Somebody else's JSON is shown as if there was none; the checksum tells.
+    // Invalid JSON reads as empty; the checksum reveals it.
     let signatures: Vec<(String, String)> =
         serde_json::from_str(&row.get::<_, String>(16)?).unwrap_or_default();
     let known = |name: &str| [SECRET_HEADER, ASYMMETRIC_HEADER].into_iter().find(|known| *known == name);
-    let letter = DeadLetter {
+    let dead_letter = DeadLetter {
         connector: Arc::from(row.get::<_, String>(2)?),
         reason: read_reason(&row.get::<_, String>(1)?, sink.as_deref()),
         error: row.get(5)?,
@@ -144,13 +144,13 @@ pub(super) fn stored(row: &Row<'_>) -> rusqlite::Result<StoredLetter> {
         body: Bytes::from(row.get::<_, Vec<u8>>(20)?),
     };
     let written: i64 = row.get(18)?;
-    Ok(StoredLetter {
+    Ok(StoredDeadLetter {
         id: row.get(0)?,
         dead_at: row.get(9)?,
         replays: row.get(7)?,
         body_bytes: usize::try_from(row.get::<_, i64>(19)?).unwrap_or(0),
-        is_intact: written == i64::from(crc(&letter)),
-        letter,
+        is_intact: written == i64::from(crc(&dead_letter)),
+        dead_letter,
     })
 }
 
@@ -163,7 +163,7 @@ fn read_verified_by(text: &str) -> VerifiedBy {
     }
 }
 
-/// Reads a reason's code; another one is a damaged row, which its checksum tells.
+/// Reads the code of a reason. An unknown code is a damaged row, which the checksum reveals.
 fn read_reason(code: &str, sink: Option<&str>) -> Reason {
     match code {
         "rejected" => Reason::Rejected { sink: Arc::from(sink.unwrap_or_default()) },

@@ -2,16 +2,18 @@
 
 use rusqlite::{Connection, params};
 
-use super::super::sqlite::Format;
+use super::super::sqlite::DatabaseFormat;
 
-pub(super) const FORMAT: Format = Format { application_id: 0x4454_6464 /* "DTdd" */, version: 1 };
+pub(super) const FORMAT: DatabaseFormat =
+    DatabaseFormat { application_id: 0x4454_6464 /* "DTdd" */, version: 1 };
 
-/// The tables of letters. Those of the copies are apart, so that dropping the oldest touches no other letter.
-pub(super) const LETTER_TABLES: [&str; 3] = ["dead", EXPIRED, REFUSED];
+/// The tables of dead letters. Copies have tables of their own, so that removing the oldest copies touches no other dead
+/// letter.
+pub(super) const DEAD_LETTER_TABLES: [&str; 3] = ["dead", EXPIRED, REFUSED];
 pub(super) const EXPIRED: &str = "expired";
 pub(super) const REFUSED: &str = "refused";
 
-/// What a row takes beside its texts and its body, about.
+/// The approximate size of a row in bytes, without its texts and body.
 const ROW_BYTES: usize = 200;
 
 const STORE: &str = "
@@ -30,8 +32,9 @@ const STORE: &str = "
         ('rejected', 0, 0), ('unreadable', 0, 0), ('expired', 0, 0), ('refused', 0, 0), ('damaged', 0, 0);
 ";
 
-/// One table of letters: of each, columns and triggers are the same. Letters that are added or deleted by hand are counted too.
-const LETTERS: &str = "
+/// One table of dead letters; all three have the same columns and triggers. The triggers count changes that are made by
+/// hand too.
+const DEAD_LETTERS: &str = "
     CREATE TABLE NAME (
         id           INTEGER PRIMARY KEY,
         reason       TEXT NOT NULL,     -- rejected, unreadable, expired, refused, damaged
@@ -79,13 +82,13 @@ const REST: &str = "
         SELECT * FROM dead UNION ALL SELECT * FROM expired UNION ALL SELECT * FROM refused;
 ";
 
-/// Makes the tables of an empty database, all or none.
+/// Creates the tables in an empty database, all or none.
 pub(super) fn create(connection: &mut Connection, store_id: [u8; 16]) -> rusqlite::Result<()> {
     let transaction = connection.transaction()?;
     transaction.execute_batch(STORE)?;
-    for table in LETTER_TABLES {
-        let letters = LETTERS.replace("NAME", table).replace("ROW_BYTES", &ROW_BYTES.to_string());
-        transaction.execute_batch(&letters)?;
+    for table in DEAD_LETTER_TABLES {
+        let dead_letters = DEAD_LETTERS.replace("NAME", table).replace("ROW_BYTES", &ROW_BYTES.to_string());
+        transaction.execute_batch(&dead_letters)?;
     }
     transaction.execute_batch(REST)?;
     transaction.execute("INSERT INTO store VALUES (1, ?1, 0)", params![store_id.as_slice()])?;

@@ -23,12 +23,12 @@ fn open(folder: &Path, expect: Expect) -> Result<DeadLetters, DeadError> {
     DeadLetters::open(folder.join("dead.db"), options, Arc::new(ManualClock::at(5000)))
 }
 
-fn letter(reason: Reason, body: &[u8], signature: &str) -> DeadLetter {
+fn dead_letter(reason: Reason, body: &[u8], signature: &str) -> DeadLetter {
     let mut headers = HeaderMap::new();
     headers.insert("x-dt-signature", signature.parse().expect("a value"));
     headers.insert("cookie", "secret".parse().expect("a value"));
     let body = Bytes::copy_from_slice(body);
-    DeadLetter::of_request(Arc::from("default"), reason, "why".to_owned(), 4000, &headers, body)
+    DeadLetter::of_request(Arc::from("default"), reason, "why".to_owned(), 4000, body).with_headers(&headers)
 }
 
 fn record() -> Record {
@@ -51,12 +51,12 @@ fn rejected(seq: i64, attempts: u32) -> DeadLetter {
         .with_seq(seq)
 }
 
-fn all(letters: &DeadLetters) -> Vec<StoredLetter> {
-    letters.list(&Filter::default(), 0, 1000, true).expect("letters")
+fn all(dead_letters: &DeadLetters) -> Vec<StoredDeadLetter> {
+    dead_letters.list(&Filter::default(), 0, 1000, true).expect("letters")
 }
 
-fn count(letters: &DeadLetters, reason: &str) -> u64 {
-    letters.counts().iter().find(|count| count.reason == reason).map_or(0, |count| count.letters)
+fn count(dead_letters: &DeadLetters, reason: &str) -> u64 {
+    dead_letters.counts().iter().find(|count| count.reason == reason).map_or(0, |count| count.dead_letters)
 }
 
 fn block_on<T>(future: impl Future<Output = T>) -> T {
@@ -66,74 +66,81 @@ fn block_on<T>(future: impl Future<Output = T>) -> T {
 #[test]
 fn a_rejected_record_is_made_again_exactly() {
     let folder = tempfile::tempdir().expect("a folder");
-    let letters = open(folder.path(), NEW).expect("letters");
-    assert_eq!(letters.add_blocking(vec![rejected(9, 3)]).expect("stored"), [Some(1)]);
-    let stored = all(&letters).remove(0);
+    let dead_letters = open(folder.path(), NEW).expect("letters");
+    assert_eq!(dead_letters.add_blocking(vec![rejected(9, 3)]).expect("stored"), [Some(1)]);
+    let stored = all(&dead_letters).remove(0);
     let (made, was) = (stored.record().expect("a record"), record());
     assert_eq!(format!("{made:?}"), format!("{was:?}"));
     assert_eq!((made.headers == was.headers, made.body == was.body), (true, true));
-    assert_eq!((stored.letter.seq, stored.letter.attempts, stored.dead_at), (Some(9), 3, 5000));
+    assert_eq!((stored.dead_letter.seq, stored.dead_letter.attempts, stored.dead_at), (Some(9), 3, 5000));
     // Without its body it is none.
-    let listed = letters.list(&Filter::default(), 0, 10, false).expect("letters").remove(0);
-    assert!(listed.record().is_none() && listed.letter.body.is_empty());
+    let listed = dead_letters.list(&Filter::default(), 0, 10, false).expect("letters").remove(0);
+    assert!(listed.record().is_none() && listed.dead_letter.body.is_empty());
     assert_eq!(listed.body_bytes, was.body.len());
 }
 
 #[test]
-fn one_letter_for_each_record_and_sink() {
+fn one_dead_letter_for_each_record_and_sink() {
     let folder = tempfile::tempdir().expect("a folder");
-    let letters = open(folder.path(), NEW).expect("letters");
+    let dead_letters = open(folder.path(), NEW).expect("letters");
     let other = DeadLetter { reason: Reason::Rejected { sink: Arc::from("other") }, ..rejected(9, 1) };
     let damaged = DeadLetter { reason: Reason::Damaged, ..rejected(9, 0) };
-    let added = letters.add_blocking(vec![rejected(9, 1), rejected(10, 1), other, damaged.clone(), damaged]);
+    let added =
+        dead_letters.add_blocking(vec![rejected(9, 1), rejected(10, 1), other, damaged.clone(), damaged]);
     assert_eq!(added.expect("stored"), [Some(1), Some(2), Some(3), Some(4), None]);
-    assert_eq!(letters.add_blocking(vec![rejected(9, 2)]).expect("stored"), [None]);
-    let again = &all(&letters)[0];
-    assert_eq!((again.letter.attempts, &*again.letter.error), (3, "attempt 2"));
-    assert_eq!((count(&letters, "rejected"), count(&letters, "damaged"), letters.highest_id()), (3, 1, 4));
+    assert_eq!(dead_letters.add_blocking(vec![rejected(9, 2)]).expect("stored"), [None]);
+    let again = &all(&dead_letters)[0];
+    assert_eq!((again.dead_letter.attempts, &*again.dead_letter.error), (3, "attempt 2"));
+    assert_eq!(
+        (count(&dead_letters, "rejected"), count(&dead_letters, "damaged"), dead_letters.highest_id()),
+        (3, 1, 4)
+    );
     block_on(async {
-        assert!(letters.still_dead_blocking(2, "still".to_owned()).expect("stored"));
-        assert!(!letters.still_dead_blocking(7, "still".to_owned()).expect("stored"));
-        assert_eq!(letters.remove_blocking(vec![1, 3, 7]).expect("removed"), 2);
+        assert!(dead_letters.still_dead_blocking(2, "still".to_owned()).expect("stored"));
+        assert!(!dead_letters.still_dead_blocking(7, "still".to_owned()).expect("stored"));
+        assert_eq!(dead_letters.remove_blocking(vec![1, 3, 7]).expect("removed"), 2);
     });
-    let rest = all(&letters);
-    assert_eq!(rest.iter().map(|letter| (letter.id, letter.replays)).collect::<Vec<_>>(), [(2, 1), (4, 0)]);
+    let rest = all(&dead_letters);
+    assert_eq!(
+        rest.iter().map(|dead_letter| (dead_letter.id, dead_letter.replays)).collect::<Vec<_>>(),
+        [(2, 1), (4, 0)]
+    );
     // An id is not given twice, the highest one neither.
-    assert_eq!(letters.remove_blocking(vec![4]).expect("removed"), 1);
-    assert_eq!(letters.add_blocking(vec![rejected(11, 1)]).expect("stored"), [Some(5)]);
-    assert!(letters.check().expect("checked").is_empty());
+    assert_eq!(dead_letters.remove_blocking(vec![4]).expect("removed"), 1);
+    assert_eq!(dead_letters.add_blocking(vec![rejected(11, 1)]).expect("stored"), [Some(5)]);
+    assert!(dead_letters.check().expect("checked").is_empty());
 }
 
 #[test]
 fn copies_are_stored_once_and_the_oldest_of_them_go() {
     let folder = tempfile::tempdir().expect("a folder");
-    let letters = open(folder.path(), NEW).expect("letters");
+    let dead_letters = open(folder.path(), NEW).expect("letters");
     block_on(async {
-        let unreadable = letter(Reason::Unreadable, b"odd", "a.b.c");
-        assert_eq!(letters.add(unreadable.clone()).await.expect("stored"), Some(1));
-        assert_eq!(letters.add(unreadable).await.expect("stored"), None);
+        let unreadable = dead_letter(Reason::Unreadable, b"odd", "a.b.c");
+        assert_eq!(dead_letters.add(unreadable.clone()).await.expect("stored"), Some(1));
+        assert_eq!(dead_letters.add(unreadable).await.expect("stored"), None);
         // A refused one differs by its signature too.
         for (signature, id) in [("a", Some(2)), ("b", Some(3)), ("a", None)] {
-            let refused = letter(Reason::Refused, b"odd", signature);
-            assert_eq!(letters.add(refused).await.expect("stored"), id);
+            let refused = dead_letter(Reason::Refused, b"odd", signature);
+            assert_eq!(dead_letters.add(refused).await.expect("stored"), id);
         }
         for number in 0..100_u8 {
-            letters.add(letter(Reason::Expired, &[number; 1000], "a")).await.expect("stored");
+            dead_letters.add(dead_letter(Reason::Expired, &[number; 1000], "a")).await.expect("stored");
         }
     });
-    assert_eq!((count(&letters, "unreadable"), count(&letters, "refused")), (1, 2));
-    let expired = letters.counts().into_iter().find(|count| count.reason == "expired").expect("a count");
-    assert!((7..=9).contains(&expired.letters) && expired.bytes <= 10_000, "{expired:?}");
-    assert_eq!(letters.dropped(), Dropped { expired: 100 - expired.letters, refused: 0 });
+    assert_eq!((count(&dead_letters, "unreadable"), count(&dead_letters, "refused")), (1, 2));
+    let expired = dead_letters.counts().into_iter().find(|count| count.reason == "expired").expect("a count");
+    assert!((7..=9).contains(&expired.dead_letters) && expired.bytes <= 10_000, "{expired:?}");
+    assert_eq!(dead_letters.dropped(), Dropped { expired: 100 - expired.dead_letters, refused: 0 });
     let filter = Filter { reason: Some("expired".to_owned()), ..Filter::default() };
-    let newest = letters.list(&filter, 0, 100, true).expect("letters").pop().expect("a letter");
-    assert_eq!((newest.id, newest.letter.body), (103, Bytes::from_static(&[99; 1000])));
-    assert!(letters.size_bytes() < 11_000);
-    assert!(letters.check().expect("checked").is_empty());
+    let newest = dead_letters.list(&filter, 0, 100, true).expect("letters").pop().expect("a letter");
+    assert_eq!((newest.id, newest.dead_letter.body), (103, Bytes::from_static(&[99; 1000])));
+    assert!(dead_letters.size_bytes() < 11_000);
+    assert!(dead_letters.check().expect("checked").is_empty());
 }
 
 #[test]
-fn letters_survive_and_the_file_must_be_the_expected_one() {
+fn dead_letters_survive_and_the_file_must_be_the_expected_one() {
     let folder = tempfile::tempdir().expect("a folder");
     let path = folder.path().join("dead.db");
     let code = |expect| open(folder.path(), expect).map(drop).map_err(|error| error.code());
@@ -152,12 +159,15 @@ fn letters_survive_and_the_file_must_be_the_expected_one() {
     assert_eq!(code(Expect::New { store_id: [1; 16] }), Ok(()));
     assert_eq!(code(NEW), Ok(()));
     assert_eq!(code(existing(0)), Ok(()));
-    let letters = open(folder.path(), existing(0)).expect("letters");
-    letters.add_blocking(vec![rejected(1, 1), rejected(2, 1)]).expect("stored");
-    drop(letters);
-    let letters = open(folder.path(), existing(2)).expect("letters");
-    assert_eq!((all(&letters).len(), letters.highest_id(), count(&letters, "rejected")), (2, 2, 2));
-    drop(letters);
+    let dead_letters = open(folder.path(), existing(0)).expect("letters");
+    dead_letters.add_blocking(vec![rejected(1, 1), rejected(2, 1)]).expect("stored");
+    drop(dead_letters);
+    let dead_letters = open(folder.path(), existing(2)).expect("letters");
+    assert_eq!(
+        (all(&dead_letters).len(), dead_letters.highest_id(), count(&dead_letters, "rejected")),
+        (2, 2, 2)
+    );
+    drop(dead_letters);
 
     assert_eq!(code(existing(3)), Err("dead_older"));
     assert_eq!(code(Expect::New { store_id: [1; 16] }), Err("dead_foreign"));
@@ -178,9 +188,9 @@ fn letters_survive_and_the_file_must_be_the_expected_one() {
 #[test]
 fn what_mode_direct_made_becomes_the_store_s() {
     let folder = tempfile::tempdir().expect("a folder");
-    let letters = open(folder.path(), Expect::Anything).expect("letters");
-    letters.add_blocking(vec![letter(Reason::Unreadable, b"a", "a")]).expect("stored");
-    drop(letters);
+    let dead_letters = open(folder.path(), Expect::Anything).expect("letters");
+    dead_letters.add_blocking(vec![dead_letter(Reason::Unreadable, b"a", "a")]).expect("stored");
+    drop(dead_letters);
     assert_eq!(all(&open(folder.path(), NEW).expect("letters")).len(), 1);
     assert!(open(folder.path(), existing(1)).is_ok());
 }
@@ -190,13 +200,13 @@ fn a_reader_creates_nothing_and_sees_what_a_running_writer_stored() {
     let folder = tempfile::tempdir().expect("a folder");
     let path = folder.path().join("dead.db");
     assert_eq!(ReadOnly::open(&path).map(drop).expect_err("missing").code(), "dead_missing");
-    let letters = open(folder.path(), NEW).expect("letters");
-    letters.add_blocking(vec![rejected(1, 1)]).expect("stored");
+    let dead_letters = open(folder.path(), NEW).expect("letters");
+    dead_letters.add_blocking(vec![rejected(1, 1)]).expect("stored");
     let beside = ReadOnly::open(&path).expect("a reader");
     assert_eq!(beside.list(&Filter::default(), 0, 10, true).expect("letters").len(), 1);
-    letters.add_blocking(vec![rejected(2, 1)]).expect("stored");
+    dead_letters.add_blocking(vec![rejected(2, 1)]).expect("stored");
     assert_eq!(beside.list(&Filter::default(), 0, 10, true).expect("letters").len(), 2);
-    drop((beside, letters));
+    drop((beside, dead_letters));
     let names = || {
         let mut names: Vec<_> = fs::read_dir(folder.path())
             .expect("a folder")
@@ -216,48 +226,48 @@ fn a_reader_creates_nothing_and_sees_what_a_running_writer_stored() {
 fn a_flipped_bit_shows() {
     let folder = tempfile::tempdir().expect("a folder");
     let path = folder.path().join("dead.db");
-    let letters = open(folder.path(), NEW).expect("letters");
-    letters.add_blocking(vec![rejected(1, 1), rejected(2, 1)]).expect("stored");
-    drop(letters);
+    let dead_letters = open(folder.path(), NEW).expect("letters");
+    dead_letters.add_blocking(vec![rejected(1, 1), rejected(2, 1)]).expect("stored");
+    drop(dead_letters);
     let mut bytes = fs::read(&path).expect("the file");
     let at = bytes.windows(5).position(|window| window == b"{\"a\":").expect("the body");
     bytes[at + 2] ^= 1;
     fs::write(&path, bytes).expect("written");
-    let letters = open(folder.path(), existing(2)).expect("letters");
-    let stored = all(&letters);
-    assert_eq!(stored.iter().filter(|letter| letter.is_intact).count(), 1);
-    assert_eq!(stored.iter().filter(|letter| letter.record().is_some()).count(), 1);
-    assert_eq!(letters.check().expect("checked").len(), 1);
+    let dead_letters = open(folder.path(), existing(2)).expect("letters");
+    let stored = all(&dead_letters);
+    assert_eq!(stored.iter().filter(|dead_letter| dead_letter.is_intact).count(), 1);
+    assert_eq!(stored.iter().filter(|dead_letter| dead_letter.record().is_some()).count(), 1);
+    assert_eq!(dead_letters.check().expect("checked").len(), 1);
 }
 
 #[test]
-fn a_file_that_was_removed_takes_no_more_letters_until_it_is_back() {
+fn a_removed_file_takes_no_more_dead_letters_until_it_is_back() {
     let folder = tempfile::tempdir().expect("a folder");
-    let (path, aside) = (folder.path().join("dead.db"), folder.path().join("aside"));
-    let letters = open(folder.path(), NEW).expect("letters");
-    letters.add_blocking(vec![rejected(1, 1)]).expect("stored");
-    assert_eq!(letters.trouble(), None);
-    fs::rename(&path, &aside).expect("renamed");
-    let error = letters.add_blocking(vec![rejected(2, 1)]).expect_err("missing");
+    let (path, moved) = (folder.path().join("dead.db"), folder.path().join("aside"));
+    let dead_letters = open(folder.path(), NEW).expect("letters");
+    dead_letters.add_blocking(vec![rejected(1, 1)]).expect("stored");
+    assert_eq!(dead_letters.last_error(), None);
+    fs::rename(&path, &moved).expect("renamed");
+    let error = dead_letters.add_blocking(vec![rejected(2, 1)]).expect_err("missing");
     assert_eq!(error.code(), "dead_missing");
-    assert!(letters.trouble().is_some_and(|text| text.contains("missing")));
+    assert!(dead_letters.last_error().is_some_and(|text| text.contains("missing")));
     // An empty one is no better, and stays empty.
     fs::write(&path, b"").expect("written");
-    assert_eq!(letters.add_blocking(vec![rejected(2, 1)]).expect_err("empty").code(), "dead_missing");
+    assert_eq!(dead_letters.add_blocking(vec![rejected(2, 1)]).expect_err("empty").code(), "dead_missing");
     // Letters are in the write-ahead log only; nobody may begin anew beside it.
     assert_eq!(open(folder.path(), NEW).map(drop).expect_err("a log").code(), "dead_not_ours");
     assert_eq!(fs::metadata(&path).expect("a file").len(), 0);
-    fs::rename(&aside, &path).expect("renamed");
-    assert_eq!(letters.add_blocking(vec![rejected(2, 1)]).expect("stored"), [Some(2)]);
-    assert_eq!((letters.trouble(), all(&letters).len()), (None, 2));
+    fs::rename(&moved, &path).expect("renamed");
+    assert_eq!(dead_letters.add_blocking(vec![rejected(2, 1)]).expect("stored"), [Some(2)]);
+    assert_eq!((dead_letters.last_error(), all(&dead_letters).len()), (None, 2));
 }
 
 #[test]
-fn an_error_fails_its_callers_only_and_trouble_ends_by_itself() {
+fn an_error_fails_its_callers_only_and_is_cleared_by_the_next_probe() {
     let folder = tempfile::tempdir().expect("a folder");
     let path = folder.path().join("dead.db");
-    let letters = open(folder.path(), NEW).expect("letters");
-    letters.add_blocking(vec![rejected(1, 1)]).expect("stored");
+    let dead_letters = open(folder.path(), NEW).expect("letters");
+    dead_letters.add_blocking(vec![rejected(1, 1)]).expect("stored");
     // Whatever the cause: a trigger that fails stands for the disk.
     let other = rusqlite::Connection::open(&path).expect("a database");
     other
@@ -265,25 +275,25 @@ fn an_error_fails_its_callers_only_and_trouble_ends_by_itself() {
             "CREATE TRIGGER fails BEFORE UPDATE ON store BEGIN SELECT RAISE(ABORT, 'no disk'); END",
         )
         .expect("made");
-    let error = letters.add_blocking(vec![rejected(2, 1)]).expect_err("no disk");
+    let error = dead_letters.add_blocking(vec![rejected(2, 1)]).expect_err("no disk");
     assert!(error.to_string().contains("no disk"), "{error}");
-    assert_eq!((all(&letters).len(), letters.highest_id()), (1, 1));
-    assert!(letters.trouble().is_some_and(|text| text.contains("no disk")));
+    assert_eq!((all(&dead_letters).len(), dead_letters.highest_id()), (1, 1));
+    assert!(dead_letters.last_error().is_some_and(|text| text.contains("no disk")));
     other.execute_batch("DROP TRIGGER fails").expect("dropped");
     drop(other);
     // No caller comes: the writer itself finds out.
     let start = Instant::now();
-    while letters.trouble().is_some() {
-        assert!(start.elapsed() < Duration::from_secs(20), "{:?}", letters.trouble());
+    while dead_letters.last_error().is_some() {
+        assert!(start.elapsed() < Duration::from_secs(20), "{:?}", dead_letters.last_error());
         std::thread::yield_now();
     }
-    assert_eq!(letters.add_blocking(vec![rejected(2, 1)]).expect("stored"), [Some(2)]);
+    assert_eq!(dead_letters.add_blocking(vec![rejected(2, 1)]).expect("stored"), [Some(2)]);
 }
 
 #[test]
-fn copies_that_wait_neither_delay_nor_crowd_out_other_letters() {
+fn queued_copies_neither_delay_nor_displace_other_dead_letters() {
     let folder = tempfile::tempdir().expect("a folder");
-    let letters = open(folder.path(), NEW).expect("letters");
+    let dead_letters = open(folder.path(), NEW).expect("letters");
     let other = rusqlite::Connection::open(folder.path().join("dead.db")).expect("a database");
     // Nothing is committed while another program writes, so everything waits.
     other.execute_batch("BEGIN IMMEDIATE").expect("begun");
@@ -292,14 +302,14 @@ fn copies_that_wait_neither_delay_nor_crowd_out_other_letters() {
         for number in 0..300_u32 {
             let mut body = vec![0; 100_000];
             body.extend(number.to_le_bytes());
-            let copy = letter(Reason::Refused, &body, "a");
-            let mut adding = Box::pin(letters.add(copy));
+            let copy = dead_letter(Reason::Refused, &body, "a");
+            let mut adding = Box::pin(dead_letters.add(copy));
             // Polled once, it is queued.
             tokio::select! { biased; added = &mut adding => copies.push(added), () = std::future::ready(()) => {} }
         }
         let overloaded = copies.iter().filter(|added| matches!(added, Err(DeadError::Overloaded))).count();
         assert!(overloaded > 50, "{overloaded}");
-        let mut waiting = Box::pin(letters.add(rejected(1, 1)));
+        let mut waiting = Box::pin(dead_letters.add(rejected(1, 1)));
         tokio::select! { biased; added = &mut waiting => panic!("{added:?}"), () = std::future::ready(()) => {} }
         other.execute_batch("COMMIT").expect("committed");
         let id = waiting.await.expect("stored").expect("it is new");
@@ -309,11 +319,11 @@ fn copies_that_wait_neither_delay_nor_crowd_out_other_letters() {
 }
 
 #[test]
-fn a_copy_of_the_files_at_any_moment_has_every_letter_that_was_reported_stored() {
+fn a_copy_of_the_files_at_any_moment_has_every_dead_letter_that_was_reported_stored() {
     let folder = tempfile::tempdir().expect("a folder");
-    let letters = open(folder.path(), NEW).expect("letters");
+    let dead_letters = open(folder.path(), NEW).expect("letters");
     for seq in 1..40 {
-        letters.add_blocking(vec![rejected(seq, 1)]).expect("stored");
+        dead_letters.add_blocking(vec![rejected(seq, 1)]).expect("stored");
         // As `kill -9` leaves it.
         let copy = tempfile::tempdir().expect("a folder");
         for name in ["dead.db", "dead.db-wal"] {

@@ -1,8 +1,8 @@
-//! The writer: a thread that commits whatever waits as one transaction.
+//! The writer: a thread that commits everything in its queues as one transaction.
 //!
-//! Copies of expired and refused requests wait in a queue of their own, of bounded bytes. Between two commits of other changes
-//! there is at most one commit of a bounded number of copies, so senders that nobody has verified neither delay nor crowd
-//! out a letter that an answer or a cursor depends on.
+//! Copies of expired and refused requests wait in a separate queue of limited size. Between two commits of other changes
+//! there is at most one commit of a limited number of copies, so unauthenticated senders neither delay nor displace a dead
+//! letter that an answer or a cursor depends on.
 
 use std::collections::VecDeque;
 use std::path::PathBuf;
@@ -22,39 +22,39 @@ use super::read::{self, Count};
 use dt_sink::clock::Clock;
 use dt_sink::record::{DeadLetter, Reason};
 
-/// How many bytes of copies wait at most.
+/// The limit of the queue of copies, in bytes.
 const MAX_COPIES_WAITING: usize = 16 << 20;
-/// How many changes, and how many bytes of letters, one transaction has at most.
+/// The limits of one transaction: the number of changes, and the bytes of their dead letters.
 const MAX_CHANGES: usize = 1024;
 const MAX_BYTES: usize = 4 << 20;
-/// How many copies one transaction has at most.
+/// The limit of one transaction of copies.
 const MAX_COPIES: usize = 64;
-/// After an error, how long the writer waits before it tries a write of its own.
+/// After an error: the time between two test writes.
 const PROBE_EVERY: Duration = Duration::from_secs(1);
 
-/// A change with whom to tell.
+/// A queued change, and the function that receives its result.
 pub(super) struct Job {
     pub(super) change: Change,
     pub(super) reply: Box<dyn FnOnce(Result<Changed, DeadError>) + Send>,
 }
 
-/// What the callers and the writer have in common.
+/// The state that the callers share with the writer's thread.
 #[derive(Debug)]
-pub(super) struct Shared {
+pub(super) struct WriterShared {
     pub(super) path: PathBuf,
     pub(super) options: DeadOptions,
     pub(super) clock: Arc<dyn Clock>,
     queues: Mutex<Queues>,
     wake: Condvar,
-    pub(super) state: Mutex<State>,
+    pub(super) state: Mutex<WriterState>,
     pub(super) highest_id: AtomicI64,
 }
 
-/// What is known without reading the file.
+/// The state that callers can read without opening the file.
 #[derive(Debug, Default)]
-pub(super) struct State {
-    /// Why the last write failed.
-    pub(super) trouble: Option<String>,
+pub(super) struct WriterState {
+    /// Why the last write failed; `None` after a success.
+    pub(super) last_error: Option<String>,
     pub(super) counts: Vec<Count>,
     pub(super) dropped: Dropped,
 }
@@ -76,7 +76,7 @@ impl std::fmt::Debug for Queues {
     }
 }
 
-/// A connection, and which file it is to.
+/// A connection, and the file that it is open on.
 struct Open {
     connection: Connection,
     identity: Identity,
@@ -85,24 +85,28 @@ struct Open {
 impl Job {
     fn bytes(&self) -> usize {
         match &self.change {
-            Change::Add(letters) => letters.iter().map(letter_bytes).fold(0, usize::saturating_add),
+            Change::Add(dead_letters) => {
+                dead_letters.iter().map(dead_letter_bytes).fold(0, usize::saturating_add)
+            }
             Change::Remove(_) | Change::StillDead { .. } | Change::Probe => 0,
         }
     }
 
     fn is_copy(&self) -> bool {
-        let is_copy = |letter: &DeadLetter| matches!(letter.reason, Reason::Expired | Reason::Refused);
-        matches!(&self.change, Change::Add(letters) if letters.iter().all(is_copy))
+        let is_copy =
+            |dead_letter: &DeadLetter| matches!(dead_letter.reason, Reason::Expired | Reason::Refused);
+        matches!(&self.change, Change::Add(dead_letters) if dead_letters.iter().all(is_copy))
     }
 }
 
-fn letter_bytes(letter: &DeadLetter) -> usize {
-    let headers = letter.signatures.iter().map(|(name, value)| name.len().saturating_add(value.len()));
-    let headers = headers.chain(letter.header_names.iter().map(String::len)).fold(0, usize::saturating_add);
-    letter.body.len().saturating_add(headers).saturating_add(200)
+fn dead_letter_bytes(dead_letter: &DeadLetter) -> usize {
+    let headers = dead_letter.signatures.iter().map(|(name, value)| name.len().saturating_add(value.len()));
+    let headers =
+        headers.chain(dead_letter.header_names.iter().map(String::len)).fold(0, usize::saturating_add);
+    dead_letter.body.len().saturating_add(headers).saturating_add(200)
 }
 
-impl Shared {
+impl WriterShared {
     pub(super) fn new(path: PathBuf, options: DeadOptions, clock: Arc<dyn Clock>) -> Self {
         Self {
             path,
@@ -115,7 +119,7 @@ impl Shared {
         }
     }
 
-    /// Queues a change; its reply is called in any case.
+    /// Queues a change. The reply is called in any case.
     pub(super) fn submit(&self, job: Job) {
         let (bytes, is_copy) = (job.bytes(), job.is_copy());
         let mut queues = self.queues.lock();
@@ -141,28 +145,28 @@ impl Shared {
         self.wake.notify_one();
     }
 
-    /// Ends the writer once it has committed what waits.
+    /// Ends the writer once everything in its queues is committed.
     pub(super) fn close(&self) {
         self.queues.lock().is_closed = true;
         self.wake.notify_one();
     }
 
-    /// Commits what waits until the queues are closed and empty.
+    /// Commits queued changes until the queues are closed and empty.
     pub(super) fn serve(&self) {
         let (mut open, mut copies_next) = (None, false);
         while let Some(jobs) = self.wait(&mut copies_next) {
             let done = self.commit(&mut open, &jobs);
             match done {
                 Ok(changed) => {
-                    self.state.lock().trouble = None;
+                    self.state.lock().last_error = None;
                     for (job, changed) in jobs.into_iter().zip(changed) {
                         (job.reply)(Ok(changed));
                     }
                 }
                 Err(error) => {
-                    // Nobody knows what state the connection is in.
+                    // The state of the connection is unknown.
                     open = None;
-                    self.state.lock().trouble = Some(error.to_string());
+                    self.state.lock().last_error = Some(error.to_string());
                     for job in jobs {
                         (job.reply)(Err(error.clone()));
                     }
@@ -171,7 +175,7 @@ impl Shared {
         }
     }
 
-    /// Waits for jobs of one transaction; `None` at the end.
+    /// Waits for the jobs of the next transaction; `None` once the queues are closed and empty.
     fn wait(&self, copies_next: &mut bool) -> Option<Vec<Job>> {
         let mut queues = self.queues.lock();
         loop {
@@ -190,7 +194,7 @@ impl Shared {
             if *is_closed {
                 return None;
             }
-            if self.state.lock().trouble.is_none() {
+            if self.state.lock().last_error.is_none() {
                 self.wake.wait(&mut queues);
             } else if self.wake.wait_for(&mut queues, PROBE_EVERY).timed_out() {
                 return Some(vec![Job { change: Change::Probe, reply: Box::new(drop) }]);
@@ -198,7 +202,7 @@ impl Shared {
         }
     }
 
-    /// Makes all changes, or none.
+    /// Applies all changes in one transaction, or none.
     fn commit(&self, open: &mut Option<Open>, jobs: &[Job]) -> Result<Vec<Changed>, DeadError> {
         let identity = sqlite::identity(&self.path).map_err(|error| match error.kind() {
             std::io::ErrorKind::NotFound => DeadError::Missing {
@@ -207,7 +211,7 @@ impl Shared {
             },
             _ => DeadError::io(&self.path, "looking for the file", &error),
         })?;
-        // What is written to a file that was removed or replaced is lost.
+        // A write to a removed or replaced file would be lost.
         let connection = match open {
             Some(open) if open.identity == identity => &mut open.connection,
             _ => &mut open.insert(self.reopen(identity)?).connection,
@@ -234,7 +238,7 @@ impl Shared {
         Ok(changed)
     }
 
-    /// Opens the file; an older copy, which somebody put there meanwhile, is refused.
+    /// Opens the file. Rejects an older copy, by which it may have been replaced.
     fn reopen(&self, identity: Identity) -> Result<Open, DeadError> {
         let connection = open_writer(&self.path)?;
         let found = read::highest_id(&connection)
@@ -247,7 +251,7 @@ impl Shared {
     }
 }
 
-/// Takes the jobs of one transaction.
+/// Takes the jobs of one transaction from a queue.
 fn take(queue: &mut VecDeque<Job>, limit: usize) -> Vec<Job> {
     let (mut jobs, mut bytes) = (Vec::new(), 0_usize);
     while jobs.len() < limit && bytes < MAX_BYTES {

@@ -1,4 +1,4 @@
-//! A disk in memory for tests: it forgets what was not synced when the power fails, and fails operations on demand.
+//! A disk in memory for tests: it loses unsynced changes when the power fails, and fails operations on demand.
 //!
 //! Paths are absolute; `/` exists. [`FakeDisk::crash`] returns one of the disks that are allowed after a power loss:
 //!
@@ -7,8 +7,8 @@
 //! - of the names made, renamed and removed since the last sync of their folder, any subset took effect. A rename takes
 //!   effect as a whole. A synced file without a synced name is gone.
 //!
-//! [`FakeDisk::kill`] returns what a killed process leaves: everything written, none of it more durable than before.
-//! Open files of the old disk keep working on the old disk only. The same seed gives the same disks.
+//! [`FakeDisk::kill`] returns the disk after a process was killed: everything written is there, and nothing is more durable
+//! than before. Open files of the old disk keep working on the old disk only. The same seed produces the same disks.
 
 #![allow(
     clippy::arithmetic_side_effects,
@@ -41,11 +41,11 @@ use self::handle::FakeFile;
 use self::inode::Inode;
 use super::{About, Disk, DiskFile, OpenMode, parent};
 
-/// A file system in memory. A clone is the same disk.
+/// A file system in memory. Clones share it.
 #[derive(Debug, Clone)]
 pub struct FakeDisk(Arc<Mutex<State>>);
 
-/// A name change: the name, and the inode that it leads to from then on.
+/// A change of a name: the name, and the inode that it refers to from then on.
 type NameChange = (PathBuf, Option<u64>);
 
 #[derive(Debug, Clone)]
@@ -53,10 +53,10 @@ struct State {
     inodes: BTreeMap<u64, Inode>,
     names: BTreeMap<PathBuf, u64>,
     durable_names: BTreeMap<PathBuf, u64>,
-    /// Unsynced changes of names, in order; those of one entry are atomic.
+    /// The unsynced changes of names, in order. The changes of one entry are atomic.
     pending_names: Vec<Vec<NameChange>>,
     next_inode: u64,
-    /// The inodes that are shown with another number, as another file system had it.
+    /// The inodes that are reported with another number, as another file system had it.
     shown: BTreeMap<u64, u64>,
     next_handle: u64,
     capacity: u64,
@@ -67,7 +67,7 @@ struct State {
 }
 
 impl FakeDisk {
-    /// An empty disk. The seed decides what failed operations leave.
+    /// Returns an empty disk. The seed determines the remains of failed operations.
     pub fn new(seed: u64) -> Self {
         let names = BTreeMap::from([(PathBuf::from("/"), 0)]);
         Self(Arc::new(Mutex::new(State {
@@ -86,7 +86,7 @@ impl FakeDisk {
         })))
     }
 
-    /// The disk after a power loss now.
+    /// Returns the disk after a power loss.
     pub fn crash(&self, random: &mut Random) -> Self {
         let mut state = self.state().restarted();
         let share = random.share();
@@ -95,7 +95,7 @@ impl FakeDisk {
                 apply(&mut state.durable_names, &change);
             }
         }
-        // What lies in a folder that is not there cannot be reached.
+        // Names in a lost folder are lost.
         let mut names = BTreeMap::new();
         for (path, inode) in std::mem::take(&mut state.durable_names) {
             if path.parent().is_none_or(|folder| names.contains_key(folder)) {
@@ -105,50 +105,50 @@ impl FakeDisk {
         (state.names, state.durable_names) = (names.clone(), names);
         for inode in state.inodes.values_mut() {
             let share = random.share();
-            inode.settle(random, share);
+            inode.sync_part(random, share);
             inode.forget_cache();
         }
         state.random = Random::new(random.below(u64::MAX));
         Self(Arc::new(Mutex::new(state)))
     }
 
-    /// The disk after the process was killed: what was written is there, and as little synced as before.
+    /// Returns the disk after the process was killed: what was written is there, and no more is synced than before.
     pub fn kill(&self) -> Self {
         Self(Arc::new(Mutex::new(self.state().restarted())))
     }
 
-    /// Makes operations fail.
+    /// Adds a fault, which makes operations fail.
     pub fn fail(&self, fault: Fault) {
         self.state().faults.push(fault);
     }
 
-    /// Takes back all faults.
+    /// Removes all faults.
     pub fn heal(&self) {
         self.state().faults.clear();
     }
 
-    /// Makes the operation after so many ([`operations`](Self::operations)) and all later ones fail, reads included: the
-    /// moment of a crash.
+    /// Makes every operation after the first `operations` fail ([`operations`](Self::operations) counts them), reads
+    /// included: the moment of a crash.
     pub fn stop_after(&self, operations: u64) {
         self.state().stop_at = operations;
     }
 
-    /// How many operations other than `Read` there were.
+    /// Returns the number of operations, without `Read`.
     pub fn operations(&self) -> u64 {
         self.state().operations()
     }
 
-    /// How many operations of a kind there were.
+    /// Returns the number of operations of a kind.
     pub fn count(&self, operation: Operation) -> u64 {
         self.state().counts.get(&operation).copied().unwrap_or(0)
     }
 
-    /// Sets how many bytes all files together can have.
+    /// Sets the total capacity of all files in bytes.
     pub fn set_capacity(&self, bytes: u64) {
         self.state().capacity = bytes;
     }
 
-    /// A file's content, uncounted; `None` where there is no file.
+    /// Returns the content of a file without counting an operation; `None` if there is no file.
     pub fn content(&self, path: impl AsRef<Path>) -> Option<Vec<u8>> {
         let state = self.state();
         let inode = state.inodes.get(state.names.get(path.as_ref())?)?;
@@ -157,14 +157,14 @@ impl FakeDisk {
         Some(content)
     }
 
-    /// All names, and where each leads.
+    /// Returns all names with their inode numbers.
     pub fn names(&self) -> BTreeMap<PathBuf, u64> {
         let state = self.state();
         state.names.iter().map(|(path, inode)| (path.clone(), state.shown(*inode))).collect()
     }
 
-    /// Gives a file the inode number that it has in another file system that is compared with this one. What has that number
-    /// so far gets the other. Returns the number before; `None` where there is no such file.
+    /// Sets the inode number that is reported for a file, to match another file system that is compared with this one. The
+    /// inode that had this number gets the old one. Returns the old number; `None` if there is no such file.
     pub fn renumber(&self, path: &Path, number: u64) -> Option<u64> {
         let mut state = self.state();
         let inode = *state.names.get(path)?;
@@ -175,12 +175,12 @@ impl FakeDisk {
         Some(before)
     }
 
-    /// The number of the next inode.
+    /// Returns the number of the next inode.
     pub fn next_inode(&self) -> u64 {
         self.state().next_inode
     }
 
-    /// Leaves out inode numbers, as another file system that is compared with this one did.
+    /// Skips inode numbers, to match another file system that is compared with this one.
     pub fn skip_inodes(&self, next: u64) {
         let mut state = self.state();
         state.next_inode = state.next_inode.max(next);
@@ -200,7 +200,7 @@ fn apply(names: &mut BTreeMap<PathBuf, u64>, change: &[NameChange]) {
     }
 }
 
-/// Whether a change can be durable without all before it: a rename needs what it renames.
+/// Returns whether a change can be durable without all earlier ones: a rename needs the name that it renames.
 fn is_possible(names: &BTreeMap<PathBuf, u64>, change: &[NameChange]) -> bool {
     match change {
         [(from, None), (_, Some(inode))] => names.get(from) == Some(inode),
@@ -209,7 +209,7 @@ fn is_possible(names: &BTreeMap<PathBuf, u64>, change: &[NameChange]) -> bool {
 }
 
 impl State {
-    /// The same disk without the process that used it.
+    /// Returns the disk without the state of the process that used it.
     fn restarted(&self) -> Self {
         let mut state = self.clone();
         state.faults.clear();
@@ -229,7 +229,7 @@ impl State {
         self.operations() >= self.stop_at
     }
 
-    /// Counts an operation, and says whether it fails.
+    /// Counts an operation, and returns an error if it must fail.
     fn begin(&mut self, operation: Operation, path: &Path) -> io::Result<()> {
         if self.has_stopped() {
             return Err(Errno::IO.into());
@@ -280,17 +280,17 @@ impl State {
         self.capacity.saturating_sub(used)
     }
 
-    /// Says how far a file may grow.
+    /// Returns the length to which a file may grow, in bytes.
     fn room(&self, inode: u64) -> u64 {
         self.inodes[&inode].length() + self.free()
     }
 
-    /// The number that an inode is shown with.
+    /// Returns the number that is reported for an inode.
     fn shown(&self, inode: u64) -> u64 {
         self.shown.get(&inode).copied().unwrap_or(inode)
     }
 
-    /// The inode that is shown with a number, or would be.
+    /// Returns the inode for which a number is, or would be, reported.
     fn inode_shown_as(&self, number: u64) -> u64 {
         self.shown.iter().find(|(_, shown)| **shown == number).map_or(number, |(inode, _)| *inode)
     }
@@ -368,7 +368,7 @@ impl Disk for FakeDisk {
             {
                 apply(&mut state.durable_names, &change);
             } else {
-                // After a failure too: a file system that loses a name for good lets nobody write any more.
+                // Changes also stay pending after a failure: a file system that loses a name for good becomes read-only.
                 state.pending_names.push(change);
             }
         }

@@ -1,5 +1,5 @@
-//! The file operations of the log and of the file sink, behind a trait, so that tests can fail a write, fill the disk, or
-//! take the power away between two syncs. [`SystemDisk`] is the operating system's.
+//! The file operations of the log and of the file sink, behind a trait. Tests use it to fail a write, fill the disk, or cut
+//! the power between two syncs. [`SystemDisk`] is the operating system's disk.
 
 pub mod fake;
 
@@ -15,137 +15,139 @@ use std::time::UNIX_EPOCH;
 /// How a file is opened.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum OpenMode {
-    /// It exists, and is only read.
+    /// Opens an existing file for reading.
     Read,
-    /// It exists, and is read and written.
+    /// Opens an existing file for reading and writing.
     Write,
-    /// It does not exist yet. Made for everybody that the umask allows.
+    /// Creates a file, with the permissions that the umask allows.
     Create,
-    /// The same, readable and writable for its owner only.
+    /// Creates a file that only its owner can access.
     CreatePrivate,
 }
 
-/// What is known of a file or folder without reading it.
+/// The metadata of a file or folder.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct About {
-    /// Length in bytes.
+    /// The length in bytes.
     pub length: u64,
-    /// The device that it is on.
+    /// The number of its device.
     pub device: u64,
-    /// Its number on that device; another file has another one.
+    /// The inode number, unique on that device.
     pub inode: u64,
     /// Whether it is a regular file.
     pub is_file: bool,
     /// Whether it is a folder.
     pub is_folder: bool,
-    /// When its content last changed, in Unix milliseconds.
+    /// When the content last changed, in Unix milliseconds.
     pub modified: i64,
 }
 
 /// A file system.
 ///
-/// A write is durable once a sync of its file has returned; a made, renamed or removed name once a sync of its folder has.
+/// A write is durable once a sync of its file has returned. A created, renamed or removed name is durable once a sync of
+/// its folder has returned.
 pub trait Disk: fmt::Debug + Send + Sync {
     /// Opens a file.
     ///
     /// # Errors
     ///
-    /// What the system says: `NotFound`, `AlreadyExists` and so on.
+    /// The error of the operating system, such as `NotFound` or `AlreadyExists`.
     fn open(&self, path: &Path, mode: OpenMode) -> io::Result<Box<dyn DiskFile>>;
 
-    /// Gives a file another name, in place of whatever has that name.
+    /// Renames a file, and replaces any file with the new name.
     ///
     /// # Errors
     ///
-    /// What the system says.
+    /// The error of the operating system.
     fn rename(&self, from: &Path, to: &Path) -> io::Result<()>;
 
-    /// Removes a file's name.
+    /// Removes a file.
     ///
     /// # Errors
     ///
-    /// What the system says.
+    /// The error of the operating system.
     fn remove_file(&self, path: &Path) -> io::Result<()>;
 
-    /// Makes one folder; its parent exists. `is_private`: for its owner only.
+    /// Creates one folder; its parent must exist. With `is_private`, only its owner can access it.
     ///
     /// # Errors
     ///
-    /// What the system says; `AlreadyExists` where there is one.
+    /// The error of the operating system; `AlreadyExists` if the folder exists.
     fn create_folder(&self, path: &Path, is_private: bool) -> io::Result<()>;
 
-    /// Syncs a folder: the names in it.
+    /// Syncs the names in a folder.
     ///
     /// # Errors
     ///
-    /// What the system says.
+    /// The error of the operating system.
     fn sync_folder(&self, folder: &Path) -> io::Result<()>;
 
-    /// The names in a folder, in no order.
+    /// Returns the names in a folder, in any order.
     ///
     /// # Errors
     ///
-    /// What the system says.
+    /// The error of the operating system.
     fn list(&self, folder: &Path) -> io::Result<Vec<OsString>>;
 
-    /// What a path leads to; `None` where there is nothing.
+    /// Returns the metadata of a path; `None` if nothing exists there.
     ///
     /// # Errors
     ///
-    /// What the system says.
+    /// The error of the operating system.
     fn about(&self, path: &Path) -> io::Result<Option<About>>;
 
-    /// How many bytes this process may still write to the file system of a folder.
+    /// Returns how many bytes this process may still write to the file system of a folder.
     ///
     /// # Errors
     ///
-    /// What the system says.
+    /// The error of the operating system.
     fn free_bytes(&self, folder: &Path) -> io::Result<u64>;
 }
 
 /// An open file.
 pub trait DiskFile: fmt::Debug + Send + Sync {
-    /// Reads from an offset; fewer bytes than the buffer has only at the end of the file.
+    /// Reads from an offset. Returns the number of bytes, which is less than the length of the buffer only at the end of
+    /// the file.
     ///
     /// # Errors
     ///
-    /// What the system says.
+    /// The error of the operating system.
     fn read_at(&self, buffer: &mut [u8], offset: u64) -> io::Result<usize>;
 
-    /// Writes all bytes at an offset, beyond the end too.
+    /// Writes all bytes at an offset, which may be beyond the end.
     ///
     /// # Errors
     ///
-    /// What the system says; then any part of the bytes may have been written.
+    /// The error of the operating system. Any part of the bytes may have been written.
     fn write_all_at(&self, bytes: &[u8], offset: u64) -> io::Result<()>;
 
-    /// Makes the file shorter, or longer by zeros.
+    /// Sets the length of the file. Added bytes are zeros.
     ///
     /// # Errors
     ///
-    /// What the system says.
+    /// The error of the operating system.
     fn set_length(&self, length: u64) -> io::Result<()>;
 
-    /// Syncs content and length.
+    /// Syncs the content and the length.
     ///
     /// # Errors
     ///
-    /// What the system says; then nobody knows which of the writes since the last sync are durable, and a later sync that
-    /// succeeds does not say either.
+    /// The error of the operating system. Which writes since the last sync are durable is then unknown, and a later
+    /// successful sync does not change that.
     fn sync_data(&self) -> io::Result<()>;
 
-    /// What is known of it.
+    /// Returns the metadata of the file.
     ///
     /// # Errors
     ///
-    /// What the system says.
+    /// The error of the operating system.
     fn about(&self) -> io::Result<About>;
 
-    /// Locks it (advisory) until it is closed; `false` where another open file has the lock.
+    /// Takes an advisory lock until the file is closed. Returns `false` if another open file holds the lock.
     ///
     /// # Errors
     ///
-    /// What the system says.
+    /// The error of the operating system.
     fn try_lock(&self) -> io::Result<bool>;
 }
 
@@ -158,7 +160,7 @@ pub struct SystemDisk;
 struct SystemFile(File);
 
 impl SystemDisk {
-    /// The disk that everything but a test uses.
+    /// Returns the disk that the program uses outside of tests.
     #[must_use]
     pub fn shared() -> Arc<dyn Disk> {
         Arc::new(Self)
@@ -267,11 +269,11 @@ fn about(found: &Metadata) -> About {
     }
 }
 
-/// Makes the missing folders on the way to `path`, and syncs each into its parent.
+/// Creates `path` and its missing parent folders, and syncs each into its parent.
 ///
 /// # Errors
 ///
-/// What the system says, with the folder.
+/// The error of the operating system, with the folder.
 pub fn create_folders(disk: &dyn Disk, path: &Path, is_private: bool) -> Result<(), (PathBuf, io::Error)> {
     let missing: Vec<&Path> =
         path.ancestors().take_while(|folder| !matches!(disk.about(folder), Ok(Some(_)))).collect();
@@ -286,7 +288,7 @@ pub fn create_folders(disk: &dyn Disk, path: &Path, is_private: bool) -> Result<
     Ok(())
 }
 
-/// The folder that a path lies in.
+/// Returns the folder that contains a path.
 #[must_use]
 pub fn parent(path: &Path) -> &Path {
     path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."))

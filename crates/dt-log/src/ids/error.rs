@@ -1,48 +1,48 @@
-//! Why the dedup index cannot do something.
+//! The errors of the dedup index.
 
 use std::path::{Path, PathBuf};
 
-use super::super::sqlite::{self, Kind};
+use super::super::sqlite::{self, FailureKind};
 
-/// An error of the dedup index.
+/// A failure to open, store or read ids.
 #[derive(Debug, Clone, thiserror::Error)]
 #[non_exhaustive]
 pub enum IdsError {
-    /// Its content is not what was written; [`Ids::reset`](super::Ids::reset) makes a new one.
+    /// The content is damaged; [`Ids::reset`](super::Ids::reset) creates a new file.
     #[error("{path}: damaged ({text}); it is rebuilt from the log", path = .path.display())]
     Damaged {
         /// The database.
         path: PathBuf,
-        /// What was found.
+        /// What is damaged.
         text: String,
     },
-    /// The disk is full. Trying again later can succeed.
+    /// The disk is full. A later attempt can succeed.
     #[error("{path}: {doing}: no space left ({text})", path = .path.display())]
     Full {
         /// The database.
         path: PathBuf,
-        /// What was tried.
+        /// The operation that failed.
         doing: &'static str,
-        /// What SQLite says.
+        /// The message of SQLite.
         text: String,
     },
-    /// Something else failed. Trying again later can succeed.
+    /// Another failure. A later attempt can succeed.
     #[error("{path}: {doing}: {text}", path = .path.display())]
     Failed {
         /// The database.
         path: PathBuf,
-        /// What was tried.
+        /// The operation that failed.
         doing: &'static str,
-        /// What SQLite or the system says.
+        /// The message of SQLite or of the operating system.
         text: String,
     },
-    /// It was closed.
+    /// The index is closed.
     #[error("the dedup index is closed")]
     Closed,
 }
 
 impl IdsError {
-    /// Stable name, for metrics and `--json`.
+    /// Returns the stable code of the error, for metrics and `--json`.
     #[must_use]
     pub const fn code(&self) -> &'static str {
         match self {
@@ -53,7 +53,7 @@ impl IdsError {
         }
     }
 
-    /// Whether [`Ids::reset`](super::Ids::reset) is the remedy; other errors pass.
+    /// Returns whether [`Ids::reset`](super::Ids::reset) is the remedy; a retry can succeed after any other error.
     #[must_use]
     pub const fn is_damage(&self) -> bool {
         matches!(self, Self::Damaged { .. })
@@ -67,13 +67,13 @@ impl IdsError {
         Self::Failed { path: path.to_owned(), doing, text: error.to_string() }
     }
 
-    /// An error of SQLite.
+    /// Returns the error for one of SQLite.
     pub(super) fn sqlite(path: &Path, doing: &'static str, error: &rusqlite::Error) -> Self {
         let (path, text) = (path.to_owned(), error.to_string());
         match sqlite::kind(error) {
-            Kind::Damage => Self::Damaged { path, text },
-            Kind::Full => Self::Full { path, doing, text },
-            Kind::Other => Self::Failed { path, doing, text },
+            FailureKind::Damage => Self::Damaged { path, text },
+            FailureKind::Full => Self::Full { path, doing, text },
+            FailureKind::Other => Self::Failed { path, doing, text },
         }
     }
 }

@@ -1,14 +1,14 @@
-//! A Bloom filter over keys, of which a look-up of an unknown key touches little more than one cache line.
+//! A Bloom filter over keys. Checking an unknown key reads little more than one cache line.
 //!
-//! The filter is an array of lines of 512 bits. A key has five lines, and two bits in each: an
-//! unknown key is nearly always recognised in the first or second. Readers share it with one
-//! writer without a lock: a bit is only ever set, and whoever is told that a key was stored sees its bits by then.
+//! The filter is an array of lines of 512 bits. A key has five lines, and two bits in each: an unknown key is nearly always
+//! recognised in the first or second line. Readers share the filter with one writer without a lock: bits are only ever set,
+//! and a caller that learns that a key was stored sees its bits by then.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use super::key::Key;
 
-/// How many bits there are for each key; with ten of them set for a key, 0.076 % of unknown keys are taken for known ones.
+/// The number of bits for each key. A key sets ten of them, so 0.076 % of unknown keys are taken for known ones.
 const BITS_PER_ID: u64 = 15;
 const LINES_PER_KEY: u64 = 5;
 const BITS_PER_LINE: u64 = 512;
@@ -21,20 +21,20 @@ struct Line([AtomicU64; WORDS]);
 
 /// The filter of one period.
 #[derive(Debug)]
-pub(super) struct Filter {
+pub(super) struct BloomFilter {
     lines: Box<[Line]>,
-    /// How many keys it is made for.
+    /// The number of keys that the filter is designed for.
     capacity: u64,
 }
 
-impl Filter {
-    /// An empty filter for so many keys.
+impl BloomFilter {
+    /// Returns an empty filter for `capacity` keys.
     pub(super) fn new(capacity: u64) -> Self {
         let lines = capacity.saturating_mul(BITS_PER_ID).div_ceil(BITS_PER_LINE).max(1);
         Self { lines: (0..lines).map(|_| Line::default()).collect(), capacity }
     }
 
-    /// From its stored form; `None` where the length is wrong.
+    /// Returns the filter of a stored form; `None` if the length is wrong.
     pub(super) fn from_bytes(bytes: &[u8]) -> Option<Self> {
         let (lines, rest) = bytes.as_chunks::<{ WORDS * 8 }>();
         if lines.is_empty() || !rest.is_empty() {
@@ -52,18 +52,18 @@ impl Filter {
         Some(Self { lines, capacity: bits / BITS_PER_ID })
     }
 
-    /// Its stored form.
+    /// Returns the stored form.
     pub(super) fn to_bytes(&self) -> Vec<u8> {
         let words = self.lines.iter().flat_map(|line| &line.0);
         words.flat_map(|word| word.load(Ordering::Relaxed).to_le_bytes()).collect()
     }
 
-    /// How many keys it is made for; more of them make it useless, not wrong.
+    /// Returns the number of keys that the filter is designed for. With more keys it matches more unknown ones.
     pub(super) const fn capacity(&self) -> u64 {
         self.capacity
     }
 
-    /// Adds a key. Of two threads that add at the same time, one key may get lost.
+    /// Adds a key. Only one thread may add: of two concurrent additions, one can be lost.
     pub(super) fn add(&self, key: Key) {
         for (words, hash) in self.lines_of(key) {
             for (word, bit) in bits(hash) {
@@ -75,7 +75,7 @@ impl Filter {
         }
     }
 
-    /// Whether it may contain a key; `false` is certain.
+    /// Returns whether the filter may contain a key; `false` is certain.
     pub(super) fn may_contain(&self, key: Key) -> bool {
         self.lines_of(key).all(|(words, hash)| {
             bits(hash).all(|(word, bit)| {
@@ -84,19 +84,19 @@ impl Filter {
         })
     }
 
-    /// The lines of a key, each with the hash that its bits come from.
+    /// Returns the lines of a key, each with the hash that determines its bits.
     fn lines_of(&self, key: Key) -> impl Iterator<Item = (&Line, u64)> {
         let count = u64::try_from(self.lines.len()).unwrap_or(u64::MAX);
         (0..LINES_PER_KEY).filter_map(move |line| {
             let hash = mixed(key.low(), line);
-            // The upper half, scaled to the number of lines, which is below 2^32.
+            // The upper half of the hash, scaled to the number of lines, which is below 2^32.
             let at = (hash >> 32).wrapping_mul(count) >> 32;
             Some((self.lines.get(usize::try_from(at).ok()?)?, hash))
         })
     }
 }
 
-/// The words and bits of a hash within a line: nine of its bits say which one, two times.
+/// Returns the two bits of a hash within a line: each is determined by nine bits of the hash.
 fn bits(hash: u64) -> impl Iterator<Item = (usize, u64)> {
     [0, 9].into_iter().map(move |shift| {
         let place = hash >> shift;
@@ -104,7 +104,7 @@ fn bits(hash: u64) -> impl Iterator<Item = (usize, u64)> {
     })
 }
 
-/// SplitMix64: another hash of the same key for each line.
+/// Returns a different hash of the key for each line (SplitMix64).
 const fn mixed(key: u64, line: u64) -> u64 {
     let z = key.wrapping_add(line.wrapping_mul(0x9e37_79b9_7f4a_7c15));
     let z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
@@ -122,9 +122,9 @@ mod tests {
 
     #[test]
     fn every_added_key_is_found_and_few_others_are() {
-        let filter = Filter::new(100_000);
+        let filter = BloomFilter::new(100_000);
         (0..100_000).for_each(|number| filter.add(key(number)));
-        let read_back = Filter::from_bytes(&filter.to_bytes()).expect("a filter");
+        let read_back = BloomFilter::from_bytes(&filter.to_bytes()).expect("a filter");
         for filter in [&filter, &read_back] {
             assert!((0..100_000).all(|number| filter.may_contain(key(number))));
             let wrong = (100_000..500_000).filter(|number| filter.may_contain(key(*number))).count();
@@ -136,8 +136,8 @@ mod tests {
 
     #[test]
     fn bytes_of_a_wrong_length_are_no_filter() {
-        assert!(Filter::from_bytes(&[]).is_none());
-        assert!(Filter::from_bytes(&[0; 65]).is_none());
-        assert!(!Filter::from_bytes(&[0; 64]).expect("a filter").may_contain(key(1)));
+        assert!(BloomFilter::from_bytes(&[]).is_none());
+        assert!(BloomFilter::from_bytes(&[0; 65]).is_none());
+        assert!(!BloomFilter::from_bytes(&[0; 64]).expect("a filter").may_contain(key(1)));
     }
 }

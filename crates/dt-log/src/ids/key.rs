@@ -4,42 +4,43 @@ use std::fmt;
 
 use sha1::{Digest, Sha1};
 
-/// What stands for an event: 128 bits of the SHA-1 of its connector and its event id.
+/// The key of an event: 128 bits of the SHA-1 of its connector and its event id.
 ///
-/// Equal keys mean the same event: with 20 million stored ids, a new one has another one's key with a probability of 10^-31.
+/// Equal keys count as the same event: with 20 million stored ids, the probability that a new one has the key of another is
+/// 10^-31.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Key(u128);
 
 impl Key {
-    /// How many bytes it has where it is stored.
+    /// The length of the stored form in bytes.
     pub(super) const BYTES: usize = 16;
 
-    /// The key of an event of a connector.
+    /// Returns the key of an event of a connector.
     #[must_use]
     pub fn new(connector: &str, event_id: &str) -> Self {
-        // The length keeps `a` with `bc` apart from `ab` with `c`.
+        // The length distinguishes `a`, `bc` from `ab`, `c`.
         let length = u64::try_from(connector.len()).unwrap_or(u64::MAX);
         let hash = Sha1::new().chain_update(length.to_le_bytes()).chain_update(connector);
         let hash = hash.chain_update(event_id).finalize();
         Self(hash.first_chunk().map_or(0, |bytes| u128::from_be_bytes(*bytes)))
     }
 
-    /// Its stored form; in the order of the keys.
+    /// Returns the stored form, which sorts in the order of the keys.
     pub(super) const fn to_bytes(self) -> [u8; Self::BYTES] {
         self.0.to_be_bytes()
     }
 
-    /// From its stored form.
+    /// Returns the key of a stored form.
     pub(super) const fn from_bytes(bytes: [u8; Self::BYTES]) -> Self {
         Self(u128::from_be_bytes(bytes))
     }
 
-    /// The first 31 bits, by which a run finds the page.
+    /// Returns the first 31 bits, which determine the page in a run.
     pub(super) const fn prefix(self) -> i64 {
         (self.0 >> 97) as i64
     }
 
-    /// The last 64 bits, for the filters.
+    /// Returns the last 64 bits, which the filters use.
     pub(super) const fn low(self) -> u64 {
         #[expect(clippy::cast_possible_truncation, reason = "the low half is wanted")]
         {
@@ -67,7 +68,7 @@ mod tests {
 
     #[test]
     fn a_key_of_this_version_never_changes() {
-        // Stored keys are compared with new ones: another result here needs another version of the format.
+        // Stored keys are compared with new ones: another result here requires another version of the format.
         let key = Key::new("default", "c82gg9catj3vmh4248og");
         assert_eq!(Key::from_bytes(key.to_bytes()), key);
         assert_eq!(format!("{key:?}"), "408f752703156d684e4cb431212fcd7a");

@@ -1,4 +1,4 @@
-//! The look-up thread: loads the filters, then asks the file about keys that passed them.
+//! The look-up thread: loads the filters, then looks up keys that passed a filter in the file.
 
 use std::path::Path;
 use std::sync::atomic::Ordering;
@@ -9,22 +9,22 @@ use tokio::sync::oneshot;
 
 use super::super::sqlite;
 use super::key::Key;
-use super::{IdsError, Shared, Slot, table};
+use super::{IdsError, IndexShared, LazyConnection, table};
 
-/// How many pages the connection of look-ups keeps, in KiB: the inner ones of the B-trees.
+/// The page cache of the connection for look-ups, in KiB: it holds the inner pages of the B-trees.
 pub(super) const READER_CACHE_KIB: i64 = 512;
 
-/// A question.
+/// A key to look up, and where the result goes.
 #[derive(Debug)]
 pub(super) struct Lookup {
     pub(super) key: Key,
     pub(super) reply: oneshot::Sender<Result<bool, IdsError>>,
 }
 
-impl Shared {
-    /// Answers until the queue is closed.
+impl IndexShared {
+    /// Serves look-ups until the queue is closed.
     pub(super) fn serve(&self, lookups: &mpsc::Receiver<Lookup>) {
-        // Without filters each question would read all periods, so loading them first is faster for everybody who waits.
+        // Without filters each look-up would read all periods, so the filters are loaded first.
         self.load_filters();
         for Lookup { key, reply } in lookups {
             if !reply.is_closed() {
@@ -33,11 +33,12 @@ impl Shared {
         }
     }
 
-    /// Loads the filters that are not there yet, newest first. What cannot be loaded stays without: its pages are asked.
+    /// Loads the missing filters, newest first. A filter that cannot be loaded stays missing; look-ups read the pages of
+    /// its period.
     fn load_filters(&self) {
         let missing = self.periods.read().iter().rev().map(|period| period.id).collect::<Vec<_>>();
         for id in missing {
-            // Each on its own, so that `store` waits for one at most.
+            // One at a time, so that `store` waits for at most one.
             let mut writer = self.writer.lock();
             if self.closing.load(Ordering::Relaxed) {
                 return;
@@ -56,7 +57,7 @@ impl Shared {
         }
     }
 
-    /// Whether a key is stored.
+    /// Returns whether a key is stored.
     pub(super) fn contains(&self, key: Key) -> Result<bool, IdsError> {
         let periods = self.periods.read();
         let may: Vec<i64> =
@@ -78,7 +79,7 @@ impl Shared {
 
     fn ask(&self, connection: &mut Connection, period: i64, key: Key) -> Result<bool, IdsError> {
         let found = table::contains(connection, period, key);
-        // It may have been dropped since its filter was asked.
+        // The period may have been dropped since its filter was checked.
         if found.is_err()
             && table::periods(connection).is_ok_and(|rows| rows.iter().all(|row| row.id != period))
         {
@@ -87,26 +88,26 @@ impl Shared {
         found.map_err(|error| self.named("looking up an id", error))
     }
 
-    /// Runs something on a connection, which is opened for it if it is not open. An error closes it: the next one begins
-    /// afresh, so that none lasts longer than its cause.
+    /// Runs a closure with a connection, and opens it if necessary. An error closes the connection, so that the next call
+    /// starts with a new one.
     pub(super) fn with<T>(
         &self,
-        slot: &mut Slot,
+        lazy: &mut LazyConnection,
         run: impl FnOnce(&mut Connection) -> Result<T, IdsError>,
     ) -> Result<T, IdsError> {
-        let mut open = match slot.connection.take() {
+        let mut open = match lazy.connection.take() {
             Some(open) => open,
-            None => connect(&self.path, slot.cache_kib)
+            None => connect(&self.path, lazy.cache_kib)
                 .map_err(|error| IdsError::sqlite(&self.path, "opening", &error))?,
         };
         let done = run(&mut open)?;
-        slot.connection = Some(open);
+        lazy.connection = Some(open);
         Ok(done)
     }
 }
 
-/// Opens the file for writing. Without `EXTRA`, a journal that was deleted could be back after a power loss, and undo the
-/// call that was reported stored.
+/// Opens the file for writing. Without `EXTRA`, a deleted journal could reappear after a power loss, and undo a call that
+/// was reported as stored.
 pub(super) fn connect(path: &Path, cache_kib: i64) -> rusqlite::Result<Connection> {
     let connection = sqlite::open(path, cache_kib)?;
     sqlite::set_journal_mode(&connection, "DELETE", "EXTRA")?;

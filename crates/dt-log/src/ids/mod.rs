@@ -1,21 +1,21 @@
-//! The dedup index: which events were accepted within the window. It can be thrown away: the log rebuilds it.
+//! The dedup index: the events that were accepted within the window. It can be deleted: the log rebuilds it.
 //!
-//! A caller holds the keys of the newest events in memory until [`Ids::store`] has made them durable, many at a time. So a
-//! look-up asks, **in this order**: the caller's own keys, then [`Ids::may_contain`], and only where that says `true` the
+//! A caller keeps the keys of the newest events in memory until [`Ids::store`] has made them durable, many at a time. So a
+//! look-up checks, **in this order**: the caller's own keys, then [`Ids::may_contain`], and only if that returns `true` the
 //! file, with [`Ids::is_stored`]. In the other order a key that is stored in between would be missed.
 //!
 //! # Format
 //!
-//! `ids.db` is a SQLite database; the module `table` has its tables. Keys are kept by period: six hours, or a twelfth of
-//! [`max_ids`](IdsOptions::max_ids), whichever ends first. A period goes as a whole, once all its keys are older than the
-//! window, or as the oldest of too many. Each period has a Bloom filter in memory at 15 bits a key: of 12 full periods, 0.9 %
-//! of unknown keys are looked for in the file. The filter of the period that is being filled grows with it; that of a closed
-//! period is stored.
+//! `ids.db` is a SQLite database; the module `table` defines its tables. Keys are grouped by period: six hours, or a
+//! twelfth of [`max_ids`](IdsOptions::max_ids), whichever ends first. A period is removed as a whole once all its keys are
+//! older than the window, or as the oldest if there are too many ids. Each period has a Bloom filter in memory with 15 bits
+//! a key: with 12 full periods, 0.9 % of unknown keys are looked up in the file. The filter of the current period grows
+//! with it; the filter of a closed period is stored.
 //!
 //! # Crashes
 //!
-//! The database has a rollback journal, not a write-ahead log: pages are appended, so hardly anything has to be saved from
-//! being overwritten, a start needs no free space, and nothing waits for a checkpoint. With `synchronous=EXTRA`:
+//! The database has a rollback journal, not a write-ahead log: pages are only appended, so the journal stays small, a start
+//! needs no free space, and there is no checkpoint to wait for. With `synchronous=EXTRA`:
 //!
 //! | interrupted | next start |
 //! |---|---|
@@ -23,9 +23,9 @@
 //! | after `store` | all of it is there, after a power loss too |
 //! | while the file is made, or renamed | a new file is made; the log is told that nothing is stored |
 //!
-//! A file that is damaged, another store's, of another version, or no database is renamed to `ids.db.damaged-SECONDS`, and
-//! a new one is made. Pages and filters have a checksum; a page that fails it is [`IdsError::Damaged`], a filter is built
-//! again from its pages.
+//! A file that is damaged, of another store, of another version, or no database is renamed to `ids.db.damaged-SECONDS`, and
+//! a new one is created. Pages and filters have a checksum; a damaged page is [`IdsError::Damaged`], a damaged filter is
+//! rebuilt from its pages.
 
 mod error;
 mod filter;
@@ -48,70 +48,70 @@ use tokio::sync::oneshot;
 pub use error::IdsError;
 pub use key::Key;
 
-use self::filter::Filter;
+use self::filter::BloomFilter;
 use self::lookup::Lookup;
 
-/// What a dedup index is made for.
+/// The options of a dedup index.
 #[derive(Debug, Clone)]
 pub struct IdsOptions {
-    /// The id of the store that it belongs to.
+    /// The id of the store that the index belongs to.
     pub store_id: [u8; 16],
     /// How long an id is kept at least, in milliseconds, unless there are too many.
     pub window: i64,
-    /// How many ids are kept at most.
+    /// The limit of ids.
     pub max_ids: u64,
 }
 
-/// An index that was opened.
+/// An opened index.
 #[derive(Debug)]
 pub struct Opened {
     /// The index.
     pub ids: Ids,
-    /// Why a new file was made, if one was: then the ids of the retained log have to be stored again.
+    /// Why a new file was created; `None` if the old one is used. The ids of the retained log must then be stored again.
     pub rebuilt: Option<Rebuilt>,
 }
 
-/// Why a new file was made.
+/// Why a new file was created.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Rebuilt {
-    /// Stable name: `missing`, `damaged`, `other_store`, `other_version` or `not_ours`.
+    /// A stable code: `missing`, `damaged`, `other_store`, `other_version` or `not_ours`.
     pub code: &'static str,
-    /// What was found, in words.
+    /// The reason in words.
     pub text: String,
-    /// What the old file is called now.
+    /// The new path of the old file.
     pub renamed_to: Option<PathBuf>,
 }
 
 /// Counters since the start.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct IdsStats {
-    /// How often [`Ids::may_contain`] was asked.
+    /// The number of calls of [`Ids::may_contain`].
     pub lookups: u64,
-    /// How often it said that the file has to be asked.
+    /// The number of those that returned `true`.
     pub filter_hits: u64,
-    /// How often the file was asked.
+    /// The number of look-ups in the file.
     pub file_reads: u64,
 }
 
 /// The dedup index.
 #[derive(Debug)]
 pub struct Ids {
-    shared: Arc<Shared>,
+    shared: Arc<IndexShared>,
     lookups: Option<mpsc::Sender<Lookup>>,
     thread: Option<JoinHandle<()>>,
 }
 
-/// What the callers and the look-up thread have in common.
+/// The state that callers share with the look-up thread.
 #[derive(Debug)]
-struct Shared {
+struct IndexShared {
     path: PathBuf,
     options: IdsOptions,
-    /// Oldest first. Changed only by who holds `writer`.
+    /// The periods, oldest first. Changing them requires the lock on `writer`.
     periods: RwLock<Vec<Period>>,
     /// The connection that writes.
-    writer: Mutex<Slot>,
+    writer: Mutex<LazyConnection>,
     /// The connection of look-ups.
-    reader: Mutex<Slot>,
+    reader: Mutex<LazyConnection>,
     closing: AtomicBool,
     stored_up_to: AtomicI64,
     count: AtomicU64,
@@ -120,37 +120,37 @@ struct Shared {
     file_reads: AtomicU64,
 }
 
-/// A connection, open while it is of use.
+/// A connection that is opened when it is needed.
 #[derive(Debug)]
-struct Slot {
+struct LazyConnection {
     /// `None` until it is needed, and after an error.
     connection: Option<Connection>,
-    /// How many pages it keeps, in KiB.
+    /// The page cache in KiB.
     cache_kib: i64,
 }
 
-/// A period as it is known in memory.
+/// A period in memory.
 #[derive(Debug, Clone)]
 struct Period {
     id: i64,
-    /// `None` until it is loaded: then any key may be in it.
-    filter: Option<Arc<Filter>>,
+    /// The filter; `None` until it is loaded: then any key may be in the period.
+    filter: Option<Arc<BloomFilter>>,
 }
 
 impl Ids {
-    /// Opens the index, and makes a new one where there is none that can be used. Filters load in the background. `now`, in
-    /// Unix milliseconds, becomes part of the name of a file that is renamed.
+    /// Opens the index, or creates a new one if the file cannot be used. Filters are loaded in the background. `now`, in
+    /// Unix milliseconds, becomes part of the name of a renamed file.
     ///
     /// # Errors
     ///
-    /// [`IdsError`] when the disk does not allow to read, rename or make the file.
+    /// [`IdsError`] if the file cannot be read, renamed or created.
     pub fn open(path: impl Into<PathBuf>, options: IdsOptions, now: i64) -> Result<Opened, IdsError> {
-        let shared = Arc::new(Shared {
+        let shared = Arc::new(IndexShared {
             path: path.into(),
             options,
             periods: RwLock::default(),
-            writer: Mutex::new(Slot { connection: None, cache_kib: store::WRITER_CACHE_KIB }),
-            reader: Mutex::new(Slot { connection: None, cache_kib: lookup::READER_CACHE_KIB }),
+            writer: Mutex::new(LazyConnection { connection: None, cache_kib: store::WRITER_CACHE_KIB }),
+            reader: Mutex::new(LazyConnection { connection: None, cache_kib: lookup::READER_CACHE_KIB }),
             closing: AtomicBool::new(false),
             stored_up_to: AtomicI64::new(0),
             count: AtomicU64::new(0),
@@ -169,17 +169,17 @@ impl Ids {
         Ok(Opened { ids: Self { shared, lookups: Some(lookups), thread: Some(thread) }, rebuilt })
     }
 
-    /// Stores the keys of all events up to a sequence number; durable when it returns. Best with some 65,536 keys. After an
-    /// error nothing is stored, and the call may be repeated. `now` in Unix milliseconds: the newest event's time.
+    /// Stores the keys of all events up to a sequence number durably. About 65,536 keys a call are most efficient. After an
+    /// error nothing is stored, and the call may be repeated. `now` is the time of the newest event, in Unix milliseconds.
     ///
     /// # Errors
     ///
-    /// [`IdsError::Damaged`] when the index has to be [`reset`](Self::reset); others pass.
+    /// [`IdsError::Damaged`] if the index must be [`reset`](Self::reset); a retry can succeed after any other error.
     pub fn store(&self, keys: &[Key], up_to_seq: i64, now: i64) -> Result<(), IdsError> {
         self.shared.store(keys, up_to_seq, now)
     }
 
-    /// Whether a key may be stored. `false` is certain, and costs no look at the file.
+    /// Returns whether a key may be stored. `false` is certain. Does not read the file.
     #[must_use]
     pub fn may_contain(&self, key: Key) -> bool {
         let may = {
@@ -193,20 +193,20 @@ impl Ids {
         may
     }
 
-    /// Asks the file whether a key is stored.
+    /// Looks up a key in the file.
     ///
     /// # Errors
     ///
-    /// [`IdsError::Damaged`] when the index has to be [`reset`](Self::reset); others pass.
+    /// [`IdsError::Damaged`] if the index must be [`reset`](Self::reset); a retry can succeed after any other error.
     pub fn contains(&self, key: Key) -> Result<bool, IdsError> {
         self.shared.contains(key)
     }
 
-    /// The same on the index's own thread. Right after the start, this waits until the filters are loaded.
+    /// Looks up a key in the file, on the index's own thread. After a start, this waits until the filters are loaded.
     ///
     /// # Errors
     ///
-    /// As [`contains`](Self::contains).
+    /// The same as [`contains`](Self::contains), and [`IdsError::Closed`].
     pub async fn is_stored(&self, key: Key) -> Result<bool, IdsError> {
         let (reply, answer) = oneshot::channel();
         let lookups = self.lookups.as_ref().ok_or(IdsError::Closed)?;
@@ -214,37 +214,38 @@ impl Ids {
         answer.await.map_err(|_| IdsError::Closed)?
     }
 
-    /// Renames the file to `ids.db.damaged-SECONDS` and makes a new one. Returns the name.
+    /// Renames the file to `ids.db.damaged-SECONDS` and creates a new one. Returns the new path of the old file, if there
+    /// was one.
     ///
     /// # Errors
     ///
-    /// [`IdsError`] when the disk does not allow it.
+    /// [`IdsError`] if the file cannot be renamed or created.
     pub fn reset(&self, now: i64) -> Result<Option<PathBuf>, IdsError> {
         self.shared.reset(now)
     }
 
-    /// Forgets all ids.
+    /// Removes all ids.
     ///
     /// # Errors
     ///
-    /// As [`store`](Self::store).
+    /// The same as [`store`](Self::store).
     pub fn forget_all(&self) -> Result<(), IdsError> {
         self.shared.forget_all()
     }
 
-    /// The ids of all events up to this sequence number are stored, whatever happens to the machine.
+    /// Returns the sequence number up to which the ids of all events are stored durably.
     #[must_use]
     pub fn stored_up_to(&self) -> i64 {
         self.shared.stored_up_to.load(Ordering::Acquire)
     }
 
-    /// How many ids are stored.
+    /// Returns the number of stored ids.
     #[must_use]
     pub fn count(&self) -> u64 {
         self.shared.count.load(Ordering::Relaxed)
     }
 
-    /// The length of the file in bytes.
+    /// Returns the length of the file in bytes.
     #[must_use]
     pub fn size_bytes(&self) -> u64 {
         std::fs::metadata(&self.shared.path).map_or(0, |found| found.len())
@@ -260,13 +261,13 @@ impl Ids {
         }
     }
 
-    /// Whether all filters are loaded.
+    /// Returns whether all filters are loaded.
     #[must_use]
     pub fn is_loaded(&self) -> bool {
         self.shared.periods.read().iter().all(|period| period.filter.is_some())
     }
 
-    /// Where the index is.
+    /// Returns the path of the database.
     #[must_use]
     pub fn path(&self) -> &Path {
         &self.shared.path
@@ -276,7 +277,7 @@ impl Ids {
 impl Drop for Ids {
     fn drop(&mut self) {
         self.shared.closing.store(true, Ordering::Relaxed);
-        // The thread ends with its queue.
+        // Closing the queue ends the thread.
         self.lookups = None;
         if let Some(thread) = self.thread.take() {
             let _ended = thread.join();

@@ -1,4 +1,4 @@
-//! Opening, storing, dropping periods, and making a new file.
+//! Opens the index, stores ids, removes old periods, and creates a new file.
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -6,31 +6,31 @@ use std::sync::atomic::Ordering;
 
 use rusqlite::{Connection, TransactionBehavior};
 
-use super::super::sqlite::{self, Header};
-use super::filter::Filter;
+use super::super::sqlite::{self, DatabaseHeader};
+use super::filter::BloomFilter;
 use super::key::Key;
 use super::table::{self, FORMAT, PeriodRow, TableError};
-use super::{IdsError, Period, Rebuilt, Shared, lookup};
+use super::{IdsError, IndexShared, Period, Rebuilt, lookup};
 
-/// How many pages the connection that writes keeps, in KiB. What a transaction changes beyond that is written before its end, and look-ups
-/// wait from there on: two merged runs fit.
+/// The page cache of the connection that writes, in KiB. If a transaction changes more, SQLite writes pages before the
+/// commit, and blocks look-ups from then on; two merged runs fit.
 pub(super) const WRITER_CACHE_KIB: i64 = 4096;
 
-/// How long a period lasts, in milliseconds.
+/// The length of a period in milliseconds.
 const PERIOD: i64 = 6 * 3_600_000;
-/// How many full periods there are.
+/// The number of full periods.
 const PERIODS: u64 = 12;
-/// How many keys the smallest filter is made for.
+/// The number of keys of the smallest filter.
 const MIN_CAPACITY: u64 = 16_384;
 
-/// What keeps a file from being used.
+/// Why a file cannot be used.
 struct Unusable {
     code: &'static str,
     text: String,
 }
 
-impl Shared {
-    /// Opens the file, or makes a new one.
+impl IndexShared {
+    /// Opens the file, or creates a new one.
     pub(super) fn open(&self, now: i64) -> Result<Option<Rebuilt>, IdsError> {
         let mut writer = self.writer.lock();
         let unusable = match self.check() {
@@ -47,7 +47,7 @@ impl Shared {
         Ok(Some(Rebuilt { code, text, renamed_to }))
     }
 
-    /// What keeps the file from being used. Changes nothing: it may be another's.
+    /// Returns why the file cannot be used; `None` if it can. Changes nothing: it may be another program's file.
     fn check(&self) -> Result<Option<Unusable>, IdsError> {
         let because = |code, text: String| Some(Unusable { code, text });
         match self.path.try_exists() {
@@ -58,25 +58,25 @@ impl Shared {
         let read = || -> rusqlite::Result<Option<Unusable>> {
             let connection = sqlite::open(&self.path, WRITER_CACHE_KIB)?;
             Ok(match FORMAT.header_of(&connection)? {
-                Header::Known if table::store_id(&connection)? == self.options.store_id => {
-                    // What cannot be read here cannot be read later.
+                DatabaseHeader::Current if table::store_id(&connection)? == self.options.store_id => {
+                    // Read now, so that damage is found on opening.
                     table::periods(&connection)?;
                     table::up_to_seq(&connection)?;
                     None
                 }
-                Header::Known => because("other_store", "it belongs to another store".to_owned()),
-                Header::Version(found) => because(
+                DatabaseHeader::Current => because("other_store", "it belongs to another store".to_owned()),
+                DatabaseHeader::Version(found) => because(
                     "other_version",
                     format!("its format is version {found}, expected {}", FORMAT.version),
                 ),
-                Header::Empty => because("damaged", "the file is empty".to_owned()),
-                Header::Other => because("not_ours", "it is another program's database".to_owned()),
+                DatabaseHeader::Empty => because("damaged", "the file is empty".to_owned()),
+                DatabaseHeader::Other => because("not_ours", "it is another program's database".to_owned()),
             })
         };
         read().map_err(|error| IdsError::sqlite(&self.path, "reading the format", &error))
     }
 
-    /// Reads what is kept in memory, but for the filters.
+    /// Loads the state that is kept in memory, except the filters.
     fn load(&self, connection: &mut Connection) -> Result<(), IdsError> {
         let read = || -> rusqlite::Result<()> {
             let periods = table::periods(connection)?;
@@ -94,7 +94,7 @@ impl Shared {
         self.stored_up_to.store(up_to_seq, Ordering::Release);
     }
 
-    /// Renames the file, if there is one, and makes an empty index.
+    /// Renames the file, if there is one, and creates an empty index.
     fn make_new(&self, now: i64) -> Result<Option<PathBuf>, IdsError> {
         let failed = |doing, error: std::io::Error| IdsError::failed(&self.path, doing, &error);
         let renamed_to = match self.path.try_exists() {
@@ -110,7 +110,7 @@ impl Shared {
         Ok(renamed_to)
     }
 
-    /// Gives the file a name that no other file has, together with its journal.
+    /// Renames the file and its journal to names that no other file has.
     fn rename_away(&self, now: i64) -> Result<PathBuf, IdsError> {
         let failed = |error: std::io::Error| IdsError::failed(&self.path, "renaming", &error);
         let with = |path: &PathBuf, suffix: &str| {
@@ -176,21 +176,21 @@ impl Shared {
                 Ok((filling.rows, filling.known))
             };
             let (rows, known) = run(connection).map_err(|error| self.named("storing ids", error))?;
-            // Only now: after an error, a dropped period is still there.
+            // Only after the commit: after an error, a dropped period still exists.
             *self.periods.write() = known;
             self.publish_counts(&rows, up_to_seq);
             Ok(())
         })?;
-        // Between two calls, the pages of the last one are of no use.
+        // The cached pages are of no use until the next call.
         if let Some(connection) = &writer.connection {
             let _kept = connection.execute_batch("PRAGMA shrink_memory");
         }
         Ok(())
     }
 
-    /// A period's filter: the stored one, or one that is made from its keys.
-    pub(super) fn filter_of(&self, connection: &Connection, period: i64) -> Result<Filter, IdsError> {
-        let make = || -> Result<Filter, TableError> {
+    /// Returns the filter of a period: the stored one, or one built from its keys.
+    pub(super) fn filter_of(&self, connection: &Connection, period: i64) -> Result<BloomFilter, IdsError> {
+        let make = || -> Result<BloomFilter, TableError> {
             if let Some(filter) = table::stored_filter(connection, period)? {
                 return Ok(filter);
             }
@@ -213,17 +213,17 @@ impl Shared {
     }
 }
 
-/// The periods while keys are added to them.
+/// The periods while keys are added.
 struct Filling<'a> {
-    /// As they are in the file.
+    /// The rows in the file.
     rows: Vec<PeriodRow>,
-    /// As they are in memory, in the same order.
+    /// The periods in memory, in the same order.
     known: Vec<Period>,
-    shared: &'a Shared,
+    shared: &'a IndexShared,
 }
 
 impl Filling<'_> {
-    /// Adds keys to the last period, and begins new ones as it is full or over.
+    /// Adds keys to the last period, and begins a new one when that is full or too old.
     fn add(&mut self, connection: &Connection, keys: &[Key], now: i64) -> Result<(), TableError> {
         let mut rest = keys;
         while !rest.is_empty() {
@@ -233,7 +233,7 @@ impl Filling<'_> {
                 last => self.begin(connection, last, now)?,
             };
             let room = usize::try_from(full.saturating_sub(period.ids)).unwrap_or(usize::MAX);
-            // Cut before the keys are sorted: a run needs keys from everywhere for its pages to be of one size.
+            // Split before the keys are sorted: the keys of a run must be spread evenly for its pages to be of one size.
             let (part, behind) = rest.split_at_checked(room).unwrap_or((rest, &[]));
             rest = behind;
             table::add_run(connection, &mut period, part, now)?;
@@ -243,7 +243,7 @@ impl Filling<'_> {
         Ok(())
     }
 
-    /// How many keys a filter is made for that so many are expected in.
+    /// Returns the capacity of a filter for an expected number of ids.
     fn capacity(&self, ids: u64) -> u64 {
         ids.max(MIN_CAPACITY).min(self.shared.max_per_period())
     }
@@ -258,7 +258,7 @@ impl Filling<'_> {
         let (mut id, mut capacity) = (1, 0);
         if let Some(last) = last {
             id = last.id.saturating_add(1);
-            // The next one is likely to get as many.
+            // The next period is expected to get as many.
             capacity = last.ids;
             let filter = match self.known.last().and_then(|period| period.filter.clone()) {
                 Some(filter) => filter,
@@ -267,18 +267,18 @@ impl Filling<'_> {
             table::close_period(connection, last.id, &filter)?;
             self.rows.push(last);
         }
-        let filter = Filter::new(self.capacity(capacity));
+        let filter = BloomFilter::new(self.capacity(capacity));
         self.known.push(Period { id, filter: Some(Arc::new(filter)) });
         Ok(table::begin_period(connection, id, now)?)
     }
 
-    /// Adds keys to the filter of the last period, or makes a larger one.
+    /// Adds keys to the filter of the last period, or builds a larger one.
     fn note(&mut self, connection: &Connection, row: PeriodRow, keys: &[Key]) -> Result<(), TableError> {
         let capacity = self.capacity(row.ids.saturating_mul(2));
         let Some(known) = self.known.last_mut() else { return Ok(()) };
         match &known.filter {
             Some(filter) if row.ids <= filter.capacity() => keys.iter().for_each(|key| filter.add(*key)),
-            // Too small, or not loaded yet; the keys are in the file already.
+            // Too small or not loaded yet. The keys are already in the file.
             _ => {
                 known.filter = Some(Arc::new(table::build_filter(connection, row.id, capacity)?));
             }
@@ -286,7 +286,7 @@ impl Filling<'_> {
         Ok(())
     }
 
-    /// Drops periods from the oldest on: those whose keys are all older than the window, and those beyond the limit.
+    /// Drops the oldest periods: those whose keys are all older than the window, and those beyond the limit of ids.
     fn drop_old(&mut self, connection: &Connection, now: i64) -> Result<(), TableError> {
         let options = &self.shared.options;
         let mut ids: u64 = self.rows.iter().map(|period| period.ids).sum();

@@ -1,19 +1,20 @@
 //! The tables of `ids.db` and the statements on them.
 //!
-//! A **period** is six hours of keys, or a twelfth of `max_ids`. Its keys lie in a table of its own, `pages_N`, which is
-//! dropped as a whole. What one call stores becomes a **run**: sorted keys, cut into pages of some 200 by the first 31 bits
-//! of the key, so that a look-up reads one page of each run. Two short runs are merged into one as soon as the newer one is at
-//! least as long, so a period has few runs however short the calls are. Pages are only ever appended, each about as large as
-//! a page of SQLite: 20 bytes are written for a key where a B-tree of keys would write 1,500.
+//! A **period** is six hours of keys, or a twelfth of `max_ids`. It has a table of its own, `pages_N`, which is dropped as
+//! a whole. One call stores a **run**: sorted keys, split into pages of about 200 by the first 31 bits of the key, so that
+//! a look-up reads one page of each run. Two short runs are merged once the newer one is at least as long, so a period has
+//! few runs, however short the calls are. Pages are only appended, and each is about as large as a page of SQLite, so
+//! little more than the keys is written.
 
 use rusqlite::{Connection, OptionalExtension, params};
 
-use super::super::sqlite::Format;
+use super::super::sqlite::DatabaseFormat;
 use super::IdsOptions;
-use super::filter::Filter;
+use super::filter::BloomFilter;
 use super::key::Key;
 
-pub(super) const FORMAT: Format = Format { application_id: 0x4454_6964 /* "DTid" */, version: 1 };
+pub(super) const FORMAT: DatabaseFormat =
+    DatabaseFormat { application_id: 0x4454_6964 /* "DTid" */, version: 1 };
 
 const TABLES: &str = "
     CREATE TABLE store (
@@ -41,13 +42,14 @@ const TABLES: &str = "
     ) STRICT, WITHOUT ROWID;
 ";
 
-/// How many keys a page has on average. With 253 a row is larger than a page of SQLite: nearly four standard deviations off.
+/// The average number of keys of a page. From 253 keys on, a row exceeds a page of SQLite: nearly four standard deviations
+/// above the average.
 const KEYS_PER_PAGE: usize = 200;
 
-/// Runs beyond so many keys are not merged any more: 2 MiB of keys.
+/// Runs are not merged beyond this number of keys (2 MiB).
 const MAX_MERGED: usize = 131_072;
 
-/// A period, without its filter.
+/// A row of `periods`, without its filter.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct PeriodRow {
     pub(super) id: i64,
@@ -56,7 +58,7 @@ pub(super) struct PeriodRow {
     pub(super) ids: u64,
 }
 
-/// Why something cannot be read.
+/// A failure to read or write the tables.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum TableError {
     #[error(transparent)]
@@ -65,7 +67,7 @@ pub(super) enum TableError {
     Page { period: i64, page: i64 },
 }
 
-/// Makes the tables of an empty database.
+/// Creates the tables in an empty database.
 pub(super) fn create(connection: &mut Connection, options: &IdsOptions) -> rusqlite::Result<()> {
     let transaction = connection.transaction()?;
     transaction.execute_batch(TABLES)?;
@@ -86,7 +88,7 @@ pub(super) fn set_up_to_seq(connection: &Connection, seq: i64) -> rusqlite::Resu
     connection.execute("UPDATE store SET up_to_seq = ?1", [seq]).map(drop)
 }
 
-/// All periods, oldest first.
+/// Returns all periods, oldest first.
 pub(super) fn periods(connection: &Connection) -> rusqlite::Result<Vec<PeriodRow>> {
     let mut statement =
         connection.prepare_cached("SELECT id, began_at, last_at, ids FROM periods ORDER BY id")?;
@@ -110,7 +112,7 @@ pub(super) fn begin_period(connection: &Connection, id: i64, now: i64) -> rusqli
     Ok(PeriodRow { id, began_at: now, last_at: now, ids: 0 })
 }
 
-pub(super) fn close_period(connection: &Connection, id: i64, filter: &Filter) -> rusqlite::Result<()> {
+pub(super) fn close_period(connection: &Connection, id: i64, filter: &BloomFilter) -> rusqlite::Result<()> {
     let filter = filter.to_bytes();
     connection
         .execute(
@@ -126,7 +128,7 @@ pub(super) fn drop_period(connection: &Connection, id: i64) -> rusqlite::Result<
     connection.execute("DELETE FROM periods WHERE id = ?1", [id]).map(drop)
 }
 
-/// Adds keys to a period as one run, together with the shorter runs before it.
+/// Adds keys to a period as one run, merged with the shorter runs before it.
 pub(super) fn add_run(
     connection: &Connection,
     period: &mut PeriodRow,
@@ -157,7 +159,7 @@ pub(super) fn add_run(
         connection.execute("DELETE FROM runs WHERE period = ?1 AND first_page = ?2", [period.id, first])?;
         period.ids = period.ids.saturating_sub(u64::try_from(ids).unwrap_or(u64::MAX));
     };
-    // Sorted pieces are merged, not sorted once more.
+    // `sort` merges sorted parts in linear time.
     keys.sort();
     keys.dedup();
     write_run(connection, period.id, next_page, &keys)?;
@@ -171,7 +173,7 @@ pub(super) fn add_run(
     Ok(())
 }
 
-/// Writes sorted keys from a page on.
+/// Writes sorted keys as a run, from page `first` on.
 fn write_run(connection: &Connection, period: i64, first: i64, keys: &[Key]) -> rusqlite::Result<()> {
     let pages = i64::try_from(keys.len().div_ceil(KEYS_PER_PAGE).max(1)).unwrap_or(i64::MAX);
     let mut insert = connection.prepare_cached(&format!("INSERT INTO pages_{period} VALUES (?1, ?2, ?3)"))?;
@@ -188,15 +190,16 @@ fn write_run(connection: &Connection, period: i64, first: i64, keys: &[Key]) -> 
     connection.execute("INSERT INTO runs VALUES (?1, ?2, ?3, ?4)", [period, first, pages, ids]).map(drop)
 }
 
-/// The page, counted from the run's first, of keys with these first 31 bits. A look-up does the same in SQL.
+/// Returns the page of keys with these first 31 bits, counted from the first page of the run. Look-ups compute the same in
+/// SQL.
 const fn page_of(prefix: i64, pages: i64) -> i64 {
     // Both are below 2^31.
     prefix.wrapping_mul(pages) >> 31
 }
 
-/// Whether a period has a key.
+/// Returns whether a period contains a key.
 pub(super) fn contains(connection: &Connection, period: i64, key: Key) -> Result<bool, TableError> {
-    // What was stored last is most likely to come twice.
+    // The newest run is the most likely one to contain a copy.
     let mut statement = connection.prepare_cached(&format!(
         "SELECT runs.first_page, crc, keys FROM runs
          LEFT JOIN pages_{period} ON page = first_page + ((?1 * pages) >> 31)
@@ -213,14 +216,14 @@ pub(super) fn contains(connection: &Connection, period: i64, key: Key) -> Result
     Ok(false)
 }
 
-/// The keys of a page; `None` where they are not what was written.
+/// Returns the keys of a page; `None` if the checksum does not match.
 fn checked(crc: Option<u32>, keys: Option<&[u8]>) -> Option<&[[u8; Key::BYTES]]> {
     let keys = keys.filter(|keys| crc == Some(crc32fast::hash(keys)))?;
     let (keys, rest) = keys.as_chunks();
     rest.is_empty().then_some(keys)
 }
 
-/// Reads the pages from one to before another.
+/// Reads the pages from `first` to before `end`.
 fn each_page(
     connection: &Connection,
     period: i64,
@@ -240,21 +243,21 @@ fn each_page(
     Ok(())
 }
 
-/// Makes a period's filter from its keys, for at least so many.
+/// Builds the filter of a period from its keys, for at least `capacity` keys.
 pub(super) fn build_filter(
     connection: &Connection,
     period: i64,
     capacity: u64,
-) -> Result<Filter, TableError> {
-    let filter = Filter::new(capacity);
+) -> Result<BloomFilter, TableError> {
+    let filter = BloomFilter::new(capacity);
     each_page(connection, period, 0, i64::MAX, |keys| keys.for_each(|key| filter.add(key)))?;
     Ok(filter)
 }
 
-/// A period's filter as it was stored; `None` where the period is open, or the filter not what was written.
-pub(super) fn stored_filter(connection: &Connection, period: i64) -> rusqlite::Result<Option<Filter>> {
+/// Returns the stored filter of a period; `None` if the period is open, or the checksum does not match.
+pub(super) fn stored_filter(connection: &Connection, period: i64) -> rusqlite::Result<Option<BloomFilter>> {
     connection.query_row("SELECT filter_crc, filter FROM periods WHERE id = ?1", [period], |row| {
         let (crc, filter) = (row.get::<_, Option<u32>>(0)?, row.get_ref(1)?.as_blob_or_null()?);
-        Ok(filter.filter(|filter| crc == Some(crc32fast::hash(filter))).and_then(Filter::from_bytes))
+        Ok(filter.filter(|filter| crc == Some(crc32fast::hash(filter))).and_then(BloomFilter::from_bytes))
     })
 }

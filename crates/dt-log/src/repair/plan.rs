@@ -1,4 +1,4 @@
-//! Finding out what a repair has to do.
+//! Plans a repair.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -8,7 +8,7 @@ use super::super::dead::{DeadError, repair as dead_repair};
 use super::super::error::LogError;
 use super::super::frame::Frame;
 use super::super::group::{self, Owner};
-use super::super::open::{Found, lock, refuse_first_edition};
+use super::super::open::{FolderContent, lock, refuse_first_edition};
 use super::super::segment::{self, Next, SegmentHeader, SegmentReader};
 use super::super::source::skipped_to;
 use super::super::state::State;
@@ -16,24 +16,24 @@ use super::super::{SEGMENT_BYTES, StoreId, path_of_dead_letters};
 use super::{Proposal, Step, dead_letter_files};
 use crate::disk::Disk;
 
-/// An event takes at least so many bytes in a segment, which limits how many a lost segment had.
+/// The smallest size of an event in a segment in bytes, which limits how many events a lost segment had.
 const MIN_EVENT_BYTES: u64 = 16;
-/// The lock file's marker is not believed where it is so far beyond the newest segment.
+/// The number in the lock file is ignored if it is this far beyond the newest segment.
 const MAX_LOST: u64 = 1 << 16;
 
 /// A segment to be written.
 #[derive(Debug)]
 pub(super) struct NewSegment {
     pub(super) header: SegmentHeader,
-    /// Events before this one are lost.
+    /// The events before this one are lost.
     skips_to: Option<i64>,
     state: Arc<State>,
-    /// The file with its groups, where only its header is new.
+    /// The file with its groups, if only the header is new.
     pub(super) copy_of: Option<PathBuf>,
 }
 
 impl NewSegment {
-    /// What is written to the beginning of the file.
+    /// Returns the beginning of the file.
     pub(super) fn to_bytes(&self) -> Vec<u8> {
         let SegmentHeader { owner, first_seq, .. } = self.header;
         let mut bytes = self.header.to_bytes();
@@ -53,30 +53,30 @@ impl NewSegment {
     }
 }
 
-/// A state, where the snapshot is that it comes from, and the ends of the segments that were read for it.
+/// A state, the segment with its snapshot, and the ends of the segments that were read for it.
 type StateOf = (State, Option<u64>, BTreeMap<u64, EndOf>);
 
-/// A segment that stays.
+/// A segment that is kept.
 struct Kept {
     number: u64,
     reader: SegmentReader,
     header: SegmentHeader,
-    /// Where the file goes, if its header has to be written anew.
-    set_aside: Option<PathBuf>,
+    /// The new name of the file, if its header must be replaced.
+    renamed_to: Option<PathBuf>,
 }
 
-/// What reading a segment to its end says.
+/// The end of a segment.
 #[derive(Clone, Copy)]
 struct EndOf {
     next_seq: i64,
     received_last: i64,
 }
 
-/// Looks at a folder. See [`Proposal::new`].
+/// Inspects a folder. See [`Proposal::new`].
 pub(super) fn propose(disk: Arc<dyn Disk>, folder: &Path) -> Result<Proposal, LogError> {
     refuse_first_edition(&*disk, folder)?;
     let lock = lock(&*disk, folder)?;
-    let found = Found::in_folder(&*disk, folder, &*lock)?;
+    let found = FolderContent::in_folder(&*disk, folder, &*lock)?;
     let store = store_of(&*disk, folder, &found)?;
     let segment_bytes = segment_bytes(&*disk, folder, &found);
     let (steps, segments) = (Vec::new(), Vec::new());
@@ -86,8 +86,8 @@ pub(super) fn propose(disk: Arc<dyn Disk>, folder: &Path) -> Result<Proposal, Lo
     Ok(Proposal { folder: folder.to_owned(), store, lock, steps, segments, newest, segment_bytes, disk })
 }
 
-/// The store that most segments are of; among equals that of the dead letters, or of the newest.
-fn store_of(disk: &dyn Disk, folder: &Path, found: &Found) -> Result<StoreId, LogError> {
+/// Returns the store of most segments; on a tie that of the dead letters, then that of the newest segment.
+fn store_of(disk: &dyn Disk, folder: &Path, found: &FolderContent) -> Result<StoreId, LogError> {
     let of_dead = dead_repair::store_of(&path_of_dead_letters(folder)).filter(|store| *store != [0; 16]);
     let mut counts: BTreeMap<[u8; 16], (u64, bool, u64)> = BTreeMap::new();
     for number in &found.numbers {
@@ -114,14 +114,14 @@ fn beyond_repair(path: PathBuf, why: &str) -> LogError {
     }
 }
 
-fn segment_bytes(disk: &dyn Disk, folder: &Path, found: &Found) -> u64 {
+fn segment_bytes(disk: &dyn Disk, folder: &Path, found: &FolderContent) -> u64 {
     let length =
         |number: &u64| disk.about(&segment::path(folder, *number)).ok().flatten().map(|about| about.length);
     let longest = found.numbers.iter().filter_map(length).max();
     longest.filter(|length| *length > segment::GROUPS_AT).unwrap_or(SEGMENT_BYTES)
 }
 
-/// A name that nothing has yet: the path with an ending and a number behind it.
+/// Returns an unused name: the path, followed by `.ENDING-N`.
 pub(super) fn free_name(disk: &dyn Disk, path: &Path, ending: &str) -> Result<PathBuf, LogError> {
     let mut number = 0_u64;
     loop {
@@ -147,14 +147,14 @@ struct Planner<'a> {
 }
 
 impl Planner<'_> {
-    /// Plans everything. Returns the number of the newest segment that stays as it is.
-    fn plan(&mut self, found: &Found) -> Result<Option<u64>, LogError> {
+    /// Plans all steps. Returns the number of the newest segment that is kept unchanged.
+    fn plan(&mut self, found: &FolderContent) -> Result<Option<u64>, LogError> {
         let mut kept = Vec::new();
         for number in &found.numbers {
-            kept.extend(self.look(*number, found.numbers.last() == Some(number))?);
+            kept.extend(self.inspect(*number, found.numbers.last() == Some(number))?);
         }
         let (mut state, state_of, mut ends) = self.state_of(&mut kept)?;
-        // What is below the oldest one that is needed is a leftover, whatever it is.
+        // Segments below the oldest one that is needed are leftovers.
         if !kept.is_empty() {
             kept.retain(|segment| segment.number >= state.oldest);
             self.steps.retain(|step| step.segment().is_none_or(|number| number >= state.oldest));
@@ -175,11 +175,12 @@ impl Planner<'_> {
             self.begin(&mut state, last.saturating_add(1), end, state_of);
         }
         self.dead_letters(state.highest_dead_letter)?;
-        Ok(kept.last().filter(|kept| kept.set_aside.is_none()).map(|kept| kept.number))
+        Ok(kept.last().filter(|kept| kept.renamed_to.is_none()).map(|kept| kept.number))
     }
 
-    /// Looks at one segment; `None` where it does not stay. A start reads the store's id from the header of the newest one.
-    fn look(&mut self, number: u64, is_newest: bool) -> Result<Option<Kept>, LogError> {
+    /// Inspects one segment; `None` if it is not kept. The newest one needs a readable header, from which a start reads the
+    /// store's id.
+    fn inspect(&mut self, number: u64, is_newest: bool) -> Result<Option<Kept>, LogError> {
         let path = segment::path(self.folder, number);
         let (why, is_damaged) = match SegmentReader::open(self.disk, self.folder, number, Some(self.store)) {
             Ok(opened) if opened.is_header_damaged && is_newest => {
@@ -187,7 +188,7 @@ impl Planner<'_> {
             }
             Ok(opened) => {
                 let (reader, header) = (opened.reader, opened.header);
-                return Ok(Some(Kept { number, reader, header, set_aside: None }));
+                return Ok(Some(Kept { number, reader, header, renamed_to: None }));
             }
             Err(LogError::Newer { found, .. }) => {
                 (format!("its format is version {found}, of a newer program"), false)
@@ -197,7 +198,7 @@ impl Planner<'_> {
             Err(error) => return Err(error),
         };
         let to = free_name(self.disk, &path, "set-aside")?;
-        self.steps.push(Step::SetAside { path: path.clone(), to: to.clone(), why });
+        self.steps.push(Step::Rename { path: path.clone(), to: to.clone(), why });
         if !is_damaged {
             return Ok(None);
         }
@@ -213,11 +214,11 @@ impl Planner<'_> {
         self.steps.push(Step::Restore { segment: number });
         let header = SegmentHeader { owner, first_seq, received_before: i64::MIN };
         let reader = SegmentReader::without_header(self.disk, self.folder, owner, first_seq)?;
-        Ok(Some(Kept { number, reader, header, set_aside: Some(to) }))
+        Ok(Some(Kept { number, reader, header, renamed_to: Some(to) }))
     }
 
-    /// The state that the newest readable snapshot and all frames behind it say, where that snapshot is, and the ends of
-    /// the segments that were read for it.
+    /// Returns the state after the newest readable snapshot and all later frames, the segment with that snapshot, and the
+    /// ends of the segments that were read for it.
     fn state_of(&self, kept: &mut [Kept]) -> Result<StateOf, LogError> {
         let mut state = State { oldest: 1, next_sink: 1, ..State::default() };
         let mut base = None;
@@ -231,7 +232,7 @@ impl Planner<'_> {
                 break;
             }
         }
-        // What happened from the first segment on is all there is to know.
+        // Without a snapshot, the state is only complete if all frames from the first segment on are there.
         if base.is_none()
             && let Some(first) = kept.first().filter(|first| first.number > 1)
         {
@@ -247,7 +248,7 @@ impl Planner<'_> {
         Ok((state, base, ends))
     }
 
-    /// The oldest segments are gone: sinks that need them go on with the first one that is there.
+    /// Moves the cursors of sinks that need missing oldest segments to the first kept one.
     fn begin_later(&mut self, state: &mut State, first_kept: u64, first_seq: i64) {
         let (first, last) = (state.oldest, first_kept.saturating_sub(1));
         self.steps.push(Step::BeginLater { first, last });
@@ -263,7 +264,7 @@ impl Planner<'_> {
         }
     }
 
-    /// Fills the gaps between the segments that stay, and behind them up to `last`.
+    /// Fills the gaps between and after the kept segments, up to `last`.
     fn stand_in(
         &mut self,
         kept: &mut [Kept],
@@ -273,7 +274,7 @@ impl Planner<'_> {
         let starts: Vec<(u64, i64)> =
             kept.iter().skip(1).map(|segment| (segment.number, segment.header.first_seq)).collect();
         for (segment, next) in kept.iter_mut().zip(starts.into_iter().map(Some).chain([None])) {
-            if let Some(copy_of) = segment.set_aside.clone() {
+            if let Some(copy_of) = segment.renamed_to.clone() {
                 self.add_segment(segment.header, None, Some(copy_of));
             }
             let (first, until) =
@@ -308,13 +309,13 @@ impl Planner<'_> {
         Ok(())
     }
 
-    /// More events than so many segments can have.
+    /// Returns an upper limit of the number of events in this many segments.
     fn most_events(&self, segments: u64) -> i64 {
         let each = self.segment_bytes.checked_div(MIN_EVENT_BYTES).unwrap_or(0);
         i64::try_from(each.saturating_mul(segments)).unwrap_or(i64::MAX)
     }
 
-    /// Begins a segment behind all that are or were there; all new ones have the state that it has.
+    /// Adds a segment after all that exist or existed. All new segments get its state.
     fn begin(&mut self, state: &mut State, segment: u64, end: Option<EndOf>, state_of: Option<u64>) {
         if end.is_none() {
             state.oldest = segment;
@@ -354,7 +355,7 @@ impl Planner<'_> {
             if is_there.is_some() {
                 let mut to = to.clone().into_os_string();
                 to.push(ending);
-                self.steps.push(Step::SetAside { path: from.clone(), to: to.into(), why: why.clone() });
+                self.steps.push(Step::Rename { path: from.clone(), to: to.into(), why: why.clone() });
             }
         }
         let saved_from = is_damaged.then_some(to);
@@ -364,10 +365,10 @@ impl Planner<'_> {
 }
 
 impl Step {
-    /// The number of the segment that is set aside or restored.
+    /// Returns the number of the segment that is renamed or restored.
     fn segment(&self) -> Option<u64> {
         match self {
-            Self::SetAside { path, .. } => path.file_name()?.to_str().and_then(segment::number_of),
+            Self::Rename { path, .. } => path.file_name()?.to_str().and_then(segment::number_of),
             Self::Restore { segment } => Some(*segment),
             _ => None,
         }
@@ -377,7 +378,7 @@ impl Step {
 /// Reads a segment to its end.
 fn read_through(segment: &mut Kept, mut state: Option<&mut State>) -> Result<EndOf, LogError> {
     let SegmentHeader { first_seq, received_before, .. } = segment.header;
-    // A header that is only derived says nothing of that.
+    // A derived header does not contain the time.
     let received_last = if received_before == i64::MAX { i64::MIN } else { received_before };
     let mut end = EndOf { next_seq: first_seq, received_last };
     loop {

@@ -8,7 +8,7 @@ use std::time::Duration;
 use tempfile::TempDir;
 
 use super::super::frame::SinkSet;
-use super::super::{Appended, Bounds, Log, LogOptions, Progress, StartAt, Stored};
+use super::super::{Appended, Bounds, Log, LogOptions, Progress, StartAt, StoredEvent};
 use super::*;
 use dt_sink::clock::ManualClock;
 use dt_sink::record::{DeadLetter, Record};
@@ -17,17 +17,18 @@ const SEGMENT: u64 = 32 << 10;
 const EVENTS: i64 = 400;
 
 /// A store with many segments: `behind` has nothing of it, `ahead` has half.
-struct Place(TempDir);
+struct Fixture(TempDir);
 
-impl Place {
+impl Fixture {
     fn new() -> Self {
-        let place = Self(tempfile::tempdir().expect("a folder"));
-        let log = place.open().expect("opens");
+        let fixture = Self(tempfile::tempdir().expect("a folder"));
+        let log = fixture.open().expect("opens");
         let register = |name: &str| log.register(&Arc::from(name), StartAt::Now, Vec::new()).expect("known");
         let (behind, ahead) = (register("behind"), register("ahead"));
         let sinks = SinkSet::new([behind.number, ahead.number]);
-        let letter = DeadLetter::of_record(&Record::sample("old"), Arc::from("ahead"), "odd".to_owned(), 1);
-        log.dead_letters().add_blocking(vec![letter.with_seq(1)]).expect("stored");
+        let dead_letter =
+            DeadLetter::of_record(&Record::sample("old"), Arc::from("ahead"), "odd".to_owned(), 1);
+        log.dead_letters().add_blocking(vec![dead_letter.with_seq(1)]).expect("stored");
         for number in 1..=EVENTS {
             append(&log, &number.to_string(), &sinks);
             if number == EVENTS / 2 {
@@ -37,7 +38,7 @@ impl Place {
             }
         }
         log.close();
-        place
+        fixture
     }
 
     fn path(&self) -> &Path {
@@ -101,7 +102,7 @@ fn given(log: &Log, sink: &str) -> BTreeMap<i64, String> {
     let mut source = log.source(log.sink(sink).expect("known"));
     let mut all = BTreeMap::new();
     while source.position() < log.tail().last_seq() {
-        for Stored { seq, record } in source.read(7, i64::MAX).expect("read") {
+        for StoredEvent { seq, record } in source.read(7, i64::MAX).expect("read") {
             all.insert(seq, record.expect("intact").event_id.to_string());
         }
     }
@@ -110,8 +111,8 @@ fn given(log: &Log, sink: &str) -> BTreeMap<i64, String> {
 
 /// Every event that is left, after a sequence number, is given to a sink under its number; and a new one gets a higher
 /// number. Returns the events that are not given.
-fn lost_after(place: &Place, sink: &str, cursor: i64) -> Vec<i64> {
-    let log = place.open().expect("opens again");
+fn lost_after(fixture: &Fixture, sink: &str, cursor: i64) -> Vec<i64> {
+    let log = fixture.open().expect("opens again");
     let found = given(&log, sink);
     assert!(found.iter().all(|(seq, id)| seq.to_string() == *id), "{found:?}");
     let number = log.sink(sink).expect("known").number;
@@ -129,10 +130,10 @@ fn range(events: &[i64]) -> (i64, i64) {
 
 #[test]
 fn a_log_without_a_fault_and_a_folder_without_a_log_need_no_repair() {
-    let place = Place::new();
-    assert_eq!(Proposal::new(place.path()).expect("proposed").steps(), []);
-    let log = place.open().expect("opens");
-    let error = Proposal::new(place.path()).expect_err("a server has it");
+    let fixture = Fixture::new();
+    assert_eq!(Proposal::new(fixture.path()).expect("proposed").steps(), []);
+    let log = fixture.open().expect("opens");
+    let error = Proposal::new(fixture.path()).expect_err("a server has it");
     assert!(matches!(error, LogError::Locked { .. }), "{error}");
     drop(log);
     let empty = tempfile::tempdir().expect("a folder");
@@ -141,14 +142,14 @@ fn a_log_without_a_fault_and_a_folder_without_a_log_need_no_repair() {
 
 #[test]
 fn a_missing_middle_segment_is_gone_without_and_its_events_are_named() {
-    let place = Place::new();
-    let numbers = place.segments();
+    let fixture = Fixture::new();
+    let numbers = fixture.segments();
     assert!(numbers.len() >= 4, "{numbers:?}");
     for number in &numbers[1..3] {
-        std::fs::remove_file(place.segment(*number)).expect("removed");
+        std::fs::remove_file(fixture.segment(*number)).expect("removed");
     }
-    let steps = place.repair();
-    let (first, last) = range(&lost_after(&place, "behind", 0));
+    let steps = fixture.repair();
+    let (first, last) = range(&lost_after(&fixture, "behind", 0));
     let told =
         format!("go on without segments {} to {}; events {first} to {last} are lost", numbers[1], numbers[2]);
     assert_eq!(steps[0], told, "{steps:?}");
@@ -157,29 +158,29 @@ fn a_missing_middle_segment_is_gone_without_and_its_events_are_named() {
 
 #[test]
 fn missing_oldest_segments_move_the_cursors_that_need_them() {
-    let place = Place::new();
-    let numbers = place.segments();
-    std::fs::remove_file(place.segment(numbers[0])).expect("removed");
-    let steps = place.repair();
-    let (first, last) = range(&lost_after(&place, "behind", 0));
+    let fixture = Fixture::new();
+    let numbers = fixture.segments();
+    std::fs::remove_file(fixture.segment(numbers[0])).expect("removed");
+    let steps = fixture.repair();
+    let (first, last) = range(&lost_after(&fixture, "behind", 0));
     assert_eq!(first, 1);
     let told =
         format!("sink behind: go on behind the events 1 to {last}, which it may not have; they are lost");
     assert_eq!(steps[..2], [format!("go on without the oldest segments, 1 to {}", numbers[0]), told]);
-    let log = place.open().expect("opens");
+    let log = fixture.open().expect("opens");
     let ahead = log.sink("ahead").expect("known");
     assert_eq!((ahead.cursor, ahead.checkpoint.as_deref()), (EVENTS / 2, Some(&b"half"[..])), "it has them");
 }
 
 #[test]
 fn missing_newest_segments_are_gone_without_and_no_number_is_given_twice() {
-    let place = Place::new();
-    let numbers = place.segments();
+    let fixture = Fixture::new();
+    let numbers = fixture.segments();
     for number in numbers.iter().rev().take(2) {
-        std::fs::remove_file(place.segment(*number)).expect("removed");
+        std::fs::remove_file(fixture.segment(*number)).expect("removed");
     }
-    let steps = place.repair();
-    let lost = lost_after(&place, "behind", 0);
+    let steps = fixture.repair();
+    let lost = lost_after(&fixture, "behind", 0);
     let (first, last) = range(&lost);
     assert_eq!(last, EVENTS);
     assert!(
@@ -190,13 +191,13 @@ fn missing_newest_segments_are_gone_without_and_no_number_is_given_twice() {
 
 #[test]
 fn without_any_segment_a_new_one_begins_above_all_numbers() {
-    let place = Place::new();
-    for number in place.segments() {
-        std::fs::remove_file(place.segment(number)).expect("removed");
+    let fixture = Fixture::new();
+    for number in fixture.segments() {
+        std::fs::remove_file(fixture.segment(number)).expect("removed");
     }
-    let steps = place.repair();
+    let steps = fixture.repair();
     assert!(steps[0].contains("all events from 1 on"), "{steps:?}");
-    let log = place.open().expect("opens");
+    let log = fixture.open().expect("opens");
     let sink = log.register(&Arc::from("behind"), StartAt::Now, Vec::new()).expect("known");
     assert!(append(&log, "new", &SinkSet::new([sink.number])) > EVENTS);
     assert_eq!(log.dead_letters().highest_id(), 1, "the dead letters are those of before");
@@ -204,14 +205,14 @@ fn without_any_segment_a_new_one_begins_above_all_numbers() {
 
 #[test]
 fn a_foreign_and_a_newer_segment_are_set_aside() {
-    let (place, other) = (Place::new(), Place::new());
-    let numbers = place.segments();
-    std::fs::copy(other.segment(numbers[1]), place.segment(numbers[1])).expect("copied");
-    place.make_newer(numbers[2]);
-    let steps = place.repair();
+    let (fixture, other) = (Fixture::new(), Fixture::new());
+    let numbers = fixture.segments();
+    std::fs::copy(other.segment(numbers[1]), fixture.segment(numbers[1])).expect("copied");
+    fixture.make_newer(numbers[2]);
+    let steps = fixture.repair();
     assert!(steps[0].contains(".set-aside-1: it belongs to another spool"), "{steps:?}");
     assert!(steps[1].contains("its format is version 9, of a newer program"), "{steps:?}");
-    let (first, last) = range(&lost_after(&place, "behind", 0));
+    let (first, last) = range(&lost_after(&fixture, "behind", 0));
     assert!(steps[2].ends_with(&format!("events {first} to {last} are lost")), "{steps:?}");
 }
 
@@ -235,15 +236,15 @@ fn spoil_counts(path: &Path) {
 
 #[test]
 fn a_damaged_newest_snapshot_is_made_again_from_what_came_before() {
-    let place = Place::new();
-    let newest = *place.segments().last().expect("some");
-    spoil(&place.segment(newest), 540..560);
-    let steps = place.repair();
+    let fixture = Fixture::new();
+    let newest = *fixture.segments().last().expect("some");
+    spoil(&fixture.segment(newest), 540..560);
+    let steps = fixture.repair();
     assert_eq!(steps.len(), 1, "{steps:?}");
     let told = format!("with the sinks as segment {} and what follows it say", newest - 1);
     assert!(steps[0].contains(&told), "{steps:?}");
-    assert_eq!(lost_after(&place, "behind", 0), Vec::<i64>::new(), "no event is lost");
-    let log = place.open().expect("opens");
+    assert_eq!(lost_after(&fixture, "behind", 0), Vec::<i64>::new(), "no event is lost");
+    let log = fixture.open().expect("opens");
     let ahead = log.sink("ahead").expect("known");
     assert_eq!((ahead.cursor, ahead.checkpoint.as_deref()), (EVENTS / 2, Some(&b"half"[..])));
 }
@@ -251,86 +252,86 @@ fn a_damaged_newest_snapshot_is_made_again_from_what_came_before() {
 #[test]
 fn a_segment_without_a_readable_beginning_keeps_its_events() {
     for which in [1, usize::MAX] {
-        let place = Place::new();
-        let numbers = place.segments();
+        let fixture = Fixture::new();
+        let numbers = fixture.segments();
         let number = numbers[which.min(numbers.len() - 1)];
-        spoil(&place.segment(number), 0..560);
-        let steps = place.repair();
+        spoil(&fixture.segment(number), 0..560);
+        let steps = fixture.repair();
         assert!(
             steps[0].contains("neither its header nor its first group") || steps[0].contains("header"),
             "{steps:?}"
         );
         assert!(steps[1].starts_with(&format!("copy segment {number} back")), "{steps:?}");
-        assert_eq!(lost_after(&place, "behind", 0), Vec::<i64>::new(), "no event is lost");
+        assert_eq!(lost_after(&fixture, "behind", 0), Vec::<i64>::new(), "no event is lost");
     }
 }
 
 #[test]
 fn without_any_list_of_the_sinks_nothing_is_done() {
-    let place = Place::new();
-    for number in place.segments() {
+    let fixture = Fixture::new();
+    for number in fixture.segments() {
         match number {
-            1 => std::fs::remove_file(place.segment(1)).expect("removed"),
-            _ => spoil(&place.segment(number), 540..560),
+            1 => std::fs::remove_file(fixture.segment(1)).expect("removed"),
+            _ => spoil(&fixture.segment(number), 540..560),
         }
     }
-    let before = place.files();
-    let error = Proposal::new(place.path()).expect_err("nothing to go on with");
+    let before = fixture.files();
+    let error = Proposal::new(fixture.path()).expect_err("nothing to go on with");
     assert!(error.to_string().contains("no segment has a readable list of the sinks"), "{error}");
-    assert_eq!(place.files(), before);
+    assert_eq!(fixture.files(), before);
 }
 
 #[test]
 fn missing_dead_letters_begin_anew_above_the_highest_id() {
-    let place = Place::new();
-    place.open().expect("a segment knows of the letter").close();
-    std::fs::remove_file(place.path().join("dead.db")).expect("removed");
-    let steps = place.repair();
+    let fixture = Fixture::new();
+    fixture.open().expect("a segment knows of the letter").close();
+    std::fs::remove_file(fixture.path().join("dead.db")).expect("removed");
+    let steps = fixture.repair();
     assert!(steps[0].ends_with("its first letter gets an id over 1"), "{steps:?}");
-    let log = place.open().expect("opens");
-    let letter = DeadLetter::of_record(&Record::sample("x"), Arc::from("ahead"), "odd".to_owned(), 1);
-    assert_eq!(log.dead_letters().add_blocking(vec![letter]).expect("stored"), [Some(2)]);
+    let log = fixture.open().expect("opens");
+    let dead_letter = DeadLetter::of_record(&Record::sample("x"), Arc::from("ahead"), "odd".to_owned(), 1);
+    assert_eq!(log.dead_letters().add_blocking(vec![dead_letter]).expect("stored"), [Some(2)]);
 }
 
 #[test]
-fn an_older_copy_of_the_dead_letters_is_used_and_keeps_its_letters() {
-    let place = Place::new();
-    let (dead, copy) = (place.path().join("dead.db"), place.path().join("copy"));
+fn an_older_copy_of_the_dead_letters_is_used_and_keeps_its_content() {
+    let fixture = Fixture::new();
+    let (dead, copy) = (fixture.path().join("dead.db"), fixture.path().join("copy"));
     std::fs::copy(&dead, &copy).expect("copied");
-    let log = place.open().expect("opens");
-    let letter = DeadLetter::of_record(&Record::sample("x"), Arc::from("ahead"), "odd".to_owned(), 1);
-    log.dead_letters().add_blocking(vec![letter]).expect("stored");
+    let log = fixture.open().expect("opens");
+    let dead_letter = DeadLetter::of_record(&Record::sample("x"), Arc::from("ahead"), "odd".to_owned(), 1);
+    log.dead_letters().add_blocking(vec![dead_letter]).expect("stored");
     log.close();
     drop(log);
-    place.open().expect("a segment knows of the letter").close();
+    fixture.open().expect("a segment knows of the letter").close();
     std::fs::rename(&copy, &dead).expect("put back");
-    let steps = place.repair();
+    let steps = fixture.repair();
     assert!(steps[0].starts_with("use this older copy") && steps[0].contains("letters 2 to 2"), "{steps:?}");
-    let log = place.open().expect("opens");
+    let log = fixture.open().expect("opens");
     assert_eq!(log.dead_letters().highest_id(), 2);
-    assert_eq!(log.dead_letters().counts().iter().map(|count| count.letters).sum::<u64>(), 1);
+    assert_eq!(log.dead_letters().counts().iter().map(|count| count.dead_letters).sum::<u64>(), 1);
 }
 
 #[test]
 fn foreign_and_damaged_dead_letters_are_set_aside() {
-    let (place, other) = (Place::new(), Place::new());
-    let dead = place.path().join("dead.db");
+    let (fixture, other) = (Fixture::new(), Fixture::new());
+    let dead = fixture.path().join("dead.db");
     let own = std::fs::read(&dead).expect("read");
     std::fs::copy(other.path().join("dead.db"), &dead).expect("copied");
-    let steps = place.repair();
+    let steps = fixture.repair();
     assert!(steps[0].ends_with("dead.db.set-aside-1: dead foreign"), "{steps:?}");
     assert_eq!(
-        std::fs::read(place.path().join("dead.db.set-aside-1")).ok(),
+        std::fs::read(fixture.path().join("dead.db.set-aside-1")).ok(),
         std::fs::read(other.path().join("dead.db")).ok()
     );
     std::fs::remove_file(&dead).expect("removed");
     std::fs::write(&dead, own).expect("put back");
     spoil_counts(&dead);
-    let steps = place.repair();
+    let steps = fixture.repair();
     assert!(steps[0].ends_with("dead.db.set-aside-2: dead damaged"), "{steps:?}");
-    let log = place.open().expect("opens");
+    let log = fixture.open().expect("opens");
     assert_eq!(
-        log.dead_letters().counts().iter().map(|count| count.letters).sum::<u64>(),
+        log.dead_letters().counts().iter().map(|count| count.dead_letters).sum::<u64>(),
         1,
         "the letter was saved"
     );
@@ -339,12 +340,13 @@ fn foreign_and_damaged_dead_letters_are_set_aside() {
 #[test]
 fn dead_letters_that_no_store_has_claimed_are_no_loss() {
     let folder = tempfile::tempdir().expect("a folder");
-    let place = Place(folder);
+    let fixture = Fixture(folder);
     let direct = dead::DeadOptions::new(dead::Expect::Anything);
-    let letters = dead::DeadLetters::open(place.path().join("dead.db"), direct, Arc::new(ManualClock::at(1)));
-    let letter = DeadLetter::of_record(&Record::sample("x"), Arc::from("ahead"), "odd".to_owned(), 1);
-    letters.expect("made").add_blocking(vec![letter]).expect("stored");
-    let log = place.open().expect("a new store takes what mode direct made");
+    let dead_letters =
+        dead::DeadLetters::open(fixture.path().join("dead.db"), direct, Arc::new(ManualClock::at(1)));
+    let dead_letter = DeadLetter::of_record(&Record::sample("x"), Arc::from("ahead"), "odd".to_owned(), 1);
+    dead_letters.expect("made").add_blocking(vec![dead_letter]).expect("stored");
+    let log = fixture.open().expect("a new store takes what mode direct made");
     assert_eq!(log.dead_letters().highest_id(), 1);
 }
 
@@ -366,7 +368,7 @@ enum Then {
 use Then::{Opens, Repairs, StaysClosed};
 
 /// A row of the table in `docs/spool-and-recovery.md`, ways to make it so, and whether events are lost.
-type Row = (&'static str, &'static [fn(&Place)], Then, Lost);
+type Row = (&'static str, &'static [fn(&Fixture)], Then, Lost);
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Lost {
@@ -377,138 +379,138 @@ enum Lost {
 const ROWS: &[Row] = &[
     (
         "segments in the middle",
-        &[|place| place.remove(&[2, 3])],
+        &[|fixture| fixture.remove(&[2, 3])],
         Repairs(&["go on without segments 2 to 3; events", "begin segment"]),
         Lost::Events,
     ),
     (
         "the oldest segments",
-        &[|place| place.remove(&[1])],
+        &[|fixture| fixture.remove(&[1])],
         Repairs(&["the oldest segments", "go on behind"]),
         Lost::Events,
     ),
     (
         "the newest segments",
-        &[|place| place.remove(&[place.newest() - 1, place.newest()])],
+        &[|fixture| fixture.remove(&[fixture.newest() - 1, fixture.newest()])],
         Repairs(&["that were in them are lost", "begin segment"]),
         Lost::Events,
     ),
     (
         "all segments",
-        &[|place| place.remove(&place.segments())],
+        &[|fixture| fixture.remove(&fixture.segments())],
         Repairs(&["all events from 1 on"]),
         Lost::Events,
     ),
     (
         "a segment of another spool, or of a newer program",
-        &[|place| put(Place::new().segment(2), place.segment(2)), |place| place.make_newer(2)],
+        &[|fixture| put(Fixture::new().segment(2), fixture.segment(2)), |fixture| fixture.make_newer(2)],
         Repairs(&["segment-0000000002.log.set-aside-1", "go on without segments 2 to 2"]),
         Lost::Events,
     ),
     (
         "the snapshot of the newest segment",
-        &[|place| spoil(&place.segment(place.newest()), 540..560)],
+        &[|fixture| spoil(&fixture.segment(fixture.newest()), 540..560)],
         Repairs(&["with the sinks as segment"]),
         Lost::Nothing,
     ),
     (
         "the header of the newest segment",
-        &[|place| spoil(&place.segment(place.newest()), 24..40)],
+        &[|fixture| spoil(&fixture.segment(fixture.newest()), 24..40)],
         Repairs(&["set-aside-1", "back under its name, with a new header"]),
         Lost::Nothing,
     ),
     (
         "the header of an older segment",
-        &[|place| spoil(&place.segment(2), 24..40)],
+        &[|fixture| spoil(&fixture.segment(2), 24..40)],
         Opens(Some("its header is damaged")),
         Lost::Nothing,
     ),
     (
         "a segment's header and its first group",
-        &[|place| spoil(&place.segment(2), 0..560)],
+        &[|fixture| spoil(&fixture.segment(2), 0..560)],
         Repairs(&["set-aside-1", "copy segment 2 back"]),
         Lost::Nothing,
     ),
     (
         "the snapshots of all segments, and segment 1 is no longer kept",
-        &[|place| {
-            place.remove(&[1]);
-            place.segments().iter().for_each(|number| spoil(&place.segment(*number), 540..560));
+        &[|fixture| {
+            fixture.remove(&[1]);
+            fixture.segments().iter().for_each(|number| spoil(&fixture.segment(*number), 540..560));
         }],
         StaysClosed("no segment has a readable list of the sinks"),
         Lost::Nothing,
     ),
     (
         "a group inside a segment",
-        &[|place| place.spoil_group(place.newest(), 1)],
+        &[|fixture| fixture.spoil_group(fixture.newest(), 1)],
         Opens(Some("are damaged")),
         Lost::Events,
     ),
     (
         "the last group",
-        &[|place| place.spoil_group(place.newest(), 0)],
+        &[|fixture| fixture.spoil_group(fixture.newest(), 0)],
         Opens(Some("possibly acknowledged")),
         Lost::Events,
     ),
     (
         "`dead.db` is missing",
-        &[|place| std::fs::remove_file(place.file("dead.db")).expect("removed")],
+        &[|fixture| std::fs::remove_file(fixture.file("dead.db")).expect("removed")],
         Repairs(&["its first letter gets an id over 2"]),
         Lost::Nothing,
     ),
     (
         "`dead.db` is an older copy",
-        &[|place| put(place.file("older.db"), place.file("dead.db"))],
+        &[|fixture| put(fixture.file("older.db"), fixture.file("dead.db"))],
         Repairs(&["use this older copy"]),
         Lost::Nothing,
     ),
     (
         "`dead.db` of another spool, or no database",
         &[
-            |place| put(Place::new().file("dead.db"), place.file("dead.db")),
-            |place| std::fs::write(place.file("dead.db"), "no database").expect("written"),
+            |fixture| put(Fixture::new().file("dead.db"), fixture.file("dead.db")),
+            |fixture| std::fs::write(fixture.file("dead.db"), "no database").expect("written"),
         ],
         Repairs(&["dead.db.set-aside-1", "make a new"]),
         Lost::Nothing,
     ),
     (
         "`dead.db` is damaged",
-        &[|place| spoil_counts(&place.file("dead.db"))],
+        &[|fixture| spoil_counts(&fixture.file("dead.db"))],
         Repairs(&["dead.db.set-aside-1", "with the letters that can be read"]),
         Lost::Nothing,
     ),
     (
         "`ids.db` is missing, older, foreign or damaged",
         &[
-            |place| std::fs::remove_file(place.file("ids.db")).expect("removed"),
-            |place| put(Place::new().file("ids.db"), place.file("ids.db")),
-            |place| std::fs::write(place.file("ids.db"), "no database").expect("written"),
-            |place| spoil(&place.file("ids.db"), 100..4096),
+            |fixture| std::fs::remove_file(fixture.file("ids.db")).expect("removed"),
+            |fixture| put(Fixture::new().file("ids.db"), fixture.file("ids.db")),
+            |fixture| std::fs::write(fixture.file("ids.db"), "no database").expect("written"),
+            |fixture| spoil(&fixture.file("ids.db"), 100..4096),
         ],
         Opens(Some("ids.db")),
         Lost::Nothing,
     ),
     (
         "`spool.lock` is missing",
-        &[|place| std::fs::remove_file(place.file("spool.lock")).expect("removed")],
+        &[|fixture| std::fs::remove_file(fixture.file("spool.lock")).expect("removed")],
         Opens(None),
         Lost::Nothing,
     ),
     (
         "the number in `spool.lock` is nonsense",
-        &[|place| std::fs::write(place.file("spool.lock"), "09999999999999999999\n").expect("written")],
+        &[|fixture| std::fs::write(fixture.file("spool.lock"), "09999999999999999999\n").expect("written")],
         Repairs(&["begin segment"]),
         Lost::Nothing,
     ),
     (
         "the spool of an unreleased first edition (`spool.db`)",
-        &[|place| std::fs::write(place.file("spool.db"), "").expect("written")],
+        &[|fixture| std::fs::write(fixture.file("spool.db"), "").expect("written")],
         StaysClosed("move the folder away"),
         Lost::Nothing,
     ),
 ];
 
-impl Place {
+impl Fixture {
     fn file(&self, name: &str) -> PathBuf {
         self.path().join(name)
     }
@@ -591,11 +593,11 @@ fn each_row_of_the_documentation_is_so() {
     let documented = documented();
     let names: Vec<&str> = documented.iter().map(|(name, _)| *name).collect();
     assert_eq!(names, ROWS.iter().map(|(name, ..)| *name).collect::<Vec<_>>());
-    let whole = Place::new();
+    let whole = Fixture::new();
     std::fs::copy(whole.file("dead.db"), whole.file("older.db")).expect("copied");
     let log = whole.open().expect("opens");
-    let letter = DeadLetter::of_record(&Record::sample("x"), Arc::from("ahead"), "odd".to_owned(), 1);
-    log.dead_letters().add_blocking(vec![letter]).expect("stored");
+    let dead_letter = DeadLetter::of_record(&Record::sample("x"), Arc::from("ahead"), "odd".to_owned(), 1);
+    log.dead_letters().add_blocking(vec![dead_letter]).expect("stored");
     drop(log);
     // The snapshot of the next segment knows of the letter.
     let log = whole.open().expect("opens");
@@ -606,15 +608,15 @@ fn each_row_of_the_documentation_is_so() {
     drop(log);
     for ((name, damages, then, lost), (_, says)) in ROWS.iter().zip(&documented) {
         for (which, damage) in damages.iter().enumerate() {
-            let (what, place) = (format!("{name} ({which})"), whole.copy());
-            damage(&place);
+            let (what, fixture) = (format!("{name} ({which})"), whole.copy());
+            damage(&fixture);
             let said = |text: &str| {
                 let is_said = |words: &Vec<&str>| words.iter().all(|word| text.contains(word));
                 assert!(says.is_empty() || says.iter().any(is_said), "{what}: {says:?} is not in: {text}");
             };
             match then {
                 Opens(finding) => {
-                    let log = place.open().unwrap_or_else(|error| panic!("{what}: {error}"));
+                    let log = fixture.open().unwrap_or_else(|error| panic!("{what}: {error}"));
                     assert_eq!(lost_of(&log), *lost, "{what}");
                     let found = log.findings().join("\n");
                     assert_eq!(found.is_empty(), finding.is_none(), "{what}: {found}");
@@ -626,21 +628,21 @@ fn each_row_of_the_documentation_is_so() {
                     said(&found);
                 }
                 Repairs(words) => {
-                    said(&place.open().map(drop).expect_err(&what).to_string());
-                    let steps = place.repair().join("\n");
+                    said(&fixture.open().map(drop).expect_err(&what).to_string());
+                    let steps = fixture.repair().join("\n");
                     for word in *words {
                         assert!(steps.contains(word), "{what}: \"{word}\" is not in: {steps}");
                     }
-                    let log = place.open().unwrap_or_else(|error| panic!("{what}: {error}"));
+                    let log = fixture.open().unwrap_or_else(|error| panic!("{what}: {error}"));
                     assert_eq!(lost_of(&log), *lost, "{what}");
                 }
                 StaysClosed(words) => {
-                    let before = place.files();
-                    let start = place.open().map(drop).expect_err(&what).to_string();
+                    let before = fixture.files();
+                    let start = fixture.open().map(drop).expect_err(&what).to_string();
                     said(&start);
-                    let repair = Proposal::new(place.path()).map(drop).expect_err(&what).to_string();
+                    let repair = Proposal::new(fixture.path()).map(drop).expect_err(&what).to_string();
                     assert!(repair.contains(words), "{what}: {repair}");
-                    assert_eq!(place.files(), before, "{what}: something was changed");
+                    assert_eq!(fixture.files(), before, "{what}: something was changed");
                 }
             }
         }

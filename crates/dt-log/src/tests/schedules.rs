@@ -5,13 +5,13 @@ use super::*;
 use crate::sync::{in_many_orders, thread};
 
 /// A place in memory, where there is one: each order makes the databases anew.
-fn place() -> Place {
+fn fixture() -> Fixture {
     let in_memory = Path::new("/dev/shm");
     let parent = if in_memory.is_dir() { in_memory.to_owned() } else { std::env::temp_dir() };
     let folder = tempfile::tempdir_in(parent).expect("a folder");
     let disk = FakeDisk::new(1);
     crate::disk::create_folders(&disk, folder.path(), true).expect("made");
-    Place { disk, folder }
+    Fixture { disk, folder }
 }
 
 fn small() -> LogOptions {
@@ -33,17 +33,17 @@ fn assert_durable(disk: &FakeDisk, id: &str) {
 #[test]
 fn what_is_answered_is_durable_and_each_worker_gets_it_once() {
     in_many_orders(400, || {
-        let place = place();
-        let log = place.open(small()).expect("opens");
+        let fixture = fixture();
+        let log = fixture.open(small()).expect("opens");
         let sink = sink_of(&log, "one");
         let sinks = SinkSet::new([sink.number]);
         let worker = {
-            let (log, disk) = (Arc::clone(&log), place.disk.clone());
+            let (log, disk) = (Arc::clone(&log), fixture.disk.clone());
             thread::spawn(move || {
                 let (mut source, mut ids) = (log.source(sink), Vec::new());
                 while ids.len() < 3 {
                     log.tail().wait(source.position(), 0, None).expect("it does not stop");
-                    for Stored { seq, record } in source.read(2, i64::MAX).expect("read") {
+                    for StoredEvent { seq, record } in source.read(2, i64::MAX).expect("read") {
                         let id = record.expect("intact").event_id.to_string();
                         assert_durable(&disk, &id);
                         ids.push((seq, id));
@@ -53,7 +53,7 @@ fn what_is_answered_is_durable_and_each_worker_gets_it_once() {
             })
         };
         let senders = [["event-a", "event-b"], ["event-b", "event-a"], ["event-c", "event-c"]].map(|ids| {
-            let (log, disk, sinks) = (Arc::clone(&log), place.disk.clone(), sinks.clone());
+            let (log, disk, sinks) = (Arc::clone(&log), fixture.disk.clone(), sinks.clone());
             thread::spawn(move || {
                 let appended = ids.map(|id| {
                     let appended = append(&log, id, &sinks).expect("stored");
@@ -82,13 +82,13 @@ fn what_is_answered_is_durable_and_each_worker_gets_it_once() {
 #[test]
 fn copies_of_what_fails_fail_and_what_is_answered_is_durable() {
     in_many_orders(200, || {
-        let place = place();
-        let log = place.open(small()).expect("opens");
+        let fixture = fixture();
+        let log = fixture.open(small()).expect("opens");
         let sinks = SinkSet::new([1]);
         // The first write fails, and the second one, to a new segment, may.
-        place.disk.fail(Fault::next(Operation::Write, Errno::IO));
+        fixture.disk.fail(Fault::next(Operation::Write, Errno::IO));
         let senders = [["event-a", "event-b"], ["event-a", "event-c"]].map(|ids| {
-            let (log, disk, sinks) = (Arc::clone(&log), place.disk.clone(), sinks.clone());
+            let (log, disk, sinks) = (Arc::clone(&log), fixture.disk.clone(), sinks.clone());
             thread::spawn(move || {
                 for id in ids {
                     if append(&log, id, &sinks).is_ok() {
@@ -99,20 +99,20 @@ fn copies_of_what_fails_fail_and_what_is_answered_is_durable() {
             })
         });
         senders.into_iter().for_each(|sender| sender.join().expect("no panic"));
-        place.disk.heal();
+        fixture.disk.heal();
         log.close();
     });
 }
 
 #[test]
-fn a_close_lets_nobody_wait() {
+fn a_close_leaves_no_caller_waiting() {
     in_many_orders(200, || {
-        let place = place();
-        let log = place.open(small()).expect("opens");
+        let fixture = fixture();
+        let log = fixture.open(small()).expect("opens");
         let sink = sink_of(&log, "one");
         let sinks = SinkSet::new([sink.number]);
         let senders = ["event-a", "event-b"].map(|id| {
-            let (log, disk, sinks) = (Arc::clone(&log), place.disk.clone(), sinks.clone());
+            let (log, disk, sinks) = (Arc::clone(&log), fixture.disk.clone(), sinks.clone());
             thread::spawn(move || match append(&log, id, &sinks) {
                 Ok(_) => assert_durable(&disk, id),
                 Err(error) => assert!(matches!(error, LogError::Closed), "{error}"),

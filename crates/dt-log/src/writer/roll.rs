@@ -1,21 +1,21 @@
-//! How the writer comes to its next segment: from a spare, whose content is synced before it has the name.
+//! Creates the writer's next segment from a spare, whose content is synced before it gets the name of a segment.
 
 use super::*;
 
 impl Writer {
-    /// Begins the next segment. For events, one spare more has to be left.
+    /// Creates the next segment. For events, another spare must remain.
     pub(super) fn roll(&mut self, for_events: bool) -> Result<(), LogError> {
         let has_two = self.shared.files.lock().spares.len() >= 2;
         let spare = self.take_spare(if for_events { 2 } else { 1 })?;
-        let begun = self.begin(&spare);
-        if let Err(error) = &begun {
+        let result = self.begin(&spare);
+        if let Err(error) = &result {
             tracing::error!(%error, "a segment cannot be begun");
             self.current = None;
-            // Nobody knows what is in it.
+            // The content of the file is unknown.
             let _gone = self.shared.disk.remove_file(&spare);
             let _gone = self.shared.disk.remove_file(&segment::path(&self.shared.folder, self.next_number));
             self.shared.maintain();
-            return begun;
+            return result;
         }
         self.next_number = self.next_number.saturating_add(1);
         let is_reserve = !for_events && !has_two;
@@ -24,28 +24,28 @@ impl Writer {
             self.shared.accept_again();
         }
         self.shared.maintain();
-        begun
+        result
     }
 
-    /// The last spare that was taken is a segment as any other, once there is another spare.
+    /// Ends the reservation of the newest segment, once there is another spare.
     pub(super) fn end_reserve(&mut self) -> Result<(), LogError> {
         self.wait_for_spares(1)?;
         self.shared.files.lock().is_reserve = false;
         Ok(())
     }
 
-    /// Takes a spare, if there are so many.
+    /// Takes a spare, if there are at least `needed`.
     pub(super) fn take_spare(&mut self, needed: usize) -> Result<PathBuf, LogError> {
         self.wait_for_spares(needed)?;
-        // The maintenance thread only adds to them.
+        // The maintenance thread only adds spares.
         self.shared.files.lock().spares.pop().ok_or(LogError::Closed)
     }
 
-    /// Waits for spares that are being made.
+    /// Waits until there are `needed` spares. The maintenance thread creates them.
     pub(super) fn wait_for_spares(&mut self, needed: usize) -> Result<(), LogError> {
         let until = Instant::now().checked_add(SPARE_WAIT);
         loop {
-            // The maintenance thread may wait for this before it has one.
+            // The maintenance thread may need this to turn an old segment into a spare.
             self.write_keep_from();
             let mut files = self.shared.files.lock();
             if files.spares.len() >= needed {
@@ -67,7 +67,7 @@ impl Writer {
         }
     }
 
-    /// Writes which segments are to go, if there is room for that.
+    /// Writes which segments are no longer needed, if there is room.
     pub(super) fn write_keep_from(&mut self) {
         let Some(oldest) = self.shared.queue.lock().keep_from.take() else { return };
         let mut group = Vec::new();
@@ -90,8 +90,8 @@ impl Writer {
         self.shared.queue.lock().keep_from = Some(oldest);
     }
 
-    /// Makes a spare the next segment: its content is synced before it has the name. What was recovered is part of that: from
-    /// the name on, the segment makes void where it was read from.
+    /// Turns a spare into the next segment. The content is synced before the rename, and includes the recovered group: from
+    /// the rename on, the segment makes the place that the group was read from void.
     pub(super) fn begin(&mut self, spare: &std::path::Path) -> Result<(), LogError> {
         let Shared { disk, folder, store, .. } = &*self.shared;
         let owner = Owner { store: *store, segment: self.next_number };

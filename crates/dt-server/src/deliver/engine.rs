@@ -314,9 +314,9 @@ impl<S: Source> Engine<S> {
             let checked = std::panic::catch_unwind(AssertUnwindSafe(|| sink.check()));
             let checked = checked.unwrap_or_else(|_| {
                 self.is_open = false;
-                Err("the sink panicked while it was checked".to_owned())
+                Err("the sink panicked while it was checked".into())
             });
-            checked.map_err(|error| Failure::of_sink(&error))?;
+            checked.map_err(|error| Failure::of_sink(&error.to_string()))?;
         }
         self.recovered();
         Ok(())
@@ -354,7 +354,7 @@ impl<S: Source> Engine<S> {
                     rejected = rejected.saturating_add(1);
                     Done::Rejected(error)
                 }
-                Fate::Pending { trouble: text } => {
+                Fate::Pending { last_error: text } => {
                     self.is_waiting = true;
                     trouble = trouble.or(text);
                     self.window.push(ticket, record);
@@ -390,7 +390,7 @@ impl<S: Source> Engine<S> {
         }
         self.source.settle(settled_batch).map_err(Failure::of_source)?;
         match retry {
-            Some(error) if S::TRIES_AGAIN => Err(Failure::of_sink(&error)),
+            Some(error) if S::TRIES_AGAIN => Err(Failure::of_sink(&error.to_string())),
             _ => Ok(()),
         }
     }

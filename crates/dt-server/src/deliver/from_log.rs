@@ -25,7 +25,7 @@ use super::engine::{Done, Engine, Settled, Shared, Source, Window};
 use super::replace::ReplaceError;
 use crate::sink::{OpenError, Sink};
 use crate::telemetry::{DeadLetterStored, Telemetry};
-use dt_log::{Log, LogError, Progress, SinkNumber, SinkState, Stored};
+use dt_log::{Log, LogError, Progress, SinkNumber, SinkState, StoredEvent};
 use dt_sink::record::DeadLetter;
 
 /// How long a worker rests after a batch. Measured at 15,000 events a second from 64 connections, to the sink `file`:
@@ -299,7 +299,7 @@ impl Source for LogSource {
     fn take(&mut self, room: usize, window: &mut Window<i64>) -> Result<(), String> {
         let end = self.leave.after.load(Ordering::SeqCst);
         self.enough = i64::try_from(room).unwrap_or(ENOUGH).min(ENOUGH);
-        for Stored { seq, record } in self.reader.read(room, end).map_err(|error| error.to_string())? {
+        for StoredEvent { seq, record } in self.reader.read(room, end).map_err(|error| error.to_string())? {
             match record {
                 Ok(record) => window.push(seq, record),
                 Err(letter) => self.unstored.letters.push(*letter),

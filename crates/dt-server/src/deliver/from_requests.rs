@@ -338,18 +338,18 @@ impl Drop for RequestSource {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::sink::LetterBox;
+    use crate::sink::{DeadLetterSink, SinkError};
     use dt_sink::clock::SystemClock;
 
     #[derive(Debug)]
     struct NoLetters;
 
-    impl LetterBox for NoLetters {
-        fn bury(&self, _letter: &DeadLetter) -> Result<(), String> {
+    impl DeadLetterSink for NoLetters {
+        fn store(&self, _letter: &DeadLetter) -> Result<(), SinkError> {
             Ok(())
         }
 
-        fn trouble(&self) -> Option<String> {
+        fn last_error(&self) -> Option<String> {
             None
         }
     }

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use parking_lot::Mutex;
 
-use crate::sink::LetterBox;
+use crate::sink::DeadLetterSink;
 use crate::telemetry::{DeadLetterFailed, DeadLetterStored, Telemetry};
 use dt_log::dead::{DeadLetters, Dropped};
 use dt_sink::record::{DeadLetter, Reason};
@@ -23,7 +23,7 @@ enum Place {
         /// How many dropped copies the metrics have.
         counted: Mutex<Dropped>,
     },
-    Elsewhere(Arc<dyn LetterBox>),
+    Elsewhere(Arc<dyn DeadLetterSink>),
 }
 
 impl DeadLetterStore {
@@ -35,7 +35,7 @@ impl DeadLetterStore {
 
     /// Stores letters somewhere else.
     #[must_use]
-    pub fn elsewhere(place: Arc<dyn LetterBox>, telemetry: Arc<Telemetry>) -> Self {
+    pub fn elsewhere(place: Arc<dyn DeadLetterSink>, telemetry: Arc<Telemetry>) -> Self {
         Self { place: Place::Elsewhere(place), telemetry }
     }
 
@@ -51,8 +51,11 @@ impl DeadLetterStore {
             }
             Place::Elsewhere(place) => {
                 let (place, letter) = (Arc::clone(place), letter.clone());
-                let stored = tokio::task::spawn_blocking(move || place.bury(&letter)).await;
-                stored.unwrap_or_else(|error| Err(error.to_string())).map(|()| true)
+                let stored = tokio::task::spawn_blocking(move || place.store(&letter)).await;
+                match stored {
+                    Ok(stored) => stored.map(|()| true).map_err(|error| error.to_string()),
+                    Err(error) => Err(error.to_string()),
+                }
             }
         };
         self.report(&letter, stored)
@@ -69,7 +72,7 @@ impl DeadLetterStore {
                 .add_blocking(vec![letter.clone()])
                 .map(|ids| ids.iter().any(Option::is_some))
                 .map_err(|error| error.to_string()),
-            Place::Elsewhere(place) => place.bury(letter).map(|()| true),
+            Place::Elsewhere(place) => place.store(letter).map(|()| true).map_err(|error| error.to_string()),
         };
         self.report(letter, stored)
     }
@@ -92,8 +95,8 @@ impl DeadLetterStore {
     #[must_use]
     pub fn trouble(&self) -> Option<String> {
         let trouble = match &self.place {
-            Place::Database { letters, .. } => letters.trouble(),
-            Place::Elsewhere(place) => place.trouble(),
+            Place::Database { letters, .. } => letters.last_error(),
+            Place::Elsewhere(place) => place.last_error(),
         };
         trouble.map(|trouble| format!("dead letters: {trouble}"))
     }
@@ -103,7 +106,7 @@ impl DeadLetterStore {
         let Place::Database { letters, counted } = &self.place else { return };
         let metrics = &self.telemetry.metrics;
         for count in letters.counts() {
-            metrics.spool_dead_letters.with_label_values(&[&count.reason]).set(count.letters as f64);
+            metrics.spool_dead_letters.with_label_values(&[&count.reason]).set(count.dead_letters as f64);
         }
         let mut counted = counted.lock();
         let before = std::mem::replace(&mut *counted, letters.dropped());

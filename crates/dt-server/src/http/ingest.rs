@@ -353,8 +353,8 @@ impl<'a> Exchange<'a> {
         body: Bytes,
     ) -> Reply {
         let name = Arc::clone(&connector.name);
-        let letter = DeadLetter::of_request(name, Reason::Unreadable, error, self.received_at, headers, body);
-        let letter = letter.with_request_id(Some(self.id));
+        let letter = DeadLetter::of_request(name, Reason::Unreadable, error, self.received_at, body);
+        let letter = letter.with_headers(headers).with_request_id(Some(self.id));
         match timeout_at(self.deadline, connector.intake.dead_letter(letter)).await {
             Ok(Ok(())) => Reply::Quarantined,
             Ok(Err(_)) | Err(_) => Reply::Unavailable(Unavailable::Storage),

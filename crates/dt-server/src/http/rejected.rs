@@ -96,8 +96,8 @@ impl Exchange<'_> {
             (Reason::Refused, format!("{}: {rejection}", rejection.code()))
         };
         let name = Arc::clone(&connector.name);
-        let letter = DeadLetter::of_request(name, reason, error, self.received_at, headers, body);
-        let letter = letter.with_request_id(Some(self.id));
+        let letter = DeadLetter::of_request(name, reason, error, self.received_at, body);
+        let letter = letter.with_headers(headers).with_request_id(Some(self.id));
         // Whether it was kept shows in the metrics; the answer is the same.
         let _kept = timeout_at(self.deadline, connector.intake.dead_letter(letter)).await;
     }

@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::config::{Config, ConnectorConfig};
 use crate::keys::LiveVerifier;
-use dt_log::dead::{Filter, StoredLetter};
+use dt_log::dead::{Filter, StoredDeadLetter};
 use dt_log::{Appended, Log, SinkSet};
 use dt_sink::record::{Reason, Record};
 
@@ -225,7 +225,7 @@ impl Repair {
         filter: &Filter,
         after: i64,
         bodies: bool,
-        judge: impl Fn(&StoredLetter) -> Verdict,
+        judge: impl Fn(&StoredDeadLetter) -> Verdict,
     ) -> Result<RepairReport, String> {
         let dead = self.log.dead_letters();
         let letters = dead.list(filter, after, STEP, bodies).map_err(|error| error.to_string())?;
@@ -243,7 +243,7 @@ impl Repair {
     /// Does with a letter what was found. Returns what counts it; `None` where somebody else was faster.
     fn carry_out<'a>(
         &self,
-        letter: &StoredLetter,
+        letter: &StoredDeadLetter,
         verdict: Verdict,
         report: &'a mut RepairReport,
     ) -> Result<Option<&'a mut u64>, String> {
@@ -261,7 +261,7 @@ impl Repair {
                 &mut report.skipped
             }
             Verdict::StillDead(error) => {
-                report.note(format!("{}: {error}", letter.letter.reason));
+                report.note(format!("{}: {error}", letter.dead_letter.reason));
                 dead.still_dead_blocking(letter.id, error).map_err(|error| error.to_string())?;
                 &mut report.failed
             }
@@ -297,8 +297,8 @@ impl Repair {
     }
 
     /// What a replay makes of a letter.
-    fn judge(&self, letter: &StoredLetter, reverify: bool, ignore_required_headers: bool) -> Verdict {
-        match &letter.letter.reason {
+    fn judge(&self, letter: &StoredDeadLetter, reverify: bool, ignore_required_headers: bool) -> Verdict {
+        match &letter.dead_letter.reason {
             Reason::Rejected { sink } if !self.takes_letters(sink) => {
                 Verdict::Skip(format!("rejected: there is no sink {sink} any more"))
             }
@@ -310,7 +310,7 @@ impl Repair {
                 Verdict::Skip("refused: only --reverify lets refused requests in".to_owned())
             }
             Reason::Refused
-                if !ignore_required_headers && letter.letter.error.starts_with(HEADER_MISMATCH) =>
+                if !ignore_required_headers && letter.dead_letter.error.starts_with(HEADER_MISMATCH) =>
             {
                 Verdict::Skip(
                     "refused: a required header was missing or had another value, and it was not kept; \
@@ -328,8 +328,8 @@ impl Repair {
     }
 
     /// The normal way in, for a request that was kept: verified for the time when it could be, then read and stored.
-    fn let_in(&self, letter: &StoredLetter) -> Verdict {
-        let (stored, letter) = (letter, &letter.letter);
+    fn let_in(&self, letter: &StoredDeadLetter) -> Verdict {
+        let (stored, letter) = (letter, &letter.dead_letter);
         let known = self.known();
         let Some(connector) = known.connectors.get(&letter.connector) else {
             return Verdict::Skip(format!(

@@ -99,7 +99,7 @@ fn leave(store: &SpoolStore, workers: &[Arc<WorkerHandle>], before: &[Weak<Spool
         std::thread::sleep(LOOK_EVERY);
     }
     // One that was given up at its deadline may still have its event wait.
-    store.log.settle();
+    store.log.flush();
     let last = store.log.tail().last_seq();
     workers.iter().for_each(|worker| worker.leave_after(last));
 }

@@ -223,7 +223,7 @@ impl Intake for SpoolIntake {
 impl SpoolStore {
     fn readiness(&self) -> Readiness {
         let tail = self.log.tail();
-        let trouble = tail.trouble();
+        let trouble = tail.last_error();
         let ready = trouble.is_none();
         let shortage = self.log.shortage().filter(|_| ready);
         let shortage = shortage

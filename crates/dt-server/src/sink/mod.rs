@@ -23,8 +23,8 @@ types! {
 }
 
 pub use dt_sink::{
-    BadPlace, Fate, Format, LetterBox, LogPermit, MAX_CHECKPOINT, Metric, MetricKind, MissingType,
-    NoSinkType, NotASink, OpenError, Outcome, Settings, Sink, SinkContext, SinkReporter, SinkSettings,
+    BadPlace, DeadLetterSink, Fate, Format, LogPermit, MAX_CHECKPOINT, Metric, MetricKind, MissingType,
+    NoSinkType, NotASink, OpenError, Outcome, Settings, Sink, SinkContext, SinkError, SinkReporter, SinkSettings,
     SinkType, SinkTypes, config,
 };
 pub use file::{Compression, FileConfig, FileSink, UnknownCompression};

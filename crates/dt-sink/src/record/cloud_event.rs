@@ -6,17 +6,17 @@ use std::borrow::Cow;
 use super::Record;
 use dt_verify::event::{Timestamp, rfc3339_millis, target_and_time};
 
-/// What stands before every `type`.
+/// The prefix of every `type`.
 const TYPE_PREFIX: &str = "com.disruptive-technologies.";
-/// What stands before every project in `source`.
+/// The prefix of a project in `source`.
 const SOURCE_PREFIX: &str = "//disruptive-technologies.com/projects/";
-/// The source of what has no project.
+/// The `source` of an event without a project.
 const NO_PROJECT: &str = "//disruptive-technologies.com";
 
 /// The attributes of a CloudEvent. Its data is the record's body.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct CloudEvent<'a> {
-    /// `id`: the event's id, equal for every copy.
+    /// `id`: the event id, equal for every copy.
     pub id: &'a str,
     /// `source`: the project.
     pub source: String,
@@ -26,14 +26,14 @@ pub struct CloudEvent<'a> {
     pub subject: Option<Cow<'a, str>>,
     /// `time`: `event.timestamp`, if it is RFC 3339.
     pub time: Option<Cow<'a, str>>,
-    /// `dtconnector`: which connector received it.
+    /// `dtconnector`: the connector that received it.
     pub connector: &'a str,
-    /// `dtreceivedat`: when, in RFC 3339.
+    /// `dtreceivedat`: when it was received, in RFC 3339.
     pub received_at: String,
 }
 
 impl<'a> CloudEvent<'a> {
-    /// The attributes of a record.
+    /// Returns the attributes of a record.
     #[must_use]
     pub fn of(record: &'a Record) -> Self {
         let (target, time) = target_and_time(&record.body);
@@ -52,7 +52,7 @@ impl<'a> CloudEvent<'a> {
         }
     }
 
-    /// Name and value of every attribute, and of the media type of the data.
+    /// Returns the name and value of every attribute, including the media type of the data.
     pub fn attributes(&self) -> impl Iterator<Item = (&'static str, &str)> {
         [
             ("specversion", Some("1.0")),
@@ -70,7 +70,7 @@ impl<'a> CloudEvent<'a> {
     }
 }
 
-/// A text as a part of a URI (RFC 3986, section 2.3).
+/// Escapes a text as a part of a URI (RFC 3986, section 2.3).
 fn escaped(text: &str) -> Cow<'_, str> {
     let is_plain = |byte: &u8| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'.' | b'_' | b'~');
     if text.as_bytes().iter().all(is_plain) {

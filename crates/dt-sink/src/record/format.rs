@@ -1,4 +1,4 @@
-//! How a record looks in line-based output: one JSON object, one line.
+//! The representation of a record in line-based output: one JSON object a line.
 
 use std::fmt;
 use std::str::FromStr;
@@ -8,17 +8,17 @@ use serde::Serializer as _;
 use super::{CloudEvent, Record};
 use dt_verify::event::append_rfc3339_millis;
 
-/// What a sink writes for a record.
+/// The format in which a sink writes a record.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 #[non_exhaustive]
 pub enum Format {
     /// The received bytes.
     Body,
-    /// The received object, with `receivedAt` (RFC 3339, milliseconds), `connector`, `verifiedBy` and `requestId` put
+    /// The received object, with `receivedAt` (RFC 3339, milliseconds), `connector`, `verifiedBy` and `requestId` inserted
     /// before its own members, which follow byte for byte.
     #[default]
     Envelope,
-    /// A CloudEvent: a JSON object in line-based output; on Kafka headers, and the received bytes.
+    /// A CloudEvent: a JSON object in line-based output; on Kafka, headers and the received bytes.
     CloudEvents,
 }
 
@@ -26,7 +26,7 @@ impl Format {
     /// All formats.
     pub const ALL: [Self; 3] = [Self::Body, Self::Envelope, Self::CloudEvents];
 
-    /// The name used in configuration.
+    /// Returns the name in the configuration.
     #[must_use]
     pub const fn name(self) -> &'static str {
         match self {
@@ -36,7 +36,7 @@ impl Format {
         }
     }
 
-    /// Appends the record as a value of its own, as on Kafka: the received part is exact.
+    /// Appends the record as a single value, as on Kafka: the received part is exact.
     pub fn write_value(self, record: &Record, out: &mut Vec<u8>) {
         match self {
             Self::Body | Self::CloudEvents => out.extend_from_slice(&record.body),
@@ -72,7 +72,7 @@ impl Format {
     }
 }
 
-/// Writes our own members, up to where the received ones follow.
+/// Writes the inserted members, up to the received ones.
 fn write_head(record: &Record, out: &mut Vec<u8>) {
     out.extend_from_slice(br#"{"receivedAt":""#);
     append_rfc3339_millis(record.received_at, out);
@@ -82,31 +82,31 @@ fn write_head(record: &Record, out: &mut Vec<u8>) {
     write_json_string(&record.verified_by, out);
     if let Some(id) = &record.request_id {
         out.extend_from_slice(br#","requestId":""#);
-        // Digits and letters only.
+        // Digits and letters only, so nothing is escaped.
         out.extend_from_slice(id.as_str().as_bytes());
         out.push(b'"');
     }
     out.push(b',');
 }
 
-/// What follows the opening brace. A record's body is a JSON object with at least the member `event`.
+/// Returns what follows the opening brace. A record's body is a JSON object with at least the member `event`.
 fn members(body: &[u8]) -> &[u8] {
     let body = body.trim_ascii_start();
     body.strip_prefix(b"{").unwrap_or(body)
 }
 
-/// Raw CR and LF are legal only between JSON tokens, where a space means the same.
+/// Appends JSON as one line. CR and LF are only valid between tokens, where a space is equivalent.
 fn write_on_one_line(json: &[u8], out: &mut Vec<u8>) {
     let start = out.len();
     out.extend_from_slice(json.trim_ascii());
     for byte in out.get_mut(start..).unwrap_or_default() {
-        // Stored in any case: without a branch, the compiler does sixteen of them at once.
+        // Stored unconditionally: without a branch, the compiler vectorises the loop.
         *byte = if matches!(byte, b'\r' | b'\n') { b' ' } else { *byte };
     }
 }
 
 fn write_json_string(text: &(impl fmt::Display + ?Sized), out: &mut Vec<u8>) {
-    // Neither text nor a vector refuses anything.
+    // Writing text to a vector cannot fail.
     let _written = serde_json::Serializer::new(out).collect_str(text);
 }
 
@@ -116,7 +116,7 @@ impl fmt::Display for Format {
     }
 }
 
-/// Not the name of a format.
+/// A text that is no name of a format.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("unknown format; allowed are body, envelope, cloudevents")]
 pub struct UnknownFormat;

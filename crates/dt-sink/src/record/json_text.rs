@@ -1,11 +1,11 @@
-//! Texts within JSON, written without a tree and, in nearly all cases, without an allocation.
+//! Escapes text for JSON, in nearly all cases without an allocation.
 
 use std::borrow::Cow;
 
-/// A text as it stands between the quotes of a JSON string.
+/// Returns a text as it is written between the quotes of a JSON string.
 pub fn escaped(text: &str) -> Cow<'_, str> {
-    // What `serde_json` writes as it is: the rest of Unicode needs no escape.
-    // To the end in any case and without a branch: that way the compiler looks at many bytes at once.
+    // The characters that `serde_json` does not escape. The loop has no early exit and no branch, so that the compiler
+    // vectorises it.
     let is_plain = |byte: u8| (byte >= b' ') & (byte != b'"') & (byte != b'\\');
     if text.bytes().fold(true, |plain, byte| plain & is_plain(byte)) {
         return Cow::Borrowed(text);

@@ -1,4 +1,4 @@
-//! What is kept of a request's headers: as much as a dead letter needs to be verified again, and no credential.
+//! The parts of a request's headers that are kept: enough to verify a dead letter again, and no credential.
 
 use std::fmt;
 
@@ -7,30 +7,29 @@ use http::{HeaderMap, HeaderName, HeaderValue};
 use super::json_text::escaped;
 use dt_verify::{ASYMMETRIC_HEADER, SECRET_HEADER};
 
-/// [`SECRET_HEADER`] as it is looked for.
+/// [`SECRET_HEADER`] in lower case, as in a [`HeaderMap`].
 static SECRET: HeaderName = HeaderName::from_static("x-dt-signature");
-/// [`ASYMMETRIC_HEADER`] as it is looked for.
+/// [`ASYMMETRIC_HEADER`] in lower case, as in a [`HeaderMap`].
 static ASYMMETRIC: HeaderName = HeaderName::from_static("dt-asymmetric-signature");
 
 /// The two signature headers with their values, and the names of all other headers; their values may be credentials.
 ///
-/// A record waits in the spool's memory and in those of the sinks with these, not with the whole [`HeaderMap`]: that also
-/// holds the buffer that the connection was read into.
+/// A record in memory holds these instead of the whole [`HeaderMap`], which also keeps the read buffer of its connection
+/// alive.
 #[derive(Clone, Default, PartialEq, Eq)]
 pub struct KeptHeaders {
-    /// Two JSON arrays, as they are stored: of signatures, each a pair of name and value, and of names. Nothing at all for
-    /// no headers.
+    /// Two JSON arrays in their stored form: signatures, each a pair of name and value, and names. Empty if there are no
+    /// headers.
     json: String,
-    /// Where the second one begins.
+    /// The offset of the second array.
     names_at: usize,
 }
 
 impl KeptHeaders {
-    /// What is kept of these.
+    /// Returns the parts of these headers that are kept.
     #[must_use]
     pub fn of(headers: &HeaderMap) -> Self {
-        // As long as it gets, unless something has to be escaped: it is not made to fit in the end. A look at each header
-        // costs less than looking the two up.
+        // The capacity suffices unless a value must be escaped.
         let len = |(name, value): (&HeaderName, &HeaderValue)| match signature_name(name) {
             Some(known) => known.len().saturating_add(value.len()).saturating_add(8),
             None => name.as_str().len().saturating_add(3),
@@ -49,10 +48,10 @@ impl KeptHeaders {
         }
         json.push_str(if json.is_empty() { "[]" } else { "]" });
         let names_at = json.len();
-        // Without signatures: `keys` gives each name once.
+        // `keys` returns each name once.
         for name in headers.keys().filter(|name| signature_name(name).is_none()) {
             json.push_str(if json.len() == names_at { "[\"" } else { ",\"" });
-            // A name is a token, which has nothing to escape.
+            // A name is a token, in which nothing has to be escaped.
             json.push_str(name.as_str());
             json.push('"');
         }
@@ -60,12 +59,12 @@ impl KeptHeaders {
         Self { json, names_at }
     }
 
-    /// From what [`signatures_json`](Self::signatures_json) and [`names_json`](Self::names_json) gave.
+    /// Returns the headers that [`signatures_json`](Self::signatures_json) and [`names_json`](Self::names_json) represent.
     pub fn from_json(signatures: &str, names: &str) -> Self {
         Self { json: [signatures, names].concat(), names_at: signatures.len() }
     }
 
-    /// The signature headers: name and value.
+    /// Returns the signature headers: name and value.
     #[must_use]
     pub fn signatures(&self) -> Vec<(&'static str, String)> {
         let all: Vec<(String, String)> = serde_json::from_str(self.signatures_json()).unwrap_or_default();
@@ -73,26 +72,26 @@ impl KeptHeaders {
         all.into_iter().filter_map(|(name, value)| Some((known(&name)?, value))).collect()
     }
 
-    /// The names of all others.
+    /// Returns the names of all other headers.
     #[must_use]
     pub fn names(&self) -> Vec<String> {
         serde_json::from_str(self.names_json()).unwrap_or_default()
     }
 
-    /// [`signatures`](Self::signatures) as JSON, an array of pairs.
+    /// Returns [`signatures`](Self::signatures) as a JSON array of pairs.
     #[must_use]
     pub fn signatures_json(&self) -> &str {
         self.json.get(..self.names_at).filter(|json| !json.is_empty()).unwrap_or("[]")
     }
 
-    /// [`names`](Self::names) as JSON, an array.
+    /// Returns [`names`](Self::names) as a JSON array.
     #[must_use]
     pub fn names_json(&self) -> &str {
         self.json.get(self.names_at..).filter(|json| !json.is_empty()).unwrap_or("[]")
     }
 }
 
-/// DT's own spelling of a signature header's name.
+/// Returns the name of a signature header in DT's spelling; `None` for other headers.
 fn signature_name(name: &HeaderName) -> Option<&'static str> {
     if *name == SECRET {
         Some(SECRET_HEADER)
@@ -104,7 +103,7 @@ fn signature_name(name: &HeaderName) -> Option<&'static str> {
 }
 
 impl fmt::Debug for KeptHeaders {
-    /// A signature opens its event to anybody for an hour, so it is not shown.
+    /// Does not show signatures: each could be replayed for an hour.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("KeptHeaders").field("names", &self.names_json()).finish_non_exhaustive()
     }

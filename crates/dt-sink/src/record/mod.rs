@@ -1,6 +1,6 @@
-//! What is passed between the stages of the service: a [`Record`] on its way to the sinks, and a [`DeadLetter`] that
-//! is set aside. [`Format`] is how a record looks in line-based output, [`PathTemplate`] and [`TopicTemplate`]
-//! where it belongs.
+//! The data that the stages of the service exchange: a [`Record`] is an event for the sinks, a [`DeadLetter`] a delivery
+//! that no sink takes. A [`Format`] is the representation of a record in line-based output; [`PathTemplate`] and
+//! [`TopicTemplate`] determine its file or topic.
 
 mod cloud_event;
 mod format;
@@ -30,16 +30,16 @@ pub use topic_template::TopicTemplate;
 use dt_verify::event::{Envelope, NotADelivery};
 use dt_verify::{Verified, VerifiedBy};
 
-/// One verified delivery, with its exact bytes and what routing needs to know of it.
+/// A verified delivery, with its exact bytes and the fields that routing needs.
 #[derive(Debug, Clone)]
 pub struct Record {
-    /// Name of the connector that received it.
+    /// The name of the connector that received it.
     pub connector: Arc<str>,
     /// When it was received, in Unix milliseconds.
     pub received_at: i64,
-    /// Which key vouches for it.
+    /// The key that verified it.
     pub verified_by: VerifiedBy,
-    /// `event.eventId`: equal for every copy of the event. This and the texts below share the memory of the body.
+    /// `event.eventId`: equal for every copy of the event. This and the following texts share the memory of the body.
     pub event_id: ByteString,
     /// `event.eventType`.
     pub event_type: ByteString,
@@ -47,15 +47,16 @@ pub struct Record {
     pub project: Option<ByteString>,
     /// The device in `event.targetName`, else `metadata.deviceId`.
     pub device: Option<ByteString>,
-    /// The id of the request that brought it.
+    /// The id of the request in which it arrived.
     pub request_id: Option<RequestId>,
-    /// What is kept of the request's headers, for the dead letters.
+    /// The parts of the request's headers that are kept for dead letters.
     pub headers: KeptHeaders,
     /// The body as received.
     pub body: Bytes,
 }
 
-/// A text that was read from a body: a part of it that shares its memory, or, where it had to be unescaped, a copy.
+/// Returns a text that was read from a body: as a part of the body that shares its memory, or as a copy if it was
+/// unescaped.
 fn part(body: &Bytes, text: &str) -> ByteString {
     let start = text.as_ptr().addr().checked_sub(body.as_ptr().addr());
     let range = start.and_then(|start| Some(start..start.checked_add(text.len())?));
@@ -64,11 +65,11 @@ fn part(body: &Bytes, text: &str) -> ByteString {
 }
 
 impl Record {
-    /// Reads what routing needs from a verified body. The headers are added by [`with_headers`](Self::with_headers).
+    /// Reads the fields that routing needs from a verified body. [`with_headers`](Self::with_headers) adds the headers.
     ///
     /// # Errors
     ///
-    /// [`NotADelivery`] when the body is no delivery, though authentic.
+    /// [`NotADelivery`] if the authentic body is no delivery.
     pub fn read(
         verified: &Verified<Bytes>,
         connector: Arc<str>,
@@ -106,14 +107,14 @@ impl Record {
         }
     }
 
-    /// The same record with what is kept of the headers of its request.
+    /// Returns the record with what [`KeptHeaders`] keeps of the headers of its request.
     #[must_use]
     pub fn with_headers(mut self, headers: &HeaderMap) -> Self {
         self.headers = KeptHeaders::of(headers);
         self
     }
 
-    /// The same record with the id of its request.
+    /// Returns the record with the id of its request.
     #[must_use]
     pub const fn with_request_id(mut self, id: Option<RequestId>) -> Self {
         self.request_id = id;
@@ -121,21 +122,21 @@ impl Record {
     }
 }
 
-/// Why a delivery was set aside.
+/// Why a delivery became a dead letter.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Reason {
-    /// A sink will never take it.
+    /// A sink rejected it for good.
     Rejected {
-        /// Name of the sink.
+        /// The name of the sink.
         sink: Arc<str>,
     },
-    /// It is authentic, but no delivery that we can read.
+    /// It is authentic, but no delivery that this program can read.
     Unreadable,
-    /// It is authentic, but its token's time was over.
+    /// It is authentic, but its token has expired.
     Expired,
-    /// It could not be verified. Kept only where that is asked for, since a wrong secret here looks the same.
+    /// It could not be verified. Kept only if configured, since a wrong secret in this receiver looks the same.
     Refused,
-    /// It was accepted, and what is stored of it is not what was written.
+    /// It was accepted, but is damaged on disk.
     Damaged,
 }
 
@@ -143,7 +144,7 @@ impl Reason {
     /// The codes of all reasons, for tables and metrics.
     pub const CODES: [&'static str; 5] = ["rejected", "unreadable", "expired", "refused", "damaged"];
 
-    /// Stable name, for metrics, files and the command line.
+    /// Returns the stable code, for metrics, files and the command line.
     #[must_use]
     pub const fn code(&self) -> &'static str {
         match self {
@@ -162,26 +163,26 @@ impl fmt::Display for Reason {
     }
 }
 
-/// A delivery that was set aside, with all that is needed to try it again.
+/// A delivery that no sink takes, with everything that is needed to try it again.
 #[derive(Debug, Clone)]
 pub struct DeadLetter {
-    /// Name of the connector that received it.
+    /// The name of the connector that received it.
     pub connector: Arc<str>,
-    /// Why it is here.
+    /// The reason.
     pub reason: Reason,
-    /// What went wrong, in words.
+    /// The error in words.
     pub error: String,
-    /// How often it was tried.
+    /// The number of delivery attempts.
     pub attempts: u32,
     /// When it was received, in Unix milliseconds.
     pub received_at: i64,
-    /// The id of the request that brought it.
+    /// The id of the request in which it arrived.
     pub request_id: Option<RequestId>,
-    /// `event.eventId`, where it could be read.
+    /// `event.eventId`, if it could be read.
     pub event_id: Option<ByteString>,
     /// The sequence number of the record that was rejected or damaged.
     pub seq: Option<i64>,
-    /// What else there was to the record, so that it can be made again; `None` where there was none.
+    /// The other fields of the record, from which it can be restored; `None` if it was no record.
     pub routing: Option<Routing>,
     /// The two signature headers, as received.
     pub signatures: Vec<(&'static str, String)>,
@@ -191,10 +192,10 @@ pub struct DeadLetter {
     pub body: Bytes,
 }
 
-/// What a [`Record`] has and a request has not.
+/// The fields that a [`Record`] has and a request has not.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Routing {
-    /// Which key vouches for it.
+    /// The key that verified it.
     pub verified_by: VerifiedBy,
     /// `event.eventType`.
     pub event_type: ByteString,
@@ -205,17 +206,15 @@ pub struct Routing {
 }
 
 impl DeadLetter {
-    /// Sets a request aside that became no record.
+    /// Returns the dead letter of a request that became no record. [`with_headers`](Self::with_headers) adds the headers.
     #[must_use]
     pub fn of_request(
         connector: Arc<str>,
         reason: Reason,
         error: String,
         received_at: i64,
-        headers: &HeaderMap,
         body: Bytes,
     ) -> Self {
-        let kept = KeptHeaders::of(headers);
         Self {
             connector,
             reason,
@@ -226,27 +225,35 @@ impl DeadLetter {
             event_id: None,
             seq: None,
             routing: None,
-            signatures: kept.signatures(),
-            header_names: kept.names(),
+            signatures: Vec::new(),
+            header_names: Vec::new(),
             body,
         }
     }
 
-    /// The same letter with the id of its request.
+    /// Returns the dead letter with what [`KeptHeaders`] keeps of the headers of its request.
+    #[must_use]
+    pub fn with_headers(mut self, headers: &HeaderMap) -> Self {
+        let kept = KeptHeaders::of(headers);
+        (self.signatures, self.header_names) = (kept.signatures(), kept.names());
+        self
+    }
+
+    /// Returns the dead letter with the id of its request.
     #[must_use]
     pub const fn with_request_id(mut self, id: Option<RequestId>) -> Self {
         self.request_id = id;
         self
     }
 
-    /// The same letter with the sequence number of its record.
+    /// Returns the dead letter with the sequence number of its record.
     #[must_use]
     pub const fn with_seq(mut self, seq: i64) -> Self {
         self.seq = Some(seq);
         self
     }
 
-    /// Sets a record aside that a sink rejected at the given attempt.
+    /// Returns the dead letter of a record that a sink rejected, after `attempts` attempts.
     #[must_use]
     pub fn of_record(record: &Record, sink: Arc<str>, error: String, attempts: u32) -> Self {
         Self {

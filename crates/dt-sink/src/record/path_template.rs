@@ -1,4 +1,4 @@
-//! Where a record belongs: a file's path with placeholders such as `{date}`. No value can lead out of the folder.
+//! The path of the file for a record, with placeholders such as `{date}`. No value can lead out of the folder.
 
 use std::fmt;
 use std::path::{Path, PathBuf};
@@ -7,7 +7,7 @@ use std::str::FromStr;
 use super::Record;
 use super::template::{self, MAX_VALUE, NotATemplate, Part, is_safe};
 
-/// A path with placeholders: a folder that is the same for every record, and the rest.
+/// A path with placeholders: a fixed folder, and a relative path that depends on the record.
 ///
 /// # Examples
 ///
@@ -26,25 +26,25 @@ pub struct PathTemplate {
 }
 
 impl PathTemplate {
-    /// Exactly this path, whatever it holds. A last component that is not UTF-8 is kept as well as it can be.
+    /// Returns a template for exactly this path. In a file name that is not UTF-8, invalid bytes are replaced.
     #[must_use]
     pub fn fixed(path: &Path) -> Self {
         let name = path.file_name().map(|name| name.to_string_lossy().into_owned());
         let root = path.parent().map(Path::to_owned).unwrap_or_default();
         match name {
             Some(name) => Self { root, rest: vec![Part::Text(name)] },
-            // "/" or "..": a folder. Opening it says so.
+            // The path is "/" or ends with "..": a folder, which fails on opening.
             None => Self { root: path.to_owned(), rest: vec![Part::Text(".".to_owned())] },
         }
     }
 
-    /// The folder that all its files are in. It has to be there.
+    /// Returns the folder that contains all files. It must exist.
     #[must_use]
     pub fn root(&self) -> &Path {
         &self.root
     }
 
-    /// The same, with its folder as seen from `/`.
+    /// Returns the template with an absolute folder.
     #[must_use]
     pub fn absolute(mut self) -> Self {
         let root = if self.root.as_os_str().is_empty() { Path::new(".") } else { &self.root };
@@ -54,13 +54,13 @@ impl PathTemplate {
         self
     }
 
-    /// Whether it is one file for all records.
+    /// Returns whether all records go to one file.
     #[must_use]
     pub fn is_fixed(&self) -> bool {
         template::is_fixed(&self.rest)
     }
 
-    /// How many folders lie between the root and its files.
+    /// Returns the number of folders between the root and the files.
     #[must_use]
     pub fn depth(&self) -> usize {
         self.relative_text().matches('/').count()
@@ -71,20 +71,20 @@ impl PathTemplate {
         template::render(&self.rest, record, out);
     }
 
-    /// Whether two records surely have the same path: all that the placeholders stand for is the same. Much cheaper than
+    /// Returns whether the placeholders have equal values for two records, so that the paths are equal. Much faster than
     /// [`render`](Self::render).
     #[must_use]
     pub fn is_same(&self, one: &Record, other: &Record) -> bool {
         template::is_same(&self.rest, one, other)
     }
 
-    /// Whether a path below the root may have come from [`render`](Self::render).
+    /// Returns whether [`render`](Self::render) can return a path.
     #[must_use]
     pub fn matches(&self, relative: &str) -> bool {
         fits(&self.rest, relative)
     }
 
-    /// The part with the placeholders, as it was written.
+    /// Returns the part with the placeholders, as it was written.
     #[must_use]
     pub fn relative_text(&self) -> String {
         template::text(&self.rest)

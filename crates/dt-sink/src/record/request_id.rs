@@ -1,6 +1,6 @@
-//! The id of a request: one short text that ties together its log line, its answer (`X-Request-Id`), what is stored of it
-//! and what the sinks are given. It is always ours; what a client calls its request is not looked at, so nobody else's text
-//! gets into our logs, and a proxy can log the header of the answer instead.
+//! The id of a request: a short text in its log line, its answer (`X-Request-Id`), the stored data, and the sinks' output.
+//! The receiver always creates it and ignores a client's own id, so no client can write text into the logs; a proxy can log
+//! the header of the answer.
 
 use std::fmt;
 use std::hash::{BuildHasher, RandomState};
@@ -9,30 +9,30 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use http::HeaderValue;
 
-/// The digits of an id, in the order of their values, so that the ids of a process sort by age.
+/// The digits of an id, in ascending order, so that the ids of a process sort by age.
 const DIGITS: &[u8; 32] = b"0123456789abcdefghijklmnopqrstuv";
-/// How many of them say which process it was: 60 bits.
+/// The number of digits that identify the process: 60 bits.
 const PREFIX: usize = 12;
-/// How long an id is.
+/// The length of an id.
 const LENGTH: usize = 20;
 
-/// The id of one request: 20 digits and letters, such as `5q1vpkd0sfmn00000042`. The first 12 are random for each process,
+/// The id of a request: 20 digits and letters, such as `5q1vpkd0sfmn00000042`. The first 12 are random for each process,
 /// the others count its requests.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct RequestId([u8; LENGTH]);
 
 impl RequestId {
-    /// The id as text.
+    /// Returns the id as text.
     #[must_use]
     pub fn as_str(&self) -> &str {
-        // It is made of ASCII only.
+        // All digits are ASCII.
         std::str::from_utf8(&self.0).unwrap_or_default()
     }
 
-    /// The id as the value of a header.
+    /// Returns the id as the value of a header.
     #[must_use]
     pub fn header_value(&self) -> HeaderValue {
-        // No digit is refused there.
+        // All digits are valid in a header.
         HeaderValue::from_bytes(&self.0).unwrap_or_else(|_| HeaderValue::from_static(""))
     }
 }
@@ -49,7 +49,7 @@ impl fmt::Debug for RequestId {
     }
 }
 
-/// Not the id of a request.
+/// A text that is no request id.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("not a request id: {LENGTH} of the characters 0-9 and a-v are expected")]
 pub struct NotARequestId;
@@ -63,7 +63,7 @@ impl FromStr for RequestId {
     }
 }
 
-/// Gives each request of a process its id.
+/// Creates the ids of a process.
 #[derive(Debug)]
 pub struct RequestIds {
     prefix: [u8; PREFIX],
@@ -71,7 +71,7 @@ pub struct RequestIds {
 }
 
 impl RequestIds {
-    /// Ids of a process that is known by the last 60 bits of `process`.
+    /// Returns a generator for a process that the last 60 bits of `process` identify.
     ///
     /// # Examples
     ///
@@ -85,13 +85,14 @@ impl RequestIds {
         Self { prefix: digits(process), count: AtomicU64::new(0) }
     }
 
-    /// Ids of this process. The standard library's random state is enough: they have to differ, not to be a secret.
+    /// Returns a generator for this process. The standard library's random state is sufficient: ids must differ, but are no
+    /// secret.
     #[must_use]
     pub fn random() -> Self {
         Self::new(RandomState::new().hash_one(std::process::id()))
     }
 
-    /// The next id. After 10^12 requests they begin again.
+    /// Returns the next id. After 10^12 requests the ids repeat.
     pub fn next(&self) -> RequestId {
         let count: [u8; LENGTH - PREFIX] = digits(self.count.fetch_add(1, Ordering::Relaxed));
         let mut id = [0; LENGTH];
@@ -102,11 +103,11 @@ impl RequestIds {
     }
 }
 
-/// The last digits of a number.
+/// Returns the last digits of a number.
 fn digits<const N: usize>(mut number: u64) -> [u8; N] {
     let mut digits = [b'0'; N];
     for digit in digits.iter_mut().rev() {
-        // Below 32, always.
+        // Below 32, so it always fits.
         let value = usize::try_from(number % 32).unwrap_or_default();
         *digit = DIGITS.get(value).copied().unwrap_or(b'0');
         number /= 32;

@@ -1,12 +1,12 @@
-//! Text with placeholders such as `{date}`, filled in from a record: the part that file paths and topic names share.
+//! Text with placeholders such as `{date}`, filled in from a record. File paths and topic names share it.
 //!
-//! What a placeholder stands for may come from outside, so only `A-Z a-z 0-9 _ -` are taken over and at most 64 of
-//! them; anything else becomes `_`, and nothing at all becomes `none`.
+//! The value of a placeholder may come from outside, so only `A-Z a-z 0-9 _ -` are used, and at most 64 characters. Any
+//! other character becomes `_`, and an empty value becomes `none`.
 
 use super::Record;
 use dt_verify::event::rfc3339_millis;
 
-/// The longest value of a placeholder.
+/// The longest value of a placeholder, in characters.
 pub(super) const MAX_VALUE: usize = 64;
 
 const MILLIS_PER_HOUR: i64 = 3_600_000;
@@ -35,7 +35,7 @@ pub(super) enum Part {
     Value(Placeholder),
 }
 
-/// Not a template.
+/// A text that is no template.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{0}; allowed are {{date}}, {{hour}}, {{connector}}, {{project}}, {{eventType}}")]
 pub struct NotATemplate(pub(super) String);
@@ -91,7 +91,7 @@ pub(super) fn render(parts: &[Part], record: &Record, out: &mut String) {
     }
 }
 
-/// Whether all that the placeholders stand for is the same in two records, and so the text.
+/// Returns whether the placeholders have equal values for two records, so that the texts are equal.
 pub(super) fn is_same(parts: &[Part], one: &Record, other: &Record) -> bool {
     let hour = |record: &Record| record.received_at.div_euclid(MILLIS_PER_HOUR);
     parts.iter().all(|part| match part {
@@ -103,7 +103,7 @@ pub(super) fn is_same(parts: &[Part], one: &Record, other: &Record) -> bool {
     })
 }
 
-/// The text as it was written.
+/// Returns the text as it was written.
 pub(super) fn text(parts: &[Part]) -> String {
     let mut text = String::new();
     for part in parts {
@@ -118,12 +118,12 @@ pub(super) fn text(parts: &[Part]) -> String {
     text
 }
 
-/// Whether it is the same for all records.
+/// Returns whether the text has no placeholders.
 pub(super) fn is_fixed(parts: &[Part]) -> bool {
     parts.iter().all(|part| matches!(part, Part::Text(_)))
 }
 
-/// Appends a value as it may stand in a file's or a topic's name.
+/// Appends a value in a form that is safe in a file or topic name.
 fn push_safe(value: Option<&str>, out: &mut String) {
     let value = value.filter(|value| !value.is_empty()).unwrap_or("none");
     out.extend(value.chars().take(MAX_VALUE).map(|c| if is_safe(c) { c } else { '_' }));

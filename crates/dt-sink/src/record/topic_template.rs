@@ -1,4 +1,4 @@
-//! To which Kafka topic a record belongs: a topic's name with placeholders such as `{eventType}`.
+//! The Kafka topic of a record: a name with placeholders such as `{eventType}`.
 
 use std::fmt;
 use std::str::FromStr;
@@ -9,7 +9,7 @@ use super::template::{self, MAX_VALUE, NotATemplate, Part};
 /// The longest name that Kafka allows (`org.apache.kafka.common.internals.Topic`).
 const MAX_NAME: usize = 249;
 
-/// A topic's name with placeholders. Whatever they stand for, Kafka allows the name.
+/// A topic name with placeholders. Kafka accepts the name whatever their values are.
 ///
 /// # Examples
 ///
@@ -30,7 +30,7 @@ impl TopicTemplate {
         template::render(&self.0, record, out);
     }
 
-    /// The name, if it is the same for all records.
+    /// Returns the name if it has no placeholders.
     #[must_use]
     pub fn fixed(&self) -> Option<String> {
         template::is_fixed(&self.0).then(|| template::text(&self.0))

@@ -1,4 +1,4 @@
-//! What goes wrong on the [fake disk](super::FakeDisk): operations that fail, and chance.
+//! The faults of the [fake disk](super::FakeDisk): failing operations, and random numbers.
 
 use rustix::io::Errno;
 
@@ -15,7 +15,7 @@ impl Random {
         random
     }
 
-    /// A number below `limit`, which is not 0.
+    /// Returns a number below `limit`, which must not be 0.
     pub fn below(&mut self, limit: u64) -> u64 {
         self.0 ^= self.0 << 13;
         self.0 ^= self.0 >> 7;
@@ -23,7 +23,7 @@ impl Random {
         (self.0 >> 11) % limit
     }
 
-    /// How many of 100 changes survive: often all, none, or all but a few.
+    /// Returns how many of 100 changes survive: often all, none, or all but a few.
     pub fn share(&mut self) -> u64 {
         match self.below(6) {
             0 => 0,
@@ -35,12 +35,12 @@ impl Random {
     }
 }
 
-/// What is done to a disk. Each is counted, and can be made to fail.
+/// A kind of operation on a disk. Each kind is counted, and can be made to fail.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Operation {
     /// Opening what exists, reading, listing, `about`.
     Read,
-    /// Making a file.
+    /// Creating a file.
     Create,
     /// Writing to a file.
     Write,
@@ -52,35 +52,35 @@ pub enum Operation {
     Rename,
     /// Removing a file.
     Remove,
-    /// Making a folder.
+    /// Creating a folder.
     CreateFolder,
     /// Syncing a folder.
     SyncFolder,
 }
 
-/// Operations that fail. A failed write has written any part, a failed sync has synced any part of what was unsynced, and
-/// the rest counts as synced, as on Linux.
+/// A fault: operations that fail. A failed write has written any part, and a failed sync has synced any part of the
+/// unsynced changes; the rest counts as synced, as on Linux.
 #[derive(Debug, Clone)]
 pub struct Fault {
-    /// `None`: every operation but `Read`.
+    /// The kind of operation; `None` for every kind but `Read`.
     pub operation: Option<Operation>,
     /// A part of the path; empty for all paths.
     pub path: String,
-    /// How many such operations succeed before.
+    /// The number of matching operations that succeed first.
     pub after: u64,
-    /// How many fail then.
+    /// The number of operations that fail then.
     pub times: u64,
     /// The error that is returned.
     pub error: Errno,
 }
 
 impl Fault {
-    /// Fails every operation of that kind from now on, until [`FakeDisk::heal`].
+    /// Returns a fault that fails every operation of that kind, until [`FakeDisk::heal`].
     pub fn every(operation: Operation, error: Errno) -> Self {
         Self { operation: Some(operation), path: String::new(), after: 0, times: u64::MAX, error }
     }
 
-    /// Fails the next operation of that kind.
+    /// Returns a fault that fails the next operation of that kind.
     pub fn next(operation: Operation, error: Errno) -> Self {
         Self { times: 1, ..Self::every(operation, error) }
     }

@@ -20,7 +20,7 @@ pub(super) struct FakeFile {
 }
 
 impl FakeFile {
-    /// Counts a change, and says whether it fails.
+    /// Counts a change, and returns an error if it must fail.
     fn change(&self, operation: Operation) -> (MutexGuard<'_, State>, io::Result<()>) {
         let mut state = self.disk.state();
         let allowed = if self.writable { Ok(()) } else { Err(Errno::BADF.into()) };
@@ -76,7 +76,7 @@ impl DiskFile for FakeFile {
         } else if !state.has_stopped() {
             let mut random = state.random.clone();
             let share = random.share();
-            self.has_inode(&mut state).settle(&mut random, share);
+            self.has_inode(&mut state).sync_part(&mut random, share);
             state.random = random;
         }
         outcome

@@ -1,14 +1,14 @@
-//! A file of the [fake disk](super::fake): what is in the cache, what is durable, and what may be.
+//! A file of the [fake disk](super::fake): its cached and its durable content, and the versions in between.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use super::Random;
 
-/// What a disk writes as a whole.
+/// The size in bytes that a disk writes atomically.
 const SECTOR: u64 = 512;
 
-/// A sector's bytes; `None` for zeros.
+/// The bytes of a sector; `None` for zeros.
 type Sector = Option<Arc<[u8; 512]>>;
 
 #[derive(Debug, Clone, Default)]
@@ -43,7 +43,7 @@ impl Content {
         }
     }
 
-    /// Drops what lies beyond the end.
+    /// Removes sectors beyond the end.
     fn trim(&mut self) {
         drop(self.sectors.split_off(&self.length.div_ceil(SECTOR)));
         let last = self.length / SECTOR;
@@ -51,7 +51,7 @@ impl Content {
     }
 }
 
-/// A sector with zeros from an offset on.
+/// Returns a sector with zeros from an offset on.
 fn cut(sector: Sector, from: u64) -> Sector {
     let mut bytes = *sector?;
     bytes[usize::try_from(from).unwrap()..].fill(0);
@@ -105,7 +105,7 @@ impl Inode {
             done += length;
         }
         let end = offset + bytes.len() as u64;
-        // Also over bytes whose length a failed sync has lost: the next sync has to make them reachable.
+        // Also if a failed sync has lost the length: the next sync must make these bytes reachable.
         if !bytes.is_empty() && end > self.cached.length.min(self.durable.length) {
             self.cached.length = self.cached.length.max(end);
             self.lengths.push(self.cached.length);
@@ -129,7 +129,7 @@ impl Inode {
         self.lengths.push(length);
     }
 
-    /// Makes all changes durable. What a failed sync lost was no change any more, and stays lost.
+    /// Makes all changes durable. Changes that a failed sync has lost stay lost.
     pub(super) fn sync(&mut self) {
         for (number, _) in std::mem::take(&mut self.versions) {
             self.durable.put(number, self.cached.get(number));
@@ -140,8 +140,8 @@ impl Inode {
         self.durable.trim();
     }
 
-    /// Makes of 100 changes so many durable, and forgets that the others were changes.
-    pub(super) fn settle(&mut self, random: &mut Random, share: u64) {
+    /// Makes about `share` of 100 changes durable, and discards the rest.
+    pub(super) fn sync_part(&mut self, random: &mut Random, share: u64) {
         for (number, mut versions) in std::mem::take(&mut self.versions) {
             if random.below(100) < share {
                 let chosen = one_of(random, versions.len());
@@ -155,18 +155,18 @@ impl Inode {
         self.durable.trim();
     }
 
-    /// Leaves what is durable, as after a restart of the machine.
+    /// Replaces the cached content by the durable one, as a restart of the machine does.
     pub(super) fn forget_cache(&mut self) {
         self.cached = self.durable.clone();
     }
 }
 
-/// One of so many: often the last.
+/// Returns a random index below `count`, often the last.
 fn one_of(random: &mut Random, count: usize) -> usize {
     if random.below(2) == 0 { count - 1 } else { usize::try_from(random.below(count as u64)).unwrap() }
 }
 
-/// The sector at an offset, where in it, and how much of so many bytes lies there.
+/// Returns the sector at an offset, the offset in it, and how many of `length` bytes it contains.
 fn piece(offset: u64, length: usize) -> (u64, usize, usize) {
     let within = usize::try_from(offset % SECTOR).unwrap();
     (offset / SECTOR, within, length.min(512 - within))

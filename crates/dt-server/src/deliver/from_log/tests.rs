@@ -5,7 +5,7 @@ use std::sync::mpsc;
 
 use super::*;
 use crate::sink::{Fate, Outcome};
-use dt_log::dead::{Filter, StoredLetter};
+use dt_log::dead::{Filter, StoredDeadLetter};
 use dt_log::{Bounds, LogOptions, SinkSet, StartAt};
 use dt_sink::clock::{Clock, SystemClock};
 use dt_sink::record::Record;
@@ -51,7 +51,7 @@ fn end(log: &Log, worker: &WorkerHandle) {
     log.close();
 }
 
-fn letters(log: &Log) -> Vec<StoredLetter> {
+fn letters(log: &Log) -> Vec<StoredDeadLetter> {
     log.dead_letters().list(&Filter::default(), 0, 10, true).expect("read")
 }
 
@@ -206,8 +206,8 @@ fn what_a_sink_rejects_is_a_dead_letter_before_the_cursor_passes_it() {
     until("the cursor passes", || log.sink("sink").is_some_and(|sink| sink.cursor == 2));
     let found = letters(&log);
     let [letter] = &found[..] else { panic!("{found:?}") };
-    assert_eq!((&*letter.letter.error, letter.letter.seq), ("too odd", Some(1)));
-    assert_eq!(letter.letter.reason.code(), "rejected");
+    assert_eq!((&*letter.dead_letter.error, letter.dead_letter.seq), ("too odd", Some(1)));
+    assert_eq!(letter.dead_letter.reason.code(), "rejected");
     end(&log, &worker);
 }
 
@@ -239,6 +239,6 @@ fn what_is_damaged_is_a_dead_letter_and_the_rest_goes_on() {
     until("the cursor passes", || log.sink("sink").is_some_and(|sink| sink.cursor == 3));
     let found = letters(&log);
     let [letter] = &found[..] else { panic!("{found:?}") };
-    assert_eq!((letter.letter.reason.code(), letter.letter.seq), ("damaged", Some(2)));
+    assert_eq!((letter.dead_letter.reason.code(), letter.dead_letter.seq), ("damaged", Some(2)));
     end(&log, &worker);
 }

@@ -203,7 +203,7 @@ impl FileSink {
 
     fn outcome(&mut self, delivered: usize, count: usize) -> Outcome {
         let mut fates = vec![Fate::Delivered; delivered];
-        fates.resize(count, Fate::Pending { trouble: None });
+        fates.resize(count, Fate::Pending { last_error: None });
         if !self.files.is_kept {
             self.to_compress.append(&mut self.closed);
             return Outcome { fates, ..Outcome::default() };

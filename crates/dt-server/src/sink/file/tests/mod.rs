@@ -93,7 +93,7 @@ fn deliver(sink: &mut FileSink, batch: &[Arc<Record>]) -> Option<Vec<u8>> {
         let Outcome { fates, checkpoint, .. } = sink.deliver(left);
         assert_eq!(fates.len(), left.len());
         let done = fates.iter().take_while(|fate| **fate == Fate::Delivered).count();
-        assert!(fates[done..].iter().all(|fate| *fate == Fate::Pending { trouble: None }), "{fates:?}");
+        assert!(fates[done..].iter().all(|fate| *fate == Fate::Pending { last_error: None }), "{fates:?}");
         left = &left[done..];
         if left.is_empty() {
             return checkpoint;
