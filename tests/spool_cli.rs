@@ -591,7 +591,7 @@ fn a_spool_that_does_not_open_is_repaired_and_nothing_is_removed() {
     let told = place.run(&["spool", "repair"]);
     assert_eq!(told.status.code(), Some(1), "{told:?}");
     let text = String::from_utf8_lossy(&told.stdout).into_owned();
-    assert!(text.contains("go on without the oldest segments, 1 to 1"), "{text}");
+    assert!(text.contains("continue without the oldest segments, 1 to 1"), "{text}");
     let (code, done) = place.json(&["spool", "repair", "--yes"]);
     assert_eq!((code, &done["done"]), (0, &true.into()), "{done}");
     assert_eq!(done["steps"], proposed["steps"]);

@@ -320,7 +320,7 @@ fn known_sink(reader: &Reader, sink: &str) -> Ended {
     match reader.sink(sink) {
         Some(_) => Ok(()),
         None => Err(usage(format!(
-            "the spool knows no sink {sink}; `dt-receiver spool status` shows those it knows"
+            "the spool has no sink {sink}; `dt-receiver spool status` lists its sinks"
         ))),
     }
 }

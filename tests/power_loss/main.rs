@@ -2,7 +2,7 @@
 //! points of the recording the disks are built that may be left when the power fails there; the program starts on each
 //! and is held to what it had answered before that point.
 //!
-//! The disks are made by the fake disk of `crates/dt-log/src/disk/fake.rs`. A recording runs on a fresh tmpfs in a mount namespace of
+//! The disks are made by the fake disk of `crates/dt-log/src/disk/fake/mod.rs`. A recording runs on a fresh tmpfs in a mount namespace of
 //! its own: inode numbers of a fresh tmpfs count up from 2, so a disk is rebuilt under the same path with the same
 //! inode numbers, which the file sink's checkpoint holds. Two lanes run side by side.
 //!

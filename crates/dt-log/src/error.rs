@@ -11,15 +11,15 @@ use super::dead::DeadError;
 #[non_exhaustive]
 pub enum LogError {
     /// Another process uses the folder.
-    #[error("{path}: another process uses this spool; stop it, or name another folder with `data`")]
+    #[error("{path}: another process uses this spool; stop it, or set another folder with `data`")]
     Locked {
         /// The folder.
         path: PathBuf,
     },
     /// The unreleased first edition of this program wrote the folder.
     #[error(
-        "{path}: the spool of an unreleased edition of this program, which this one cannot read; move the folder away, or \
-         deliver what is in it with the program that wrote it"
+        "{path}: the spool of an unreleased edition of this program, which this version cannot read; move the folder away, \
+         or deliver its events with the program that wrote it"
     )]
     FirstEdition {
         /// The file that shows it.
@@ -27,7 +27,7 @@ pub enum LogError {
     },
     /// A newer version of this program wrote the file.
     #[error(
-        "{path}: its format is version {found}, and this program knows version {known}; use a newer program"
+        "{path}: its format is version {found}, and this program reads version {known}; use a newer program"
     )]
     Newer {
         /// The file.
@@ -39,8 +39,8 @@ pub enum LogError {
     },
     /// The file belongs to another store.
     #[error(
-        "{path}: it belongs to another spool (expected store {expected}, found {found}); move it away, or \
-         `dt-receiver spool repair` proposes what to do"
+        "{path}: belongs to another spool (expected store {expected}, found {found}); move it away, or \
+         `dt-receiver spool repair` proposes a remedy"
     )]
     Foreign {
         /// The file.
@@ -53,7 +53,7 @@ pub enum LogError {
     /// Segments are missing.
     #[error(
         "{folder}: segments {first} to {last} are missing; put them back, or `dt-receiver spool repair` proposes how to \
-         go on without what was in them", folder = .folder.display()
+         continue without them", folder = .folder.display()
     )]
     Missing {
         /// The folder.
@@ -65,7 +65,7 @@ pub enum LogError {
     },
     /// A file is damaged.
     #[error(
-        "{path}: damaged: {text}; `dt-receiver spool check` says more, `dt-receiver spool repair` proposes what to do"
+        "{path}: damaged: {text}; `dt-receiver spool check` shows details, and `dt-receiver spool repair` proposes a remedy"
     )]
     Damaged {
         /// The file.
@@ -97,7 +97,7 @@ pub enum LogError {
         text: String,
     },
     /// A write or a sync failed, and no new segment can be created; this is tried again every second.
-    #[error("{path}: nothing can be written, which is tried again every second: {text}")]
+    #[error("{path}: cannot write, trying again every second: {text}")]
     Unwritable {
         /// The folder.
         path: PathBuf,
@@ -111,13 +111,19 @@ pub enum LogError {
         bytes: usize,
     },
     /// The sink is unknown to the log.
-    #[error("the spool knows no sink {name}; `dt-receiver spool status` shows those it knows")]
+    #[error("the spool has no sink {name}; `dt-receiver spool status` lists its sinks")]
     UnknownSink {
         /// The name.
         name: String,
     },
+    /// The last possible number of its kind is assigned.
+    #[error("the spool has no {what} left; deliver its events, and start with a new folder")]
+    Exhausted {
+        /// What the numbers count.
+        what: &'static str,
+    },
     /// The queue of the writer is full.
-    #[error("too much waits for the spool")]
+    #[error("the queue of the spool is full")]
     Overloaded,
     /// The log is closed.
     #[error("the spool is closed")]
@@ -146,6 +152,7 @@ impl LogError {
             Self::Unwritable { .. } => "unwritable",
             Self::TooLarge { .. } => "too_large",
             Self::UnknownSink { .. } => "unknown_sink",
+            Self::Exhausted { .. } => "exhausted",
             Self::Overloaded => "overloaded",
             Self::Closed => "closed",
         }

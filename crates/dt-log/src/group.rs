@@ -58,7 +58,7 @@ impl GroupHeader {
         frames.len() == self.length && crc(owner, length, self.events, self.first_seq, frames) == self.crc
     }
 
-    /// Returns the sequence number after the last event; `None` on overflow.
+    /// Returns the sequence number after the last event; `None` on overflow, which no writer produces.
     pub(super) fn next_seq(&self) -> Option<i64> {
         self.first_seq.checked_add(i64::from(self.events))
     }

@@ -20,6 +20,9 @@
 //! Sequence numbers of events grow by one. The header of a segment contains the number of its first event, and makes that
 //! number and all later ones in older segments void.
 //!
+//! They start with 1. `i64::MIN` and `i64::MAX` stand for positions before and after all events, and arithmetic on positions
+//! saturates there. The code that assigns numbers checks for overflow ([`LogError::Exhausted`]).
+//!
 //! # How an event is stored
 //!
 //! [`Log::append`] looks for a copy among the events that are not in the index yet, then in the filters of the index, and
@@ -345,7 +348,10 @@ impl Log {
             if is_too_much || queue.appends.len() >= self.max_queue {
                 return Err(LogError::Overloaded);
             }
-            queue.next_ticket = queue.next_ticket.saturating_add(1);
+            #[expect(clippy::arithmetic_side_effects, reason = "one ticket a nanosecond lasts 584 years")]
+            {
+                queue.next_ticket += 1;
+            }
             append.ticket = queue.next_ticket;
             if let (Some(key), Some(_)) = (append.key, &append.event) {
                 queue.recent.insert(key, append.ticket);
@@ -376,7 +382,7 @@ impl Log {
             return Ok(sink);
         }
         let change = Change::Register { name: Arc::clone(name), start, connectors };
-        self.shared.change(change)?.ok_or(LogError::Closed)
+        self.shared.change(change)?.ok_or(LogError::Exhausted { what: "sink numbers" })
     }
 
     /// Stores the progress of a sink. With `wait` it is durable when this returns, otherwise about 50 ms later. Blocks.
@@ -569,7 +575,7 @@ impl Drop for Log {
 /// Returns whether the index has an event. After an error, the event counts as new, so that it is not lost.
 fn known(answer: Result<bool, ids::IdsError>) -> bool {
     answer.unwrap_or_else(|error| {
-        tracing::warn!(code = error.code(), %error, "a copy may be accepted as new");
+        tracing::warn!(code = error.code(), %error, "looking up an event id failed; a copy may be accepted as new");
         false
     })
 }

@@ -110,13 +110,13 @@ impl Maintenance<'_> {
             }
             Err(error) => {
                 if !std::mem::replace(&mut self.ids_failed, true) {
-                    tracing::error!(code = error.code(), %error, "the ids of known events cannot be stored; copies may be accepted as new");
+                    tracing::error!(code = error.code(), %error, "event ids cannot be stored; copies may be accepted as new");
                 }
                 self.shared.tail.set_damage(Some(error.to_string()));
                 if error.is_damage()
                     && let Err(error) = self.shared.ids.reset(self.shared.clock.unix_millis())
                 {
-                    tracing::error!(%error, "the index of known events cannot be made anew");
+                    tracing::error!(%error, "the index of event ids cannot be rebuilt");
                 }
                 let mut queue = self.shared.queue.lock();
                 let newer = std::mem::replace(&mut queue.unstored, keys);
@@ -191,7 +191,7 @@ impl Maintenance<'_> {
                 None => disk.remove_file(&path),
             };
             let failed = |error: std::io::Error| {
-                tracing::warn!(path = %path.display(), %error, "a segment that nobody needs cannot be removed");
+                tracing::warn!(path = %path.display(), %error, "a segment that is no longer needed cannot be removed");
             };
             if let Err(error) = gone {
                 return failed(error);
@@ -228,7 +228,7 @@ impl Maintenance<'_> {
         let Some(lock) = &*lock else { return };
         match lock.write_all_at(text.as_bytes(), 0).and_then(|()| lock.sync_data()) {
             Ok(()) => self.marked = newest,
-            Err(error) => tracing::debug!(%error, "the newest segment's number was not written"),
+            Err(error) => tracing::debug!(%error, "the number of the newest segment was not written"),
         }
     }
 }
@@ -271,7 +271,7 @@ pub(super) fn make_spare(shared: &Shared) -> Result<(), LogError> {
             if matches!(error.kind(), std::io::ErrorKind::StorageFull | std::io::ErrorKind::QuotaExceeded) {
                 return Err(LogError::Full { path: folder.clone(), text: error.to_string() });
             }
-            Err(LogError::io(path, "making a segment", &error))
+            Err(LogError::io(path, "creating a segment", &error))
         }
     }
 }
@@ -283,7 +283,7 @@ fn has_room(shared: &Shared) -> Result<(), LogError> {
     let used = shared.used_bytes().saturating_add(shared.segment_bytes);
     if used > max_size {
         return Err(full(format!(
-            "with one more segment it would have {used} bytes, and `spool.max_size` is {max_size}"
+            "with another segment it would take {used} bytes, and `spool.max_size` is {max_size}"
         )));
     }
     has_free(shared)

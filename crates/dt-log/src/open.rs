@@ -49,7 +49,7 @@ impl Log {
     ) -> Result<Self, LogError> {
         refuse_first_edition(&*disk, folder)?;
         create_folders(&*disk, folder, true)
-            .map_err(|(path, error)| LogError::io(path, "making the folder", &error))?;
+            .map_err(|(path, error)| LogError::io(path, "creating the folder", &error))?;
         let had_lock = matches!(disk.about(&lock_path(folder)), Ok(Some(_)));
         let lock = lock(&*disk, folder)?;
         let found = FolderContent::in_folder(&*disk, folder, &*lock)?;
@@ -260,8 +260,8 @@ pub(super) fn read_end(
                 } else if is_damaged {
                     let (path, at) = (path.display(), reader.at());
                     findings.push(format!(
-                        "{path}: a group before byte {at} is damaged: how far sinks were, or an operator's change; {}",
-                        remedy::PLACES_LOST
+                        "{path}: a group before byte {at} is damaged, with progress of sinks or a change by an operator; {}",
+                        remedy::PROGRESS_LOST
                     ));
                 }
                 is_damaged = false;
@@ -283,8 +283,8 @@ pub(super) fn read_end(
     }
     if reader.has_rest().map_err(failed)? {
         findings.push(format!(
-            "{}: what is at {} is no whole group: an event that was possibly acknowledged, unless power was lost while it was \
-             written; it stays there; {}",
+            "{}: the group at byte {} is incomplete: an event that was possibly acknowledged, unless power was lost while it \
+             was written; it stays there; {}",
             path.display(),
             reader.at(),
             remedy::FETCH_AGAIN
@@ -343,7 +343,7 @@ pub(super) fn check_segments(
     let others = segments.iter().map(|found| segment::path(folder, found.number)).chain(spares);
     if let Some(longest) = others.map(|path| length(&path)).max().filter(|longest| *longest > newest_length) {
         findings.push(format!(
-            "{}: it has {newest_length} bytes, and others have {longest}: its end was cut off, with events that were \
+            "{}: it has {newest_length} bytes, and other segments have {longest}: its end is missing, with events that were \
              possibly acknowledged; {}",
             segment::path(folder, *newest).display(),
             remedy::FETCH_AGAIN
@@ -429,11 +429,15 @@ fn skipped_by_dead_letters(
         return Ok(None);
     }
     findings.push(format!(
-        "dead.db: it has letters of events up to {known}, and the log ends with {last}: an older one was put back, or its \
-         end is damaged; it goes on behind them; {}",
+        "dead.db: it has dead letters of events up to {known}, and the log ends with {last}: an older log was put back, or \
+         its end is damaged; the log continues after them; {}",
         remedy::PUT_BACK
     ));
-    Ok(Some(known.saturating_add(1)))
+    let damaged = || LogError::Damaged {
+        path: dead.path().to_owned(),
+        text: format!("a dead letter has the sequence number {known}"),
+    };
+    known.checked_add(1).ok_or_else(damaged).map(Some)
 }
 
 impl DeadLetters {
@@ -447,7 +451,7 @@ impl DeadLetters {
         let disk = SystemDisk::shared();
         refuse_first_edition(&*disk, folder)?;
         create_folders(&*disk, folder, true)
-            .map_err(|(path, error)| LogError::io(path, "making the folder", &error))?;
+            .map_err(|(path, error)| LogError::io(path, "creating the folder", &error))?;
         let lock = lock(&*disk, folder)?;
         let found = FolderContent::in_folder(&*disk, folder, &*lock)?;
         if !found.numbers.is_empty() || found.marked > 0 {
@@ -460,7 +464,7 @@ impl DeadLetters {
                         events = backlog,
                         folder = %folder.display(),
                         "the spool has events that are not delivered, and mode `direct` does not deliver them; \
-                         start with mode `spool` until `dt-receiver spool status` tells of none"
+                         start with mode `spool` until `dt-receiver spool status` shows none"
                     );
                 }
             }
@@ -496,15 +500,14 @@ fn open_ids(
     let OpenedIds { ids, rebuilt } =
         opened.map_err(|error| LogError::Damaged { path, text: error.to_string() })?;
     if let Some(rebuilt) = rebuilt.filter(|_| !end.is_new) {
-        findings
-            .push(format!("ids.db: {}; it is rebuilt from the events that are still there", rebuilt.text));
+        findings.push(format!("ids.db: {}; it is rebuilt from the retained events", rebuilt.text));
     }
     // Ids of events that the log has lost must not make later copies of them duplicates.
     let (stored, last) = (ids.stored_up_to(), end.next_seq.saturating_sub(1));
     if stored > last {
         findings.push(format!(
-            "ids.db: it knows events up to {stored}, and the log ends with {last}: an older one was put back, or its end is \
-             damaged; it is rebuilt from the events that are still there"
+            "ids.db: it has ids of events up to {stored}, and the log ends with {last}: an older log was put back, or its end \
+             is damaged; it is rebuilt from the retained events"
         ));
         ids.forget_all()
             .map_err(|error| LogError::Damaged { path: folder.join("ids.db"), text: error.to_string() })?;

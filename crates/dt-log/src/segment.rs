@@ -154,7 +154,7 @@ impl SegmentReader {
             && header.owner.segment != number
         {
             let found = header.owner.segment;
-            return Err(damaged(&format!("it is segment {found}, under the name of segment {number}")));
+            return Err(damaged(&format!("it contains segment {found}, under the name of segment {number}")));
         }
         let owner = match (header, store) {
             (Some(header), _) => header.owner,

@@ -189,7 +189,7 @@ impl Shared {
     pub(super) fn refuse(&self, error: &LogError) {
         let mut queue = self.queue.lock();
         if queue.blocked_by.is_none() {
-            tracing::error!(code = error.code(), %error, "no events can be stored; DT keeps them, and tries again for 12 hours");
+            tracing::error!(code = error.code(), %error, "no events can be stored; DT keeps them, and retries for 12 hours");
         }
         queue.blocked_by = Some(error.clone());
         drop(queue);

@@ -112,6 +112,7 @@ impl State {
             }
             Frame::Registered(frame) => {
                 self.sinks.insert(frame.sink, SinkState::of(frame));
+                // The writer never assigns the last number, so this saturates only for damaged data.
                 self.next_sink = self.next_sink.max(frame.sink.saturating_add(1));
             }
             Frame::Forgotten { sink } => drop(self.sinks.remove(sink)),

@@ -145,7 +145,7 @@ impl Tail {
     /// Wakes the workers after a change: a replay was requested, or a sink was forgotten or replaced.
     pub fn wake(&self) {
         let mut state = self.state.lock();
-        state.changes = state.changes.saturating_add(1);
+        state.changes = state.changes.wrapping_add(1);
         self.changed.notify_all();
         self.rest_over.notify_all();
     }
@@ -216,7 +216,7 @@ mod tests {
                 assert!(rested.join().expect("no panic") >= enough_at);
             }
         });
-        // What is there already, an operator, the time and a stop: none of them waits.
+        // None of these waits: an event that is there, an expired time, a change by an operator, a stop.
         tail.rest(5, 0, long);
         tail.rest(6, 0, Instant::now());
         tail.wake();

@@ -101,7 +101,8 @@ fn add(connection: &Connection, dead_letter: &DeadLetter, now: i64) -> rusqlite:
         Reason::Refused => REFUSED,
         Reason::Rejected { .. } | Reason::Unreadable | Reason::Damaged => "dead",
     };
-    let id = highest_id(connection)?.saturating_add(1);
+    let highest = highest_id(connection)?;
+    let id = highest.checked_add(1).ok_or(rusqlite::Error::IntegralValueOutOfRange(0, highest))?;
     let (sink, signatures) = (sink_of(&dead_letter.reason), json(&dead_letter.signatures));
     let routing = dead_letter.routing.as_ref();
     let hash = dead_letter.seq.is_none().then(|| hash(dead_letter, &signatures));

@@ -10,7 +10,7 @@ use super::super::sqlite::{self, FailureKind};
 #[non_exhaustive]
 pub enum DeadError {
     /// The file does not exist.
-    #[error("{path}: missing, though the log knows of dead letters up to id {expected}; put the file back from a backup, \
+    #[error("{path}: missing, though the log knows of dead letters up to id {expected}; restore the file from a backup, \
              or accept the loss with `dt-receiver spool repair`", path = .path.display())]
     Missing {
         /// The database.
@@ -30,7 +30,7 @@ pub enum DeadError {
         found: String,
     },
     /// A newer version of this program wrote the file.
-    #[error("{path}: its format is version {found}, and this program knows version {expected}; use a newer program",
+    #[error("{path}: its format is version {found}, and this program reads version {expected}; use a newer program",
             path = .path.display())]
     Newer {
         /// The database.
@@ -61,7 +61,7 @@ pub enum DeadError {
         found: String,
     },
     /// The database is damaged.
-    #[error("{path}: damaged ({text}); `dt-receiver spool repair` saves what can be read, and keeps this file",
+    #[error("{path}: damaged ({text}); `dt-receiver spool repair` copies what is readable, and keeps this file",
             path = .path.display())]
     Damaged {
         /// The database.
@@ -90,7 +90,7 @@ pub enum DeadError {
         text: String,
     },
     /// Too many copies of expired or refused requests are queued.
-    #[error("too many copies of expired or refused requests wait to be stored")]
+    #[error("the queue for copies of expired and refused requests is full")]
     Overloaded,
     /// The dead letters are closed.
     #[error("the dead letters are closed")]

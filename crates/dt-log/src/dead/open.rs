@@ -59,7 +59,7 @@ pub(super) fn prepare(path: &Path, expect: Expect) -> Result<(), DeadError> {
         (Ok(false) | Err(_), Expect::Anything | Expect::New { .. }) => {
             // The write-ahead log holds dead letters of the lost database, and SQLite would delete it.
             if has_log(path)? {
-                let found = "its write-ahead log is there without it".to_owned();
+                let found = "a write-ahead log without its database".to_owned();
                 return Err(DeadError::NotOurs { path: path.to_owned(), found });
             }
             return create(path, expect.store_id());
@@ -177,10 +177,10 @@ pub(super) fn inspect(connection: &Connection, path: &Path) -> Result<FileInfo, 
 
 /// Creates the file with its tables, and syncs both the file and its folder.
 pub(super) fn create(path: &Path, store_id: [u8; 16]) -> Result<(), DeadError> {
-    sqlite::create_file(path).map_err(|error| DeadError::io(path, "making the file", &error))?;
+    sqlite::create_file(path).map_err(|error| DeadError::io(path, "creating the file", &error))?;
     let mut connection = connect(path).and_then(|connection| in_wal_mode(connection, path))?;
     schema::create(&mut connection, store_id)
-        .map_err(|error| DeadError::sqlite(path, "making the tables", &error))?;
+        .map_err(|error| DeadError::sqlite(path, "creating the tables", &error))?;
     flush(&connection, path)?;
     sqlite::sync_folder_of(path).map_err(|error| DeadError::io(path, "syncing the folder", &error))
 }
@@ -238,6 +238,6 @@ pub(super) fn flush(connection: &Connection, path: &Path) -> Result<(), DeadErro
     if busy == 0 {
         return Ok(());
     }
-    let text = "another program holds the database open; end it".to_owned();
+    let text = "another program has the database open; stop it".to_owned();
     Err(DeadError::Failed { path: path.to_owned(), doing: DOING, text })
 }

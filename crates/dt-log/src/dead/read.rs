@@ -151,13 +151,16 @@ impl ReadOnly {
                 [],
                 |row| row.get(0),
             )?;
-            findings.extend(wrong.map(|reasons| format!("the number of letters is wrong for: {reasons}")));
+            findings
+                .extend(wrong.map(|reasons| format!("the number of dead letters is wrong for: {reasons}")));
             let above: Option<i64> = connection.query_row(
                 "SELECT max(id) FROM letters WHERE id > (SELECT highest_id FROM store)",
                 [],
                 |row| row.get(0),
             )?;
-            findings.extend(above.map(|id| format!("there is a letter with id {id}, which was never given")));
+            findings.extend(
+                above.map(|id| format!("there is a dead letter with id {id}, which was never assigned")),
+            );
             let path = self.path.display();
             Ok(findings
                 .into_iter()
@@ -171,7 +174,11 @@ impl ReadOnly {
             after = last.id;
             let damaged = part.iter().filter(|dead_letter| !dead_letter.is_intact);
             findings.extend(damaged.map(|dead_letter| {
-                format!("letter {}: its checksum does not match; {}", dead_letter.id, remedy::ONE_DEAD_LETTER)
+                format!(
+                    "dead letter {}: its checksum does not match; {}",
+                    dead_letter.id,
+                    remedy::ONE_DEAD_LETTER
+                )
             }));
         }
     }

@@ -20,7 +20,7 @@ const STORE: &str = "
     CREATE TABLE store (
         one        INTEGER PRIMARY KEY CHECK (one = 1),
         store_id   BLOB NOT NULL,       -- zeros: of no store yet
-        highest_id INTEGER NOT NULL     -- the highest id that a letter ever got
+        highest_id INTEGER NOT NULL     -- the highest id that was ever assigned
     ) STRICT;
 
     CREATE TABLE counts (
@@ -73,7 +73,7 @@ const DEAD_LETTERS: &str = "
 ";
 
 const REST: &str = "
-    -- One letter for each record and sink, and one for each damaged record.
+    -- One dead letter for each record and sink, and one for each damaged record.
     CREATE UNIQUE INDEX dead_of_record ON dead (sink, seq) WHERE seq IS NOT NULL AND sink IS NOT NULL;
     CREATE UNIQUE INDEX dead_damaged ON dead (seq) WHERE reason = 'damaged';
     CREATE INDEX dead_by_reason ON dead (reason);

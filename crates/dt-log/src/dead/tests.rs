@@ -1,4 +1,4 @@
-//! Dead letters: what is kept and what goes, which files are refused, and what becomes of errors of the disk.
+//! Dead letters: what is kept and what is removed, which files are rejected, and how disk errors are handled.
 
 use std::fs;
 use std::time::{Duration, Instant};
@@ -52,7 +52,7 @@ fn rejected(seq: i64, attempts: u32) -> DeadLetter {
 }
 
 fn all(dead_letters: &DeadLetters) -> Vec<StoredDeadLetter> {
-    dead_letters.list(&Filter::default(), 0, 1000, true).expect("letters")
+    dead_letters.list(&Filter::default(), 0, 1000, true).expect("opens")
 }
 
 fn count(dead_letters: &DeadLetters, reason: &str) -> u64 {
@@ -66,15 +66,15 @@ fn block_on<T>(future: impl Future<Output = T>) -> T {
 #[test]
 fn a_rejected_record_is_made_again_exactly() {
     let folder = tempfile::tempdir().expect("a folder");
-    let dead_letters = open(folder.path(), NEW).expect("letters");
+    let dead_letters = open(folder.path(), NEW).expect("opens");
     assert_eq!(dead_letters.add_blocking(vec![rejected(9, 3)]).expect("stored"), [Some(1)]);
     let stored = all(&dead_letters).remove(0);
     let (made, was) = (stored.record().expect("a record"), record());
     assert_eq!(format!("{made:?}"), format!("{was:?}"));
     assert_eq!((made.headers == was.headers, made.body == was.body), (true, true));
     assert_eq!((stored.dead_letter.seq, stored.dead_letter.attempts, stored.dead_at), (Some(9), 3, 5000));
-    // Without its body it is none.
-    let listed = dead_letters.list(&Filter::default(), 0, 10, false).expect("letters").remove(0);
+    // Without its body it is no record.
+    let listed = dead_letters.list(&Filter::default(), 0, 10, false).expect("opens").remove(0);
     assert!(listed.record().is_none() && listed.dead_letter.body.is_empty());
     assert_eq!(listed.body_bytes, was.body.len());
 }
@@ -82,7 +82,7 @@ fn a_rejected_record_is_made_again_exactly() {
 #[test]
 fn one_dead_letter_for_each_record_and_sink() {
     let folder = tempfile::tempdir().expect("a folder");
-    let dead_letters = open(folder.path(), NEW).expect("letters");
+    let dead_letters = open(folder.path(), NEW).expect("opens");
     let other = DeadLetter { reason: Reason::Rejected { sink: Arc::from("other") }, ..rejected(9, 1) };
     let damaged = DeadLetter { reason: Reason::Damaged, ..rejected(9, 0) };
     let added =
@@ -105,7 +105,7 @@ fn one_dead_letter_for_each_record_and_sink() {
         rest.iter().map(|dead_letter| (dead_letter.id, dead_letter.replays)).collect::<Vec<_>>(),
         [(2, 1), (4, 0)]
     );
-    // An id is not given twice, the highest one neither.
+    // No id is reused, not even the highest one.
     assert_eq!(dead_letters.remove_blocking(vec![4]).expect("removed"), 1);
     assert_eq!(dead_letters.add_blocking(vec![rejected(11, 1)]).expect("stored"), [Some(5)]);
     assert!(dead_letters.check().expect("checked").is_empty());
@@ -114,12 +114,12 @@ fn one_dead_letter_for_each_record_and_sink() {
 #[test]
 fn copies_are_stored_once_and_the_oldest_of_them_go() {
     let folder = tempfile::tempdir().expect("a folder");
-    let dead_letters = open(folder.path(), NEW).expect("letters");
+    let dead_letters = open(folder.path(), NEW).expect("opens");
     block_on(async {
         let unreadable = dead_letter(Reason::Unreadable, b"odd", "a.b.c");
         assert_eq!(dead_letters.add(unreadable.clone()).await.expect("stored"), Some(1));
         assert_eq!(dead_letters.add(unreadable).await.expect("stored"), None);
-        // A refused one differs by its signature too.
+        // Copies of refused requests also differ by their signatures.
         for (signature, id) in [("a", Some(2)), ("b", Some(3)), ("a", None)] {
             let refused = dead_letter(Reason::Refused, b"odd", signature);
             assert_eq!(dead_letters.add(refused).await.expect("stored"), id);
@@ -133,7 +133,7 @@ fn copies_are_stored_once_and_the_oldest_of_them_go() {
     assert!((7..=9).contains(&expired.dead_letters) && expired.bytes <= 10_000, "{expired:?}");
     assert_eq!(dead_letters.dropped(), Dropped { expired: 100 - expired.dead_letters, refused: 0 });
     let filter = Filter { reason: Some("expired".to_owned()), ..Filter::default() };
-    let newest = dead_letters.list(&filter, 0, 100, true).expect("letters").pop().expect("a letter");
+    let newest = dead_letters.list(&filter, 0, 100, true).expect("opens").pop().expect("a dead letter");
     assert_eq!((newest.id, newest.dead_letter.body), (103, Bytes::from_static(&[99; 1000])));
     assert!(dead_letters.size_bytes() < 11_000);
     assert!(dead_letters.check().expect("checked").is_empty());
@@ -147,22 +147,22 @@ fn dead_letters_survive_and_the_file_must_be_the_expected_one() {
     let change = |sql: &str| {
         rusqlite::Connection::open(&path).and_then(|file| file.execute_batch(sql)).expect("changed");
     };
-    // Nothing is made in place of what the log knows of.
+    // A file that the log has recorded is not replaced.
     assert_eq!(code(existing(0)), Err("dead_missing"));
     assert!(!path.exists());
     fs::write(&path, b"").expect("written");
     assert_eq!(code(existing(0)), Err("dead_missing"));
-    // An interrupted start leaves an empty file, or one without letters.
+    // An interrupted start leaves an empty file, or one without dead letters.
     change("PRAGMA journal_mode = WAL");
     assert!(fs::metadata(&path).expect("a file").len() > 0);
     assert_eq!(code(existing(0)), Err("dead_missing"));
     assert_eq!(code(Expect::New { store_id: [1; 16] }), Ok(()));
     assert_eq!(code(NEW), Ok(()));
     assert_eq!(code(existing(0)), Ok(()));
-    let dead_letters = open(folder.path(), existing(0)).expect("letters");
+    let dead_letters = open(folder.path(), existing(0)).expect("opens");
     dead_letters.add_blocking(vec![rejected(1, 1), rejected(2, 1)]).expect("stored");
     drop(dead_letters);
-    let dead_letters = open(folder.path(), existing(2)).expect("letters");
+    let dead_letters = open(folder.path(), existing(2)).expect("opens");
     assert_eq!(
         (all(&dead_letters).len(), dead_letters.highest_id(), count(&dead_letters, "rejected")),
         (2, 2, 2)
@@ -188,10 +188,10 @@ fn dead_letters_survive_and_the_file_must_be_the_expected_one() {
 #[test]
 fn what_mode_direct_made_becomes_the_store_s() {
     let folder = tempfile::tempdir().expect("a folder");
-    let dead_letters = open(folder.path(), Expect::Anything).expect("letters");
+    let dead_letters = open(folder.path(), Expect::Anything).expect("opens");
     dead_letters.add_blocking(vec![dead_letter(Reason::Unreadable, b"a", "a")]).expect("stored");
     drop(dead_letters);
-    assert_eq!(all(&open(folder.path(), NEW).expect("letters")).len(), 1);
+    assert_eq!(all(&open(folder.path(), NEW).expect("opens")).len(), 1);
     assert!(open(folder.path(), existing(1)).is_ok());
 }
 
@@ -200,12 +200,12 @@ fn a_reader_creates_nothing_and_sees_what_a_running_writer_stored() {
     let folder = tempfile::tempdir().expect("a folder");
     let path = folder.path().join("dead.db");
     assert_eq!(ReadOnly::open(&path).map(drop).expect_err("missing").code(), "dead_missing");
-    let dead_letters = open(folder.path(), NEW).expect("letters");
+    let dead_letters = open(folder.path(), NEW).expect("opens");
     dead_letters.add_blocking(vec![rejected(1, 1)]).expect("stored");
     let beside = ReadOnly::open(&path).expect("a reader");
-    assert_eq!(beside.list(&Filter::default(), 0, 10, true).expect("letters").len(), 1);
+    assert_eq!(beside.list(&Filter::default(), 0, 10, true).expect("opens").len(), 1);
     dead_letters.add_blocking(vec![rejected(2, 1)]).expect("stored");
-    assert_eq!(beside.list(&Filter::default(), 0, 10, true).expect("letters").len(), 2);
+    assert_eq!(beside.list(&Filter::default(), 0, 10, true).expect("opens").len(), 2);
     drop((beside, dead_letters));
     let names = || {
         let mut names: Vec<_> = fs::read_dir(folder.path())
@@ -226,14 +226,14 @@ fn a_reader_creates_nothing_and_sees_what_a_running_writer_stored() {
 fn a_flipped_bit_shows() {
     let folder = tempfile::tempdir().expect("a folder");
     let path = folder.path().join("dead.db");
-    let dead_letters = open(folder.path(), NEW).expect("letters");
+    let dead_letters = open(folder.path(), NEW).expect("opens");
     dead_letters.add_blocking(vec![rejected(1, 1), rejected(2, 1)]).expect("stored");
     drop(dead_letters);
     let mut bytes = fs::read(&path).expect("the file");
     let at = bytes.windows(5).position(|window| window == b"{\"a\":").expect("the body");
     bytes[at + 2] ^= 1;
     fs::write(&path, bytes).expect("written");
-    let dead_letters = open(folder.path(), existing(2)).expect("letters");
+    let dead_letters = open(folder.path(), existing(2)).expect("opens");
     let stored = all(&dead_letters);
     assert_eq!(stored.iter().filter(|dead_letter| dead_letter.is_intact).count(), 1);
     assert_eq!(stored.iter().filter(|dead_letter| dead_letter.record().is_some()).count(), 1);
@@ -241,20 +241,31 @@ fn a_flipped_bit_shows() {
 }
 
 #[test]
+fn the_highest_possible_id_is_not_assigned_twice() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let dead_letters = open(folder.path(), NEW).expect("opens");
+    let other = rusqlite::Connection::open(folder.path().join("dead.db")).expect("a database");
+    other.execute("UPDATE store SET highest_id = ?1", [i64::MAX - 1]).expect("changed");
+    assert_eq!(dead_letters.add_blocking(vec![rejected(1, 1)]).expect("stored"), [Some(i64::MAX)]);
+    dead_letters.add_blocking(vec![rejected(2, 1)]).expect_err("there is no id");
+    assert_eq!(all(&dead_letters).len(), 1);
+}
+
+#[test]
 fn a_removed_file_takes_no_more_dead_letters_until_it_is_back() {
     let folder = tempfile::tempdir().expect("a folder");
     let (path, moved) = (folder.path().join("dead.db"), folder.path().join("aside"));
-    let dead_letters = open(folder.path(), NEW).expect("letters");
+    let dead_letters = open(folder.path(), NEW).expect("opens");
     dead_letters.add_blocking(vec![rejected(1, 1)]).expect("stored");
     assert_eq!(dead_letters.last_error(), None);
     fs::rename(&path, &moved).expect("renamed");
     let error = dead_letters.add_blocking(vec![rejected(2, 1)]).expect_err("missing");
     assert_eq!(error.code(), "dead_missing");
     assert!(dead_letters.last_error().is_some_and(|text| text.contains("missing")));
-    // An empty one is no better, and stays empty.
+    // An empty file is rejected too, and stays empty.
     fs::write(&path, b"").expect("written");
     assert_eq!(dead_letters.add_blocking(vec![rejected(2, 1)]).expect_err("empty").code(), "dead_missing");
-    // Letters are in the write-ahead log only; nobody may begin anew beside it.
+    // The dead letters are in the write-ahead log only, so no new file may be created beside it.
     assert_eq!(open(folder.path(), NEW).map(drop).expect_err("a log").code(), "dead_not_ours");
     assert_eq!(fs::metadata(&path).expect("a file").len(), 0);
     fs::rename(&moved, &path).expect("renamed");
@@ -266,9 +277,9 @@ fn a_removed_file_takes_no_more_dead_letters_until_it_is_back() {
 fn an_error_fails_its_callers_only_and_is_cleared_by_the_next_probe() {
     let folder = tempfile::tempdir().expect("a folder");
     let path = folder.path().join("dead.db");
-    let dead_letters = open(folder.path(), NEW).expect("letters");
+    let dead_letters = open(folder.path(), NEW).expect("opens");
     dead_letters.add_blocking(vec![rejected(1, 1)]).expect("stored");
-    // Whatever the cause: a trigger that fails stands for the disk.
+    // A failing trigger stands for any failure of the disk.
     let other = rusqlite::Connection::open(&path).expect("a database");
     other
         .execute_batch(
@@ -281,7 +292,7 @@ fn an_error_fails_its_callers_only_and_is_cleared_by_the_next_probe() {
     assert!(dead_letters.last_error().is_some_and(|text| text.contains("no disk")));
     other.execute_batch("DROP TRIGGER fails").expect("dropped");
     drop(other);
-    // No caller comes: the writer itself finds out.
+    // Without a caller, the writer tests the disk itself.
     let start = Instant::now();
     while dead_letters.last_error().is_some() {
         assert!(start.elapsed() < Duration::from_secs(20), "{:?}", dead_letters.last_error());
@@ -293,7 +304,7 @@ fn an_error_fails_its_callers_only_and_is_cleared_by_the_next_probe() {
 #[test]
 fn queued_copies_neither_delay_nor_displace_other_dead_letters() {
     let folder = tempfile::tempdir().expect("a folder");
-    let dead_letters = open(folder.path(), NEW).expect("letters");
+    let dead_letters = open(folder.path(), NEW).expect("opens");
     let other = rusqlite::Connection::open(folder.path().join("dead.db")).expect("a database");
     // Nothing is committed while another program writes, so everything waits.
     other.execute_batch("BEGIN IMMEDIATE").expect("begun");
@@ -313,7 +324,7 @@ fn queued_copies_neither_delay_nor_displace_other_dead_letters() {
         tokio::select! { biased; added = &mut waiting => panic!("{added:?}"), () = std::future::ready(()) => {} }
         other.execute_batch("COMMIT").expect("committed");
         let id = waiting.await.expect("stored").expect("it is new");
-        // Of the copies, at most the transaction that was begun came first, and one more.
+        // At most the running transaction of copies and one more were committed before.
         assert!(id <= 129, "{id}");
     });
 }
@@ -321,7 +332,7 @@ fn queued_copies_neither_delay_nor_displace_other_dead_letters() {
 #[test]
 fn a_copy_of_the_files_at_any_moment_has_every_dead_letter_that_was_reported_stored() {
     let folder = tempfile::tempdir().expect("a folder");
-    let dead_letters = open(folder.path(), NEW).expect("letters");
+    let dead_letters = open(folder.path(), NEW).expect("opens");
     for seq in 1..40 {
         dead_letters.add_blocking(vec![rejected(seq, 1)]).expect("stored");
         // As `kill -9` leaves it.
@@ -329,9 +340,9 @@ fn a_copy_of_the_files_at_any_moment_has_every_dead_letter_that_was_reported_sto
         for name in ["dead.db", "dead.db-wal"] {
             fs::copy(folder.path().join(name), copy.path().join(name)).expect("copied");
         }
-        let copied = open(copy.path(), existing(seq)).expect("letters");
+        let copied = open(copy.path(), existing(seq)).expect("opens");
         assert_eq!(all(&copied).len(), usize::try_from(seq).expect("a number"));
-        // All of it is in the database by then: a power loss takes nothing away that counts as there.
+        // Opening has written all of it to the database, so a power loss removes nothing that counts as stored.
         let log = fs::metadata(copy.path().join("dead.db-wal")).expect("a file").len();
         let database = tempfile::tempdir().expect("a folder");
         fs::copy(copy.path().join("dead.db"), database.path().join("dead.db")).expect("copied");

@@ -19,9 +19,9 @@
 //!
 //! | interrupted | next start |
 //! |---|---|
-//! | in `store` | the call is undone, [`stored_up_to`](Ids::stored_up_to) says so: the log stores these ids again |
-//! | after `store` | all of it is there, after a power loss too |
-//! | while the file is made, or renamed | a new file is made; the log is told that nothing is stored |
+//! | in `store` | the call is undone, as [`stored_up_to`](Ids::stored_up_to) shows: the log stores these ids again |
+//! | after `store` | everything is stored, also after a power loss |
+//! | while the file is created or renamed | a new file is created; `stored_up_to` is 0 |
 //!
 //! A file that is damaged, of another store, of another version, or no database is renamed to `ids.db.damaged-SECONDS`, and
 //! a new one is created. Pages and filters have a checksum; a damaged page is [`IdsError::Damaged`], a damaged filter is

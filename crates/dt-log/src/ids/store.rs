@@ -52,7 +52,7 @@ impl IndexShared {
         let because = |code, text: String| Some(Unusable { code, text });
         match self.path.try_exists() {
             Ok(true) => {}
-            Ok(false) => return Ok(because("missing", "there is no file".to_owned())),
+            Ok(false) => return Ok(because("missing", "the file is missing".to_owned())),
             Err(error) => return Err(IdsError::failed(&self.path, "looking for the file", &error)),
         }
         let read = || -> rusqlite::Result<Option<Unusable>> {
@@ -101,11 +101,11 @@ impl IndexShared {
             Ok(true) => Some(self.rename_away(now)?),
             _ => None,
         };
-        sqlite::create_file(&self.path).map_err(|error| failed("making the file", error))?;
+        sqlite::create_file(&self.path).map_err(|error| failed("creating the file", error))?;
         let mut created = lookup::connect(&self.path, WRITER_CACHE_KIB)
-            .map_err(|error| IdsError::sqlite(&self.path, "making the file", &error))?;
+            .map_err(|error| IdsError::sqlite(&self.path, "creating the file", &error))?;
         table::create(&mut created, &self.options)
-            .map_err(|error| IdsError::sqlite(&self.path, "making the tables", &error))?;
+            .map_err(|error| IdsError::sqlite(&self.path, "creating the tables", &error))?;
         sqlite::sync_folder_of(&self.path).map_err(|error| failed("syncing the folder", error))?;
         Ok(renamed_to)
     }

@@ -1,4 +1,4 @@
-//! The index against a model, across crashes and damage, and at its full size.
+//! Tests the index against a model, with crashes and damage, and at its full size.
 
 #![allow(clippy::arithmetic_side_effects, reason = "tests may fail loudly")]
 
@@ -26,7 +26,7 @@ fn keys(range: std::ops::Range<u64>) -> Vec<Key> {
     range.map(|number| Key::new("default", &number.to_string())).collect()
 }
 
-/// As a caller asks.
+/// Looks up a key as a caller does.
 fn known(ids: &Ids, key: Key) -> bool {
     ids.may_contain(key) && ids.contains(key).expect("an answer")
 }
@@ -65,14 +65,14 @@ fn what_was_stored_is_found_after_a_restart_and_nothing_else() {
 fn the_oldest_go_with_the_window_and_with_the_limit() {
     let folder = tempfile::tempdir().expect("a folder");
     let ids = open(folder.path(), 12_000);
-    // Twelve periods of 1,000 are full; the thirteenth takes the place of the first.
+    // Twelve periods of 1,000 are full, and the thirteenth replaces the first.
     ids.store(&keys(0..12_000), 12_000, NOW).expect("stored");
     assert_eq!(ids.count(), 12_000);
     ids.store(&keys(12_000..12_001), 12_001, NOW).expect("stored");
     assert_eq!(ids.count(), 11_001);
     assert!(!keys(0..1000).into_iter().any(|key| known(&ids, key)));
     assert!(keys(1000..12_001).into_iter().all(|key| known(&ids, key)));
-    // Six hours later a new period begins, which outlives the others.
+    // A period that begins six hours later outlives the others.
     ids.store(&keys(20_000..20_001), 12_002, NOW + 6 * HOUR).expect("stored");
     ids.store(&[], 12_002, NOW + 72 * HOUR - 1).expect("stored");
     assert_eq!(ids.count(), 11_002);
@@ -116,7 +116,7 @@ fn a_question_on_the_own_thread_is_answered() {
     });
 }
 
-/// What a file that cannot be used is called afterwards, and why.
+/// Returns the code of an unusable file, and its new path.
 fn rebuilt(path: &Path, options: IdsOptions) -> (&'static str, Option<PathBuf>) {
     let opened = Ids::open(path, options, NOW).expect("an index");
     let why = opened.rebuilt.expect("a reason");
@@ -138,7 +138,7 @@ fn a_file_that_cannot_be_used_is_renamed_and_made_anew() {
     };
     let known = || options(1000);
 
-    // Each is told apart, and each old file has a name of its own.
+    // Each problem has its own code, and each old file its own name.
     let other = IdsOptions { store_id: [8; 16], ..known() };
     assert_eq!(rebuilt(&path, other.clone()), ("other_store", name(NOW / 1000)));
     assert_eq!(Ids::open(&path, other.clone(), NOW).expect("an index").rebuilt, None);
@@ -165,7 +165,7 @@ fn a_damaged_page_is_reported_until_the_index_is_reset() {
     let folder = tempfile::tempdir().expect("a folder");
     let ids = open(folder.path(), 100_000);
     ids.store(&keys(0..5000), 5000, NOW).expect("stored");
-    // A flipped bit in a stored key: SQLite does not see it.
+    // SQLite does not detect a flipped bit in a stored key.
     let needle = keys(77..78)[0].to_bytes();
     let mut bytes = fs::read(ids.path()).expect("the file");
     let at = bytes.windows(16).position(|window| window == needle).expect("the key");
@@ -206,7 +206,7 @@ fn an_error_of_the_disk_passes() {
     let folder = tempfile::tempdir().expect("a folder");
     let ids = open(folder.path(), 100_000);
     ids.store(&keys(0..100), 100, NOW).expect("stored");
-    // No page may be added: what SQLite says on a full disk.
+    // No page can be added, as on a full disk.
     let limit = |pages: i64| {
         let writer = ids.shared.writer.lock();
         let writer = writer.connection.as_ref().expect("a connection");
@@ -218,7 +218,7 @@ fn an_error_of_the_disk_passes() {
     assert_eq!((ids.stored_up_to(), ids.count()), (100, 100));
     assert!(known(&ids, keys(99..100)[0]));
     assert!(!ids.contains(keys(200..201)[0]).expect("an answer"));
-    // The next call has another connection, and all the room it needs.
+    // The next call has a new connection without this limit.
     ids.store(&keys(100..5000), 5000, NOW).expect("stored");
     assert!(keys(0..5000).into_iter().all(|key| known(&ids, key)));
 }
@@ -239,20 +239,20 @@ fn copies_of_the_files_at_any_moment_hold_what_was_reported_stored() {
         });
         let mut copies = Vec::new();
         while !done.load(Ordering::Relaxed) {
-            // Enough of them, and then only the rest of the calls.
+            // Enough copies were made: only do the remaining calls.
             if copies.len() == 40 {
                 std::thread::yield_now();
                 continue;
             }
             let folder = copied.join(copies.len().to_string());
             fs::create_dir_all(&folder).expect("a folder");
-            // As a power loss leaves it: the journal of before the writes, and any part of these.
+            // After a power loss: the journal from before the writes, and any part of the writes.
             let (path, before) = (ids.path().with_file_name("ids.db-journal"), ids.stored_up_to());
             let Ok(journal) = fs::read(&path) else { continue };
             fs::write(folder.join("ids.db-journal"), &journal).expect("written");
             let database = fs::copy(ids.path(), folder.join("ids.db"));
-            // Where the journal changed meanwhile, no disk ever looked like the copy. It may have changed at the same length:
-            // how many pages it holds is written to its head before the database is.
+            // If the journal changed meanwhile, the disk never had this content. It may have changed without a change of
+            // its length, because the number of its pages is written to its header before the database is.
             let is_the_same = fs::read(&path).is_ok_and(|after| after == journal);
             if is_the_same && database.is_ok() && before == ids.stored_up_to() {
                 copies.push((folder, before));
@@ -274,7 +274,7 @@ fn copies_of_the_files_at_any_moment_hold_what_was_reported_stored() {
     }
 }
 
-/// The model's ids are below this.
+/// The ids of the model are below this number.
 const IDS: u16 = 4000;
 
 #[derive(Debug, Clone)]
@@ -293,15 +293,15 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
 proptest! {
     #![proptest_config(ProptestConfig { cases: 12, failure_persistence: None, ..ProptestConfig::default() })]
 
-    /// Whatever is stored within the window is found, unless there were more ids since than the limit; what was never
-    /// stored is not; what is older than the window and a period is gone.
+    /// An id that was stored within the window is found, unless more ids than the limit were stored since. An id that was
+    /// never stored is not found, and an id that is older than the window and a period is removed.
     #[test]
     fn the_index_agrees_with_a_model(steps in steps()) {
         const MAX: u64 = 3000;
         let folder = tempfile::tempdir().expect("a folder");
         let mut ids = Some(open(folder.path(), MAX));
         let (mut now, mut seq) = (NOW, 0);
-        // For each id, when it was stored last, and how many keys had been stored by then.
+        // For each id: when it was last stored, and how many keys had been stored by then.
         let (mut model, mut stored) = (HashMap::<u16, (i64, u64)>::new(), 0);
         for step in steps {
             match step {
@@ -353,7 +353,7 @@ fn status_kib(name: &str) -> u64 {
     line.trim_matches(|c: char| !c.is_ascii_digit()).parse().unwrap_or(0)
 }
 
-/// Bytes written, and processor time in microseconds.
+/// Returns the written bytes, and the processor time in microseconds.
 fn spent() -> (u64, u64) {
     let io = fs::read_to_string("/proc/self/io").unwrap_or_default();
     let written = io.lines().find_map(|line| line.strip_prefix("wchar: ")).and_then(|text| text.parse().ok());
@@ -366,7 +366,8 @@ fn setting(name: &str, default: u64) -> u64 {
     std::env::var(name).ok().and_then(|text| text.parse().ok()).unwrap_or(default)
 }
 
-/// The index at its full size: `IDS=20000000 BATCH=65536 cargo test --release --lib log::ids -- --nocapture full`.
+/// Measures the index at its full size: `IDS=20000000 BATCH=65536 cargo test --release -p dt-log --lib ids -- --nocapture
+/// full`.
 #[test]
 fn at_full_size_few_look_ups_read_the_file() {
     let (max_ids, batch) = (setting("IDS", 120_000), setting("BATCH", 8192));
@@ -397,23 +398,23 @@ fn at_full_size_few_look_ups_read_the_file() {
         );
     }
     println!("RSS {} KiB, {} KiB before, peak {} KiB", status_kib("VmRSS:"), rss, status_kib("VmHWM:"));
-    let (asked, reads) = (200_000, ids.stats().file_reads);
-    let new = keys(1 << 40..(1 << 40) + asked);
+    let (looked_up, reads) = (200_000, ids.stats().file_reads);
+    let new = keys(1 << 40..(1 << 40) + looked_up);
     let (start, cpu) = (Instant::now(), spent().1);
     let hits: Vec<Key> = new.into_iter().filter(|key| ids.may_contain(*key)).collect();
     println!(
         "{:.3} us CPU for a filter look-up ({:?})",
-        (spent().1 - cpu) as f64 / asked as f64,
+        (spent().1 - cpu) as f64 / looked_up as f64,
         start.elapsed()
     );
     let (start, cpu) = (Instant::now(), spent().1);
     assert!(!hits.iter().any(|key| ids.contains(*key).expect("an answer")));
     let reads = ids.stats().file_reads - reads;
     println!(
-        "{reads} of {asked} read the file, {:?} each",
+        "{reads} of {looked_up} read the file, {:?} each",
         start.elapsed() / u32::try_from(reads.max(1)).expect("few")
     );
-    assert!(reads < asked / 100, "{reads} of {asked}");
+    assert!(reads < looked_up / 100, "{reads} of {looked_up}");
     println!("{} us CPU for each of them", (spent().1 - cpu) / reads.max(1));
     let stored: Vec<Key> =
         (0..ids.count()).step_by(997).flat_map(|number| keys(number..number + 1)).collect();

@@ -102,7 +102,7 @@ fn store_of(disk: &dyn Disk, folder: &Path, found: &FolderContent) -> Result<Sto
         (Some(store), _) => Ok(StoreId(store)),
         (None, None) => Ok(StoreId::random()),
         (None, Some(newest)) => {
-            Err(beyond_repair(segment::path(folder, *newest), "no file says which store this is"))
+            Err(beyond_repair(segment::path(folder, *newest), "no file contains the id of the store"))
         }
     }
 }
@@ -110,7 +110,7 @@ fn store_of(disk: &dyn Disk, folder: &Path, found: &FolderContent) -> Result<Sto
 fn beyond_repair(path: PathBuf, why: &str) -> LogError {
     LogError::Damaged {
         path,
-        text: format!("{why}, so nothing can be repaired; put a backup back, or move the folder away"),
+        text: format!("{why}, so nothing can be repaired; restore a backup, or move the folder away"),
     }
 }
 
@@ -172,7 +172,8 @@ impl Planner<'_> {
         if is_new_needed || !self.segments.is_empty() {
             let end = ends.get(&top).copied();
             let state_of = state_of.filter(|of| *of != top);
-            self.begin(&mut state, last.saturating_add(1), end, state_of);
+            let next = last.checked_add(1).ok_or_else(|| self.exhausted())?;
+            self.begin(&mut state, next, end, state_of)?;
         }
         self.dead_letters(state.highest_dead_letter)?;
         Ok(kept.last().filter(|kept| kept.renamed_to.is_none()).map(|kept| kept.number))
@@ -287,8 +288,10 @@ impl Planner<'_> {
                 None => read_through(segment, None)?,
             };
             let most = self.most_events(until.saturating_sub(first));
-            let next_seq =
-                next.map_or_else(|| end.next_seq.saturating_add(most), |(_, seq)| seq.max(end.next_seq));
+            let next_seq = match next {
+                Some((_, seq)) => seq.max(end.next_seq),
+                None => end.next_seq.checked_add(most).ok_or_else(|| self.exhausted())?,
+            };
             let lost = match next {
                 None => Some((end.next_seq, None)),
                 Some(_) if next_seq > end.next_seq => Some((end.next_seq, Some(next_seq.saturating_sub(1)))),
@@ -316,19 +319,38 @@ impl Planner<'_> {
     }
 
     /// Adds a segment after all that exist or existed. All new segments get its state.
-    fn begin(&mut self, state: &mut State, segment: u64, end: Option<EndOf>, state_of: Option<u64>) {
+    ///
+    /// # Errors
+    ///
+    /// [`LogError::Damaged`] if there is no higher sequence number.
+    fn begin(
+        &mut self,
+        state: &mut State,
+        segment: u64,
+        end: Option<EndOf>,
+        state_of: Option<u64>,
+    ) -> Result<(), LogError> {
         if end.is_none() {
             state.oldest = segment;
         }
-        let all_lost = || 1_i64.saturating_add(self.most_events(segment.saturating_sub(1)));
+        let above = match end {
+            Some(end) => Some(end.next_seq),
+            None => self.most_events(segment.saturating_sub(1)).checked_add(1),
+        };
         let known = state.sinks.values().map(|sink| sink.cursor.saturating_add(1)).max().unwrap_or(1);
-        let next_seq = end.map_or_else(all_lost, |end| end.next_seq).max(known);
+        let next_seq = above.ok_or_else(|| self.exhausted())?.max(known);
         self.steps.push(Step::Begin { segment, next_seq, state_of });
         let owner = Owner { store: self.store, segment };
         let received_before = end.map_or(i64::MIN, |end| end.received_last);
         self.add_segment(SegmentHeader { owner, first_seq: next_seq, received_before }, None, None);
         let state = Arc::new(state.clone());
         self.segments.iter_mut().for_each(|segment| segment.state = Arc::clone(&state));
+        Ok(())
+    }
+
+    /// Returns the error for numbers so high that there is none above them.
+    fn exhausted(&self) -> LogError {
+        beyond_repair(self.folder.to_owned(), "the number in `spool.lock` or of a segment is too high")
     }
 
     fn add_segment(&mut self, header: SegmentHeader, skips_to: Option<i64>, copy_of: Option<PathBuf>) {

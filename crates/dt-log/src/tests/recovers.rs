@@ -1,10 +1,10 @@
-//! What goes wrong for a moment does not last, and loses nothing.
+//! A temporary failure is temporary, and loses nothing.
 
 use super::*;
 use crate::disk::OpenMode;
 use dt_sink::record::DeadLetter;
 
-/// The cursor went to the last spare, so nothing else asks the disk whether it works again.
+/// The cursor went to the last spare, so no other write tests whether the disk works again.
 #[test]
 fn events_are_taken_again_although_a_cursor_was_written_meanwhile() {
     let fixture = Fixture::new(8);
@@ -13,7 +13,7 @@ fn events_are_taken_again_although_a_cursor_was_written_meanwhile() {
     let set = SinkSet::new([sink.number]);
     append(&log, "before", &set).expect("stored");
     until("two spares", &log, || log.shared.files.lock().spares.len() == 2);
-    // No further spare; the group fails, and once more in the new segment; the cursor alone does not.
+    // There is no further spare. The group fails twice, the second time in the new segment; the cursor alone succeeds.
     fixture.disk.fail(Fault::every(Operation::Create, Errno::IO));
     fixture.disk.fail(Fault::next(Operation::Write, Errno::IO));
     fixture.disk.fail(Fault { after: 1, ..Fault::next(Operation::Write, Errno::IO) });
@@ -34,9 +34,9 @@ fn a_copy_of_what_was_recovered_is_answered_once_that_is_durable() {
     let killed = fixture.disk.kill();
     log.close();
     fixture.disk = killed;
-    // The close had it know the event.
+    // The close has stored the id of the event.
     std::fs::remove_file(fixture.path().join("ids.db")).expect("removed");
-    // The segment for it cannot be begun at first.
+    // The segment for it cannot be created at first.
     fixture.disk.fail(Fault { path: "spare-".to_owned(), ..Fault::every(Operation::Sync, Errno::IO) });
     let log = fixture.open(options()).expect("opens, and goes on later");
     assert!(log.tail().last_error().is_some());
@@ -46,7 +46,7 @@ fn a_copy_of_what_was_recovered_is_answered_once_that_is_durable() {
         Ok(appended) => {
             assert_eq!(appended, Appended::Duplicate);
             let newest = log.shared.files.lock().segments.last().map(|segment| segment.number);
-            assert_eq!(newest, Some(2), "it was written again before");
+            assert_eq!(newest, Some(2), "it was copied before");
             true
         }
         Err(_) => false,
@@ -54,7 +54,7 @@ fn a_copy_of_what_was_recovered_is_answered_once_that_is_durable() {
 }
 
 #[test]
-fn a_replay_whose_cursor_was_not_written_is_still_asked_for() {
+fn a_replay_whose_cursor_was_not_written_stays_requested() {
     let fixture = Fixture::new(10);
     let log = fixture.open(options()).expect("opens");
     let sink = sink_of(&log, "one");
@@ -73,7 +73,7 @@ fn a_replay_whose_cursor_was_not_written_is_still_asked_for() {
 }
 
 #[test]
-fn an_index_that_knows_more_than_the_log_is_made_anew() {
+fn an_index_that_is_newer_than_the_log_is_rebuilt() {
     let mut fixture = Fixture::new(11);
     let log = fixture.open(options()).expect("opens");
     let sink = sink_of(&log, "one");
@@ -84,12 +84,12 @@ fn an_index_that_knows_more_than_the_log_is_made_anew() {
     log.close();
     fixture.disk = older;
     let log = fixture.open(options()).expect("opens");
-    assert!(log.findings().iter().any(|finding| finding.contains("an older one")), "{:?}", log.findings());
+    assert!(log.findings().iter().any(|finding| finding.contains("an older log")), "{:?}", log.findings());
     assert_eq!(append(&log, "1", &set).expect("known"), Appended::Duplicate);
     assert_eq!(append(&log, "2", &set).expect("stored"), Appended::New(2));
 }
 
-/// The letters of a newer `dead.db` name events by numbers that the log would give again.
+/// The dead letters of a newer `dead.db` refer to events by numbers that the log would reuse.
 #[test]
 fn a_log_older_than_its_dead_letters_continues_after_their_numbers() {
     let mut fixture = Fixture::new(12);
@@ -115,7 +115,7 @@ fn a_log_older_than_its_dead_letters_continues_after_their_numbers() {
         if !again {
             assert_eq!(append(&log, "other", &set).expect("stored"), Appended::New(4));
             let dead_letters = log.dead_letters().add_blocking(vec![rejected("other", 4)]).expect("stored");
-            assert_eq!(dead_letters, [Some(2)], "a letter of its own");
+            assert_eq!(dead_letters, [Some(2)], "a new dead letter");
         }
         let found = rest(&log, &sink);
         assert_eq!(found.keys().copied().collect::<Vec<_>>(), [1, 4], "nothing is damaged");
@@ -124,7 +124,26 @@ fn a_log_older_than_its_dead_letters_continues_after_their_numbers() {
     }
 }
 
-/// The number of a sink whose registration cannot be read any more is not given to another.
+/// The number in a dead letter comes from a file, and leaves a single sequence number here.
+#[test]
+fn exhausted_sequence_numbers_refuse_events_and_keep_cursors() {
+    let fixture = Fixture::new(15);
+    let log = fixture.open(options()).expect("opens");
+    let sink = sink_of(&log, "one");
+    let set = SinkSet::new([sink.number]);
+    let rejected = DeadLetter::of_record(&record("1", 300), Arc::from("one"), "odd".to_owned(), 1);
+    log.dead_letters().add_blocking(vec![rejected.with_seq(i64::MAX - 3)]).expect("stored");
+    log.close();
+    let log = fixture.open(options()).expect("opens");
+    assert_eq!(append(&log, "last", &set).expect("stored"), Appended::New(i64::MAX - 2));
+    let error = append(&log, "too many", &set).expect_err("there is no number");
+    assert!(matches!(error, LogError::Exhausted { .. }), "{error}");
+    let progress = Progress { sink: sink.number, cursor: i64::MAX - 2, checkpoint: None, ends_replay: false };
+    log.advance(progress, true).expect("stored");
+    assert_eq!(log.tail().last_seq(), i64::MAX - 2);
+}
+
+/// The number of a sink whose registration is unreadable is not reused.
 #[test]
 fn the_number_of_a_damaged_sink_is_not_reused() {
     let fixture = Fixture::new(13);
@@ -143,14 +162,14 @@ fn the_number_of_a_damaged_sink_is_not_reused() {
     assert_eq!(sink_of(&log, "other").number, 2);
 }
 
-/// Before the first event finds out: an operator who looks at `/readyz` has to see it.
+/// `/readyz` must show it before the first event fails.
 #[test]
 fn a_full_disk_is_reported_before_an_event_is_refused() {
     let mut fixture = Fixture::new(14);
     let log = fixture.open(options()).expect("opens");
     let sink = sink_of(&log, "one");
     let set = SinkSet::new([sink.number]);
-    // A start writes the last group again. The one before it keeps its segment from becoming a spare.
+    // A start copies the last group. The group before it keeps its segment from becoming a spare.
     append(&log, "0", &set).expect("stored");
     append(&log, "1", &set).expect("stored");
     until("two spares", &log, || log.shared.files.lock().spares.len() == 2);
@@ -158,7 +177,7 @@ fn a_full_disk_is_reported_before_an_event_is_refused() {
     fixture.disk.set_capacity(0);
     until("it is reported", &log, || matches!(log.shortage(), Some(LogError::Full { .. })));
     assert_eq!(log.tail().last_error(), None, "there is room in the segments");
-    // Each start takes a spare.
+    // Each start uses a spare.
     for starts_left in [1, 0] {
         let killed = fixture.disk.kill();
         log.close();

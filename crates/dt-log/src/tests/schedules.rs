@@ -1,10 +1,10 @@
-//! The hand-over between requests, the writer and the workers, in thousands of orders of their steps: shuttle runs the real
-//! writer and the real maintenance thread on a disk in memory. The databases are real files, and no part of the schedules.
+//! Tests the hand-over between requests, the writer and the workers in thousands of schedules: shuttle runs the real writer
+//! and the real maintenance thread on a disk in memory. The databases are real files, and not part of the schedules.
 
 use super::*;
 use crate::sync::{in_many_orders, thread};
 
-/// A place in memory, where there is one: each order makes the databases anew.
+/// Returns a fixture in memory if possible: each schedule creates the databases anew.
 fn fixture() -> Fixture {
     let in_memory = Path::new("/dev/shm");
     let parent = if in_memory.is_dir() { in_memory.to_owned() } else { std::env::temp_dir() };
@@ -18,7 +18,7 @@ fn small() -> LogOptions {
     LogOptions { segment_bytes: 4096, ..options() }
 }
 
-/// Asserts that no power loss now takes the event away. What was not synced may survive one all the same, so several are tried.
+/// Asserts that no power loss now loses the event. Unsynced data may survive one by chance, so several are tried.
 fn assert_durable(disk: &FakeDisk, id: &str) {
     for seed in 0..3 {
         let left = disk.crash(&mut Random::new(seed));
@@ -85,7 +85,7 @@ fn copies_of_what_fails_fail_and_what_is_answered_is_durable() {
         let fixture = fixture();
         let log = fixture.open(small()).expect("opens");
         let sinks = SinkSet::new([1]);
-        // The first write fails, and the second one, to a new segment, may.
+        // The first write fails, and the second one, to a new segment, may fail.
         fixture.disk.fail(Fault::next(Operation::Write, Errno::IO));
         let senders = [["event-a", "event-b"], ["event-a", "event-c"]].map(|ids| {
             let (log, disk, sinks) = (Arc::clone(&log), fixture.disk.clone(), sinks.clone());
@@ -126,7 +126,7 @@ fn a_close_leaves_no_caller_waiting() {
                     Ok(()) | Err(LogError::Closed) => {}
                     Err(error) => panic!("{error}"),
                 }
-                // Until the service stops, which it does below.
+                // Until the service stops, below.
                 while log.tail().wait(i64::MAX, 0, None).is_some() {}
             })
         };
@@ -160,7 +160,7 @@ fn those_who_rest_are_woken_when_there_is_enough() {
                 }
             })
         };
-        // Each is woken by what is enough for it, before there is more.
+        // Each worker is woken by the event that it waits for, before there are later ones.
         let mut resting = resting.into_iter();
         for seq in 1..=3 {
             tail.publish(seq, vec![(record("x", 1), SinkSet::new([1]))]);

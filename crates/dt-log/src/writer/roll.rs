@@ -5,11 +5,12 @@ use super::*;
 impl Writer {
     /// Creates the next segment. For events, another spare must remain.
     pub(super) fn roll(&mut self, for_events: bool) -> Result<(), LogError> {
+        let after = self.next_number.checked_add(1).ok_or(LogError::Exhausted { what: "segment numbers" })?;
         let has_two = self.shared.files.lock().spares.len() >= 2;
         let spare = self.take_spare(if for_events { 2 } else { 1 })?;
         let result = self.begin(&spare);
         if let Err(error) = &result {
-            tracing::error!(%error, "a segment cannot be begun");
+            tracing::error!(%error, "a segment cannot be created");
             self.current = None;
             // The content of the file is unknown.
             let _gone = self.shared.disk.remove_file(&spare);
@@ -17,7 +18,7 @@ impl Writer {
             self.shared.maintain();
             return result;
         }
-        self.next_number = self.next_number.saturating_add(1);
+        self.next_number = after;
         let is_reserve = !for_events && !has_two;
         self.shared.files.lock().is_reserve = is_reserve;
         if !is_reserve {
@@ -61,7 +62,7 @@ impl Writer {
                 None => true,
             };
             if timed_out || files.is_stopping {
-                let text = "no segment could be made in time".to_owned();
+                let text = "no segment could be created in time".to_owned();
                 return Err(LogError::Full { path: self.shared.folder.clone(), text });
             }
         }

@@ -118,7 +118,7 @@ impl fmt::Display for Format {
 
 /// A text that is no name of a format.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("unknown format; allowed are body, envelope, cloudevents")]
+#[error("unknown format; expected body, envelope or cloudevents")]
 pub struct UnknownFormat;
 
 impl FromStr for Format {

@@ -51,7 +51,7 @@ impl fmt::Debug for RequestId {
 
 /// A text that is no request id.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("not a request id: {LENGTH} of the characters 0-9 and a-v are expected")]
+#[error("not a request id: expected {LENGTH} of the characters 0-9 and a-v")]
 pub struct NotARequestId;
 
 impl FromStr for RequestId {

@@ -37,7 +37,7 @@ pub(super) enum Part {
 
 /// A text that is no template.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("{0}; allowed are {{date}}, {{hour}}, {{connector}}, {{project}}, {{eventType}}")]
+#[error("{0}; the placeholders are {{date}}, {{hour}}, {{connector}}, {{project}}, {{eventType}}")]
 pub struct NotATemplate(pub(super) String);
 
 /// Reads text with placeholders.
@@ -46,7 +46,7 @@ pub(super) fn parse(text: &str) -> Result<Vec<Part>, NotATemplate> {
     while !left.is_empty() {
         let (literal, after) = left.split_once('{').unwrap_or((left, ""));
         if literal.contains('}') {
-            return Err(NotATemplate("a `}` without its `{`".to_owned()));
+            return Err(NotATemplate("a `}` without a `{`".to_owned()));
         }
         if !literal.is_empty() {
             parts.push(Part::Text(literal.to_owned()));
@@ -55,7 +55,7 @@ pub(super) fn parse(text: &str) -> Result<Vec<Part>, NotATemplate> {
             break;
         }
         let Some((name, after)) = after.split_once('}') else {
-            return Err(NotATemplate("a `{` without its `}`".to_owned()));
+            return Err(NotATemplate("a `{` without a `}`".to_owned()));
         };
         match PLACEHOLDERS.iter().find(|(known, _)| *known == name) {
             Some((_, value)) => parts.push(Part::Value(*value)),

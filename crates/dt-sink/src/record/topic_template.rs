@@ -47,7 +47,7 @@ impl FromStr for TopicTemplate {
         for part in &parts {
             most = most.saturating_add(match part {
                 Part::Text(text) if !text.chars().all(is_legal) => {
-                    let text = "a topic's name has only letters, digits, `.`, `_` and `-`";
+                    let text = "a topic name may contain only letters, digits, `.`, `_` and `-`";
                     return Err(NotATemplate(text.to_owned()));
                 }
                 Part::Text(text) => text.len(),
@@ -55,7 +55,7 @@ impl FromStr for TopicTemplate {
             });
         }
         if most == 0 || matches!(text, "." | "..") {
-            return Err(NotATemplate("no topic has this name".to_owned()));
+            return Err(NotATemplate("Kafka does not allow this topic name".to_owned()));
         }
         if most > MAX_NAME {
             let text = format!("the name could have {most} characters, and Kafka allows {MAX_NAME}");

@@ -1,4 +1,4 @@
-//! Tests of the [fake disk](super::fake) itself: what it may lose, and what it must keep.
+//! Tests of the [fake disk](super::fake): what it may lose, and what it must keep.
 
 #![allow(clippy::arithmetic_side_effects, reason = "a test that overflows fails")]
 
@@ -22,7 +22,7 @@ fn make(disk: &FakeDisk, path: &str) -> Box<dyn DiskFile> {
     disk.open(Path::new(path), OpenMode::Create).unwrap()
 }
 
-/// A file of these bytes that is durable.
+/// Creates a durable file with these bytes.
 fn made(disk: &FakeDisk, path: &str, bytes: &[u8]) -> Box<dyn DiskFile> {
     let file = make(disk, path);
     file.write_all_at(bytes, 0).unwrap();
@@ -31,7 +31,7 @@ fn made(disk: &FakeDisk, path: &str, bytes: &[u8]) -> Box<dyn DiskFile> {
     file
 }
 
-/// What 500 power losses make of a file.
+/// Returns the contents of a file after 500 power losses.
 fn outcomes(disk: &FakeDisk, path: &str) -> BTreeSet<Option<Vec<u8>>> {
     let mut random = Random::new(7);
     (0..500).map(|_| disk.crash(&mut random).content(path)).collect()
@@ -56,7 +56,7 @@ fn each_unsynced_sector_and_the_length_is_old_or_new_on_its_own() {
     };
     let allowed = [None, Some(0), Some(2)].map(|new| [shape(1, new), shape(2, new)]).concat();
     assert_eq!(seen, allowed.into_iter().collect());
-    // A cache that is read shows all of it.
+    // A read from the cache returns all of it.
     assert_eq!(disk.content(FILE), shape(2, Some(2)));
 }
 

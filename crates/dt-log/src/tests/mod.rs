@@ -1,4 +1,4 @@
-//! The log against crashes, losses of power and disks that fail: what was answered is there, in order, and nothing else.
+//! The log in crashes, power losses and disk failures: it contains exactly the acknowledged events, in order.
 //!
 //! `DT_RECEIVER_TEST_LOG_SEEDS` sets how many seeds a test takes, `DT_RECEIVER_TEST_SEED` the first one.
 
@@ -66,7 +66,7 @@ fn append(log: &Log, id: &str, sinks: &SinkSet) -> Result<Appended, LogError> {
     log.append_blocking(record(id, 300), sinks.clone(), true)
 }
 
-/// All events after a sink's cursor: their ids by their sequence numbers; `None` for damaged ones.
+/// Returns the ids of all events after a sink's cursor, by sequence number; `None` for damaged ones.
 fn rest(log: &Log, sink: &SinkState) -> BTreeMap<i64, Option<String>> {
     let mut source = log.source(sink.clone());
     let mut all = BTreeMap::new();
@@ -109,7 +109,7 @@ fn what_was_answered_is_there_after_a_clean_stop_and_known_as_a_duplicate() {
     }
 }
 
-/// The new segment makes void what was recovered from the old one, so it must hold that as soon as it has its name.
+/// The new segment makes the place of the recovered group void, so it must contain that group as soon as it has its name.
 #[test]
 fn a_start_that_is_interrupted_anywhere_loses_nothing() {
     let mut fixture = Fixture::new(7);
@@ -199,7 +199,7 @@ fn a_replay_and_a_new_sink_start_with_what_is_retained() {
         |cursor, ends_replay| Progress { sink: sink.number, cursor, checkpoint: None, ends_replay };
     log.advance(progress(100, false), true).expect("stored");
     assert_eq!(log.replay("one", 40).expect("asked"), 60);
-    assert!(matches!(log.replay("nobody", 40), Err(LogError::UnknownSink { .. })));
+    assert!(matches!(log.replay("unknown", 40), Err(LogError::UnknownSink { .. })));
     assert_eq!(log.sink("one").expect("known").replay_after, Some(40));
     log.advance(progress(40, true), true).expect("stored");
     let state = log.sink("one").expect("known");
@@ -231,7 +231,7 @@ fn a_full_disk_refuses_events_keeps_cursors_and_takes_events_again() {
     };
     assert!(matches!(full, LogError::Full { .. }), "{full}");
     assert!(log.tail().last_error().is_some_and(|last_error| last_error.contains("max_size")));
-    // A sink moves on, which makes room.
+    // The sink advances, which makes room.
     let cursor = log.tail().last_seq();
     assert_eq!(cursor, stored);
     log.advance(
@@ -338,17 +338,17 @@ fn until(what: &str, log: &Log, mut holds: impl FnMut() -> bool) {
     }
 }
 
-/// What a sender knows of each of its events.
+/// What a sender knows about its events.
 #[derive(Default)]
 struct Ledger {
-    /// Those that were answered.
+    /// The acknowledged events.
     answered: BTreeMap<String, Appended>,
-    /// What the sink may have reached at most, and what was durable at least.
+    /// The highest cursor that may be stored, and the lowest one that must be.
     cursor: (i64, i64),
     sent: u64,
 }
 
-/// Sends from several threads, and moves the cursor, until the disk stops.
+/// Sends events from several threads, and moves the cursor, until the disk stops.
 fn live(log: &Arc<Log>, sink: &SinkState, ledger: &mut Ledger, random: &mut Random, events: u64) {
     let set = SinkSet::new([sink.number]);
     let ids: Vec<String> = (0..events).map(|number| format!("e{}", ledger.sent + number)).collect();
@@ -439,7 +439,7 @@ fn whatever_is_lost_with_the_power_what_was_answered_is_there() {
             fixture.disk = disk;
             let log = fixture.open(options()).unwrap_or_else(|error| panic!("{context}: {error}"));
             let sink = check(&log, &mut ledger, &context);
-            // A retry of what was answered is a copy; what it is a copy of must not be lost any more.
+            // A retry of an acknowledged event is a duplicate; the event must be durable then.
             let set = SinkSet::new([sink.number]);
             for id in ledger.answered.keys().rev().take(3) {
                 assert_eq!(append(&log, id, &set).expect("known"), Appended::Duplicate, "{context}: {id}");
@@ -452,7 +452,7 @@ fn whatever_is_lost_with_the_power_what_was_answered_is_there() {
                 let at = rest(&log, &sink).into_iter().find(|(_, id)| id.as_deref() == Some(&retried));
                 ledger.answered.extend(at.map(|(seq, _)| (retried, Appended::New(seq))));
             }
-            // The machine fails at once: that copy must be there.
+            // The power fails at once: the event must survive.
             let disk = fixture.disk.crash(&mut random);
             log.close();
             drop(log);
@@ -478,7 +478,7 @@ fn a_flipped_bit_is_reported_and_loses_only_its_group() {
         for number in 0..150 {
             append(&log, &number.to_string(), &SinkSet::new([sink.number])).expect("stored");
         }
-        // The empty group that shows that the last one was durable.
+        // The empty group that proves that the last one was durable.
         log.close();
         drop(log);
         let mut segments: Vec<_> = std::fs::read_dir(folder.path())
@@ -489,7 +489,7 @@ fn a_flipped_bit_is_reported_and_loses_only_its_group() {
         segments.sort();
         let index = usize::try_from(random.below(segments.len() as u64)).expect("small");
         let mut bytes = std::fs::read(&segments[index]).expect("read");
-        // Somewhere in what is used.
+        // Somewhere in the used part.
         let end = bytes.iter().rposition(|byte| *byte != 0).expect("not empty") as u64;
         let bit = random.below(end * 8);
         bytes[usize::try_from(bit / 8).expect("small")] ^= 1 << (bit % 8);

@@ -227,6 +227,8 @@ impl Writer {
                     if state.named(name).is_some() || named.contains(&name) {
                         continue;
                     }
+                    // Without a number left, the caller gets no sink, which it reports.
+                    let Some(following) = next_sink.checked_add(1) else { continue };
                     named.push(name);
                     let last = self.next_seq.saturating_sub(1);
                     let (cursor, earlier_of) = match start {
@@ -242,7 +244,7 @@ impl Writer {
                         earlier_to: last,
                         earlier_of,
                     }));
-                    next_sink = next_sink.saturating_add(1);
+                    next_sink = following;
                 }
                 Change::Forget { name } => {
                     frames.extend(state.named(name).map(|sink| Frame::Forgotten { sink: sink.number }));
@@ -259,10 +261,14 @@ impl Writer {
     }
 
     /// Answers the callers of a durable batch.
+    #[expect(
+        clippy::arithmetic_side_effects,
+        reason = "`write_group` has checked the sum of `next_seq` and the number of events"
+    )]
     fn answer(&mut self, batch: Batch, events: u32, started: Instant) {
         let Batch { appends, cursors, changes, keep_from } = batch;
         let first_seq = self.next_seq;
-        self.next_seq = self.next_seq.saturating_add(i64::from(events));
+        self.next_seq += i64::from(events);
         let (mut accepted, mut replies, mut keys) =
             (Vec::new(), Vec::with_capacity(appends.len()), Vec::new());
         let (mut seq, mut last_ticket, mut received_last) = (first_seq, None, None);
@@ -272,8 +278,8 @@ impl Writer {
                     received_last = Some(event.0.received_at);
                     accepted.push(event);
                     keys.extend(key);
-                    seq = seq.saturating_add(1);
-                    Appended::New(seq.saturating_sub(1))
+                    seq += 1;
+                    Appended::New(seq - 1)
                 }
                 None => Appended::Duplicate,
             };
@@ -416,6 +422,10 @@ impl Writer {
 
     /// Writes and syncs the group in the buffer. After a failure, tries once more in a new segment.
     fn write_group(&mut self, events: u32) -> Result<(), LogError> {
+        // Checked before anything is written, so that `answer` cannot overflow. `i64::MAX` means after all events.
+        let following =
+            self.next_seq.checked_add(i64::from(events)).filter(|next| events == 0 || *next < i64::MAX);
+        following.ok_or(LogError::Exhausted { what: "sequence numbers" })?;
         let length = u64::try_from(self.buffer.len()).unwrap_or(u64::MAX);
         self.ensure_segment(events > 0)?;
         if self.current.as_ref().is_none_or(|current| self.room(current) < length) {
@@ -428,7 +438,7 @@ impl Writer {
             self.end_reserve()?;
         }
         let Err(error) = self.put(events, self.next_seq) else { return Ok(()) };
-        tracing::error!(%error, "a group was not written; it goes to a new segment");
+        tracing::error!(%error, "a group was not written; it is written to a new segment");
         self.current = None;
         self.roll(events > 0)?;
         let second = self.put(events, self.next_seq);
@@ -484,7 +494,7 @@ impl Writer {
         if self.current.as_ref().is_some_and(|current| self.room(current) >= length)
             && let Err(error) = self.put(0, self.next_seq)
         {
-            tracing::error!(%error, "the end of the segment cannot be written; a new one is begun");
+            tracing::error!(%error, "the end of the segment cannot be written; creating a new one");
             self.current = None;
         }
         self.unsealed_since = None;

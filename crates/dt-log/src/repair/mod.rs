@@ -100,46 +100,46 @@ impl fmt::Display for Step {
             Self::Restore { segment } => {
                 write!(
                     f,
-                    "copy segment {segment} back under its name, with a new header: its events can be read"
+                    "copy segment {segment} back to its name, with a new header: its events are readable"
                 )
             }
             Self::StandIn { first, last, lost } => {
-                write!(f, "go on without segments {first} to {last}; ")?;
+                write!(f, "continue without segments {first} to {last}; ")?;
                 match lost {
-                    None => f.write_str("no event is lost with them"),
+                    None => f.write_str("no event is lost"),
                     Some((from, Some(to))) => write!(f, "events {from} to {to} are lost"),
-                    Some((from, None)) => write!(f, "all events from {from} on that were in them are lost"),
+                    Some((from, None)) => write!(f, "all events in them from {from} on are lost"),
                 }
             }
             Self::BeginLater { first, last } => {
-                write!(f, "go on without the oldest segments, {first} to {last}")
+                write!(f, "continue without the oldest segments, {first} to {last}")
             }
             Self::MoveCursor { sink, first, last } => {
                 write!(
                     f,
-                    "sink {sink}: go on behind the events {first} to {last}, which it may not have; they are lost"
+                    "sink {sink}: continue after the events {first} to {last}; those that it does not have are lost"
                 )
             }
             Self::Begin { segment, next_seq, state_of: None } => {
-                write!(f, "begin segment {segment}; the next event gets number {next_seq}")
+                write!(f, "create segment {segment}; the next event gets number {next_seq}")
             }
             Self::Begin { segment, next_seq, state_of: Some(of) } => write!(
                 f,
-                "begin segment {segment} with the sinks as segment {of} and what follows it say; the next event gets number \
+                "create segment {segment} with the state of the sinks from segment {of} and later ones; the next event gets number \
                  {next_seq}"
             ),
             Self::NewDeadLetters { path, above, saved_from: None } => {
-                write!(f, "make a new {}; its first letter gets an id over {above}", path.display())
+                write!(f, "create a new {}; its first dead letter gets an id above {above}", path.display())
             }
             Self::NewDeadLetters { path, above, saved_from: Some(from) } => write!(
                 f,
-                "make a new {}, with the letters that can be read from {}; the next letter gets an id over {above}",
+                "create a new {}, with the dead letters that are readable in {}; the next one gets an id above {above}",
                 path.display(),
                 from.display()
             ),
             Self::OlderDeadLetters { path, found, above } => write!(
                 f,
-                "use this older copy of {}; the letters {} to {above} are lost, as far as they were not dropped",
+                "use this older copy of {}; the dead letters {} to {above} are lost, unless they were removed before",
                 path.display(),
                 found.saturating_add(1)
             ),
