@@ -156,8 +156,8 @@ fn the_command_line_and_the_reference_know_it() {
     assert_eq!((&*sink.name, sink.settings.type_name()), ("counter", "counter"));
     for (text, says) in [
         ("counter:none", "counter:none: there is no such counter"),
-        ("counter", "\"counter\" is no sink; allowed are stdout, file:PATH, "),
-        ("counter:", "\"counter:\" is no sink; allowed are stdout, file:PATH, "),
+        ("counter", "\"counter\" is no sink; expected stdout, file:PATH, "),
+        ("counter:", "\"counter:\" is no sink; expected stdout, file:PATH, "),
         ("stdout:x", "\"stdout:x\" is no sink"),
         ("nothing:x", "\"nothing:x\" is no sink"),
     ] {

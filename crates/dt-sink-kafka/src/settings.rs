@@ -11,7 +11,7 @@ use dt_sink::config::{
     word,
 };
 use dt_sink::record::TopicTemplate;
-use dt_sink::{BadPlace, LetterBox, Metric, OpenError, Sink, SinkContext, SinkSettings};
+use dt_sink::{BadPlace, DeadLetterSink, Metric, OpenError, Sink, SinkContext, SinkSettings};
 use dt_verify::Difference;
 
 use crate::security::{KafkaSasl, KafkaTls, Sasl, Tls};
@@ -210,7 +210,11 @@ impl SinkSettings for KafkaConfig {
         place.parse::<TopicTemplate>().is_ok_and(|topic| topic.fixed().is_some())
     }
 
-    fn open_dead_letters(&self, place: &str, context: SinkContext) -> Result<Arc<dyn LetterBox>, OpenError> {
+    fn open_dead_letters(
+        &self,
+        place: &str,
+        context: SinkContext,
+    ) -> Result<Arc<dyn DeadLetterSink>, OpenError> {
         let limit = context.give_up_after.unwrap_or(std::time::Duration::MAX);
         let opened = KafkaLetters::new(self, place.to_owned(), limit, context.reporter);
         Ok(Arc::new(opened.map_err(OpenError::Unusable)?))

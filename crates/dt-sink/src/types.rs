@@ -1,8 +1,8 @@
-//! The table of sink types: what the program has to know of each. A type is named in the configuration (`type = "NAME"`) and
-//! on the command line (`--sink NAME:PLACE`); from there on everybody deals with its [`Settings`], whatever they are.
+//! The types of sinks that a program knows. A type is named in the configuration (`type = "NAME"`) and on the command line
+//! (`--sink NAME:PLACE`). All other code uses its [`Settings`] without knowing the type.
 //!
-//! A new type is a struct of its keys, made by [`config_keys!`](crate::config_keys), that implements [`SinkSettings`]; and one
-//! line where the program puts its types together.
+//! A new type is a struct of its keys, defined with [`config_keys!`](crate::config_keys), that implements [`SinkSettings`],
+//! and one line in the program's table of types.
 
 use std::any::Any;
 use std::fmt;
@@ -10,37 +10,37 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::config::{Changes, Keys, Reload, Section, Table};
-use super::{LetterBox, Metric, OpenError, Sink, SinkReporter};
+use super::{DeadLetterSink, Metric, OpenError, Sink, SinkReporter};
 use crate::record::{Format, PathTemplate};
 use dt_verify::Difference;
 
-/// The settings of one type of sink, and all that is special to the type.
+/// The settings of one type of sink, and everything that is specific to the type.
 pub trait SinkSettings: Keys + Clone + PartialEq + fmt::Debug + Send + Sync + 'static {
     /// The name of the type: `type = "NAME"`.
     const NAME: &'static str;
-    /// What stands behind `--sink NAME:`, such as `PATH`; `None` for nothing.
+    /// The form of the text after `--sink NAME:`, such as `PATH`; `None` if there is none.
     const PLACE: Option<&'static str>;
-    /// What the sink is for, in Markdown, for the reference.
+    /// The purpose of the sink, in Markdown, for the reference.
     const ABOUT: &'static str;
     /// The name of a sink of this type in the sample file.
     const SAMPLE_NAME: &'static str = Self::NAME;
-    /// What stands behind `dead_letters = "NAME:`, such as `TOPIC`; `None` if it takes no dead letters.
+    /// The form of the text after `dead_letters = "NAME:`, such as `TOPIC`; `None` if the type stores no dead letters.
     const DEAD_LETTERS: Option<&'static str> = None;
     /// The metrics that its sinks report.
     const METRICS: &'static [Metric] = &[];
 
-    /// Reads what stands behind `--sink NAME:`; nothing where there is no [`PLACE`](Self::PLACE).
+    /// Reads the text after `--sink NAME:`; empty without a [`PLACE`](Self::PLACE).
     ///
     /// # Errors
     ///
-    /// What is wrong with it.
+    /// [`BadPlace`] if the text is invalid.
     fn from_place(place: &str) -> Result<Self, BadPlace>;
 
-    /// Looks across the keys that were read.
+    /// Checks combinations of keys that were read.
     fn check(&self, _section: &Section<'_>) {}
 
-    /// Returns the files that it writes, named by the key `path`: they may be those of no other sink, and not in the spool's
-    /// folder.
+    /// Returns the files that the sink writes, from the key `path`. No other sink may write them, and they may not be in
+    /// the spool's folder.
     fn files(&self) -> Option<&PathTemplate> {
         None
     }
@@ -50,60 +50,59 @@ pub trait SinkSettings: Keys + Clone + PartialEq + fmt::Debug + Send + Sync + 's
         self != next
     }
 
-    /// Makes a sink, which is not opened yet.
+    /// Creates a sink, which is not opened yet.
     ///
     /// # Errors
     ///
     /// [`OpenError::Unusable`] if it can never work.
     fn sink(&self, context: SinkContext) -> Result<Box<dyn Sink>, OpenError>;
 
-    /// Returns whether dead letters can be stored at a place, which stands behind `dead_letters = "NAME:`.
+    /// Returns whether dead letters can be stored at a place: the text after `dead_letters = "NAME:`.
     fn is_dead_letter_place(_place: &str) -> bool {
         false
     }
 
-    /// Opens a place for dead letters, reached by the settings of this sink.
+    /// Opens a store of dead letters at a place, with the settings of this sink.
     ///
     /// # Errors
     ///
-    /// [`OpenError::Unusable`] if it can never work, or the type takes none.
+    /// [`OpenError::Unusable`] if it can never work, or the type stores none.
     fn open_dead_letters(
         &self,
         _place: &str,
         _context: SinkContext,
-    ) -> Result<Arc<dyn LetterBox>, OpenError> {
+    ) -> Result<Arc<dyn DeadLetterSink>, OpenError> {
         Err(OpenError::Unusable(format!("a sink of type \"{}\" takes no dead letters", Self::NAME)))
     }
 }
 
-/// What a sink is made with, beside its settings.
+/// The arguments for creating a sink, beside its settings.
 #[derive(Debug, Clone)]
 #[non_exhaustive]
 pub struct SinkContext {
-    /// What it writes.
+    /// The format in which it writes records.
     pub format: Format,
-    /// How long a record may be tried before it is a failure; `None` for as long as it takes. A request waits for it in mode
-    /// `direct`.
+    /// How long a record is tried before it counts as failed; `None` for no limit. In mode `direct` a request waits for it.
     pub give_up_after: Option<Duration>,
-    /// Where it reports what only it knows. It has the sink's name.
+    /// The receiver of its metrics and log lines. It has the sink's name.
     pub reporter: Arc<dyn SinkReporter>,
 }
 
 impl SinkContext {
-    /// Makes a context without a limit of time.
+    /// Creates a context without a time limit.
     #[must_use]
     pub const fn new(format: Format, reporter: Arc<dyn SinkReporter>) -> Self {
         Self { format, give_up_after: None, reporter }
     }
 }
 
-/// What is wrong with the place of a sink on the command line.
+/// Why the place of a sink on the command line is invalid.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{0}")]
 pub struct BadPlace(String);
 
 impl BadPlace {
-    /// Says what is wrong, in a few words.
+    /// Creates the error with a short reason.
     pub fn new(why: impl fmt::Display) -> Self {
         Self(why.to_string())
     }
@@ -156,7 +155,7 @@ impl SinkType {
         self.name
     }
 
-    /// Reads the keys of a `[[sink]]` that only this type has. `None` if it cannot be used, after that was reported.
+    /// Reads the keys of a `[[sink]]` that only this type has. Returns `None`, after a report, if they are invalid.
     #[must_use]
     pub fn read(self, section: &mut Section<'_>) -> Option<Settings> {
         (self.read)(self, section)
@@ -232,7 +231,7 @@ impl Settings {
         self.values.files()
     }
 
-    /// Adds what is different in `next`.
+    /// Adds the differences to `next` to `changes`.
     pub fn compare(&self, next: &Self, changes: &mut Changes) {
         self.values.compare(&*next.values, changes);
     }
@@ -243,7 +242,7 @@ impl Settings {
         self.values.needs_new_sink(&*next.values)
     }
 
-    /// Makes a sink, which is not opened yet.
+    /// Creates a sink, which is not opened yet.
     ///
     /// # Errors
     ///
@@ -252,16 +251,16 @@ impl Settings {
         self.values.sink(context)
     }
 
-    /// Opens a place for dead letters, reached by these settings.
+    /// Opens a store of dead letters at a place, with these settings.
     ///
     /// # Errors
     ///
-    /// [`OpenError::Unusable`] if it can never work, or the type takes none.
+    /// [`OpenError::Unusable`] if it can never work, or the type stores none.
     pub fn open_dead_letters(
         &self,
         place: &str,
         context: SinkContext,
-    ) -> Result<Arc<dyn LetterBox>, OpenError> {
+    ) -> Result<Arc<dyn DeadLetterSink>, OpenError> {
         self.values.open_dead_letters(place, context)
     }
 }
@@ -275,7 +274,11 @@ trait AnySettings: Any + fmt::Debug + Send + Sync {
     fn compare(&self, next: &AnySettingsRef, changes: &mut Changes);
     fn needs_new_sink(&self, next: &AnySettingsRef) -> bool;
     fn sink(&self, context: SinkContext) -> Result<Box<dyn Sink>, OpenError>;
-    fn open_dead_letters(&self, place: &str, context: SinkContext) -> Result<Arc<dyn LetterBox>, OpenError>;
+    fn open_dead_letters(
+        &self,
+        place: &str,
+        context: SinkContext,
+    ) -> Result<Arc<dyn DeadLetterSink>, OpenError>;
 }
 
 /// Returns the settings if they are of the same type as another's.
@@ -308,7 +311,11 @@ impl<S: SinkSettings> AnySettings for S {
         SinkSettings::sink(self, context)
     }
 
-    fn open_dead_letters(&self, place: &str, context: SinkContext) -> Result<Arc<dyn LetterBox>, OpenError> {
+    fn open_dead_letters(
+        &self,
+        place: &str,
+        context: SinkContext,
+    ) -> Result<Arc<dyn DeadLetterSink>, OpenError> {
         SinkSettings::open_dead_letters(self, place, context)
     }
 }
@@ -318,29 +325,29 @@ impl<S: SinkSettings> AnySettings for S {
 pub struct MissingType {
     /// The name of the type.
     pub name: &'static str,
-    /// The name of what it writes to, such as `Kafka`.
+    /// The name of the system that it writes to, such as `Kafka`.
     pub title: &'static str,
     /// The feature that adds it.
     pub feature: &'static str,
-    /// What stands behind `--sink NAME:`.
+    /// The form of the text after `--sink NAME:`.
     pub place: Option<&'static str>,
-    /// What stands behind `dead_letters = "NAME:`.
+    /// The form of the text after `dead_letters = "NAME:`.
     pub dead_letters: Option<&'static str>,
 }
 
-/// Why there is no sink type of some name.
+/// Why a sink type is not available.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum NoSinkType {
-    /// There is one, but not in this build.
+    /// The type exists, but not in this build.
     #[error("this build has no {title}; build with the feature `{feature}`")]
     LeftOut {
-        /// What it writes to.
+        /// The system that it writes to.
         title: &'static str,
         /// The feature that adds it.
         feature: &'static str,
     },
-    /// There is none.
+    /// No type has this name.
     #[error("there is no such type of sink")]
     Unknown,
 }
@@ -360,7 +367,7 @@ impl SinkTypes {
         self
     }
 
-    /// Names a type that this build leaves out, unless it was added.
+    /// Adds a type that this build leaves out, unless it is there.
     #[must_use]
     pub fn or_left_out(mut self, missing: MissingType) -> Self {
         if self.types.iter().all(|sink_type| sink_type.name != missing.name) {
@@ -374,7 +381,7 @@ impl SinkTypes {
         self.types.iter()
     }
 
-    /// Returns the names of all types, those that are left out last.
+    /// Returns the names of all types; those that are left out come last.
     #[must_use]
     pub fn names(&self) -> Vec<&'static str> {
         let left_out = self.left_out.iter().map(|missing| missing.name);
@@ -413,7 +420,7 @@ impl SinkTypes {
     ///
     /// # Errors
     ///
-    /// [`NoSinkType`], if there is none, or not in this build.
+    /// [`NoSinkType`] if there is none, or not in this build.
     pub fn find(&self, name: &str) -> Result<SinkType, NoSinkType> {
         if let Some(sink_type) = self.types.iter().find(|sink_type| sink_type.name == name) {
             return Ok(*sink_type);
@@ -429,7 +436,7 @@ impl SinkTypes {
     ///
     /// # Errors
     ///
-    /// [`NotASink`], with what is wrong.
+    /// [`NotASink`] with the reason.
     pub fn parse(&self, text: &str) -> Result<Settings, NotASink> {
         let (name, place) = text.split_once(':').map_or((text, None), |(name, place)| (name, Some(place)));
         let unknown =
@@ -444,11 +451,12 @@ impl SinkTypes {
             (Some(_), Some(place)) if !place.is_empty() => place,
             _ => return Err(unknown()),
         };
-        let wrong = |why| NotASink::Place { text: text.escape_debug().to_string(), why };
+        let wrong = |why| NotASink::BadPlace { text: text.escape_debug().to_string(), why };
         (sink_type.from_place)(sink_type, place).map_err(wrong)
     }
 
-    /// Returns whether dead letters can go to a place, such as `kafka:TOPIC`. What this build leaves out is not looked at.
+    /// Returns whether dead letters can be stored at a place, such as `kafka:TOPIC`. Any place of a type that this build
+    /// leaves out is accepted.
     #[must_use]
     pub fn is_dead_letter_place(&self, text: &str) -> bool {
         let Some((name, place)) = text.split_once(':') else { return false };
@@ -465,20 +473,20 @@ impl SinkTypes {
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum NotASink {
-    /// It names no type, or not the way the type is written.
-    #[error("\"{text}\" is no sink; allowed are {allowed}")]
+    /// The text has no known type, or not the form of its type.
+    #[error("\"{text}\" is no sink; expected {allowed}")]
     Unknown {
         /// The text.
         text: String,
-        /// How sinks are written.
+        /// The forms of all types.
         allowed: String,
     },
-    /// What follows the type is wrong.
+    /// The text after the type is invalid.
     #[error("{text}: {why}")]
-    Place {
+    BadPlace {
         /// The text.
         text: String,
-        /// What is wrong.
+        /// The reason.
         why: BadPlace,
     },
     /// The type is not in this build.
