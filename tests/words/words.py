@@ -97,6 +97,7 @@ ENTRIES = [
 
 # Where a word is right nevertheless: file, a regular expression for the line, and why.
 ALLOWED = [
+    ("crates/dt-log/src/dead/schema.rs", "-- the highest id that a letter ever got", "part of the stored format"),
     *(
         (f"crates/dt-log/src/dead/{file}.rs", r"FROM letters|VIEW letters|letters INTEGER|SET letters|SELECT reason, letters|counts\.letters", "a table or column")
         for file in ("read", "repair", "schema", "tests")

@@ -296,7 +296,9 @@ pub(super) fn read_end(
 
 fn lost(path: &Path, first: i64, next: i64) -> String {
     let (path, last) = (path.display(), next.saturating_sub(1));
-    format!("{path}: the events {first} to {last} are damaged; {}", remedy::DAMAGED_EVENTS)
+    let events =
+        if first == last { format!("event {first} is") } else { format!("events {first} to {last} are") };
+    format!("{path}: {events} damaged; {}", remedy::DAMAGED_EVENTS)
 }
 
 /// Checks that no segment is missing, of another store, or of a newer version.

@@ -20,7 +20,7 @@ const STORE: &str = "
     CREATE TABLE store (
         one        INTEGER PRIMARY KEY CHECK (one = 1),
         store_id   BLOB NOT NULL,       -- zeros: of no store yet
-        highest_id INTEGER NOT NULL     -- the highest id that was ever assigned
+        highest_id INTEGER NOT NULL     -- the highest id that a letter ever got
     ) STRICT;
 
     CREATE TABLE counts (

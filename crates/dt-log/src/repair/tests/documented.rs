@@ -96,7 +96,7 @@ const ROWS: &[Row] = &[
     (
         "a group inside a segment",
         &[|fixture| fixture.spoil_group(fixture.newest(), 1)],
-        Opens(Some("are damaged")),
+        Opens(Some("is damaged")),
         Lost::Events,
     ),
     (
