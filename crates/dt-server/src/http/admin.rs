@@ -29,11 +29,11 @@ pub(super) fn answer<B>(endpoint: &Endpoint, request: &Request<B>, local: bool) 
     match request.uri().path() {
         "/healthz" => respond(StatusCode::OK, PLAIN, "ok\n".to_owned()),
         "/readyz" => {
-            let Readiness { ready, troubles } = readiness(endpoint);
+            let Readiness { ready, problems } = readiness(endpoint);
             let status = if ready { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
             // One line, whatever an error text holds.
-            let reasons = troubles.join("; ").replace(['\r', '\n'], " ");
-            let text = match (ready, troubles.is_empty()) {
+            let reasons = problems.join("; ").replace(['\r', '\n'], " ");
+            let text = match (ready, problems.is_empty()) {
                 (true, true) => "ready\n".to_owned(),
                 (true, false) => format!("ready, but: {reasons}\n"),
                 (false, _) => format!("not ready: {reasons}\n"),
@@ -64,18 +64,18 @@ fn names_this_machine<B>(request: &Request<B>) -> bool {
 
 fn readiness(endpoint: &Endpoint) -> Readiness {
     if endpoint.is_stopping() {
-        return Readiness { ready: false, troubles: vec!["shutting down".to_owned()] };
+        return Readiness { ready: false, problems: vec!["shutting down".to_owned()] };
     }
-    let Readiness { ready, mut troubles } = endpoint.routing().intake.readiness();
-    let (keys, is_blind) = endpoint.key_troubles();
+    let Readiness { ready, mut problems } = endpoint.routing().intake.readiness();
+    let (keys, is_blind) = endpoint.key_problems();
     if is_blind && keys.is_empty() {
-        troubles.push("the key set is not fetched yet".to_owned());
+        problems.push("the key set is not fetched yet".to_owned());
     }
-    troubles.extend(keys);
-    troubles.extend(endpoint.tls.as_ref().and_then(|tls| tls.trouble(endpoint.clock.unix_seconds())));
-    troubles.extend(endpoint.clock_doubt.trouble());
-    troubles.extend(endpoint.config_trouble());
-    Readiness { ready: ready && !is_blind, troubles }
+    problems.extend(keys);
+    problems.extend(endpoint.tls.as_ref().and_then(|tls| tls.problem(endpoint.clock.unix_seconds())));
+    problems.extend(endpoint.clock_doubt.problem());
+    problems.extend(endpoint.config_problem());
+    Readiness { ready: ready && !is_blind, problems }
 }
 
 fn respond(status: StatusCode, content_type: &'static str, text: String) -> Response<Full<Bytes>> {

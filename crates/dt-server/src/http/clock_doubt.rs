@@ -74,7 +74,7 @@ impl ClockDoubt {
     }
 
     /// What seems to be wrong with the clock.
-    pub(super) fn trouble(&self) -> Option<String> {
+    pub(super) fn problem(&self) -> Option<String> {
         let state = self.state.lock();
         if state.tokens.len() < NEEDED {
             return None;
@@ -105,16 +105,16 @@ mod tests {
         for now in 0..10 {
             doubt.refused(&expired(3600, 30_000 + now), &telemetry);
         }
-        assert_eq!(doubt.trouble(), None);
+        assert_eq!(doubt.problem(), None);
         // Six hours ahead, and the last request was not late.
         for token in 3601..3604 {
             doubt.refused(&expired(token, token - 3600 + 6 * 3600), &telemetry);
         }
-        let said = doubt.trouble().expect("a trouble");
+        let said = doubt.problem().expect("a problem");
         assert!(said.starts_with("this machine's clock seems to be 360 min ahead of DT's"), "{said}");
         assert!(telemetry.render().contains("dt_receiver_clock_suspected_skew_seconds -21600"));
         doubt.accepted(&telemetry);
-        assert_eq!(doubt.trouble(), None);
+        assert_eq!(doubt.problem(), None);
         assert!(telemetry.render().contains("dt_receiver_clock_suspected_skew_seconds 0"));
     }
 
@@ -126,14 +126,14 @@ mod tests {
             doubt.refused(&early(token * 1000), &telemetry);
             doubt.refused(&expired(token, 90_000), &telemetry);
         }
-        assert_eq!(doubt.trouble(), None);
+        assert_eq!(doubt.problem(), None);
         for token in 1..4 {
             doubt.refused(&early(3600 + token), &telemetry);
         }
-        let said = doubt.trouble().expect("a trouble");
+        let said = doubt.problem().expect("a problem");
         assert!(said.starts_with("this machine's clock seems to be 60 min behind DT's"), "{said}");
         doubt.refused(&Rejection::ChecksumMissing, &telemetry);
-        assert!(doubt.trouble().is_some());
+        assert!(doubt.problem().is_some());
     }
 
     #[test]
@@ -157,7 +157,7 @@ mod tests {
             doubt.refused(&expired(token, now), &telemetry);
             let valid_from = token;
             doubt.refused(&Rejection::NotYetValid { claim: "iat", valid_from, now, leeway: 60 }, &telemetry);
-            let _said = doubt.trouble();
+            let _said = doubt.problem();
         }
     }
 }

@@ -18,7 +18,7 @@ use tokio::sync::watch;
 use tokio::time::sleep;
 
 use super::activity::{Activity, RequestGuard, Watched};
-use super::connection_limiter::Slot;
+use super::connection_limiter::ConnectionSlot;
 use super::endpoint::Endpoint;
 use super::ingest::RequestContext;
 use super::intake::Unavailable;
@@ -54,7 +54,7 @@ pub async fn serve_connection<S>(
 
 /// Like [`serve_connection`], for a connection that the server accepted itself.
 pub(super) async fn serve_in_slot<S>(
-    slot: Option<Slot>,
+    slot: Option<ConnectionSlot>,
     stream: S,
     peer: Option<SocketAddr>,
     endpoint: Arc<Endpoint>,

@@ -106,7 +106,7 @@ impl Routing {
 pub struct Endpoint {
     routing: RwLock<Arc<Routing>>,
     /// Why a changed configuration is not in force, if one is not.
-    config_trouble: RwLock<Option<String>>,
+    config_problem: RwLock<Option<String>>,
     pub(super) clock_doubt: ClockDoubt,
     pub(super) telemetry: Arc<Telemetry>,
     pub(super) clock: Arc<dyn Clock>,
@@ -144,7 +144,7 @@ impl Endpoint {
             body_bytes: Semaphore::new(limits.max_in_flight_bytes.min(Semaphore::MAX_PERMITS)),
             unauthenticated_bytes: Semaphore::new(limits.unauthenticated_bytes().min(Semaphore::MAX_PERMITS)),
             routing: RwLock::new(routing.registered_with(&telemetry)),
-            config_trouble: RwLock::new(None),
+            config_problem: RwLock::new(None),
             clock_doubt: ClockDoubt::default(),
             telemetry,
             clock,
@@ -175,25 +175,25 @@ impl Endpoint {
     }
 
     /// Says why a changed configuration is not in force; `None` when there is none such.
-    pub fn set_config_trouble(&self, trouble: Option<String>) {
-        *self.config_trouble.write() = trouble;
+    pub fn set_config_problem(&self, problem: Option<String>) {
+        *self.config_problem.write() = problem;
     }
 
-    pub(super) fn config_trouble(&self) -> Option<String> {
-        self.config_trouble.read().clone()
+    pub(super) fn config_problem(&self) -> Option<String> {
+        self.config_problem.read().clone()
     }
 
     /// What is wrong with the keys, and whether a connector can verify nothing for it.
-    pub(super) fn key_troubles(&self) -> (Vec<String>, bool) {
-        let (mut troubles, mut is_blind) = (Vec::new(), false);
+    pub(super) fn key_problems(&self) -> (Vec<String>, bool) {
+        let (mut problems, mut is_blind) = (Vec::new(), false);
         for connector in self.routing().connectors.values() {
             let Some(keys) = connector.verifier.keys() else { continue };
             is_blind |= keys.set().is_none() && connector.verifier.get().policy() != Policy::Either;
-            troubles.extend(keys.trouble());
+            problems.extend(keys.problem());
         }
-        troubles.sort_unstable();
-        troubles.dedup();
-        (troubles, is_blind)
+        problems.sort_unstable();
+        problems.dedup();
+        (problems, is_blind)
     }
 
     /// Updates the gauges of the key sets.

@@ -18,7 +18,7 @@ use crate::config::Proxies;
 use crate::telemetry::{HandshakeFailed, ProxyHeaderRefused};
 
 /// Why a connection does not get as far as HTTP.
-enum Refusal {
+enum OpenFailure {
     Proxy(&'static str, String),
     Handshake(&'static str, String),
     /// It went, or we do.
@@ -41,27 +41,27 @@ pub(super) async fn open(
     let opened = tokio::select! {
         opened = timeout(limit, negotiate(stream, peer, endpoint, &routing.proxies, &mut phase)) => opened,
         // Nothing was asked yet, so nobody waits for an answer.
-        _ = stop.wait_for(|stop| *stop) => Ok(Err(Refusal::Gone)),
+        _ = stop.wait_for(|stop| *stop) => Ok(Err(OpenFailure::Gone)),
     };
     let late = || format!("not done within {limit:?}");
-    let refusal = match opened {
+    let failure = match opened {
         Ok(Ok(opened)) => {
             count_handshake(endpoint, opened.1);
             return Some(opened);
         }
-        Ok(Err(refusal)) => refusal,
-        Err(_) if phase == Phase::Proxy => Refusal::Proxy("timeout", late()),
-        Err(_) => Refusal::Handshake("timeout", late()),
+        Ok(Err(failure)) => failure,
+        Err(_) if phase == Phase::Proxy => OpenFailure::Proxy("timeout", late()),
+        Err(_) => OpenFailure::Handshake("timeout", late()),
     };
-    match refusal {
-        Refusal::Proxy(reason, error) => {
+    match failure {
+        OpenFailure::Proxy(reason, error) => {
             endpoint.telemetry.emit(&ProxyHeaderRefused { peer, reason, error: &error });
         }
-        Refusal::Handshake(reason, error) => {
+        OpenFailure::Handshake(reason, error) => {
             count_handshake(endpoint, peer);
             endpoint.telemetry.emit(&HandshakeFailed { peer, reason, error: &error });
         }
-        Refusal::Gone => {}
+        OpenFailure::Gone => {}
     }
     None
 }
@@ -85,21 +85,21 @@ async fn negotiate(
     endpoint: &Endpoint,
     proxies: &Proxies,
     phase: &mut Phase,
-) -> Result<(Stream, Option<SocketAddr>), Refusal> {
+) -> Result<(Stream, Option<SocketAddr>), OpenFailure> {
     let mut client = peer;
     if proxies.protocol {
         if !proxies.trusts(peer.map(|peer| peer.ip())) {
             let text = "only `trusted_proxies` may connect, since `proxy_protocol` is on".to_owned();
-            return Err(Refusal::Proxy("untrusted", text));
+            return Err(OpenFailure::Proxy("untrusted", text));
         }
         let named = read_proxy_header(&mut stream).await.map_err(|error| {
             let reason = match error {
                 // A proxy that looks whether we are there.
-                ProxyHeaderError::Ended(_) => return Refusal::Gone,
+                ProxyHeaderError::Ended(_) => return OpenFailure::Gone,
                 ProxyHeaderError::Missing => "missing",
                 ProxyHeaderError::Malformed => "malformed",
             };
-            Refusal::Proxy(reason, error.to_string())
+            OpenFailure::Proxy(reason, error.to_string())
         })?;
         client = named.or(peer);
     }
@@ -107,7 +107,7 @@ async fn negotiate(
     let Some(tls) = &endpoint.tls else { return Ok((stream, client)) };
     match TlsAcceptor::from(tls.server_config()).accept(stream).await {
         Ok(stream) => Ok((Stream::Tls(Box::new(stream)), client)),
-        Err(error) => Err(Refusal::Handshake(reason(&error), error.to_string())),
+        Err(error) => Err(OpenFailure::Handshake(reason(&error), error.to_string())),
     }
 }
 

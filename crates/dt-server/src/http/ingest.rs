@@ -13,14 +13,14 @@ use tokio::sync::SemaphorePermit;
 use tokio::time::{Instant, timeout_at};
 
 use super::body::CappedBody;
-use super::connection_limiter::Slot;
+use super::connection_limiter::ConnectionSlot;
 use super::endpoint::{Connector, Endpoint};
 use super::forwarded::client_of;
 use super::intake::{Accepted, Unavailable};
 use super::rejection_budget::Held;
 use super::reply::Reply;
 use crate::config::Limits;
-use crate::keys::Learned;
+use crate::keys::RefreshOutcome;
 use crate::telemetry::{OtherSchemeFailed, RequestAnswered};
 use dt_sink::record::{DeadLetter, Reason, Record, RequestId};
 use dt_verify::{Authenticated, Rejection, Verified};
@@ -32,7 +32,7 @@ const MAX_NAMED: usize = 10;
 #[derive(Debug)]
 pub(super) struct RequestContext<'a> {
     /// The slot of its connection, if it has one.
-    pub(super) slot: Option<&'a Slot>,
+    pub(super) slot: Option<&'a ConnectionSlot>,
     /// The address that connected, or that a PROXY header named.
     pub(super) peer: Option<SocketAddr>,
     /// When its head was complete.
@@ -49,7 +49,7 @@ pub(super) struct Exchange<'a> {
     pub(super) address: Option<IpAddr>,
     /// The client's own address, where it is known.
     known_client: Option<IpAddr>,
-    slot: Option<&'a Slot>,
+    slot: Option<&'a ConnectionSlot>,
     pub(super) deadline: Instant,
     /// When it was received, in Unix milliseconds: the time by which its tokens are judged.
     pub(super) received_at: i64,
@@ -173,7 +173,7 @@ impl<'a> Exchange<'a> {
         let (verified, issued_at) = match authenticated.verify_body(bytes.clone(), self.now()) {
             Ok(verified) => {
                 // A signature may be an old one that somebody got hold of, and its body another.
-                if let Some(address) = self.slot.and_then(Slot::authenticated) {
+                if let Some(address) = self.slot.and_then(ConnectionSlot::authenticated) {
                     self.endpoint.rejections.give_back(address);
                 }
                 self.endpoint.clock_doubt.accepted(&self.endpoint.telemetry);
@@ -227,7 +227,7 @@ impl<'a> Exchange<'a> {
         if enough {
             // The other signature holds; the next request may need the key.
             let live = Arc::clone(&connector.verifier);
-            drop(tokio::spawn(async move { live.learn(&verifier).await }));
+            drop(tokio::spawn(async move { live.refresh(&verifier).await }));
             return Ok(authenticated);
         }
         // It may be DT's, with a new key, or anybody's: while it is busy here, such a request is not waited for.
@@ -235,11 +235,11 @@ impl<'a> Exchange<'a> {
         let Some(Ok(_permit)) = (!is_busy).then(|| self.endpoint.requests.try_acquire()) else {
             return Err(Unavailable::Unverified);
         };
-        match timeout_at(self.deadline, connector.verifier.learn(&verifier)).await {
-            Ok(Learned::New) => Ok(connector.verifier.get().authenticate(headers)),
-            Ok(Learned::Nothing) => Ok(authenticated),
-            Ok(Learned::TooSoon) => Err(Unavailable::Unverified),
-            Ok(Learned::Unavailable) | Err(_) => Err(Unavailable::Keys),
+        match timeout_at(self.deadline, connector.verifier.refresh(&verifier)).await {
+            Ok(RefreshOutcome::New) => Ok(connector.verifier.get().authenticate(headers)),
+            Ok(RefreshOutcome::Unchanged) => Ok(authenticated),
+            Ok(RefreshOutcome::TooSoon) => Err(Unavailable::Unverified),
+            Ok(RefreshOutcome::Unavailable) | Err(_) => Err(Unavailable::Keys),
         }
     }
 
@@ -314,13 +314,13 @@ impl<'a> Exchange<'a> {
                 "all of `limits.max_in_flight` ({max_in_flight} requests) or `limits.max_in_flight_bytes` \
                  ({max_in_flight_bytes}) is in use"
             )),
-            Reply::Unavailable(Unavailable::Keys) => connector?.verifier.keys()?.trouble(),
+            Reply::Unavailable(Unavailable::Keys) => connector?.verifier.keys()?.problem(),
             Reply::Unavailable(Unavailable::Sink | Unavailable::Storage) => {
-                let troubles = connector?.intake.readiness().troubles;
-                Some(if troubles.is_empty() {
+                let problems = connector?.intake.readiness().problems;
+                Some(if problems.is_empty() {
                     format!("it took longer than `limits.deadline` ({:?})", self.limits.deadline)
                 } else {
-                    troubles.join("; ")
+                    problems.join("; ")
                 })
             }
             _ => None,

@@ -39,7 +39,7 @@ pub struct Readiness {
     /// Whether they can. With the spool they can while a sink is down, and a proxy must not cut DT off then.
     pub ready: bool,
     /// What is wrong, each in a line.
-    pub troubles: Vec<String>,
+    pub problems: Vec<String>,
 }
 
 /// What an intake returns: the outcome, or what will bring it.

@@ -9,14 +9,14 @@ use rustix::io::Errno;
 use tokio::sync::{Semaphore, watch};
 use tokio::task::JoinSet;
 
-use super::connection_limiter::{ConnectionLimiter, Newcomer, Slot};
+use super::connection_limiter::{ConnectionLimiter, ConnectionSlot, NewConnection};
 use super::endpoint::Endpoint;
 use super::listener::Listener;
 use super::peer::Peer;
 use super::stream::Stream;
 use super::{admin, connection, handshake};
 use crate::config::{Limits, MAX_TURNED_AWAY};
-use crate::telemetry::{AcceptFailed, ConnectionRefused, RefusalReason, Telemetry};
+use crate::telemetry::{AcceptFailed, ConnectionRefused, ConnectionRefusedReason, Telemetry};
 
 /// How often the log is told how many lines were held back, if any were.
 const REPORT_EVERY: Duration = Duration::from_secs(10);
@@ -81,20 +81,23 @@ impl Server {
             // A proxy comes on behalf of many, whose requests say who they are.
             let is_proxy = endpoint.routing().proxies.trusts(address);
             if !is_proxy && !endpoint.routing().limits.allows(address) {
-                endpoint.telemetry.emit(&ConnectionRefused { peer, reason: RefusalReason::NotAllowed });
+                endpoint
+                    .telemetry
+                    .emit(&ConnectionRefused { peer, reason: ConnectionRefusedReason::NotAllowed });
                 continue;
             }
             let counted = address.filter(|_| !is_proxy);
             let is_over_budget = counted
                 .is_some_and(|address| endpoint.rejections.is_over(address, endpoint.clock.unix_millis()));
-            let newcomer = Newcomer { address: peer, peer: counted.map(Peer::from), is_over_budget };
+            let new_connection =
+                NewConnection { address: peer, peer: counted.map(Peer::from), is_over_budget };
             let (endpoint, stop) = (Arc::clone(&endpoint), stop.clone());
             let telemetry = Arc::clone(&endpoint.telemetry);
-            if let Some(slot) = limiter.enter(newcomer) {
+            if let Some(slot) = limiter.enter(new_connection) {
                 let number = slot.number();
                 limiter.served_by(number, connections.spawn(serve(slot, stream, peer, endpoint, stop)));
             } else {
-                telemetry.emit(&ConnectionRefused { peer, reason: RefusalReason::TooMany });
+                telemetry.emit(&ConnectionRefused { peer, reason: ConnectionRefusedReason::TooMany });
                 if let Ok(permit) = Arc::clone(&turned_away).try_acquire_owned() {
                     connections.spawn(async move {
                         let mut stop = stop;
@@ -128,7 +131,7 @@ fn is_out_of_files(error: &io::Error) -> bool {
 
 /// Makes a connection ready and serves it.
 async fn serve(
-    mut slot: Slot,
+    mut slot: ConnectionSlot,
     stream: Stream,
     peer: Option<SocketAddr>,
     endpoint: Arc<Endpoint>,

@@ -4,19 +4,19 @@ use std::sync::Arc;
 
 use parking_lot::RwLock;
 
-use super::{Asked, Keys};
+use super::{FetchOutcome, Keys};
 use dt_verify::Verifier;
 
 /// What came of asking for a key that was not known.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Learned {
+pub enum RefreshOutcome {
     /// There are other keys now.
     New,
     /// There are none but those that were known.
-    Nothing,
-    /// The issuer was asked a moment ago, and is not asked again so soon.
+    Unchanged,
+    /// The issuer was outcome a moment ago, and is not outcome again so soon.
     TooSoon,
-    /// The issuer could not be asked.
+    /// The issuer could not be outcome.
     Unavailable,
 }
 
@@ -87,17 +87,17 @@ impl LiveVerifier {
     }
 
     /// Asks for a key that was not known to `used`.
-    pub async fn learn(&self, used: &Arc<Verifier>) -> Learned {
-        let Some(keys) = self.keys() else { return Learned::Nothing };
-        let asked = keys.ask().await;
+    pub async fn refresh(&self, used: &Arc<Verifier>) -> RefreshOutcome {
+        let Some(keys) = self.keys() else { return RefreshOutcome::Unchanged };
+        let outcome = keys.refresh().await;
         if Arc::ptr_eq(&self.get(), used) {
-            match asked {
-                Asked::Fresh => Learned::Nothing,
-                Asked::TooSoon => Learned::TooSoon,
-                Asked::Failed => Learned::Unavailable,
+            match outcome {
+                FetchOutcome::Fresh => RefreshOutcome::Unchanged,
+                FetchOutcome::TooSoon => RefreshOutcome::TooSoon,
+                FetchOutcome::Failed => RefreshOutcome::Unavailable,
             }
         } else {
-            Learned::New
+            RefreshOutcome::New
         }
     }
 }

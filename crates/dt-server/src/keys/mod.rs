@@ -24,7 +24,7 @@ use dt_verify::{KeySet, KeySetError};
 
 pub use fetch::{BadIssuer, check_issuer};
 use fetch::{FetchError, Fetcher};
-pub use live::{Learned, LiveVerifier};
+pub use live::{LiveVerifier, RefreshOutcome};
 
 /// How long the issuer is left alone after it was asked.
 const ASK_AGAIN_AFTER: Duration = Duration::from_secs(30);
@@ -75,7 +75,7 @@ impl Drop for Waiting<'_> {
 
 /// What became of asking.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Asked {
+pub enum FetchOutcome {
     /// The set is the issuer's own of just now.
     Fresh,
     /// The issuer was asked a moment ago; what has changed since then nobody knows.
@@ -100,13 +100,13 @@ pub struct Keys {
     fetched_at: AtomicI64,
     /// How many wait for the answer. Requests do, and anyone can send some.
     waiting: AtomicUsize,
-    trouble: RwLock<Option<String>>,
+    problem: RwLock<Option<String>>,
 }
 
 #[derive(Debug, Default)]
 struct Asking {
     /// When the issuer was asked last, in Unix milliseconds, and what came of it.
-    last: Option<(i64, Asked)>,
+    last: Option<(i64, FetchOutcome)>,
     /// The set as it was fetched.
     json: Vec<u8>,
     /// Whether the last answer was a set without any key.
@@ -149,7 +149,7 @@ impl Keys {
             asking: tokio::sync::Mutex::new(asking),
             fetched_at: AtomicI64::new(fetched_at),
             waiting: AtomicUsize::new(0),
-            trouble: RwLock::new(None),
+            problem: RwLock::new(None),
         })
     }
 
@@ -165,7 +165,7 @@ impl Keys {
 
     /// What is wrong with the keys: the issuer could not be asked last, has none, or gave them long ago.
     #[must_use]
-    pub fn trouble(&self) -> Option<String> {
+    pub fn problem(&self) -> Option<String> {
         let age = self.clock.unix_seconds().saturating_sub(self.fetched_at());
         let is_old = self.fetched_at() > 0 && age > MAX_AGE_SECONDS;
         let old = is_old.then(|| {
@@ -175,8 +175,8 @@ impl Keys {
                 self.issuer
             )
         });
-        let troubles: Vec<String> = self.trouble.read().iter().cloned().chain(old).collect();
-        (!troubles.is_empty()).then(|| troubles.join("; "))
+        let problems: Vec<String> = self.problem.read().iter().cloned().chain(old).collect();
+        (!problems.is_empty()).then(|| problems.join("; "))
     }
 
     /// The issuer.
@@ -193,15 +193,15 @@ impl Keys {
 
     /// Asks the issuer, unless it was asked a moment ago. It is asked to the end, also when whoever wanted to know gives up:
     /// otherwise a stranger's requests that end early could make us ask again and again, and never learn anything.
-    pub async fn ask(self: &Arc<Self>) -> Asked {
+    pub async fn refresh(self: &Arc<Self>) -> FetchOutcome {
         let keys = Arc::clone(self);
-        tokio::spawn(async move { keys.ask_to_the_end().await }).await.unwrap_or(Asked::Failed)
+        tokio::spawn(async move { keys.refresh_once().await }).await.unwrap_or(FetchOutcome::Failed)
     }
 
-    async fn ask_to_the_end(&self) -> Asked {
+    async fn refresh_once(&self) -> FetchOutcome {
         let waiting = Waiting::on(&self.waiting);
         if waiting.0.load(Ordering::Relaxed) > MAX_WAITING {
-            return Asked::TooSoon;
+            return FetchOutcome::TooSoon;
         }
         let came = self.clock.unix_millis();
         let mut asking = self.asking.lock().await;
@@ -211,16 +211,20 @@ impl Keys {
             // A clock that was set back must not keep us from asking.
             if (0..i64::try_from(ASK_AGAIN_AFTER.as_millis()).unwrap_or(i64::MAX)).contains(&passed) {
                 let asked_since = at >= came;
-                return if asked == Asked::Fresh && !asked_since { Asked::TooSoon } else { asked };
+                return if asked == FetchOutcome::Fresh && !asked_since {
+                    FetchOutcome::TooSoon
+                } else {
+                    asked
+                };
             }
         }
         let asked = match self.fetch(&mut asking).await {
-            Ok(()) => Asked::Fresh,
+            Ok(()) => FetchOutcome::Fresh,
             Err(error) => {
                 let text = format!("keys of {}: {error}", self.issuer);
                 self.telemetry.emit(&KeysFailed { issuer: &self.issuer, error: &text });
-                *self.trouble.write() = Some(text);
-                Asked::Failed
+                *self.problem.write() = Some(text);
+                FetchOutcome::Failed
             }
         };
         asking.last = Some((now, asked));
@@ -242,7 +246,7 @@ impl Keys {
         let revoked = || {
             format!("keys of {}: the issuer has no keys any more; all signatures are refused", self.issuer)
         };
-        *self.trouble.write() = is_empty.then(revoked);
+        *self.problem.write() = is_empty.then(revoked);
         if json != *known || self.set.read().is_none() {
             let ids: Vec<&str> = set.ids().collect();
             self.telemetry.emit(&KeysFetched { issuer: &self.issuer, keys: &ids });
@@ -262,9 +266,9 @@ impl Keys {
     /// Asks the issuer now, and from time to time.
     pub async fn keep_fresh(self: &Arc<Self>) {
         loop {
-            let pause = match self.ask().await {
-                Asked::Fresh | Asked::TooSoon => ASK_EVERY,
-                Asked::Failed => ASK_AGAIN_AFTER,
+            let pause = match self.refresh().await {
+                FetchOutcome::Fresh | FetchOutcome::TooSoon => ASK_EVERY,
+                FetchOutcome::Failed => ASK_AGAIN_AFTER,
             };
             tokio::time::sleep(pause).await;
         }

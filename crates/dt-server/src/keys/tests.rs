@@ -10,7 +10,7 @@ use parking_lot::Mutex;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpListener;
 
-use super::{Asked, Keys, Learned, LiveVerifier};
+use super::{FetchOutcome, Keys, LiveVerifier, RefreshOutcome};
 use crate::telemetry::Telemetry;
 use dt_sink::clock::{Clock, ManualClock};
 use dt_verify::{KeySet, Verifier};
@@ -79,34 +79,34 @@ async fn the_issuer_is_asked_once_in_a_while_and_its_last_good_set_holds() {
     *issuer.keys.lock() = jwks("one");
     let first = keys(&address, folder.path(), &clock);
     assert_eq!(ids(&first), Vec::<String>::new());
-    assert_eq!((first.ask().await, ids(&first)), (Asked::Fresh, vec!["one".to_owned()]));
+    assert_eq!((first.refresh().await, ids(&first)), (FetchOutcome::Fresh, vec!["one".to_owned()]));
     assert_eq!(issuer.asked.load(Ordering::SeqCst), 2, "discovery and keys");
     // Whatever comes in meanwhile.
     *issuer.keys.lock() = jwks("two");
     for _ in 0..100 {
-        assert_eq!(first.ask().await, Asked::Fresh);
+        assert_eq!(first.refresh().await, FetchOutcome::Fresh);
     }
     assert_eq!((issuer.asked.load(Ordering::SeqCst), ids(&first)), (2, vec!["one".to_owned()]));
     clock.set(1_029_999);
-    assert_eq!((first.ask().await, ids(&first)), (Asked::TooSoon, vec!["one".to_owned()]));
+    assert_eq!((first.refresh().await, ids(&first)), (FetchOutcome::TooSoon, vec!["one".to_owned()]));
     clock.set(1_030_000);
-    assert_eq!((first.ask().await, ids(&first)), (Asked::Fresh, vec!["two".to_owned()]));
+    assert_eq!((first.refresh().await, ids(&first)), (FetchOutcome::Fresh, vec!["two".to_owned()]));
     // It breaks: the set holds, and nobody pretends that it is fresh.
     issuer.keys.lock().clear();
     clock.set(1_060_000);
-    assert_eq!((first.ask().await, ids(&first)), (Asked::Failed, vec!["two".to_owned()]));
-    assert!(first.trouble().is_some_and(|text| text.contains("found status 500")), "{:?}", first.trouble());
+    assert_eq!((first.refresh().await, ids(&first)), (FetchOutcome::Failed, vec!["two".to_owned()]));
+    assert!(first.problem().is_some_and(|text| text.contains("found status 500")), "{:?}", first.problem());
     // Also over a restart.
     let again = keys(&address, folder.path(), &clock);
     assert_eq!(ids(&again), ["two"]);
-    assert_eq!(again.ask().await, Asked::Failed);
+    assert_eq!(again.refresh().await, FetchOutcome::Failed);
     assert_eq!(ids(&again), ["two"]);
     // It recovers.
     *issuer.keys.lock() = jwks("three");
     clock.set(1_090_000);
     assert_eq!(
-        (again.ask().await, again.trouble(), ids(&again)),
-        (Asked::Fresh, None, vec!["three".to_owned()])
+        (again.refresh().await, again.problem(), ids(&again)),
+        (FetchOutcome::Fresh, None, vec!["three".to_owned()])
     );
 }
 
@@ -117,7 +117,7 @@ async fn an_issuer_that_lies_changes_nothing() {
     let clock = Arc::new(ManualClock::at(0));
     *issuer.keys.lock() = jwks("good");
     let keys = keys(&address, folder.path(), &clock);
-    assert_eq!(keys.ask().await, Asked::Fresh);
+    assert_eq!(keys.refresh().await, FetchOutcome::Fresh);
     let good = issuer.discovery.lock().clone();
     for (at, (discovery, set, says)) in [
         (good.replace("data-connector\",", "other\","), jwks("bad"), "`issuer`: found"),
@@ -137,8 +137,8 @@ async fn an_issuer_that_lies_changes_nothing() {
     {
         (*issuer.discovery.lock(), *issuer.keys.lock()) = (discovery, set);
         clock.set(30_000_i64.saturating_mul(i64::try_from(at).expect("small").saturating_add(1)));
-        assert_eq!(keys.ask().await, Asked::Failed, "{says}");
-        assert!(keys.trouble().is_some_and(|text| text.contains(says)), "{says}: {:?}", keys.trouble());
+        assert_eq!(keys.refresh().await, FetchOutcome::Failed, "{says}");
+        assert!(keys.problem().is_some_and(|text| text.contains(says)), "{says}: {:?}", keys.problem());
         assert_eq!(ids(&keys), ["good"], "{says}");
     }
 }
@@ -150,22 +150,25 @@ async fn an_issuer_that_says_twice_that_it_has_no_keys_has_revoked_them() {
     let clock = Arc::new(ManualClock::at(0));
     *issuer.keys.lock() = jwks("good");
     let keys = keys(&address, folder.path(), &clock);
-    assert_eq!(keys.ask().await, Asked::Fresh);
+    assert_eq!(keys.refresh().await, FetchOutcome::Fresh);
     for (at, set, asked, left) in [
-        (1, r#"{"keys":[]}"#, Asked::Failed, 1),
+        (1, r#"{"keys":[]}"#, FetchOutcome::Failed, 1),
         // Not twice in a row.
-        (2, "{}", Asked::Failed, 1),
-        (3, r#"{"keys":[]}"#, Asked::Failed, 1),
-        (4, r#"{"keys":[]}"#, Asked::Fresh, 0),
+        (2, "{}", FetchOutcome::Failed, 1),
+        (3, r#"{"keys":[]}"#, FetchOutcome::Failed, 1),
+        (4, r#"{"keys":[]}"#, FetchOutcome::Fresh, 0),
     ] {
         set.clone_into(&mut issuer.keys.lock());
         clock.set(at * 30_000);
-        assert_eq!((keys.ask().await, ids(&keys).len()), (asked, left), "{at}");
+        assert_eq!((keys.refresh().await, ids(&keys).len()), (asked, left), "{at}");
     }
-    assert!(keys.trouble().is_some_and(|text| text.contains("no keys any more")), "{:?}", keys.trouble());
+    assert!(keys.problem().is_some_and(|text| text.contains("no keys any more")), "{:?}", keys.problem());
     *issuer.keys.lock() = jwks("new");
     clock.set(5 * 30_000);
-    assert_eq!((keys.ask().await, ids(&keys), keys.trouble()), (Asked::Fresh, vec!["new".to_owned()], None));
+    assert_eq!(
+        (keys.refresh().await, ids(&keys), keys.problem()),
+        (FetchOutcome::Fresh, vec!["new".to_owned()], None)
+    );
 }
 
 #[tokio::test]
@@ -176,14 +179,17 @@ async fn keys_that_were_fetched_long_ago_are_told_of_also_over_a_restart() {
     let clock = Arc::new(ManualClock::at(written * 1000));
     *issuer.keys.lock() = jwks("good");
     let first = keys(&address, folder.path(), &clock);
-    assert_eq!((first.ask().await, first.fetched_at(), first.trouble()), (Asked::Fresh, written, None));
+    assert_eq!(
+        (first.refresh().await, first.fetched_at(), first.problem()),
+        (FetchOutcome::Fresh, written, None)
+    );
     let again = keys(&address, folder.path(), &clock);
     assert!((0..60).contains(&(again.fetched_at() - written)), "{}", again.fetched_at());
     clock.set((written + 8 * 86_400) * 1000);
     for keys in [&first, &again] {
-        assert!(keys.trouble().is_some_and(|text| text.contains("fetched")), "{:?}", keys.trouble());
+        assert!(keys.problem().is_some_and(|text| text.contains("fetched")), "{:?}", keys.problem());
     }
-    assert_eq!((again.ask().await, again.trouble()), (Asked::Fresh, None));
+    assert_eq!((again.refresh().await, again.problem()), (FetchOutcome::Fresh, None));
 }
 
 #[tokio::test]
@@ -196,18 +202,18 @@ async fn a_verifier_learns_new_keys_and_knows_what_it_cannot_know() {
     let verifier = Verifier::builder().key_set_of_issuer(KeySet::none(), "org", &*address);
     let live = LiveVerifier::with_keys(verifier.build().expect("a policy"), keys);
     let used = live.get();
-    assert_eq!(live.learn(&used).await, Learned::New);
+    assert_eq!(live.refresh(&used).await, RefreshOutcome::New);
     let used = live.get();
-    assert_eq!(live.learn(&used).await, Learned::Nothing, "the issuer was asked just now");
+    assert_eq!(live.refresh(&used).await, RefreshOutcome::Unchanged, "the issuer was asked just now");
     clock.set(29_999);
-    assert_eq!(live.learn(&used).await, Learned::TooSoon, "it was, but not just now");
+    assert_eq!(live.refresh(&used).await, RefreshOutcome::TooSoon, "it was, but not just now");
     issuer.keys.lock().clear();
     clock.set(30_000);
-    assert_eq!(live.learn(&used).await, Learned::Unavailable);
-    assert_eq!(live.learn(&used).await, Learned::Unavailable, "nobody was asked, and nobody knows");
+    assert_eq!(live.refresh(&used).await, RefreshOutcome::Unavailable);
+    assert_eq!(live.refresh(&used).await, RefreshOutcome::Unavailable, "nobody was asked, and nobody knows");
     *issuer.keys.lock() = jwks("two");
     clock.set(60_000);
-    assert_eq!(live.learn(&used).await, Learned::New);
+    assert_eq!(live.refresh(&used).await, RefreshOutcome::New);
     let fixed = LiveVerifier::fixed((*used).clone());
-    assert_eq!(fixed.learn(&used).await, Learned::Nothing);
+    assert_eq!(fixed.refresh(&used).await, RefreshOutcome::Unchanged);
 }

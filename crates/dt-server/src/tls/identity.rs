@@ -58,7 +58,7 @@ impl fmt::Debug for TlsIdentity {
 
 impl TlsIdentity {
     /// Reads the files for the first time. A certificate whose time is over, or has not come, is taken: there is no
-    /// better one, and the service has more to do than to be reached. [`trouble`](Self::trouble) tells.
+    /// better one, and the service has more to do than to be reached. [`problem`](Self::problem) tells.
     ///
     /// # Errors
     ///
@@ -93,7 +93,7 @@ impl TlsIdentity {
     ///
     /// # Errors
     ///
-    /// [`TlsError`]; then what was in force stays so, and [`trouble`](Self::trouble) tells until a reload goes well.
+    /// [`TlsError`]; then what was in force stays so, and [`problem`](Self::problem) tells until a reload goes well.
     pub fn reload(&self, now: i64) -> Result<Reloaded, TlsError> {
         let settings = self.settings();
         // Handshakes go on while files are read.
@@ -131,7 +131,7 @@ impl TlsIdentity {
     ///
     /// # Errors
     ///
-    /// [`TlsError`]; nothing is changed, and nothing is told by [`trouble`](Self::trouble).
+    /// [`TlsError`]; nothing is changed, and nothing is told by [`problem`](Self::problem).
     pub fn prepare(&self, settings: TlsSettings, now: i64) -> Result<Prepared, TlsError> {
         let files = Files::read(&settings, &*self.read)?;
         let (config, validity) = files.load()?;
@@ -148,7 +148,7 @@ impl TlsIdentity {
 
     /// What an operator has to know at `now`: the last reload failed, or the certificate's time is over or nearly so.
     #[must_use]
-    pub fn trouble(&self, now: i64) -> Option<String> {
+    pub fn problem(&self, now: i64) -> Option<String> {
         let state = self.state.lock();
         let path = state.settings.certificate.display();
         let until = state.validity.until;
@@ -215,10 +215,10 @@ mod tests {
             (i64::MAX, Some("expired")),
             (i64::MIN, Some("not valid before")),
         ] {
-            match (identity.trouble(now), words) {
+            match (identity.problem(now), words) {
                 (None, None) => {}
-                (Some(trouble), Some(words)) => assert!(trouble.contains(words), "{now}: {trouble}"),
-                (trouble, words) => panic!("at {now}: {trouble:?}, not {words:?}"),
+                (Some(problem), Some(words)) => assert!(problem.contains(words), "{now}: {problem}"),
+                (problem, words) => panic!("at {now}: {problem:?}, not {words:?}"),
             }
         }
     }
@@ -235,11 +235,11 @@ mod tests {
         assert!(matches!(identity.reload(END + 1), Err(TlsError::Expired { .. })));
         assert!(matches!(identity.reload(BEGIN - 1), Err(TlsError::NotYetValid { .. })));
         assert!(Arc::ptr_eq(&first, &identity.server_config()), "the old one is in force");
-        assert!(identity.trouble(BEGIN).is_some_and(|trouble| trouble.contains("not valid before")));
+        assert!(identity.problem(BEGIN).is_some_and(|problem| problem.contains("not valid before")));
         // A clock that was wrong is right again.
         assert_eq!(identity.reload(BEGIN).expect("good"), Reloaded::Changed);
         assert!(!Arc::ptr_eq(&first, &identity.server_config()));
-        assert_eq!(identity.trouble(BEGIN), None);
+        assert_eq!(identity.problem(BEGIN), None);
     }
 
     #[test]

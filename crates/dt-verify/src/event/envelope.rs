@@ -5,9 +5,9 @@ use std::mem;
 
 use serde::de::MapAccess;
 
-use super::json::{self, At, Look, OneOf, Skip, Text};
+use super::fast_path::parse_fast;
+use super::json::{self, At, FieldVisitor, OneOf, Skip, Text};
 use super::not_a_delivery::{MAX_NAME_LEN, NotADelivery};
-use super::skim::skim;
 use super::target_name;
 use crate::Verified;
 
@@ -143,8 +143,8 @@ struct BodyMembers<'de> {
 impl<'de> BodyMembers<'de> {
     /// Reads a body; `None` if it is JSON, but no object.
     fn of(body: &'de [u8]) -> Result<Option<Self>, NotADelivery> {
-        let usual = std::str::from_utf8(body).ok().and_then(skim);
-        let Some(usual) = usual else { return json::look(body, Body) };
+        let usual = std::str::from_utf8(body).ok().and_then(parse_fast);
+        let Some(usual) = usual else { return json::visit(body, Body) };
         let event = EventMembers {
             id: Member::Once(usual.event_id.map(Cow::Borrowed)),
             event_type: Member::Once(usual.event_type.map(Cow::Borrowed)),
@@ -159,7 +159,7 @@ impl<'de> BodyMembers<'de> {
 /// `eventId`, `eventType`, `targetName`, `timestamp` and `deviceId` as the parser reads them.
 #[cfg(test)]
 pub(super) fn read_by_the_parser(body: &[u8]) -> Result<[Option<Cow<'_, str>>; 5], NotADelivery> {
-    let body = json::look(body, Body)?.ok_or(NotADelivery::NotAnObject)?;
+    let body = json::visit(body, Body)?.ok_or(NotADelivery::NotAnObject)?;
     let event = body.event.only("event")?.flatten().ok_or(NotADelivery::EventMissing)?;
     let (id, event_type) = (event.id.only("event.eventId")?, event.event_type.only("event.eventType")?);
     let target_name = event.target_name.only("event.targetName")?.flatten();
@@ -170,7 +170,7 @@ pub(super) fn read_by_the_parser(body: &[u8]) -> Result<[Option<Cow<'_, str>>; 5
     Ok([id.flatten(), event_type.flatten(), target_name, event.timestamp, device_id])
 }
 
-impl<'de> Look<'de> for Body {
+impl<'de> FieldVisitor<'de> for Body {
     type Found = Option<BodyMembers<'de>>;
 
     fn otherwise(self) -> Self::Found {
@@ -200,7 +200,7 @@ struct EventMembers<'de> {
     timestamp: Option<Cow<'de, str>>,
 }
 
-impl<'de> Look<'de> for EventObject {
+impl<'de> FieldVisitor<'de> for EventObject {
     type Found = Option<EventMembers<'de>>;
 
     fn otherwise(self) -> Self::Found {
@@ -231,7 +231,7 @@ impl<'de> Look<'de> for EventObject {
 /// Looks at `metadata`, for `deviceId`.
 struct MetadataObject;
 
-impl<'de> Look<'de> for MetadataObject {
+impl<'de> FieldVisitor<'de> for MetadataObject {
     type Found = Option<DeviceId<'de>>;
 
     fn otherwise(self) -> Self::Found {

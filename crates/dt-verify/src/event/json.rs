@@ -14,7 +14,7 @@ use serde_json::{Map, Number, Value};
 use super::not_a_delivery::NotADelivery;
 
 /// Something that looks at one JSON value and takes out what it is after.
-pub(super) trait Look<'de>: Sized {
+pub(super) trait FieldVisitor<'de>: Sized {
     type Found;
 
     /// The value is none of those below, or the default below walked over it.
@@ -39,10 +39,10 @@ pub(super) trait Look<'de>: Sized {
     }
 }
 
-/// Puts a [`Look`] in a place where serde wants a seed.
+/// Puts a [`FieldVisitor`] in a place where serde wants a seed.
 pub(super) struct At<L>(pub(super) L);
 
-impl<'de, L: Look<'de>> DeserializeSeed<'de> for At<L> {
+impl<'de, L: FieldVisitor<'de>> DeserializeSeed<'de> for At<L> {
     type Value = L::Found;
 
     fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<L::Found, D::Error> {
@@ -50,7 +50,7 @@ impl<'de, L: Look<'de>> DeserializeSeed<'de> for At<L> {
     }
 }
 
-impl<'de, L: Look<'de>> Visitor<'de> for At<L> {
+impl<'de, L: FieldVisitor<'de>> Visitor<'de> for At<L> {
     type Value = L::Found;
 
     fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -98,7 +98,7 @@ impl<'de, L: Look<'de>> Visitor<'de> for At<L> {
 /// Walks over a value.
 pub(super) struct Skip;
 
-impl Look<'_> for Skip {
+impl FieldVisitor<'_> for Skip {
     type Found = ();
 
     fn otherwise(self) {}
@@ -107,7 +107,7 @@ impl Look<'_> for Skip {
 /// Takes a text, without a copy where it has no escapes.
 pub(super) struct Text;
 
-impl<'de> Look<'de> for Text {
+impl<'de> FieldVisitor<'de> for Text {
     type Found = Option<Cow<'de, str>>;
 
     fn otherwise(self) -> Self::Found {
@@ -126,7 +126,7 @@ impl<'de> Look<'de> for Text {
 /// Takes the key of a member, if it is one of these.
 pub(super) struct OneOf(pub(super) &'static [&'static str]);
 
-impl Look<'_> for OneOf {
+impl FieldVisitor<'_> for OneOf {
     type Found = Option<&'static str>;
 
     fn otherwise(self) -> Self::Found {
@@ -139,7 +139,7 @@ impl Look<'_> for OneOf {
 }
 
 /// Looks at the one JSON value that `body` is.
-pub(super) fn look<'de, L: Look<'de>>(body: &'de [u8], what: L) -> Result<L::Found, NotADelivery> {
+pub(super) fn visit<'de, L: FieldVisitor<'de>>(body: &'de [u8], what: L) -> Result<L::Found, NotADelivery> {
     read(body, At(what))
 }
 

@@ -41,6 +41,7 @@
 mod delivery;
 mod envelope;
 mod event_type;
+mod fast_path;
 mod json;
 mod members;
 mod not_a_delivery;
@@ -48,7 +49,6 @@ mod open_enum;
 mod rng;
 mod sample;
 pub mod simulation;
-mod skim;
 mod target_name;
 #[cfg(test)]
 mod tests;

@@ -12,8 +12,12 @@ fn limiter(max: usize, max_per_peer: usize) -> Arc<ConnectionLimiter> {
     ConnectionLimiter::new(max, max_per_peer, Arc::new(Telemetry::new(Arc::new(SystemClock))))
 }
 
-fn newcomer(peer: u8) -> Newcomer {
-    Newcomer { address: None, peer: Some(Peer::from(IpAddr::from([192, 0, 2, peer]))), is_over_budget: false }
+fn new_connection(peer: u8) -> NewConnection {
+    NewConnection {
+        address: None,
+        peer: Some(Peer::from(IpAddr::from([192, 0, 2, peer]))),
+        is_over_budget: false,
+    }
 }
 
 fn assert_empty(limiter: &ConnectionLimiter) {
@@ -31,7 +35,7 @@ fn whoever_has_shown_a_signature_stays_and_all_slots_come_back() {
         let mut connections = Vec::new();
         for number in 0..4 {
             block_on(limiter.may_enter());
-            let Some(slot) = limiter.enter(newcomer(number % 3)) else { continue };
+            let Some(slot) = limiter.enter(new_connection(number % 3)) else { continue };
             let open = limiter.state.lock().open;
             assert!(open <= 2, "{open} are open");
             let task = runtime.spawn(std::future::pending::<()>()).abort_handle();
@@ -62,7 +66,7 @@ fn the_acceptor_goes_on_when_one_has_ended() {
     in_many_orders(2000, || {
         let limiter = limiter(1, 1);
         let mut slots: Vec<_> =
-            (0..=MAX_LEAVING).map(|_| limiter.enter(newcomer(1)).expect("a slot")).collect();
+            (0..=MAX_LEAVING).map(|_| limiter.enter(new_connection(1)).expect("a slot")).collect();
         let ending = [slots.remove(0), slots.remove(0)].map(|slot| thread::spawn(move || drop(slot)));
         block_on(limiter.may_enter());
         assert!(limiter.state.lock().leaving < MAX_LEAVING);

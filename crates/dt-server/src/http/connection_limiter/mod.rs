@@ -75,7 +75,7 @@ struct Candidate {
 
 /// A connection's slot. It is free again when this is dropped.
 #[derive(Debug)]
-pub(super) struct Slot {
+pub(super) struct ConnectionSlot {
     number: u64,
     limiter: Arc<ConnectionLimiter>,
     is_authenticated: AtomicBool,
@@ -85,7 +85,7 @@ pub(super) struct Slot {
 
 /// A connection that wants a slot.
 #[derive(Debug, Clone, Copy, Default)]
-pub(super) struct Newcomer {
+pub(super) struct NewConnection {
     /// Its address, for the log.
     pub(super) address: Option<SocketAddr>,
     /// By whom it is counted; `None` for one of a proxy, which comes on behalf of many.
@@ -102,8 +102,8 @@ impl ConnectionLimiter {
 
     /// Returns a slot for a new connection, closing another where that is needed; `None` when there is none to close. The
     /// task that serves the connection is made known by [`served_by`](Self::served_by).
-    pub(super) fn enter(self: &Arc<Self>, newcomer: Newcomer) -> Option<Slot> {
-        let Newcomer { address, peer, is_over_budget } = newcomer;
+    pub(super) fn enter(self: &Arc<Self>, new_connection: NewConnection) -> Option<ConnectionSlot> {
+        let NewConnection { address, peer, is_over_budget } = new_connection;
         let mut state = self.state.lock();
         let own = peer.map(Holder::Peer);
         let held = own.and_then(|own| state.of_holders.get(&own)).map_or(0, BTreeSet::len);
@@ -123,7 +123,7 @@ impl ConnectionLimiter {
         state.unauthenticated.insert(number, Candidate { holder, address, task: None });
         state.change(holder, |connections| connections.insert(number));
         let (limiter, is_authenticated) = (Arc::clone(self), AtomicBool::new(false));
-        Some(Slot { number, limiter, is_authenticated, handshake_of: None })
+        Some(ConnectionSlot { number, limiter, is_authenticated, handshake_of: None })
     }
 
     /// Names the task that serves the connection in this slot. It must be called before the next [`enter`](Self::enter).
@@ -210,7 +210,7 @@ impl State {
     }
 }
 
-impl Slot {
+impl ConnectionSlot {
     /// Its number, for [`ConnectionLimiter::served_by`].
     pub(super) const fn number(&self) -> u64 {
         self.number
@@ -240,7 +240,7 @@ impl Slot {
     }
 }
 
-impl Drop for Slot {
+impl Drop for ConnectionSlot {
     fn drop(&mut self) {
         let mut state = self.limiter.state.lock();
         if *self.is_authenticated.get_mut() || state.forget(self.number).is_some() {
@@ -265,7 +265,7 @@ mod tests {
 
     /// A connection as the server serves it: a slot, and a task that holds it until it is aborted.
     struct Connection {
-        slot: Arc<Slot>,
+        slot: Arc<ConnectionSlot>,
         task: tokio::task::JoinHandle<()>,
     }
 
@@ -291,7 +291,7 @@ mod tests {
 
         fn try_enter(&self, peer: Option<u8>, is_over_budget: bool) -> Option<Connection> {
             let peer = peer.map(|last| Peer::from(IpAddr::from([192, 0, 2, last])));
-            let slot = Arc::new(self.0.enter(Newcomer { address: None, peer, is_over_budget })?);
+            let slot = Arc::new(self.0.enter(NewConnection { address: None, peer, is_over_budget })?);
             let task = tokio::spawn(std::future::pending());
             self.0.served_by(slot.number(), task.abort_handle());
             Some(Connection { slot, task })
@@ -367,8 +367,8 @@ mod tests {
         let limiter = Fixture::new(100, 2);
         let client = Some(SocketAddr::from(([192, 0, 2, 7], 1)));
         let enter = || {
-            let Newcomer { address, peer, is_over_budget } = Newcomer::default();
-            let mut slot = limiter.0.enter(Newcomer { address, peer, is_over_budget }).expect("a slot");
+            let NewConnection { address, peer, is_over_budget } = NewConnection::default();
+            let mut slot = limiter.0.enter(NewConnection { address, peer, is_over_budget }).expect("a slot");
             let task = tokio::spawn(std::future::pending());
             limiter.0.served_by(slot.number(), task.abort_handle());
             slot.is_of(client, client);
