@@ -1,22 +1,21 @@
-//! Who may stay connected when there are more connections than slots.
+//! Decides which connections stay open when there are more of them than slots.
 //!
-//! A connection is unauthenticated until a signature on it has held that is not out of date. Only such connections are
-//! closed for others:
+//! A connection is unauthenticated until a request on it has verified. Only unauthenticated connections are closed for
+//! others:
 //!
-//! | when | what is closed |
+//! | when | which connection is closed |
 //! |---|---|
 //! | a peer opens one more than `max_connections_per_peer` unauthenticated connections | its oldest |
-//! | there are `max_connections`, and the peer is within its rejection budget | the oldest of the peer that has most |
-//! | the same, and the peer is over its budget | its own oldest, else the new connection |
+//! | there are `max_connections`, and the new peer is within its rejection budget | the oldest of the peer that has most |
+//! | there are `max_connections`, and the new peer exceeds its rejection budget | its own oldest, else the new connection |
 //! | there are `max_connections`, and none is unauthenticated | the new connection |
 //!
-//! So idle connections, however many, push each other out and never keep a sender of signed events from a slot, even where
-//! all come through one proxy; and one that has shown a signature is never closed for another. Among peers with equally many
-//! the oldest connection goes, so a new one has at least the time in which an attacker can open as many as there are slots.
+//! So idle connections only replace each other. They never keep a sender of signed events from a slot, even if all
+//! connections come through one proxy, and an authenticated connection is never closed for another. Among peers with equally
+//! many connections the oldest one is closed, so a new one stays for as long as an attacker needs to open one for each slot.
 //!
-//! A connection is closed by aborting its task: that has ended once it has run, and holds what it held until then. At most
-//! [`MAX_LEAVING`] are being closed: no further connection is accepted meanwhile, so that this is bounded even while
-//! processors are short.
+//! A connection is closed by aborting its task. The task keeps its memory until the runtime has run it once more. While
+//! [`MAX_LEAVING`] connections are being closed, no further one is accepted, so that their memory is limited under load.
 
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
@@ -32,40 +31,42 @@ use crate::telemetry::{ConnectionEvicted, Telemetry};
 use dt_log::sync::Mutex;
 use dt_log::sync::atomic::{AtomicBool, Ordering};
 
-/// All open connections.
+/// Counts the open connections and closes unauthenticated ones for others.
 #[derive(Debug)]
 pub(super) struct ConnectionLimiter {
     max: usize,
     max_per_peer: usize,
     state: Mutex<State>,
-    /// One of those that are being closed has ended.
+    /// Notified when a connection that was being closed has ended.
     has_ended: Notify,
     telemetry: Arc<Telemetry>,
 }
 
 #[derive(Debug, Default)]
 struct State {
+    /// The number of the next connection.
     next: u64,
-    /// Without those that are being closed.
+    /// The number of open connections, without those that are being closed.
     open: usize,
-    /// Those that are being closed and have not ended yet.
+    /// The number of connections that are being closed and have not ended yet.
     leaving: usize,
+    /// The unauthenticated connections by number.
     unauthenticated: HashMap<u64, Candidate>,
-    /// The unauthenticated connections of each holder, the oldest first.
+    /// The numbers of the unauthenticated connections of each holder, the oldest first.
     of_holders: BTreeMap<Holder, BTreeSet<u64>>,
-    /// The holders by how many they have; of equals, the one with the oldest comes last.
+    /// The holders by the number of their connections; among equals, the one with the oldest connection comes last.
     by_count: BTreeSet<(usize, Reverse<u64>, Holder)>,
 }
 
-/// Whose connections are counted together: a peer's. One without a peer, such as those of a proxy, is counted by itself; or
-/// by the client that a PROXY header names.
+/// Identifies the connections that are counted together: those of a peer. A connection without a peer, such as one of a
+/// proxy, is counted alone until a PROXY header names the client.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 enum Holder {
     Peer(Peer),
     Connection(u64),
 }
 
-/// A connection that may be closed for another.
+/// An unauthenticated connection, which may be closed for another.
 #[derive(Debug)]
 struct Candidate {
     holder: Holder,
@@ -73,22 +74,22 @@ struct Candidate {
     task: Option<AbortHandle>,
 }
 
-/// A connection's slot. It is free again when this is dropped.
+/// The slot of a connection. Dropping it frees the slot.
 #[derive(Debug)]
 pub(super) struct ConnectionSlot {
     number: u64,
     limiter: Arc<ConnectionLimiter>,
     is_authenticated: AtomicBool,
-    /// Who has to pay for its TLS handshake until it is authenticated.
+    /// The client whose rejection budget was charged for the TLS handshake, until the connection is authenticated.
     handshake_of: Option<IpAddr>,
 }
 
-/// A connection that wants a slot.
+/// A new connection that needs a slot.
 #[derive(Debug, Clone, Copy, Default)]
 pub(super) struct NewConnection {
-    /// Its address, for the log.
+    /// The address, for the log.
     pub(super) address: Option<SocketAddr>,
-    /// By whom it is counted; `None` for one of a proxy, which comes on behalf of many.
+    /// The peer whose connections it is counted with; `None` for a proxy, which forwards for many clients.
     pub(super) peer: Option<Peer>,
     /// Whether the peer has used up its rejection budget.
     pub(super) is_over_budget: bool,
@@ -100,8 +101,8 @@ impl ConnectionLimiter {
         Arc::new(Self { max, max_per_peer, state, has_ended, telemetry })
     }
 
-    /// Returns a slot for a new connection, closing another where that is needed; `None` when there is none to close. The
-    /// task that serves the connection is made known by [`served_by`](Self::served_by).
+    /// Returns a slot for a new connection, and closes another connection if necessary. Returns `None` if none can be closed.
+    /// The caller then names the task that serves the connection with [`served_by`](Self::served_by).
     pub(super) fn enter(self: &Arc<Self>, new_connection: NewConnection) -> Option<ConnectionSlot> {
         let NewConnection { address, peer, is_over_budget } = new_connection;
         let mut state = self.state.lock();
@@ -126,29 +127,29 @@ impl ConnectionLimiter {
         Some(ConnectionSlot { number, limiter, is_authenticated, handshake_of: None })
     }
 
-    /// Names the task that serves the connection in this slot. It must be called before the next [`enter`](Self::enter).
+    /// Sets the task that serves the connection in this slot. It must be called before the next [`enter`](Self::enter).
     pub(super) fn served_by(&self, slot: u64, task: AbortHandle) {
         if let Some(candidate) = self.state.lock().unauthenticated.get_mut(&slot) {
             candidate.task = Some(task);
         }
     }
 
-    /// Closes a connection, since the system has run out of something; only one at a time, since the first that ends may be
-    /// enough. Returns whether there was one, or still is.
-    pub(super) fn make_room(&self) -> bool {
+    /// Closes a connection because the system is out of file descriptors, unless one is being closed already. Returns whether
+    /// a connection is being closed.
+    pub(super) fn evict_one(&self) -> bool {
         let mut state = self.state.lock();
         let victim = state.largest_holder();
         state.leaving > 0 || self.evict(&mut state, victim)
     }
 
-    /// Waits until one more may be closed.
+    /// Waits until fewer than [`MAX_LEAVING`] connections are being closed.
     pub(super) async fn may_enter(&self) {
         while self.state.lock().leaving >= MAX_LEAVING {
             self.has_ended.notified().await;
         }
     }
 
-    /// Waits until one of those that are being closed has ended, if it has not been waited for yet.
+    /// Waits until a connection that is being closed has ended.
     pub(super) async fn one_has_ended(&self) {
         self.has_ended.notified().await;
     }
@@ -157,7 +158,7 @@ impl ConnectionLimiter {
     fn evict(&self, state: &mut State, holder: Option<Holder>) -> bool {
         let oldest = holder.and_then(|holder| state.of_holders.get(&holder)?.first().copied());
         let Some(candidate) = oldest.and_then(|number| state.forget(number)) else { return false };
-        // Its slot counts as free from now on.
+        // The slot is free from now on.
         state.open = state.open.saturating_sub(1);
         state.leaving = state.leaving.saturating_add(1);
         if let Some(task) = candidate.task {
@@ -169,23 +170,24 @@ impl ConnectionLimiter {
 }
 
 impl State {
+    /// Returns the holder with the most unauthenticated connections.
     fn largest_holder(&self) -> Option<Holder> {
         self.by_count.last().map(|(_, _, holder)| *holder)
     }
 
-    /// Changes the connections of a holder, and its place among the others.
+    /// Changes the connections of a holder, and updates its position in `by_count`.
     fn change(&mut self, holder: Holder, change: impl FnOnce(&mut BTreeSet<u64>) -> bool) {
-        let place = |connections: &BTreeSet<u64>| {
+        let position = |connections: &BTreeSet<u64>| {
             connections.first().map(|oldest| (connections.len(), Reverse(*oldest), holder))
         };
         let connections = self.of_holders.entry(holder).or_default();
-        if let Some(place) = place(connections) {
-            self.by_count.remove(&place);
+        if let Some(position) = position(connections) {
+            self.by_count.remove(&position);
         }
         change(connections);
-        match place(connections) {
-            Some(place) => {
-                self.by_count.insert(place);
+        match position(connections) {
+            Some(position) => {
+                self.by_count.insert(position);
             }
             None => {
                 self.of_holders.remove(&holder);
@@ -193,7 +195,7 @@ impl State {
         }
     }
 
-    /// Counts a connection among those of another holder. Returns how many that has then.
+    /// Moves a connection to another holder. Returns how many connections that holder then has.
     fn move_to(&mut self, number: u64, holder: Holder) -> usize {
         let Some(candidate) = self.unauthenticated.get_mut(&number) else { return 0 };
         let before = std::mem::replace(&mut candidate.holder, holder);
@@ -202,7 +204,7 @@ impl State {
         self.of_holders.get(&holder).map_or(0, BTreeSet::len)
     }
 
-    /// Takes a connection off the lists of those that may be closed.
+    /// Removes a connection from those that may be closed.
     fn forget(&mut self, number: u64) -> Option<Candidate> {
         let candidate = self.unauthenticated.remove(&number)?;
         self.change(candidate.holder, |connections| connections.remove(&number));
@@ -211,13 +213,13 @@ impl State {
 }
 
 impl ConnectionSlot {
-    /// Its number, for [`ConnectionLimiter::served_by`].
+    /// Returns the number of the connection, for [`ConnectionLimiter::served_by`].
     pub(super) const fn number(&self) -> u64 {
         self.number
     }
 
-    /// Says whose the connection is that a proxy made, and who has made a TLS handshake.
-    pub(super) fn is_of(&mut self, behind_proxy: Option<SocketAddr>, handshake_of: Option<SocketAddr>) {
+    /// Sets the client behind a proxy, whose peer the connection then counts for, and the client of the TLS handshake.
+    pub(super) fn set_client(&mut self, behind_proxy: Option<SocketAddr>, handshake_of: Option<SocketAddr>) {
         self.handshake_of = handshake_of.map(|address| address.ip());
         let Some(client) = behind_proxy else { return };
         let holder = Holder::Peer(Peer::from(client.ip()));
@@ -227,10 +229,10 @@ impl ConnectionSlot {
         }
     }
 
-    /// A request on this connection has verified: it is not closed for another from now on. Returns who paid for its
-    /// handshake, the first time.
+    /// Marks the connection as authenticated, since a request on it has verified. It is never closed for another from then
+    /// on. The first call returns the client whose budget was charged for the handshake.
     pub(super) fn authenticated(&self) -> Option<IpAddr> {
-        // Looked at first: each request says it, and the first one is enough.
+        // Without the lock, since every verified request calls this.
         if self.is_authenticated.load(Ordering::Relaxed) {
             return None;
         }
@@ -270,7 +272,7 @@ mod tests {
     }
 
     impl Connection {
-        /// Whether it was told to end.
+        /// Returns whether the connection was closed.
         async fn is_closed(&self) -> bool {
             tokio::task::yield_now().await;
             self.task.is_finished()
@@ -371,7 +373,7 @@ mod tests {
             let mut slot = limiter.0.enter(NewConnection { address, peer, is_over_budget }).expect("a slot");
             let task = tokio::spawn(std::future::pending());
             limiter.0.served_by(slot.number(), task.abort_handle());
-            slot.is_of(client, client);
+            slot.set_client(client, client);
             Connection { slot: Arc::new(slot), task }
         };
         let three: Vec<_> = (0..3).map(|_| enter()).collect();
@@ -395,10 +397,10 @@ mod tests {
         assert!(limiter.try_enter(Some(2), true).is_none());
         assert!(!other.is_closed().await);
         drop(own);
-        assert!(limiter.0.make_room());
+        assert!(limiter.0.evict_one());
         assert!(other.is_closed().await);
         drop(other);
-        assert!(!limiter.0.make_room(), "an authenticated one stays");
+        assert!(!limiter.0.evict_one(), "an authenticated one stays");
     }
 
     #[tokio::test]
@@ -429,7 +431,7 @@ mod tests {
         let limiter = Fixture::new(10, 10);
         let connections: Vec<_> = (0..3).map(|_| limiter.enter(None)).collect();
         for _ in 0..5 {
-            assert!(limiter.0.make_room());
+            assert!(limiter.0.evict_one());
         }
         assert_eq!(closed(&connections).await, [true, false, false]);
     }

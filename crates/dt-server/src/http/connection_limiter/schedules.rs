@@ -1,4 +1,4 @@
-//! The limiter in thousands of orders of its callers' steps, by shuttle.
+//! Runs the limiter in thousands of thread schedules with shuttle.
 
 use std::net::IpAddr;
 
@@ -28,7 +28,7 @@ fn assert_empty(limiter: &ConnectionLimiter) {
 
 /// Connections come from one acceptor, and show a signature or end while others come.
 #[test]
-fn whoever_has_shown_a_signature_stays_and_all_slots_come_back() {
+fn an_authenticated_connection_stays_and_all_slots_come_back() {
     in_many_orders(4000, || {
         let runtime = tokio::runtime::Builder::new_current_thread().build().expect("a runtime");
         let limiter = limiter(2, 2);
@@ -71,7 +71,7 @@ fn the_acceptor_goes_on_when_one_has_ended() {
         block_on(limiter.may_enter());
         assert!(limiter.state.lock().leaving < MAX_LEAVING);
         // One more is closed, since the system has run out of something, and the acceptor waits for it or for another.
-        assert!(limiter.make_room());
+        assert!(limiter.evict_one());
         let last = thread::spawn(move || drop(slots));
         block_on(limiter.one_has_ended());
         ending.into_iter().chain([last]).for_each(|thread| thread.join().expect("no panic"));

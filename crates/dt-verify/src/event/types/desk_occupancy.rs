@@ -12,9 +12,9 @@ use crate::event::timestamp::Timestamp;
 text_member! {
     /// `state` of [`DeskOccupancy`].
     DeskOccupancyState {
-        /// Somebody is at the desk.
+        /// A person is at the desk.
         Occupied = "OCCUPIED",
-        /// Nobody is at the desk.
+        /// No person is at the desk.
         NotOccupied = "NOT_OCCUPIED",
     }
 }
