@@ -370,6 +370,7 @@ impl<S: Source> Engine<S> {
     }
 
     /// Reports the results to the source, and keeps the records that have none.
+    #[expect(clippy::arithmetic_side_effects, reason = "counts the records of one batch")]
     fn complete(&mut self, outcome: Outcome) -> Result<(), Failure> {
         let Outcome { fates, checkpoint, is_checkpoint_due } = outcome;
         let batch = std::mem::take(&mut self.batch);
@@ -380,11 +381,11 @@ impl<S: Source> Engine<S> {
         for ((ticket, record), fate) in batch.tickets.into_iter().zip(batch.records).zip(fates) {
             let result = match fate {
                 Fate::Delivered => {
-                    delivered = delivered.saturating_add(1);
+                    delivered += 1;
                     RecordResult::Delivered
                 }
                 Fate::Rejected { error } => {
-                    rejected = rejected.saturating_add(1);
+                    rejected += 1;
                     RecordResult::Rejected(error)
                 }
                 Fate::Pending { trouble } => {
@@ -394,7 +395,7 @@ impl<S: Source> Engine<S> {
                     continue;
                 }
                 Fate::Retry { error } => {
-                    retries = retries.saturating_add(1);
+                    retries += 1;
                     retry.get_or_insert_with(|| error.clone());
                     if S::RETRIES {
                         self.batch.push(ticket, record);
@@ -405,7 +406,7 @@ impl<S: Source> Engine<S> {
             };
             done.push((ticket, record, result));
         }
-        let records = delivered.saturating_add(rejected).saturating_add(retries);
+        let records = delivered + rejected + retries;
         if records > 0 {
             self.telemetry.sink_batch(&self.name, records, delivered, rejected);
         }

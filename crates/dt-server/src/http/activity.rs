@@ -123,12 +123,16 @@ impl Activity {
     }
 
     /// Starts a request whose head is complete. It lasts until the guard is dropped.
+    #[expect(
+        clippy::arithmetic_side_effects,
+        reason = "the requests of a connection are in memory, so far fewer than 2^64"
+    )]
     pub(super) fn request(self: &Arc<Self>, version: Version) -> RequestGuard {
         let mut phase = self.phase.lock();
         phase.is_http2 = version == Version::HTTP_2;
         phase.head_since = None;
         phase.idle_bytes = 0;
-        phase.requests = phase.requests.saturating_add(1);
+        phase.requests += 1;
         // The last read completed this head. A second head in the same read starts now.
         let started = phase.last_read.take().unwrap_or_else(Instant::now);
         drop(phase);
@@ -157,10 +161,11 @@ impl RequestGuard {
 }
 
 impl Drop for RequestGuard {
+    #[expect(clippy::arithmetic_side_effects, reason = "the guard was counted when it was made")]
     fn drop(&mut self) {
         let mut phase = self.activity.phase.lock();
         phase.idle_since = self.ended.unwrap_or_else(Instant::now);
-        phase.requests = phase.requests.saturating_sub(1);
+        phase.requests -= 1;
     }
 }
 

@@ -93,7 +93,7 @@ mod tests {
 
     use super::*;
 
-    /// What is read, and what is left.
+    /// Returns the result of reading the header, and the bytes after it.
     fn read(bytes: &[u8]) -> (Result<Option<SocketAddr>, ProxyHeaderError>, Vec<u8>) {
         let runtime = Builder::new_current_thread().build().expect("a runtime");
         let mut stream = bytes;

@@ -63,8 +63,13 @@ struct Parser<'a> {
 }
 
 impl<'a> Parser<'a> {
+    /// Moves the position forward.
+    #[expect(
+        clippy::arithmetic_side_effects,
+        reason = "the position is at most a few bytes after the end of a text in memory"
+    )]
     fn step(&mut self, bytes: usize) {
-        self.at = self.at.saturating_add(bytes);
+        self.at += bytes;
     }
 
     fn peek(&self) -> Option<u8> {

@@ -323,6 +323,7 @@ impl Source for LogSource {
         Ok(())
     }
 
+    #[expect(clippy::arithmetic_side_effects, reason = "sequence numbers start at 1")]
     fn complete(&mut self, result: BatchResult<'_, i64>) -> Result<(), SourceError> {
         let BatchResult { done, first_left, attempts, checkpoint, is_checkpoint_due } = result;
         let has_done = !done.is_empty();
@@ -332,7 +333,7 @@ impl Source for LogSource {
                 self.unstored.dead_letters.push(dead_letter.with_seq(seq));
             }
         }
-        let cursor = first_left.map_or_else(|| self.reader.position(), |seq| seq.saturating_sub(1));
+        let cursor = first_left.map_or_else(|| self.reader.position(), |seq| *seq - 1);
         if cursor > self.cursor || checkpoint.is_some() || !self.unstored.dead_letters.is_empty() {
             let before = self.unstored.progress.take();
             let checkpoint = checkpoint.or_else(|| before.and_then(|before| before.checkpoint));

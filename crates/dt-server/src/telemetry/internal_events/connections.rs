@@ -95,7 +95,7 @@ pub struct HandshakeFailed<'a> {
 }
 
 impl HandshakeFailed<'_> {
-    /// The reason of a peer that closed the connection, as health checks do that only test whether the port is open.
+    /// The reason of a peer that closed the connection, such as a health check that only tests whether the port is open.
     pub const CLOSED: &'static str = "closed";
 }
 

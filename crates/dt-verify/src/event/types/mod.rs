@@ -1,8 +1,7 @@
-//! The event types: one file each, and one line each in the table below. Nothing else names them all.
+//! The event types: one file and one line of the table below for each.
 //!
-//! A new event type is a file beside this one, with its payload by [`object!`] and its [`KnownType`], and its line in the
-//! table, which stays in the order of DT's page "Events". All else follows: parsing, samples, what simulated devices
-//! send, and what may be published by the emulator's API.
+//! A new event type needs a file beside this one, with its payload by [`object!`] and its [`KnownType`], and a line in the table,
+//! in the order of DT's page "Events". Parsing, samples, simulated devices and the emulator's API derive from them.
 
 #[cfg(test)]
 mod tests;
@@ -39,7 +38,7 @@ event_types! {
 }
 
 impl Payload {
-    /// Reads `data`. Returns the payload, and what is in `data` beside the member named after the event type.
+    /// Reads `data`. Returns the payload, and the members of `data` beside the one named after the event type.
     pub(crate) fn of(event_type: &EventType, data: Value) -> (Self, Map<String, Value>) {
         if data.is_null() {
             return (Self::Empty, Map::new());
@@ -63,7 +62,7 @@ impl Payload {
     /// ```
     #[must_use]
     pub fn to_json(&self) -> String {
-        // All keys are texts and nothing else can fail in memory.
+        // All keys are texts, and nothing else can fail in memory.
         serde_json::to_string(self).unwrap_or_else(|_| "null".to_owned())
     }
 }
