@@ -15,7 +15,7 @@ use dt_sink::record::{DeadLetter, Reason};
 pub struct DeadLetterError(String);
 
 impl DeadLetterError {
-    fn new(error: impl ToString) -> Self {
+    fn new(error: &impl ToString) -> Self {
         Self(error.to_string())
     }
 }
@@ -59,14 +59,14 @@ impl DeadLetterStore {
         let stored = match &self.backend {
             Backend::Database { dead_letters, .. } => {
                 let added = dead_letters.add(dead_letter.clone()).await;
-                added.map(|id| id.is_some()).map_err(DeadLetterError::new)
+                added.map(|id| id.is_some()).map_err(|error| DeadLetterError::new(&error))
             }
             Backend::Elsewhere(target) => {
                 let (target, copy) = (Arc::clone(target), dead_letter.clone());
                 let stored = tokio::task::spawn_blocking(move || target.bury(&copy)).await;
                 match stored {
-                    Ok(stored) => stored.map(|()| true).map_err(DeadLetterError::new),
-                    Err(error) => Err(DeadLetterError::new(error)),
+                    Ok(stored) => stored.map(|()| true).map_err(DeadLetterError),
+                    Err(error) => Err(DeadLetterError::new(&error)),
                 }
             }
         };
@@ -83,10 +83,8 @@ impl DeadLetterStore {
             Backend::Database { dead_letters, .. } => dead_letters
                 .add_blocking(vec![dead_letter.clone()])
                 .map(|ids| ids.iter().any(Option::is_some))
-                .map_err(DeadLetterError::new),
-            Backend::Elsewhere(target) => {
-                target.bury(dead_letter).map(|()| true).map_err(DeadLetterError::new)
-            }
+                .map_err(|error| DeadLetterError::new(&error)),
+            Backend::Elsewhere(target) => target.bury(dead_letter).map(|()| true).map_err(DeadLetterError),
         };
         self.report(dead_letter, stored)
     }

@@ -279,14 +279,14 @@ impl<S: Source> Engine<S> {
     ///
     /// Returns [`Failure`] if the engine has to pause.
     fn step(&mut self) -> Result<(), Failure> {
-        self.source.flush().map_err(Failure::of_source)?;
+        self.source.flush().map_err(|error| Failure::of_source(&error))?;
         let opened = self.ready();
         if opened.is_err() && S::RETRIES {
             return opened;
         }
         let taken = self.take();
         if self.batch.records.is_empty() {
-            taken.map_err(Failure::of_source)?;
+            taken.map_err(|error| Failure::of_source(&error))?;
             opened?;
             return self.check();
         }
@@ -297,7 +297,7 @@ impl<S: Source> Engine<S> {
         };
         self.complete(outcome)?;
         // The records that were taken before the error are delivered first.
-        taken.map_err(Failure::of_source)
+        taken.map_err(|error| Failure::of_source(&error))
     }
 
     fn take(&mut self) -> Result<(), SourceError> {
@@ -332,7 +332,7 @@ impl<S: Source> Engine<S> {
                     checkpoint,
                     is_checkpoint_due: true,
                 };
-                self.source.complete(result).map_err(Failure::of_source)?;
+                self.source.complete(result).map_err(|error| Failure::of_source(&error))?;
             }
         }
         self.has_checkpoint = true;
@@ -422,7 +422,7 @@ impl<S: Source> Engine<S> {
             (None, None) if records == 0 => {}
             (None, None) => self.recovered(),
         }
-        self.source.complete(result).map_err(Failure::of_source)?;
+        self.source.complete(result).map_err(|error| Failure::of_source(&error))?;
         match retry {
             Some(error) if S::RETRIES => Err(Failure::of_sink(&error)),
             _ => Ok(()),
@@ -452,7 +452,7 @@ struct Failure {
 }
 
 impl Failure {
-    fn of_source(error: SourceError) -> Self {
+    fn of_source(error: &SourceError) -> Self {
         Self { error: error.to_string(), is_of_sink: false }
     }
 
