@@ -155,6 +155,6 @@ impl Intake for AcceptsAtOnce {
     }
 
     fn readiness(&self) -> Readiness {
-        Readiness { ready: true, troubles: Vec::new() }
+        Readiness { ready: true, problems: Vec::new() }
     }
 }

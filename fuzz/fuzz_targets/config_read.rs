@@ -75,7 +75,7 @@ impl Intake for Nowhere {
     }
 
     fn readiness(&self) -> Readiness {
-        Readiness { ready: true, troubles: Vec::new() }
+        Readiness { ready: true, problems: Vec::new() }
     }
 }
 

@@ -128,7 +128,7 @@ impl Intake for Judge {
     }
 
     fn readiness(&self) -> Readiness {
-        Readiness { ready: true, troubles: Vec::new() }
+        Readiness { ready: true, problems: Vec::new() }
     }
 }
 

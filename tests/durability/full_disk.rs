@@ -343,7 +343,7 @@ fn what_a_sink_rejects_while_the_disk_is_full_becomes_one_dead_letter_and_is_not
             std::thread::yield_now();
         }
     };
-    until("it is full", &|| worker.trouble().is_some_and(|trouble| trouble.contains("no space left")));
+    until("it is full", &|| worker.last_error().is_some_and(|error| error.contains("no space left")));
     assert_eq!(log.sink("s").expect("known").cursor, 0, "no cursor moves before its dead letter is stored");
     disk.empty();
     until("the cursor moves", &|| log.sink("s").is_some_and(|sink| sink.cursor == 1));

@@ -1,4 +1,4 @@
-//! What is not taken: the old configuration stays in force as a whole, and says why.
+//! A configuration that is rejected changes nothing: the old one stays active as a whole, and the reason is reported.
 
 use std::fs;
 
@@ -47,7 +47,7 @@ fn a_bad_file_keeps_the_old_configuration() {
     let ended = served.receiver.stop();
     assert_all_once_in_order(&place.ids(&["events.ndjson"]), &sent);
     assert!(
-        ended.stderr.contains("the old one stays in force") && ended.stderr.contains("nonsense: unknown key")
+        ended.stderr.contains("the old one stays active") && ended.stderr.contains("nonsense: unknown key")
     );
     assert!(!ended.stderr.contains("\"target\":\"audit\""), "nothing was changed");
     assert!(!ended.stderr.contains("my-good-secret") && !ended.stderr.contains("a b"), "{}", ended.stderr);

@@ -1,5 +1,5 @@
-//! The Endpoint URL target of `dt-receiver`: takes what Data Connectors push, verifies it on the raw bytes, stores it in
-//! the log, and delivers it to sinks. Configuration, metrics, TLS and key sets belong to it; [`service`] wires it together.
+//! The server of `dt-receiver`: receives the events that Data Connectors push, verifies them on the raw bytes, stores them in the
+//! log, and delivers them to sinks. Configuration, metrics, TLS and key sets are part of it; [`service`] connects the modules.
 
 pub mod config;
 pub mod deliver;

@@ -1,22 +1,23 @@
-//! A token bucket: so many a second, and as many at once as a burst may have. The clock is the caller's.
+//! A token bucket, which limits a rate and a burst. The caller passes the time.
 
-/// What is left of a budget that fills up again with time.
+/// A budget of tokens that is refilled at a constant rate, up to the burst.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct TokenBucket {
     per_second: u32,
     burst: u32,
-    /// Thousandths of a token.
+    /// The remaining tokens, in thousandths.
     left: u64,
+    /// The time of the last refill, in Unix milliseconds.
     refilled_at: i64,
 }
 
 impl TokenBucket {
-    /// A full bucket.
+    /// Creates a full bucket.
     pub(crate) const fn new(per_second: u32, burst: u32) -> Self {
         Self { per_second, burst, left: thousandths(burst), refilled_at: 0 }
     }
 
-    /// Takes a token at `now_ms`, if there is one.
+    /// Takes a token, if there is one. Returns whether there was. `now_ms` is in Unix milliseconds.
     pub(crate) fn take(&mut self, now_ms: i64) -> bool {
         self.refill(now_ms);
         let left = self.left.checked_sub(1000);
@@ -24,25 +25,25 @@ impl TokenBucket {
         left.is_some()
     }
 
-    /// Gives a token back that was taken.
+    /// Returns a token that was taken.
     pub(crate) fn give_back(&mut self) {
         self.left = self.left.saturating_add(1000).min(thousandths(self.burst));
     }
 
-    /// Whether there is a token at `now_ms`.
+    /// Returns whether there is a token. `now_ms` is in Unix milliseconds.
     pub(crate) fn has_any(&mut self, now_ms: i64) -> bool {
         self.refill(now_ms);
         self.left >= 1000
     }
 
-    /// Whether it is as full at `now_ms` as a new one.
+    /// Returns whether the bucket is full. `now_ms` is in Unix milliseconds.
     pub(crate) fn is_full(&mut self, now_ms: i64) -> bool {
         self.refill(now_ms);
         self.left == thousandths(self.burst)
     }
 
     fn refill(&mut self, now_ms: i64) {
-        // A clock that goes back fills nothing, and counts from there.
+        // A clock that was set back adds no tokens.
         let elapsed = u64::try_from(now_ms.saturating_sub(self.refilled_at)).unwrap_or(0);
         let refilled = elapsed.saturating_mul(u64::from(self.per_second));
         self.left = self.left.saturating_add(refilled).min(thousandths(self.burst));

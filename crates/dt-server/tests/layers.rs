@@ -1,5 +1,5 @@
-//! The map of the modules of `dt-server` holds: a module uses only those above it in this list, and some never know each other.
-//! `src/lib.rs` names the same modules, so a new one has to find its place here.
+//! Checks the dependencies among the modules of `dt-server`: a module uses only those before it in the list below, and some
+//! modules never use each other. Each module in `src/lib.rs` must be in the list.
 
 #![allow(
     clippy::arithmetic_side_effects,
@@ -16,11 +16,11 @@ use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};
 
-/// From the inside out. A module may use those before it.
+/// The modules, from the inside out. A module may use those before it.
 const ORDER: [&str; 9] =
     ["token_bucket", "telemetry", "keys", "sink", "tls", "config", "deliver", "http", "service"];
 
-/// These are joined by `service` alone.
+/// The modules that only `service` connects.
 const STRANGERS: [(&str, &str); 2] = [("http", "deliver"), ("sink", "telemetry")];
 
 fn files_of(module: &str) -> Vec<PathBuf> {

@@ -18,12 +18,12 @@ pub const ASYMMETRIC_HEADER: &str = "DT-Asymmetric-Signature";
 /// The issuer of DT's tokens; its discovery document is at `/.well-known/openid-configuration` below it.
 pub const DT_ISSUER: &str = "https://identity.disruptive-technologies.com/data-connector";
 
-/// How many keys a set may hold; a larger one is refused rather than searched for every request.
+/// The most keys of a set. It limits the search that every request needs.
 const MAX_KEYS: usize = 64;
 
 /// DT's public keys: the part of a JWK set (RFC 7517) that can verify ES256.
 ///
-/// Keys of other types, curves or uses are left out, as RFC 7517 section 5 asks for.
+/// Keys of other types, curves or uses are ignored, as RFC 7517 section 5 requires.
 #[derive(Clone)]
 pub struct KeySet {
     keys: Vec<Key>,
@@ -42,7 +42,7 @@ pub enum KeySetError {
     /// The text is not a JWK set.
     #[error("not a JWK set (RFC 7517): {0}")]
     NotAKeySet(#[from] serde_json::Error),
-    /// A P-256 key whose coordinates are not 32 bytes of base64url each.
+    /// The coordinates of a P-256 key are not 32 bytes of base64url each.
     #[error("the coordinates of key `{kid}` are not two times 32 bytes of base64url")]
     BadCoordinates {
         /// The key's `kid`.
@@ -54,16 +54,16 @@ pub enum KeySetError {
         /// The `kid`.
         kid: String,
     },
-    /// More keys than we are willing to hold.
+    /// The set has more keys than are allowed.
     #[error("the set has {found} keys; at most {MAX_KEYS} are allowed")]
     TooMany {
-        /// How many there are.
+        /// The number of keys.
         found: usize,
     },
     /// No key of the set can verify ES256.
     #[error("none of the {found} key(s) is an EC key on P-256 for signatures")]
     NoUsableKey {
-        /// How many keys there are in all.
+        /// The number of keys of any kind.
         found: usize,
     },
 }
@@ -107,11 +107,12 @@ impl Jwk {
 }
 
 impl KeySet {
-    /// Reads a JWK set, as DT's `jwks_uri` serves it.
+    /// Parses a JWK set, as DT's `jwks_uri` serves it.
     ///
     /// # Errors
     ///
-    /// [`KeySetError`] when the text is no JWK set, holds no key for ES256, or two of the same id.
+    /// Returns [`KeySetError`] if the text is not a JWK set, has no key for ES256 or more than 64 keys, or has two keys with one
+    /// `kid`.
     pub fn from_jwks(json: &[u8]) -> Result<Self, KeySetError> {
         let set: JwkSet = serde_json::from_slice(json)?;
         let found = set.keys.len();
@@ -119,7 +120,7 @@ impl KeySet {
             return Err(KeySetError::TooMany { found });
         }
         let mut keys: Vec<Key> = Vec::new();
-        // A key of a kind that we cannot read must not take the others along.
+        // A key of an unknown kind must not make the other keys unusable.
         let readable = set.keys.into_iter().filter_map(|key| serde_json::from_value::<Jwk>(key).ok());
         for jwk in readable.filter(Jwk::verifies_es256) {
             let key = jwk.decode()?;
@@ -133,30 +134,30 @@ impl KeySet {
         if keys.is_empty() { Err(KeySetError::NoUsableKey { found }) } else { Ok(Self { keys }) }
     }
 
-    /// No keys, until there are some: every token names one that is not known.
+    /// Returns a set without keys. It rejects every token with [`Rejection::KeyUnknown`].
     #[must_use]
     pub const fn none() -> Self {
         Self { keys: Vec::new() }
     }
 
-    /// Whether there is no key.
+    /// Returns whether the set has no keys.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.keys.is_empty()
     }
 
-    /// How many usable keys the set has.
+    /// Returns the number of usable keys.
     #[must_use]
     pub fn len(&self) -> usize {
         self.keys.len()
     }
 
-    /// The ids of the usable keys, in the order of the set.
+    /// Returns the ids of the usable keys, in the order of the set.
     pub fn ids(&self) -> impl Iterator<Item = &str> {
         self.keys.iter().filter_map(|key| key.id.as_deref())
     }
 
-    /// Ids and keys in one, to tell two sets apart.
+    /// Returns ids and keys as bytes, to compare two sets.
     pub(super) fn contents(&self) -> Vec<u8> {
         let mut contents = Vec::new();
         for Key { id, key } in &self.keys {
@@ -166,7 +167,7 @@ impl KeySet {
         contents
     }
 
-    /// The key that a token names. A token without `kid` means the only key of a set of one.
+    /// Returns the key with this id. Without an id, returns the only key of a set of one.
     fn select(&self, kid: Option<&str>) -> Option<&Key> {
         match (kid, self.keys.as_slice()) {
             (Some(kid), keys) => keys.iter().find(|key| key.id.as_deref() == Some(kid)),
@@ -182,7 +183,7 @@ impl fmt::Debug for KeySet {
     }
 }
 
-/// What the asymmetric scheme needs: keys, the pinned issuer, and the organization that tokens must be for.
+/// The configuration of the asymmetric scheme: keys, and the issuer and organization that tokens must name.
 #[derive(Debug, Clone)]
 pub(super) struct AsymmetricScheme {
     pub(super) keys: KeySet,
@@ -191,7 +192,11 @@ pub(super) struct AsymmetricScheme {
 }
 
 impl AsymmetricScheme {
-    /// The key that a token names.
+    /// Returns the key that a token names.
+    ///
+    /// # Errors
+    ///
+    /// Returns [`Rejection`] if the algorithm is not ES256, or if the key is not in the set.
     pub(super) fn key_of(&self, token: &Compact<'_>) -> Result<&Key, Rejection> {
         token.require_algorithm("ES256")?;
         let kid = token.kid();
@@ -199,16 +204,25 @@ impl AsymmetricScheme {
         self.keys.select(kid).ok_or_else(unknown)
     }
 
-    /// Checks the token's signature with the key that it names, and gives that key's id.
+    /// Verifies the token's signature with the key that it names. Returns the id of the key.
+    ///
+    /// # Errors
+    ///
+    /// Returns [`Rejection`] if the key is unknown, or the signature was not made with it.
     pub(super) fn authenticate(&self, token: &Compact<'_>) -> Result<Arc<str>, Rejection> {
         let key = self.key_of(token)?;
-        if token::signature_holds(token, &key.key, Algorithm::ES256)? {
+        if token::has_valid_signature(token, &key.key, Algorithm::ES256)? {
             Ok(key.id.clone().unwrap_or_else(|| Arc::from("")))
         } else {
             Err(Rejection::SignatureMismatch { header: ASYMMETRIC_HEADER, keys: 1 })
         }
     }
 
+    /// Checks the issuer (`iss`) and the organization (`sub`) of a token.
+    ///
+    /// # Errors
+    ///
+    /// Returns [`Rejection`] if one of them is not the configured one.
     pub(super) fn check_claims(&self, issuer: Option<&str>, subject: Option<&str>) -> Result<(), Rejection> {
         if issuer != Some(&self.issuer) {
             let (expected, found) = (self.issuer.clone(), issuer.map(safe_to_show));

@@ -1,4 +1,4 @@
-//! What is different between two verifiers, in words that show no key: for the audit of a changed configuration.
+//! Compares two verifiers without showing keys, for the audit of a changed configuration.
 
 use std::collections::BTreeMap;
 
@@ -7,19 +7,19 @@ use zeroize::Zeroizing;
 use super::policy::Policy;
 use super::verifier::Verifier;
 
-/// How something differs.
+/// How an item differs between two configurations.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Difference {
-    /// It is only there now.
+    /// Only the new one has it.
     Added,
-    /// It is not there any more.
+    /// Only the old one has it.
     Removed,
-    /// It is another one.
+    /// Both have it, with different values.
     Changed,
 }
 
 impl Difference {
-    /// Its name in logs.
+    /// Returns the name in logs.
     #[must_use]
     pub const fn name(self) -> &'static str {
         match self {
@@ -29,7 +29,7 @@ impl Difference {
         }
     }
 
-    /// Compares two maps; the same keys with the same values are left out.
+    /// Compares two maps. Returns the keys that differ, and how.
     #[must_use]
     pub fn between<K: Ord + Clone, V: PartialEq>(
         before: &BTreeMap<K, V>,
@@ -47,8 +47,8 @@ impl Difference {
 }
 
 impl Verifier {
-    /// What `next` has that this one has not, and the other way round: the key below the connector, such as
-    /// `secrets.2026` or `policy`, and how it differs. Never a secret's value.
+    /// Compares this verifier with `next`. Returns the keys of the configuration that differ, such as `secrets.2026` or
+    /// `policy`, and how. It returns no values.
     ///
     /// # Examples
     ///
@@ -67,8 +67,8 @@ impl Verifier {
         Difference::between(&self.parts(), &next.parts())
     }
 
-    /// Whether a secret of this verifier is one of `other`'s as well: then a request for one is authentic for the other, since
-    /// DT's tokens do not name the URL that they are sent to.
+    /// Returns whether both verifiers have a secret in common. A request for one of them is then authentic for the other as
+    /// well, since DT's tokens do not name the URL to which they are sent.
     #[must_use]
     pub fn shares_a_secret_with(&self, other: &Self) -> bool {
         let secrets = |verifier: &Self| -> Vec<Zeroizing<Vec<u8>>> {
@@ -79,17 +79,17 @@ impl Verifier {
         secrets(self).iter().any(|secret| others.contains(secret))
     }
 
-    /// Whether a request that only carries DT's own signature (ES256), for the same organization of the same issuer, can be
-    /// authentic for both verifiers.
+    /// Returns whether a request with DT's signature (ES256) alone can be authentic for both verifiers: they have the same issuer
+    /// and organization, and one of them needs no secret.
     #[must_use]
     pub fn shares_an_organization_with(&self, other: &Self) -> bool {
         let (Some(one), Some(another)) = (&self.asymmetric, &other.asymmetric) else { return false };
-        // Where both signatures are needed, DT's own is not enough.
+        // If both verifiers need both signatures, DT's own is not enough.
         let is_enough = self.policy != Policy::Both || other.policy != Policy::Both;
         is_enough && one.issuer == another.issuer && one.organization == another.organization
     }
 
-    /// Everything that a verifier is made of, by its key.
+    /// Returns all parts of a verifier by their keys in the configuration.
     fn parts(&self) -> BTreeMap<String, Zeroizing<Vec<u8>>> {
         let bytes = |bytes: &[u8]| Zeroizing::new(bytes.to_vec());
         let mut parts = BTreeMap::from([("policy".to_owned(), bytes(self.policy.name().as_bytes()))]);
@@ -118,7 +118,7 @@ mod tests {
     use crate::Secret;
 
     #[test]
-    fn every_part_is_told_apart_and_no_value_is_shown() {
+    fn every_part_is_compared_and_no_value_is_shown() {
         let secret = |text: &str| Secret::new(text).expect("not empty");
         let old = Verifier::builder().secret("a", secret("one")).secret("b", secret("two"));
         let old = old.require_header("X-Key", secret("three")).build().expect("has keys");

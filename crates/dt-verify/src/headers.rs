@@ -1,20 +1,20 @@
-//! How a request's headers reach the verifier: one small trait, so that the core depends on no HTTP crate.
+//! The trait by which the verifier reads a request's headers. It keeps this crate independent of HTTP crates.
 
 use std::collections::{BTreeMap, HashMap};
 
-/// What a look-up of one header name gave.
+/// The result of a look-up of a header.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Found<'a> {
-    /// No header of that name.
+    /// There is no header with this name.
     Absent,
-    /// Exactly one, with its value's bytes.
+    /// There is one header with this name; the bytes of its value.
     Once(&'a [u8]),
-    /// More than one: which of them counts would be a guess, so the verifier refuses it.
+    /// There are several headers with this name. The verifier rejects the request, since any choice would be a guess.
     Repeated,
 }
 
 impl<'a> Found<'a> {
-    /// Sorts all values of one name into a `Found`.
+    /// Makes a `Found` from all values of one name.
     pub fn from_values(mut values: impl Iterator<Item = &'a [u8]>) -> Self {
         match (values.next(), values.next()) {
             (None, _) => Self::Absent,
@@ -40,7 +40,7 @@ impl<'a> Found<'a> {
 /// assert_eq!(headers.find("DT-Asymmetric-Signature"), Found::Absent);
 /// ```
 pub trait Headers {
-    /// All values of the header `name`, whatever the case of its letters.
+    /// Returns the value of the header `name`. The case of the name does not matter.
     fn find(&self, name: &str) -> Found<'_>;
 }
 

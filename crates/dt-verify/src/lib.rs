@@ -1,19 +1,18 @@
-//! Verification of what DT signed, on the raw bytes, before anything is parsed.
+//! Verifies requests that DT has signed, on the raw bytes of the body, before the body is parsed.
 //!
-//! A [`Verifier`] holds keys and a [`Policy`]. Given a request's headers, its body and the time, it gives a
-//! [`Verified`], which nothing else can make, or a [`Rejection`] that says why not. Nothing here reads a clock, does
-//! I/O or panics on any input.
+//! A [`Verifier`] holds keys and a [`Policy`]. It takes a request's headers, its body and the time, and returns a [`Verified`],
+//! which only a verifier can make, or a [`Rejection`] with the reason. This crate reads no clock, does no I/O and panics on no
+//! input.
 //!
 //! | scheme | header | algorithm | keys | file |
 //! |---|---|---|---|---|
 //! | shared secret | `X-Dt-Signature` | HS256 | [`Secret`]s, labelled, any number of them for rotation | `secret.rs` |
 //! | asymmetric | `DT-Asymmetric-Signature` | ES256 | DT's [`KeySet`], pinned issuer and organization | `asymmetric.rs` |
 //!
-//! A new scheme is one file, one row here, one field of [`Verifier`], and vectors: good, forged, expired.
+//! A new scheme needs one file, one row here, one field of [`Verifier`], and test vectors: valid, forged, expired.
 //!
-//! The order of the checks: the signature with the scheme's only algorithm; issuer and organization; the claims that
-//! must be there; the checksums of the body; required headers; the time last. So [`Rejection::Expired`] says that all
-//! else holds.
+//! The order of the checks is: the signature, with the scheme's only algorithm; issuer and organization; required claims; the
+//! checksums of the body; required headers; the time. So [`Rejection::Expired`] means that all other checks succeeded.
 //!
 //! # Examples
 //!

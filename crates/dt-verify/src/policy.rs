@@ -1,9 +1,9 @@
-//! Which signatures a connector must carry.
+//! The signatures that the requests of a connector must have.
 
 use std::fmt;
 use std::str::FromStr;
 
-/// Which signatures a request must carry. There is no policy that accepts unsigned requests.
+/// The signatures that a request must have. No policy accepts unsigned requests.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum Policy {
@@ -11,9 +11,9 @@ pub enum Policy {
     Secret,
     /// `DT-Asymmetric-Signature` must verify; the other header is ignored. The default when only a key set is given.
     Asymmetric,
-    /// One that verifies is enough.
+    /// One of the two headers must verify.
     Either,
-    /// Each must verify.
+    /// Both headers must verify.
     Both,
 }
 
@@ -21,7 +21,7 @@ impl Policy {
     /// All policies.
     pub const ALL: [Self; 4] = [Self::Secret, Self::Asymmetric, Self::Either, Self::Both];
 
-    /// The name used in configuration.
+    /// Returns the name in a configuration.
     #[must_use]
     pub const fn name(self) -> &'static str {
         match self {
@@ -47,9 +47,9 @@ impl fmt::Display for Policy {
     }
 }
 
-/// Not the name of a policy.
+/// The text is not the name of a policy.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("unknown policy; allowed are secret, asymmetric, either, both")]
+#[error("unknown policy; expected secret, asymmetric, either or both")]
 pub struct UnknownPolicy;
 
 impl FromStr for Policy {

@@ -1,24 +1,24 @@
-//! Why a request was not accepted: one variant a cause, with expected and found values that are safe to show.
+//! The reasons for which a request is rejected: one variant for each, with expected and found values that are safe to show.
 
 use std::fmt;
 
 use super::rfc3339::rfc3339_seconds;
 
-/// Who has to act on a [`Rejection`].
+/// The place to look for the cause of a [`Rejection`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum Fault {
-    /// The request does not come from DT, or something took its signature away: nothing to mend here.
+    /// The request does not come from DT, or a proxy has removed its signature. There is nothing to fix in the receiver.
     Sender,
-    /// The two ends disagree on a secret, a key set, an organization or a header: mend the configuration.
+    /// DT and the receiver have different secrets, key sets, organizations or headers: fix the configuration.
     Setup,
-    /// The body is not the one that was signed: look for a proxy or framework that rewrites bodies.
+    /// The body was changed after it was signed: look for a proxy or framework that rewrites bodies.
     Transit,
-    /// The token is too old or too new: look at the clocks, or at how late the delivery is.
+    /// The token is too old or too new: check the clocks and the delay of the delivery.
     Time,
 }
 
-/// What was wrong with a header that has to be there.
+/// The problem of a required header.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum HeaderProblem {
@@ -40,7 +40,7 @@ impl fmt::Display for HeaderProblem {
     }
 }
 
-/// Why a request is refused.
+/// Why a request is rejected.
 ///
 /// [`code`](Self::code) is stable and goes to metrics, `--json` output and replies; the text may change. No variant
 /// holds a secret.
@@ -61,17 +61,17 @@ pub enum Rejection {
         /// What could not be read.
         reason: &'static str,
     },
-    /// The token names another algorithm than the scheme's only one.
+    /// The token names another algorithm than that of the scheme.
     #[error("the token in {header} is signed with `{found}`; only {expected} is allowed")]
     AlgorithmNotAllowed {
         /// Name of the header.
         header: &'static str,
         /// The scheme's algorithm.
         expected: &'static str,
-        /// The token's `alg`, cut and cleaned.
+        /// The token's `alg`, shortened and sanitised.
         found: String,
     },
-    /// No secret, or not the key that the token names, made this signature.
+    /// The signature was made with none of the secrets, or not with the key that the token names.
     #[error("the signature in {header} was not made with any of the {keys} key(s) known here")]
     SignatureMismatch {
         /// Name of the header.
@@ -79,15 +79,15 @@ pub enum Rejection {
         /// How many keys were tried.
         keys: usize,
     },
-    /// The key set has no key of that id.
+    /// The key set does not contain the key that the token names.
     #[error("the key set has no key `{}`; it holds {known} key(s)", found.as_deref().unwrap_or("(no kid)"))]
     KeyUnknown {
-        /// The token's `kid`, cut and cleaned.
+        /// The token's `kid`, shortened and sanitised.
         found: Option<String>,
         /// How many keys the set has.
         known: usize,
     },
-    /// The token's time is over. Signature, checksum and everything else about the request hold.
+    /// The token has expired. All other checks of the request succeeded.
     #[error("the token expired at {}, {} s before {} (leeway {leeway} s)", rfc3339_seconds(*expired_at), now.saturating_sub(*expired_at), rfc3339_seconds(*now))]
     Expired {
         /// `exp`, or `iat` + 3600, in Unix seconds.
@@ -97,7 +97,7 @@ pub enum Rejection {
         /// Leeway in seconds.
         leeway: i64,
     },
-    /// The token is from the future.
+    /// The token is not valid yet.
     #[error("the token's {claim} is {}, {} s after {} (leeway {leeway} s)", rfc3339_seconds(*valid_from), valid_from.saturating_sub(*now), rfc3339_seconds(*now))]
     NotYetValid {
         /// `iat` or `nbf`.
@@ -109,13 +109,13 @@ pub enum Rejection {
         /// Leeway in seconds.
         leeway: i64,
     },
-    /// A claim that the scheme needs is absent.
+    /// The token lacks a claim that the scheme needs.
     #[error("the token has no `{claim}`")]
     ClaimsMissing {
         /// Name of the claim.
         claim: &'static str,
     },
-    /// The token carries no checksum that is strong enough for its scheme, so it says nothing about the body.
+    /// The token has no checksum that is strong enough for its scheme, so it does not prove the body.
     #[error("the token has no `checksum_sha256` (with HS256, `checksum` is enough)")]
     ChecksumMissing,
     /// The body is not the one that was signed.
@@ -123,7 +123,7 @@ pub enum Rejection {
     ChecksumMismatch {
         /// `checksum` (SHA-1) or `checksum_sha256`.
         claim: &'static str,
-        /// The token's value, cut and cleaned.
+        /// The token's value, shortened and sanitised.
         expected: String,
         /// The body's checksum, lower-case hex.
         found: String,
@@ -133,29 +133,29 @@ pub enum Rejection {
     IssuerMismatch {
         /// The configured issuer.
         expected: String,
-        /// The token's `iss`, cut and cleaned.
+        /// The token's `iss`, shortened and sanitised.
         found: Option<String>,
     },
-    /// The token is for another DT organization. One DT key signs for all of them.
+    /// The token is for another organization of DT. DT's keys sign for all organizations.
     #[error("the token's organization is `{}`, not `{expected}`", found.as_deref().unwrap_or("(none)"))]
     OrganizationMismatch {
         /// The configured organization id.
         expected: String,
-        /// The token's `sub`, cut and cleaned.
+        /// The token's `sub`, shortened and sanitised.
         found: Option<String>,
     },
-    /// A custom header that this connector must send is not as configured.
+    /// A required custom header is absent, repeated or different.
     #[error("the header {name} {problem}")]
     HeaderMismatch {
         /// Name of the header.
         name: String,
-        /// What is wrong with it. Values are not shown: people keep credentials in them.
+        /// The problem. The value is not shown, since it may be a credential.
         problem: HeaderProblem,
     },
 }
 
 impl Rejection {
-    /// The stable name of the cause.
+    /// Returns the stable code of the reason.
     #[must_use]
     pub const fn code(&self) -> &'static str {
         match self {
@@ -175,7 +175,7 @@ impl Rejection {
         }
     }
 
-    /// All codes there are, for tables and metrics.
+    /// All codes, for tables and metrics.
     pub const CODES: [&'static str; 13] = [
         "signature_missing",
         "signature_malformed",
@@ -192,7 +192,7 @@ impl Rejection {
         "header_mismatch",
     ];
 
-    /// Who has to act.
+    /// Returns the place to look for the cause.
     #[must_use]
     pub const fn fault(&self) -> Fault {
         match self {
@@ -211,14 +211,14 @@ impl Rejection {
         }
     }
 
-    /// Whether only time stands against the request: its signature, its checksum and all else hold.
+    /// Returns whether the request was rejected only because its token has expired.
     #[must_use]
     pub const fn is_expired(&self) -> bool {
         matches!(self, Self::Expired { .. })
     }
 }
 
-/// Makes a value from outside fit to be shown: printable ASCII only, at most 80 characters.
+/// Makes a value from a request safe to show: printable ASCII only, at most 80 characters.
 pub(super) fn safe_to_show(text: &str) -> String {
     const MAX: usize = 80;
     let mut shown: String =

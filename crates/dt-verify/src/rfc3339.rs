@@ -1,9 +1,9 @@
-//! Writes times as RFC 3339 in UTC: the one place that does, re-exported by [`event`](crate::event).
+//! Formats times as RFC 3339 in UTC. [`event`](crate::event) re-exports it.
 
 use jiff::Timestamp;
 use jiff::tz::Offset;
 
-/// Writes Unix seconds, without digits of a second; as a plain number where [`jiff::Timestamp`] cannot hold them.
+/// Formats a time in Unix seconds, without a fraction. A time that [`jiff::Timestamp`] cannot hold becomes a plain number.
 ///
 /// # Examples
 ///
@@ -18,7 +18,7 @@ pub fn rfc3339_seconds(unix_seconds: i64) -> String {
     Timestamp::from_second(unix_seconds).map_or_else(|_| unix_seconds.to_string(), |time| time.to_string())
 }
 
-/// Writes Unix milliseconds, with exactly three digits of a second.
+/// Formats a time in Unix milliseconds, with three digits of a second.
 ///
 /// Times that [`jiff::Timestamp`] cannot hold become the first or the last that it can.
 ///
@@ -34,7 +34,7 @@ pub fn rfc3339_millis(unix_millis: i64) -> String {
     format!("{:.3}", saturating(Timestamp::from_millisecond(unix_millis), unix_millis < 0))
 }
 
-/// Writes Unix microseconds, with exactly six digits of a second, as DT does.
+/// Formats a time in Unix microseconds, with six digits of a second, as DT does.
 ///
 /// Times that [`jiff::Timestamp`] cannot hold become the first or the last that it can.
 ///
@@ -50,7 +50,7 @@ pub fn rfc3339_micros(unix_micros: i64) -> String {
     format!("{:.6}", saturating(Timestamp::from_microsecond(unix_micros), unix_micros < 0))
 }
 
-/// Appends what [`rfc3339_millis`] returns: digit by digit, since every record of a sink has such a time.
+/// Appends what [`rfc3339_millis`] returns, without its formatting machinery: every record of a sink has such a time.
 pub fn append_rfc3339_millis(unix_millis: i64, out: &mut Vec<u8>) {
     let instant = Timestamp::from_millisecond(unix_millis).ok();
     let time = instant.map(|instant| Offset::UTC.to_datetime(instant)).filter(|time| time.year() >= 0);

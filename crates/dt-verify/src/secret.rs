@@ -28,23 +28,23 @@ pub const SECRET_HEADER: &str = "X-Dt-Signature";
 #[derive(Clone, PartialEq, Eq)]
 pub struct Secret(Zeroizing<Vec<u8>>);
 
-/// An empty secret was given: anyone could sign with it.
+/// The secret is empty, so any sender could sign with it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("the secret is empty")]
 pub struct EmptySecret;
 
 impl Secret {
-    /// Takes the secret's bytes.
+    /// Creates a secret from its bytes.
     ///
     /// # Errors
     ///
-    /// [`EmptySecret`] when there are none.
+    /// Returns [`EmptySecret`] if there are none.
     pub fn new(bytes: impl Into<Vec<u8>>) -> Result<Self, EmptySecret> {
         let bytes = Zeroizing::new(bytes.into());
         if bytes.is_empty() { Err(EmptySecret) } else { Ok(Self(bytes)) }
     }
 
-    /// The bytes themselves. Take care where they go.
+    /// Returns the bytes of the secret.
     #[must_use]
     pub fn expose(&self) -> &[u8] {
         &self.0
@@ -79,11 +79,15 @@ impl SecretScheme {
         self.keys.iter().map(|(label, _)| &**label)
     }
 
-    /// Finds the secret that made the token's signature.
+    /// Returns the label of the secret with which the token was signed.
+    ///
+    /// # Errors
+    ///
+    /// Returns [`Rejection`] if the algorithm is not HS256, or if no secret matches.
     pub(super) fn authenticate(&self, token: &Compact<'_>) -> Result<&Arc<str>, Rejection> {
         token.require_algorithm("HS256")?;
         for (label, key) in &self.keys {
-            if token::signature_holds(token, key, Algorithm::HS256)? {
+            if token::has_valid_signature(token, key, Algorithm::HS256)? {
                 return Ok(label);
             }
         }

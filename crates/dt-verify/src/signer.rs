@@ -1,4 +1,4 @@
-//! Makes tokens exactly as DT does, for tests and for the tools that stand in for DT.
+//! Makes tokens exactly as DT does, for tests and emulators.
 
 use std::fmt;
 use std::sync::Arc;
@@ -46,12 +46,12 @@ pub enum SignerError {
     /// The private key is not a PKCS#8 DER document of an EC key on P-256.
     #[error("the private key is not PKCS#8 DER of an EC key on P-256")]
     BadKey,
-    /// The cryptographic back-end refused to sign.
+    /// The cryptographic back-end does not sign.
     #[error("the cryptographic back-end refused to sign")]
     Refused,
 }
 
-/// DT's claims in DT's order.
+/// The claims of a token with a shared secret, in DT's order.
 #[derive(Serialize)]
 struct SecretClaims<'a> {
     checksum: String,
@@ -61,6 +61,7 @@ struct SecretClaims<'a> {
     jti: &'a str,
 }
 
+/// The claims of a token with DT's own signature, in DT's order.
 #[derive(Serialize)]
 struct AsymmetricClaims<'a> {
     checksum_sha256: String,
@@ -120,11 +121,11 @@ impl Signer {
         self.sign_for(body, issued_at, TOKEN_LIFETIME, jti)
     }
 
-    /// The same with a lifetime in seconds that is not DT's.
+    /// Signs a body with a token that expires `lifetime` seconds after `issued_at`.
     ///
     /// # Errors
     ///
-    /// [`SignerError::Refused`] when the back-end does not sign.
+    /// Returns [`SignerError::Refused`] if the cryptographic back-end does not sign.
     pub fn sign_for(
         &self,
         body: &[u8],
@@ -158,7 +159,7 @@ impl Signer {
         kid: Option<&str>,
         claims: &impl Serialize,
     ) -> jsonwebtoken::errors::Result<String> {
-        // The crate's own `Header` puts `typ` first; DT's tokens begin with `alg`.
+        // The `Header` of jsonwebtoken begins with `typ`; DT's tokens begin with `alg`.
         #[derive(Serialize)]
         struct JoseHeader<'a> {
             alg: Algorithm,
@@ -184,9 +185,9 @@ impl fmt::Debug for Signer {
     }
 }
 
-/// Makes an id as DT does for events and tokens: an xid, 20 characters of base32hex, the time in Unix seconds first.
+/// Returns an id as DT makes for events and tokens: an xid, which has 20 characters of base32hex and begins with the time.
 ///
-/// `unique` stands for machine, process and counter; it must differ for ids of the same second.
+/// `unique` stands for machine, process and counter. It must differ among ids of one second.
 ///
 /// # Examples
 ///
@@ -197,7 +198,7 @@ impl fmt::Debug for Signer {
 #[must_use]
 pub fn xid(unix_seconds: i64, unique: [u8; 8]) -> String {
     const ALPHABET: &[u8; 32] = b"0123456789abcdefghijklmnopqrstuv";
-    // The time is 32 bits; later and earlier times wrap, as in every xid.
+    // The time has 32 bits; later and earlier times wrap, as in every xid.
     let time = unix_seconds.to_be_bytes();
     let mut bits =
         time.iter().skip(4).chain(&unique).fold(0_u128, |bits, byte| bits << 8 | u128::from(*byte));
@@ -205,8 +206,8 @@ pub fn xid(unix_seconds: i64, unique: [u8; 8]) -> String {
     let mut text: Vec<char> = Vec::with_capacity(20);
     for _ in 0..20 {
         // Five bits are an index below 32.
-        let letter = usize::try_from(bits & 31).ok().and_then(|index| ALPHABET.get(index));
-        text.extend(letter.map(|letter| char::from(*letter)));
+        let digit = usize::try_from(bits & 31).ok().and_then(|index| ALPHABET.get(index));
+        text.extend(digit.map(|digit| char::from(*digit)));
         bits >>= 5;
     }
     text.into_iter().rev().collect()

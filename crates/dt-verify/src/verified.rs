@@ -5,11 +5,11 @@ use std::sync::Arc;
 
 use super::rejection::Rejection;
 
-/// Which key vouches for a request.
+/// The key that has verified a request.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum VerifiedBy {
-    /// The shared secret of that label.
+    /// The shared secret with this label.
     Secret {
         /// The label given with the secret.
         label: Arc<str>,
@@ -22,7 +22,7 @@ pub enum VerifiedBy {
 }
 
 impl fmt::Display for VerifiedBy {
-    /// `secret:LABEL` or `asymmetric:KID`, as the envelope has it.
+    /// Writes `secret:LABEL` or `asymmetric:KID`, as in the envelope.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Secret { label } => write!(f, "secret:{label}"),
@@ -33,7 +33,7 @@ impl fmt::Display for VerifiedBy {
 
 /// A body whose signature, claims, checksum and time were verified. Only [`Verifier`](super::Verifier) makes one.
 ///
-/// `B` is whatever held the bytes that went in: `&[u8]`, `Vec<u8>`, `bytes::Bytes`.
+/// `B` is the type of the body that the caller passed in, such as `&[u8]`, `Vec<u8>` or `bytes::Bytes`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Verified<B> {
     pub(super) body: B,
@@ -50,43 +50,43 @@ pub(super) struct Proof {
 }
 
 impl<B: AsRef<[u8]>> Verified<B> {
-    /// The bytes that were signed.
+    /// Returns the bytes that were signed.
     pub fn body(&self) -> &[u8] {
         self.body.as_ref()
     }
 
-    /// What holds the bytes.
+    /// Returns the body as it was passed in.
     pub const fn inner(&self) -> &B {
         &self.body
     }
 
-    /// What held the bytes.
+    /// Returns the body as it was passed in, by value.
     pub fn into_body(self) -> B {
         self.body
     }
 
-    /// The scheme and key that matched. With [`Policy::Both`](super::Policy::Both), the secret's.
+    /// Returns the scheme and the key that matched. With [`Policy::Both`](super::Policy::Both), it is the secret.
     pub const fn by(&self) -> &VerifiedBy {
         &self.proof.by
     }
 
-    /// `iat`: when the token was made, in Unix seconds.
+    /// Returns when the token was issued (`iat`), in Unix seconds.
     pub const fn issued_at(&self) -> Option<i64> {
         self.proof.issued_at
     }
 
-    /// `exp`, or `iat` + 3600: when the token's time is over, in Unix seconds.
+    /// Returns when the token expires (`exp`, or `iat` + 3600), in Unix seconds.
     pub const fn expires_at(&self) -> i64 {
         self.proof.expires_at
     }
 
-    /// `jti`: the token's own id.
+    /// Returns the id of the token (`jti`).
     pub fn token_id(&self) -> Option<&str> {
         self.proof.token_id.as_deref()
     }
 
-    /// Why the other scheme did not hold, where [`Policy::Either`](super::Policy::Either) let this one suffice and the
-    /// other's header was sent.
+    /// Returns why the other scheme's token was rejected, if it was sent. [`Policy::Either`](super::Policy::Either) accepts the
+    /// request all the same.
     pub fn other_scheme(&self) -> Option<&Rejection> {
         self.proof.other_scheme.as_deref()
     }

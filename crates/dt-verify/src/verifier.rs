@@ -1,4 +1,4 @@
-//! The verifier: keys, a policy, and the order in which things are checked.
+//! The verifier: its keys, its policy, and the order of the checks.
 
 use std::fmt;
 use std::sync::Arc;
@@ -14,7 +14,7 @@ use super::secret::{SECRET_HEADER, Secret, SecretScheme};
 use super::token::{Claims, Compact};
 use super::verified::{Proof, Verified, VerifiedBy};
 
-/// Verifies requests of one connector. Made by [`Verifier::builder`]; cheap to clone behind an `Arc`.
+/// Verifies the requests of one connector. [`Verifier::builder`] makes one. Share it behind an `Arc`.
 #[derive(Clone)]
 pub struct Verifier {
     pub(super) policy: Policy,
@@ -30,21 +30,21 @@ pub enum BuildError {
     /// Neither a secret nor a key set was given.
     #[error("no secret and no key set was given; nothing could be verified")]
     NoKeys,
-    /// The policy asks for a secret.
+    /// The policy needs a secret.
     #[error("policy `{0}` needs a secret")]
     SecretNeeded(Policy),
-    /// The policy asks for a key set.
+    /// The policy needs a key set.
     #[error("policy `{0}` needs a key set with an organization")]
     KeySetNeeded(Policy),
     /// Two secrets have one label.
     #[error("two secrets have the label `{0}`")]
     RepeatedLabel(String),
-    /// The organization is empty: DT's keys sign for all customers, so it must be pinned.
+    /// The organization is empty. DT's keys sign for all customers, so it must be set.
     #[error("the organization id is empty; DT's keys sign for all of its customers, so it must be set")]
     NoOrganization,
 }
 
-/// Collects what a [`Verifier`] needs.
+/// Builds a [`Verifier`].
 #[derive(Default)]
 pub struct VerifierBuilder {
     policy: Option<Policy>,
@@ -54,21 +54,21 @@ pub struct VerifierBuilder {
 }
 
 impl VerifierBuilder {
-    /// Adds a shared secret. Give several while a secret is being changed; the label of the one that matched is
-    /// shown in logs and envelopes.
+    /// Adds a shared secret. While a secret is being changed, add both; logs and envelopes show the label of the one that
+    /// matched.
     #[must_use]
     pub fn secret(mut self, label: impl Into<Arc<str>>, secret: Secret) -> Self {
         self.secrets.push((label.into(), secret));
         self
     }
 
-    /// Sets DT's key set, and the organization id that tokens must be for.
+    /// Sets DT's key set, and the organization id that tokens must name.
     #[must_use]
     pub fn key_set(self, keys: KeySet, organization: impl Into<String>) -> Self {
         self.key_set_of_issuer(keys, organization, DT_ISSUER)
     }
 
-    /// The same with another issuer than DT's, such as a local stand-in.
+    /// Sets the key set of another issuer than DT, such as an emulator, and the organization id that tokens must name.
     #[must_use]
     pub fn key_set_of_issuer(
         mut self,
@@ -99,7 +99,8 @@ impl VerifierBuilder {
     ///
     /// # Errors
     ///
-    /// [`BuildError`] when the policy asks for keys that were not given, or the keys are not usable together.
+    /// Returns [`BuildError`] if keys that the policy needs are missing, two secrets have one label, or the organization is
+    /// empty.
     pub fn build(self) -> Result<Verifier, BuildError> {
         let policy = match (self.policy, self.secrets.is_empty(), &self.asymmetric) {
             (_, true, None) => return Err(BuildError::NoKeys),
@@ -146,23 +147,23 @@ impl fmt::Debug for Verifier {
 }
 
 impl Verifier {
-    /// Starts a verifier.
+    /// Returns a builder without keys.
     #[must_use]
     pub fn builder() -> VerifierBuilder {
         VerifierBuilder::default()
     }
 
-    /// The policy in force.
+    /// Returns the policy.
     #[must_use]
     pub const fn policy(&self) -> Policy {
         self.policy
     }
 
-    /// Verifies a request: `headers` and `body` as received, `now` in Unix seconds.
+    /// Verifies a request. Takes `headers` and `body` as they were received, and `now` in Unix seconds.
     ///
     /// # Errors
     ///
-    /// The [`Rejection`] that says why the request is not authentic, or no longer valid.
+    /// Returns [`Rejection`] if the request is not authentic, or not valid at `now`.
     pub fn verify<H, B>(&self, headers: &H, body: B, now: i64) -> Result<Verified<B>, Rejection>
     where
         H: Headers + ?Sized,
@@ -171,17 +172,17 @@ impl Verifier {
         self.authenticate(headers)?.verify_body(body, now)
     }
 
-    /// The first half of [`verify`](Self::verify), which needs no body: whether the tokens are signed with our keys.
-    /// A server that calls it before it reads the body spends no memory on strangers.
+    /// Verifies the signatures of the tokens: the first half of [`verify`](Self::verify), which needs no body. A server that
+    /// calls it before it reads the body spends no memory on unauthenticated peers.
     ///
     /// # Errors
     ///
-    /// The [`Rejection`], when no body could make this request authentic.
+    /// Returns [`Rejection`] if the request is not authentic, whatever its body is.
     pub fn authenticate<H: Headers + ?Sized>(&self, headers: &H) -> Result<Authenticated, Rejection> {
         let policy = self.policy;
         let secret = self.secret.as_ref().map(|scheme| Token::signed_with_secret(scheme, headers));
         let asymmetric = self.asymmetric.as_ref().map(|scheme| Token::signed_by_dt(scheme, headers));
-        // Keeps the order of the schemes: the secret first.
+        // The secret comes first, if both schemes are active.
         let (first, second) = match (secret, asymmetric) {
             (Some(secret), asymmetric) => (secret, asymmetric.map(Box::new)),
             (None, Some(asymmetric)) => (asymmetric, None),
@@ -189,7 +190,7 @@ impl Verifier {
         };
         let second_is_enough = policy == Policy::Either && second.as_deref().is_some_and(Result::is_ok);
         let first = match first {
-            // With `Both`, the second token's failure alone has to wait: the first may yet have a better reason.
+            // With `Both`, a failure of the second token alone is reported later: `verify_body` may find a more important one.
             Err(rejection) if !second_is_enough => {
                 return Err(match second.and_then(|second| second.err()) {
                     Some(other) => worst(policy, rejection, other),
@@ -198,18 +199,18 @@ impl Verifier {
             }
             first => first,
         };
-        let header_mismatch = self.required_headers_hold(headers).err().map(Box::new);
+        let header_mismatch = self.check_required_headers(headers).err().map(Box::new);
         Ok(Authenticated { policy, first, second, header_mismatch })
     }
 
-    /// The same verifier without the required headers, for requests that were kept: of their headers only the
-    /// signatures were stored.
+    /// Returns this verifier without the required headers. It verifies stored requests, of which only the signature headers
+    /// were stored.
     #[must_use]
     pub fn without_required_headers(&self) -> Self {
         Self { required_headers: Vec::new(), ..self.clone() }
     }
 
-    /// Whether the request names a key that is not in the set, whatever else is wrong with it. No signature is verified.
+    /// Returns whether the request's token names a key that is not in the key set. Verifies no signature.
     #[must_use]
     pub fn names_unknown_key<H: Headers + ?Sized>(&self, headers: &H) -> bool {
         let Some(scheme) = &self.asymmetric else { return false };
@@ -218,7 +219,7 @@ impl Verifier {
         token.is_ok_and(|token| matches!(scheme.key_of(&token), Err(Rejection::KeyUnknown { .. })))
     }
 
-    /// The same verifier with another key set, where it verifies with keys at all.
+    /// Returns this verifier with another key set. A verifier that only uses secrets does not change.
     #[must_use]
     pub fn with_keys(&self, keys: KeySet) -> Self {
         let mut other = self.clone();
@@ -228,7 +229,8 @@ impl Verifier {
         other
     }
 
-    fn required_headers_hold<H: Headers + ?Sized>(&self, headers: &H) -> Result<(), Rejection> {
+    /// Checks that the required headers have their values.
+    fn check_required_headers<H: Headers + ?Sized>(&self, headers: &H) -> Result<(), Rejection> {
         for (name, expected) in &self.required_headers {
             let problem = match headers.find(name) {
                 Found::Absent => HeaderProblem::Absent,
@@ -242,13 +244,13 @@ impl Verifier {
     }
 }
 
-/// A request whose tokens are signed with our keys; its body and its time are yet to be verified.
+/// A request whose tokens have valid signatures. Its body and its time are not verified yet.
 #[derive(Debug)]
 pub struct Authenticated {
     policy: Policy,
-    /// With [`Policy::Either`] this or the second is `Ok`, otherwise this is.
+    /// The result of the first active scheme. It is `Ok`, or with [`Policy::Either`] `second` is.
     first: Result<Token, Rejection>,
-    /// That of the second scheme, where two are active.
+    /// The result of the second scheme, if both are active.
     second: Option<Box<Result<Token, Rejection>>>,
     header_mismatch: Option<Box<Rejection>>,
 }
@@ -258,19 +260,19 @@ impl Authenticated {
         std::iter::once(&self.first).chain(self.second.as_deref())
     }
 
-    /// Whether a token names a key that is not in the set, though that alone did not refuse the request yet.
+    /// Returns whether a token names a key that is not in the key set, although the other token is valid.
     #[must_use]
     pub fn names_unknown_key(&self) -> bool {
         self.tokens().any(|token| matches!(token, Err(Rejection::KeyUnknown { .. })))
     }
 
-    /// Whether the request can be authentic without that key.
+    /// Returns whether the request can be authentic without an unknown key.
     #[must_use]
     pub fn is_enough(&self) -> bool {
         self.policy == Policy::Either || self.tokens().all(Result::is_ok)
     }
 
-    /// Whether the time of the tokens has come and is not over, so that a body can make the request valid at `now`.
+    /// Returns whether the tokens are valid at `now`, in Unix seconds: as many of them as the policy requires.
     #[must_use]
     pub fn is_timely(&self, now: i64) -> bool {
         let is_timely = |token: &Result<Token, Rejection>| {
@@ -282,21 +284,22 @@ impl Authenticated {
         }
     }
 
-    /// The second half of [`Verifier::verify`]: the body's checksums, the required headers, and the time.
+    /// Verifies the body's checksums, the required headers and the time: the second half of [`Verifier::verify`]. Takes `now` in
+    /// Unix seconds.
     ///
     /// # Errors
     ///
-    /// The [`Rejection`] that says why the request is not authentic, or no longer valid.
+    /// Returns [`Rejection`] if the request is not authentic, or not valid at `now`.
     pub fn verify_body<B: AsRef<[u8]>>(self, body: B, now: i64) -> Result<Verified<B>, Rejection> {
         self.verify_body_at(body, Some(now))
     }
 
-    /// The same as if each token had come at the moment it was issued, for requests that were refused only because
-    /// their time was over.
+    /// Verifies the body as [`verify_body`](Self::verify_body) does, but each token at the time at which it was issued. It is for
+    /// stored requests that were rejected only because their token had expired.
     ///
     /// # Errors
     ///
-    /// The [`Rejection`] that says why the request is not authentic.
+    /// Returns [`Rejection`] if the request is not authentic.
     pub fn verify_body_when_issued<B: AsRef<[u8]>>(self, body: B) -> Result<Verified<B>, Rejection> {
         self.verify_body_at(body, None)
     }
@@ -326,12 +329,12 @@ impl Authenticated {
     }
 }
 
-/// Chooses what to report when neither scheme, or not each, holds. [`Rejection::Expired`] promises that all else holds:
-/// with [`Policy::Either`] one scheme is enough for that, with [`Policy::Both`] nothing else may be wrong.
+/// Chooses which of two rejections to report. [`Rejection::Expired`] means that all other checks succeeded: with
+/// [`Policy::Either`] for one of the schemes, with [`Policy::Both`] for both.
 fn worst(policy: Policy, first: Rejection, second: Rejection) -> Rejection {
     let weight = |rejection: &Rejection| match (policy, rejection) {
         (Policy::Either, Rejection::Expired { .. }) => 0,
-        // A header that is not there says less than one that is wrong.
+        // A header with an error tells more than one that is missing.
         (Policy::Either, Rejection::SignatureMissing { .. }) => 2,
         (Policy::Both, Rejection::Expired { .. }) => 2,
         _ => 1,
@@ -339,7 +342,7 @@ fn worst(policy: Policy, first: Rejection, second: Rejection) -> Rejection {
     if weight(&second) < weight(&first) { second } else { first }
 }
 
-/// A token whose signature, and for the asymmetric scheme issuer and organization, hold.
+/// A token with a valid signature and, for the asymmetric scheme, the expected issuer and organization.
 #[derive(Debug)]
 struct Token {
     by: VerifiedBy,

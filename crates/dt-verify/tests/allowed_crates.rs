@@ -1,5 +1,5 @@
-//! The embeddable core depends on these crates and no others: whoever embeds it gets no async runtime, no HTTP crate
-//! and no surprise. A new name here is a decision, not an accident.
+//! Checks that this crate depends on these crates and no others, so that a program that embeds it gets no async runtime and no
+//! HTTP crate. A new dependency needs a new name here.
 
 #![allow(
     clippy::arithmetic_side_effects,

@@ -1,5 +1,5 @@
-//! The verifier decides with its own cryptographic back-end, whichever back-ends of `jsonwebtoken` are compiled in, and
-//! whichever provider an embedder installs for the process. Run with both features on as well (`.ci/run` does).
+//! Checks that the verifier uses its own cryptographic back-end, independent of the back-ends of `jsonwebtoken` that are compiled
+//! in, and of the provider that an embedder installs for the process. `.ci/run` runs it with both features as well.
 
 #![allow(
     clippy::arithmetic_side_effects,
@@ -17,7 +17,7 @@ use jsonwebtoken::crypto::{CryptoProvider, JwtVerifier, KeyUtils};
 use jsonwebtoken::signature::{Error, Verifier as Verifies};
 use jsonwebtoken::{Algorithm, DecodingKey};
 
-/// A verifier that is wrong: every signature holds.
+/// A wrong verifier, which accepts every signature.
 struct Yes;
 
 impl Verifies<Vec<u8>> for Yes {
@@ -48,8 +48,8 @@ fn the_provider_of_the_process_is_the_embedders_and_decides_nothing_here() {
 
     EMBEDDERS.install_default().expect("signing and verifying installed none");
     let key = DecodingKey::from_secret(b"some-good-secret");
-    let holds = jsonwebtoken::crypto::verify("", b"", &key, Algorithm::HS256);
-    assert!(holds.expect("verified"), "the embedder's provider is not in use");
+    let verified = jsonwebtoken::crypto::verify("", b"", &key, Algorithm::HS256);
+    assert!(verified.expect("verified"), "the embedder's provider is not in use");
 
     assert!(verify(sign("some-good-secret")).is_ok());
     let refused = verify(sign("another-secret")).expect_err("another secret");

@@ -1,5 +1,5 @@
-//! The verifier gives the expected answer to every committed vector. PyJWT, hashlib and openssl made them
-//! (`tests/vectors/make_vectors.py`), so nothing of ours vouches for itself.
+//! Checks that the verifier returns the expected result for every committed vector. PyJWT, hashlib and openssl have made the
+//! vectors (`tests/vectors/make_vectors.py`), so they are independent of this crate.
 
 #![allow(
     clippy::arithmetic_side_effects,

@@ -1,4 +1,4 @@
-//! The core does no I/O, starts no thread, logs nothing and reads no clock.
+//! Checks that this crate does no I/O, starts no thread, logs nothing and reads no clock.
 
 #![allow(
     clippy::arithmetic_side_effects,
@@ -14,7 +14,7 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
-/// What the core must not use: I/O, clocks, threads, logging. `jiff` is built without its clock.
+/// The paths that this crate must not use: I/O, clocks, threads, logging. `jiff` is built without its clock.
 const NOT_IN_THE_CORE: [&str; 11] = [
     "std::fs",
     "std::net",

@@ -1,23 +1,23 @@
-//! How long to wait before a sink is tried again: exponential, with jitter, within bounds.
+//! How long a worker waits before it retries a sink: exponential back-off with jitter, within bounds.
 
 use std::time::Duration;
 
-/// Waits between `least` and `most`, doubling with every attempt.
+/// Computes pauses between `least` and `most` that double with every attempt.
 #[derive(Debug, Clone)]
 pub struct Backoff {
     least: Duration,
     most: Duration,
-    /// The state of a small generator; which numbers come does not matter, only that sinks do not march in step.
+    /// State of a xorshift generator. The jitter keeps several sinks from retrying at the same moment.
     jitter: u64,
 }
 
-/// The bounds make no sense.
+/// The bounds of a [`Backoff`] are not valid.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("the shortest wait must be over 0 and not over the longest")]
 pub struct BadBackoff;
 
 impl Backoff {
-    /// Checks the bounds. `seed` makes the jitter.
+    /// Creates a back-off with these bounds. `seed` seeds the jitter.
     ///
     /// # Errors
     ///
@@ -26,18 +26,18 @@ impl Backoff {
         if least.is_zero() || least.as_nanos() > most.as_nanos() {
             return Err(BadBackoff);
         }
-        // The generator must not start at 0.
+        // A xorshift generator that starts at 0 returns only zeros.
         Ok(Self { least, most, jitter: seed | 1 })
     }
 
-    /// The wait before the next try, after `attempts` that failed: half of it fixed, half of it jitter.
+    /// Returns the pause before the next attempt, after `attempts` failed ones: half of it fixed, half of it jitter.
     pub fn pause(&mut self, attempts: u32) -> Duration {
         self.jitter ^= self.jitter << 13;
         self.jitter ^= self.jitter >> 7;
         self.jitter ^= self.jitter << 17;
         let doubled = self.least.saturating_mul(2_u32.saturating_pow(attempts.saturating_sub(1).min(20)));
         let full = doubled.min(self.most);
-        // A thousandth of the half, 0 to 1000 times.
+        // The jitter, in thousandths of the half.
         let share = u32::try_from(self.jitter % 1001).unwrap_or(0);
         let part = |whole: Duration, of: u32| whole.checked_div(of).unwrap_or_default();
         let half = part(full, 2);

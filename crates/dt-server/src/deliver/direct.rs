@@ -1,59 +1,63 @@
-//! Mode `direct`: a request is answered once every sink of its connector has its event.
+//! Mode `direct`: a request is answered when every sink of its connector has stored its event.
 
 use std::sync::Arc;
 
-use super::from_requests::{Lane, Offered, Undelivered};
+use super::from_requests::{DirectWorker, Offered, Undelivered};
 use dt_sink::record::Record;
 
-/// How a record came to be where it should be.
+/// The result of [`Direct::submit`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Stored {
-    /// At least one sink took it just now.
-    Now,
-    /// Every sink had it already, or was about to.
-    Before,
+pub enum Submitted {
+    /// At least one sink took the record now.
+    New,
+    /// Every sink had the record already, or had it in progress.
+    Duplicate,
 }
 
-/// The lanes of all sinks.
+/// Delivers records to the workers of all sinks.
 #[derive(Debug, Default)]
 pub struct Direct {
-    lanes: Vec<Arc<Lane>>,
+    workers: Vec<Arc<DirectWorker>>,
 }
 
 impl Direct {
-    /// Takes the lanes; [`submit`](Self::submit) names them by their place here.
+    /// Creates the set of workers. [`submit`](Self::submit) takes their indices in this list.
     #[must_use]
-    pub const fn new(lanes: Vec<Arc<Lane>>) -> Self {
-        Self { lanes }
+    pub const fn new(workers: Vec<Arc<DirectWorker>>) -> Self {
+        Self { workers }
     }
 
-    /// The lanes, in the order in which they were given.
+    /// Returns the workers, in the order given to [`new`](Self::new).
     #[must_use]
-    pub fn lanes(&self) -> &[Arc<Lane>] {
-        &self.lanes
+    pub fn workers(&self) -> &[Arc<DirectWorker>] {
+        &self.workers
     }
 
-    /// Gives a record to the sinks at the given places, and waits until all have it. Dropping the future does not take
-    /// the record back: a late delivery is remembered, and the retry that follows is a copy.
+    /// Delivers a record to the sinks with these indices and waits until all of them have it. With `remember`, each sink
+    /// recognises later copies of the record.
+    ///
+    /// Dropping the future does not cancel the delivery: a sink that takes the record later recognises the retry as a
+    /// copy.
     ///
     /// # Errors
     ///
-    /// The first sink's reason for not having it. Others may have it; they are not sent the retry.
+    /// Returns the reason of the first sink that does not have the record. The other sinks may have it; with `remember`
+    /// they do not get the retry again.
     pub async fn submit(
         &self,
         record: &Arc<Record>,
         sinks: &[usize],
         remember: bool,
-    ) -> Result<Stored, Undelivered> {
-        let mut stored = Stored::Before;
+    ) -> Result<Submitted, Undelivered> {
+        let mut stored = Submitted::Duplicate;
         let mut waiters = Vec::with_capacity(sinks.len());
         let mut failed = None;
-        for lane in sinks.iter().filter_map(|place| self.lanes.get(*place)) {
-            match lane.offer(record, remember) {
-                Ok(Offered::Known) => {}
+        for worker in sinks.iter().filter_map(|index| self.workers.get(*index)) {
+            match worker.offer(record, remember) {
+                Ok(Offered::Duplicate) => {}
                 Ok(Offered::Waiting { waiter, new }) => {
                     if new {
-                        stored = Stored::Now;
+                        stored = Submitted::New;
                     }
                     waiters.push(waiter);
                 }

@@ -1,9 +1,9 @@
-//! The delivery engine: one thread a sink, which takes records from a source, gives them to the sink in batches, and tells
-//! the source what became of them.
+//! The delivery engine: one thread for each sink. It takes records from a source, delivers them to the sink in batches,
+//! and reports the results to the source.
 //!
-//! A source is the log (`from_log.rs`, mode `spool`) or the requests that wait (`from_requests.rs`, mode `direct`). The engine opens the sink and opens it
-//! again after a failure, waits between tries, tells `/readyz` and the metrics how the sink is, exchanges it for another one
-//! on a reload, and survives its panics.
+//! A source is the log (`from_log`, mode `spool`) or the waiting requests (`from_requests`, mode `direct`). The engine
+//! opens the sink, reopens it after a failure, backs off between attempts, reports the sink's state to `/readyz` and the
+//! metrics, swaps the sink on a reload, and catches the sink's panics.
 
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
@@ -12,70 +12,95 @@ use std::time::{Duration, Instant};
 use parking_lot::Mutex;
 
 use super::backoff::Backoff;
-use super::replace::{Slot, Swapped};
+use super::sink_swap::{SinkSwap, SwapOutcome};
 use crate::sink::{Fate, OpenError, Outcome, Sink};
 use crate::telemetry::{SinkFailed, SinkRecovered, Telemetry};
+use dt_log::LogError;
+use dt_log::dead::DeadError;
 use dt_sink::record::Record;
 
-/// No more is taken while the window holds so many bytes of bodies.
-const MAX_WINDOW_BYTES: usize = 8 << 20;
-/// How long a sink that could not be opened is left alone while there is nothing for it.
-const OPEN_AGAIN_AFTER: Duration = Duration::from_secs(1);
-/// The number of attempts whose back-off is the longest one while the source itself fails: under a second.
-const SOON: u32 = 4;
+/// The engine takes no more records while the bodies of the current batch exceed this many bytes.
+const MAX_BATCH_BYTES: usize = 8 << 20;
+/// The time between attempts to open a sink that has no records to deliver.
+const REOPEN_INTERVAL: Duration = Duration::from_secs(1);
+/// The limit of the attempt number while the source itself fails, which keeps the pause under a second.
+const MAX_SOURCE_ATTEMPTS: u32 = 4;
 
-/// Where records come from, and where it is told what became of them.
+/// Why a source cannot return records or store results.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum SourceError {
+    /// The log cannot be read or written.
+    #[error(transparent)]
+    Log(#[from] LogError),
+    /// A dead letter cannot be stored.
+    #[error(transparent)]
+    DeadLetters(#[from] DeadError),
+}
+
+/// Where the engine takes records from, and where it reports their results.
 pub(super) trait Source: Send + 'static {
-    /// What the source knows a record by.
+    /// Identifies a record within the source.
     type Ticket: Send;
-    /// Whether the sink's checkpoints are kept.
+    /// Whether the source stores the sink's checkpoints.
     const KEEPS_CHECKPOINTS: bool;
-    /// Whether a record that is to be tried again stays with the engine. Otherwise whoever waits is told at once.
-    const TRIES_AGAIN: bool;
+    /// Whether the engine retries a record that the sink did not take. Otherwise it reports the record as failed.
+    const RETRIES: bool;
 
-    /// Waits until there may be a record after those in the window, or it is `until`, or there is something else to look
-    /// at; with `has_window`, not at all. `false`: there will be no more.
-    fn wait(&mut self, has_window: bool, until: Option<Instant>) -> bool;
+    /// Waits until there may be another record, or until `until`, or until the state of the source has changed. Does not
+    /// wait if `has_batch`: records of the current batch are still to be delivered. Returns `false` if there will be no
+    /// more records.
+    fn wait(&mut self, has_batch: bool, until: Option<Instant>) -> bool;
 
-    /// Takes up to `room` records that come next.
-    fn take(&mut self, room: usize, window: &mut Window<Self::Ticket>) -> Result<(), String>;
+    /// Adds up to `room` of the next records to the batch.
+    ///
+    /// # Errors
+    ///
+    /// Returns [`SourceError`] if the records cannot be read. Records that were added stay in the batch.
+    fn take(&mut self, room: usize, batch: &mut Batch<Self::Ticket>) -> Result<(), SourceError>;
 
-    /// Takes note of what became of a batch; durably, before it says more than the sink did. What it could not store is
-    /// tried again by [`flush`](Self::flush).
-    fn settle(&mut self, settled: Settled<'_, Self::Ticket>) -> Result<(), String>;
+    /// Stores the results of a batch durably.
+    ///
+    /// # Errors
+    ///
+    /// Returns [`SourceError`] if a result is not durable. The source keeps it, and [`flush`](Self::flush) stores it.
+    fn complete(&mut self, result: BatchResult<'_, Self::Ticket>) -> Result<(), SourceError>;
 
-    /// Stores what could not be stored. Nothing else is delivered before.
-    fn flush(&mut self) -> Result<(), String> {
+    /// Stores the results that are not durable yet. The engine delivers nothing else until this succeeds.
+    ///
+    /// # Errors
+    ///
+    /// Returns [`SourceError`] if a result is still not durable.
+    fn flush(&mut self) -> Result<(), SourceError> {
         Ok(())
     }
 
-    /// Where the sink stood at the last batch.
+    /// Returns the checkpoint that the sink returned last.
     fn checkpoint(&self) -> Option<&[u8]> {
         None
     }
 
-    /// Waits before the next try.
+    /// Waits before the next attempt, unless the source has a reason to go on earlier.
     fn pause(&mut self, pause: Duration);
 
-    /// Whether the service stops: then nothing that fails is tried again.
+    /// Returns whether the service stops. The engine retries nothing then.
     fn is_stopping(&self) -> bool;
 }
 
-/// The records that were taken and are not done, in order. What was delivered beyond the first that was not is not here any
-/// more, so it is not sent again.
-pub(super) struct Window<T> {
+/// The records that were taken from the source and have no result yet, in order. A record with a result leaves the batch,
+/// also if an earlier one has none, so that it is not delivered twice.
+pub(super) struct Batch<T> {
     tickets: Vec<T>,
-    /// As many, in the same order: apart from their tickets, as sinks take them.
+    /// The records of `tickets`, in the same order. A sink takes them as one slice.
     records: Vec<Arc<Record>>,
 }
 
-impl<T> Default for Window<T> {
+impl<T> Default for Batch<T> {
     fn default() -> Self {
         Self { tickets: Vec::new(), records: Vec::new() }
     }
 }
 
-impl<T> Window<T> {
+impl<T> Batch<T> {
     pub(super) fn is_empty(&self) -> bool {
         self.records.is_empty()
     }
@@ -85,13 +110,13 @@ impl<T> Window<T> {
         self.records.push(record);
     }
 
-    /// All of them, as delivered.
+    /// Returns all records with the result [`RecordResult::Delivered`].
     #[cfg(test)]
-    pub(super) fn into_delivered(self) -> Vec<(T, Arc<Record>, Done)> {
+    pub(super) fn into_delivered(self) -> Vec<(T, Arc<Record>, RecordResult)> {
         self.tickets
             .into_iter()
             .zip(self.records)
-            .map(|(ticket, record)| (ticket, record, Done::Delivered))
+            .map(|(ticket, record)| (ticket, record, RecordResult::Delivered))
             .collect()
     }
 
@@ -100,49 +125,49 @@ impl<T> Window<T> {
     }
 }
 
-/// What became of a batch.
-pub(super) struct Settled<'a, T> {
-    /// The records that are done, in order.
-    pub(super) done: Vec<(T, Arc<Record>, Done)>,
-    /// The first record that is not.
+/// The results of the records of a batch.
+pub(super) struct BatchResult<'a, T> {
+    /// The records that have a result, in order.
+    pub(super) done: Vec<(T, Arc<Record>, RecordResult)>,
+    /// The first record that has none.
     pub(super) first_left: Option<&'a T>,
-    /// How often the first one has been tried.
+    /// How often the first record of the batch was delivered.
     pub(super) attempts: u32,
     pub(super) checkpoint: Option<Vec<u8>>,
     /// Whether the checkpoint has to be durable before the next batch.
     pub(super) is_checkpoint_due: bool,
 }
 
-/// What became of a record.
+/// The result of one record.
 #[derive(Debug)]
-pub(super) enum Done {
+pub(super) enum RecordResult {
     Delivered,
     Rejected(String),
-    /// Only where the source does not try again.
+    /// The sink did not take it, and the source does not retry.
     Failed(String),
 }
 
-/// What the engine and those who run it share.
+/// The state that an engine shares with its handle.
 #[derive(Debug, Default)]
 pub(super) struct Shared {
-    /// What is wrong with the sink, if anything.
-    pub(super) trouble: Mutex<Option<String>>,
-    /// Another sink that is to take the place of this one.
-    pub(super) slot: Slot,
+    /// Why the sink does not work; `None` while it does.
+    pub(super) last_error: Mutex<Option<String>>,
+    /// The request to replace the sink.
+    pub(super) swap: SinkSwap,
 }
 
-/// A sink with its source.
+/// Delivers the records of one source to one sink.
 pub(super) struct Engine<S: Source> {
     name: Arc<str>,
     sink: Box<dyn Sink>,
     is_open: bool,
-    /// Whether the source knows where the sink stood when it was opened.
-    is_placed: bool,
-    /// Whether something is on its way of which nobody knows yet what becomes of it.
-    is_waiting: bool,
+    /// Whether the source has stored the checkpoint that the sink had when it was opened.
+    has_checkpoint: bool,
+    /// Whether the sink has records without a result.
+    has_pending: bool,
     max_batch: usize,
-    window: Window<S::Ticket>,
-    /// How often the first record in the window has been tried.
+    batch: Batch<S::Ticket>,
+    /// How often the first record of the batch was delivered.
     attempts: u32,
     backoff: Backoff,
     source: S,
@@ -151,11 +176,12 @@ pub(super) struct Engine<S: Source> {
 }
 
 impl<S: Source> Engine<S> {
-    /// Opens the sink where the source says it stands.
+    /// Opens the sink at the source's checkpoint and creates its engine. Of a sink that is down, the engine is created all
+    /// the same: it retries.
     ///
     /// # Errors
     ///
-    /// What the sink says when it can never work as configured. One that is only down is tried again.
+    /// Returns [`OpenError::Unusable`] if the sink can never work as configured.
     pub(super) fn open(
         name: Arc<str>,
         mut sink: Box<dyn Sink>,
@@ -173,10 +199,10 @@ impl<S: Source> Engine<S> {
             name,
             sink,
             is_open: opened.is_none(),
-            is_placed: false,
-            is_waiting: false,
+            has_checkpoint: false,
+            has_pending: false,
             max_batch: usize::MAX,
-            window: Window::default(),
+            batch: Batch::default(),
             attempts: 0,
             backoff,
             source,
@@ -189,15 +215,16 @@ impl<S: Source> Engine<S> {
         Ok((engine, shared))
     }
 
-    /// Limits how many records are given to the sink at once, below what the sink takes.
+    /// Limits the number of records of a batch. The sink's own limit applies as well.
     pub(super) const fn with_max_batch(mut self, max_batch: usize) -> Self {
         self.max_batch = max_batch;
         self
     }
 
-    /// Delivers until there is no more. On a stop, what is there is still delivered, as long as that goes well.
+    /// Delivers until the source ends. When the service stops, the records that are left are delivered until the first
+    /// failure.
     pub(super) fn run(mut self) {
-        while self.source.wait(!self.window.records.is_empty(), self.wake_at()) {
+        while self.source.wait(!self.batch.records.is_empty(), self.wake_at()) {
             self.take_replacement();
             match self.step() {
                 Ok(()) => self.attempts = 0,
@@ -207,107 +234,112 @@ impl<S: Source> Engine<S> {
                     if self.source.is_stopping() {
                         break;
                     }
-                    // A sink is spared; the source is asked again soon.
-                    let most = if is_of_sink { u32::MAX } else { SOON };
+                    // A failing sink needs rest; a source that failed is retried soon.
+                    let most = if is_of_sink { u32::MAX } else { MAX_SOURCE_ATTEMPTS };
                     self.source.pause(self.backoff.pause(self.attempts.min(most)));
                 }
             }
         }
         self.sink.close();
-        self.shared.slot.end();
+        self.shared.swap.end();
     }
 
-    /// When to look although there is nothing to deliver.
+    /// Returns when to wake up although there is nothing to deliver: to check the sink, or to open it.
     fn wake_at(&self) -> Option<Instant> {
-        let every = if self.is_open { self.sink.check_every() } else { Some(OPEN_AGAIN_AFTER) };
+        let every = if self.is_open { self.sink.check_every() } else { Some(REOPEN_INTERVAL) };
         every.and_then(|every| Instant::now().checked_add(every))
     }
 
-    /// Takes another sink in place of this one, if there is one, and nothing is on its way.
+    /// Swaps the sink if that was requested and no record is pending.
     fn take_replacement(&mut self) {
-        // What the old one has done must be stored before the new one is opened at it.
-        if !self.shared.slot.is_asked() || self.source.flush().is_err() {
+        // The new sink is opened at the checkpoint, which must contain the results of the old one.
+        if !self.shared.swap.is_requested() || self.source.flush().is_err() {
             return;
         }
-        let Some(request) = self.shared.slot.due(!self.is_waiting) else { return };
+        let Some(request) = self.shared.swap.due(!self.has_pending) else { return };
         match request.swap(&mut self.sink, self.source.checkpoint()) {
             None => return,
-            Some(Swapped::Open) => {
+            Some(SwapOutcome::Open) => {
                 self.is_open = true;
                 self.recovered();
             }
-            Some(Swapped::Down(error)) => {
+            Some(SwapOutcome::Down(error)) => {
                 self.is_open = false;
                 self.failed(&error, 0);
             }
-            Some(Swapped::Kept) => self.is_open = false,
+            Some(SwapOutcome::Kept) => self.is_open = false,
         }
-        (self.is_placed, self.is_waiting, self.attempts) = (false, false, 0);
+        (self.has_checkpoint, self.has_pending, self.attempts) = (false, false, 0);
     }
 
-    /// Delivers what is due; with nothing due, sees whether something could be delivered: `/readyz` is asked before the
-    /// next event comes. An error is a reason to wait.
+    /// Delivers one batch. If there is nothing to deliver, checks the sink, so that `/readyz` shows its state before the
+    /// next event arrives.
+    ///
+    /// # Errors
+    ///
+    /// Returns [`Failure`] if the engine has to pause.
     fn step(&mut self) -> Result<(), Failure> {
-        self.source.flush().map_err(Failure::of_source)?;
+        self.source.flush().map_err(|error| Failure::of_source(&error))?;
         let opened = self.ready();
-        if opened.is_err() && S::TRIES_AGAIN {
+        if opened.is_err() && S::RETRIES {
             return opened;
         }
         let taken = self.take();
-        if self.window.records.is_empty() {
-            taken.map_err(Failure::of_source)?;
+        if self.batch.records.is_empty() {
+            taken.map_err(|error| Failure::of_source(&error))?;
             opened?;
             return self.check();
         }
         let outcome = match opened {
-            Ok(()) => self.give(),
-            // Whoever waits is told.
-            Err(Failure { error, .. }) => Outcome::retry(self.window.records.len(), &error),
+            Ok(()) => self.deliver(),
+            // The waiting requests get the error.
+            Err(Failure { error, .. }) => Outcome::retry(self.batch.records.len(), &error),
         };
-        self.settle(outcome)?;
-        // What was taken before is delivered all the same.
-        taken.map_err(Failure::of_source)
+        self.complete(outcome)?;
+        // The records that were taken before the error are delivered first.
+        taken.map_err(|error| Failure::of_source(&error))
     }
 
-    fn take(&mut self) -> Result<(), String> {
+    fn take(&mut self) -> Result<(), SourceError> {
         let max_batch = self.sink.max_batch().min(self.max_batch).max(1);
-        let room = max_batch.saturating_sub(self.window.records.len());
-        // What comes while another sink waits is for that one.
-        if room == 0 || self.window.bytes() > MAX_WINDOW_BYTES || self.shared.slot.is_asked() {
+        let room = max_batch.saturating_sub(self.batch.records.len());
+        // The new sink gets the next records.
+        if room == 0 || self.batch.bytes() > MAX_BATCH_BYTES || self.shared.swap.is_requested() {
             return Ok(());
         }
-        self.source.take(room, &mut self.window)
+        self.source.take(room, &mut self.batch)
     }
 
-    /// Opens the sink if it is not open, and has it stored where it stands before it is given anything: a crash in its
-    /// first batch is measured against that.
+    /// Opens the sink if it is not open, and stores its checkpoint before the first batch: after a crash in that batch,
+    /// the sink compares its content with the checkpoint.
     fn ready(&mut self) -> Result<(), Failure> {
         if !self.is_open {
             let (sink, checkpoint) = (&mut self.sink, self.source.checkpoint());
             let opened = std::panic::catch_unwind(AssertUnwindSafe(|| sink.open(checkpoint)));
             let opened = opened.map_err(|_| Failure::of_sink("the sink panicked while it was opened"))?;
             opened.map_err(|error| Failure::of_sink(&error.to_string()))?;
-            (self.is_open, self.is_placed) = (true, false);
+            (self.is_open, self.has_checkpoint) = (true, false);
         }
-        if !self.is_placed && S::KEEPS_CHECKPOINTS {
+        if !self.has_checkpoint && S::KEEPS_CHECKPOINTS {
             let checkpoint = self.sink.begin();
-            // Also one that was handed on before: it may not be durable yet, and the sink goes by it.
+            // A checkpoint that was stored before may not be durable yet, and the sink relies on it.
             if checkpoint.is_some() {
-                let first_left = self.window.tickets.first();
-                let settled = Settled {
+                let first_left = self.batch.tickets.first();
+                let result = BatchResult {
                     done: Vec::new(),
                     first_left,
                     attempts: 0,
                     checkpoint,
                     is_checkpoint_due: true,
                 };
-                self.source.settle(settled).map_err(Failure::of_source)?;
+                self.source.complete(result).map_err(|error| Failure::of_source(&error))?;
             }
         }
-        self.is_placed = true;
+        self.has_checkpoint = true;
         Ok(())
     }
 
+    /// Checks the sink if it has a check.
     fn check(&mut self) -> Result<(), Failure> {
         let sink = &mut self.sink;
         if sink.check_every().is_some() {
@@ -322,103 +354,106 @@ impl<S: Source> Engine<S> {
         Ok(())
     }
 
-    fn give(&mut self) -> Outcome {
-        let (sink, records) = (&mut self.sink, &self.window.records);
-        // A sink may come from outside this crate. One that panics must not take its queue along.
-        let given = std::panic::catch_unwind(AssertUnwindSafe(|| sink.deliver(records)));
-        let mut outcome = given.unwrap_or_else(|_| {
+    /// Delivers the batch to the sink.
+    fn deliver(&mut self) -> Outcome {
+        let (sink, records) = (&mut self.sink, &self.batch.records);
+        // A sink of an embedder may panic, which must not end the worker.
+        let delivered = std::panic::catch_unwind(AssertUnwindSafe(|| sink.deliver(records)));
+        let mut outcome = delivered.unwrap_or_else(|_| {
             self.is_open = false;
             Outcome::retry(records.len(), "the sink panicked")
         });
-        // One that says too little or too much must not look healthy, nor confuse the counts.
-        let error = "the sink did not say what became of it".to_owned();
+        // Each record needs exactly one fate.
+        let error = "the sink returned no result for it".to_owned();
         outcome.fates.resize(records.len(), Fate::Retry { error });
         outcome
     }
 
-    /// Tells the source what is done, and keeps the rest.
-    fn settle(&mut self, outcome: Outcome) -> Result<(), Failure> {
+    /// Reports the results to the source, and keeps the records that have none.
+    #[expect(clippy::arithmetic_side_effects, reason = "counts the records of one batch")]
+    fn complete(&mut self, outcome: Outcome) -> Result<(), Failure> {
         let Outcome { fates, checkpoint, is_checkpoint_due } = outcome;
-        let window = std::mem::take(&mut self.window);
+        let batch = std::mem::take(&mut self.batch);
         let mut done = Vec::with_capacity(fates.len());
-        let (mut retry, mut trouble) = (None, None);
+        let (mut retry, mut pending_error) = (None, None);
         let (mut delivered, mut rejected, mut retries) = (0_u64, 0_u64, 0_u64);
-        self.is_waiting = false;
-        for ((ticket, record), fate) in window.tickets.into_iter().zip(window.records).zip(fates) {
-            let settled = match fate {
+        self.has_pending = false;
+        for ((ticket, record), fate) in batch.tickets.into_iter().zip(batch.records).zip(fates) {
+            let result = match fate {
                 Fate::Delivered => {
-                    delivered = delivered.saturating_add(1);
-                    Done::Delivered
+                    delivered += 1;
+                    RecordResult::Delivered
                 }
                 Fate::Rejected { error } => {
-                    rejected = rejected.saturating_add(1);
-                    Done::Rejected(error)
+                    rejected += 1;
+                    RecordResult::Rejected(error)
                 }
-                Fate::Pending { last_error: text } => {
-                    self.is_waiting = true;
-                    trouble = trouble.or(text);
-                    self.window.push(ticket, record);
+                Fate::Pending { last_error } => {
+                    self.has_pending = true;
+                    pending_error = pending_error.or(last_error);
+                    self.batch.push(ticket, record);
                     continue;
                 }
                 Fate::Retry { error } => {
-                    retries = retries.saturating_add(1);
+                    retries += 1;
                     retry.get_or_insert_with(|| error.clone());
-                    if S::TRIES_AGAIN {
-                        self.window.push(ticket, record);
+                    if S::RETRIES {
+                        self.batch.push(ticket, record);
                         continue;
                     }
-                    Done::Failed(error)
+                    RecordResult::Failed(error)
                 }
             };
-            done.push((ticket, record, settled));
+            done.push((ticket, record, result));
         }
-        let settled = delivered.saturating_add(rejected).saturating_add(retries);
-        if settled > 0 {
-            self.telemetry.sink_batch(&self.name, settled, delivered, rejected);
+        let records = delivered + rejected + retries;
+        if records > 0 {
+            self.telemetry.sink_batch(&self.name, records, delivered, rejected);
         }
-        let (attempts, first_left) = (self.attempts.saturating_add(1), self.window.tickets.first());
-        let settled_batch = Settled { done, first_left, attempts, checkpoint, is_checkpoint_due };
-        // Before anybody is answered: who asks `/readyz` because of the answer is not told what was before.
-        match (&retry, trouble) {
-            // `run` says it, and waits.
-            (Some(_), _) if S::TRIES_AGAIN => self.telemetry.sink_retries(&self.name, retries),
+        let (attempts, first_left) = (self.attempts.saturating_add(1), self.batch.tickets.first());
+        let result = BatchResult { done, first_left, attempts, checkpoint, is_checkpoint_due };
+        // Before the requests are answered: a client that then reads `/readyz` must see the new state.
+        match (&retry, pending_error) {
+            // `run` reports the error, and pauses.
+            (Some(_), _) if S::RETRIES => self.telemetry.sink_retries(&self.name, retries),
             (Some(error), _) => self.failed(error, retries),
-            (None, Some(trouble)) => self.failed(&trouble, 0),
-            // One that takes its time has not recovered.
-            (None, None) if settled == 0 => {}
+            (None, Some(error)) => self.failed(&error, 0),
+            // All records are pending, which does not show that the sink works.
+            (None, None) if records == 0 => {}
             (None, None) => self.recovered(),
         }
-        self.source.settle(settled_batch).map_err(Failure::of_source)?;
+        self.source.complete(result).map_err(|error| Failure::of_source(&error))?;
         match retry {
-            Some(error) if S::TRIES_AGAIN => Err(Failure::of_sink(&error.to_string())),
+            Some(error) if S::RETRIES => Err(Failure::of_sink(&error.to_string())),
             _ => Ok(()),
         }
     }
 
-    /// The sink does not work; the log says so once for each reason, or with records that come back.
+    /// Stores the sink's error, and logs it if it is a new one or if `records` records were returned to their senders.
     fn failed(&self, error: &str, records: u64) {
-        let before = self.shared.trouble.lock().replace(error.to_owned());
+        let before = self.shared.last_error.lock().replace(error.to_owned());
         if records > 0 || before.as_deref() != Some(error) {
             self.telemetry.emit(&SinkFailed { sink: &self.name, error, records });
         }
     }
 
+    /// Clears the sink's error, and logs that the sink recovered if it had one.
     fn recovered(&self) {
-        if self.shared.trouble.lock().take().is_some() {
+        if self.shared.last_error.lock().take().is_some() {
             self.telemetry.emit(&SinkRecovered { sink: &self.name });
         }
     }
 }
 
-/// Why a step was not made.
+/// Why the engine has to pause.
 struct Failure {
     error: String,
     is_of_sink: bool,
 }
 
 impl Failure {
-    const fn of_source(error: String) -> Self {
-        Self { error, is_of_sink: false }
+    fn of_source(error: &SourceError) -> Self {
+        Self { error: error.to_string(), is_of_sink: false }
     }
 
     fn of_sink(error: &str) -> Self {

@@ -1,5 +1,5 @@
 //! Mode `direct`: one sink with a bounded queue of the records that requests wait for, and the window of the ids that the
-//! sink has had. The engine takes whatever has queued up as one batch, so that one sync serves many requests.
+//! sink has received. The engine delivers all queued records as one batch, so that one sync serves many requests.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -11,134 +11,135 @@ use parking_lot::Mutex;
 use tokio::sync::oneshot;
 
 use super::backoff::Backoff;
-use super::engine::{self, Done, Engine, Settled, Source, Window as Batch};
-use super::letters::DeadLetterStore;
-use super::replace::ReplaceError;
-use super::window::{Fate, Key, Known, Waiter, Window};
+use super::dead_letters::DeadLetterStore;
+use super::dedup_window::{DedupWindow, DeliveryResult, Key, Lookup, Waiter};
+use super::engine::{self, Batch, BatchResult, Engine, RecordResult, Source, SourceError};
+use super::sink_swap::ReplaceError;
 use crate::sink::{OpenError, Sink};
 use crate::telemetry::Telemetry;
 use dt_sink::clock::Clock;
 use dt_sink::record::{DeadLetter, Record};
 
-/// Why a record is not delivered, though it may be later.
+/// Why a record was not delivered. A retry may succeed.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum Undelivered {
-    /// More records wait for the sink than it may keep waiting.
+    /// The queue of the sink is full.
     #[error("too many records wait for the sink")]
     Overloaded,
     /// The sink did not take it.
     #[error("the sink did not take it: {error}")]
     SinkUnavailable {
-        /// What the sink says.
+        /// The sink's error.
         error: String,
     },
-    /// The sink rejects it, and it could not be set aside.
-    #[error("it could not be set aside: {error}")]
+    /// The sink rejected it, and the dead letter could not be stored.
+    #[error("it could not be moved to the dead letters: {error}")]
     StorageUnavailable {
-        /// What happened.
+        /// Why the dead letter could not be stored.
         error: String,
     },
 }
 
-/// The bounds of a lane.
+/// The limits of a [`DirectWorker`].
 #[derive(Debug, Clone, Copy)]
-pub struct LaneOptions {
-    /// How many records may wait for the sink.
+pub struct DirectWorkerOptions {
+    /// The most records that may wait for the sink.
     pub max_queue: usize,
-    /// How many of them are given to it at once.
+    /// The most records of a batch.
     pub max_batch: usize,
-    /// How many ids the window holds.
+    /// The most ids that the window holds.
     pub window_ids: usize,
-    /// How long it holds them.
+    /// The age at which an id leaves the window.
     pub window_age: Duration,
 }
 
-/// What a lane says to a record that is offered to it.
+/// The state of a record that was offered to a worker.
 #[derive(Debug)]
 pub(super) enum Offered {
-    /// It is queued, or on its way already; the waiter gets the outcome.
+    /// It is being delivered, and the waiter receives the result. `new` is false if an earlier copy is being delivered.
     Waiting { waiter: Waiter, new: bool },
     /// The sink has it already.
-    Known,
+    Duplicate,
 }
 
 #[derive(Debug)]
 struct Job {
     record: Arc<Record>,
-    /// Where the result goes: to the window under this key, or straight to the one who waits.
     result: ResultTo,
 }
 
+/// Where the result of a record goes.
 #[derive(Debug)]
 enum ResultTo {
+    /// To the window, which sends it to all that wait for this event.
     Window(Key),
-    Waiter(oneshot::Sender<Fate>),
+    /// To the only request that waits.
+    Waiter(oneshot::Sender<DeliveryResult>),
 }
 
-/// One sink, its queue and its window.
+/// Delivers the records of requests to one sink: its queue, its thread and its window of ids.
 #[derive(Debug)]
-pub struct Lane {
+pub struct DirectWorker {
     name: Arc<str>,
-    /// `None` in it only wakes the worker.
+    /// Sends jobs to the thread; `None` only wakes it. Absent after [`close`](Self::close).
     queue: Mutex<Option<mpsc::SyncSender<Option<Job>>>>,
-    worker: Arc<LaneEnd>,
-    window: Arc<Mutex<Window>>,
+    thread: Arc<DirectWorkerThread>,
+    window: Arc<Mutex<DedupWindow>>,
     engine: Arc<engine::Shared>,
-    /// Whether the sink was removed: its metrics go with it.
+    /// Whether the sink was removed. Its metrics are removed when the thread ends.
     is_removed: Arc<AtomicBool>,
     clock: Arc<dyn Clock>,
 }
 
-/// What a lane is started with.
+/// The parts from which a [`DirectWorker`] is made.
 #[derive(Debug, Clone)]
-pub struct LaneParts {
-    /// The time.
+pub struct DirectWorkerParts {
+    /// Tells the time.
     pub clock: Arc<dyn Clock>,
-    /// Counts and logs how the sink is.
+    /// Counts and logs the results of the sink.
     pub telemetry: Arc<Telemetry>,
-    /// Where rejected records go.
-    pub letters: Arc<DeadLetterStore>,
-    /// How long to wait before the sink is opened again.
+    /// Stores the records that the sink rejects.
+    pub dead_letters: Arc<DeadLetterStore>,
+    /// The pauses before the sink is reopened.
     pub backoff: Backoff,
 }
 
-/// The end of a lane: its worker goes on until it has delivered what is queued, also when the lane itself is gone.
+/// The thread of a [`DirectWorker`]. It delivers the queued records before it ends, also after the worker was dropped.
 #[derive(Debug)]
-pub struct LaneEnd(Mutex<Option<JoinHandle<()>>>);
+pub struct DirectWorkerThread(Mutex<Option<JoinHandle<()>>>);
 
-impl LaneEnd {
-    /// Waits for the worker to end. It blocks as long as the sink does.
+impl DirectWorkerThread {
+    /// Waits for the thread to end. It blocks as long as the sink does.
     pub fn join(&self) {
-        let worker = self.0.lock().take();
-        if let Some(worker) = worker {
-            // A worker that panicked has nothing more to deliver; its panic was printed by its thread.
-            let _panicked = worker.join();
+        let thread = self.0.lock().take();
+        if let Some(thread) = thread {
+            // A panic was printed by the thread itself.
+            let _panicked = thread.join();
         }
     }
 
-    /// Whether the worker has ended.
+    /// Returns whether the thread has ended.
     #[must_use]
     pub fn is_finished(&self) -> bool {
         self.0.lock().as_ref().is_none_or(JoinHandle::is_finished)
     }
 }
 
-impl Lane {
-    /// Opens the sink and starts its worker.
+impl DirectWorker {
+    /// Opens the sink and starts its thread. A sink that is down is opened later.
     ///
     /// # Errors
     ///
-    /// What the sink says when it can never work as configured, or the error of starting a thread. A sink that is only
-    /// down does not stop the start.
+    /// Returns [`OpenError::Unusable`] if the sink can never work as configured, or if the thread cannot be started.
     pub fn start(
         name: Arc<str>,
         sink: Box<dyn Sink>,
-        options: LaneOptions,
-        parts: LaneParts,
+        options: DirectWorkerOptions,
+        parts: DirectWorkerParts,
     ) -> Result<Self, OpenError> {
-        let LaneParts { clock, telemetry, letters, backoff } = parts;
-        let window = Arc::new(Mutex::new(Window::new(options.window_ids, options.window_age)));
+        let DirectWorkerParts { clock, telemetry, dead_letters, backoff } = parts;
+        let window = Arc::new(Mutex::new(DedupWindow::new(options.window_ids, options.window_age)));
         let is_removed = Arc::new(AtomicBool::new(false));
         let (queue, jobs) = mpsc::sync_channel(options.max_queue);
         let source = RequestSource {
@@ -147,7 +148,7 @@ impl Lane {
             first: None,
             has_ended: false,
             window: Arc::clone(&window),
-            letters,
+            dead_letters,
             is_removed: Arc::clone(&is_removed),
             telemetry: Arc::clone(&telemetry),
         };
@@ -157,51 +158,56 @@ impl Lane {
             .name(format!("sink-{name}"))
             .spawn(move || engine.run())
             .map_err(|error| OpenError::Unusable(format!("starting a thread: {error}")))?;
-        let worker = Arc::new(LaneEnd(Mutex::new(Some(thread))));
-        Ok(Self { name, queue: Mutex::new(Some(queue)), worker, window, engine: shared, is_removed, clock })
+        let thread = Arc::new(DirectWorkerThread(Mutex::new(Some(thread))));
+        Ok(Self { name, queue: Mutex::new(Some(queue)), thread, window, engine: shared, is_removed, clock })
     }
 
-    /// The sink's name.
+    /// Returns the sink's name.
     #[must_use]
     pub const fn name(&self) -> &Arc<str> {
         &self.name
     }
 
-    /// What is wrong with the sink, if anything.
+    /// Returns why the sink does not work; `None` while it does.
     #[must_use]
-    pub fn trouble(&self) -> Option<String> {
-        self.engine.trouble.lock().clone()
+    pub fn last_error(&self) -> Option<String> {
+        self.engine.last_error.lock().clone()
     }
 
-    /// Puts another sink in the place of this one, once nothing is on its way; the window of ids stays. Waits so long
-    /// for it, and gives the old one, closed. It blocks.
+    /// Replaces the sink as soon as no record is pending; the window of ids stays. Returns the old sink, closed. It blocks
+    /// for at most `timeout`.
     ///
     /// # Errors
     ///
-    /// [`ReplaceError`] when the old one goes on.
+    /// Returns [`ReplaceError`] if the old sink stays in use.
     pub fn replace(&self, sink: Box<dyn Sink>, timeout: Duration) -> Result<Box<dyn Sink>, ReplaceError> {
-        if self.worker.is_finished() {
+        if self.thread.is_finished() {
             return Err(ReplaceError::Ended);
         }
-        // With a full queue the worker is awake.
+        // It fails if the queue is full, and then the thread is awake.
         let wake = || drop(self.queue.lock().as_ref().map(|queue| queue.try_send(None)));
-        self.engine.slot.replace(sink, wake, timeout)
+        self.engine.swap.replace(sink, wake, timeout)
     }
 
-    /// The sink was removed: the lane ends once nobody has it any more. Gives what is left of it then, to wait for.
+    /// Marks the sink as removed, so that its metrics are removed when the thread ends. Returns the thread, which ends when
+    /// the last reference to this worker is dropped.
     #[must_use]
-    pub fn removed(&self) -> Arc<LaneEnd> {
+    pub fn removed(&self) -> Arc<DirectWorkerThread> {
         self.is_removed.store(true, Ordering::SeqCst);
-        Arc::clone(&self.worker)
+        Arc::clone(&self.thread)
     }
 
-    /// How many delivered ids the window holds.
+    /// Returns the number of delivered ids in the window.
     #[must_use]
     pub fn window_len(&self) -> usize {
         self.window.lock().len()
     }
 
-    /// Offers a record. `remember` says whether copies of it are caught.
+    /// Queues a record, unless the sink has it. With `remember`, later copies of it are recognised.
+    ///
+    /// # Errors
+    ///
+    /// Returns [`Undelivered`] if the queue is full, or if the thread has ended.
     pub(super) fn offer(&self, record: &Arc<Record>, remember: bool) -> Result<Offered, Undelivered> {
         if !remember {
             let (sender, waiter) = oneshot::channel();
@@ -210,11 +216,11 @@ impl Lane {
         }
         let key = Key { connector: Arc::clone(&record.connector), event_id: Arc::from(&*record.event_id) };
         let now = self.clock.unix_millis();
-        let known = self.window.lock().enter(&key, now);
-        match known {
-            Known::Delivered => Ok(Offered::Known),
-            Known::Pending(waiter) => Ok(Offered::Waiting { waiter, new: false }),
-            Known::New(waiter) => match self.push(record, ResultTo::Window(key.clone())) {
+        let found = self.window.lock().enter(&key, now);
+        match found {
+            Lookup::Delivered => Ok(Offered::Duplicate),
+            Lookup::Pending(waiter) => Ok(Offered::Waiting { waiter, new: false }),
+            Lookup::New(waiter) => match self.push(record, ResultTo::Window(key.clone())) {
                 Ok(()) => Ok(Offered::Waiting { waiter, new: true }),
                 Err(undelivered) => {
                     self.window.lock().resolve(key, &Err(undelivered.clone()));
@@ -235,27 +241,27 @@ impl Lane {
         }
     }
 
-    /// Takes no more records. The worker delivers what is queued, then closes the sink.
+    /// Accepts no more records. The thread delivers the queued ones, then closes the sink.
     pub fn close(&self) {
         *self.queue.lock() = None;
     }
 
-    /// Waits for the worker to end, after [`close`](Self::close). It blocks as long as the sink does.
+    /// Waits for the thread to end, after [`close`](Self::close). It blocks as long as the sink does.
     pub fn join(&self) {
-        self.worker.join();
+        self.thread.join();
     }
 }
 
-/// The requests that wait, as a source of records.
+/// The waiting requests as a source of records.
 struct RequestSource {
     name: Arc<str>,
     jobs: mpsc::Receiver<Option<Job>>,
-    /// The record that ended the wait.
+    /// The job that ended the wait.
     first: Option<Job>,
-    /// Nobody can offer a record any more.
+    /// Whether the queue was closed.
     has_ended: bool,
-    window: Arc<Mutex<Window>>,
-    letters: Arc<DeadLetterStore>,
+    window: Arc<Mutex<DedupWindow>>,
+    dead_letters: Arc<DeadLetterStore>,
     is_removed: Arc<AtomicBool>,
     telemetry: Arc<Telemetry>,
 }
@@ -263,11 +269,11 @@ struct RequestSource {
 impl Source for RequestSource {
     type Ticket = ResultTo;
     const KEEPS_CHECKPOINTS: bool = false;
-    const TRIES_AGAIN: bool = false;
+    const RETRIES: bool = false;
 
-    fn wait(&mut self, has_window: bool, until: Option<Instant>) -> bool {
-        // One that came during a pause is due; another one must not take its place.
-        if has_window || self.first.is_some() {
+    fn wait(&mut self, has_batch: bool, until: Option<Instant>) -> bool {
+        // A job that arrived during a pause is due; `first` has room for no other.
+        if has_batch || self.first.is_some() {
             return true;
         }
         let received = match until {
@@ -282,38 +288,38 @@ impl Source for RequestSource {
         !self.has_ended
     }
 
-    fn take(&mut self, room: usize, window: &mut Batch<ResultTo>) -> Result<(), String> {
+    fn take(&mut self, room: usize, batch: &mut Batch<ResultTo>) -> Result<(), SourceError> {
         for Job { record, result } in
             self.first.take().into_iter().chain(self.jobs.try_iter().flatten()).take(room)
         {
-            window.push(result, record);
+            batch.push(result, record);
         }
         Ok(())
     }
 
-    fn settle(&mut self, settled: Settled<'_, ResultTo>) -> Result<(), String> {
-        for (result, record, done) in settled.done {
-            let fate = match done {
-                Done::Delivered => Ok(()),
-                Done::Failed(error) => Err(Undelivered::SinkUnavailable { error }),
-                Done::Rejected(error) => {
-                    let letter = DeadLetter::of_record(&record, Arc::clone(&self.name), error, 1);
-                    let stored = self.letters.add_blocking(&letter);
-                    stored.map_err(|error| Undelivered::StorageUnavailable { error })
+    fn complete(&mut self, batch: BatchResult<'_, ResultTo>) -> Result<(), SourceError> {
+        for (result_to, record, result) in batch.done {
+            let result = match result {
+                RecordResult::Delivered => Ok(()),
+                RecordResult::Failed(error) => Err(Undelivered::SinkUnavailable { error }),
+                RecordResult::Rejected(error) => {
+                    let dead_letter = DeadLetter::of_record(&record, Arc::clone(&self.name), error, 1);
+                    let stored = self.dead_letters.add_blocking(&dead_letter);
+                    stored.map_err(|error| Undelivered::StorageUnavailable { error: error.to_string() })
                 }
             };
-            match result {
-                ResultTo::Window(key) => self.window.lock().resolve(key, &fate),
+            match result_to {
+                ResultTo::Window(key) => self.window.lock().resolve(key, &result),
                 ResultTo::Waiter(waiter) => {
-                    // A requester that has given up is not an error.
-                    let _gone = waiter.send(fate);
+                    // It fails if the request has been answered already, by its deadline.
+                    let _gone = waiter.send(result);
                 }
             }
         }
         Ok(())
     }
 
-    /// The next record that comes is a reason to try at once: somebody waits.
+    /// Ends the pause when a record arrives, since a request waits for it.
     fn pause(&mut self, pause: Duration) {
         if self.first.is_none()
             && let Ok(job) = self.jobs.recv_timeout(pause)
@@ -342,10 +348,10 @@ mod tests {
     use dt_sink::clock::SystemClock;
 
     #[derive(Debug)]
-    struct NoLetters;
+    struct NoDeadLetters;
 
-    impl DeadLetterSink for NoLetters {
-        fn store(&self, _letter: &DeadLetter) -> Result<(), SinkError> {
+    impl DeadLetterSink for NoDeadLetters {
+        fn store(&self, _dead_letter: &DeadLetter) -> Result<(), SinkError> {
             Ok(())
         }
 
@@ -363,8 +369,11 @@ mod tests {
             jobs,
             first: None,
             has_ended: false,
-            window: Arc::new(Mutex::new(Window::new(8, Duration::ZERO))),
-            letters: Arc::new(DeadLetterStore::elsewhere(Arc::new(NoLetters), Arc::clone(&telemetry))),
+            window: Arc::new(Mutex::new(DedupWindow::new(8, Duration::ZERO))),
+            dead_letters: Arc::new(DeadLetterStore::elsewhere(
+                Arc::new(NoDeadLetters),
+                Arc::clone(&telemetry),
+            )),
             is_removed: Arc::default(),
             telemetry,
         };
@@ -383,9 +392,9 @@ mod tests {
         source.take(8, &mut batch).expect("taken");
         let done = batch.into_delivered();
         assert_eq!(done.len(), 3);
-        let settled =
-            Settled { done, first_left: None, attempts: 1, checkpoint: None, is_checkpoint_due: false };
-        source.settle(settled).expect("settled");
+        let result =
+            BatchResult { done, first_left: None, attempts: 1, checkpoint: None, is_checkpoint_due: false };
+        source.complete(result).expect("stored");
         for waiter in waiters {
             assert_eq!(waiter.blocking_recv().expect("it hears"), Ok(()));
         }

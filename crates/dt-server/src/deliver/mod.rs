@@ -1,22 +1,24 @@
-//! Brings records to sinks, each with a thread of its own.
+//! Delivers records to sinks, each on its own thread.
 //!
-//! There is one engine (`engine`), with two sources. In mode `spool` it reads the log (`from_log`), delivers in batches, and
-//! moves the sink's cursor over what is done. In mode `direct` it takes what requests wait for (`from_requests`); a window of
-//! ids (`window`) catches copies. What a sink rejects goes to the dead
-//! letters (`letters`).
+//! One engine (`engine`) has two kinds of sources. In mode `spool` it reads the log (`from_log`), delivers in batches, and
+//! advances the sink's cursor over the records that have a result. In mode `direct` it takes the records that requests wait
+//! for (`from_requests`), and a window of ids (`dedup_window`) recognises copies. Records that a sink rejects become dead
+//! letters (`dead_letters`). A reload replaces a sink while its worker runs (`sink_swap`).
 
 mod backoff;
+mod dead_letters;
+mod dedup_window;
 mod direct;
 mod engine;
 mod from_log;
 mod from_requests;
-mod letters;
-mod replace;
-mod window;
+mod sink_swap;
 
 pub use backoff::{Backoff, BadBackoff};
-pub use direct::{Direct, Stored};
+pub use dead_letters::{DeadLetterError, DeadLetterStore};
+pub use direct::{Direct, Submitted};
 pub use from_log::{WorkerHandle, WorkerParts};
-pub use from_requests::{Lane, LaneEnd, LaneOptions, LaneParts, Undelivered};
-pub use letters::DeadLetterStore;
-pub use replace::ReplaceError;
+pub use from_requests::{
+    DirectWorker, DirectWorkerOptions, DirectWorkerParts, DirectWorkerThread, Undelivered,
+};
+pub use sink_swap::ReplaceError;

@@ -1,17 +1,16 @@
-//! What a connection is doing, and until when it may go on doing that.
+//! Limits how long a connection may stay in one phase, and yields to other tasks while it reads much.
 //!
 //! hyper's own header timer also runs between requests, allocates a timer for each of them, and does not exist for HTTP/2.
-//! So the time of a connection is kept here, for both versions:
+//! So these limits hold for both versions:
 //!
-//! | the connection is | it may stay so for |
+//! | phase | time limit |
 //! |---|---|
-//! | sending a head (until its first request: of either version; then of HTTP/1) | `header_timeout` from its first byte |
-//! | waiting for our answer | the request's own deadline |
-//! | doing nothing | `keep_alive_idle` |
+//! | receiving a request's head (the first of a connection; later ones of HTTP/1 only) | `header_timeout` from its first byte |
+//! | answering a request | the request's own deadline |
+//! | idle | `keep_alive_idle` |
 //!
-//! A client that sends [`MAX_IDLE_BYTES`] between two requests, such as PING frames without end, has no time left.
-//!
-//! A head whose first bytes arrive while an earlier request is being answered counts as doing nothing until more arrives.
+//! A client that sends more than [`MAX_IDLE_BYTES`] between two requests, such as an endless series of PING frames, is
+//! disconnected. While an earlier request is being answered, the first bytes of the next head do not start its time.
 
 use std::io;
 use std::pin::Pin;
@@ -24,13 +23,13 @@ use parking_lot::Mutex;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::time::{Instant, Sleep};
 
-/// More than all that may rightly come between two requests: what is left of the window of a body that was refused.
+/// The most bytes between two requests. A correct client may send the rest of a rejected body there, up to its window.
 const MAX_IDLE_BYTES: usize = 2 * 1024 * 1024;
 
-/// How long after its timer has fired a connection is looked at again that has a request.
-const LOOK_AGAIN: Duration = Duration::from_secs(1);
+/// The timer's interval while a request is being answered.
+const RECHECK_INTERVAL: Duration = Duration::from_secs(1);
 
-/// One connection's phase. The connection's own task and, for HTTP/2, those of its requests change it.
+/// The phase of one connection. Its own task changes it and, for HTTP/2, the tasks of its requests.
 #[derive(Debug)]
 pub(super) struct Activity {
     header_timeout: Duration,
@@ -40,14 +39,14 @@ pub(super) struct Activity {
 
 #[derive(Debug)]
 struct Phase {
-    /// How many are being answered.
+    /// The number of requests that are being answered.
     requests: usize,
     idle_since: Instant,
-    /// When the first byte arrived of a head that is not complete yet.
+    /// When the first byte of the incomplete head arrived.
     head_since: Option<Instant>,
-    /// When bytes arrived last while no request was being answered.
+    /// When the last bytes arrived while no request was being answered.
     last_read: Option<Instant>,
-    /// How much arrived since the last request, while there was none.
+    /// The number of bytes received since the last request.
     idle_bytes: usize,
     is_http2: bool,
 }
@@ -65,7 +64,7 @@ impl Activity {
         Self { header_timeout, keep_alive_idle, phase: Mutex::new(phase) }
     }
 
-    /// Until when the connection may go on like this; `None` while a request is being answered.
+    /// Returns when the connection's phase expires; `None` while a request is being answered.
     fn deadline(&self) -> Option<Instant> {
         let phase = self.phase.lock();
         if phase.requests > 0 {
@@ -80,8 +79,8 @@ impl Activity {
         }
     }
 
-    /// Waits until the connection has stayed too long in one phase. `timer` is reset only when the deadline has come nearer
-    /// or the timer has fired: most requests only move the deadline away.
+    /// Waits until the connection's phase has expired. Resets `timer` only if the deadline is earlier than before, or if the
+    /// timer has fired, since most requests only postpone the deadline.
     pub(super) async fn expired(&self, mut timer: Pin<&mut Sleep>) {
         std::future::poll_fn(|cx| {
             loop {
@@ -89,7 +88,9 @@ impl Activity {
                 let next = match deadline {
                     Some(deadline) if deadline < timer.deadline() => Some(deadline),
                     // A request of HTTP/2 may end without a wake-up for the connection, so the timer always runs.
-                    _ if timer.is_elapsed() => deadline.or_else(|| timer.deadline().checked_add(LOOK_AGAIN)),
+                    _ if timer.is_elapsed() => {
+                        deadline.or_else(|| timer.deadline().checked_add(RECHECK_INTERVAL))
+                    }
                     _ => None,
                 };
                 if let Some(next) = next {
@@ -104,12 +105,13 @@ impl Activity {
         .await;
     }
 
-    /// Whether a head of HTTP/1 was begun and is not complete.
+    /// Returns whether the head of an HTTP/1 request has begun and is not complete.
     fn is_in_head(&self) -> bool {
         let phase = self.phase.lock();
         phase.requests == 0 && phase.head_since.is_some() && !phase.is_http2
     }
 
+    /// Updates the phase after bytes were received.
     fn received(&self, bytes: usize) {
         let mut phase = self.phase.lock();
         if phase.requests == 0 {
@@ -120,21 +122,25 @@ impl Activity {
         }
     }
 
-    /// A head is complete. The request lasts until the guard ends.
+    /// Starts a request whose head is complete. It lasts until the guard is dropped.
+    #[expect(
+        clippy::arithmetic_side_effects,
+        reason = "the requests of a connection are in memory, so far fewer than 2^64"
+    )]
     pub(super) fn request(self: &Arc<Self>, version: Version) -> RequestGuard {
         let mut phase = self.phase.lock();
         phase.is_http2 = version == Version::HTTP_2;
         phase.head_since = None;
         phase.idle_bytes = 0;
-        phase.requests = phase.requests.saturating_add(1);
-        // The head that has just become complete came with the last read. One that follows in the same read has none.
+        phase.requests += 1;
+        // The last read completed this head. A second head in the same read starts now.
         let started = phase.last_read.take().unwrap_or_else(Instant::now);
         drop(phase);
         RequestGuard { activity: Arc::clone(self), started, ended: None }
     }
 }
 
-/// A request that is being answered.
+/// Marks a request as being answered until it is dropped.
 #[derive(Debug)]
 pub(super) struct RequestGuard {
     activity: Arc<Activity>,
@@ -143,42 +149,42 @@ pub(super) struct RequestGuard {
 }
 
 impl RequestGuard {
-    /// When its head was complete.
+    /// Returns when the request's head was complete.
     pub(super) const fn started(&self) -> Instant {
         self.started
     }
 
-    /// Ends the request, with the time at which it was answered.
+    /// Ends the request, which was answered at this time.
     pub(super) fn end(mut self, at: Instant) {
         self.ended = Some(at);
     }
 }
 
 impl Drop for RequestGuard {
+    #[expect(clippy::arithmetic_side_effects, reason = "the guard was counted when it was made")]
     fn drop(&mut self) {
         let mut phase = self.activity.phase.lock();
         phase.idle_since = self.ended.unwrap_or_else(Instant::now);
-        phase.requests = phase.requests.saturating_sub(1);
+        phase.requests -= 1;
     }
 }
 
-/// How much is read in one go. Of small frames, these are thousands.
-const READ_AT_ONCE: usize = 32 * 1024;
+/// The bytes that are read before other tasks run. They can contain thousands of small frames.
+const YIELD_AFTER_BYTES: usize = 32 * 1024;
 
-/// How much of a head that is too large is read on after its answer, so that the answer gets through: a connection that is
-/// closed while the client still sends is reset, and the client may lose what it has not read. It ends with the time of the
-/// head at the latest.
+/// The most bytes that are read and discarded after a head that was too large. Closing the connection while the client still
+/// sends would reset it, and the client might lose the answer. The time limit of the head applies as well.
 const LINGER_BYTES: usize = 4 * 1024 * 1024;
 
-/// A stream that reports its bytes to the connection's activity, and lets other tasks run after [`READ_AT_ONCE`], so that a
-/// flood on one connection does not delay the others.
+/// A stream that reports received bytes to the connection's [`Activity`], and lets other tasks run after
+/// [`YIELD_AFTER_BYTES`], so that one busy connection does not delay the others.
 #[derive(Debug)]
 pub(super) struct Watched<S> {
     stream: S,
     activity: Arc<Activity>,
     read: usize,
     is_shut: bool,
-    /// How much was read after the answer.
+    /// The number of bytes read and discarded after the answer.
     lingered: usize,
 }
 
@@ -189,12 +195,12 @@ impl<S> Watched<S> {
 }
 
 impl<S: AsyncRead + Unpin> Watched<S> {
-    /// Reads what still comes of a head that was answered, until the client has gone or it is too much.
+    /// Reads and discards the rest of a head, until the client closes the connection or [`LINGER_BYTES`] are read.
     fn poll_linger(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         let mut buffer = [0; 8192];
         while self.lingered < LINGER_BYTES {
             let mut buffer = ReadBuf::new(&mut buffer);
-            if self.read >= READ_AT_ONCE {
+            if self.read >= YIELD_AFTER_BYTES {
                 self.read = 0;
                 cx.waker().wake_by_ref();
                 return Poll::Pending;
@@ -217,7 +223,7 @@ impl<S: AsyncRead + Unpin> AsyncRead for Watched<S> {
         cx: &mut Context<'_>,
         buf: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
-        if self.read >= READ_AT_ONCE {
+        if self.read >= YIELD_AFTER_BYTES {
             self.read = 0;
             cx.waker().wake_by_ref();
             return Poll::Pending;
@@ -279,7 +285,7 @@ mod tests {
         Arc::new(Activity::new(HEADER_TIMEOUT, Duration::from_secs(60)))
     }
 
-    /// How long the connection may go on like this.
+    /// Returns the time until the connection's phase expires.
     fn left(activity: &Activity) -> Option<Duration> {
         activity.deadline().map(|deadline| deadline.saturating_duration_since(Instant::now()))
     }
@@ -290,7 +296,7 @@ mod tests {
         let mut stream = Watched::new(flood, activity());
         let mut cx = Context::from_waker(std::task::Waker::noop());
         let (mut read, mut pauses) = (0, 0);
-        while read < 10 * READ_AT_ONCE {
+        while read < 10 * YIELD_AFTER_BYTES {
             let mut buffer = [0; 8192];
             let mut buffer = ReadBuf::new(&mut buffer);
             match Pin::new(&mut stream).poll_read(&mut cx, &mut buffer) {
@@ -306,17 +312,17 @@ mod tests {
     async fn a_client_that_sends_much_and_asks_nothing_has_no_time_left() {
         let activity = activity();
         drop(activity.request(Version::HTTP_2));
-        let is_over = || left(&activity) == Some(Duration::ZERO);
+        let has_expired = || left(&activity) == Some(Duration::ZERO);
         activity.received(MAX_IDLE_BYTES);
-        assert!(!is_over());
+        assert!(!has_expired());
         let request = activity.request(Version::HTTP_2);
         // A body counts for its request.
         activity.received(5 * MAX_IDLE_BYTES);
         drop(request);
         activity.received(MAX_IDLE_BYTES);
-        assert!(!is_over());
+        assert!(!has_expired());
         activity.received(1);
-        assert!(is_over());
+        assert!(has_expired());
     }
 
     #[tokio::test(start_paused = true)]
@@ -369,7 +375,7 @@ mod tests {
             activity.received(1);
             std::future::pending::<()>().await;
         };
-        // As in the connection's task: first what happens, then the timer.
+        // In the same order as in the connection's task.
         tokio::select! {
             biased;
             () = quick => {}

@@ -1,4 +1,4 @@
-//! What operators ask: is it alive, is it ready, and how is it doing.
+//! Answers the requests of operators: `/healthz`, `/readyz` and `/metrics`.
 
 use std::net::IpAddr;
 
@@ -14,7 +14,7 @@ use super::intake::Readiness;
 const PLAIN: &str = "text/plain; charset=utf-8";
 const PROMETHEUS: &str = "text/plain; version=0.0.4; charset=utf-8";
 
-/// Answers a request of an operator. An address of this machine alone is `local`.
+/// Answers a request of an operator. `local` says that the listener has a loopback address.
 pub(super) fn answer<B>(endpoint: &Endpoint, request: &Request<B>, local: bool) -> Response<Full<Bytes>> {
     if local && !names_this_machine(request) {
         let text = "the Host of a request to this address has to be an IP address or localhost: otherwise any web page could \
@@ -29,11 +29,11 @@ pub(super) fn answer<B>(endpoint: &Endpoint, request: &Request<B>, local: bool) 
     match request.uri().path() {
         "/healthz" => respond(StatusCode::OK, PLAIN, "ok\n".to_owned()),
         "/readyz" => {
-            let Readiness { ready, troubles } = readiness(endpoint);
+            let Readiness { ready, problems } = readiness(endpoint);
             let status = if ready { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
-            // One line, whatever an error text holds.
-            let reasons = troubles.join("; ").replace(['\r', '\n'], " ");
-            let text = match (ready, troubles.is_empty()) {
+            // Error texts may contain line ends; the answer is one line.
+            let reasons = problems.join("; ").replace(['\r', '\n'], " ");
+            let text = match (ready, problems.is_empty()) {
                 (true, true) => "ready\n".to_owned(),
                 (true, false) => format!("ready, but: {reasons}\n"),
                 (false, _) => format!("not ready: {reasons}\n"),
@@ -51,8 +51,8 @@ pub(super) fn answer<B>(endpoint: &Endpoint, request: &Request<B>, local: bool) 
     }
 }
 
-/// Whether the host that a client asked for is an address, or `localhost`. A page whose name was made to point here sends
-/// that name. Programs that send none are no browsers.
+/// Returns whether the requested host is an IP address or `localhost`, or absent. A web page that reaches this listener by
+/// DNS rebinding sends its own host name. Browsers always send a host, so a request without one is no attack.
 fn names_this_machine<B>(request: &Request<B>) -> bool {
     let host = request.headers().get(HOST).map(|host| host.to_str().unwrap_or_default());
     let Some(host) = host.or_else(|| request.uri().authority().map(Authority::as_str)) else { return true };
@@ -62,20 +62,21 @@ fn names_this_machine<B>(request: &Request<B>) -> bool {
     bare.parse::<IpAddr>().is_ok() || host.eq_ignore_ascii_case("localhost")
 }
 
+/// Returns the readiness of the whole service, with all known problems.
 fn readiness(endpoint: &Endpoint) -> Readiness {
     if endpoint.is_stopping() {
-        return Readiness { ready: false, troubles: vec!["shutting down".to_owned()] };
+        return Readiness { ready: false, problems: vec!["shutting down".to_owned()] };
     }
-    let Readiness { ready, mut troubles } = endpoint.routing().intake.readiness();
-    let (keys, is_blind) = endpoint.key_troubles();
-    if is_blind && keys.is_empty() {
-        troubles.push("the key set is not fetched yet".to_owned());
+    let Readiness { ready, mut problems } = endpoint.routing().intake.readiness();
+    let (keys, are_missing) = endpoint.key_problems();
+    if are_missing && keys.is_empty() {
+        problems.push("the key set is not fetched yet".to_owned());
     }
-    troubles.extend(keys);
-    troubles.extend(endpoint.tls.as_ref().and_then(|tls| tls.trouble(endpoint.clock.unix_seconds())));
-    troubles.extend(endpoint.clock_doubt.trouble());
-    troubles.extend(endpoint.config_trouble());
-    Readiness { ready: ready && !is_blind, troubles }
+    problems.extend(keys);
+    problems.extend(endpoint.tls.as_ref().and_then(|tls| tls.problem(endpoint.clock.unix_seconds())));
+    problems.extend(endpoint.clock_doubt.problem());
+    problems.extend(endpoint.config_problem());
+    Readiness { ready: ready && !are_missing, problems }
 }
 
 fn respond(status: StatusCode, content_type: &'static str, text: String) -> Response<Full<Bytes>> {

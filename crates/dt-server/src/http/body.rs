@@ -11,10 +11,10 @@ use tokio::time::{Instant, timeout_at};
 
 use super::reply::Reply;
 
-/// How long a body may take that is not waited for: one that has arrived already is read in this time.
-const BRIEFLY: Duration = Duration::from_millis(10);
+/// The time to read a body that has arrived already.
+const ARRIVED_TIMEOUT: Duration = Duration::from_millis(10);
 
-/// A client that waits for `100 Continue` has not sent its body, and need not.
+/// Returns whether the client waits for `100 Continue`. It has not sent its body then.
 pub(super) fn expects_continue(headers: &HeaderMap) -> bool {
     headers.contains_key(EXPECT)
 }
@@ -31,25 +31,29 @@ impl<B: Body<Data = Bytes> + Unpin> CappedBody<B> {
         Self { body, max, deadline }
     }
 
-    /// Whether its announced length is too large.
+    /// Returns whether the announced length exceeds the limit.
     pub(super) fn announces_too_much(&self) -> bool {
         let max = u64::try_from(self.max).unwrap_or(u64::MAX);
         self.body.size_hint().lower() > max
     }
 
-    /// How many bytes it may take to hold it: what is announced, else all that is allowed.
+    /// Returns the most bytes that the body can have: the announced length, otherwise the limit.
     pub(super) fn at_most(&self) -> usize {
         let announced = self.body.size_hint().exact().and_then(|bytes| usize::try_from(bytes).ok());
         announced.unwrap_or(self.max).min(self.max)
     }
 
-    /// Reads all of it.
+    /// Reads the whole body.
+    ///
+    /// # Errors
+    ///
+    /// Returns the [`Reply`] to send if the body is too large, too slow, or ends early.
     pub(super) async fn read(&mut self) -> Result<Bytes, Reply> {
         timeout_at(self.deadline, self.collect()).await.unwrap_or(Err(Reply::BodyTimeout))
     }
 
     async fn collect(&mut self) -> Result<Bytes, Reply> {
-        // In one copy: a piece of it would keep the connection's whole read buffer, 8 KiB for 600 bytes.
+        // A copy, since a piece of the body would keep the connection's read buffer of at least 8 KiB in memory.
         let mut all = BytesMut::new();
         while let Some(piece) = self.next().await? {
             if all.len().saturating_add(piece.len()) > self.max {
@@ -60,7 +64,7 @@ impl<B: Body<Data = Bytes> + Unpin> CappedBody<B> {
         Ok(all.freeze())
     }
 
-    /// The next piece of the body; `None` at its end.
+    /// Returns the next piece of the body; `None` at its end.
     async fn next(&mut self) -> Result<Option<Bytes>, Reply> {
         loop {
             match self.body.frame().await {
@@ -76,16 +80,20 @@ impl<B: Body<Data = Bytes> + Unpin> CappedBody<B> {
         }
     }
 
-    /// Reads it to its end, or to the cap, and keeps nothing. Only for a request that is refused anyway.
+    /// Reads and discards the body of a rejected request. Each piece counts as at least 512 bytes.
+    ///
+    /// # Errors
+    ///
+    /// Returns the [`Reply`] to send if the body is too large, too slow, or ends early.
     pub(super) async fn discard(&mut self) -> Result<(), Reply> {
-        /// A piece costs more than its bytes, and a body in chunks of one byte has no honest sender.
+        /// The least size that a piece counts as. It limits the cost of a body in chunks of one byte.
         const PIECE: usize = 512;
         let (max, deadline) = (self.max.max(PIECE), self.deadline);
         let all = async {
             let mut read = 0_usize;
             while let Some(bytes) = self.next().await? {
                 read = read.saturating_add(bytes.len().max(PIECE));
-                // One piece of any length, as long as that is allowed.
+                // `max` is at least the size that a small piece counts as.
                 if read > max {
                     return Err(Reply::BodyTooLarge);
                 }
@@ -95,29 +103,29 @@ impl<B: Body<Data = Bytes> + Unpin> CappedBody<B> {
         timeout_at(deadline, all).await.unwrap_or(Err(Reply::BodyTimeout))
     }
 
-    /// Discards what has arrived already. Returns whether that was all of it.
+    /// Discards the bytes that have arrived already. Returns whether they were the whole body.
     pub(super) async fn discard_arrived(&mut self) -> bool {
-        self.hurry(BRIEFLY);
+        self.limit_time(ARRIVED_TIMEOUT);
         self.discard().await.is_ok()
     }
 
-    /// Answers without looking at the body. What the client is still sending is read for a moment and thrown away:
-    /// closing on it would reset the connection before the client has read the answer.
+    /// Discards the body for up to 500 ms and returns `reply`. Closing the connection while the client still sends would
+    /// reset it, and the client might lose the answer.
     pub(super) async fn linger(mut self, reply: Reply, headers: &HeaderMap) -> Reply {
-        /// How much of a refused body is read to let the answer through.
+        /// The most bytes that are discarded.
         const LINGER_BYTES: usize = 1024 * 1024;
         const LINGER: Duration = Duration::from_millis(500);
         if !expects_continue(headers) {
             self.max = LINGER_BYTES;
-            self.hurry(LINGER);
-            // However it ends, the answer is the same.
-            let _read = self.discard().await;
+            self.limit_time(LINGER);
+            // The result does not change the answer.
+            let _discarded = self.discard().await;
         }
         reply
     }
 
-    /// Leaves it at most this time.
-    fn hurry(&mut self, time: Duration) {
+    /// Brings the deadline forward so that at most `time` is left.
+    fn limit_time(&mut self, time: Duration) {
         let end = Instant::now().checked_add(time);
         self.deadline = end.map_or(self.deadline, |end| end.min(self.deadline));
     }

@@ -1,7 +1,7 @@
-//! Whether this machine's clock can be right: what DT has signed says when that was.
+//! Detects a wrong system clock by the times in DT's tokens.
 //!
-//! Only requests count whose signature, checksum and all else hold, so nobody else can cast doubt; and several different
-//! tokens have to agree, since one old token may come many times. Any event that is accepted ends the doubt.
+//! Only requests count that are authentic except for their time, so no other sender can raise a false alarm. Several
+//! different tokens have to agree, since DT may send one old token many times. An accepted event ends the suspicion.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -10,32 +10,32 @@ use parking_lot::Mutex;
 use crate::telemetry::{ClockSkewCleared, ClockSkewSuspected, Telemetry};
 use dt_verify::{Rejection, TOKEN_LIFETIME};
 
-/// How many tokens have to agree.
+/// The number of different tokens that have to agree.
 const NEEDED: usize = 3;
 
-/// What the refused tokens say since the last event that was accepted.
+/// The times of the tokens that were rejected since the last accepted event.
 #[derive(Debug, Default)]
 pub(super) struct ClockDoubt {
     state: Mutex<State>,
-    /// Whether there is anything in it, to be asked without waiting.
+    /// Whether `state` has any token. It is read without a lock for each accepted event.
     is_any: AtomicBool,
 }
 
 #[derive(Debug, Default)]
 struct State {
-    /// The times of different tokens, no more than are needed.
+    /// The times of up to [`NEEDED`] different tokens, in Unix seconds.
     tokens: Vec<i64>,
-    /// How many seconds DT's clock seems to be ahead of ours; below 0 if it is behind.
+    /// The number of seconds by which DT's clock seems to be ahead of the system clock; negative if it is behind.
     offset: i64,
-    /// Whether the doubt was told of.
-    is_told: bool,
+    /// Whether the suspicion was logged.
+    is_reported: bool,
 }
 
 impl ClockDoubt {
-    /// A request was refused.
+    /// Adds the token of a rejected request.
     pub(super) fn refused(&self, rejection: &Rejection, telemetry: &Telemetry) {
         let (token, offset) = match rejection {
-            // It was issued an hour before its end.
+            // The token was issued an hour before it expired.
             Rejection::Expired { expired_at, now, .. } => {
                 (*expired_at, expired_at.saturating_sub(TOKEN_LIFETIME).saturating_sub(*now))
             }
@@ -44,21 +44,21 @@ impl ClockDoubt {
         };
         let mut state = self.state.lock();
         if state.offset.signum() != offset.signum() {
-            *state = State { tokens: Vec::new(), offset, is_told: state.is_told };
+            *state = State { tokens: Vec::new(), offset, is_reported: state.is_reported };
         }
-        // A request can be late, but not early: the largest value is the nearest to the truth.
+        // A request can arrive late, but not early, so the largest offset is the best estimate.
         state.offset = state.offset.max(offset);
         self.is_any.store(true, Ordering::Release);
         if state.tokens.len() < NEEDED && !state.tokens.contains(&token) {
             state.tokens.push(token);
             if state.tokens.len() == NEEDED {
-                state.is_told = true;
+                state.is_reported = true;
                 telemetry.emit(&ClockSkewSuspected { seconds: state.offset });
             }
         }
     }
 
-    /// A request was valid.
+    /// Ends the suspicion after a request was accepted.
     pub(super) fn accepted(&self, telemetry: &Telemetry) {
         if !self.is_any.load(Ordering::Acquire) {
             return;
@@ -68,13 +68,13 @@ impl ClockDoubt {
             self.is_any.store(false, Ordering::Release);
             std::mem::take(&mut *state)
         };
-        if before.is_told {
+        if before.is_reported {
             telemetry.emit(&ClockSkewCleared);
         }
     }
 
-    /// What seems to be wrong with the clock.
-    pub(super) fn trouble(&self) -> Option<String> {
+    /// Returns by how much the clock seems to be wrong; `None` without a suspicion.
+    pub(super) fn problem(&self) -> Option<String> {
         let state = self.state.lock();
         if state.tokens.len() < NEEDED {
             return None;
@@ -105,16 +105,16 @@ mod tests {
         for now in 0..10 {
             doubt.refused(&expired(3600, 30_000 + now), &telemetry);
         }
-        assert_eq!(doubt.trouble(), None);
+        assert_eq!(doubt.problem(), None);
         // Six hours ahead, and the last request was not late.
         for token in 3601..3604 {
             doubt.refused(&expired(token, token - 3600 + 6 * 3600), &telemetry);
         }
-        let said = doubt.trouble().expect("a trouble");
+        let said = doubt.problem().expect("a problem");
         assert!(said.starts_with("this machine's clock seems to be 360 min ahead of DT's"), "{said}");
         assert!(telemetry.render().contains("dt_receiver_clock_suspected_skew_seconds -21600"));
         doubt.accepted(&telemetry);
-        assert_eq!(doubt.trouble(), None);
+        assert_eq!(doubt.problem(), None);
         assert!(telemetry.render().contains("dt_receiver_clock_suspected_skew_seconds 0"));
     }
 
@@ -126,18 +126,18 @@ mod tests {
             doubt.refused(&early(token * 1000), &telemetry);
             doubt.refused(&expired(token, 90_000), &telemetry);
         }
-        assert_eq!(doubt.trouble(), None);
+        assert_eq!(doubt.problem(), None);
         for token in 1..4 {
             doubt.refused(&early(3600 + token), &telemetry);
         }
-        let said = doubt.trouble().expect("a trouble");
+        let said = doubt.problem().expect("a problem");
         assert!(said.starts_with("this machine's clock seems to be 60 min behind DT's"), "{said}");
         doubt.refused(&Rejection::ChecksumMissing, &telemetry);
-        assert!(doubt.trouble().is_some());
+        assert!(doubt.problem().is_some());
     }
 
     #[test]
-    fn a_doubt_that_was_told_of_ends_even_after_one_of_the_other_side() {
+    fn a_reported_doubt_ends_even_after_one_of_the_other_side() {
         let (doubt, telemetry) = (ClockDoubt::default(), Telemetry::new(Arc::new(SystemClock)));
         for token in 0..3 {
             doubt.refused(&expired(token, token + 90_000), &telemetry);
@@ -157,7 +157,7 @@ mod tests {
             doubt.refused(&expired(token, now), &telemetry);
             let valid_from = token;
             doubt.refused(&Rejection::NotYetValid { claim: "iat", valid_from, now, leeway: 60 }, &telemetry);
-            let _said = doubt.trouble();
+            let _said = doubt.problem();
         }
     }
 }

@@ -1,5 +1,4 @@
-//! One connection: HTTP/1.1 or HTTP/2, whichever the client speaks, until it ends, stays too long in one phase, or the
-//! server stops.
+//! Serves one connection, with HTTP/1.1 or HTTP/2, until it ends, stays too long in one phase, or the server stops.
 
 use std::convert::Infallible;
 use std::net::SocketAddr;
@@ -18,29 +17,29 @@ use tokio::sync::watch;
 use tokio::time::sleep;
 
 use super::activity::{Activity, RequestGuard, Watched};
-use super::connection_limiter::Slot;
+use super::connection_limiter::ConnectionSlot;
 use super::endpoint::Endpoint;
 use super::ingest::RequestContext;
 use super::intake::Unavailable;
 use super::reply::Reply;
 use crate::config::Limits;
 
-/// How many requests an HTTP/2 connection may have open at once.
+/// The most concurrent requests of an HTTP/2 connection.
 const MAX_STREAMS: u32 = 256;
-/// How many of them a client may have opened and taken back that were not looked at yet (rapid reset, CVE-2023-44487).
+/// The most HTTP/2 streams that a client may have reset before they were accepted (rapid reset, CVE-2023-44487).
 const MAX_RESET_BY_PEER: usize = 20;
-/// How many may have been reset for the client's errors (CVE-2024-2758 and the like) until the connection ends.
+/// The most HTTP/2 streams that may be reset for the client's errors (such as CVE-2024-2758) before the connection ends.
 const MAX_RESET_BY_US: usize = 128;
-/// The largest frame: the smallest that may be allowed.
+/// The largest HTTP/2 frame in bytes: the smallest limit that RFC 9113 allows.
 const MAX_FRAME: u32 = 16 * 1024;
-/// How much of an answer is buffered for a stream; answers are far smaller.
+/// The most bytes of an answer that are buffered for each HTTP/2 stream. Answers are far smaller.
 const MAX_SEND: usize = 16 * 1024;
 
-/// Serves the Endpoint URL on one connection, for those who accept connections in their own way: behind TLS, on a Unix
-/// socket, in memory.
+/// Serves the Endpoint URL on one connection that the caller has accepted, such as a TLS stream, a Unix socket or a stream
+/// in memory.
 ///
-/// Returns when the client has gone, stayed too long in one phase, or has its last answer after `stop` became true.
-/// The caller limits how many connections there are at once; all other limits are those of the endpoint.
+/// Returns when the client has closed the connection or stayed too long in one phase, or when its last request is answered
+/// after `stop` became true. The caller limits the number of connections; all other limits are those of the endpoint.
 pub async fn serve_connection<S>(
     stream: S,
     peer: Option<SocketAddr>,
@@ -52,9 +51,9 @@ pub async fn serve_connection<S>(
     serve_in_slot(None, stream, peer, endpoint, stop).await;
 }
 
-/// Like [`serve_connection`], for a connection that the server accepted itself.
+/// Serves the Endpoint URL on one connection, which occupies `slot` until it ends.
 pub(super) async fn serve_in_slot<S>(
-    slot: Option<Slot>,
+    slot: Option<ConnectionSlot>,
     stream: S,
     peer: Option<SocketAddr>,
     endpoint: Arc<Endpoint>,
@@ -62,7 +61,7 @@ pub(super) async fn serve_in_slot<S>(
 ) where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
-    // Not the whole routing: what is in it goes with the last request that uses it, however long the connection stays.
+    // A copy, so that a long connection does not keep a routing in memory that was replaced.
     let limits = endpoint.routing().limits.clone();
     // Each request holds a reference to both, for HTTP/2 in a task of its own.
     let shared = Arc::new((endpoint, slot));
@@ -80,8 +79,8 @@ pub(super) async fn serve_in_slot<S>(
     serve_with(stream, &limits, stop, answer).await;
 }
 
-/// Answers 503 to every request of a connection that is one too many.
-pub(super) async fn turn_away<S>(
+/// Answers 503 to every request of a connection for which there is no slot.
+pub(super) async fn serve_overloaded<S>(
     stream: S,
     peer: Option<SocketAddr>,
     endpoint: Arc<Endpoint>,
@@ -89,7 +88,7 @@ pub(super) async fn turn_away<S>(
 ) where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
-    // Such a connection must not stay: it has one header time.
+    // Such a connection must end soon: it may be idle only as long as it may send a head.
     let limits = endpoint.routing().limits.clone();
     let limits = Limits { keep_alive_idle: limits.header_timeout, ..limits };
     let answer = move |_request: Request<Incoming>, _guard: RequestGuard| {
@@ -118,7 +117,8 @@ pub(super) async fn turn_away<S>(
     serve_with(stream, &limits, stop, answer).await;
 }
 
-/// Serves any answers on a stream, within the limits. A request is being answered as long as its guard lives.
+/// Serves a stream with the answers of `answer`, within the limits. A request counts as being answered until its guard is
+/// dropped.
 pub(super) async fn serve_with<S, A, F>(
     stream: S,
     limits: &Limits,
@@ -135,7 +135,7 @@ pub(super) async fn serve_with<S, A, F>(
         let guard = activity.request(request.version());
         answer(request, guard)
     });
-    // What a client has sent and the server has not read yet is held, so the window is also the most that it can hold.
+    // The window is also the most unread bytes that a client can make the server hold.
     let window = limits.window();
     let mut builder = Builder::new(TokioExecutor::new());
     builder
@@ -161,7 +161,7 @@ pub(super) async fn serve_with<S, A, F>(
     loop {
         tokio::select! {
             biased;
-            // Errors of a connection are the peer's affair, and its requests were answered or not.
+            // An error of a connection has no consequence here: the results of its requests are counted already.
             _ended = connection.as_mut() => return,
             () = activity.expired(timer.as_mut()) => return,
             () = stopped(&mut stop), if !stopping => {
@@ -172,7 +172,7 @@ pub(super) async fn serve_with<S, A, F>(
     }
 }
 
-/// Resolves when the server stops; never when the server is gone.
+/// Waits until the server stops. Never returns if the server was dropped.
 async fn stopped(stop: &mut watch::Receiver<bool>) {
     if stop.wait_for(|stop| *stop).await.is_err() {
         std::future::pending::<()>().await;

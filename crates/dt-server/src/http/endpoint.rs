@@ -1,5 +1,5 @@
-//! What all connections share: the connectors by path, the intake behind them, and the permits that limit the load. The
-//! first two can be exchanged while requests are on their way.
+//! The state that all connections share: the connectors by path, the intake, and the permits that limit the load. A reload
+//! replaces the connectors and the intake while requests are being answered.
 
 use std::collections::{BTreeSet, HashMap};
 use std::fmt;
@@ -21,16 +21,17 @@ use dt_sink::clock::Clock;
 use dt_sink::record::RequestIds;
 use dt_verify::Policy;
 
-/// A connector as requests meet it.
+/// A connector, as a request on its path uses it.
 pub struct Connector {
     pub(super) intake: Arc<dyn Intake>,
-    pub(super) place: usize,
+    /// The index of the connector in the configuration, by which the intake identifies it.
+    pub(super) index: usize,
     pub(super) name: Arc<str>,
     pub(super) verifier: Arc<LiveVerifier>,
     pub(super) events: BTreeSet<String>,
     pub(super) projects: BTreeSet<String>,
     pub(super) quarantine_refused: bool,
-    /// From when the routing is in force.
+    /// The connector's metrics; set when the routing becomes active.
     pub(super) series: Option<ConnectorSeries>,
 }
 
@@ -40,8 +41,8 @@ impl fmt::Debug for Connector {
     }
 }
 
-/// What a configuration decides for requests: the connectors by path, and what stores their events. A request reads it
-/// once and ends with what it began with, however often it is exchanged meanwhile.
+/// The part of a configuration that requests use: the connectors by path, the intake, limits and proxies. Each request uses
+/// one routing from its beginning to its end, even if a reload replaces it meanwhile.
 pub struct Routing {
     connectors: HashMap<String, Connector>,
     pub(super) intake: Arc<dyn Intake>,
@@ -56,38 +57,39 @@ impl fmt::Debug for Routing {
 }
 
 impl Routing {
-    /// Brings connectors and intake together. The intake knows a connector by its place in `connectors`.
+    /// Creates a routing. The intake identifies a connector by its index in `connectors`.
     #[must_use]
     pub fn new(connectors: &[ConnectorConfig], limits: Limits, intake: Arc<dyn Intake>) -> Self {
-        let by_path = connectors.iter().enumerate().map(|(place, config)| {
+        let by_path = connectors.iter().enumerate().map(|(index, config)| {
             let ConnectorConfig { name, path, verifier, events, projects, quarantine_refused, .. } =
                 config.clone();
             let verifier = Arc::new(LiveVerifier::fixed(verifier));
             let intake = Arc::clone(&intake);
             let series = None;
-            (path, Connector { intake, place, name, verifier, events, projects, quarantine_refused, series })
+            (path, Connector { intake, index, name, verifier, events, projects, quarantine_refused, series })
         });
         Self { connectors: by_path.collect(), intake, limits, proxies: Proxies::default() }
     }
 
-    /// Believes these proxies on whose behalf they come.
+    /// Sets the proxies whose client-address header is trusted.
     #[must_use]
     pub fn behind(mut self, proxies: Proxies) -> Self {
         self.proxies = proxies;
         self
     }
 
-    /// Lets verifiers change their keys: one for each connector, by its place.
+    /// Replaces the verifiers by ones whose keys may change, one for each connector, in the order of the configuration.
     #[must_use]
     pub fn verified_by(mut self, verifiers: &[Arc<LiveVerifier>]) -> Self {
         for connector in self.connectors.values_mut() {
-            if let Some(verifier) = verifiers.get(connector.place) {
+            if let Some(verifier) = verifiers.get(connector.index) {
                 connector.verifier = Arc::clone(verifier);
             }
         }
         self
     }
 
+    /// Registers the metrics of the connectors.
     fn registered_with(mut self, telemetry: &Telemetry) -> Arc<Self> {
         let outcomes = Reply::outcomes();
         telemetry.register_no_connector(&outcomes);
@@ -102,25 +104,27 @@ impl Routing {
     }
 }
 
-/// The Endpoint URL: everything that a request needs on its way.
+/// The Endpoint URL: all that is needed to answer a request.
 pub struct Endpoint {
     routing: RwLock<Arc<Routing>>,
-    /// Why a changed configuration is not in force, if one is not.
-    config_trouble: RwLock<Option<String>>,
+    /// Why the last changed configuration is not active; `None` if it is.
+    config_problem: RwLock<Option<String>>,
     pub(super) clock_doubt: ClockDoubt,
     pub(super) telemetry: Arc<Telemetry>,
     pub(super) clock: Arc<dyn Clock>,
-    /// Those of the start: the semaphores were made of them. All others are in the routing.
+    /// The limits at the start, which set the size of the semaphores. Those that a reload can change are in the routing.
     pub(super) limits: Limits,
     pub(super) tls: Option<Arc<TlsIdentity>>,
     pub(super) ids: RequestIds,
     pub(super) rejections: RejectionBudget,
-    /// Requests with a signature that holds, or that may hold once a key is fetched.
+    /// Permits for requests with a valid signature, or one that needs a key that is being fetched.
     pub(super) requests: Semaphore,
-    /// Requests that are refused, while their bodies are waited for. They take no permit of the others.
+    /// Permits for rejected requests while their bodies are read. They are separate, so that these requests cannot use up
+    /// those of valid ones.
     pub(super) unauthenticated: Semaphore,
+    /// The bytes of the bodies of valid requests.
     pub(super) body_bytes: Semaphore,
-    /// The bytes of refused requests and of those with old tokens, which take none of the others either.
+    /// The bytes of the bodies of rejected requests and of those with an expired token.
     pub(super) unauthenticated_bytes: Semaphore,
     stopping: AtomicBool,
 }
@@ -132,7 +136,7 @@ impl fmt::Debug for Endpoint {
 }
 
 impl Endpoint {
-    /// An endpoint that begins with this routing.
+    /// Creates an endpoint with this routing.
     #[must_use]
     pub fn new(routing: Routing, telemetry: Arc<Telemetry>, clock: Arc<dyn Clock>) -> Self {
         let limits = routing.limits.clone();
@@ -144,7 +148,7 @@ impl Endpoint {
             body_bytes: Semaphore::new(limits.max_in_flight_bytes.min(Semaphore::MAX_PERMITS)),
             unauthenticated_bytes: Semaphore::new(limits.unauthenticated_bytes().min(Semaphore::MAX_PERMITS)),
             routing: RwLock::new(routing.registered_with(&telemetry)),
-            config_trouble: RwLock::new(None),
+            config_problem: RwLock::new(None),
             clock_doubt: ClockDoubt::default(),
             telemetry,
             clock,
@@ -154,46 +158,46 @@ impl Endpoint {
         }
     }
 
-    /// Takes connections over TLS.
+    /// Sets the certificate for TLS. With `None`, connections are in clear text.
     #[must_use]
     pub fn with_tls(mut self, tls: Option<Arc<TlsIdentity>>) -> Self {
         self.tls = tls;
         self
     }
 
-    /// The routing in force.
+    /// Returns the active routing.
     pub(super) fn routing(&self) -> Arc<Routing> {
         Arc::clone(&self.routing.read())
     }
 
-    /// Puts another routing in force, for all requests that come from now on.
+    /// Activates another routing, for all requests that start from now on.
     pub fn route_by(&self, routing: Routing) {
         let routing = routing.registered_with(&self.telemetry);
         let before = std::mem::replace(&mut *self.routing.write(), routing);
-        // Outside of the lock: what it holds may take a moment to go.
+        // After the lock is released: dropping a routing may take time.
         drop(before);
     }
 
-    /// Says why a changed configuration is not in force; `None` when there is none such.
-    pub fn set_config_trouble(&self, trouble: Option<String>) {
-        *self.config_trouble.write() = trouble;
+    /// Sets why the last changed configuration is not active; `None` if it is.
+    pub fn set_config_problem(&self, problem: Option<String>) {
+        *self.config_problem.write() = problem;
     }
 
-    pub(super) fn config_trouble(&self) -> Option<String> {
-        self.config_trouble.read().clone()
+    pub(super) fn config_problem(&self) -> Option<String> {
+        self.config_problem.read().clone()
     }
 
-    /// What is wrong with the keys, and whether a connector can verify nothing for it.
-    pub(super) fn key_troubles(&self) -> (Vec<String>, bool) {
-        let (mut troubles, mut is_blind) = (Vec::new(), false);
+    /// Returns the problems of the key sets, and whether a connector can verify no request because it has no keys.
+    pub(super) fn key_problems(&self) -> (Vec<String>, bool) {
+        let (mut problems, mut are_missing) = (Vec::new(), false);
         for connector in self.routing().connectors.values() {
             let Some(keys) = connector.verifier.keys() else { continue };
-            is_blind |= keys.set().is_none() && connector.verifier.get().policy() != Policy::Either;
-            troubles.extend(keys.trouble());
+            are_missing |= keys.set().is_none() && connector.verifier.get().policy() != Policy::Either;
+            problems.extend(keys.problem());
         }
-        troubles.sort_unstable();
-        troubles.dedup();
-        (troubles, is_blind)
+        problems.sort_unstable();
+        problems.dedup();
+        (problems, are_missing)
     }
 
     /// Updates the gauges of the key sets.
@@ -203,7 +207,7 @@ impl Endpoint {
         self.telemetry.key_sets(keys.map(|keys| (keys.issuer(), keys.fetched_at())));
     }
 
-    /// From now on, new requests are answered `shutting_down`.
+    /// Lets new requests be answered with `shutting_down` from now on.
     pub fn stop(&self) {
         self.stopping.store(true, Ordering::SeqCst);
     }
@@ -212,11 +216,13 @@ impl Endpoint {
         self.stopping.load(Ordering::SeqCst)
     }
 
+    /// Returns the number of valid requests that are being answered.
     pub(super) fn in_flight(&self) -> usize {
         self.limits.max_in_flight.saturating_sub(self.requests.available_permits())
     }
 
-    /// Whether refused requests are answered before their bodies are read, so that authentic ones find room.
+    /// Returns whether at least half of the permits are in use. Requests are then rejected before their bodies are read, to
+    /// leave room for valid ones.
     pub(super) fn is_busy(&self) -> bool {
         self.requests.available_permits() <= self.limits.max_in_flight / 2
     }

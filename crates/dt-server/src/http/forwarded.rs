@@ -1,8 +1,8 @@
-//! For whom a proxy of ours speaks: the client in `X-Forwarded-For` or `Forwarded` (RFC 7239).
+//! Finds the client of a request behind trusted proxies, by `X-Forwarded-For` or `Forwarded` (RFC 7239).
 //!
-//! Every proxy on the way adds the address it was called from at the right. So they are read from the right, past our own
-//! proxies, to the first address that is not one of them: what stands further left was written by that client, and proves
-//! nothing. Who is no proxy of ours is not listened to at all.
+//! Each proxy appends the address of its peer. So the addresses are read from the right, past the trusted proxies, to the
+//! first one that is not a trusted proxy. The addresses further left were written by that client and prove nothing. The
+//! headers of a peer that is no trusted proxy are ignored.
 
 use std::net::{IpAddr, SocketAddr};
 
@@ -10,17 +10,17 @@ use http::HeaderMap;
 
 use crate::config::{ClientHeader, Proxies};
 
-/// Whom a request comes from.
+/// The origin of a request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Client {
-    /// The client's address, with port 0 where a proxy does not tell it; the proxy's own where that does not name a client.
+    /// The client's address, with port 0 if the proxy does not name the port; the proxy's address if it names no client.
     pub(super) address: Option<SocketAddr>,
-    /// Whether `address` is the client's own.
+    /// Whether `address` is that of the client.
     is_known: bool,
 }
 
 impl Client {
-    /// The client's own address; `None` where it is not known.
+    /// Returns the client's own address; `None` if it is not known.
     pub(super) fn known(&self) -> Option<IpAddr> {
         self.address.filter(|_| self.is_known).map(|address| address.ip())
     }
@@ -37,7 +37,7 @@ pub(super) fn client_of(proxies: &Proxies, peer: Option<SocketAddr>, headers: &H
     }
 }
 
-/// The client that our proxies name; `None` where they name none, or what is there cannot be understood.
+/// Returns the client that the trusted proxies name; `None` if they name none, or if the header is malformed.
 fn named_client(proxies: &Proxies, headers: &HeaderMap) -> Option<SocketAddr> {
     let (name, read): (_, fn(&str) -> Option<SocketAddr>) = match proxies.header {
         ClientHeader::XForwardedFor => ("x-forwarded-for", address),
@@ -46,7 +46,7 @@ fn named_client(proxies: &Proxies, headers: &HeaderMap) -> Option<SocketAddr> {
     let mut client = None;
     let lines: Vec<_> = headers.get_all(name).iter().collect();
     for line in lines.into_iter().rev() {
-        // A client's own text may be anything; from the right, our proxies' elements come first.
+        // The elements of the trusted proxies are at the right; the client may have sent any bytes left of them.
         for element in line.as_bytes().rsplit(|byte| *byte == b',') {
             let found = std::str::from_utf8(element).ok().and_then(read)?;
             client = Some(found);
@@ -58,7 +58,7 @@ fn named_client(proxies: &Proxies, headers: &HeaderMap) -> Option<SocketAddr> {
     client
 }
 
-/// The address in `for=` of one element of `Forwarded`.
+/// Returns the address in `for=` of one element of `Forwarded`.
 fn forwarded_for(element: &str) -> Option<SocketAddr> {
     let mut pairs = element.split(';').filter_map(|pair| pair.split_once('='));
     let (_, value) = pairs.find(|(name, _)| name.trim().eq_ignore_ascii_case("for"))?;
@@ -66,7 +66,7 @@ fn forwarded_for(element: &str) -> Option<SocketAddr> {
     address(value.strip_prefix('"').and_then(|value| value.strip_suffix('"')).unwrap_or(value))
 }
 
-/// An address, with or without a port, in brackets or not.
+/// Parses an address, with or without a port and brackets.
 fn address(text: &str) -> Option<SocketAddr> {
     let text = text.trim();
     if let Ok(address) = text.parse::<SocketAddr>() {
@@ -138,7 +138,7 @@ mod tests {
             ("198.51.100.1, 192.0.2.7", "192.0.2.7:0"),
             ("\"garbage, 192.0.2.7", "192.0.2.7:0"),
             ("198.51.100.1, 192.0.2.7, 10.1.1.1,fd00::1", "192.0.2.7:0"),
-            // Nobody but proxies: the farthest.
+            // Only trusted proxies: the farthest one.
             ("10.1.1.1, 10.2.2.2", "10.1.1.1:0"),
         ] {
             assert_eq!(x_forwarded_for(value), expected, "{value}");
@@ -174,7 +174,7 @@ mod tests {
     }
 
     #[test]
-    fn strangers_and_the_other_header_are_not_listened_to() {
+    fn untrusted_peers_and_the_other_header_are_ignored() {
         let both: [(&str, &[u8]); 2] = [("x-forwarded-for", b"192.0.2.7"), ("forwarded", b"for=192.0.2.8")];
         for header in [ClientHeader::XForwardedFor, ClientHeader::Forwarded] {
             assert_eq!(client(header, "203.0.113.5:1", &both), "203.0.113.5:1");

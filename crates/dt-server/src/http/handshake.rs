@@ -1,7 +1,7 @@
-//! What happens to a connection before HTTP: the PROXY header where one is due, then the TLS handshake, both within
-//! `handshake_timeout`. A connection that fails is closed, counted, and logged in a bounded number of lines.
+//! Prepares a connection for HTTP: reads the PROXY header if one is required, then makes the TLS handshake, both within
+//! `handshake_timeout`. A connection that fails is closed, counted and logged, with a limited number of log lines.
 //!
-//! A TLS handshake costs more than a refused request: it counts against the client's rejection budget, until a request on
+//! A TLS handshake costs more than a rejected request, so it is charged to the client's rejection budget until a request on
 //! the connection has verified.
 
 use std::io;
@@ -17,15 +17,17 @@ use super::stream::Stream;
 use crate::config::Proxies;
 use crate::telemetry::{HandshakeFailed, ProxyHeaderRefused};
 
-/// Why a connection does not get as far as HTTP.
-enum Refusal {
+/// Why a connection is closed before HTTP.
+enum OpenFailure {
+    /// The PROXY header was not accepted: the reason for the metrics, and the error.
     Proxy(&'static str, String),
+    /// The TLS handshake failed: the reason for the metrics, and the error.
     Handshake(&'static str, String),
-    /// It went, or we do.
-    Gone,
+    /// The peer closed the connection, or the server stops.
+    Closed,
 }
 
-/// Makes an accepted connection ready for HTTP, and finds out whose it is. `None` when there is nothing to serve.
+/// Prepares an accepted connection for HTTP. Returns the stream and the client's address; `None` if the connection is closed.
 pub(super) async fn open(
     stream: Stream,
     peer: Option<SocketAddr>,
@@ -40,38 +42,40 @@ pub(super) async fn open(
     let mut phase = Phase::default();
     let opened = tokio::select! {
         opened = timeout(limit, negotiate(stream, peer, endpoint, &routing.proxies, &mut phase)) => opened,
-        // Nothing was asked yet, so nobody waits for an answer.
-        _ = stop.wait_for(|stop| *stop) => Ok(Err(Refusal::Gone)),
+        // No request has arrived yet, so the connection can be closed.
+        _ = stop.wait_for(|stop| *stop) => Ok(Err(OpenFailure::Closed)),
     };
     let late = || format!("not done within {limit:?}");
-    let refusal = match opened {
+    let failure = match opened {
         Ok(Ok(opened)) => {
             count_handshake(endpoint, opened.1);
             return Some(opened);
         }
-        Ok(Err(refusal)) => refusal,
-        Err(_) if phase == Phase::Proxy => Refusal::Proxy("timeout", late()),
-        Err(_) => Refusal::Handshake("timeout", late()),
+        Ok(Err(failure)) => failure,
+        Err(_) if phase == Phase::Proxy => OpenFailure::Proxy("timeout", late()),
+        Err(_) => OpenFailure::Handshake("timeout", late()),
     };
-    match refusal {
-        Refusal::Proxy(reason, error) => {
+    match failure {
+        OpenFailure::Proxy(reason, error) => {
             endpoint.telemetry.emit(&ProxyHeaderRefused { peer, reason, error: &error });
         }
-        Refusal::Handshake(reason, error) => {
+        OpenFailure::Handshake(reason, error) => {
             count_handshake(endpoint, peer);
             endpoint.telemetry.emit(&HandshakeFailed { peer, reason, error: &error });
         }
-        Refusal::Gone => {}
+        OpenFailure::Closed => {}
     }
     None
 }
 
+/// Charges a TLS handshake to the client's rejection budget.
 fn count_handshake(endpoint: &Endpoint, client: Option<SocketAddr>) {
     if endpoint.tls.is_some() {
         endpoint.rejections.take(client.map(|client| client.ip()), endpoint.clock.unix_millis());
     }
 }
 
+/// The step that a handshake has reached.
 #[derive(Default, PartialEq)]
 enum Phase {
     #[default]
@@ -79,27 +83,28 @@ enum Phase {
     Tls,
 }
 
+/// Reads the PROXY header and makes the TLS handshake. Sets `phase` to the current step.
 async fn negotiate(
     mut stream: Stream,
     peer: Option<SocketAddr>,
     endpoint: &Endpoint,
     proxies: &Proxies,
     phase: &mut Phase,
-) -> Result<(Stream, Option<SocketAddr>), Refusal> {
+) -> Result<(Stream, Option<SocketAddr>), OpenFailure> {
     let mut client = peer;
     if proxies.protocol {
         if !proxies.trusts(peer.map(|peer| peer.ip())) {
             let text = "only `trusted_proxies` may connect, since `proxy_protocol` is on".to_owned();
-            return Err(Refusal::Proxy("untrusted", text));
+            return Err(OpenFailure::Proxy("untrusted", text));
         }
         let named = read_proxy_header(&mut stream).await.map_err(|error| {
             let reason = match error {
-                // A proxy that looks whether we are there.
-                ProxyHeaderError::Ended(_) => return Refusal::Gone,
+                // A health check of the proxy connects and sends nothing.
+                ProxyHeaderError::Ended(_) => return OpenFailure::Closed,
                 ProxyHeaderError::Missing => "missing",
                 ProxyHeaderError::Malformed => "malformed",
             };
-            Refusal::Proxy(reason, error.to_string())
+            OpenFailure::Proxy(reason, error.to_string())
         })?;
         client = named.or(peer);
     }
@@ -107,17 +112,17 @@ async fn negotiate(
     let Some(tls) = &endpoint.tls else { return Ok((stream, client)) };
     match TlsAcceptor::from(tls.server_config()).accept(stream).await {
         Ok(stream) => Ok((Stream::Tls(Box::new(stream)), client)),
-        Err(error) => Err(Refusal::Handshake(reason(&error), error.to_string())),
+        Err(error) => Err(OpenFailure::Handshake(reason(&error), error.to_string())),
     }
 }
 
-/// Why a handshake failed, as one of few.
+/// Returns why a handshake failed, as a label for the metrics.
 fn reason(error: &io::Error) -> &'static str {
     match error.get_ref().and_then(|inner| inner.downcast_ref::<rustls::Error>()) {
         None => HandshakeFailed::CLOSED,
         Some(rustls::Error::NoCertificatesPresented) => "client_certificate_missing",
         Some(rustls::Error::InvalidCertificate(_)) => "client_certificate_refused",
-        // The client does not like our certificate, above all.
+        // Usually the client does not trust the server's certificate.
         Some(rustls::Error::AlertReceived(_)) => "refused_by_client",
         Some(rustls::Error::PeerIncompatible(_)) => "incompatible",
         Some(_) => "protocol",

@@ -1,5 +1,5 @@
-//! What happens to a request: route, cap, verify, store. The first reason that applies is the answer. What happens to one
-//! that is not authentic is in `rejected`.
+//! Answers a request: routes it, limits its size, verifies it and stores its event. The first check that fails decides the
+//! answer. Requests that are not authentic are handled in `rejected`.
 
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
@@ -13,29 +13,29 @@ use tokio::sync::SemaphorePermit;
 use tokio::time::{Instant, timeout_at};
 
 use super::body::CappedBody;
-use super::connection_limiter::Slot;
+use super::connection_limiter::ConnectionSlot;
 use super::endpoint::{Connector, Endpoint};
 use super::forwarded::client_of;
 use super::intake::{Accepted, Unavailable};
 use super::rejection_budget::Held;
 use super::reply::Reply;
 use crate::config::Limits;
-use crate::keys::Learned;
+use crate::keys::RefreshOutcome;
 use crate::telemetry::{OtherSchemeFailed, RequestAnswered};
 use dt_sink::record::{DeadLetter, Reason, Record, RequestId};
 use dt_verify::{Authenticated, Rejection, Verified};
 
-/// How many allowed projects a line of the log names.
+/// The most allowed projects that a log line names.
 const MAX_NAMED: usize = 10;
 
-/// How a request arrived.
+/// The connection of a request, and when the request arrived.
 #[derive(Debug)]
 pub(super) struct RequestContext<'a> {
-    /// The slot of its connection, if it has one.
-    pub(super) slot: Option<&'a Slot>,
+    /// The slot of the connection, if the server has accepted it.
+    pub(super) slot: Option<&'a ConnectionSlot>,
     /// The address that connected, or that a PROXY header named.
     pub(super) peer: Option<SocketAddr>,
-    /// When its head was complete.
+    /// When the request's head was complete.
     pub(super) started: Instant,
 }
 
@@ -45,19 +45,19 @@ pub(super) struct Exchange<'a> {
     pub(super) endpoint: &'a Endpoint,
     pub(super) limits: &'a Limits,
     pub(super) id: RequestId,
-    /// The address that counts for its peer's limits: the client's, or that of a proxy that names none.
+    /// The address whose limits apply: that of the client, or that of a proxy that names none.
     pub(super) address: Option<IpAddr>,
-    /// The client's own address, where it is known.
+    /// The client's own address, if it is known.
     known_client: Option<IpAddr>,
-    slot: Option<&'a Slot>,
+    slot: Option<&'a ConnectionSlot>,
     pub(super) deadline: Instant,
-    /// When it was received, in Unix milliseconds: the time by which its tokens are judged.
+    /// When the request was received, in Unix milliseconds. Its tokens are verified at this time.
     pub(super) received_at: i64,
 }
 
 impl Endpoint {
-    /// Answers a request, always, and within the deadline. `peer` is the address that connected, or that a PROXY header
-    /// named; behind trusted proxies, the request itself may name another.
+    /// Answers a request within the deadline. `peer` is the address that connected, or that a PROXY header named. If it is a
+    /// trusted proxy, the request's headers name the client.
     pub async fn answer<B>(&self, peer: Option<SocketAddr>, request: Request<B>) -> Response<Full<Bytes>>
     where
         B: Body<Data = Bytes> + Unpin,
@@ -67,8 +67,8 @@ impl Endpoint {
         self.answer_in(context, &mut head, &mut body).await.0
     }
 
-    /// Answers a request on a connection of the server. Also returns when it was answered. The request stays where it is:
-    /// each future that owned it would be larger by it, and is moved.
+    /// Answers a request on a connection of the server, and returns the answer with its time. The request is borrowed, since
+    /// each future that owned it would be larger by its size.
     pub(super) async fn answer_in<B>(
         &self,
         context: RequestContext<'_>,
@@ -110,14 +110,14 @@ impl Endpoint {
     }
 }
 
-/// The room that a request takes until it is answered.
+/// The permits that a request holds until it is answered.
 struct Admission<'e> {
     _request: SemaphorePermit<'e>,
     _body: SemaphorePermit<'e>,
     _held: Held<'e>,
 }
 
-/// What is left to do for a request that was verified.
+/// The next step for a verified request.
 enum Verdict {
     Store(Record),
     Quarantine { error: String, body: Bytes },
@@ -125,7 +125,8 @@ enum Verdict {
 }
 
 impl<'a> Exchange<'a> {
-    /// What is done with a request that is refused is on the heap: every request's future would be as large otherwise.
+    /// Answers the request. The futures for rejected requests are boxed: without that, the future of every request would be
+    /// as large as theirs.
     async fn ingest<B>(&self, connector: Option<&Connector>, head: &mut Parts, body: &mut B) -> Reply
     where
         B: Body<Data = Bytes> + Unpin,
@@ -138,13 +139,13 @@ impl<'a> Exchange<'a> {
             return Reply::AddressNotAllowed;
         }
         let Some(connector) = connector else {
-            return Box::pin(self.turn_down(body, Reply::NotFound, &head.headers)).await;
+            return Box::pin(self.reject_unread(body, Reply::NotFound, &head.headers)).await;
         };
         if head.method != Method::POST {
-            return Box::pin(self.turn_down(body, Reply::MethodNotAllowed, &head.headers)).await;
+            return Box::pin(self.reject_unread(body, Reply::MethodNotAllowed, &head.headers)).await;
         }
         if body.announces_too_much() {
-            return Box::pin(self.turn_down(body, Reply::BodyTooLarge, &head.headers)).await;
+            return Box::pin(self.reject_unread(body, Reply::BodyTooLarge, &head.headers)).await;
         }
         let authenticated = match connector.verifier.unchanging() {
             Some(verifier) => Ok(verifier.authenticate(&head.headers)),
@@ -153,10 +154,11 @@ impl<'a> Exchange<'a> {
         let authenticated = match authenticated {
             Ok(Ok(authenticated)) => authenticated,
             Ok(Err(rejection)) => {
-                return Box::pin(self.refuse(connector, rejection, &head.headers, body)).await;
+                return Box::pin(self.reject(connector, rejection, &head.headers, body)).await;
             }
             Err(unavailable) => {
-                return Box::pin(self.turn_down(body, Reply::Unavailable(unavailable), &head.headers)).await;
+                return Box::pin(self.reject_unread(body, Reply::Unavailable(unavailable), &head.headers))
+                    .await;
             }
         };
         let _admission = match self.admit(&authenticated, body.at_most()) {
@@ -172,8 +174,8 @@ impl<'a> Exchange<'a> {
         };
         let (verified, issued_at) = match authenticated.verify_body(bytes.clone(), self.now()) {
             Ok(verified) => {
-                // A signature may be an old one that somebody got hold of, and its body another.
-                if let Some(address) = self.slot.and_then(Slot::authenticated) {
+                // Not before the body is verified: the token may be a copy of an old one with another body.
+                if let Some(address) = self.slot.and_then(ConnectionSlot::authenticated) {
                     self.endpoint.rejections.give_back(address);
                 }
                 self.endpoint.clock_doubt.accepted(&self.endpoint.telemetry);
@@ -183,14 +185,14 @@ impl<'a> Exchange<'a> {
             Err(rejection) => {
                 self.endpoint.clock_doubt.refused(&rejection, &self.endpoint.telemetry);
                 if rejection.is_expired() || connector.quarantine_refused {
-                    Box::pin(self.keep(connector, &rejection, &head.headers, bytes)).await;
+                    Box::pin(self.dead_letter_rejected(connector, &rejection, &head.headers, bytes)).await;
                 }
                 return Reply::Refused { rejection, unread: false };
             }
         };
         match verified {
             Verdict::Store(record) => {
-                // The record has what is needed of them; while it waits, the connection's buffer is free for what comes next.
+                // The record has copies of the fields. Dropping the originals frees the connection's buffer while it waits.
                 (head.headers, head.uri) = (HeaderMap::new(), Uri::default());
                 drop(bytes);
                 self.store(connector, record, issued_at).await
@@ -202,13 +204,16 @@ impl<'a> Exchange<'a> {
         }
     }
 
-    /// The time by which tokens are judged, in Unix seconds.
+    /// Returns the time at which tokens are verified, in Unix seconds.
     const fn now(&self) -> i64 {
         self.received_at.div_euclid(1000)
     }
 
-    /// Verifies the signatures. Where one names a key that is not known, the issuer is asked; where that cannot be done, it
-    /// is not for us to refuse the request.
+    /// Verifies the signatures. If the request needs a key that is not in the set, fetches the key set first.
+    ///
+    /// # Errors
+    ///
+    /// Returns [`Unavailable`] if the key set cannot be fetched now: the request may be authentic.
     async fn authenticate(
         &self,
         connector: &Connector,
@@ -225,29 +230,33 @@ impl<'a> Exchange<'a> {
             return Ok(authenticated);
         }
         if enough {
-            // The other signature holds; the next request may need the key.
+            // The other signature is valid. The key is fetched for the next request.
             let live = Arc::clone(&connector.verifier);
-            drop(tokio::spawn(async move { live.learn(&verifier).await }));
+            drop(tokio::spawn(async move { live.refresh(&verifier).await }));
             return Ok(authenticated);
         }
-        // It may be DT's, with a new key, or anybody's: while it is busy here, such a request is not waited for.
+        // The request may be forged, so it must not wait while the server is busy.
         let is_busy = self.endpoint.is_busy();
         let Some(Ok(_permit)) = (!is_busy).then(|| self.endpoint.requests.try_acquire()) else {
             return Err(Unavailable::Unverified);
         };
-        match timeout_at(self.deadline, connector.verifier.learn(&verifier)).await {
-            Ok(Learned::New) => Ok(connector.verifier.get().authenticate(headers)),
-            Ok(Learned::Nothing) => Ok(authenticated),
-            Ok(Learned::TooSoon) => Err(Unavailable::Unverified),
-            Ok(Learned::Unavailable) | Err(_) => Err(Unavailable::Keys),
+        match timeout_at(self.deadline, connector.verifier.refresh(&verifier)).await {
+            Ok(RefreshOutcome::New) => Ok(connector.verifier.get().authenticate(headers)),
+            Ok(RefreshOutcome::Unchanged) => Ok(authenticated),
+            Ok(RefreshOutcome::TooSoon) => Err(Unavailable::Unverified),
+            Ok(RefreshOutcome::Unavailable) | Err(_) => Err(Unavailable::Keys),
         }
     }
 
-    /// Takes up a request whose signature holds, with a body of so many bytes, if there is room.
+    /// Reserves the permits for a request with a valid signature and a body of up to `bytes` bytes.
+    ///
+    /// # Errors
+    ///
+    /// Returns [`Unavailable`] if the limits are reached.
     fn admit(&self, authenticated: &Authenticated, bytes: usize) -> Result<Admission<'a>, Unavailable> {
         let endpoint = self.endpoint;
-        // Anybody may have got hold of an old token: a request with one has the rights of an unauthenticated peer. It may
-        // still be DT's, so it is told to come again when there is no room.
+        // A sender may have a copy of an expired token, so a request with one uses the permits of unauthenticated requests.
+        // It may be DT's all the same, so it is answered 503 if there is no permit.
         let is_timely = authenticated.is_timely(self.now());
         let (requests, pool, no_room) = if is_timely {
             (&endpoint.requests, &endpoint.body_bytes, Unavailable::Overloaded)
@@ -261,7 +270,7 @@ impl<'a> Exchange<'a> {
         Ok(Admission { _request: request, _body: body, _held: held })
     }
 
-    /// Reads the delivery in a verified body.
+    /// Reads the event of a verified body, and decides the next step.
     fn read(&self, connector: &Connector, verified: &Verified<Bytes>, headers: &HeaderMap) -> Verdict {
         if let Some(other) = verified.other_scheme() {
             let (connector, reason) = (&*connector.name, other.code());
@@ -290,8 +299,8 @@ impl<'a> Exchange<'a> {
         Verdict::Store(record)
     }
 
-    /// Why a request was answered so, in words for our own log, with what was expected and what was found; `None` where the
-    /// reason says it all.
+    /// Returns details of an answer for the log, such as the expected and the found value; `None` if the reason code is
+    /// enough.
     fn detail(&self, reply: &Reply, connector: Option<&Connector>) -> Option<String> {
         let Limits { max_in_flight, max_in_flight_bytes, max_body, .. } = self.limits;
         match reply {
@@ -314,23 +323,23 @@ impl<'a> Exchange<'a> {
                 "all of `limits.max_in_flight` ({max_in_flight} requests) or `limits.max_in_flight_bytes` \
                  ({max_in_flight_bytes}) is in use"
             )),
-            Reply::Unavailable(Unavailable::Keys) => connector?.verifier.keys()?.trouble(),
+            Reply::Unavailable(Unavailable::Keys) => connector?.verifier.keys()?.problem(),
             Reply::Unavailable(Unavailable::Sink | Unavailable::Storage) => {
-                let troubles = connector?.intake.readiness().troubles;
-                Some(if troubles.is_empty() {
+                let problems = connector?.intake.readiness().problems;
+                Some(if problems.is_empty() {
                     format!("it took longer than `limits.deadline` ({:?})", self.limits.deadline)
                 } else {
-                    troubles.join("; ")
+                    problems.join("; ")
                 })
             }
             _ => None,
         }
     }
 
-    /// Waits until the record is stored, but not beyond the deadline.
+    /// Stores the record, and waits for that until the deadline.
     async fn store(&self, connector: &Connector, record: Record, issued_at: Option<i64>) -> Reply {
         let event_id = record.event_id.clone();
-        match timeout_at(self.deadline, connector.intake.accept(connector.place, record)).await {
+        match timeout_at(self.deadline, connector.intake.accept(connector.index, record)).await {
             Ok(Ok(Accepted::New)) => {
                 if let Some(issued_at) = issued_at {
                     let skew = issued_at.saturating_sub(self.now());
@@ -344,7 +353,7 @@ impl<'a> Exchange<'a> {
         }
     }
 
-    /// Moves an authentic request that is no delivery to the dead letters.
+    /// Moves an authentic request whose body is not a delivery to the dead letters.
     async fn quarantine(
         &self,
         connector: &Connector,
@@ -353,9 +362,10 @@ impl<'a> Exchange<'a> {
         body: Bytes,
     ) -> Reply {
         let name = Arc::clone(&connector.name);
-        let letter = DeadLetter::of_request(name, Reason::Unreadable, error, self.received_at, body);
-        let letter = letter.with_headers(headers).with_request_id(Some(self.id));
-        match timeout_at(self.deadline, connector.intake.dead_letter(letter)).await {
+        let dead_letter =
+            DeadLetter::of_request(name, Reason::Unreadable, error, self.received_at, body);
+        let dead_letter = dead_letter.with_headers(headers).with_request_id(Some(self.id));
+        match timeout_at(self.deadline, connector.intake.dead_letter(dead_letter)).await {
             Ok(Ok(())) => Reply::Quarantined,
             Ok(Err(_)) | Err(_) => Reply::Unavailable(Unavailable::Storage),
         }

@@ -1,4 +1,4 @@
-//! What the HTTP side needs from whatever stores the deliveries.
+//! The interface between HTTP and the storage of events: the trait [`Intake`].
 
 use std::pin::Pin;
 use std::task::{Context, Poll};
@@ -7,53 +7,52 @@ use tokio::sync::oneshot;
 
 use dt_sink::record::{DeadLetter, Record};
 
-/// How an event came to be stored.
+/// The result of storing an event.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Accepted {
-    /// Now.
+    /// It is stored now.
     New,
     /// It was stored already.
     Duplicate,
 }
 
-/// Why something is not stored, though it may be next time. Each is a 503: DT keeps the event and tries again.
+/// Why an event is not stored for now. The answer is 503, and DT sends the event again.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Unavailable {
-    /// Too much is waiting.
+    /// The limits of concurrent requests are reached.
     Overloaded,
     /// A sink did not take it.
     Sink,
-    /// It could not be stored.
+    /// The log or the dead letters cannot be written.
     Storage,
-    /// It names a key that is not known, and the issuer of keys cannot be asked.
+    /// The request names a key that is not in the key set, and the key set cannot be fetched.
     Keys,
-    /// It is not verified, and there is no room or no time to find out: its token is out of date, or names a key that is not
-    /// known, and the issuer was asked a moment ago. It may be DT's. Anybody can send such requests, so they say nothing of
-    /// this receiver.
+    /// The request was not verified: its token is expired or names an unknown key, and there is no permit for it, or the key
+    /// set was fetched a moment ago. It may be authentic. Any client can cause this answer, so it is no sign of a fault.
     Unverified,
 }
 
-/// Whether events can be stored, and what is wrong.
+/// Whether events can be stored, and the known problems.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Readiness {
-    /// Whether they can. With the spool they can while a sink is down, and a proxy must not cut DT off then.
+    /// Whether events can be stored. In mode `spool` they can while a sink is down, so that a proxy keeps forwarding.
     pub ready: bool,
-    /// What is wrong, each in a line.
-    pub troubles: Vec<String>,
+    /// The problems, each in one line.
+    pub problems: Vec<String>,
 }
 
-/// What an intake returns: the outcome, or what will bring it.
+/// The future that an intake returns. Known results and channels need no allocation.
 pub enum IntakeFuture<'a, T> {
-    /// The outcome is known.
+    /// The result is known.
     Ready(Result<T, Unavailable>),
-    /// A worker sends the outcome. One that goes without a word has stored nothing.
+    /// A worker sends the result. If it drops the channel, nothing was stored.
     Sent(oneshot::Receiver<Result<T, Unavailable>>),
-    /// Anything else.
+    /// Any other future.
     Boxed(Pin<Box<dyn Future<Output = Result<T, Unavailable>> + Send + 'a>>),
 }
 
 impl<'a, T> IntakeFuture<'a, T> {
-    /// Waits for any future, at the price of an allocation.
+    /// Boxes any future.
     pub fn boxed(future: impl Future<Output = Result<T, Unavailable>> + Send + 'a) -> Self {
         Self::Boxed(Box::pin(future))
     }
@@ -73,23 +72,23 @@ impl<T: Copy + Unpin> Future for IntakeFuture<'_, T> {
     }
 }
 
-/// Stores what was verified. When a future returns `Ok`, a crash no longer loses it. The work goes on when the future is
-/// dropped.
+/// Stores verified events and dead letters. They are durable when the future returns `Ok`. Dropping the future does not cancel
+/// the operation.
 pub trait Intake: Send + Sync + 'static {
-    /// Stores a record of the connector at place `connector` in the configuration.
+    /// Stores a record of the connector with the index `connector` in the configuration.
     fn accept(&self, connector: usize, record: Record) -> IntakeFuture<'_, Accepted>;
 
-    /// Moves a delivery to the dead letters.
-    fn dead_letter(&self, letter: DeadLetter) -> IntakeFuture<'_, ()>;
+    /// Stores a dead letter.
+    fn dead_letter(&self, dead_letter: DeadLetter) -> IntakeFuture<'_, ()>;
 
-    /// What it means when a record is not stored within the deadline.
+    /// Returns the reason to report when a record is not stored by the deadline.
     fn late(&self) -> Unavailable {
         Unavailable::Sink
     }
 
-    /// Whether events can be stored, and what is wrong.
+    /// Returns whether events can be stored, and the known problems.
     fn readiness(&self) -> Readiness;
 
-    /// Updates the gauges before they are read.
+    /// Updates the gauges. It is called before the metrics are rendered.
     fn measure(&self) {}
 }

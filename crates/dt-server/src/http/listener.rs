@@ -1,4 +1,4 @@
-//! What connections come from: an address, a Unix socket, or a socket that systemd has opened for us.
+//! Listening sockets: a TCP address, a Unix socket, or a socket that systemd passes to the process.
 
 use std::fmt;
 use std::fs;
@@ -13,11 +13,11 @@ use tokio::net::{TcpListener, TcpSocket, UnixListener};
 use super::stream::Stream;
 use crate::config::Listen;
 
-/// How many connections may wait to be accepted. Where the queue is full, the system drops the next, and DT's attempt with
-/// it, which is made again a second later.
+/// The most connections that may wait to be accepted. If the queue is full, the system drops the client's SYN, and the client
+/// repeats it a second later.
 const BACKLOG: u32 = 4096;
 
-/// Sockets that systemd has opened for this process. Each can be taken once.
+/// The sockets that systemd has passed to this process. Each can be taken once.
 pub struct Inherited {
     sockets: ListenFd,
     names: Vec<String>,
@@ -30,8 +30,8 @@ impl fmt::Debug for Inherited {
 }
 
 impl Inherited {
-    /// Takes what the environment announces (`LISTEN_FDS`, `LISTEN_PID`, `LISTEN_FDNAMES`), if it is for this process.
-    /// It changes the environment, so call it before there are threads.
+    /// Takes the sockets that the environment announces (`LISTEN_FDS`, `LISTEN_PID`, `LISTEN_FDNAMES`), if they are for this
+    /// process. It changes the environment, so call it before starting threads.
     #[must_use]
     pub fn from_env() -> Self {
         let names = std::env::var("LISTEN_FDNAMES").unwrap_or_default();
@@ -39,25 +39,29 @@ impl Inherited {
         Self { sockets: ListenFd::from_env(), names }
     }
 
-    /// None at all.
+    /// Returns an empty set.
     #[must_use]
     pub fn none() -> Self {
         Self { sockets: ListenFd::empty(), names: Vec::new() }
     }
 
-    /// Takes the first that is left, or the one of that name.
+    /// Takes the first socket that is left, or the one with this name.
+    ///
+    /// # Errors
+    ///
+    /// Returns an error of the kind `NotFound` if there is no such socket.
     fn take(&mut self, name: Option<&str>) -> io::Result<Listener> {
-        let wanted = |place: &usize| match name {
+        let wanted = |index: &usize| match name {
             None => true,
-            Some(name) => self.names.get(*place).is_some_and(|known| known == name),
+            Some(name) => self.names.get(*index).is_some_and(|known| known == name),
         };
-        for place in (0..self.sockets.len()).filter(wanted).collect::<Vec<_>>() {
-            // Not of this kind is an error, and leaves it there; taken already is none.
-            if let Ok(Some(socket)) = self.sockets.take_tcp_listener(place) {
+        for index in (0..self.sockets.len()).filter(wanted).collect::<Vec<_>>() {
+            // A socket of another kind is an error and stays; `None` is one that was taken before.
+            if let Ok(Some(socket)) = self.sockets.take_tcp_listener(index) {
                 socket.set_nonblocking(true)?;
                 return Ok(Listener::Tcp(TcpListener::from_std(socket)?));
             }
-            if let Some(socket) = self.sockets.take_unix_listener(place)? {
+            if let Some(socket) = self.sockets.take_unix_listener(index)? {
                 socket.set_nonblocking(true)?;
                 return Ok(Listener::Unix(UnixListener::from_std(socket)?, None));
             }
@@ -72,12 +76,12 @@ impl Inherited {
     }
 }
 
-/// What connections come from.
+/// A listening socket.
 #[derive(Debug)]
 pub enum Listener {
-    /// An address.
+    /// A TCP address.
     Tcp(TcpListener),
-    /// A Unix socket; its file goes with it, if it is ours.
+    /// A Unix socket, with its file if this process has created it.
     Unix(UnixListener, Option<SocketFile>),
 }
 
@@ -88,11 +92,12 @@ impl From<TcpListener> for Listener {
 }
 
 impl Listener {
-    /// Begins to listen. A socket file gets the mode `socket_mode`; one that a dead process left is replaced.
+    /// Starts to listen. A socket file gets the mode `socket_mode`. A socket file that no process listens on is replaced.
     ///
     /// # Errors
     ///
-    /// What the system says, or that there is a file in the way, or another process.
+    /// Returns the system's error, `AlreadyExists` if the path is another kind of file, or `AddrInUse` if another process
+    /// listens there.
     pub fn bind(listen: &Listen, socket_mode: u32, inherited: &mut Inherited) -> io::Result<Self> {
         match listen {
             Listen::Tcp(address) => Ok(Self::Tcp(listen_at(*address)?)),
@@ -107,7 +112,7 @@ impl Listener {
         }
     }
 
-    /// Its address, where it is one.
+    /// Returns the TCP address; `None` for a Unix socket.
     #[must_use]
     pub fn address(&self) -> Option<SocketAddr> {
         match self {
@@ -116,17 +121,17 @@ impl Listener {
         }
     }
 
-    /// Waits for the next connection.
-    /// Whether only this machine can reach it, by an address.
+    /// Returns whether this is a loopback address, which only this machine can reach.
     pub(super) fn is_loopback(&self) -> bool {
         self.address().is_some_and(|address| address.ip().to_canonical().is_loopback())
     }
 
+    /// Waits for the next connection. Returns the stream, and the peer's address for TCP.
     pub(super) async fn accept(&self) -> io::Result<(Stream, Option<SocketAddr>)> {
         match self {
             Self::Tcp(listener) => {
                 let (stream, peer) = listener.accept().await?;
-                // Answers are small; waiting to fill a segment would only delay them. A socket without it works too.
+                // Nagle's algorithm would only delay the small answers. If this fails, the connection still works.
                 let _delayed = stream.set_nodelay(true);
                 Ok((Stream::Tcp(stream), Some(peer)))
             }
@@ -153,7 +158,7 @@ impl fmt::Display for Listener {
     }
 }
 
-/// The file of a Unix socket. It is removed with this value, unless somebody else's has taken its place.
+/// The file of a Unix socket. Dropping this removes the file, unless another process has replaced it.
 #[derive(Debug)]
 pub struct SocketFile {
     path: PathBuf,
@@ -170,27 +175,32 @@ impl SocketFile {
 impl Drop for SocketFile {
     fn drop(&mut self) {
         if identity(&self.path).is_ok_and(|found| found == self.identity) {
-            // Left there, it is replaced at the next start.
-            let _left = fs::remove_file(&self.path);
+            // If this fails, the next start replaces the file.
+            let _removed = fs::remove_file(&self.path);
         }
     }
 }
 
+/// Returns the device and the inode of a file.
 fn identity(path: &Path) -> io::Result<(u64, u64)> {
     let metadata = fs::symlink_metadata(path)?;
     Ok((metadata.dev(), metadata.ino()))
 }
 
-/// Begins to listen at an address.
+/// Starts to listen at an address.
 fn listen_at(address: SocketAddr) -> io::Result<TcpListener> {
     let socket = if address.is_ipv4() { TcpSocket::new_v4() } else { TcpSocket::new_v6() }?;
-    // After a restart, what is left of old connections is not in the way.
+    // Connections in the state TIME_WAIT must not prevent a restart.
     socket.set_reuseaddr(true)?;
     socket.bind(address)?;
     socket.listen(BACKLOG)
 }
 
-/// Removes the socket file of a process that is no more. Anything else stays.
+/// Removes a socket file that no process listens on.
+///
+/// # Errors
+///
+/// Returns `AlreadyExists` if the path is another kind of file, or `AddrInUse` if a process listens there.
 fn remove_stale(path: &Path) -> io::Result<()> {
     let metadata = match fs::symlink_metadata(path) {
         Ok(metadata) => metadata,
@@ -205,7 +215,7 @@ fn remove_stale(path: &Path) -> io::Result<()> {
     }
     match std::os::unix::net::UnixStream::connect(path) {
         Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => fs::remove_file(path),
-        // One that may not be asked, or that is too busy, is somebody's.
+        // Any other error, such as a missing permission, shows that a process has the socket.
         _ => Err(io::Error::new(io::ErrorKind::AddrInUse, "another process listens there")),
     }
 }

@@ -1,13 +1,13 @@
-//! The HTTP side: a listener with limits, what happens to a request, and the one table from outcomes to statuses.
+//! The HTTP server: listeners with limits, the processing of requests, and the table of answers.
 //!
-//! A request's way: `server` accepts the connection (`listener`) if there is a slot for it (`connection_limiter`), makes it
-//! ready (`handshake`: PROXY header, TLS) and limits it in time (`connection`, `activity`); `ingest` finds out whose it is
-//! (`forwarded`), routes it, caps (`body`), verifies and hands it on through the trait [`Intake`], and `reply` makes the
-//! answer. This module does not know what is behind the intake, sinks or a log.
+//! `server` accepts a connection (`listener`) if there is a slot for it (`connection_limiter`), prepares it (`handshake`: PROXY
+//! header and TLS) and limits its time (`connection`, `activity`). `ingest` finds the client of a request (`forwarded`), routes
+//! the request, limits its body (`body`), verifies it and stores its event through the trait [`Intake`]; `reply` makes the
+//! answer. This module knows neither sinks nor the log, which are behind the intake.
 //!
-//! When there is more than can be served, authentic requests come first: `connection_limiter` decides which connections
-//! make room for others, `rejection_budget` and `rejected` how long a refused request is waited for. What each request and
-//! connection may take at most, and the sum, is in `docs/limits.md`.
+//! Under overload, authentic requests have priority: `connection_limiter` decides which connections are closed for others,
+//! `rejection_budget` and `rejected` how much time a rejected request may take. The limits of each request and connection, and
+//! their sum, are in `docs/limits.md`.
 
 mod activity;
 mod admin;

@@ -1,8 +1,8 @@
-//! What counts as one peer: an IPv4 address, or the /64 of an IPv6 address, since one customer has all of it.
+//! Identifies a peer: by its IPv4 address, or by the /64 of its IPv6 address, since one customer controls a whole /64.
 
 use std::net::{IpAddr, Ipv6Addr};
 
-/// One peer.
+/// A peer, for limits that apply to each peer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(super) struct Peer(IpAddr);
 

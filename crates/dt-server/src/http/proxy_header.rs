@@ -1,7 +1,7 @@
-//! The header of the PROXY protocol, which a proxy that passes bytes on writes before the first of them: whose they are.
+//! Reads the header of the PROXY protocol, with which a TCP proxy names the client at the start of a connection.
 //!
-//! Version 2 (binary) and version 1 (a line of text). Exactly the header is read, so what follows is untouched; its size
-//! is bounded here, its time by the caller.
+//! It can have version 2 (binary) or version 1 (a line of text). Exactly the header is read, and no byte after it. Its size is
+//! limited here, its time by the caller.
 
 use std::io;
 use std::net::SocketAddr;
@@ -9,7 +9,7 @@ use std::net::SocketAddr;
 use proxy_header::{ParseConfig, ProxyHeader};
 use tokio::io::{AsyncRead, AsyncReadExt};
 
-/// The part of version 2 that says how long the rest is, and no longer than the shortest header of version 1 but one.
+/// The length of the fixed part of version 2, which contains the length of the rest.
 const V2_START: usize = 16;
 /// The first bytes of version 2.
 const V2_SIGNATURE: &[u8] = b"\r\n\r\n\0\r\nQUIT\n";
@@ -17,34 +17,34 @@ const V2_SIGNATURE: &[u8] = b"\r\n\r\n\0\r\nQUIT\n";
 const V1_SIGNATURE: &[u8] = b"PROXY ";
 /// The longest header of version 1, with its line end.
 const V1_MAX: usize = 107;
-/// The longest rest of version 2: addresses, and what a proxy adds about its own TLS.
+/// The longest variable part of version 2: the addresses, and details such as those of the proxy's TLS.
 const V2_MAX: usize = 4096;
 
 /// Why a header was not accepted.
 #[derive(Debug, thiserror::Error)]
 pub enum ProxyHeaderError {
-    /// The connection ended in it.
+    /// The connection ended before the end of the header.
     #[error("the connection ended before the PROXY header: {0}")]
     Ended(#[from] io::Error),
-    /// It is none.
+    /// The connection does not begin with a PROXY header.
     #[error("the connection does not begin with a PROXY header; does the proxy send it (`send-proxy-v2`)?")]
     Missing,
-    /// It is one, but damaged or too long.
+    /// The header is malformed or too long.
     #[error("the PROXY header is malformed")]
     Malformed,
 }
 
-/// Reads the header. `None` is a connection of the proxy itself, such as a health check, or one that it cannot tell the
-/// address of.
+/// Reads the header and returns the client's address. `None` stands for a connection of the proxy itself, such as a health
+/// check, or for a client whose address the proxy does not know.
 ///
 /// # Errors
 ///
-/// [`ProxyHeaderError`].
+/// Returns [`ProxyHeaderError`] if the connection ends, or does not begin with a valid header.
 pub async fn read_proxy_header<S>(stream: &mut S) -> Result<Option<SocketAddr>, ProxyHeaderError>
 where
     S: AsyncRead + Unpin,
 {
-    // Byte by byte until it is clear what it is: a client that is no proxy may send less, and wait.
+    // Byte by byte, since a client that sends no header may send fewer bytes and wait for an answer.
     let mut header = Vec::with_capacity(V2_START);
     loop {
         let at = header.len();
@@ -93,7 +93,7 @@ mod tests {
 
     use super::*;
 
-    /// What is read, and what is left.
+    /// Returns the result of reading the header, and the bytes after it.
     fn read(bytes: &[u8]) -> (Result<Option<SocketAddr>, ProxyHeaderError>, Vec<u8>) {
         let runtime = Builder::new_current_thread().build().expect("a runtime");
         let mut stream = bytes;

@@ -1,4 +1,4 @@
-//! What happens to a request that no body can make authentic: how politely it is refused, and what is kept of it.
+//! Answers requests that are not authentic: decides how much of the body is read, and which requests become dead letters.
 
 use std::sync::Arc;
 
@@ -15,9 +15,10 @@ use dt_sink::record::{DeadLetter, Reason};
 use dt_verify::Rejection;
 
 impl Exchange<'_> {
-    /// Refuses a request for its signature. Within the budget, and while it is not busy here, a body that is too large or
-    /// too slow comes first; otherwise only what has arrived already is read, so that the connection can go on.
-    pub(super) async fn refuse<B: Body<Data = Bytes> + Unpin>(
+    /// Rejects a request because of its signature. Within the rejection budget, and while the server is not busy, reads the
+    /// body to its end, so that the connection can stay open; a body that is too large or too slow is answered as such.
+    /// Otherwise discards only the bytes that have arrived.
+    pub(super) async fn reject<B: Body<Data = Bytes> + Unpin>(
         &self,
         connector: &Connector,
         rejection: Rejection,
@@ -34,7 +35,7 @@ impl Exchange<'_> {
             return Reply::Refused { rejection, unread };
         };
         if connector.quarantine_refused {
-            return self.read_refused(connector, rejection, headers, body).await;
+            return self.read_rejected(connector, rejection, headers, body).await;
         }
         match body.discard().await {
             Ok(()) => Reply::Refused { rejection, unread: false },
@@ -42,8 +43,9 @@ impl Exchange<'_> {
         }
     }
 
-    /// Answers without looking at the body; see [`CappedBody::linger`]. Beyond the budget it is not waited for.
-    pub(super) async fn turn_down<B: Body<Data = Bytes> + Unpin>(
+    /// Rejects a request before its body is read. Within the rejection budget, discards the body for a moment, as
+    /// [`CappedBody::linger`] describes.
+    pub(super) async fn reject_unread<B: Body<Data = Bytes> + Unpin>(
         &self,
         body: CappedBody<B>,
         reply: Reply,
@@ -56,8 +58,8 @@ impl Exchange<'_> {
         }
     }
 
-    /// Reads the body of a request that is refused, and keeps both.
-    async fn read_refused<B: Body<Data = Bytes> + Unpin>(
+    /// Reads the body of a rejected request and stores the request as a dead letter.
+    async fn read_rejected<B: Body<Data = Bytes> + Unpin>(
         &self,
         connector: &Connector,
         rejection: Rejection,
@@ -73,7 +75,7 @@ impl Exchange<'_> {
         };
         match body.read().await {
             Ok(bytes) => {
-                self.keep(connector, &rejection, headers, bytes).await;
+                self.dead_letter_rejected(connector, &rejection, headers, bytes).await;
                 Reply::Refused { rejection, unread: false }
             }
             Err(Reply::BodyTooLarge) => body.linger(Reply::BodyTooLarge, headers).await,
@@ -81,9 +83,9 @@ impl Exchange<'_> {
         }
     }
 
-    /// A refused request is answered 401 and stays with DT. The copy is for the case that DT never renews its token
-    /// or, where that is asked for, that a secret here was wrong.
-    pub(super) async fn keep(
+    /// Stores a rejected request as a dead letter. DT keeps the event after a 401, but might not renew its expired token;
+    /// with `quarantine_refused`, the copy also helps if a secret was configured wrongly.
+    pub(super) async fn dead_letter_rejected(
         &self,
         connector: &Connector,
         rejection: &Rejection,
@@ -96,9 +98,9 @@ impl Exchange<'_> {
             (Reason::Refused, format!("{}: {rejection}", rejection.code()))
         };
         let name = Arc::clone(&connector.name);
-        let letter = DeadLetter::of_request(name, reason, error, self.received_at, body);
-        let letter = letter.with_headers(headers).with_request_id(Some(self.id));
-        // Whether it was kept shows in the metrics; the answer is the same.
-        let _kept = timeout_at(self.deadline, connector.intake.dead_letter(letter)).await;
+        let dead_letter = DeadLetter::of_request(name, reason, error, self.received_at, body);
+        let dead_letter = dead_letter.with_headers(headers).with_request_id(Some(self.id));
+        // The metrics show whether it was stored. The answer does not depend on it.
+        let _stored = timeout_at(self.deadline, connector.intake.dead_letter(dead_letter)).await;
     }
 }

@@ -1,12 +1,12 @@
-//! How much is spent on requests that are not authentic: a budget of rejections for each peer and for all, and of the bytes
-//! that are held of a peer before a signature has held.
+//! Limits the effort for requests that are not authentic: a budget of rejections for each peer and for all peers together, and
+//! of the unverified bytes that are held for each peer.
 //!
-//! The budget decides how politely a request is refused, never whether: each is verified first, which costs some
-//! microseconds, and an authentic one passes whatever else its peer sent. Within the budget a refused body is read to its
-//! end, so that the connection can go on; beyond it the answer comes at once and the connection ends.
+//! The budget never decides whether a request is rejected: every request is verified first, and an authentic one is accepted
+//! whatever else its peer sent. It decides how a request is rejected. Within the budget, the body is read to its end, so that
+//! the connection can stay open. Over the budget, the answer is sent at once and the connection is closed.
 //!
-//! The table of peers is bounded. A peer that has been quiet for a second or so is as good as new, and makes room; while all
-//! are active, a new one has only the budget of all.
+//! The table of peers has a fixed maximum. Peers with a full budget are removed to make room. While all of them are active, a
+//! new peer has only the shared budget.
 
 use std::collections::HashMap;
 use std::net::IpAddr;
@@ -17,10 +17,10 @@ use super::peer::Peer;
 use crate::config::Limits;
 use crate::token_bucket::TokenBucket;
 
-/// How many peers are remembered: those that had something refused lately. About 1 MB.
+/// The most peers in the table: those that had a request rejected lately. They take about 1 MB.
 const MAX_PEERS: usize = 8192;
-/// How long to wait, at least, until the table is looked through again for peers that have been quiet.
-const SWEEP_MS: i64 = 1000;
+/// The least time between two searches of a full table for peers to remove, in milliseconds.
+const SWEEP_INTERVAL_MS: i64 = 1000;
 
 /// The budgets of all peers.
 #[derive(Debug)]
@@ -37,14 +37,15 @@ struct State {
     swept_at: i64,
 }
 
+/// The budget of one peer.
 #[derive(Debug)]
 struct Account {
     bucket: TokenBucket,
-    /// Bytes of it that are held.
+    /// The number of unverified bytes held for the peer.
     held: usize,
 }
 
-/// Bytes that are held of a peer; no longer when this is dropped.
+/// Unverified bytes that are held for a peer. Dropping this releases them.
 #[derive(Debug)]
 pub(super) struct Held<'a> {
     budget: &'a RejectionBudget,
@@ -63,18 +64,18 @@ impl RejectionBudget {
         }
     }
 
-    /// Counts a rejection. Returns whether it was within the budgets.
+    /// Counts a rejection. Returns whether it was within the budgets. `now_ms` is in Unix milliseconds.
     pub(super) fn take(&self, address: Option<IpAddr>, now_ms: i64) -> bool {
         let mut state = self.state.lock();
         let is_within = match address.map(Peer::from) {
             Some(peer) => state.account(peer, self.per_peer, now_ms).is_none_or(|a| a.bucket.take(now_ms)),
             None => true,
         };
-        // A peer over its own budget takes nothing from that of all.
+        // A peer over its own budget does not use the shared one.
         is_within && state.all.take(now_ms)
     }
 
-    /// Takes a rejection back that was counted before it was known.
+    /// Undoes a [`take`](Self::take) for a request that turned out to be authentic.
     pub(super) fn give_back(&self, address: IpAddr) {
         let mut state = self.state.lock();
         state.all.give_back();
@@ -83,13 +84,13 @@ impl RejectionBudget {
         }
     }
 
-    /// Whether a peer has used up its budget.
+    /// Returns whether a peer has used up its budget. `now_ms` is in Unix milliseconds.
     pub(super) fn is_over(&self, address: IpAddr, now_ms: i64) -> bool {
         let mut state = self.state.lock();
         state.peers.get_mut(&Peer::from(address)).is_some_and(|account| !account.bucket.has_any(now_ms))
     }
 
-    /// Counts bytes that are to be held of a peer before they are verified, if there may be so many.
+    /// Reserves unverified bytes of a peer; `None` if its limit would be exceeded. `now_ms` is in Unix milliseconds.
     pub(super) fn hold(&self, address: Option<IpAddr>, bytes: usize, now_ms: i64) -> Option<Held<'_>> {
         let peer = address.map(Peer::from);
         if let Some(peer) = peer {
@@ -106,10 +107,10 @@ impl RejectionBudget {
 }
 
 impl State {
-    /// The account of a peer; `None` when there are too many of them.
+    /// Returns the account of a peer; `None` if the table is full.
     fn account(&mut self, peer: Peer, per_peer: u32, now_ms: i64) -> Option<&mut Account> {
         if !self.peers.contains_key(&peer) && self.peers.len() >= MAX_PEERS {
-            if now_ms.saturating_sub(self.swept_at).unsigned_abs() < SWEEP_MS.unsigned_abs() {
+            if now_ms.saturating_sub(self.swept_at).unsigned_abs() < SWEEP_INTERVAL_MS.unsigned_abs() {
                 return None;
             }
             self.swept_at = now_ms;
@@ -124,11 +125,15 @@ impl State {
 }
 
 impl Drop for Held<'_> {
+    #[expect(
+        clippy::arithmetic_side_effects,
+        reason = "`hold` has added these bytes, and an account with bytes stays"
+    )]
     fn drop(&mut self) {
         if let Some(peer) = self.peer
             && let Some(account) = self.budget.state.lock().peers.get_mut(&peer)
         {
-            account.held = account.held.saturating_sub(self.bytes);
+            account.held -= self.bytes;
         }
     }
 }

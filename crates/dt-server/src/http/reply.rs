@@ -1,5 +1,5 @@
-//! The answers: the only place where an outcome becomes a status. Nothing of the request but the event's id goes back,
-//! and nothing of our configuration, our paths or a library's error text.
+//! The table of answers, which alone decides the HTTP statuses. An answer contains nothing from the request but the event's
+//! id, and nothing from the configuration, from paths or from error texts of libraries.
 
 use bytes::Bytes;
 use bytestring::ByteString;
@@ -12,10 +12,10 @@ use super::intake::Unavailable;
 use dt_sink::record::{RequestId, escaped};
 use dt_verify::Rejection;
 
-/// The header with the request's id. Only hyper's own replies, to what is no HTTP, lack it.
+/// The header with the request's id. Only hyper's own answers to malformed HTTP lack it.
 const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 
-/// What a request is answered.
+/// The answer to a request.
 #[derive(Debug)]
 pub(super) enum Reply {
     Accepted {
@@ -30,7 +30,7 @@ pub(super) enum Reply {
     Quarantined,
     Refused {
         rejection: Rejection,
-        /// Whether its body was left unread.
+        /// Whether the body was not read to its end.
         unread: bool,
     },
     ProjectNotAllowed {
@@ -47,6 +47,7 @@ pub(super) enum Reply {
 }
 
 impl Reply {
+    /// Returns the HTTP status.
     pub(super) const fn status(&self) -> StatusCode {
         match self {
             Self::Accepted { .. } | Self::Duplicate { .. } | Self::Ignored { .. } | Self::Quarantined => {
@@ -63,7 +64,7 @@ impl Reply {
         }
     }
 
-    /// The stable name of the outcome: `reason` in metrics and logs, `code` in problem details.
+    /// Returns the stable code of the answer: `reason` in metrics and logs, `code` in the problem details.
     pub(super) const fn reason(&self) -> &'static str {
         match self {
             Self::Accepted { .. } => "accepted",
@@ -87,7 +88,7 @@ impl Reply {
         }
     }
 
-    /// All outcomes that there are: status and reason.
+    /// Returns the status and the reason of every possible answer.
     pub(super) fn outcomes() -> Vec<(StatusCode, &'static str)> {
         let event_id = ByteString::new;
         let replies = [
@@ -113,6 +114,7 @@ impl Reply {
         replies.iter().map(|reply| (reply.status(), reply.reason())).chain(of_rejections).collect()
     }
 
+    /// Returns the title of the problem details.
     const fn title(&self) -> &'static str {
         match self {
             Self::Accepted { .. } | Self::Duplicate { .. } | Self::Ignored { .. } | Self::Quarantined => "OK",
@@ -132,11 +134,12 @@ impl Reply {
         }
     }
 
+    /// Makes the response, with the request's id in a header.
     pub(super) fn into_response(self, id: RequestId) -> Response<Full<Bytes>> {
         let (status, code) = (self.status(), self.reason());
         let (content_type, body) = match &self {
             Self::Accepted { event_id } | Self::Duplicate { event_id } | Self::Ignored { event_id } => {
-                // Most answers, so without a tree.
+                // Most answers are of this kind, so it is written without a JSON tree.
                 let body = format!(r#"{{"eventId":"{}","status":"{code}"}}"#, escaped(event_id));
                 ("application/json", body)
             }
@@ -162,7 +165,7 @@ impl Reply {
                 headers.insert(RETRY_AFTER, HeaderValue::from_static("5"));
                 headers.insert(CONNECTION, HeaderValue::from_static("close"));
             }
-            // The rest of the body may still come, and is no request: the client has to know that nobody reads on.
+            // The rest of the body may still arrive and would be read as a request, so the connection is closed.
             Self::BodyUnreadable
             | Self::BodyTimeout
             | Self::BodyTooLarge

@@ -1,4 +1,5 @@
-//! The listeners: accepting within limits, and stopping without dropping what is in flight.
+//! The servers of the Endpoint URL and of the operators. They accept connections within limits, and finish the requests in
+//! flight before they stop.
 
 use std::io;
 use std::net::SocketAddr;
@@ -9,19 +10,19 @@ use rustix::io::Errno;
 use tokio::sync::{Semaphore, watch};
 use tokio::task::JoinSet;
 
-use super::connection_limiter::{ConnectionLimiter, Newcomer, Slot};
+use super::connection_limiter::{ConnectionLimiter, ConnectionSlot, NewConnection};
 use super::endpoint::Endpoint;
 use super::listener::Listener;
 use super::peer::Peer;
 use super::stream::Stream;
 use super::{admin, connection, handshake};
 use crate::config::{Limits, MAX_TURNED_AWAY};
-use crate::telemetry::{AcceptFailed, ConnectionRefused, RefusalReason, Telemetry};
+use crate::telemetry::{AcceptFailed, ConnectionRefused, ConnectionRefusedReason, Telemetry};
 
-/// How often the log is told how many lines were held back, if any were.
+/// The time between two reports of suppressed log lines.
 const REPORT_EVERY: Duration = Duration::from_secs(10);
 
-/// How long to wait after accepting failed, which means that the system has run out of something.
+/// The pause after a failed accept, which usually means that a resource of the system is exhausted.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
 /// The public listener: the Endpoint URL.
@@ -32,14 +33,14 @@ pub struct Server {
 }
 
 impl Server {
-    /// Serves `endpoint` on a listener that is bound already.
+    /// Creates a server for `endpoint` on this listener.
     #[must_use]
     pub fn new(listener: impl Into<Listener>, endpoint: Arc<Endpoint>) -> Self {
         Self { listener: listener.into(), endpoint }
     }
 
-    /// Serves until `stop` becomes true, then accepts no more, finishes what is in flight, and at the latest returns
-    /// after `drain_timeout`.
+    /// Serves until `stop` becomes true. Then accepts no more connections, finishes the requests in flight, and returns after
+    /// `drain_timeout` at the latest.
     pub async fn run(self, mut stop: watch::Receiver<bool>, drain_timeout: Duration) {
         let Self { listener, endpoint } = self;
         let Limits { max_connections, max_connections_per_peer, .. } = endpoint.limits;
@@ -47,7 +48,7 @@ impl Server {
         let limiter = ConnectionLimiter::new(max_connections, max_connections_per_peer, telemetry);
         let mut report = tokio::time::interval(REPORT_EVERY);
         report.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
-        let turned_away = Arc::new(Semaphore::new(MAX_TURNED_AWAY));
+        let overloaded = Arc::new(Semaphore::new(MAX_TURNED_AWAY));
         let mut connections = JoinSet::new();
         let mut failing = false;
         loop {
@@ -68,9 +69,9 @@ impl Server {
             };
             if let Err(error) = &accepted
                 && is_out_of_files(error)
-                && limiter.make_room()
+                && limiter.evict_one()
             {
-                // An aborted task ends when it runs, which may not be at once.
+                // An aborted task ends when the runtime has run it once more.
                 let _late = tokio::time::timeout(ACCEPT_PAUSE, limiter.one_has_ended()).await;
                 continue;
             }
@@ -78,36 +79,39 @@ impl Server {
                 continue;
             };
             let address = peer.map(|peer| peer.ip());
-            // A proxy comes on behalf of many, whose requests say who they are.
+            // A trusted proxy forwards for many clients, which its headers name.
             let is_proxy = endpoint.routing().proxies.trusts(address);
             if !is_proxy && !endpoint.routing().limits.allows(address) {
-                endpoint.telemetry.emit(&ConnectionRefused { peer, reason: RefusalReason::NotAllowed });
+                endpoint
+                    .telemetry
+                    .emit(&ConnectionRefused { peer, reason: ConnectionRefusedReason::NotAllowed });
                 continue;
             }
             let counted = address.filter(|_| !is_proxy);
             let is_over_budget = counted
                 .is_some_and(|address| endpoint.rejections.is_over(address, endpoint.clock.unix_millis()));
-            let newcomer = Newcomer { address: peer, peer: counted.map(Peer::from), is_over_budget };
+            let new_connection =
+                NewConnection { address: peer, peer: counted.map(Peer::from), is_over_budget };
             let (endpoint, stop) = (Arc::clone(&endpoint), stop.clone());
             let telemetry = Arc::clone(&endpoint.telemetry);
-            if let Some(slot) = limiter.enter(newcomer) {
+            if let Some(slot) = limiter.enter(new_connection) {
                 let number = slot.number();
                 limiter.served_by(number, connections.spawn(serve(slot, stream, peer, endpoint, stop)));
             } else {
-                telemetry.emit(&ConnectionRefused { peer, reason: RefusalReason::TooMany });
-                if let Ok(permit) = Arc::clone(&turned_away).try_acquire_owned() {
+                telemetry.emit(&ConnectionRefused { peer, reason: ConnectionRefusedReason::TooMany });
+                if let Ok(permit) = Arc::clone(&overloaded).try_acquire_owned() {
                     connections.spawn(async move {
                         let mut stop = stop;
                         if let Some((stream, client)) =
                             handshake::open(stream, peer, &endpoint, &mut stop).await
                         {
-                            connection::turn_away(stream, client, endpoint, stop).await;
+                            connection::serve_overloaded(stream, client, endpoint, stop).await;
                         }
                         drop(permit);
                     });
                 }
             }
-            // What has ended is joined at least as fast as others come: until then its task is kept.
+            // Frees the memory of the tasks that have ended, at least as fast as new ones start.
             while connections.try_join_next().is_some() {}
             telemetry.metrics.connections.set(connections.len() as f64);
         }
@@ -116,35 +120,34 @@ impl Server {
         let drained = async { while connections.join_next().await.is_some() {} };
         let _late = tokio::time::timeout(drain_timeout, drained).await;
         endpoint.telemetry.report_suppressed_lines();
-        // What is left is closed by dropping the set.
+        // Dropping the set closes the connections that are left.
     }
 }
 
-/// Whether there is no file descriptor for one more connection.
+/// Returns whether the error says that the process or the system has no free file descriptor.
 fn is_out_of_files(error: &io::Error) -> bool {
     let code = error.raw_os_error().map(Errno::from_raw_os_error);
     matches!(code, Some(Errno::MFILE | Errno::NFILE))
 }
 
-/// Makes a connection ready and serves it.
+/// Prepares a connection and serves it.
 async fn serve(
-    mut slot: Slot,
+    mut slot: ConnectionSlot,
     stream: Stream,
     peer: Option<SocketAddr>,
     endpoint: Arc<Endpoint>,
     mut stop: watch::Receiver<bool>,
 ) {
-    // On the heap while it lasts: what a handshake needs would stay with the connection until its end.
+    // Boxed, so that the memory of the handshake is freed before the connection is served.
     let opened = Box::pin(handshake::open(stream, peer, &endpoint, &mut stop)).await;
     if let Some((stream, client)) = opened {
         let handshake_of = client.filter(|_| endpoint.tls.is_some());
-        slot.is_of(client.filter(|_| client != peer), handshake_of);
+        slot.set_client(client.filter(|_| client != peer), handshake_of);
         connection::serve_in_slot(Some(slot), stream, client, endpoint, stop).await;
     }
 }
 
-/// An accepted connection; `None` when there is none. A pause keeps a system that has run out of something from being
-/// asked all the time.
+/// Returns the accepted connection. After an error, logs it, pauses for [`ACCEPT_PAUSE`] and returns `None`.
 async fn usable(
     accepted: io::Result<(Stream, Option<SocketAddr>)>,
     failing: &mut bool,
@@ -173,10 +176,10 @@ pub struct AdminServer {
 }
 
 impl AdminServer {
-    /// How many connections operators may have open.
+    /// The most open connections of operators.
     const MAX_CONNECTIONS: usize = 64;
 
-    /// Tells about `endpoint` on a listener that is bound already.
+    /// Creates a server that reports on `endpoint`, on this listener.
     #[must_use]
     pub fn new(listener: impl Into<Listener>, endpoint: Arc<Endpoint>) -> Self {
         Self { listener: listener.into(), endpoint }
@@ -186,7 +189,7 @@ impl AdminServer {
     pub async fn run(self, mut stop: watch::Receiver<bool>) {
         let Self { listener, endpoint } = self;
         let local = listener.is_loopback();
-        let places = Arc::new(Semaphore::new(Self::MAX_CONNECTIONS));
+        let permits = Arc::new(Semaphore::new(Self::MAX_CONNECTIONS));
         let mut connections = JoinSet::new();
         let mut failing = false;
         loop {
@@ -199,13 +202,13 @@ impl AdminServer {
                 continue;
             };
             let (endpoint, stop) = (Arc::clone(&endpoint), stop.clone());
-            if let Ok(place) = Arc::clone(&places).try_acquire_owned() {
+            if let Ok(permit) = Arc::clone(&permits).try_acquire_owned() {
                 connections.spawn(async move {
                     let answer = move |request, _guard| {
                         std::future::ready(Ok(admin::answer(&endpoint, &request, local)))
                     };
                     connection::serve_with(stream, &Limits::default(), stop, answer).await;
-                    drop(place);
+                    drop(permit);
                 });
             }
         }

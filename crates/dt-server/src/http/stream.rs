@@ -1,4 +1,4 @@
-//! A connection as bytes, whichever way it came: TCP, a Unix socket, either of them under TLS.
+//! The stream of a connection: TCP or a Unix socket, with or without TLS.
 
 use std::io;
 use std::pin::Pin;
@@ -8,7 +8,7 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{TcpStream, UnixStream};
 use tokio_rustls::server::TlsStream;
 
-/// A connection.
+/// The stream of a connection.
 #[derive(Debug)]
 pub(super) enum Stream {
     Tcp(TcpStream),
@@ -17,24 +17,24 @@ pub(super) enum Stream {
 }
 
 impl Stream {
-    /// Writes what can be written without waiting.
+    /// Writes as many bytes as possible without waiting.
     fn try_write(&self, bytes: &[u8]) -> io::Result<usize> {
         match self {
             Self::Tcp(stream) => stream.try_write(bytes),
             Self::Unix(stream) => stream.try_write(bytes),
-            // Nobody puts TLS into TLS.
+            // The stream below TLS is never TLS.
             Self::Tls(_) => Err(io::ErrorKind::Unsupported.into()),
         }
     }
 }
 
-/// A TLS connection that goes says so (`close_notify`): a client cannot tell an attacker's cut from ours otherwise. hyper
-/// shuts down those that had a request, and just drops the others.
+/// Sends `close_notify` when a TLS connection is dropped, so that the client can tell the end from an attacker's cut. hyper
+/// does so only for connections that had a request.
 impl Drop for Stream {
     fn drop(&mut self) {
-        struct Unwaiting<'a>(&'a Stream);
+        struct NonBlocking<'a>(&'a Stream);
 
-        impl io::Write for Unwaiting<'_> {
+        impl io::Write for NonBlocking<'_> {
             fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
                 self.0.try_write(bytes)
             }
@@ -46,14 +46,14 @@ impl Drop for Stream {
 
         if let Self::Tls(stream) = self {
             let (below, connection) = stream.get_mut();
-            // Once only, whatever was said before. A peer that takes nothing any more has lost interest.
+            // rustls sends it only once. If the socket accepts no more bytes, the peer does not get it.
             connection.send_close_notify();
-            let _left = connection.write_tls(&mut Unwaiting(below));
+            let _written = connection.write_tls(&mut NonBlocking(below));
         }
     }
 }
 
-/// Calls a method on whichever it is.
+/// Calls a method on the stream of any kind.
 macro_rules! each {
     ($self:ident, $stream:ident => $call:expr) => {
         match $self.get_mut() {

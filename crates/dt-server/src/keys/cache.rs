@@ -1,4 +1,4 @@
-//! The last good key set on disk, one file an issuer, as the issuer served it.
+//! Stores the last valid key set of each issuer on disk, in one file, as the issuer served it.
 
 use std::fs::{self, DirBuilder, File, OpenOptions};
 use std::io::{self, Read, Write};
@@ -9,14 +9,14 @@ use sha2::{Digest, Sha256};
 
 use super::fetch::MAX_ANSWER;
 
-/// The file of an issuer.
+/// Returns the path of an issuer's file.
 pub(super) fn file(folder: &Path, issuer: &str) -> PathBuf {
     let hash = Sha256::digest(issuer.as_bytes());
     let name = hex::encode(hash.iter().take(8).copied().collect::<Vec<u8>>());
     folder.join(format!("jwks-{name}.json"))
 }
 
-/// What is there, if it can be read.
+/// Reads a file of at most [`MAX_ANSWER`] bytes; `None` if it cannot be read.
 pub(super) fn read(file: &Path) -> Option<Vec<u8>> {
     let mut json = Vec::new();
     let most = u64::try_from(MAX_ANSWER).unwrap_or(u64::MAX);
@@ -24,13 +24,17 @@ pub(super) fn read(file: &Path) -> Option<Vec<u8>> {
     Some(json)
 }
 
-/// When it was written, in Unix seconds, if that can be told.
+/// Returns when a file was written, in Unix seconds; `None` if that is not known.
 pub(super) fn written_at(file: &Path) -> Option<i64> {
     let since = fs::metadata(file).ok()?.modified().ok()?.duration_since(std::time::UNIX_EPOCH).ok()?;
     i64::try_from(since.as_secs()).ok()
 }
 
-/// Puts a set in the place of the old one, all or nothing.
+/// Replaces a file atomically and durably.
+///
+/// # Errors
+///
+/// Returns the system's error. The old file stays then.
 pub(super) fn write(file: &Path, json: &[u8]) -> io::Result<()> {
     let folder = file.parent().unwrap_or(Path::new("."));
     DirBuilder::new().recursive(true).mode(0o700).create(folder)?;

@@ -1,5 +1,5 @@
-//! Fetches a key set: the discovery document of the issuer (OpenID Connect Discovery 1.0, section 4), then the JWK set that
-//! it names.
+//! Fetches a key set: first the issuer's discovery document (OpenID Connect Discovery 1.0, section 4), then the JWK set that it
+//! names.
 
 use std::net::IpAddr;
 use std::time::Duration;
@@ -12,11 +12,11 @@ use hyper_util::client::legacy::connect::HttpConnector;
 use hyper_util::rt::TokioExecutor;
 use serde::Deserialize;
 
-/// What follows the issuer in the address of its discovery document.
+/// The path of the discovery document below the issuer's URL.
 const DISCOVERY: &str = "/.well-known/openid-configuration";
-/// How long each of the two answers may take.
-const PATIENCE: Duration = Duration::from_secs(3);
-/// The largest answer.
+/// The time limit for each of the two answers.
+const FETCH_TIMEOUT: Duration = Duration::from_secs(3);
+/// The most bytes of an answer.
 pub(super) const MAX_ANSWER: usize = 256 * 1024;
 
 type Connector = hyper_rustls::HttpsConnector<HttpConnector>;
@@ -25,72 +25,75 @@ type Connector = hyper_rustls::HttpsConnector<HttpConnector>;
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum BadIssuer {
-    /// It is no URL.
-    #[error("found \"{}\"; allowed is a URL such as \"https://issuer.example/path\"", .0.escape_debug())]
+    /// The issuer is not a URL.
+    #[error("found \"{}\"; expected a URL such as \"https://issuer.example/path\"", .0.escape_debug())]
     NotAUrl(String),
-    /// Whoever is on the way could put keys of their own in their place.
-    #[error("found \"{}\"; allowed is https (http on this machine only), or anyone on the way could forge keys", .0.escape_debug())]
+    /// The connection is not secure, so an attacker in the network could replace the keys.
+    #[error("found \"{}\"; expected https (http is allowed on this machine only), since an attacker in the network could forge keys", .0.escape_debug())]
     NotSecure(String),
-    /// The TLS library refuses its own defaults.
+    /// The TLS library does not accept its own defaults.
     #[error("TLS cannot be set up; name a file with `key_set`")]
     NoTls,
 }
 
-/// Why nothing was fetched.
+/// Why a key set was not fetched.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum FetchError {
-    /// No answer.
+    /// There was no answer, or it was incomplete.
     #[error("{url}: {text}")]
     NoAnswer {
-        /// What was asked for.
+        /// The requested URL.
         url: String,
-        /// What happened.
+        /// The error.
         text: String,
     },
-    /// An answer other than 200.
+    /// The status of the answer was not 200.
     #[error("{url}: found status {found}; expected 200")]
     Status {
-        /// What was asked for.
+        /// The requested URL.
         url: String,
-        /// The status.
+        /// The status of the answer.
         found: StatusCode,
     },
-    /// The discovery document is not one, or of another issuer.
+    /// The discovery document is malformed, or that of another issuer.
     #[error("{url}: {text}")]
     Discovery {
-        /// Where it came from.
+        /// The URL of the document.
         url: String,
-        /// What is wrong with it.
+        /// The error.
         text: String,
     },
 }
 
-/// The part of a discovery document that counts.
+/// The members of a discovery document that are used.
 #[derive(Deserialize)]
 struct Discovery {
     issuer: String,
     jwks_uri: String,
 }
 
-/// Whether keys can be fetched from an issuer.
+/// Checks that keys can be fetched from an issuer.
 ///
 /// # Errors
 ///
-/// [`BadIssuer`] says why not.
+/// Returns [`BadIssuer`] if the issuer is not a URL, or not a secure one.
 pub fn check_issuer(issuer: &str) -> Result<(), BadIssuer> {
     let uri: Uri = issuer.parse().map_err(|_| BadIssuer::NotAUrl(issuer.to_owned()))?;
     let host = uri.host().ok_or_else(|| BadIssuer::NotAUrl(issuer.to_owned()))?;
     match uri.scheme_str() {
         Some("https") => Ok(()),
-        Some("http") if is_here(host) => Ok(()),
+        Some("http") if is_local(host) => Ok(()),
         Some("http") => Err(BadIssuer::NotSecure(issuer.to_owned())),
         _ => Err(BadIssuer::NotAUrl(issuer.to_owned())),
     }
 }
 
-/// Checks that keys can be fetched from the address that an issuer's discovery document names: as safely as the document
-/// itself.
+/// Checks that the `jwks_uri` of a discovery document is as secure as the issuer's own URL.
+///
+/// # Errors
+///
+/// Returns [`BadIssuer`] if it is not a URL, or not as secure.
 fn check_jwks_uri(issuer: &str, jwks_uri: &str) -> Result<(), BadIssuer> {
     check_issuer(jwks_uri)?;
     let is_https = |url: &str| url.parse().is_ok_and(|uri: Uri| uri.scheme_str() == Some("https"));
@@ -100,25 +103,35 @@ fn check_jwks_uri(issuer: &str, jwks_uri: &str) -> Result<(), BadIssuer> {
     Ok(())
 }
 
-fn is_here(host: &str) -> bool {
+/// Returns whether a host is this machine.
+fn is_local(host: &str) -> bool {
     let address = host.trim_start_matches('[').trim_end_matches(']').parse::<IpAddr>();
     host == "localhost" || address.is_ok_and(|address| address.is_loopback())
 }
 
-/// Asks one issuer.
+/// Fetches the key set of one issuer.
 pub(super) struct Fetcher {
     issuer: String,
     client: Client<Connector, Empty<Bytes>>,
 }
 
 impl Fetcher {
+    /// Creates a fetcher, without a request.
+    ///
+    /// # Errors
+    ///
+    /// Returns [`BadIssuer`] if keys cannot be fetched from this issuer.
     pub(super) fn new(issuer: &str) -> Result<Self, BadIssuer> {
         check_issuer(issuer)?;
         let client = Client::builder(TokioExecutor::new()).build(connector()?);
         Ok(Self { issuer: issuer.to_owned(), client })
     }
 
-    /// Where the set is, and the set.
+    /// Fetches the key set. Returns its URL and its JSON text.
+    ///
+    /// # Errors
+    ///
+    /// Returns [`FetchError`] if an answer is late, is not 200, is too large, or is not what it should be.
     pub(super) async fn fetch(&self) -> Result<(String, Vec<u8>), FetchError> {
         let discovery = format!("{}{DISCOVERY}", self.issuer.trim_end_matches('/'));
         let found = self.get(&discovery).await?;
@@ -134,6 +147,7 @@ impl Fetcher {
         Ok((jwks_uri, set))
     }
 
+    /// Fetches one URL.
     async fn get(&self, url: &str) -> Result<Vec<u8>, FetchError> {
         let no_answer = |text: String| FetchError::NoAnswer { url: url.to_owned(), text };
         let request = Request::get(url)
@@ -149,18 +163,19 @@ impl Fetcher {
             let body = Limited::new(response.into_body(), MAX_ANSWER).collect().await;
             Ok(body.map_err(|error| no_answer(error.to_string()))?.to_bytes().to_vec())
         };
-        let late = || no_answer(format!("no answer within {} s", PATIENCE.as_secs()));
-        tokio::time::timeout(PATIENCE, answer).await.unwrap_or_else(|_| Err(late()))
+        let late = || no_answer(format!("no answer within {} s", FETCH_TIMEOUT.as_secs()));
+        tokio::time::timeout(FETCH_TIMEOUT, answer).await.unwrap_or_else(|_| Err(late()))
     }
 }
 
+/// Returns the connector for HTTPS, and for HTTP on this machine.
 fn connector() -> Result<Connector, BadIssuer> {
     let provider = rustls::crypto::aws_lc_rs::default_provider();
     let builder = hyper_rustls::HttpsConnectorBuilder::new().with_provider_and_webpki_roots(provider);
     Ok(builder.map_err(|_| BadIssuer::NoTls)?.https_or_http().enable_http1().build())
 }
 
-/// An error with what caused it: the outermost one only says that something failed.
+/// Returns the text of an error with those of its causes, since the outermost text is often too general.
 fn causes(error: &dyn std::error::Error) -> String {
     let mut text = error.to_string();
     let mut next = error.source();
@@ -177,7 +192,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn keys_come_from_where_nobody_can_replace_them() {
+    fn keys_come_from_a_secure_url() {
         for good in ["http://127.0.0.1:8081/data-connector", "http://localhost/x", "http://[::1]:80"] {
             assert_eq!(check_issuer(good), Ok(()), "{good}");
         }

@@ -1,26 +1,26 @@
-//! A verifier whose keys may change while it is in use.
+//! A verifier whose key set may change while it is in use.
 
 use std::sync::Arc;
 
 use parking_lot::RwLock;
 
-use super::{Asked, Keys};
+use super::{FetchOutcome, Keys};
 use dt_verify::Verifier;
 
-/// What came of asking for a key that was not known.
+/// The result of a refresh for a key that is not in the key set.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Learned {
-    /// There are other keys now.
+pub enum RefreshOutcome {
+    /// The key set has changed.
     New,
-    /// There are none but those that were known.
-    Nothing,
-    /// The issuer was asked a moment ago, and is not asked again so soon.
+    /// The key set was fetched, and it is the same.
+    Unchanged,
+    /// The key set was fetched less than 30 s ago and is not fetched again yet.
     TooSoon,
-    /// The issuer could not be asked.
+    /// The key set could not be fetched.
     Unavailable,
 }
 
-/// The verifier of a connector.
+/// The verifier of a connector, with fixed or changing keys.
 #[derive(Debug)]
 pub struct LiveVerifier(Kind);
 
@@ -28,26 +28,26 @@ pub struct LiveVerifier(Kind);
 enum Kind {
     Fixed(Arc<Verifier>),
     WithKeys {
-        /// The verifier, and which set of keys it has.
+        /// The verifier, and the generation of its key set.
         current: RwLock<(Arc<Verifier>, u64)>,
         keys: Arc<Keys>,
     },
 }
 
 impl LiveVerifier {
-    /// A verifier that stays as it is.
+    /// Creates a verifier that never changes.
     #[must_use]
     pub fn fixed(verifier: Verifier) -> Self {
         Self(Kind::Fixed(Arc::new(verifier)))
     }
 
-    /// A verifier that has whatever keys there are.
+    /// Creates a verifier that always uses the current key set.
     #[must_use]
     pub fn with_keys(verifier: Verifier, keys: Arc<Keys>) -> Self {
         Self(Kind::WithKeys { current: RwLock::new((Arc::new(verifier), 0)), keys })
     }
 
-    /// The verifier, if it stays as it is: nothing is locked or counted for it.
+    /// Returns the verifier if it never changes, without a lock or a reference count.
     #[must_use]
     pub fn unchanging(&self) -> Option<&Verifier> {
         match &self.0 {
@@ -56,7 +56,7 @@ impl LiveVerifier {
         }
     }
 
-    /// The verifier as it is now.
+    /// Returns the verifier with the current key set.
     #[must_use]
     pub fn get(&self) -> Arc<Verifier> {
         let (current, keys) = match &self.0 {
@@ -77,7 +77,7 @@ impl LiveVerifier {
         verifier
     }
 
-    /// The keys, if they can change.
+    /// Returns the key set; `None` for a verifier that never changes.
     #[must_use]
     pub const fn keys(&self) -> Option<&Arc<Keys>> {
         match &self.0 {
@@ -86,18 +86,18 @@ impl LiveVerifier {
         }
     }
 
-    /// Asks for a key that was not known to `used`.
-    pub async fn learn(&self, used: &Arc<Verifier>) -> Learned {
-        let Some(keys) = self.keys() else { return Learned::Nothing };
-        let asked = keys.ask().await;
+    /// Fetches the key set for a request that `used` could not verify because it names an unknown key.
+    pub async fn refresh(&self, used: &Arc<Verifier>) -> RefreshOutcome {
+        let Some(keys) = self.keys() else { return RefreshOutcome::Unchanged };
+        let outcome = keys.refresh().await;
         if Arc::ptr_eq(&self.get(), used) {
-            match asked {
-                Asked::Fresh => Learned::Nothing,
-                Asked::TooSoon => Learned::TooSoon,
-                Asked::Failed => Learned::Unavailable,
+            match outcome {
+                FetchOutcome::Fresh => RefreshOutcome::Unchanged,
+                FetchOutcome::TooSoon => RefreshOutcome::TooSoon,
+                FetchOutcome::Failed => RefreshOutcome::Unavailable,
             }
         } else {
-            Learned::New
+            RefreshOutcome::New
         }
     }
 }

@@ -1,9 +1,9 @@
-//! DT's key set for the scheme of `DT-Asymmetric-Signature`: found through the issuer's discovery document, kept in memory
-//! and on disk, and asked for again when a token names a key that is not known.
+//! DT's key set for the header `DT-Asymmetric-Signature`. It is found through the issuer's discovery document, kept in memory
+//! and on disk, and fetched again when a token names a key that is not in it.
 //!
-//! The issuer is asked at most once in 30 s, whatever comes in, so nobody can make us ask for every forged token. While it
-//! cannot be reached the last good set holds, also over a restart. A key that nobody could ask for is our own fault, not
-//! the sender's: the answer is 503 then, and DT tries again.
+//! It is fetched at most once in 30 s, so that forged tokens cannot cause a request to the issuer each. While the issuer cannot
+//! be reached, the last valid set stays in use, also after a restart. A request with a key that could not be looked up is
+//! answered 503, so that DT sends it again.
 
 mod cache;
 mod fetch;
@@ -24,40 +24,40 @@ use dt_verify::{KeySet, KeySetError};
 
 pub use fetch::{BadIssuer, check_issuer};
 use fetch::{FetchError, Fetcher};
-pub use live::{Learned, LiveVerifier};
+pub use live::{LiveVerifier, RefreshOutcome};
 
-/// How long the issuer is left alone after it was asked.
-const ASK_AGAIN_AFTER: Duration = Duration::from_secs(30);
-/// How often it is asked although no unknown key came: a key that was withdrawn must not hold for ever.
-const ASK_EVERY: Duration = Duration::from_secs(3600);
+/// The least time between two fetches.
+const MIN_REFRESH_INTERVAL: Duration = Duration::from_secs(30);
+/// The time between two fetches without an unknown key, after which a revoked key is no longer accepted.
+const REFRESH_INTERVAL: Duration = Duration::from_secs(3600);
 
 /// Why there is no new key set.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum KeysError {
-    /// The issuer is no URL that keys can be fetched from.
+    /// Keys cannot be fetched from this issuer.
     #[error(transparent)]
     Issuer(#[from] BadIssuer),
-    /// It did not answer, or not as it should.
+    /// The issuer did not answer, or not as expected.
     #[error("{0}")]
     Fetch(#[from] FetchError),
-    /// What it answered is no key set.
+    /// The answer is not a key set.
     #[error("{url}: {source}")]
     KeySet {
-        /// Where it came from.
+        /// The URL of the key set.
         url: String,
-        /// What is wrong with it.
+        /// The error.
         source: KeySetError,
     },
 }
 
-/// So old a set is an alert: what was revoked since still counts.
+/// The age of a key set that is reported as a problem, in seconds: keys revoked since then are still accepted.
 const MAX_AGE_SECONDS: i64 = 7 * 86_400;
 
-/// How many may wait for an answer of the issuer.
+/// The most callers that may wait for the issuer's answer.
 const MAX_WAITING: usize = 256;
 
-/// One of those who wait, also when it gives up.
+/// Counts a caller that waits, until it is dropped.
 struct Waiting<'a>(&'a AtomicUsize);
 
 impl<'a> Waiting<'a> {
@@ -73,18 +73,18 @@ impl Drop for Waiting<'_> {
     }
 }
 
-/// What became of asking.
+/// The result of [`Keys::refresh`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Asked {
-    /// The set is the issuer's own of just now.
+pub enum FetchOutcome {
+    /// The key set has just been fetched.
     Fresh,
-    /// The issuer was asked a moment ago; what has changed since then nobody knows.
+    /// The key set was fetched less than 30 s ago, but before this call, so it may have changed since.
     TooSoon,
-    /// The issuer could not be asked.
+    /// The key set could not be fetched.
     Failed,
 }
 
-/// The keys of one issuer.
+/// The key set of one issuer.
 pub struct Keys {
     issuer: String,
     fetcher: Fetcher,
@@ -92,24 +92,26 @@ pub struct Keys {
     clock: Arc<dyn Clock>,
     telemetry: Arc<Telemetry>,
     set: RwLock<Option<KeySet>>,
-    /// Grows with every new set.
+    /// The number of the key set; it increases with every new one.
     generation: AtomicU64,
-    /// Held while the issuer is asked, so that it is asked once for all who wait.
-    asking: tokio::sync::Mutex<Asking>,
-    /// When the issuer gave its set last, in Unix seconds; 0 for never.
+    /// Locked during a fetch, so that all waiting callers share one.
+    last_fetch: tokio::sync::Mutex<LastFetch>,
+    /// When the key set was fetched last, in Unix seconds; 0 for never.
     fetched_at: AtomicI64,
-    /// How many wait for the answer. Requests do, and anyone can send some.
+    /// The number of callers that wait. Requests wait, and any client can send some, so it is limited.
     waiting: AtomicUsize,
-    trouble: RwLock<Option<String>>,
+    /// Why the last fetch failed, or that the issuer has revoked all keys.
+    problem: RwLock<Option<String>>,
 }
 
+/// The last fetch of a key set.
 #[derive(Debug, Default)]
-struct Asking {
-    /// When the issuer was asked last, in Unix milliseconds, and what came of it.
-    last: Option<(i64, Asked)>,
-    /// The set as it was fetched.
+struct LastFetch {
+    /// Its time in Unix milliseconds, and its result; `None` before the first one.
+    outcome: Option<(i64, FetchOutcome)>,
+    /// The JSON text of the key set.
     json: Vec<u8>,
-    /// Whether the last answer was a set without any key.
+    /// Whether the last answer was a key set without keys.
     was_empty: bool,
 }
 
@@ -120,11 +122,11 @@ impl std::fmt::Debug for Keys {
 }
 
 impl Keys {
-    /// The keys of an issuer, with what an earlier run left in `folder`. Nobody is asked yet.
+    /// Creates the key set of an issuer, with the keys that an earlier run has stored in `folder`. Fetches nothing yet.
     ///
     /// # Errors
     ///
-    /// [`BadIssuer`] when keys cannot be fetched from there.
+    /// Returns [`BadIssuer`] if keys cannot be fetched from this issuer.
     pub fn new(
         issuer: &str,
         folder: &Path,
@@ -133,10 +135,10 @@ impl Keys {
     ) -> Result<Self, BadIssuer> {
         let fetcher = Fetcher::new(issuer)?;
         let file = cache::file(folder, issuer);
-        let kept = cache::read(&file);
-        let set = kept.as_deref().and_then(|json| KeySet::from_jwks(json).ok());
+        let stored = cache::read(&file);
+        let set = stored.as_deref().and_then(|json| KeySet::from_jwks(json).ok());
         let generation = AtomicU64::new(u64::from(set.is_some()));
-        let asking = Asking { json: kept.unwrap_or_default(), ..Asking::default() };
+        let last_fetch = LastFetch { json: stored.unwrap_or_default(), ..LastFetch::default() };
         let fetched_at = set.as_ref().and_then(|_| cache::written_at(&file)).unwrap_or(0);
         Ok(Self {
             issuer: issuer.to_owned(),
@@ -146,93 +148,97 @@ impl Keys {
             telemetry,
             set: RwLock::new(set),
             generation,
-            asking: tokio::sync::Mutex::new(asking),
+            last_fetch: tokio::sync::Mutex::new(last_fetch),
             fetched_at: AtomicI64::new(fetched_at),
             waiting: AtomicUsize::new(0),
-            trouble: RwLock::new(None),
+            problem: RwLock::new(None),
         })
     }
 
-    /// The set, if there ever was one.
+    /// Returns the key set; `None` if none was fetched yet.
     #[must_use]
     pub fn set(&self) -> Option<KeySet> {
         self.set.read().clone()
     }
 
+    /// Returns the number of the current key set.
     fn generation(&self) -> u64 {
         self.generation.load(Ordering::Acquire)
     }
 
-    /// What is wrong with the keys: the issuer could not be asked last, has none, or gave them long ago.
+    /// Returns the problem of the keys: the last fetch failed, the issuer has revoked all keys, or the set is old.
     #[must_use]
-    pub fn trouble(&self) -> Option<String> {
+    pub fn problem(&self) -> Option<String> {
         let age = self.clock.unix_seconds().saturating_sub(self.fetched_at());
         let is_old = self.fetched_at() > 0 && age > MAX_AGE_SECONDS;
         let old = is_old.then(|| {
             let days = age.checked_div(86_400).unwrap_or(0);
             format!(
-                "keys of {}: fetched {days} days ago; a key that was revoked since still counts",
+                "keys of {}: fetched {days} days ago; keys revoked since then are still accepted",
                 self.issuer
             )
         });
-        let troubles: Vec<String> = self.trouble.read().iter().cloned().chain(old).collect();
-        (!troubles.is_empty()).then(|| troubles.join("; "))
+        let problems: Vec<String> = self.problem.read().iter().cloned().chain(old).collect();
+        (!problems.is_empty()).then(|| problems.join("; "))
     }
 
-    /// The issuer.
+    /// Returns the URL of the issuer.
     #[must_use]
     pub fn issuer(&self) -> &str {
         &self.issuer
     }
 
-    /// When the issuer gave its set last, in Unix seconds; 0 for never.
+    /// Returns when the key set was fetched last, in Unix seconds; 0 for never.
     #[must_use]
     pub fn fetched_at(&self) -> i64 {
         self.fetched_at.load(Ordering::Relaxed)
     }
 
-    /// Asks the issuer, unless it was asked a moment ago. It is asked to the end, also when whoever wanted to know gives up:
-    /// otherwise a stranger's requests that end early could make us ask again and again, and never learn anything.
-    pub async fn ask(self: &Arc<Self>) -> Asked {
+    /// Fetches the key set, unless it was fetched a moment ago. The fetch goes on when the caller drops the future: otherwise
+    /// requests that are cancelled early could start one fetch after the other without a result.
+    pub async fn refresh(self: &Arc<Self>) -> FetchOutcome {
         let keys = Arc::clone(self);
-        tokio::spawn(async move { keys.ask_to_the_end().await }).await.unwrap_or(Asked::Failed)
+        tokio::spawn(async move { keys.refresh_once().await }).await.unwrap_or(FetchOutcome::Failed)
     }
 
-    async fn ask_to_the_end(&self) -> Asked {
+    /// Fetches the key set, or waits for the fetch of another caller.
+    async fn refresh_once(&self) -> FetchOutcome {
         let waiting = Waiting::on(&self.waiting);
         if waiting.0.load(Ordering::Relaxed) > MAX_WAITING {
-            return Asked::TooSoon;
+            return FetchOutcome::TooSoon;
         }
-        let came = self.clock.unix_millis();
-        let mut asking = self.asking.lock().await;
+        let called_at = self.clock.unix_millis();
+        let mut last_fetch = self.last_fetch.lock().await;
         let now = self.clock.unix_millis();
-        if let Some((at, asked)) = asking.last {
+        if let Some((at, outcome)) = last_fetch.outcome {
             let passed = now.saturating_sub(at);
-            // A clock that was set back must not keep us from asking.
-            if (0..i64::try_from(ASK_AGAIN_AFTER.as_millis()).unwrap_or(i64::MAX)).contains(&passed) {
-                let asked_since = at >= came;
-                return if asked == Asked::Fresh && !asked_since { Asked::TooSoon } else { asked };
+            // A clock that was set back must not prevent fetches, so a negative time counts as passed.
+            if (0..i64::try_from(MIN_REFRESH_INTERVAL.as_millis()).unwrap_or(i64::MAX)).contains(&passed) {
+                let is_fetched_since = at >= called_at;
+                let is_too_soon = outcome == FetchOutcome::Fresh && !is_fetched_since;
+                return if is_too_soon { FetchOutcome::TooSoon } else { outcome };
             }
         }
-        let asked = match self.fetch(&mut asking).await {
-            Ok(()) => Asked::Fresh,
+        let outcome = match self.fetch(&mut last_fetch).await {
+            Ok(()) => FetchOutcome::Fresh,
             Err(error) => {
                 let text = format!("keys of {}: {error}", self.issuer);
                 self.telemetry.emit(&KeysFailed { issuer: &self.issuer, error: &text });
-                *self.trouble.write() = Some(text);
-                Asked::Failed
+                *self.problem.write() = Some(text);
+                FetchOutcome::Failed
             }
         };
-        asking.last = Some((now, asked));
-        asked
+        last_fetch.outcome = Some((now, outcome));
+        outcome
     }
 
-    async fn fetch(&self, Asking { json: known, was_empty, .. }: &mut Asking) -> Result<(), KeysError> {
+    /// Fetches the key set and stores it in memory and on disk.
+    async fn fetch(&self, LastFetch { json: known, was_empty, .. }: &mut LastFetch) -> Result<(), KeysError> {
         let (url, json) = self.fetcher.fetch().await?;
         let read = KeySet::from_jwks(&json);
         let is_empty = matches!(read, Err(KeySetError::NoUsableKey { found: 0 }));
         let was_empty = std::mem::replace(was_empty, is_empty);
-        // An issuer that says twice that it has no keys has revoked them; once may be an accident.
+        // An issuer that returns an empty set twice has revoked its keys; one empty answer may be an error.
         let set = if is_empty && was_empty {
             KeySet::none()
         } else {
@@ -240,9 +246,9 @@ impl Keys {
         };
         self.fetched_at.store(self.clock.unix_seconds(), Ordering::Relaxed);
         let revoked = || {
-            format!("keys of {}: the issuer has no keys any more; all signatures are refused", self.issuer)
+            format!("keys of {}: the issuer has no keys any more; all signatures are rejected", self.issuer)
         };
-        *self.trouble.write() = is_empty.then(revoked);
+        *self.problem.write() = is_empty.then(revoked);
         if json != *known || self.set.read().is_none() {
             let ids: Vec<&str> = set.ids().collect();
             self.telemetry.emit(&KeysFetched { issuer: &self.issuer, keys: &ids });
@@ -250,21 +256,21 @@ impl Keys {
             self.generation.fetch_add(1, Ordering::Release);
             known.clone_from(&json);
             let file = self.file.clone();
-            // Without the copy a restart needs the issuer; events are verified all the same.
-            let kept = tokio::task::spawn_blocking(move || cache::write(&file, &json)).await;
-            if let Ok(Err(error)) = kept {
-                tracing::warn!(path = %self.file.display(), %error, "the key set cannot be kept on disk");
+            // Without the copy, a restart needs the issuer.
+            let stored = tokio::task::spawn_blocking(move || cache::write(&file, &json)).await;
+            if let Ok(Err(error)) = stored {
+                tracing::warn!(path = %self.file.display(), %error, "the key set cannot be stored on disk");
             }
         }
         Ok(())
     }
 
-    /// Asks the issuer now, and from time to time.
+    /// Fetches the key set now and then every hour, or after 30 s if that failed. Never returns.
     pub async fn keep_fresh(self: &Arc<Self>) {
         loop {
-            let pause = match self.ask().await {
-                Asked::Fresh | Asked::TooSoon => ASK_EVERY,
-                Asked::Failed => ASK_AGAIN_AFTER,
+            let pause = match self.refresh().await {
+                FetchOutcome::Fresh | FetchOutcome::TooSoon => REFRESH_INTERVAL,
+                FetchOutcome::Failed => MIN_REFRESH_INTERVAL,
             };
             tokio::time::sleep(pause).await;
         }

@@ -48,7 +48,7 @@ impl Certificate {
 
     /// Puts in force what was prepared.
     pub(super) fn put(&self, prepared: Prepared) {
-        self.identity.put(prepared);
+        self.identity.activate(prepared);
         self.tell_in_force(true);
     }
 

@@ -13,7 +13,8 @@ use super::spooled::backoff;
 use super::{Next, Opened, Parts, Ready, ReloadError, StartError, Store};
 use crate::config::Config;
 use crate::deliver::{
-    DeadLetterStore, Direct, Lane, LaneEnd, LaneOptions, LaneParts, ReplaceError, Stored, Undelivered,
+    DeadLetterStore, Direct, DirectWorker, DirectWorkerOptions, DirectWorkerParts, DirectWorkerThread,
+    ReplaceError, Submitted, Undelivered,
 };
 use crate::http::{Accepted, Intake, IntakeFuture, Readiness, Unavailable};
 use crate::sink::SinkContext;
@@ -32,11 +33,11 @@ const DEAD_LETTERS: &str = "dead-letters";
 /// The sinks themselves, and the place of dead letters.
 #[derive(Debug)]
 pub(super) struct DirectStore {
-    lanes: RwLock<Vec<Arc<Lane>>>,
+    lanes: RwLock<Vec<Arc<DirectWorker>>>,
     /// Lanes of sinks that were removed. They end when the last request is gone that may use them.
     removed: Mutex<Vec<Removed>>,
     shared: Arc<Shared>,
-    options: LaneOptions,
+    options: DirectWorkerOptions,
     clock: Arc<dyn Clock>,
 }
 
@@ -44,8 +45,8 @@ pub(super) struct DirectStore {
 #[derive(Debug)]
 struct Removed {
     name: Arc<str>,
-    lane: Weak<Lane>,
-    end: Arc<LaneEnd>,
+    lane: Weak<DirectWorker>,
+    end: Arc<DirectWorkerThread>,
 }
 
 #[derive(Debug)]
@@ -66,7 +67,7 @@ impl DirectStore {
     pub(super) fn open(parts: Parts) -> Result<Opened, StartError> {
         let Parts { config, clock, telemetry, routes, sinks, .. } = parts;
         let dead_letters = Arc::new(open_dead_letters(&config, &clock, &telemetry)?);
-        let options = LaneOptions {
+        let options = DirectWorkerOptions {
             max_queue: config.limits.max_in_flight.saturating_add(QUEUE_SPARE),
             max_batch: MAX_BATCH,
             window_ids: config.dedup_ids(),
@@ -81,17 +82,17 @@ impl DirectStore {
         Ok((Arc::new(store), intake))
     }
 
-    fn start(&self, (name, sink): NamedSink) -> Result<Arc<Lane>, StartError> {
+    fn start(&self, (name, sink): NamedSink) -> Result<Arc<DirectWorker>, StartError> {
         let Shared { dead_letters, telemetry } = &*self.shared;
         telemetry.register_sink(&name);
         let failed = |source| StartError::Sink { name: Arc::clone(&name), source };
-        let parts = LaneParts {
+        let parts = DirectWorkerParts {
             clock: Arc::clone(&self.clock),
             telemetry: Arc::clone(telemetry),
-            letters: Arc::clone(dead_letters),
+            dead_letters: Arc::clone(dead_letters),
             backoff: backoff(&name, &self.clock).map_err(failed)?,
         };
-        Lane::start(Arc::clone(&name), sink, self.options, parts).map(Arc::new).map_err(failed)
+        DirectWorker::start(Arc::clone(&name), sink, self.options, parts).map(Arc::new).map_err(failed)
     }
 
     /// A sink that comes back waits until it has gone: two of one name would mix up the order of a device's events, and the
@@ -109,7 +110,7 @@ impl DirectStore {
         Ok(())
     }
 
-    fn intake(&self, lanes: Vec<Arc<Lane>>, routes: Routes) -> Arc<dyn Intake> {
+    fn intake(&self, lanes: Vec<Arc<DirectWorker>>, routes: Routes) -> Arc<dyn Intake> {
         Arc::new(DirectIntake { direct: Direct::new(lanes), routes, shared: Arc::clone(&self.shared) })
     }
 }
@@ -139,8 +140,8 @@ impl Intake for DirectIntake {
             let record = Arc::new(record);
             let Some(route) = self.routes.get(connector) else { return Err(Unavailable::Storage) };
             match self.direct.submit(&record, &route.sinks, route.dedup).await {
-                Ok(Stored::Now) => Ok(Accepted::New),
-                Ok(Stored::Before) => Ok(Accepted::Duplicate),
+                Ok(Submitted::New) => Ok(Accepted::New),
+                Ok(Submitted::Duplicate) => Ok(Accepted::Duplicate),
                 Err(Undelivered::Overloaded) => Err(Unavailable::Overloaded),
                 Err(Undelivered::SinkUnavailable { .. }) => Err(Unavailable::Sink),
                 Err(Undelivered::StorageUnavailable { .. }) => Err(Unavailable::Storage),
@@ -154,15 +155,15 @@ impl Intake for DirectIntake {
     }
 
     fn readiness(&self) -> Readiness {
-        let sinks = self.direct.lanes().iter();
+        let sinks = self.direct.workers().iter();
         let sinks =
-            sinks.filter_map(|lane| lane.trouble().map(|trouble| format!("sink {}: {trouble}", lane.name())));
-        let troubles: Vec<String> = sinks.chain(self.shared.dead_letters.trouble()).collect();
-        Readiness { ready: troubles.is_empty(), troubles }
+            sinks.filter_map(|sink| sink.last_error().map(|error| format!("sink {}: {error}", sink.name())));
+        let problems: Vec<String> = sinks.chain(self.shared.dead_letters.last_error()).collect();
+        Readiness { ready: problems.is_empty(), problems }
     }
 
     fn measure(&self) {
-        for lane in self.direct.lanes() {
+        for lane in self.direct.workers() {
             let ids = self.shared.telemetry.metrics.sink_window.with_label_values(&[lane.name()]);
             ids.set(lane.window_len() as f64);
         }
@@ -197,7 +198,7 @@ impl Store for DirectStore {
             None => Err(ReplaceError::Ended),
         })?;
         let find = |name: &Arc<str>| old.iter().chain(&added).find(|lane| lane.name() == name).cloned();
-        let lanes: Vec<Arc<Lane>> = next.sinks.iter().filter_map(find).collect();
+        let lanes: Vec<Arc<DirectWorker>> = next.sinks.iter().filter_map(find).collect();
         let gone = old.iter().filter(|lane| next.removed_sinks.contains(lane.name()));
         let gone = gone.map(|lane| Removed {
             name: Arc::clone(lane.name()),
@@ -249,7 +250,8 @@ mod tests {
         let dead_letters =
             Arc::new(DeadLetterStore::database(Arc::new(dead_letters), Arc::clone(&telemetry)));
         let shared = Arc::new(Shared { dead_letters, telemetry });
-        let options = LaneOptions { max_queue: 1, max_batch: 1, window_ids: 1, window_age: Duration::ZERO };
+        let options =
+            DirectWorkerOptions { max_queue: 1, max_batch: 1, window_ids: 1, window_age: Duration::ZERO };
         let (lanes, removed) = (RwLock::default(), Mutex::default());
         let store = DirectStore { lanes, removed, shared, options, clock };
         let again = || -> [NamedSink; 1] { [(Arc::from("out"), Box::new(Takes))] };

@@ -288,7 +288,7 @@ impl Reloader {
         match &done {
             // Whoever is told by log or metrics asks for readiness next, so that knows it first.
             Ok(changes) => {
-                self.parts.endpoint.set_config_trouble(None);
+                self.parts.endpoint.set_config_problem(None);
                 for ConfigChange { key, how, values, .. } in changes.iter().take(MAX_AUDITED) {
                     let values = values.as_ref().map(|(from, to)| (from.as_str(), to.as_str()));
                     self.telemetry.emit(&ConfigChanged { who, key, change: how.name(), values });
@@ -300,7 +300,7 @@ impl Reloader {
             Err(error) => {
                 let text: String = error.to_string().chars().take(MAX_ERROR).collect();
                 let trouble = format!("the configuration was not taken: {text}");
-                self.parts.endpoint.set_config_trouble(Some(trouble));
+                self.parts.endpoint.set_config_problem(Some(trouble));
                 self.telemetry.emit(&ConfigRefused { who, outcome: error.outcome(), error: &text });
             }
         }
@@ -423,10 +423,10 @@ fn needs_no_restart(old: &Config, next: &Config, changes: &[ConfigChange]) -> Re
 /// Has the keys of new issuers before any request needs them.
 async fn ask_new_issuers(live: &Live, known: &HashMap<String, Arc<Keys>>) -> Result<(), ReloadError> {
     for (issuer, keys) in live.keys.iter().filter(|(issuer, _)| !known.contains_key(*issuer)) {
-        let _asked = tokio::time::timeout(KEYS_TIME, keys.ask()).await;
+        let _asked = tokio::time::timeout(KEYS_TIME, keys.refresh()).await;
         if keys.set().is_none() {
-            let trouble = keys.trouble().unwrap_or_else(|| format!("keys of {issuer}: no answer in time"));
-            return Err(ReloadError::Keys(trouble));
+            let problem = keys.problem().unwrap_or_else(|| format!("keys of {issuer}: no answer in time"));
+            return Err(ReloadError::Keys(problem));
         }
     }
     Ok(())

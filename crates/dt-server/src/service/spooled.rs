@@ -228,24 +228,24 @@ impl SpoolStore {
         let shortage = self.log.shortage().filter(|_| ready);
         let shortage = shortage
             .map(|error| format!("no segment can be added, so that soon no events can be stored: {error}"));
-        let mut troubles: Vec<String> = trouble
+        let mut problems: Vec<String> = trouble
             .into_iter()
             .chain(shortage)
             .chain(tail.damage())
             .map(|trouble| format!("spool: {trouble}"))
             .collect();
-        troubles.extend(self.dead_letters.trouble());
+        problems.extend(self.dead_letters.last_error());
         for worker in self.workers.read().iter() {
-            troubles.extend(worker.trouble().map(|trouble| format!("sink {}: {trouble}", worker.name())));
+            problems.extend(worker.last_error().map(|error| format!("sink {}: {error}", worker.name())));
         }
         for worker in self.leaving.lock().iter().filter(|worker| !worker.is_finished()) {
-            let trouble = worker.trouble().map(|trouble| format!(": {trouble}")).unwrap_or_default();
-            troubles.push(format!(
-                "sink {}: removed, and still gets what was accepted for it{trouble}",
+            let error = worker.last_error().map(|error| format!(": {error}")).unwrap_or_default();
+            problems.push(format!(
+                "sink {}: removed, and still gets what was accepted for it{error}",
                 worker.name()
             ));
         }
-        Readiness { ready, troubles }
+        Readiness { ready, problems }
     }
 
     fn measure(&self) {

@@ -19,9 +19,9 @@ pub use connectors::ConnectorSeries;
 use http::StatusCode;
 pub use internal_events::{
     AcceptFailed, CertificateActivated, CertificateRefused, ClockSkewCleared, ClockSkewSuspected,
-    ConfigChanged, ConfigRefused, ConfigReloaded, ConnectionEvicted, ConnectionRefused, DeadLetterFailed,
-    DeadLetterStored, HandshakeFailed, InternalEvent, KeysFailed, KeysFetched, OtherSchemeFailed,
-    ProxyHeaderRefused, RefusalReason, RequestAnswered, SinkFailed, SinkRecovered,
+    ConfigChanged, ConfigRefused, ConfigReloaded, ConnectionEvicted, ConnectionRefused,
+    ConnectionRefusedReason, DeadLetterFailed, DeadLetterStored, HandshakeFailed, InternalEvent, KeysFailed,
+    KeysFetched, OtherSchemeFailed, ProxyHeaderRefused, RequestAnswered, SinkFailed, SinkRecovered,
 };
 use log_budget::{LogBudget, LogBudgets};
 pub use page::metrics_markdown;
@@ -59,7 +59,7 @@ impl Telemetry {
         for reason in Reason::CODES {
             metrics.dead_letters.with_label_values(&[reason]);
         }
-        for reason in RefusalReason::ALL {
+        for reason in ConnectionRefusedReason::ALL {
             metrics.connections_refused.with_label_values(&[reason.code()]);
         }
         let (connectors, budgets) = (RwLock::default(), LogBudgets::new());

@@ -1,4 +1,4 @@
-//! Why a certificate cannot be used: what is wrong with which file, and what to do.
+//! The errors of certificates and keys, with the file and the remedy.
 
 use std::io;
 use std::path::PathBuf;
@@ -14,7 +14,7 @@ pub enum TlsError {
         key: &'static str,
         /// The file.
         path: PathBuf,
-        /// What the system says.
+        /// The system's error.
         source: io::Error,
     },
     /// A file is not PEM.
@@ -24,10 +24,10 @@ pub enum TlsError {
         key: &'static str,
         /// The file.
         path: PathBuf,
-        /// What is wrong.
+        /// The error.
         text: String,
     },
-    /// A file has no certificate.
+    /// A file contains no certificate.
     #[error("{path}: there is no certificate in it; expected \"-----BEGIN CERTIFICATE-----\"")]
     NoCertificate {
         /// The key in the configuration.
@@ -35,39 +35,39 @@ pub enum TlsError {
         /// The file.
         path: PathBuf,
     },
-    /// A certificate cannot be understood.
+    /// A certificate is malformed, or unusable.
     #[error("{path}: certificate {number} cannot be used: {text}")]
     BadCertificate {
         /// The key in the configuration.
         key: &'static str,
         /// The file.
         path: PathBuf,
-        /// Which one of the file, from 1.
+        /// The number of the certificate in the file, from 1.
         number: usize,
-        /// What is wrong.
+        /// The error.
         text: String,
     },
-    /// The key's file has no key.
+    /// The file of the private key contains none.
     #[error("{path}: there is no private key in it; expected \"-----BEGIN PRIVATE KEY-----\"")]
     NoKey {
         /// The file.
         path: PathBuf,
     },
-    /// The key is encrypted.
+    /// The private key is encrypted.
     #[error("{path}: the private key is encrypted; decrypt it with `openssl pkey -in FILE -out PLAIN`")]
     EncryptedKey {
         /// The file.
         path: PathBuf,
     },
-    /// The key cannot be understood.
+    /// The private key is malformed, or unusable.
     #[error("{path}: the private key cannot be used: {text}")]
     BadKey {
         /// The file.
         path: PathBuf,
-        /// What is wrong.
+        /// The error.
         text: String,
     },
-    /// The key is not that of the certificate.
+    /// The private key does not belong to the certificate.
     #[error("{key}: is not the private key of the certificate in {certificate}")]
     KeyMismatch {
         /// The file of the certificate.
@@ -75,29 +75,29 @@ pub enum TlsError {
         /// The file of the key.
         key: PathBuf,
     },
-    /// The certificate's time is over.
+    /// The certificate has expired.
     #[error("{path}: the certificate expired at {at}; renew it")]
     Expired {
         /// The file.
         path: PathBuf,
-        /// When, as RFC 3339.
+        /// The time, as RFC 3339.
         at: String,
     },
-    /// The certificate's time has not come.
+    /// The certificate is not valid yet.
     #[error("{path}: the certificate is not valid before {at}; is the clock right?")]
     NotYetValid {
         /// The file.
         path: PathBuf,
-        /// When, as RFC 3339.
+        /// The time, as RFC 3339.
         at: String,
     },
-    /// The TLS library refuses the versions of TLS that are asked for.
+    /// The TLS library does not support the configured versions of TLS.
     #[error("TLS cannot be set up: {0}")]
     Unusable(String),
 }
 
 impl TlsError {
-    /// The key in `[tls]` whose value is at fault.
+    /// Returns the key in `[tls]` whose value causes the error.
     #[must_use]
     pub const fn key(&self) -> &'static str {
         match self {

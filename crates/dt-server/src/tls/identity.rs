@@ -1,4 +1,4 @@
-//! What is in force, and how it is swapped.
+//! The active certificate, and its replacement while the server runs.
 
 use std::fmt;
 use std::sync::Arc;
@@ -10,25 +10,25 @@ use super::load::{Files, Validity};
 use super::{ReadFile, TlsError, TlsSettings};
 use dt_verify::event::rfc3339_seconds;
 
-/// How long before its end a certificate is something to talk about, in seconds: 72 h.
-const SOON: i64 = 72 * 3600;
+/// The time before its expiry at which a certificate is reported, in seconds: 72 h.
+const EXPIRY_WARNING: i64 = 72 * 3600;
 
-/// What a reload came to, when it did not fail.
+/// The result of a successful reload.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Reloaded {
-    /// What was read is now in force for new handshakes.
+    /// New handshakes use the new files.
     Changed,
-    /// It was in force already.
+    /// The files have not changed.
     Unchanged,
 }
 
-/// The certificate, its key and the clients' CAs that are in force. All of them change at once, for new handshakes.
+/// The active certificate, its key and the clients' CAs. A reload replaces all of them at once, for new handshakes.
 pub struct TlsIdentity {
     read: ReadFile,
     state: Mutex<State>,
 }
 
-/// What was read of other settings, and is good.
+/// Other settings whose files were read and are valid.
 pub struct Prepared(State);
 
 impl fmt::Debug for Prepared {
@@ -57,12 +57,12 @@ impl fmt::Debug for TlsIdentity {
 }
 
 impl TlsIdentity {
-    /// Reads the files for the first time. A certificate whose time is over, or has not come, is taken: there is no
-    /// better one, and the service has more to do than to be reached. [`trouble`](Self::trouble) tells.
+    /// Reads the files at the start. An expired certificate, or one that is not valid yet, is accepted, since there is no
+    /// other one; [`problem`](Self::problem) reports it.
     ///
     /// # Errors
     ///
-    /// [`TlsError`] when the files cannot be used.
+    /// Returns [`TlsError`] if the files cannot be used.
     pub fn load(settings: TlsSettings, read: ReadFile) -> Result<Self, TlsError> {
         let files = Files::read(&settings, &*read)?;
         let (config, validity) = files.load()?;
@@ -70,37 +70,37 @@ impl TlsIdentity {
         Ok(Self { read, state: Mutex::new(state) })
     }
 
-    /// What a handshake that begins now has to use.
+    /// Returns the configuration for a new handshake.
     #[must_use]
     pub fn server_config(&self) -> Arc<ServerConfig> {
         Arc::clone(&self.state.lock().config)
     }
 
-    /// The settings in force.
+    /// Returns the active settings.
     #[must_use]
     pub fn settings(&self) -> TlsSettings {
         self.state.lock().settings.clone()
     }
 
-    /// The time for which the certificate in force is good.
+    /// Returns the validity of the active certificate.
     #[must_use]
     pub fn validity(&self) -> Validity {
         self.state.lock().validity
     }
 
-    /// Reads the files again and puts them in force if they are good at `now`, in Unix seconds. It reads files, so it
-    /// may block.
+    /// Reads the files again and activates them if they are valid at `now`, in Unix seconds. It reads files, so it may block.
     ///
     /// # Errors
     ///
-    /// [`TlsError`]; then what was in force stays so, and [`trouble`](Self::trouble) tells until a reload goes well.
+    /// Returns [`TlsError`] if the files cannot be used. The old ones stay active then, and [`problem`](Self::problem) reports
+    /// the error until a reload succeeds.
     pub fn reload(&self, now: i64) -> Result<Reloaded, TlsError> {
         let settings = self.settings();
-        // Handshakes go on while files are read.
+        // Without the lock, so that handshakes do not wait for files.
         let read = Files::read(&settings, &*self.read);
         let mut state = self.state.lock();
         if state.settings != settings {
-            // Others were put in force meanwhile.
+            // Other settings were activated meanwhile.
             return Ok(Reloaded::Unchanged);
         }
         let loaded = read.and_then(|files| {
@@ -127,11 +127,12 @@ impl TlsIdentity {
         }
     }
 
-    /// Reads the files of other settings, which must be good at `now`, without putting anything in force. It may block.
+    /// Reads the files of other settings, which must be valid at `now`, in Unix seconds, without activating them. It reads
+    /// files, so it may block.
     ///
     /// # Errors
     ///
-    /// [`TlsError`]; nothing is changed, and nothing is told by [`trouble`](Self::trouble).
+    /// Returns [`TlsError`] if the files cannot be used. [`problem`](Self::problem) does not report it.
     pub fn prepare(&self, settings: TlsSettings, now: i64) -> Result<Prepared, TlsError> {
         let files = Files::read(&settings, &*self.read)?;
         let (config, validity) = files.load()?;
@@ -139,29 +140,30 @@ impl TlsIdentity {
         Ok(Prepared(State { settings, files, config, validity, failed: None }))
     }
 
-    /// Puts in force what was prepared.
-    pub fn put(&self, prepared: Prepared) {
+    /// Activates prepared settings.
+    pub fn activate(&self, prepared: Prepared) {
         let before = std::mem::replace(&mut *self.state.lock(), prepared.0);
-        // Outside of the lock.
+        // After the lock is released.
         drop(before);
     }
 
-    /// What an operator has to know at `now`: the last reload failed, or the certificate's time is over or nearly so.
+    /// Returns the problem of the certificate at `now`, in Unix seconds: the last reload failed, or the certificate has
+    /// expired or will expire within 72 h.
     #[must_use]
-    pub fn trouble(&self, now: i64) -> Option<String> {
+    pub fn problem(&self, now: i64) -> Option<String> {
         let state = self.state.lock();
         let path = state.settings.certificate.display();
         let until = state.validity.until;
         if let Some(failed) = &state.failed {
             return Some(format!(
-                "certificate not reloaded, the old one (until {}) is in force: {failed}",
+                "certificate not reloaded, the old one (until {}) stays active: {failed}",
                 rfc3339_seconds(until)
             ));
         }
         if let Err(error) = state.validity.check(&state.settings.certificate, now) {
             return Some(format!("certificate: {error}"));
         }
-        (until.saturating_sub(now) <= SOON)
+        (until.saturating_sub(now) <= EXPIRY_WARNING)
             .then(|| format!("certificate: {path}: ends at {}; renew it", rfc3339_seconds(until)))
     }
 }
@@ -201,49 +203,49 @@ mod tests {
     }
 
     #[test]
-    fn the_last_72_hours_and_what_is_out_of_its_time_are_told() {
+    fn an_invalid_certificate_and_the_last_72_hours_are_reported() {
         let (identity, _) = identity();
         let validity = identity.validity();
         assert_eq!((validity.from, validity.until), (BEGIN, END));
         for (now, words) in [
             (BEGIN - 1, Some("certificate: cert: the certificate is not valid before 2025-01-01T00:00:00Z")),
             (BEGIN, None),
-            (END - SOON - 1, None),
-            (END - SOON, Some("certificate: cert: ends at 2025-04-01T00:00:00Z; renew it")),
+            (END - EXPIRY_WARNING - 1, None),
+            (END - EXPIRY_WARNING, Some("certificate: cert: ends at 2025-04-01T00:00:00Z; renew it")),
             (END, Some("ends at")),
             (END + 1, Some("expired at 2025-04-01T00:00:00Z")),
             (i64::MAX, Some("expired")),
             (i64::MIN, Some("not valid before")),
         ] {
-            match (identity.trouble(now), words) {
+            match (identity.problem(now), words) {
                 (None, None) => {}
-                (Some(trouble), Some(words)) => assert!(trouble.contains(words), "{now}: {trouble}"),
-                (trouble, words) => panic!("at {now}: {trouble:?}, not {words:?}"),
+                (Some(problem), Some(words)) => assert!(problem.contains(words), "{now}: {problem}"),
+                (problem, words) => panic!("at {now}: {problem:?}, not {words:?}"),
             }
         }
     }
 
     #[test]
-    fn only_what_changed_and_is_good_now_is_put_in_force() {
+    fn only_changed_and_valid_files_are_activated() {
         let (identity, disk) = identity();
         let first = identity.server_config();
         assert_eq!(identity.reload(BEGIN).expect("as before"), Reloaded::Unchanged);
-        // Even where it would not be taken any more: it is in force, and there is no other.
+        // Also if the active certificate has expired, since the files are the same.
         assert_eq!(identity.reload(END + 1).expect("as before"), Reloaded::Unchanged);
         assert!(Arc::ptr_eq(&first, &identity.server_config()));
         write(&disk);
         assert!(matches!(identity.reload(END + 1), Err(TlsError::Expired { .. })));
         assert!(matches!(identity.reload(BEGIN - 1), Err(TlsError::NotYetValid { .. })));
-        assert!(Arc::ptr_eq(&first, &identity.server_config()), "the old one is in force");
-        assert!(identity.trouble(BEGIN).is_some_and(|trouble| trouble.contains("not valid before")));
+        assert!(Arc::ptr_eq(&first, &identity.server_config()), "the old one stays active");
+        assert!(identity.problem(BEGIN).is_some_and(|problem| problem.contains("not valid before")));
         // A clock that was wrong is right again.
         assert_eq!(identity.reload(BEGIN).expect("good"), Reloaded::Changed);
         assert!(!Arc::ptr_eq(&first, &identity.server_config()));
-        assert_eq!(identity.trouble(BEGIN), None);
+        assert_eq!(identity.problem(BEGIN), None);
     }
 
     #[test]
-    fn other_settings_hold_only_if_they_are_good() {
+    fn other_settings_are_activated_only_if_they_are_valid() {
         let (identity, disk) = identity();
         let bad = TlsSettings::new("elsewhere", "key");
         assert!(matches!(identity.prepare(bad, BEGIN), Err(TlsError::Unreadable { .. })));
@@ -254,8 +256,8 @@ mod tests {
         }
         let good = TlsSettings::new("other-cert", "other-key");
         let prepared = identity.prepare(good.clone(), BEGIN).expect("good");
-        assert_eq!(identity.settings(), TlsSettings::new("cert", "key"), "nothing is in force yet");
-        identity.put(prepared);
+        assert_eq!(identity.settings(), TlsSettings::new("cert", "key"), "nothing is active yet");
+        identity.activate(prepared);
         assert_eq!(identity.settings(), good);
     }
 }

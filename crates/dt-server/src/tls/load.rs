@@ -1,4 +1,4 @@
-//! From files to something that can be put in force: each reason against it is found here, before anything changes.
+//! Reads and checks certificates and keys, and makes the configuration of handshakes from them.
 
 use std::io;
 use std::path::Path;
@@ -16,21 +16,25 @@ use x509_cert::der::Decode;
 use super::{TlsError, TlsSettings, TlsVersion};
 use dt_verify::event::rfc3339_seconds;
 
-/// What clients may choose from, the better one first.
+/// The protocols that clients may choose by ALPN, in the order of preference.
 const ALPN: [&[u8]; 2] = [b"h2", b"http/1.1"];
 
-/// The time for which a certificate is good.
+/// The time for which a certificate is valid.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Validity {
-    /// From when on, in Unix seconds.
+    /// The first second, in Unix time.
     pub from: i64,
-    /// Until when, in Unix seconds.
+    /// The last second, in Unix time.
     pub until: i64,
 }
 
 impl Validity {
-    /// What is wrong with it at a time.
+    /// Checks that the certificate in the file `path` is valid at `now`, in Unix seconds.
+    ///
+    /// # Errors
+    ///
+    /// Returns [`TlsError::NotYetValid`] or [`TlsError::Expired`].
     pub(super) fn check(self, path: &Path, now: i64) -> Result<(), TlsError> {
         let path = path.to_owned();
         if now < self.from {
@@ -43,7 +47,7 @@ impl Validity {
     }
 }
 
-/// What the files of some settings held.
+/// The content of the files that some settings name.
 #[derive(Clone, PartialEq, Eq)]
 pub(super) struct Files {
     settings: TlsSettings,
@@ -53,6 +57,11 @@ pub(super) struct Files {
 }
 
 impl Files {
+    /// Reads the files.
+    ///
+    /// # Errors
+    ///
+    /// Returns [`TlsError::Unreadable`] for the first file that cannot be read.
     pub(super) fn read(
         settings: &TlsSettings,
         read: &dyn Fn(&Path) -> io::Result<Vec<u8>>,
@@ -68,7 +77,11 @@ impl Files {
         })
     }
 
-    /// Makes of them what handshakes need.
+    /// Makes the configuration of handshakes.
+    ///
+    /// # Errors
+    ///
+    /// Returns [`TlsError`] for the first file that cannot be used.
     pub(super) fn load(&self) -> Result<(Arc<ServerConfig>, Validity), TlsError> {
         let provider = provider();
         let TlsSettings { certificate: path, key: key_path, client_ca: ca_path, min_version, .. } =
@@ -103,8 +116,8 @@ impl Files {
     }
 }
 
-/// Everything that is wrong with the files of some settings (each with its key in `[tls]`), then what only looks wrong
-/// at a time. For those who want to know before they start.
+/// Checks the files of some settings for `config check`. Returns the errors, then the warnings: with `now`, in Unix seconds, a
+/// certificate that is not valid at that time.
 #[must_use]
 pub fn problems(
     settings: &TlsSettings,
@@ -166,7 +179,7 @@ fn certificates(
     Ok(found)
 }
 
-/// The library's own text would show the line, in which part of a key may stand.
+/// Returns a text for an error in PEM. The library's own text shows the line, which may contain a part of a key.
 fn pem_error(error: &pem::Error) -> String {
     match error {
         pem::Error::MissingSectionEnd { .. } => "the line \"-----END …-----\" is missing".to_owned(),
@@ -176,11 +189,11 @@ fn pem_error(error: &pem::Error) -> String {
     }
 }
 
-/// The time of the first certificate, which is ours.
+/// Returns the validity of the first certificate of the chain, which is the server's.
 fn validity(key: &'static str, path: &Path, chain: &[CertificateDer<'_>]) -> Result<Validity, TlsError> {
     let bad = |text: String| TlsError::BadCertificate { key, path: path.to_owned(), number: 1, text };
     let first = chain.first().ok_or_else(|| TlsError::NoCertificate { key, path: path.to_owned() })?;
-    // `Raw` is lenient about serial numbers, which are not ours to judge.
+    // `Raw` accepts serial numbers that do not conform to RFC 5280.
     let certificate =
         CertificateInner::<Raw>::from_der(first).map_err(|error| bad(format!("not X.509: {error}")))?;
     let seconds =
@@ -216,8 +229,8 @@ fn client_verifier(
         text,
     };
     let mut roots = RootCertStore::empty();
-    for (place, certificate) in certificates("client_ca", path, content)?.into_iter().enumerate() {
-        roots.add(certificate).map_err(|error| bad(place.saturating_add(1), error.to_string()))?;
+    for (index, certificate) in certificates("client_ca", path, content)?.into_iter().enumerate() {
+        roots.add(certificate).map_err(|error| bad(index.saturating_add(1), error.to_string()))?;
     }
     WebPkiClientVerifier::builder_with_provider(Arc::new(roots), Arc::clone(provider))
         .build()

@@ -1,9 +1,8 @@
-//! TLS certificates: read, checked, and swapped while the server runs.
+//! Reads, checks and replaces TLS certificates while the server runs.
 //!
-//! [`TlsSettings`] are the names of files, as a configuration has them. [`TlsIdentity`] is what was made of the files
-//! and is in force for new handshakes; connections that are open keep what they began with. A pair that is not good is
-//! never put in force while there is an older one. Files are read through a function and the time is an argument, so
-//! this module touches neither.
+//! [`TlsSettings`] are the names of files in a configuration. [`TlsIdentity`] is made from the files and used for new
+//! handshakes; open connections keep the certificate with which they began. A certificate that cannot be used never replaces
+//! an older one. This module does no I/O and reads no clock: a function reads the files, and the time is an argument.
 
 mod error;
 mod identity;
@@ -26,7 +25,7 @@ pub use load::{Validity, problems};
 pub type ReadFile = Arc<dyn Fn(&Path) -> io::Result<Vec<u8>> + Send + Sync>;
 
 config_keys! {
-    /// Which files hold the certificate, and what is asked of clients.
+    /// The files of the certificate and its key, and the requirements for clients.
     #[derive(Debug, Clone, PartialEq, Eq)]
     #[non_exhaustive]
     pub struct TlsSettings {
@@ -52,18 +51,18 @@ config_keys! {
     }
 }
 
-/// Reads a path. A key itself may stand there by mistake; it is not shown.
+/// Reads a path. The value is not shown in errors, since it may be a private key by mistake.
 fn read_path(section: &mut Section<'_>, key: &'static str) -> Option<PathBuf> {
     let path = section.private_string(key)?;
     if path.is_empty() || path.contains(char::is_control) {
-        section.complain(key, "is no path; allowed is the path of a file in PEM");
+        section.complain(key, "is not a path; expected the path of a file in PEM");
         return None;
     }
     Some(PathBuf::from(path))
 }
 
 impl TlsSettings {
-    /// The settings with TLS 1.2 or newer and no certificates of clients.
+    /// Creates settings for TLS 1.2 or newer, without certificates of clients.
     #[must_use]
     pub fn new(certificate: impl Into<PathBuf>, key: impl Into<PathBuf>) -> Self {
         Self::with_defaults(certificate.into(), key.into())
@@ -103,5 +102,5 @@ impl fmt::Display for TlsVersion {
 
 /// Not a version of TLS that can be spoken.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("unknown version; allowed are 1.2, 1.3")]
+#[error("unknown version; expected 1.2 or 1.3")]
 pub struct UnknownTlsVersion;

@@ -1,4 +1,4 @@
-//! A whole delivery: one event, with the labels and the metadata of its device.
+//! A delivery: one event with the labels and the metadata of its device.
 
 use std::collections::BTreeMap;
 
@@ -13,9 +13,7 @@ use super::timestamp::Timestamp;
 use super::types::{EventType, Payload};
 use crate::Verified;
 
-/// One request's body: `{"event":{…},"labels":{…},"metadata":{…}}`.
-///
-/// From DT's page "Receiving Events". Only [`parse`](Self::parse) makes one.
+/// The body of one request: `{"event":{…},"labels":{…},"metadata":{…}}` (DT's page "Receiving Events").
 ///
 /// # Examples
 ///
@@ -38,20 +36,20 @@ use crate::Verified;
 pub struct Delivery {
     /// The event.
     pub event: Event,
-    /// Those labels of the device that the Data Connector is configured to send. A value that is not a string is here
-    /// as its JSON text.
+    /// The labels of the device that the Data Connector is configured to send. A value that is not a string is converted to
+    /// its JSON text.
     pub labels: BTreeMap<String, String>,
-    /// What the device is. Bodies of before 2022 have none.
+    /// The device's ids and type. Bodies from before 2022 have none.
     pub metadata: Option<Metadata>,
-    /// Members not known here, or not of the documented type.
+    /// Unknown members, and members of another type than documented.
     pub extra: Map<String, Value>,
 }
 
-/// What happened: the member `event`. From DT's page "Events".
+/// The event: the member `event` (DT's page "Events").
 #[derive(Debug, Clone, PartialEq)]
 #[non_exhaustive]
 pub struct Event {
-    /// `eventId`: not empty; 20 characters in DT's own events. Deliveries of one event have one id.
+    /// `eventId`: not empty; 20 characters in DT's own events. All deliveries of an event have the same id.
     pub event_id: String,
     /// `targetName`: `projects/<project>/devices/<device>`.
     pub target_name: Option<String>,
@@ -59,15 +57,15 @@ pub struct Event {
     pub event_type: EventType,
     /// `data`.
     pub data: Payload,
-    /// Members of `data` beside the one named after the event type; DT has sent none so far.
+    /// Members of `data` other than the one named after the event type. DT has sent none so far.
     pub data_extra: Map<String, Value>,
-    /// `timestamp`: when a Cloud Connector received the event. Serves as a version: events may come out of order.
+    /// `timestamp`: when a Cloud Connector received the event. Events may arrive out of order; this time orders them.
     pub timestamp: Option<Timestamp>,
-    /// Members not known here, or not of the documented type.
+    /// Unknown members, and members of another type than documented.
     pub extra: Map<String, Value>,
 }
 
-/// What DT knows of the device: the member `metadata`. Events that are not of a device may have other members.
+/// The member `metadata`. Events that do not belong to a device may have other members.
 #[derive(Debug, Clone, PartialEq)]
 #[non_exhaustive]
 pub struct Metadata {
@@ -79,19 +77,19 @@ pub struct Metadata {
     pub device_type: Option<String>,
     /// `productNumber`: empty for emulated devices.
     pub product_number: Option<String>,
-    /// Members not known here, or not of the documented type.
+    /// Unknown members, and members of another type than documented.
     pub extra: Map<String, Value>,
 }
 
 impl Delivery {
-    /// Reads a verified body.
+    /// Parses a verified body.
     ///
     /// # Errors
     ///
-    /// [`NotADelivery`], when the body is not a JSON object with an `event` that has an `eventId` and an `eventType`.
-    /// Nothing else about a body is an error.
+    /// Returns [`NotADelivery`] if the body is not a JSON object with an `event` that has an `eventId` and an `eventType`. No
+    /// other content of a body is an error.
     pub fn parse<B: AsRef<[u8]>>(verified: &Verified<B>) -> Result<Self, NotADelivery> {
-        // The envelope alone decides what a delivery is, so the two cannot disagree.
+        // The envelope decides which bodies are deliveries, so that both types accept the same ones.
         let envelope = Envelope::parse(verified)?;
         let mut members = into_object(Some(json::tree(verified.body())?));
         let event = Event::from_members(&envelope, into_object(members.remove("event")));
@@ -101,13 +99,14 @@ impl Delivery {
         Ok(Self { event, labels: labels.unwrap_or_default(), metadata, extra: members })
     }
 
-    /// The project that the device is in now, from `targetName`.
+    /// Returns the project of the device, from `targetName`.
     #[must_use]
     pub fn project(&self) -> Option<&str> {
         self.event.project()
     }
 
-    /// The device, from `targetName`, else `metadata.deviceId`. Events that are not of a device have none.
+    /// Returns the device's id, from `targetName` or else from `metadata.deviceId`; `None` if the event does not belong to a
+    /// device.
     #[must_use]
     pub fn device(&self) -> Option<&str> {
         let in_metadata = || self.metadata.as_ref()?.device_id.as_deref().filter(|id| !id.is_empty());
@@ -132,13 +131,13 @@ impl Event {
         }
     }
 
-    /// The project that the device is in now, from `targetName`.
+    /// Returns the project of the device, from `targetName`.
     #[must_use]
     pub fn project(&self) -> Option<&str> {
         target_name::project(self.target_name.as_deref()?)
     }
 
-    /// The device, from `targetName`.
+    /// Returns the device's id, from `targetName`.
     #[must_use]
     pub fn device(&self) -> Option<&str> {
         target_name::device(self.target_name.as_deref()?)
@@ -164,7 +163,7 @@ fn into_object(value: Option<Value>) -> Map<String, Value> {
     }
 }
 
-/// Takes a member out, if it converts; `null` is taken out as well. Others stay, to be seen in `extra`.
+/// Removes a member and returns it converted. `null` is removed as well. A member that cannot be converted stays.
 fn take<T>(
     members: &mut Map<String, Value>,
     name: &str,

@@ -1,20 +1,20 @@
-//! What is needed to pass an event on, read in one pass over the body.
+//! The envelope of an event: what is needed to forward it, parsed in one pass over the body.
 
 use std::borrow::Cow;
 use std::mem;
 
 use serde::de::MapAccess;
 
-use super::json::{self, At, Look, OneOf, Skip, Text};
+use super::fast_path::parse_fast;
+use super::json::{self, At, FieldVisitor, OneOf, Skip, Text};
 use super::not_a_delivery::{MAX_NAME_LEN, NotADelivery};
-use super::skim::skim;
 use super::target_name;
 use crate::Verified;
 
-/// A view of a delivery that copies nothing, save texts with escapes in them.
+/// A view of a delivery. It copies only texts that contain escapes.
 ///
-/// A member other than `eventId` and `eventType` counts as absent if it is not a string. Of those that decide where an event
-/// goes, none may be there twice: which one counts, readers of JSON do not agree on. The texts are as the sender chose them: any characters, control characters too.
+/// `targetName`, `timestamp` and `deviceId` count as absent if they are not strings. Members that decide where an event is stored
+/// must not be repeated, since JSON parsers choose different ones. The texts can contain any characters, also control characters.
 ///
 /// # Examples
 ///
@@ -34,7 +34,7 @@ use crate::Verified;
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Envelope<'a> {
-    /// `event.eventId`: not empty, at most [`MAX_NAME_LEN`] bytes. The key to find duplicates by.
+    /// `event.eventId`: not empty, at most [`MAX_NAME_LEN`] bytes. Identifies duplicates.
     pub event_id: Cow<'a, str>,
     /// `event.eventType`: not empty, at most [`MAX_NAME_LEN`] bytes.
     pub event_type: Cow<'a, str>,
@@ -47,11 +47,11 @@ pub struct Envelope<'a> {
 }
 
 impl<'a> Envelope<'a> {
-    /// Reads a verified body.
+    /// Parses a verified body.
     ///
     /// # Errors
     ///
-    /// [`NotADelivery`], for the same bodies and in the same way as [`Delivery::parse`](super::Delivery::parse).
+    /// Returns [`NotADelivery`] for the same bodies as [`Delivery::parse`](super::Delivery::parse).
     pub fn parse<B: AsRef<[u8]>>(verified: &'a Verified<B>) -> Result<Self, NotADelivery> {
         let body = BodyMembers::of(verified.body())?.ok_or(NotADelivery::NotAnObject)?;
         let event = body.event.only("event")?.flatten().ok_or(NotADelivery::EventMissing)?;
@@ -69,13 +69,14 @@ impl<'a> Envelope<'a> {
         })
     }
 
-    /// The project that the device is in now, from `targetName`.
+    /// Returns the project of the device, from `targetName`.
     #[must_use]
     pub fn project(&self) -> Option<&str> {
         target_name::project(self.target_name.as_deref()?)
     }
 
-    /// The device, from `targetName`, else `metadata.deviceId`. Events that are not of a device have none.
+    /// Returns the device's id, from `targetName` or else from `metadata.deviceId`; `None` if the event does not belong to a
+    /// device.
     #[must_use]
     pub fn device(&self) -> Option<&str> {
         let in_metadata = || self.metadata_device_id.as_deref().filter(|id| !id.is_empty());
@@ -83,8 +84,7 @@ impl<'a> Envelope<'a> {
     }
 }
 
-/// Reads `event.targetName` and `event.timestamp` again, of a body that was verified and read before; `None` for one that is
-/// not there.
+/// Returns `event.targetName` and `event.timestamp` of a body that was verified and parsed before; `None` for an absent one.
 pub fn target_and_time(body: &[u8]) -> (Option<Cow<'_, str>>, Option<Cow<'_, str>>) {
     let event = BodyMembers::of(body).ok().flatten().and_then(|body| body.event.only("event").ok());
     match event.flatten().flatten() {
@@ -105,7 +105,7 @@ fn name<'a>(
     }
 }
 
-/// A member that may be there once.
+/// A member that may be present once.
 enum Member<T> {
     Absent,
     Once(T),
@@ -113,13 +113,19 @@ enum Member<T> {
 }
 
 impl<T> Member<T> {
-    fn see(&mut self, value: T) {
+    /// Adds an occurrence of the member.
+    fn add(&mut self, value: T) {
         *self = match mem::replace(self, Self::Repeated) {
             Self::Absent => Self::Once(value),
             Self::Once(_) | Self::Repeated => Self::Repeated,
         };
     }
 
+    /// Returns the only value, or `None` if the member is absent.
+    ///
+    /// # Errors
+    ///
+    /// Returns [`NotADelivery::Repeated`] if there are several.
     fn only(self, member: &'static str) -> Result<Option<T>, NotADelivery> {
         match self {
             Self::Absent => Ok(None),
@@ -129,7 +135,7 @@ impl<T> Member<T> {
     }
 }
 
-/// Looks at the whole body.
+/// Visits the whole body.
 struct Body;
 
 /// `deviceId` of `metadata`.
@@ -141,10 +147,10 @@ struct BodyMembers<'de> {
 }
 
 impl<'de> BodyMembers<'de> {
-    /// Reads a body; `None` if it is JSON, but no object.
+    /// Parses a body. Returns `None` if it is JSON, but not an object.
     fn of(body: &'de [u8]) -> Result<Option<Self>, NotADelivery> {
-        let usual = std::str::from_utf8(body).ok().and_then(skim);
-        let Some(usual) = usual else { return json::look(body, Body) };
+        let usual = std::str::from_utf8(body).ok().and_then(parse_fast);
+        let Some(usual) = usual else { return json::visit(body, Body) };
         let event = EventMembers {
             id: Member::Once(usual.event_id.map(Cow::Borrowed)),
             event_type: Member::Once(usual.event_type.map(Cow::Borrowed)),
@@ -159,7 +165,7 @@ impl<'de> BodyMembers<'de> {
 /// `eventId`, `eventType`, `targetName`, `timestamp` and `deviceId` as the parser reads them.
 #[cfg(test)]
 pub(super) fn read_by_the_parser(body: &[u8]) -> Result<[Option<Cow<'_, str>>; 5], NotADelivery> {
-    let body = json::look(body, Body)?.ok_or(NotADelivery::NotAnObject)?;
+    let body = json::visit(body, Body)?.ok_or(NotADelivery::NotAnObject)?;
     let event = body.event.only("event")?.flatten().ok_or(NotADelivery::EventMissing)?;
     let (id, event_type) = (event.id.only("event.eventId")?, event.event_type.only("event.eventType")?);
     let target_name = event.target_name.only("event.targetName")?.flatten();
@@ -170,7 +176,7 @@ pub(super) fn read_by_the_parser(body: &[u8]) -> Result<[Option<Cow<'_, str>>; 5
     Ok([id.flatten(), event_type.flatten(), target_name, event.timestamp, device_id])
 }
 
-impl<'de> Look<'de> for Body {
+impl<'de> FieldVisitor<'de> for Body {
     type Found = Option<BodyMembers<'de>>;
 
     fn otherwise(self) -> Self::Found {
@@ -181,8 +187,8 @@ impl<'de> Look<'de> for Body {
         let mut found = BodyMembers { event: Member::Absent, metadata: Member::Absent };
         while let Some(key) = members.next_key_seed(At(OneOf(&["event", "metadata"])))? {
             match key {
-                Some("event") => found.event.see(members.next_value_seed(At(EventObject))?),
-                Some("metadata") => found.metadata.see(members.next_value_seed(At(MetadataObject))?),
+                Some("event") => found.event.add(members.next_value_seed(At(EventObject))?),
+                Some("metadata") => found.metadata.add(members.next_value_seed(At(MetadataObject))?),
                 _ => members.next_value_seed(At(Skip))?,
             }
         }
@@ -200,7 +206,7 @@ struct EventMembers<'de> {
     timestamp: Option<Cow<'de, str>>,
 }
 
-impl<'de> Look<'de> for EventObject {
+impl<'de> FieldVisitor<'de> for EventObject {
     type Found = Option<EventMembers<'de>>;
 
     fn otherwise(self) -> Self::Found {
@@ -217,9 +223,9 @@ impl<'de> Look<'de> for EventObject {
         };
         while let Some(key) = members.next_key_seed(At(OneOf(NAMES)))? {
             match key {
-                Some("eventId") => found.id.see(members.next_value_seed(At(Text))?),
-                Some("eventType") => found.event_type.see(members.next_value_seed(At(Text))?),
-                Some("targetName") => found.target_name.see(members.next_value_seed(At(Text))?),
+                Some("eventId") => found.id.add(members.next_value_seed(At(Text))?),
+                Some("eventType") => found.event_type.add(members.next_value_seed(At(Text))?),
+                Some("targetName") => found.target_name.add(members.next_value_seed(At(Text))?),
                 Some("timestamp") => found.timestamp = members.next_value_seed(At(Text))?,
                 _ => members.next_value_seed(At(Skip))?,
             }
@@ -231,7 +237,7 @@ impl<'de> Look<'de> for EventObject {
 /// Looks at `metadata`, for `deviceId`.
 struct MetadataObject;
 
-impl<'de> Look<'de> for MetadataObject {
+impl<'de> FieldVisitor<'de> for MetadataObject {
     type Found = Option<DeviceId<'de>>;
 
     fn otherwise(self) -> Self::Found {
@@ -242,7 +248,7 @@ impl<'de> Look<'de> for MetadataObject {
         let mut device_id = Member::Absent;
         while let Some(key) = members.next_key_seed(At(OneOf(&["deviceId"])))? {
             match key {
-                Some(_) => device_id.see(members.next_value_seed(At(Text))?),
+                Some(_) => device_id.add(members.next_value_seed(At(Text))?),
                 None => members.next_value_seed(At(Skip))?,
             }
         }

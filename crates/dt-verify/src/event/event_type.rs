@@ -1,40 +1,40 @@
-//! What an event type is made of, and what the table of them (`types/mod.rs`) turns into.
+//! The trait of event types, and the macro that makes enums and tables from their list (`types/mod.rs`).
 
 use serde_json::{Map, Value};
 
 use super::members::Object;
 use super::simulation::Moment;
 
-/// Everything that is particular to one event type, beside the members of its payload ([`Object`]).
+/// The properties of an event type, except for the members of its payload ([`Object`]).
 pub(in crate::event) trait KnownType: Object {
-    /// Its name: `event.eventType`, and the key below `event.data`.
+    /// The name: `event.eventType`, and the key below `event.data`.
     const NAME: &'static str;
-    /// Whether `data` is `{"<name>": {…}}`. If not, the members are in `data` itself.
+    /// Whether `data` is `{"<name>": {…}}`. Otherwise the members are in `data` itself.
     const IS_KEYED: bool = true;
     /// Which devices send it, and when.
     const SENT: Sent;
 
-    /// Makes up a payload, from the whole range of what DT may send.
+    /// Makes a random payload, from the whole range of values that DT may send.
     fn sample(moment: &mut Moment<'_>) -> Self;
 
-    /// Returns what a device sends next after `last`; without it, the first payload of the device's life.
+    /// Returns the payload that a device sends after `last`, or its first payload.
     fn next(last: Option<&Self>, moment: &mut Moment<'_>) -> Self;
 
-    /// Adds the members that clients leave out when they publish by DT's emulator API, and need when they read.
+    /// Adds the members that clients need when they read, but omit when they publish by DT's emulator API.
     fn fill_in(_members: &mut Map<String, Value>, _update_time: &str) {}
 }
 
 /// Which devices send an event type, and when (DT's pages "Devices" and "Events").
 pub(in crate::event) struct Sent {
-    /// Device types of which this is an event type of their own. A new device type is known by being named here.
+    /// The device types that send this event type. A new device type becomes known when it is named here.
     pub(in crate::event) by: &'static [&'static str],
-    /// Which other devices send it.
+    /// The other devices that send it.
     pub(in crate::event) others: Others,
     /// When devices send it.
     pub(in crate::event) when: When,
 }
 
-/// The devices that send an event type that is not one of their own.
+/// The devices that send an event type in addition to those of its own device types.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(in crate::event) enum Others {
     /// None.
@@ -43,7 +43,7 @@ pub(in crate::event) enum Others {
     Sensors,
     /// All devices.
     All,
-    /// All devices can, but here only those send it for which it is published.
+    /// Only the devices for which it is published.
     Published,
 }
 
@@ -56,25 +56,25 @@ pub(in crate::event) enum When {
     StateChange,
     /// Once a day.
     Daily,
-    /// When somebody touches the device.
+    /// When a person touches the device.
     Touch,
-    /// When somebody changes something by hand. A simulated device never does.
+    /// When an operator changes something. Simulated devices do not send it.
     ByHand,
 }
 
-/// Makes [`EventType`](super::EventType), [`Payload`](super::Payload) and all that depends on the event type from a
-/// table: a line has the module and the payload of an event type, and what it says.
+/// Makes [`EventType`](super::EventType), [`Payload`](super::Payload) and their tables from the list of event types. Each line
+/// has the module, the payload and the description of an event type.
 macro_rules! event_types {
     ($($module:ident::$name:ident: $doc:literal,)+) => {
         $(mod $module;)+
 
         /// The payload of each event type: what `event.data` holds, from DT's page "Events".
         ///
-        /// Rules for all of them:
-        /// - What is measured is an `f64`, as DT writes `27` and `24.9` alike; what is counted is an `i64`.
-        /// - A member that DT's clients have ever had to do without is optional: an `Option`, an empty list or text.
-        /// - `update_time` is the member `updateTime`, the event's own time in recent deliveries.
-        /// - `extra` holds the members that are not known here, and optional ones that are not of the documented type.
+        /// Rules for all payloads:
+        /// - A measured value is an `f64`, since DT writes both `27` and `24.9`; a count is an `i64`.
+        /// - A member that some events lack is optional: an `Option`, an empty list or an empty text.
+        /// - `update_time` is the member `updateTime`, the time of the event in recent deliveries.
+        /// - `extra` contains unknown members, and optional ones of another type than documented.
         /// - Only a required member that is missing or of another type makes a payload
         ///   [`Payload::Unreadable`](super::Payload::Unreadable).
         /// - The members are in the order in which DT writes them; `Serialize` writes them in that order.
@@ -83,9 +83,9 @@ macro_rules! event_types {
         }
 
         $crate::event::open_enum::open_enum! {
-            /// What kind of event it is: `event.eventType`.
+            /// The type of an event: `event.eventType`.
             ///
-            /// The known ones are those of DT's page "Events". There will be others, so nothing fails on them.
+            /// The known ones are those of DT's page "Events". An unknown one is no error.
             ///
             /// # Examples
             ///
@@ -101,28 +101,28 @@ macro_rules! event_types {
             }
         }
 
-        /// What happened, by event type: `event.data`.
+        /// The payload of an event, by event type: `event.data`.
         ///
         /// `Serialize` writes `data` as DT does: members in DT's order.
         #[derive(Debug, Clone, PartialEq)]
         #[non_exhaustive]
         pub enum Payload {
             $(#[doc = $doc] $name(payload::$name),)+
-            /// `data` of an event type that is not known here.
+            /// The `data` of an unknown event type.
             Unknown(Value),
-            /// There is no `data`, or it is `null`.
+            /// `data` is absent or `null`.
             Empty,
-            /// `data` of a known event type that is not as documented.
+            /// The `data` of a known event type that is not as documented.
             Unreadable {
                 /// All of `data`.
                 value: Value,
-                /// What is not as documented; names members, and shows nothing of their values.
+                /// The difference from the documentation. It names members and shows no values.
                 reason: String,
             },
         }
 
         impl Payload {
-            /// Returns `updateTime`, where the payload has one.
+            /// Returns `updateTime`, if the payload has one.
             #[must_use]
             pub const fn update_time(&self) -> Option<&Timestamp> {
                 match self {
@@ -131,7 +131,7 @@ macro_rules! event_types {
                 }
             }
 
-            /// Returns what of it DT would not send, for a known event type.
+            /// Returns a member that DT would not send, with the documented values, for a known event type.
             pub(in crate::event) fn undocumented(&self) -> Option<(&'static str, String)> {
                 match self {
                     $(Self::$name(payload) => payload.undocumented(),)+
@@ -151,7 +151,7 @@ macro_rules! event_types {
         }
 
         impl EventType {
-            /// Reads the members of a payload; `None` for a type that is not known here.
+            /// Reads the members of a payload; `None` for an unknown type.
             pub(in crate::event) fn read(&self, fields: Fields<'_>) -> Option<Result<Payload, Unfit>> {
                 match self {
                     $(Self::$name => Some(payload::$name::read(fields).map(Payload::$name)),)+
@@ -167,7 +167,7 @@ macro_rules! event_types {
                 }
             }
 
-            /// Returns which devices send it, and when; `None` for a type that is not known here.
+            /// Returns which devices send it, and when; `None` for an unknown type.
             pub(in crate::event) const fn sent(&self) -> Option<&'static Sent> {
                 match self {
                     $(Self::$name => Some(&payload::$name::SENT),)+
@@ -175,7 +175,7 @@ macro_rules! event_types {
                 }
             }
 
-            /// Makes up a payload; `None` for a type that is not known here.
+            /// Makes a random payload; `None` for an unknown type.
             pub(in crate::event) fn sample(&self, moment: &mut Moment<'_>) -> Option<Payload> {
                 match self {
                     $(Self::$name => Some(Payload::$name(payload::$name::sample(moment))),)+
@@ -183,7 +183,7 @@ macro_rules! event_types {
                 }
             }
 
-            /// Returns what a device sends next after `last`; `None` for a type that is not known here.
+            /// Returns the payload that a device sends after `last`; `None` for an unknown type.
             pub(in crate::event) fn next(
                 &self,
                 last: Option<&Payload>,
@@ -201,7 +201,7 @@ macro_rules! event_types {
                 }
             }
 
-            /// Adds the members that clients leave out when they publish.
+            /// Adds the members that clients omit when they publish.
             pub(in crate::event) fn fill_in(&self, members: &mut Map<String, Value>, update_time: &str) {
                 match self {
                     $(Self::$name => payload::$name::fill_in(members, update_time),)+

@@ -1,8 +1,8 @@
-//! Two ways through a JSON text that agree on what JSON is: one that looks at a few members, one that builds a tree.
+//! Two JSON readers that accept the same texts: [`visit`] reads a few members, [`tree`] builds a tree.
 //!
-//! Neither is serde's usual one. Derived structs also accept arrays; `IgnoredAny` lets pass what a tree cannot hold
-//! (deep nesting, `1e999`, half a surrogate pair); `Value` takes objects with one of `serde_json`'s private keys for
-//! something else. Both ways go through `deserialize_any` at every value, so the parser makes the same checks.
+//! serde's own readers differ from each other: derived structs also accept arrays; `IgnoredAny` accepts texts that a tree cannot
+//! hold (deep nesting, `1e999`, half of a surrogate pair); `Value` converts objects with one of `serde_json`'s private keys. Both
+//! readers here call `deserialize_any` for every value, so that the parser makes the same checks.
 
 use std::borrow::Cow;
 use std::fmt;
@@ -13,24 +13,24 @@ use serde_json::{Map, Number, Value};
 
 use super::not_a_delivery::NotADelivery;
 
-/// Something that looks at one JSON value and takes out what it is after.
-pub(super) trait Look<'de>: Sized {
+/// Reads one JSON value and returns what it needs from it.
+pub(super) trait FieldVisitor<'de>: Sized {
     type Found;
 
-    /// The value is none of those below, or the default below walked over it.
+    /// Returns the result for a value that the visitor does not read.
     fn otherwise(self) -> Self::Found;
 
-    /// The value is a text of the input itself.
+    /// Reads a text without escapes, which is a part of the input.
     fn borrowed_text(self, text: &'de str) -> Self::Found {
         self.text(text)
     }
 
-    /// The value is a text with escapes, and is gone after this call.
+    /// Reads a text with escapes, which is temporary.
     fn text(self, _text: &str) -> Self::Found {
         self.otherwise()
     }
 
-    /// The value is an object.
+    /// Reads an object. The default skips it.
     fn object<A: MapAccess<'de>>(self, mut members: A) -> Result<Self::Found, A::Error> {
         while members.next_key_seed(At(Skip))?.is_some() {
             members.next_value_seed(At(Skip))?;
@@ -39,10 +39,10 @@ pub(super) trait Look<'de>: Sized {
     }
 }
 
-/// Puts a [`Look`] in a place where serde wants a seed.
+/// Adapts a [`FieldVisitor`] to serde's seeds and visitors.
 pub(super) struct At<L>(pub(super) L);
 
-impl<'de, L: Look<'de>> DeserializeSeed<'de> for At<L> {
+impl<'de, L: FieldVisitor<'de>> DeserializeSeed<'de> for At<L> {
     type Value = L::Found;
 
     fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<L::Found, D::Error> {
@@ -50,7 +50,7 @@ impl<'de, L: Look<'de>> DeserializeSeed<'de> for At<L> {
     }
 }
 
-impl<'de, L: Look<'de>> Visitor<'de> for At<L> {
+impl<'de, L: FieldVisitor<'de>> Visitor<'de> for At<L> {
     type Value = L::Found;
 
     fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -95,19 +95,19 @@ impl<'de, L: Look<'de>> Visitor<'de> for At<L> {
     }
 }
 
-/// Walks over a value.
+/// Skips a value.
 pub(super) struct Skip;
 
-impl Look<'_> for Skip {
+impl FieldVisitor<'_> for Skip {
     type Found = ();
 
     fn otherwise(self) {}
 }
 
-/// Takes a text, without a copy where it has no escapes.
+/// Reads a text, without a copy if it has no escapes.
 pub(super) struct Text;
 
-impl<'de> Look<'de> for Text {
+impl<'de> FieldVisitor<'de> for Text {
     type Found = Option<Cow<'de, str>>;
 
     fn otherwise(self) -> Self::Found {
@@ -123,10 +123,10 @@ impl<'de> Look<'de> for Text {
     }
 }
 
-/// Takes the key of a member, if it is one of these.
+/// Reads the key of a member, if it is one of these.
 pub(super) struct OneOf(pub(super) &'static [&'static str]);
 
-impl Look<'_> for OneOf {
+impl FieldVisitor<'_> for OneOf {
     type Found = Option<&'static str>;
 
     fn otherwise(self) -> Self::Found {
@@ -138,12 +138,23 @@ impl Look<'_> for OneOf {
     }
 }
 
-/// Looks at the one JSON value that `body` is.
-pub(super) fn look<'de, L: Look<'de>>(body: &'de [u8], what: L) -> Result<L::Found, NotADelivery> {
-    read(body, At(what))
+/// Reads the JSON value in `body` with a visitor.
+///
+/// # Errors
+///
+/// Returns [`NotADelivery`] if the body is not UTF-8 or not one JSON value.
+pub(super) fn visit<'de, L: FieldVisitor<'de>>(
+    body: &'de [u8],
+    visitor: L,
+) -> Result<L::Found, NotADelivery> {
+    read(body, At(visitor))
 }
 
-/// Builds the tree of the one JSON value that `body` is. Of members with one name, the last counts.
+/// Builds the tree of the JSON value in `body`. Of members with one name, the last one counts.
+///
+/// # Errors
+///
+/// Returns [`NotADelivery`] if the body is not UTF-8 or not one JSON value.
 pub(super) fn tree(body: &[u8]) -> Result<Value, NotADelivery> {
     read(body, PhantomData::<Tree>).map(|tree| tree.0)
 }
@@ -215,8 +226,8 @@ impl<'de> Visitor<'de> for Builder {
     }
 }
 
-/// Another crate of an embedder may switch on `arbitrary_precision` in `serde_json`; then every number comes as an
-/// object with this one key.
+/// Returns the number that an object stands for. If another crate enables `arbitrary_precision` of `serde_json`, the parser
+/// passes every number as an object with this one key.
 fn number_in_disguise(object: &Map<String, Value>) -> Option<Number> {
     let text = object.get("$serde_json::private::Number").filter(|_| object.len() == 1)?.as_str()?;
     let switched_on = "1e999".parse::<Number>().is_ok();
@@ -228,9 +239,9 @@ mod tests {
     use super::*;
 
     fn both(body: &str) -> Option<Value> {
-        let walked = look(body.as_bytes(), Skip);
+        let visited = visit(body.as_bytes(), Skip);
         let built = tree(body.as_bytes());
-        assert_eq!(walked, built.clone().map(|_| ()), "{body}");
+        assert_eq!(visited, built.clone().map(|_| ()), "{body}");
         built.ok()
     }
 

@@ -17,17 +17,17 @@ use serde_json::{Map, Value};
 
 use super::timestamp::Timestamp;
 
-/// A value that members have.
+/// A type of values that members can have.
 pub(in crate::event) trait Json: Sized {
-    /// What it is called after "is not", such as "a number".
+    /// The name of one such value in an error, such as "a number".
     const ONE: &'static str;
-    /// What a list of it is called.
+    /// The name of a list of such values in an error.
     const MANY: &'static str;
 
-    /// Reads it; `None` where the value is of another type.
+    /// Converts a JSON value; `None` if it has another type.
     fn from_json(value: &Value) -> Option<Self>;
 
-    /// Writes it as DT does.
+    /// Serializes the value as DT does.
     fn write<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error>;
 
     /// Returns `true` for a value that is written as an absent member.
@@ -39,11 +39,15 @@ pub(in crate::event) trait Json: Sized {
     ///
     /// # Errors
     ///
-    /// What DT documents instead, as after "is not".
-    fn documented(&self) -> Result<(), String> {
+    /// Returns [`Undocumented`], which names the values that DT documents.
+    fn documented(&self) -> Result<(), Undocumented> {
         Ok(())
     }
 }
+
+/// A value is not one that DT documents. The text names the documented values, as after "is not".
+#[derive(Debug, PartialEq, Eq)]
+pub(in crate::event) struct Undocumented(pub(in crate::event) String);
 
 /// Serializes a value by [`Json::write`].
 struct Written<'a, T>(&'a T);
@@ -54,7 +58,7 @@ impl<T: Json> Serialize for Written<'_, T> {
     }
 }
 
-/// What was measured. DT writes `27` and `24.9` alike.
+/// A measured value. DT writes it as `27` or as `24.9`.
 impl Json for f64 {
     const ONE: &'static str = "a number";
     const MANY: &'static str = "a list of numbers";
@@ -71,7 +75,7 @@ impl Json for f64 {
     }
 }
 
-/// What was counted: whole numbers only, also if they are spelled `27.0`.
+/// A count: a whole number, which may be written as `27.0`.
 impl Json for i64 {
     const ONE: &'static str = "a whole number";
     const MANY: &'static str = "a list of whole numbers";
@@ -124,7 +128,7 @@ impl Json for Timestamp {
     }
 }
 
-/// Anything, where DT does not document the type.
+/// Any value, for members whose type DT does not document.
 impl Json for Value {
     const ONE: &'static str = "JSON";
     const MANY: &'static str = "a list";
@@ -138,7 +142,7 @@ impl Json for Value {
     }
 }
 
-/// Labels by key. A value that is not a text is kept as its JSON text.
+/// Labels by key. A value that is not a string is converted to its JSON text.
 impl Json for BTreeMap<String, String> {
     const ONE: &'static str = "an object";
     const MANY: &'static str = "a list of objects";
@@ -172,12 +176,12 @@ impl<T: Json> Json for Option<T> {
         self.is_none()
     }
 
-    fn documented(&self) -> Result<(), String> {
+    fn documented(&self) -> Result<(), Undocumented> {
         self.as_ref().map_or(Ok(()), T::documented)
     }
 }
 
-/// A list. One item of another type makes the whole list one of another type.
+/// A list. If one item has another type, the whole list has.
 impl<T: Json> Json for Vec<T> {
     const ONE: &'static str = T::MANY;
     const MANY: &'static str = "a list of lists";
@@ -190,9 +194,11 @@ impl<T: Json> Json for Vec<T> {
         serializer.collect_seq(self.iter().map(Written))
     }
 
-    fn documented(&self) -> Result<(), String> {
+    fn documented(&self) -> Result<(), Undocumented> {
         let undocumented = self.iter().find_map(|item| item.documented().err());
-        undocumented.map_or(Ok(()), |wanted| Err(format!("a list in which each item is {wanted}")))
+        undocumented.map_or(Ok(()), |Undocumented(wanted)| {
+            Err(Undocumented(format!("a list in which each item is {wanted}")))
+        })
     }
 }
 
@@ -203,17 +209,17 @@ fn whole(number: f64) -> Option<i64> {
     (number.fract() == 0.0 && number.abs() <= EXACT).then_some(number as i64)
 }
 
-/// A JSON object of documented members: what [`object!`] makes.
+/// A JSON object with documented members, made by [`object!`].
 pub(in crate::event) trait Object: Json + Serialize {
     /// Reads all members.
     ///
     /// # Errors
     ///
-    /// The first member that keeps the object from being read.
+    /// Returns [`Unfit`] for the first member without which the object cannot be read.
     fn read(fields: Fields<'_>) -> Result<Self, Unfit>;
 
-    /// Finds a member that DT would not send: one that was left in `extra` for its type, or with a value that DT does
-    /// not document. Returns its name, and what it has to be.
+    /// Finds a member that DT would not send: one that is in `extra` because of its type, or one with a value that DT does not
+    /// document. Returns its name and the documented values.
     fn undocumented(&self) -> Option<(&'static str, String)>;
 }
 
@@ -244,8 +250,8 @@ macro_rules! object {
                     if self.extra.contains_key($text) {
                         return Some(($text, <$type as Json>::ONE.to_owned()));
                     }
-                    if let Err(wanted) = self.$member.documented() {
-                        return Some(($text, wanted));
+                    if let Err(undocumented) = self.$member.documented() {
+                        return Some(($text, undocumented.0));
                     }
                 )+
                 None
@@ -267,10 +273,12 @@ macro_rules! object {
                 members.end()
             }
 
-            fn documented(&self) -> Result<(), String> {
-                use $crate::event::members::Object;
+            fn documented(&self) -> Result<(), $crate::event::members::Undocumented> {
+                use $crate::event::members::{Object, Undocumented};
                 match self.undocumented() {
-                    Some((name, wanted)) => Err(format!("an object whose {name} is {wanted}")),
+                    Some((name, wanted)) => {
+                        Err(Undocumented(format!("an object whose {name} is {wanted}")))
+                    }
                     None => Ok(()),
                 }
             }
@@ -315,10 +323,10 @@ impl<'a, M: SerializeMap> Members<'a, M> {
     }
 }
 
-/// A member is missing or of another type, and the object cannot be read without it.
+/// A required member is missing or has another type, so the object cannot be read.
 pub(in crate::event) struct Unfit {
     pub(in crate::event) name: &'static str,
-    /// What it has to be, as after "is not".
+    /// The expected type, as after "is not".
     pub(in crate::event) wanted: &'static str,
     pub(in crate::event) is_absent: bool,
 }
@@ -334,7 +342,7 @@ impl<'a> Fields<'a> {
         Self { members, taken: Vec::new() }
     }
 
-    /// Takes a member without which the object says nothing.
+    /// Takes a required member.
     pub(in crate::event) fn required<T: Json>(&mut self, name: &'static str) -> Result<T, Unfit> {
         let is_absent = !self.members.contains_key(name);
         let value = self.members.get(name).and_then(T::from_json);

@@ -1,22 +1,21 @@
-//! What DT sends: deliveries, their events, and the typed payload of each event type.
+//! The deliveries that DT sends: their events, and the typed payload of each event type.
 //!
-//! Everything here is made from a [`Verified`](crate::Verified) body and from nothing else, so that nobody
-//! reads what nobody signed. Nothing here does I/O, reads a clock or panics on any input.
+//! All of them are parsed from a [`Verified`](crate::Verified) body only, so that no unverified body is used by mistake. This
+//! module does no I/O, reads no clock and panics on no input.
 //!
-//! | what | for whom | cost |
+//! | type | for programs that | cost |
 //! |---|---|---|
-//! | [`Envelope`] | whoever passes events on: id, type, target, time, device, project | one pass, nothing copied |
-//! | [`Delivery`] | whoever uses events: all of the above, labels, metadata, a typed [`Payload`] | a tree is built |
+//! | [`Envelope`] | forward events: id, type, target, time, device, project | one pass without copies |
+//! | [`Delivery`] | use events: all of the above, labels, metadata, a typed [`Payload`] | builds a JSON tree |
 //!
-//! Both accept the same bodies. [`NotADelivery`] is kept for bodies that are not JSON or lack the two members without
-//! which nothing can be done, `event.eventId` and `event.eventType`. All else is tolerated, as DT adds event types,
-//! fields and values over the years: an unknown event type is [`Payload::Unknown`], a payload of another shape
-//! [`Payload::Unreadable`], an unknown value such as a new `state` is that enum's `Other`, and members that are not
-//! known here, or not of the documented type, are in the `extra` beside those that are.
+//! Both accept the same bodies. They return [`NotADelivery`] only for a body that is not JSON, or that lacks one of the two
+//! required members, `event.eventId` and `event.eventType`. Everything else is accepted, since DT adds event types, fields and
+//! values: an unknown event type is [`Payload::Unknown`], a payload of another form [`Payload::Unreadable`], an unknown value such
+//! as a new `state` the variant `Other` of its enum; unknown members, and members of another type than documented, are in `extra`.
 //!
-//! All about an event type is in its file below `types/`, and in its line of the table there.
+//! Each event type has a file below `types/`, and a line in the table there.
 //!
-//! The shapes are those of DT's documentation, "Receiving Events" and "Events" on
+//! The forms are those of DT's documentation, "Receiving Events" and "Events" on
 //! <https://docs.developer.disruptive-technologies.com>, and of the events in the tests of DT's Python clients.
 //!
 //! # Examples
@@ -41,6 +40,7 @@
 mod delivery;
 mod envelope;
 mod event_type;
+mod fast_path;
 mod json;
 mod members;
 mod not_a_delivery;
@@ -48,7 +48,6 @@ mod open_enum;
 mod rng;
 mod sample;
 pub mod simulation;
-mod skim;
 mod target_name;
 #[cfg(test)]
 mod tests;

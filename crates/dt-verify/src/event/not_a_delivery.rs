@@ -1,11 +1,11 @@
-//! Why an authentic body cannot be read as a delivery: one variant a cause, none of which shows what the body holds.
+//! The reasons for which an authentic body is not a delivery: one variant for each. None of them shows content of the body.
 
-/// The most bytes that `eventId` and `eventType` may have. DT's ids have 20, its longest type 18.
+/// The most bytes of `eventId` and `eventType`. DT's ids have 20, its longest type has 18.
 pub const MAX_NAME_LEN: usize = 256;
 
 /// Why a body is not a delivery.
 ///
-/// It was signed by DT all the same, so a receiver keeps it for a human and answers 2xx: sending it again cannot help.
+/// DT has signed it, so a receiver should store it for inspection and answer 2xx, since a retry would send the same body.
 /// [`code`](Self::code) is stable; the text may change.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
@@ -13,10 +13,10 @@ pub enum NotADelivery {
     /// The body is not UTF-8, as JSON has to be (RFC 8259, section 8.1).
     #[error("the body is not UTF-8: byte {valid_up_to} begins no character")]
     NotUtf8 {
-        /// How many bytes are UTF-8 before the one that is not.
+        /// The number of valid bytes before the first invalid one.
         valid_up_to: usize,
     },
-    /// The body is not one JSON value: bad syntax, something after it, more than 127 levels, a byte order mark, a
+    /// The body is not one JSON value: bad syntax, bytes after it, more than 127 levels, a byte order mark, a
     /// number that no `f64` holds, half of a surrogate pair.
     #[error("the body is not JSON: line {line}, column {column}")]
     NotJson {
@@ -42,10 +42,10 @@ pub enum NotADelivery {
     TooLong {
         /// `event.eventId` or `event.eventType`.
         member: &'static str,
-        /// How many bytes it has.
+        /// The number of its bytes.
         found: usize,
     },
-    /// A member without which nothing can be done is there more than once: which of them counts would be a guess.
+    /// A required member is repeated. Any choice between the values would be a guess.
     #[error("`{member}` is there more than once")]
     Repeated {
         /// `event`, `event.eventId` or `event.eventType`.
@@ -54,7 +54,7 @@ pub enum NotADelivery {
 }
 
 impl NotADelivery {
-    /// All codes there are, for tables and metrics.
+    /// All codes, for tables and metrics.
     pub const CODES: [&'static str; 8] = [
         "not_utf8",
         "not_json",
@@ -66,7 +66,7 @@ impl NotADelivery {
         "repeated",
     ];
 
-    /// The stable name of the cause.
+    /// Returns the stable code of the reason.
     #[must_use]
     pub const fn code(&self) -> &'static str {
         match self {
@@ -83,7 +83,7 @@ impl NotADelivery {
 }
 
 impl From<serde_json::Error> for NotADelivery {
-    /// Keeps the place only: the library's text may quote the body.
+    /// Keeps only the position, since the library's text may quote the body.
     fn from(error: serde_json::Error) -> Self {
         Self::NotJson { line: error.line(), column: error.column() }
     }

@@ -1,6 +1,6 @@
-//! The macro for enums of documented texts that outlive the documentation.
+//! The macro for enums of documented texts that keep unknown texts as well.
 
-/// Makes an enum of documented texts with a fallback that keeps any other.
+/// Makes an enum of documented texts, with the variant `Other` for any other text.
 macro_rules! open_enum {
     ($(#[$meta:meta])* $name:ident { $($(#[$doc:meta])* $variant:ident = $text:expr,)+ }) => {
         $(#[$meta])*
@@ -8,12 +8,12 @@ macro_rules! open_enum {
         #[non_exhaustive]
         pub enum $name {
             $($(#[$doc])* $variant,)+
-            /// A value that is not known here, as it was received.
+            /// An unknown value, as it was received.
             Other(String),
         }
 
         impl $name {
-            /// All values known here.
+            /// All known values.
             pub const KNOWN: [Self; [$($text),+].len()] = [$(Self::$variant),+];
 
             /// Returns the value as DT spells it.
@@ -84,10 +84,12 @@ macro_rules! text_member {
                 serializer.serialize_str(self.as_str())
             }
 
-            fn documented(&self) -> Result<(), String> {
-                let known = Self::KNOWN;
-                let known: Vec<&str> = known.iter().map(Self::as_str).collect();
-                if self.is_known() { Ok(()) } else { Err(format!("one of {}", known.join(", "))) }
+            fn documented(&self) -> Result<(), $crate::event::members::Undocumented> {
+                if self.is_known() {
+                    return Ok(());
+                }
+                let known: Vec<&str> = Self::KNOWN.iter().map(Self::as_str).collect();
+                Err($crate::event::members::Undocumented(format!("one of {}", known.join(", "))))
             }
         }
     };

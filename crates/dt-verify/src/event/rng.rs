@@ -1,9 +1,9 @@
-//! Random numbers for made-up values: the same seed always gives the same numbers.
+//! A seeded generator of pseudo-random numbers, for samples and simulations.
 
 /// A seeded generator of pseudo-random numbers (SplitMix64). Not for secrets.
 ///
-/// It is ten lines here because made-up bodies have to stay the same for a seed whatever a library changes, and because
-/// this crate has few dependencies.
+/// One seed always returns the same numbers, also in later versions, so that samples stay the same. A library does not promise
+/// that.
 ///
 /// # Examples
 ///

@@ -1,4 +1,4 @@
-//! Made-up bodies as DT sends them, for tests and for the tools that stand in for DT.
+//! Sample bodies as DT sends them, for tests and emulators.
 
 use serde_json::Value;
 
@@ -7,9 +7,9 @@ use super::simulation::Moment;
 use super::types::EventType;
 use crate::rfc3339::rfc3339_micros;
 
-/// What a made-up delivery is about.
+/// The content of a sample delivery.
 ///
-/// The same sample always gives the same body; another `seed` gives other values.
+/// Equal samples have equal bodies. Another `seed` changes the values.
 ///
 /// # Examples
 ///
@@ -29,7 +29,7 @@ use crate::rfc3339::rfc3339_micros;
 /// ```
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Sample<'a> {
-    /// The event type. One that is not known here gets a payload with `updateTime` and nothing else.
+    /// The event type. An unknown one gets a payload with `updateTime` only.
     pub event_type: EventType,
     /// The event's id. DT's are made by [`xid`](crate::xid).
     pub event_id: &'a str,
@@ -37,9 +37,9 @@ pub struct Sample<'a> {
     pub project: &'a str,
     /// The device's id. Those of emulated devices begin with `emu`, and have no product number.
     pub device: &'a str,
-    /// When it happened, in Unix milliseconds.
+    /// The time of the event, in Unix milliseconds.
     pub unix_millis: i64,
-    /// What the values are made from.
+    /// The seed of the random values.
     pub seed: u64,
 }
 
@@ -48,7 +48,7 @@ impl Sample<'_> {
     #[must_use]
     pub fn body(&self) -> String {
         let mut rng = Rng::new(self.seed);
-        // Six digits of a second, as DT has them: three of `unix_millis`, three made up.
+        // DT writes six digits of a second. The last three are random.
         let unix_micros = self.unix_millis.saturating_mul(1_000).saturating_add(rng.from(0, 1_000));
         let time = rfc3339_micros(unix_micros);
         let device_type = self.device_type();
@@ -79,7 +79,7 @@ impl Sample<'_> {
     }
 }
 
-/// Returns a made-up product number of six digits.
+/// Returns an invented product number of six digits.
 fn product_number(device_type: &str) -> &'static str {
     match device_type {
         "temperature" => "100001",

@@ -1,5 +1,5 @@
-//! Made-up devices, for programs that stand in for DT: which there are, what they send, and what may be published for
-//! them. No part of receiving needs it; a program that does not call it does not contain it.
+//! Simulated devices, for emulators of DT: their types, the events that they send, and the events that may be published for
+//! them. Receiving events does not need this module.
 
 use serde_json::{Map, Value};
 
@@ -9,17 +9,17 @@ pub use super::rng::Rng;
 use super::timestamp::Timestamp;
 use super::types::{EventType, Payload};
 
-/// How often a battery is reported, in microseconds.
+/// The time between two reports of a battery, in microseconds.
 const DAY: i64 = 24 * 3_600 * 1_000_000;
 
 /// The probabilities, per heartbeat, that a device is touched and that its state changes.
 const TOUCHED: f64 = 0.02;
 const CHANGED: f64 = 0.2;
 
-/// How far apart the samples of one event are, in microseconds.
+/// The time between two samples of one event, in microseconds.
 const SAMPLE_INTERVAL: i64 = 300_000_000;
 
-/// The type of the devices that connect all others, which are sensors.
+/// The type of Cloud Connectors. All other devices are sensors.
 const CLOUD_CONNECTOR: &str = "ccon";
 
 /// Returns all device types: those of DT's page "Devices".
@@ -34,7 +34,7 @@ pub fn device_types() -> Vec<&'static str> {
     device_types
 }
 
-/// Returns the event types that devices of a type send by themselves.
+/// Returns the event types that a device of this type sends without being asked.
 #[must_use]
 pub fn sent_by(device_type: &str) -> Vec<EventType> {
     let sends = |sent: &Sent| match sent.others {
@@ -47,7 +47,7 @@ pub fn sent_by(device_type: &str) -> Vec<EventType> {
     EventType::KNOWN.into_iter().filter(|known| known.sent().is_some_and(sends)).collect()
 }
 
-/// Returns whether devices of a type may send such events.
+/// Returns whether a device of this type may send this event type.
 #[must_use]
 pub fn may_send(device_type: &str, event_type: &EventType) -> bool {
     event_type.sent().is_some_and(|sent| match sent.others {
@@ -58,7 +58,7 @@ pub fn may_send(device_type: &str, event_type: &EventType) -> bool {
     })
 }
 
-/// Returns the first event of a new device: of a type of its own, or `touch` where it has none.
+/// Returns the event type of a new device's first event: one of its own, or `touch` if it has none.
 pub fn first_event(device_type: &str, rng: &mut Rng, unix_micros: i64) -> (EventType, Payload) {
     let is_own = |known: &EventType| {
         known.sent().is_some_and(|sent| sent.when != When::ByHand && sent.by.contains(&device_type))
@@ -69,7 +69,7 @@ pub fn first_event(device_type: &str, rng: &mut Rng, unix_micros: i64) -> (Event
     (event_type, payload.unwrap_or(Payload::Empty))
 }
 
-/// A device that lives: its values drift, its state changes now and then, and somebody touches it.
+/// A simulated device. Its values drift, its state changes at random, and it is touched at random.
 ///
 /// # Examples
 ///
@@ -85,33 +85,33 @@ pub fn first_event(device_type: &str, rng: &mut Rng, unix_micros: i64) -> (Event
 #[derive(Debug)]
 pub struct DeviceModel {
     rng: Rng,
-    /// What it sends, and what it sent last of each.
+    /// The event types that the device sends, each with its last payload.
     sends: Vec<(EventType, Option<Payload>)>,
-    /// The state that all its event types share.
+    /// The state of the device, which all its event types share.
     active: bool,
-    /// When it is time for what is sent daily.
+    /// The time of the next daily events, in Unix microseconds.
     daily_due: i64,
-    /// Whether it has sent anything: states are told once at the beginning.
-    has_begun: bool,
+    /// Whether the device has sent its first events, which report all states.
+    has_sent: bool,
 }
 
 impl DeviceModel {
-    /// Makes a device of a type; one of an unknown type sends what all devices do.
+    /// Creates a device of this type. A device of an unknown type sends the events that all devices send.
     #[must_use]
     pub fn new(device_type: &str, mut rng: Rng) -> Self {
         let sends = sent_by(device_type).into_iter().map(|event_type| (event_type, None)).collect();
         let active = rng.chance(0.5);
-        Self { rng, sends, active, daily_due: i64::MIN, has_begun: false }
+        Self { rng, sends, active, daily_due: i64::MIN, has_sent: false }
     }
 
-    /// Returns what the device sends at a heartbeat.
+    /// Returns the events that the device sends at a heartbeat.
     pub fn heartbeat(&mut self, unix_micros: i64) -> Vec<(EventType, Payload)> {
-        let changes = self.has_begun && self.rng.chance(CHANGED);
-        let tells_state = changes || !self.has_begun;
+        let changes = self.has_sent && self.rng.chance(CHANGED);
+        let tells_state = changes || !self.has_sent;
         let is_touched = self.rng.chance(TOUCHED);
         let is_daily = unix_micros >= self.daily_due;
         self.active ^= changes;
-        self.has_begun = true;
+        self.has_sent = true;
         if is_daily {
             self.daily_due = unix_micros.saturating_add(DAY);
         }
@@ -134,28 +134,28 @@ impl DeviceModel {
     }
 }
 
-/// When and by what chance a payload is made up.
+/// The time and the random numbers for a payload.
 pub(in crate::event) struct Moment<'a> {
     pub(in crate::event) rng: &'a mut Rng,
     pub(in crate::event) unix_micros: i64,
-    /// The state of the device: something is there, moves, is open, is connected best.
+    /// The state of the device: whether an object is present, moves or is open, or the best connection is in use.
     pub(in crate::event) active: bool,
 }
 
-/// A value that moves a little from event to event.
+/// A value that changes a little from event to event.
 pub(in crate::event) struct Drift {
-    /// Where it begins: anywhere between these.
+    /// The range of the first value.
     pub(in crate::event) first: (f64, f64),
-    /// How far it moves at most from one event to the next.
+    /// The largest change from one event to the next.
     pub(in crate::event) step: f64,
-    /// What it stays between.
+    /// The range of all values.
     pub(in crate::event) limits: (f64, f64),
-    /// How many steps there are in a unit: 100 for two digits after the point.
+    /// The number of steps in a unit: 100 for two decimal places.
     pub(in crate::event) resolution: f64,
 }
 
 impl Moment<'_> {
-    /// Returns now.
+    /// Returns the time of the event.
     pub(in crate::event) fn time(&self) -> Option<Timestamp> {
         Some(Timestamp::from_unix_micros(self.unix_micros))
     }
@@ -166,10 +166,10 @@ impl Moment<'_> {
         (1..=self.rng.from(0, 3)).map(before).map(Timestamp::from_unix_micros).collect()
     }
 
-    /// Returns the value that follows `last`, or a first one.
+    /// Returns the value after `last`, or a first value.
     pub(in crate::event) fn drift(&mut self, last: Option<f64>, drift: &Drift) -> f64 {
         let Drift { first: (from, to), step, limits: (low, high), resolution } = *drift;
-        // In thousandths of the way.
+        // In thousandths of the range.
         let mut between =
             |from: f64, to: f64| from + (to - from) * f64::from(self.rng.below(1_001)) / 1_000.0;
         let value = match last {
@@ -179,7 +179,7 @@ impl Moment<'_> {
         (value.clamp(low, high) * resolution).round() / resolution
     }
 
-    /// Returns the first where the device is active, else the other.
+    /// Returns the first argument if the device is active, otherwise the second one.
     pub(in crate::event) fn by_state<T>(&self, active: T, inactive: T) -> T {
         if self.active { active } else { inactive }
     }
@@ -189,7 +189,7 @@ impl Moment<'_> {
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum CompleteError {
-    /// The event type is not known here.
+    /// The event type is unknown.
     #[error("\"{}\" is no event type", .0.escape_debug())]
     UnknownType(String),
     /// A member is missing that events of this type always have.
@@ -207,19 +207,19 @@ pub enum CompleteError {
         event_type: String,
         /// The member.
         member: &'static str,
-        /// What DT sends, such as "a number".
+        /// The values that DT sends, such as "a number".
         wanted: String,
     },
 }
 
-/// Completes what a client publishes by DT's emulator API to what DT's clients need when they read: `samples`,
-/// `isBackfilled` and the like, which DT's own client leaves out when it publishes.
+/// Completes the payload that a client publishes by DT's emulator API: adds members such as `samples` and `isBackfilled`, which
+/// DT's own client omits when it publishes, and needs when it reads.
 ///
 /// `update_time` becomes the member `updateTime`. Members that are `null` count as absent.
 ///
 /// # Errors
 ///
-/// [`CompleteError`], where DT would never send such an event: a receiver that reads strictly must not get it.
+/// Returns [`CompleteError`] if DT would never send such an event.
 pub fn complete(
     event_type: &EventType,
     mut members: Map<String, Value>,
@@ -304,7 +304,7 @@ mod tests {
     }
 
     #[test]
-    fn values_drift_and_the_battery_is_told_once_a_day() {
+    fn values_drift_and_the_battery_is_reported_once_a_day() {
         let life = life("temperature", 3);
         let values: Vec<f64> = life
             .iter()

@@ -1,12 +1,12 @@
 //! Project and device in a `targetName`: `projects/<project>/devices/<device>`.
 
-/// The project: what follows `projects/` at the start.
+/// Returns the project: the segment after `projects/` at the start.
 pub(super) fn project(target_name: &str) -> Option<&str> {
     target_name.strip_prefix("projects/")?.split('/').next().filter(|id| !id.is_empty())
 }
 
-/// The device: the last segment, if the one before it is `devices`. An id is taken whole, since ids of emulated devices
-/// are three characters longer than others.
+/// Returns the device: the last segment, if the one before it is `devices`. Ids have different lengths: those of emulated devices
+/// have three characters more.
 pub(super) fn device(target_name: &str) -> Option<&str> {
     let (parent, id) = target_name.rsplit_once('/')?;
     let in_devices = parent == "devices" || parent.ends_with("/devices");

@@ -1,4 +1,4 @@
-//! Times as DT writes them: RFC 3339 in UTC, with six digits of a second today and nine in 2018.
+//! Times in events: RFC 3339 in UTC, with six digits of a second today and nine in 2018.
 
 use std::cmp::Ordering;
 use std::fmt;
@@ -8,11 +8,10 @@ use crate::rfc3339::{rfc3339_micros, saturating};
 
 const NANOS_PER_SECOND: i128 = 1_000_000_000;
 
-/// A time as it was received: its text, and the instant it stands for.
+/// A time as it was received: its text, and the instant that it names.
 ///
-/// A text that is not RFC 3339 is kept, and has no [`instant`](Self::instant). Times compare by instant, however they
-/// are spelled; those without one are equal if their texts are, and come before all others. [`Display`](fmt::Display)
-/// gives the text back as it was.
+/// A text that is not RFC 3339 has no [`instant`](Self::instant). Times compare by their instants; those without one compare by
+/// their texts, and are less than all others. [`Display`](fmt::Display) writes the text as it was received.
 ///
 /// # Examples
 ///
@@ -33,14 +32,14 @@ pub struct Timestamp {
 }
 
 impl Timestamp {
-    /// Takes a text over. Digits of a second beyond the ninth do not count.
+    /// Creates a time from a text. Digits of a second after the ninth are ignored.
     pub fn new(text: impl Into<String>) -> Self {
         let text = text.into();
         Self { instant: instant_of(&text), text }
     }
 
-    /// The time `nanos` nanoseconds after `seconds`, in Unix time; the nearest that [`jiff::Timestamp`] can hold, if
-    /// it cannot hold this one. Its text has as many digits of a second as it needs.
+    /// Returns the time `nanos` nanoseconds after `seconds`, in Unix time. A time that [`jiff::Timestamp`] cannot hold becomes the
+    /// nearest one that it can. The text has as many digits of a second as necessary.
     ///
     /// # Examples
     ///
@@ -66,25 +65,25 @@ impl Timestamp {
         Self { text: rfc3339_micros(unix_micros), instant: Some(instant) }
     }
 
-    /// The text as it was received.
+    /// Returns the text as it was received.
     #[must_use]
     pub fn as_str(&self) -> &str {
         &self.text
     }
 
-    /// The instant, unless the text is not RFC 3339.
+    /// Returns the instant; `None` if the text is not RFC 3339.
     #[must_use]
     pub const fn instant(&self) -> Option<jiff::Timestamp> {
         self.instant
     }
 
-    /// Whole seconds since 1970, rounded down.
+    /// Returns the seconds since 1970, rounded down.
     #[must_use]
     pub fn unix_seconds(&self) -> Option<i64> {
         i64::try_from(self.instant?.as_nanosecond().div_euclid(NANOS_PER_SECOND)).ok()
     }
 
-    /// Nanoseconds since the second that [`unix_seconds`](Self::unix_seconds) gives.
+    /// Returns the nanoseconds since the second that [`unix_seconds`](Self::unix_seconds) returns.
     #[must_use]
     pub fn subsec_nanos(&self) -> Option<u32> {
         u32::try_from(self.instant?.as_nanosecond().rem_euclid(NANOS_PER_SECOND)).ok()
@@ -135,7 +134,7 @@ impl Hash for Timestamp {
     }
 }
 
-/// Reads RFC 3339, section 5.6. jiff itself also reads other notations, and no more than nine digits of a second.
+/// Parses RFC 3339, section 5.6. jiff's own parser accepts other notations too, but not more than nine digits of a second.
 fn instant_of(text: &str) -> Option<jiff::Timestamp> {
     let (date_time, rest) = text.split_at_checked(19)?;
     let (fraction, offset) = match rest.strip_prefix('.') {
@@ -153,7 +152,7 @@ fn instant_of(text: &str) -> Option<jiff::Timestamp> {
     format!("{date_time}.{nanos}{offset}").parse().ok()
 }
 
-/// Whether a text has digits where the pattern has `0`, a sign where it has `+`, and otherwise the same letters.
+/// Returns whether a text has digits where the pattern has `0`, a sign where it has `+`, and otherwise the same characters.
 fn is_like(text: &str, pattern: &str) -> bool {
     text.len() == pattern.len()
         && text.bytes().zip(pattern.bytes()).all(|(byte, wanted)| match wanted {

@@ -51,7 +51,7 @@ fn end(log: &Log, worker: &WorkerHandle) {
     log.close();
 }
 
-fn letters(log: &Log) -> Vec<StoredDeadLetter> {
+fn dead_letters(log: &Log) -> Vec<StoredDeadLetter> {
     log.dead_letters().list(&Filter::default(), 0, 10, true).expect("read")
 }
 
@@ -105,7 +105,7 @@ fn a_sink_that_is_forgotten_ends_though_it_has_not_had_everything() {
     append(&log, "owed");
     let worker = worker(&log, Box::new(Down), LONG, REST);
     worker.leave_after(1);
-    until("the sink's trouble is known", || worker.trouble().is_some());
+    until("the sink's error is known", || worker.last_error().is_some());
     assert!(!worker.is_finished(), "it is owed an event");
     assert!(log.forget("sink").expect("forgotten"));
     log.tail().wake();
@@ -192,22 +192,22 @@ fn what_a_sink_rejects_is_a_dead_letter_before_the_cursor_passes_it() {
     let log = open(folder.path());
     sink_of(&log);
     let (worker, next) = telling(&log, Duration::ZERO);
-    // As long as no letter can be stored, the cursor stays.
+    // As long as no dead letter can be stored, the cursor stays.
     let dead = log.dead_letters().path().to_owned();
-    let aside = dead.with_extension("aside");
-    std::fs::rename(&dead, &aside).expect("moved");
+    let moved = dead.with_extension("moved");
+    std::fs::rename(&dead, &moved).expect("moved");
     append(&log, "odd");
     assert_eq!(next(), ["odd"]);
-    until("the failure is known", || worker.trouble().is_some());
+    until("the failure is known", || worker.last_error().is_some());
     append(&log, "next");
     assert_eq!(log.sink("sink").expect("known").cursor, 0);
-    std::fs::rename(&aside, &dead).expect("moved back");
+    std::fs::rename(&moved, &dead).expect("moved back");
     assert_eq!(next(), ["next"], "what was rejected is not delivered again");
     until("the cursor passes", || log.sink("sink").is_some_and(|sink| sink.cursor == 2));
-    let found = letters(&log);
-    let [letter] = &found[..] else { panic!("{found:?}") };
-    assert_eq!((&*letter.dead_letter.error, letter.dead_letter.seq), ("too odd", Some(1)));
-    assert_eq!(letter.dead_letter.reason.code(), "rejected");
+    let found = dead_letters(&log);
+    let [stored] = &found[..] else { panic!("{found:?}") };
+    assert_eq!((&*stored.dead_letter.error, stored.dead_letter.seq), ("too odd", Some(1)));
+    assert_eq!(stored.dead_letter.reason.code(), "rejected");
     end(&log, &worker);
 }
 
@@ -237,8 +237,8 @@ fn what_is_damaged_is_a_dead_letter_and_the_rest_goes_on() {
     }
     assert_eq!(given, ["one", "three"]);
     until("the cursor passes", || log.sink("sink").is_some_and(|sink| sink.cursor == 3));
-    let found = letters(&log);
-    let [letter] = &found[..] else { panic!("{found:?}") };
-    assert_eq!((letter.dead_letter.reason.code(), letter.dead_letter.seq), ("damaged", Some(2)));
+    let found = dead_letters(&log);
+    let [stored] = &found[..] else { panic!("{found:?}") };
+    assert_eq!((stored.dead_letter.reason.code(), stored.dead_letter.seq), ("damaged", Some(2)));
     end(&log, &worker);
 }

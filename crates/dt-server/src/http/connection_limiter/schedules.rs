@@ -1,4 +1,4 @@
-//! The limiter in thousands of orders of its callers' steps, by shuttle.
+//! Runs the limiter in thousands of thread schedules with shuttle.
 
 use std::net::IpAddr;
 
@@ -12,8 +12,12 @@ fn limiter(max: usize, max_per_peer: usize) -> Arc<ConnectionLimiter> {
     ConnectionLimiter::new(max, max_per_peer, Arc::new(Telemetry::new(Arc::new(SystemClock))))
 }
 
-fn newcomer(peer: u8) -> Newcomer {
-    Newcomer { address: None, peer: Some(Peer::from(IpAddr::from([192, 0, 2, peer]))), is_over_budget: false }
+fn new_connection(peer: u8) -> NewConnection {
+    NewConnection {
+        address: None,
+        peer: Some(Peer::from(IpAddr::from([192, 0, 2, peer]))),
+        is_over_budget: false,
+    }
 }
 
 fn assert_empty(limiter: &ConnectionLimiter) {
@@ -24,14 +28,14 @@ fn assert_empty(limiter: &ConnectionLimiter) {
 
 /// Connections come from one acceptor, and show a signature or end while others come.
 #[test]
-fn whoever_has_shown_a_signature_stays_and_all_slots_come_back() {
+fn an_authenticated_connection_stays_and_all_slots_come_back() {
     in_many_orders(4000, || {
         let runtime = tokio::runtime::Builder::new_current_thread().build().expect("a runtime");
         let limiter = limiter(2, 2);
         let mut connections = Vec::new();
         for number in 0..4 {
             block_on(limiter.may_enter());
-            let Some(slot) = limiter.enter(newcomer(number % 3)) else { continue };
+            let Some(slot) = limiter.enter(new_connection(number % 3)) else { continue };
             let open = limiter.state.lock().open;
             assert!(open <= 2, "{open} are open");
             let task = runtime.spawn(std::future::pending::<()>()).abort_handle();
@@ -62,12 +66,12 @@ fn the_acceptor_goes_on_when_one_has_ended() {
     in_many_orders(2000, || {
         let limiter = limiter(1, 1);
         let mut slots: Vec<_> =
-            (0..=MAX_LEAVING).map(|_| limiter.enter(newcomer(1)).expect("a slot")).collect();
+            (0..=MAX_LEAVING).map(|_| limiter.enter(new_connection(1)).expect("a slot")).collect();
         let ending = [slots.remove(0), slots.remove(0)].map(|slot| thread::spawn(move || drop(slot)));
         block_on(limiter.may_enter());
         assert!(limiter.state.lock().leaving < MAX_LEAVING);
         // One more is closed, since the system has run out of something, and the acceptor waits for it or for another.
-        assert!(limiter.make_room());
+        assert!(limiter.evict_one());
         let last = thread::spawn(move || drop(slots));
         block_on(limiter.one_has_ended());
         ending.into_iter().chain([last]).for_each(|thread| thread.join().expect("no panic"));

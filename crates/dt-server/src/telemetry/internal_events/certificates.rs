@@ -31,7 +31,7 @@ impl InternalEvent for CertificateActivated<'_> {
 /// Changed certificate files are not valid; the old certificate stays active.
 #[derive(Debug)]
 pub struct CertificateRefused<'a> {
-    /// What is wrong with which file.
+    /// The error, with the file.
     pub error: &'a str,
 }
 

@@ -2,10 +2,10 @@
 
 use super::{InternalEvent, Telemetry};
 
-/// Several authentic requests were rejected only for their time, and agree that the machine's clock is wrong.
+/// Several authentic requests were rejected only because of their time, which suggests that the system clock is wrong.
 #[derive(Debug)]
 pub struct ClockSkewSuspected {
-    /// How many seconds DT's clock is ahead of ours; negative if it is behind.
+    /// The number of seconds by which DT's clock is ahead of the system clock; negative if it is behind.
     pub seconds: i64,
 }
 
@@ -20,7 +20,7 @@ impl InternalEvent for ClockSkewSuspected {
     }
 }
 
-/// A request is valid again, after a skew was suspected.
+/// A request was valid after a clock skew had been suspected.
 #[derive(Debug)]
 pub struct ClockSkewCleared;
 

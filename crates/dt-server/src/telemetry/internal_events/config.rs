@@ -87,7 +87,7 @@ impl InternalEvent for ConfigRefused<'_> {
                 outcome,
                 error,
                 suppressed,
-                "the configuration was not taken; the old one stays in force"
+                "the configuration was rejected; the old one stays active"
             );
         }
     }

@@ -10,19 +10,19 @@ pub struct ConnectionRefused {
     /// The address of the peer; `None` for a Unix socket.
     pub peer: Option<SocketAddr>,
     /// Why it was refused.
-    pub reason: RefusalReason,
+    pub reason: ConnectionRefusedReason,
 }
 
 /// Why a connection was refused.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum RefusalReason {
+pub enum ConnectionRefusedReason {
     /// Too many connections are open.
     TooMany,
     /// The address may not connect.
     NotAllowed,
 }
 
-impl RefusalReason {
+impl ConnectionRefusedReason {
     pub(in crate::telemetry) const ALL: [Self; 2] = [Self::TooMany, Self::NotAllowed];
 
     /// Returns the stable name, for metrics.
@@ -95,7 +95,7 @@ pub struct HandshakeFailed<'a> {
 }
 
 impl HandshakeFailed<'_> {
-    /// The reason of a peer that closed the connection, as health checks do that only test whether the port is open.
+    /// The reason of a peer that closed the connection, such as a health check that only tests whether the port is open.
     pub const CLOSED: &'static str = "closed";
 }
 

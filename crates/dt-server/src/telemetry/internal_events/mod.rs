@@ -14,7 +14,8 @@ pub use clock::{ClockSkewCleared, ClockSkewSuspected};
 pub(super) use config::register_config_outcomes;
 pub use config::{ConfigChanged, ConfigRefused, ConfigReloaded};
 pub use connections::{
-    AcceptFailed, ConnectionEvicted, ConnectionRefused, HandshakeFailed, ProxyHeaderRefused, RefusalReason,
+    AcceptFailed, ConnectionEvicted, ConnectionRefused, ConnectionRefusedReason, HandshakeFailed,
+    ProxyHeaderRefused,
 };
 pub use dead_letters::{DeadLetterFailed, DeadLetterStored};
 pub use keys::{KeysFailed, KeysFetched};

@@ -21,11 +21,11 @@ pub struct RequestAnswered<'a> {
     pub status: StatusCode,
     /// The reply's reason, as in metrics and problem details.
     pub reason: &'static str,
-    /// Returns what the reason does not say, safe to show. Called only if a line is written.
+    /// Returns details beyond the reason, safe to show. It is called only if a line is written.
     pub detail: &'a dyn Fn() -> Option<String>,
     /// When the request was received, in Unix milliseconds.
     pub received_at: i64,
-    /// The time from its complete head to its answer.
+    /// The time from the complete head of the request to its answer.
     pub took: Duration,
 }
 

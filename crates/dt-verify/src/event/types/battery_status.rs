@@ -1,4 +1,4 @@
-//! `batteryStatus`: members from DT's page "Events", which does not say how often it is sent; daily is made up.
+//! `batteryStatus`: members from DT's page "Events", which does not say how often it is sent. Simulated devices send it daily.
 
 use serde_json::Map;
 
@@ -10,7 +10,7 @@ use crate::event::timestamp::Timestamp;
 object! {
     /// `batteryStatus`: how often it is sent is not documented.
     BatteryStatus {
-        /// What is left, in percent, in coarse steps.
+        /// The remaining charge in percent, in coarse steps.
         required "percentage" percentage: f64,
         /// When it was measured.
         optional "updateTime" update_time: Option<Timestamp>,

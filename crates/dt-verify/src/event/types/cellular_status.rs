@@ -12,7 +12,7 @@ object! {
     CellularStatus {
         /// Signal strength in percent.
         required "signalStrength" signal_strength: f64,
-        /// What is wrong, as in [`EthernetStatus::errors`](crate::event::payload::EthernetStatus::errors).
+        /// Errors, as in [`EthernetStatus::errors`](crate::event::payload::EthernetStatus::errors).
         optional "errors" errors: Vec<Value>,
         /// When it changed.
         optional "updateTime" update_time: Option<Timestamp>,

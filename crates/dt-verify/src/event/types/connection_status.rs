@@ -11,13 +11,13 @@ use crate::event::timestamp::Timestamp;
 text_member! {
     /// `connection` and `available` of [`ConnectionStatus`].
     Connection {
-        /// By DT's radio protocol, as sensors are.
+        /// By DT's radio protocol, which sensors use.
         Sds = "SDS",
         /// By Ethernet.
         Ethernet = "ETHERNET",
         /// By a cellular network.
         Cellular = "CELLULAR",
-        /// Not at all.
+        /// The device is offline.
         Offline = "OFFLINE",
     }
 }
@@ -25,9 +25,9 @@ text_member! {
 object! {
     /// `connectionStatus`: sent when a device goes offline, comes back, or changes its connection.
     ConnectionStatus {
-        /// What it is connected by now.
+        /// The connection in use.
         required "connection" connection: Connection,
-        /// What it could be connected by; empty when it is offline.
+        /// The available connections; empty while the device is offline.
         optional "available" available: Vec<Connection>,
         /// When it changed.
         optional "updateTime" update_time: Option<Timestamp>,
@@ -57,7 +57,7 @@ impl KnownType for ConnectionStatus {
 }
 
 impl ConnectionStatus {
-    /// A Cloud Connector that is connected by Ethernet can be by a cellular network, too.
+    /// Returns the available connections. A Cloud Connector with Ethernet has the cellular network as well.
     fn by(connection: Connection, update_time: Option<Timestamp>) -> Self {
         let available = match connection {
             Connection::Offline => Vec::new(),

@@ -12,9 +12,9 @@ use crate::event::timestamp::Timestamp;
 text_member! {
     /// `state` of [`DeskOccupancy`].
     DeskOccupancyState {
-        /// Somebody is at the desk.
+        /// A person is at the desk.
         Occupied = "OCCUPIED",
-        /// Nobody is at the desk.
+        /// No person is at the desk.
         NotOccupied = "NOT_OCCUPIED",
     }
 }
@@ -22,7 +22,7 @@ text_member! {
 text_member! {
     /// One of the `remarks` of [`DeskOccupancy`].
     DeskRemark {
-        /// The state was found out with less data than usual.
+        /// The state was determined with less data than usual.
         IncompleteData = "INCOMPLETE_DATA",
     }
 }
@@ -34,7 +34,7 @@ object! {
         required "state" state: DeskOccupancyState,
         /// When it changed.
         optional "updateTime" update_time: Option<Timestamp>,
-        /// What to bear in mind about the state.
+        /// Remarks on the reliability of the state.
         optional "remarks" remarks: Vec<DeskRemark>,
     }
 }

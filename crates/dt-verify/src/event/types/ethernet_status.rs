@@ -14,7 +14,7 @@ object! {
         required "macAddress" mac_address: String,
         /// IP address; empty while there is none.
         optional "ipAddress" ip_address: String,
-        /// What is wrong. Always empty in the events that DT shows, so the shape of an item is not known.
+        /// Errors. The list is empty in all examples of DT, so the form of an item is not known.
         optional "errors" errors: Vec<Value>,
         /// When it changed.
         optional "updateTime" update_time: Option<Timestamp>,

@@ -15,11 +15,11 @@ object! {
         required "temperature" temperature: f64,
         /// Relative humidity in percent.
         required "relativeHumidity" relative_humidity: f64,
-        /// What was measured since the last heartbeat. Events of before November 2024 have none.
+        /// The measurements since the last heartbeat. Events from before November 2024 have none.
         optional "samples" samples: Vec<HumiditySample>,
         /// When it was measured.
         optional "updateTime" update_time: Option<Timestamp>,
-        /// Whether the event was delivered late, after a gap. Events of before December 2024 do not say.
+        /// Whether the event was delivered late, after a gap. Events from before December 2024 do not have it.
         optional "isBackfilled" is_backfilled: Option<bool>,
     }
 }
@@ -69,7 +69,7 @@ impl KnownType for Humidity {
 }
 
 impl Humidity {
-    /// Makes a payload of its samples, the newest first.
+    /// Makes a payload from its samples, the newest first.
     fn measured(samples: Vec<HumiditySample>, update_time: Option<Timestamp>) -> Self {
         let newest = samples.first();
         Self {

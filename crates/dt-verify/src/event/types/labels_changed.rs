@@ -13,15 +13,15 @@ use crate::event::timestamp::Timestamp;
 object! {
     /// `labelsChanged`: sent when labels of a device are set, changed or removed.
     ///
-    /// Its members are in `data` itself. A keyed one, as all other types are, is accepted too.
+    /// Its members are in `data` itself. The keyed form of all other types is accepted too.
     LabelsChanged {
-        /// New labels and their values. A value that is not a text is here as its JSON text.
+        /// New labels and their values. A value that is not a string is converted to its JSON text.
         checked "added" added: BTreeMap<String, String>,
-        /// Labels with another value than before. A value that is not a text is here as its JSON text.
+        /// Labels whose value has changed. A value that is not a string is converted to its JSON text.
         checked "modified" modified: BTreeMap<String, String>,
-        /// Keys of labels that are gone.
+        /// The keys of removed labels.
         checked "removed" removed: Vec<String>,
-        /// DT sends none: the event's own time counts.
+        /// Absent in DT's events; use the time of the event.
         optional "updateTime" update_time: Option<Timestamp>,
     }
 }
@@ -47,7 +47,7 @@ impl KnownType for LabelsChanged {
     }
 }
 
-/// No change.
+/// The payload without changes.
 impl Default for LabelsChanged {
     fn default() -> Self {
         Self::of(BTreeMap::new(), BTreeMap::new(), &[])

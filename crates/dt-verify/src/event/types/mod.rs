@@ -1,8 +1,7 @@
-//! The event types: one file each, and one line each in the table below. Nothing else names them all.
+//! The event types: one file and one line of the table below for each.
 //!
-//! A new event type is a file beside this one, with its payload by [`object!`] and its [`KnownType`], and its line in the
-//! table, which stays in the order of DT's page "Events". All else follows: parsing, samples, what simulated devices
-//! send, and what may be published by the emulator's API.
+//! A new event type needs a file beside this one, with its payload by [`object!`] and its [`KnownType`], and a line in the table,
+//! in the order of DT's page "Events". Parsing, samples, simulated devices and the emulator's API derive from them.
 
 #[cfg(test)]
 mod tests;
@@ -39,7 +38,7 @@ event_types! {
 }
 
 impl Payload {
-    /// Reads `data`. Returns the payload, and what is in `data` beside the member named after the event type.
+    /// Reads `data`. Returns the payload, and the members of `data` beside the one named after the event type.
     pub(crate) fn of(event_type: &EventType, data: Value) -> (Self, Map<String, Value>) {
         if data.is_null() {
             return (Self::Empty, Map::new());
@@ -48,6 +47,7 @@ impl Payload {
             return (Self::Unknown(data), Map::new());
         }
         read(event_type, &data)
+            .map_err(|error| error.to_string())
             .unwrap_or_else(|reason| (Self::Unreadable { value: data, reason }, Map::new()))
     }
 
@@ -62,32 +62,49 @@ impl Payload {
     /// ```
     #[must_use]
     pub fn to_json(&self) -> String {
-        // All keys are texts and nothing else can fail in memory.
+        // All keys are texts, and nothing else can fail in memory.
         serde_json::to_string(self).unwrap_or_else(|_| "null".to_owned())
     }
 }
 
-/// Reads `data`. An error says what is not as documented; it names members and shows no values.
-fn read(event_type: &EventType, data: &Value) -> Result<(Payload, Map<String, Value>), String> {
-    let members = data.as_object().ok_or("`data` is not an object")?;
+/// Why `data` is not as documented. The texts name members and show no values.
+#[derive(Debug, thiserror::Error)]
+enum DataError<'a> {
+    #[error("`data` is not an object")]
+    NotAnObject,
+    #[error("`data.{name}` is not an object")]
+    PayloadNotAnObject { name: &'a str },
+    #[error("`data` has no `{name}`")]
+    PayloadMissing { name: &'a str },
+    #[error("`{name}` has no `{member}`")]
+    MemberMissing { name: &'a str, member: &'static str },
+    #[error("`{member}` of `{name}` is not {wanted}")]
+    MemberType { name: &'a str, member: &'static str, wanted: &'static str },
+    #[error("`{name}` is not known")]
+    UnknownType { name: &'a str },
+}
+
+/// Reads `data`. Returns the payload, and the members of `data` beside it.
+fn read<'a>(event_type: &'a EventType, data: &Value) -> Result<(Payload, Map<String, Value>), DataError<'a>> {
+    let members = data.as_object().ok_or(DataError::NotAnObject)?;
     let name = event_type.as_str();
     let (payload, beside) = match members.get(name) {
         Some(Value::Object(payload)) => {
             let beside = members.iter().filter(|(key, _)| *key != name);
             (payload, beside.map(|(key, value)| (key.clone(), value.clone())).collect())
         }
-        // One that is keyed although DT does not is read, too.
+        // Also accepts `data` with a key if DT sends it without one.
         _ if !event_type.is_keyed() => (members, Map::new()),
-        Some(_) => return Err(format!("`data.{name}` is not an object")),
-        None => return Err(format!("`data` has no `{name}`")),
+        Some(_) => return Err(DataError::PayloadNotAnObject { name }),
+        None => return Err(DataError::PayloadMissing { name }),
     };
     match event_type.read(Fields::of(payload)) {
         Some(Ok(payload)) => Ok((payload, beside)),
-        Some(Err(Unfit { name: member, is_absent: true, .. })) => Err(format!("`{name}` has no `{member}`")),
-        Some(Err(Unfit { name: member, wanted, .. })) => {
-            Err(format!("`{member}` of `{name}` is not {wanted}"))
+        Some(Err(Unfit { name: member, is_absent: true, .. })) => {
+            Err(DataError::MemberMissing { name, member })
         }
-        None => Err(format!("`{name}` is not known")),
+        Some(Err(Unfit { name: member, wanted, .. })) => Err(DataError::MemberType { name, member, wanted }),
+        None => Err(DataError::UnknownType { name }),
     }
 }
 

@@ -25,7 +25,7 @@ object! {
     NetworkStatus {
         /// Signal strength in percent, at the Cloud Connector that hears the sensor best.
         required "signalStrength" signal_strength: f64,
-        /// Received signal strength at the same; DT names no unit, the values are those of dBm.
+        /// Received signal strength at the same Cloud Connector. DT names no unit; the values look like dBm.
         required "rssi" rssi: f64,
         /// When it was measured.
         optional "updateTime" update_time: Option<Timestamp>,
@@ -73,7 +73,7 @@ impl KnownType for NetworkStatus {
         Self::heard_by(EMULATED.to_owned(), (signal, rssi), TransmissionMode::LowPowerStandard, moment)
     }
 
-    /// DT's Python client 1.7.3 publishes `cloud_connectors` without `rssi`, and reads `cloudConnectors` with it.
+    /// Adds `cloudConnectors` with `rssi`, which DT's Python client 1.7.3 reads, but does not publish.
     fn fill_in(members: &mut Map<String, Value>, _update_time: &str) {
         let rssi = members.entry("rssi").or_insert(0.into()).clone();
         members.entry("transmissionMode").or_insert(TransmissionMode::LowPowerStandard.as_str().into());

@@ -11,9 +11,9 @@ use crate::event::timestamp::Timestamp;
 text_member! {
     /// `state` of [`ObjectPresent`] and [`WaterPresent`](crate::event::payload::WaterPresent).
     PresenceState {
-        /// It is there.
+        /// The object, or the water, is present.
         Present = "PRESENT",
-        /// It is not there.
+        /// It is absent.
         NotPresent = "NOT_PRESENT",
     }
 }

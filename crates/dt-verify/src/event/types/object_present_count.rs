@@ -10,7 +10,7 @@ use crate::event::timestamp::Timestamp;
 object! {
     /// `objectPresentCount`: sent with each heartbeat.
     ObjectPresentCount {
-        /// How often objects appeared or went away, both together, in the sensor's life.
+        /// The number of times that objects appeared or went away since the sensor was made.
         required "total" total: i64,
         /// When it was sent.
         optional "updateTime" update_time: Option<Timestamp>,

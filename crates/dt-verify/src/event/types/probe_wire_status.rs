@@ -12,15 +12,15 @@ use crate::event::timestamp::Timestamp;
 text_member! {
     /// `state` of [`ProbeWireStatus`].
     ProbeWireState {
-        /// The wires are not in one of the ways that work.
+        /// The wires are connected in a way that does not work.
         InvalidWireConfiguration = "INVALID_WIRE_CONFIGURATION",
-        /// The probe's coefficients do not work.
+        /// The probe's coefficients are invalid.
         InvalidCoefficientConfiguration = "INVALID_COEFFICIENT_CONFIGURATION",
-        /// Two wires are in.
+        /// Two wires are connected.
         TwoWire = "TWO_WIRE",
-        /// Three wires are in.
+        /// Three wires are connected.
         ThreeWire = "THREE_WIRE",
-        /// Four wires are in.
+        /// Four wires are connected.
         FourWire = "FOUR_WIRE",
     }
 }
@@ -28,7 +28,7 @@ text_member! {
 object! {
     /// `probeWireStatus`: sent when the wires of a temperature probe are plugged or unplugged.
     ProbeWireStatus {
-        /// How the wires are now.
+        /// The state of the wires.
         required "state" state: ProbeWireState,
         /// When it changed.
         optional "updateTime" update_time: Option<Timestamp>,

@@ -15,9 +15,9 @@ object! {
         required "value" value: f64,
         /// When it was measured.
         optional "updateTime" update_time: Option<Timestamp>,
-        /// What was measured since the last heartbeat. Events of before 2021 have none.
+        /// The measurements since the last heartbeat. Events from before 2021 have none.
         optional "samples" samples: Vec<TemperatureSample>,
-        /// Whether the event was delivered late, after a gap. Events of before 2024 do not say.
+        /// Whether the event was delivered late, after a gap. Events from before 2024 do not have it.
         optional "isBackfilled" is_backfilled: Option<bool>,
     }
 }

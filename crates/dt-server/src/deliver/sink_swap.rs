@@ -1,5 +1,5 @@
-//! Another sink in place of the one that a worker has, while both modes go on: the worker takes it where nothing is on
-//! its way, and goes back to the old one if the new one can never work.
+//! Replaces the sink of a running worker, in both modes. The worker swaps the sinks when no record is pending, and keeps
+//! the old one if the new one can never work.
 
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
@@ -9,38 +9,38 @@ use parking_lot::{Condvar, Mutex};
 
 use crate::sink::{OpenError, Sink};
 
-/// How long what is on its way is waited for. What has no answer then is delivered again by the new sink.
-const DRAIN: Duration = Duration::from_secs(5);
+/// How long the worker waits for pending records before it swaps. The new sink delivers those that are left again.
+const DRAIN_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// Why a sink was not replaced. The old one goes on.
+/// Why a sink was not replaced. The old one stays in use.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum ReplaceError {
-    /// The new one can never work as configured.
+    /// The new sink can never work as configured.
     #[error("{0}")]
     Open(#[from] OpenError),
-    /// The worker did not come to an end with what the old one is doing.
+    /// The old sink did not finish its batch within this time.
     #[error("the old one is busy and did not pause within {} s; try again", .0.as_secs())]
     Busy(Duration),
-    /// There is no worker any more.
+    /// The worker has ended.
     #[error("its worker has ended")]
     Ended,
 }
 
-/// Where a worker finds the sink that it is to take.
+/// Passes a new sink to a worker. It holds the request until the worker takes it.
 #[derive(Debug, Default)]
-pub(super) struct Slot(Mutex<Option<Arc<Request>>>);
+pub(super) struct SinkSwap(Mutex<Option<Arc<SwapRequest>>>);
 
-/// One sink that waits to be taken.
-pub(super) struct Request {
+/// A request to replace the sink.
+pub(super) struct SwapRequest {
     since: Instant,
     state: Mutex<State>,
     changed: Condvar,
 }
 
-impl std::fmt::Debug for Request {
+impl std::fmt::Debug for SwapRequest {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Request").field("since", &self.since).finish_non_exhaustive()
+        f.debug_struct("SwapRequest").field("since", &self.since).finish_non_exhaustive()
     }
 }
 
@@ -48,37 +48,42 @@ enum State {
     Waiting(Box<dyn Sink>),
     /// The worker is opening it.
     Taken,
-    /// The old sink, closed.
+    /// The result: the old sink, closed, or why the new one can never work.
     Done(Result<Box<dyn Sink>, OpenError>),
-    /// Nobody wants it any more.
+    /// The caller has given up, or the worker has ended.
     Withdrawn,
 }
 
-/// What a worker has now.
+/// The sink that a worker has after a swap.
 #[derive(Debug)]
-pub(super) enum Swapped {
+pub(super) enum SwapOutcome {
     /// The new sink, open.
     Open,
     /// The new sink, which is down.
     Down(String),
-    /// The old sink, closed: it has to be opened again.
+    /// The old sink, closed: it has to be reopened.
     Kept,
 }
 
-impl Slot {
-    /// Asks the worker to take `sink`, and waits for it. Gives the old one, closed; it may be opened again.
+impl SinkSwap {
+    /// Requests that the worker takes `sink`, wakes it by `wake`, and waits until it has done so. Returns the old sink,
+    /// closed; it can be opened again.
+    ///
+    /// # Errors
+    ///
+    /// Returns [`ReplaceError`] if the old sink stays in use, among other reasons after `timeout`.
     pub(super) fn replace(
         &self,
         sink: Box<dyn Sink>,
         wake: impl Fn(),
-        patience: Duration,
+        timeout: Duration,
     ) -> Result<Box<dyn Sink>, ReplaceError> {
         let since = Instant::now();
         let request =
-            Arc::new(Request { since, state: Mutex::new(State::Waiting(sink)), changed: Condvar::new() });
+            Arc::new(SwapRequest { since, state: Mutex::new(State::Waiting(sink)), changed: Condvar::new() });
         *self.0.lock() = Some(Arc::clone(&request));
         wake();
-        let until = since.checked_add(patience).unwrap_or(since);
+        let until = since.checked_add(timeout).unwrap_or(since);
         let mut state = request.state.lock();
         while matches!(*state, State::Waiting(_) | State::Taken) {
             if request.changed.wait_until(&mut state, until).timed_out() {
@@ -87,24 +92,24 @@ impl Slot {
         }
         match std::mem::replace(&mut *state, State::Withdrawn) {
             State::Done(done) => Ok(done?),
-            State::Waiting(_) | State::Taken => Err(ReplaceError::Busy(patience)),
+            State::Waiting(_) | State::Taken => Err(ReplaceError::Busy(timeout)),
             State::Withdrawn => Err(ReplaceError::Ended),
         }
     }
 
-    /// Whether a sink waits, so that nothing new is begun with the old one.
-    pub(super) fn is_asked(&self) -> bool {
+    /// Returns whether a new sink is waiting. The worker then takes no more records for the old one.
+    pub(super) fn is_requested(&self) -> bool {
         self.0.lock().as_ref().is_some_and(|request| matches!(*request.state.lock(), State::Waiting(_)))
     }
 
-    /// The sink that waits, if the worker can take it now: nothing is on its way, or was for too long.
-    pub(super) fn due(&self, is_idle: bool) -> Option<Arc<Request>> {
-        let mut slot = self.0.lock();
-        let is_due = slot.as_ref().is_some_and(|request| is_idle || request.since.elapsed() >= DRAIN);
-        if is_due { slot.take() } else { None }
+    /// Takes the request if the worker can swap now: the old sink `is_idle`, or [`DRAIN_TIMEOUT`] has passed.
+    pub(super) fn due(&self, is_idle: bool) -> Option<Arc<SwapRequest>> {
+        let mut swap = self.0.lock();
+        let is_due = swap.as_ref().is_some_and(|request| is_idle || request.since.elapsed() >= DRAIN_TIMEOUT);
+        if is_due { swap.take() } else { None }
     }
 
-    /// The worker ends: whoever waits hears so.
+    /// Ends the request, if there is one, with [`ReplaceError::Ended`]: the worker ends.
     pub(super) fn end(&self) {
         if let Some(request) = self.0.lock().take() {
             *request.state.lock() = State::Withdrawn;
@@ -113,9 +118,10 @@ impl Slot {
     }
 }
 
-impl Request {
-    /// Puts the new sink in the place of the old one. `None`: it was withdrawn, and the old one was not touched.
-    pub(super) fn swap(&self, sink: &mut Box<dyn Sink>, checkpoint: Option<&[u8]>) -> Option<Swapped> {
+impl SwapRequest {
+    /// Closes the old sink, opens the new one at `checkpoint`, and puts it into `sink`. Returns `None` if the request was
+    /// withdrawn, which leaves the old sink untouched.
+    pub(super) fn swap(&self, sink: &mut Box<dyn Sink>, checkpoint: Option<&[u8]>) -> Option<SwapOutcome> {
         let mut new = {
             let mut state = self.state.lock();
             match std::mem::replace(&mut *state, State::Taken) {
@@ -126,7 +132,7 @@ impl Request {
                 }
             }
         };
-        // The old one lets go first: both may write to the same place.
+        // First, since both may write to the same file or topic.
         let closed = std::panic::catch_unwind(AssertUnwindSafe(|| sink.close()));
         if closed.is_err() {
             tracing::warn!("a sink panicked while it was closed");
@@ -134,14 +140,14 @@ impl Request {
         let opened = std::panic::catch_unwind(AssertUnwindSafe(|| new.open(checkpoint)));
         let panicked = |_| Err(OpenError::Unusable("it panicked while it was opened".to_owned()));
         let (swapped, failure) = match opened.unwrap_or_else(panicked) {
-            Ok(()) => (Swapped::Open, None),
-            Err(OpenError::Down(error)) => (Swapped::Down(error), None),
-            Err(error @ OpenError::Unusable(_)) => (Swapped::Kept, Some(error)),
+            Ok(()) => (SwapOutcome::Open, None),
+            Err(OpenError::Down(error)) => (SwapOutcome::Down(error), None),
+            Err(error @ OpenError::Unusable(_)) => (SwapOutcome::Kept, Some(error)),
         };
         let mut state = self.state.lock();
         if matches!(*state, State::Withdrawn) {
             new.close();
-            return Some(Swapped::Kept);
+            return Some(SwapOutcome::Kept);
         }
         *state = State::Done(match failure {
             Some(error) => Err(error),
