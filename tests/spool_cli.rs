@@ -575,7 +575,7 @@ fn a_spool_that_does_not_open_is_repaired_and_nothing_is_removed() {
         receiver.stop();
     }
     place.wait_for_lines(2);
-    assert_eq!(place.json(&["spool", "repair"]).0, 0, "nothing has to be repaired");
+    assert_eq!(place.json(&["spool", "repair"]).0, 0, "no repair is necessary");
     let segments = place.segments();
     assert!(segments.len() >= 2, "{segments:?}");
     fs::rename(&segments[0], place.path("lost")).expect("moved");
@@ -682,7 +682,10 @@ fn a_spool_that_may_not_be_looked_at_is_not_taken_for_none() {
         for command in ["status", "check"] {
             let Some(said) = run_as_another(&["spool", command, "--data", text]) else { return };
             assert!(said.to_lowercase().contains("permission denied"), "{said}");
-            assert!(!said.contains("there is no spool") && said.contains("run it as the user"), "{said}");
+            assert!(
+                !said.contains("there is no spool") && said.contains("run the command as the owner"),
+                "{said}"
+            );
         }
         fs::set_permissions(&forbidden, fs::Permissions::from_mode(0o755)).expect("permitted");
     }

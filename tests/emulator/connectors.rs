@@ -1,6 +1,6 @@
 //! Connectors behave as DT's page "Configuring a Data Connector" says.
 
-use dt_receiver::emulator::{Emulator, DeliveryStatus};
+use dt_receiver::emulator::{DeliveryStatus, Emulator};
 use dt_receiver::event::{Delivery, EventType};
 use dt_receiver::verify::{KeySet, Policy, Secret, Verifier};
 use serde_json::{Value, json};

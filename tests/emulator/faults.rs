@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use dt_receiver::emulator::{Emulator, DeliveryStatus, Faults};
+use dt_receiver::emulator::{DeliveryStatus, Emulator, Faults};
 use dt_receiver::verify::{Secret, Verifier};
 use serde_json::json;
 

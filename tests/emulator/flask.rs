@@ -4,7 +4,7 @@ use std::io::{BufRead, BufReader};
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
-use dt_receiver::emulator::{Emulator, DeliveryStatus};
+use dt_receiver::emulator::{DeliveryStatus, Emulator};
 use dt_receiver::event::{EventType, Sample};
 use serde_json::{Value, json};
 

@@ -6,7 +6,7 @@
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
-use dt_receiver::emulator::{Emulator, DeliveryStatus, Faults};
+use dt_receiver::emulator::{DeliveryStatus, Emulator, Faults};
 use serde_json::{Value, json};
 
 use crate::common::{Receiver, SECRET};
