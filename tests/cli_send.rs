@@ -255,7 +255,7 @@ fn where_no_one_listens_it_says_so() {
     for args in [&[] as &[&str], &["--count", "1000"], &["--json"], &["--rate", "5"]] {
         let ended = run(["send", "--url", &url].iter().chain(args), b"");
         assert_eq!(ended.code(), 1, "{ended:?}");
-        assert!(ended.stderr.contains(&format!("no one listens at {address}")), "{}", ended.stderr);
+        assert!(ended.stderr.contains(&format!("no process listens at {address}")), "{}", ended.stderr);
         assert_eq!(ended.stderr.lines().count(), 1, "{}", ended.stderr);
         if args == ["--json"] {
             assert_eq!(ended.json()["errors"], json!({"connection_refused": 1}));

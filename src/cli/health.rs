@@ -33,7 +33,7 @@ pub(super) struct Arguments {
     /// Ask only whether it runs (/healthz), not whether it can store events (/readyz)
     #[arg(long)]
     live: bool,
-    /// How long to wait for the answer, in seconds
+    /// The timeout of the response, in seconds
     #[arg(long, value_name = "SECONDS", default_value_t = 5, value_parser = clap::value_parser!(u64).range(1..=60))]
     timeout: u64,
     /// Print one JSON object

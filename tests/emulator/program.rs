@@ -175,7 +175,7 @@ async fn a_thousand_devices_cost_little() {
 fn wrong_arguments_are_usage_errors() {
     for (arguments, said) in [
         (&["--devices", "toaster:1"][..], "no device type"),
-        (&["--interval", "0s"], "length of time"),
+        (&["--interval", "0s"], "expected a duration"),
         (&["--time-scale", "0"], "time-scale"),
         (&["--service-account", "key"], "KEY:env=NAME:EMAIL"),
         (&["--service-account", "key:env=NO_SUCH_VARIABLE:me@example.com"], "NO_SUCH_VARIABLE is not set"),

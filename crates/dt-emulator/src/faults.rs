@@ -34,7 +34,7 @@ pub struct Faults {
     pub wrong_secret: f64,
     /// Whether the tokens of a retry are those of the first attempt, which expire after an hour.
     pub stale_tokens: bool,
-    /// Whether nothing is delivered; events wait in their queues.
+    /// Whether DT has an outage: events stay in their queues.
     pub outage: bool,
     /// Whether the identity provider (tokens, discovery, key set) answers 503.
     pub identity_outage: bool,

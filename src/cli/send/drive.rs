@@ -31,7 +31,7 @@ struct Shared {
     target: Target,
     plan: Plan,
     turns: Turns,
-    /// One for all workers, since a histogram for each would need more memory.
+    /// Shared by all workers, since a histogram for each would need more memory.
     tally: Mutex<Tally>,
 }
 

@@ -115,7 +115,7 @@ impl FromStr for ServiceAccount {
     }
 }
 
-/// All service accounts.
+/// The configured service accounts.
 #[derive(Debug, Default)]
 pub(crate) struct Accounts(Vec<ServiceAccount>);
 

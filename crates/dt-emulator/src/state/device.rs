@@ -42,7 +42,7 @@ pub(crate) struct Device {
     pub(crate) device_type: String,
     #[serde(default)]
     pub(crate) labels: Labels,
-    /// Whether it sends events by itself. The state file has the name of version 1 of its format.
+    /// Whether it sends events by itself. The member of the state file is `lively`.
     #[serde(default, rename = "lively")]
     pub(crate) has_heartbeat: bool,
     /// The latest event of each type.
