@@ -1,6 +1,7 @@
 //! `spool` and `dead` beside a running server, and with the spool's own lock without one.
 
 use std::fs;
+use std::os::unix::fs::PermissionsExt;
 
 use serde_json::Value;
 
