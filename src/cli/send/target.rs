@@ -182,7 +182,7 @@ mod tests {
             ("http://example.com:70000/", "port"),
             ("http://example.com:/", "port"),
             ("http://:80/", "no"),
-            ("", "no URL"),
+            ("", "not a URL"),
         ] {
             let text = refused(url, &[]);
             assert!(text.starts_with("--url: ") && text.contains(why), "{url}: {text}");
