@@ -129,7 +129,7 @@ fn a_spool_without_a_server_is_repaired_and_the_next_start_goes_on() {
     assert_eq!(sinks, [("file".into(), true.into()), ("old".into(), false.into())]);
     let told = place.run(&["spool", "forget", "old"]);
     assert_eq!(told.status.code(), Some(2), "{told:?}");
-    assert!(String::from_utf8_lossy(&told.stderr).contains("say --yes"), "{told:?}");
+    assert!(String::from_utf8_lossy(&told.stderr).contains("use --yes"), "{told:?}");
     let (code, _) = place.json(&["spool", "forget", "old", "--yes"]);
     assert_eq!(code, 0);
     assert_eq!(place.run(&["spool", "forget", "old", "--yes"]).status.code(), Some(2));
