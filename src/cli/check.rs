@@ -6,8 +6,8 @@ use serde_json::json;
 
 use super::spool_access::bad_config;
 use super::{Ended, Failure, complain, say, usage};
-use dt_server::config::{Config, ConfigError, Findings, Problem, SystemSources};
 use crate::sink_types;
+use dt_server::config::{Config, ConfigError, Findings, Problem, SystemSources};
 
 /// Check a configuration, and report every problem at once
 #[derive(Debug, clap::Args)]

@@ -13,6 +13,7 @@ use super::spool_access::bad_config;
 use super::stop::Stop;
 use super::time::parse_duration;
 use super::{Ended, logging, notify, usage};
+use crate::sink_types;
 use dt_server::config::{
     Config, ConfigError, ConnectorConfig, DEFAULT_ADMIN, DEFAULT_DATA, DEFAULT_LISTEN, Listen, Look, Problem,
     Recorder, SinkConfig, Sources, SystemSources,
@@ -20,7 +21,6 @@ use dt_server::config::{
 use dt_server::http::Inherited;
 use dt_server::service::Service;
 use dt_server::sink::NotASink;
-use crate::sink_types;
 use dt_server::tls::TlsSettings;
 use dt_verify::Verifier;
 
