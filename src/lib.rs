@@ -1,15 +1,15 @@
-//! Receives what Disruptive Technologies (DT) *Data Connectors* send: verifies it on the raw bytes, and passes it on.
+//! Receives what Disruptive Technologies (DT) *Data Connectors* send: verifies the raw bytes of each request, stores its event and forwards it.
 //!
 //! A Data Connector pushes every sensor event to an Endpoint URL as one HTTPS `POST`, signed by a JWT in
 //! `X-Dt-Signature` (HS256, a shared secret) or `DT-Asymmetric-Signature` (ES256, DT's public keys). The token carries
-//! a checksum of the body, so a receiver has to verify the bytes that came over the wire, before anything parses them.
+//! a checksum of the body, so a receiver has to verify the received bytes, before anything parses them.
 //!
-//! This package is the program `dt-receiver`, and a name for each of the crates that it is made of:
+//! This package is the program `dt-receiver`, and re-exports the crates that it consists of:
 //!
 //! | crate | here | what it is |
 //! |---|---|---|
 //! | `dt-verify` | [`verify`], [`event`] | the embeddable core: no I/O, no clock, no async, no logging |
-//! | `dt-sink` | [`sink`], [`record`], [`clock`] | what a sink is, and what it gets |
+//! | `dt-sink` | [`sink`], [`record`], [`clock`] | the interface of sinks, and the records that they receive |
 //! | `dt-log` | [`log`], [`disk`] | the append-only log |
 //! | `dt-server` | [`service`], [`config`], [`http`], … | the Endpoint URL target |
 //! | `dt-sink-kafka` | – | the sink `kafka` (feature `kafka`) |
@@ -17,7 +17,7 @@
 //!
 //! # Examples
 //!
-//! The core in ten lines: the headers and the body of a request and the time go in, a proof or a reason comes out.
+//! Verifies the headers and the body of a request at a time, and reads its event:
 //!
 //! ```
 //! use dt_receiver::event::Delivery;

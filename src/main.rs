@@ -1,4 +1,4 @@
-//! The program `dt-receiver`: parse, run, exit code. All else is in `cli`.
+//! The program `dt-receiver`: its code is in `cli`.
 
 use std::process::ExitCode;
 

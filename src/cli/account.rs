@@ -1,37 +1,43 @@
-//! `--service-account` of `emulate`: the account is on the command line, its secret in an environment variable or a file.
+//! `--service-account` of `emulate`: the secret of the account is in an environment variable or a file.
 
 use std::path::PathBuf;
 
 use super::complain;
 use dt_emulator::{Role, ServiceAccount};
-use dt_server::config::{SecretSource, Sources, read_secret};
+use dt_server::config::{SecretError, SecretSource, Sources, read_secret};
 
-/// What the option expects. It never repeats what was given, which may be a secret.
-const EXPECTED: &str = "expected KEY:env=NAME:EMAIL[:ROLE] or KEY:file=PATH:EMAIL[:ROLE], with the key's secret in the \
-                        environment variable NAME or in the file PATH; a secret on the command line (KEY:SECRET:EMAIL) is \
-                        refused, since every process of this machine can read it there";
+/// Explains why the value of the option is not accepted. No message repeats the value, which may be a secret.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum ServiceAccountError {
+    #[error(
+        "expected KEY:env=NAME:EMAIL[:ROLE] or KEY:file=PATH:EMAIL[:ROLE], with the key's secret in the environment \
+         variable NAME or in the file PATH; a secret on the command line (KEY:SECRET:EMAIL) is rejected, since every \
+         process of this machine can read it there"
+    )]
+    Malformed,
+    #[error("expected the role project.user, project.developer, project.admin or organization.admin")]
+    UnknownRole,
+    #[error(transparent)]
+    Secret(#[from] SecretError),
+}
 
-/// What a role has to be, which does not repeat what was given either.
-const EXPECTED_ROLE: &str =
-    "expected the role project.user, project.developer, project.admin or organization.admin";
-
-/// Reads a service account, and its secret from where the text says; an error is in words.
-pub(super) fn read(text: &str, from: &dyn Sources) -> Result<ServiceAccount, String> {
+/// Reads a service account, and its secret from the environment variable or file that the text names.
+pub(super) fn read(text: &str, from: &dyn Sources) -> Result<ServiceAccount, ServiceAccountError> {
     let mut parts = text.splitn(4, ':');
-    let mut part = || parts.next().filter(|part| !part.is_empty()).ok_or(EXPECTED);
+    let mut part = || parts.next().filter(|part| !part.is_empty()).ok_or(ServiceAccountError::Malformed);
     let (key_id, source, email) = (part()?, part()?, part()?);
     let source = match source.split_once('=') {
         Some(("env", name)) if !name.is_empty() => SecretSource::Env(name.to_owned()),
         Some(("file", path)) if !path.is_empty() => SecretSource::File(PathBuf::from(path)),
-        _ => return Err(EXPECTED.to_owned()),
+        _ => return Err(ServiceAccountError::Malformed),
     };
     let role = match parts.next() {
         None => Role::Developer,
-        Some(role) => role.parse().map_err(|_| EXPECTED_ROLE)?,
+        Some(role) => role.parse().map_err(|_| ServiceAccountError::UnknownRole)?,
     };
-    let (secret, odd) = read_secret(&source, from).map_err(|error| error.to_string())?;
-    if let Some(odd) = odd {
-        complain(&format!("warning: --service-account: {odd}"));
+    let (secret, warning) = read_secret(&source, from)?;
+    if let Some(warning) = warning {
+        complain(&format!("warning: --service-account: {warning}"));
     }
     Ok(ServiceAccount::new(key_id, secret, email, role))
 }
@@ -61,7 +67,7 @@ mod tests {
     }
 
     #[test]
-    fn the_secret_is_read_from_where_the_text_says() {
+    fn the_secret_is_read_from_the_named_source() {
         for (text, secret, role) in [
             ("k:env=NAME:e@x", "of-env", Role::Developer),
             ("k:file=PATH:e@x", "of-file", Role::Developer),
@@ -74,7 +80,7 @@ mod tests {
     }
 
     #[test]
-    fn no_error_repeats_what_may_be_a_secret() {
+    fn no_error_repeats_the_value() {
         for text in [
             "",
             "hunter2",
@@ -88,10 +94,16 @@ mod tests {
             "k:env=hunter2-hunter2:e@x",
             "k:file=hunter2-hunter2:e@x",
         ] {
-            let error = read(text, &Given).expect_err(text);
+            let error = read(text, &Given).expect_err(text).to_string();
             assert!(!error.contains("hunter2") && !error.contains("ter2"), "{text}: {error}");
         }
-        assert!(read("k:env=OTHER:e@x", &Given).is_err_and(|error| error.contains("OTHER is not set")));
-        assert!(read("k:file=/run/other:e@x", &Given).is_err_and(|error| error.contains("/run/other: ")));
+        assert!(
+            read("k:env=OTHER:e@x", &Given)
+                .is_err_and(|error| error.to_string().contains("OTHER is not set"))
+        );
+        assert!(
+            read("k:file=/run/other:e@x", &Given)
+                .is_err_and(|error| error.to_string().contains("/run/other: "))
+        );
     }
 }

@@ -1,13 +1,13 @@
-//! `check`: runs the same checks as `serve` does at its start, and reports every problem at once.
+//! `check`: runs the checks that `serve` runs at its start, and reports every problem at once.
 
 use std::path::PathBuf;
 
 use serde_json::json;
 
-use super::place::bad_config;
+use super::spool_access::bad_config;
 use super::{Ended, Failure, complain, say, usage};
-use dt_server::config::{Config, ConfigError, Findings, Problem, SystemSources};
 use crate::sink_types;
+use dt_server::config::{Config, ConfigError, Findings, Problem, SystemSources};
 
 /// Check a configuration, and report every problem at once
 #[derive(Debug, clap::Args)]

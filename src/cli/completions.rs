@@ -1,4 +1,4 @@
-//! `completions`: a script that makes a shell complete our subcommands and options.
+//! `completions`: prints a script with which a shell completes subcommands and options.
 
 use clap::CommandFactory;
 use clap_complete::Shell;

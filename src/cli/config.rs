@@ -1,11 +1,11 @@
-//! `config`: what a configuration may hold, and what is measured, from the entries and rows by which that is done.
+//! `config`: prints the reference of configuration keys, a sample file, and the reference of metrics.
 
 use super::{Ended, say};
 use crate::sink_types;
 use dt_server::config::{reference_markdown, sample_file};
 use dt_server::telemetry::metrics_markdown;
 
-/// Print what a configuration may hold
+/// Print the reference of the configuration
 #[derive(Debug, clap::Args)]
 pub(super) struct Arguments {
     #[command(subcommand)]

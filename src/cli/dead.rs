@@ -1,4 +1,4 @@
-//! `dead`: the dead letters, what was wrong with them, and another try.
+//! `dead`: lists, shows, replays and drops dead letters.
 
 use std::io::{IsTerminal, Write};
 
@@ -8,18 +8,18 @@ use clap::Subcommand;
 use clap::builder::PossibleValuesParser;
 use serde_json::{Value, json};
 
-use super::place::{Found, Place, table, tell};
 use super::secrets::SecretOptions;
+use super::spool_access::{Spool, SpoolOptions, print_report, table};
 use super::{Ended, Failure, complain, say, usage};
 use dt_log::dead::{Filter, StoredDeadLetter};
 use dt_server::service::RepairRequest;
 use dt_sink::record::Reason;
 use dt_verify::event::rfc3339_millis;
 
-/// How many letters are read at once.
+/// The number of dead letters that are read at once.
 const PART: usize = 100;
 
-/// Look at dead letters, try them again, drop them; safe beside a running server
+/// List, show, replay and drop dead letters; safe beside a running server
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Examples:
   dt-receiver dead list --config dt-receiver.toml
@@ -28,28 +28,28 @@ const PART: usize = 100;
   dt-receiver dead replay --reason refused --reverify --config dt-receiver.toml
   dt-receiver dead drop --reason expired --config dt-receiver.toml
 
-rejected: a sink will never take it. unreadable: authentic, but no delivery. expired: authentic, but the token's time
-was over. refused: not verified (kept with `quarantine_refused = true`).")]
+rejected: a sink will never accept it. unreadable: authentic, but not a delivery. expired: authentic, but its token had
+expired. refused: not verified (kept with `quarantine_refused = true`).")]
 pub(super) struct Arguments {
     #[command(subcommand)]
     command: Command,
 }
 
-/// Which letters.
+/// The options that select dead letters.
 #[derive(Debug, clap::Args)]
-struct Which {
-    /// The one with this id
+struct Selection {
+    /// The dead letter with this id
     #[arg(long, value_name = "ID")]
     id: Option<i64>,
-    /// Those that this sink rejected
+    /// The dead letters that this sink rejected
     #[arg(long, value_name = "SINK")]
     sink: Option<String>,
-    /// Those that are here for this reason
+    /// The dead letters with this reason
     #[arg(long, value_name = "REASON", value_parser = PossibleValuesParser::new(Reason::CODES))]
     reason: Option<String>,
 }
 
-impl Which {
+impl Selection {
     fn filter(&self) -> Filter {
         Filter { id: self.id, sink: self.sink.clone(), reason: self.reason.clone() }
     }
@@ -57,48 +57,48 @@ impl Which {
 
 #[derive(Debug, Subcommand)]
 enum Command {
-    /// List letters
+    /// List dead letters
     List {
         #[command(flatten)]
-        place: Place,
+        spool: SpoolOptions,
         #[command(flatten)]
-        which: Which,
-        /// Begin after this id
+        which: Selection,
+        /// Start after this id
         #[arg(long, value_name = "ID", default_value_t = 0)]
         after: i64,
-        /// Stop after so many
+        /// Stop after this number
         #[arg(long, value_name = "N", default_value_t = 100)]
         limit: usize,
         /// Print one JSON object
         #[arg(long)]
         json: bool,
     },
-    /// Show all about letters, with their bodies
+    /// Show dead letters with all their properties and bodies
     Show {
         #[command(flatten)]
-        place: Place,
+        spool: SpoolOptions,
         #[command(flatten)]
-        which: Which,
-        /// Begin after this id
+        which: Selection,
+        /// Start after this id
         #[arg(long, value_name = "ID", default_value_t = 0)]
         after: i64,
-        /// Stop after so many
+        /// Stop after this number
         #[arg(long, value_name = "N", default_value_t = 100)]
         limit: usize,
         /// Print one JSON object
         #[arg(long)]
         json: bool,
     },
-    /// Try letters again: rejected ones go to their sink, the others the normal way in. What fails again stays
+    /// Replay dead letters: rejected ones are delivered to their sink, the others are received again. Those that fail again stay
     Replay {
         #[command(flatten)]
-        place: Place,
+        spool: SpoolOptions,
         #[command(flatten)]
-        which: Which,
-        /// Verify refused requests again, with the secrets of today
+        which: Selection,
+        /// Verify refused requests again, with the current secrets
         #[arg(long)]
         reverify: bool,
-        /// With --reverify: also those that were refused for a required header, of which only the signature can be verified
+        /// With --reverify: also requests that were refused for a required header, of which only the signature can be verified
         #[arg(long, requires = "reverify")]
         ignore_required_headers: bool,
         /// Print one JSON object
@@ -107,12 +107,12 @@ enum Command {
         #[command(flatten)]
         secrets: SecretOptions,
     },
-    /// Drop letters for good
+    /// Drop dead letters permanently
     Drop {
         #[command(flatten)]
-        place: Place,
+        spool: SpoolOptions,
         #[command(flatten)]
-        which: Which,
+        which: Selection,
         /// Print one JSON object
         #[arg(long)]
         json: bool,
@@ -121,13 +121,15 @@ enum Command {
 
 pub(super) fn run(arguments: &Arguments) -> Ended {
     match &arguments.command {
-        Command::List { place, which, after, limit, json } => {
-            list(&place.find()?, &which.filter(), *after, *limit, *json)
+        Command::List { spool, which, after, limit, json } => {
+            let page = Page { after: *after, limit: *limit, with_bodies: false };
+            list(&spool.find()?, &which.filter(), page, *json)
         }
-        Command::Show { place, which, after, limit, json } => {
-            show(&place.find()?, &which.filter(), *after, *limit, *json)
+        Command::Show { spool, which, after, limit, json } => {
+            let page = Page { after: *after, limit: *limit, with_bodies: true };
+            show(&spool.find()?, &which.filter(), page, *json)
         }
-        Command::Replay { place, which, reverify, ignore_required_headers, json, secrets } => {
+        Command::Replay { spool, which, reverify, ignore_required_headers, json, secrets } => {
             let filter = which.filter();
             let (reverify, ignore_required_headers) = (*reverify, *ignore_required_headers);
             let request = RepairRequest::ReplayDead {
@@ -136,9 +138,9 @@ pub(super) fn run(arguments: &Arguments) -> Ended {
                 ignore_required_headers,
                 after: 0,
             };
-            let report = place.find()?.repair(request, Some(secrets))?;
+            let report = spool.find()?.repair(request, Some(secrets))?;
             let done = format!(
-                "{} accepted, {} were there already, {} ignored, {} go to their sink again, {} failed again, {} not tried",
+                "{} accepted, {} duplicates, {} ignored, {} delivered to their sink again, {} failed again, {} skipped",
                 report.accepted,
                 report.duplicate,
                 report.ignored,
@@ -146,24 +148,24 @@ pub(super) fn run(arguments: &Arguments) -> Ended {
                 report.failed,
                 report.skipped
             );
-            tell(&report, &done, *json)?;
-            if report.letters() == 0 { none(&filter) } else { Ok(()) }
+            print_report(&report, &done, *json)?;
+            if report.letters() == 0 { no_match(&filter) } else { Ok(()) }
         }
-        Command::Drop { place, which, json } => {
+        Command::Drop { spool, which, json } => {
             let filter = which.filter();
             if filter == Filter::default() {
-                return Err(usage("say which letters to drop for good: --id, --sink or --reason"));
+                return Err(usage("expected --id, --sink or --reason: dead letters are dropped permanently"));
             }
             let report =
-                place.find()?.repair(RepairRequest::DropDead { filter: filter.clone(), after: 0 }, None)?;
-            tell(&report, &format!("{} dropped", report.dropped), *json)?;
-            if report.dropped == 0 { none(&filter) } else { Ok(()) }
+                spool.find()?.repair(RepairRequest::DropDead { filter: filter.clone(), after: 0 }, None)?;
+            print_report(&report, &format!("{} dropped", report.dropped), *json)?;
+            if report.dropped == 0 { no_match(&filter) } else { Ok(()) }
         }
     }
 }
 
-/// There is no such letter, which matters to whoever named one.
-fn none(filter: &Filter) -> Ended {
+/// Ends without a dead letter, which is a failure if the user named an id.
+fn no_match(filter: &Filter) -> Ended {
     match filter.id {
         None => Ok(()),
         Some(id) => {
@@ -173,89 +175,100 @@ fn none(filter: &Filter) -> Ended {
     }
 }
 
-/// Hands letters on, a part at a time. Gives the id to go on after, if `limit` ended it.
-fn each(
-    found: &Found,
-    filter: &Filter,
-    mut after: i64,
+/// A page of dead letters.
+#[derive(Clone, Copy)]
+struct Page {
+    /// The id before the first.
+    after: i64,
+    /// The largest number.
     limit: usize,
-    bodies: bool,
+    /// Whether their bodies are read.
+    with_bodies: bool,
+}
+
+/// Calls `take` for each dead letter of a page, in order. Returns the id after which the next page starts, if there is one.
+fn each(
+    spool: &Spool,
+    filter: &Filter,
+    page: Page,
     mut take: impl FnMut(StoredDeadLetter) -> std::io::Result<()>,
 ) -> Result<Option<i64>, Failure> {
-    let reader = found.dead_letters()?;
+    let Page { mut after, limit, with_bodies } = page;
+    let reader = spool.dead_letters()?;
     let mut left = limit;
     while left > 0 {
-        let letters = reader.list(filter, after, left.min(PART), bodies).map_err(usage)?;
-        let Some(last) = letters.last() else { return Ok(None) };
+        let part = reader.list(filter, after, left.min(PART), with_bodies).map_err(usage)?;
+        let Some(last) = part.last() else { return Ok(None) };
         after = last.id;
-        left = left.saturating_sub(letters.len());
-        letters.into_iter().try_for_each(&mut take)?;
+        left = left.saturating_sub(part.len());
+        part.into_iter().try_for_each(&mut take)?;
     }
     let more = reader.list(filter, after, 1, false).map_err(usage)?;
     Ok((!more.is_empty()).then_some(after))
 }
 
-fn list(found: &Found, filter: &Filter, after: i64, limit: usize, json: bool) -> Ended {
-    let mut letters = Vec::new();
-    let next = each(found, filter, after, limit, false, |letter| {
-        letters.push(letter);
+fn list(spool: &Spool, filter: &Filter, page: Page, json: bool) -> Ended {
+    let mut found = Vec::new();
+    let next = each(spool, filter, page, |stored| {
+        found.push(stored);
         Ok(())
     })?;
     if json {
-        say(json!({"letters": letters.iter().map(about).collect::<Vec<_>>(), "next": next}))?;
+        say(json!({"letters": found.iter().map(about).collect::<Vec<_>>(), "next": next}))?;
     } else {
         let row = |stored: &StoredDeadLetter| {
             let or_dash = |text: Option<&str>| text.unwrap_or("-").to_owned();
-            let letter = &stored.dead_letter;
+            let dead = &stored.dead_letter;
             vec![
                 stored.id.to_string(),
-                letter.reason.to_string(),
-                letter.connector.to_string(),
-                or_dash(sink_of(&letter.reason)),
-                rfc3339_millis(letter.received_at),
-                or_dash(letter.event_id.as_deref()),
+                dead.reason.to_string(),
+                dead.connector.to_string(),
+                or_dash(sink_of(&dead.reason)),
+                rfc3339_millis(dead.received_at),
+                or_dash(dead.event_id.as_deref()),
                 stored.replays.to_string(),
-                letter.error.clone(),
+                dead.error.clone(),
             ]
         };
-        let rows: Vec<_> = letters.iter().map(row).collect();
+        let rows: Vec<_> = found.iter().map(row).collect();
         let headings = ["ID", "REASON", "CONNECTOR", "SINK", "RECEIVED", "EVENT", "REPLAYS", "ERROR"];
         say(table(&headings, &rows))?;
         if let Some(next) = next {
-            complain(&format!("there are more: --after {next}"));
+            complain(&format!("there are more; continue with --after {next}"));
         }
     }
-    if letters.is_empty() { none(filter) } else { Ok(()) }
+    if found.is_empty() { no_match(filter) } else { Ok(()) }
 }
 
-fn show(found: &Found, filter: &Filter, after: i64, limit: usize, json: bool) -> Ended {
+fn show(spool: &Spool, filter: &Filter, page: Page, json: bool) -> Ended {
     let terminal = std::io::stdout().is_terminal();
     let mut out = std::io::BufWriter::new(std::io::stdout().lock());
     let mut count = 0_usize;
     if json {
         out.write_all(b"{\"letters\":[")?;
     }
-    let next = each(found, filter, after, limit, true, |letter| {
+    let next = each(spool, filter, page, |stored| {
         if json {
             let comma = if count > 0 { "," } else { "" };
-            write!(out, "{comma}{}", with_body(&letter))?;
+            write!(out, "{comma}{}", with_body(&stored))?;
         } else {
             if count > 0 {
                 out.write_all(b"\n")?;
             }
-            if let Value::Object(members) = about(&letter) {
+            if let Value::Object(members) = about(&stored) {
                 for (name, value) in members {
                     writeln!(out, "{name}: {value}")?;
                 }
             }
             out.write_all(b"\n")?;
             if terminal {
-                // Refused ones come from anyone, and terminals obey control characters.
+                // Anyone can send requests that are refused, and control characters could change the terminal.
                 let shown = |c: char| if c.is_control() && c != '\n' && c != '\t' { '?' } else { c };
-                let text: String = String::from_utf8_lossy(&letter.dead_letter.body).chars().map(shown).collect();
+                let text: String =
+                    String::from_utf8_lossy(&stored.dead_letter.body).chars().map(shown).collect();
                 out.write_all(text.as_bytes())?;
             } else {
-                out.write_all(&letter.dead_letter.body)?;
+                out.write_all(&stored.dead_letter.body)?;
             }
             out.write_all(b"\n")?;
         }
@@ -267,7 +280,7 @@ fn show(found: &Found, filter: &Filter, after: i64, limit: usize, json: bool) ->
     }
     out.flush()?;
     drop(out);
-    if count == 0 { none(filter) } else { Ok(()) }
+    if count == 0 { no_match(filter) } else { Ok(()) }
 }
 
 fn sink_of(reason: &Reason) -> Option<&str> {
@@ -277,34 +290,35 @@ fn sink_of(reason: &Reason) -> Option<&str> {
     }
 }
 
+/// Returns the properties of a dead letter without its body.
 fn about(stored: &StoredDeadLetter) -> Value {
-    let letter = &stored.dead_letter;
+    let dead = &stored.dead_letter;
     json!({
         "id": stored.id,
-        "reason": letter.reason.code(),
-        "connector": &*letter.connector,
-        "sink": sink_of(&letter.reason),
-        "error": letter.error,
-        "attempts": letter.attempts,
+        "reason": dead.reason.code(),
+        "connector": &*dead.connector,
+        "sink": sink_of(&dead.reason),
+        "error": dead.error,
+        "attempts": dead.attempts,
         "replays": stored.replays,
-        "receivedAt": rfc3339_millis(letter.received_at),
+        "receivedAt": rfc3339_millis(dead.received_at),
         "buriedAt": rfc3339_millis(stored.dead_at),
-        "eventId": letter.event_id.as_deref(),
-        "requestId": letter.request_id.map(|id| id.to_string()),
-        "headerNames": letter.header_names,
+        "eventId": dead.event_id.as_deref(),
+        "requestId": dead.request_id.map(|id| id.to_string()),
+        "headerNames": dead.header_names,
         "bodyBytes": stored.body_bytes,
     })
 }
 
-/// With the body as text, or in base64 where it is no UTF-8.
+/// Returns a dead letter with its body, in base64 if it is not UTF-8.
 fn with_body(stored: &StoredDeadLetter) -> Value {
-    let letter = &stored.dead_letter;
+    let dead = &stored.dead_letter;
     let mut object = about(stored);
     if let Some(members) = object.as_object_mut() {
-        members.insert("signatures".to_owned(), json!(letter.signatures));
-        match std::str::from_utf8(&letter.body) {
+        members.insert("signatures".to_owned(), json!(dead.signatures));
+        match std::str::from_utf8(&dead.body) {
             Ok(text) => members.insert("body".to_owned(), json!(text)),
-            Err(_) => members.insert("bodyBase64".to_owned(), json!(STANDARD.encode(&letter.body))),
+            Err(_) => members.insert("bodyBase64".to_owned(), json!(STANDARD.encode(&dead.body))),
         };
     }
     object

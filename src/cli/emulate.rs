@@ -1,4 +1,4 @@
-//! `emulate`: DT's cloud on this machine, to test a connector without sensors, tunnel or account.
+//! `emulate`: emulates DT's cloud on this machine, to test a connector without sensors, tunnel or account.
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -14,7 +14,7 @@ use super::{Ended, Failure, account, logging, say, usage};
 use dt_emulator::{Emulator, EmulatorError, Faults, MAX_TIME_SCALE, Population, url_warning};
 use dt_server::config::SystemSources;
 
-/// Play DT's cloud on this machine: REST API, devices, deliveries, faults
+/// Emulate DT's cloud on this machine: REST API, devices, deliveries, faults
 #[derive(Debug, Clone, clap::Args)]
 #[command(after_help = "Examples:
   dt-receiver emulate --devices temperature:20,humidity:5 --interval 10s
@@ -27,34 +27,34 @@ use dt_server::config::SystemSources;
     -d '{\"type\": \"HTTP_PUSH\", \"httpConfig\": {\"url\": \"http://127.0.0.1:8080/\"}}'
   curl -X PATCH http://127.0.0.1:8081/emulator/faults -d '{\"outage\": true}'
 
-It is for tests: any credentials are accepted unless --service-account is given. Never let the internet reach it.")]
+For tests only: any credentials are accepted unless --service-account is given. The internet must not reach it.")]
 pub(super) struct Arguments {
-    /// Where REST API, token endpoint, discovery and key set are
+    /// The address of REST API, token endpoint, discovery and key set
     #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:8081")]
     listen: SocketAddr,
-    /// The URL under which others reach it, such as http://192.0.2.7:8081; needed to listen on 0.0.0.0 or [::]
+    /// The URL that clients use, such as http://192.0.2.7:8081; required to listen on 0.0.0.0 or [::]
     #[arg(long, value_name = "URL")]
     public_url: Option<String>,
-    /// Keep projects, devices, connectors, queues, history and keys in this file
+    /// Save projects, devices, connectors, queues, history and keys in this file
     #[arg(long, value_name = "FILE")]
     state: Option<PathBuf>,
     /// Devices that send events by themselves, such as temperature:20,humidity:5
     #[arg(long, value_name = "TYPE:COUNT,…", default_value = "", hide_default_value = true)]
     devices: Population,
-    /// The project of these devices, and of --connector
+    /// The project of --devices and --connector
     #[arg(long, value_name = "ID", default_value = "emulated")]
     project: String,
-    /// Their heartbeat, in emulated time
+    /// The heartbeat of --devices, in emulated time
     #[arg(long, value_name = "LENGTH", default_value = "15m", value_parser = parse_interval)]
     interval: Duration,
-    /// How many times as fast as the machine's clock time passes
+    /// How many times faster than the machine's clock the emulated clock runs
     #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=i64::from(MAX_TIME_SCALE)))]
     time_scale: u32,
-    /// A data connector to this URL from the start; its Signature Secret is taken from DT_SIGNATURE_SECRET, if that is set; repeatable
+    /// Create a data connector to this URL; its Signature Secret is DT_SIGNATURE_SECRET, if that is set; repeatable
     #[arg(long = "connector", value_name = "URL")]
     connectors: Vec<String>,
-    /// Accept this service account, and none that is not given, for the API and for /emulator; the secret of its key is in the environment variable NAME, or in a file (file=PATH instead of env=NAME); repeatable
-    // Not read by `clap`, whose errors repeat the value: it may be a secret.
+    /// Accept only the given service accounts, for the API and for /emulator; the secret of the key is in the environment variable NAME, or in a file (file=PATH instead of env=NAME); repeatable
+    // Not parsed by `clap`, whose errors repeat the value: it may be a secret.
     #[arg(long = "service-account", value_name = "KEY:env=NAME:EMAIL[:ROLE]")]
     accounts: Vec<String>,
     /// The organization's id: `sub` of DT-Asymmetric-Signature
@@ -63,10 +63,10 @@ pub(super) struct Arguments {
     /// The organization's display name
     #[arg(long, value_name = "NAME", default_value = "Emulator", value_parser = clap::builder::NonEmptyStringValueParser::new())]
     organization_name: String,
-    /// What goes wrong on purpose: duplicate=SHARE, reorder=SHARE, delay=MILLIS, drop=SHARE, tamper=SHARE, wrong-secret=SHARE, stale-tokens, outage, identity-outage, api-outage, rate-limit=SHARE, burst=COUNT; repeatable
+    /// Inject faults: duplicate=SHARE, reorder=SHARE, delay=MILLIS, drop=SHARE, tamper=SHARE, wrong-secret=SHARE, stale-tokens, outage, identity-outage, api-outage, rate-limit=SHARE, burst=COUNT; repeatable
     #[arg(long = "fault", value_name = "FAULT,…")]
     faults: Vec<String>,
-    /// Make the same values and chances as with the same seed before, and the same ids but for their time
+    /// Repeat the values, chances and ids (except their time) of an earlier run with this seed
     #[arg(long, value_name = "N")]
     seed: Option<u64>,
 }
@@ -89,7 +89,7 @@ async fn emulate(arguments: Arguments) -> Ended {
     }
     if !is_loopback(arguments.listen) && arguments.accounts.is_empty() {
         super::complain(
-            "warning: the emulator accepts made-up credentials; whoever reaches this address controls it",
+            "warning: the emulator accepts any credentials; every client of this address controls it",
         );
     }
     let burst = std::mem::take(&mut faults.burst);
@@ -117,7 +117,7 @@ async fn emulate(arguments: Arguments) -> Ended {
     let emulator = builder.start().await.map_err(failure)?;
     connect(&emulator, &arguments.project, &arguments.connectors)?;
     if burst > 0 {
-        // Once the connectors are there, so that they get it.
+        // After the connectors are created, so that they receive it.
         faults.burst = burst;
         emulator.set_faults(faults).map_err(usage)?;
     }
@@ -129,8 +129,8 @@ async fn emulate(arguments: Arguments) -> Ended {
         emulator.issuer(),
         arguments.project
     );
-    // A server does not end because nobody reads what it says at its start.
-    let _said = say(banner);
+    // A closed standard output does not end a server.
+    let _printed = say(banner);
     stop.wait().await;
     emulator.shutdown().await.map_err(failure)
 }
@@ -139,7 +139,7 @@ fn is_loopback(address: SocketAddr) -> bool {
     address.ip().is_loopback()
 }
 
-/// A file or an address that cannot be used is the caller's to change.
+/// Converts an error: exit code 2 if the user can fix it by other options.
 fn failure(error: EmulatorError) -> Failure {
     match error {
         EmulatorError::NoKey | EmulatorError::NoTls => Failure::Internal(error.into()),
@@ -147,15 +147,16 @@ fn failure(error: EmulatorError) -> Failure {
     }
 }
 
-/// Makes the connectors that are not there yet from an earlier run.
+/// Creates the connectors that the state file does not have yet.
 fn connect(emulator: &Emulator, project: &str, urls: &[String]) -> Ended {
     let path = format!("/v2/projects/{project}/dataconnectors");
-    let refused = |error| usage(format!("--connector: {error}"));
-    let known = emulator.call("GET", &path, &json!(null)).map_err(refused)?;
+    let rejected = |error| usage(format!("--connector: {error}"));
+    let existing = emulator.call("GET", &path, &json!(null)).map_err(rejected)?;
     let secret = std::env::var(DEFAULT_VARIABLE).unwrap_or_default();
     for url in urls {
-        let mut there = known.get("dataConnectors").and_then(|list| list.as_array()).into_iter().flatten();
-        if there.any(|one| one.pointer("/httpConfig/url").is_some_and(|known| known == url)) {
+        let mut connectors =
+            existing.get("dataConnectors").and_then(|list| list.as_array()).into_iter().flatten();
+        if connectors.any(|one| one.pointer("/httpConfig/url").is_some_and(|existing| existing == url)) {
             continue;
         }
         if let Some(warning) = url_warning(url) {
@@ -163,7 +164,7 @@ fn connect(emulator: &Emulator, project: &str, urls: &[String]) -> Ended {
         }
         let config = json!({"url": url, "signatureSecret": secret});
         let body = json!({"type": "HTTP_PUSH", "displayName": "from the command line", "httpConfig": config});
-        emulator.call("POST", &path, &body).map_err(refused)?;
+        emulator.call("POST", &path, &body).map_err(rejected)?;
     }
     Ok(())
 }

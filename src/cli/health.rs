@@ -1,4 +1,4 @@
-//! `health`: asks a running receiver how it is, for container engines and scripts that have no HTTP client.
+//! `health`: queries the status of a running receiver, for container engines and scripts without an HTTP client.
 
 use std::io::{self, Read, Write};
 use std::net::TcpStream;
@@ -8,24 +8,24 @@ use std::time::{Duration, Instant};
 
 use serde_json::json;
 
-use super::place::read_config;
+use super::spool_access::read_config;
 use super::{Ended, Failure, complain, say, usage};
 use dt_server::config::{DEFAULT_ADMIN, Listen};
 
-/// An answer is one line; whatever sends more is not our receiver.
-const MAX_ANSWER: u64 = 16 * 1024;
+/// The largest size of a response, in bytes. The receiver sends one line; a larger response is of another server.
+const MAX_RESPONSE: u64 = 16 * 1024;
 
 /// Ask a running receiver whether it is ready
 #[derive(Debug, clap::Args)]
-#[command(after_help = "Exit code 0: it is; 1: it is not, or does not answer.
+#[command(after_help = "Exit code 0: ready; 1: not ready, or no response.
 
 Examples:
   dt-receiver health
   dt-receiver health --config /etc/dt-receiver/config.toml --json
   dt-receiver health --admin 127.0.0.1:9464 --live")]
 pub(super) struct Arguments {
-    /// Its admin address
-    #[arg(long, value_name = "ADDRESS", help = format!("Its admin address [default: that of --config, else {DEFAULT_ADMIN}]"))]
+    /// The admin address
+    #[arg(long, value_name = "ADDRESS", help = format!("The admin address [default: that of --config, else {DEFAULT_ADMIN}]"))]
     admin: Option<Listen>,
     /// The configuration that names the admin address
     #[arg(long, value_name = "FILE", conflicts_with = "admin")]
@@ -33,7 +33,7 @@ pub(super) struct Arguments {
     /// Ask only whether it runs (/healthz), not whether it can store events (/readyz)
     #[arg(long)]
     live: bool,
-    /// How long to wait for the answer, in seconds
+    /// The timeout of the response, in seconds
     #[arg(long, value_name = "SECONDS", default_value_t = 5, value_parser = clap::value_parser!(u64).range(1..=60))]
     timeout: u64,
     /// Print one JSON object
@@ -65,14 +65,14 @@ fn admin_address(arguments: &Arguments) -> Result<Listen, Failure> {
         return Ok(address.clone());
     }
     match &arguments.config {
-        Some(path) => read_config(path)?
-            .admin
-            .ok_or_else(|| usage(format!("{}: `admin` is off, so nobody can be asked", path.display()))),
+        Some(path) => read_config(path)?.admin.ok_or_else(|| {
+            usage(format!("{}: `admin` is off, so the receiver has no health endpoint", path.display()))
+        }),
         None => DEFAULT_ADMIN.parse().map_err(usage),
     }
 }
 
-/// A connection to it.
+/// A connection to the receiver.
 enum Connection {
     Tcp(TcpStream),
     Unix(UnixStream),
@@ -85,7 +85,7 @@ impl Connection {
             Listen::Unix(path) => UnixStream::connect(path).map(Self::Unix),
             Listen::Systemd(_) => Err(io::Error::new(
                 io::ErrorKind::InvalidInput,
-                "only systemd knows where that is; name the address with --admin",
+                "only systemd knows the address; name it with --admin",
             )),
         }
     }
@@ -116,7 +116,11 @@ impl Connection {
     }
 }
 
-/// The status and the body of a GET. All of it takes at most `limit`.
+/// Sends a GET and returns the status and the body of the response.
+///
+/// # Errors
+///
+/// Returns an error if there is no response within `limit`.
 fn ask(address: &Listen, path: &str, limit: Duration) -> io::Result<(u16, String)> {
     let start = Instant::now();
     let left = || {
@@ -134,7 +138,7 @@ fn ask(address: &Listen, path: &str, limit: Duration) -> io::Result<(u16, String
         stream.limit(left()?)?;
         let count = match stream.read(&mut part) {
             Ok(count) => count,
-            // What a read timeout is called differs between systems.
+            // The error of a read timeout differs between systems.
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
                 return Err(io::ErrorKind::TimedOut.into());
             }
@@ -142,17 +146,17 @@ fn ask(address: &Listen, path: &str, limit: Duration) -> io::Result<(u16, String
         };
         let Some(read) = part.get(..count).filter(|read| !read.is_empty()) else { break };
         answer.extend_from_slice(read);
-        if u64::try_from(answer.len()).is_ok_and(|len| len > MAX_ANSWER) {
+        if u64::try_from(answer.len()).is_ok_and(|len| len > MAX_RESPONSE) {
             break;
         }
     }
-    let no_answer = || io::Error::new(io::ErrorKind::InvalidData, "no HTTP answer");
+    let no_response = || io::Error::new(io::ErrorKind::InvalidData, "no HTTP response");
     let mut headers = [httparse::EMPTY_HEADER; 32];
     let mut response = httparse::Response::new(&mut headers);
     let head = match response.parse(&answer) {
         Ok(httparse::Status::Complete(head)) => head,
-        _ => return Err(no_answer()),
+        _ => return Err(no_response()),
     };
     let body = answer.get(head..).unwrap_or_default();
-    Ok((response.code.ok_or_else(no_answer)?, String::from_utf8_lossy(body).into_owned()))
+    Ok((response.code.ok_or_else(no_response)?, String::from_utf8_lossy(body).into_owned()))
 }

@@ -1,9 +1,8 @@
-//! Ids of made-up events and tokens: xids, as DT's, all different.
+//! Unique ids of sample events and tokens, in the format of DT's ids (xid).
 
 use dt_verify::xid;
 
-/// What makes the ids of one run differ from those of any other. There is no more randomness in a run than this; the rest
-/// is counting.
+/// The random numbers from which the ids of a run are counted, so that two runs have different ids.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Run {
     events: u64,
@@ -11,36 +10,34 @@ pub(super) struct Run {
 }
 
 impl Run {
-    /// Starts a run of its own.
+    /// Starts a run with random ids.
     pub(super) fn random() -> anyhow::Result<Self> {
-        let number = || {
-            getrandom::u64().map_err(|error| anyhow::anyhow!("the system gives no random numbers: {error}"))
-        };
+        let number = || getrandom::u64().map_err(|error| anyhow::anyhow!("no random numbers: {error}"));
         Ok(Self { events: number()?, tokens: number()? })
     }
 
-    /// Makes a run with known ids.
+    /// Starts a run with fixed ids.
     #[cfg(test)]
     pub(super) const fn known(events: u64, tokens: u64) -> Self {
         Self { events, tokens }
     }
 
-    /// Returns the id of the event of this number, that happens in that second.
+    /// Returns the id of event `number` at a time in Unix seconds.
     pub(super) fn event_id(self, number: u64, unix_seconds: i64) -> String {
         xid(unix_seconds, self.events.wrapping_add(number).to_be_bytes())
     }
 
-    /// Returns the id of the token of this number, that is issued in that second.
+    /// Returns the id of token `number`, which is issued at a time in Unix seconds.
     pub(super) fn token_id(self, number: u64, unix_seconds: i64) -> String {
         xid(unix_seconds, self.tokens.wrapping_add(number).to_be_bytes())
     }
 
-    /// Returns a number that is another for each token and each run.
+    /// Returns a number that differs for each token and each run.
     pub(super) const fn unique(self, number: u64) -> u64 {
         self.tokens.wrapping_add(number)
     }
 
-    /// Returns a secret that no one else has.
+    /// Returns a random secret.
     pub(super) fn other_secret(self) -> String {
         format!("{:016x}{:016x}", self.events, self.tokens)
     }

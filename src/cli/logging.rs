@@ -1,4 +1,4 @@
-//! The log: to standard error, as text on a terminal and as JSON otherwise, its level set by `RUST_LOG`.
+//! The log: to standard error, as text on a terminal and as JSON otherwise. `RUST_LOG` sets its level.
 
 use std::io::{IsTerminal, stderr};
 
@@ -7,7 +7,7 @@ use tracing_subscriber::filter::LevelFilter;
 
 use super::{Failure, usage};
 
-/// The part of the help about the log.
+/// The section of the help about the log.
 pub(super) const HELP: &str = "Environment:
   RUST_LOG  What is logged to standard error, such as RUST_LOG=warn or RUST_LOG=dt_server=debug";
 
@@ -16,7 +16,7 @@ pub(super) fn start() -> Result<(), Failure> {
     start_at(LevelFilter::INFO)
 }
 
-/// Starts the log of a program that shows on standard output what happens: nothing unless `RUST_LOG` asks for it.
+/// Starts the log of a subcommand that prints its progress: it is off unless `RUST_LOG` is set.
 pub(super) fn start_silent() -> Result<(), Failure> {
     start_at(LevelFilter::OFF)
 }
@@ -27,7 +27,7 @@ fn start_at(level: LevelFilter) -> Result<(), Failure> {
         .from_env()
         .map_err(|error| usage(format!("RUST_LOG: {error}; an example is RUST_LOG=dt_server=debug")))?;
     let log = tracing_subscriber::fmt().with_writer(stderr).with_env_filter(filter);
-    // A log that was started before, by whoever embeds us, stays.
+    // A log that an embedder has started before stays.
     let _started =
         if stderr().is_terminal() { log.try_init() } else { log.json().flatten_event(true).try_init() };
     Ok(())

@@ -1,4 +1,4 @@
-//! `man`: the manual pages, one for each subcommand. Hidden, since only who makes a package needs it.
+//! `man`: writes the manual pages, one for each subcommand. Hidden, since only packagers need it.
 
 use std::path::PathBuf;
 

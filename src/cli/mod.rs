@@ -1,10 +1,9 @@
-//! The command line. One file a subcommand, each through the library's public API only: the command line is its first
-//! embedder.
+//! The command line. Each subcommand is a file that uses only the public API of the crates, as an embedder does.
 //!
 //! | exit code | meaning |
 //! |---|---|
 //! | 0 | done |
-//! | 1 | refused, not verified, not delivered |
+//! | 1 | rejected, not verified, not delivered |
 //! | 2 | wrong usage or configuration |
 //! | 70 | internal error |
 
@@ -13,11 +12,11 @@ mod explain;
 mod ids;
 mod logging;
 mod notify;
-mod place;
 mod reload;
 mod request;
 mod samples;
 mod secrets;
+mod spool_access;
 mod stop;
 mod time;
 
@@ -28,10 +27,10 @@ use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 
-/// How a subcommand ended.
+/// The reason for which a subcommand failed.
 #[derive(Debug)]
 enum Failure {
-    /// Refused, not verified, not delivered: exit code 1. What is to be said was said.
+    /// Rejected, not verified, not delivered: exit code 1. The subcommand has printed why.
     Refused,
     /// Wrong usage or configuration: exit code 2.
     Usage(String),
@@ -51,7 +50,7 @@ impl From<std::io::Error> for Failure {
     }
 }
 
-/// Says what is wrong with the call.
+/// Returns a failure with a message for the user.
 fn usage(text: impl fmt::Display) -> Failure {
     Failure::Usage(text.to_string())
 }
@@ -65,8 +64,8 @@ struct Arguments {
     command: Command,
 }
 
-/// Makes a subcommand of each row, in the order of the help. A row names a module of this folder: the doc comment of its
-/// `Arguments` is the help, its `run` does the work.
+/// Defines the subcommands, in the order of the help. A row names a module of this folder: the doc comment of its `Arguments`
+/// is the help, and its `run` does the work.
 macro_rules! subcommands {
     ($($name:ident: $module:ident,)*) => {
         $(mod $module;)*
@@ -112,7 +111,7 @@ fn run(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
     let parsed = match Arguments::try_parse_from(arguments) {
         Ok(parsed) => parsed,
         Err(error) => {
-            // Help and version are asked for and go to standard output; nothing can be done if nobody reads them.
+            // `clap` prints help and version to standard output. A closed output is not an error here.
             let _printed = error.print();
             return ExitCode::from(if error.use_stderr() { 2 } else { 0 });
         }
@@ -132,18 +131,19 @@ fn run(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
     }
 }
 
-/// Whoever read our output has seen enough, as with `| head`.
+/// Returns whether the reader of standard output has closed it, as `| head` does.
 fn is_broken_pipe(error: &anyhow::Error) -> bool {
     let io = error.downcast_ref::<std::io::Error>();
     io.is_some_and(|error| error.kind() == std::io::ErrorKind::BrokenPipe)
 }
 
+/// Prints a message to standard error.
 fn complain(text: &str) {
-    // There is no one left to tell when standard error is closed.
-    let _told = writeln!(std::io::stderr(), "dt-receiver: {text}");
+    // A closed standard error is ignored: there is no other output for messages.
+    let _written = writeln!(std::io::stderr(), "dt-receiver: {text}");
 }
 
-/// A runtime of at least two threads: one may wait for the disk while the other answers.
+/// Builds a runtime of at least two threads, so that one can answer requests while the other waits for the disk.
 fn runtime() -> std::io::Result<tokio::runtime::Runtime> {
     let threads = std::thread::available_parallelism().map_or(2, |threads| threads.get().max(2));
     tokio::runtime::Builder::new_multi_thread().worker_threads(threads).enable_all().build()

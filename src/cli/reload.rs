@@ -1,5 +1,5 @@
-//! When `serve` reads its configuration again: on SIGHUP, and when one of the files that it was read from has changed and
-//! then stayed as it is. Signals that come meanwhile are one more reload, however many they are.
+//! Reloads the configuration of `serve`: on SIGHUP, and when one of its files has changed and is then stable. All signals that
+//! arrive during a reload cause one more reload.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -12,29 +12,36 @@ use super::{notify, serve};
 use dt_server::config::{Config, ConfigError, Look, Recorder, Sources, SystemSources, Watch};
 use dt_server::service::ReloadHandle;
 
-/// Reads the configuration again whenever that is called for, and never ends by itself. `look` is what was read at the
-/// start; files are looked at `every` so often, or never. `status` is what the service manager is told in the end.
-pub(super) async fn keep_current<F>(
-    handle: ReloadHandle,
-    read: F,
-    look: Look,
-    every: Duration,
-    mut hangup: Signal,
-    status: String,
-) where
+/// The triggers of reloads, and what a reload changes.
+pub(super) struct Reloader {
+    pub(super) handle: ReloadHandle,
+    /// The files that were read at the start.
+    pub(super) look: Look,
+    /// The interval between two checks of the files; zero for no checks.
+    pub(super) interval: Duration,
+    /// SIGHUP.
+    pub(super) hangup: Signal,
+    /// The status for the service manager after a reload.
+    pub(super) status: String,
+}
+
+/// Reloads the configuration, which `read` reads, at every trigger. Never ends by itself.
+pub(super) async fn keep_current<F>(reloader: Reloader, read: F)
+where
     F: Fn(&dyn Sources) -> Result<Config, ConfigError> + Clone + Send + 'static,
 {
+    let Reloader { handle, look, interval, mut hangup, status } = reloader;
     let watch = Arc::new(Mutex::new(Watch::new(look)));
-    // An interval of nothing cannot be.
-    let mut ticks = tokio::time::interval(every.max(Duration::from_millis(1)));
+    // tokio panics at an interval of zero.
+    let mut ticks = tokio::time::interval(interval.max(Duration::from_millis(1)));
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
-        let who = tokio::select! {
+        let trigger = tokio::select! {
             Some(()) = hangup.recv() => "SIGHUP",
-            _ = ticks.tick(), if !every.is_zero() => {
+            _ = ticks.tick(), if !interval.is_zero() => {
                 let watch = Arc::clone(&watch);
-                let look = move || watch.lock().has_settled(&SystemSources);
-                match tokio::task::spawn_blocking(look).await {
+                let check = move || watch.lock().has_settled(&SystemSources);
+                match tokio::task::spawn_blocking(check).await {
                     Ok(true) => "file changed",
                     Ok(false) | Err(_) => continue,
                 }
@@ -51,8 +58,8 @@ pub(super) async fn keep_current<F>(
             config
         };
         notify::reloading();
-        // Log, metrics and `/readyz` say what became of it.
-        let _told = handle.reload(who, read).await;
+        // Log, metrics and `/readyz` report the result.
+        let _reported = handle.reload(trigger, read).await;
         notify::ready(&status);
     }
 }

@@ -1,33 +1,63 @@
-//! A request as people save it: the raw HTTP/1.1 message, head and body, from a proxy, a debugger or a log.
+//! Parses a dump of a request: the raw HTTP/1.1 message, head and body, from a proxy, a debugger or a log.
 //!
-//! Dumps pass through editors and terminals, so this is more forgiving than a server may be: line ends of the head may
-//! be LF, the request line may be absent or of HTTP/2, and a body that is not framed as its head says is still read.
+//! Editors and terminals change dumps, so the parser tolerates more than a server: the line ends of the head may be LF, the
+//! request line may be absent or of HTTP/2, and a body whose framing does not match its head is still read.
 
-/// More headers than this are no request.
+/// The largest number of headers.
 const MAX_HEADERS: usize = 256;
 
-/// What a dump holds.
+/// A parsed dump.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub(super) struct Request {
     /// The headers, in their order.
     pub(super) headers: Vec<(String, Vec<u8>)>,
     /// The body, without its framing.
     pub(super) body: Vec<u8>,
-    /// All that follows the head, where `Content-Length` says that the body is shorter.
+    /// All bytes after the head, if `Content-Length` says that the body is shorter.
     pub(super) whole: Option<Vec<u8>>,
-    /// What the reader should know.
+    /// Notes for the user.
     pub(super) notes: Vec<String>,
 }
 
+/// Explains why a dump is not readable.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub(super) enum RequestError {
+    #[error("not an HTTP request: it is a single line")]
+    SingleLine,
+    #[error("this is a response; the request is needed")]
+    Response,
+    #[error("no empty line ends the headers")]
+    Unfinished,
+    #[error("not the head of an HTTP request: {0}")]
+    Head(#[from] httparse::Error),
+    #[error("the transfer coding \"{}\" is not supported here", .0.escape_debug())]
+    TransferCoding(String),
+    #[error("the chunked body is damaged: {0}")]
+    Chunks(#[from] ChunkError),
+}
+
+/// Explains why a body is not chunked correctly.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub(super) enum ChunkError {
+    #[error("it ends before its last chunk")]
+    Unfinished,
+    #[error("a chunk has no hexadecimal size")]
+    NoSize,
+    #[error("a chunk is shorter than its size")]
+    TooShort,
+    #[error("a chunk is longer than its size")]
+    TooLong,
+}
+
 impl Request {
-    /// Takes a dump to pieces, or says what is wrong with it.
-    pub(super) fn parse(dump: &[u8]) -> Result<Self, String> {
+    /// Parses a dump.
+    pub(super) fn parse(dump: &[u8]) -> Result<Self, RequestError> {
         let mut parsed = [httparse::EMPTY_HEADER; MAX_HEADERS];
         let head = without_request_line(dump)?;
         let (rest, headers) = match httparse::parse_headers(head, &mut parsed) {
             Ok(httparse::Status::Complete((end, headers))) => (head.get(end..).unwrap_or_default(), headers),
-            Ok(httparse::Status::Partial) => return Err("no empty line ends the headers".to_owned()),
-            Err(error) => return Err(format!("not the head of an HTTP request: {error}")),
+            Ok(httparse::Status::Partial) => return Err(RequestError::Unfinished),
+            Err(error) => return Err(error.into()),
         };
         let headers = headers.iter().map(|header| (header.name.to_owned(), header.value.to_vec())).collect();
         let mut request = Self { headers, ..Self::default() };
@@ -35,14 +65,11 @@ impl Request {
         Ok(request)
     }
 
-    /// Takes the body out of what follows the head (RFC 9112, section 6).
-    fn frame(&mut self, rest: &[u8]) -> Result<(), String> {
+    /// Finds the body in the bytes after the head (RFC 9112, section 6).
+    fn frame(&mut self, rest: &[u8]) -> Result<(), RequestError> {
         if let Some(coding) = self.text_of("Transfer-Encoding") {
             if !coding.eq_ignore_ascii_case("chunked") {
-                return Err(format!(
-                    "the transfer coding \"{}\" is not readable here",
-                    coding.escape_debug()
-                ));
+                return Err(RequestError::TransferCoding(coding));
             }
             return self.frame_chunks(rest);
         }
@@ -67,16 +94,17 @@ impl Request {
         Ok(())
     }
 
-    fn frame_chunks(&mut self, rest: &[u8]) -> Result<(), String> {
+    fn frame_chunks(&mut self, rest: &[u8]) -> Result<(), RequestError> {
         match unchunk(rest) {
             Ok(body) => self.body = body,
             // A size is hexadecimal, so an object cannot be mistaken for one.
             Err(_) if rest.trim_ascii_start().starts_with(b"{") => {
-                self.notes
-                    .push("the body is not chunked, as its head says; it is taken as it stands".to_owned());
+                self.notes.push(
+                    "the body is not chunked, although its head says so; it is used as it is".to_owned(),
+                );
                 self.body = rest.to_vec();
             }
-            Err(problem) => return Err(format!("the chunked body is damaged: {problem}")),
+            Err(error) => return Err(error.into()),
         }
         Ok(())
     }
@@ -87,36 +115,35 @@ impl Request {
     }
 }
 
-/// The headers and what follows them. The request line says nothing that matters here, whatever its version.
-fn without_request_line(dump: &[u8]) -> Result<&[u8], String> {
-    let end =
-        dump.iter().position(|byte| *byte == b'\n').ok_or("not an HTTP request: it is a single line")?;
+/// Returns the headers and the bytes after them. Verification does not need the request line.
+fn without_request_line(dump: &[u8]) -> Result<&[u8], RequestError> {
+    let end = dump.iter().position(|byte| *byte == b'\n').ok_or(RequestError::SingleLine)?;
     let (line, rest) = dump.split_at_checked(end.saturating_add(1)).unwrap_or((dump, &[]));
     if line.starts_with(b"HTTP/") {
-        return Err("this is a response; the request is needed".to_owned());
+        return Err(RequestError::Response);
     }
     let name = line.split(|byte| *byte == b':').next().unwrap_or_default();
     let is_header = name.len() < line.len() && !name.iter().any(u8::is_ascii_whitespace);
     Ok(if is_header { dump } else { rest })
 }
 
-/// Puts a chunked body together (RFC 9112, section 7.1). Its line ends may be LF; trailers are left out.
-pub(super) fn unchunk(mut rest: &[u8]) -> Result<Vec<u8>, &'static str> {
+/// Decodes a chunked body (RFC 9112, section 7.1). Its line ends may be LF; trailers are ignored.
+pub(super) fn unchunk(mut rest: &[u8]) -> Result<Vec<u8>, ChunkError> {
     let mut body = Vec::new();
     loop {
-        let end = rest.iter().position(|byte| *byte == b'\n').ok_or("it ends before its last chunk")?;
+        let end = rest.iter().position(|byte| *byte == b'\n').ok_or(ChunkError::Unfinished)?;
         let (line, after) = rest.split_at_checked(end.saturating_add(1)).unwrap_or((rest, &[]));
         let size = line.split(|byte| *byte == b';').next().unwrap_or_default().trim_ascii();
         let size = std::str::from_utf8(size).ok().filter(|text| text.bytes().all(|b| b.is_ascii_hexdigit()));
         let size = size.and_then(|text| usize::from_str_radix(text, 16).ok());
-        let size = size.ok_or("a chunk has no hexadecimal size")?;
+        let size = size.ok_or(ChunkError::NoSize)?;
         if size == 0 {
             return Ok(body);
         }
-        let (chunk, after) = after.split_at_checked(size).ok_or("a chunk is shorter than its size")?;
+        let (chunk, after) = after.split_at_checked(size).ok_or(ChunkError::TooShort)?;
         body.extend_from_slice(chunk);
         let after = after.strip_prefix(b"\r").unwrap_or(after);
-        rest = after.strip_prefix(b"\n").ok_or("a chunk is longer than its size")?;
+        rest = after.strip_prefix(b"\n").ok_or(ChunkError::TooLong)?;
     }
 }
 
@@ -124,7 +151,7 @@ pub(super) fn unchunk(mut rest: &[u8]) -> Result<Vec<u8>, &'static str> {
 mod tests {
     use super::*;
 
-    fn body_of(dump: &str) -> Result<(Vec<u8>, usize), String> {
+    fn body_of(dump: &str) -> Result<(Vec<u8>, usize), RequestError> {
         Request::parse(dump.as_bytes()).map(|request| (request.body, request.notes.len()))
     }
 
@@ -175,6 +202,6 @@ mod tests {
             assert!(Request::parse(dump.as_bytes()).is_err(), "{dump:?}");
         }
         let gzip = "POST / HTTP/1.1\r\nTransfer-Encoding: gzip, chunked\r\n\r\n";
-        assert!(Request::parse(gzip.as_bytes()).unwrap_err().contains("gzip, chunked"));
+        assert!(Request::parse(gzip.as_bytes()).unwrap_err().to_string().contains("gzip, chunked"));
     }
 }

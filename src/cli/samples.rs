@@ -1,44 +1,44 @@
-//! Made-up events, one after the other: what `sign --count` writes and what `send` sends.
+//! Sample events for `sign --count` and `send`.
 
 use super::ids::Run;
 use super::{Failure, complain, usage};
 use dt_verify::event::{EventType, Sample};
 use dt_verify::xid;
 
-/// How many devices there are of each event type, so that receivers that work per device have some to work on.
+/// The number of devices of each event type, so that receivers that work per device have several.
 const DEVICES_PER_TYPE: u64 = 10;
 
-/// When the devices were made, in Unix seconds: the beginning of their ids.
-const MADE: i64 = 1_600_000_000;
+/// The time in the ids of devices, in Unix seconds.
+const DEVICES_CREATED: i64 = 1_600_000_000;
 
-/// A run of made-up events. A device keeps to one event type, since it is of one kind.
+/// The sample events of a run. Each device has one event type.
 #[derive(Debug)]
 pub(super) struct Samples {
     types: Vec<EventType>,
     project: String,
-    /// What the ids of devices begin with; `emu` for emulated ones.
+    /// The prefix of the ids of devices; `emu` for emulated ones.
     device_prefix: &'static str,
     run: Run,
 }
 
 impl Samples {
-    /// Starts a run of events of these types in turn, of devices of a project.
+    /// Starts a run with events of these types in turn, of devices of a project.
     pub(super) const fn new(types: Vec<EventType>, project: String, run: Run) -> Self {
         Self { types, project, device_prefix: "", run }
     }
 
-    /// Makes the devices emulated ones.
+    /// Marks the devices as emulated by their ids.
     #[must_use]
     pub(super) fn emulated(self) -> Self {
         Self { device_prefix: "emu", ..self }
     }
 
-    /// Returns the body of the event of this number, that happens at that time. Values depend on the number alone.
+    /// Returns the body of event `number` at a time. Its values depend only on the number.
     pub(super) fn body(&self, number: u64, unix_millis: i64) -> String {
         let count = u64::try_from(self.types.len()).unwrap_or(u64::MAX);
         let round = number.checked_div(count).unwrap_or(0);
-        let place = number.checked_rem(count).and_then(|place| usize::try_from(place).ok());
-        let event_type = place.and_then(|place| self.types.get(place)).unwrap_or(&EventType::Touch).clone();
+        let index = number.checked_rem(count).and_then(|index| usize::try_from(index).ok());
+        let event_type = index.and_then(|index| self.types.get(index)).unwrap_or(&EventType::Touch).clone();
         let of_type = EventType::KNOWN.iter().position(|known| *known == event_type);
         let of_type = u64::try_from(of_type.unwrap_or(EventType::KNOWN.len())).unwrap_or(0);
         let device = of_type.saturating_mul(DEVICES_PER_TYPE).saturating_add(round % DEVICES_PER_TYPE);
@@ -46,7 +46,11 @@ impl Samples {
             event_type,
             event_id: &self.run.event_id(number, unix_millis.div_euclid(1_000)),
             project: &self.project,
-            device: &format!("{}{}", self.device_prefix, xid(MADE, scatter(device.saturating_add(1)))),
+            device: &format!(
+                "{}{}",
+                self.device_prefix,
+                xid(DEVICES_CREATED, scatter(device.saturating_add(1)))
+            ),
             unix_millis,
             seed: number,
         };
@@ -54,23 +58,23 @@ impl Samples {
     }
 }
 
-/// Reads `--event`: all known types in turn without it. DT may add types, and a receiver has to take them, so one that is
-/// not known is a note on standard error.
+/// Reads `--event`. Returns all known types without it. An unknown type is accepted with a note on standard error, since DT may
+/// add types, and receivers have to accept them.
 pub(super) fn event_types(name: Option<&str>) -> Result<Vec<EventType>, Failure> {
     let Some(name) = name else { return Ok(EventType::KNOWN.to_vec()) };
     if name.is_empty() {
-        return Err(usage("--event: found \"\"; allowed is a type such as touch or temperature"));
+        return Err(usage("--event: found \"\"; expected a type such as touch or temperature"));
     }
     let event_type = EventType::from(name);
     if !event_type.is_known() {
         let known = EventType::KNOWN.map(|known| known.to_string()).join(", ");
         let name = name.escape_debug();
-        complain(&format!("note: --event \"{name}\" is not a known type; known are {known}"));
+        complain(&format!("note: --event \"{name}\" is not a known type; expected {known}"));
     }
     Ok(vec![event_type])
 }
 
-/// Makes numbers that follow each other look as unlike as those in DT's ids, and keeps them apart: the factor is odd.
+/// Spreads consecutive numbers over all 64 bits. Different numbers stay different, since the factor is odd.
 const fn scatter(nth: u64) -> [u8; 8] {
     nth.wrapping_mul(0x9e37_79b9_7f4a_7c15).to_be_bytes()
 }

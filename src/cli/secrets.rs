@@ -1,5 +1,5 @@
-//! Where the command line takes signature secrets from: an environment variable or a file, never an argument's text,
-//! which every process of the machine could read.
+//! The options for signature secrets. A secret is in an environment variable or a file, never in an argument, which every
+//! process of the machine could read.
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -7,13 +7,13 @@ use std::sync::Arc;
 use clap::Args;
 
 use super::{Failure, usage};
-use dt_server::config::{SecretSource, Sources, SystemSources, read_secret};
+use dt_server::config::{SecretError, SecretSource, Sources, SystemSources, read_secret};
 use dt_verify::Secret;
 
-/// The variable that is read when nothing else is given.
+/// The environment variable that is read by default.
 pub(super) const DEFAULT_VARIABLE: &str = "DT_SIGNATURE_SECRET";
 
-/// The options for secrets, the same in every subcommand.
+/// The options for secrets of all subcommands.
 #[derive(Debug, Clone, Default, Args)]
 #[command(next_help_heading = "Secrets (default: the environment variable DT_SIGNATURE_SECRET)")]
 pub(super) struct SecretOptions {
@@ -25,8 +25,22 @@ pub(super) struct SecretOptions {
     file: Vec<PathBuf>,
 }
 
+/// Explains why the secrets cannot be read.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum SecretsError {
+    #[error(
+        "no signature secret is given: set the environment variable {DEFAULT_VARIABLE} to the Signature Secret of your \
+         Data Connector, or use --secret-env NAME or --secret-file FILE"
+    )]
+    Missing,
+    #[error("two secrets would have the label \"{0}\"; rename one")]
+    LabelRepeated(String),
+    #[error(transparent)]
+    Secret(#[from] SecretError),
+}
+
 impl SecretOptions {
-    /// Whether any option was given.
+    /// Returns whether any option was given.
     pub(super) fn is_given(&self) -> bool {
         !self.env.is_empty() || !self.file.is_empty()
     }
@@ -36,8 +50,8 @@ impl SecretOptions {
         self.read_from(&SystemSources).map_err(usage)
     }
 
-    /// The same from other sources; an error is in words.
-    pub(super) fn read_from(&self, from: &dyn Sources) -> Result<Vec<(Arc<str>, Secret)>, String> {
+    /// Reads the secrets from these sources, each with its label.
+    pub(super) fn read_from(&self, from: &dyn Sources) -> Result<Vec<(Arc<str>, Secret)>, SecretsError> {
         let mut sources: Vec<(String, SecretSource)> = Vec::new();
         for name in &self.env {
             sources.push((name.clone(), SecretSource::Env(name.clone())));
@@ -48,39 +62,36 @@ impl SecretOptions {
         }
         if sources.is_empty() {
             if from.env(DEFAULT_VARIABLE).is_none() {
-                return Err(format!(
-                    "no signature secret is given: set the environment variable {DEFAULT_VARIABLE} to the Signature \
-                     Secret of your Data Connector, or use --secret-env NAME or --secret-file FILE"
-                ));
+                return Err(SecretsError::Missing);
             }
             sources.push(("default".to_owned(), SecretSource::Env(DEFAULT_VARIABLE.to_owned())));
         }
         let mut secrets: Vec<(Arc<str>, Secret)> = Vec::new();
         for (label, source) in sources {
-            let (secret, odd) = read_secret(&source, from).map_err(|error| error.to_string())?;
-            if let Some(odd) = odd {
-                super::complain(&format!("warning: {odd}"));
+            let (secret, warning) = read_secret(&source, from)?;
+            if let Some(warning) = warning {
+                super::complain(&format!("warning: {warning}"));
             }
-            if secrets.iter().any(|(known, _)| **known == *label) {
-                return Err(format!("two secrets would have the label \"{label}\"; rename one"));
+            if secrets.iter().any(|(other, _)| **other == *label) {
+                return Err(SecretsError::LabelRepeated(label));
             }
             secrets.push((Arc::from(label), secret));
         }
         Ok(secrets)
     }
 
-    /// Reads the first secret, for those who sign.
+    /// Reads the first secret, to sign with.
     pub(super) fn read_first(&self) -> Result<Secret, Failure> {
         let first = self.read()?.into_iter().next();
         first.map(|(_, secret)| secret).ok_or_else(|| usage("no signature secret is given"))
     }
 }
 
-/// Lets no other process of this user look into this one, and no core dump be written: secrets are in memory.
+/// Protects the secrets in memory: no other process of this user can read it, and the system writes no core dump.
 pub(super) fn hide_memory() {
     #[cfg(target_os = "linux")]
     if let Err(error) = rustix::process::set_dumpable_behavior(rustix::process::DumpableBehavior::NotDumpable)
     {
-        tracing::warn!(%error, "other processes of this user may read the memory of this one");
+        tracing::warn!(%error, "other processes of this user can read the memory of this one");
     }
 }

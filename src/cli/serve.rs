@@ -1,4 +1,4 @@
-//! `serve`: the Endpoint URL target.
+//! `serve`: receives, verifies and forwards events.
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -7,11 +7,13 @@ use std::time::Duration;
 use anyhow::Context;
 use tokio::signal::unix::{SignalKind, signal};
 
-use super::place::bad_config;
+use super::reload::{self, Reloader};
 use super::secrets::SecretOptions;
+use super::spool_access::bad_config;
 use super::stop::Stop;
 use super::time::parse_duration;
-use super::{Ended, logging, notify, reload, usage};
+use super::{Ended, logging, notify, usage};
+use crate::sink_types;
 use dt_server::config::{
     Config, ConfigError, ConnectorConfig, DEFAULT_ADMIN, DEFAULT_DATA, DEFAULT_LISTEN, Listen, Look, Problem,
     Recorder, SinkConfig, Sources, SystemSources,
@@ -19,14 +21,13 @@ use dt_server::config::{
 use dt_server::http::Inherited;
 use dt_server::service::Service;
 use dt_server::sink::NotASink;
-use crate::sink_types;
 use dt_server::tls::TlsSettings;
 use dt_verify::Verifier;
 
-/// How many files other than connections are open at most: the spool, the sinks, their brokers, the other listener.
+/// The largest number of open files other than connections: the spool, the sinks, their brokers, the other listener.
 const OTHER_FILES: u64 = 256;
 
-/// Receive events: verify each request and pass it on to the sinks
+/// Receive events: verify each request, store its event and forward it to the sinks
 #[derive(Debug, Clone, clap::Args)]
 #[command(after_help = "Examples:
   DT_SIGNATURE_SECRET=some-good-secret dt-receiver serve
@@ -35,7 +36,7 @@ const OTHER_FILES: u64 = 256;
   dt-receiver serve --config dt-receiver.toml
   dt-receiver serve --secret-file secret.txt --listen 0.0.0.0:443 --tls-cert fullchain.pem --tls-key privkey.pem
 
-DT only pushes to HTTPS, with a certificate of a public CA: give it here, or put a proxy in front (docs/tls.md).
+DT only pushes to HTTPS, with a certificate of a public CA: use --tls-cert, or a proxy in front (docs/tls.md).
 
 The environment variable RUST_LOG sets what is logged: error, warn, info (default), debug, trace; such as
 RUST_LOG=dt_server=debug.")]
@@ -43,45 +44,45 @@ pub(super) struct Arguments {
     /// Read connectors, sinks and limits from this file
     #[arg(long, value_name = "FILE")]
     config: Option<PathBuf>,
-    /// Where DT's requests arrive
-    #[arg(long, value_name = "ADDRESS", help = format!("Where DT's requests arrive: an address, `unix:PATH`, or `systemd` [default: {DEFAULT_LISTEN}]"))]
+    /// The address that receives DT's requests
+    #[arg(long, value_name = "ADDRESS", help = format!("The address that receives DT's requests: an address, `unix:PATH`, or `systemd` [default: {DEFAULT_LISTEN}]"))]
     listen: Option<Listen>,
-    /// Take connections over TLS with this certificate and its chain, in PEM; read again when it changes
+    /// Accept only TLS connections, with this certificate and its chain, in PEM; reloaded when it changes
     #[arg(long, value_name = "FILE", requires = "tls_key")]
     tls_cert: Option<PathBuf>,
     /// The private key of --tls-cert, in PEM
     #[arg(long, value_name = "FILE", requires = "tls_cert")]
     tls_key: Option<PathBuf>,
-    /// Where /healthz, /readyz and /metrics are
-    #[arg(long, value_name = "ADDRESS", help = format!("Where /healthz, /readyz and /metrics are [default: {DEFAULT_ADMIN}]"))]
+    /// The address of /healthz, /readyz and /metrics
+    #[arg(long, value_name = "ADDRESS", help = format!("The address of /healthz, /readyz and /metrics [default: {DEFAULT_ADMIN}]"))]
     admin: Option<Listen>,
-    /// When a request is answered with 200: `spool` = once it is stored durably (the default), `direct` = once every sink has it
+    /// When a request is answered 200: `spool` = once its event is stored and synced (the default), `direct` = once every sink has acknowledged it
     #[arg(long, value_name = "MODE")]
     mode: Option<String>,
-    /// Pass events on to a sink; repeatable
-    #[arg(long = "sink", value_name = "SINK", help = format!("Pass events on to `{}`; repeatable [default: stdout]", sink_types().usages().join("`, `")))]
+    /// Forward events to a sink; repeatable
+    #[arg(long = "sink", value_name = "SINK", help = format!("Forward events to `{}`; repeatable [default: stdout]", sink_types().usages().join("`, `")))]
     sinks: Vec<String>,
-    /// The folder for everything that is stored
-    #[arg(long, value_name = "DIR", help = format!("The folder for everything that is stored [default: {DEFAULT_DATA}]"))]
+    /// The folder of all stored data
+    #[arg(long, value_name = "DIR", help = format!("The folder of all stored data [default: {DEFAULT_DATA}]"))]
     data: Option<PathBuf>,
-    /// How often the configuration and the files of secrets are looked at; 0 for only on SIGHUP
+    /// How often the files of the configuration and of secrets are checked for changes; 0 to reload on SIGHUP only
     #[arg(long, value_name = "DURATION", default_value = "5s", value_parser = parse_duration)]
     watch: Duration,
     #[command(flatten)]
     secrets: SecretOptions,
 }
 
-/// Makes room for as many files as the system allows, and takes no more connections than there is room for. Each is a file
-/// descriptor.
+/// Raises the limit of open files as far as the system permits, and lowers the number of connections to it. Each connection is
+/// a file descriptor.
 fn fit_connections(config: &mut Config) {
-    // Where the limit cannot be raised, the one there is holds.
+    // If the limit cannot be raised, the current one stays.
     let Ok(files) = rlimit::increase_nofile_limit(u64::MAX) else { return };
-    let most = usize::try_from(files.saturating_sub(OTHER_FILES)).unwrap_or(usize::MAX).max(1);
-    let asked = config.limits.max_connections;
-    if asked > most {
-        config.limits.max_connections = most;
+    let max = usize::try_from(files.saturating_sub(OTHER_FILES)).unwrap_or(usize::MAX).max(1);
+    let configured = config.limits.max_connections;
+    if configured > max {
+        config.limits.max_connections = max;
         let text =
-            format!("is {asked}, and lowered to {most}, since only {files} files may be open (ulimit -n)");
+            format!("is {configured}, lowered to {max}, since only {files} files may be open (ulimit -n)");
         config.warnings.push(Problem::new("limits.max_connections", text));
     }
 }
@@ -93,23 +94,23 @@ pub(super) fn run(arguments: &Arguments) -> Ended {
     let config = config.map_err(|error| bad_config(arguments.config.as_deref(), &error))?;
     warn(&config);
     super::secrets::hide_memory();
-    // Before there are threads.
+    // Before the runtime starts threads.
     let inherited = Inherited::from_env();
     let runtime = super::runtime().context("starting the runtime")?;
     let ended = runtime.block_on(serve(config, arguments.clone(), recorder.into_look(), inherited));
-    // A sink that hangs must not hold up the exit: what it holds is in the spool, or (mode `direct`) was never acknowledged.
+    // A sink that hangs must not delay the exit: its events are in the spool, or (mode `direct`) were not acknowledged.
     runtime.shutdown_background();
     ended
 }
 
-/// Tells what is allowed but looks wrong.
+/// Logs the warnings of a configuration.
 pub(super) fn warn(config: &Config) {
     for warning in &config.warnings {
         tracing::warn!(key = warning.key, line = warning.line, "{}", warning.text);
     }
 }
 
-/// The configuration that the arguments ask for; at the start, and for every reload.
+/// Builds the configuration from the arguments, at the start and for every reload.
 fn configure(arguments: &Arguments, sources: &dyn Sources) -> Result<Config, ConfigError> {
     let Arguments { config: file, listen, tls_cert, tls_key, admin, mode, sinks, data, watch: _, secrets } =
         arguments;
@@ -117,7 +118,7 @@ fn configure(arguments: &Arguments, sources: &dyn Sources) -> Result<Config, Con
         Some(path) => {
             if secrets.is_given() {
                 return Err(ConfigError::Refused(
-                    "--secret-env and --secret-file do not go with --config; name the secrets in the file"
+                    "--secret-env and --secret-file cannot be used with --config; name the secrets in the file"
                         .to_owned(),
                 ));
             }
@@ -125,10 +126,10 @@ fn configure(arguments: &Arguments, sources: &dyn Sources) -> Result<Config, Con
         }
         None => {
             let mut builder = Verifier::builder();
-            for (label, secret) in secrets.read_from(sources).map_err(ConfigError::Refused)? {
+            for (label, secret) in secrets.read_from(sources).map_err(rejected)? {
                 builder = builder.secret(label, secret);
             }
-            let verifier = builder.build().map_err(|error| ConfigError::Refused(error.to_string()))?;
+            let verifier = builder.build().map_err(rejected)?;
             let mut config = Config::empty();
             config.connectors.push(ConnectorConfig::new("default", "/", verifier));
             config
@@ -137,7 +138,7 @@ fn configure(arguments: &Arguments, sources: &dyn Sources) -> Result<Config, Con
     if let Some(text) = mode {
         let unknown = |_| {
             ConfigError::Refused(format!(
-                "--mode: found \"{}\"; allowed are spool, direct",
+                "--mode: found \"{}\"; expected spool or direct",
                 text.escape_debug()
             ))
         };
@@ -160,20 +161,26 @@ fn configure(arguments: &Arguments, sources: &dyn Sources) -> Result<Config, Con
         config = config.with_tls(settings, sources)?;
     }
     if !sinks.is_empty() {
-        let refused = |error| ConfigError::Refused(format!("--sink: {error}"));
-        config.sinks = parse_sinks(sinks).map_err(refused)?;
+        let not_a_sink = |error| rejected(format_args!("--sink: {error}"));
+        config.sinks = parse_sinks(sinks).map_err(not_a_sink)?;
     }
     let mut config = config.complete()?;
     fit_connections(&mut config);
     Ok(config)
 }
 
+/// Converts an error in the arguments.
+fn rejected(error: impl std::fmt::Display) -> ConfigError {
+    ConfigError::Refused(error.to_string())
+}
+
+/// Reads every `--sink`. A second sink of one type has a number in its name.
 fn parse_sinks(texts: &[String]) -> Result<Vec<SinkConfig>, NotASink> {
     let types = sink_types();
     let mut sinks: Vec<SinkConfig> = Vec::new();
     for text in texts {
         let mut sink = SinkConfig::parse(text, &types)?;
-        let is_same = |known: &&SinkConfig| known.settings.type_name() == sink.settings.type_name();
+        let is_same = |other: &&SinkConfig| other.settings.type_name() == sink.settings.type_name();
         let same = sinks.iter().filter(is_same).count();
         if same > 0 {
             sink.name = Arc::from(format!("{}-{}", sink.name, same.saturating_add(1)));
@@ -200,11 +207,11 @@ async fn serve(config: Config, arguments: Arguments, look: Look, inherited: Inhe
         version = env!("CARGO_PKG_VERSION"),
         "listening"
     );
-    let (handle, every) = (service.reload_handle(), arguments.watch);
+    let (handle, interval) = (service.reload_handle(), arguments.watch);
     let read = move |sources: &dyn Sources| configure(&arguments, sources);
-    let status = format!("taking events on {listen} ({scheme})");
+    let status = format!("receiving events on {listen} ({scheme})");
     notify::ready(&status);
-    tokio::spawn(reload::keep_current(handle, read, look, every, hangup, status));
+    tokio::spawn(reload::keep_current(Reloader { handle, look, interval, hangup, status }, read));
     let alive = tokio::spawn(notify::keep_alive());
     let stopped = async {
         stop.wait().await;

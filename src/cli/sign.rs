@@ -1,4 +1,4 @@
-//! `sign`: the token that DT would send with a body, or a file full of made-up events with theirs.
+//! `sign`: signs a body as DT does, or writes a file of signed sample events.
 
 use std::fmt;
 use std::fs::File;
@@ -21,13 +21,13 @@ use dt_sink::clock::{Clock, SystemClock};
 use dt_verify::event::EventType;
 use dt_verify::{DT_ISSUER, Signer, TOKEN_LIFETIME};
 
-/// Fewer events than this are made before a progress bar could be read.
-const WORTH_A_BAR: u64 = 20_000;
+/// The smallest number of events with a progress bar: fewer are written within a moment.
+const MIN_PROGRESS: u64 = 20_000;
 
-/// The project that made-up events come from.
+/// The project of sample events.
 const PROJECT: &str = "b5k2u070istcjpse6mhg";
 
-/// Make the token that DT would send with a body
+/// Sign a body as DT does
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Examples:
   DT_SIGNATURE_SECRET=some-good-secret dt-receiver sign --body event.json
@@ -37,25 +37,25 @@ const PROJECT: &str = "b5k2u070istcjpse6mhg";
   dt-receiver sign --count 100000 --out events.tsv
   dt-receiver sign --body event.json --asymmetric-key key.pem --kid key-1 --organization ORG_ID
 
-The token holds for exactly the bytes of the body: a newline that an editor adds is signed as well.")]
+The signature covers exactly the bytes of the body: a newline that an editor adds is signed as well.")]
 #[command(group = clap::ArgGroup::new("what").required(true).args(["body", "count"]))]
 pub(super) struct Arguments {
     /// Sign the bytes of this file, or of standard input for `-`
     #[arg(long, value_name = "FILE")]
     body: Option<PathBuf>,
-    /// Make this many signed events, `token TAB body` a line, each with its own event id
+    /// Write this number of signed sample events, `token TAB body` per line, each with its own event id
     #[arg(long, value_name = "N", conflicts_with = "json")]
     count: Option<NonZeroU64>,
     /// With --count: write them to this file, which is overwritten, or to standard output for `-`
     #[arg(long, value_name = "FILE", requires = "count", conflicts_with = "body", default_value = "-")]
     out: PathBuf,
-    /// With --count: make events of this type only [default: all known types in turn]
+    /// With --count: write events of this type only [default: all known types in turn]
     #[arg(long, value_name = "TYPE", requires = "count", conflicts_with = "body")]
     event: Option<String>,
-    /// When the token is issued, in RFC 3339 or Unix seconds [default: now]
+    /// The time of issue, in RFC 3339 or Unix seconds [default: now]
     #[arg(long, value_name = "TIME", value_parser = parse_instant, allow_negative_numbers = true)]
     at: Option<i64>,
-    /// How long the token holds [default: 1h, as DT's do]
+    /// The lifetime of the token [default: 1h, as for DT's tokens]
     #[arg(long, value_name = "LENGTH", value_parser = parse_length)]
     ttl: Option<i64>,
     /// Print one JSON object with the token and the name of its header
@@ -67,7 +67,7 @@ pub(super) struct Arguments {
     asymmetric: AsymmetricOptions,
 }
 
-/// The options that make a `DT-Asymmetric-Signature` instead.
+/// The options for a `DT-Asymmetric-Signature`.
 #[derive(Debug, clap::Args)]
 #[command(next_help_heading = "DT-Asymmetric-Signature instead of X-Dt-Signature")]
 struct AsymmetricOptions {
@@ -77,10 +77,10 @@ struct AsymmetricOptions {
     /// The key's id in the key set
     #[arg(long, value_name = "ID", requires = "asymmetric_key")]
     kid: Option<String>,
-    /// The organization id that the token is for (`sub`)
+    /// The organization id of the token (`sub`)
     #[arg(long, value_name = "ID", requires = "asymmetric_key")]
     organization: Option<String>,
-    /// The token's issuer (`iss`)
+    /// The issuer of the token (`iss`)
     #[arg(long, value_name = "URL", requires = "asymmetric_key", default_value = DT_ISSUER)]
     issuer: String,
 }
@@ -89,20 +89,20 @@ pub(super) fn run(arguments: &Arguments) -> Ended {
     let signer = signer(arguments)?;
     let clock_millis = SystemClock.unix_millis();
     let millis = arguments.at.map_or(clock_millis, |at| at.saturating_mul(1000));
-    let stamp = Stamp {
+    let issuer = TokenIssuer {
         signer,
-        at: arguments.at.unwrap_or(millis.div_euclid(1000)),
+        issued_at: arguments.at.unwrap_or(millis.div_euclid(1000)),
         lifetime: arguments.ttl.unwrap_or(TOKEN_LIFETIME),
         run: Run::random()?,
         tokens: 0,
     };
     match (&arguments.body, arguments.count) {
-        (Some(body), _) => one(stamp, body, arguments.json),
+        (Some(body), _) => one(issuer, body, arguments.json),
         (None, Some(count)) => {
             let types = event_types(arguments.event.as_deref())?;
-            many(stamp, count.get(), millis, types, &arguments.out)
+            many(issuer, count.get(), millis, types, &arguments.out)
         }
-        (None, None) => Err(usage("either --body or --count is needed")),
+        (None, None) => Err(usage("expected --body or --count")),
     }
 }
 
@@ -111,7 +111,7 @@ fn signer(arguments: &Arguments) -> Result<Signer, Failure> {
     match (asymmetric_key, kid, organization) {
         (Some(path), Some(kid), Some(organization)) => {
             if arguments.secrets.is_given() {
-                return Err(usage("--asymmetric-key does not go with --secret-env and --secret-file"));
+                return Err(usage("--asymmetric-key cannot be used with --secret-env and --secret-file"));
             }
             let key = private_key(path)?;
             Signer::asymmetric(&key, kid.as_str(), issuer.as_str(), organization.as_str())
@@ -121,7 +121,7 @@ fn signer(arguments: &Arguments) -> Result<Signer, Failure> {
     }
 }
 
-/// Reads a PKCS#8 key, taking it out of its PEM armour (RFC 7468) if it has one.
+/// Reads a PKCS#8 key in DER or in PEM (RFC 7468).
 fn private_key(path: &Path) -> Result<Zeroizing<Vec<u8>>, Failure> {
     const BEGIN: &str = "-----BEGIN ";
     let content = Zeroizing::new(read_input(path)?);
@@ -133,7 +133,7 @@ fn private_key(path: &Path) -> Result<Zeroizing<Vec<u8>>, Failure> {
         armour.strip_prefix("PRIVATE KEY-----").and_then(|rest| rest.split_once("-----END PRIVATE KEY-----"))
     else {
         return Err(wrong(
-            "the PEM file has to begin with BEGIN PRIVATE KEY; `openssl pkcs8 -topk8 -nocrypt` makes that of others",
+            "expected a PEM file that begins with BEGIN PRIVATE KEY; `openssl pkcs8 -topk8 -nocrypt` converts other keys",
         ));
     };
     let base64: Zeroizing<String> = Zeroizing::new(base64.split_ascii_whitespace().collect());
@@ -143,42 +143,47 @@ fn private_key(path: &Path) -> Result<Zeroizing<Vec<u8>>, Failure> {
         .map_err(|_| wrong("the PEM file's base64 is damaged"))
 }
 
-/// What goes into every token, but for the body.
-struct Stamp {
+/// Issues the tokens of a run.
+struct TokenIssuer {
     signer: Signer,
-    at: i64,
+    /// In Unix seconds.
+    issued_at: i64,
+    /// In seconds.
     lifetime: i64,
     run: Run,
-    /// How many tokens there are by now.
+    /// The number of issued tokens.
     tokens: u64,
 }
 
-impl Stamp {
+impl TokenIssuer {
+    /// Signs a body.
     fn token(&mut self, body: &[u8]) -> Result<String, Failure> {
-        let id = self.run.token_id(self.tokens, self.at);
+        let id = self.run.token_id(self.tokens, self.issued_at);
         self.tokens = self.tokens.wrapping_add(1);
-        let token = self.signer.sign_for(body, self.at, self.lifetime, &id);
+        let token = self.signer.sign_for(body, self.issued_at, self.lifetime, &id);
         token.map_err(|error| Failure::Internal(error.into()))
     }
 }
 
-fn one(mut stamp: Stamp, body: &Path, as_json: bool) -> Ended {
-    let token = stamp.token(&read_input(body)?)?;
+/// Signs the bytes of a file.
+fn one(mut issuer: TokenIssuer, body: &Path, as_json: bool) -> Ended {
+    let token = issuer.token(&read_input(body)?)?;
     if as_json {
-        say(json!({"header": stamp.signer.header_name(), "token": token}))?;
+        say(json!({"header": issuer.signer.header_name(), "token": token}))?;
     } else {
         say(token)?;
     }
     Ok(())
 }
 
-fn many(mut stamp: Stamp, count: u64, unix_millis: i64, types: Vec<EventType>, out: &Path) -> Ended {
-    let samples = Samples::new(types, PROJECT.to_owned(), stamp.run);
+/// Writes signed sample events.
+fn many(mut issuer: TokenIssuer, count: u64, unix_millis: i64, types: Vec<EventType>, out: &Path) -> Ended {
+    let samples = Samples::new(types, PROJECT.to_owned(), issuer.run);
     let mut output = Output::open(out)?;
     let bar = progress(count);
     for number in 0..count {
         let body = samples.body(number, unix_millis);
-        let token = stamp.token(body.as_bytes())?;
+        let token = issuer.token(body.as_bytes())?;
         output.line(format_args!("{token}\t{body}"))?;
         bar.inc(1);
     }
@@ -186,16 +191,16 @@ fn many(mut stamp: Stamp, count: u64, unix_millis: i64, types: Vec<EventType>, o
     output.finish()
 }
 
-/// On standard error, and only if that is a terminal; `indicatif` sees to the latter.
+/// Returns a progress bar on standard error, which `indicatif` hides if that is not a terminal.
 fn progress(count: u64) -> ProgressBar {
-    if count < WORTH_A_BAR {
+    if count < MIN_PROGRESS {
         return ProgressBar::hidden();
     }
-    let style = ProgressStyle::with_template("{wide_bar} {human_pos} of {human_len} events, {eta} to go");
+    let style = ProgressStyle::with_template("{wide_bar} {human_pos} of {human_len} events, {eta} left");
     ProgressBar::new(count).with_style(style.unwrap_or_else(|_| ProgressStyle::default_bar()))
 }
 
-/// A file or standard output, with errors that say which.
+/// A file or standard output. Its errors name the path.
 struct Output<'a> {
     path: &'a Path,
     to: BufWriter<Box<dyn Write>>,

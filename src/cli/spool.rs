@@ -1,11 +1,11 @@
-//! `spool`: what is in the spool, and what each sink still has to get.
+//! `spool`: the content of the spool, the position of each sink, and repairs.
 
 use std::io::Write;
 
 use clap::Subcommand;
 use serde_json::json;
 
-use super::place::{Found, Place, progress, table, tell};
+use super::spool_access::{Spool, SpoolOptions, print_report, progress, table};
 use super::time::{ago, since};
 use super::{Ended, Failure, complain, say, usage};
 use dt_log::repair::Proposal;
@@ -14,7 +14,7 @@ use dt_server::service::{RepairReport, RepairRequest};
 use dt_sink::record::Format;
 use dt_verify::event::rfc3339_millis;
 
-/// Look at the spool, export it, let a sink see records again; safe beside a running server
+/// Inspect, export, replay and repair the spool; safe beside a running server
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Examples:
   dt-receiver spool status --config dt-receiver.toml
@@ -30,44 +30,44 @@ pub(super) struct Arguments {
 
 #[derive(Debug, Subcommand)]
 enum Command {
-    /// How full the spool is, and how far each sink is
+    /// Show the size of the spool and the position of each sink
     Status {
         #[command(flatten)]
-        place: Place,
+        spool: SpoolOptions,
         /// Print one JSON object
         #[arg(long)]
         json: bool,
     },
-    /// Read all of the spool and say what is wrong with it (exit code 1 if anything is)
+    /// Read all of the spool and report its damage (exit code 1 if there is any)
     Check {
         #[command(flatten)]
-        place: Place,
+        spool: SpoolOptions,
         /// Print one JSON object
         #[arg(long)]
         json: bool,
     },
-    /// Print records, one JSON object a line
+    /// Print records, one JSON object per line
     Export {
         #[command(flatten)]
-        place: Place,
-        /// Only what was received since this moment, or within this time, such as 2h
+        spool: SpoolOptions,
+        /// Only records received since this time, or within this duration, such as 2h
         #[arg(long, value_name = "TIME", value_parser = since)]
         since: Option<i64>,
-        /// Only what this sink has not passed yet
+        /// Only records that this sink has not acknowledged
         #[arg(long, value_name = "SINK")]
         sink: Option<String>,
-        /// What to print of each: `envelope` or `body`
+        /// The format of each record: `envelope` or `body`
         #[arg(long, value_name = "FORMAT", default_value_t = Format::Envelope)]
         format: Format,
-        /// Accepted for the sake of scripts: the output is always JSON, one object a line
+        /// Accepted for scripts: the output is always JSON, one object per line
         #[arg(long)]
         json: bool,
     },
-    /// Let a sink see again what it was given since some time, as far as `retain` kept it
+    /// Deliver records to a sink again, as far as `retain` has kept them
     Replay {
         #[command(flatten)]
-        place: Place,
-        /// What was received since this moment, or within this time, such as 2h
+        spool: SpoolOptions,
+        /// Records received since this time, or within this duration, such as 2h
         #[arg(long, value_name = "TIME", value_parser = since)]
         since: i64,
         /// The sink
@@ -77,32 +77,32 @@ enum Command {
         #[arg(long)]
         json: bool,
     },
-    /// Show one event by its sequence number, with all that is known of it
+    /// Show one event by its sequence number, with its delivery status
     Show {
         #[command(flatten)]
-        place: Place,
+        spool: SpoolOptions,
         /// The sequence number
         #[arg(value_name = "NUMBER")]
         seq: i64,
     },
-    /// Say what is needed to make a spool open again that does not, and do it with --yes. Nothing is removed
+    /// Show the steps that make a damaged spool open again, and carry them out with --yes. Nothing is removed
     Repair {
         #[command(flatten)]
-        place: Place,
-        /// Do it; without, say what would be done (exit code 1 if anything would)
+        spool: SpoolOptions,
+        /// Carry out the steps; without it, only show them (exit code 1 if there are any)
         #[arg(long)]
         yes: bool,
         /// Print one JSON object
         #[arg(long)]
         json: bool,
     },
-    /// Forget a sink that was removed from the configuration, and give up what it is owed
+    /// Forget a sink that was removed from the configuration, and drop its undelivered events
     Forget {
         #[command(flatten)]
-        place: Place,
+        spool: SpoolOptions,
         /// The sink
         name: String,
-        /// Do it; without, say what would be given up
+        /// Forget it; without it, only show how many events would be dropped
         #[arg(long)]
         yes: bool,
         /// Print one JSON object
@@ -113,31 +113,31 @@ enum Command {
 
 pub(super) fn run(arguments: &Arguments) -> Ended {
     match &arguments.command {
-        Command::Status { place, json } => status(&place.find()?, *json),
-        Command::Check { place, json } => check(&place.find()?, *json),
-        Command::Export { place, since, sink, format, json: _ } => {
-            export(&place.find()?, since.unwrap_or(i64::MIN), sink.as_deref(), *format)
+        Command::Status { spool, json } => status(&spool.find()?, *json),
+        Command::Check { spool, json } => check(&spool.find()?, *json),
+        Command::Export { spool, since, sink, format, json: _ } => {
+            export(&spool.find()?, since.unwrap_or(i64::MIN), sink.as_deref(), *format)
         }
-        Command::Replay { place, since, sink, json } => replay(&place.find()?, *since, sink, *json),
-        Command::Show { place, seq } => show(&place.find()?, *seq),
-        Command::Repair { place, yes, json } => repair(&place.find()?, *yes, *json),
-        Command::Forget { place, name, yes, json } => forget(&place.find()?, name, *yes, *json),
+        Command::Replay { spool, since, sink, json } => replay(&spool.find()?, *since, sink, *json),
+        Command::Show { spool, seq } => show(&spool.find()?, *seq),
+        Command::Repair { spool, yes, json } => repair(&spool.find()?, *yes, *json),
+        Command::Forget { spool, name, yes, json } => forget(&spool.find()?, name, *yes, *json),
     }
 }
 
-/// Exit code 0: nothing is wrong, or all was done. 1: this would be done. 2: it cannot be done.
-fn repair(found: &Found, yes: bool, json: bool) -> Ended {
-    found.refuse_other_owner()?;
-    let proposal = Proposal::new(&found.folder).map_err(usage)?;
+/// Shows or carries out a repair. Exit code 0: not necessary, or done. 1: necessary. 2: not possible.
+fn repair(spool: &Spool, yes: bool, json: bool) -> Ended {
+    spool.check_owner()?;
+    let proposal = Proposal::new(&spool.folder).map_err(usage)?;
     let steps: Vec<String> = proposal.steps().iter().map(ToString::to_string).collect();
     let is_done = yes && !steps.is_empty();
     if !json {
         let heading = match (steps.is_empty(), yes) {
-            (true, _) => "nothing has to be repaired",
+            (true, _) => "no repair is necessary",
             (false, true) => "repairing",
             (false, false) => "a repair would",
         };
-        say(format_args!("{}: {heading}", found.folder.display()))?;
+        say(format_args!("{}: {heading}", spool.folder.display()))?;
         for step in &steps {
             say(format_args!("  - {step}"))?;
         }
@@ -148,20 +148,20 @@ fn repair(found: &Found, yes: bool, json: bool) -> Ended {
     } else if is_done {
         say(format_args!("done; {saved} dead letters were saved from a damaged file"))?;
     } else if !steps.is_empty() {
-        complain("nothing was changed; copy the folder, then say --yes to do this");
+        complain("nothing was changed; copy the folder, then use --yes to carry out the repair");
     }
     if is_done || steps.is_empty() { Ok(()) } else { Err(Failure::Refused) }
 }
 
-fn forget(found: &Found, name: &str, yes: bool, json: bool) -> Ended {
+fn forget(spool: &Spool, name: &str, yes: bool, json: bool) -> Ended {
     let is_configured =
         |config: &dt_server::config::Config| config.sinks.iter().any(|sink| *sink.name == *name);
-    if found.config.as_ref().is_some_and(is_configured) {
+    if spool.config.as_ref().is_some_and(is_configured) {
         return Err(usage(format!("sink {name} is in the configuration; remove it there first")));
     }
     if !yes {
-        let reader = found.reader()?;
-        known_sink(&reader, name)?;
+        let reader = spool.reader()?;
+        check_sink(&reader, name)?;
         let (mut events, sink) = (0_u64, reader.sink(name));
         reader
             .events(sink.map_or(i64::MAX, |sink| sink.cursor), |seen| {
@@ -169,28 +169,34 @@ fn forget(found: &Found, name: &str, yes: bool, json: bool) -> Ended {
                 true
             })
             .map_err(usage)?;
-        return Err(usage(format!("{name}: {events} events would be given up; say --yes to do that")));
+        return Err(usage(format!(
+            "{name}: {events} undelivered events would be dropped; use --yes to forget it"
+        )));
     }
-    let report = found.repair(RepairRequest::Forget { sink: name.to_owned() }, None)?;
-    tell(&report, &format!("{name}: forgotten; {} events were given up", report.records), json)
+    let report = spool.repair(RepairRequest::Forget { sink: name.to_owned() }, None)?;
+    print_report(
+        &report,
+        &format!("{name}: forgotten; {} undelivered events were dropped", report.records),
+        json,
+    )
 }
 
-fn status(found: &Found, json: bool) -> Ended {
-    let status = found.reader()?.status().map_err(usage)?;
+fn status(spool: &Spool, json: bool) -> Ended {
+    let status = spool.reader()?.status().map_err(usage)?;
     let configured = |sink: &SinkStatus| {
-        let config = found.config.as_ref()?;
-        Some(config.sinks.iter().any(|known| *known.name == *sink.name))
+        let config = spool.config.as_ref()?;
+        Some(config.sinks.iter().any(|configured| *configured.name == *sink.name))
     };
     if json {
         let mut object = serde_json::to_value(&status).map_err(anyhow::Error::from)?;
-        let moment = |millis: Option<i64>| millis.map(rfc3339_millis);
+        let time = |millis: Option<i64>| millis.map(rfc3339_millis);
         let sinks: Vec<_> = status.sinks.iter().map(|sink| {
             json!({"name": sink.name, "cursor": sink.cursor, "backlog": sink.backlog, "replayAfter": sink.replay_after,
-                   "oldestReceivedAt": moment(sink.oldest_received_at), "configured": configured(sink)})
+                   "oldestReceivedAt": time(sink.oldest_received_at), "configured": configured(sink)})
         }).collect();
         if let Some(members) = object.as_object_mut() {
-            members.insert("folder".to_owned(), json!(found.folder.display().to_string()));
-            members.insert("oldestReceivedAt".to_owned(), json!(moment(status.oldest_received_at)));
+            members.insert("folder".to_owned(), json!(spool.folder.display().to_string()));
+            members.insert("oldestReceivedAt".to_owned(), json!(time(status.oldest_received_at)));
             members.insert("sinks".to_owned(), json!(sinks));
         }
         say(object)?;
@@ -198,21 +204,21 @@ fn status(found: &Found, json: bool) -> Ended {
     }
     let oldest =
         |millis: Option<i64>| millis.map_or_else(|| "-".to_owned(), |millis| format!("{} ago", ago(millis)));
-    say(format_args!("spool         {}", found.folder.display()))?;
+    say(format_args!("spool         {}", spool.folder.display()))?;
     say(format_args!(
         "records       {}, the oldest received {}",
         status.records,
         oldest(status.oldest_received_at)
     ))?;
     say(format_args!("used          {}", bytesize::ByteSize(status.used_bytes)))?;
-    let letters = status.dead_letters.iter().filter(|(_, count)| **count > 0);
-    let letters: Vec<String> = letters.map(|(reason, count)| format!("{count} {reason}")).collect();
-    let letters = if letters.is_empty() { "none".to_owned() } else { letters.join(", ") };
-    say(format_args!("dead letters  {letters}\n"))?;
+    let dead = status.dead_letters.iter().filter(|(_, count)| **count > 0);
+    let dead: Vec<String> = dead.map(|(reason, count)| format!("{count} {reason}")).collect();
+    let dead = if dead.is_empty() { "none".to_owned() } else { dead.join(", ") };
+    say(format_args!("dead letters  {dead}\n"))?;
     let row = |sink: &SinkStatus| {
         let note = match (configured(sink), sink.replay_after) {
             (Some(false), _) => "not in the configuration".to_owned(),
-            (_, Some(after)) => format!("is given again what comes after {after}"),
+            (_, Some(after)) => format!("records after {after} are delivered again"),
             _ => String::new(),
         };
         vec![
@@ -229,26 +235,26 @@ fn status(found: &Found, json: bool) -> Ended {
     Ok(())
 }
 
-fn check(found: &Found, json: bool) -> Ended {
+fn check(spool: &Spool, json: bool) -> Ended {
     let progress = progress();
     let findings =
-        found.reader()?.check(|step| progress.set_message(format!("checking {step}"))).map_err(usage)?;
+        spool.reader()?.check(|step| progress.set_message(format!("checking {step}"))).map_err(usage)?;
     progress.finish_and_clear();
     if json {
         say(json!({"ok": findings.is_empty(), "findings": findings}))?;
     } else if findings.is_empty() {
-        say(format_args!("{}: ok", found.folder.display()))?;
+        say(format_args!("{}: ok", spool.folder.display()))?;
     } else {
         findings.iter().for_each(|finding| complain(finding));
     }
     if findings.is_empty() { Ok(()) } else { Err(Failure::Refused) }
 }
 
-fn export(found: &Found, since: i64, sink: Option<&str>, format: Format) -> Ended {
-    let reader = found.reader()?;
+fn export(spool: &Spool, since: i64, sink: Option<&str>, format: Format) -> Ended {
+    let reader = spool.reader()?;
     let sink = match sink {
         Some(name) => {
-            known_sink(&reader, name)?;
+            check_sink(&reader, name)?;
             reader.sink(name)
         }
         None => None,
@@ -270,10 +276,10 @@ fn export(found: &Found, since: i64, sink: Option<&str>, format: Format) -> Ende
                 count = count.saturating_add(1);
                 progress.set_message(format!("{count} records"));
             }
-            // Of a damaged one nobody knows when it came.
-            Err(letter) => {
+            // The time of a damaged record is unknown, so `since` does not exclude it.
+            Err(unreadable) => {
                 damaged = damaged.saturating_add(1);
-                complain(&letter.error);
+                complain(&unreadable.error);
             }
         }
         written.is_ok()
@@ -285,8 +291,8 @@ fn export(found: &Found, since: i64, sink: Option<&str>, format: Format) -> Ende
     if damaged == 0 { Ok(()) } else { Err(Failure::Refused) }
 }
 
-fn show(found: &Found, seq: i64) -> Ended {
-    let reader = found.reader()?;
+fn show(spool: &Spool, seq: i64) -> Ended {
+    let reader = spool.reader()?;
     let mut shown = None;
     let read = reader.events(seq.saturating_sub(1), |seen| {
         shown = (seen.stored.seq == seq).then(|| seen.stored.record.clone());
@@ -305,39 +311,40 @@ fn show(found: &Found, seq: i64) -> Ended {
                 json!({"seq": seq, "sinks": sinks, "headerNames": record.headers.names(), "envelope": envelope}),
             )?)
         }
-        Some(Err(letter)) => {
-            complain(&letter.error);
+        Some(Err(unreadable)) => {
+            complain(&unreadable.error);
             Err(Failure::Refused)
         }
         None => {
-            complain(&format!("there is no event {seq}; it is not there any more, or not yet"));
+            complain(&format!("there is no event {seq}: it was removed, or is not stored yet"));
             Err(Failure::Refused)
         }
     }
 }
 
-fn known_sink(reader: &Reader, sink: &str) -> Ended {
+/// Returns a failure if the spool has no such sink.
+fn check_sink(reader: &Reader, sink: &str) -> Ended {
     match reader.sink(sink) {
         Some(_) => Ok(()),
-        None => Err(usage(format!(
-            "the spool has no sink {sink}; `dt-receiver spool status` lists its sinks"
-        ))),
+        None => {
+            Err(usage(format!("the spool has no sink {sink}; `dt-receiver spool status` lists its sinks")))
+        }
     }
 }
 
-fn replay(found: &Found, since: i64, sink: &str, json: bool) -> Ended {
+fn replay(spool: &Spool, since: i64, sink: &str, json: bool) -> Ended {
     let progress = progress();
     progress.set_message("looking for the first record");
-    let reader = found.reader()?;
-    known_sink(&reader, sink)?;
+    let reader = spool.reader()?;
+    check_sink(&reader, sink)?;
     let first = reader.first_since(since).map_err(usage)?;
     progress.finish_and_clear();
     let report = match first {
         Some(first) => {
             let request = RepairRequest::Replay { sink: sink.to_owned(), after: first.saturating_sub(1) };
-            found.repair(request, None)?
+            spool.repair(request, None)?
         }
         None => RepairReport::default(),
     };
-    tell(&report, &format!("{sink}: {} records are delivered again", report.records), json)
+    print_report(&report, &format!("{sink}: {} records are delivered again", report.records), json)
 }

@@ -1,8 +1,8 @@
-//! How a program that runs until it is told to stop is told: SIGTERM and SIGINT.
+//! Stops a subcommand on SIGTERM or SIGINT.
 
 use tokio::signal::unix::{SignalKind, signal};
 
-/// SIGTERM and SIGINT: the first stops gracefully, the second at once.
+/// Waits for SIGTERM and SIGINT. The first signal stops gracefully, the second at once.
 pub(super) struct Stop {
     terminate: tokio::signal::unix::Signal,
     interrupt: tokio::signal::unix::Signal,
@@ -13,7 +13,7 @@ impl Stop {
         Ok(Self { terminate: signal(SignalKind::terminate())?, interrupt: signal(SignalKind::interrupt())? })
     }
 
-    /// Resolves at the first signal.
+    /// Waits for the first signal.
     pub(super) async fn wait(mut self) {
         self.next().await;
         tokio::spawn(async move {

@@ -1,4 +1,4 @@
-//! Times as people type and read them.
+//! Times and durations in options and messages.
 
 use std::time::Duration;
 
@@ -6,53 +6,59 @@ use dt_server::config::read_duration;
 use dt_sink::clock::{Clock, SystemClock};
 use dt_verify::event::Timestamp;
 
-/// What was expected in place of a text.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("{0}")]
-pub(super) struct NotATime(&'static str);
-
-/// Reads a point in time: RFC 3339, or Unix seconds as tokens have them. For `value_parser`.
-pub(super) fn parse_instant(text: &str) -> Result<i64, NotATime> {
-    let seconds = Timestamp::new(text).unix_seconds().or_else(|| text.parse().ok());
-    seconds.ok_or(NotATime("not RFC 3339, such as 2026-01-31T12:00:00Z, nor a number of Unix seconds"))
+/// Explains why a text is not the expected time or duration.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub(super) enum TimeError {
+    #[error("expected RFC 3339 such as 2026-01-31T12:00:00Z, or a number of Unix seconds")]
+    Instant,
+    #[error("expected a time such as 2026-03-01T08:00:00Z, or a time ago such as 2h or 1d")]
+    InstantOrAgo,
+    #[error("expected a duration such as 1d, 1h, 15m or 90s")]
+    Length,
+    #[error("expected a duration such as 15m, 10s or 500ms")]
+    Interval,
+    #[error("expected a duration such as 5s or 500ms, or 0")]
+    DurationOrZero,
 }
 
-/// Reads a length of time, such as `1h` or `90s`, in seconds. For `value_parser`.
-pub(super) fn parse_length(text: &str) -> Result<i64, NotATime> {
+/// Reads a time in RFC 3339 or Unix seconds, which tokens have, as Unix seconds.
+pub(super) fn parse_instant(text: &str) -> Result<i64, TimeError> {
+    Timestamp::new(text).unix_seconds().or_else(|| text.parse().ok()).ok_or(TimeError::Instant)
+}
+
+/// Reads a duration such as `1h`, `90s` or `90`, in seconds.
+pub(super) fn parse_length(text: &str) -> Result<i64, TimeError> {
     let seconds = match text.parse::<i64>() {
         Ok(seconds) => Some(seconds),
         Err(_) => read_duration(text).and_then(|length| i64::try_from(length.as_secs()).ok()),
     };
-    let seconds = seconds.filter(|seconds| *seconds >= 0);
-    seconds.ok_or(NotATime("not a length of time, such as 1d, 1h, 15m or 90s"))
+    seconds.filter(|seconds| *seconds >= 0).ok_or(TimeError::Length)
 }
 
-/// Reads a moment, as RFC 3339 or as a time ago, in Unix milliseconds. For `value_parser`.
-pub(super) fn since(text: &str) -> Result<i64, NotATime> {
-    const EXPECTED: &str = "expected a moment such as 2026-03-01T08:00:00Z, or a time ago such as 2h or 1d";
-    if let Ok(moment) = text.parse::<jiff::Timestamp>() {
-        return Ok(moment.as_millisecond());
+/// Reads a time in RFC 3339, or a time ago such as `2h`, as Unix milliseconds.
+pub(super) fn since(text: &str) -> Result<i64, TimeError> {
+    if let Ok(instant) = text.parse::<jiff::Timestamp>() {
+        return Ok(instant.as_millisecond());
     }
-    let ago = read_duration(text).ok_or(NotATime(EXPECTED))?;
+    let ago = read_duration(text).ok_or(TimeError::InstantOrAgo)?;
     let ago = i64::try_from(ago.as_millis()).unwrap_or(i64::MAX);
     Ok(SystemClock.unix_millis().saturating_sub(ago))
 }
 
-/// Reads a duration such as `5s`; 0 is none. For `value_parser`.
-pub(super) fn parse_duration(text: &str) -> Result<Duration, NotATime> {
+/// Reads a duration such as `5s`, or 0.
+pub(super) fn parse_duration(text: &str) -> Result<Duration, TimeError> {
     if text == "0" {
         return Ok(Duration::ZERO);
     }
-    read_duration(text).ok_or(NotATime("expected a duration such as 5s or 500ms, or 0"))
+    read_duration(text).ok_or(TimeError::DurationOrZero)
 }
 
-/// Reads a duration of at least a millisecond. For `value_parser`.
-pub(super) fn parse_interval(text: &str) -> Result<Duration, NotATime> {
-    let length = read_duration(text).filter(|length| length.as_millis() > 0);
-    length.ok_or(NotATime("not a length of time, such as 15m, 10s or 500ms"))
+/// Reads a duration of at least a millisecond.
+pub(super) fn parse_interval(text: &str) -> Result<Duration, TimeError> {
+    read_duration(text).filter(|length| length.as_millis() > 0).ok_or(TimeError::Interval)
 }
 
-/// How long ago a moment was, in the largest unit that fits.
+/// Writes how long ago a time in Unix milliseconds was, in its largest unit.
 pub(super) fn ago(unix_millis: i64) -> String {
     let seconds = SystemClock.unix_millis().saturating_sub(unix_millis).max(0) / 1000;
     match seconds {
@@ -63,7 +69,7 @@ pub(super) fn ago(unix_millis: i64) -> String {
     }
 }
 
-/// Says a number of seconds in the one or two units that matter.
+/// Writes a number of seconds in its largest one or two units, such as "5 minutes 5 seconds".
 pub(super) fn in_words(seconds: u64) -> String {
     const UNITS: [(u64, &str); 4] = [(86_400, "day"), (3_600, "hour"), (60, "minute"), (1, "second")];
     let mut rest = seconds;
@@ -72,7 +78,7 @@ pub(super) fn in_words(seconds: u64) -> String {
         let count = rest.checked_div(length).unwrap_or(0);
         rest = rest.checked_rem(length).unwrap_or(0);
         match count {
-            // "3 days 20 seconds" says more than anyone wants to know.
+            // Only consecutive units: not "3 days 20 seconds".
             0 if !words.is_empty() => break,
             0 => {}
             1 => words.push(format!("1 {unit}")),

@@ -1,4 +1,4 @@
-//! `verify`: whether a signed body is authentic, and with `--explain` why not.
+//! `verify`: verifies a signed body or a dump of a request, and explains with `--explain` why it is refused.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -6,7 +6,7 @@ use std::sync::Arc;
 use serde_json::json;
 
 use super::explain::{self, Attempt, Cause, TrustedKeys};
-use super::request::Request;
+use super::request::{Request, RequestError};
 use super::secrets::{DEFAULT_VARIABLE, SecretOptions};
 use super::time::parse_instant;
 use super::{Ended, Failure, complain, read_input, say, usage};
@@ -15,7 +15,7 @@ use dt_sink::clock::{Clock, SystemClock};
 use dt_verify::event::{Envelope, rfc3339_seconds};
 use dt_verify::{ASYMMETRIC_HEADER, DT_ISSUER, KeySet, Policy, Rejection, SECRET_HEADER, Secret, Verified};
 
-/// Say whether a signed body is authentic, and with --explain why not
+/// Verify a signed body, and explain with --explain why it is refused
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Examples:
   dt-receiver verify --signature TOKEN --body event.json --explain
@@ -23,7 +23,7 @@ use dt_verify::{ASYMMETRIC_HEADER, DT_ISSUER, KeySet, Policy, Rejection, SECRET_
   dt-receiver verify --request dump.http --at 2026-01-31T12:00:00Z
   dt-receiver verify --asymmetric TOKEN --body event.json --key-set jwks.json --organization ORG_ID
 
-Exit codes: 0 verified, 1 refused, 2 wrong usage. A refusal's code and a cause's code are stable; the texts may change.")]
+Exit codes: 0 verified, 1 refused, 2 wrong usage. The codes of rejections and causes are stable; the texts may change.")]
 #[command(group = clap::ArgGroup::new("what").required(true).multiple(true).args(["signature", "asymmetric", "request"]))]
 pub(super) struct Arguments {
     /// The value of X-Dt-Signature
@@ -47,16 +47,16 @@ pub(super) struct Arguments {
     /// The body, byte for byte: a file, or `-` for standard input
     #[arg(long, value_name = "FILE", conflicts_with = "request")]
     body: Option<PathBuf>,
-    /// Instead of these: a whole HTTP request, head and body, as a proxy or a debugger saves it; or `-`
+    /// A whole HTTP request instead, head and body, as a proxy or a debugger saves it; `-` for standard input
     #[arg(long, value_name = "FILE")]
     request: Option<PathBuf>,
-    /// Verify as of this time, in RFC 3339 or Unix seconds [default: now]
+    /// Verify at this time, in RFC 3339 or Unix seconds [default: now]
     #[arg(long, value_name = "TIME", value_parser = parse_instant, allow_negative_numbers = true)]
     at: Option<i64>,
-    /// Which signatures must hold: secret, asymmetric, either or both [default: what the given keys can verify]
+    /// The signatures that are required: secret, asymmetric, either or both [default: those that the given keys can verify]
     #[arg(long, value_name = "POLICY")]
     policy: Option<Policy>,
-    /// If it is refused, try the usual causes and say what helps
+    /// If it is refused, try the usual causes and print remedies
     #[arg(long)]
     explain: bool,
     /// Print one JSON object
@@ -68,17 +68,17 @@ pub(super) struct Arguments {
     keys: KeyOptions,
 }
 
-/// What DT-Asymmetric-Signature is verified with.
+/// The options for the keys of `DT-Asymmetric-Signature`.
 #[derive(Debug, clap::Args)]
 #[command(next_help_heading = "Keys for DT-Asymmetric-Signature")]
 struct KeyOptions {
     /// DT's key set: the content of `jwks_uri` of its discovery document
     #[arg(long, value_name = "FILE", requires = "organization")]
     key_set: Option<PathBuf>,
-    /// Your organization id; DT's keys sign for all of its customers
+    /// Your organization id, since DT's keys sign for all of its customers
     #[arg(long, value_name = "ID", requires = "key_set")]
     organization: Option<String>,
-    /// Who must have issued the token
+    /// The expected issuer of the token
     #[arg(long, value_name = "URL", requires = "key_set", default_value = DT_ISSUER)]
     issuer: String,
 }
@@ -102,7 +102,7 @@ pub(super) fn run(arguments: &Arguments) -> Ended {
         Err(_) => Some(explain::explain(&attempt, policy, now)),
     };
     if let Some(other) = answer.as_ref().ok().and_then(Verified::other_scheme) {
-        notes.push(format!("the other signature does not hold: {}: {other}", other.code()));
+        notes.push(format!("the other signature is not valid: {}: {other}", other.code()));
     }
     if arguments.json {
         say(as_json(&answer, causes.as_deref(), &notes))?;
@@ -112,23 +112,23 @@ pub(super) fn run(arguments: &Arguments) -> Ended {
         }
         match &answer {
             Ok(verified) => say(in_words(verified))?,
-            Err(rejection) => say_refusal(rejection, causes.as_deref())?,
+            Err(rejection) => print_rejection(rejection, causes.as_deref())?,
         }
     }
     answer.map(drop).map_err(|_| Failure::Refused)
 }
 
-/// The request without keys, and what is odd about it.
+/// Reads the request, without keys, and notes about it.
 fn read_request(arguments: &Arguments) -> Result<(Attempt, Vec<String>), Failure> {
     if let Some(path) = &arguments.request {
-        let wrong = |problem: String| usage(format!("--request {}: {problem}", path.display()));
+        let wrong = |error: RequestError| usage(format!("--request {}: {error}", path.display()));
         let Request { headers, body, whole, notes } =
             Request::parse(&read_option("--request", path)?).map_err(wrong)?;
         return Ok((Attempt { headers, body, whole, ..Attempt::default() }, notes));
     }
     let body = match &arguments.body {
         Some(path) => read_option("--body", path)?,
-        None => return Err(usage("--body is needed")),
+        None => return Err(usage("expected --body")),
     };
     let tokens = [(SECRET_HEADER, &arguments.signature), (ASYMMETRIC_HEADER, &arguments.asymmetric)];
     let headers =
@@ -155,7 +155,7 @@ fn read_keys(options: &KeyOptions) -> Result<Option<TrustedKeys>, Failure> {
     Ok(Some(TrustedKeys { keys, organization, issuer }))
 }
 
-/// The secrets, which are needed unless the other scheme's keys are enough.
+/// Reads the secrets, which are required unless the keys of the other scheme are sufficient.
 fn read_secrets(arguments: &Arguments) -> Result<Vec<(Arc<str>, Secret)>, Failure> {
     let Arguments { secrets, signature, asymmetric, policy, keys, .. } = arguments;
     let has_keys = keys.key_set.is_some();
@@ -180,7 +180,7 @@ fn read_secrets(arguments: &Arguments) -> Result<Vec<(Arc<str>, Secret)>, Failur
     })
 }
 
-/// The other option, if the token says that it is of the other scheme.
+/// Returns a hint at the other option if the token names the algorithm of the other scheme.
 fn meant_for(token: Option<&str>, alg: &str, option: &str) -> String {
     if token.is_some_and(|token| explain::algorithm(token).as_deref() == Some(alg)) {
         format!("; but this is an {alg} token, which goes with {option}")
@@ -189,18 +189,19 @@ fn meant_for(token: Option<&str>, alg: &str, option: &str) -> String {
     }
 }
 
-/// What the environment holds while options name other secrets: a mix-up that is hard to see.
+/// Returns the secret of the environment if options name other secrets: `--explain` finds such a mix-up.
 fn spare_secrets(options: &SecretOptions) -> Vec<(Arc<str>, Secret)> {
     let value = std::env::var_os(DEFAULT_VARIABLE).filter(|_| options.is_given());
     let secret = value.and_then(|value| Secret::new(value.into_encoded_bytes()).ok());
     secret.map(|secret| (Arc::from("default"), secret)).into_iter().collect()
 }
 
+/// Describes a verified request in one line.
 fn in_words(verified: &Verified<&[u8]>) -> String {
     let issued = verified.issued_at().map_or_else(|| "at an unknown time".to_owned(), rfc3339_seconds);
     let event = match Envelope::parse(verified) {
         Ok(event) => {
-            // Texts are the sender's and may hold anything.
+            // Escaped, since the sender chooses these texts.
             format!("event {} type {}", event.event_id.escape_debug(), event.event_type.escape_debug())
         }
         Err(reason) => format!("but no event: {reason}"),
@@ -212,7 +213,8 @@ fn in_words(verified: &Verified<&[u8]>) -> String {
     )
 }
 
-fn say_refusal(rejection: &Rejection, causes: Option<&[Cause]>) -> Ended {
+/// Prints a rejection and its causes.
+fn print_rejection(rejection: &Rejection, causes: Option<&[Cause]>) -> Ended {
     say(format_args!("refused: {}: {rejection}", rejection.code()))?;
     match causes {
         Some(causes) => {
@@ -220,11 +222,12 @@ fn say_refusal(rejection: &Rejection, causes: Option<&[Cause]>) -> Ended {
                 say(format_args!("cause: {code}: {text}"))?;
             }
         }
-        None => complain("--explain tries the usual causes"),
+        None => complain("use --explain to try the usual causes"),
     }
     Ok(())
 }
 
+/// Returns the object of `--json`.
 fn as_json(
     answer: &Result<Verified<&[u8]>, Rejection>,
     causes: Option<&[Cause]>,

@@ -261,7 +261,8 @@ impl Model {
             }
             let filter = Filter { sink: Some(name.to_owned()), ..Filter::default() };
             let letters = dead.list(&filter, 0, usize::MAX, true).expect("read");
-            let dead: BTreeSet<usize> = letters.iter().map(|stored| serial_of(&stored.dead_letter.body)).collect();
+            let dead: BTreeSet<usize> =
+                letters.iter().map(|stored| serial_of(&stored.dead_letter.body)).collect();
             assert_eq!(dead.len(), letters.len(), "{name}: one letter for each event");
             for serial in known.rejected.intersection(&passed) {
                 assert!(dead.contains(serial), "{name}: no dead letter of event {serial}");
@@ -363,8 +364,7 @@ impl Model {
         self.letters += 1;
         let body = Bytes::from(format!("unreadable {}", self.letters));
         let (connector, error) = (Arc::from("one"), "unreadable".to_owned());
-        let letter =
-            DeadLetter::of_request(connector, Reason::Unreadable, error, self.now, body);
+        let letter = DeadLetter::of_request(connector, Reason::Unreadable, error, self.now, body);
         // A copy is kept once.
         let ids =
             [(); 2].map(|()| life.log.dead_letters().add_blocking(vec![letter.clone()]).expect("stored"));

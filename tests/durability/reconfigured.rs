@@ -81,7 +81,10 @@ fn a_sink_that_is_forgotten_gives_up_what_it_is_owed_and_the_start_goes_on() {
     };
     let asked = forget(&[]);
     assert_eq!(asked.status.code(), Some(2), "{asked:?}");
-    assert!(String::from_utf8_lossy(&asked.stderr).contains(&format!("{EVENTS} events would be given up")));
+    assert!(
+        String::from_utf8_lossy(&asked.stderr)
+            .contains(&format!("{EVENTS} undelivered events would be dropped"))
+    );
     let done = forget(&["--yes"]);
     assert!(done.status.success(), "{done:?}");
     let server = Server::bare(&place);

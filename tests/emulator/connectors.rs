@@ -1,6 +1,6 @@
 //! Connectors behave as DT's page "Configuring a Data Connector" says.
 
-use dt_receiver::emulator::{Emulator, Fate};
+use dt_receiver::emulator::{DeliveryStatus, Emulator};
 use dt_receiver::event::{Delivery, EventType};
 use dt_receiver::verify::{KeySet, Policy, Secret, Verifier};
 use serde_json::{Value, json};
@@ -160,8 +160,8 @@ async fn a_disabled_connector_drops_its_queue_and_backfills_nothing() {
     publish(&emulator, &device, &touch());
     drained(&emulator).await;
     assert_eq!(target.got().len(), before + 1, "only what happened after it was enabled");
-    let fates: Vec<Fate> = emulator.ledger().iter().map(|entry| entry.fate).collect();
-    assert_eq!(fates, [Fate::Dropped, Fate::Acknowledged]);
+    let fates: Vec<DeliveryStatus> = emulator.ledger().iter().map(|entry| entry.fate).collect();
+    assert_eq!(fates, [DeliveryStatus::Dropped, DeliveryStatus::Acknowledged]);
     let history = emulator.call("GET", &format!("{device}/events"), &json!(null)).expect("a history");
     assert_eq!(history["events"].as_array().expect("events").len(), 3, "the rest is fetched by REST");
 }

@@ -4,7 +4,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use dt_receiver::emulator::{
-    AttemptRequest, DISABLE_AFTER, Emulator, EmulatorBuilder, Fate, RETENTION, Transport, TransportFuture,
+    AttemptRequest, DISABLE_AFTER, DeliveryStatus, Emulator, EmulatorBuilder, RETENTION, Transport,
+    TransportFuture,
 };
 use parking_lot::Mutex;
 use serde_json::{Value, json};
@@ -190,7 +191,8 @@ async fn receivers_that_hang_do_not_starve_the_others() {
     for _ in 0..200 {
         publish(&emulator, &device, &json!({"touch": {}}));
     }
-    let taken = || emulator.ledger().iter().filter(|entry| entry.fate == Fate::Acknowledged).count();
+    let taken =
+        || emulator.ledger().iter().filter(|entry| entry.fate == DeliveryStatus::Acknowledged).count();
     wait(|| (taken() == 200).then_some(())).await;
     let under_way = network.seen.lock().iter().filter(|(_, request)| request.url.contains("hangs")).count();
     assert!(under_way <= 512 + 9 * 4, "{under_way}");
@@ -246,8 +248,9 @@ async fn an_event_is_given_up_after_twelve_hours_to_the_second() {
     connect(&emulator, "http://receiver.test/", &json!({}));
     let device = device(&emulator, "touch", &json!({}));
     publish(&emulator, &device, &json!({"touch": {}}));
-    let entry = wait(|| emulator.ledger().into_iter().find(|entry| entry.fate != Fate::Pending)).await;
-    assert_eq!(entry.fate, Fate::Expired);
+    let entry =
+        wait(|| emulator.ledger().into_iter().find(|entry| entry.fate != DeliveryStatus::Pending)).await;
+    assert_eq!(entry.fate, DeliveryStatus::Expired);
     let took = entry.decided_at.expect("decided") - entry.queued_at;
     let expected = RETENTION.as_millis() as i64;
     assert!((expected..=expected + 1_000).contains(&took), "{took} ms, expected {expected}");
@@ -338,5 +341,5 @@ async fn an_outage_of_dt_loses_nothing_within_twelve_hours() {
     assert_eq!((network.times().len(), emulator.queued()), (0, 1));
     emulator.call("DELETE", "/emulator/faults", &json!(null)).expect("cleared");
     wait(|| (emulator.queued() == 0).then_some(())).await;
-    assert_eq!(emulator.ledger()[0].fate, Fate::Acknowledged);
+    assert_eq!(emulator.ledger()[0].fate, DeliveryStatus::Acknowledged);
 }

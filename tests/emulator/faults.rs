@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use dt_receiver::emulator::{Emulator, Fate, Faults};
+use dt_receiver::emulator::{DeliveryStatus, Emulator, Faults};
 use dt_receiver::verify::{Secret, Verifier};
 use serde_json::json;
 
@@ -69,7 +69,7 @@ async fn duplicates_come_twice_with_the_same_id() {
     assert!(ids.len() == 20 && ids.values().all(|count| *count == 2), "{ids:?}");
     let ledger = emulator.ledger();
     assert_eq!(ledger.len(), 20, "copies share an entry");
-    assert!(ledger.iter().all(|entry| entry.acknowledged == 2 && entry.fate == Fate::Acknowledged));
+    assert!(ledger.iter().all(|entry| entry.acknowledged == 2 && entry.fate == DeliveryStatus::Acknowledged));
 }
 
 #[tokio::test]
@@ -100,7 +100,7 @@ async fn cut_connections_lead_to_retries_and_nothing_is_lost() {
     emulator.set_faults(Faults::default()).expect("none");
     drained(&emulator).await;
     assert_eq!(totals(&target).1.len(), 20);
-    assert!(emulator.ledger().iter().all(|entry| entry.fate == Fate::Acknowledged));
+    assert!(emulator.ledger().iter().all(|entry| entry.fate == DeliveryStatus::Acknowledged));
 }
 
 #[tokio::test]

@@ -4,7 +4,7 @@ use std::io::{BufRead, BufReader};
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
-use dt_receiver::emulator::{Emulator, Fate};
+use dt_receiver::emulator::{DeliveryStatus, Emulator};
 use dt_receiver::event::{EventType, Sample};
 use serde_json::{Value, json};
 
@@ -75,7 +75,7 @@ async fn dt_s_own_receiver_verifies_all_event_types() {
     emulator.call("POST", "/v2/projects/p/devices:batchUpdate", &labels).expect("changed");
     until(|| {
         let ledger = emulator.ledger();
-        let done = ledger.iter().filter(|entry| entry.fate == Fate::Acknowledged).count();
+        let done = ledger.iter().filter(|entry| entry.fate == DeliveryStatus::Acknowledged).count();
         (done >= 100).then_some(())
     })
     .await;

@@ -6,7 +6,7 @@
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
-use dt_receiver::emulator::{Emulator, Fate, Faults};
+use dt_receiver::emulator::{DeliveryStatus, Emulator, Faults};
 use serde_json::{Value, json};
 
 use crate::common::{Receiver, SECRET};
@@ -49,7 +49,7 @@ async fn a_receiver_that_is_killed_for_an_hour_loses_nothing() {
     while emulator.now_millis() - begun.1 < 3_600_000 {
         // Each life ends after another hundred or so of acknowledged events.
         let acknowledged =
-            || emulator.ledger().iter().filter(|entry| entry.fate == Fate::Acknowledged).count();
+            || emulator.ledger().iter().filter(|entry| entry.fate == DeliveryStatus::Acknowledged).count();
         let enough = acknowledged() + 97 + usize::try_from(kills).expect("few") * 31 % 200;
         until(|| (acknowledged() >= enough || emulator.now_millis() - begun.1 > 3_600_000).then_some(()))
             .await;
@@ -79,7 +79,7 @@ async fn a_receiver_that_is_killed_for_an_hour_loses_nothing() {
         let line: Value = serde_json::from_str(line).expect("JSON");
         *lines.entry(line["event"]["eventId"].as_str().expect("an id").to_owned()).or_default() += 1;
     }
-    assert!(ledger.iter().all(|entry| entry.fate == Fate::Acknowledged), "none expired");
+    assert!(ledger.iter().all(|entry| entry.fate == DeliveryStatus::Acknowledged), "none expired");
     let lost: Vec<_> = ledger.iter().filter(|entry| !lines.contains_key(&*entry.event_id)).collect();
     assert!(lost.is_empty(), "{} lost: {:?}", lost.len(), lost.first());
     assert_eq!(lines.len(), ledger.len(), "and nothing else is there");

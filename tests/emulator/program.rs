@@ -175,7 +175,7 @@ async fn a_thousand_devices_cost_little() {
 fn wrong_arguments_are_usage_errors() {
     for (arguments, said) in [
         (&["--devices", "toaster:1"][..], "no device type"),
-        (&["--interval", "0s"], "length of time"),
+        (&["--interval", "0s"], "expected a duration"),
         (&["--time-scale", "0"], "time-scale"),
         (&["--service-account", "key"], "KEY:env=NAME:EMAIL"),
         (&["--service-account", "key:env=NO_SUCH_VARIABLE:me@example.com"], "NO_SUCH_VARIABLE is not set"),
@@ -186,10 +186,10 @@ fn wrong_arguments_are_usage_errors() {
         (&["--connector", "ftp://x"], "httpConfig.url"),
         (&["--state", "/nonexistent/state.json"], "/nonexistent"),
         (&["--public-url", "my-host:8081"], "http://192.0.2.7"),
-        // What a user sees who asks for what DT refuses; the second ends the program.
+        // What a user sees who asks for what DT rejects; the second ends the program.
         (
             &["--connector", "http://127.0.0.1:9/", "--connector", "ftp://x"],
-            "refuses URLs that are not https",
+            "rejects URLs that are not https",
         ),
     ] {
         let ended = common::run([&["emulate", "--listen", "127.0.0.1:0"], arguments].concat(), b"");

@@ -217,7 +217,10 @@ fn the_service_manager_is_told() {
     let envs = [("NOTIFY_SOCKET", &*socket), ("WATCHDOG_USEC", "100000")];
     let receiver = Receiver::start(["--data", &data], &envs);
     let ready = told();
-    assert!(ready.contains("READY=1\n") && ready.contains("STATUS=taking events on 127.0.0.1:"), "{ready}");
+    assert!(
+        ready.contains("READY=1\n") && ready.contains("STATUS=receiving events on 127.0.0.1:"),
+        "{ready}"
+    );
     assert_eq!(
         Sender::connect(receiver.listen).and_then(|mut to| to.send(1, 1)).expect("an answer").status,
         200

@@ -1,4 +1,4 @@
-//! What an emulator is made of, and how it starts.
+//! Builds and starts an emulator.
 
 use std::fmt;
 use std::io;
@@ -8,63 +8,62 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::net::TcpListener;
-use tokio::sync::watch;
 
-use super::cloud::{Cloud, Reach};
-use super::engine::{HttpTransport, NoTls, Transport};
+use super::cloud::{Cloud, CloudParts, Reach};
+use super::engine::{HttpTransport, TlsSetupError, Transport};
 use super::faults::{FaultError, Faults};
 use super::identity::{Accounts, Keys, ServiceAccount};
-use super::life::{self, Population};
-use super::running::Emulator;
+use super::population::Population;
+use super::running::{Emulator, Tasks};
 use super::state::{Now, State, StateFile, StateFileError};
 use super::time::{EmulatedTime, WallClock};
-use super::{api, engine};
+use super::{api, engine, heartbeat};
 
-/// How many entries the ledger holds unless asked otherwise.
+/// The default number of entries in the ledger.
 const LEDGER_ENTRIES: usize = 40_000;
 
-/// The heartbeat unless asked otherwise: nominal for DT's sensors.
+/// The default heartbeat: the nominal one of DT's sensors.
 const INTERVAL: Duration = Duration::from_secs(15 * 60);
 
-/// The organization of all projects, and its display name.
+/// The default organization of all projects, and its display name.
 const ORGANIZATION: &str = "emulator";
 const ORGANIZATION_NAME: &str = "Emulator";
 
-/// Why the emulator does not start, or cannot keep its state.
+/// Explains why the emulator does not start, or cannot save its state.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum EmulatorError {
-    /// The address cannot be listened on.
+    /// The emulator cannot listen on the address.
     #[error("{address}: {source}")]
     Listen {
         /// The address.
         address: SocketAddr,
-        /// What the system says.
+        /// The error of the operating system.
         source: io::Error,
     },
-    /// The file of the state cannot be read or written, or is not one.
+    /// The state file cannot be read or written, or does not hold a state.
     #[error("state: {0}")]
     State(String),
-    /// Other machines are to reach it, and nobody has said under which URL: the issuer of `DT-Asymmetric-Signature` and the
-    /// token endpoint are told by it.
-    #[error("{0}: a URL for others is needed (`public_url`, `--public-url`), such as http://192.0.2.7:8081")]
+    /// The address is not a single one, so the public URL has to be configured: the issuer of `DT-Asymmetric-Signature` and
+    /// the token endpoint are below it.
+    #[error("{0}: expected a public URL (`public_url`, `--public-url`) such as http://192.0.2.7:8081")]
     NoPublicUrl(SocketAddr),
-    /// The URL for others is none.
-    #[error("found \"{}\"; allowed is a URL such as http://192.0.2.7:8081", .0.escape_debug())]
+    /// The public URL is not a URL with the scheme `http` or `https`, a host, and no query.
+    #[error("found \"{}\"; expected a URL such as http://192.0.2.7:8081", .0.escape_debug())]
     BadPublicUrl(String),
     /// A fault cannot be set.
     #[error(transparent)]
     Fault(#[from] FaultError),
-    /// The system gave no random numbers, or the cryptographic back-end refused a key.
-    #[error("a signing key could not be made")]
+    /// The system has no random numbers, or the cryptographic back-end rejects a key.
+    #[error("cannot create a signing key")]
     NoKey,
     /// The cryptographic back-end does not offer what TLS needs.
-    #[error("TLS cannot be set up")]
+    #[error("cannot set up TLS")]
     NoTls,
 }
 
 impl EmulatorError {
-    /// Stable name.
+    /// Returns a stable name of the error.
     #[must_use]
     pub const fn code(&self) -> &'static str {
         match self {
@@ -85,7 +84,7 @@ impl From<StateFileError> for EmulatorError {
     }
 }
 
-/// Collects what an [`Emulator`] is made of.
+/// Configures and starts an [`Emulator`].
 pub struct EmulatorBuilder {
     listen: SocketAddr,
     public_url: Option<String>,
@@ -111,7 +110,8 @@ impl fmt::Debug for EmulatorBuilder {
 }
 
 impl Default for EmulatorBuilder {
-    /// A free port of the loopback address, no devices, no faults, the machine's time, nothing kept.
+    /// Returns a configuration with a free port of the loopback address, no devices, no faults, the machine's time, and no
+    /// state file.
     fn default() -> Self {
         Self {
             listen: SocketAddr::from(([127, 0, 0, 1], 0)),
@@ -134,22 +134,22 @@ impl Default for EmulatorBuilder {
 }
 
 impl EmulatorBuilder {
-    /// Where to listen; without it, a free port of the loopback address.
+    /// Sets the address to listen on. The default is a free port of the loopback address.
     #[must_use]
     pub const fn listen(mut self, address: SocketAddr) -> Self {
         self.listen = address;
         self
     }
 
-    /// The URL under which others reach it, such as `http://192.0.2.7:8081`; needed when it listens on all addresses
-    /// (`0.0.0.0`). Without it, `http://` and the address.
+    /// Sets the URL that clients use, such as `http://192.0.2.7:8081`. It is required when the emulator listens on all
+    /// addresses (`0.0.0.0`). The default is `http://` and the address.
     #[must_use]
     pub fn public_url(mut self, url: impl Into<String>) -> Self {
         self.public_url = Some(url.into());
         self
     }
 
-    /// Devices that live in `project`: they send events by themselves, each at the heartbeat `interval`, in emulated time.
+    /// Adds devices to `project` that send events by themselves, each at the heartbeat `interval`, in emulated time.
     #[must_use]
     pub fn devices(mut self, project: impl Into<String>, population: Population, interval: Duration) -> Self {
         self.project = project.into();
@@ -158,82 +158,83 @@ impl EmulatorBuilder {
         self
     }
 
-    /// How many times as fast as the machine's clock time passes, from 1 to [`MAX_TIME_SCALE`](super::MAX_TIME_SCALE).
+    /// Sets how many times faster than the machine's clock the emulated one runs, from 1 to
+    /// [`MAX_TIME_SCALE`](super::MAX_TIME_SCALE).
     #[must_use]
     pub const fn time_scale(mut self, scale: u32) -> Self {
         self.time_scale = scale;
         self
     }
 
-    /// What values, chances and ids are made from; without it, different ones each time. With the same seed they repeat: ids
-    /// but for the time in them, and the chances of attempts in the order in which the machine makes these.
+    /// Sets the seed of values, chances and ids. The default is a random one. With the same seed they repeat, except for the
+    /// time in ids and for the order in which the machine makes attempts.
     #[must_use]
     pub const fn seed(mut self, seed: u64) -> Self {
         self.seed = Some(seed);
         self
     }
 
-    /// The faults from the start.
+    /// Sets the faults at the start.
     #[must_use]
     pub const fn faults(mut self, faults: Faults) -> Self {
         self.faults = faults;
         self
     }
 
-    /// Accepts this service account, and no others than those that are added.
+    /// Adds a service account. Once there is one, only the added ones are accepted.
     #[must_use]
     pub fn service_account(mut self, account: ServiceAccount) -> Self {
         self.accounts.push(account);
         self
     }
 
-    /// The organization's id: `sub` of `DT-Asymmetric-Signature`. Without it, `emulator`.
+    /// Sets the organization's id: `sub` of `DT-Asymmetric-Signature`. The default is `emulator`.
     #[must_use]
     pub fn organization(mut self, id: impl Into<String>) -> Self {
         self.organization = id.into();
         self
     }
 
-    /// The organization's display name, which projects show. Without it, `Emulator`.
+    /// Sets the organization's display name, which projects show. The default is `Emulator`.
     #[must_use]
     pub fn organization_name(mut self, name: impl Into<String>) -> Self {
         self.organization_name = name.into();
         self
     }
 
-    /// Keeps the state in a file, and goes on with what is in it.
+    /// Saves the state in a file, and starts with the state that the file has.
     #[must_use]
     pub fn state_file(mut self, path: impl Into<PathBuf>) -> Self {
         self.state = Some(path.into());
         self
     }
 
-    /// How many entries the ledger holds; without it, 40,000. The oldest go first.
+    /// Sets the largest number of entries in the ledger, by default 40,000. Beyond it, the oldest are removed.
     #[must_use]
     pub const fn ledger_entries(mut self, count: usize) -> Self {
         self.ledger_entries = count;
         self
     }
 
-    /// Sets the machine's clock, in Unix milliseconds: it sets the emulated one at the start, and times tokens.
+    /// Replaces the machine's clock, in Unix milliseconds. It sets the emulated clock at the start, and the times of tokens.
     #[must_use]
     pub fn clock(mut self, unix_millis: impl Fn() -> i64 + Send + Sync + 'static) -> Self {
         self.wall = WallClock(Arc::new(unix_millis));
         self
     }
 
-    /// Sends deliveries in another way than over the network.
+    /// Sends deliveries with this transport instead of over the network.
     #[must_use]
     pub fn transport(mut self, transport: Arc<dyn Transport>) -> Self {
         self.transport = Some(transport);
         self
     }
 
-    /// Reads the state, binds the port and starts. Ends when the emulator is shut down or dropped.
+    /// Reads the state, binds the port and starts the emulator, which runs until it is shut down or dropped.
     ///
     /// # Errors
     ///
-    /// [`EmulatorError`], when the port is taken, the file is no state, or a fault is none.
+    /// Returns [`EmulatorError`] if the port is taken, the state file is not valid, or a fault is not valid.
     pub async fn start(self) -> Result<Emulator, EmulatorError> {
         self.faults.check()?;
         let address = self.listen;
@@ -246,48 +247,53 @@ impl EmulatorBuilder {
         let address = listener.local_addr().map_err(|source| EmulatorError::Listen { address, source })?;
         let mut state = State::new(self.seed.map_or_else(random_seed, Ok)?, self.ledger_entries);
         let file = self.state.map(StateFile::new);
-        let (keys, then) = match &file {
+        let (keys, saved_millis) = match &file {
             Some(file) => {
                 file.check_folder()?;
                 file.read(&mut state)?
             }
             None => (None, None),
         };
-        // `http` and an address unless told otherwise, so that verifiers on this machine find the key set.
+        // By default `http` and an address, so that verifiers on this machine find the key set.
         let (root, public_host) = match public {
             Some(PublicUrl { root, host }) => (root, Some(host)),
             None => (format!("http://{address}"), None),
         };
         let issuer = format!("{root}/data-connector");
         let keys = Keys::new(issuer, self.organization, keys.as_ref()).map_err(|_| EmulatorError::NoKey)?;
-        let begin = self.wall.unix_millis().max(then.unwrap_or(i64::MIN));
-        let time = EmulatedTime::new(begin, self.time_scale);
+        let start = self.wall.unix_millis().max(saved_millis.unwrap_or(i64::MIN));
+        let time = EmulatedTime::new(start, self.time_scale);
         let now = Now(time.now_micros());
-        life::settle(&mut state, &self.project, &self.population, now);
+        self.population.create_missing(&mut state, &self.project, now);
         let mut faults = self.faults;
         let burst = std::mem::take(&mut faults.burst);
         state.set_faults(faults, now);
         if burst > 0 {
-            let _any = life::burst(&mut state, burst, now, &mut Vec::new());
+            let _any = heartbeat::burst(&mut state, burst, now, &mut Vec::new());
         }
         let transport = match self.transport {
             Some(transport) => transport,
-            None => Arc::new(HttpTransport::new().map_err(|NoTls| EmulatorError::NoTls)?),
+            None => Arc::new(HttpTransport::new().map_err(|TlsSetupError| EmulatorError::NoTls)?),
         };
-        let accounts = Accounts::new(self.accounts);
-        let reach = Reach { on_loopback: address.ip().is_loopback(), public_host };
-        let cloud = Cloud::new(time, self.wall, state, accounts, keys, transport, reach);
-        let cloud = Arc::new(cloud.with_organization_name(self.organization_name));
-        let (stop, stopped) = watch::channel(false);
-        let mut tasks = tokio::task::JoinSet::new();
-        tasks.spawn(engine::run(Arc::clone(&cloud), stopped.clone()));
-        tasks.spawn(life::run(Arc::clone(&cloud), self.interval, stopped.clone()));
-        tasks.spawn(api::serve(listener, Arc::clone(&cloud), stopped.clone()));
-        Ok(Emulator::new((address, root), cloud, file, stop, stopped, tasks))
+        let cloud = Arc::new(Cloud::new(CloudParts {
+            time,
+            wall: self.wall,
+            state,
+            accounts: Accounts::new(self.accounts),
+            keys,
+            transport,
+            reach: Reach { on_loopback: address.ip().is_loopback(), public_host },
+            organization_name: self.organization_name,
+        }));
+        let mut tasks = Tasks::new();
+        tasks.spawn(|stop| engine::run(Arc::clone(&cloud), stop));
+        tasks.spawn(|stop| heartbeat::run(Arc::clone(&cloud), self.interval, stop));
+        tasks.spawn(|stop| api::serve(listener, Arc::clone(&cloud), stop));
+        Ok(Emulator::new((address, root), cloud, file, tasks))
     }
 }
 
-/// A URL that others use, without a slash at its end, and the host in it.
+/// The URL that clients use, without a slash at its end, and its host.
 struct PublicUrl {
     root: String,
     host: String,

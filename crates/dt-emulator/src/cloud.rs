@@ -1,4 +1,4 @@
-//! What all parts of the emulator share: the state behind its lock, the clocks, the keys, the network.
+//! Holds what all parts of the emulator share: the state behind its lock, the clocks, the keys, the network.
 
 use std::sync::Arc;
 
@@ -11,10 +11,10 @@ use super::state::{Now, Published, State};
 use super::time::{EmulatedTime, WallClock};
 use dt_verify::Signer;
 
-/// How many events a stream may be behind before it misses some.
+/// The largest number of events that a stream may be behind; beyond it, the stream misses events.
 const STREAM_BACKLOG: usize = 4_096;
 
-/// The cloud.
+/// The emulated cloud.
 pub(crate) struct Cloud {
     time: EmulatedTime,
     wall: WallClock,
@@ -30,24 +30,30 @@ pub(crate) struct Cloud {
     pub(crate) organization_name: String,
 }
 
-/// Who can reach it.
+/// The addresses under which clients reach the emulator.
 pub(crate) struct Reach {
-    /// Only this machine.
+    /// Whether only this machine can reach it.
     pub(crate) on_loopback: bool,
-    /// The host under which others do, if one is known.
+    /// The host of its public URL, if there is one.
     pub(crate) public_host: Option<String>,
 }
 
+/// The parts of a [`Cloud`].
+pub(crate) struct CloudParts {
+    pub(crate) time: EmulatedTime,
+    pub(crate) wall: WallClock,
+    pub(crate) state: State,
+    pub(crate) accounts: Accounts,
+    pub(crate) keys: Keys,
+    pub(crate) transport: Arc<dyn Transport>,
+    pub(crate) reach: Reach,
+    pub(crate) organization_name: String,
+}
+
 impl Cloud {
-    pub(crate) fn new(
-        time: EmulatedTime,
-        wall: WallClock,
-        state: State,
-        accounts: Accounts,
-        keys: Keys,
-        transport: Arc<dyn Transport>,
-        reach: Reach,
-    ) -> Self {
+    /// Makes a cloud without streams and access tokens.
+    pub(crate) fn new(parts: CloudParts) -> Self {
+        let CloudParts { time, wall, state, accounts, keys, transport, reach, organization_name } = parts;
         let organization = keys.organization().to_owned();
         Self {
             time,
@@ -61,53 +67,50 @@ impl Cloud {
             transport,
             reach,
             organization,
-            organization_name: String::new(),
+            organization_name,
         }
-    }
-
-    /// Sets the organization's display name.
-    pub(crate) fn with_organization_name(self, organization_name: String) -> Self {
-        Self { organization_name, ..self }
     }
 
     pub(crate) const fn time(&self) -> &EmulatedTime {
         &self.time
     }
 
-    /// The machine's time, in Unix seconds.
+    /// Returns the machine's time, in Unix seconds.
     pub(crate) fn wall_seconds(&self) -> i64 {
         self.wall.unix_seconds()
     }
 
-    /// What the machine's clock says for a time of the emulated one, so that both give it the same age.
+    /// Converts a time of the emulated clock (Unix milliseconds; `None` for now) to one of the machine's clock (Unix seconds)
+    /// that has the same age.
     pub(crate) fn wall_time_of(&self, emulated_millis: Option<i64>) -> i64 {
         let age = emulated_millis.map_or(0, |millis| self.time.now_millis().saturating_sub(millis));
         self.wall_seconds().saturating_sub(age.div_euclid(1_000))
     }
 
-    /// Does something with the state. It must not take long: everyone waits.
+    /// Calls `act` with the locked state and the emulated time. It must not take long: all other parts wait.
     pub(crate) fn with_state<T>(&self, act: impl FnOnce(&mut State, Now) -> T) -> T {
         let mut state = self.state.lock();
-        // Read under the lock, so that nobody's "now" is before what another has already noted.
+        // Read under the lock, so that no caller's time is before one that the state already has.
         let now = Now(self.time.now_micros());
         act(&mut state, now)
     }
 
-    /// Does something that may publish events: whoever streams gets them, and the engine looks at the queues.
+    /// Calls `act` like [`with_state`](Self::with_state), sends the events that it publishes to the streams, and wakes the
+    /// delivery engine.
     pub(crate) fn publishing<T>(&self, act: impl FnOnce(&mut State, Now, &mut Vec<Published>) -> T) -> T {
         let mut published = Vec::new();
         let done = self.with_state(|state, now| act(state, now, &mut published));
         if self.streams.receiver_count() > 0 {
             for event in published {
-                // Whoever listened has gone.
-                let _unheard = self.streams.send(Arc::new(event));
+                // The last stream may have ended meanwhile.
+                let _unreceived = self.streams.send(Arc::new(event));
             }
         }
         self.queued.notify_one();
         done
     }
 
-    /// Resolves when something may have been queued since the last time.
+    /// Waits until an event may have been queued since the last call.
     pub(crate) async fn queued(&self) {
         self.queued.notified().await;
     }

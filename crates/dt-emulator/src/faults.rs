@@ -1,10 +1,10 @@
-//! Faults on demand: what a receiver has to live with, and what it must refuse.
+//! Faults: errors of the network and of DT that a receiver has to handle, and requests that it must reject.
 
 use std::str::FromStr;
 
 use serde::{Deserialize, Serialize};
 
-/// What goes wrong, and how often. Shares are from 0 (never) to 1 (always). All zero: nothing.
+/// The faults and how often they occur. Shares are from 0 (never) to 1 (always). By default there are no faults.
 ///
 /// # Examples
 ///
@@ -22,56 +22,56 @@ use serde::{Deserialize, Serialize};
 pub struct Faults {
     /// Share of events that are sent twice.
     pub duplicate: f64,
-    /// Share of events that are held back for up to 10 s, so that later ones overtake them.
+    /// Share of events that are delayed by up to 10 s, so that later ones overtake them.
     pub reorder: f64,
-    /// How long every event is held back, in milliseconds.
+    /// Delay of every event, in milliseconds.
     pub delay_millis: u32,
-    /// Share of attempts whose connection is cut: half of them within the request, half before the answer is read.
+    /// Share of attempts whose connection is cut: half of them within the request, half before the response is read.
     pub drop: f64,
-    /// Share of attempts whose body is changed after it was signed.
+    /// Share of attempts whose body is changed after signing.
     pub tamper: f64,
-    /// Share of attempts whose `X-Dt-Signature` is made with another secret.
+    /// Share of attempts that are signed with another secret.
     pub wrong_secret: f64,
     /// Whether the tokens of a retry are those of the first attempt, which expire after an hour.
     pub stale_tokens: bool,
-    /// Whether nothing is delivered; events wait in their queues.
+    /// Whether DT has an outage: events stay in their queues.
     pub outage: bool,
     /// Whether the identity provider (tokens, discovery, key set) answers 503.
     pub identity_outage: bool,
     /// Whether the REST API answers 503.
     pub api_outage: bool,
-    /// Share of calls of the REST API that are answered with 429 and `Retry-After`.
+    /// Share of calls of the REST API that are answered 429 with `Retry-After`.
     pub rate_limit: f64,
-    /// How many events to publish at once, spread over all devices. Happens when it is set, and then it is 0 again.
+    /// Number of events to publish at once, spread over all devices. They are published when it is set; then it is 0 again.
     pub burst: u32,
 }
 
-/// The largest burst.
+/// The largest number of events of a burst.
 pub const MAX_BURST: u32 = 50_000;
 
-/// Not a fault that can be set.
+/// Explains why a fault cannot be set.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum FaultError {
     /// There is no fault of that name.
     #[error(
-        "there is no fault \"{0}\"; allowed are duplicate, reorder, delay, drop, tamper, wrong-secret, stale-tokens, \
-         outage, identity-outage, api-outage, rate-limit, burst"
+        "there is no fault \"{0}\"; expected duplicate, reorder, delay, drop, tamper, wrong-secret, stale-tokens, \
+         outage, identity-outage, api-outage, rate-limit or burst"
     )]
     Unknown(String),
-    /// A value is not what the fault needs.
-    #[error("{fault}: found \"{found}\"; allowed is {allowed}")]
+    /// The value of a fault is not valid.
+    #[error("{fault}: found \"{found}\"; expected {expected}")]
     BadValue {
         /// The fault.
         fault: &'static str,
-        /// What was given.
+        /// The value.
         found: String,
-        /// What is allowed.
-        allowed: &'static str,
+        /// The expected value.
+        expected: &'static str,
     },
 }
 
 impl FaultError {
-    /// Stable name.
+    /// Returns a stable name of the error.
     #[must_use]
     pub const fn code(&self) -> &'static str {
         match self {
@@ -86,7 +86,7 @@ impl Faults {
     ///
     /// # Errors
     ///
-    /// [`FaultError`] for the first that cannot be set; those before it are set.
+    /// Returns [`FaultError`] for the first fault that cannot be set. The faults before it are set.
     pub fn apply(&mut self, text: &str) -> Result<(), FaultError> {
         for part in text.split(',').map(str::trim).filter(|part| !part.is_empty()) {
             let (name, value) = part.split_once('=').unwrap_or((part, ""));
@@ -109,7 +109,7 @@ impl Faults {
         self.check()
     }
 
-    /// Checks what was set from elsewhere.
+    /// Checks the values of faults that were set without [`apply`](Self::apply).
     pub(crate) fn check(&self) -> Result<(), FaultError> {
         let shares = [
             ("duplicate", self.duplicate),
@@ -121,12 +121,12 @@ impl Faults {
         ];
         for (fault, value) in shares {
             if !(0.0..=1.0).contains(&value) {
-                return Err(FaultError::BadValue { fault, found: value.to_string(), allowed: SHARE });
+                return Err(FaultError::BadValue { fault, found: value.to_string(), expected: SHARE });
             }
         }
         if self.burst > MAX_BURST {
             let found = self.burst.to_string();
-            return Err(FaultError::BadValue { fault: "burst", found, allowed: "at most 50000" });
+            return Err(FaultError::BadValue { fault: "burst", found, expected: "at most 50000" });
         }
         Ok(())
     }
@@ -135,20 +135,20 @@ impl Faults {
 const SHARE: &str = "a share from 0 to 1";
 
 fn share(fault: &'static str, text: &str) -> Result<f64, FaultError> {
-    let bad = || FaultError::BadValue { fault, found: text.to_owned(), allowed: SHARE };
+    let bad = || FaultError::BadValue { fault, found: text.to_owned(), expected: SHARE };
     let value = f64::from_str(text).map_err(|_| bad())?;
     if (0.0..=1.0).contains(&value) { Ok(value) } else { Err(bad()) }
 }
 
-fn number(fault: &'static str, text: &str, allowed: &'static str) -> Result<u32, FaultError> {
-    text.parse().map_err(|_| FaultError::BadValue { fault, found: text.to_owned(), allowed })
+fn number(fault: &'static str, text: &str, expected: &'static str) -> Result<u32, FaultError> {
+    text.parse().map_err(|_| FaultError::BadValue { fault, found: text.to_owned(), expected })
 }
 
 fn switch(fault: &'static str, text: &str) -> Result<bool, FaultError> {
     match text {
         "" | "on" | "true" => Ok(true),
         "off" | "false" => Ok(false),
-        _ => Err(FaultError::BadValue { fault, found: text.to_owned(), allowed: "on or off" }),
+        _ => Err(FaultError::BadValue { fault, found: text.to_owned(), expected: "on or off" }),
     }
 }
 

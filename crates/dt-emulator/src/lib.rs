@@ -1,7 +1,7 @@
-//! A local stand-in for DT's cloud: its Data Connector API, device and emulator API, identity provider and delivery engine,
-//! on one port of this machine, so that an integration can be tested without sensors, tunnel or account.
+//! Emulates DT's cloud on this machine: its Data Connector API, device and emulator API, identity provider and delivery
+//! engine, on one port, so that an integration can be tested without sensors, tunnel or account.
 //!
-//! DT's own clients work against it unmodified; where they need a base URL, give them [`Emulator::api_url`] and
+//! DT's own clients work with it unmodified. Where they need a base URL, configure [`Emulator::api_url`] and
 //! [`Emulator::token_endpoint`].
 //!
 //! | module | what |
@@ -10,20 +10,21 @@
 //! | `identity` | service accounts, access tokens, the keys of `DT-Asymmetric-Signature` |
 //! | `state` | projects, devices, connectors, history; `--state FILE` |
 //! | `engine` | queues, attempts, back-off, retention, auto-disabling, metrics, the ledger |
-//! | `life` | devices with a heartbeat |
-//! | [`Faults`] | what goes wrong on purpose |
+//! | `population`, `heartbeat` | devices that send events by themselves |
+//! | [`Faults`] | errors that are injected on request |
 //!
-//! Two clocks: the emulated one, which [`EmulatorBuilder::time_scale`] makes run faster, governs events, back-off, retention
-//! and heartbeats; the machine's governs what others check against their own clock: tokens, and the 10 s for an answer.
+//! There are two clocks. Events, back-off, retention and heartbeats use the emulated clock, which
+//! [`EmulatorBuilder::time_scale`] makes run faster. Tokens and the timeout of a response (10 s) use the machine's clock,
+//! since receivers check them against their own clock.
 //!
-//! It is for tests on one machine: credentials are accepted unless some are configured, and `http` and loopback targets are
-//! allowed. `https` targets need a certificate of a public authority. Web pages are refused: no
-//! request may have `Origin`, and, on a loopback address, `Host` has to be an IP address or `localhost`. Never let the
-//! internet reach it.
+//! The emulator is for tests on one machine. Any credentials are accepted unless service accounts are configured, and
+//! `http` and loopback targets are permitted. `https` targets need a certificate of a public authority. Requests of web
+//! pages are rejected: a request must not have `Origin`, and, on a loopback address, `Host` has to be an IP address or
+//! `localhost`. The internet must never reach the emulator.
 //!
 //! # Examples
 //!
-//! A cloud in one line, a connector, a device, and an event on its way:
+//! Starts a cloud, creates a device, publishes an event and reads it back:
 //!
 //! ```
 //! use dt_emulator::Emulator;
@@ -49,19 +50,21 @@ mod builder;
 mod cloud;
 mod engine;
 mod faults;
+mod heartbeat;
 mod identity;
-mod life;
+mod population;
 mod running;
+mod sequence;
 mod state;
 mod time;
 
 pub use builder::{EmulatorBuilder, EmulatorError};
 pub use engine::{
-    AttemptRequest, Cut, DISABLE_AFTER, Fate, LedgerEntry, RETENTION, Transport, TransportFuture,
+    AttemptRequest, Cut, DISABLE_AFTER, DeliveryStatus, LedgerEntry, RETENTION, Transport, TransportFuture,
 };
 pub use faults::{FaultError, Faults, MAX_BURST};
 pub use identity::{AccountError, Role, ServiceAccount};
-pub use life::{Population, PopulationError};
+pub use population::{Population, PopulationError};
 pub use running::{CallError, Emulator};
 pub use state::url_warning;
 pub use time::MAX_TIME_SCALE;

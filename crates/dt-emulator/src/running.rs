@@ -1,4 +1,4 @@
-//! A running emulator: where it is, what it knows, and how it ends.
+//! A running emulator: its addresses, its REST API without a network, its ledger, and its shutdown.
 
 use std::fmt;
 use std::net::SocketAddr;
@@ -20,17 +20,17 @@ use super::faults::{FaultError, Faults};
 use super::state::{Now, StateFile, document};
 use dt_verify::event::rfc3339_micros;
 
-/// How often the state is written when it changes.
-const KEEP_EVERY: Duration = Duration::from_secs(5);
+/// The time between two saves of a state that changes.
+const SAVE_EVERY: Duration = Duration::from_secs(5);
 
-/// An error of DT's REST API.
+/// An error response of DT's REST API.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{status}: {text}")]
 #[non_exhaustive]
 pub struct CallError {
     /// The HTTP status.
     pub status: u16,
-    /// The member `error` of the answer.
+    /// The member `error` of the response.
     pub text: String,
 }
 
@@ -40,14 +40,39 @@ impl From<ApiError> for CallError {
     }
 }
 
-/// A local DT cloud that is running. It ends when it is dropped; [`shutdown`](Self::shutdown) ends it in order.
+/// A running emulator of DT's cloud. Dropping it ends it; [`shutdown`](Self::shutdown) also saves its state.
 pub struct Emulator {
     address: SocketAddr,
     root: String,
     cloud: Arc<Cloud>,
     file: Option<Arc<StateFile>>,
+    tasks: Tasks,
+}
+
+/// The tasks of an emulator, which end when they are stopped or dropped.
+pub(super) struct Tasks {
     stop: watch::Sender<bool>,
-    tasks: JoinSet<()>,
+    running: JoinSet<()>,
+}
+
+impl Tasks {
+    pub(super) fn new() -> Self {
+        Self { stop: watch::Sender::new(false), running: JoinSet::new() }
+    }
+
+    /// Spawns a task, which has to end once its receiver is true.
+    pub(super) fn spawn<F>(&mut self, task: impl FnOnce(watch::Receiver<bool>) -> F)
+    where
+        F: Future<Output = ()> + Send + 'static,
+    {
+        self.running.spawn(task(self.stop.subscribe()));
+    }
+
+    /// Stops all tasks and waits for their end.
+    async fn stop(mut self) {
+        self.stop.send_replace(true);
+        while self.running.join_next().await.is_some() {}
+    }
 }
 
 impl fmt::Debug for Emulator {
@@ -61,77 +86,75 @@ impl Emulator {
         (address, root): (SocketAddr, String),
         cloud: Arc<Cloud>,
         file: Option<StateFile>,
-        stop: watch::Sender<bool>,
-        stopped: watch::Receiver<bool>,
-        mut tasks: JoinSet<()>,
+        mut tasks: Tasks,
     ) -> Self {
         let file = file.map(Arc::new);
         if let Some(file) = &file {
-            tasks.spawn(keep_regularly(Arc::clone(&cloud), Arc::clone(file), stopped));
+            tasks.spawn(|stop| save_regularly(Arc::clone(&cloud), Arc::clone(file), stop));
         }
-        Self { address, root, cloud, file, stop, tasks }
+        Self { address, root, cloud, file, tasks }
     }
 
-    /// Collects what an emulator is made of.
+    /// Returns the default configuration.
     #[must_use]
     pub fn builder() -> EmulatorBuilder {
         EmulatorBuilder::default()
     }
 
-    /// Where it listens.
+    /// Returns the address that the emulator listens on.
     #[must_use]
     pub const fn address(&self) -> SocketAddr {
         self.address
     }
 
-    /// Its root, such as `http://127.0.0.1:8081`; the [public URL](EmulatorBuilder::public_url), if it has one.
+    /// Returns its root URL, such as `http://127.0.0.1:8081`; the [public URL](EmulatorBuilder::public_url), if it has one.
     #[must_use]
     pub fn url(&self) -> String {
         self.root.clone()
     }
 
-    /// The base URL of the REST and emulator APIs, with `/v2` as DT's Python client wants it.
+    /// Returns the base URL of the REST and emulator APIs, with `/v2` as DT's Python client expects it.
     #[must_use]
     pub fn api_url(&self) -> String {
         format!("{}/v2", self.url())
     }
 
-    /// The token endpoint (RFC 7523).
+    /// Returns the URL of the token endpoint (RFC 7523).
     #[must_use]
     pub fn token_endpoint(&self) -> String {
         format!("{}/oauth2/token", self.url())
     }
 
-    /// `iss` of `DT-Asymmetric-Signature`; its discovery document is at `/.well-known/openid-configuration` below it.
+    /// Returns `iss` of `DT-Asymmetric-Signature`. Its discovery document is at `/.well-known/openid-configuration` below it.
     #[must_use]
     pub fn issuer(&self) -> String {
         format!("{}/data-connector", self.url())
     }
 
-    /// The JWK set (RFC 7517) that `DT-Asymmetric-Signature` is verified with, as JSON text.
+    /// Returns the JWK set (RFC 7517) that verifies `DT-Asymmetric-Signature`, as JSON text.
     #[must_use]
     pub fn jwks(&self) -> String {
         self.cloud.keys.lock().jwks().to_string()
     }
 
-    /// Makes a new key, which signs from now on, and gives its `kid`.
+    /// Creates a key, which signs from now on, and returns its `kid`.
     ///
     /// # Errors
     ///
-    /// [`EmulatorError::NoKey`] when the system has no random numbers.
+    /// Returns [`EmulatorError::NoKey`] if the system has no random numbers.
     pub fn rotate_key(&self) -> Result<String, EmulatorError> {
         self.cloud.keys.lock().rotate().map_err(|_| EmulatorError::NoKey)
     }
 
-    /// Calls the REST API without network and credentials: a method, a path such as `/v2/projects/p/devices`, and the
-    /// body (`null` for none).
+    /// Calls the REST API without network and credentials, with a method, a path such as `/v2/projects/p/devices`, and a body
+    /// (`null` for an empty one).
     ///
     /// # Errors
     ///
-    /// [`CallError`], as the REST API answers. A stream is 400 here.
+    /// Returns [`CallError`] as the REST API does. A call of a stream is answered 400.
     pub fn call(&self, method: &str, path: &str, body: &Value) -> Result<Value, CallError> {
         let bad = |text: &str| ApiError::bad_request(text);
-        let method = Method::from_bytes(method.as_bytes()).map_err(|_| bad("no HTTP method"))?;
+        let method = Method::from_bytes(method.as_bytes()).map_err(|_| bad("not an HTTP method"))?;
         let (path, query) = path.split_once('?').unwrap_or((path, ""));
         let body = if body.is_null() { Bytes::new() } else { Bytes::from(body.to_string()) };
         let (path, query) = (path.to_owned(), query.to_owned());
@@ -147,26 +170,26 @@ impl Emulator {
     ///
     /// # Errors
     ///
-    /// [`FaultError`] when a share is not from 0 to 1, or the burst is too large.
+    /// Returns [`FaultError`] if a share is not from 0 to 1, or the burst is too large.
     pub fn set_faults(&self, mut faults: Faults) -> Result<(), FaultError> {
         faults.check()?;
         self.cloud.publishing(|state, now, published| {
             let burst = std::mem::take(&mut faults.burst);
             state.set_faults(faults, now);
             if burst > 0 {
-                let _any = super::life::burst(state, burst, now, published);
+                let _any = super::heartbeat::burst(state, burst, now, published);
             }
         });
         Ok(())
     }
 
-    /// What became of every event for every connector, oldest first; a bounded number.
+    /// Returns the delivery status of the newest events for every connector, oldest first. The number of entries is limited.
     #[must_use]
     pub fn ledger(&self) -> Vec<LedgerEntry> {
         self.cloud.with_state(|state, _| state.ledger.entries().collect())
     }
 
-    /// How many events wait in the queues of all connectors.
+    /// Returns the number of events in the queues of all connectors.
     #[must_use]
     pub fn queued(&self) -> usize {
         self.cloud.with_state(|state, _| {
@@ -175,53 +198,53 @@ impl Emulator {
         })
     }
 
-    /// What the emulated clock shows, in Unix milliseconds.
+    /// Returns the time of the emulated clock, in Unix milliseconds.
     #[must_use]
     pub fn now_millis(&self) -> i64 {
         self.cloud.time().now_millis()
     }
 
-    /// What the emulated clock shows, as RFC 3339.
+    /// Returns the time of the emulated clock, in RFC 3339.
     #[must_use]
     pub fn now(&self) -> String {
         rfc3339_micros(self.cloud.time().now_micros())
     }
 
-    /// Stops everything, and keeps the state if it has a file. Deliveries that are under way are given up; they are in
-    /// the queue.
+    /// Stops the emulator, and saves its state if it has a file. Deliveries in progress are cancelled; their events stay in the
+    /// queue.
     ///
     /// # Errors
     ///
-    /// [`EmulatorError::State`] when the state cannot be written.
-    pub async fn shutdown(mut self) -> Result<(), EmulatorError> {
-        let _told = self.stop.send(true);
-        while self.tasks.join_next().await.is_some() {}
-        match self.file.take() {
-            Some(file) => keep(&self.cloud, &file).await,
+    /// Returns [`EmulatorError::State`] if the state cannot be written.
+    pub async fn shutdown(self) -> Result<(), EmulatorError> {
+        self.tasks.stop().await;
+        match self.file {
+            Some(file) => save(&self.cloud, &file).await,
             None => Ok(()),
         }
     }
 }
 
-/// Writes the state whenever it has changed.
-async fn keep_regularly(cloud: Arc<Cloud>, file: Arc<StateFile>, mut stop: watch::Receiver<bool>) {
+/// Saves the state regularly, if it has changed, until `stop` is true.
+async fn save_regularly(cloud: Arc<Cloud>, file: Arc<StateFile>, mut stop: watch::Receiver<bool>) {
     let mut written = 0;
     loop {
         tokio::select! {
             _ = stop.wait_for(|stop| *stop) => return,
-            () = tokio::time::sleep(KEEP_EVERY) => {}
+            () = tokio::time::sleep(SAVE_EVERY) => {}
         }
         let changes = cloud.with_state(|state, _| state.changes);
         if changes != written {
-            match keep(&cloud, &file).await {
+            match save(&cloud, &file).await {
                 Ok(()) => written = changes,
-                Err(error) => tracing::warn!(%error, "the state was not written"),
+                Err(error) => tracing::warn!(%error, "cannot save the state"),
             }
         }
     }
 }
 
-async fn keep(cloud: &Cloud, file: &Arc<StateFile>) -> Result<(), EmulatorError> {
+/// Saves the state.
+async fn save(cloud: &Cloud, file: &Arc<StateFile>) -> Result<(), EmulatorError> {
     let keys = cloud.keys.lock().saved();
     let text = cloud.with_state(|state, now: Now| document(state, keys, now.millis()));
     let text = text.map_err(|error| EmulatorError::State(error.to_string()))?;

@@ -1,7 +1,7 @@
-//! The emulator's time: it begins at the machine's and may run faster, so that days pass in seconds.
+//! The emulated clock: it starts at the machine's time and can run faster, so that a test can emulate days in seconds.
 //!
-//! Everything of the cloud lives in this time: events, back-off, retention, auto-disabling, heartbeats. What others
-//! check against their own clock does not: the tokens of deliveries, access tokens, and how long a receiver may take.
+//! Events, back-off, retention, auto-disabling and heartbeats use it. The tokens of deliveries, access tokens and the timeout of
+//! a response use the machine's clock, since receivers and clients check them against their own clock.
 
 use std::fmt;
 use std::sync::Arc;
@@ -9,7 +9,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use tokio::time::Instant;
 
-/// How much faster than the machine's clock time passes, at most: a year in five minutes.
+/// The largest factor by which the emulated clock is faster than the machine's: a year in five minutes.
 pub const MAX_TIME_SCALE: u32 = 100_000;
 
 /// The machine's clock, as a function that returns Unix milliseconds.
@@ -23,7 +23,7 @@ impl fmt::Debug for WallClock {
 }
 
 impl WallClock {
-    /// Returns the operating system's.
+    /// Returns the operating system's clock.
     pub(crate) fn system() -> Self {
         // A clock before 1970 or after the year 292 million reads as its nearest edge.
         let since = || SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
@@ -41,7 +41,7 @@ impl WallClock {
     }
 }
 
-/// A clock that runs `scale` times as fast as the machine's, on tokio's time, so that a paused runtime pauses it.
+/// A clock that runs `scale` times as fast as the machine's. It uses tokio's time, so that a test can pause it.
 #[derive(Clone)]
 pub(crate) struct EmulatedTime {
     origin: Instant,
@@ -56,25 +56,25 @@ impl fmt::Debug for EmulatedTime {
 }
 
 impl EmulatedTime {
-    /// A clock that shows `unix_millis` now.
+    /// Returns a clock that shows `unix_millis` now.
     pub(crate) fn new(unix_millis: i64, scale: u32) -> Self {
         let epoch_micros = unix_millis.saturating_mul(1_000);
         Self { origin: Instant::now(), epoch_micros, scale: scale.clamp(1, MAX_TIME_SCALE) }
     }
 
-    /// Now, in Unix microseconds.
+    /// Returns the time in Unix microseconds.
     pub(crate) fn now_micros(&self) -> i64 {
         let passed = self.origin.elapsed().as_nanos().saturating_mul(u128::from(self.scale));
         let micros = i64::try_from(passed.checked_div(1_000).unwrap_or(0)).unwrap_or(i64::MAX);
         self.epoch_micros.saturating_add(micros)
     }
 
-    /// Now, in Unix milliseconds.
+    /// Returns the time in Unix milliseconds.
     pub(crate) fn now_millis(&self) -> i64 {
         self.now_micros().div_euclid(1_000)
     }
 
-    /// Waits until the clock shows `unix_millis` or more; for ever without one.
+    /// Waits until the clock shows `unix_millis` or more; for ever if it is `None`.
     pub(crate) async fn sleep_until(&self, unix_millis: Option<i64>) {
         let at = unix_millis.and_then(|millis| self.origin.checked_add(self.real_since_origin(millis)));
         match at {
@@ -83,7 +83,7 @@ impl EmulatedTime {
         }
     }
 
-    /// How long after the clock was started it shows `unix_millis`, on the machine's clock.
+    /// Returns the time from the start of the clock until it shows `unix_millis`, on the machine's clock.
     fn real_since_origin(&self, unix_millis: i64) -> Duration {
         let micros = unix_millis.saturating_mul(1_000).saturating_sub(self.epoch_micros);
         let nanos = u64::try_from(micros).unwrap_or(0).saturating_mul(1_000);

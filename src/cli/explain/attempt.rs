@@ -1,4 +1,4 @@
-//! A request together with the keys to verify it with, so that either can be changed and tried again.
+//! A request with the keys that verify it. Both can be changed, and the request verified again.
 
 use std::sync::Arc;
 
@@ -6,7 +6,7 @@ use dt_verify::{
     ASYMMETRIC_HEADER, Found, Headers, KeySet, Policy, Rejection, SECRET_HEADER, Secret, Verifier,
 };
 
-/// What the asymmetric scheme trusts.
+/// The keys, organization and issuer that the asymmetric scheme trusts.
 #[derive(Debug, Clone)]
 pub(in crate::cli) struct TrustedKeys {
     pub(in crate::cli) keys: KeySet,
@@ -14,20 +14,20 @@ pub(in crate::cli) struct TrustedKeys {
     pub(in crate::cli) issuer: String,
 }
 
-/// A request and keys.
+/// A request and the keys that verify it.
 #[derive(Debug, Clone, Default)]
 pub(in crate::cli) struct Attempt {
     pub(in crate::cli) headers: Vec<(String, Vec<u8>)>,
     pub(in crate::cli) body: Vec<u8>,
-    /// All that follows the head of a dump, where that is more than the body.
+    /// All bytes after the head of a dump, if they are more than the body.
     pub(in crate::cli) whole: Option<Vec<u8>>,
     pub(in crate::cli) secrets: Vec<(Arc<str>, Secret)>,
-    /// Secrets that are at hand, but were not to be used.
+    /// Secrets that exist but were not selected.
     pub(in crate::cli) spare_secrets: Vec<(Arc<str>, Secret)>,
     pub(in crate::cli) trusted: Option<TrustedKeys>,
 }
 
-/// One of the two schemes, on its own.
+/// One of the two signature schemes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Scheme {
     Secret,
@@ -75,7 +75,7 @@ impl Scheme {
 }
 
 impl Attempt {
-    /// A verifier with all of the keys.
+    /// Builds a verifier with all keys.
     pub(in crate::cli) fn verifier(&self, policy: Policy) -> Result<Verifier, dt_verify::BuildError> {
         let mut builder = Verifier::builder().policy(policy);
         for (label, secret) in &self.secrets {
@@ -87,7 +87,7 @@ impl Attempt {
         builder.build()
     }
 
-    /// Verifies by one scheme alone.
+    /// Verifies the request by one scheme only.
     pub(super) fn verify(&self, scheme: Scheme, now: i64) -> Result<(), Rejection> {
         let missing = Rejection::SignatureMissing { header: scheme.header() };
         let verifier = self.verifier(scheme.policy()).map_err(|_| missing)?;
@@ -105,7 +105,7 @@ impl Attempt {
         self.headers.find(scheme.header()) != Found::Absent
     }
 
-    /// The scheme's token, if there is exactly one.
+    /// Returns the scheme's token, if there is exactly one.
     pub(super) fn token(&self, scheme: Scheme) -> Option<&[u8]> {
         match self.headers.find(scheme.header()) {
             Found::Once(value) => Some(value),
@@ -113,7 +113,7 @@ impl Attempt {
         }
     }
 
-    /// The same with `value` as the only header of that scheme.
+    /// Returns a copy with `value` as the only header of a scheme.
     pub(super) fn with_token(&self, scheme: Scheme, value: Vec<u8>) -> Self {
         let mut changed = self.clone();
         changed.headers.retain(|(name, _)| !name.eq_ignore_ascii_case(scheme.header()));
@@ -121,29 +121,29 @@ impl Attempt {
         changed
     }
 
-    /// The same with another body.
+    /// Returns a copy with another body.
     pub(super) fn with_body(&self, body: Vec<u8>) -> Self {
         Self { body, ..self.clone() }
     }
 
-    /// The same with one secret only.
+    /// Returns a copy with one secret only.
     pub(super) fn with_secret(&self, label: &Arc<str>, secret: Secret) -> Self {
         Self { secrets: vec![(Arc::clone(label), secret)], ..self.clone() }
     }
 }
 
-/// How far a request gets; what comes first is what the verifier looks at first.
+/// The check that rejects a request, in the order of the verifier's checks.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum Stage {
-    /// Its signature does not hold.
+    /// The signature is not valid.
     Token,
-    /// Its claims are not enough.
+    /// The claims are not sufficient.
     Claims,
-    /// Its checksum is not that of the body.
+    /// The checksum is not that of the body.
     Body,
-    /// Only its time is wrong.
+    /// The token is expired or not valid yet.
     Time,
-    /// Nothing is wrong.
+    /// No check rejects it.
     Passed,
 }
 

@@ -1,4 +1,4 @@
-//! What may have been done to a body on its way here, undone.
+//! Reverses changes that proxies, editors and frameworks make to a body.
 
 use std::io::Read;
 
@@ -9,7 +9,7 @@ use super::attempt::{Attempt, Scheme};
 use super::json_text;
 use crate::cli::request;
 
-/// What unpacks to more than this is not looked at; DT's bodies are below 64 KiB.
+/// The largest size of a decompressed body, in bytes. DT's bodies are below 64 KiB.
 const MAX_UNPACKED: usize = 4 * 1024 * 1024;
 
 pub(super) fn without_line_end(body: &[u8]) -> Vec<Vec<u8>> {
@@ -63,7 +63,7 @@ pub(super) fn from_base64(body: &[u8]) -> Vec<Vec<u8>> {
     super::secret::from_base64(body)
 }
 
-/// The text of a JSON string, or of the member `body` of an object, which may be base64.
+/// Returns the text of a JSON string, or of the member `body` of an object, which may be base64.
 pub(super) fn unwrapped(body: &[u8]) -> Vec<Vec<u8>> {
     let text = match serde_json::from_slice(body) {
         Ok(Value::String(text)) => text.into_bytes(),
@@ -102,7 +102,7 @@ pub(super) fn escaped(body: &[u8]) -> Vec<Vec<u8>> {
     std::str::from_utf8(body).map(|text| json_text::escaped(text).into_bytes()).into_iter().collect()
 }
 
-/// UTF-8 that was read as Latin-1 and written as UTF-8 again, and text that was written as Latin-1.
+/// Reverses UTF-8 that was decoded as Latin-1 and encoded as UTF-8, and text that was encoded as Latin-1.
 pub(super) fn recoded(body: &[u8]) -> Vec<Vec<u8>> {
     let once = std::str::from_utf8(body)
         .ok()

@@ -1,7 +1,7 @@
-//! Other spellings of one JSON text. They work on the text itself, as a parser would lose the spelling of numbers, the
-//! order of members and all that must stay as it is.
+//! Rewrites a JSON text with other white space or escapes. It works on the text itself, since a parser would lose the spelling
+//! of numbers and the order of members.
 
-/// The text with no white space between its tokens, save `gap` after each `,` and `:`.
+/// Returns the text without white space between its tokens, except `gap` after each `,` and `:`.
 pub(super) fn respaced(text: &[u8], gap: &[u8]) -> Vec<u8> {
     let mut out = Vec::with_capacity(text.len());
     let (mut in_string, mut escaped) = (false, false);
@@ -25,7 +25,7 @@ pub(super) fn respaced(text: &[u8], gap: &[u8]) -> Vec<u8> {
     out
 }
 
-/// The text with `\/` and those `\uXXXX` that need not be escapes as the characters themselves.
+/// Returns the text with `\/` and every unnecessary `\uXXXX` replaced by the character.
 pub(super) fn unescaped(text: &str) -> String {
     let mut out = String::with_capacity(text.len());
     let mut rest = text;
@@ -34,7 +34,7 @@ pub(super) fn unescaped(text: &str) -> String {
         out.push_str(before);
         let (spelling, length) = match character(escape) {
             Some((c, length)) if c >= ' ' && !matches!(c, '"' | '\\' | '\u{7f}') => (c.to_string(), length),
-            // Any other escape stays, together with what it escapes: a `\` does not begin another one.
+            // Any other escape stays with its second character, which may be a `\` that starts no escape.
             _ => {
                 let second = escape.chars().nth(1);
                 let length = second.map_or(1, |c| c.len_utf8().saturating_add(1));
@@ -48,7 +48,7 @@ pub(super) fn unescaped(text: &str) -> String {
     out
 }
 
-/// The character that an escape at the start of `text` stands for, and the escape's length.
+/// Returns the character of an escape at the start of `text`, and the length of the escape in bytes.
 fn character(text: &str) -> Option<(char, usize)> {
     if text.starts_with("\\/") {
         return Some(('/', 2));
@@ -67,7 +67,7 @@ fn code_unit(text: &str) -> Option<u16> {
     digits.bytes().all(|byte| byte.is_ascii_hexdigit()).then(|| u16::from_str_radix(digits, 16).ok())?
 }
 
-/// The text with `\uXXXX` for all that is not ASCII, as Python writes it.
+/// Returns the text with `\uXXXX` for every character that is not ASCII, as Python writes it.
 pub(super) fn escaped(text: &str) -> String {
     let mut out = String::with_capacity(text.len());
     for c in text.chars() {

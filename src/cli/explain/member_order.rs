@@ -1,17 +1,18 @@
-//! JSON that was parsed and written again with its members in another order, as maps with sorted keys do. The order in
-//! which DT writes them is known, but not that of labels, which is the user's own.
+//! Restores the order of members in re-serialised JSON, which maps with sorted keys change. DT's order of members is known,
+//! except that of labels, which is the user's.
 
 use serde_json::Value;
 
 use super::json_text::respaced;
 use dt_verify::event::{EventType, Sample};
 
-/// How deep JSON may be nested; DT's is six deep.
+/// The largest depth of nested JSON. DT's has a depth of six.
 const MAX_DEPTH: usize = 32;
-/// How many labels are tried in every order; four have 24.
+
+/// The largest number of labels that are tried in every order; four labels have 24 orders.
 const MAX_LABELS: usize = 4;
 
-/// The body as DT would have written it: compact, its members in DT's order, and labels in any order.
+/// Returns the body as DT writes it: compact, with its members in DT's order, and with labels in each order.
 pub(super) fn as_dt_orders(body: &[u8]) -> Vec<Vec<u8>> {
     let compact = respaced(body, b"");
     let Ok(text) = std::str::from_utf8(&compact) else { return Vec::new() };
@@ -21,7 +22,7 @@ pub(super) fn as_dt_orders(body: &[u8]) -> Vec<Vec<u8>> {
     ordered.with_labels_in_any_order().iter().map(|node| node.text().into_bytes()).collect()
 }
 
-/// A body of DT of the same event type.
+/// Returns a sample body of the same event type.
 fn template(body: &[u8]) -> String {
     let body: Value = serde_json::from_slice(body).unwrap_or_default();
     let event_type = body.pointer("/event/eventType").and_then(Value::as_str).unwrap_or_default();
@@ -29,7 +30,7 @@ fn template(body: &[u8]) -> String {
     Sample { event_type, event_id: "", project: "", device: "", unix_millis: 0, seed: 0 }.body()
 }
 
-/// JSON without white space, in which every key and value keeps its spelling.
+/// JSON without white space that keeps the spelling of every key and value.
 #[derive(Debug, Clone, PartialEq, Eq)]
 enum Node<'t> {
     Object(Vec<(&'t str, Self)>),
@@ -38,25 +39,26 @@ enum Node<'t> {
 }
 
 impl<'t> Node<'t> {
-    /// Parses compact JSON; `None` where it is none.
+    /// Parses compact JSON; `None` if the text is not JSON.
     fn parse(text: &'t str) -> Option<Self> {
         let mut parser = Parser { rest: text };
         let node = parser.value(MAX_DEPTH)?;
         parser.rest.is_empty().then_some(node)
     }
 
-    /// The same with the members of each object in the order of `template`; others follow in their own order.
+    /// Sorts the members of each object in the order of `template`. Members that it does not have are last.
     fn ordered_like(self, template: Option<&Self>) -> Self {
         match self {
             Self::Object(mut members) => {
-                let known = match template {
-                    Some(Self::Object(known)) => known.as_slice(),
+                let expected = match template {
+                    Some(Self::Object(expected)) => expected.as_slice(),
                     _ => &[],
                 };
-                let place = |key: &str| known.iter().position(|(name, _)| *name == key).unwrap_or(usize::MAX);
-                members.sort_by_key(|(key, _)| place(key));
+                let rank =
+                    |key: &str| expected.iter().position(|(name, _)| *name == key).unwrap_or(usize::MAX);
+                members.sort_by_key(|(key, _)| rank(key));
                 let ordered = members.into_iter().map(|(key, value)| {
-                    let below = known.iter().find(|(name, _)| *name == key).map(|(_, template)| template);
+                    let below = expected.iter().find(|(name, _)| *name == key).map(|(_, template)| template);
                     (key, value.ordered_like(below))
                 });
                 Self::Object(ordered.collect())
@@ -72,7 +74,7 @@ impl<'t> Node<'t> {
         }
     }
 
-    /// The same, as often as there are orders of its labels.
+    /// Returns a copy for each order of the labels.
     fn with_labels_in_any_order(self) -> Vec<Self> {
         let Self::Object(members) = &self else { return vec![self] };
         let labels = members.iter().position(|(key, _)| *key == "\"labels\"");
@@ -123,7 +125,7 @@ impl<'t> Node<'t> {
     }
 }
 
-/// All orders of some items.
+/// Returns all permutations of some items.
 fn orders<T: Clone>(items: &[T]) -> Vec<Vec<T>> {
     let Some((first, rest)) = items.split_first() else { return vec![Vec::new()] };
     let insert = |order: Vec<T>| {
@@ -153,7 +155,7 @@ impl<'t> Parser<'t> {
         Some(taken)
     }
 
-    /// A string with its quotes.
+    /// Takes a string with its quotes.
     fn string(&mut self) -> Option<&'t str> {
         let mut escaped = false;
         let inside = self.rest.strip_prefix('"')?;

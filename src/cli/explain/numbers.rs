@@ -1,26 +1,27 @@
-//! JSON whose numbers were parsed and written again in another spelling: `1.0` as `1`, `1e3` as `1000`.
+//! Restores the spelling of numbers in re-serialised JSON, such as `1` for `1.0` and `1000` for `1e3`.
 
 use std::ops::Range;
 
 use super::attempt::{Attempt, Scheme};
-use super::peek::Peek;
+use super::unverified_token::UnverifiedToken;
 
-/// How many bytes are hashed at most to find the spelling: some milliseconds.
+/// The largest number of bytes that are hashed to find the spelling: some milliseconds.
 const MAX_HASHED: usize = 8 * 1024 * 1024;
-/// Of how many numbers any may have changed; of more, all or one of them.
+
+/// The largest number of numbers of which every subset is tried; of more, all of them and each one are tried.
 const MAX_SUBSETS: usize = 6;
 
-/// The body with its numbers in the spelling that was signed; nothing where it is another one than those that are usual.
+/// Returns the body with its numbers in the signed spelling, if that is one of the usual ones.
 pub(super) fn respelt(attempt: &Attempt, scheme: Scheme) -> Vec<Attempt> {
     let Ok(text) = std::str::from_utf8(&attempt.body) else { return Vec::new() };
-    let Some(token) = attempt.token(scheme).map(Peek::into) else { return Vec::new() };
-    let most = MAX_HASHED.checked_div(text.len()).unwrap_or_default();
-    let mut candidates = candidates(text).take(most);
-    let found = candidates.find(|body| body != text && token.fits(body.as_bytes()) == Some(true));
+    let Some(token) = attempt.token(scheme).map(UnverifiedToken::parse) else { return Vec::new() };
+    let limit = MAX_HASHED.checked_div(text.len()).unwrap_or_default();
+    let mut candidates = candidates(text).take(limit);
+    let found = candidates.find(|body| body != text && token.matches_body(body.as_bytes()) == Some(true));
     found.map(|body| attempt.with_body(body.into_bytes())).into_iter().collect()
 }
 
-/// The text with some of its numbers in each of the usual spellings.
+/// Returns the text with some of its numbers in each of the usual spellings.
 fn candidates(text: &str) -> impl Iterator<Item = String> + '_ {
     let numbers: Vec<(Range<usize>, Number)> =
         numbers(text).filter_map(|at| Some((at.clone(), Number::read(text.get(at)?)?))).collect();
@@ -38,7 +39,7 @@ fn candidates(text: &str) -> impl Iterator<Item = String> + '_ {
     })
 }
 
-/// Sets of numbers below `count`, that of all first.
+/// Returns sets of the numbers below `count`, the set of all first.
 fn subsets(count: usize) -> Vec<Vec<usize>> {
     let all: Vec<usize> = (0..count).collect();
     if count > MAX_SUBSETS {
@@ -65,7 +66,7 @@ fn replaced<'a>(text: &str, changes: impl Iterator<Item = &'a (Range<usize>, Str
     out
 }
 
-/// Where the numbers of a JSON text are, outside of its strings.
+/// Returns the ranges of the numbers in a JSON text, outside of strings.
 fn numbers(text: &str) -> impl Iterator<Item = Range<usize>> + '_ {
     let mut at = 0;
     std::iter::from_fn(move || {
@@ -88,7 +89,7 @@ fn numbers(text: &str) -> impl Iterator<Item = Range<usize>> + '_ {
     })
 }
 
-/// How a number may be spelt.
+/// A spelling of numbers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Style {
     /// `1000`, `21.5`
@@ -102,7 +103,7 @@ enum Style {
 }
 
 impl Style {
-    /// Those of the usual programs, each in what it makes of numbers that others write differently.
+    /// The spellings of the usual JSON libraries.
     const ALL: [Self; 9] = [
         Self::Plain,
         Self::Fraction,
@@ -120,18 +121,18 @@ impl Style {
     }
 }
 
-/// A number: its digits without zeros around them, times a power of ten.
+/// A number: its digits without leading and trailing zeros, and the position of the decimal point.
 #[derive(Debug, Clone, PartialEq, Eq)]
 struct Number {
     is_negative: bool,
     /// Empty for zero.
     digits: String,
-    /// How many digits stand before the decimal point.
+    /// The number of digits before the decimal point.
     point: i32,
 }
 
 impl Number {
-    /// Reads a number of JSON; none with hundreds of zeros.
+    /// Reads a number of JSON. Returns `None` for one with a large exponent or more than 40 digits.
     fn read(text: &str) -> Option<Self> {
         const MAX_EXPONENT: i32 = 64;
         let (is_negative, rest) = text.strip_prefix('-').map_or((false, text), |rest| (true, rest));

@@ -1,4 +1,4 @@
-//! What may have been done to a secret on its way here, undone.
+//! Reverses changes that shells, editors and service managers make to a secret.
 
 use base64::Engine;
 use base64::alphabet::{STANDARD as STANDARD_ALPHABET, URL_SAFE as URL_SAFE_ALPHABET};
@@ -9,7 +9,7 @@ use base64::engine::general_purpose::{
 
 use super::attempt::{Attempt, Scheme};
 
-/// More lines than this are no file of settings.
+/// The largest number of lines of a file of settings.
 const MAX_LINES: usize = 64;
 
 pub(super) fn trimmed(secret: &[u8]) -> Vec<Vec<u8>> {
@@ -20,12 +20,12 @@ pub(super) fn unquoted(secret: &[u8]) -> Vec<Vec<u8>> {
     super::token::unquoted(secret)
 }
 
-/// A file of settings, as `.env` files are: each line's value.
+/// Returns the value of each line of a file of settings, such as `.env`.
 pub(super) fn without_name(secret: &[u8]) -> Vec<Vec<u8>> {
     secret.split(|byte| *byte == b'\n').take(MAX_LINES).filter_map(setting).map(<[u8]>::to_vec).collect()
 }
 
-/// The value of `NAME=value`.
+/// Returns the value of `NAME=value`.
 fn setting(line: &[u8]) -> Option<&[u8]> {
     let line = line.trim_ascii();
     let line = line.strip_prefix(b"export ").unwrap_or(line);
@@ -40,7 +40,7 @@ pub(super) fn without_bom(secret: &[u8]) -> Vec<Vec<u8>> {
     plain.into_iter().chain(utf8_of_utf16(secret)).collect()
 }
 
-/// UTF-16 with a byte order mark, and without the line end that whatever writes it adds.
+/// Converts UTF-16 with a byte order mark to UTF-8, without and with its line end.
 pub(super) fn utf8_of_utf16(bytes: &[u8]) -> Vec<Vec<u8>> {
     let read: fn([u8; 2]) -> u16 = match bytes {
         [0xff, 0xfe, ..] => u16::from_le_bytes,
@@ -56,7 +56,7 @@ pub(super) fn with_line_end(secret: &[u8]) -> Vec<Vec<u8>> {
     [&b"\n"[..], b"\r\n"].iter().map(|end| [secret, end].concat()).collect()
 }
 
-/// base64 in either alphabet, padded or not.
+/// Decodes base64 in either alphabet, with or without padding.
 pub(super) fn from_base64(text: &[u8]) -> Vec<Vec<u8>> {
     let config = GeneralPurposeConfig::new().with_decode_padding_mode(DecodePaddingMode::Indifferent);
     let text: Vec<u8> = text.iter().copied().filter(|byte| !byte.is_ascii_whitespace()).collect();

@@ -1,4 +1,4 @@
-//! What may have been done to a token on its way into the right header, undone.
+//! Reverses changes that proxies and users make to a token or its header.
 
 use super::attempt::{Attempt, Scheme};
 
@@ -11,7 +11,7 @@ pub(super) fn unquoted(token: &[u8]) -> Vec<Vec<u8>> {
 }
 
 pub(super) fn without_name(token: &[u8]) -> Vec<Vec<u8>> {
-    // No token has a colon in it, so what follows the last one is all that can be a token.
+    // A token has no colon, so it can only be after the last one.
     let value = token.rsplit(|byte| *byte == b':').next().map(<[u8]>::trim_ascii);
     value.into_iter().map(<[u8]>::to_vec).collect()
 }
@@ -51,7 +51,7 @@ pub(super) fn from_repeated_header(attempt: &Attempt, scheme: Scheme) -> Vec<Att
         .headers
         .iter()
         .filter(|(name, _)| name.eq_ignore_ascii_case(scheme.header()))
-        // Proxies also join them into one (RFC 9110, section 5.3).
+        // Proxies can also join the values to one (RFC 9110, section 5.3).
         .flat_map(|(_, value)| value.split(|byte| *byte == b','))
         .map(<[u8]>::trim_ascii)
         .collect();

@@ -1,41 +1,41 @@
-//! What is left to say when no suspect can be undone: read from the rejection, and from what the token says of itself.
+//! Determines a cause that cannot be reversed from the rejection and from the content of the token.
 
 use super::Cause;
 use super::attempt::{Attempt, Scheme};
-use super::peek::Peek;
+use super::unverified_token::UnverifiedToken;
 use crate::cli::time::in_words;
 use dt_verify::Rejection;
 use dt_verify::event::rfc3339_seconds;
 
-/// DT keeps an event for so long, so no delivery is older; in seconds.
+/// The time after which DT drops an undelivered event, in seconds: no delivery is older.
 const RETENTION: u64 = 12 * 3600;
 
-/// Clocks of which one was set to local time differ by whole hours, give or take this many seconds.
+/// The tolerance in seconds when a difference of clocks is compared with whole hours, as between time zones.
 const TIME_ZONE_SLACK: u64 = 120;
 
 fn cause(code: &'static str, text: impl Into<String>) -> Cause {
     Cause { code, text: text.into() }
 }
 
-/// The cause that a rejection stands for.
+/// Returns the cause of a rejection at `now`, in Unix seconds.
 pub(super) fn of(rejection: &Rejection, attempt: &Attempt, scheme: Scheme, now: i64) -> Cause {
-    let peek = Peek::into(attempt.token(scheme).unwrap_or_default());
+    let token = UnverifiedToken::parse(attempt.token(scheme).unwrap_or_default());
     match rejection {
-        Rejection::Expired { expired_at, .. } => expired(*expired_at, peek.issued_at(), now),
+        Rejection::Expired { expired_at, .. } => expired(*expired_at, token.issued_at(), now),
         Rejection::NotYetValid { valid_from, .. } => clock_behind(*valid_from, now),
         Rejection::ChecksumMismatch { claim, expected, found } => wrong_body(
             &attempt.body,
             attempt.whole.is_some(),
-            &format!("`{claim}` of the token is {expected}, that of this body is {found}"),
+            &format!("`{claim}` of the token is {expected}, the checksum of this body is {found}"),
         ),
         Rejection::SignatureMissing { .. } => missing(attempt, scheme),
-        Rejection::SignatureMismatch { keys, .. } if !peek.is_cut_short() => {
-            unknown_key_made_it(*keys, peek.fits(&attempt.body), scheme)
+        Rejection::SignatureMismatch { keys, .. } if !token.is_cut_short() => {
+            unknown_key(*keys, token.matches_body(&attempt.body), scheme)
         }
         Rejection::KeyUnknown { found, .. } => cause(
             "unknown_key",
             format!(
-                "The key set has no key {}. DT changes its keys from time to time: fetch the key set again from the \
+                "The key set has no key {}. DT rotates its keys: fetch the key set again from the \
                  `jwks_uri` of the issuer's discovery document.",
                 found
                     .as_ref()
@@ -48,27 +48,29 @@ pub(super) fn of(rejection: &Rejection, attempt: &Attempt, scheme: Scheme, now: 
         Rejection::AlgorithmNotAllowed { found, expected, .. } => cause(
             "algorithm_not_allowed",
             format!(
-                "The token says that its algorithm is \"{found}\". DT signs {} with {expected} only, so this is not a \
-                 token of DT, and may be a forgery.",
+                "The token names the algorithm \"{found}\". DT signs {} with {expected} only, so this is not a \
+                 token of DT, and may be forged.",
                 scheme.header()
             ),
         ),
-        Rejection::SignatureMalformed { .. } | Rejection::SignatureMismatch { .. } if peek.is_cut_short() => {
+        Rejection::SignatureMalformed { .. } | Rejection::SignatureMismatch { .. }
+            if token.is_cut_short() =>
+        {
             cause(
                 "token_cut_short",
-                "The token's end is missing. Look for a limit on the length of headers, of columns or of variables, or \
-             copy it again as a whole.",
+                "The end of the token is missing. Look for a limit of the length of headers, columns or variables, or copy \
+             the whole token again.",
             )
         }
         Rejection::ChecksumMissing => cause(
             "checksum_missing",
-            "The token is signed, but says nothing about the body, so any body would do. DT's tokens have \
-             `checksum_sha256`: whatever made this one has to add it.",
+            "The token is signed, but has no checksum of the body, so it would be valid for any body. DT's tokens have \
+             `checksum_sha256`: the program that signs has to add it.",
         ),
         Rejection::ClaimsMissing { claim } => cause(
             "claims_missing",
             format!(
-                "The token is signed, but has no `{claim}`, which DT's tokens have: whatever made it has to add it."
+                "The token is signed, but has no `{claim}`, which DT's tokens have: the program that signs has to add it."
             ),
         ),
         Rejection::IssuerMismatch { .. } => cause(
@@ -80,10 +82,7 @@ pub(super) fn of(rejection: &Rejection, attempt: &Attempt, scheme: Scheme, now: 
         Rejection::OrganizationMismatch { expected, found } => {
             wrong_organization(rejection, expected, found.as_deref())
         }
-        _ => cause(
-            "token_malformed",
-            format!("{rejection}. It is no token of DT, or something has changed it."),
-        ),
+        _ => cause("token_malformed", format!("{rejection}. It is not a token of DT, or it was changed.")),
     }
 }
 
@@ -93,29 +92,27 @@ fn missing(attempt: &Attempt, scheme: Scheme) -> Cause {
     if !attempt.has_header(other) {
         return cause(
             "header_missing",
-            format!(
-                "There is no {header}. It was not sent by DT, or something on the way removes headers that it does not know."
-            ),
+            format!("There is no {header}. DT did not send the request, or a proxy removes unknown headers."),
         );
     }
-    let cure = match scheme {
+    let remedy = match scheme {
         Scheme::Secret => {
             "set a Signature Secret for the Data Connector, or verify the other one (--key-set, --organization)"
         }
         Scheme::Asymmetric => {
-            "verify that one with its secret (--policy secret), or look for what removes this one"
+            "verify that one with its secret (--policy secret), or look for a proxy that removes the missing one"
         }
     };
-    cause("only_other_header", format!("There is no {header}, only {}: {cure}.", other.header()))
+    cause("only_other_header", format!("There is no {header}, only {}: {remedy}.", other.header()))
 }
 
 fn in_other_header(attempt: &Attempt, scheme: Scheme, now: i64) -> Cause {
     let other = scheme.other();
-    let there = if attempt.has_keys(other) {
+    let other_result = if attempt.has_keys(other) {
         let token = attempt.token(scheme).unwrap_or_default().to_vec();
         match attempt.with_token(other, token).verify(other, now) {
-            Ok(()) => " There it verifies.".to_owned(),
-            Err(rejection) => format!(" There it is refused as well: {}.", rejection.code()),
+            Ok(()) => " It is valid there.".to_owned(),
+            Err(rejection) => format!(" It is refused there as well: {}.", rejection.code()),
         }
     } else {
         String::new()
@@ -123,7 +120,7 @@ fn in_other_header(attempt: &Attempt, scheme: Scheme, now: i64) -> Cause {
     cause(
         "token_in_other_header",
         format!(
-            "This is an {} token, which belongs in {} ({}), not in {} ({}).{there}",
+            "This is an {} token, which belongs in {} ({}), not in {} ({}).{other_result}",
             other.algorithm(),
             other.header(),
             other.option(),
@@ -133,30 +130,28 @@ fn in_other_header(attempt: &Attempt, scheme: Scheme, now: i64) -> Cause {
     )
 }
 
-fn unknown_key_made_it(keys: usize, fits: Option<bool>, scheme: Scheme) -> Cause {
-    let fits = match fits {
-        Some(true) => {
-            "The token does carry the checksum of this body, so the two belong together and only the key is wrong."
-        }
+fn unknown_key(keys: usize, matches_body: Option<bool>, scheme: Scheme) -> Cause {
+    let hint = match matches_body {
+        Some(true) => "The token has the checksum of this body, so only the key is wrong.",
         Some(false) => {
-            "The token does not carry the checksum of this body either, so it may be another request's."
+            "The token does not have the checksum of this body either, so it may be of another request."
         }
-        None => "The token carries no readable checksum, so it may not be DT's.",
+        None => "The token has no readable checksum, so it may not be a token of DT.",
     };
     match scheme {
         Scheme::Secret => cause(
             "unknown_secret",
             format!(
-                "None of the {keys} secret(s) made this signature, nor any usual variation of them. {fits} Copy the \
-                 Signature Secret of the Data Connector again; while it is being changed, give both the old and the \
+                "The signature matches none of the {keys} secret(s), and no usual variation of them. {hint} Copy the \
+                 Signature Secret of the Data Connector again; during a rotation, configure both the old and the \
                  new one."
             ),
         ),
         Scheme::Asymmetric => cause(
             "token_altered",
             format!(
-                "The key set has the key that the token names, but it did not make this signature: the token was \
-                 changed, or the key set is of another service. {fits}"
+                "The signature does not match the key that the token names, which the key set has: the token was \
+                 changed, or the key set is of another service. {hint}"
             ),
         ),
     }
@@ -168,24 +163,24 @@ fn wrong_body(body: &[u8], beyond: bool, checksums: &str) -> Cause {
         return cause(
             "body_empty",
             format!(
-                "The body is empty: {checksums}. Something has read it before, as frameworks do with forms: take the \
-                 raw bytes first."
+                "The body is empty: {checksums}. Another component has read it before, as frameworks do with forms: \
+                 read the raw bytes first."
             ),
         );
     }
     if incomplete {
         let limit = if beyond {
-            "The Content-Length is too small for it"
+            "Content-Length is too small for it"
         } else {
-            "Look for a limit on the size of bodies, or copy it again as a whole"
+            "Look for a limit of the size of bodies, or copy the whole body again"
         };
         return cause("body_cut_short", format!("The end of the body is missing: {checksums}. {limit}."));
     }
     cause(
         "other_body",
         format!(
-            "The token is authentic, but was made for another body, and no usual change to this one makes it that: \
-             {checksums}. Take body and token from one request, and the body as the bytes that came."
+            "The token is authentic, but was signed for another body, and reversing the usual changes does not restore it: \
+             {checksums}. Use the body and the token of one request, and the received bytes of the body."
         ),
     )
 }
@@ -193,7 +188,7 @@ fn wrong_body(body: &[u8], beyond: bool, checksums: &str) -> Cause {
 fn wrong_organization(rejection: &Rejection, expected: &str, found: Option<&str>) -> Cause {
     let bare = expected.trim().trim_start_matches("organizations/");
     let hint = if found == Some(bare) {
-        format!("Give the bare id, --organization {bare}")
+        format!("Use the id only: --organization {bare}")
     } else {
         "DT signs for all of its customers with one key: this event is of another organization, or --organization is wrong".to_owned()
     };
@@ -204,9 +199,9 @@ fn expired(expired_at: i64, issued_at: Option<i64>, now: i64) -> Cause {
     let late = now.abs_diff(expired_at);
     let since_issue = issued_at.map(|issued_at| now.abs_diff(issued_at));
     let hint = if late > RETENTION {
-        "DT gives an event up after 12 hours, so this was captured earlier"
+        "DT drops an event after 12 hours, so this was captured earlier"
     } else {
-        "Either DT tried again late with the token of its first attempt, or the clock here is ahead: compare it with \
+        "Either DT retried late with the token of its first attempt, or the clock of this machine is ahead: compare it with \
          NTP (`timedatectl`)"
     };
     let zone = since_issue.and_then(time_zone).unwrap_or_default();
@@ -214,7 +209,7 @@ fn expired(expired_at: i64, issued_at: Option<i64>, now: i64) -> Cause {
     cause(
         "expired",
         format!(
-            "The token expired {} ({late} s) before {}. {hint}.{zone} To verify it as of its own time, use --at {}.",
+            "The token expired {} ({late} s) before {}. {hint}.{zone} To verify it at its own time, use --at {}.",
             in_words(late),
             rfc3339_seconds(now),
             rfc3339_seconds(issue)
@@ -228,8 +223,8 @@ fn clock_behind(valid_from: i64, now: i64) -> Cause {
     cause(
         "clock_behind",
         format!(
-            "The token is of {}, {} ({early} s) after {}: the clock here is behind that of DT by at least that much, \
-             or --at is wrong. Set it by NTP (`timedatectl`).{zone}",
+            "The token was issued at {}, {} ({early} s) after {}: the clock of this machine is behind that of DT by at least that \
+             time, or --at is wrong. Set it by NTP (`timedatectl`).{zone}",
             rfc3339_seconds(valid_from),
             in_words(early),
             rfc3339_seconds(now)
@@ -237,7 +232,7 @@ fn clock_behind(valid_from: i64, now: i64) -> Cause {
     )
 }
 
-/// Says that a difference looks like a time zone's.
+/// Returns a hint if a difference in seconds looks like that of a time zone.
 fn time_zone(seconds: u64) -> Option<String> {
     let hours = seconds.saturating_add(TIME_ZONE_SLACK).checked_div(3600)?;
     let off = hours.saturating_mul(3600).abs_diff(seconds);

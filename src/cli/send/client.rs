@@ -1,4 +1,4 @@
-//! The HTTP side of `send`: one connection, kept alive, with one request at a time on it.
+//! The HTTP client of `send`: one connection, kept alive, with one request at a time.
 
 use std::borrow::Cow;
 use std::io;
@@ -19,31 +19,31 @@ use tokio::time::timeout;
 
 use super::tls::Tls;
 
-/// How long DT waits for an answer.
-const PATIENCE: Duration = Duration::from_secs(10);
+/// The time that DT waits for a response.
+const TIMEOUT: Duration = Duration::from_secs(10);
 
-/// How much of an answer's body is of interest; ours are far smaller.
-const MAX_ANSWER: usize = 64 * 1024;
+/// The largest size of a response's body, in bytes. Those of the receiver are far smaller.
+const MAX_RESPONSE: usize = 64 * 1024;
 
-/// How a request failed to get an answer.
+/// The reason for which a request has no response.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Kind {
-    /// No one listens.
+pub(super) enum SendErrorKind {
+    /// No process listens on the address.
     Refused,
-    /// There is no connection for another reason.
+    /// The connection failed for another reason.
     Unreachable,
     /// The TLS handshake failed.
     Tls,
-    /// No answer in time.
+    /// There was no response in time.
     Timeout,
-    /// The connection ended before the answer did.
+    /// The connection ended before the response.
     Lost,
-    /// What came was not HTTP/1.
+    /// The response is not HTTP/1.
     NotHttp,
 }
 
-impl Kind {
-    /// The stable name.
+impl SendErrorKind {
+    /// Returns the stable name.
     pub(super) const fn code(self) -> &'static str {
         match self {
             Self::Refused => "connection_refused",
@@ -56,24 +56,25 @@ impl Kind {
     }
 }
 
-/// A request without an answer.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Failed {
-    pub(super) kind: Kind,
-    /// What the system or the HTTP library says; may be empty.
+/// Explains why a request has no response.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{}: {detail}", kind.code())]
+pub(super) struct SendError {
+    pub(super) kind: SendErrorKind,
+    /// The message of the operating system or the HTTP library; may be empty.
     pub(super) detail: String,
 }
 
-impl Failed {
-    pub(super) fn new(kind: Kind, detail: impl Into<String>) -> Self {
+impl SendError {
+    pub(super) fn new(kind: SendErrorKind, detail: impl Into<String>) -> Self {
         Self { kind, detail: detail.into() }
     }
 }
 
-impl From<hyper::Error> for Failed {
+impl From<hyper::Error> for SendError {
     fn from(error: hyper::Error) -> Self {
-        let kind = if error.is_parse() { Kind::NotHttp } else { Kind::Lost };
-        // The library's cause is the part that says something, such as "connection reset by peer".
+        let kind = if error.is_parse() { SendErrorKind::NotHttp } else { SendErrorKind::Lost };
+        // The source has the useful part of the message, such as "connection reset by peer".
         match std::error::Error::source(&error) {
             Some(cause) => Self::new(kind, format!("{error}: {cause}")),
             None => Self::new(kind, error.to_string()),
@@ -81,18 +82,18 @@ impl From<hyper::Error> for Failed {
     }
 }
 
-/// An answer as it came.
+/// A response.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Answer {
     pub(super) status: StatusCode,
-    /// Empty when it was too long.
+    /// Empty if it was too long.
     body: Bytes,
 }
 
-/// What our own receiver puts into answers; others may not.
+/// The members of a response of this receiver; other receivers may not have them.
 #[derive(Debug, Default, PartialEq, Eq)]
-pub(super) struct Said<'a> {
-    /// `code` of a problem, else `status`.
+pub(super) struct ResponseMembers<'a> {
+    /// `code` of a problem, otherwise `status`.
     pub(super) code: Option<Cow<'a, str>>,
     pub(super) event_id: Option<Cow<'a, str>>,
 }
@@ -104,33 +105,33 @@ impl Answer {
         Self { status, body: Bytes::copy_from_slice(body.as_bytes()) }
     }
 
-    /// Reads the body, if it is one of ours.
-    pub(super) fn said(&self) -> Said<'_> {
+    /// Reads the members of the body, if it is one of this receiver.
+    pub(super) fn members(&self) -> ResponseMembers<'_> {
         #[derive(Deserialize)]
         struct Reply<'a> {
             #[serde(borrow)]
             code: Option<Cow<'a, str>>,
-            // A number in a problem.
+            // A number in problem details (RFC 9457).
             status: Option<Value>,
             #[serde(borrow, rename = "eventId")]
             event_id: Option<Cow<'a, str>>,
         }
-        let Ok(reply) = serde_json::from_slice::<Reply<'_>>(&self.body) else { return Said::default() };
+        let Ok(reply) = serde_json::from_slice::<Reply<'_>>(&self.body) else { return ResponseMembers::default() };
         let code = match (reply.code, reply.status) {
             (Some(code), _) => Some(code),
             (None, Some(Value::String(status))) => Some(Cow::Owned(status)),
             (None, _) => None,
         };
-        // It goes to terminals and into keys, and may come from anyone.
+        // Limited, since it is printed and used as a key, and any server may have sent it.
         let is_code = |text: &Cow<'_, str>| {
             (1..=64).contains(&text.len())
                 && text.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'_')
         };
-        Said { code: code.filter(is_code), event_id: reply.event_id.filter(|id| id.len() <= 256) }
+        ResponseMembers { code: code.filter(is_code), event_id: reply.event_id.filter(|id| id.len() <= 256) }
     }
 }
 
-/// A client with a connection of its own.
+/// A client with one connection.
 #[derive(Debug)]
 pub(super) struct Client {
     addresses: Arc<[SocketAddr]>,
@@ -139,44 +140,44 @@ pub(super) struct Client {
 }
 
 impl Client {
-    /// A client that connects when it has something to send.
+    /// Makes a client that connects at its first request.
     pub(super) const fn new(addresses: Arc<[SocketAddr]>, tls: Option<Tls>) -> Self {
         Self { addresses, tls, connection: None }
     }
 
-    /// A client of the same receiver that is not yet connected.
+    /// Makes a client of the same receiver without a connection.
     pub(super) fn another(&self) -> Self {
         Self::new(Arc::clone(&self.addresses), self.tls.clone())
     }
 
-    /// Connects now, to know whether someone is there.
-    pub(super) async fn connect(&mut self) -> Result<(), Failed> {
-        let opened = timeout(PATIENCE, self.open()).await;
-        self.connection = Some(opened.map_err(|_late| Failed::new(Kind::Timeout, ""))??);
+    /// Connects now, to find out whether the receiver is reachable.
+    pub(super) async fn connect(&mut self) -> Result<(), SendError> {
+        let opened = timeout(TIMEOUT, self.open()).await;
+        self.connection = Some(opened.map_err(|_late| SendError::new(SendErrorKind::Timeout, ""))??);
         Ok(())
     }
 
-    /// Sends a request and waits for the whole answer.
-    pub(super) async fn send(&mut self, request: Request<Full<Bytes>>) -> Result<Answer, Failed> {
-        // A connection that is not put back is closed: after a failure nobody knows what would come on it next.
+    /// Sends a request and waits for the complete response.
+    pub(super) async fn send(&mut self, request: Request<Full<Bytes>>) -> Result<Answer, SendError> {
+        // After a failure the connection is closed: late bytes on it would be read as the next response.
         let connection = self.connection.take();
-        match timeout(PATIENCE, self.exchange(connection, request)).await {
+        match timeout(TIMEOUT, self.exchange(connection, request)).await {
             Ok(Ok((answer, connection))) => {
                 self.connection = connection;
                 Ok(answer)
             }
             Ok(Err(failed)) => Err(failed),
-            Err(_late) => Err(Failed::new(Kind::Timeout, "")),
+            Err(_late) => Err(SendError::new(SendErrorKind::Timeout, "")),
         }
     }
 
     async fn exchange(
         &self,
-        kept: Option<http1::SendRequest<Full<Bytes>>>,
+        idle: Option<http1::SendRequest<Full<Bytes>>>,
         mut request: Request<Full<Bytes>>,
-    ) -> Result<(Answer, Option<http1::SendRequest<Full<Bytes>>>), Failed> {
-        // A kept connection may have been closed by the other side; what was not sent on it goes out on a new one.
-        if let Some(mut connection) = kept
+    ) -> Result<(Answer, Option<http1::SendRequest<Full<Bytes>>>), SendError> {
+        // The receiver may have closed an idle connection; a request that was not sent on it is sent on a new one.
+        if let Some(mut connection) = idle
             && connection.ready().await.is_ok()
         {
             match connection.try_send_request(request).await {
@@ -192,22 +193,22 @@ impl Client {
         read(response, connection).await
     }
 
-    async fn open(&self) -> Result<http1::SendRequest<Full<Bytes>>, Failed> {
+    async fn open(&self) -> Result<http1::SendRequest<Full<Bytes>>, SendError> {
         let stream = TcpStream::connect(&*self.addresses).await.map_err(|error| match error.kind() {
-            io::ErrorKind::ConnectionRefused => Failed::new(Kind::Refused, error.to_string()),
-            _ => Failed::new(Kind::Unreachable, error.to_string()),
+            io::ErrorKind::ConnectionRefused => SendError::new(SendErrorKind::Refused, error.to_string()),
+            _ => SendError::new(SendErrorKind::Unreachable, error.to_string()),
         })?;
-        // A request is small; waiting to fill a segment would only delay it. A socket without it works too.
+        // Nagle's algorithm would only delay small requests. A socket without this option works too.
         let _delayed = stream.set_nodelay(true);
         match &self.tls {
-            None => begin(stream).await,
-            Some(tls) => begin(tls.connect(stream).await?).await,
+            None => start_http(stream).await,
+            Some(tls) => start_http(tls.connect(stream).await?).await,
         }
     }
 }
 
-/// Begins HTTP/1.1 on a connection.
-async fn begin<S>(stream: S) -> Result<http1::SendRequest<Full<Bytes>>, Failed>
+/// Starts HTTP/1.1 on a connection.
+async fn start_http<S>(stream: S) -> Result<http1::SendRequest<Full<Bytes>>, SendError>
 where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
@@ -215,22 +216,22 @@ where
     let (sender, connection) =
         http1::Builder::new().title_case_headers(true).handshake(TokioIo::new(stream)).await?;
     tokio::spawn(async move {
-        // The request on it is told of whatever ends the connection.
+        // Its request gets the error that ends the connection.
         let _ended = connection.await;
     });
     Ok(sender)
 }
 
-/// Reads the rest of an answer. The connection comes back if it can be used again.
+/// Reads the body of a response. Returns the connection as well if it can be used again.
 async fn read(
     response: http::Response<hyper::body::Incoming>,
     connection: http1::SendRequest<Full<Bytes>>,
-) -> Result<(Answer, Option<http1::SendRequest<Full<Bytes>>>), Failed> {
+) -> Result<(Answer, Option<http1::SendRequest<Full<Bytes>>>), SendError> {
     let status = response.status();
-    match Limited::new(response.into_body(), MAX_ANSWER).collect().await {
+    match Limited::new(response.into_body(), MAX_RESPONSE).collect().await {
         Ok(body) => Ok((Answer { status, body: body.to_bytes() }, Some(connection))),
         Err(error) if error.is::<LengthLimitError>() => Ok((Answer { status, body: Bytes::new() }, None)),
-        Err(error) => Err(Failed::new(Kind::Lost, error.to_string())),
+        Err(error) => Err(SendError::new(SendErrorKind::Lost, error.to_string())),
     }
 }
 
@@ -245,17 +246,17 @@ mod tests {
     #[test]
     fn code_and_event_id_are_read_from_our_answers() {
         let accepted = answer(r#"{"status":"accepted","eventId":"abc"}"#);
-        let said = accepted.said();
-        assert_eq!((said.code.as_deref(), said.event_id.as_deref()), (Some("accepted"), Some("abc")));
+        let members = accepted.members();
+        assert_eq!((members.code.as_deref(), members.event_id.as_deref()), (Some("accepted"), Some("abc")));
         let problem = answer(r#"{"title":"No","status":401,"code":"expired"}"#);
-        assert_eq!(problem.said().code.as_deref(), Some("expired"));
-        assert_eq!(problem.said().event_id, None);
+        assert_eq!(problem.members().code.as_deref(), Some("expired"));
+        assert_eq!(problem.members().event_id, None);
     }
 
     #[test]
     fn answers_of_others_have_no_code() {
         for body in ["", "ok", "[]", "{}", r#"{"status":200}"#, r#"{"code":"\u001b[2J"}"#, r#"{"code":""}"#] {
-            assert_eq!(answer(body).said(), Said::default(), "{body}");
+            assert_eq!(answer(body).members(), ResponseMembers::default(), "{body}");
         }
     }
 }

@@ -1,14 +1,14 @@
-//! `send`: stands in for DT's cloud and posts signed events to a receiver, good ones or bad ones, one or very many.
+//! `send`: posts signed events to a receiver as DT's cloud does, valid or with a fault, one or many.
 //!
-//! | file | what it knows |
+//! | file | task |
 //! |---|---|
-//! | `target.rs` | where to: URL and headers |
-//! | `plan.rs` | what: bodies, tokens, faults, and which answers they ask for |
-//! | `pace.rs` | when: at once, or at planned times |
-//! | `client.rs` | how: one HTTP connection a worker |
-//! | `drive.rs` | the workers that bring these together |
-//! | `tls.rs` | whom to trust |
-//! | `report.rs`, `progress.rs` | what came of it |
+//! | `target.rs` | URL and headers of the receiver |
+//! | `plan.rs` | bodies, tokens, faults, and the expected responses |
+//! | `pace.rs` | the times of events: at once, or planned |
+//! | `client.rs` | the HTTP connection of a worker |
+//! | `drive.rs` | the workers |
+//! | `tls.rs` | certificate authorities, and the handshake |
+//! | `report.rs`, `progress.rs` | the report and the progress bar |
 
 mod client;
 mod drive;
@@ -33,7 +33,7 @@ use super::secrets::SecretOptions;
 use super::{Ended, Failure, complain, read_input, say, usage};
 use dt_verify::Secret;
 
-/// Send signed events to a receiver, as DT would
+/// Send signed events to a receiver, as DT does
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Examples:
   DT_SIGNATURE_SECRET=some-good-secret dt-receiver send
@@ -43,12 +43,12 @@ use dt_verify::Secret;
   dt-receiver send --count 600 --rate 10
   dt-receiver send --url https://receiver.example/ --ca our-authority.pem
 
-Exit codes: 0 when every answer was the right one: 2xx for --fault none and
-duplicate, 401 for the others; 1 when one was not, or did not come; 2 for wrong
+Exit codes: 0 if every response is the expected one (2xx for --fault none and
+duplicate, 401 for the others); 1 if one is not, or is missing; 2 for wrong
 usage. `sent` counts requests: those that were answered and those that failed.
 
-With --rate, latencies count from the planned times, also where an event had to
-wait because --concurrency others were still without an answer.")]
+With --rate, latencies count from the planned times, also if an event had to
+wait because --concurrency others had no response yet.")]
 pub(super) struct Arguments {
     /// The receiver's URL, with http or https
     #[arg(long, value_name = "URL", default_value = "http://127.0.0.1:8080/")]
@@ -59,25 +59,25 @@ pub(super) struct Arguments {
     /// Send events of this type [default: each known type in turn]
     #[arg(long, value_name = "TYPE", conflicts_with = "body")]
     event: Option<String>,
-    /// The id of the project that the events come from
+    /// The id of the project of the events
     #[arg(long, value_name = "ID", default_value = plan::PROJECT, conflicts_with = "body")]
     project: String,
-    /// Send the bytes of this file (`-`: standard input), each time the same
+    /// Send the bytes of this file as every event (`-`: standard input)
     #[arg(long, value_name = "FILE")]
     body: Option<PathBuf>,
-    /// How many events to send
+    /// The number of events
     #[arg(long, value_name = "N", default_value = "1", value_parser = count, allow_negative_numbers = true)]
     count: u64,
-    /// How many events to send a second [default: as fast as they are answered]
+    /// The number of events per second [default: as fast as they are answered]
     #[arg(long, value_name = "R", value_parser = rate, allow_negative_numbers = true)]
     rate: Option<f64>,
-    /// How many requests may wait for their answers at once, each on a connection of its own
+    /// The number of concurrent requests, each on its own connection
     #[arg(long, value_name = "C", default_value = "1", value_parser = concurrency, allow_negative_numbers = true)]
     concurrency: usize,
-    /// What is wrong with the requests
+    /// The fault of the requests
     #[arg(long, value_enum, default_value = "none")]
     fault: Fault,
-    /// Send this header too, as the connector's own headers; repeatable
+    /// Add this header, like the headers of a Data Connector; repeatable
     #[arg(long = "header", value_name = "NAME=VALUE")]
     headers: Vec<String>,
     /// Print one JSON object
@@ -87,34 +87,43 @@ pub(super) struct Arguments {
     secrets: SecretOptions,
 }
 
-/// The most connections there may be: a machine has some 28 000 ports for them.
+/// The largest number of connections: a machine has about 28,000 ports for them.
 const MAX_CONCURRENCY: usize = 20_000;
 
-fn count(text: &str) -> Result<u64, String> {
-    let count = text.parse().ok().filter(|count| *count > 0);
-    count.ok_or_else(|| "allowed is a whole number from 1".to_owned())
+/// Explains why the value of an option is not the expected number.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+enum NumberError {
+    #[error("expected a whole number from 1")]
+    Count,
+    #[error("expected a number from 0.0001 to 1000000")]
+    Rate,
+    #[error("expected a whole number from 1 to {MAX_CONCURRENCY}")]
+    Concurrency,
 }
 
-fn rate(text: &str) -> Result<f64, String> {
-    let rate = text.parse().ok().filter(|rate| (0.000_1..=1_000_000.0).contains(rate));
-    rate.ok_or_else(|| "allowed is a number from 0.0001 to 1000000".to_owned())
+fn count(text: &str) -> Result<u64, NumberError> {
+    text.parse().ok().filter(|count| *count > 0).ok_or(NumberError::Count)
 }
 
-fn concurrency(text: &str) -> Result<usize, String> {
+fn rate(text: &str) -> Result<f64, NumberError> {
+    text.parse().ok().filter(|rate| (0.000_1..=1_000_000.0).contains(rate)).ok_or(NumberError::Rate)
+}
+
+fn concurrency(text: &str) -> Result<usize, NumberError> {
     let concurrency = text.parse().ok().filter(|workers| (1..=MAX_CONCURRENCY).contains(workers));
-    concurrency.ok_or_else(|| format!("allowed is a whole number from 1 to {MAX_CONCURRENCY}"))
+    concurrency.ok_or(NumberError::Concurrency)
 }
 
 pub(super) fn run(arguments: &Arguments) -> Ended {
     let target = Target::read(&arguments.url, arguments.ca.as_deref(), &arguments.headers)?;
     let plan = plan(arguments)?;
-    // Each connection is a file descriptor; where the limit cannot be raised, the one there is holds.
+    // Each connection is a file descriptor. If the limit cannot be raised, the current one stays.
     let _raised = rlimit::increase_nofile_limit(u64::MAX);
     let runtime =
         tokio::runtime::Builder::new_multi_thread().enable_all().build().context("starting the runtime")?;
     let Arguments { count, rate, concurrency, .. } = *arguments;
     let ended = runtime.block_on(drive::run(Load { count, rate, concurrency }, target, plan));
-    // A name that is still being looked up must not hold up the exit.
+    // A name that is still being resolved must not delay the exit.
     runtime.shutdown_background();
     let report = ended?;
     if arguments.json {
@@ -133,7 +142,7 @@ pub(super) fn run(arguments: &Arguments) -> Ended {
 fn plan(arguments: &Arguments) -> Result<Plan, Failure> {
     let fault = arguments.fault;
     let run = Run::random()?;
-    // Secrets that are given but not needed are read all the same: a wrong name is a mistake in any case.
+    // Secrets that are given are read even if the fault needs none, so that a wrong name is reported.
     let own = if fault.needs_secret() || arguments.secrets.is_given() {
         Some(arguments.secrets.read_first()?)
     } else {
@@ -151,7 +160,7 @@ fn bodies(arguments: &Arguments, run: Run) -> Result<Bodies, Failure> {
         let body = read_input(path)?;
         if body.is_empty() && arguments.fault == Fault::Tampered {
             let path = path.display();
-            return Err(usage(format!("--fault: found tampered, but {path} is empty; allowed is any other")));
+            return Err(usage(format!("--fault: found tampered, but {path} is empty; expected another fault")));
         }
         return Ok(Bodies::Exactly(Bytes::from(body)));
     }
@@ -160,7 +169,7 @@ fn bodies(arguments: &Arguments, run: Run) -> Result<Bodies, Failure> {
         || !project.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-_".contains(&byte))
     {
         return Err(usage(format!(
-            "--project: found \"{}\"; allowed are letters, digits, \"-\" and \"_\"",
+            "--project: found \"{}\"; expected letters, digits, \"-\" and \"_\"",
             project.escape_debug()
         )));
     }

@@ -1,5 +1,5 @@
-//! When `send` sends: each worker asks for its next turn here. Without a rate it is now (a closed loop); with a rate each
-//! event has a planned time that does not move when the receiver is slow (an open loop).
+//! The times at which `send` sends. Each worker takes its next turn here. Without a rate it is at once (a closed loop). With a
+//! rate each event has a planned time, which does not depend on the speed of the receiver (an open loop).
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -8,15 +8,15 @@ use std::time::{Duration, Instant};
 
 use tokio::sync::Semaphore;
 
-/// How long the pacemaker sleeps at most, so that it notices a stop.
-const LONGEST_NAP: Duration = Duration::from_millis(100);
+/// The longest sleep of the pacing thread, after which it checks whether it is stopped.
+const MAX_SLEEP: Duration = Duration::from_millis(100);
 
-/// Leave to send one event.
+/// The permission to send one event.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Turn {
     /// The event's number, from 0.
     pub(super) event: u64,
-    /// When it should be sent; `None` for now.
+    /// The time at which it should be sent; `None` for now.
     pub(super) planned: Option<Instant>,
 }
 
@@ -26,88 +26,89 @@ pub(super) struct Turns {
     next: AtomicU64,
     count: u64,
     stopped: AtomicBool,
-    beat: Option<Beat>,
+    schedule: Option<Schedule>,
 }
 
-/// The plan of an open loop.
+/// The planned times of an open loop.
 #[derive(Debug, Clone)]
-struct Beat {
+struct Schedule {
     start: Instant,
     rate: f64,
-    /// One permit an event whose time has come.
+    /// One permit for each event that is due.
     due: Arc<Semaphore>,
 }
 
 impl Turns {
-    /// Turns for `count` events, each as soon as a worker is free.
+    /// Returns turns for `count` events, each as soon as a worker is free.
     pub(super) const fn at_once(count: u64) -> Self {
-        Self { next: AtomicU64::new(0), count, stopped: AtomicBool::new(false), beat: None }
+        Self { next: AtomicU64::new(0), count, stopped: AtomicBool::new(false), schedule: None }
     }
 
-    /// Turns for `count` events, `rate` of them a second from now on, for `workers` workers.
+    /// Returns turns for `count` events, `rate` of them per second from now on, for `workers` workers.
     pub(super) fn paced(count: u64, rate: f64, workers: usize) -> std::io::Result<Self> {
-        let beat = Beat { start: Instant::now(), rate, due: Arc::new(Semaphore::new(0)) };
-        let pacemaker = beat.clone();
-        // A thread of its own: the timer of the async runtime knows whole milliseconds only, which is more than a
-        // receiver on the same machine takes for its answer.
-        thread::Builder::new().name("pace".to_owned()).spawn(move || pacemaker.run(count, workers))?;
-        Ok(Self { beat: Some(beat), ..Self::at_once(count) })
+        let schedule = Schedule { start: Instant::now(), rate, due: Arc::new(Semaphore::new(0)) };
+        let pacing = schedule.clone();
+        // A thread, since the timer of the async runtime has a resolution of a millisecond, which is longer than a
+        // receiver on the same machine takes for its response.
+        thread::Builder::new().name("pace".to_owned()).spawn(move || pacing.run(count, workers))?;
+        Ok(Self { schedule: Some(schedule), ..Self::at_once(count) })
     }
 
-    /// The next turn, when its time has come; `None` when there are no more.
+    /// Waits for the next turn until it is due; `None` if there are no more.
     pub(super) async fn next(&self) -> Option<Turn> {
-        if let Some(beat) = &self.beat {
-            beat.due.acquire().await.ok()?.forget();
+        if let Some(schedule) = &self.schedule {
+            schedule.due.acquire().await.ok()?.forget();
         }
         if self.stopped.load(Ordering::Relaxed) {
             return None;
         }
         let event = self.next.fetch_add(1, Ordering::Relaxed);
-        let planned = self.beat.as_ref().and_then(|beat| beat.time_of(event));
+        let planned = self.schedule.as_ref().and_then(|schedule| schedule.time_of(event));
         (event < self.count).then_some(Turn { event, planned })
     }
 
     /// Hands out no more turns.
     pub(super) fn stop(&self) {
         self.stopped.store(true, Ordering::Relaxed);
-        if let Some(beat) = &self.beat {
-            beat.due.close();
+        if let Some(schedule) = &self.schedule {
+            schedule.due.close();
         }
     }
 }
 
-impl Beat {
+impl Schedule {
+    /// Returns the planned time of an event, by its number.
     fn time_of(&self, event: u64) -> Option<Instant> {
         #[expect(clippy::cast_precision_loss, reason = "2^52 events take longer than any run")]
         let after = event as f64 / self.rate;
         self.start.checked_add(Duration::try_from_secs_f64(after).ok()?)
     }
 
-    /// Gives out the permits at their times, and in the end one to each worker that still waits.
+    /// Adds the permits at their times, and at the end one for each worker, so that no worker waits for ever.
     fn run(&self, count: u64, workers: usize) {
-        let mut given: u64 = 0;
-        while given < count && !self.due.is_closed() {
+        let mut permitted: u64 = 0;
+        while permitted < count && !self.due.is_closed() {
             let now = Instant::now();
             let mut due: usize = 0;
-            let mut nap = LONGEST_NAP;
-            while given < count {
-                match self.time_of(given).map(|time| time.saturating_duration_since(now)) {
+            let mut sleep = MAX_SLEEP;
+            while permitted < count {
+                match self.time_of(permitted).map(|time| time.saturating_duration_since(now)) {
                     Some(Duration::ZERO) => {
                         due = due.saturating_add(1);
-                        given = given.saturating_add(1);
+                        permitted = permitted.saturating_add(1);
                     }
                     Some(left) => {
-                        nap = nap.min(left);
+                        sleep = sleep.min(left);
                         break;
                     }
-                    // Further away than the clock can tell.
+                    // Later than the clock can represent.
                     None => break,
                 }
             }
             if due > 0 {
                 self.due.add_permits(due);
             } else {
-                thread::sleep(nap);
+                thread::sleep(sleep);
             }
         }
         self.due.add_permits(workers);
@@ -129,9 +130,9 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_paced_turn_never_comes_before_its_time() {
+    async fn a_paced_turn_is_never_early() {
         let turns = Arc::new(Turns::paced(50, 1_000.0, 4).unwrap());
-        let start = turns.beat.as_ref().unwrap().start;
+        let start = turns.schedule.as_ref().unwrap().start;
         let mut workers = tokio::task::JoinSet::new();
         for _ in 0..4 {
             let turns = Arc::clone(&turns);
@@ -152,7 +153,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_stop_wakes_those_who_wait() {
+    async fn a_stop_wakes_waiting_workers() {
         let turns = Arc::new(Turns::paced(2, 0.000_1, 1).unwrap());
         assert!(turns.next().await.is_some());
         let waiting = tokio::spawn({

@@ -1,4 +1,4 @@
-//! What `send` sends: the bodies, their tokens, the faults that can be put into them, and which answers they ask for.
+//! The requests of `send`: their bodies, tokens and faults, and the expected responses.
 
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
@@ -11,16 +11,16 @@ use crate::cli::ids::Run;
 use crate::cli::samples::Samples;
 use dt_verify::{Secret, Signer, SignerError};
 
-/// The project that made-up events come from, unless set.
+/// The default project of sample events.
 pub(super) const PROJECT: &str = "s3nd0pr0ject00000000";
 
-/// How old the token of `expired` is: two hours, where DT's tokens are good for one.
+/// The age of the token of `expired`, in seconds: two hours, since the lifetime of DT's tokens is one.
 const EXPIRED_AGE: i64 = 7_200;
 
-/// What is wrong with the requests.
+/// The fault of the requests.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub(super) enum Fault {
-    /// Nothing: as DT sends it
+    /// No fault, as DT sends it
     None,
     /// One byte of the body is changed after signing
     Tampered,
@@ -32,42 +32,42 @@ pub(super) enum Fault {
     Unsigned,
     /// Each event is sent twice, the second time after the first answer
     Duplicate,
-    /// Random text for a token
+    /// Random text instead of a token
     Garbage,
 }
 
 impl Fault {
-    /// Whether a receiver has to accept such requests.
+    /// Returns whether a receiver has to accept such requests.
     pub(super) const fn is_acceptable(self) -> bool {
         matches!(self, Self::None | Self::Duplicate)
     }
 
-    /// Whether an answer is the right one. DT takes any 2xx for "accepted".
+    /// Returns whether a status is the expected one. For DT any 2xx means "accepted".
     pub(super) fn expects(self, status: StatusCode) -> bool {
         if self.is_acceptable() { status.is_success() } else { status == StatusCode::UNAUTHORIZED }
     }
 
-    /// The right answer in words.
+    /// Returns the expected status in words.
     pub(super) const fn expected(self) -> &'static str {
         if self.is_acceptable() { "2xx" } else { "401" }
     }
 
-    /// Whether the receiver's own secret is needed to make such requests.
+    /// Returns whether such requests need the receiver's secret.
     pub(super) const fn needs_secret(self) -> bool {
         !matches!(self, Self::WrongSecret | Self::Unsigned | Self::Garbage)
     }
 }
 
-/// Where bodies come from.
+/// The source of bodies.
 #[derive(Debug)]
 pub(super) enum Bodies {
-    /// Made up.
+    /// Sample events.
     Samples(Samples),
-    /// These bytes, every time.
+    /// These bytes for every event.
     Exactly(Bytes),
 }
 
-/// What one run sends.
+/// The requests of a run.
 #[derive(Debug)]
 pub(super) struct Plan {
     bodies: Bodies,
@@ -76,15 +76,15 @@ pub(super) struct Plan {
     run: Run,
 }
 
-/// One request's own part.
+/// The body and token of one request.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) struct Shot {
+pub(super) struct PreparedRequest {
     pub(super) body: Bytes,
     pub(super) token: Option<String>,
 }
 
 impl Plan {
-    /// Brings together what is sent. Faults that do not sign need no secret.
+    /// Makes a plan. Faults without a signature need no secret.
     pub(super) fn new(bodies: Bodies, fault: Fault, secret: Option<Secret>, run: Run) -> Self {
         Self { bodies, fault, signer: secret.map(Signer::secret), run }
     }
@@ -93,12 +93,12 @@ impl Plan {
         self.fault
     }
 
-    /// How often each event is sent.
+    /// Returns how many times each event is sent.
     pub(super) const fn copies(&self) -> u64 {
         if matches!(self.fault, Fault::Duplicate) { 2 } else { 1 }
     }
 
-    /// The body of the event of this number, as it happens now.
+    /// Returns the body of an event, by its number, at a time in Unix milliseconds.
     pub(super) fn body(&self, event: u64, unix_millis: i64) -> Bytes {
         match &self.bodies {
             Bodies::Exactly(body) => body.clone(),
@@ -106,8 +106,8 @@ impl Plan {
         }
     }
 
-    /// Makes a request of a body, with the fault in it. `request` is its number: no other has the same token id.
-    pub(super) fn shot(&self, body: &Bytes, request: u64, unix_seconds: i64) -> Result<Shot, SignerError> {
+    /// Signs a body and applies the fault. `request` is the number of the request, which makes its token id unique.
+    pub(super) fn prepare(&self, body: &Bytes, request: u64, unix_seconds: i64) -> Result<PreparedRequest, SignerError> {
         let issued_at = match self.fault {
             Fault::Expired => unix_seconds.saturating_sub(EXPIRED_AGE),
             _ => unix_seconds,
@@ -121,11 +121,11 @@ impl Plan {
             }
         };
         let body = if self.fault == Fault::Tampered { changed(body, unique) } else { body.clone() };
-        Ok(Shot { body, token })
+        Ok(PreparedRequest { body, token })
     }
 }
 
-/// Three pieces of base64url that are nothing else.
+/// Returns three random parts in base64url that form no token.
 fn garbage(seed: u64) -> String {
     let piece = |part: u8| {
         let hash = Sha256::new().chain_update(seed.to_be_bytes()).chain_update([part]).finalize();
@@ -134,12 +134,12 @@ fn garbage(seed: u64) -> String {
     format!("{}.{}.{}", piece(0), piece(1), piece(2))
 }
 
-/// The same with one bit of one byte flipped, somewhere else in each request.
+/// Returns the body with one bit flipped, at another position for each request.
 fn changed(body: &Bytes, seed: u64) -> Bytes {
     let mut bytes = body.to_vec();
-    let place = u64::try_from(bytes.len()).ok().and_then(|len| seed.checked_rem(len));
-    let place = place.and_then(|place| usize::try_from(place).ok());
-    if let Some(byte) = place.and_then(|place| bytes.get_mut(place)) {
+    let index = u64::try_from(bytes.len()).ok().and_then(|len| seed.checked_rem(len));
+    let index = index.and_then(|index| usize::try_from(index).ok());
+    if let Some(byte) = index.and_then(|index| bytes.get_mut(index)) {
         *byte ^= 1;
     }
     Bytes::from(bytes)
@@ -169,7 +169,7 @@ mod tests {
 
     fn verdict(fault: Fault, event: u64) -> &'static str {
         let plan = plan(fault);
-        let shot = plan.shot(&plan.body(event, NOW * 1000), event, NOW).unwrap();
+        let shot = plan.prepare(&plan.body(event, NOW * 1000), event, NOW).unwrap();
         let verifier = Verifier::builder().secret("a", secret()).build().unwrap();
         let headers: Vec<_> = shot.token.iter().map(|token| (SECRET_HEADER, token)).collect();
         verifier.verify(&headers, &shot.body, NOW).map_or_else(|rejection| rejection.code(), |_| "ok")
@@ -198,8 +198,8 @@ mod tests {
     #[test]
     fn faults_that_need_no_secret_do_without() {
         for fault in Fault::value_variants().iter().filter(|fault| !fault.needs_secret()) {
-            let shown = plan(*fault).shot(&Bytes::from_static(b"{}"), 0, NOW).unwrap().token;
-            assert_ne!(shown, plan(Fault::None).shot(&Bytes::from_static(b"{}"), 0, NOW).unwrap().token);
+            let shown = plan(*fault).prepare(&Bytes::from_static(b"{}"), 0, NOW).unwrap().token;
+            assert_ne!(shown, plan(Fault::None).prepare(&Bytes::from_static(b"{}"), 0, NOW).unwrap().token);
         }
     }
 
@@ -208,7 +208,7 @@ mod tests {
         let exact = Bytes::from_static(b" {}\n");
         let plan = Plan::new(Bodies::Exactly(exact.clone()), Fault::None, Some(secret()), RUN);
         for event in 0..3 {
-            let shot = plan.shot(&plan.body(event, NOW), event, NOW).unwrap();
+            let shot = plan.prepare(&plan.body(event, NOW), event, NOW).unwrap();
             assert_eq!(shot.body, exact);
         }
     }
@@ -218,6 +218,6 @@ mod tests {
         let plan = plan(Fault::Duplicate);
         let body = plan.body(0, NOW);
         assert_eq!(plan.copies(), 2);
-        assert_ne!(plan.shot(&body, 0, NOW), plan.shot(&body, 1, NOW));
+        assert_ne!(plan.prepare(&body, 0, NOW), plan.prepare(&body, 1, NOW));
     }
 }

@@ -1,22 +1,22 @@
-//! The progress bar: on standard error, on a terminal only, and only for what takes its time.
+//! The progress bar: on standard error, if that is a terminal, and only for runs that take longer than a second.
 
 use std::convert::Infallible;
 use std::time::Duration;
 
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 
-/// Runs shorter than this have none.
-const PATIENCE: Duration = Duration::from_secs(1);
+/// The time before the bar is shown.
+const DELAY: Duration = Duration::from_secs(1);
 
-/// How often it is drawn.
+/// The interval between two updates.
 const REFRESH: Duration = Duration::from_millis(200);
 
-/// Shows how far `done` has come towards `all`, for as long as it is awaited. It never ends by itself.
+/// Shows the progress of `done` towards `all` while it is awaited. Never ends by itself.
 pub(super) async fn show(all: u64, done: impl Fn() -> u64) -> Infallible {
-    tokio::time::sleep(PATIENCE).await;
-    // What was done before the bar was there must not look like the work of its first moment.
+    tokio::time::sleep(DELAY).await;
+    // Without its start position, the bar would compute its speed as if all previous requests were sent now.
     let bar = ProgressBar::with_draw_target(Some(all), ProgressDrawTarget::stderr());
-    let shown = Shown(bar.with_position(done()).with_elapsed(PATIENCE));
+    let shown = Shown(bar.with_position(done()).with_elapsed(DELAY));
     if let Ok(style) = ProgressStyle::with_template("{bar:40} {pos}/{len}, {eta} left") {
         shown.0.set_style(style);
     }
@@ -26,7 +26,7 @@ pub(super) async fn show(all: u64, done: impl Fn() -> u64) -> Infallible {
     }
 }
 
-/// Takes the bar away in the end, so that the report does not stand behind it.
+/// Removes the bar when it is dropped, so that the report starts on an empty line.
 struct Shown(ProgressBar);
 
 impl Drop for Shown {

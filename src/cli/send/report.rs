@@ -1,33 +1,33 @@
-//! What came of it: counts, latencies, and how they are told.
+//! The result of a run: its counts and latencies, as text and as JSON.
 
 use std::time::Duration;
 
 use hdrhistogram::Histogram;
 use serde_json::{Map, Value, json};
 
-use super::client::{Answer, Failed, Kind};
+use super::client::{Answer, SendError, SendErrorKind};
 use super::plan::Fault;
 
-/// How many different codes are told apart; a stranger's server may make up any number.
+/// The largest number of codes that are counted separately: another server may send any number of them.
 const MAX_CODES: usize = 100;
 
-/// How many answers are kept to be shown one by one.
+/// The number of responses that are shown one by one.
 const SHOWN: usize = 2;
 
-/// Counts what happens to requests.
+/// Counts responses and errors.
 #[derive(Debug)]
 pub(super) struct Tally {
     sent: u64,
     unexpected: u64,
     answers: Vec<Answers>,
     failures: Vec<Failures>,
-    /// The first few answers in words.
+    /// Descriptions of the first responses.
     first: Vec<String>,
     /// Microseconds, of answered requests only.
     latency: Histogram<u64>,
 }
 
-/// Answers of one status and code.
+/// The number of responses with one status and code.
 #[derive(Debug)]
 struct Answers {
     status: u16,
@@ -35,11 +35,11 @@ struct Answers {
     count: u64,
 }
 
-/// Failures of one kind.
+/// The number of errors of one kind.
 #[derive(Debug)]
 struct Failures {
-    kind: Kind,
-    /// What the first of them said.
+    kind: SendErrorKind,
+    /// The message of the first one.
     detail: String,
     count: u64,
 }
@@ -56,20 +56,21 @@ impl Tally {
         })
     }
 
-    /// How many requests have ended, one way or the other.
+    /// Returns the number of requests that were answered or failed.
     pub(super) const fn sent(&self) -> u64 {
         self.sent
     }
 
+    /// Counts a response.
     pub(super) fn answered(&mut self, answer: &Answer, took: Duration, fault: Fault) {
         self.sent = self.sent.saturating_add(1);
         self.unexpected = self.unexpected.saturating_add(u64::from(!fault.expects(answer.status)));
-        // It grows as needed, so it refuses only what does not fit into memory.
+        // The histogram grows, so recording cannot fail.
         let _recorded = self.latency.record(u64::try_from(took.as_micros()).unwrap_or(u64::MAX));
-        let said = answer.said();
-        let (status, mut code) = (answer.status.as_u16(), said.code.as_deref().unwrap_or(""));
+        let members = answer.members();
+        let (status, mut code) = (answer.status.as_u16(), members.code.as_deref().unwrap_or(""));
         if self.first.len() < SHOWN {
-            let id = said.event_id.as_deref().map(|id| format!(" eventId={}", id.escape_debug()));
+            let id = members.event_id.as_deref().map(|id| format!(" eventId={}", id.escape_debug()));
             self.first.push(format!("{}{}", label(status, code), id.unwrap_or_default()));
         }
         if self.answers.len() >= MAX_CODES {
@@ -81,7 +82,8 @@ impl Tally {
         }
     }
 
-    pub(super) fn failed(&mut self, failed: Failed) {
+    /// Counts a request without a response.
+    pub(super) fn failed(&mut self, failed: SendError) {
         self.sent = self.sent.saturating_add(1);
         match self.failures.iter_mut().find(|known| known.kind == failed.kind) {
             Some(known) => known.count = known.count.saturating_add(1),
@@ -94,12 +96,12 @@ fn label(status: u16, code: &str) -> String {
     if code.is_empty() { status.to_string() } else { format!("{status} {code}") }
 }
 
-/// The end of a run.
+/// The report of a run.
 #[derive(Debug)]
 pub(super) struct Report {
     pub(super) tally: Tally,
-    /// How many requests there should have been.
-    pub(super) asked: u64,
+    /// The number of requests of a complete run.
+    pub(super) requested: u64,
     pub(super) took: Duration,
     pub(super) fault: Fault,
     /// The receiver, for messages.
@@ -107,13 +109,13 @@ pub(super) struct Report {
 }
 
 impl Report {
-    /// Whether every request was sent and got the right answer.
+    /// Returns whether every request was sent and has the expected response.
     pub(super) fn is_expected(&self) -> bool {
         let Tally { sent, unexpected, failures, .. } = &self.tally;
-        *sent == self.asked && *unexpected == 0 && failures.is_empty()
+        *sent == self.requested && *unexpected == 0 && failures.is_empty()
     }
 
-    /// The one object of `--json`.
+    /// Returns the object of `--json`.
     pub(super) fn json(&self) -> Value {
         let tally = &self.tally;
         let answers: Map<String, Value> = tally
@@ -138,7 +140,7 @@ impl Report {
         })
     }
 
-    /// The lines for people: one an answer for a single event, else a summary.
+    /// Returns the lines of the report: one for each response to a single event, otherwise a summary.
     pub(super) fn lines(&self, single: bool) -> Vec<String> {
         let tally = &self.tally;
         if single {
@@ -163,31 +165,31 @@ impl Report {
         lines
     }
 
-    /// What is not as it should be, for standard error.
+    /// Returns the messages about errors and unexpected responses, for standard error.
     pub(super) fn complaints(&self) -> Vec<String> {
         let (Tally { sent, unexpected, answers, failures, .. }, target) = (&self.tally, &self.target);
         let mut complaints: Vec<String> = failures
             .iter()
             .map(|Failures { kind, detail, .. }| match kind {
-                Kind::Refused => format!("no one listens at {target} ({detail})"),
-                Kind::Unreachable => format!("no connection to {target}: {detail}"),
-                Kind::Tls => {
-                    format!("no TLS with {target}: {detail}; --ca FILE trusts an authority of your own")
+                SendErrorKind::Refused => format!("no process listens at {target} ({detail})"),
+                SendErrorKind::Unreachable => format!("no connection to {target}: {detail}"),
+                SendErrorKind::Tls => {
+                    format!("no TLS with {target}: {detail}; use --ca FILE to trust your own authority")
                 }
-                Kind::Timeout => format!("{target} gave no answer within 10 s, as long as DT waits"),
-                Kind::Lost => format!("{target} closed the connection before its answer: {detail}"),
-                Kind::NotHttp => format!("{target} does not answer in HTTP/1.1: {detail}"),
+                SendErrorKind::Timeout => format!("{target} did not respond within 10 s, after which DT gives up"),
+                SendErrorKind::Lost => format!("{target} closed the connection before its response: {detail}"),
+                SendErrorKind::NotHttp => format!("{target} does not respond in HTTP/1.1: {detail}"),
             })
             .collect();
         if *unexpected > 0 {
             let expected = self.fault.expected();
             complaints.push(format!(
-                "expected {expected}; {unexpected} of {sent} requests were answered otherwise"
+                "expected {expected}; {unexpected} of {sent} requests had another response"
             ));
         }
-        // Without any answer, the reason was told above.
-        if *sent < self.asked && !answers.is_empty() {
-            complaints.push(format!("stopped after {sent} of {} requests", self.asked));
+        // Without any response, the error above is the reason.
+        if *sent < self.requested && !answers.is_empty() {
+            complaints.push(format!("stopped after {sent} of {} requests", self.requested));
         }
         complaints
     }
@@ -197,7 +199,7 @@ impl Report {
         if seconds > 0.0 { as_f64(self.tally.latency.len()) / seconds } else { 0.0 }
     }
 
-    /// In milliseconds; `None` without answers.
+    /// Returns quantiles of the latency in milliseconds; `None` without responses.
     fn latency(&self) -> Option<[(&'static str, f64); 5]> {
         let latency = &self.tally.latency;
         let at = |quantile| rounded(as_f64(latency.value_at_quantile(quantile)) / 1_000.0);
@@ -213,7 +215,7 @@ const fn as_f64(number: u64) -> f64 {
     number as f64
 }
 
-/// To three decimals, as more would be noise.
+/// Rounds to three decimals.
 fn rounded(number: f64) -> f64 {
     (number * 1_000.0).round() / 1_000.0
 }
@@ -222,23 +224,23 @@ fn rounded(number: f64) -> f64 {
 mod tests {
     use super::*;
 
-    fn report(fault: Fault, asked: u64, answers: &[(u16, &str)], failures: &[Kind]) -> Report {
+    fn report(fault: Fault, requested: u64, answers: &[(u16, &str)], failures: &[SendErrorKind]) -> Report {
         let mut tally = Tally::new().unwrap();
         for (status, body) in answers {
             tally.answered(&Answer::new(*status, body), Duration::from_millis(2), fault);
         }
         for kind in failures {
-            tally.failed(Failed { kind: *kind, detail: "detail".to_owned() });
+            tally.failed(SendError { kind: *kind, detail: "detail".to_owned() });
         }
-        Report { tally, asked, took: Duration::from_secs(2), fault, target: "a:1".to_owned() }
+        Report { tally, requested, took: Duration::from_secs(2), fault, target: "a:1".to_owned() }
     }
 
     const ACCEPTED: (u16, &str) = (200, r#"{"status":"accepted","eventId":"e1"}"#);
     const EXPIRED: (u16, &str) = (401, r#"{"status":401,"code":"expired"}"#);
 
     #[test]
-    fn one_object_tells_it_all() {
-        let report = report(Fault::None, 4, &[ACCEPTED, EXPIRED, ACCEPTED], &[Kind::Refused]);
+    fn the_json_has_all_results() {
+        let report = report(Fault::None, 4, &[ACCEPTED, EXPIRED, ACCEPTED], &[SendErrorKind::Refused]);
         let expected = json!({
             "sent": 4, "answers": {"200 accepted": 2, "401 expired": 1}, "errors": {"connection_refused": 1},
             "seconds": 2.0, "perSecond": 1.5, "expected": false,
@@ -246,13 +248,13 @@ mod tests {
         });
         assert_eq!(report.json(), expected);
         let complaints = report.complaints();
-        assert_eq!(complaints[0], "no one listens at a:1 (detail)");
-        assert_eq!(complaints[1], "expected 2xx; 1 of 4 requests were answered otherwise");
+        assert_eq!(complaints[0], "no process listens at a:1 (detail)");
+        assert_eq!(complaints[1], "expected 2xx; 1 of 4 requests had another response");
     }
 
     #[test]
     fn without_answers_there_are_no_latencies() {
-        assert_eq!(report(Fault::None, 1, &[], &[Kind::Timeout]).json()["latencyMs"], Value::Null);
+        assert_eq!(report(Fault::None, 1, &[], &[SendErrorKind::Timeout]).json()["latencyMs"], Value::Null);
     }
 
     #[test]
@@ -261,11 +263,11 @@ mod tests {
         assert!(report(Fault::Expired, 1, &[EXPIRED], &[]).is_expected());
         assert!(!report(Fault::Expired, 1, &[ACCEPTED], &[]).is_expected());
         assert!(!report(Fault::None, 2, &[ACCEPTED], &[]).is_expected());
-        assert!(!report(Fault::None, 2, &[ACCEPTED], &[Kind::Lost]).is_expected());
+        assert!(!report(Fault::None, 2, &[ACCEPTED], &[SendErrorKind::Lost]).is_expected());
     }
 
     #[test]
-    fn a_single_event_is_told_by_its_answers() {
+    fn a_single_event_is_reported_by_its_responses() {
         let report = report(Fault::Duplicate, 2, &[ACCEPTED, (204, "")], &[]);
         assert_eq!(report.lines(true), ["200 accepted eventId=e1", "204"]);
         assert_eq!(report.lines(false)[0], "sent     2 in 2.000 s, 1.0 answers/s");

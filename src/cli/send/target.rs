@@ -1,5 +1,4 @@
-//! Where `send` sends to: the URL and the headers of every request, read from the options and checked before anything
-//! is sent.
+//! The receiver that `send` sends to: the URL and headers of every request, which are checked before the first one.
 
 use std::net::SocketAddr;
 use std::path::Path;
@@ -19,7 +18,7 @@ use dt_verify::SECRET_HEADER;
 
 const URL_FORM: &str = "http://HOST[:PORT][/PATH], or https";
 
-/// A receiver, and what every request to it has.
+/// A receiver, and the headers of every request to it.
 #[derive(Debug, Clone)]
 pub(super) struct Target {
     host: String,
@@ -30,14 +29,14 @@ pub(super) struct Target {
 }
 
 impl Target {
-    /// Reads `--url`, `--ca` and every `--header`. The messages leave out what may be a password.
+    /// Reads `--url`, `--ca` and every `--header`. No message repeats a URL that may have a password.
     pub(super) fn read(url: &str, ca: Option<&Path>, headers: &[String]) -> Result<Self, Failure> {
-        let found = |why: &str| usage(format!("--url: {why}; allowed is {URL_FORM}"));
+        let found = |why: &str| usage(format!("--url: {why}; expected {URL_FORM}"));
         if url.contains('@') {
-            return Err(found("a user name or password, or another \"@\", is not allowed here"));
+            return Err(found("found a user name or password, or another \"@\""));
         }
         let odd = |what: &str| found(&format!("found \"{}\", {what}", url.escape_debug()));
-        let uri: Uri = url.parse().map_err(|error| odd(&format!("which is no URL ({error})")))?;
+        let uri: Uri = url.parse().map_err(|error| odd(&format!("which is not a URL ({error})")))?;
         let is_https = match uri.scheme() {
             Some(scheme) if *scheme == Scheme::HTTP => false,
             Some(scheme) if *scheme == Scheme::HTTPS => true,
@@ -48,10 +47,10 @@ impl Target {
                 "--ca: the URL begins with http://, so there is no certificate; expected https://",
             ));
         }
-        let Some(authority) = uri.authority() else { return Err(odd("which names no host")) };
+        let Some(authority) = uri.authority() else { return Err(odd("which has no host")) };
         let host = authority.host();
         if host.is_empty() {
-            return Err(odd("which names no host"));
+            return Err(odd("which has no host"));
         }
         let port = match authority.as_str().strip_prefix(host) {
             Some("") if is_https => 443,
@@ -74,36 +73,35 @@ impl Target {
         Ok(target)
     }
 
-    /// Adds what the user wants on every request, as a connector's own headers would be. Values may be secret, so no
-    /// message repeats one.
+    /// Adds the user's headers. A header replaces the default one of its name. No message repeats a value, which may be secret.
     fn add_headers(&mut self, headers: &[String]) -> Result<(), Failure> {
         let mut own = HeaderMap::new();
         for text in headers {
             let Some((name, value)) = text.split_once('=') else {
-                return Err(usage("--header: found one without \"=\"; allowed is NAME=VALUE"));
+                return Err(usage("--header: found one without \"=\"; expected NAME=VALUE"));
             };
             let shown = name.escape_debug();
             let parsed: HeaderName = name.parse().map_err(|_| {
-                usage(format!("--header: found the name \"{shown}\"; allowed are letters, digits and \"-\""))
+                usage(format!("--header: found the name \"{shown}\"; expected letters, digits and \"-\""))
             })?;
             if parsed.as_str().eq_ignore_ascii_case(SECRET_HEADER) {
                 return Err(usage(format!(
-                    "--header: found {shown}, which `send` makes itself; see --fault for bad ones"
+                    "--header: found {shown}, which `send` sets itself; use --fault for invalid ones"
                 )));
             }
             if [CONNECTION, CONTENT_LENGTH, TE, TRAILER, TRANSFER_ENCODING, UPGRADE].contains(&parsed) {
                 return Err(usage(format!(
-                    "--header: found {shown}, which HTTP itself needs; allowed is any other"
+                    "--header: found {shown}, which HTTP itself needs; expected another header"
                 )));
             }
             let value = HeaderValue::from_str(value).map_err(|_| {
                 usage(format!(
-                    "--header: the value of {shown} is not printable ASCII; allowed is printable ASCII"
+                    "--header: the value of {shown} is not printable ASCII; expected printable ASCII"
                 ))
             })?;
             own.append(parsed, value);
         }
-        // A header that is given replaces ours of that name; one that is given twice is sent twice.
+        // A header that is given twice is sent twice.
         for name in own.keys() {
             self.headers.remove(name);
         }
@@ -111,23 +109,23 @@ impl Target {
         Ok(())
     }
 
-    /// The receiver's host and port, for messages.
+    /// Returns the receiver's host and port, for messages.
     pub(super) fn shown(&self) -> String {
         let Self { host, port, .. } = self;
         if host.contains(':') { format!("[{host}]:{port}") } else { format!("{host}:{port}") }
     }
 
-    /// What its TLS needs, where the URL has https.
+    /// Returns the configuration of TLS, if the URL has https.
     pub(super) fn tls(&self) -> Option<&Tls> {
         self.tls.as_ref()
     }
 
-    /// Finds the addresses of the host, once for the whole run.
+    /// Resolves the addresses of the host, once for the whole run.
     pub(super) async fn resolve(&self) -> std::io::Result<Vec<SocketAddr>> {
         Ok(tokio::net::lookup_host((self.host.as_str(), self.port)).await?.collect())
     }
 
-    /// Makes a request as DT does.
+    /// Makes a request with DT's headers.
     pub(super) fn request(&self, body: Bytes, token: Option<HeaderValue>) -> Request<Full<Bytes>> {
         let mut request = Request::new(Full::new(body));
         *request.method_mut() = Method::POST;
@@ -141,7 +139,7 @@ impl Target {
     }
 }
 
-/// [`SECRET_HEADER`] as HTTP libraries have it; the client capitalises it again.
+/// [`SECRET_HEADER`] in lower case, as HTTP libraries require; the client capitalises it.
 const SIGNATURE: HeaderName = HeaderName::from_static("x-dt-signature");
 
 #[cfg(test)]
@@ -175,7 +173,7 @@ mod tests {
     }
 
     #[test]
-    fn a_bad_url_is_told_with_what_is_allowed() {
+    fn a_bad_url_is_reported_with_the_expected_form() {
         for (url, why) in [
             ("ftp://example.com/", "does not begin with http://"),
             ("127.0.0.1:8080", "does not begin with http://"),
@@ -184,11 +182,11 @@ mod tests {
             ("http://example.com:70000/", "port"),
             ("http://example.com:/", "port"),
             ("http://:80/", "no"),
-            ("", "no URL"),
+            ("", "not a URL"),
         ] {
             let text = refused(url, &[]);
             assert!(text.starts_with("--url: ") && text.contains(why), "{url}: {text}");
-            assert!(text.contains("allowed is http://"), "{url}: {text}");
+            assert!(text.contains("expected http://"), "{url}: {text}");
         }
     }
 

@@ -1,4 +1,4 @@
-//! TLS to the receiver: whom `send` trusts, and the handshake.
+//! TLS to the receiver: the trusted authorities, and the handshake.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -11,9 +11,9 @@ use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
 
 use super::super::{Failure, read_input, usage};
-use super::client::{Failed, Kind};
+use super::client::{SendError, SendErrorKind};
 
-/// What a TLS connection to the receiver needs.
+/// The configuration of TLS connections to the receiver.
 #[derive(Debug, Clone)]
 pub(super) struct Tls {
     config: Arc<ClientConfig>,
@@ -21,10 +21,10 @@ pub(super) struct Tls {
 }
 
 impl Tls {
-    /// Trusts the authorities in a PEM file; without one, the public ones (of Mozilla's list).
+    /// Trusts the authorities in a PEM file or, without one, the public ones of Mozilla's list.
     pub(super) fn new(host: &str, ca: Option<&Path>) -> Result<Self, Failure> {
         let name = ServerName::try_from(host.to_owned())
-            .map_err(|_| usage("--url: the host is no name that a certificate can have"))?;
+            .map_err(|_| usage("--url: the host is not a name that a certificate can have"))?;
         let roots = match ca {
             Some(path) => authorities(path)?,
             None => RootCertStore { roots: webpki_roots::TLS_SERVER_ROOTS.to_vec() },
@@ -34,16 +34,16 @@ impl Tls {
             .with_safe_default_protocol_versions()
             .map_err(anyhow::Error::from)?;
         let mut config = builder.with_root_certificates(roots).with_no_client_auth();
-        // What `send` speaks.
+        // The only protocol of `send`.
         config.alpn_protocols = vec![b"http/1.1".to_vec()];
         Ok(Self { config: Arc::new(config), name })
     }
 
-    /// Shakes hands on a new connection.
-    pub(super) async fn connect(&self, stream: TcpStream) -> Result<TlsStream<TcpStream>, Failed> {
+    /// Makes the TLS handshake on a new connection.
+    pub(super) async fn connect(&self, stream: TcpStream) -> Result<TlsStream<TcpStream>, SendError> {
         let connector = TlsConnector::from(Arc::clone(&self.config));
         let connected = connector.connect(self.name.clone(), stream).await;
-        connected.map_err(|error| Failed::new(Kind::Tls, error.to_string()))
+        connected.map_err(|error| SendError::new(SendErrorKind::Tls, error.to_string()))
     }
 }
 
@@ -58,7 +58,7 @@ fn authorities(path: &Path) -> Result<RootCertStore, Failure> {
     }
     if roots.is_empty() {
         return Err(
-            bad("there is no certificate in it; expected \"-----BEGIN CERTIFICATE-----\"".to_owned()),
+            bad("the file has no certificate; expected \"-----BEGIN CERTIFICATE-----\"".to_owned()),
         );
     }
     Ok(roots)

@@ -23,8 +23,8 @@ pub(super) fn collection(cloud: &Cloud, call: &Call, project: &str) -> Answered 
 
 fn create(cloud: &Cloud, call: &Call, project: &str) -> Answered {
     let body = call.object()?;
-    let settings = Settings::create(&body).map_err(ApiError::bad_request)?;
-    // DT chooses ids; a test may want to choose its own.
+    let settings = Settings::create(&body).map_err(|error| ApiError::bad_request(error.to_string()))?;
+    // DT chooses ids; here the client can, so that a test knows them.
     let wanted = body.get("name").and_then(|name| name.as_str()).filter(|name| !name.is_empty());
     let wanted = wanted.map(|name| name.rsplit('/').next().unwrap_or(name).to_owned());
     if wanted.as_deref().is_some_and(|id| !is_id(id)) {
@@ -32,20 +32,20 @@ fn create(cloud: &Cloud, call: &Call, project: &str) -> Answered {
     }
     cloud.with_state(|state, now| {
         let id = wanted.unwrap_or_else(|| state.id(now));
-        state.changes = state.changes.saturating_add(1);
+        state.mark_changed();
         let incarnation = state.incarnation();
-        let place =
+        let owner =
             state.project(project).ok_or_else(|| ApiError::bad_request("there are too many projects"))?;
-        if place.connectors.contains_key(&id) {
+        if owner.connectors.contains_key(&id) {
             return Err(ApiError::conflict("a data connector of that name already exists"));
         }
-        if place.connectors.len() >= MAX_CONNECTORS {
+        if owner.connectors.len() >= MAX_CONNECTORS {
             return Err(ApiError::bad_request("a project has at most 10 data connectors"));
         }
         let connector = Connector::new(id.clone(), settings, incarnation);
-        warn_of(call, &connector);
+        log_warning(call, &connector);
         let shown = answer(&connector, project);
-        place.connectors.insert(id, connector);
+        owner.connectors.insert(id, connector);
         Ok(shown)
     })
 }
@@ -58,7 +58,7 @@ pub(super) fn one(cloud: &Cloud, call: &Call, project: &str, name: &str) -> Answ
         ((id, None), &Method::PATCH) => update(cloud, call, project, id),
         ((id, None), &Method::DELETE) => cloud.with_state(|state, now| {
             find(state, project, id)?;
-            state.changes = state.changes.saturating_add(1);
+            state.mark_changed();
             let connectors = state.projects.get_mut(project).map(|project| &mut project.connectors);
             if let Some(mut connector) = connectors.and_then(|connectors| connectors.remove(id)) {
                 drop_queue(&mut connector, &mut state.ledger, now.millis());
@@ -85,17 +85,18 @@ fn update(cloud: &Cloud, call: &Call, project: &str, id: &str) -> Answered {
     let body = call.object()?;
     cloud.publishing(|state, now, _| {
         let connector = find(state, project, id)?;
-        let settings = connector.settings.patched(&body).map_err(ApiError::bad_request)?;
+        let settings =
+            connector.settings.patched(&body).map_err(|error| ApiError::bad_request(error.to_string()))?;
         let was_active = connector.is_active();
         connector.settings = settings;
-        warn_of(call, connector);
+        log_warning(call, connector);
         let is_active = connector.is_active();
         if is_active && !was_active {
-            // A new chance: five days count from the next failure.
+            // The five days of failures begin at the next failure.
             (connector.failing_since, connector.disabled_at) = (None, None);
         }
         let shown = answer(connector, project);
-        state.changes = state.changes.saturating_add(1);
+        state.mark_changed();
         if !is_active {
             let State { projects, ledger, .. } = state;
             let connectors = projects.get_mut(project).map(|project| &mut project.connectors);
@@ -113,14 +114,14 @@ fn find<'a>(state: &'a mut State, project: &str, id: &str) -> Result<&'a mut Con
     connector.ok_or_else(|| ApiError::not_found("there is no such data connector"))
 }
 
-/// A connector as it is shown, with a warning for what the real DT refuses.
+/// Returns a connector as JSON, with a warning if the real DT would reject it.
 fn answer(connector: &Connector, project: &str) -> Answer {
     Answer::Json(connector.to_json(project), connector.settings.warning())
 }
 
-/// Says so in the log as well, once for each change; clients seldom show headers. Whoever calls from this process knows.
-fn warn_of(call: &Call, connector: &Connector) {
+/// Logs the warning about a changed connector, since clients seldom show headers. Callers in this process log their own.
+fn log_warning(call: &Call, connector: &Connector) {
     if let Some(warning) = connector.settings.warning().filter(|_| !call.trusted) {
-        tracing::warn!(connector = connector.id, warning, "allowed here");
+        tracing::warn!(connector = connector.id, warning, "accepted by the emulator");
     }
 }

@@ -1,12 +1,12 @@
-//! `/emulator`: the emulator's own controls, which DT does not have. They need the credentials of the API if service accounts
-//! are configured, and none otherwise.
+//! `/emulator`: the emulator's own controls, which DT does not have. They need credentials only if service accounts are
+//! configured.
 //!
 //! | call | what |
 //! |---|---|
-//! | `GET /emulator` | what it is and what it does: time, projects, queues |
+//! | `GET /emulator` | version, time, devices, queues |
 //! | `GET`, `PATCH`, `DELETE /emulator/faults` | shows, changes and clears the faults |
-//! | `GET /emulator/ledger?fate=…&connector=…` | what became of every event |
-//! | `POST /emulator/keys:rotate` | a new key signs from now on |
+//! | `GET /emulator/ledger?fate=…&connector=…` | the delivery status of every event |
+//! | `POST /emulator/keys:rotate` | creates a key, which signs from now on |
 
 use http::Method;
 use serde_json::json;
@@ -14,12 +14,12 @@ use serde_json::json;
 use super::{Answered, ApiError, Call, check_credentials, query::Query};
 use crate::cloud::Cloud;
 use crate::faults::Faults;
-use crate::life;
+use crate::heartbeat;
 use crate::state::Now;
 use dt_verify::event::rfc3339_micros;
 
 pub(super) fn answer(cloud: &Cloud, call: &Call, path: &[&str]) -> Answered {
-    // Where any credentials would do, asking for some would protect nothing.
+    // If any credentials were accepted, requiring them would protect nothing.
     if !call.trusted && !cloud.accounts.is_empty() {
         check_credentials(cloud, call)?;
     }
@@ -34,7 +34,7 @@ pub(super) fn answer(cloud: &Cloud, call: &Call, path: &[&str]) -> Answered {
         (["ledger"], &Method::GET) => ledger(cloud, &call.query()),
         (["keys:rotate"], &Method::POST) => {
             let kid = cloud.keys.lock().rotate().map_err(|error| ApiError::internal(error.to_string()))?;
-            cloud.with_state(|state, _| state.changes = state.changes.saturating_add(1));
+            cloud.with_state(|state, _| state.mark_changed());
             tracing::info!(kid, "a new key signs from now on");
             Ok(json!({"kid": kid}).into())
         }
@@ -52,22 +52,22 @@ fn show(faults: &Faults) -> Answered {
 fn change_faults(cloud: &Cloud, call: &Call) -> Answered {
     let changes = call.object()?;
     cloud.publishing(|state, now, published| {
-        // The faults there are, with the members of the body in their place.
-        let known = serde_json::to_value(&state.faults).unwrap_or_default();
-        let mut members = known.as_object().cloned().unwrap_or_default();
+        // The current faults, with the members of the body in their place.
+        let current = serde_json::to_value(&state.faults).unwrap_or_default();
+        let mut members = current.as_object().cloned().unwrap_or_default();
         members.extend(changes);
         let mut faults: Faults = serde_json::from_value(members.into())
             .map_err(|error| ApiError::bad_request(error.to_string()))?;
         faults.check().map_err(|error| ApiError::bad_request(error.to_string()))?;
         let burst = std::mem::take(&mut faults.burst);
-        // Known before anything changes: a request that is refused changes nothing.
+        // Checked before anything changes: a rejected request changes nothing.
         if burst > 0 && state.projects.values().all(|project| project.devices.is_empty()) {
             return Err(ApiError::bad_request("a burst needs a device"));
         }
         tracing::info!(?faults, burst, "faults");
         state.set_faults(faults, now);
         if burst > 0 {
-            let _any = life::burst(state, burst, now, published);
+            let _any = heartbeat::burst(state, burst, now, published);
         }
         show(&state.faults)
     })

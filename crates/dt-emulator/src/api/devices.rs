@@ -1,7 +1,7 @@
 //! `/v2/projects/{p}/devices`: DT's device API (list, get, labels, transfer) and its emulator API (create, replace labels,
 //! delete, `:publish`).
 //!
-//! The project `-` stands for any, where a device is only looked up.
+//! In requests that only read devices, the project `-` stands for any project.
 
 use std::collections::BTreeSet;
 
@@ -13,14 +13,15 @@ use super::order::Order;
 use super::{Answered, ApiError, Call, pages, payload, projects, with_verb};
 use crate::cloud::Cloud;
 use crate::state::{
-    Device, Labels, MAX_DEVICES, MAX_LABELS, Now, Published, State, TooManyLabels, is_id, is_label,
+    Device, DeviceRef, Labels, MAX_DEVICES, MAX_LABELS, NewEvent, Now, Published, State, TooManyLabels,
+    is_id, is_label,
 };
 use dt_verify::event::{rfc3339_micros, simulation};
 
-/// How many devices one call may name: all wait while they are changed.
+/// The largest number of devices in one call: all other calls wait while they are changed.
 const MAX_NAMES: usize = 1_000;
 
-/// How large what is published may be: real events are far smaller.
+/// The largest size of a published event, in bytes: real events are far smaller.
 const MAX_EVENT: usize = 16 << 10;
 
 pub(super) fn collection(cloud: &Cloud, call: &Call, project: &str) -> Answered {
@@ -39,12 +40,12 @@ fn list(cloud: &Cloud, call: &Call, project: &str) -> Answered {
         query.all("projects").map(|name| name.strip_prefix("projects/").unwrap_or(name)).collect();
     let of_organization = projects::are_of_organization(cloud, &query);
     cloud.with_state(|state, _| {
-        // DT's Python client: both are ignored where the project is named.
+        // As for DT's Python client, `projects` and `organization` only matter for the project `-`.
         let wanted = |id: &str| match project {
             "-" => of_organization && (projects.is_empty() || projects.contains(id)),
             _ => id == project,
         };
-        // Sorted by project and device, so that a page token is a device's name.
+        // Sorted by project and device, since a page token is a device's name.
         let mut devices: Vec<(String, &str, &Device)> = state
             .projects
             .iter()
@@ -69,11 +70,10 @@ fn create(cloud: &Cloud, call: &Call, project: &str) -> Answered {
     let body = call.object()?;
     let device_type =
         body.get("type").and_then(Value::as_str).ok_or_else(|| ApiError::bad_request("type is missing"))?;
-    let known = simulation::device_types();
-    if !known.contains(&device_type) {
-        let known = known.join(", ");
-        let found = device_type.escape_debug();
-        return Err(ApiError::bad_request(format!("type: found \"{found}\"; allowed are {known}")));
+    let types = simulation::device_types();
+    if !types.contains(&device_type) {
+        let (found, expected) = (device_type.escape_debug(), types.join(", "));
+        return Err(ApiError::bad_request(format!("type: found \"{found}\"; expected {expected}")));
     }
     let labels = read_labels(body.get("labels"), "labels")?;
     cloud.with_state(|state, now| {
@@ -88,14 +88,14 @@ fn create(cloud: &Cloud, call: &Call, project: &str) -> Answered {
     })
 }
 
-/// Puts a device into a project.
+/// Adds a device to a project.
 pub(crate) fn add(state: &mut State, project: &str, device: Device) -> Result<(), ApiError> {
-    state.changes = state.changes.saturating_add(1);
-    let place = state.project(project).ok_or_else(|| ApiError::bad_request("there are too many projects"))?;
-    if place.devices.len() >= MAX_DEVICES {
+    state.mark_changed();
+    let owner = state.project(project).ok_or_else(|| ApiError::bad_request("there are too many projects"))?;
+    if owner.devices.len() >= MAX_DEVICES {
         return Err(ApiError::bad_request(format!("a project has at most {MAX_DEVICES} devices")));
     }
-    place.devices.insert(device.id.clone(), device);
+    owner.devices.insert(device.id.clone(), device);
     Ok(())
 }
 
@@ -109,7 +109,7 @@ pub(super) fn one(cloud: &Cloud, call: &Call, project: &str, name: &str) -> Answ
         ((id, None), &Method::DELETE) => cloud.with_state(|state, _| {
             let removed = state.projects.get_mut(project).and_then(|project| project.devices.remove(id));
             removed.ok_or_else(not_found)?;
-            state.changes = state.changes.saturating_add(1);
+            state.mark_changed();
             state.history.forget(id);
             Ok(json!({}).into())
         }),
@@ -125,10 +125,12 @@ fn publish(cloud: &Cloud, call: &Call, project: &str, id: &str) -> Answered {
         return Err(ApiError::bad_request("an event has at most 16 KiB"));
     }
     let body = call.object()?;
+    let name = DeviceRef { project, device: id };
     cloud.publishing(|state, now, published| {
-        let device = state.device(project, id).ok_or_else(not_found)?;
+        let device = state.device(name).ok_or_else(not_found)?;
         let default_time = rfc3339_micros(now.micros());
-        let events = payload::complete(&body, &default_time).map_err(ApiError::bad_request)?;
+        let events = payload::complete(&body, &default_time)
+            .map_err(|error| ApiError::bad_request(error.to_string()))?;
         if let Some((foreign, ..)) =
             events.iter().find(|(event_type, ..)| !simulation::may_send(&device.device_type, event_type))
         {
@@ -138,7 +140,8 @@ fn publish(cloud: &Cloud, call: &Call, project: &str, id: &str) -> Answered {
             )));
         }
         for (event_type, data, time) in events {
-            published.extend(state.publish((project, id), &event_type, &data, Some(&time), now));
+            let event = NewEvent { device: name, event_type: &event_type, data: &data };
+            published.extend(state.publish(event, Some(&time), now));
         }
         Ok(json!({}).into())
     })
@@ -147,16 +150,17 @@ fn publish(cloud: &Cloud, call: &Call, project: &str, id: &str) -> Answered {
 fn replace_labels(cloud: &Cloud, call: &Call, project: &str, id: &str) -> Answered {
     let body = call.object()?;
     let labels = read_labels(body.get("labels"), "labels")?;
+    let name = DeviceRef { project, device: id };
     cloud.publishing(|state, now, published| {
-        let device = state.device(project, id).ok_or_else(not_found)?;
-        let is_gone = |key: &&String| !labels.contains_key(*key) && *key != "virtual-sensor";
-        let gone: BTreeSet<String> = if call.method == Method::PUT {
-            device.labels.keys().filter(is_gone).cloned().collect()
+        let device = state.device(name).ok_or_else(not_found)?;
+        let is_removed = |key: &&String| !labels.contains_key(*key) && *key != "virtual-sensor";
+        let removed: BTreeSet<String> = if call.method == Method::PUT {
+            device.labels.keys().filter(is_removed).cloned().collect()
         } else {
             BTreeSet::new()
         };
-        published.extend(state.change_labels((project, id), &labels, &gone, now)?);
-        let device = state.device(project, id).ok_or_else(not_found)?;
+        published.extend(state.change_labels(name, &labels, &removed, now)?);
+        let device = state.device(name).ok_or_else(not_found)?;
         Ok(device.to_json(project).into())
     })
 }
@@ -175,32 +179,59 @@ pub(super) fn batch_update(cloud: &Cloud, call: &Call, project: &str) -> Answere
     cloud.publishing(|state, now, published| {
         let mut errors = Vec::new();
         for name in &devices {
-            if let Err((code, message)) = update_one(state, project, name, (&add, &remove), now, published) {
-                errors.push(json!({"device": name, "status": {"code": code, "message": message}}));
+            match update_one(state, project, name, (&add, &remove), now) {
+                Ok(change) => published.extend(change),
+                Err(error) => {
+                    let status = json!({"code": error.code(), "message": error.to_string()});
+                    errors.push(json!({"device": name, "status": status}));
+                }
             }
         }
         Ok(json!({"batchErrors": errors}).into())
     })
 }
 
-/// Codes are those of gRPC, as in DT's documentation of batches: 3 is a bad argument, 5 is not found.
+/// Explains why one device of a batch was not changed.
+#[derive(Debug, thiserror::Error)]
+enum BatchError {
+    #[error("the device is not of this project")]
+    OtherProject,
+    #[error("there is no such device")]
+    NoDevice,
+    #[error(transparent)]
+    TooManyLabels(#[from] TooManyLabels),
+    #[error("the name is not projects/PROJECT/devices/DEVICE")]
+    BadName,
+    #[error("the project is full")]
+    ProjectFull,
+}
+
+impl BatchError {
+    /// Returns the gRPC code, as in DT's documentation of batches: 3 is an invalid argument, 5 is not found.
+    const fn code(&self) -> u8 {
+        match self {
+            Self::OtherProject | Self::TooManyLabels(_) => 3,
+            Self::NoDevice | Self::BadName | Self::ProjectFull => 5,
+        }
+    }
+}
+
+/// Changes the labels of one device of a batch.
 fn update_one(
     state: &mut State,
     project: &str,
     name: &str,
     (add, remove): (&Labels, &BTreeSet<String>),
     now: Now,
-    published: &mut Vec<Published>,
-) -> Result<(), (u8, &'static str)> {
-    let id = own_device(project, name).ok_or((3, "the device is not of this project"))?;
-    state.device(project, id).ok_or((5, "there is no such device"))?;
-    let changed = state.change_labels((project, id), add, remove, now);
-    published.extend(changed.map_err(|TooManyLabels| (3, TOO_MANY_LABELS))?);
-    Ok(())
+) -> Result<Option<Published>, BatchError> {
+    let device = own_device(project, name).ok_or(BatchError::OtherProject)?;
+    let name = DeviceRef { project, device };
+    state.device(name).ok_or(BatchError::NoDevice)?;
+    Ok(state.change_labels(name, add, remove, now)?)
 }
 
-/// Moves devices to this project. Their history goes with them as it is: old events keep their `targetName`. A device
-/// with a heartbeat stops to beat.
+/// Moves devices to this project. Their history moves with them, and old events keep their `targetName`. A moved device has no
+/// heartbeat any more.
 pub(super) fn transfer(cloud: &Cloud, call: &Call, project: &str) -> Answered {
     if call.method != Method::POST {
         return Err(ApiError::method("POST"));
@@ -211,8 +242,9 @@ pub(super) fn transfer(cloud: &Cloud, call: &Call, project: &str) -> Answered {
         for name in names {
             match move_one(state, project, &name) {
                 Ok(new_name) => moved.push(new_name),
-                Err(message) => {
-                    errors.push(json!({"device": name, "status": {"code": 5, "message": message}}));
+                Err(error) => {
+                    let status = json!({"code": error.code(), "message": error.to_string()});
+                    errors.push(json!({"device": name, "status": status}));
                 }
             }
         }
@@ -220,32 +252,32 @@ pub(super) fn transfer(cloud: &Cloud, call: &Call, project: &str) -> Answered {
     })
 }
 
-fn move_one(state: &mut State, target: &str, name: &str) -> Result<String, &'static str> {
+/// Moves one device of a batch and returns its new name.
+fn move_one(state: &mut State, target: &str, name: &str) -> Result<String, BatchError> {
     let (source, id) = name
         .strip_prefix("projects/")
         .and_then(|rest| rest.split_once("/devices/"))
-        .ok_or("the name is not projects/PROJECT/devices/DEVICE")?;
-    state.project(target).filter(|place| place.devices.len() < MAX_DEVICES).ok_or("the project is full")?;
+        .ok_or(BatchError::BadName)?;
+    let target_project = state.project(target).filter(|project| project.devices.len() < MAX_DEVICES);
+    target_project.ok_or(BatchError::ProjectFull)?;
     let device = state.projects.get_mut(source).and_then(|project| project.devices.remove(id));
-    let mut device = device.ok_or("there is no such device")?;
-    // After a restart as well.
-    device.lively = false;
-    add(state, target, device).map_err(|_| "the project is full")?;
+    let mut device = device.ok_or(BatchError::NoDevice)?;
+    // So that a restart does not schedule heartbeats.
+    device.has_heartbeat = false;
+    add(state, target, device).map_err(|_| BatchError::ProjectFull)?;
     Ok(format!("projects/{target}/devices/{id}"))
 }
 
-/// The device of that id; in any project for `-`.
+/// Returns the project and the device of an id; `-` stands for any project.
 fn look_up<'a>(state: &'a State, project: &str, id: &str) -> Result<(String, &'a Device), ApiError> {
     let found = state.projects.iter().filter(|(name, _)| project == "-" || *name == project);
     let mut found = found.filter_map(|(name, project)| Some((name.clone(), project.devices.get(id)?)));
     found.next().ok_or_else(not_found)
 }
 
-const TOO_MANY_LABELS: &str = "a device has at most 100 labels";
-
 impl From<TooManyLabels> for ApiError {
-    fn from(TooManyLabels: TooManyLabels) -> Self {
-        Self::bad_request(TOO_MANY_LABELS)
+    fn from(error: TooManyLabels) -> Self {
+        Self::bad_request(error.to_string())
     }
 }
 
@@ -253,7 +285,7 @@ fn not_found() -> ApiError {
     ApiError::not_found("there is no such device")
 }
 
-/// The device's id in a full name of this project.
+/// Returns the device's id in a full name of this project, or `None` for another name.
 fn own_device<'a>(project: &str, name: &'a str) -> Option<&'a str> {
     name.strip_prefix("projects/")?.strip_prefix(project)?.strip_prefix("/devices/").filter(|id| is_id(id))
 }
@@ -263,26 +295,26 @@ fn read_labels(value: Option<&Value>, name: &str) -> Result<Labels, ApiError> {
     let Some(value) = value.filter(|value| !value.is_null()) else { return Ok(Labels::new()) };
     let members = value.as_object().ok_or_else(|| bad("not an object"))?;
     if members.len() > MAX_LABELS {
-        return Err(bad("at most 100 are allowed"));
+        return Err(bad("expected at most 100"));
     }
     let mut labels = Labels::new();
     for (key, value) in members {
         let value = value.as_str().ok_or_else(|| bad("a value is not a string"))?;
         if !is_label(key, value) {
-            return Err(bad("a key is empty, or longer than 1024 bytes, or its value is"));
+            return Err(bad("a key is empty, or a key or value is longer than 1024 bytes"));
         }
         labels.insert(key.clone(), value.to_owned());
     }
     Ok(labels)
 }
 
-/// Names in an array, each once, however often it is given.
-fn read_names(body: &Map<String, Value>, name: &str, most: usize) -> Result<BTreeSet<String>, ApiError> {
+/// Reads an array of at most `limit` names, without repeated ones. An absent or `null` member is an empty array.
+fn read_names(body: &Map<String, Value>, name: &str, limit: usize) -> Result<BTreeSet<String>, ApiError> {
     let bad = || ApiError::bad_request(format!("{name} is not an array of strings"));
     let Some(value) = body.get(name).filter(|value| !value.is_null()) else { return Ok(BTreeSet::new()) };
     let names = value.as_array().ok_or_else(bad)?;
-    if names.len() > most {
-        return Err(ApiError::bad_request(format!("{name}: at most {most} are allowed")));
+    if names.len() > limit {
+        return Err(ApiError::bad_request(format!("{name}: expected at most {limit}")));
     }
     names.iter().map(|name| name.as_str().map(str::to_owned).ok_or_else(bad)).collect()
 }

@@ -1,18 +1,18 @@
-//! Errors as DT's REST API has them: `{"error":…,"code":…,"help":…}`, and `{"error":{"code":…,"message":…}}` for
+//! The errors of DT's REST API: `{"error":…,"code":…,"help":…}`, and `{"error":{"code":…,"message":…}}` for
 //! `devices:stream`.
 
 use http::StatusCode;
 use serde_json::{Value, json};
 
-/// Where DT explains its errors.
+/// The page on which DT explains its errors.
 const HELP: &str = "https://docs.developer.disruptive-technologies.com/error-codes";
 
-/// An answer that is not 200.
+/// A response with another status than 200.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct ApiError {
     pub(crate) status: StatusCode,
     pub(crate) text: String,
-    /// Seconds for `Retry-After`.
+    /// `Retry-After`, in seconds.
     pub(crate) retry_after: Option<u16>,
     /// `Allow`.
     pub(crate) allow: Option<&'static str>,
@@ -46,10 +46,7 @@ impl ApiError {
     }
 
     pub(crate) fn method(allow: &'static str) -> Self {
-        Self {
-            allow: Some(allow),
-            ..Self::new(StatusCode::METHOD_NOT_ALLOWED, format!("allowed is {allow}"))
-        }
+        Self { allow: Some(allow), ..Self::new(StatusCode::METHOD_NOT_ALLOWED, format!("expected {allow}")) }
     }
 
     pub(crate) fn too_large() -> Self {
@@ -57,10 +54,10 @@ impl ApiError {
     }
 
     pub(crate) fn timeout() -> Self {
-        Self::new(StatusCode::REQUEST_TIMEOUT, "the body did not come in 10 s")
+        Self::new(StatusCode::REQUEST_TIMEOUT, "the body was not complete within 10 s")
     }
 
-    /// Seconds, since DT's Python client cannot read a date.
+    /// Returns 429. `Retry-After` is in seconds, since DT's Python client cannot read a date.
     pub(crate) fn too_many(text: impl Into<String>) -> Self {
         Self { retry_after: Some(1), ..Self::new(StatusCode::TOO_MANY_REQUESTS, text) }
     }
@@ -73,13 +70,13 @@ impl ApiError {
         Self::new(StatusCode::INTERNAL_SERVER_ERROR, text)
     }
 
-    /// The body of the answer to a call of `devices:stream`. DT's Python client 1.7.3 takes the body for a line of the
-    /// stream whatever the status, and reads `error.code`.
+    /// Returns the body of a response to `devices:stream`. DT's Python client 1.7.3 reads it as a line of the stream for any
+    /// status, and expects `error.code`.
     pub(crate) fn stream_body(&self) -> Value {
         json!({"error": {"code": self.status.as_u16(), "message": self.text}})
     }
 
-    /// The body of the answer to any other call.
+    /// Returns the body of a response to any other call.
     pub(crate) fn body(&self) -> Value {
         let code = self.status.as_u16();
         match self.oauth {

@@ -1,7 +1,7 @@
 //! `/v2/projects/{p}/devices/{d}/events`: the event history of a device, newest first by `timestamp`.
 //!
-//! A page token is the position of the last event of its page, so that events that come meanwhile, late ones too, neither
-//! repeat nor hide others.
+//! A page token is the position of the last event of its page, so that events that are published meanwhile, also late ones,
+//! neither repeat nor hide others.
 
 use std::collections::BTreeSet;
 
@@ -11,10 +11,10 @@ use serde_json::value::RawValue;
 
 use super::{Answered, ApiError, Call, pages};
 use crate::cloud::Cloud;
-use crate::state::{Position, StoredEvent, position};
+use crate::state::{DeviceRef, Position, StoredEvent, position};
 use dt_verify::event::Timestamp;
 
-/// How far back the history goes unless asked otherwise.
+/// The default period of a history, in microseconds.
 const DEFAULT_MICROS: i64 = 24 * 3_600 * 1_000_000;
 
 pub(super) fn history(cloud: &Cloud, call: &Call, project: &str, device: &str) -> Answered {
@@ -33,18 +33,19 @@ pub(super) fn history(cloud: &Cloud, call: &Call, project: &str, device: &str) -
     let (start, end, size) = (time("startTime")?, time("endTime")?, pages::size(&query)?);
     let before = match query.last("pageToken") {
         None => None,
-        Some(token) => {
-            Some(read_token(token).ok_or_else(|| ApiError::bad_request("pageToken is not one of ours"))?)
-        }
+        Some(token) => Some(
+            read_token(token)
+                .ok_or_else(|| ApiError::bad_request("pageToken is not a token of this list"))?,
+        ),
     };
     cloud.with_state(|state, now| {
-        if state.device(project, device).is_none() {
+        if state.device(DeviceRef { project, device }).is_none() {
             return Err(ApiError::not_found("there is no such device"));
         }
         let end = end.unwrap_or_else(|| now.micros());
         let start = start.unwrap_or_else(|| end.saturating_sub(DEFAULT_MICROS));
         let wanted = |event: &StoredEvent| {
-            // Whatever project it was in: the history goes where the device goes.
+            // Of any project: the history moves with the device.
             &*event.device == device
                 && (start..=end).contains(&event.micros)
                 && (types.is_empty() || types.contains(&*event.event_type))
@@ -62,7 +63,7 @@ pub(super) fn history(cloud: &Cloud, call: &Call, project: &str, device: &str) -
     })
 }
 
-/// The page token of a page that ends with this event.
+/// Returns the token of a page that ends with this event.
 fn token(event: &StoredEvent) -> String {
     let (micros, number) = position(event);
     format!("{micros}_{number}")

@@ -1,12 +1,12 @@
-//! Which devices a list or a stream is about.
+//! The filter of a list of devices or a stream.
 
 use std::collections::BTreeSet;
 
 use super::query::Query;
 use crate::state::Labels;
 
-/// Which devices are asked for: by id, type, labels and words (the docs of `Device.list_devices` and
-/// `Stream.event_stream` in DT's Python client). A list wants all the labels, and a stream any of them.
+/// Selects devices by id, type, labels and words (documentation of `Device.list_devices` and `Stream.event_stream` in DT's
+/// Python client). In a list a device needs all of the labels, in a stream any of them.
 pub(super) struct Filter {
     any_label: bool,
     ids: BTreeSet<String>,
@@ -57,13 +57,13 @@ impl Filter {
     }
 }
 
-/// Whether a word in lower case is part of the type, the id, or the key or value of a label.
+/// Returns whether a word in lower case is part of the type, the id, or the key or value of a label.
 fn has_word(word: &str, id: &str, device_type: &str, labels: &Labels) -> bool {
     let mut texts = labels.iter().flat_map(|(key, value)| [key.as_str(), value.as_str()]);
     contains(id, word) || contains(device_type, word) || texts.any(|text| contains(text, word))
 }
 
-/// Whether a text has a part that is in lower case, whatever the case of the text.
+/// Returns whether a text, in lower case, contains a part, which is in lower case.
 pub(super) fn contains(text: &str, part: &str) -> bool {
     text.to_lowercase().contains(part)
 }

@@ -1,10 +1,10 @@
-//! `/oauth2/token`, and what verifiers of `DT-Asymmetric-Signature` ask for: discovery and key set.
+//! `/oauth2/token`, and the discovery document and key set of `DT-Asymmetric-Signature`.
 
 use http::Method;
 
 use super::{Answered, ApiError, Call};
 use crate::cloud::Cloud;
-use crate::identity::{Refused, exchange};
+use crate::identity::{TokenError, exchange};
 
 pub(super) fn token(cloud: &Cloud, call: &Call) -> Answered {
     if call.method != Method::POST {
@@ -13,9 +13,12 @@ pub(super) fn token(cloud: &Cloud, call: &Call) -> Answered {
     available(cloud)?;
     let answer =
         exchange(&call.body, call.host(), &cloud.accounts, &mut cloud.grants.lock(), cloud.wall_seconds());
-    // DT's Python client knows a bad assertion by the status 400.
-    let refused = |Refused(oauth, text)| ApiError { oauth: Some(oauth), ..ApiError::bad_request(text) };
-    answer.map(Into::into).map_err(refused)
+    // DT's Python client recognises a bad assertion by the status 400.
+    let rejection = |error: TokenError| ApiError {
+        oauth: Some(error.oauth_code()),
+        ..ApiError::bad_request(error.to_string())
+    };
+    answer.map(Into::into).map_err(rejection)
 }
 
 pub(super) fn discovery(cloud: &Cloud, call: &Call) -> Answered {
@@ -36,7 +39,7 @@ pub(super) fn jwks(cloud: &Cloud, call: &Call) -> Answered {
 
 fn available(cloud: &Cloud) -> Result<(), ApiError> {
     if cloud.with_state(|state, _| state.faults.identity_outage) {
-        return Err(ApiError::unavailable("an outage, asked for by the fault identity-outage"));
+        return Err(ApiError::unavailable("an outage, emulated by the fault identity-outage"));
     }
     Ok(())
 }

@@ -1,9 +1,9 @@
 //! The HTTP API, all on one port: DT's REST API and emulator API under `/v2`, the identity provider, and the emulator's
 //! own controls under `/emulator`.
 //!
-//! A request is read whole, then answered by a function that never waits: `connectors.rs`, `devices.rs`, `events.rs`,
-//! `identity.rs`, `control.rs`. JSON is read whatever the `Content-Type` says, since `curl -d` sends a form type; so web
-//! pages, which could send such requests from a browser on this machine, are refused.
+//! Each request is read completely, and then answered by a function that never waits: `connectors.rs`, `devices.rs`,
+//! `events.rs`, `identity.rs`, `control.rs`. The `Content-Type` of JSON is not checked, since `curl -d` sends that of a form.
+//! A web page in a browser on this machine could therefore send requests, so requests of web pages are rejected.
 
 mod connectors;
 mod control;
@@ -38,7 +38,7 @@ use super::identity::authorize;
 use super::state::is_id;
 use query::Query;
 
-/// A request that was read whole.
+/// A request with its complete body.
 pub(crate) struct Call {
     pub(crate) method: Method,
     pub(crate) path: String,
@@ -52,7 +52,7 @@ pub(crate) struct Call {
 }
 
 impl Call {
-    /// The body as a JSON object.
+    /// Parses the body as a JSON object.
     fn object(&self) -> Result<Map<String, Value>, ApiError> {
         match serde_json::from_slice(&self.body) {
             Ok(Value::Object(members)) => Ok(members),
@@ -65,18 +65,18 @@ impl Call {
         Query::read(&self.query)
     }
 
-    /// The host and port that the client asked.
+    /// Returns the host and port in the request.
     fn host(&self) -> Option<&str> {
         let header = self.headers.get(HOST).and_then(|host| host.to_str().ok());
         self.authority.as_deref().or(header)
     }
 }
 
-/// An answer.
+/// A response.
 pub(crate) enum Answer {
     /// 200 with JSON, and perhaps a warning.
     Json(Value, Option<&'static str>),
-    /// 200 with events, for as long as the client listens.
+    /// 200 with events, until the client closes the connection.
     Stream(Box<Stream>),
 }
 
@@ -91,10 +91,10 @@ type Answered = Result<Answer, ApiError>;
 /// Answers a request.
 pub(crate) fn answer(cloud: &Cloud, call: &Call) -> Answered {
     if !call.trusted {
-        refuse_web_pages(cloud, call)?;
+        reject_web_pages(cloud, call)?;
     }
     let path = with_colons(&call.path);
-    // A base URL that ends in a slash makes a double one.
+    // Clients whose base URL ends in a slash send a double one.
     let segments: Vec<&str> = path.split('/').filter(|segment| !segment.is_empty()).collect();
     match segments.as_slice() {
         ["oauth2", "token"] => identity::token(cloud, call),
@@ -106,22 +106,22 @@ pub(crate) fn answer(cloud: &Cloud, call: &Call) -> Answered {
     }
 }
 
-/// Whether a path is that of a stream, whose errors have a shape of their own.
+/// Returns whether a path is that of a stream, whose errors have a different JSON.
 fn is_stream(path: &str) -> bool {
     with_colons(path).trim_end_matches('/').ends_with("/devices:stream")
 }
 
-/// A path in which no colon is percent-encoded: some clients encode that of a verb.
+/// Decodes the percent-encoded colons of a path: some clients encode the colon of a verb.
 fn with_colons(path: &str) -> String {
     path.replace("%3A", ":").replace("%3a", ":")
 }
 
-/// Any credentials will do, and JSON is read under any type, so a page in a browser on this machine could make
-/// connectors and send from here to wherever it likes. It gives itself away by `Origin`, or, when its name was made to
-/// point here (DNS rebinding), by `Host`.
-fn refuse_web_pages(cloud: &Cloud, call: &Call) -> Result<(), ApiError> {
+/// Rejects requests of web pages. Any credentials may be accepted, and JSON is read under any type, so a page in a browser on
+/// this machine could create connectors and send requests from here to any address. Its requests have `Origin`, or, if its
+/// name was made to resolve to this machine (DNS rebinding), another `Host`.
+fn reject_web_pages(cloud: &Cloud, call: &Call) -> Result<(), ApiError> {
     if call.headers.contains_key(ORIGIN) {
-        return Err(ApiError::forbidden("web pages may not use the emulator"));
+        return Err(ApiError::forbidden("web pages cannot use the emulator"));
     }
     let is_local = |host: &str| {
         let host = host.parse::<Authority>();
@@ -139,13 +139,13 @@ fn refuse_web_pages(cloud: &Cloud, call: &Call) -> Result<(), ApiError> {
     Ok(())
 }
 
-/// Refuses who is unknown, and who may only read but asks for a change.
+/// Rejects requests without accepted credentials, and changes by a role that can only read.
 fn check_credentials(cloud: &Cloud, call: &Call) -> Result<(), ApiError> {
     let now = cloud.wall_seconds();
     let role = authorize(&call.headers, &cloud.accounts, &cloud.grants.lock(), now);
-    let role = role.map_err(ApiError::unauthorized)?;
+    let role = role.map_err(|error| ApiError::unauthorized(error.to_string()))?;
     if call.method != Method::GET && call.method != Method::HEAD && !role.may_write() {
-        return Err(ApiError::forbidden("the role project.user may only read"));
+        return Err(ApiError::forbidden("the role project.user can only read"));
     }
     Ok(())
 }
@@ -154,10 +154,10 @@ fn rest_api(cloud: &Cloud, call: &Call, segments: &[&str]) -> Answered {
     if !call.trusted {
         cloud.with_state(|state, _| {
             if state.faults.api_outage {
-                return Err(ApiError::unavailable("an outage, asked for by the fault api-outage"));
+                return Err(ApiError::unavailable("an outage, emulated by the fault api-outage"));
             }
             if state.api_rng.chance(state.faults.rate_limit) {
-                return Err(ApiError::too_many("too many requests, asked for by the fault rate-limit"));
+                return Err(ApiError::too_many("too many requests, emulated by the fault rate-limit"));
             }
             Ok(())
         })?;
@@ -172,7 +172,9 @@ fn rest_api(cloud: &Cloud, call: &Call, segments: &[&str]) -> Answered {
     }
     let looks_up = matches!(rest, ["devices"] | ["devices", _] | ["devices:stream"]);
     if *project == "-" && !(looks_up && call.method == Method::GET) {
-        return Err(ApiError::bad_request("the project - stands for any; only devices can be looked up so"));
+        return Err(ApiError::bad_request(
+            "the project - stands for any project, which only requests for devices support",
+        ));
     }
     match rest {
         [] => projects::one(cloud, call, project),
@@ -188,7 +190,7 @@ fn rest_api(cloud: &Cloud, call: &Call, segments: &[&str]) -> Answered {
     }
 }
 
-/// The last segment of a path, and the verb after its colon.
+/// Splits the last segment of a path into a name and the verb after its colon.
 fn with_verb(name: &str) -> (&str, Option<&str>) {
     name.split_once(':').map_or((name, None), |(name, verb)| (name, Some(verb)))
 }

@@ -1,7 +1,7 @@
 //! `orderBy` of a list of devices: a field in dot notation such as `reported.temperature.value`, with `-` before it for
-//! descending order (the docs of `Device.list_devices` in DT's Python client).
+//! descending order (documentation of `Device.list_devices` in DT's Python client).
 //!
-//! DT does not say where a device without the field goes: here it comes last in both directions.
+//! DT does not document the position of a device without the field: here it is last in both directions.
 
 use std::cmp::Ordering;
 
@@ -28,17 +28,17 @@ enum Field {
     Reported { event_type: String, member: String },
 }
 
-/// The value of a field. Values of different kinds are in the order of the variants.
+/// The value of a field. Values of different variants have the order of the variants.
 #[derive(PartialEq, PartialOrd)]
 enum FieldValue {
     Number(f64),
-    /// In Unix microseconds: as texts, times with and without a fraction would be in the wrong order.
+    /// In Unix microseconds, since texts of times with and without a fraction would have the wrong order.
     Time(i64),
     Text(String),
 }
 
 impl Order {
-    /// Reads `orderBy`. `None` when it is not given.
+    /// Reads `orderBy`. Returns `None` if the query does not have it.
     pub(super) fn read(query: &Query) -> Result<Option<Self>, ApiError> {
         let Some(text) = query.last("orderBy") else { return Ok(None) };
         let (descending, name) = match text.strip_prefix('-') {
@@ -54,7 +54,7 @@ impl Order {
         Field::read(name).map(|field| Some(Self { field, descending })).ok_or_else(unknown)
     }
 
-    /// Sorts devices, each with its key `project/device`. Those that are equal come by key.
+    /// Sorts devices, each with its key `project/device`. Devices with equal values are sorted by key.
     pub(super) fn sort(&self, devices: &mut Vec<(String, &str, &Device)>) {
         let mut keyed: Vec<_> =
             devices.drain(..).map(|entry| (self.field.of(&entry.0, entry.2), entry)).collect();
@@ -91,14 +91,14 @@ impl Field {
         fits.then(|| Self::Reported { event_type: event_type.to_owned(), member: member.to_owned() })
     }
 
-    /// The field's value; `None` when the device does not have it.
+    /// Returns the field's value, or `None` if the device does not have it.
     fn of(&self, key: &str, device: &Device) -> Option<FieldValue> {
         let text = |text: &str| Some(FieldValue::Text(text.to_owned()));
         match self {
             Self::Id => text(&device.id),
             Self::Name => text(key),
             Self::Type => text(&device.device_type),
-            // Emulated devices have none.
+            // Emulated devices have no product number.
             Self::ProductNumber => text(""),
             Self::Label(key) => text(device.labels.get(key)?),
             Self::Reported { event_type, member } => {

@@ -1,27 +1,29 @@
 //! Pages of a list: `pageSize`, `pageToken`, `nextPageToken`.
 //!
-//! A token names the last item of its page, so that items that come or go meanwhile neither repeat nor hide others.
+//! A token names the last item of its page, so that items that are added or removed meanwhile neither repeat nor hide others.
 
 use super::ApiError;
 use super::query::Query;
 
-/// How many items a page has unless asked otherwise, and at most.
+/// The default number of items of a page.
 const DEFAULT: usize = 100;
-const MOST: usize = 1_000;
 
-/// What `pageSize` asks for.
+/// The largest number of items of a page.
+const MAX: usize = 1_000;
+
+/// Reads `pageSize`.
 pub(super) fn size(query: &Query) -> Result<usize, ApiError> {
     match query.last("pageSize") {
         None => Ok(DEFAULT),
         Some(text) => match text.parse::<usize>() {
             Ok(0) => Ok(DEFAULT),
-            Ok(size) => Ok(size.min(MOST)),
+            Ok(size) => Ok(size.min(MAX)),
             Err(_) => Err(ApiError::bad_request("pageSize is not a number")),
         },
     }
 }
 
-/// A page of items that are sorted by key: those after `pageToken`, and the next token, empty at the end.
+/// Returns a page of items that are sorted by key: those after `pageToken`, and the next token, which is empty at the end.
 pub(super) fn of<'a, T>(
     items: impl Iterator<Item = (&'a String, T)>,
     query: &Query,
@@ -30,7 +32,7 @@ pub(super) fn of<'a, T>(
     Ok(first(items.filter(|(key, _)| after.is_none_or(|after| key.as_str() > after)), size(query)?))
 }
 
-/// A page of items in any order: those after the one that `pageToken` names, which has to be there still.
+/// Returns a page of items in any order: those after the one that `pageToken` names, which must still exist.
 pub(super) fn in_order<'a, T>(
     mut items: impl Iterator<Item = (&'a String, T)>,
     query: &Query,
@@ -39,12 +41,14 @@ pub(super) fn in_order<'a, T>(
     if let Some(after) = query.last("pageToken")
         && !items.any(|(key, _)| key == after)
     {
-        return Err(ApiError::bad_request("pageToken: the item that it names is gone; begin again"));
+        return Err(ApiError::bad_request(
+            "pageToken: its item does not exist any more; start at the first page",
+        ));
     }
     Ok(first(items, size))
 }
 
-/// The first `size` items, and the key of the last of them if there are more.
+/// Returns the first `size` items, and the key of the last of them if there are more.
 fn first<'a, T>(items: impl Iterator<Item = (&'a String, T)>, size: usize) -> (Vec<T>, String) {
     let (mut page, mut last, mut more) = (Vec::new(), "", false);
     for (key, item) in items {

@@ -1,44 +1,58 @@
-//! What `:publish` is given: `{"<eventType>":{…}}`, several types for several events.
+//! The body of `:publish`: `{"<eventType>":{…}}`, with one member for each event.
 
 use serde_json::{Map, Value};
 
 use dt_verify::event::{EventType, Timestamp, rfc3339_micros, simulation};
 
-/// An event to publish: its type, the object `data` as JSON, and its time.
-type Ready = (EventType, String, Timestamp);
+/// A complete event: its type, the object `data` as JSON, and its time.
+type CompleteEvent = (EventType, String, Timestamp);
 
-/// Reads and completes what is to be published.
-///
-/// # Errors
-///
-/// What is wrong, in words.
-pub(super) fn complete(body: &Map<String, Value>, default_time: &str) -> Result<Vec<Ready>, String> {
+/// Explains why an event cannot be published.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub(super) enum PayloadError {
+    #[error("the body has no event type; expected one such as {{\"touch\":{{}}}}")]
+    Empty,
+    #[error("\"{}\" is not an event type", .0.escape_debug())]
+    UnknownType(String),
+    #[error("labelsChanged cannot be published; change the labels of a device")]
+    LabelsChanged,
+    #[error("{0} is not an object")]
+    NotAnObject(String),
+    #[error("{0}.updateTime is not RFC 3339")]
+    BadTime(String),
+    #[error(transparent)]
+    BadMember(#[from] simulation::CompleteError),
+}
+
+/// Reads the events in a body and fills in the members that are left out.
+pub(super) fn complete(
+    body: &Map<String, Value>,
+    default_time: &str,
+) -> Result<Vec<CompleteEvent>, PayloadError> {
     if body.is_empty() {
-        return Err("the body names no event type, such as {\"touch\":{}}".to_owned());
+        return Err(PayloadError::Empty);
     }
     body.iter().map(|(name, payload)| complete_one(name, payload, default_time)).collect()
 }
 
-fn complete_one(name: &str, payload: &Value, default_time: &str) -> Result<Ready, String> {
+fn complete_one(name: &str, payload: &Value, default_time: &str) -> Result<CompleteEvent, PayloadError> {
     let event_type = EventType::from(name);
     if !event_type.is_known() {
-        return Err(format!("\"{}\" is no event type", name.escape_debug()));
+        return Err(PayloadError::UnknownType(name.to_owned()));
     }
     if event_type == EventType::LabelsChanged {
-        return Err("labelsChanged cannot be published; change the labels of a device".to_owned());
+        return Err(PayloadError::LabelsChanged);
     }
-    let members = payload.as_object().ok_or_else(|| format!("{name} is not an object"))?.clone();
+    let members = payload.as_object().ok_or_else(|| PayloadError::NotAnObject(name.to_owned()))?.clone();
     let time = match members.get("updateTime") {
         None | Some(Value::Null) => default_time.to_owned(),
-        Some(time) => {
-            time.as_str().and_then(in_utc).ok_or_else(|| format!("{name}.updateTime is not RFC 3339"))?
-        }
+        Some(time) => time.as_str().and_then(in_utc).ok_or_else(|| PayloadError::BadTime(name.to_owned()))?,
     };
-    let payload = simulation::complete(&event_type, members, &time).map_err(|error| error.to_string())?;
+    let payload = simulation::complete(&event_type, members, &time)?;
     Ok((event_type, payload.to_json(), Timestamp::new(time)))
 }
 
-/// Returns a time in UTC, as DT's are; `None` for what is no time.
+/// Converts a time to UTC, as DT's are; `None` if the text is not RFC 3339.
 fn in_utc(text: &str) -> Option<String> {
     let instant = Timestamp::new(text).instant()?;
     let is_utc = text.ends_with('Z') && text.contains('T');
@@ -53,13 +67,13 @@ mod tests {
 
     const TIME: &str = "2026-01-01T00:00:00.000000Z";
 
-    fn completed(body: &Value) -> Result<Value, String> {
+    fn completed(body: &Value) -> Result<Value, PayloadError> {
         let events = complete(body.as_object().unwrap(), TIME)?;
         Ok(serde_json::from_str(&events[0].1).unwrap())
     }
 
     #[test]
-    fn what_clients_leave_out_is_filled_in() {
+    fn missing_members_are_filled_in() {
         let data = completed(&json!({"temperature": {"value": 21}})).unwrap();
         let sample = json!([{"value": 21, "sampleTime": TIME}]);
         assert_eq!(
@@ -79,7 +93,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_given_is_kept() {
+    fn members_of_the_body_are_kept() {
         let sent = json!({"temperature": {"value": -1.5, "samples": [], "isBackfilled": true, "updateTime": "2020-02-03T04:05:06Z"}});
         let events = complete(sent.as_object().unwrap(), TIME).unwrap();
         assert_eq!(

@@ -1,4 +1,4 @@
-//! `/v2/projects`: a project exists as soon as it is named, so there is nothing to create. Its display name can be set.
+//! `/v2/projects`: list, get, and set the display name. A project exists as soon as a request names it, so none has to be created.
 
 use http::Method;
 use serde_json::{Value, json};
@@ -14,7 +14,7 @@ pub(super) fn list(cloud: &Cloud, call: &Call) -> Answered {
         return Err(ApiError::method("GET"));
     }
     let query = call.query();
-    // DT's Python client: the words are those of the display names of project and organization.
+    // As for DT's Python client, words are searched in the display names of project and organization.
     let words = query.last("query").unwrap_or_default().to_lowercase();
     let of_organization = are_of_organization(cloud, &query);
     cloud.with_state(|state, _| {
@@ -53,7 +53,7 @@ fn rename(cloud: &Cloud, call: &Call, id: &str) -> Answered {
         }
     };
     cloud.with_state(|state, _| {
-        state.changes = state.changes.saturating_add(1);
+        state.mark_changed();
         let project =
             state.project(id).ok_or_else(|| ApiError::bad_request("there are too many projects"))?;
         if let Some(name) = name {
@@ -63,7 +63,7 @@ fn rename(cloud: &Cloud, call: &Call, id: &str) -> Answered {
     })
 }
 
-/// Whether the organization that is asked for is the only one here, or none is asked for.
+/// Returns whether a query has no `organization`, or that of the emulator.
 pub(super) fn are_of_organization(cloud: &Cloud, query: &Query) -> bool {
     query
         .last("organization")

@@ -1,6 +1,6 @@
-//! The query of a URL: names in camel case or snake case, since DT's clients use both.
+//! The query of a URL. Its names are in camel case or snake case, since DT's clients use both.
 
-/// Names and values, in order.
+/// The names and values of a query, in order.
 pub(crate) struct Query(Vec<(String, String)>);
 
 impl Query {
@@ -8,18 +8,18 @@ impl Query {
         Self(form_urlencoded::parse(query.as_bytes()).into_owned().collect())
     }
 
-    /// All values of a name, which is given in camel case.
+    /// Returns all values of a name in camel case that are not empty.
     pub(crate) fn whole<'a>(&'a self, name: &'a str) -> impl Iterator<Item = &'a str> {
         let named = self.0.iter().filter(move |(key, _)| is_name(key, name));
         named.map(|(_, value)| value.as_str()).filter(|value| !value.is_empty())
     }
 
-    /// The same where several values may be in one, between commas.
+    /// Returns all values of a name in camel case that are not empty. A comma separates values.
     pub(crate) fn all<'a>(&'a self, name: &'a str) -> impl Iterator<Item = &'a str> {
         self.whole(name).flat_map(|value| value.split(',')).filter(|value| !value.is_empty())
     }
 
-    /// The last value of a name that is not empty.
+    /// Returns the last value of a name in camel case that is not empty.
     pub(crate) fn last(&self, name: &str) -> Option<&str> {
         self.0
             .iter()
@@ -29,7 +29,7 @@ impl Query {
     }
 }
 
-/// Whether `key` is `name` (`pageToken`) or the same in snake case (`page_token`).
+/// Returns whether `key` is `name` in camel case (`pageToken`) or in snake case (`page_token`).
 fn is_name(key: &str, name: &str) -> bool {
     let plain =
         |text: &str| text.chars().filter(|c| *c != '_').map(|c| c.to_ascii_lowercase()).collect::<String>();

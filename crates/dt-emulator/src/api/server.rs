@@ -1,4 +1,4 @@
-//! The listener: connections within limits, requests read whole, answers written.
+//! The HTTP server: limits connections, reads requests completely and writes responses.
 
 use std::convert::Infallible;
 use std::pin::pin;
@@ -21,29 +21,29 @@ use super::stream::StreamBody;
 use super::{Answer, ApiError, Call, answer, is_stream};
 use crate::cloud::Cloud;
 
-/// How many connections there may be; more wait to be accepted.
+/// The largest number of connections; beyond it, clients wait.
 const MAX_CONNECTIONS: usize = 1_024;
 
-/// How large a request's body may be.
+/// The largest size of a request's body, in bytes.
 const MAX_BODY: usize = 1 << 20;
 
-/// How long the head and the body of a request may take, and how long the first request may take to come.
-const PATIENCE: Duration = Duration::from_secs(10);
+/// The time that a connection has for its first request, and a request for its head and its body.
+const TIMEOUT: Duration = Duration::from_secs(10);
 
-/// How many requests may be answered at once; more get 429.
+/// The largest number of requests in progress; beyond it, requests are answered 429.
 const MAX_REQUESTS: usize = 128;
 
-/// How long to wait after accepting failed, which means that the system has run out of something.
+/// The pause after a failed accept, which means that the system lacks a resource.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
-/// Tells of what is allowed here and refused by the real DT.
+/// The header with a warning about what the emulator accepts and the real DT rejects.
 const WARNING: HeaderName = HeaderName::from_static("x-emulator-warning");
 
 type Reply = Response<Either<Full<Bytes>, StreamBody>>;
 
-/// Serves until told to stop.
+/// Accepts connections until `stop` is true.
 pub(crate) async fn serve(listener: TcpListener, cloud: Arc<Cloud>, mut stop: watch::Receiver<bool>) {
-    let places = Arc::new(Semaphore::new(MAX_CONNECTIONS));
+    let permits = Arc::new(Semaphore::new(MAX_CONNECTIONS));
     let requests = Arc::new(Semaphore::new(MAX_REQUESTS));
     let mut connections = JoinSet::new();
     loop {
@@ -51,22 +51,22 @@ pub(crate) async fn serve(listener: TcpListener, cloud: Arc<Cloud>, mut stop: wa
             _ = stop.wait_for(|stop| *stop) => break,
             Some(_ended) = connections.join_next(), if !connections.is_empty() => continue,
             accepted = async {
-                let place = Arc::clone(&places).acquire_owned().await;
-                (place, listener.accept().await)
+                let permit = Arc::clone(&permits).acquire_owned().await;
+                (permit, listener.accept().await)
             } => accepted,
         };
-        let (Ok(place), Ok((stream, _))) = accepted else {
+        let (Ok(permit), Ok((stream, _))) = accepted else {
             tokio::time::sleep(ACCEPT_PAUSE).await;
             continue;
         };
         let (cloud, requests, stop) = (Arc::clone(&cloud), Arc::clone(&requests), stop.clone());
         connections.spawn(async move {
             connection(stream, cloud, requests, stop).await;
-            drop(place);
+            drop(permit);
         });
     }
     drop(listener);
-    // Requests under way are short; streams end by themselves.
+    // Requests in progress are short, and streams end when `stop` is true.
     let drained = async { while connections.join_next().await.is_some() {} };
     let _late = tokio::time::timeout(Duration::from_secs(1), drained).await;
 }
@@ -77,30 +77,30 @@ async fn connection(
     requests: Arc<Semaphore>,
     mut stop: watch::Receiver<bool>,
 ) {
-    // A socket that waits to fill its segments works too.
+    // A socket without this option works too, only slower.
     let _delayed = stream.set_nodelay(true);
     let stopped = stop.clone();
-    let begun = Arc::new(Notify::new());
-    let first = Arc::clone(&begun);
+    let first_request = Arc::new(Notify::new());
+    let notify = Arc::clone(&first_request);
     let service = service_fn(move |request| {
-        first.notify_one();
+        notify.notify_one();
         let (cloud, requests, stop) = (Arc::clone(&cloud), Arc::clone(&requests), stopped.clone());
         async move { Ok::<_, Infallible>(reply(&cloud, &requests, request, stop).await) }
     });
     let mut builder = Builder::new(TokioExecutor::new());
-    builder.http1().timer(TokioTimer::new()).header_read_timeout(PATIENCE);
+    builder.http1().timer(TokioTimer::new()).header_read_timeout(TIMEOUT);
     builder.http2().timer(TokioTimer::new()).max_concurrent_streams(64);
     let mut connection = pin!(builder.serve_connection(TokioIo::new(stream), service));
-    // No timer of hyper's runs before it knows the version of HTTP: whoever is silent, or stops within the preface of
-    // HTTP/2, would keep its place for ever.
+    // hyper starts no timer before it knows the version of HTTP: a client that sends nothing, or stops within the preface of
+    // HTTP/2, would keep its connection for ever.
     tokio::select! {
         _ended = connection.as_mut() => return,
-        () = begun.notified() => {}
-        () = tokio::time::sleep(PATIENCE) => return,
+        () = first_request.notified() => {}
+        () = tokio::time::sleep(TIMEOUT) => return,
         _ = stop.wait_for(|stop| *stop) => return,
     }
     tokio::select! {
-        // Errors of a connection are the client's affair.
+        // An error of a connection concerns only its client.
         _ended = connection.as_mut() => return,
         _ = stop.wait_for(|stop| *stop) => connection.as_mut().graceful_shutdown(),
     }
@@ -135,14 +135,14 @@ async fn reply(
             response.headers_mut().insert(CONTENT_TYPE, content_type);
             response
         }
-        Err(error) => refusal(&error, of_stream),
+        Err(error) => error_reply(&error, of_stream),
     }
 }
 
-/// Reads a request whole.
+/// Reads a request with its complete body.
 async fn read(request: Request<Incoming>) -> Result<Call, ApiError> {
     let (head, body) = request.into_parts();
-    let body = tokio::time::timeout(PATIENCE, Limited::new(body, MAX_BODY).collect()).await;
+    let body = tokio::time::timeout(TIMEOUT, Limited::new(body, MAX_BODY).collect()).await;
     let body = match body.map_err(|_| ApiError::timeout())? {
         Ok(body) => body.to_bytes(),
         Err(error) if error.is::<LengthLimitError>() => return Err(ApiError::too_large()),
@@ -166,7 +166,7 @@ fn json(status: StatusCode, value: &serde_json::Value) -> Reply {
     response
 }
 
-fn refusal(error: &ApiError, of_stream: bool) -> Reply {
+fn error_reply(error: &ApiError, of_stream: bool) -> Reply {
     let body = if of_stream { error.stream_body() } else { error.body() };
     let mut response = json(error.status, &body);
     let headers = response.headers_mut();

@@ -1,8 +1,8 @@
 //! `/v2/projects/{p}/devices:stream`: events as they are published, as lines of JSON or as server-sent events.
 //!
-//! A `ping` comes when nothing else has come for `pingInterval` (10 s unless asked otherwise, on the machine's clock).
-//! It has an `eventId` and a `timestamp`, as in the fixtures of DT's Python client.
-//! A client that does not keep up misses events, as one that is not connected does; DT promises no more.
+//! A `ping` is sent after `pingInterval` without an event (by default 10 s, on the machine's clock). It has an `eventId` and a
+//! `timestamp`, as in the fixtures of DT's Python client. A client that reads too slowly misses events, as a client that is not
+//! connected does; DT's documentation promises no more.
 
 use std::collections::BTreeSet;
 use std::pin::Pin;
@@ -24,18 +24,22 @@ use crate::cloud::Cloud;
 use crate::state::Published;
 use dt_verify::event::rfc3339_micros;
 
-/// How many streams there may be at once.
+/// The largest number of streams.
 const MAX_STREAMS: usize = 64;
 
-/// How often a `ping` comes unless asked otherwise; how often it may come.
+/// The default interval of pings.
 const PING: Duration = Duration::from_secs(10);
+
+/// The shortest interval of pings.
 const SHORTEST_PING: Duration = Duration::from_secs(1);
+
+/// The longest interval of pings.
 const LONGEST_PING: Duration = Duration::from_secs(3_600);
 
-/// How many lines wait for the client.
+/// The largest number of lines that wait for the client.
 const WAITING: usize = 64;
 
-/// A stream that is about to begin.
+/// A stream before its first line.
 pub(crate) struct Stream {
     events: broadcast::Receiver<Arc<Published>>,
     project: String,
@@ -54,7 +58,9 @@ pub(super) fn open(cloud: &Cloud, call: &Call, project: &str) -> Answered {
         None => PING,
         Some(text) => {
             let seconds = text.strip_suffix('s').unwrap_or(text).parse::<u64>();
-            Duration::from_secs(seconds.map_err(|_| ApiError::bad_request("pingInterval is not like 10s"))?)
+            Duration::from_secs(
+                seconds.map_err(|_| ApiError::bad_request("pingInterval: expected seconds such as 10s"))?,
+            )
         }
     };
     if cloud.listeners() >= MAX_STREAMS {
@@ -76,7 +82,7 @@ impl Stream {
         if self.server_sent { "text/event-stream" } else { "application/json" }
     }
 
-    /// Starts to write; ends when the client goes or the emulator stops.
+    /// Starts writing lines, until the client closes the connection or the emulator stops.
     pub(super) fn start(self, cloud: Arc<Cloud>, stop: watch::Receiver<bool>) -> StreamBody {
         let (lines, waiting) = mpsc::channel(WAITING);
         tokio::spawn(self.write(cloud, lines, stop));
@@ -126,7 +132,7 @@ impl Stream {
     }
 }
 
-/// The body of the answer: lines until there are no more.
+/// The body of a stream's response.
 pub(crate) struct StreamBody(mpsc::Receiver<Bytes>);
 
 impl Body for StreamBody {

@@ -1,4 +1,4 @@
-//! One attempt: what is sent, with which tokens and faults, and what is noted of its end.
+//! One attempt to deliver an event: its request, with tokens and faults, and its result.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -8,6 +8,7 @@ use http::header::{CONTENT_TYPE, USER_AGENT};
 use http::{HeaderMap, HeaderName, HeaderValue};
 use tokio::time::Instant;
 
+use super::queue::QueuedEvent;
 use super::transport::{AttemptRequest, Cut};
 use crate::cloud::Cloud;
 use crate::faults::Faults;
@@ -18,10 +19,10 @@ use dt_verify::{LEEWAY, SECRET_HEADER, Secret, Signer, TOKEN_LIFETIME, xid};
 /// The secret of the fault `wrong-secret`.
 const WRONG_SECRET: &str = "this is not the secret of any connector";
 
-/// What a retry may be told: the emulator's own name. DT's is not known.
-const AGENT: &str = concat!("dt-receiver-emulator/", env!("CARGO_PKG_VERSION"));
+/// The `User-Agent` of deliveries. DT's is not known.
+const USER_AGENT_VALUE: &str = concat!("dt-receiver-emulator/", env!("CARGO_PKG_VERSION"));
 
-/// One attempt at one event for one connector.
+/// One attempt to deliver one event for one connector.
 pub(super) struct Attempt {
     pub(super) project: String,
     pub(super) connector: String,
@@ -32,24 +33,32 @@ pub(super) struct Attempt {
     headers: Vec<(String, String)>,
     secret: String,
     body: Arc<str>,
-    /// For which time the tokens are made, in Unix milliseconds of the emulated clock; `None` for now.
+    /// The time for which the tokens are issued, in Unix milliseconds of the emulated clock; `None` for now.
     tokens_of: Option<i64>,
     unique: [u8; 8],
     cut: Option<Cut>,
     tamper: bool,
     wrong_secret: bool,
-    /// Whether its tokens were too old for any receiver, which is known once they are made.
+    /// Whether its tokens are too old for any receiver. Set when they are issued.
     expired: bool,
 }
 
+/// The result of an attempt.
+pub(super) struct AttemptResult {
+    /// The status or the error, such as `status_200` or `timeout`.
+    pub(super) outcome: String,
+    /// Whether the receiver answered 2xx.
+    pub(super) is_accepted: bool,
+    /// The time until the response or the error, on the machine's clock.
+    pub(super) duration: Duration,
+}
+
 impl Attempt {
-    /// The entry in the ledger and the body of an item of the connector's queue, and when it was tried first, make one.
+    /// Prepares an attempt to deliver an event of the connector's queue, and decides by chance which faults it has.
     pub(super) fn new(
         project: &str,
         connector: &Connector,
-        number: u64,
-        (entry, body): (u64, Arc<str>),
-        first_tried_at: i64,
+        (number, event): (u64, &QueuedEvent),
         faults: &Faults,
         rng: &mut Rng,
     ) -> Self {
@@ -60,12 +69,12 @@ impl Attempt {
             connector: connector.id.clone(),
             incarnation: connector.incarnation,
             number,
-            entry,
+            entry: event.entry,
             url: settings.url.as_str().into(),
             headers: settings.headers.iter().map(|(name, value)| (name.clone(), value.clone())).collect(),
             secret: settings.signature_secret.clone(),
-            body,
-            tokens_of: faults.stale_tokens.then_some(first_tried_at),
+            body: Arc::clone(&event.body),
+            tokens_of: event.first_tried_at.filter(|_| faults.stale_tokens),
             unique: rng.next_u64().to_be_bytes(),
             cut,
             tamper: rng.chance(faults.tamper),
@@ -74,32 +83,34 @@ impl Attempt {
         }
     }
 
-    /// Whether a receiver that verifies should accept it.
-    pub(super) const fn is_fair(&self) -> bool {
+    /// Returns whether a receiver that verifies should accept it.
+    pub(super) const fn is_valid(&self) -> bool {
         !self.tamper && !self.wrong_secret && !self.expired
     }
 
-    /// Sends it and notes how that ended.
+    /// Sends the request and records the result.
     pub(super) async fn make(mut self, cloud: Arc<Cloud>) {
-        let began = Instant::now();
+        let start = Instant::now();
         let answered = match self.request(&cloud) {
             Some(request) => cloud.transport().post(request).await,
             None => Err("request_unusable"),
         };
-        let took: Duration = began.elapsed();
-        let accepted = answered.is_ok_and(|status| (200..300).contains(&status));
-        let how = answered.map_or_else(str::to_owned, |status| format!("status_{status}"));
-        cloud.with_state(|state, now| super::ended(state, &self, took, &how, accepted, now));
+        let result = AttemptResult {
+            is_accepted: answered.is_ok_and(|status| (200..300).contains(&status)),
+            outcome: answered.map_or_else(str::to_owned, |status| format!("status_{status}")),
+            duration: start.elapsed(),
+        };
+        cloud.with_state(|state, now| super::record(state, &self, &result, now));
     }
 
     fn request(&mut self, cloud: &Cloud) -> Option<AttemptRequest> {
         let mut headers = HeaderMap::new();
         headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
-        headers.insert(USER_AGENT, HeaderValue::from_static(AGENT));
+        headers.insert(USER_AGENT, HeaderValue::from_static(USER_AGENT_VALUE));
         for (name, value) in &self.headers {
             headers.insert(HeaderName::from_bytes(name.as_bytes()).ok()?, secret_value(value)?);
         }
-        // Tokens are checked by the receiver's clock; a stale one is as old there as it is here.
+        // Receivers check tokens by the machine's clock, on which a stale token has the same age as on the emulated one.
         let issued_at = cloud.wall_time_of(self.tokens_of);
         let age = cloud.wall_seconds().saturating_sub(issued_at);
         self.expired = age > TOKEN_LIFETIME.saturating_add(LEEWAY);
@@ -109,7 +120,7 @@ impl Attempt {
         for signer in secret.into_iter().chain(cloud.signer()) {
             let mut token = signer.sign(self.body.as_bytes(), issued_at, &jti).ok()?;
             if self.wrong_secret && signer.header_name() != SECRET_HEADER {
-                // A receiver that only looks at this header must have something to refuse as well.
+                // A receiver that verifies only this header must reject the request as well.
                 token = with_wrong_signature(&token)?;
             }
             let name = HeaderName::from_bytes(signer.header_name().as_bytes()).ok()?;
@@ -126,7 +137,7 @@ impl Attempt {
     }
 }
 
-/// A token whose signature belongs to another one.
+/// Returns a token whose signature does not match.
 fn with_wrong_signature(token: &str) -> Option<String> {
     let (signed, signature) = token.rsplit_once('.')?;
     let mut characters = signature.chars();
@@ -134,7 +145,7 @@ fn with_wrong_signature(token: &str) -> Option<String> {
     Some(format!("{signed}.{first}{}", characters.as_str()))
 }
 
-/// A value that `Debug` does not show: custom headers may be credentials.
+/// Returns a header value that `Debug` does not show: custom headers may be credentials.
 fn secret_value(text: &str) -> Option<HeaderValue> {
     let mut value = HeaderValue::from_str(text).ok()?;
     value.set_sensitive(true);

@@ -1,30 +1,32 @@
-//! The ledger: what became of every event for every connector, to be held against what a receiver says it has.
+//! The ledger: the delivery status of every event for every connector. Tests compare it with what a receiver has.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use serde::Serialize;
 
+use super::attempt::AttemptResult;
+use crate::sequence::Sequence;
 use crate::state::StoredEvent;
 
-/// What became of an event on its way to one connector.
+/// The delivery status of an event for one connector.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 #[serde(rename_all = "snake_case")]
 #[non_exhaustive]
-pub enum Fate {
-    /// It is in the queue.
+pub enum DeliveryStatus {
+    /// The event is in the queue.
     Pending,
-    /// The receiver has answered 2xx.
+    /// The receiver answered 2xx.
     Acknowledged,
-    /// It was not acknowledged within the retention (12 hours).
+    /// The event was not acknowledged within the retention (12 hours).
     Expired,
-    /// The connector was disabled or deleted before it was acknowledged.
+    /// The connector was disabled or deleted before the event was acknowledged.
     Dropped,
     /// The queue was full.
     Overflowed,
 }
 
-/// One event for one connector.
+/// The history of one event for one connector.
 #[derive(Debug, Clone, Serialize)]
 #[serde(rename_all = "camelCase")]
 #[non_exhaustive]
@@ -37,23 +39,24 @@ pub struct LedgerEntry {
     pub device: Box<str>,
     /// `event.eventType`.
     pub event_type: Box<str>,
-    /// How often it was sent, copies and faults included.
+    /// The number of attempts, including those of copies and with faults.
     pub attempts: u32,
-    /// How often that was answered 2xx.
+    /// The number of attempts that were answered 2xx.
     pub acknowledged: u32,
-    /// How often a receiver acknowledged what it should have refused: a changed body, a wrong secret, an expired token.
+    /// The number of attempts that a receiver acknowledged although it should have rejected them: with a changed body, a wrong
+    /// secret or an expired token.
     pub wrongly_acknowledged: u32,
-    /// What became of it.
-    pub fate: Fate,
-    /// How the last attempt ended, such as `status_200` or `timeout`; empty before the first.
+    /// The delivery status.
+    pub fate: DeliveryStatus,
+    /// The outcome of the last attempt, such as `status_200` or `timeout`; empty before the first.
     pub last: Box<str>,
-    /// When it was queued, in Unix milliseconds of the emulated clock.
+    /// The time at which it was queued, in Unix milliseconds of the emulated clock.
     pub queued_at: i64,
-    /// When its fate was decided, likewise.
+    /// The time at which the status became final, in Unix milliseconds of the emulated clock.
     pub decided_at: Option<i64>,
 }
 
-/// One event for one connector, as it is kept: it shares the event with the history.
+/// A stored entry. It shares the event with the history.
 #[derive(Debug)]
 struct Row {
     connector: Box<str>,
@@ -61,7 +64,7 @@ struct Row {
     attempts: u32,
     acknowledged: u32,
     wrongly_acknowledged: u32,
-    fate: Fate,
+    status: DeliveryStatus,
     last: Box<str>,
     queued_at: i64,
     decided_at: Option<i64>,
@@ -77,7 +80,7 @@ impl Row {
             attempts: self.attempts,
             acknowledged: self.acknowledged,
             wrongly_acknowledged: self.wrongly_acknowledged,
-            fate: self.fate,
+            fate: self.status,
             last: self.last.clone(),
             queued_at: self.queued_at,
             decided_at: self.decided_at,
@@ -85,62 +88,62 @@ impl Row {
     }
 }
 
-/// The entries, oldest first; a bounded number.
+/// The newest entries, oldest first.
 #[derive(Debug, Default)]
 pub(crate) struct Ledger {
-    next: u64,
-    most: usize,
+    next: Sequence,
+    /// The largest number of entries.
+    capacity: usize,
     rows: BTreeMap<u64, Row>,
 }
 
 impl Ledger {
-    pub(crate) fn new(most: usize) -> Self {
-        Self { next: 0, most, rows: BTreeMap::new() }
+    pub(crate) fn new(capacity: usize) -> Self {
+        Self { next: Sequence::default(), capacity, rows: BTreeMap::new() }
     }
 
-    /// Opens an entry for an event that is queued; the oldest goes when there are too many.
+    /// Adds an entry for a queued event and returns its number. Removes the oldest entry if there are too many.
     pub(crate) fn open(&mut self, connector: &str, event: &Arc<StoredEvent>, queued_at: i64) -> u64 {
-        let number = self.next;
-        self.next = number.saturating_add(1);
+        let number = self.next.next();
         let row = Row {
             connector: connector.into(),
             event: Arc::clone(event),
             attempts: 0,
             acknowledged: 0,
             wrongly_acknowledged: 0,
-            fate: Fate::Pending,
+            status: DeliveryStatus::Pending,
             last: "".into(),
             queued_at,
             decided_at: None,
         };
         self.rows.insert(number, row);
-        while self.rows.len() > self.most {
+        while self.rows.len() > self.capacity {
             self.rows.pop_first();
         }
         number
     }
 
-    /// Notes the end of an attempt that should have been accepted, or (`fair` is false) refused.
-    pub(crate) fn attempted(&mut self, number: u64, how: &str, accepted: bool, fair: bool, now: i64) {
+    /// Records the result of an attempt that a receiver should have accepted, or (if `is_valid` is false) rejected.
+    pub(super) fn attempted(&mut self, number: u64, result: &AttemptResult, is_valid: bool, now: i64) {
         let Some(row) = self.rows.get_mut(&number) else { return };
         row.attempts = row.attempts.saturating_add(1);
-        row.last = how.into();
-        if accepted {
+        row.last = result.outcome.as_str().into();
+        if result.is_accepted {
             row.acknowledged = row.acknowledged.saturating_add(1);
-            if !fair {
+            if !is_valid {
                 row.wrongly_acknowledged = row.wrongly_acknowledged.saturating_add(1);
             }
-            row.fate = Fate::Acknowledged;
+            row.status = DeliveryStatus::Acknowledged;
             row.decided_at.get_or_insert(now);
         }
     }
 
-    /// Notes a fate, unless it is acknowledged already: one copy of it is enough.
-    pub(crate) fn decide(&mut self, number: u64, fate: Fate, now: i64) {
+    /// Sets the final status of a pending event. An event of which one copy was acknowledged stays acknowledged.
+    pub(crate) fn decide(&mut self, number: u64, status: DeliveryStatus, now: i64) {
         if let Some(row) = self.rows.get_mut(&number)
-            && row.fate == Fate::Pending
+            && row.status == DeliveryStatus::Pending
         {
-            row.fate = fate;
+            row.status = status;
             row.decided_at = Some(now);
         }
     }
@@ -152,25 +155,39 @@ impl Ledger {
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use super::*;
+    use crate::state::{DeviceRef, NewEvent};
+    use dt_verify::event::EventType;
 
     #[test]
     fn one_acknowledged_copy_is_enough_and_the_oldest_entries_go() {
-        let event = Arc::new(StoredEvent::new(0, "e".into(), ("p", "d"), "touch", "{}", ("", 0)));
+        let new = NewEvent {
+            device: DeviceRef { project: "p", device: "d" },
+            event_type: &EventType::Touch,
+            data: "{}",
+        };
+        let event = Arc::new(StoredEvent::new(0, "e".into(), new, ("", 0)));
+        let result = |status: u16| AttemptResult {
+            outcome: format!("status_{status}"),
+            is_accepted: status == 200,
+            duration: Duration::ZERO,
+        };
         let mut ledger = Ledger::new(2);
         let numbers: Vec<u64> = (0..3).map(|at| ledger.open("c", &event, at)).collect();
-        ledger.attempted(numbers[0], "status_200", true, true, 5);
-        ledger.attempted(numbers[1], "status_500", false, true, 5);
-        ledger.attempted(numbers[1], "status_200", true, false, 6);
-        ledger.decide(numbers[1], Fate::Expired, 7);
-        ledger.decide(numbers[2], Fate::Dropped, 8);
-        ledger.decide(numbers[2], Fate::Expired, 9);
+        ledger.attempted(numbers[0], &result(200), true, 5);
+        ledger.attempted(numbers[1], &result(500), true, 5);
+        ledger.attempted(numbers[1], &result(200), false, 6);
+        ledger.decide(numbers[1], DeliveryStatus::Expired, 7);
+        ledger.decide(numbers[2], DeliveryStatus::Dropped, 8);
+        ledger.decide(numbers[2], DeliveryStatus::Expired, 9);
         let entries: Vec<_> = ledger.entries().collect();
-        assert_eq!(entries.len(), 2, "the first has gone");
+        assert_eq!(entries.len(), 2, "the first was removed");
         let seen = entries.iter().map(|e| (e.fate, e.attempts, e.wrongly_acknowledged, e.decided_at));
         assert_eq!(
             seen.collect::<Vec<_>>(),
-            [(Fate::Acknowledged, 2, 1, Some(6)), (Fate::Dropped, 0, 0, Some(8))]
+            [(DeliveryStatus::Acknowledged, 2, 1, Some(6)), (DeliveryStatus::Dropped, 0, 0, Some(8))]
         );
     }
 }

@@ -1,157 +1,159 @@
-//! The queue of one connector: what is to be sent, when it is tried next, and when it is too old.
+//! The queue of one connector: its undelivered events, and the times of their next attempts and their expiry.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
+use crate::sequence::Sequence;
 use crate::state::StoredEvent;
 
-/// How many events a queue holds; then the oldest go, which DT's documentation does not mention.
+/// The largest number of events in a queue; beyond it, the oldest are removed. DT's documentation does not say what DT does.
 pub(crate) const MAX_QUEUE: usize = 100_000;
 
-/// How many bytes of bodies a queue holds; then the oldest go as well.
+/// The largest size of all bodies in a queue, in bytes; beyond it, the oldest events are removed.
 pub(crate) const MAX_QUEUE_BYTES: usize = 128 << 20;
 
-/// How many requests of one connector are under way at once. DT does not wait for one to finish before the next.
+/// The largest number of requests of one connector in progress. DT does not wait for one response before the next request.
 pub(crate) const MAX_IN_FLIGHT: usize = 64;
 
-/// One event on its way to one connector.
+/// An event in the queue of one connector.
 #[derive(Clone, Serialize, Deserialize)]
-pub(crate) struct Item {
+pub(crate) struct QueuedEvent {
     pub(crate) event: Arc<StoredEvent>,
     pub(crate) body: Arc<str>,
-    /// When it was queued, in Unix milliseconds of the emulated clock.
+    /// The time at which it was queued, in Unix milliseconds of the emulated clock.
     pub(crate) queued_at: i64,
-    /// When it is tried next.
+    /// The time of the next attempt, in Unix milliseconds of the emulated clock.
     pub(crate) due: i64,
     pub(crate) attempts: u32,
-    /// For which time the tokens of the first attempt were made.
+    /// The time of the first attempt, in Unix milliseconds of the emulated clock.
     pub(crate) first_tried_at: Option<i64>,
-    /// Its entry in the ledger; copies share one.
+    /// The number of its entry in the ledger; copies share one.
     pub(crate) entry: u64,
 }
 
 /// The events of one connector, by their number in the queue.
 #[derive(Default, Serialize, Deserialize)]
 pub(crate) struct Queue {
-    next: u64,
-    items: BTreeMap<u64, Item>,
-    /// Those that no request is under way for.
+    next: Sequence,
+    #[serde(rename = "items")]
+    events: BTreeMap<u64, QueuedEvent>,
+    /// The due times and numbers of events without a request in progress.
     #[serde(skip)]
     ready: BTreeSet<(i64, u64)>,
     #[serde(skip)]
     in_flight: BTreeSet<u64>,
-    /// Of all bodies.
+    /// The size of all bodies.
     #[serde(skip)]
     bytes: usize,
 }
 
 impl Queue {
-    /// Adds an event. Gives back those that had to go, if the queue is full.
-    pub(crate) fn push(&mut self, item: Item) -> Vec<Item> {
-        let mut gone = Vec::new();
-        let bytes = item.body.len();
-        while self.items.len() >= MAX_QUEUE || self.bytes.saturating_add(bytes) > MAX_QUEUE_BYTES {
-            let Some(removed) = self.oldest_ready().and_then(|number| self.remove(number)) else { break };
-            gone.push(removed);
+    /// Adds an event. Returns the events that were removed because the queue is full.
+    pub(crate) fn push(&mut self, event: QueuedEvent) -> Vec<QueuedEvent> {
+        let mut removed = Vec::new();
+        let bytes = event.body.len();
+        while self.events.len() >= MAX_QUEUE || self.bytes.saturating_add(bytes) > MAX_QUEUE_BYTES {
+            let Some(oldest) = self.oldest_ready().and_then(|number| self.remove(number)) else { break };
+            removed.push(oldest);
         }
-        let number = self.next;
-        self.next = number.saturating_add(1);
-        self.ready.insert((item.due, number));
+        let number = self.next.next();
+        self.ready.insert((event.due, number));
         self.bytes = self.bytes.saturating_add(bytes);
-        self.items.insert(number, item);
-        gone
+        self.events.insert(number, event);
+        removed
     }
 
-    /// Makes a queue from a file ready: no request is under way, and each item gets a new entry in the ledger.
-    pub(crate) fn restore(&mut self, mut open_entry: impl FnMut(&Item) -> u64) {
-        for (number, item) in &mut self.items {
-            item.entry = open_entry(item);
-            self.ready.insert((item.due, *number));
-            self.bytes = self.bytes.saturating_add(item.body.len());
+    /// Completes a queue that was read from a file: no request is in progress, and each event gets a new entry in the ledger.
+    pub(crate) fn restore(&mut self, mut open_entry: impl FnMut(&QueuedEvent) -> u64) {
+        for (number, event) in &mut self.events {
+            event.entry = open_entry(event);
+            self.ready.insert((event.due, *number));
+            self.bytes = self.bytes.saturating_add(event.body.len());
         }
     }
 
     pub(crate) fn len(&self) -> usize {
-        self.items.len()
+        self.events.len()
     }
 
-    /// How many requests are under way.
+    /// Returns the number of requests in progress.
     pub(crate) fn in_flight(&self) -> usize {
         self.in_flight.len()
     }
 
-    /// The oldest that no request is under way for; requests under way are few.
+    /// Returns the oldest event without a request in progress.
     fn oldest_ready(&self) -> Option<u64> {
-        self.items.keys().find(|number| !self.in_flight.contains(number)).copied()
+        self.events.keys().find(|number| !self.in_flight.contains(number)).copied()
     }
 
-    fn remove(&mut self, number: u64) -> Option<Item> {
+    fn remove(&mut self, number: u64) -> Option<QueuedEvent> {
         self.in_flight.remove(&number);
-        let item = self.items.remove(&number)?;
-        self.ready.remove(&(item.due, number));
-        self.bytes = self.bytes.saturating_sub(item.body.len());
-        Some(item)
+        let event = self.events.remove(&number)?;
+        self.ready.remove(&(event.due, number));
+        self.bytes = self.bytes.saturating_sub(event.body.len());
+        Some(event)
     }
 
-    /// Takes out what was queued at `oldest` or before, save what a request is under way for.
-    pub(crate) fn expire(&mut self, oldest: i64) -> Vec<Item> {
-        let mut gone = Vec::new();
+    /// Removes and returns the events that were queued at `oldest` or before and have no request in progress.
+    pub(crate) fn expire(&mut self, oldest: i64) -> Vec<QueuedEvent> {
+        let mut expired = Vec::new();
         while let Some(number) = self.oldest_ready()
-            && self.items.get(&number).is_some_and(|item| item.queued_at <= oldest)
+            && self.events.get(&number).is_some_and(|event| event.queued_at <= oldest)
         {
-            gone.extend(self.remove(number));
+            expired.extend(self.remove(number));
         }
-        gone
+        expired
     }
 
-    /// The next one that is due, if another request may be made. It counts as under way from now on.
-    pub(crate) fn take(&mut self, now: i64) -> Option<(u64, &mut Item)> {
+    /// Returns the next event that is due, if another request may be made, and counts its request as in progress.
+    pub(crate) fn take(&mut self, now: i64) -> Option<(u64, &mut QueuedEvent)> {
         let (due, number) = *self.ready.first()?;
         if due > now || self.in_flight.len() >= MAX_IN_FLIGHT {
             return None;
         }
         self.ready.pop_first();
         self.in_flight.insert(number);
-        self.items.get_mut(&number).map(|item| (number, item))
+        self.events.get_mut(&number).map(|event| (number, event))
     }
 
-    /// A request has ended well.
-    pub(crate) fn done(&mut self, number: u64) -> Option<Item> {
+    /// Removes an event whose request has succeeded.
+    pub(crate) fn done(&mut self, number: u64) -> Option<QueuedEvent> {
         self.remove(number)
     }
 
-    /// A request has failed: tries again at `due`.
+    /// Schedules the next attempt of an event whose request has failed for `due`.
     pub(crate) fn again(&mut self, number: u64, due: i64) {
         self.in_flight.remove(&number);
-        if let Some(item) = self.items.get_mut(&number) {
-            item.due = due;
+        if let Some(event) = self.events.get_mut(&number) {
+            event.due = due;
             self.ready.insert((due, number));
         }
     }
 
-    /// How often the item was tried, and when it was queued; `None` when it has gone.
-    pub(crate) fn get(&self, number: u64) -> Option<&Item> {
-        self.items.get(&number)
+    /// Returns an event by its number; `None` if it was removed.
+    pub(crate) fn get(&self, number: u64) -> Option<&QueuedEvent> {
+        self.events.get(&number)
     }
 
-    /// Empties the queue. Requests under way find nothing when they end.
-    pub(crate) fn clear(&mut self) -> Vec<Item> {
+    /// Removes and returns all events. The results of requests in progress then change nothing.
+    pub(crate) fn clear(&mut self) -> Vec<QueuedEvent> {
         self.ready.clear();
         self.in_flight.clear();
         self.bytes = 0;
-        std::mem::take(&mut self.items).into_values().collect()
+        std::mem::take(&mut self.events).into_values().collect()
     }
 
-    /// When something is due next, unless a request has to end first.
+    /// Returns the time of the next attempt, in Unix milliseconds of the emulated clock; `None` if a request has to end first.
     pub(crate) fn next_due(&self) -> Option<i64> {
         self.ready.first().filter(|_| self.in_flight.len() < MAX_IN_FLIGHT).map(|(due, _)| *due)
     }
 
-    /// When something is too old next, given how long events are kept.
+    /// Returns the time at which the next event expires, in Unix milliseconds of the emulated clock. `retention` is in
+    /// milliseconds.
     pub(crate) fn next_expiry(&self, retention: i64) -> Option<i64> {
-        let oldest = self.items.get(&self.oldest_ready()?)?;
+        let oldest = self.events.get(&self.oldest_ready()?)?;
         Some(oldest.queued_at.saturating_add(retention))
     }
 }
@@ -159,11 +161,17 @@ impl Queue {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::state::{DeviceRef, NewEvent};
+    use dt_verify::event::EventType;
 
-    fn item(queued_at: i64) -> Item {
-        let event = StoredEvent::new(0, "e".into(), ("p", "d"), "touch", "{}", ("", 0));
-        Item {
-            event: Arc::new(event),
+    fn queued(queued_at: i64) -> QueuedEvent {
+        let new = NewEvent {
+            device: DeviceRef { project: "p", device: "d" },
+            event_type: &EventType::Touch,
+            data: "{}",
+        };
+        QueuedEvent {
+            event: Arc::new(StoredEvent::new(0, "e".into(), new, ("", 0))),
             body: "{}".into(),
             queued_at,
             due: queued_at,
@@ -174,10 +182,10 @@ mod tests {
     }
 
     #[test]
-    fn what_is_due_first_is_taken_first() {
+    fn the_event_that_is_due_first_is_taken_first() {
         let mut queue = Queue::default();
-        queue.push(item(30));
-        queue.push(item(10));
+        queue.push(queued(30));
+        queue.push(queued(10));
         assert!(queue.take(9).is_none());
         let (first, taken) = queue.take(40).unwrap();
         assert_eq!(taken.queued_at, 10);
@@ -191,10 +199,10 @@ mod tests {
     }
 
     #[test]
-    fn what_is_too_old_goes_unless_it_is_under_way() {
+    fn old_events_expire_unless_a_request_is_in_progress() {
         let mut queue = Queue::default();
         for at in [0, 1, 2] {
-            queue.push(item(at));
+            queue.push(queued(at));
         }
         let (number, _) = queue.take(0).unwrap();
         assert_eq!((queue.next_due(), queue.next_expiry(100)), (Some(1), Some(101)));
@@ -206,10 +214,10 @@ mod tests {
     }
 
     #[test]
-    fn requests_under_way_are_bounded() {
+    fn requests_in_progress_are_limited() {
         let mut queue = Queue::default();
         for _ in 0..=MAX_IN_FLIGHT {
-            queue.push(item(0));
+            queue.push(queued(0));
         }
         let taken = std::iter::from_fn(|| queue.take(0).map(|(number, _)| number)).count();
         assert_eq!(taken, MAX_IN_FLIGHT);
@@ -217,25 +225,28 @@ mod tests {
     }
 
     #[test]
-    fn a_full_queue_lets_the_oldest_go() {
+    fn a_full_queue_removes_the_oldest() {
         let mut queue = Queue::default();
         let large: Arc<str> = "x".repeat(MAX_QUEUE_BYTES / 4).into();
         for at in 0..5 {
-            let gone = queue.push(Item { body: Arc::clone(&large), ..item(at) });
+            let removed = queue.push(QueuedEvent { body: Arc::clone(&large), ..queued(at) });
             assert_eq!(
-                gone.iter().map(|item| item.queued_at).collect::<Vec<_>>(),
+                removed.iter().map(|event| event.queued_at).collect::<Vec<_>>(),
                 if at < 4 { vec![] } else { vec![0] }
             );
         }
         assert_eq!(queue.len(), 4);
         assert_eq!(queue.clear().len(), 4);
-        assert!((0..10).all(|at| queue.push(item(at)).is_empty()), "the bytes of what has gone do not count");
+        assert!(
+            (0..10).all(|at| queue.push(queued(at)).is_empty()),
+            "the bytes of removed events do not count"
+        );
     }
 
     #[test]
-    fn a_cleared_queue_forgets_requests_under_way() {
+    fn a_cleared_queue_ignores_requests_in_progress() {
         let mut queue = Queue::default();
-        queue.push(item(0));
+        queue.push(queued(0));
         let (number, _) = queue.take(0).unwrap();
         assert_eq!(queue.clear().len(), 1);
         queue.again(number, 5);

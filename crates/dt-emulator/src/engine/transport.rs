@@ -1,4 +1,4 @@
-//! The network side of an attempt: one `POST`, and how it ended.
+//! The network side of an attempt: one `POST` and its status or error.
 
 use std::error::Error as _;
 use std::fmt;
@@ -17,79 +17,80 @@ use hyper_util::client::legacy::connect::HttpConnector;
 use hyper_util::rt::{TokioExecutor, TokioTimer};
 use tokio::sync::Semaphore;
 
-/// How long a receiver may take (DT, "Best Practices").
-const PATIENCE: Duration = Duration::from_secs(10);
+/// The time that a receiver has for its response (DT, "Best Practices").
+const TIMEOUT: Duration = Duration::from_secs(10);
 
-/// How long the body of an answer may take after its head. The answer counts all the same.
-const DRAIN_PATIENCE: Duration = Duration::from_secs(2);
+/// The time that the body of a response may take after its head. A timeout does not change the result of the attempt.
+const DRAIN_TIMEOUT: Duration = Duration::from_secs(2);
 
-/// How many bodies of answers are read at once; the connections of more are given up.
+/// The largest number of response bodies that are read at once; beyond it, connections are closed instead.
 const MAX_DRAINS: usize = 512;
 
-/// How much of an answer is read before its connection is given up; it is not looked at.
-const MAX_ANSWER: usize = 64 * 1024;
+/// The largest size of a response body that is read and ignored, in bytes; beyond it, the connection is closed.
+const MAX_RESPONSE: usize = 64 * 1024;
 
-/// How many connections to one receiver are kept open.
+/// The largest number of idle connections to one receiver.
 const MAX_IDLE: usize = 64;
 
-/// Where the fault `drop` cuts a connection.
+/// The point at which the fault `drop` cuts a connection.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Cut {
     /// After half of the body.
     Request,
-    /// Before the answer is read: the receiver has the event, and the sender does not know.
+    /// Before the response is read: the receiver has the event, but the sender has no acknowledgement.
     Answer,
 }
 
-/// One `POST`.
+/// The `POST` of one attempt.
 #[derive(Debug, Clone)]
 #[non_exhaustive]
 pub struct AttemptRequest {
     /// The connector's Endpoint URL.
     pub url: Arc<str>,
-    /// All headers but those that HTTP itself needs.
+    /// All headers except those that HTTP itself needs.
     pub headers: HeaderMap,
     /// The body.
     pub body: Bytes,
-    /// Where to cut the connection, if at all.
+    /// The point at which to cut the connection, if any.
     pub cut: Option<Cut>,
 }
 
-/// How an attempt ended: the status, or why there is none, as a short stable name such as `timeout`.
+/// Resolves to the status of the response, or to a short stable name of the error such as `timeout`.
 pub type TransportFuture<'a> = Pin<Box<dyn Future<Output = Result<u16, &'static str>> + Send + 'a>>;
 
-/// Sends requests to receivers. Tests bring their own.
+/// Sends requests to receivers. Tests implement their own.
 pub trait Transport: fmt::Debug + Send + Sync {
-    /// Sends one request and waits for the status of its answer, at most 10 s.
+    /// Sends one request and waits at most 10 s for the status of its response.
     fn post(&self, request: AttemptRequest) -> TransportFuture<'_>;
 }
 
-type Connector = hyper_rustls::HttpsConnector<HttpConnector>;
+type TlsConnector = hyper_rustls::HttpsConnector<HttpConnector>;
 
-/// HTTP/1.1 over TCP, and over TLS to receivers whose certificate the usual authorities vouch for.
+/// Sends requests by HTTP/1.1 over TCP, and over TLS to receivers with a certificate of a public authority.
 #[derive(Debug)]
 pub(crate) struct HttpTransport {
-    client: Client<Connector, AttemptBody>,
+    client: Client<TlsConnector, AttemptBody>,
     drains: Arc<Semaphore>,
 }
 
-/// TLS cannot be set up.
-#[derive(Debug, Clone, Copy)]
-pub(crate) struct NoTls;
+/// The cryptographic back-end does not support the protocol versions of TLS.
+#[derive(Debug, Clone, Copy, thiserror::Error)]
+#[error("cannot set up TLS")]
+pub(crate) struct TlsSetupError;
 
-fn with_tls(mut connector: HttpConnector) -> Result<Connector, NoTls> {
+fn with_tls(mut connector: HttpConnector) -> Result<TlsConnector, TlsSetupError> {
     connector.enforce_http(false);
     let provider = rustls::crypto::aws_lc_rs::default_provider();
     let builder = hyper_rustls::HttpsConnectorBuilder::new().with_provider_and_webpki_roots(provider);
-    Ok(builder.map_err(|_| NoTls)?.https_or_http().enable_http1().wrap_connector(connector))
+    Ok(builder.map_err(|_| TlsSetupError)?.https_or_http().enable_http1().wrap_connector(connector))
 }
 
 impl HttpTransport {
-    pub(crate) fn new() -> Result<Self, NoTls> {
+    pub(crate) fn new() -> Result<Self, TlsSetupError> {
         let mut connector = HttpConnector::new();
         connector.set_nodelay(true);
-        connector.set_connect_timeout(Some(PATIENCE));
+        connector.set_connect_timeout(Some(TIMEOUT));
         let connector = with_tls(connector)?;
         let client = Client::builder(TokioExecutor::new())
             .pool_timer(TokioTimer::new())
@@ -99,14 +100,14 @@ impl HttpTransport {
         Ok(Self { client, drains: Arc::new(Semaphore::new(MAX_DRAINS)) })
     }
 
-    /// Reads the rest of an answer, so that its connection can be used again. Whether it can does not change how the attempt
-    /// ended, so nobody waits for it.
+    /// Reads the rest of a response in the background, so that its connection can be used again. The result of the attempt does
+    /// not depend on it.
     fn drain(&self, body: Incoming) {
-        if let Ok(place) = Arc::clone(&self.drains).try_acquire_owned() {
+        if let Ok(permit) = Arc::clone(&self.drains).try_acquire_owned() {
             tokio::spawn(async move {
-                let rest = Limited::new(body, MAX_ANSWER).collect();
-                let _read = tokio::time::timeout(DRAIN_PATIENCE, rest).await;
-                drop(place);
+                let rest = Limited::new(body, MAX_RESPONSE).collect();
+                let _read = tokio::time::timeout(DRAIN_TIMEOUT, rest).await;
+                drop(permit);
             });
         }
     }
@@ -118,7 +119,7 @@ impl HttpTransport {
         *request.method_mut() = Method::POST;
         *request.uri_mut() = uri;
         *request.headers_mut() = headers;
-        let answer = self
+        let response = self
             .client
             .request(request)
             .await
@@ -126,8 +127,8 @@ impl HttpTransport {
         if cut.is_some() {
             return Err("connection_cut_by_fault");
         }
-        let status = answer.status().as_u16();
-        self.drain(answer.into_body());
+        let status = response.status().as_u16();
+        self.drain(response.into_body());
         Ok(status)
     }
 }
@@ -135,18 +136,18 @@ impl HttpTransport {
 impl Transport for HttpTransport {
     fn post(&self, request: AttemptRequest) -> TransportFuture<'_> {
         Box::pin(
-            async move { tokio::time::timeout(PATIENCE, self.send(request)).await.unwrap_or(Err("timeout")) },
+            async move { tokio::time::timeout(TIMEOUT, self.send(request)).await.unwrap_or(Err("timeout")) },
         )
     }
 }
 
-/// Whether an I/O error is one of TLS; hyper-rustls wraps one I/O error in another.
+/// Returns whether TLS caused an I/O error. hyper-rustls wraps one I/O error in another.
 fn is_of_tls(error: &std::io::Error) -> bool {
     let Some(inner) = error.get_ref() else { return false };
     inner.is::<rustls::Error>() || inner.downcast_ref::<std::io::Error>().is_some_and(is_of_tls)
 }
 
-/// A short name for what went wrong.
+/// Returns a short stable name of an error.
 fn reason(error: &hyper_util::client::legacy::Error) -> &'static str {
     let mut cause = error.source();
     while let Some(inner) = cause {
@@ -169,7 +170,7 @@ fn reason(error: &hyper_util::client::legacy::Error) -> &'static str {
     if error.is_connect() { "connection_failed" } else { "connection_lost" }
 }
 
-/// A body in one piece, or half of one and then an error, which makes hyper close the connection.
+/// A body in one piece, or its first half and then an error, which makes hyper close the connection.
 pub(crate) struct AttemptBody {
     rest: Option<Bytes>,
     length: u64,
@@ -185,22 +186,22 @@ impl AttemptBody {
     }
 }
 
-/// The request was cut on purpose.
+/// The fault `drop` cut the request.
 #[derive(Debug, thiserror::Error)]
-#[error("cut on purpose")]
-pub(crate) struct CutOnPurpose;
+#[error("cut by the fault drop")]
+pub(crate) struct CutByFault;
 
 impl Body for AttemptBody {
     type Data = Bytes;
-    type Error = CutOnPurpose;
+    type Error = CutByFault;
 
     fn poll_frame(
         mut self: Pin<&mut Self>,
         _cx: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, CutOnPurpose>>> {
+    ) -> Poll<Option<Result<Frame<Bytes>, CutByFault>>> {
         match self.rest.take() {
             Some(bytes) if !bytes.is_empty() => Poll::Ready(Some(Ok(Frame::data(bytes)))),
-            _ if self.cut => Poll::Ready(Some(Err(CutOnPurpose))),
+            _ if self.cut => Poll::Ready(Some(Err(CutByFault))),
             _ => Poll::Ready(None),
         }
     }

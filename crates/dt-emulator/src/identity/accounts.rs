@@ -1,4 +1,4 @@
-//! Service accounts: any is accepted unless some are configured.
+//! Service accounts. Any credentials are accepted unless accounts are configured.
 
 use std::fmt;
 use std::str::FromStr;
@@ -8,18 +8,18 @@ use subtle::ConstantTimeEq;
 
 use dt_verify::Secret;
 
-/// What a service account may do, after DT's roles.
+/// The role of a service account: a simplification of DT's roles.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 #[non_exhaustive]
 pub enum Role {
-    /// `project.user`: may read.
+    /// `project.user`: can read.
     User,
-    /// `project.developer`: may read and write. Every higher role counts as this one.
+    /// `project.developer`: can read and write. Every higher role counts as this one.
     Developer,
 }
 
 impl Role {
-    /// Whether it may change something.
+    /// Returns whether the role permits changes.
     #[must_use]
     pub fn may_write(self) -> bool {
         self >= Self::Developer
@@ -53,18 +53,18 @@ impl FromStr for Role {
 #[derive(Clone)]
 #[non_exhaustive]
 pub struct ServiceAccount {
-    /// The key's id: `kid` of assertions, the user name of basic auth.
+    /// The id of its key: `kid` of assertions, and the user name of basic auth.
     pub key_id: Arc<str>,
-    /// The key's secret: it signs assertions, and is the password of basic auth.
+    /// The secret of its key: it signs assertions, and is the password of basic auth.
     pub secret: Secret,
-    /// The account's e-mail: `iss` of assertions.
+    /// Its e-mail address: `iss` of assertions.
     pub email: String,
-    /// What it may do.
+    /// Its role.
     pub role: Role,
 }
 
 impl ServiceAccount {
-    /// Makes an account of its parts.
+    /// Makes an account from its parts.
     #[must_use]
     pub fn new(key_id: impl Into<Arc<str>>, secret: Secret, email: impl Into<String>, role: Role) -> Self {
         Self { key_id: key_id.into(), secret, email: email.into(), role }
@@ -77,22 +77,22 @@ impl fmt::Debug for ServiceAccount {
     }
 }
 
-/// Not a service account.
+/// Explains why a text is not a service account or a role.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum AccountError {
-    /// It does not have three or four parts, or one of them is empty.
-    #[error("not KEY:SECRET:EMAIL or KEY:SECRET:EMAIL:ROLE")]
+    /// The text does not have three or four parts, or one of them is empty.
+    #[error("expected KEY:SECRET:EMAIL or KEY:SECRET:EMAIL:ROLE")]
     Malformed,
-    /// There is no such role.
+    /// There is no role of that name.
     #[error(
-        "there is no role \"{0}\"; allowed are project.user, project.developer, project.admin, organization.admin"
+        "there is no role \"{0}\"; expected project.user, project.developer, project.admin or organization.admin"
     )]
     UnknownRole(String),
 }
 
 impl AccountError {
-    /// Stable name.
+    /// Returns a stable name of the error.
     #[must_use]
     pub const fn code(&self) -> &'static str {
         match self {
@@ -115,18 +115,18 @@ impl FromStr for ServiceAccount {
     }
 }
 
-/// All service accounts.
+/// The configured service accounts.
 #[derive(Debug, Default)]
 pub(crate) struct Accounts(Vec<ServiceAccount>);
 
-/// What is known of a key.
-pub(crate) enum Known<'a> {
-    /// It is configured.
-    Account(&'a ServiceAccount),
-    /// Nothing is configured, so any is taken for a developer's.
-    Anyone,
-    /// Others are configured.
-    Nobody,
+/// The result of a search for the account of a key.
+pub(crate) enum AccountLookup<'a> {
+    /// The account is configured.
+    Found(&'a ServiceAccount),
+    /// No account is configured: any key is that of a developer.
+    Unrestricted,
+    /// Other accounts are configured.
+    Unknown,
 }
 
 impl Accounts {
@@ -134,28 +134,31 @@ impl Accounts {
         Self(accounts)
     }
 
-    /// Whether none is configured, so that anyone is accepted.
+    /// Returns whether no account is configured, so that any credentials are accepted.
     pub(crate) fn is_empty(&self) -> bool {
         self.0.is_empty()
     }
 
-    pub(crate) fn find(&self, key_id: &str) -> Known<'_> {
+    /// Searches for the account of a key.
+    pub(crate) fn find(&self, key_id: &str) -> AccountLookup<'_> {
         match self.0.iter().find(|account| &*account.key_id == key_id) {
-            Some(account) => Known::Account(account),
-            None if self.is_empty() => Known::Anyone,
-            None => Known::Nobody,
+            Some(account) => AccountLookup::Found(account),
+            None if self.is_empty() => AccountLookup::Unrestricted,
+            None => AccountLookup::Unknown,
         }
     }
 
-    /// The role of whoever knows a key's secret (basic auth).
+    /// Returns the role of a client that presents a key's id and secret (basic auth), or `None` if they are wrong.
     pub(crate) fn check(&self, key_id: &str, secret: &str) -> Option<Role> {
         match self.find(key_id) {
-            Known::Account(account) => {
+            AccountLookup::Found(account) => {
                 let same: bool = account.secret.expose().ct_eq(secret.as_bytes()).into();
                 same.then_some(account.role)
             }
-            Known::Anyone => (!key_id.is_empty() && !secret.is_empty()).then_some(Role::Developer),
-            Known::Nobody => None,
+            AccountLookup::Unrestricted => {
+                (!key_id.is_empty() && !secret.is_empty()).then_some(Role::Developer)
+            }
+            AccountLookup::Unknown => None,
         }
     }
 }

@@ -1,7 +1,7 @@
-//! The keys of `DT-Asymmetric-Signature`: ES256, published as a JWK set (RFC 7517), one signs at a time.
+//! The keys of `DT-Asymmetric-Signature`: ES256, published as a JWK set (RFC 7517). The newest one signs.
 //!
-//! DT's rotation is not documented. Here a rotation adds a key, which signs from then on, and the one before it stays
-//! in the set, so that what was signed with it can be verified; older ones go.
+//! DT does not document its rotation. Here a rotation adds a key, which signs from then on. The key before it stays in the
+//! set, so that its signatures can be verified; older keys are removed.
 
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
@@ -13,22 +13,22 @@ use serde_json::{Value, json};
 
 use dt_verify::Signer;
 
-/// How many keys the set has at most.
-const KEPT: usize = 2;
+/// The largest number of keys in the set.
+const MAX_KEYS: usize = 2;
 
-/// The keys as they are kept in a file: private.
+/// The private keys, as the state file has them.
 #[derive(Clone, Serialize, Deserialize)]
 pub(crate) struct SavedKeys {
-    /// Private keys, 32 bytes in base64url each, the one that signs last.
+    /// Private keys, each 32 bytes in base64url. The last one signs.
     keys: Vec<String>,
 }
 
-/// Why there is no key.
+/// A key cannot be created or read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-#[error("a signing key could not be made")]
-pub(crate) struct NoKey;
+#[error("cannot create a signing key")]
+pub(crate) struct KeyError;
 
-/// All keys.
+/// The keys, and the issuer and organization of their tokens.
 pub(crate) struct Keys {
     issuer: String,
     organization: String,
@@ -42,23 +42,23 @@ struct Key {
 }
 
 impl Keys {
-    /// `sub` of the tokens: the organization's id.
+    /// Returns the organization's id: `sub` of the tokens.
     pub(crate) fn organization(&self) -> &str {
         &self.organization
     }
 
-    /// The saved keys, or a new one.
+    /// Reads the saved keys, or creates a key if there are none.
     pub(crate) fn new(
         issuer: String,
         organization: String,
         saved: Option<&SavedKeys>,
-    ) -> Result<Self, NoKey> {
+    ) -> Result<Self, KeyError> {
         let mut keys = Self { issuer, organization, keys: Vec::new() };
         if let Some(saved) = saved {
             for text in &saved.keys {
                 let secret =
                     URL_SAFE_NO_PAD.decode(text).ok().and_then(|key| SecretKey::from_slice(&key).ok());
-                keys.add(secret.ok_or(NoKey)?)?;
+                keys.add(secret.ok_or(KeyError)?)?;
             }
         }
         if keys.keys.is_empty() {
@@ -67,27 +67,27 @@ impl Keys {
         Ok(keys)
     }
 
-    fn add(&mut self, secret: SecretKey) -> Result<(), NoKey> {
-        let der = secret.to_pkcs8_der().map_err(|_| NoKey)?;
-        // The thumbprint's role without its length: the key's own x names it.
-        let (x, _) = coordinates(&secret).ok_or(NoKey)?;
+    fn add(&mut self, secret: SecretKey) -> Result<(), KeyError> {
+        let der = secret.to_pkcs8_der().map_err(|_| KeyError)?;
+        // A part of the coordinate x, which is shorter than a thumbprint.
+        let (x, _) = coordinates(&secret).ok_or(KeyError)?;
         let id = format!("emulator-{}", x.get(..12).unwrap_or_default());
         let signer = Signer::asymmetric(der.as_bytes(), &*id, &*self.issuer, &*self.organization)
-            .map_err(|_| NoKey)?;
+            .map_err(|_| KeyError)?;
         self.keys.push(Key { id, secret, signer });
-        while self.keys.len() > KEPT {
+        while self.keys.len() > MAX_KEYS {
             self.keys.remove(0);
         }
         Ok(())
     }
 
-    /// Adds a key, which signs from now on. Gives its id.
-    pub(crate) fn rotate(&mut self) -> Result<String, NoKey> {
+    /// Adds a key, which signs from now on, and returns its id.
+    pub(crate) fn rotate(&mut self) -> Result<String, KeyError> {
         self.add(random_key()?)?;
-        self.keys.last().map(|key| key.id.clone()).ok_or(NoKey)
+        self.keys.last().map(|key| key.id.clone()).ok_or(KeyError)
     }
 
-    /// What signs now.
+    /// Returns the signer with the newest key.
     pub(crate) fn signer(&self) -> Option<Signer> {
         self.keys.last().map(|key| key.signer.clone())
     }
@@ -97,7 +97,7 @@ impl Keys {
         SavedKeys { keys }
     }
 
-    /// The JWK set.
+    /// Returns the JWK set.
     pub(crate) fn jwks(&self) -> Value {
         let jwk = |key: &Key| {
             let (x, y) = coordinates(&key.secret)?;
@@ -108,7 +108,8 @@ impl Keys {
         json!({"keys": self.keys.iter().filter_map(jwk).collect::<Vec<_>>()})
     }
 
-    /// The discovery document (OpenID Connect Discovery 1.0, section 3): what DT's verifiers read of it.
+    /// Returns the discovery document (OpenID Connect Discovery 1.0, section 3) with the members that verifiers of DT's tokens
+    /// read.
     pub(crate) fn discovery(&self) -> Value {
         json!({
             "issuer": self.issuer,
@@ -120,16 +121,16 @@ impl Keys {
     }
 }
 
-fn random_key() -> Result<SecretKey, NoKey> {
-    // All but about one of 2^32 texts of 32 bytes are keys; three misses mean something else is wrong.
+fn random_key() -> Result<SecretKey, KeyError> {
+    // About one of 2^32 random values is not a key; three in a row mean that the random numbers are broken.
     for _ in 0..3 {
         let mut bytes = [0; 32];
-        getrandom::fill(&mut bytes).map_err(|_| NoKey)?;
+        getrandom::fill(&mut bytes).map_err(|_| KeyError)?;
         if let Ok(key) = SecretKey::from_slice(&bytes) {
             return Ok(key);
         }
     }
-    Err(NoKey)
+    Err(KeyError)
 }
 
 fn coordinates(key: &SecretKey) -> Option<(String, String)> {

@@ -1,7 +1,7 @@
-//! The identity provider: who may do what (service accounts, tokens), and the keys that `DT-Asymmetric-Signature` is
-//! made with (OpenID discovery, JWK set, rotation).
+//! The identity provider: service accounts, access tokens and roles, and the keys of `DT-Asymmetric-Signature` (OpenID
+//! discovery, JWK set, rotation).
 //!
-//! Tokens are issued and checked by the machine's clock, not the emulated one: those who use them know no other.
+//! Access tokens use the machine's clock, not the emulated one, since clients know no other.
 
 mod accounts;
 mod authorize;
@@ -12,4 +12,4 @@ pub(crate) use accounts::Accounts;
 pub use accounts::{AccountError, Role, ServiceAccount};
 pub(crate) use authorize::authorize;
 pub(crate) use keys::{Keys, SavedKeys};
-pub(crate) use token::{Grants, Refused, exchange};
+pub(crate) use token::{Grants, TokenError, exchange};

@@ -1,7 +1,7 @@
-//! The token endpoint: an assertion for an access token (RFC 7523, section 2.1).
+//! The token endpoint, which exchanges an assertion for an access token (RFC 7523, section 2.1).
 //!
 //! DT documents the headings of its errors (Timing, Untrusted Entity, Signature, Unsupported Grant Type) but not their
-//! bodies; here they have the members of RFC 6749, section 5.2, beside DT's own.
+//! bodies. Here they have the members of RFC 6749, section 5.2, in addition to DT's own.
 
 use std::collections::BTreeMap;
 
@@ -12,30 +12,30 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 use sha2::Sha256;
 
-use super::accounts::{Accounts, Known, Role};
+use super::accounts::{AccountLookup, Accounts, Role};
 
 /// The grant type of RFC 7523.
 const GRANT_TYPE: &str = "urn:ietf:params:oauth:grant-type:jwt-bearer";
 
-/// How long access tokens are good for, in seconds.
+/// The lifetime of access tokens, in seconds.
 const LIFETIME: i64 = 3600;
 
-/// How far clocks may differ, in seconds. How far for DT is not known.
+/// The tolerated difference of clocks, in seconds. DT's is not known.
 const LEEWAY: i64 = 60;
 
-/// How many access tokens are remembered; those that expire first go.
+/// The largest number of access tokens; beyond it, those that expire first are removed.
 const MAX_GRANTS: usize = 10_000;
 
-/// DT's own token endpoints: clients that were not told of another one name these as their audience.
+/// DT's own token endpoints: the audience of clients without another configuration.
 const DT_ENDPOINTS: [&str; 2] =
     ["https://identity.disruptive-technologies.com/oauth2/token", "https://identity.d21s.com/oauth2/token"];
 
-/// The access tokens that were issued, by their text, with role and expiry.
+/// The issued access tokens, with their role and expiry (Unix seconds of the machine's clock).
 #[derive(Default)]
 pub(crate) struct Grants(BTreeMap<String, (Role, i64)>);
 
 impl Grants {
-    /// The role of an access token at `now`.
+    /// Returns the role of an access token, or `None` if it is unknown or expired at `now`.
     pub(crate) fn role(&self, token: &str, now: i64) -> Option<Role> {
         self.0.get(token).filter(|(_, expires)| *expires > now).map(|(role, _)| *role)
     }
@@ -59,18 +59,62 @@ impl Grants {
     }
 }
 
-/// Why there is no access token: `error` of RFC 6749 and words.
-#[derive(Debug, PartialEq, Eq)]
-pub(crate) struct Refused(pub(crate) &'static str, pub(crate) String);
+/// Explains why the token endpoint issues no access token.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub(crate) enum TokenError {
+    #[error("grant_type is not {GRANT_TYPE}")]
+    GrantType,
+    #[error(transparent)]
+    Assertion(#[from] AssertionError),
+    #[error("no random numbers")]
+    NoRandomNumbers,
+}
 
-/// Answers a request to the token endpoint. `host` is what the client calls us.
+impl TokenError {
+    /// Returns `error` of RFC 6749, section 5.2.
+    pub(crate) const fn oauth_code(&self) -> &'static str {
+        match self {
+            Self::GrantType => "unsupported_grant_type",
+            Self::Assertion(_) => "invalid_grant",
+            Self::NoRandomNumbers => "server_error",
+        }
+    }
+}
+
+/// Explains why an assertion is rejected. The messages begin with DT's headings, where DT has one.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub(crate) enum AssertionError {
+    #[error("the assertion is not a JWT")]
+    Malformed,
+    #[error("the assertion lacks iat, exp, iss or aud, or one of them has the wrong type")]
+    BadClaims,
+    #[error("the assertion's alg is not HS256")]
+    Algorithm,
+    #[error("the assertion has no kid")]
+    NoKeyId,
+    #[error("Untrusted entity: there is no such key")]
+    UnknownKey,
+    #[error("Signature: the assertion was not signed with the key's secret")]
+    Signature,
+    #[error("Untrusted entity: iss is not the service account's e-mail")]
+    Issuer,
+    #[error("aud is not this token endpoint")]
+    Audience,
+    #[error("Timing: the assertion has expired or is not valid yet")]
+    Timing,
+    #[error("Timing: the assertion is valid for more than an hour")]
+    Lifetime,
+}
+
+/// Answers a request to the token endpoint. `host` is the `Host` of the request, and `now` is in Unix seconds of the machine's
+/// clock.
 pub(crate) fn exchange(
     form: &[u8],
     host: Option<&str>,
     accounts: &Accounts,
     grants: &mut Grants,
     now: i64,
-) -> Result<Value, Refused> {
+) -> Result<Value, TokenError> {
     let (mut grant_type, mut assertion) = (String::new(), String::new());
     for (name, value) in form_urlencoded::parse(form) {
         match &*name {
@@ -80,11 +124,10 @@ pub(crate) fn exchange(
         }
     }
     if grant_type != GRANT_TYPE {
-        return Err(Refused("unsupported_grant_type", format!("grant_type is not {GRANT_TYPE}")));
+        return Err(TokenError::GrantType);
     }
-    let role = check(&assertion, host, accounts, now).map_err(|text| Refused("invalid_grant", text))?;
-    let token = grants.issue(role, now);
-    let token = token.ok_or_else(|| Refused("server_error", "no random numbers".to_owned()))?;
+    let role = check(&assertion, host, accounts, now)?;
+    let token = grants.issue(role, now).ok_or(TokenError::NoRandomNumbers)?;
     Ok(json!({"access_token": token, "token_type": "Bearer", "expires_in": LIFETIME}))
 }
 
@@ -111,6 +154,7 @@ enum Audience {
 }
 
 impl Audience {
+    /// Returns whether one of the names is the token endpoint of `host`, or DT's own.
     fn names(&self, host: Option<&str>) -> bool {
         let names = match self {
             Self::One(name) => std::slice::from_ref(name),
@@ -124,46 +168,45 @@ impl Audience {
     }
 }
 
-fn check(assertion: &str, host: Option<&str>, accounts: &Accounts, now: i64) -> Result<Role, String> {
-    let malformed = || "the assertion is no JWT".to_owned();
+/// Verifies an assertion and returns the role of its account.
+fn check(assertion: &str, host: Option<&str>, accounts: &Accounts, now: i64) -> Result<Role, AssertionError> {
     let mut parts = assertion.split('.');
     let (Some(head), Some(claims), Some(signature), None) =
         (parts.next(), parts.next(), parts.next(), parts.next())
     else {
-        return Err(malformed());
+        return Err(AssertionError::Malformed);
     };
-    let head: Head = decode(head).ok_or_else(malformed)?;
-    let claims: Claims =
-        decode(claims).ok_or("the assertion lacks iat, exp, iss or aud, or one is not as it should be")?;
+    let head: Head = decode(head).ok_or(AssertionError::Malformed)?;
+    let claims: Claims = decode(claims).ok_or(AssertionError::BadClaims)?;
     if head.alg != "HS256" {
-        return Err("the assertion's alg is not HS256".to_owned());
+        return Err(AssertionError::Algorithm);
     }
-    let key_id = head.kid.ok_or("the assertion has no kid")?;
+    let key_id = head.kid.ok_or(AssertionError::NoKeyId)?;
     let role = match accounts.find(&key_id) {
-        Known::Nobody => return Err("Untrusted entity: there is no such key".to_owned()),
-        // Nobody's secret is known here, so there is nothing to check the signature with.
-        Known::Anyone => Role::Developer,
-        Known::Account(account) => {
+        AccountLookup::Unknown => return Err(AssertionError::UnknownKey),
+        // Without configured accounts there is no secret that could verify the signature.
+        AccountLookup::Unrestricted => Role::Developer,
+        AccountLookup::Found(account) => {
             let message = assertion.rsplit_once('.').map_or("", |(message, _)| message);
             if !is_mac(signature, message, account.secret.expose()) {
-                return Err("Signature: the assertion was not signed with the key's secret".to_owned());
+                return Err(AssertionError::Signature);
             }
             if claims.iss != account.email {
-                return Err("Untrusted entity: iss is not the service account's e-mail".to_owned());
+                return Err(AssertionError::Issuer);
             }
             account.role
         }
     };
     if !claims.aud.names(host) {
-        return Err("aud is not this token endpoint".to_owned());
+        return Err(AssertionError::Audience);
     }
     let now = numeric_date(now);
     let leeway = numeric_date(LEEWAY);
     if claims.exp <= now - leeway || claims.iat > now + leeway {
-        return Err("Timing: the assertion has expired or is not valid yet".to_owned());
+        return Err(AssertionError::Timing);
     }
     if claims.exp - claims.iat > numeric_date(LIFETIME) + leeway {
-        return Err("Timing: the assertion is valid for more than an hour".to_owned());
+        return Err(AssertionError::Lifetime);
     }
     Ok(role)
 }
@@ -174,11 +217,13 @@ fn is_mac(signature: &str, message: &str, secret: &[u8]) -> bool {
     mac.zip(hs256(message, secret)).is_some_and(|(mac, expected)| expected.verify_slice(&mac).is_ok())
 }
 
+/// Computes the HMAC-SHA256 of `message`.
 fn hs256(message: &str, secret: &[u8]) -> Option<Hmac<Sha256>> {
     Hmac::new_from_slice(secret).ok().map(|keyed: Hmac<Sha256>| keyed.chain_update(message))
 }
 
-/// `NumericDate` may have a fraction (RFC 7519, section 2); whole seconds of this century are exact in `f64`.
+/// Converts Unix seconds to a `NumericDate`, which may have a fraction (RFC 7519, section 2). Whole seconds of this century are
+/// exact in `f64`.
 fn numeric_date(seconds: i64) -> f64 {
     i32::try_from(seconds).map_or_else(|_| f64::from(u32::try_from(seconds).unwrap_or(u32::MAX)), f64::from)
 }
@@ -193,7 +238,7 @@ mod tests {
 
     const NOW: i64 = 1_700_000_000;
 
-    fn ask(secret: &str, kid: &str, claims: &Value, grant_type: &str) -> Result<Value, Refused> {
+    fn ask(secret: &str, kid: &str, claims: &Value, grant_type: &str) -> Result<Value, TokenError> {
         let header = json!({"alg": "HS256", "kid": kid, "typ": "JWT"});
         let segment = |value: &Value| URL_SAFE_NO_PAD.encode(value.to_string());
         let message = format!("{}.{}", segment(&header), segment(claims));
@@ -238,13 +283,13 @@ mod tests {
             ("lacks", ask("s3cret", "k", &with("aud", json!(5)), GRANT_TYPE)),
             ("grant_type", ask("s3cret", "k", &claims(), "password")),
         ] {
-            let Refused(_, text) = answer.unwrap_err();
+            let text = answer.unwrap_err().to_string();
             assert!(text.contains(what), "{what}: {text}");
         }
     }
 
     #[test]
-    fn tokens_expire_and_are_bounded() {
+    fn tokens_expire_and_their_number_is_limited() {
         let mut grants = Grants::default();
         let token = grants.issue(Role::User, 0).unwrap();
         assert_eq!(grants.role(&token, 3599), Some(Role::User));
@@ -254,6 +299,6 @@ mod tests {
             grants.issue(Role::User, 1).unwrap();
         }
         assert_eq!(grants.0.len(), MAX_GRANTS);
-        assert_eq!(grants.role(&token, 1), None, "the one that expires first has gone");
+        assert_eq!(grants.role(&token, 1), None, "the one that expires first was removed");
     }
 }

@@ -1,4 +1,4 @@
-//! A device: what DT's REST API shows of it, and the latest event of each type.
+//! A device: its representation in DT's REST API, and the latest event of each type.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -13,19 +13,20 @@ use dt_verify::event::simulation;
 /// The label that marks emulated devices.
 const EMULATED_LABEL: &str = "virtual-sensor";
 
-/// How many labels a device may have.
+/// The largest number of labels of a device.
 pub(crate) const MAX_LABELS: usize = 100;
 
-/// How long the key or the value of a label may be, in bytes.
+/// The largest length of the key and of the value of a label, in bytes.
 const MAX_LABEL: usize = 1_024;
 
-/// Whether a label may have this key and this value.
+/// Returns whether a label can have this key and this value.
 pub(crate) fn is_label(key: &str, value: &str) -> bool {
     !key.is_empty() && key.len() <= MAX_LABEL && value.len() <= MAX_LABEL
 }
 
-/// A device would have more than [`MAX_LABELS`].
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+/// A device would have more than [`MAX_LABELS`] labels.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("a device has at most {MAX_LABELS} labels")]
 pub(crate) struct TooManyLabels;
 
 /// Labels, by key.
@@ -35,35 +36,39 @@ pub(crate) type Labels = BTreeMap<String, String>;
 #[derive(Clone, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct Device {
-    /// Empty in a state file that leaves it out, until the key of the device is put there.
+    /// Empty if a state file leaves it out; reading the file fills it in.
     #[serde(default)]
     pub(crate) id: String,
     pub(crate) device_type: String,
     #[serde(default)]
     pub(crate) labels: Labels,
-    /// Whether it sends events by itself.
-    #[serde(default)]
-    pub(crate) lively: bool,
+    /// Whether it sends events by itself. The member of the state file is `lively`.
+    #[serde(default, rename = "lively")]
+    pub(crate) has_heartbeat: bool,
     /// The latest event of each type.
     #[serde(default)]
     pub(crate) latest: BTreeMap<String, Arc<StoredEvent>>,
 }
 
 impl Device {
-    pub(crate) fn new(id: String, device_type: String, mut labels: Labels, lively: bool) -> Self {
+    pub(crate) fn new(id: String, device_type: String, mut labels: Labels, has_heartbeat: bool) -> Self {
         labels.entry(EMULATED_LABEL.to_owned()).or_default();
-        Self { id, device_type, labels, lively, latest: BTreeMap::new() }
+        Self { id, device_type, labels, has_heartbeat, latest: BTreeMap::new() }
     }
 
-    /// Sets and removes labels, and says what changed. Nothing does when the device would have too many.
+    /// Sets and removes labels, and returns what has changed.
+    ///
+    /// # Errors
+    ///
+    /// Returns [`TooManyLabels`] if the device would have too many labels; its labels are unchanged then.
     pub(crate) fn change_labels(
         &mut self,
         set: &Labels,
         remove: &BTreeSet<String>,
     ) -> Result<LabelsChanged, TooManyLabels> {
-        let stay = self.labels.keys().filter(|key| !set.contains_key(*key) && !remove.contains(*key)).count();
-        let come = set.keys().filter(|key| !remove.contains(*key)).count();
-        if stay.saturating_add(come) > MAX_LABELS {
+        let kept = self.labels.keys().filter(|key| !set.contains_key(*key) && !remove.contains(*key)).count();
+        let new = set.keys().filter(|key| !remove.contains(*key)).count();
+        if kept.saturating_add(new) > MAX_LABELS {
             return Err(TooManyLabels);
         }
         let mut change = LabelsChanged::default();
@@ -83,14 +88,14 @@ impl Device {
         Ok(change)
     }
 
-    /// What DT's REST API shows: `reported` has the latest payload of each type, `null` for those never seen.
+    /// Returns the device as DT's REST API shows it. `reported` has the latest payload of each type, `null` before the first.
     pub(crate) fn to_json(&self, project: &str) -> Value {
         let mut reported = Map::new();
         for event_type in simulation::sent_by(&self.device_type) {
             reported.insert(event_type.as_str().to_owned(), Value::Null);
         }
         for (event_type, event) in &self.latest {
-            // `labelsChanged` has no payload of its own; the labels are shown as they are.
+            // `labelsChanged` has no payload in `reported`: the labels are shown in `labels`.
             if let Some(payload) = event.payload() {
                 reported.insert(event_type.clone(), payload);
             }

@@ -1,4 +1,4 @@
-//! An event as it is kept: the JSON that DT's REST API shows and its connectors send.
+//! A stored event: the JSON that DT's REST API shows and its connectors send.
 
 use std::sync::Arc;
 
@@ -6,11 +6,28 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use super::device::{Device, Labels};
+use dt_verify::event::EventType;
 
-/// One event. Its JSON is made once: histories, streams and deliveries show the same bytes.
+/// Identifies a device by the ids of its project and of the device.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct DeviceRef<'a> {
+    pub(crate) project: &'a str,
+    pub(crate) device: &'a str,
+}
+
+/// An event to publish.
+#[derive(Clone, Copy)]
+pub(crate) struct NewEvent<'a> {
+    pub(crate) device: DeviceRef<'a>,
+    pub(crate) event_type: &'a EventType,
+    /// The object `data`, as JSON.
+    pub(crate) data: &'a str,
+}
+
+/// A published event. Its JSON is written once, so that history, streams and deliveries have the same bytes.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct StoredEvent {
-    /// Its place in the order in which events were published.
+    /// The position in the order of publication.
     pub(crate) number: u64,
     pub(crate) id: Box<str>,
     pub(crate) project: Box<str>,
@@ -22,7 +39,7 @@ pub(crate) struct StoredEvent {
     pub(crate) json: Box<str>,
 }
 
-/// An event at the moment it was published, with what filters look at.
+/// An event when it was published, with the properties that filters use.
 #[derive(Debug, Clone)]
 pub(crate) struct Published {
     pub(crate) event: Arc<StoredEvent>,
@@ -31,18 +48,12 @@ pub(crate) struct Published {
 }
 
 impl StoredEvent {
-    /// Writes an event; `data` is the object `data` as JSON.
-    pub(crate) fn new(
-        number: u64,
-        id: String,
-        (project, device): (&str, &str),
-        event_type: &str,
-        data: &str,
-        (timestamp, micros): (&str, i64),
-    ) -> Self {
+    /// Writes the JSON of an event. `timestamp` is in RFC 3339, `micros` is the same time in Unix microseconds.
+    pub(crate) fn new(number: u64, id: String, new: NewEvent<'_>, (timestamp, micros): (&str, i64)) -> Self {
+        let NewEvent { device: DeviceRef { project, device }, event_type, data } = new;
         let target = Value::from(format!("projects/{project}/devices/{device}"));
         let (shown_id, shown_type, shown_time) =
-            (Value::from(&*id), Value::from(event_type), Value::from(timestamp));
+            (Value::from(&*id), Value::from(event_type.as_str()), Value::from(timestamp));
         let json = format!(
             r#"{{"eventId":{shown_id},"targetName":{target},"eventType":{shown_type},"data":{data},"timestamp":{shown_time}}}"#
         );
@@ -51,19 +62,19 @@ impl StoredEvent {
             id: id.into_boxed_str(),
             project: project.into(),
             device: device.into(),
-            event_type: event_type.into(),
+            event_type: event_type.as_str().into(),
             micros,
             json: json.into_boxed_str(),
         }
     }
 
-    /// `data.<type>`, if it has one.
+    /// Returns `data.<type>`, if the event has it.
     pub(crate) fn payload(&self) -> Option<Value> {
         let event: Value = serde_json::from_str(&self.json).ok()?;
         event.get("data")?.get(&*self.event_type).cloned()
     }
 
-    /// The body of a delivery: the event, those labels of the device whose keys are asked for, and its metadata.
+    /// Returns the body of a delivery: the event, the device's labels with one of the keys, and its metadata.
     pub(crate) fn delivery(&self, device: &Device, keys: &[String]) -> String {
         let labels: Labels =
             keys.iter().filter_map(|key| Some((key.clone(), device.labels.get(key)?.clone()))).collect();

@@ -1,10 +1,10 @@
-//! The state in a file, so that a restart goes on where it ended: `--state`.
+//! The state file (`--state`), with which a restart continues.
 //!
-//! One JSON document with a version. It is written whole to a new file beside it, synced, and renamed over the old one,
-//! so that a crash leaves either the old or the new (and perhaps a file `NAME.….new`). It has the connectors' secrets and the private keys, so only its
-//! owner may read it.
+//! It is one JSON document with a version. Each save writes a new file beside it, syncs it, and renames it over the old one,
+//! so that a crash leaves either the old or the new state (and perhaps a file `NAME.….new`). Only the owner can read it,
+//! since it has the connectors' secrets and the private keys.
 //!
-//! A person may write the first one: all but `version`, `projects` and the `device_type` of devices can be left out.
+//! A user can write the first one by hand: only `version`, `projects` and the `device_type` of devices are required.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs::{self, File, OpenOptions};
@@ -16,40 +16,64 @@ use serde::{Deserialize, Serialize};
 
 use super::{
     Connector, Device, History, MAX_CONNECTORS, MAX_DEVICES, MAX_LABELS, MAX_NAME, MAX_PROJECTS, Project,
-    State, is_id, is_label,
+    State, TooManyLabels, is_id, is_label,
 };
 use crate::identity::SavedKeys;
+use crate::sequence::Sequence;
 use dt_verify::event::simulation;
 
 /// The version of the format.
 const VERSION: u32 = 1;
 
-/// Why the state cannot be read or written.
+/// Explains why the state cannot be read or written.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum StateFileError {
     #[error("{}: {source}", path.display())]
     Io { path: PathBuf, source: std::io::Error },
-    #[error("{}: not a state of the emulator: {source}", path.display())]
+    #[error("{}: not a state file of the emulator: {source}", path.display())]
     Unreadable { path: PathBuf, source: serde_json::Error },
-    #[error("{}: {problem}", path.display())]
-    Refused { path: PathBuf, problem: String },
+    #[error("{}: {source}", path.display())]
+    Invalid { path: PathBuf, source: InvalidState },
     #[error("{}: the state has version {found}; this program reads version {VERSION}", path.display())]
     Version { path: PathBuf, found: u32 },
 }
 
-/// What is read.
+/// Explains which rule of the API a state breaks.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum InvalidState {
+    #[error("\"{}\": an id has 1 to 64 letters, digits, - and _", .0.escape_debug())]
+    BadId(String),
+    #[error("there are at most {MAX_PROJECTS} projects")]
+    TooManyProjects,
+    #[error("{project}: a project has at most {MAX_DEVICES} devices and {MAX_CONNECTORS} connectors")]
+    ProjectTooLarge { project: String },
+    #[error("{project}: display_name is empty or longer than {MAX_NAME} bytes")]
+    BadDisplayName { project: String },
+    #[error("{device}: two projects have this device")]
+    DeviceRepeated { device: String },
+    #[error("{device}: found the id \"{}\"; leave it out", found.escape_debug())]
+    OtherId { device: String, found: String },
+    #[error("{device}: there is no device type \"{}\"", found.escape_debug())]
+    UnknownType { device: String, found: String },
+    #[error("{device}: {source}")]
+    TooManyLabels { device: String, source: TooManyLabels },
+    #[error("{device}: the key of a label is empty, or a label is too long")]
+    BadLabel { device: String },
+}
+
+/// The document as it is read.
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Saved {
     #[serde(rename = "version")]
     _version: u32,
-    /// What the emulated clock showed, in Unix milliseconds: it never goes back.
+    /// The time of the emulated clock, in Unix milliseconds: it never goes back.
     now_millis: Option<i64>,
     keys: Option<SavedKeys>,
     #[serde(default)]
     counter: u32,
     #[serde(default)]
-    next_number: u64,
+    next_number: Sequence,
     projects: BTreeMap<String, SavedProject>,
     #[serde(default)]
     history: History,
@@ -65,7 +89,7 @@ struct SavedProject {
     connectors: BTreeMap<String, Connector>,
 }
 
-/// A file to keep the state in.
+/// The path of the state file.
 #[derive(Debug)]
 pub(crate) struct StateFile(PathBuf);
 
@@ -74,7 +98,8 @@ impl StateFile {
         Self(path)
     }
 
-    /// Reads the state into `state`, and returns the keys and the time, if the file has them. There may be no file yet.
+    /// Reads the file into `state`, and returns the keys and the time (Unix milliseconds) if it has them. A file that does not
+    /// exist changes nothing.
     pub(crate) fn read(&self, state: &mut State) -> Result<(Option<SavedKeys>, Option<i64>), StateFileError> {
         let text = match fs::read(&self.0) {
             Ok(text) => text,
@@ -92,8 +117,7 @@ impl StateFile {
         }
         let saved: Saved = serde_json::from_slice(&text).map_err(unreadable)?;
         let projects = checked(saved.projects);
-        let projects =
-            projects.map_err(|problem| StateFileError::Refused { path: self.0.clone(), problem })?;
+        let projects = projects.map_err(|source| StateFileError::Invalid { path: self.0.clone(), source })?;
         state.counter = saved.counter;
         state.next_number = saved.next_number;
         state.history = saved.history;
@@ -101,12 +125,12 @@ impl StateFile {
         let State { projects, ledger, .. } = state;
         for connector in projects.values_mut().flat_map(|project| project.connectors.values_mut()) {
             let Connector { id, queue, .. } = connector;
-            queue.restore(|item| ledger.open(id, &item.event, item.queued_at));
+            queue.restore(|queued| ledger.open(id, &queued.event, queued.queued_at));
         }
         Ok((saved.keys, saved.now_millis))
     }
 
-    /// Whether there is a folder to write to: better known at the start than when everything is to be kept.
+    /// Checks at the start that the file's folder exists, since a save at the end would fail.
     pub(crate) fn check_folder(&self) -> Result<(), StateFileError> {
         let folder = folder(&self.0);
         let found = fs::metadata(folder).and_then(|found| {
@@ -127,72 +151,69 @@ impl StateFile {
         let random = getrandom::u64().map_err(std::io::Error::other)?;
         beside.push(format!(".{random:016x}.new"));
         let beside = PathBuf::from(beside);
-        // Never a file that is there already, which is somebody else's and may be open to others.
+        // Never an existing file: it belongs to another process, and others may be able to read it.
         let file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&beside)?;
         let written = write_synced(file, document).and_then(|()| fs::rename(&beside, path));
         if written.is_err() {
-            // What has failed is what is reported.
+            // The first error is the one that is reported.
             let _removed = fs::remove_file(&beside);
         }
         written.and_then(|()| sync_folder(path))
     }
 }
 
-/// Checks what a person may have written, by the rules of the API, and puts ids where they are left out. `Err` says what
-/// is wrong.
-fn checked(projects: BTreeMap<String, SavedProject>) -> Result<BTreeMap<String, Project>, String> {
-    let bad_id = |id: &str| format!("\"{}\": an id has 1 to 64 letters, digits, - and _", id.escape_debug());
+/// Checks a document that a user may have written by the rules of the API, and fills in ids that are left out.
+fn checked(projects: BTreeMap<String, SavedProject>) -> Result<BTreeMap<String, Project>, InvalidState> {
     if projects.len() > MAX_PROJECTS {
-        return Err(format!("there are at most {MAX_PROJECTS} projects"));
+        return Err(InvalidState::TooManyProjects);
     }
-    let (mut kept, mut known) = (BTreeMap::new(), BTreeSet::new());
-    for (project_id, SavedProject { display_name, mut devices, connectors }) in projects {
-        if !is_id(&project_id) {
-            return Err(bad_id(&project_id));
+    let (mut kept, mut device_ids) = (BTreeMap::new(), BTreeSet::new());
+    for (project, SavedProject { display_name, mut devices, connectors }) in projects {
+        if !is_id(&project) {
+            return Err(InvalidState::BadId(project));
         }
         if devices.len() > MAX_DEVICES || connectors.len() > MAX_CONNECTORS {
-            return Err(format!(
-                "{project_id}: a project has at most {MAX_DEVICES} devices and {MAX_CONNECTORS} connectors"
-            ));
+            return Err(InvalidState::ProjectTooLarge { project });
         }
         if display_name.as_ref().is_some_and(|name| name.is_empty() || name.len() > MAX_NAME) {
-            return Err(format!("{project_id}: display_name is empty or longer than {MAX_NAME} bytes"));
+            return Err(InvalidState::BadDisplayName { project });
         }
         for (id, device) in &mut devices {
             if !is_id(id) {
-                return Err(bad_id(id));
+                return Err(InvalidState::BadId(id.clone()));
             }
-            // The history is by the id of the device, whatever project that is in.
-            if !known.insert(id.clone()) {
-                return Err(format!("{id}: two projects have this device"));
+            // The history finds a device's events by its id alone.
+            if !device_ids.insert(id.clone()) {
+                return Err(InvalidState::DeviceRepeated { device: id.clone() });
             }
             check_device(id, device)?;
         }
-        kept.insert(project_id, Project { display_name, devices, connectors });
+        kept.insert(project, Project { display_name, devices, connectors });
     }
     Ok(kept)
 }
 
-fn check_device(id: &str, device: &mut Device) -> Result<(), String> {
+fn check_device(id: &str, device: &mut Device) -> Result<(), InvalidState> {
+    let name = id.to_owned();
     if device.id.is_empty() {
         id.clone_into(&mut device.id);
     }
     if device.id != id {
-        return Err(format!("{id}: found the id \"{}\"; leave it out", device.id.escape_debug()));
+        return Err(InvalidState::OtherId { device: name, found: device.id.clone() });
     }
     if !simulation::device_types().contains(&&*device.device_type) {
-        return Err(format!("{id}: there is no device type \"{}\"", device.device_type.escape_debug()));
+        return Err(InvalidState::UnknownType { device: name, found: device.device_type.clone() });
     }
     if device.labels.len() > MAX_LABELS {
-        return Err(format!("{id}: a device has at most {MAX_LABELS} labels"));
+        return Err(InvalidState::TooManyLabels { device: name, source: TooManyLabels });
     }
     if !device.labels.iter().all(|(key, value)| is_label(key, value)) {
-        return Err(format!("{id}: the key of a label is empty, or a label is too long"));
+        return Err(InvalidState::BadLabel { device: name });
     }
     Ok(())
 }
 
-/// The document of a state.
+/// Writes the document of a state. `now_millis` is the time of the emulated clock, in Unix milliseconds.
 pub(crate) fn document(
     state: &State,
     keys: SavedKeys,
@@ -210,7 +231,7 @@ pub(crate) fn document(
         now_millis: i64,
         keys: SavedKeys,
         counter: u32,
-        next_number: u64,
+        next_number: Sequence,
         projects: BTreeMap<&'a str, ProjectRef<'a>>,
         history: &'a History,
     }
@@ -237,7 +258,7 @@ fn write_synced(mut file: File, document: &[u8]) -> std::io::Result<()> {
     file.sync_all()
 }
 
-/// A rename is durable once its folder is.
+/// Syncs the file's folder, which makes a rename durable.
 fn sync_folder(path: &Path) -> std::io::Result<()> {
     File::open(folder(path))?.sync_all()
 }

@@ -1,4 +1,4 @@
-//! The events of the past: one ring for all devices, so that its size has one bound.
+//! The event history: one queue for all devices, so that one limit holds for its size.
 
 use std::cmp::Reverse;
 use std::collections::VecDeque;
@@ -8,17 +8,17 @@ use serde::{Deserialize, Serialize};
 
 use super::event::StoredEvent;
 
-/// How many events are remembered at most; the oldest go first. About 600 bytes each. DT forgets after 31 days; here an
-/// event may be published with a time of long ago, so age does not count.
+/// The largest number of events; beyond it, the oldest are removed. DT removes events after 31 days. Here their age does not
+/// matter, since an event may be published with a time long ago.
 pub(crate) const MAX_EVENTS: usize = 40_000;
 
-/// How many bytes of JSON are remembered at most; then the oldest go as well.
+/// The largest size of the JSON of all events, in bytes; beyond it, the oldest are removed.
 const MAX_BYTES: usize = 64 << 20;
 
-/// A place in the order of time: `timestamp` in Unix microseconds, then the number of the event.
+/// A position in the order of time: `timestamp` in Unix microseconds, then the number of the event.
 pub(crate) type Position = (i64, u64);
 
-/// The position of an event. One that is published late comes before those that are newer than it.
+/// Returns the position of an event. An event that is published late comes before newer ones.
 pub(crate) fn position(event: &StoredEvent) -> Position {
     (event.micros, event.number)
 }
@@ -49,13 +49,13 @@ impl History {
         self.bytes = self.bytes.saturating_add(event.json.len());
         self.events.push_back(event);
         while (self.events.len() > MAX_EVENTS || self.bytes > MAX_BYTES)
-            && let Some(gone) = self.events.pop_front()
+            && let Some(removed) = self.events.pop_front()
         {
-            self.bytes = self.bytes.saturating_sub(gone.json.len());
+            self.bytes = self.bytes.saturating_sub(removed.json.len());
         }
     }
 
-    /// Returns the events that `wanted` says yes to, the newest first, from those before the position `before`.
+    /// Returns the events before the position `before` for which `wanted` is true, newest first.
     pub(crate) fn newest_first(
         &self,
         before: Option<Position>,
@@ -68,7 +68,7 @@ impl History {
         found
     }
 
-    /// Forgets the events of a device that is deleted.
+    /// Removes the events of a deleted device.
     pub(crate) fn forget(&mut self, device: &str) {
         self.events.retain(|event| &*event.device != device);
         self.bytes = self.events.iter().map(|event| event.json.len()).fold(0, usize::saturating_add);

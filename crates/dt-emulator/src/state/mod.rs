@@ -1,43 +1,49 @@
-//! What the cloud knows: projects with their devices and connectors, the events of the past, the ledger.
+//! The state of the cloud: projects with their devices and connectors, the event history, the ledger.
 //!
-//! It all lives under one lock and is changed by short functions that never wait. How much there may be of everything
-//! is bounded here and in the queue, the history and the ledger.
+//! One lock guards all of it, and short functions that never wait change it. The sizes are limited here and in the queue,
+//! the history and the ledger.
 
 mod connector;
 mod device;
 mod event;
 mod file;
 mod history;
+mod settings;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-pub use connector::url_warning;
-pub(crate) use connector::{Connector, Settings, Status};
+pub(crate) use connector::Connector;
 pub(crate) use device::{Device, Labels, MAX_LABELS, TooManyLabels, is_label};
-pub(crate) use event::{Published, StoredEvent};
+pub(crate) use event::{DeviceRef, NewEvent, Published, StoredEvent};
 pub(crate) use file::{StateFile, StateFileError, document};
 pub(crate) use history::{History, Position, position};
+pub use settings::url_warning;
+pub(crate) use settings::{ConnectorStatus, Settings};
 
-use super::engine::{Fate, Item, Ledger};
+use super::engine::{DeliveryStatus, Ledger, QueuedEvent};
 use super::faults::Faults;
+use super::sequence::Sequence;
 use dt_verify::event::simulation::Rng;
 use dt_verify::event::{EventType, Payload, Timestamp, rfc3339_micros};
 use dt_verify::xid;
 
-/// How many projects, and devices of one project, there may be.
+/// The largest number of projects.
 pub(crate) const MAX_PROJECTS: usize = 1_000;
+
+/// The largest number of devices of a project.
 pub(crate) const MAX_DEVICES: usize = 10_000;
-/// How many connectors a project may have: a limit of DT's.
+
+/// The largest number of connectors of a project: a limit of DT's.
 pub(crate) const MAX_CONNECTORS: usize = 10;
 
-/// How long the display name of a project may be, in bytes.
+/// The largest length of the display name of a project, in bytes.
 pub(crate) const MAX_NAME: usize = 4_096;
 
-/// How long an event that is held back by the fault `reorder` or a copy of one waits at most, in milliseconds.
+/// The longest delay of an event by the fault `reorder`, and of a copy by the fault `duplicate`, in milliseconds.
 const MAX_HOLD: u32 = 10_000;
 
-/// A project: it exists as soon as it is named.
+/// A project. It exists as soon as a request names it.
 #[derive(Default)]
 pub(crate) struct Project {
     /// Not empty; `None` when the project has only its id.
@@ -47,42 +53,44 @@ pub(crate) struct Project {
 }
 
 impl Project {
-    /// What the project is called, if its id is `id`.
+    /// Returns the display name, or `id`, the project's id, if it has none.
     pub(crate) fn name<'a>(&'a self, id: &'a str) -> &'a str {
         self.display_name.as_deref().unwrap_or(id)
     }
 }
 
-/// Everything.
+/// The state of the cloud.
 pub(crate) struct State {
     pub(crate) projects: BTreeMap<String, Project>,
     pub(crate) history: History,
     pub(crate) ledger: Ledger,
     pub(crate) faults: Faults,
-    /// Since when the fault `outage` is set, in Unix milliseconds of the emulated clock.
+    /// The time at which the fault `outage` was set, in Unix milliseconds of the emulated clock.
     pub(crate) outage_since: Option<i64>,
-    /// For what devices do; for what faults do to events as they are queued; for attempts, whose order the machine decides;
-    /// for calls of the API. Apart, so that none changes the others' numbers.
+    /// The random numbers of devices. Each use has its own, so that it does not change the numbers of the others.
     pub(crate) rng: Rng,
+    /// The random numbers of faults that change how events are queued.
     queue_rng: Rng,
+    /// The random numbers of attempts, whose order the machine decides.
     pub(crate) attempt_rng: Rng,
+    /// The random numbers of calls of the API.
     pub(crate) api_rng: Rng,
-    incarnations: u64,
+    incarnations: Sequence,
     machine: [u8; 5],
     counter: u32,
     pings: u32,
-    next_number: u64,
-    /// Counts changes, so that whoever keeps the state knows whether there is something to write.
+    next_number: Sequence,
+    /// Counts changes: the state is saved if the count differs from that of the last save.
     pub(crate) changes: u64,
 }
 
-/// Whether a text can be the id of a project, a device or a connector.
+/// Returns whether a text can be the id of a project, a device or a connector.
 pub(crate) fn is_id(text: &str) -> bool {
     (1..=64).contains(&text.len())
         && text.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'-' || byte == b'_')
 }
 
-/// When something happened: the emulated clock, read once.
+/// The time of the emulated clock in Unix microseconds, read once for each operation.
 #[derive(Clone, Copy)]
 pub(crate) struct Now(pub(crate) i64);
 
@@ -114,16 +122,22 @@ impl State {
             attempt_rng: Rng::new(rng.next_u64()),
             api_rng: Rng::new(rng.next_u64()),
             rng,
-            incarnations: 0,
+            incarnations: Sequence::default(),
             machine: [a, b, c, d, e],
             counter: 0,
             pings: 0,
-            next_number: 0,
+            next_number: Sequence::default(),
             changes: 0,
         }
     }
 
-    /// Makes an id as DT does.
+    /// Records that the state has changed, so that it is saved.
+    pub(crate) fn mark_changed(&mut self) {
+        // Only compared for equality.
+        self.changes = self.changes.wrapping_add(1);
+    }
+
+    /// Returns a new id of the form of DT's ids.
     pub(crate) fn id(&mut self, now: Now) -> String {
         self.counter = self.counter.wrapping_add(1);
         let [a, b, c, d, e] = self.machine;
@@ -131,8 +145,8 @@ impl State {
         xid(now.seconds(), [a, b, c, d, e, x, y, z])
     }
 
-    /// Makes an id for a `ping`. It has a counter of its own, since pings must not change the ids of events, and
-    /// another machine, since the id must not be that of an event.
+    /// Returns a new id of a `ping`. It has its own counter, since pings must not change the ids of events, and another
+    /// machine part, since no event may have the same id.
     pub(crate) fn ping_id(&mut self, now: Now) -> String {
         self.pings = self.pings.wrapping_add(1);
         let [a, b, c, d, e] = self.machine;
@@ -140,24 +154,23 @@ impl State {
         xid(now.seconds(), [!a, b, c, d, e, x, y, z])
     }
 
-    /// A number that no connector has had since the start, to tell those of one name apart.
-    pub(crate) fn incarnation(&mut self) -> u64 {
-        self.incarnations = self.incarnations.saturating_add(1);
-        self.incarnations
+    /// Returns a number that no connector has had since the start, which distinguishes connectors of the same name.
+    pub(crate) const fn incarnation(&mut self) -> u64 {
+        self.incarnations.next()
     }
 
-    /// Sets all faults. The time of an outage that ends does not count for the five days of failures.
+    /// Sets all faults. The duration of an outage does not count for the five days of failures.
     pub(crate) fn set_faults(&mut self, faults: Faults, now: Now) {
         let now = now.millis();
         match self.outage_since {
             None if faults.outage => self.outage_since = Some(now),
-            Some(began) if !faults.outage => {
+            Some(start) if !faults.outage => {
                 self.outage_since = None;
                 for connector in
                     self.projects.values_mut().flat_map(|project| project.connectors.values_mut())
                 {
                     connector.failing_since = connector.failing_since.map(|since| {
-                        let lasted = now.saturating_sub(since.max(began));
+                        let lasted = now.saturating_sub(since.max(start));
                         since.saturating_add(lasted)
                     });
                 }
@@ -167,7 +180,7 @@ impl State {
         self.faults = faults;
     }
 
-    /// The project of that name, which exists from now on. `None` when there are too many.
+    /// Returns the project with this id, and creates it if necessary. Returns `None` if there are too many projects.
     pub(crate) fn project(&mut self, id: &str) -> Option<&mut Project> {
         if !self.projects.contains_key(id) && self.projects.len() >= MAX_PROJECTS {
             return None;
@@ -175,122 +188,126 @@ impl State {
         Some(self.projects.entry(id.to_owned()).or_default())
     }
 
-    pub(crate) fn device(&mut self, project: &str, device: &str) -> Option<&mut Device> {
-        self.projects.get_mut(project)?.devices.get_mut(device)
+    pub(crate) fn device(&mut self, name: DeviceRef<'_>) -> Option<&mut Device> {
+        self.projects.get_mut(name.project)?.devices.get_mut(name.device)
     }
 
-    /// Publishes an event: it enters the history, the device and the queues of all connectors that want it.
-    /// `data` is the object `data` as JSON. `timestamp` is now, unless the event says otherwise. `None` without the device.
+    /// Publishes an event: adds it to the history, to its device and to the queues of all connectors that forward its type.
+    /// `timestamp` is `now` by default. Returns `None` if the device does not exist.
     pub(crate) fn publish(
         &mut self,
-        (project_id, device_id): (&str, &str),
-        event_type: &EventType,
-        data: &str,
+        new: NewEvent<'_>,
         timestamp: Option<&Timestamp>,
         now: Now,
     ) -> Option<Published> {
+        let NewEvent { device: DeviceRef { project: project_id, device: device_id }, event_type, .. } = new;
         self.projects.get(project_id)?.devices.get(device_id)?;
         let (text, micros) = match timestamp.and_then(|time| Some((time, time.instant()?))) {
             Some((time, instant)) => (time.as_str().to_owned(), instant.as_microsecond()),
             None => (rfc3339_micros(now.micros()), now.micros()),
         };
-        let (id, number) = (self.id(now), self.next_number);
-        self.next_number = number.saturating_add(1);
-        self.changes = self.changes.saturating_add(1);
-        let place = (project_id, device_id);
-        let event = StoredEvent::new(number, id, place, event_type.as_str(), data, (&text, micros));
-        let event = Arc::new(event);
+        let (id, number) = (self.id(now), self.next_number.next());
+        self.mark_changed();
+        let event = Arc::new(StoredEvent::new(number, id, new, (&text, micros)));
         self.history.push(Arc::clone(&event));
         let Self { projects, ledger, faults, queue_rng: rng, .. } = self;
         let project = projects.get_mut(project_id)?;
         let device = project.devices.get_mut(device_id)?;
         // An event that is published late must not hide a newer one.
         match device.latest.get(event_type.as_str()) {
-            Some(known) if known.micros > event.micros => {}
+            Some(latest) if latest.micros > event.micros => {}
             _ => {
                 device.latest.insert(event_type.as_str().to_owned(), Arc::clone(&event));
             }
         }
+        let mut enqueuer = Enqueuer { ledger, faults, rng, now: now.millis() };
         for connector in project.connectors.values_mut() {
             if connector.is_active() && connector.wants(event_type.as_str()) {
-                enqueue(connector, device, &event, ledger, faults, rng, now);
+                enqueuer.enqueue(connector, device, &event);
             }
         }
         let device_type = device.device_type.as_str().into();
         Some(Published { event, device_type, labels: Arc::new(device.labels.clone()) })
     }
 
-    /// Changes labels and publishes that, if it changed anything. Without the device nothing does.
+    /// Changes the labels of a device, and publishes `labelsChanged` if a label has changed. Returns `None` if none has, or if
+    /// the device does not exist.
     pub(crate) fn change_labels(
         &mut self,
-        place: (&str, &str),
+        name: DeviceRef<'_>,
         set: &Labels,
         remove: &BTreeSet<String>,
         now: Now,
     ) -> Result<Option<Published>, TooManyLabels> {
-        let Some(device) = self.device(place.0, place.1) else { return Ok(None) };
+        let Some(device) = self.device(name) else { return Ok(None) };
         let change = device.change_labels(set, remove)?;
         if change.added.is_empty() && change.modified.is_empty() && change.removed.is_empty() {
             return Ok(None);
         }
         let data = Payload::LabelsChanged(change).to_json();
-        Ok(self.publish(place, &EventType::LabelsChanged, &data, None, now))
+        let event = NewEvent { device: name, event_type: &EventType::LabelsChanged, data: &data };
+        Ok(self.publish(event, None, now))
     }
 
-    /// Queues the latest event of each type of each device for one connector. `None` when there is no such connector.
+    /// Queues the latest event of each type of each device for one connector. Returns `None` if the connector does not exist.
     pub(crate) fn synchronize(&mut self, project: &str, connector: &str, now: Now) -> Option<()> {
         let Self { projects, ledger, faults, queue_rng: rng, .. } = self;
         let Project { devices, connectors, .. } = projects.get_mut(project)?;
         let connector = connectors.get_mut(connector)?;
-        self.changes = self.changes.saturating_add(1);
+        let mut enqueuer = Enqueuer { ledger, faults, rng, now: now.millis() };
         if connector.is_active() {
             for device in devices.values() {
                 for event in device.latest.values() {
                     if connector.wants(&event.event_type) {
-                        enqueue(connector, device, event, ledger, faults, rng, now);
+                        enqueuer.enqueue(connector, device, event);
                     }
                 }
             }
         }
+        self.mark_changed();
         Some(())
     }
 }
 
-/// Queues an event for a connector; twice, or for later, if a fault says so.
-fn enqueue(
-    connector: &mut Connector,
-    device: &Device,
-    event: &Arc<StoredEvent>,
-    ledger: &mut Ledger,
-    faults: &Faults,
-    rng: &mut Rng,
-    now: Now,
-) {
-    let now = now.millis();
-    let entry = ledger.open(&connector.id, event, now);
-    let mut hold = |share: f64| if rng.chance(share) { rng.from(1, MAX_HOLD) } else { 0 };
-    let delay = i64::from(faults.delay_millis).saturating_add(hold(faults.reorder));
-    let copy = hold(faults.duplicate);
-    let item = Item {
-        event: Arc::clone(event),
-        body: event.delivery(device, &connector.settings.labels).into(),
-        queued_at: now,
-        due: now.saturating_add(delay),
-        attempts: 0,
-        first_tried_at: None,
-        entry,
-    };
-    let copy = (copy > 0).then(|| Item { due: item.due.saturating_add(copy), ..item.clone() });
-    for item in std::iter::once(item).chain(copy) {
-        for gone in connector.queue.push(item) {
-            ledger.decide(gone.entry, Fate::Overflowed, now);
+/// Queues events for connectors, with the faults of the queue.
+struct Enqueuer<'a> {
+    ledger: &'a mut Ledger,
+    faults: &'a Faults,
+    rng: &'a mut Rng,
+    /// In Unix milliseconds of the emulated clock.
+    now: i64,
+}
+
+impl Enqueuer<'_> {
+    /// Queues an event for a connector. The faults `delay`, `reorder` and `duplicate` delay it or queue a copy as well.
+    fn enqueue(&mut self, connector: &mut Connector, device: &Device, event: &Arc<StoredEvent>) {
+        let Self { ledger, faults, rng, now } = self;
+        let now = *now;
+        let entry = ledger.open(&connector.id, event, now);
+        let mut hold = |share: f64| if rng.chance(share) { rng.from(1, MAX_HOLD) } else { 0 };
+        let delay = i64::from(faults.delay_millis).saturating_add(hold(faults.reorder));
+        let copy = hold(faults.duplicate);
+        let queued = QueuedEvent {
+            event: Arc::clone(event),
+            body: event.delivery(device, &connector.settings.labels).into(),
+            queued_at: now,
+            due: now.saturating_add(delay),
+            attempts: 0,
+            first_tried_at: None,
+            entry,
+        };
+        let copy = (copy > 0).then(|| QueuedEvent { due: queued.due.saturating_add(copy), ..queued.clone() });
+        for queued in std::iter::once(queued).chain(copy) {
+            for removed in connector.queue.push(queued) {
+                ledger.decide(removed.entry, DeliveryStatus::Overflowed, now);
+            }
         }
     }
 }
 
-/// Empties the queue of a connector that is disabled or deleted.
+/// Empties the queue of a connector that is disabled or deleted. `now` is in Unix milliseconds of the emulated clock.
 pub(crate) fn drop_queue(connector: &mut Connector, ledger: &mut Ledger, now: i64) {
-    for item in connector.queue.clear() {
-        ledger.decide(item.entry, Fate::Dropped, now);
+    for removed in connector.queue.clear() {
+        ledger.decide(removed.entry, DeliveryStatus::Dropped, now);
     }
 }

@@ -84,7 +84,9 @@ impl DeadLetterStore {
                 .add_blocking(vec![dead_letter.clone()])
                 .map(|ids| ids.iter().any(Option::is_some))
                 .map_err(|error| DeadLetterError::new(&error)),
-            Backend::Elsewhere(target) => target.store(dead_letter).map(|()| true).map_err(|error| DeadLetterError::new(&error)),
+            Backend::Elsewhere(target) => {
+                target.store(dead_letter).map(|()| true).map_err(|error| DeadLetterError::new(&error))
+            }
         };
         self.report(dead_letter, stored)
     }

@@ -362,8 +362,7 @@ impl<'a> Exchange<'a> {
         body: Bytes,
     ) -> Reply {
         let name = Arc::clone(&connector.name);
-        let dead_letter =
-            DeadLetter::of_request(name, Reason::Unreadable, error, self.received_at, body);
+        let dead_letter = DeadLetter::of_request(name, Reason::Unreadable, error, self.received_at, body);
         let dead_letter = dead_letter.with_headers(headers).with_request_id(Some(self.id));
         match timeout_at(self.deadline, connector.intake.dead_letter(dead_letter)).await {
             Ok(Ok(())) => Reply::Quarantined,

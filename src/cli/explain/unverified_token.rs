@@ -1,4 +1,4 @@
-//! A look into a token that nobody vouches for, to say what it seems to be. Nothing here decides anything.
+//! Reads a token without verifying it, to describe it in a cause. No decision depends on it.
 
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
@@ -6,19 +6,21 @@ use serde_json::Value;
 use sha1::{Digest, Sha1};
 use sha2::Sha256;
 
-/// What a token says about itself.
+/// The content of a token that is not verified.
 #[derive(Debug, Default)]
-pub(super) struct Peek {
+pub(super) struct UnverifiedToken {
     alg: Option<String>,
     claims: Value,
-    begins_as_tokens_do: bool,
+    /// Whether it begins like a JWT.
+    has_jwt_prefix: bool,
     parts: usize,
-    /// How long the last part is, in characters.
-    signature: usize,
+    /// The length of the signature, in characters.
+    signature_length: usize,
 }
 
-impl Peek {
-    pub(super) fn into(token: &[u8]) -> Self {
+impl UnverifiedToken {
+    /// Reads a token. Parts that are not readable are left out.
+    pub(super) fn parse(token: &[u8]) -> Self {
         let token = token.trim_ascii();
         let parts: Vec<&[u8]> = token.split(|byte| *byte == b'.').collect();
         let json = |part: usize| -> Value {
@@ -28,10 +30,10 @@ impl Peek {
         Self {
             alg: json(0).get("alg").and_then(Value::as_str).map(str::to_owned),
             claims: json(1),
-            // The base64url of `{"`.
-            begins_as_tokens_do: token.starts_with(b"eyJ"),
+            // The base64url encoding of `{"`.
+            has_jwt_prefix: token.starts_with(b"eyJ"),
             parts: parts.len(),
-            signature: parts.get(2).map_or(0, |part| part.len()),
+            signature_length: parts.get(2).map_or(0, |part| part.len()),
         }
     }
 
@@ -43,18 +45,18 @@ impl Peek {
         self.claims.get("iat").and_then(Value::as_i64)
     }
 
-    /// Whether the token looks like the beginning of one.
+    /// Returns whether the token seems to be the beginning of a longer one.
     pub(super) fn is_cut_short(&self) -> bool {
-        let whole = match self.alg() {
+        let complete_length = match self.alg() {
             Some("HS256") => 43,
             Some("ES256") => 86,
             _ => 0,
         };
-        self.begins_as_tokens_do && (self.parts < 3 || self.parts == 3 && self.signature < whole)
+        self.has_jwt_prefix && (self.parts < 3 || self.parts == 3 && self.signature_length < complete_length)
     }
 
-    /// Whether the token's checksums are those of the body; `None` if it has none.
-    pub(super) fn fits(&self, body: &[u8]) -> Option<bool> {
+    /// Returns whether the token's checksum is that of the body, or `None` if it has no checksum.
+    pub(super) fn matches_body(&self, body: &[u8]) -> Option<bool> {
         let claim = |name: &str| self.claims.get(name).and_then(Value::as_str).map(str::to_ascii_lowercase);
         let sha256 = claim("checksum_sha256").map(|claimed| claimed == hex::encode(Sha256::digest(body)));
         let sha1 = claim("checksum").map(|claimed| claimed == hex::encode(Sha1::digest(body)));

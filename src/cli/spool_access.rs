@@ -1,4 +1,4 @@
-//! Which spool `spool` and `dead` work on, and how they change it: through the server that runs there, or with its lock.
+//! Access to the spool for `spool` and `dead`: they read it beside a server, and change it by the server, or with its lock.
 
 use std::collections::BTreeSet;
 use std::io::ErrorKind;
@@ -20,10 +20,10 @@ use dt_server::service::{ControlError, Repair, RepairReport, RepairRequest, ask}
 use dt_sink::clock::SystemClock;
 use dt_verify::Verifier;
 
-/// Where the spool is.
+/// The options that name the spool.
 #[derive(Debug, Clone, Args)]
-pub(super) struct Place {
-    /// The configuration that names the data folder (and, to replay requests without a server, the secrets)
+pub(super) struct SpoolOptions {
+    /// The configuration with the data folder (and with the secrets, to replay requests without a server)
     #[arg(long, value_name = "FILE")]
     config: Option<PathBuf>,
     /// The data folder
@@ -31,17 +31,17 @@ pub(super) struct Place {
     data: Option<PathBuf>,
 }
 
-/// A spool's folder, and the configuration if one was given.
-pub(super) struct Found {
+/// A spool: its folder, and the configuration if one was given.
+pub(super) struct Spool {
     pub(super) folder: PathBuf,
-    /// The configuration, with stand-ins for its secrets.
+    /// The configuration, with placeholders for its secrets.
     pub(super) config: Option<Config>,
-    /// Where the configuration was read.
+    /// The path of the configuration.
     config_file: Option<PathBuf>,
 }
 
-/// Sources without secrets and keys, for a look at what a service has stored: an operator's shell has neither the environment
-/// of the service nor its credentials.
+/// Sources without secrets and keys, to read what a service has stored: an operator's shell has neither the environment of the
+/// service nor its credentials.
 #[derive(Debug, Clone, Copy, Default)]
 struct WithoutSecrets<S>(S);
 
@@ -63,7 +63,7 @@ impl<S: Sources> Sources for WithoutSecrets<S> {
     }
 }
 
-/// Reads a configuration file for what it says of places. Its secrets are not read.
+/// Reads a configuration file for its addresses and paths, without its secrets.
 pub(super) fn read_config(path: &Path) -> Result<Config, Failure> {
     read_config_from(path, &WithoutSecrets(SystemSources))
 }
@@ -76,18 +76,18 @@ fn complete(path: &Path, config: Config) -> Result<Config, Failure> {
     config.complete().map_err(|error| bad_config(Some(path), &error))
 }
 
-/// Says that a folder cannot be looked at, and as which user it can.
+/// Returns a failure for a folder that this user cannot read, which names the user that can.
 fn forbidden(folder: &Path, error: &std::io::Error) -> Failure {
     let visible = folder.ancestors().find_map(|folder| std::fs::metadata(folder).ok());
     let owner = visible.map_or_else(String::new, |about| format!("user {}; ", about.uid()));
     let user = rustix::process::geteuid().as_raw();
     let folder = folder.display();
     usage(format!(
-        "{folder}: {error}; run it as the user that the folder belongs to ({owner}this is user {user})"
+        "{folder}: {error}; run the command as the owner of the folder ({owner}this is user {user})"
     ))
 }
 
-/// Says what is wrong with the configuration in a file; without one, with what was given on the command line.
+/// Returns a failure for a configuration from a file or, without one, from the command line.
 pub(super) fn bad_config(path: Option<&Path>, error: &ConfigError) -> Failure {
     let Some(path) = path.map(Path::display) else { return usage(error) };
     match error {
@@ -100,9 +100,9 @@ pub(super) fn bad_config(path: Option<&Path>, error: &ConfigError) -> Failure {
     }
 }
 
-impl Place {
-    /// Finds the spool; it must be there.
-    pub(super) fn find(&self) -> Result<Found, Failure> {
+impl SpoolOptions {
+    /// Finds the spool. Returns a failure if there is none.
+    pub(super) fn find(&self) -> Result<Spool, Failure> {
         let mut config = match &self.config {
             Some(path) => complete(path, read_config(path)?)?,
             None => Config::empty(),
@@ -112,37 +112,37 @@ impl Place {
         }
         let folder = config.spool_folder();
         let folder = std::path::absolute(&folder).unwrap_or(folder);
-        let is_there = |name| match std::fs::metadata(folder.join(name)) {
+        let exists = |name| match std::fs::metadata(folder.join(name)) {
             Ok(_) => Ok(true),
             Err(error) if matches!(error.kind(), ErrorKind::NotFound | ErrorKind::NotADirectory) => Ok(false),
             Err(error) => Err(forbidden(&folder, &error)),
         };
-        if !is_there("spool.lock")? && !is_there("spool.db")? {
+        if !exists("spool.lock")? && !exists("spool.db")? {
             let remedy = "name the data folder with --data DIR, or its configuration with --config FILE";
             return Err(usage(format!("{}: there is no spool; {remedy}", folder.display())));
         }
         let config = self.config.is_some().then_some(config);
-        Ok(Found { folder, config, config_file: self.config.clone() })
+        Ok(Spool { folder, config, config_file: self.config.clone() })
     }
 }
 
-impl Found {
-    /// Opens the log for reading, beside a server or without. Nothing is made or changed.
+impl Spool {
+    /// Opens the log to read it, also beside a running server. It creates and changes nothing.
     pub(super) fn reader(&self) -> Result<Reader, Failure> {
-        self.refuse_other_owner()?;
+        self.check_owner()?;
         if is_without_log(&self.folder).map_err(usage)? {
             return Err(self.no_log());
         }
         Reader::open(&self.folder).map_err(usage)
     }
 
-    /// The dead letters, to be read.
+    /// Opens the dead letters to read them.
     pub(super) fn dead_letters(&self) -> Result<ReadOnly, Failure> {
-        self.refuse_other_owner()?;
+        self.check_owner()?;
         ReadOnly::open(path_of_dead_letters(&self.folder)).map_err(usage)
     }
 
-    /// Whether the folder, or the configuration that was given, is of mode `direct`.
+    /// Returns whether the folder or the configuration has mode `direct`.
     fn is_direct(&self) -> Result<bool, Failure> {
         let is_configured = self.config.as_ref().is_some_and(|config| config.mode == Mode::Direct);
         Ok(is_configured || is_without_log(&self.folder).map_err(usage)?)
@@ -156,28 +156,28 @@ impl Found {
         ))
     }
 
-    /// Drops dead letters of mode `direct`. They need no lock: SQLite has its own, which a running server shares.
-    fn drop_letters(&self, filter: &Filter) -> Result<RepairReport, Failure> {
-        /// How many letters are dropped at once.
+    /// Drops dead letters of mode `direct`. It needs no lock, since a running server shares the lock of SQLite.
+    fn drop_dead(&self, filter: &Filter) -> Result<RepairReport, Failure> {
+        /// The number of dead letters that are dropped at once.
         const STEP: usize = 256;
-        // Opened for reading first: a file that is missing is not made.
+        // Opened to read first, so that a missing file is not created.
         drop(self.dead_letters()?);
         let (path, options) = (path_of_dead_letters(&self.folder), DeadOptions::new(Expect::Anything));
-        let letters = DeadLetters::open(path, options, Arc::new(SystemClock)).map_err(usage)?;
+        let dead_letters = DeadLetters::open(path, options, Arc::new(SystemClock)).map_err(usage)?;
         let mut report = RepairReport::default();
         loop {
-            let part = letters.list(filter, 0, STEP, false).map_err(usage)?;
+            let part = dead_letters.list(filter, 0, STEP, false).map_err(usage)?;
             if part.is_empty() {
                 return Ok(report);
             }
-            let ids = part.iter().map(|letter| letter.id).collect();
-            let dropped = letters.remove_blocking(ids).map_err(usage)?;
+            let ids = part.iter().map(|stored| stored.id).collect();
+            let dropped = dead_letters.remove_blocking(ids).map_err(usage)?;
             report.dropped = report.dropped.saturating_add(dropped);
         }
     }
 
-    /// What another user makes here, the server could not use.
-    pub(super) fn refuse_other_owner(&self) -> Result<(), Failure> {
+    /// Returns a failure if the folder belongs to another user: the server could not use files that this user creates.
+    pub(super) fn check_owner(&self) -> Result<(), Failure> {
         let owner = std::fs::metadata(&self.folder).map(|found| found.uid()).map_err(anyhow::Error::from)?;
         let user = rustix::process::geteuid().as_raw();
         if owner == user {
@@ -185,11 +185,11 @@ impl Found {
         }
         let folder = self.folder.display();
         Err(usage(format!(
-            "{folder}: it belongs to user {owner}, and this is user {user}; run it as that user"
+            "{folder}: it belongs to user {owner}, and this is user {user}; run the command as that user"
         )))
     }
 
-    /// Has something done, by the server that runs there or with its lock, step by step until all is done.
+    /// Carries out a request in steps, by the running server or, without one, with the lock of the spool.
     pub(super) fn repair(
         &self,
         mut request: RepairRequest,
@@ -197,7 +197,7 @@ impl Found {
     ) -> Result<RepairReport, Failure> {
         if self.is_direct()? {
             return match &request {
-                RepairRequest::DropDead { filter, .. } => self.drop_letters(filter),
+                RepairRequest::DropDead { filter, .. } => self.drop_dead(filter),
                 _ => Err(self.no_log()),
             };
         }
@@ -210,14 +210,14 @@ impl Found {
                 None => match ask(&self.folder, &request) {
                     Ok(step) => step,
                     Err(ControlError::NoServer) => {
-                        offline = Some(self.take(&request, secrets)?);
+                        offline = Some(self.lock(&request, secrets)?);
                         continue;
                     }
                     Err(error) => return Err(usage(error)),
                 },
             };
             report.add(step);
-            progress.set_message(format!("{} letters", report.letters()));
+            progress.set_message(format!("{} dead letters", report.letters()));
             match (&mut request, report.next) {
                 (
                     RepairRequest::ReplayDead { after, .. } | RepairRequest::DropDead { after, .. },
@@ -230,10 +230,10 @@ impl Found {
         Ok(report)
     }
 
-    /// Takes the spool, for as long as no server does.
-    fn take(&self, request: &RepairRequest, secrets: Option<&SecretOptions>) -> Result<Repair, Failure> {
+    /// Locks the spool and opens it without a server.
+    fn lock(&self, request: &RepairRequest, secrets: Option<&SecretOptions>) -> Result<Repair, Failure> {
         let mut config = match (&self.config_file, request) {
-            // What is verified again needs the secrets themselves.
+            // To verify requests again, the secrets themselves are needed.
             (Some(path), RepairRequest::ReplayDead { .. }) => {
                 complete(path, read_config_from(path, &SystemSources)?)?
             }
@@ -250,21 +250,21 @@ impl Found {
             }
             config.connectors.push(ConnectorConfig::new("default", "/", builder.build().map_err(usage)?));
         }
-        self.refuse_other_owner()?;
-        // Nothing is removed on the way: what is kept and for how long is the server's business.
+        self.check_owner()?;
+        // It removes nothing: retention is the server's task.
         let log = Log::open(&self.folder, LogOptions::for_repair(), Arc::new(SystemClock)).map_err(usage)?;
         Ok(Repair::new(Arc::new(log), &config, BTreeSet::new()))
     }
 }
 
-/// Shows that something goes on, on a terminal only.
+/// Shows a spinner on a terminal.
 pub(super) fn progress() -> ProgressBar {
     let bar = ProgressBar::new_spinner();
     bar.enable_steady_tick(Duration::from_millis(200));
     bar
 }
 
-/// Lays out rows below their headings. Text from outside is shown without control characters.
+/// Formats rows as a table. Control characters in cells become spaces, since their text may come from requests.
 pub(super) fn table(headings: &[&str], rows: &[Vec<String>]) -> String {
     let clean =
         |text: &String| text.chars().map(|c| if c.is_control() { ' ' } else { c }).collect::<String>();
@@ -283,8 +283,8 @@ pub(super) fn table(headings: &[&str], rows: &[Vec<String>]) -> String {
     lines.join("\n")
 }
 
-/// Tells what was done, and why letters stay. Not all of it done is exit code 1.
-pub(super) fn tell(report: &RepairReport, done: &str, json: bool) -> super::Ended {
+/// Prints a report. Returns exit code 1 if a dead letter failed again or was skipped.
+pub(super) fn print_report(report: &RepairReport, done: &str, json: bool) -> super::Ended {
     if json {
         super::say(serde_json::to_string(report).map_err(anyhow::Error::from)?)?;
     } else {
