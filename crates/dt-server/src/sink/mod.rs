@@ -24,8 +24,8 @@ types! {
 
 pub use dt_sink::{
     BadPlace, DeadLetterSink, Fate, Format, LogPermit, MAX_CHECKPOINT, Metric, MetricKind, MissingType,
-    NoSinkType, NotASink, OpenError, Outcome, Settings, Sink, SinkContext, SinkError, SinkReporter, SinkSettings,
-    SinkType, SinkTypes, config,
+    NoSinkType, NotASink, OpenError, Outcome, Settings, Sink, SinkContext, SinkError, SinkReporter,
+    SinkSettings, SinkType, SinkTypes, config,
 };
 pub use file::{Compression, FileConfig, FileSink, UnknownCompression};
 pub use stdout::{StdoutConfig, StdoutSink};
