@@ -1,14 +1,12 @@
 //! The code that the two databases of the log share: how a file is created, opened and recognised, and what an error means.
 
-use std::fs::{File, OpenOptions};
+use std::fs::OpenOptions;
 use std::io;
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::Path;
 use std::time::Duration;
 
 use rusqlite::{Connection, ErrorCode, OpenFlags};
-
-use crate::disk::parent;
 
 /// How long to wait for a lock that another program holds.
 const BUSY_WAIT: Duration = Duration::from_secs(5);
@@ -58,11 +56,6 @@ impl DatabaseFormat {
 /// Creates an empty file that only its owner can access, if there is none.
 pub(super) fn create_file(path: &Path) -> io::Result<()> {
     OpenOptions::new().write(true).create(true).truncate(false).mode(0o600).open(path).map(drop)
-}
-
-/// Syncs the folder of a file.
-pub(super) fn sync_folder_of(path: &Path) -> io::Result<()> {
-    File::open(parent(path))?.sync_all()
 }
 
 /// Opens an existing database for writing, with a page cache of `cache_kib` KiB.

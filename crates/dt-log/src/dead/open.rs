@@ -175,14 +175,16 @@ pub(super) fn inspect(connection: &Connection, path: &Path) -> Result<FileInfo, 
     read().map_err(failed)
 }
 
-/// Creates the file with its tables, and syncs both the file and its folder.
+/// Creates the file with its tables, and syncs it.
+///
+/// SQLite syncs the folder whenever it creates a journal or a write-ahead log in it (`UNIXFILE_DIRSYNC` in its `os_unix.c`), so
+/// the file's name is durable too when this returns.
 pub(super) fn create(path: &Path, store_id: [u8; 16]) -> Result<(), DeadError> {
     sqlite::create_file(path).map_err(|error| DeadError::io(path, "creating the file", &error))?;
     let mut connection = connect(path).and_then(|connection| in_wal_mode(connection, path))?;
     schema::create(&mut connection, store_id)
         .map_err(|error| DeadError::sqlite(path, "creating the tables", &error))?;
-    flush(&connection, path)?;
-    sqlite::sync_folder_of(path).map_err(|error| DeadError::io(path, "syncing the folder", &error))
+    flush(&connection, path)
 }
 
 /// Writes the store's id to a file that belongs to no store yet.

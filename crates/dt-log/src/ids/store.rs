@@ -106,7 +106,6 @@ impl IndexShared {
             .map_err(|error| IdsError::sqlite(&self.path, "creating the file", &error))?;
         table::create(&mut created, &self.options)
             .map_err(|error| IdsError::sqlite(&self.path, "creating the tables", &error))?;
-        sqlite::sync_folder_of(&self.path).map_err(|error| failed("syncing the folder", error))?;
         Ok(renamed_to)
     }
 
