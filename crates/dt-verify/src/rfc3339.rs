@@ -51,6 +51,7 @@ pub fn rfc3339_micros(unix_micros: i64) -> String {
 }
 
 /// Appends what [`rfc3339_millis`] returns, without its formatting machinery: every record of a sink has such a time.
+#[inline]
 pub fn append_rfc3339_millis(unix_millis: i64, out: &mut Vec<u8>) {
     let instant = Timestamp::from_millisecond(unix_millis).ok();
     let time = instant.map(|instant| Offset::UTC.to_datetime(instant)).filter(|time| time.year() >= 0);
