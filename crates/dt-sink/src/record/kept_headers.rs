@@ -80,12 +80,14 @@ impl KeptHeaders {
 
     /// Returns [`signatures`](Self::signatures) as a JSON array of pairs.
     #[must_use]
+    #[inline]
     pub fn signatures_json(&self) -> &str {
         self.json.get(..self.names_at).filter(|json| !json.is_empty()).unwrap_or("[]")
     }
 
     /// Returns [`names`](Self::names) as a JSON array.
     #[must_use]
+    #[inline]
     pub fn names_json(&self) -> &str {
         self.json.get(self.names_at..).filter(|json| !json.is_empty()).unwrap_or("[]")
     }

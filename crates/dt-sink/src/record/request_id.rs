@@ -24,6 +24,7 @@ pub struct RequestId([u8; LENGTH]);
 impl RequestId {
     /// Returns the id as text.
     #[must_use]
+    #[inline]
     pub fn as_str(&self) -> &str {
         // All digits are ASCII.
         std::str::from_utf8(&self.0).unwrap_or_default()
