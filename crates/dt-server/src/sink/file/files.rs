@@ -4,7 +4,7 @@
 use std::path::PathBuf;
 
 use super::checkpoint::{Listed, Rules, cost, room};
-use super::place::Place;
+use super::folder::SinkFolder;
 use super::rotate::{Rotation, free_name};
 use super::tracked::Tracked;
 use crate::sink::OpenError;
@@ -20,7 +20,7 @@ const MAX_BUFFER: usize = 1 << 20;
 /// All files in use.
 #[derive(Debug)]
 pub(super) struct Files {
-    pub(super) place: Place,
+    pub(super) folder: SinkFolder,
     /// Whether checkpoints are kept: then only what the stored one lists is written to or closed.
     pub(super) is_kept: bool,
     list: Vec<Tracked>,
@@ -32,14 +32,14 @@ pub(super) struct Files {
 }
 
 impl Files {
-    pub(super) fn new(place: Place) -> Self {
-        Self { place, is_kept: false, list: Vec::new(), room: 0, call: 0, evictions: 0 }
+    pub(super) fn new(folder: SinkFolder) -> Self {
+        Self { folder, is_kept: false, list: Vec::new(), room: 0, call: 0, evictions: 0 }
     }
 
     /// Lets go of all files; the next ones are those of these rules.
     pub(super) fn reset(&mut self, rules: &Rules) {
         self.list.clear();
-        self.place.root = rules.template.root().to_owned();
+        self.folder.root = rules.template.root().to_owned();
         self.room = room(&rules.template);
     }
 
@@ -53,7 +53,7 @@ impl Files {
 
     /// Takes up a file of the stored checkpoint again.
     pub(super) fn restore(&mut self, listed: Listed) -> Result<(), OpenError> {
-        self.list.extend(Tracked::reopen(&self.place, listed)?);
+        self.list.extend(Tracked::reopen(&self.folder, listed)?);
         Ok(())
     }
 
@@ -67,16 +67,16 @@ impl Files {
             return Ok(Some(at));
         }
         let is_current = known.is_some()
-            && tracked.is_as_known(&self.place)?
-            && (!tracked.is_durable || tracked.make(&self.place)?);
+            && tracked.is_as_known(&self.folder)?
+            && (!tracked.is_durable || tracked.make(&self.folder)?);
         if !is_current {
             // Closed before it is opened once more: it is locked.
             let buffer = std::mem::take(&mut tracked.lines);
             tracked.release();
-            *tracked = Tracked::find(&self.place, path, rotation)?;
+            *tracked = Tracked::find(&self.folder, path, rotation)?;
             tracked.lines = buffer;
             if !self.is_kept {
-                tracked.is_durable = tracked.make(&self.place)?;
+                tracked.is_durable = tracked.make(&self.folder)?;
             }
         }
         tracked.used = self.call;
@@ -93,7 +93,7 @@ impl Files {
             let total = costs.fold(cost(path), usize::saturating_add);
             if self.list.len() < MAX_FILES && total <= self.room {
                 let at = self.list.len();
-                self.list.push(Tracked::to_be_made(&self.place, path));
+                self.list.push(Tracked::to_be_made(&self.folder, path));
                 return Some(at);
             }
             let free = self.list.iter().enumerate().filter(|(_, tracked)| is_free(tracked, self.call));
@@ -116,7 +116,7 @@ impl Files {
             return Ok(false);
         }
         let (length, before) = (tracked.next_length(), tracked.lines.len());
-        if before == 0 && tracked.is_torn() {
+        if before == 0 && tracked.lacks_newline() {
             tracked.lines.push(b'\n');
         }
         let start = tracked.lines.len();
@@ -152,7 +152,7 @@ impl Files {
         let Some(tracked) = self.list.get(at).filter(|tracked| tracked.listed.close_as.is_none()) else {
             return Ok(());
         };
-        let name = free_name(&self.place, &tracked.listed.path, millis, &taken)?;
+        let name = free_name(&self.folder, &tracked.listed.path, millis, &taken)?;
         if let Some(tracked) = self.list.get_mut(at) {
             tracked.listed.close_as = Some(name);
         }
@@ -163,7 +163,7 @@ impl Files {
     pub(super) fn carry_out_closes(&mut self) -> Result<Vec<PathBuf>, OpenError> {
         let mut closed = Vec::new();
         for tracked in self.list.iter_mut().filter(|tracked| tracked.is_durable) {
-            closed.extend(tracked.close(&self.place)?);
+            closed.extend(tracked.close(&self.folder)?);
         }
         Ok(closed)
     }
@@ -207,8 +207,8 @@ impl Files {
     /// Looks at the files with tails again: somebody may have moved them away.
     pub(super) fn look_at_tails(&mut self) -> Result<(), OpenError> {
         for tracked in self.list.iter_mut().filter(|tracked| tracked.has_tail()) {
-            if !tracked.is_as_known(&self.place)? {
-                *tracked = Tracked::to_be_made(&self.place, &tracked.listed.path);
+            if !tracked.is_as_known(&self.folder)? {
+                *tracked = Tracked::to_be_made(&self.folder, &tracked.listed.path);
             }
         }
         Ok(())
@@ -222,7 +222,7 @@ impl Files {
     /// The paths that files get which are to be closed.
     pub(super) fn closing(&self) -> impl Iterator<Item = PathBuf> {
         let names = self.list.iter().filter_map(|tracked| tracked.listed.close_as.as_ref());
-        names.map(|name| self.place.root.join(name))
+        names.map(|name| self.folder.root.join(name))
     }
 
     /// What a checkpoint says of the files.

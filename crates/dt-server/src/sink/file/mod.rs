@@ -28,7 +28,7 @@
 //! 4. **A file to be closed** (`close_as`) holds nothing that is not delivered. Its inode says which of its two names it
 //!    has. What is found at its path afterwards is the next file, and is compared from its first byte on.
 //! 5. **The rules of the checkpoint stay in force until all has been compared**; then those of the configuration are
-//!    stored, and take their place.
+//!    stored, and take their folder.
 //! 6. **Compression** removes a closed file, so it waits until the stored checkpoint does not have it to be closed. What a
 //!    stop left uncompressed is compressed after the first event that follows.
 //!
@@ -41,7 +41,7 @@
 mod checkpoint;
 mod compress;
 mod files;
-mod place;
+mod folder;
 mod plan;
 mod rotate;
 mod settings;
@@ -55,7 +55,7 @@ use std::sync::Arc;
 use self::checkpoint::{Checkpoint, Rules, VERSION, decode, encode};
 use self::compress::Compressor;
 use self::files::Files;
-use self::place::{Place, unusable};
+use self::folder::{SinkFolder, open_error};
 use self::plan::plan;
 use self::rotate::Rotation;
 pub use self::settings::{Compression, FileConfig, UnknownCompression};
@@ -103,7 +103,7 @@ impl FileSink {
         let rotation = Rotation { size: rotate_size, every: rotate_every };
         let configured = Rules { template: path.absolute(), format, rotation };
         Self {
-            files: Files::new(Place { disk, root: configured.template.root().to_owned() }),
+            files: Files::new(SinkFolder { disk, root: configured.template.root().to_owned() }),
             rules: configured.clone(),
             configured,
             last: None,
@@ -240,8 +240,8 @@ impl FileSink {
         }
         let template = &self.configured.template;
         let except = self.files.closing().chain(self.closed.iter().cloned()).collect();
-        let started = Compressor::start(&self.files.place.disk, kind, template, &except);
-        let failed = |error| unusable(template.root(), "looking for closed files", &error);
+        let started = Compressor::start(&self.files.folder.disk, kind, template, &except);
+        let failed = |error| open_error(template.root(), "looking for closed files", &error);
         self.compressor = Some(started.map_err(failed)?);
         self.to_compress.clear();
         Ok(())

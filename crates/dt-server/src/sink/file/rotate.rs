@@ -7,7 +7,7 @@
 
 use std::time::Duration;
 
-use super::place::Place;
+use super::folder::SinkFolder;
 use super::settings::Compression;
 use crate::sink::OpenError;
 use dt_verify::event::rfc3339_millis;
@@ -50,7 +50,7 @@ pub(super) const fn suffix(compression: Compression) -> &'static str {
 
 /// The first name for a closed file that is not taken: neither by a file, compressed or not, nor in `planned`.
 pub(super) fn free_name(
-    place: &Place,
+    folder: &SinkFolder,
     current: &str,
     millis: i64,
     planned: &[&String],
@@ -60,7 +60,7 @@ pub(super) fn free_name(
         let name = closed_name(current, millis, number);
         let mut is_taken = planned.contains(&&name);
         for suffix in ["", suffix(Compression::Gzip), suffix(Compression::Zstd)] {
-            is_taken = is_taken || place.about(&place.root.join(format!("{name}{suffix}")))?.is_some();
+            is_taken = is_taken || folder.about(&folder.root.join(format!("{name}{suffix}")))?.is_some();
         }
         if !is_taken || number == u32::MAX {
             return Ok(name);

@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 
 use super::checkpoint::Listed;
-use super::place::{Place, unusable};
+use super::folder::{SinkFolder, open_error};
 use super::rotate::Rotation;
 use crate::sink::OpenError;
 use dt_log::disk::{About, DiskFile};
@@ -34,43 +34,43 @@ struct Open {
     /// Where the file ended when it was last looked at. What lies beyond the listed length is to be compared.
     end: u64,
     /// The byte before the listed length is no line feed: a line feed goes before the next line.
-    is_torn: bool,
+    lacks_newline: bool,
 }
 
 impl Tracked {
     /// A file that is to be made, and that no checkpoint lists.
-    pub(super) fn to_be_made(place: &Place, path: &str) -> Self {
-        Self::new(place, Listed { path: path.to_owned(), inode: 0, length: 0, since: 0, close_as: None })
+    pub(super) fn to_be_made(folder: &SinkFolder, path: &str) -> Self {
+        Self::new(folder, Listed { path: path.to_owned(), inode: 0, length: 0, since: 0, close_as: None })
     }
 
-    fn new(place: &Place, listed: Listed) -> Self {
-        let path = place.root.join(&listed.path);
+    fn new(folder: &SinkFolder, listed: Listed) -> Self {
+        let path = folder.root.join(&listed.path);
         Self { listed, path, is_durable: false, used: 0, lines: Vec::new(), open: None }
     }
 
     /// A file that no checkpoint lists: what is there is not ours, or was delivered. Without one, it is to be made.
-    pub(super) fn find(place: &Place, path: &str, rotation: Rotation) -> Result<Self, OpenError> {
-        let mut tracked = Self::to_be_made(place, path);
-        if let Some((file, about)) = place.open(&tracked.path)? {
+    pub(super) fn find(folder: &SinkFolder, path: &str, rotation: Rotation) -> Result<Self, OpenError> {
+        let mut tracked = Self::to_be_made(folder, path);
+        if let Some((file, about)) = folder.open(&tracked.path)? {
             tracked.listed.length = about.length;
             tracked.listed.since = rotation.since(about.modified);
             // The length that is stored must not be longer than what power loss leaves.
-            file.sync_data().map_err(|e| unusable(&tracked.path, "syncing", &e))?;
+            file.sync_data().map_err(|e| open_error(&tracked.path, "syncing", &e))?;
             tracked.attach(file, about)?;
-            place.sync_folders(&tracked.path)?;
+            folder.sync_folders(&tracked.path)?;
         }
         Ok(tracked)
     }
 
     /// A file of a stored checkpoint; `None` if it is not the one that is there now.
-    pub(super) fn reopen(place: &Place, listed: Listed) -> Result<Option<Self>, OpenError> {
-        let mut tracked = Self::new(place, listed);
+    pub(super) fn reopen(folder: &SinkFolder, listed: Listed) -> Result<Option<Self>, OpenError> {
+        let mut tracked = Self::new(folder, listed);
         tracked.is_durable = true;
         if tracked.listed.close_as.is_some() {
             return Ok(Some(tracked));
         }
         let shown = tracked.path.display();
-        match (place.open(&tracked.path)?, tracked.listed.inode) {
+        match (folder.open(&tracked.path)?, tracked.listed.inode) {
             (None, 0) => {}
             (None, _) => {
                 tracing::warn!(path = %shown, "the file was moved away; a new one is begun");
@@ -89,7 +89,7 @@ impl Tracked {
                 tracked.attach(file, about)?;
                 if inode == 0 {
                     // A killed process may have made it and not synced its name.
-                    place.sync_folders(&tracked.path)?;
+                    folder.sync_folders(&tracked.path)?;
                 }
             }
         }
@@ -99,18 +99,18 @@ impl Tracked {
     fn attach(&mut self, file: Box<dyn DiskFile>, about: About) -> Result<(), OpenError> {
         let mut last = [b'\n'];
         if let Some(at) = self.listed.length.checked_sub(1) {
-            file.read_at(&mut last, at).map_err(|e| unusable(&self.path, "reading its end", &e))?;
+            file.read_at(&mut last, at).map_err(|e| open_error(&self.path, "reading its end", &e))?;
         }
         self.listed.inode = about.inode;
-        let is_torn = last != [b'\n'];
-        self.open = Some(Open { file, device: about.device, end: about.length, is_torn });
+        let lacks_newline = last != [b'\n'];
+        self.open = Some(Open { file, device: about.device, end: about.length, lacks_newline });
         Ok(())
     }
 
     /// Whether the path leads to the file that is known, as it is known; not so after `logrotate`, or when somebody else
     /// has written to it.
-    pub(super) fn is_as_known(&mut self, place: &Place) -> Result<bool, OpenError> {
-        let (found, shown) = (place.about(&self.path)?, self.path.display());
+    pub(super) fn is_as_known(&mut self, folder: &SinkFolder) -> Result<bool, OpenError> {
+        let (found, shown) = (folder.about(&self.path)?, self.path.display());
         let Some(open) = &mut self.open else { return Ok(found.is_none()) };
         let is_it = |about: &About| (about.device, about.inode) == (open.device, self.listed.inode);
         let Some(About { length, .. }) = found.filter(is_it) else {
@@ -129,13 +129,13 @@ impl Tracked {
     }
 
     /// Makes the file durably, if it is still to be made; `false` if somebody else has.
-    pub(super) fn make(&mut self, place: &Place) -> Result<bool, OpenError> {
+    pub(super) fn make(&mut self, folder: &SinkFolder) -> Result<bool, OpenError> {
         if self.open.is_some() {
             return Ok(true);
         }
-        let Some((file, about)) = place.create(&self.path)? else { return Ok(false) };
+        let Some((file, about)) = folder.create(&self.path)? else { return Ok(false) };
         self.attach(file, about)?;
-        place.sync_folders(&self.path)?;
+        folder.sync_folders(&self.path)?;
         Ok(true)
     }
 
@@ -146,24 +146,24 @@ impl Tracked {
 
     /// Gives the file its closed name, if it has not got it yet. Returns the path of the closed file, if there is one.
     /// The path is free for the next file, or leads to what a killed process wrote to it.
-    pub(super) fn close(&mut self, place: &Place) -> Result<Option<PathBuf>, OpenError> {
+    pub(super) fn close(&mut self, folder: &SinkFolder) -> Result<Option<PathBuf>, OpenError> {
         let Some(name) = self.listed.close_as.clone() else { return Ok(None) };
-        let closed = place.root.join(name);
+        let closed = folder.root.join(name);
         let is_it = |about: Option<About>| about.is_some_and(|about| about.inode == self.listed.inode);
         let listed = Listed { inode: 0, length: 0, since: 0, close_as: None, ..self.listed.clone() };
         self.open = None;
-        let next = if is_it(place.about(&self.path)?) {
-            place.rename(&self.path, &closed)?;
-            Some(Self { is_durable: true, ..Self::new(place, listed) })
-        } else if is_it(place.about(&closed)?) {
-            Self::reopen(place, listed)?
+        let next = if is_it(folder.about(&self.path)?) {
+            folder.rename(&self.path, &closed)?;
+            Some(Self { is_durable: true, ..Self::new(folder, listed) })
+        } else if is_it(folder.about(&closed)?) {
+            Self::reopen(folder, listed)?
         } else {
             tracing::warn!(path = %self.path.display(), "the file was moved away before it was closed");
-            *self = Self { is_durable: false, ..Self::new(place, listed) };
+            *self = Self { is_durable: false, ..Self::new(folder, listed) };
             return Ok(None);
         };
         // Before its successor is made, and also where a killed process has renamed it.
-        place.sync_folders(&closed)?;
+        folder.sync_folders(&closed)?;
         if let Some(next) = next {
             *self = Self { used: self.used, ..next };
         }
@@ -176,8 +176,8 @@ impl Tracked {
     }
 
     /// Whether its last line has no end, so that a line feed goes before the next one.
-    pub(super) fn is_torn(&self) -> bool {
-        self.open.as_ref().is_some_and(|open| open.is_torn)
+    pub(super) fn lacks_newline(&self) -> bool {
+        self.open.as_ref().is_some_and(|open| open.lacks_newline)
     }
 
     /// Whether something follows the listed length that was not compared yet.
@@ -202,10 +202,10 @@ impl Tracked {
         self.compare()?;
         let (at, next) = (self.listed.length, self.next_length());
         if let Some(open) = &mut self.open {
-            open.file.write_all_at(&self.lines, at).map_err(|e| unusable(&self.path, "appending", &e))?;
-            open.file.sync_data().map_err(|e| unusable(&self.path, "syncing", &e))?;
+            open.file.write_all_at(&self.lines, at).map_err(|e| open_error(&self.path, "appending", &e))?;
+            open.file.sync_data().map_err(|e| open_error(&self.path, "syncing", &e))?;
             open.end = open.end.max(next);
-            open.is_torn = false;
+            open.lacks_newline = false;
         }
         self.listed.length = next;
         self.lines.clear();
@@ -222,11 +222,11 @@ impl Tracked {
         for lines in self.lines.chunks(BLOCK) {
             let part = block.get_mut(..lines.len()).unwrap_or_default();
             let read =
-                open.file.read_at(part, at).map_err(|e| unusable(&self.path, "reading its end", &e))?;
+                open.file.read_at(part, at).map_err(|e| open_error(&self.path, "reading its end", &e))?;
             let there = part.iter().take(read).zip(lines);
             let differs = |(found, line): (&u8, &u8)| *found != *line && *found != 0;
-            if let Some(place) = { there }.position(differs) {
-                return Err(self.foreign(at.saturating_add(u64::try_from(place).unwrap_or(u64::MAX))));
+            if let Some(offset) = { there }.position(differs) {
+                return Err(self.foreign(at.saturating_add(u64::try_from(offset).unwrap_or(u64::MAX))));
             }
             at = at.saturating_add(u64::try_from(lines.len()).unwrap_or(u64::MAX));
         }

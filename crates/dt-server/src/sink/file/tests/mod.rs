@@ -75,7 +75,7 @@ fn sink(disk: &FakeDisk, config: &FileConfig) -> FileSink {
 }
 
 /// A sink opened with a checkpoint, and the checkpoint that it begins with.
-fn begun(
+fn open_sink(
     disk: &FakeDisk,
     config: &FileConfig,
     checkpoint: Option<&[u8]>,
@@ -103,7 +103,7 @@ fn deliver(sink: &mut FileSink, batch: &[Arc<Record>]) -> Option<Vec<u8>> {
 }
 
 /// Why a batch is not delivered.
-fn refusal(sink: &mut FileSink, batch: &[Arc<Record>]) -> String {
+fn retry_error(sink: &mut FileSink, batch: &[Arc<Record>]) -> String {
     match sink.deliver(batch).fates.into_iter().next() {
         Some(Fate::Retry { error }) => error,
         other => panic!("{other:?}"),

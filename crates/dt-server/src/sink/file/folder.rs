@@ -9,7 +9,7 @@ use dt_log::disk::{About, Disk, DiskFile, OpenMode, parent};
 
 /// A folder on a disk.
 #[derive(Debug, Clone)]
-pub(super) struct Place {
+pub(super) struct SinkFolder {
     pub(super) disk: Arc<dyn Disk>,
     pub(super) root: PathBuf,
 }
@@ -19,7 +19,7 @@ pub(super) type Locked = (Box<dyn DiskFile>, About);
 
 /// A mistake in the configuration is [`OpenError::Unusable`] and stops the start. A disk that is full or fails is
 /// [`OpenError::Down`]: events can be stored without it.
-pub(super) fn unusable(path: &Path, doing: &str, error: &io::Error) -> OpenError {
+pub(super) fn open_error(path: &Path, doing: &str, error: &io::Error) -> OpenError {
     use io::ErrorKind::{InvalidFilename, IsADirectory, NotADirectory, NotFound, PermissionDenied};
     let text = format!("{}: {doing}: {error}", path.display());
     match error.kind() {
@@ -30,13 +30,13 @@ pub(super) fn unusable(path: &Path, doing: &str, error: &io::Error) -> OpenError
     }
 }
 
-impl Place {
+impl SinkFolder {
     /// What a path leads to.
     pub(super) fn about(&self, path: &Path) -> Result<Option<About>, OpenError> {
         match self.disk.about(path) {
             // A file in place of a folder: the path leads nowhere.
             Err(error) if error.kind() == io::ErrorKind::NotADirectory => Ok(None),
-            found => found.map_err(|e| unusable(path, "reading its length", &e)),
+            found => found.map_err(|e| open_error(path, "reading its length", &e)),
         }
     }
 
@@ -45,7 +45,7 @@ impl Place {
         match self.disk.open(path, OpenMode::Write) {
             Ok(file) => Self::lock(path, file).map(Some),
             Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
-            Err(error) => Err(unusable(path, "opening", &error)),
+            Err(error) => Err(open_error(path, "opening", &error)),
         }
     }
 
@@ -55,23 +55,23 @@ impl Place {
         for folder in self.folders(path).into_iter().rev().skip(1) {
             match self.disk.create_folder(folder, false) {
                 Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
-                made => made.map_err(|e| unusable(folder, "making the folder", &e))?,
+                made => made.map_err(|e| open_error(folder, "making the folder", &e))?,
             }
         }
         match self.disk.open(path, OpenMode::Create) {
             Ok(file) => Self::lock(path, file).map(Some),
             Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Ok(None),
-            Err(error) => Err(unusable(path, "opening", &error)),
+            Err(error) => Err(open_error(path, "opening", &error)),
         }
     }
 
     fn lock(path: &Path, file: Box<dyn DiskFile>) -> Result<Locked, OpenError> {
-        if !file.try_lock().map_err(|e| unusable(path, "locking", &e))? {
+        if !file.try_lock().map_err(|e| open_error(path, "locking", &e))? {
             let text = format!("{}: another process or sink writes to it", path.display());
             return Err(OpenError::Unusable(text));
         }
         // After the lock: its last owner may have written until then.
-        let about = file.about().map_err(|e| unusable(path, "reading its type", &e))?;
+        let about = file.about().map_err(|e| open_error(path, "reading its type", &e))?;
         if about.is_file {
             Ok((file, about))
         } else {
@@ -83,7 +83,7 @@ impl Place {
     /// have made them and not synced them.
     pub(super) fn sync_folders(&self, path: &Path) -> Result<(), OpenError> {
         let synced =
-            |folder| self.disk.sync_folder(folder).map_err(|e| unusable(folder, "syncing the folder", &e));
+            |folder| self.disk.sync_folder(folder).map_err(|e| open_error(folder, "syncing the folder", &e));
         self.folders(path).into_iter().try_for_each(synced)
     }
 
@@ -95,7 +95,7 @@ impl Place {
                 "{to}: it is in the way of {from}, which is closed; move it away"
             )));
         }
-        self.disk.rename(from, to).map_err(|e| unusable(from, "renaming", &e))
+        self.disk.rename(from, to).map_err(|e| open_error(from, "renaming", &e))
     }
 
     /// The folders from the file's up to the root.
