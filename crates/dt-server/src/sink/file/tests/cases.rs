@@ -1,4 +1,4 @@
-//! Single cases: what somebody else does to the files, and defects that must not come back.
+//! Single cases: changes by other programs, and regressions.
 
 use std::path::Path;
 
@@ -26,16 +26,16 @@ fn a_fixed_path_costs_one_write_and_one_sync_a_batch() {
     assert_eq!(text(&disk, FILE), lines(0..11));
 }
 
-/// A restored backup, or a log without its newest part: what was acknowledged stays in the file.
+/// After a restored backup, or a log without its newest part: acknowledged lines stay in the file.
 #[test]
-fn what_follows_an_old_checkpoint_and_does_not_come_again_is_left_alone() {
+fn lines_after_an_old_checkpoint_that_are_not_repeated_are_kept() {
     let disk = disk(1);
     let (mut sink, _) = open_sink(&disk, &config(FILE), None).expect("opened");
     let old = deliver(&mut sink, &records(0..3));
     deliver(&mut sink, &records(3..6));
     drop(sink);
     let (mut sink, _) = open_sink(&disk, &config(FILE), old.as_deref()).expect("opened");
-    // Of the lines 3 to 5 only the first comes again, and then new ones.
+    // Only the first of the lines 3 to 5 is repeated, followed by new ones.
     deliver(&mut sink, &records(3..4));
     for _ in 0..3 {
         let text = retry_error(&mut sink, &records(10..12));
@@ -64,7 +64,7 @@ fn a_lost_sector_is_written_again() {
 
 /// `serve --sink file:notes.txt`.
 #[test]
-fn the_last_line_of_a_file_of_somebody_else_stays() {
+fn the_last_line_of_a_foreign_file_is_kept() {
     for (content, between) in [("a\nno end", "\n"), ("a\n", ""), ("\0", "\n"), ("", "")] {
         for is_kept in [true, false] {
             let disk = disk(1);
@@ -81,9 +81,9 @@ fn the_last_line_of_a_file_of_somebody_else_stays() {
     }
 }
 
-/// What somebody else wrote and did not sync: after power loss, the lines are still told from it.
+/// Another program wrote without a sync: after power loss, the sink still distinguishes its lines from that content.
 #[test]
-fn a_file_of_somebody_else_is_synced_before_its_length_is_stored() {
+fn a_foreign_file_is_synced_before_its_length_is_stored() {
     let mut random = Random::new(1);
     for seed in 0..200 {
         let disk = disk(seed);
@@ -100,7 +100,7 @@ fn a_file_of_somebody_else_is_synced_before_its_length_is_stored() {
 }
 
 #[test]
-fn a_changed_template_or_format_after_a_crash_doubles_no_batch() {
+fn a_changed_template_or_format_after_a_crash_duplicates_no_batch() {
     for is_rest_lost in [false, true] {
         let disk = disk(1);
         let (mut sink, checkpoint) = open_sink(&disk, &config("/data/{eventType}"), None).expect("opened");
@@ -130,15 +130,16 @@ fn new_folders_are_synced_into_their_parents() {
     let mut random = Random::new(1);
     for seed in 0..50 {
         let disk = disk(seed);
-        let (mut sink, _) = open_sink(&disk, &config("/data/{date}/{hour}/{eventType}"), None).expect("opened");
+        let (mut sink, _) =
+            open_sink(&disk, &config("/data/{date}/{hour}/{eventType}"), None).expect("opened");
         deliver(&mut sink, &records(0..1));
         assert_eq!(text(&disk.crash(&mut random), "/data/2023-11-14/22/touch"), lines(0..1));
     }
 }
 
-/// A killed process made the folders and the file, and did not sync their names.
+/// A killed process created the folders and the file without syncing their names.
 #[test]
-fn what_a_killed_process_made_is_synced_too() {
+fn names_created_by_a_killed_process_are_synced_too() {
     let mut random = Random::new(1);
     for seed in 0..50 {
         let disk = disk(seed);
@@ -170,7 +171,7 @@ fn a_full_disk_tears_no_line() {
 }
 
 #[test]
-fn what_others_do_to_the_file_while_it_is_written_stays() {
+fn changes_by_other_programs_are_kept() {
     let disk = disk(1);
     let (mut sink, _) = open_sink(&disk, &config(FILE), None).expect("opened");
     deliver(&mut sink, &records(0..1));
@@ -180,7 +181,7 @@ fn what_others_do_to_the_file_while_it_is_written_stays() {
     let checkpoint = sink.deliver(&records(1..2)).checkpoint;
     deliver(&mut sink, &records(1..2));
     drop(sink);
-    // The checkpoint before the line knows of the mark.
+    // The checkpoint before the line includes the mark.
     let (mut sink, _) = open_sink(&disk, &config(FILE), checkpoint.as_deref()).expect("opened");
     deliver(&mut sink, &records(1..2));
     let expected = format!("{}a mark\n{}", lines(0..1), lines(1..2));
@@ -198,7 +199,7 @@ fn what_others_do_to_the_file_while_it_is_written_stays() {
 }
 
 #[test]
-fn a_file_that_was_cut_short_or_moved_away_meanwhile_is_gone_on_with() {
+fn the_sink_continues_after_a_file_was_truncated_or_moved() {
     let disk = disk(1);
     let (mut sink, _) = open_sink(&disk, &config(FILE), None).expect("opened");
     let checkpoint = deliver(&mut sink, &records(0..3));
@@ -282,7 +283,7 @@ fn typed(number: usize, event_type: &str, received_at: i64) -> Arc<Record> {
     Arc::new(Record { event_type: event_type.into(), ..Record::clone(&record_at(number, received_at)) })
 }
 
-/// The process was killed before it had synced the name of the file of a fixed path.
+/// The process was killed before it synced the name of the file of a fixed path.
 #[test]
 fn the_name_of_a_file_that_is_there_is_synced_too() {
     let mut random = Random::new(1);
@@ -298,7 +299,7 @@ fn the_name_of_a_file_that_is_there_is_synced_too() {
 }
 
 #[test]
-fn what_others_append_before_all_is_compared_is_still_compared() {
+fn bytes_appended_by_others_before_the_comparison_ends_are_compared() {
     let disk = disk(1);
     let (mut sink, checkpoint) = open_sink(&disk, &config(FILE), None).expect("opened");
     deliver(&mut sink, &records(0..3));
@@ -308,7 +309,7 @@ fn what_others_append_before_all_is_compared_is_still_compared() {
     let file = disk.open(Path::new(FILE), OpenMode::Write).expect("there");
     file.write_all_at(b"a mark\n", lines(0..3).len() as u64).expect("written");
     deliver(&mut sink, &records(1..3));
-    assert!(retry_error(&mut sink, &records(3..4)).contains("holds something else"));
+    assert!(retry_error(&mut sink, &records(3..4)).contains("differs from the lines"));
     assert_eq!(text(&disk, FILE), lines(0..3) + "a mark\n");
 }
 
@@ -317,7 +318,7 @@ fn without_checkpoints_too_each_line_goes_to_its_own_file() {
     let disk = disk(1);
     let mut sink = sink(&disk, &config("/data/{eventType}"));
     sink.open(None).expect("opened");
-    // More paths than files can be in use, and kinds that come again.
+    // More paths than files can be in use, and repeated kinds.
     let kind =
         |number: usize| format!("type-{}", if number.is_multiple_of(3) { number % 7 } else { number % 100 });
     let batch: Vec<_> = (0..900).map(|number| typed(number, &kind(number), START)).collect();
@@ -331,7 +332,7 @@ fn without_checkpoints_too_each_line_goes_to_its_own_file() {
 }
 
 #[test]
-fn a_file_with_something_to_compare_is_not_let_go_of() {
+fn a_file_with_bytes_to_compare_is_not_dropped() {
     let disk = disk(1);
     let template = config("/data/{eventType}");
     let (mut sink, _) = open_sink(&disk, &template, None).expect("opened");
@@ -344,7 +345,7 @@ fn a_file_with_something_to_compare_is_not_let_go_of() {
     for number in 1..200 {
         deliver(&mut sink, &[typed(number, &format!("type-{number}"), START)]);
     }
-    assert!(retry_error(&mut sink, &[typed(200, "a", START)]).contains("holds something else"));
+    assert!(retry_error(&mut sink, &[typed(200, "a", START)]).contains("differs from the lines"));
 }
 
 #[test]
@@ -372,7 +373,7 @@ fn a_closed_file_is_compressed_once_the_stored_checkpoint_says_closed() {
     let first = sink.deliver(&records(0..200));
     let end = delivered(&first);
     assert!(first.is_checkpoint_due && end < 200);
-    // It gets its name, which the stored checkpoint still has to hold.
+    // The file is renamed; the next checkpoint has to be stored first.
     let second = sink.deliver(&records(end..end + 1));
     assert!(second.is_checkpoint_due && delivered(&second) == 1);
     let closed = "/data/events.20231114T221320Z-0000.ndjson";
