@@ -16,7 +16,7 @@ use dt_receiver::record::{DeadLetter, Format, KeptHeaders, Reason, Record};
 use dt_receiver::sink::{DeadLetterSink, Fate, Sink, SinkReporter};
 use dt_receiver::telemetry::Telemetry;
 use dt_receiver::verify::VerifiedBy;
-use dt_sink_kafka::{KafkaConfig, KafkaDeadLetters, KafkaSink, DeliveryTimeout, RecordKey};
+use dt_sink_kafka::{DeliveryTimeout, KafkaConfig, KafkaDeadLetters, KafkaSink, RecordKey};
 use hyper::body::Bytes;
 use rdkafka::ClientConfig;
 use rdkafka::consumer::{BaseConsumer, Consumer};

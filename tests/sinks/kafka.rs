@@ -15,7 +15,7 @@ pub(crate) fn under_test(format: Format) -> Option<UnderTest> {
 
     use dt_receiver::clock::SystemClock;
     use dt_receiver::telemetry::Telemetry;
-    use dt_sink_kafka::{KafkaConfig, KafkaSink, DeliveryTimeout};
+    use dt_sink_kafka::{DeliveryTimeout, KafkaConfig, KafkaSink};
     use rdkafka::mocking::MockCluster;
 
     const TOPIC: &str = "dt.events";
