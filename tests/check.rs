@@ -73,8 +73,8 @@ tpe = "stdout"
     assert_eq!(code, Some(2));
     let expected = [
         "line 1: lisen: unknown key; did you mean \"listen\"?",
-        "line 2: mode: found \"spol\"; did you mean \"spool\"? allowed is spool, direct",
-        "line 3: drain_timeout: found \"2d\" (string); allowed is a duration such as \"8s\", \"500ms\" or \"1d\", from 0s to 1h",
+        "line 2: mode: found \"spol\"; did you mean \"spool\"? expected spool, direct",
+        "line 3: drain_timeout: found \"2d\" (string); expected a duration such as \"8s\", \"500ms\" or \"1d\", from 0s to 1h",
         "line 8: connector.plant-1.secrets.0.env: the environment variable NOT_SET is not set",
         "line 9: connector.plant-1.events: the list is empty",
         "line 10: connector.plant-1.projects: the list is empty",

@@ -142,7 +142,7 @@ fn the_reader_takes_the_same_keys_in_every_table() {
         with_stray.insert(place.map_or(0, |at| at + 1), "stray = 1".to_owned());
         let said = problems(&with_stray.join("\n"));
         let [said] = &said[..] else { panic!("{place:?}: {said:?}") };
-        let (_, allowed) = said.split_once("stray: unknown key; allowed are: ").expect("the keys");
+        let (_, allowed) = said.split_once("stray: unknown key; expected one of ").expect("the keys");
         let read: BTreeSet<String> = allowed.split(", ").map(str::to_owned).collect();
         let table = place.map_or("the top of the file", |at| &lines[at]);
         assert_eq!(read, documented(&lines, place), "left: the reader, right: the reference; {table}");

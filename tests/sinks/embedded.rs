@@ -118,7 +118,7 @@ fn its_mistakes_are_reported_like_all_others() {
         ("'counter'", "line 4: sink.out.counter: is missing; name the counter".to_owned()),
         (
             "'counter'\ncounter = 'x'\nstep = 0",
-            "line 8: sink.out.step: found 0 (integer); allowed is a number from 1 to 100".to_owned(),
+            "line 8: sink.out.step: found 0 (integer); expected a number from 1 to 100".to_owned(),
         ),
         (
             "'counter'\ncounter = 'x'\nstp = 0",
@@ -126,7 +126,7 @@ fn its_mistakes_are_reported_like_all_others() {
         ),
         (
             "'conter'\ncounter = 'x'",
-            format!("line 6: sink.out.type: found \"conter\"; did you mean \"counter\"? allowed is {names}"),
+            format!("line 6: sink.out.type: found \"conter\"; did you mean \"counter\"? expected {names}"),
         ),
     ] {
         let error = read(sink).expect_err("a mistake").to_string();

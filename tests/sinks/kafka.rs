@@ -15,7 +15,7 @@ pub(crate) fn under_test(format: Format) -> Option<UnderTest> {
 
     use dt_receiver::clock::SystemClock;
     use dt_receiver::telemetry::Telemetry;
-    use dt_sink_kafka::{KafkaConfig, KafkaSink, Patience};
+    use dt_sink_kafka::{DeliveryTimeout, KafkaConfig, KafkaSink};
     use rdkafka::mocking::MockCluster;
 
     const TOPIC: &str = "dt.events";
@@ -26,9 +26,9 @@ pub(crate) fn under_test(format: Format) -> Option<UnderTest> {
     config.create_topic = None;
     let telemetry = Arc::new(Telemetry::new(Arc::new(SystemClock)));
     // As in mode `direct`: what is not there in time is to be tried again. Longer than the pause before it connects again.
-    let patience = Patience::Until(Duration::from_secs(4));
+    let timeout = DeliveryTimeout::After(Duration::from_secs(4));
     let reporter = telemetry.sink_reporter("kafka", KafkaSink::METRICS);
-    let sink = KafkaSink::new(config, format, patience, reporter);
+    let sink = KafkaSink::new(config, format, timeout, reporter);
     let set_broken = move |is_broken| {
         let set = if is_broken { cluster.broker_down(1) } else { cluster.broker_up(1) };
         set.expect("set");

@@ -1,64 +1,65 @@
-//! How large a batch may be: Kafka's limit of a topic is one of batches, so records that are small enough each may be too
-//! large together. It is learnt from what is refused together and then taken, each record alone.
+//! The size limit of a batch. Kafka's `max.message.bytes` limits a whole batch, so records that are small enough one by one
+//! can be too large together. The limit is halved when a rejected batch has no record that is rejected alone.
 
 use std::time::{Duration, Instant};
 
 use crate::producer::BATCH_BYTES;
 
-/// A batch is never made smaller than this; one record always fits.
-const LEAST: usize = 1024;
-/// How long a lesson holds: limits are raised, too.
-const HOLDS: Duration = Duration::from_secs(3600);
+/// The lower bound of the limit, in bytes. librdkafka sends at least one record whatever its size.
+const MIN_BYTES: usize = 1024;
+/// How long a lowered limit is kept: the topic's limit may have been raised meanwhile.
+const MAX_AGE: Duration = Duration::from_secs(3600);
 
-/// See the module's own words.
+/// Keeps the current limit, and the batch that is being tried record by record.
 #[derive(Debug, Default)]
 pub(super) struct BatchSize {
-    /// What was learnt, and when.
-    learnt: Option<(usize, Instant)>,
-    /// What was refused together, until each of it was tried alone.
-    refused: Option<Refused>,
+    /// The lowered limit in bytes, and when it was set.
+    lowered: Option<(usize, Instant)>,
+    /// The records that were rejected together, until each was tried alone.
+    rejected: Option<Rejected>,
 }
 
 #[derive(Debug, Default)]
-struct Refused {
+struct Rejected {
     records: usize,
     bytes: usize,
-    /// A record of it was refused alone as well, so it was not the batch.
-    was_a_record: bool,
+    /// One of the records was rejected alone as well, so the batch was not too large.
+    has_bad_record: bool,
 }
 
 impl BatchSize {
-    /// The most bytes of a batch.
+    /// Returns the largest size of a batch, in bytes.
     pub(super) fn bytes(&self) -> usize {
-        self.learnt.map_or(BATCH_BYTES, |(bytes, _)| bytes)
+        self.lowered.map_or(BATCH_BYTES, |(bytes, _)| bytes)
     }
 
-    /// Whether a lesson is over, so that a producer of larger batches may be made. It is forgotten then.
-    pub(super) fn is_over(&mut self) -> bool {
-        self.learnt.take_if(|(_, since)| since.elapsed() >= HOLDS).is_some()
+    /// Removes a lowered limit that expired, and returns whether there was one: a producer with larger batches can then be
+    /// created.
+    pub(super) fn take_expired(&mut self) -> bool {
+        self.lowered.take_if(|(_, since)| since.elapsed() >= MAX_AGE).is_some()
     }
 
-    /// A record was refused for the size of its batch.
-    pub(super) fn refused(&mut self, bytes: usize) {
-        let refused = self.refused.get_or_insert_default();
-        refused.records = refused.records.saturating_add(1);
-        refused.bytes = refused.bytes.saturating_add(bytes);
+    /// Counts a record of `bytes` bytes whose batch was rejected as too large.
+    pub(super) fn rejected(&mut self, bytes: usize) {
+        let rejected = self.rejected.get_or_insert_default();
+        rejected.records = rejected.records.saturating_add(1);
+        rejected.bytes = rejected.bytes.saturating_add(bytes);
     }
 
-    /// A record was refused alone.
-    pub(super) fn was_a_record(&mut self) {
-        if let Some(refused) = &mut self.refused {
-            refused.was_a_record = true;
+    /// Notes that a record was rejected alone.
+    pub(super) fn rejected_alone(&mut self) {
+        if let Some(rejected) = &mut self.rejected {
+            rejected.has_bad_record = true;
         }
     }
 
-    /// Each record was tried alone.
+    /// Lowers the limit if no record was rejected alone. Called once each record was tried.
     pub(super) fn conclude(&mut self) {
-        let Some(Refused { records, bytes, was_a_record }) = self.refused.take() else { return };
-        if records > 1 && !was_a_record {
-            // Nobody says how it was divided into batches, so this may have to be learnt again.
+        let Some(Rejected { records, bytes, has_bad_record }) = self.rejected.take() else { return };
+        if records > 1 && !has_bad_record {
+            // How librdkafka divided the records into batches is unknown, so one halving may not be enough.
             let half = bytes.checked_div(2).unwrap_or(0).min(self.bytes());
-            self.learnt = Some((half.max(LEAST), Instant::now()));
+            self.lowered = Some((half.max(MIN_BYTES), Instant::now()));
         }
     }
 }
@@ -71,23 +72,23 @@ mod tests {
     fn a_batch_that_was_too_large_is_halved_and_one_with_a_bad_record_is_not() {
         let mut size = BatchSize::default();
         assert_eq!(size.bytes(), BATCH_BYTES);
-        let refuse = |size: &mut BatchSize, records: usize| (0..records).for_each(|_| size.refused(1000));
-        refuse(&mut size, 10);
-        size.was_a_record();
+        let reject = |size: &mut BatchSize, records: usize| (0..records).for_each(|_| size.rejected(1000));
+        reject(&mut size, 10);
+        size.rejected_alone();
         size.conclude();
-        assert_eq!(size.bytes(), BATCH_BYTES, "it was a record");
-        refuse(&mut size, 1);
+        assert_eq!(size.bytes(), BATCH_BYTES, "a record was rejected alone");
+        reject(&mut size, 1);
         size.conclude();
-        assert_eq!(size.bytes(), BATCH_BYTES, "it was alone");
-        for (records, bytes) in [(10, 5000), (20, 5000), (3, 1500), (2, LEAST), (2, LEAST)] {
-            refuse(&mut size, records);
+        assert_eq!(size.bytes(), BATCH_BYTES, "there was only one record");
+        for (records, bytes) in [(10, 5000), (20, 5000), (3, 1500), (2, MIN_BYTES), (2, MIN_BYTES)] {
+            reject(&mut size, records);
             size.conclude();
             assert_eq!(size.bytes(), bytes);
         }
         size.conclude();
-        assert!(!size.is_over());
-        size.learnt = Instant::now().checked_sub(HOLDS).map(|since| (LEAST, since));
-        assert!(size.is_over());
+        assert!(!size.take_expired());
+        size.lowered = Instant::now().checked_sub(MAX_AGE).map(|since| (MIN_BYTES, since));
+        assert!(size.take_expired());
         assert_eq!(size.bytes(), BATCH_BYTES);
     }
 }

@@ -1,25 +1,26 @@
-//! What a failure means: who is at fault, and so what becomes of the record.
+//! Classifies the errors of librdkafka: each class decides whether a record is retried or rejected.
 
 use rdkafka::error::RDKafkaErrorCode as Code;
 
 /// Why a record has no delivery.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Failure {
-    /// It was taken back, or refused for the sake of another one.
+    /// The producer was purged, or another record of the batch was rejected. The record is sent again.
     Purged,
-    /// It took longer than it may in mode `direct`.
+    /// The record was not acknowledged before its timeout (mode `direct`).
     TimedOut(String),
-    /// This record may be too large, or all of its batch together.
+    /// This record may be too large, or its whole batch.
     TooLarge(String),
-    /// This record may be at fault, or another one of its batch.
+    /// This record is invalid, or another one of its batch.
     Record(String),
-    /// The producer is of no more use.
+    /// The producer stopped with a fatal error and must be replaced.
     Producer(String),
-    /// The record is not at fault, and may be delivered later: a topic, a permission, a password, the cluster.
-    Place(String),
+    /// The record is valid and can be delivered later: a topic is missing, a permission or password is wrong, or the cluster
+    /// is down.
+    Destination(String),
 }
 
-/// Decides by the code of a delivery report, or of a refusal to send. A code that is not known here never costs a record.
+/// Classifies the error code of a delivery report or of a failed send. An unknown code never rejects a record.
 pub(super) fn of(code: Code, topic: &str) -> Failure {
     let text = format!("topic {topic}: {code}");
     match code {
@@ -39,43 +40,43 @@ pub(super) fn of(code: Code, topic: &str) -> Failure {
         | Code::Inconsistent
         | Code::Fenced
         | Code::ProducerFenced => Failure::Producer(text),
-        Code::TopicAuthorizationFailed => Failure::Place(format!(
+        Code::TopicAuthorizationFailed => Failure::Destination(format!(
             "{text}; allow this user to write to the topic (ACL: WRITE and DESCRIBE on topic {topic})"
         )),
-        Code::ClusterAuthorizationFailed => Failure::Place(format!(
+        Code::ClusterAuthorizationFailed => Failure::Destination(format!(
             "{text}; allow this user to write idempotently (ACL: IDEMPOTENT_WRITE on the cluster)"
         )),
         Code::SaslAuthenticationFailed | Code::Authentication => {
-            Failure::Place(format!("{text}; check [sink.sasl]: mechanism, username, password"))
+            Failure::Destination(format!("{text}; check [sink.sasl]: mechanism, username, password"))
         }
-        Code::InvalidTimestamp => Failure::Place(format!(
-            "{text}; is this machine's clock right? Kafka refuses times that lie in the future"
+        Code::InvalidTimestamp => Failure::Destination(format!(
+            "{text}; check this machine's clock; Kafka rejects times in the future"
         )),
         Code::UnknownTopic | Code::UnknownTopicOrPartition | Code::UnknownPartition => {
-            Failure::Place(format!("{text}; create the topic, or set `create_topic`"))
+            Failure::Destination(format!("{text}; create the topic, or set `create_topic`"))
         }
-        _ => Failure::Place(text),
+        _ => Failure::Destination(text),
     }
 }
 
-/// Decides by the error that ended a producer.
+/// Classifies the fatal error of a producer.
 pub(super) fn of_producer(code: Code, text: &str) -> Failure {
     match code {
         Code::ClusterAuthorizationFailed | Code::TransactionalIdAuthorizationFailed => {
-            Failure::Place(format!(
+            Failure::Destination(format!(
                 "{text}; allow this user to write (ACL: WRITE on a topic, before Kafka 2.8 IDEMPOTENT_WRITE on the cluster)"
             ))
         }
         Code::SaslAuthenticationFailed | Code::Authentication => {
-            Failure::Place(format!("{text}; check [sink.sasl]: mechanism, username, password"))
+            Failure::Destination(format!("{text}; check [sink.sasl]: mechanism, username, password"))
         }
         _ => Failure::Producer(format!("{code}: {text}")),
     }
 }
 
-/// What librdkafka says about its connections, with what can be done about it. The same trouble always reads the same.
+/// Returns the text of a connection error with its remedy. Repeated errors have the same text, so that the log has it once.
 pub(super) fn of_connection(code: Option<Code>, reason: &str) -> String {
-    // Times and counts change with every attempt.
+    // The part in brackets holds times and counts, which change with every attempt.
     let reason = reason.split(" (after ").next().unwrap_or(reason);
     let up_to = |end: &str| reason.split(end).next().unwrap_or(reason);
     match code {
@@ -83,20 +84,20 @@ pub(super) fn of_connection(code: Option<Code>, reason: &str) -> String {
             format!("authentication failed; check [sink.sasl]: {reason}")
         }
         Some(Code::Resolve) => format!("a broker's name cannot be resolved; check `brokers`: {reason}"),
-        // An answer that is not Kafka's reads as one that is far too large.
+        // The first bytes of another protocol, read as a length, are far too large.
         _ if reason.contains("Invalid response size") => format!(
-            "what answers there is no Kafka broker, or one that wants TLS; check `brokers`, [sink.tls]: {}",
+            "the peer is not a Kafka broker, or requires TLS; check `brokers`, [sink.tls]: {}",
             up_to(": increase receive.message.max.bytes")
         ),
-        // OpenSSL knows which of these it is, and librdkafka does not ask.
+        // librdkafka does not report OpenSSL's reason.
         _ if reason.contains("certificate verify failed") => format!(
-            "TLS failed; the broker's certificate has expired, or is for another name, or its authority is not among those \
-             of `ca` in [sink.tls]: {}",
+            "TLS failed; the broker's certificate expired, is for another name, or is not signed by an authority in `ca` \
+             of [sink.tls]: {}",
             up_to(": broker certificate could not be verified")
         ),
-        // A listener for TLS hangs up without a word, and librdkafka does not tell; its own text counts brokers wrongly.
+        // A TLS listener closes a plain-text connection without an error, and librdkafka's own text miscounts the brokers.
         Some(Code::AllBrokersDown) => {
-            "all brokers are down; check `brokers`, and whether they want TLS ([sink.tls]) or a password ([sink.sasl])"
+            "all brokers are down; check `brokers`, and whether they require TLS ([sink.tls]) or a password ([sink.sasl])"
                 .to_owned()
         }
         Some(Code::SSL) => format!("TLS failed; check [sink.tls]: {reason}"),
@@ -110,7 +111,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn only_a_record_that_is_at_fault_can_be_rejected() {
+    fn only_an_invalid_record_is_rejected() {
         let record = |code| matches!(of(code, "t"), Failure::Record(_) | Failure::TooLarge(_));
         for code in [Code::MessageSizeTooLarge, Code::InvalidRecord, Code::MessageBatchTooLarge] {
             assert!(record(code), "{code}");
@@ -138,8 +139,8 @@ mod tests {
     }
 
     #[test]
-    fn what_is_wrong_with_a_connection_names_the_option_and_stays_the_same() {
-        for (code, reason, said) in [
+    fn connection_errors_name_the_option_and_have_a_stable_text() {
+        for (code, reason, end) in [
             (Code::Authentication, "a: denied (after 5ms in state AUTH_REQ)", "[sink.sasl]: a: denied"),
             (Code::Resolve, "a: unknown", "`brokers`: a: unknown"),
             (
@@ -156,21 +157,21 @@ mod tests {
             (Code::BrokerTransportFailure, "a: refused (after 0ms in state CONNECT)", "a: refused"),
         ] {
             let text = of_connection(Some(code), reason);
-            assert!(text.ends_with(said), "{text}");
+            assert!(text.ends_with(end), "{text}");
         }
     }
 
     #[test]
-    fn what_an_operator_can_mend_names_the_cure() {
-        for (code, cure) in [
+    fn errors_name_the_remedy() {
+        for (code, remedy) in [
             (Code::TopicAuthorizationFailed, "ACL: WRITE"),
             (Code::ClusterAuthorizationFailed, "IDEMPOTENT_WRITE"),
             (Code::SaslAuthenticationFailed, "[sink.sasl]"),
             (Code::UnknownTopicOrPartition, "`create_topic`"),
             (Code::InvalidTimestamp, "clock"),
         ] {
-            let Failure::Place(text) = of(code, "dt.events") else { panic!("{code}") };
-            assert!(text.contains(cure) && text.contains("dt.events"), "{text}");
+            let Failure::Destination(text) = of(code, "dt.events") else { panic!("{code}") };
+            assert!(text.contains(remedy) && text.contains("dt.events"), "{text}");
         }
     }
 }

@@ -1,33 +1,32 @@
-//! The sink `kafka`: records to topics, each acknowledged by all in-sync replicas before it counts as delivered.
+//! The sink `kafka`: writes records to topics. A record is delivered once all in-sync replicas have acknowledged it.
 //!
-//! # How a record gets there
+//! # Delivery
 //!
-//! The producer is idempotent, so librdkafka may send a request again without a record coming twice or out of order, and in
-//! mode `spool` it does so for as long as it takes: an outage of any length is waited for inside it. Up to
-//! [`MAX_WINDOW`] records are on their way at once; a report of a record's delivery settles it, in whatever order reports
-//! come.
+//! The producer is idempotent: librdkafka repeats requests without duplicating or reordering records. In mode `spool` it
+//! repeats them without a time limit, through an outage of any length. Up to [`MAX_WINDOW`] records are in flight at once;
+//! delivery reports may arrive in any order.
 //!
 //! # When a record fails
 //!
-//! librdkafka's order ends where a record fails for good, so the producer has a "gapless guarantee": it stops with a fatal
-//! error then, before it sends what follows. Everything that has no report is purged, the producer is made anew, and it
-//! goes on with the first record that was not delivered. What the failure means is decided in `failure.rs`:
+//! With `enable.gapless.guarantee`, the producer stops with a fatal error when a record fails, before it sends the records
+//! that follow. The sink purges all records without a report, creates a new producer, and continues with the first record
+//! that is not delivered. `failure.rs` classifies the error:
 //!
-//! - A record may be at fault (too large, say). Kafka refuses a whole batch for one record, so each record of the batch is
-//!   tried alone, in order, by a producer that stands in for the other meanwhile, until one is acknowledged. Only what
-//!   fails alone is rejected.
-//! - The place may be at fault (no such topic, no permission, a wrong password). No record is rejected for that: the worker
-//!   is told, and tries again.
+//! - The record may be invalid, such as too large. Kafka rejects the whole batch for one record, so a second producer sends
+//!   each record of the batch alone, in order, until one is acknowledged. Only a record that fails alone is rejected.
+//! - The destination may be at fault (missing topic, missing permission, wrong password). No record is rejected; the error
+//!   is reported to the worker, which tries again.
 //!
-//! A producer that is new sends one record of each device until that is acknowledged: see `proven.rs`.
+//! A new producer sends one record of each device, and the next ones after the first is acknowledged: see `order_gate.rs`.
 
 mod batch_size;
+mod dead_letters;
+mod error;
 mod failure;
-mod letters;
 mod message;
 mod metrics;
+mod order_gate;
 mod producer;
-mod proven;
 mod security;
 mod settings;
 mod topics;
@@ -37,8 +36,9 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use batch_size::BatchSize;
+pub use dead_letters::KafkaDeadLetters;
+pub use error::KafkaSinkError;
 use failure::Failure;
-pub use letters::KafkaLetters;
 use message::Message;
 use producer::{Kind, Producer};
 pub use security::{KafkaSasl, KafkaTls};
@@ -49,55 +49,55 @@ use window::{State, Window};
 use dt_sink::record::{Format, Record};
 use dt_sink::{Fate, Metric, OpenError, Outcome, Sink, SinkReporter};
 
-/// How many records may be on their way: enough for 40,000 a second to a broker that takes 50 ms. With four times as many,
-/// 6 MiB more are held at full load, and 1 % of the answers take 15 ms instead of 8 (`benches/compare`, spool -> Kafka).
+/// The largest number of records in flight: enough for 40,000 records per second at 50 ms per acknowledgement. A larger
+/// window costs memory and response time at full load.
 const MAX_WINDOW: usize = 2048;
-/// How long a batch is worked on before the worker hears how far it is.
+/// How long `deliver` works on a batch of which no record has reached a final state.
 const TURN: Duration = Duration::from_millis(500);
-/// How long it is worked on once enough is settled for the worker to store.
+/// How long `deliver` works on a batch of which some records have.
 const SHORT_TURN: Duration = Duration::from_millis(20);
-/// How long reports are waited for before the time is looked at.
+/// How long one wait for delivery reports takes at most.
 const REPORT_WAIT: Duration = Duration::from_millis(10);
-/// How long purged records are waited for.
+/// How long to wait for the reports of purged records.
 const PURGE_WAIT: Duration = Duration::from_secs(5);
-/// How long nothing may be acknowledged before that is called a trouble.
+/// After how long without an acknowledgement an error is reported.
 const STALLED: Duration = Duration::from_secs(3);
-/// After so many records in a row that are refused alone it is no fault of a record any more.
-const MAX_REFUSED_ALONE: usize = 1000;
-/// How often the cluster is looked at while there is nothing to deliver.
+/// How many records in a row may be rejected alone before the topic is held to be the cause.
+const MAX_REJECTED_ALONE: usize = 1000;
+/// How often the cluster is checked while there is nothing to deliver.
 const CHECK_EVERY: Duration = Duration::from_secs(2);
 
-/// How long a record may take.
+/// How long a record may take until it is acknowledged.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Patience {
-    /// As long as it takes: mode `spool`.
-    Endless,
-    /// So long, from when it is given to Kafka: mode `direct`, where a request waits for it.
-    Until(Duration),
+pub enum DeliveryTimeout {
+    /// No limit: mode `spool`.
+    Unlimited,
+    /// This long after it was passed to librdkafka: mode `direct`, where a request waits for it.
+    After(Duration),
 }
 
 /// Writes records to Kafka.
 pub struct KafkaSink {
     config: Arc<KafkaConfig>,
     format: Format,
-    patience: Patience,
+    timeout: DeliveryTimeout,
     reporter: Arc<dyn SinkReporter>,
-    /// Records that are on their way, or have been since they were given last.
+    /// The records of the current batch and those in flight.
     window: Window,
-    /// The producer that sends; the other kind stands in while records are tried alone.
+    /// The current producer; one of kind `Alone` replaces it while records are sent alone.
     producer: Option<Producer>,
-    /// Records up to this ticket that are not sent wait for others of their devices.
-    looked_to: u64,
+    /// Unsent records up to this ticket wait for an earlier record of their device.
+    scanned_to: u64,
     topics: Topics,
     batch_size: BatchSize,
-    /// How many records in a row were refused alone.
-    refused_alone: usize,
-    /// How many producers in a row ended without a record acknowledged.
-    ended: usize,
-    /// Why nothing can be delivered until the worker tries again.
-    held: Option<String>,
-    /// When something was acknowledged last, or there was nothing to wait for.
-    moved: Instant,
+    /// The number of records in a row that were rejected alone.
+    rejected_alone: usize,
+    /// The number of producers in a row that stopped before a record was acknowledged.
+    failed_producers: usize,
+    /// Why nothing is sent until the next call of `deliver` or `check`.
+    blocked: Option<String>,
+    /// When a record was last acknowledged, or nothing was in flight.
+    last_progress: Instant,
     message: Message,
 }
 
@@ -111,15 +111,15 @@ impl std::fmt::Debug for KafkaSink {
 }
 
 impl KafkaSink {
-    /// The metrics that a sink of Kafka reports.
+    /// The metrics that a Kafka sink reports.
     pub const METRICS: &'static [Metric] = metrics::ALL;
 
-    /// Creates a sink. It connects when it is opened.
+    /// Creates a sink. `open` connects it.
     #[must_use]
     pub fn new(
         config: KafkaConfig,
         format: Format,
-        patience: Patience,
+        timeout: DeliveryTimeout,
         reporter: Arc<dyn SinkReporter>,
     ) -> Self {
         let config = Arc::new(config);
@@ -127,71 +127,70 @@ impl KafkaSink {
             topics: Topics::new(Arc::clone(&config)),
             config,
             format,
-            patience,
+            timeout,
             reporter,
             window: Window::default(),
             producer: None,
-            looked_to: 0,
+            scanned_to: 0,
             batch_size: BatchSize::default(),
-            refused_alone: 0,
-            ended: 0,
-            held: None,
-            moved: Instant::now(),
+            rejected_alone: 0,
+            failed_producers: 0,
+            blocked: None,
+            last_progress: Instant::now(),
             message: Message::default(),
         }
     }
 
-    /// The producer of this kind; makes it if the one there is of another kind, which must have nothing on its way.
-    fn producer(&mut self, kind: Kind) -> Result<&mut Producer, String> {
+    /// Returns the producer of this kind. Replaces a producer of the other kind, which must have nothing in flight.
+    fn producer(&mut self, kind: Kind) -> Result<&mut Producer, KafkaSinkError> {
         if self.producer.as_ref().is_some_and(|producer| producer.kind() != kind) {
             self.producer = None;
         }
-        let made = match self.producer.take() {
+        let producer = match self.producer.take() {
             Some(producer) => producer,
-            None => {
-                Producer::new(&self.config, kind, self.patience, self.batch_size.bytes(), &self.reporter)?
-            }
+            None => Producer::new(&self.config, kind, self.timeout, self.batch_size.bytes(), &self.reporter)?,
         };
-        Ok(self.producer.insert(made))
+        Ok(self.producer.insert(producer))
     }
 
-    /// Hands over what may be sent now.
-    fn send(&mut self) -> Result<(), String> {
+    /// Sends the records that may be sent now.
+    fn send(&mut self) -> Result<(), KafkaSinkError> {
         let is_alone = self.producer.as_ref().is_some_and(|producer| producer.kind() == Kind::Alone);
-        // What follows a refused record is likely to be refused as well, and making a producer takes up to a second.
-        if self.window.has_suspects() || (is_alone && self.refused_alone > 0) {
-            // One at a time, so that it is known which one is refused.
+        // After a rejected record the next ones are sent alone too: they are likely to be rejected, and a new producer takes
+        // up to a second.
+        if self.window.has_suspects() || (is_alone && self.rejected_alone > 0) {
+            // One record in flight at a time shows which one is rejected.
             return match self.window.first_unsent() {
                 Some(ticket) if self.window.in_flight() == 0 => self.send_one(ticket, Kind::Alone),
                 _ => Ok(()),
             };
         }
         if is_alone && self.window.in_flight() > 0 {
-            // The last one that was tried alone; nobody waits for the others any more.
+            // Waits for the last record that was sent alone.
             return Ok(());
         }
         if is_alone {
-            // Which devices are proven is known of the other kind only: one whose last record was refused never is here.
+            // Only a producer of kind `Ordered` may be used from here on; its order gate starts empty.
             self.producer = None;
-            self.looked_to = 0;
+            self.scanned_to = 0;
         }
         self.batch_size.conclude();
         while self.window.in_flight() < MAX_WINDOW {
-            let Some(ticket) = self.window.next_unsent(self.looked_to) else { break };
-            let lane = self.window.lane(ticket);
-            if self.producer.as_ref().is_none_or(|producer| producer.proven.may_send(lane)) {
+            let Some(ticket) = self.window.next_unsent(self.scanned_to) else { break };
+            let order_key = self.window.order_key(ticket);
+            if self.producer.as_ref().is_none_or(|producer| producer.order_gate.may_send(order_key)) {
                 self.send_one(ticket, Kind::Ordered)?;
                 if !self.window.is_sent(ticket) {
-                    // The producer's queue is full, or it is of no more use.
+                    // The producer's queue is full, or the producer stopped.
                     break;
                 }
             }
-            self.looked_to = ticket;
+            self.scanned_to = ticket;
         }
         Ok(())
     }
 
-    fn send_one(&mut self, ticket: u64, kind: Kind) -> Result<(), String> {
+    fn send_one(&mut self, ticket: u64, kind: Kind) -> Result<(), KafkaSinkError> {
         let Some(record) = self.window.record(ticket) else { return Ok(()) };
         self.message.fill(&record, &self.config, self.format);
         self.producer(kind)?;
@@ -199,7 +198,7 @@ impl KafkaSink {
         self.topics.ensure(&self.message.topic, producer)?;
         match producer.send(&self.message, record.received_at, ticket) {
             Ok(true) => {
-                producer.proven.sent(self.window.lane(ticket));
+                producer.order_gate.sent(self.window.order_key(ticket));
                 self.window.sent(ticket, self.message.size());
             }
             Ok(false) => {}
@@ -208,7 +207,7 @@ impl KafkaSink {
         Ok(())
     }
 
-    /// Takes the reports that have come.
+    /// Handles the delivery reports. If there are none, waits up to `wait` for the first.
     fn take_reports(&mut self, wait: Duration) {
         let Some(producer) = &self.producer else { return };
         let kind = producer.kind();
@@ -217,31 +216,31 @@ impl KafkaSink {
         for (ticket, result) in reports {
             match result {
                 Ok(()) => {
-                    self.moved = Instant::now();
-                    (self.refused_alone, self.ended) = (0, 0);
+                    self.last_progress = Instant::now();
+                    (self.rejected_alone, self.failed_producers) = (0, 0);
                     if let Some(producer) = &mut self.producer
-                        && producer.proven.acknowledged(self.window.lane(ticket))
+                        && producer.order_gate.acknowledged(self.window.order_key(ticket))
                     {
-                        self.looked_to = 0;
+                        self.scanned_to = 0;
                     }
-                    self.window.settle(ticket, State::Delivered);
+                    self.window.finish(ticket, State::Delivered);
                 }
                 Err(failure) => self.failed(ticket, failure, kind),
             }
         }
         match fatal {
             None => {}
-            Some(Failure::Place(error)) => {
+            Some(Failure::Destination(error)) => {
                 self.renew(&error);
-                self.held = Some(error);
+                self.blocked = Some(error);
             }
             Some(Failure::Producer(error)) => {
                 if self.renew(&error) {
-                    self.ended = self.ended.saturating_add(1);
+                    self.failed_producers = self.failed_producers.saturating_add(1);
                 }
-                // The first one may be the end of a single batch; the worker's back-off is for those that follow.
-                if self.ended > 1 {
-                    self.held = Some(error);
+                // The first failure may concern a single batch; repeated ones wait for the worker's back-off.
+                if self.failed_producers > 1 {
+                    self.blocked = Some(error);
                 }
             }
             Some(failure) => {
@@ -252,44 +251,44 @@ impl KafkaSink {
 
     fn failed(&mut self, ticket: u64, failure: Failure, kind: Kind) {
         let Some(record) = self.window.record(ticket) else { return };
-        self.looked_to = 0;
+        self.scanned_to = 0;
         match failure {
             Failure::Purged => self.window.unsent(ticket),
-            // Where there is no hurry it is tried again, before what follows it.
-            Failure::TimedOut(error) if self.patience == Patience::Endless => {
+            // Without a time limit the record is sent again, before those that follow.
+            Failure::TimedOut(error) if self.timeout == DeliveryTimeout::Unlimited => {
                 self.window.unsent(ticket);
                 self.renew(&error);
             }
-            // The producer stops at this gap, as it would at any other; nobody else may wait for it.
+            // The producer stops at this gap. It is replaced, so that other records need not wait.
             Failure::TimedOut(error) => {
                 self.renew(&error);
-                self.window.settle(ticket, State::Failed(error));
+                self.window.finish(ticket, State::Failed(error));
             }
             Failure::Record(error) if message::key(&record, &self.config).is_none() => self.failed(
                 ticket,
-                Failure::Place(format!(
+                Failure::Destination(format!(
                     "{error}; a topic with cleanup.policy=compact takes no record without a key; set `key`"
                 )),
                 kind,
             ),
             Failure::Record(error) | Failure::TooLarge(error)
-                if kind == Kind::Alone && self.refused_alone >= MAX_REFUSED_ALONE =>
+                if kind == Kind::Alone && self.rejected_alone >= MAX_REJECTED_ALONE =>
             {
                 self.window.unsent(ticket);
-                self.held = Some(format!(
-                    "{error}; so were {MAX_REFUSED_ALONE} records before it, so mend the topic"
+                self.blocked = Some(format!(
+                    "{error}; {MAX_REJECTED_ALONE} records in a row failed like this; check the topic"
                 ));
             }
             Failure::Record(error) | Failure::TooLarge(error) if kind == Kind::Alone => {
-                self.moved = Instant::now();
-                self.refused_alone = self.refused_alone.saturating_add(1);
-                self.ended = 0;
-                self.batch_size.was_a_record();
-                self.window.settle(ticket, State::Rejected(error));
+                self.last_progress = Instant::now();
+                self.rejected_alone = self.rejected_alone.saturating_add(1);
+                self.failed_producers = 0;
+                self.batch_size.rejected_alone();
+                self.window.finish(ticket, State::Rejected(error));
             }
             Failure::TooLarge(error) => {
                 let bytes = self.window.suspect(ticket);
-                self.batch_size.refused(bytes);
+                self.batch_size.rejected(bytes);
                 self.renew(&error);
             }
             Failure::Record(error) => {
@@ -300,17 +299,17 @@ impl KafkaSink {
                 self.window.unsent(ticket);
                 self.renew(&error);
             }
-            Failure::Place(error) => {
+            Failure::Destination(error) => {
                 self.window.unsent(ticket);
                 self.topics.forget();
-                self.held = Some(error.clone());
+                self.blocked = Some(error.clone());
                 self.renew(&error);
             }
         }
     }
 
-    /// Takes back whatever is on its way; the next producer goes on from the first record that was not delivered. Whether
-    /// that is not under way already.
+    /// Purges the producer, so that the next one continues with the first record that was not delivered. Returns whether
+    /// it was not purged before.
     fn renew(&mut self, why: &str) -> bool {
         let is_first = self.producer.as_mut().is_some_and(Producer::purge);
         if is_first {
@@ -320,7 +319,7 @@ impl KafkaSink {
         is_first
     }
 
-    /// Waits until nothing is on its way from a producer that was purged, and lets go of it.
+    /// Waits up to 5 s for the reports of a purged producer, and drops it.
     fn finish_purge(&mut self) {
         if !self.producer.as_ref().is_some_and(Producer::is_purged) {
             return;
@@ -329,53 +328,54 @@ impl KafkaSink {
         while self.window.in_flight() > 0 && started.elapsed() < PURGE_WAIT {
             self.take_reports(Duration::from_millis(5));
         }
-        // What has no report may have arrived; it is sent again, with the same event id.
+        // A record without a report may have been written; it is sent again with the same event id.
         self.window.unsend_all();
-        self.looked_to = 0;
+        self.scanned_to = 0;
         self.producer = None;
     }
 
-    /// With nothing on its way: limits may have been raised since batches were made smaller.
+    /// Drops the producer if a lowered batch limit expired. Called with nothing in flight.
     fn renew_for_larger_batches(&mut self) {
-        if self.batch_size.is_over() {
+        if self.batch_size.take_expired() {
             self.producer = None;
         }
     }
 
-    /// What holds things up, if anything does.
-    fn trouble(&self) -> Option<String> {
-        let stalled = self.moved.elapsed();
-        let cause = self.producer.as_ref().and_then(Producer::trouble);
+    /// Returns why records are not acknowledged: the last connection error, or that there was no progress for 3 s.
+    fn last_error(&self) -> Option<String> {
+        let stalled = self.last_progress.elapsed();
+        let cause = self.producer.as_ref().and_then(Producer::last_error);
         match cause {
             Some(cause) => Some(cause),
-            // Always in the same words, so that the log has it once.
-            None if stalled >= STALLED => {
-                Some("nothing is acknowledged; are enough replicas in sync (min.insync.replicas)?".to_owned())
-            }
+            // A constant text, so that the log has it once.
+            None if stalled >= STALLED => Some(
+                "no record is acknowledged; check that enough replicas are in sync (min.insync.replicas)"
+                    .to_owned(),
+            ),
             None => None,
         }
     }
 
-    /// Works on a batch until enough of it is settled, or its turn is over.
+    /// Sends a batch and handles reports until half of it is final, or the time for this call is used up.
     fn work(&mut self, tickets: &[u64]) {
         let started = Instant::now();
         loop {
             self.finish_purge();
-            if self.held.is_some() {
+            if self.blocked.is_some() {
                 return;
             }
             if let Err(error) = self.send() {
-                // What is on its way may still arrive.
-                self.held = Some(error);
+                // Records in flight may still be acknowledged.
+                self.blocked = Some(error.to_string());
                 self.take_reports(Duration::ZERO);
                 continue;
             }
             self.take_reports(REPORT_WAIT);
-            let (open, all) = (self.window.open(), tickets.len());
-            // Half of it is enough to store: what is on its way goes on meanwhile.
-            let turn = if open == all { TURN } else { SHORT_TURN };
-            let is_over = open <= all / 2 || started.elapsed() >= turn;
-            if is_over && !self.producer.as_ref().is_some_and(Producer::is_purged) {
+            let (pending, all) = (self.window.pending(), tickets.len());
+            // Half a batch is enough for the worker to store; the rest stays in flight.
+            let turn = if pending == all { TURN } else { SHORT_TURN };
+            let is_done = pending <= all / 2 || started.elapsed() >= turn;
+            if is_done && !self.producer.as_ref().is_some_and(Producer::is_purged) {
                 return;
             }
         }
@@ -384,37 +384,37 @@ impl KafkaSink {
 
 impl Sink for KafkaSink {
     fn open(&mut self, _checkpoint: Option<&[u8]>) -> Result<(), OpenError> {
-        // After a panic nobody knows what the last producer was about.
+        // After a panic the state of the last producer is unknown.
         self.producer = None;
         self.window.unsend_all();
-        // It connects by itself; what is wrong with the configuration shows here.
-        self.producer(Kind::Ordered).map(drop).map_err(OpenError::Unusable)
+        // The producer connects in the background; errors in the configuration show here.
+        self.producer(Kind::Ordered).map(drop).map_err(OpenError::from)
     }
 
     fn deliver(&mut self, batch: &[Arc<Record>]) -> Outcome {
-        self.held = None;
+        self.blocked = None;
         if self.window.in_flight() == 0 {
-            self.moved = Instant::now();
+            self.last_progress = Instant::now();
             self.renew_for_larger_batches();
         }
         let (topic, template) = (&mut self.message.topic, &self.config.topic);
         let tickets = self.window.present(batch, |record| {
             template.render(record, topic);
-            proven::lane(topic, record.device.as_deref())
+            order_gate::order_key(topic, record.device.as_deref())
         });
         self.work(&tickets);
-        let held = self.held.take();
-        let trouble = if held.is_none() { self.trouble() } else { None };
-        let fate = |ticket: &u64| match self.window.take_settled(*ticket) {
+        let blocked = self.blocked.take();
+        let last_error = if blocked.is_none() { self.last_error() } else { None };
+        let fate = |ticket: &u64| match self.window.take_final(*ticket) {
             Some(State::Delivered) => Fate::Delivered,
             Some(State::Rejected(error)) => Fate::Rejected { error },
             Some(State::Failed(error)) => Fate::Retry { error },
             _ if self.window.is_sent(*ticket) => {
-                Fate::Pending { last_error: held.clone().or_else(|| trouble.clone()) }
+                Fate::Pending { last_error: blocked.clone().or_else(|| last_error.clone()) }
             }
-            _ => match &held {
+            _ => match &blocked {
                 Some(error) => Fate::Retry { error: error.clone() },
-                None => Fate::Pending { last_error: trouble.clone() },
+                None => Fate::Pending { last_error: last_error.clone() },
             },
         };
         Outcome { fates: tickets.iter().map(fate).collect(), ..Outcome::default() }
@@ -429,11 +429,11 @@ impl Sink for KafkaSink {
     }
 
     fn check(&mut self) -> Result<(), dt_sink::SinkError> {
-        self.moved = Instant::now();
-        // There may be records on their way whose requests were given up.
+        self.last_progress = Instant::now();
+        // Records may be in flight whose requests have timed out.
         self.take_reports(Duration::ZERO);
         self.finish_purge();
-        if let Some(error) = self.held.take() {
+        if let Some(error) = self.blocked.take() {
             return Err(error.into());
         }
         if self.window.in_flight() == 0 {
@@ -445,7 +445,7 @@ impl Sink for KafkaSink {
     }
 
     fn close(&mut self) {
-        // Whoever waited has waited long enough; what has no report is sent again after the next start.
+        // Records without a report are sent again after the next start.
         self.producer = None;
     }
 }

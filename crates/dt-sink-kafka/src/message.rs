@@ -1,13 +1,13 @@
-//! A record as Kafka gets it: topic, key, headers and value, in buffers that are used again.
+//! Encodes a record for Kafka: topic, key, headers and value, in reused buffers.
 
 use crate::settings::{KafkaConfig, RecordKey};
 use dt_sink::record::{CloudEvent, Format, Record};
 use dt_verify::event::rfc3339_millis;
 
-/// What stands before the attributes of a CloudEvent (CloudEvents, Kafka protocol binding 1.0, section 3.2.3).
+/// The prefix of a CloudEvent's attributes in headers (CloudEvents, Kafka protocol binding 1.0, section 3.2.3).
 const CE_PREFIX: &str = "ce_";
 
-/// The key of a record.
+/// Returns the key of a record as `key` in the configuration selects it; `None` if it has none.
 pub(super) fn key<'a>(record: &'a Record, config: &KafkaConfig) -> Option<&'a str> {
     match config.key {
         RecordKey::Device => record.device.as_deref(),
@@ -17,17 +17,18 @@ pub(super) fn key<'a>(record: &'a Record, config: &KafkaConfig) -> Option<&'a st
     }
 }
 
-/// A message that is filled with one record after the other.
+/// The encoded form of a record. One value is filled again for each record.
 #[derive(Debug, Default)]
 pub(super) struct Message {
     pub(super) topic: String,
     key: Option<String>,
     value: Vec<u8>,
-    /// Names and values, one after the other.
+    /// Pairs of name and value.
     headers: Vec<(String, String)>,
 }
 
 impl Message {
+    /// Creates a message from its parts.
     pub(super) const fn new(
         topic: String,
         key: Option<String>,
@@ -37,6 +38,7 @@ impl Message {
         Self { topic, key, value, headers }
     }
 
+    /// Replaces the content by a record in this format.
     pub(super) fn fill(&mut self, record: &Record, config: &KafkaConfig, format: Format) {
         config.topic.render(record, &mut self.topic);
         self.key = key(record, config).map(str::to_owned);
@@ -56,7 +58,7 @@ impl Message {
         }
         if format == Format::CloudEvents {
             for (name, value) in CloudEvent::of(record).attributes() {
-                // The media type is the one attribute with a name of Kafka's own.
+                // The protocol binding maps this one attribute to a header without the prefix.
                 let name = match name {
                     "datacontenttype" => "content-type".to_owned(),
                     name => format!("{CE_PREFIX}{name}"),
@@ -66,9 +68,9 @@ impl Message {
         }
     }
 
-    /// About how many bytes it takes in a batch.
+    /// Returns the approximate size in a batch, in bytes.
     pub(super) fn size(&self) -> usize {
-        /// What each record of a batch takes besides.
+        /// Bytes of a record's fixed fields, rounded up.
         const OVERHEAD: usize = 70;
         let headers: usize =
             self.headers.iter().map(|(name, value)| name.len().saturating_add(value.len())).sum();
@@ -76,19 +78,22 @@ impl Message {
         self.value.len().saturating_add(headers).saturating_add(key).saturating_add(OVERHEAD)
     }
 
+    /// Returns the key.
     pub(super) fn key(&self) -> Option<&[u8]> {
         self.key.as_deref().map(str::as_bytes)
     }
 
+    /// Returns the value.
     pub(super) fn value(&self) -> &[u8] {
         &self.value
     }
 
+    /// Returns the headers as pairs of name and value.
     pub(super) fn headers(&self) -> impl Iterator<Item = (&str, &str)> {
         self.headers.iter().map(|(name, value)| (&**name, &**value))
     }
 
-    /// How many headers there are.
+    /// Returns the number of headers.
     pub(super) fn header_count(&self) -> usize {
         self.headers.len()
     }

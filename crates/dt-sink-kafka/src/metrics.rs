@@ -1,9 +1,9 @@
-//! The metrics that only a sink of Kafka has, from the statistics of librdkafka. A new one is one constant here, named in
+//! The metrics that only Kafka sinks have, from librdkafka's statistics. A new metric is one constant here, an entry in
 //! [`ALL`], and the call that reports it.
 
 use dt_sink::Metric;
 
-/// All of them.
+/// All metrics of a Kafka sink.
 pub(super) const ALL: &[Metric] =
     &[QUEUED_RECORDS, QUEUED_BYTES, BROKERS_UP, ROUND_TRIP, REQUEST_RETRIES, PRODUCERS_RENEWED];
 

@@ -1,4 +1,4 @@
-//! A producer of librdkafka: how it is set up, what it sends, and the reports, errors, logs and statistics that come back.
+//! Wraps a producer of librdkafka: its settings, sending, delivery reports, errors, logs and statistics.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -12,92 +12,106 @@ use rdkafka::producer::{
 };
 use rdkafka::{ClientContext, Message as _, Statistics};
 
-use crate::Patience;
+use crate::DeliveryTimeout;
+use crate::error::KafkaSinkError;
 use crate::failure::{self, Failure};
 use crate::message::Message;
 use crate::metrics;
-use crate::proven::Proven;
+use crate::order_gate::OrderGate;
 use crate::settings::KafkaConfig;
 use dt_sink::{LogPermit, SinkReporter};
 
-/// The most bytes of a batch, unless a topic takes less: librdkafka's own default.
+/// The largest size of a batch in bytes, librdkafka's default. Topics may accept less: see `batch_size.rs`.
 pub(super) const BATCH_BYTES: usize = 1_000_000;
-/// How often librdkafka tells how it is doing.
+/// The interval of librdkafka's statistics, in milliseconds.
 const STATISTICS_MS: &str = "5000";
 
-/// What a producer is for.
+/// How a producer sends.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Kind {
-    /// Many records in order: it stops where one fails.
+    /// Many records in order; stops at the first that fails.
     Ordered,
-    /// One record at a time, of which each may fail.
+    /// One record at a time; each may fail without stopping the producer.
     Alone,
 }
 
-/// What became of a record.
+/// The ticket of a record, and whether it was acknowledged.
 pub(super) type Report = (u64, Result<(), Failure>);
 
-/// One producer. It is dropped for another one after a failure.
+/// One producer of librdkafka, replaced after a failure.
 pub(super) struct Producer {
-    /// It polls on a thread of its own: polled from here, the wrapper spins through the last millisecond of each wait.
+    /// Polls on its own thread: `BaseProducer::poll` busy-waits through the last millisecond of each wait.
     producer: ThreadedProducer<Context>,
     kind: Kind,
     is_purged: bool,
-    /// Whose records it may send without waiting.
-    pub(super) proven: Proven,
+    /// The devices whose records may be sent without waiting.
+    pub(super) order_gate: OrderGate,
 }
 
-/// What the callbacks leave behind.
+/// The state that librdkafka's callbacks write.
 pub(super) struct Context {
     reporter: Arc<dyn SinkReporter>,
     reports: Mutex<Vec<Report>>,
     reported: Condvar,
-    /// What librdkafka said last about what is wrong.
-    trouble: Mutex<Option<String>>,
-    /// How many requests were sent again so far.
+    /// The last connection error.
+    last_error: Mutex<Option<String>>,
+    /// The number of retried requests in the last statistics.
     retries: Mutex<u64>,
 }
 
 impl Producer {
-    /// Makes a producer; it connects when there is something to send.
+    /// Creates a producer. It connects in the background.
+    ///
+    /// # Errors
+    ///
+    /// [`KafkaSinkError::Configuration`] if librdkafka rejects the settings.
     pub(super) fn new(
         config: &KafkaConfig,
         kind: Kind,
-        patience: Patience,
+        timeout: DeliveryTimeout,
         batch_bytes: usize,
         reporter: &Arc<dyn SinkReporter>,
-    ) -> Result<Self, String> {
+    ) -> Result<Self, KafkaSinkError> {
         let context = Context {
             reporter: Arc::clone(reporter),
             reports: Mutex::new(Vec::new()),
             reported: Condvar::new(),
-            trouble: Mutex::new(None),
+            last_error: Mutex::new(None),
             retries: Mutex::new(0),
         };
-        let settings = settings(config, kind, patience, batch_bytes);
-        let producer = settings.create_with_context(context).map_err(|error| readable(&error))?;
-        Ok(Self { producer, kind, is_purged: false, proven: Proven::default() })
+        let settings = settings(config, kind, timeout, batch_bytes);
+        let producer = settings
+            .create_with_context(context)
+            .map_err(|error| KafkaSinkError::Configuration(readable(&error)))?;
+        Ok(Self { producer, kind, is_purged: false, order_gate: OrderGate::default() })
     }
 
+    /// Returns how this producer sends.
     pub(super) const fn kind(&self) -> Kind {
         self.kind
     }
 
+    /// Returns whether [`purge`](Self::purge) was called.
     pub(super) const fn is_purged(&self) -> bool {
         self.is_purged
     }
 
+    /// Returns the producer of the `rdkafka` crate.
     pub(super) const fn inner(&self) -> &ThreadedProducer<Context> {
         &self.producer
     }
 
-    /// Hands a message over; `false` when the queue is full.
+    /// Queues a message; returns `false` if the queue is full. `timestamp` is in Unix milliseconds, 0 for none.
+    ///
+    /// # Errors
+    ///
+    /// The class of the error if librdkafka does not accept the message.
     pub(super) fn send(&self, message: &Message, timestamp: i64, ticket: u64) -> Result<bool, Failure> {
         let mut headers = OwnedHeaders::new_with_capacity(message.header_count());
         for (key, value) in message.headers() {
             headers = headers.insert(Header { key, value: Some(value) });
         }
-        // 64 bits, where usize has as many.
+        // Lossless where `usize` has 64 bits.
         let opaque = usize::try_from(ticket).unwrap_or(usize::MAX);
         let mut record = BaseRecord::<[u8], [u8], usize>::with_opaque_to(&message.topic, opaque)
             .payload(message.value())
@@ -111,29 +125,30 @@ impl Producer {
         match self.producer.send(record) {
             Ok(()) => Ok(true),
             Err((KafkaError::MessageProduction(RDKafkaErrorCode::QueueFull), _)) => Ok(false),
-            Err((error, _)) => Err(error
-                .rdkafka_error_code()
-                .map_or_else(|| Failure::Place(error.to_string()), |code| failure::of(code, &message.topic))),
+            Err((error, _)) => Err(error.rdkafka_error_code().map_or_else(
+                || Failure::Destination(error.to_string()),
+                |code| failure::of(code, &message.topic),
+            )),
         }
     }
 
-    /// Takes the reports that have come; waits for them if there are none.
+    /// Takes the delivery reports. If there are none, waits up to `wait` for the first.
     pub(super) fn reports(&self, wait: Duration) -> Vec<Report> {
         let context = Arc::clone(self.producer.context());
         let mut waiting = context.reports.lock();
         if waiting.is_empty() && !wait.is_zero() {
-            // Whether any came shows in what is there.
+            // The list shows whether a report arrived.
             let _timed_out = context.reported.wait_for(&mut waiting, wait);
         }
         let reports = std::mem::take(&mut *waiting);
         drop(waiting);
         if reports.iter().any(|(_, result)| result.is_ok()) {
-            *self.producer.context().trouble.lock() = None;
+            *self.producer.context().last_error.lock() = None;
         }
         reports
     }
 
-    /// Takes back all that has no report. Whether this is the first time.
+    /// Drops all records that have no report, in the queue and in flight. Returns whether this is the first call.
     pub(super) fn purge(&mut self) -> bool {
         let is_first = !self.is_purged;
         if is_first {
@@ -143,46 +158,46 @@ impl Producer {
         is_first
     }
 
-    /// Why it is of no more use, if it is not.
+    /// Returns the class of the fatal error that stopped the producer, if there is one.
     pub(super) fn fatal_error(&self) -> Option<Failure> {
         self.producer.client().fatal_error().map(|(code, text)| failure::of_producer(code, &text))
     }
 
-    /// What librdkafka says is wrong.
-    pub(super) fn trouble(&self) -> Option<String> {
-        self.producer.context().trouble.lock().clone()
+    /// Returns the last connection error, if nothing was acknowledged since.
+    pub(super) fn last_error(&self) -> Option<String> {
+        self.producer.context().last_error.lock().clone()
     }
 
-    /// The cluster answered: what was wrong is over.
+    /// Clears the last connection error, after the cluster answered.
     pub(super) fn answered(&self) {
-        *self.producer.context().trouble.lock() = None;
+        *self.producer.context().last_error.lock() = None;
     }
 }
 
-fn settings(config: &KafkaConfig, kind: Kind, patience: Patience, batch_bytes: usize) -> ClientConfig {
+fn settings(config: &KafkaConfig, kind: Kind, timeout: DeliveryTimeout, batch_bytes: usize) -> ClientConfig {
     let mut settings = ClientConfig::new();
-    // What an operator may set otherwise.
+    // Defaults that `properties` may override.
     settings.set("client.id", "dt-receiver");
     settings.set("reconnect.backoff.max.ms", "2000");
     settings.set("socket.keepalive.enable", "true");
-    settings.set("linger.ms", if patience == Patience::Endless { "5" } else { "1" });
+    settings.set("linger.ms", if timeout == DeliveryTimeout::Unlimited { "5" } else { "1" });
     settings.set("statistics.interval.ms", STATISTICS_MS);
     for (key, value) in config.settings() {
         settings.set(key, value);
     }
-    // What nobody may.
+    // Settings that delivery and order depend on; `check` rejects them in `properties`.
     settings.set("acks", "all");
     settings.set("enable.idempotence", "true");
     settings.set("enable.gapless.guarantee", if kind == Kind::Ordered { "true" } else { "false" });
     settings.set("partitioner", "murmur2_random");
     if kind == Kind::Alone {
-        // There is nothing to wait for.
+        // A single record has no batch to wait for.
         settings.set("linger.ms", "0");
     }
     settings.set("allow.auto.create.topics", "false");
-    let timeout = match patience {
-        Patience::Endless => 0,
-        Patience::Until(most) => most.as_millis().max(1),
+    let timeout = match timeout {
+        DeliveryTimeout::Unlimited => 0,
+        DeliveryTimeout::After(most) => most.as_millis().max(1),
     };
     settings.set("message.timeout.ms", timeout.to_string());
     if batch_bytes < BATCH_BYTES {
@@ -192,7 +207,7 @@ fn settings(config: &KafkaConfig, kind: Kind, patience: Patience, batch_bytes: u
     settings
 }
 
-/// An error of librdkafka without the words of the wrapper.
+/// Returns the text of librdkafka's error, without the prefix of the `rdkafka` crate.
 pub(super) fn readable(error: &KafkaError) -> String {
     match error {
         KafkaError::ClientConfig(_, text, key, _) => format!("property {key}: {text}"),
@@ -203,7 +218,7 @@ pub(super) fn readable(error: &KafkaError) -> String {
 
 impl ClientContext for Context {
     fn log(&self, level: RDKafkaLogLevel, facility: &str, message: &str) {
-        // The one property that is always set, and has a warning for everybody who sets it.
+        // librdkafka warns about this property whenever it is set, and the sink always sets it.
         let is_ours = facility == "CONFWARN" && message.contains("enable.gapless.guarantee");
         let is_problem = !is_ours
             && matches!(
@@ -242,10 +257,10 @@ impl ClientContext for Context {
 
     fn error(&self, error: KafkaError, reason: &str) {
         let code = error.rdkafka_error_code();
-        let mut trouble = self.trouble.lock();
-        // It says less than what came before it.
-        if code != Some(RDKafkaErrorCode::AllBrokersDown) || trouble.is_none() {
-            *trouble = Some(failure::of_connection(code, reason));
+        let mut last_error = self.last_error.lock();
+        // `AllBrokersDown` follows the error that caused it, and says less.
+        if code != Some(RDKafkaErrorCode::AllBrokersDown) || last_error.is_none() {
+            *last_error = Some(failure::of_connection(code, reason));
         }
     }
 }
@@ -258,7 +273,7 @@ impl ProducerContext for Context {
         let result = match result {
             Ok(_) => Ok(()),
             Err((error, message)) => Err(error.rdkafka_error_code().map_or_else(
-                || Failure::Place(error.to_string()),
+                || Failure::Destination(error.to_string()),
                 |code| failure::of(code, message.topic()),
             )),
         };

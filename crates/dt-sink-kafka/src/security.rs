@@ -1,4 +1,4 @@
-//! How the sink `kafka` gets in: TLS to the brokers, and who we are.
+//! The settings for TLS and SASL of the sink `kafka`.
 
 use std::path::PathBuf;
 
@@ -10,31 +10,31 @@ use dt_sink::config::{
 };
 use dt_verify::{Difference, Secret};
 
-/// The mechanisms that work with a user and a password.
+/// The SASL mechanisms with user name and password.
 const MECHANISMS: [&str; 3] = ["PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512"];
-/// What a build without TLS for Kafka says.
+/// The error of a build without TLS for Kafka.
 const NO_TLS: &str = "this build has no TLS and no SCRAM for Kafka; build with the feature `kafka-tls` (or `kafka-tls-vendored`)";
 
-/// Whether librdkafka was built with OpenSSL.
+/// Returns whether librdkafka was built with OpenSSL.
 const fn has_tls() -> bool {
     cfg!(feature = "tls")
 }
 
-/// TLS to the brokers.
+/// The TLS settings for connections to the brokers.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 #[non_exhaustive]
 pub struct KafkaTls {
     /// The certificate authorities of the brokers' certificates; `None` for those of the system.
     pub ca: Option<PathBuf>,
-    /// Our own certificate, and its key.
+    /// The client certificate and its private key.
     pub client: Option<(PathBuf, PathBuf)>,
-    /// The password of the key.
+    /// The password of the private key.
     pub key_password: Option<Secret>,
-    /// A digest of the files: the sink reads them once, so that others under the same names need another sink.
+    /// The SHA-256 digest of the files' contents: a reload detects renewed files under the same names by it.
     content: [u8; 32],
 }
 
-/// Who we are.
+/// The user and password for SASL.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct KafkaSasl {
@@ -97,7 +97,7 @@ impl Entry<Option<KafkaTls>> for Tls {
             section.complain(field, NO_TLS);
             return None;
         }
-        // Without its part it would be another sink.
+        // `None` marks the whole sink as invalid: without TLS it would connect in plain text.
         read.map(Some)
     }
 
@@ -167,7 +167,7 @@ impl OptionalEntry<Option<KafkaSasl>> for Sasl {
     }
 }
 
-/// Notes that a table differs. Passwords may be in it, so that no value is shown.
+/// Reports that a table differs, without its values: they may be passwords.
 fn note(field: &str, differs: bool, changes: &mut Changes) {
     if differs {
         changes.note(field, Difference::Changed, Reload::Yes);
@@ -180,7 +180,7 @@ fn read_tls(mut section: Section<'_>) -> Option<KafkaTls> {
     for (key, path) in [("ca", &keys.ca), ("certificate", &keys.certificate), ("key", &keys.key)] {
         let Some(path) = path.as_ref().filter(|_| section.sources().reads_secrets()) else { continue };
         match section.sources().file(path) {
-            // The digest of each keeps their borders apart.
+            // A digest per file, so that moving bytes between files changes the result.
             Ok(bytes) => content.update(Sha256::digest(bytes)),
             Err(error) => {
                 section.complain(key, format!("{}: {error}", path.display()));
@@ -231,7 +231,7 @@ mod tests {
     use super::*;
     use dt_sink::config::{Problems, Sources};
 
-    /// Files that all hold this.
+    /// Returns this content for every file.
     struct Holding(&'static str);
 
     impl Sources for Holding {
@@ -245,7 +245,7 @@ mod tests {
     }
 
     #[test]
-    fn other_certificates_under_the_same_names_are_other_settings() {
+    fn renewed_certificates_under_the_same_names_change_the_settings() {
         let read = |content| {
             let problems = Problems::default();
             let table = "ca = '/ca'\ncertificate = '/certificate'\nkey = '/key'".parse().expect("TOML");

@@ -1,11 +1,11 @@
-//! The settings of the sink `kafka`: where the brokers are, how to get in, and what is written where.
+//! The settings of the sink `kafka`: brokers, security, topic, key and properties.
 
 use std::collections::BTreeMap;
 use std::fmt;
 use std::str::FromStr;
 use std::sync::Arc;
 
-use crate::{KafkaLetters, KafkaSink, Patience};
+use crate::{DeliveryTimeout, KafkaDeadLetters, KafkaSink};
 use dt_sink::config::{
     Changes, Entry, FlagOrSection, Key, OptionalEntry, Reload, Section, Table, config_keys, custom, number,
     word,
@@ -16,24 +16,24 @@ use dt_verify::Difference;
 
 use crate::security::{KafkaSasl, KafkaTls, Sasl, Tls};
 
-/// Properties of librdkafka that are ours, each with the reason or the key that sets it.
-const OURS: [(&str, &str); 25] = [
+/// Properties of librdkafka that `properties` must not set, each with the reason or the key to set instead.
+const RESERVED: [(&str, &str); 25] = [
     ("bootstrap.servers", "set `brokers`"),
     ("metadata.broker.list", "set `brokers`"),
     ("acks", "all in-sync replicas always acknowledge, or records could be lost"),
     ("request.required.acks", "all in-sync replicas always acknowledge, or records could be lost"),
-    ("enable.idempotence", "it is always on, or records could come twice or out of order"),
-    ("enable.gapless.guarantee", "it is always on, or records could come out of order"),
+    ("enable.idempotence", "it is always on, or records could be duplicated or reordered"),
+    ("enable.gapless.guarantee", "it is always on, or records could be reordered"),
     (
         "message.timeout.ms",
-        "a record is tried for as long as it takes (mode direct: within `limits.deadline`)",
+        "a record is retried without a time limit (mode direct: within `limits.deadline`)",
     ),
     (
         "delivery.timeout.ms",
-        "a record is tried for as long as it takes (mode direct: within `limits.deadline`)",
+        "a record is retried without a time limit (mode direct: within `limits.deadline`)",
     ),
-    ("retries", "a record is tried for as long as it takes"),
-    ("message.send.max.retries", "a record is tried for as long as it takes"),
+    ("retries", "a record is retried without a time limit"),
+    ("message.send.max.retries", "a record is retried without a time limit"),
     ("transactional.id", "records are not written in transactions"),
     ("partitioner", "records of a key go where Java's producer would put them (murmur2_random)"),
     ("allow.auto.create.topics", "set `create_topic`"),
@@ -52,7 +52,7 @@ const OURS: [(&str, &str); 25] = [
 ];
 
 config_keys! {
-    /// Where the sink `kafka` writes, and how it gets in.
+    /// The settings of a sink of type `kafka`.
     #[derive(Debug, Clone, PartialEq, Eq)]
     #[non_exhaustive]
     pub struct KafkaConfig {
@@ -84,7 +84,7 @@ config_keys! {
     }
 }
 
-/// What a record's key is. Records of one key go to one partition, in order.
+/// The source of a record's key. Records with the same key go to one partition, in order.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 #[non_exhaustive]
 pub enum RecordKey {
@@ -100,7 +100,7 @@ pub enum RecordKey {
 }
 
 config_keys! {
-    /// How a topic is created. What is not given is as the brokers have it by default.
+    /// How a topic is created. `None` selects the brokers' default.
     #[derive(Debug, Clone, Copy, PartialEq, Eq)]
     #[non_exhaustive]
     pub struct CreateTopic {
@@ -125,19 +125,20 @@ impl FromStr for RecordKey {
     }
 }
 
-/// Not a key of records.
+/// The name is not a source of record keys.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("unknown key; allowed are device, project, connector, none")]
+#[error("unknown key; expected device, project, connector, none")]
 pub struct UnknownKey;
 
 impl KafkaConfig {
-    /// Plain text to these brokers, keyed by device, topics created as the brokers have it by default.
+    /// Creates settings for plain-text connections to these brokers, keyed by device. Missing topics are created with the
+    /// brokers' defaults.
     #[must_use]
     pub fn new(brokers: String, topic: TopicTemplate) -> Self {
         Self { create_topic: Some(CreateTopic::default()), ..Self::with_defaults(brokers, topic) }
     }
 
-    /// The properties of librdkafka that this asks for, with secrets.
+    /// Returns the properties for librdkafka as pairs of name and value, secrets included.
     #[must_use]
     pub fn settings(&self) -> Vec<(String, String)> {
         let mut settings: Vec<(String, String)> =
@@ -182,13 +183,13 @@ impl SinkSettings for KafkaConfig {
     fn from_place(place: &str) -> Result<Self, BadPlace> {
         let (brokers, topic) = place.rsplit_once('/').unwrap_or((place, ""));
         if let Some(bad) = brokers.split(',').find(|broker| !is_broker(broker)) {
-            return Err(BadPlace::new(format_args!("\"{}\" is no HOST:PORT", bad.escape_debug())));
+            return Err(BadPlace::new(format_args!("\"{}\" is not HOST:PORT", bad.escape_debug())));
         }
         let wrong = |error| BadPlace::new(format_args!("the topic \"{}\": {error}", topic.escape_debug()));
         Ok(Self::new(brokers.to_owned(), topic.parse().map_err(wrong)?))
     }
 
-    /// Names a property that librdkafka does not know, or a value that it does not take.
+    /// Reports each property whose name or value librdkafka does not accept.
     fn check(&self, section: &Section<'_>) {
         for (key, value) in &self.properties {
             let mut config = rdkafka::ClientConfig::new();
@@ -202,8 +203,8 @@ impl SinkSettings for KafkaConfig {
     }
 
     fn sink(&self, context: SinkContext) -> Result<Box<dyn Sink>, OpenError> {
-        let patience = context.give_up_after.map_or(Patience::Endless, Patience::Until);
-        Ok(Box::new(KafkaSink::new(self.clone(), context.format, patience, context.reporter)))
+        let timeout = context.give_up_after.map_or(DeliveryTimeout::Unlimited, DeliveryTimeout::After);
+        Ok(Box::new(KafkaSink::new(self.clone(), context.format, timeout, context.reporter)))
     }
 
     fn is_dead_letter_place(place: &str) -> bool {
@@ -216,8 +217,8 @@ impl SinkSettings for KafkaConfig {
         context: SinkContext,
     ) -> Result<Arc<dyn DeadLetterSink>, OpenError> {
         let limit = context.give_up_after.unwrap_or(std::time::Duration::MAX);
-        let opened = KafkaLetters::new(self, place.to_owned(), limit, context.reporter);
-        Ok(Arc::new(opened.map_err(OpenError::Unusable)?))
+        let opened = KafkaDeadLetters::new(self, place.to_owned(), limit, context.reporter);
+        Ok(Arc::new(opened?))
     }
 }
 
@@ -232,7 +233,7 @@ impl fmt::Display for RecordKey {
     }
 }
 
-/// Whether a text is `HOST:PORT`; an IPv6 address stands in brackets.
+/// Returns whether a text is `HOST:PORT`; an IPv6 address must be in brackets.
 fn is_broker(text: &str) -> bool {
     let Some((host, port)) = text.rsplit_once(':') else { return false };
     let host = host.strip_prefix('[').and_then(|host| host.strip_suffix(']')).map_or_else(
@@ -255,8 +256,8 @@ fn read_brokers(section: &mut Section<'_>, key: &'static str) -> Option<String> 
             None
         }
         Some(bad) => {
-            let allowed = "a list of HOST:PORT such as [\"kafka-1:9092\", \"kafka-2:9092\"]";
-            section.problem(key, bad, allowed);
+            let expected = "a list of HOST:PORT such as [\"kafka-1:9092\", \"kafka-2:9092\"]";
+            section.problem(key, bad, expected);
             None
         }
     }
@@ -310,7 +311,7 @@ impl OptionalEntry<Option<CreateTopic>> for CreateTopicEntry {
     }
 }
 
-/// The table `properties`, whose keys are those of librdkafka.
+/// The table `properties`: librdkafka's own keys.
 struct Properties;
 
 impl Entry<BTreeMap<String, String>> for Properties {
@@ -349,7 +350,7 @@ fn read_properties(section: Section<'_>) -> BTreeMap<String, String> {
     let mut properties = BTreeMap::new();
     for (key, value) in pairs {
         let quoted = format!("\"{key}\"");
-        if let Some((_, why)) = OURS.iter().find(|(ours, _)| *ours == key) {
+        if let Some((_, why)) = RESERVED.iter().find(|(reserved, _)| *reserved == key) {
             section.complain(&quoted, format!("cannot be set: {why}"));
         } else if key.starts_with("plugin.") {
             section.complain(&quoted, "cannot be set: plugins are not loaded");
@@ -357,11 +358,10 @@ fn read_properties(section: Section<'_>) -> BTreeMap<String, String> {
             let text = "cannot be set: give [sink.tls] for TLS, [sink.sasl] for a password";
             section.complain(&quoted, text);
         } else if ["password", "secret", ".pem", "jaas"].iter().any(|part| key.contains(part)) {
-            let text =
-                "cannot be set: secrets stand in the environment or in files; see [sink.sasl] and [sink.tls]";
+            let text = "cannot be set: secrets are read from the environment or from files; see [sink.sasl] and [sink.tls]";
             section.complain(&quoted, text);
         } else if key.starts_with("max.in.flight") && value.parse::<u32>().map_or(true, |count| count > 5) {
-            section.problem(&quoted, &value, "1 to 5, or records could come out of order");
+            section.problem(&quoted, &value, "1 to 5, or records could be reordered");
         } else {
             properties.insert(key, value);
         }

@@ -1,5 +1,5 @@
-//! Whether a topic exists, and making it if that is asked for: before the first record, since a producer would find out
-//! only after a while, and only in a report that fails.
+//! Checks that a topic exists before the first record is sent to it, and creates it if `create_topic` is set. A producer
+//! alone would report a missing topic late, and only by failed deliveries.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -11,17 +11,19 @@ use rdkafka::config::FromClientConfig;
 use rdkafka::error::RDKafkaErrorCode;
 use rdkafka::producer::Producer as _;
 
+use crate::error::KafkaSinkError;
+use crate::failure::{self, Failure};
 use crate::producer::{Producer, readable};
 use crate::settings::{CreateTopic, KafkaConfig};
 
-/// How long the cluster may take to answer.
+/// How long to wait for the cluster's metadata.
 const ANSWER_WAIT: Duration = Duration::from_secs(2);
-/// How long it may take to make a topic.
+/// How long to wait until a topic is created.
 const CREATE_WAIT: Duration = Duration::from_secs(10);
-/// How many topics are known at most; a template may make many.
+/// The largest number of topic names kept; a template may have many.
 const MAX_KNOWN: usize = 10_000;
 
-/// The topics that are there.
+/// The topics that are known to exist.
 #[derive(Debug)]
 pub(super) struct Topics {
     config: Arc<KafkaConfig>,
@@ -29,20 +31,26 @@ pub(super) struct Topics {
 }
 
 impl Topics {
+    /// Starts without known topics.
     pub(super) const fn new(config: Arc<KafkaConfig>) -> Self {
         Self { config, known: BTreeSet::new() }
     }
 
-    /// Makes sure that a topic is there. Blocks while the cluster is asked, for topics that are not known to be.
-    pub(super) fn ensure(&mut self, topic: &str, producer: &Producer) -> Result<(), String> {
+    /// Makes sure that a topic exists. Blocks up to 2 s to ask the cluster, and up to 10 s to create the topic, unless it is
+    /// known.
+    ///
+    /// # Errors
+    ///
+    /// [`KafkaSinkError`] if no broker answers, or the topic is missing, unusable or cannot be created.
+    pub(super) fn ensure(&mut self, topic: &str, producer: &Producer) -> Result<(), KafkaSinkError> {
         if self.known.contains(topic) {
             return Ok(());
         }
-        match self.look(topic, producer)? {
+        match self.exists(topic, producer)? {
             true => {}
             false => match self.config.create_topic {
                 None => {
-                    return Err(format!("topic {topic} does not exist; create it, or set `create_topic`"));
+                    return Err(KafkaSinkError::MissingTopic(topic.to_owned()));
                 }
                 Some(how) => create(&self.config, topic, how)?,
             },
@@ -54,13 +62,17 @@ impl Topics {
         Ok(())
     }
 
-    /// The next record of each topic asks again.
+    /// Forgets all topics, so that the next record of each asks the cluster.
     pub(super) fn forget(&mut self) {
         self.known.clear();
     }
 
-    /// Whether the cluster answers and, where all records go to one topic, that is there.
-    pub(super) fn check(&mut self, producer: &Producer) -> Result<(), String> {
+    /// Checks that the cluster answers and, if the topic has no placeholders, that it exists.
+    ///
+    /// # Errors
+    ///
+    /// As [`ensure`](Self::ensure).
+    pub(super) fn check(&mut self, producer: &Producer) -> Result<(), KafkaSinkError> {
         match self.config.topic.fixed() {
             Some(topic) => {
                 self.known.remove(&topic);
@@ -68,19 +80,23 @@ impl Topics {
             }
             None => match producer.inner().client().fetch_cluster_id(ANSWER_WAIT) {
                 Some(_) => Ok(()),
-                None => Err(producer.trouble().unwrap_or_else(|| "no broker answers".to_owned())),
+                None => Err(KafkaSinkError::Connection(
+                    producer.last_error().unwrap_or_else(|| "no broker answers".to_owned()),
+                )),
             },
         }
     }
 
-    /// Whether a topic is there.
-    fn look(&self, topic: &str, producer: &Producer) -> Result<bool, String> {
+    /// Asks the cluster whether a topic exists.
+    fn exists(&self, topic: &str, producer: &Producer) -> Result<bool, KafkaSinkError> {
         let metadata =
             producer.inner().client().fetch_metadata(Some(topic), ANSWER_WAIT).map_err(|error| {
                 let brokers = &self.config.brokers;
-                producer
-                    .trouble()
-                    .unwrap_or_else(|| format!("no broker of {brokers} answers: {}", readable(&error)))
+                KafkaSinkError::Connection(
+                    producer
+                        .last_error()
+                        .unwrap_or_else(|| format!("no broker of {brokers} answers: {}", readable(&error))),
+                )
             })?;
         producer.answered();
         let Some(found) = metadata.topics().iter().find(|found| found.name() == topic) else {
@@ -89,25 +105,25 @@ impl Topics {
         match found.error().map(RDKafkaErrorCode::from) {
             None => Ok(!found.partitions().is_empty()),
             Some(RDKafkaErrorCode::UnknownTopicOrPartition | RDKafkaErrorCode::UnknownTopic) => Ok(false),
-            // It is there, or about to be: librdkafka waits for its leaders.
+            // The topic was just created; librdkafka waits until it has leaders.
             Some(RDKafkaErrorCode::LeaderNotAvailable) => Ok(true),
-            Some(code) => match crate::failure::of(code, topic) {
-                crate::failure::Failure::Place(text) => Err(text),
-                _ => Err(format!("topic {topic}: {code}")),
+            Some(code) => match failure::of(code, topic) {
+                Failure::Destination(text) => Err(KafkaSinkError::UnusableTopic(text)),
+                _ => Err(KafkaSinkError::UnusableTopic(format!("topic {topic}: {code}"))),
             },
         }
     }
 }
 
-fn create(config: &KafkaConfig, topic: &str, how: CreateTopic) -> Result<(), String> {
-    let failed = |text: String| format!("topic {topic} does not exist, and cannot be created: {text}");
+fn create(config: &KafkaConfig, topic: &str, how: CreateTopic) -> Result<(), KafkaSinkError> {
+    let failed = |reason| KafkaSinkError::TopicNotCreated { topic: topic.to_owned(), reason };
     let mut settings = rdkafka::ClientConfig::new();
     for (key, value) in config.settings() {
         settings.set(key, value);
     }
     let admin: AdminClient<DefaultClientContext> =
         AdminClient::from_config(&settings).map_err(|error| failed(readable(&error)))?;
-    // -1: as the brokers have it by default (KIP-464).
+    // -1 selects the brokers' default (KIP-464).
     let replication = TopicReplication::Fixed(how.replication.unwrap_or(-1));
     let new = [NewTopic::new(topic, how.partitions.unwrap_or(-1), replication)];
     let options = AdminOptions::new().request_timeout(Some(CREATE_WAIT)).operation_timeout(Some(CREATE_WAIT));
@@ -121,6 +137,6 @@ fn create(config: &KafkaConfig, topic: &str, how: CreateTopic) -> Result<(), Str
             Err((_, code)) => return Err(failed(code.to_string())),
         }
     }
-    tracing::info!(topic, "a topic of Kafka was created");
+    tracing::info!(topic, "created a Kafka topic");
     Ok(())
 }

@@ -1,32 +1,33 @@
-//! The records that are on their way, known by their [`Arc`]s: the worker gives a record again until it is settled, and it
-//! must not be sent twice for that. Tickets grow in the order in which records were first given, which is their order.
+//! Tracks the records between `deliver` and their delivery reports. The worker passes a record again until its state is
+//! final; the record is recognised by its [`Arc`] and not sent twice. Tickets are numbered in the order of the records.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 
-use crate::proven::Lane;
+use crate::order_gate::OrderKey;
 use dt_sink::record::Record;
 
-/// How many batches an entry outlives that has become nobody's.
+/// After how many batches without the record a final entry is removed.
 const FORGET_AFTER: u64 = 64;
 
-/// Where a record is.
+/// The state of a record.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum State {
-    /// Not given to Kafka.
+    /// Not sent, or to be sent again.
     Unsent,
-    /// Given to Kafka; there is no report yet.
+    /// Sent, without a report yet.
     Sent,
     /// Acknowledged.
     Delivered,
-    /// Refused alone, for good.
+    /// Rejected when it was sent alone, with the reason.
     Rejected(String),
-    /// Not delivered in the time there was.
+    /// Not acknowledged before the timeout, with the reason.
     Failed(String),
 }
 
 impl State {
-    const fn is_settled(&self) -> bool {
+    /// Returns whether the record is done with: it is not sent any more.
+    const fn is_final(&self) -> bool {
         matches!(self, Self::Delivered | Self::Rejected(_) | Self::Failed(_))
     }
 }
@@ -35,58 +36,58 @@ impl State {
 struct Entry {
     record: Arc<Record>,
     state: State,
-    /// The batch that it was in last.
+    /// The number of the last batch with this record.
     batch: u64,
-    /// How large it is for Kafka.
+    /// Its approximate size in a Kafka batch, in bytes.
     size: usize,
-    lane: Lane,
+    order_key: OrderKey,
 }
 
-/// See the module's own words.
+/// The records of the current batch, and earlier ones without a report.
 #[derive(Debug, Default)]
 pub(super) struct Window {
     entries: BTreeMap<u64, Entry>,
-    /// The ticket of a record, by the address of its `Arc`, which is not used again while the entry holds one.
+    /// The ticket of a record by the address of its `Arc`. The entry keeps the `Arc`, so the address stays unique.
     tickets: HashMap<usize, u64>,
     last_ticket: u64,
-    /// The number of the batch that was given last.
+    /// The number of the current batch.
     batch: u64,
     unsent: BTreeSet<u64>,
-    /// Those that were refused in a batch with others, and have to be tried alone.
+    /// The tickets whose batch was rejected; each is sent alone to find the record that causes it.
     suspects: BTreeSet<u64>,
     in_flight: usize,
-    /// How many records of the last batch are not settled.
-    open: usize,
+    /// The number of records of the current batch whose state is not final.
+    pending: usize,
 }
 
 impl Window {
-    /// Takes a batch, and gives the ticket of each record; one that is new is asked for its lane. What the last batch had
-    /// and this one has not is not sent any more.
+    /// Starts a batch, and returns the ticket of each record. Calls `order_key` for each new record. Unsent records that are
+    /// not in the batch are removed.
     pub(super) fn present(
         &mut self,
         batch: &[Arc<Record>],
-        mut lane: impl FnMut(&Record) -> Lane,
+        mut order_key: impl FnMut(&Record) -> OrderKey,
     ) -> Vec<u64> {
         self.batch = self.batch.saturating_add(1);
-        let tickets: Vec<u64> = batch.iter().map(|record| self.ticket_of(record, &mut lane)).collect();
-        self.open = tickets.iter().filter(|ticket| self.is_unsettled(**ticket)).count();
+        let tickets: Vec<u64> = batch.iter().map(|record| self.ticket_of(record, &mut order_key)).collect();
+        self.pending = tickets.iter().filter(|ticket| self.is_pending(**ticket)).count();
         let (now, unsent, suspects) = (self.batch, &mut self.unsent, &mut self.suspects);
         let known = &mut self.tickets;
         self.entries.retain(|ticket, entry| {
-            let is_nobodys = entry.batch < now
+            let is_obsolete = entry.batch < now
                 && (entry.state == State::Unsent
-                    || (entry.state.is_settled() && entry.batch.saturating_add(FORGET_AFTER) < now));
-            if is_nobodys {
+                    || (entry.state.is_final() && entry.batch.saturating_add(FORGET_AFTER) < now));
+            if is_obsolete {
                 unsent.remove(ticket);
                 suspects.remove(ticket);
                 known.remove(&address(&entry.record));
             }
-            !is_nobodys
+            !is_obsolete
         });
         tickets
     }
 
-    fn ticket_of(&mut self, record: &Arc<Record>, lane: &mut impl FnMut(&Record) -> Lane) -> u64 {
+    fn ticket_of(&mut self, record: &Arc<Record>, order_key: &mut impl FnMut(&Record) -> OrderKey) -> u64 {
         let batch = self.batch;
         if let Some(ticket) = self.tickets.get(&address(record))
             && let Some(entry) = self.entries.get_mut(ticket)
@@ -96,56 +97,65 @@ impl Window {
         }
         self.last_ticket = self.last_ticket.saturating_add(1);
         let ticket = self.last_ticket;
-        let entry =
-            Entry { record: Arc::clone(record), state: State::Unsent, batch, size: 0, lane: lane(record) };
+        let entry = Entry {
+            record: Arc::clone(record),
+            state: State::Unsent,
+            batch,
+            size: 0,
+            order_key: order_key(record),
+        };
         self.entries.insert(ticket, entry);
         self.tickets.insert(address(record), ticket);
         self.unsent.insert(ticket);
         ticket
     }
 
-    /// How many records of the last batch are not settled.
-    pub(super) const fn open(&self) -> usize {
-        self.open
+    /// Returns the number of records of the current batch whose state is not final.
+    pub(super) const fn pending(&self) -> usize {
+        self.pending
     }
 
-    /// How many records have no report yet.
+    /// Returns the number of records that were sent and have no report.
     pub(super) const fn in_flight(&self) -> usize {
         self.in_flight
     }
 
+    /// Returns the record of a ticket.
     pub(super) fn record(&self, ticket: u64) -> Option<Arc<Record>> {
         self.entries.get(&ticket).map(|entry| Arc::clone(&entry.record))
     }
 
-    pub(super) fn is_unsettled(&self, ticket: u64) -> bool {
-        self.entries.get(&ticket).is_some_and(|entry| !entry.state.is_settled())
+    /// Returns whether a record is known and its state is not final.
+    pub(super) fn is_pending(&self, ticket: u64) -> bool {
+        self.entries.get(&ticket).is_some_and(|entry| !entry.state.is_final())
     }
 
+    /// Returns whether a record was sent and has no report.
     pub(super) fn is_sent(&self, ticket: u64) -> bool {
         self.entries.get(&ticket).is_some_and(|entry| entry.state == State::Sent)
     }
 
-    /// The first record that was not given to Kafka.
+    /// Returns the ticket of the first unsent record.
     pub(super) fn first_unsent(&self) -> Option<u64> {
         self.unsent.first().copied()
     }
 
-    /// The first one after this ticket.
+    /// Returns the ticket of the first unsent record after this one.
     pub(super) fn next_unsent(&self, after: u64) -> Option<u64> {
         self.unsent.range(after.saturating_add(1)..).next().copied()
     }
 
-    /// Whose record it is.
-    pub(super) fn lane(&self, ticket: u64) -> Lane {
-        self.entries.get(&ticket).and_then(|entry| entry.lane)
+    /// Returns the order key of a record.
+    pub(super) fn order_key(&self, ticket: u64) -> OrderKey {
+        self.entries.get(&ticket).and_then(|entry| entry.order_key)
     }
 
-    /// Whether records have to be tried alone.
+    /// Returns whether records have to be sent alone.
     pub(super) fn has_suspects(&self) -> bool {
         !self.suspects.is_empty()
     }
 
+    /// Notes that a record was sent, with its size in bytes.
     pub(super) fn sent(&mut self, ticket: u64, size: usize) {
         self.unsent.remove(&ticket);
         if let Some(entry) = self.entries.get_mut(&ticket)
@@ -156,23 +166,23 @@ impl Window {
         }
     }
 
-    /// Notes the end of a record.
-    pub(super) fn settle(&mut self, ticket: u64, state: State) {
+    /// Sets the final state of a record.
+    pub(super) fn finish(&mut self, ticket: u64, state: State) {
         let of_last = self.entries.get(&ticket).is_some_and(|entry| entry.batch == self.batch);
-        if of_last && self.is_unsettled(ticket) {
-            self.open = self.open.saturating_sub(1);
+        if of_last && self.is_pending(ticket) {
+            self.pending = self.pending.saturating_sub(1);
         }
         self.change(ticket, state);
         self.suspects.remove(&ticket);
     }
 
-    /// It has to be sent again.
+    /// Marks a record to be sent again.
     pub(super) fn unsent(&mut self, ticket: u64) {
         self.change(ticket, State::Unsent);
         self.unsent.insert(ticket);
     }
 
-    /// It has to be sent again, alone. Gives how large it is for Kafka.
+    /// Marks a record to be sent again, alone. Returns its approximate size in bytes.
     pub(super) fn suspect(&mut self, ticket: u64) -> usize {
         self.unsent(ticket);
         self.suspects.insert(ticket);
@@ -189,7 +199,7 @@ impl Window {
         }
     }
 
-    /// Whatever has no report has to be sent again.
+    /// Marks all records without a report to be sent again.
     pub(super) fn unsend_all(&mut self) {
         let sent = self.entries.iter().filter(|(_, entry)| entry.state == State::Sent);
         for ticket in sent.map(|(ticket, _)| *ticket).collect::<Vec<_>>() {
@@ -197,9 +207,9 @@ impl Window {
         }
     }
 
-    /// Takes a record out if it is settled.
-    pub(super) fn take_settled(&mut self, ticket: u64) -> Option<State> {
-        if !self.entries.get(&ticket)?.state.is_settled() {
+    /// Removes a record whose state is final, and returns the state.
+    pub(super) fn take_final(&mut self, ticket: u64) -> Option<State> {
+        if !self.entries.get(&ticket)?.state.is_final() {
             return None;
         }
         let entry = self.entries.remove(&ticket)?;
@@ -241,39 +251,39 @@ mod tests {
     }
 
     #[test]
-    fn a_record_that_is_given_again_keeps_its_ticket_and_is_not_sent_again() {
+    fn a_repeated_record_keeps_its_ticket_and_is_not_sent_again() {
         let records = records(3);
         let mut window = Window::default();
         let tickets = window.present(&records, |_| None);
         tickets.iter().for_each(|ticket| window.sent(*ticket, 10));
         assert_eq!((window.in_flight(), window.first_unsent()), (3, None));
-        window.settle(tickets[1], State::Delivered);
-        window.settle(tickets[1], State::Delivered);
-        assert_eq!(window.open(), 2);
-        assert_eq!(window.take_settled(tickets[1]), Some(State::Delivered));
-        assert_eq!(window.take_settled(tickets[0]), None, "it is on its way");
+        window.finish(tickets[1], State::Delivered);
+        window.finish(tickets[1], State::Delivered);
+        assert_eq!(window.pending(), 2);
+        assert_eq!(window.take_final(tickets[1]), Some(State::Delivered));
+        assert_eq!(window.take_final(tickets[0]), None, "it is in flight");
         let left = [Arc::clone(&records[0]), Arc::clone(&records[2])];
         assert_eq!(window.present(&left, |_| None), [tickets[0], tickets[2]]);
         assert_eq!((window.in_flight(), window.first_unsent()), (2, None));
     }
 
     #[test]
-    fn what_comes_back_is_sent_in_its_order() {
+    fn purged_records_are_sent_again_in_order() {
         let records = records(4);
         let mut window = Window::default();
         let tickets = window.present(&records, |_| None);
         tickets.iter().for_each(|ticket| window.sent(*ticket, 10));
-        window.settle(tickets[2], State::Delivered);
+        window.finish(tickets[2], State::Delivered);
         assert_eq!(window.suspect(tickets[1]), 10);
         window.unsend_all();
         assert_eq!((window.in_flight(), window.first_unsent()), (0, Some(tickets[0])));
         assert!(window.has_suspects());
-        window.settle(tickets[1], State::Rejected("no".to_owned()));
+        window.finish(tickets[1], State::Rejected("no".to_owned()));
         assert!(!window.has_suspects());
     }
 
     #[test]
-    fn what_nobody_asks_for_any_more_is_not_sent_and_goes() {
+    fn abandoned_records_are_removed_and_not_sent() {
         let records = records(3);
         let mut window = Window::default();
         let tickets = window.present(&records, |_| None);
@@ -282,7 +292,7 @@ mod tests {
         for _ in 0..FORGET_AFTER + 2 {
             window.present(&other, |_| None);
         }
-        assert_eq!(window.entries.len(), 2, "what is on its way is waited for");
+        assert_eq!(window.entries.len(), 2, "records in flight are kept");
         window.unsent(tickets[0]);
         window.present(&other, |_| None);
         assert_eq!((window.entries.len(), window.tickets.len()), (1, 1));

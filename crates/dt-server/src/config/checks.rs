@@ -112,7 +112,7 @@ impl Config {
             };
             if resolved(&place).starts_with(&spool) {
                 let text = format!(
-                    "found \"{}\", which is in the spool's folder {}; allowed is a path outside of it",
+                    "found \"{}\", which is in the spool's folder {}; expected a path outside of it",
                     files.to_string().escape_debug(),
                     spool.display()
                 );

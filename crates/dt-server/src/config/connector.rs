@@ -239,7 +239,7 @@ fn read_labelled_secret(mut section: Section<'_>, only: bool) -> Option<(String,
             None
         }
         Some(label) if !is_name(&label) => {
-            section.complain("label", "allowed is 1 to 64 letters, digits, - and _");
+            section.complain("label", "expected 1 to 64 letters, digits, - and _");
             None
         }
         Some(label) => Some(label),

@@ -72,7 +72,7 @@ pub(super) const LISTEN_ALLOWED: &str =
 
 /// Not something to listen on.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("allowed is {LISTEN_ALLOWED}")]
+#[error("expected {LISTEN_ALLOWED}")]
 pub struct NotAListener;
 
 impl FromStr for Listen {
@@ -171,7 +171,7 @@ impl FromStr for ClientHeader {
 
 /// Not a header in which a proxy names the client.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("unknown header; allowed are X-Forwarded-For, Forwarded")]
+#[error("unknown header; expected X-Forwarded-For, Forwarded")]
 pub struct UnknownClientHeader;
 
 impl fmt::Display for ClientHeader {

@@ -169,7 +169,7 @@ impl std::fmt::Display for Mode {
 
 /// Not the name of a mode.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("unknown mode; allowed are spool, direct")]
+#[error("unknown mode; expected spool, direct")]
 pub struct UnknownMode;
 
 /// Why there is no configuration.

@@ -103,7 +103,7 @@ impl SinkConfig {
 /// Reads the type, and the keys that only this type has.
 fn read_settings(section: &mut Section<'_>, types: &SinkTypes) -> Option<Settings> {
     let Some(name) = section.string("type") else {
-        section.missing("type", &format!("is missing; allowed are {}", types.names().join(", ")));
+        section.missing("type", &format!("is missing; expected {}", types.names().join(", ")));
         skip_keys_of_types(section, types);
         return None;
     };

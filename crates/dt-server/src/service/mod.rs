@@ -113,7 +113,7 @@ pub enum StartError {
     #[error("connector {0}: its list of sinks is empty, so its events would be lost")]
     ConnectorWithoutSink(Arc<str>),
     /// A connector's or a sink's name is not fit for labels and file names.
-    #[error("\"{}\" is no name; allowed are 1 to 64 letters, digits, - and _", .0.escape_debug())]
+    #[error("\"{}\" is not a name; expected 1 to 64 letters, digits, - and _", .0.escape_debug())]
     BadName(Arc<str>),
     /// Two sinks have one name.
     #[error("two sinks are named \"{0}\"")]

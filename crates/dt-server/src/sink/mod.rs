@@ -1,7 +1,7 @@
-//! The sinks that come with the server: standard output and files. What a sink is, `dt-sink` says.
+//! The sinks that come with the server: standard output and files. The crate `dt-sink` defines the trait.
 //!
 //! A new type of sink is a folder with its [`Sink`] and its [`SinkSettings`], one line in the table below, and one row in the
-//! shared contract test (`tests/sinks/contract.rs`). A sink of an embedder may be a type too; or it is added by hand:
+//! shared contract test (`tests/sinks/contract.rs`). An embedder registers its own type, or adds a sink by hand:
 //! [`Service::builder().sink(name, impl Sink)`](crate::service::ServiceBuilder::sink).
 
 /// Declares the module of each type of sink, and lists the types.

@@ -1,4 +1,4 @@
-//! The sink `stdout`: one line an event. A pipe that is closed, or full for ever, is "not delivered", never a panic.
+//! The sink `stdout`: writes one line per event. Writing to a closed pipe is a failed delivery, never a panic.
 
 use std::fs::File;
 use std::io::{self, Write};
@@ -31,12 +31,12 @@ impl SinkSettings for StdoutConfig {
     }
 }
 
-/// Writes one line an event to a stream, by default the program's standard output.
+/// Writes one line per event to a stream, by default the program's standard output.
 pub struct StdoutSink {
     format: Format,
     out: Box<dyn Write + Send>,
-    /// A write failed midway: the next line begins on a line of its own.
-    torn: bool,
+    /// The last write failed and may have left a part of a line, so a line feed goes first.
+    needs_newline: bool,
     lines: Vec<u8>,
 }
 
@@ -47,20 +47,21 @@ impl std::fmt::Debug for StdoutSink {
 }
 
 impl StdoutSink {
-    /// Writes to standard output, past the buffer of `std::io::Stdout`: what was written is known to be written.
+    /// Creates a sink that writes to standard output without the buffer of `std::io::Stdout`, so that a successful write
+    /// has reached the kernel.
     ///
     /// # Errors
     ///
-    /// The error of duplicating the file descriptor, when standard output is closed.
+    /// The operating system's error if standard output is closed and its file descriptor cannot be duplicated.
     pub fn new(format: Format) -> io::Result<Self> {
         let fd = io::stdout().as_fd().try_clone_to_owned()?;
         Ok(Self::to(Box::new(File::from(fd)), format))
     }
 
-    /// Writes to another stream.
+    /// Creates a sink that writes to this stream.
     #[must_use]
     pub fn to(out: Box<dyn Write + Send>, format: Format) -> Self {
-        Self { format, out, torn: false, lines: Vec::new() }
+        Self { format, out, needs_newline: false, lines: Vec::new() }
     }
 }
 
@@ -71,7 +72,7 @@ impl Sink for StdoutSink {
 
     fn deliver(&mut self, batch: &[Arc<Record>]) -> Outcome {
         self.lines.clear();
-        if self.torn {
+        if self.needs_newline {
             self.lines.push(b'\n');
         }
         for record in batch {
@@ -79,11 +80,11 @@ impl Sink for StdoutSink {
         }
         match self.out.write_all(&self.lines).and_then(|()| self.out.flush()) {
             Ok(()) => {
-                self.torn = false;
+                self.needs_newline = false;
                 Outcome::delivered(batch.len())
             }
             Err(error) => {
-                self.torn = true;
+                self.needs_newline = true;
                 Outcome::retry(batch.len(), &format!("standard output: {error}"))
             }
         }

@@ -105,7 +105,7 @@ impl<'a> Section<'a> {
         let allowed = self.allowed.join(", ");
         for key in self.left.keys() {
             let hint = did_you_mean(key, self.allowed.iter().copied());
-            self.complain(key, format!("unknown key; {hint}allowed are: {allowed}"));
+            self.complain(key, format!("unknown key; {hint}expected one of {allowed}"));
         }
     }
 }
@@ -131,23 +131,23 @@ impl Section<'_> {
 
     /// Reports that `found` is not what is allowed at `key`.
     pub fn problem(&self, key: &str, found: &str, allowed: &str) {
-        self.complain(key, format!("found \"{}\"; allowed is {allowed}", found.escape_debug()));
+        self.complain(key, format!("found \"{}\"; expected {allowed}", found.escape_debug()));
     }
 
     /// Reports that `found` is not one of the choices at `key`.
     pub fn no_choice(&self, key: &str, found: &str, choices: &[&str]) {
         let hint = did_you_mean(found, choices.iter().copied());
         let (found, allowed) = (found.escape_debug(), choices.join(", "));
-        self.complain(key, format!("found \"{found}\"; {hint}allowed is {allowed}"));
+        self.complain(key, format!("found \"{found}\"; {hint}expected {allowed}"));
     }
 
     fn wrong_type(&self, key: &str, found: &Value, allowed: &str) {
-        self.complain(key, format!("found {} ({}); allowed is {allowed}", short(found), found.type_str()));
+        self.complain(key, format!("found {} ({}); expected {allowed}", short(found), found.type_str()));
     }
 
     /// Reports a wrong type where a secret may stand by mistake: the value is not shown.
     fn wrong_kind(&self, key: &str, found: &Value, allowed: &str) {
-        self.complain(key, format!("found a value of type {}; allowed is {allowed}", found.type_str()));
+        self.complain(key, format!("found a value of type {}; expected {allowed}", found.type_str()));
     }
 }
 

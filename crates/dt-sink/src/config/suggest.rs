@@ -1,7 +1,7 @@
 //! "Did you mean …": the choice that a mistyped word is most like.
 
 /// Returns the choice that is most like `found`, if one is so close that a slip of the finger explains the difference:
-/// one letter wrong, missing, extra or swapped, and one more for every three letters beyond.
+/// one character wrong, missing, extra or swapped, and one more for every further three characters.
 pub fn closest<'a>(found: &str, choices: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
     /// No choice is longer; a long text, such as a secret in the wrong place, takes no time.
     const MAX: usize = 64;

@@ -1,5 +1,5 @@
-//! Where the sink stands, as JSON: by which rules lines become files, and how long each file is. The worker stores it
-//! together with its cursor; see the module's documentation for what it has to hold before what is done.
+//! Encodes the sink's checkpoint as JSON: the rules that map records to lines in files, and the length of each file. The
+//! worker stores it together with its cursor. The documentation of the parent module says when it must be stored.
 
 use std::path::Path;
 use std::time::Duration;
@@ -10,14 +10,14 @@ use super::rotate::Rotation;
 use crate::sink::MAX_CHECKPOINT;
 use dt_sink::record::{Format, PathTemplate};
 
-/// The version of the lines that [`Format::write_line`] writes. It is raised with any change of their bytes: lines of
-/// another version cannot be compared with.
+/// The version of the lines that [`Format::write_line`] writes. Any change of their bytes raises it, because lines of
+/// another version cannot be compared.
 pub(super) const VERSION: u32 = 1;
 
-/// Room in a checkpoint for everything but files and the template.
+/// Bytes of a checkpoint for everything but files and the template.
 const REST: usize = 1024;
 
-/// How records become lines in files.
+/// The rules that map records to lines in files.
 #[derive(Debug, Clone, PartialEq)]
 pub(super) struct Rules {
     pub(super) template: PathTemplate,
@@ -25,29 +25,29 @@ pub(super) struct Rules {
     pub(super) rotation: Rotation,
 }
 
-/// A file that the sink appends to.
+/// A file in the checkpoint.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct Listed {
-    /// Below the template's root.
+    /// The path below the template's root.
     pub(super) path: String,
-    /// 0 for a file that is still to be made. The device is left out: its number may change when a machine starts.
+    /// The inode; 0 for a file that is to be created. The device is left out: its number may change at a reboot.
     pub(super) inode: u64,
-    /// Up to where its content is delivered, or not ours.
+    /// Up to which byte the content is delivered or foreign.
     pub(super) length: u64,
-    /// When the stretch of `rotate_every` began that it holds, in Unix milliseconds.
+    /// The start of its period by `rotate_every`, in Unix milliseconds.
     pub(super) since: i64,
-    /// The name that it gets next, below the root.
+    /// The name to which it is to be renamed, below the root.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(super) close_as: Option<String>,
 }
 
-/// What is stored.
+/// The JSON form of a checkpoint.
 #[derive(Debug, Serialize, Deserialize)]
 struct Stored<F> {
     version: u32,
     root: String,
     path: String,
-    /// Braces in the path of a fixed template are no placeholders.
+    /// Whether braces in the path are literal characters.
     is_fixed: bool,
     format: String,
     rotate_size: Option<u64>,
@@ -55,7 +55,7 @@ struct Stored<F> {
     files: Vec<F>,
 }
 
-/// What was read back.
+/// A decoded checkpoint.
 #[derive(Debug, PartialEq)]
 pub(super) struct Checkpoint {
     pub(super) version: u32,
@@ -63,7 +63,7 @@ pub(super) struct Checkpoint {
     pub(super) files: Vec<Listed>,
 }
 
-/// Encodes a checkpoint; `None` if it would be too large, which [`room`] prevents.
+/// Encodes a checkpoint; `None` if it is larger than [`MAX_CHECKPOINT`], which [`room`] prevents.
 pub(super) fn encode<'a>(rules: &Rules, files: impl Iterator<Item = &'a Listed>) -> Option<Vec<u8>> {
     let stored = Stored {
         version: VERSION,
@@ -78,15 +78,15 @@ pub(super) fn encode<'a>(rules: &Rules, files: impl Iterator<Item = &'a Listed>)
     serde_json::to_vec(&stored).ok().filter(|bytes| bytes.len() <= MAX_CHECKPOINT)
 }
 
-/// Reads a checkpoint. `today` are the rules of the configuration, taken over where they are the same.
-pub(super) fn decode(bytes: &[u8], today: &Rules) -> Option<Checkpoint> {
+/// Decodes a checkpoint; `None` if it is invalid. Its template is taken from `configured` if both are the same.
+pub(super) fn decode(bytes: &[u8], configured: &Rules) -> Option<Checkpoint> {
     let stored: Stored<Listed> = serde_json::from_slice(bytes).ok()?;
-    let is_todays = stored.root == today.template.root().to_string_lossy()
-        && stored.path == today.template.relative_text()
-        && stored.is_fixed == today.template.is_fixed();
+    let is_configured = stored.root == configured.template.root().to_string_lossy()
+        && stored.path == configured.template.relative_text()
+        && stored.is_fixed == configured.template.is_fixed();
     let path = || Path::new(&stored.root).join(&stored.path);
     let template = match stored.is_fixed {
-        _ if is_todays => today.template.clone(),
+        _ if is_configured => configured.template.clone(),
         true => PathTemplate::fixed(&path()),
         false => path().to_str()?.parse().ok()?,
     };
@@ -96,7 +96,7 @@ pub(super) fn decode(bytes: &[u8], today: &Rules) -> Option<Checkpoint> {
     Some(Checkpoint { version: stored.version, rules, files: stored.files })
 }
 
-/// How many bytes of a checkpoint are left for files.
+/// Returns how many bytes of a checkpoint are left for files.
 pub(super) fn room(template: &PathTemplate) -> usize {
     let texts = [template.root().to_string_lossy().into_owned(), template.relative_text()];
     texts
@@ -104,9 +104,9 @@ pub(super) fn room(template: &PathTemplate) -> usize {
         .fold(MAX_CHECKPOINT.saturating_sub(REST), |left, text| left.saturating_sub(json_length(text)))
 }
 
-/// The most bytes that a file takes there, now or when it is about to be closed.
+/// Returns the largest size of a file's entry in a checkpoint, in bytes.
 pub(super) fn cost(path: &str) -> usize {
-    // Twice its path, once with a time and a number in it; the names of the members; three numbers of 20 digits.
+    // The path twice, for `path` and `close_as`; 200 bytes for the timestamp in the name, the member names and the numbers.
     json_length(path).saturating_mul(2).saturating_add(200)
 }
 

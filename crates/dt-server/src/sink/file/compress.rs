@@ -1,10 +1,9 @@
-//! Compresses closed files on a thread of its own.
+//! Compresses closed files on a separate thread.
 //!
-//! The copy is written under another name, synced, renamed, and only then the original is removed. A crash in between
-//! leaves the original, or both; on start whatever original is there is compressed (again), so neither is ever missing.
+//! The compressed copy is written under a temporary name, synced and renamed; then the original is removed. A crash leaves
+//! the original, or both. The next start compresses every original again, so that no content is lost.
 //!
-//! zstd is the reference implementation (crate `zstd`, BSD, built by the C compiler that SQLite needs anyway): the
-//! encoder that exists in Rust alone reaches only the ratio of its fastest level.
+//! zstd is the reference implementation in C (crate `zstd`, BSD). The encoders written in Rust compress worse.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -20,10 +19,10 @@ use super::settings::Compression;
 use dt_log::disk::{Disk, DiskFile, OpenMode, parent};
 use dt_sink::record::PathTemplate;
 
-/// How many files may wait. Those beyond are compressed after the next start.
+/// How many files may wait in the queue. Others are compressed after the next start.
 const MAX_QUEUE: usize = 1024;
 
-/// The thread, and the way to it.
+/// The thread that compresses, and its queue.
 #[derive(Debug)]
 pub(super) struct Compressor {
     queue: Option<SyncSender<PathBuf>>,
@@ -32,7 +31,12 @@ pub(super) struct Compressor {
 }
 
 impl Compressor {
-    /// Begins with the closed files that a stop or a crash left uncompressed, except those that are not surely closed.
+    /// Starts the thread. It first compresses the closed files that an earlier run left uncompressed, without those in
+    /// `except`.
+    ///
+    /// # Errors
+    ///
+    /// The operating system's error if a folder cannot be read, or the thread not started.
     pub(super) fn start(
         disk: &Arc<dyn Disk>,
         kind: Compression,
@@ -51,26 +55,27 @@ impl Compressor {
         Ok(Self { queue: Some(queue), stop, thread: Some(thread) })
     }
 
+    /// Queues a closed file. If the queue is full, the file is compressed after the next start.
     pub(super) fn add(&self, path: PathBuf) {
         if let Some(Err(error)) = self.queue.as_ref().map(|queue| queue.try_send(path)) {
-            tracing::warn!(%error, "a closed file is compressed after the next start");
+            tracing::warn!(%error, "a closed file will be compressed after the next start");
         }
     }
 }
 
 impl Drop for Compressor {
-    /// Ends within a block of the file at hand, which stays as it is.
+    /// Stops the thread within one block. The file in progress stays uncompressed.
     fn drop(&mut self) {
         self.stop.store(true, Ordering::Relaxed);
         self.queue = None;
         if let Some(thread) = self.thread.take() {
-            // Its panic, if any, was printed by its thread; the originals are still there.
+            // A panic was logged by the thread, and leaves the originals.
             let _panicked = thread.join();
         }
     }
 }
 
-/// How files are compressed.
+/// The settings of one thread.
 struct Compress<'a> {
     disk: &'a dyn Disk,
     kind: Compression,
@@ -89,7 +94,11 @@ fn run(compress: &Compress<'_>, left: Vec<PathBuf>, files: &Receiver<PathBuf>) {
     }
 }
 
-/// Closed files without compression, in a folder below the template's root. What was begun of others is removed.
+/// Collects the uncompressed closed files in a folder below the template's root, and removes incomplete compressed files.
+///
+/// # Errors
+///
+/// The operating system's error if a folder cannot be read, or a file not removed.
 fn find_closed(
     disk: &dyn Disk,
     template: &PathTemplate,
@@ -112,7 +121,7 @@ fn find_closed(
             if !closed.unfinished && closed.compression.is_none() {
                 found.push(path);
             } else if closed.unfinished && disk.about(&folder.join(closed.name))?.is_some() {
-                // It can be made again; without the original, it is not ours.
+                // It can be created again from the original. Without an original, it is a foreign file.
                 disk.remove_file(&path)?;
             }
         }
@@ -131,7 +140,7 @@ impl Compress<'_> {
         };
         let (unfinished, finished) = (named(UNFINISHED), named(""));
         if let Err(error) = self.write(path, &unfinished) {
-            // It is no good to anybody; if it cannot be removed now, the next start does it.
+            // An incomplete copy is useless. If it cannot be removed now, the next start removes it.
             let _left = self.disk.remove_file(&unfinished);
             return Err(error);
         }
@@ -144,7 +153,7 @@ impl Compress<'_> {
     fn write(&self, from: &Path, to: &Path) -> io::Result<()> {
         let source = self.disk.open(from, OpenMode::Read)?;
         let target = self.disk.open(to, OpenMode::Create)?;
-        // Modes are none of the disk's business: power loss and full disks do not depend on them.
+        // `Disk` has no modes: simulated faults do not depend on them.
         fs::metadata(from)
             .and_then(|found| fs::set_permissions(to, found.permissions()))
             .or_else(ignore_missing)?;
@@ -183,7 +192,7 @@ impl Compress<'_> {
     }
 }
 
-/// Writes to a file from an offset on.
+/// Writes to a file sequentially, from an offset.
 struct At<'a> {
     file: &'a dyn DiskFile,
     at: u64,
@@ -201,7 +210,7 @@ impl Write for At<'_> {
     }
 }
 
-/// A disk of a test has no modes.
+/// Ignores that the file is missing in the file system: simulated disks of tests have no modes.
 fn ignore_missing(error: io::Error) -> io::Result<()> {
     if error.kind() == io::ErrorKind::NotFound { Ok(()) } else { Err(error) }
 }
@@ -246,7 +255,7 @@ mod tests {
             let disk = disk.crash(&mut random);
             if let Some(original) = disk.content(CLOSED) {
                 assert_eq!(original, content);
-                // The next start finds it, and what was begun is gone.
+                // The next start finds the original, and removes the incomplete copy.
                 let (template, mut found) = ("/data/events.ndjson".parse().expect("a template"), Vec::new());
                 find_closed(&disk, &template, "", 0, &mut found).expect("found");
                 assert_eq!(found, [PathBuf::from(CLOSED)]);

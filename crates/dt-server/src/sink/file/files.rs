@@ -1,63 +1,74 @@
-//! The files that are in use: a few; the one that was not used for longest is let go of when there are too many for the
-//! checkpoint.
+//! The files in use. When there are too many for the checkpoint, the least recently used one is dropped from the list.
 
 use std::path::PathBuf;
 
 use super::checkpoint::{Listed, Rules, cost, room};
-use super::place::Place;
+use super::folder::SinkFolder;
 use super::rotate::{Rotation, free_name};
 use super::tracked::Tracked;
 use crate::sink::OpenError;
 use dt_sink::record::Record;
 
-/// How many files are in use at once.
+/// The largest number of files in use.
 const MAX_FILES: usize = 64;
-/// How many files keep their buffers for the next call: page faults for new ones would cost more than all else.
+/// Up to how many files in use buffers are kept for the next call, which saves their page faults.
 const MAX_BUFFERS: usize = 8;
-/// The largest buffer that is kept: several times the lines of a full batch.
+/// The largest buffer that is kept, in bytes: several times the lines of a full batch.
 const MAX_BUFFER: usize = 1 << 20;
 
 /// All files in use.
 #[derive(Debug)]
 pub(super) struct Files {
-    pub(super) place: Place,
-    /// Whether checkpoints are kept: then only what the stored one lists is written to or closed.
+    pub(super) folder: SinkFolder,
+    /// Whether the worker stores checkpoints: then only files in the stored one are written to or closed.
     pub(super) is_kept: bool,
     list: Vec<Tracked>,
-    /// What the checkpoint has room for.
+    /// How many bytes of the checkpoint are left for files.
     room: usize,
-    /// Counts the calls of `deliver`.
+    /// The number of calls of `deliver`.
     call: u64,
     evictions: u64,
 }
 
 impl Files {
-    pub(super) fn new(place: Place) -> Self {
-        Self { place, is_kept: false, list: Vec::new(), room: 0, call: 0, evictions: 0 }
+    /// Starts without files.
+    pub(super) fn new(folder: SinkFolder) -> Self {
+        Self { folder, is_kept: false, list: Vec::new(), room: 0, call: 0, evictions: 0 }
     }
 
-    /// Lets go of all files; the next ones are those of these rules.
+    /// Closes all files, and uses the root and the room of these rules from now on.
     pub(super) fn reset(&mut self, rules: &Rules) {
         self.list.clear();
-        self.place.root = rules.template.root().to_owned();
+        self.folder.root = rules.template.root().to_owned();
         self.room = room(&rules.template);
     }
 
+    /// Closes all files.
     pub(super) fn clear(&mut self) {
         self.list.clear();
     }
 
+    /// Starts a call of `deliver`.
     pub(super) fn next_call(&mut self) {
         self.call = self.call.saturating_add(1);
     }
 
-    /// Takes up a file of the stored checkpoint again.
+    /// Opens a file of the stored checkpoint.
+    ///
+    /// # Errors
+    ///
+    /// [`OpenError`] if it cannot be opened.
     pub(super) fn restore(&mut self, listed: Listed) -> Result<(), OpenError> {
-        self.list.extend(Tracked::reopen(&self.place, listed)?);
+        self.list.extend(Tracked::reopen(&self.folder, listed)?);
         Ok(())
     }
 
-    /// Takes up the file at a path, as it is now; `None` if there are too many for one call.
+    /// Returns the index of the file at a path, opened or replaced if the path leads to another file; `None` if one call
+    /// uses too many files.
+    ///
+    /// # Errors
+    ///
+    /// [`OpenError`] if the file cannot be opened or created.
     pub(super) fn touch(&mut self, path: &str, rotation: Rotation) -> Result<Option<usize>, OpenError> {
         let known = self.list.iter().position(|tracked| tracked.listed.path == path);
         let Some(at) = known.or_else(|| self.make_room(path)) else { return Ok(None) };
@@ -67,23 +78,23 @@ impl Files {
             return Ok(Some(at));
         }
         let is_current = known.is_some()
-            && tracked.is_as_known(&self.place)?
-            && (!tracked.is_durable || tracked.make(&self.place)?);
+            && tracked.is_unchanged(&self.folder)?
+            && (!tracked.is_durable || tracked.create(&self.folder)?);
         if !is_current {
-            // Closed before it is opened once more: it is locked.
+            // Releases the lock before the file is opened again.
             let buffer = std::mem::take(&mut tracked.lines);
             tracked.release();
-            *tracked = Tracked::find(&self.place, path, rotation)?;
+            *tracked = Tracked::find(&self.folder, path, rotation)?;
             tracked.lines = buffer;
             if !self.is_kept {
-                tracked.is_durable = tracked.make(&self.place)?;
+                tracked.is_durable = tracked.create(&self.folder)?;
             }
         }
         tracked.used = self.call;
         Ok(Some(at))
     }
 
-    /// Room in the list for a new file, in place of others if need be.
+    /// Adds a file to the list, and removes unused ones if there is no room. Returns its index.
     fn make_room(&mut self, path: &str) -> Option<usize> {
         let is_free = |tracked: &Tracked, call: u64| {
             tracked.used != call && tracked.listed.close_as.is_none() && !tracked.has_tail()
@@ -93,7 +104,7 @@ impl Files {
             let total = costs.fold(cost(path), usize::saturating_add);
             if self.list.len() < MAX_FILES && total <= self.room {
                 let at = self.list.len();
-                self.list.push(Tracked::to_be_made(&self.place, path));
+                self.list.push(Tracked::to_be_created(&self.folder, path));
                 return Some(at);
             }
             let free = self.list.iter().enumerate().filter(|(_, tracked)| is_free(tracked, self.call));
@@ -103,20 +114,24 @@ impl Files {
         }
     }
 
-    /// How many files were let go of; with each, the places of others change.
+    /// Returns how many files were removed from the list. Each removal changes the indices of others.
     pub(super) const fn evictions(&self) -> u64 {
         self.evictions
     }
 
-    /// Adds a record's line to those of this call. `false` if it has to wait: until the checkpoint that lists the file is
-    /// stored, or until the file is closed.
+    /// Adds a record's line to those of this call. Returns `false` if it has to wait until the file is in the stored
+    /// checkpoint, or is closed.
+    ///
+    /// # Errors
+    ///
+    /// [`OpenError`] if the name for closing the file cannot be chosen.
     pub(super) fn add(&mut self, at: usize, rules: &Rules, record: &Record) -> Result<bool, OpenError> {
         let Some(tracked) = self.list.get_mut(at) else { return Ok(false) };
         if !tracked.is_durable || tracked.listed.close_as.is_some() {
             return Ok(false);
         }
         let (length, before) = (tracked.next_length(), tracked.lines.len());
-        if before == 0 && tracked.is_torn() {
+        if before == 0 && tracked.lacks_newline() {
             tracked.lines.push(b'\n');
         }
         let start = tracked.lines.len();
@@ -134,7 +149,7 @@ impl Files {
         Ok(true)
     }
 
-    /// Plans the end of all files of stretches before that of this time; whether there are any.
+    /// Plans to close all files of periods before that of `millis` (Unix milliseconds). Returns whether there are any.
     pub(super) fn close_older(&mut self, rotation: Rotation, millis: i64) -> Result<bool, OpenError> {
         let since = rotation.since(millis);
         let is_older = |tracked: &Tracked| tracked.next_length() > 0 && tracked.listed.since < since;
@@ -152,23 +167,31 @@ impl Files {
         let Some(tracked) = self.list.get(at).filter(|tracked| tracked.listed.close_as.is_none()) else {
             return Ok(());
         };
-        let name = free_name(&self.place, &tracked.listed.path, millis, &taken)?;
+        let name = free_name(&self.folder, &tracked.listed.path, millis, &taken)?;
         if let Some(tracked) = self.list.get_mut(at) {
             tracked.listed.close_as = Some(name);
         }
         Ok(())
     }
 
-    /// Gives the files that are closed the names that the stored checkpoint has for them. Returns their new paths.
-    pub(super) fn carry_out_closes(&mut self) -> Result<Vec<PathBuf>, OpenError> {
+    /// Renames the files to be closed to their names in the stored checkpoint. Returns their new paths.
+    ///
+    /// # Errors
+    ///
+    /// [`OpenError`] if a file cannot be renamed.
+    pub(super) fn close_planned(&mut self) -> Result<Vec<PathBuf>, OpenError> {
         let mut closed = Vec::new();
         for tracked in self.list.iter_mut().filter(|tracked| tracked.is_durable) {
-            closed.extend(tracked.close(&self.place)?);
+            closed.extend(tracked.close(&self.folder)?);
         }
         Ok(closed)
     }
 
-    /// Writes the lines of this call, each file's with one write and one sync.
+    /// Writes the lines of this call, with one write and one sync per file.
+    ///
+    /// # Errors
+    ///
+    /// [`OpenError`] if a write or sync fails, or a file has foreign bytes.
     pub(super) fn write(&mut self) -> Result<(), OpenError> {
         let keeps_buffers = self.list.len() <= MAX_BUFFERS;
         for tracked in &mut self.list {
@@ -183,49 +206,53 @@ impl Files {
         Ok(())
     }
 
-    /// Lets go of files that this call did not make after all.
-    pub(super) fn forget_unmade(&mut self) {
+    /// Removes files from the list that were neither created nor used in this call.
+    pub(super) fn forget_uncreated(&mut self) {
         let call = self.call;
         self.list.retain(|tracked| tracked.listed.inode != 0 || tracked.used == call);
     }
 
-    /// Whether a checkpoint has to be stored before the next call can do more.
+    /// Returns whether a checkpoint must be stored before the next call can continue.
     pub(super) fn is_checkpoint_due(&self) -> bool {
         self.list.iter().any(|tracked| !tracked.is_durable || tracked.listed.close_as.is_some())
     }
 
-    /// The checkpoint that lists these files is stored before anything else is done.
+    /// Marks all files as listed in the stored checkpoint.
     pub(super) fn set_durable(&mut self) {
         self.list.iter_mut().for_each(|tracked| tracked.is_durable = true);
     }
 
-    /// A file with something behind its listed length that was not compared yet.
+    /// Returns a file with bytes after its listed length that are not compared yet.
     pub(super) fn tail(&self) -> Option<&Tracked> {
         self.list.iter().find(|tracked| tracked.has_tail())
     }
 
-    /// Looks at the files with tails again: somebody may have moved them away.
-    pub(super) fn look_at_tails(&mut self) -> Result<(), OpenError> {
+    /// Drops files with bytes to compare that were moved away meanwhile.
+    ///
+    /// # Errors
+    ///
+    /// [`OpenError`] if the metadata of a file cannot be read.
+    pub(super) fn check_tails(&mut self) -> Result<(), OpenError> {
         for tracked in self.list.iter_mut().filter(|tracked| tracked.has_tail()) {
-            if !tracked.is_as_known(&self.place)? {
-                *tracked = Tracked::to_be_made(&self.place, &tracked.listed.path);
+            if !tracked.is_unchanged(&self.folder)? {
+                *tracked = Tracked::to_be_created(&self.folder, &tracked.listed.path);
             }
         }
         Ok(())
     }
 
-    /// Whether a file is still to be closed.
+    /// Returns whether a file is still to be closed.
     pub(super) fn is_closing(&self) -> bool {
         self.closing().next().is_some()
     }
 
-    /// The paths that files get which are to be closed.
+    /// Returns the new paths of the files to be closed.
     pub(super) fn closing(&self) -> impl Iterator<Item = PathBuf> {
         let names = self.list.iter().filter_map(|tracked| tracked.listed.close_as.as_ref());
-        names.map(|name| self.place.root.join(name))
+        names.map(|name| self.folder.root.join(name))
     }
 
-    /// What a checkpoint says of the files.
+    /// Returns the entries of the files for a checkpoint.
     pub(super) fn listed(&self) -> impl Iterator<Item = &Listed> {
         self.list.iter().map(|tracked| &tracked.listed)
     }

@@ -1,47 +1,46 @@
-//! The sink `file`: newline-delimited JSON, appended and synced.
+//! The sink `file`: appends newline-delimited JSON to files, and syncs them.
 //!
-//! - A batch is appended to its files, with one write and one sync for each, and is delivered once these have returned.
-//! - The sink only appends. It never shortens a file, and overwrites only what it has proved to be its own lines.
-//! - Files are locked (advisory): two writers would tear each other's lines.
-//! - When a path leads to another file than the one that is open, as after `logrotate`, the new one is used. What others
-//!   have written to a file stays; if its last line has no end, a line feed is written first.
-//! - Files are closed by size and time as `rotate.rs` says. A file is closed when the next event comes, not by a timer:
-//!   a sink without events closes nothing. With `rotate_every` an event closes all files in use of earlier stretches,
-//!   also those of other paths.
+//! - A batch is appended with one write and one sync per file. It is delivered once all syncs have returned.
+//! - The sink never shortens a file, and overwrites only bytes that it has compared with its own lines.
+//! - Files are locked (advisory), so that two sinks do not mix parts of lines.
+//! - When a path leads to another file than the one that is open, as after `logrotate`, the sink uses the new file.
+//!   Content written by other programs is kept; if its last line has no line feed, the sink writes one first.
+//! - Files are closed by size and time: see `rotate.rs`. A file is closed when the next event arrives, not by a timer. With
+//!   `rotate_every`, an event closes all files of earlier periods, also those of other paths.
 //!
-//! # Neither a lost nor a doubled line
+//! # No lost and no duplicate lines
 //!
-//! A checkpoint holds the rules by which records become lines in files (path template, format and its version, rotation),
-//! and of each file in use the path, inode, length, and the name that it gets if it is to be closed. The worker stores it
-//! in one piece with its cursor, some time after the batch. After a crash it opens the sink with the stored checkpoint,
-//! and gives it all records behind the stored cursor again. Then these rules suffice:
+//! A checkpoint holds the rules that map records to lines in files (path template, format and its version, rotation), and
+//! for each file in use its path, inode, length, and the name that it gets when it is closed. The worker stores the
+//! checkpoint and its cursor in one transaction, some time after the batch. After a crash it opens the sink with the stored
+//! checkpoint, and delivers all records after the stored cursor again. These rules then suffice:
 //!
-//! 1. **Only what the stored checkpoint lists is changed.** A batch that needs a file that it does not list, or closes
-//!    one, is delivered up to there; the other records stay pending, with a checkpoint that is due. The next call
-//!    of `deliver` comes when that is stored. So between a stored checkpoint and the crash, lines were appended to files
-//!    that it lists, and files got the names that it has for them: nothing else.
-//! 2. **Compare, do not cut.** The records that come again make the same lines in the same order. Where these go, the file
+//! 1. **Only files in the stored checkpoint are changed.** A batch that needs another file, or closes one, is delivered up
+//!    to that record. The other records stay pending until the worker has stored the new checkpoint; only then it calls
+//!    `deliver` again. Between a stored checkpoint and a crash, the sink has therefore only appended lines to files in the
+//!    checkpoint, and given files the names in the checkpoint.
+//! 2. **Compare, do not truncate.** Repeated records produce the same lines in the same order. At their position, the file
 //!    ends, or has the same bytes, or NUL in sectors that did not reach the disk. The lines are written over that and
-//!    synced. Any other byte is foreign: nothing is written, the trouble is reported, and the sink waits until somebody
-//!    moves the file away. Delivering for the first time is the same, on a file that ends where the lines go.
-//! 3. **A failed batch is a crash**: the sink goes back to its last checkpoint, and compares.
-//! 4. **A file to be closed** (`close_as`) holds nothing that is not delivered. Its inode says which of its two names it
-//!    has. What is found at its path afterwards is the next file, and is compared from its first byte on.
-//! 5. **The rules of the checkpoint stay in force until all has been compared**; then those of the configuration are
-//!    stored, and take their place.
-//! 6. **Compression** removes a closed file, so it waits until the stored checkpoint does not have it to be closed. What a
-//!    stop left uncompressed is compressed after the first event that follows.
+//!    synced. Any other byte is foreign: nothing is written, the error is reported, and the sink waits until the operator
+//!    moves the file away. A first delivery is the same, on a file that ends at that position.
+//! 3. **A failed batch is handled like a crash**: the sink returns to its last checkpoint, and compares.
+//! 4. **A file to be closed** (`close_as`) holds only delivered lines. Its inode shows whether it was renamed. A file found
+//!    at the old path afterwards is the next file, and is compared from its first byte.
+//! 5. **The rules of the checkpoint apply until all repeated lines are compared.** Then the rules of the configuration
+//!    replace them, in a new checkpoint.
+//! 6. **Compression** removes a closed file, so it waits until the stored checkpoint no longer lists the file as to be
+//!    closed. Files that a stop left uncompressed are compressed after the first event of the next start.
 //!
-//! A file that is shorter than the checkpoint says (`copytruncate`), gone, or another one, is a warning: lines go to what
-//! is there now, and may be doubled after a crash.
+//! A file that is missing, was replaced, or is shorter than in the checkpoint (`copytruncate`) causes a warning: lines are
+//! written to the file at that path, and may be duplicated after a crash.
 //!
-//! Without checkpoints (mode `direct`) nothing is compared; a crash or a failed batch can leave lines that were not
-//! acknowledged, and a part of one, which gets a line feed before the next line.
+//! Without checkpoints (mode `direct`) nothing is compared. A crash or a failed batch can leave lines that were not
+//! acknowledged, and an incomplete line, which is ended by a line feed before the next line.
 
 mod checkpoint;
 mod compress;
 mod files;
-mod place;
+mod folder;
 mod plan;
 mod rotate;
 mod settings;
@@ -55,7 +54,7 @@ use std::sync::Arc;
 use self::checkpoint::{Checkpoint, Rules, VERSION, decode, encode};
 use self::compress::Compressor;
 use self::files::Files;
-use self::place::{Place, unusable};
+use self::folder::{SinkFolder, open_error};
 use self::plan::plan;
 use self::rotate::Rotation;
 pub use self::settings::{Compression, FileConfig, UnknownCompression};
@@ -63,47 +62,47 @@ use super::{Fate, Format, OpenError, Outcome, Sink};
 use dt_log::disk::{Disk, SystemDisk};
 use dt_sink::record::{PathTemplate, Record};
 
-/// Appends one line an event to files.
+/// Appends one line per event to files.
 #[derive(Debug)]
 pub struct FileSink {
-    /// The configuration.
+    /// The rules of the configuration.
     configured: Rules,
-    /// What is in force: the same, or those of the checkpoint until all that it covers has been compared.
+    /// The current rules: those of the checkpoint until all repeated lines are compared, then `configured`.
     rules: Rules,
     files: Files,
-    /// The last checkpoint, to go back to after a failure.
+    /// The last checkpoint, to which a failed batch returns.
     last: Option<Vec<u8>>,
     is_failed: bool,
     /// Whether the rules have changed since the last checkpoint.
     is_changed: bool,
     compress: Option<Compression>,
     compressor: Option<Compressor>,
-    /// What was closed since a stored checkpoint.
+    /// The files that were closed after the stored checkpoint.
     closed: Vec<PathBuf>,
-    /// What a stored checkpoint says is closed, and can be compressed.
+    /// The files that are closed in the stored checkpoint, and can be compressed.
     to_compress: Vec<PathBuf>,
 }
 
 impl FileSink {
-    /// A sink that appends to exactly this path. The file is made if it is not there; its folder has to be.
+    /// Creates a sink that appends to exactly this path. The file is created if it is missing; its folder must exist.
     #[must_use]
     pub fn new(path: impl Into<PathBuf>, format: Format) -> Self {
         Self::with(FileConfig::new(PathTemplate::fixed(&path.into())), format)
     }
 
-    /// A sink with a path template and rotation. Folders below the template's fixed part are made.
+    /// Creates a sink with a path template and rotation. Folders below the template's fixed part are created.
     #[must_use]
     pub fn with(config: FileConfig, format: Format) -> Self {
         Self::on(SystemDisk::shared(), config, format)
     }
 
-    /// The same on another disk.
+    /// Creates a sink that writes to this disk, which tests replace.
     pub(crate) fn on(disk: Arc<dyn Disk>, config: FileConfig, format: Format) -> Self {
         let FileConfig { path, rotate_size, rotate_every, compress } = config;
         let rotation = Rotation { size: rotate_size, every: rotate_every };
         let configured = Rules { template: path.absolute(), format, rotation };
         Self {
-            files: Files::new(Place { disk, root: configured.template.root().to_owned() }),
+            files: Files::new(SinkFolder { disk, root: configured.template.root().to_owned() }),
             rules: configured.clone(),
             configured,
             last: None,
@@ -116,8 +115,12 @@ impl FileSink {
         }
     }
 
-    /// Takes up the files of the last checkpoint; without one, none.
-    fn go_back(&mut self) -> Result<(), OpenError> {
+    /// Opens the files of the last checkpoint, if there is one.
+    ///
+    /// # Errors
+    ///
+    /// [`OpenError`] if a file cannot be opened, or the checkpoint is of another version.
+    fn restore(&mut self) -> Result<(), OpenError> {
         self.closed.clear();
         self.is_changed = false;
         let Some(bytes) = &self.last else {
@@ -137,25 +140,25 @@ impl FileSink {
             let path = tail.path.display();
             if version != VERSION {
                 return Err(OpenError::Down(format!(
-                    "{path}: its last lines are of another version and cannot be compared; start that version once, or \
-                     move the file away"
+                    "{path}: its last lines were written by another version and cannot be compared; start that version once, \
+                     or move the file away"
                 )));
             }
-            tracing::info!(%path, "the lines that follow the last checkpoint are compared with those that come again");
+            tracing::info!(%path, "comparing the lines after the last checkpoint with repeated events");
             if self.rules != self.configured {
-                tracing::warn!(%path, "the earlier configuration stays in force until that is done");
+                tracing::warn!(%path, "the previous configuration applies until the lines are compared");
             }
         }
         self.is_changed = version != VERSION;
         Ok(())
     }
 
-    /// Puts the configuration in force, once all is done by the rules of the checkpoint.
+    /// Activates the configuration, once all lines are compared and all files closed by the rules of the checkpoint.
     fn change_rules(&mut self) -> Result<(), OpenError> {
         if self.rules == self.configured {
             return Ok(());
         }
-        self.files.look_at_tails()?;
+        self.files.check_tails()?;
         if self.files.tail().is_some() || self.files.is_closing() {
             return Ok(());
         }
@@ -167,7 +170,7 @@ impl FileSink {
         self.open_fixed()
     }
 
-    /// Opens the one file of a fixed path, so that what can never be opened shows at the start.
+    /// Opens the file of a fixed path, so that a path that can never be opened fails the start.
     fn open_fixed(&mut self) -> Result<(), OpenError> {
         if self.rules.template.is_fixed() {
             self.files.touch(&self.rules.template.relative_text(), self.rules.rotation)?;
@@ -175,27 +178,27 @@ impl FileSink {
         Ok(())
     }
 
-    /// Returns how many records of the batch were delivered.
+    /// Writes the records that can be delivered now, and returns their number.
     fn try_deliver(&mut self, batch: &[Arc<Record>]) -> Result<usize, OpenError> {
         if self.is_failed {
-            self.go_back()?;
+            self.restore()?;
             self.is_failed = false;
         }
         self.files.next_call();
         self.compress_closed()?;
-        self.closed.extend(self.files.carry_out_closes()?);
+        self.closed.extend(self.files.close_planned()?);
         self.change_rules()?;
         if self.is_changed && self.files.is_kept {
             return Ok(0);
         }
         let planned = plan(&mut self.files, &self.rules, batch)?;
         self.files.write()?;
-        self.files.forget_unmade();
+        self.files.forget_uncreated();
         if planned > 0 || self.files.is_checkpoint_due() {
             return Ok(planned);
         }
         Err(match self.files.tail() {
-            // It is kept for a line that does not come.
+            // The files in use cannot be replaced, because one has bytes that no repeated line matches.
             Some(tail) => tail.foreign(tail.listed.length),
             None => OpenError::Down("the path of a file is too long for a checkpoint".to_owned()),
         })
@@ -222,7 +225,7 @@ impl FileSink {
         self.last.clone()
     }
 
-    /// The last checkpoint is stored before the next call of `deliver`.
+    /// Marks the last checkpoint as stored: the worker stores it before the next call of `deliver`.
     fn set_durable(&mut self) {
         self.is_changed = false;
         self.files.set_durable();
@@ -240,8 +243,8 @@ impl FileSink {
         }
         let template = &self.configured.template;
         let except = self.files.closing().chain(self.closed.iter().cloned()).collect();
-        let started = Compressor::start(&self.files.place.disk, kind, template, &except);
-        let failed = |error| unusable(template.root(), "looking for closed files", &error);
+        let started = Compressor::start(&self.files.folder.disk, kind, template, &except);
+        let failed = |error| open_error(template.root(), "listing closed files", &error);
         self.compressor = Some(started.map_err(failed)?);
         self.to_compress.clear();
         Ok(())
@@ -254,7 +257,7 @@ impl Sink for FileSink {
         self.last = checkpoint.map(<[u8]>::to_vec);
         self.files.is_kept = self.last.is_some();
         self.rules = self.configured.clone();
-        self.go_back()?;
+        self.restore()?;
         self.is_failed = false;
         self.change_rules()?;
         self.open_fixed()
@@ -270,7 +273,7 @@ impl Sink for FileSink {
         match self.try_deliver(batch) {
             Ok(delivered) => self.outcome(delivered, batch.len()),
             Err(error) => {
-                // As after a crash.
+                // The next call starts from the last checkpoint, as after a crash.
                 self.is_failed = true;
                 self.files.clear();
                 Outcome::retry(batch.len(), &error.to_string())
@@ -279,7 +282,7 @@ impl Sink for FileSink {
     }
 
     fn close(&mut self) {
-        // One that is at work would not see what is renamed.
+        // A running compressor would miss files that are renamed later.
         self.compressor = None;
         self.to_compress.clear();
         self.files.clear();

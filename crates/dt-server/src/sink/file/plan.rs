@@ -8,13 +8,17 @@ use super::files::Files;
 use crate::sink::OpenError;
 use dt_sink::record::Record;
 
-/// How many kinds of records are recognised without rendering their paths: more than there are event types.
+/// How many kinds of records are recognised without rendering their paths: above the number of event types.
 const MAX_KINDS: usize = 32;
 
-/// Puts the lines of the first records into the buffers of their files, and returns how many records those are. Files of
-/// the others are taken up too, so that one checkpoint lists them all.
+/// Appends the lines of the first records to the buffers of their files, and returns how many records these are. The files
+/// of the other records are opened too, so that one checkpoint lists them all.
+///
+/// # Errors
+///
+/// [`OpenError`] if a file cannot be opened.
 pub(super) fn plan(files: &mut Files, rules: &Rules, batch: &[Arc<Record>]) -> Result<usize, OpenError> {
-    // One record of each kind, with the place of its file.
+    // One record of each kind, with the index of its file.
     let mut kinds: Vec<(&Record, usize)> = Vec::new();
     let (mut path, mut newest, mut planned, mut has_to_wait) = (String::new(), i64::MIN, 0_usize, false);
     for record in batch {

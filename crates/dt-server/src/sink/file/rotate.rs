@@ -1,23 +1,22 @@
-//! When a file is closed, and what it is called then: `events.ndjson` becomes
+//! Decides when a file is closed, and names closed files: `events.ndjson` becomes
 //! `events.20231114T221320Z-0000.ndjson`, and `….ndjson.gz` once it is compressed.
 //!
-//! The time is that at which the event was received (UTC) for which the file was closed; the number counts files of
-//! one second. So the names of a file's predecessors sort in the order in which they were written, as long as the
-//! clock is not set back.
+//! The time (UTC) is when the event that closed the file was received; the number counts closed files within one second.
+//! The names therefore sort in the order in which the files were written, unless the clock is set back.
 
 use std::time::Duration;
 
-use super::place::Place;
+use super::folder::SinkFolder;
 use super::settings::Compression;
 use crate::sink::OpenError;
 use dt_verify::event::rfc3339_millis;
 
-/// What is still being written; it is finished or removed on start.
+/// The suffix of a compressed file that is still being written. The next start removes it.
 pub(super) const UNFINISHED: &str = ".tmp";
 
 const COMPRESSIONS: [Compression; 2] = [Compression::Gzip, Compression::Zstd];
 
-/// When a file is closed.
+/// The rules by which files are closed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Rotation {
     pub(super) size: Option<u64>,
@@ -25,15 +24,15 @@ pub(super) struct Rotation {
 }
 
 impl Rotation {
-    /// When the stretch of time began that `millis` lies in; 0 for all times without `rotate_every`.
+    /// Returns the start of the period that contains `millis`, in Unix milliseconds; 0 without `rotate_every`.
     pub(super) fn since(self, millis: i64) -> i64 {
         let every = self.every.and_then(|every| i64::try_from(every.as_millis()).ok());
         let Some(every) = every.filter(|every| *every > 0) else { return 0 };
         millis.saturating_sub(millis.checked_rem_euclid(every).unwrap_or(0))
     }
 
-    /// Whether a file of this length, begun in this stretch, is closed before so many bytes of another stretch. An
-    /// event that was received earlier than the file was begun does not close it.
+    /// Returns whether a file of `length` bytes, of the period that started at `since`, is closed before `more` bytes of the
+    /// period that started at `later` are added. An event of an earlier period does not close it.
     pub(super) fn is_due(self, length: u64, since: i64, more: usize, later: i64) -> bool {
         let more = u64::try_from(more).unwrap_or(u64::MAX);
         let full = self.size.is_some_and(|size| length.saturating_add(more) > size);
@@ -41,6 +40,7 @@ impl Rotation {
     }
 }
 
+/// Returns the suffix of compressed files.
 pub(super) const fn suffix(compression: Compression) -> &'static str {
     match compression {
         Compression::Gzip => ".gz",
@@ -48,9 +48,13 @@ pub(super) const fn suffix(compression: Compression) -> &'static str {
     }
 }
 
-/// The first name for a closed file that is not taken: neither by a file, compressed or not, nor in `planned`.
+/// Returns the first free name for a closed file: not taken by a file, compressed or not, and not in `planned`.
+///
+/// # Errors
+///
+/// [`OpenError`] if the metadata of a path cannot be read.
 pub(super) fn free_name(
-    place: &Place,
+    folder: &SinkFolder,
     current: &str,
     millis: i64,
     planned: &[&String],
@@ -60,7 +64,7 @@ pub(super) fn free_name(
         let name = closed_name(current, millis, number);
         let mut is_taken = planned.contains(&&name);
         for suffix in ["", suffix(Compression::Gzip), suffix(Compression::Zstd)] {
-            is_taken = is_taken || place.about(&place.root.join(format!("{name}{suffix}")))?.is_some();
+            is_taken = is_taken || folder.about(&folder.root.join(format!("{name}{suffix}")))?.is_some();
         }
         if !is_taken || number == u32::MAX {
             return Ok(name);
@@ -69,28 +73,30 @@ pub(super) fn free_name(
     }
 }
 
-/// The name of a closed file.
+/// Returns the name of a closed file.
 fn closed_name(current: &str, millis: i64, number: u32) -> String {
     let stamp: String = rfc3339_millis(millis).chars().take(19).filter(|c| !matches!(c, '-' | ':')).collect();
     let name_at = current.rfind('/').map_or(0, |at| at.saturating_add(1));
-    // A dot at the start of a name hides the file; it begins no extension.
+    // A leading dot marks a hidden file, not an extension.
     let after_first = name_at.saturating_add(1);
     let dot = current.get(after_first..).and_then(|name| name.rfind('.'));
     let (stem, extension) = current.split_at(dot.map_or(current.len(), |at| after_first.saturating_add(at)));
     format!("{stem}.{stamp}Z-{number:04}{extension}")
 }
 
-/// What a name says of a closed file: which file it was, whether it is compressed, and whether that is finished.
+/// The parts of a closed file's name.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct Closed {
+    /// The name before it was closed.
     pub(super) current: String,
-    /// Its name without what compression adds.
+    /// The name without the suffixes of compression.
     pub(super) name: String,
     pub(super) compression: Option<Compression>,
+    /// Whether the compressed file is incomplete.
     pub(super) unfinished: bool,
 }
 
-/// Reads a name of [`closed_name`], with what may follow it.
+/// Parses a name that [`closed_name`] returned, with or without suffixes of compression; `None` for other names.
 pub(super) fn read_closed_name(name: &str) -> Option<Closed> {
     let (name, unfinished) = match name.strip_suffix(UNFINISHED) {
         Some(name) => (name, true),

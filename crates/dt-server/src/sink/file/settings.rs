@@ -1,4 +1,4 @@
-//! The settings of the sink `file`: where it writes, and when it begins a new file.
+//! The settings of the sink `file`: its path, rotation and compression.
 
 use std::fmt;
 use std::str::FromStr;
@@ -9,13 +9,13 @@ use crate::sink::{BadPlace, OpenError, Sink, SinkContext, SinkSettings};
 use dt_sink::config::{Section, config_keys, custom, size, word};
 use dt_sink::record::PathTemplate;
 
-/// A day; `rotate_every` has to divide it, so that files end at the same times every day.
+/// A day. `rotate_every` must divide it, so that files end at the same times every day.
 const DAY: Duration = Duration::from_secs(24 * 3600);
 /// The shortest `rotate_every`.
 const MINUTE: Duration = Duration::from_secs(60);
 
 config_keys! {
-    /// Where the sink `file` writes, and when it begins a new file.
+    /// The settings of a sink of type `file`.
     #[derive(Debug, Clone, PartialEq, Eq)]
     #[non_exhaustive]
     pub struct FileConfig {
@@ -43,7 +43,7 @@ config_keys! {
     }
 }
 
-/// What is said without a path.
+/// The error if the path is missing.
 const NO_PATH: &str = "is missing; name the file to append to";
 
 fn read_path(section: &mut Section<'_>, key: &'static str) -> Option<PathTemplate> {
@@ -62,13 +62,13 @@ fn read_rotate_every(section: &mut Section<'_>, key: &'static str) -> Option<Dur
     if DAY.as_nanos().checked_rem(every.as_nanos()) == Some(0) {
         return Some(every);
     }
-    let allowed = "allowed is a duration that divides a day, such as \"1h\" or \"24h\"";
-    section.complain(key, format!("found {written}; {allowed}"));
+    let expected = "expected a duration that divides a day, such as \"1h\" or \"24h\"";
+    section.complain(key, format!("found {written}; {expected}"));
     None
 }
 
 impl FileConfig {
-    /// Files at this path that are never closed.
+    /// Creates settings with this path, without rotation.
     #[must_use]
     pub fn new(path: PathTemplate) -> Self {
         Self::with_defaults(path)
@@ -109,9 +109,9 @@ impl SinkSettings for FileConfig {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Compression {
-    /// RFC 1952; `.gz`.
+    /// gzip (RFC 1952), with the suffix `.gz`.
     Gzip,
-    /// RFC 8878; `.zst`.
+    /// Zstandard (RFC 8878), with the suffix `.zst`.
     Zstd,
 }
 
@@ -127,9 +127,9 @@ impl FromStr for Compression {
     }
 }
 
-/// Not the name of a compression.
+/// The name is not a compression.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("unknown compression; allowed are gzip, zstd")]
+#[error("unknown compression; expected gzip, zstd")]
 pub struct UnknownCompression;
 
 impl fmt::Display for Compression {

@@ -1,4 +1,4 @@
-//! Single cases: what somebody else does to the files, and defects that must not come back.
+//! Single cases: changes by other programs, and regressions.
 
 use std::path::Path;
 
@@ -15,7 +15,7 @@ const FILE: &str = "/data/events.ndjson";
 #[test]
 fn a_fixed_path_costs_one_write_and_one_sync_a_batch() {
     let disk = disk(1);
-    let (mut sink, _) = begun(&disk, &config(FILE), None).expect("begun");
+    let (mut sink, _) = open_sink(&disk, &config(FILE), None).expect("opened");
     deliver(&mut sink, &records(0..1));
     let before = disk.operations();
     for at in 1..11 {
@@ -26,19 +26,19 @@ fn a_fixed_path_costs_one_write_and_one_sync_a_batch() {
     assert_eq!(text(&disk, FILE), lines(0..11));
 }
 
-/// A restored backup, or a log without its newest part: what was acknowledged stays in the file.
+/// After a restored backup, or a log without its newest part: acknowledged lines stay in the file.
 #[test]
-fn what_follows_an_old_checkpoint_and_does_not_come_again_is_left_alone() {
+fn lines_after_an_old_checkpoint_that_are_not_repeated_are_kept() {
     let disk = disk(1);
-    let (mut sink, _) = begun(&disk, &config(FILE), None).expect("begun");
+    let (mut sink, _) = open_sink(&disk, &config(FILE), None).expect("opened");
     let old = deliver(&mut sink, &records(0..3));
     deliver(&mut sink, &records(3..6));
     drop(sink);
-    let (mut sink, _) = begun(&disk, &config(FILE), old.as_deref()).expect("begun");
-    // Of the lines 3 to 5 only the first comes again, and then new ones.
+    let (mut sink, _) = open_sink(&disk, &config(FILE), old.as_deref()).expect("opened");
+    // Only the first of the lines 3 to 5 is repeated, followed by new ones.
     deliver(&mut sink, &records(3..4));
     for _ in 0..3 {
-        let text = refusal(&mut sink, &records(10..12));
+        let text = retry_error(&mut sink, &records(10..12));
         assert!(text.contains("from byte") && text.contains("Move the file away"), "{text}");
     }
     assert_eq!(text(&disk, FILE), lines(0..6));
@@ -50,13 +50,13 @@ fn what_follows_an_old_checkpoint_and_does_not_come_again_is_left_alone() {
 #[test]
 fn a_lost_sector_is_written_again() {
     let disk = disk(1);
-    let (mut sink, checkpoint) = begun(&disk, &config(FILE), None).expect("begun");
+    let (mut sink, checkpoint) = open_sink(&disk, &config(FILE), None).expect("opened");
     deliver(&mut sink, &records(0..300));
     drop(sink);
     let file = disk.open(Path::new(FILE), OpenMode::Write).expect("there");
     file.write_all_at(&[0; 512], 512).expect("written");
     drop(file);
-    let (mut sink, _) = begun(&disk, &config(FILE), Some(&checkpoint)).expect("begun");
+    let (mut sink, _) = open_sink(&disk, &config(FILE), Some(&checkpoint)).expect("opened");
     deliver(&mut sink, &records(0..100));
     deliver(&mut sink, &records(100..310));
     assert_eq!(text(&disk, FILE), lines(0..310));
@@ -64,7 +64,7 @@ fn a_lost_sector_is_written_again() {
 
 /// `serve --sink file:notes.txt`.
 #[test]
-fn the_last_line_of_a_file_of_somebody_else_stays() {
+fn the_last_line_of_a_foreign_file_is_kept() {
     for (content, between) in [("a\nno end", "\n"), ("a\n", ""), ("\0", "\n"), ("", "")] {
         for is_kept in [true, false] {
             let disk = disk(1);
@@ -81,29 +81,29 @@ fn the_last_line_of_a_file_of_somebody_else_stays() {
     }
 }
 
-/// What somebody else wrote and did not sync: after power loss, the lines are still told from it.
+/// Another program wrote without a sync: after power loss, the sink still distinguishes its lines from that content.
 #[test]
-fn a_file_of_somebody_else_is_synced_before_its_length_is_stored() {
+fn a_foreign_file_is_synced_before_its_length_is_stored() {
     let mut random = Random::new(1);
     for seed in 0..200 {
         let disk = disk(seed);
         put(&disk, FILE, "note\n".repeat(300).as_bytes(), false);
-        let (mut sink, checkpoint) = begun(&disk, &config(FILE), None).expect("begun");
+        let (mut sink, checkpoint) = open_sink(&disk, &config(FILE), None).expect("opened");
         disk.fail(Fault::next(Operation::Sync, Errno::IO));
-        assert!(refusal(&mut sink, &records(0..100)).contains("syncing"));
+        assert!(retry_error(&mut sink, &records(0..100)).contains("syncing"));
         drop(sink);
         let disk = disk.crash(&mut random);
-        let (mut sink, _) = begun(&disk, &config(FILE), Some(&checkpoint)).expect("begun");
+        let (mut sink, _) = open_sink(&disk, &config(FILE), Some(&checkpoint)).expect("opened");
         deliver(&mut sink, &records(0..100));
         assert_eq!(text(&disk, FILE), "note\n".repeat(300) + &lines(0..100));
     }
 }
 
 #[test]
-fn a_changed_template_or_format_after_a_crash_doubles_no_batch() {
+fn a_changed_template_or_format_after_a_crash_duplicates_no_batch() {
     for is_rest_lost in [false, true] {
         let disk = disk(1);
-        let (mut sink, checkpoint) = begun(&disk, &config("/data/{eventType}"), None).expect("begun");
+        let (mut sink, checkpoint) = open_sink(&disk, &config("/data/{eventType}"), None).expect("opened");
         let outcome = sink.deliver(&records(0..4));
         assert!(outcome.is_checkpoint_due);
         let checkpoint = outcome.checkpoint.unwrap_or(checkpoint);
@@ -130,26 +130,27 @@ fn new_folders_are_synced_into_their_parents() {
     let mut random = Random::new(1);
     for seed in 0..50 {
         let disk = disk(seed);
-        let (mut sink, _) = begun(&disk, &config("/data/{date}/{hour}/{eventType}"), None).expect("begun");
+        let (mut sink, _) =
+            open_sink(&disk, &config("/data/{date}/{hour}/{eventType}"), None).expect("opened");
         deliver(&mut sink, &records(0..1));
         assert_eq!(text(&disk.crash(&mut random), "/data/2023-11-14/22/touch"), lines(0..1));
     }
 }
 
-/// A killed process made the folders and the file, and did not sync their names.
+/// A killed process created the folders and the file without syncing their names.
 #[test]
-fn what_a_killed_process_made_is_synced_too() {
+fn names_created_by_a_killed_process_are_synced_too() {
     let mut random = Random::new(1);
     for seed in 0..50 {
         let disk = disk(seed);
         let path = config("/data/{date}/{eventType}");
-        let (mut sink, _) = begun(&disk, &path, None).expect("begun");
+        let (mut sink, _) = open_sink(&disk, &path, None).expect("opened");
         let checkpoint = sink.deliver(&records(0..1)).checkpoint.expect("one");
         disk.fail(Fault::next(Operation::SyncFolder, Errno::IO));
-        refusal(&mut sink, &records(0..1));
+        retry_error(&mut sink, &records(0..1));
         drop(sink);
         let disk = disk.kill();
-        let (mut sink, _) = begun(&disk, &path, Some(&checkpoint)).expect("begun");
+        let (mut sink, _) = open_sink(&disk, &path, Some(&checkpoint)).expect("opened");
         deliver(&mut sink, &records(0..1));
         assert_eq!(text(&disk.crash(&mut random), "/data/2023-11-14/touch"), lines(0..1));
     }
@@ -159,10 +160,10 @@ fn what_a_killed_process_made_is_synced_too() {
 fn a_full_disk_tears_no_line() {
     let disk = disk(1);
     disk.set_capacity(100);
-    let (mut sink, _) = begun(&disk, &config(FILE), None).expect("begun");
+    let (mut sink, _) = open_sink(&disk, &config(FILE), None).expect("opened");
     deliver(&mut sink, &records(0..5));
     for _ in 0..3 {
-        assert!(refusal(&mut sink, &records(5..50)).contains("appending"));
+        assert!(retry_error(&mut sink, &records(5..50)).contains("appending"));
     }
     disk.set_capacity(1 << 20);
     deliver(&mut sink, &records(5..50));
@@ -170,9 +171,9 @@ fn a_full_disk_tears_no_line() {
 }
 
 #[test]
-fn what_others_do_to_the_file_while_it_is_written_stays() {
+fn changes_by_other_programs_are_kept() {
     let disk = disk(1);
-    let (mut sink, _) = begun(&disk, &config(FILE), None).expect("begun");
+    let (mut sink, _) = open_sink(&disk, &config(FILE), None).expect("opened");
     deliver(&mut sink, &records(0..1));
     let length = lines(0..1).len() as u64;
     let file = disk.open(Path::new(FILE), OpenMode::Write).expect("there");
@@ -180,8 +181,8 @@ fn what_others_do_to_the_file_while_it_is_written_stays() {
     let checkpoint = sink.deliver(&records(1..2)).checkpoint;
     deliver(&mut sink, &records(1..2));
     drop(sink);
-    // The checkpoint before the line knows of the mark.
-    let (mut sink, _) = begun(&disk, &config(FILE), checkpoint.as_deref()).expect("begun");
+    // The checkpoint before the line includes the mark.
+    let (mut sink, _) = open_sink(&disk, &config(FILE), checkpoint.as_deref()).expect("opened");
     deliver(&mut sink, &records(1..2));
     let expected = format!("{}a mark\n{}", lines(0..1), lines(1..2));
     assert_eq!(text(&disk, FILE), expected);
@@ -198,20 +199,20 @@ fn what_others_do_to_the_file_while_it_is_written_stays() {
 }
 
 #[test]
-fn a_file_that_was_cut_short_or_moved_away_meanwhile_is_gone_on_with() {
+fn the_sink_continues_after_a_file_was_truncated_or_moved() {
     let disk = disk(1);
-    let (mut sink, _) = begun(&disk, &config(FILE), None).expect("begun");
+    let (mut sink, _) = open_sink(&disk, &config(FILE), None).expect("opened");
     let checkpoint = deliver(&mut sink, &records(0..3));
     drop(sink);
     let file = disk.open(Path::new(FILE), OpenMode::Write).expect("there");
     file.set_length(lines(0..1).len() as u64).expect("cut");
     drop(file);
-    let (mut sink, _) = begun(&disk, &config(FILE), checkpoint.as_deref()).expect("begun");
+    let (mut sink, _) = open_sink(&disk, &config(FILE), checkpoint.as_deref()).expect("opened");
     deliver(&mut sink, &records(3..4));
     drop(sink);
     assert_eq!(text(&disk, FILE), lines(0..1) + &lines(3..4));
     disk.rename(Path::new(FILE), Path::new("/data/events.1")).expect("moved");
-    let (mut sink, _) = begun(&disk, &config(FILE), checkpoint.as_deref()).expect("begun");
+    let (mut sink, _) = open_sink(&disk, &config(FILE), checkpoint.as_deref()).expect("opened");
     deliver(&mut sink, &records(3..4));
     assert_eq!(text(&disk, FILE), lines(3..4));
 }
@@ -220,7 +221,7 @@ fn a_file_that_was_cut_short_or_moved_away_meanwhile_is_gone_on_with() {
 fn a_file_is_closed_only_by_the_name_that_is_stored_and_never_over_another() {
     let disk = disk(1);
     let small = rotated(FILE, Some(1024), None);
-    let (mut sink, _) = begun(&disk, &small, None).expect("begun");
+    let (mut sink, _) = open_sink(&disk, &small, None).expect("opened");
     let outcome = sink.deliver(&records(0..200));
     let delivered = outcome.fates.iter().filter(|fate| **fate == Fate::Delivered).count();
     assert!(outcome.is_checkpoint_due && (1..200).contains(&delivered));
@@ -230,7 +231,7 @@ fn a_file_is_closed_only_by_the_name_that_is_stored_and_never_over_another() {
     let name = decode(&checkpoint, &rules).expect("read").files[0].close_as.clone().expect("a name");
     assert_eq!(name, "events.20231114T221320Z-0000.ndjson");
     put(&disk, &format!("/data/{name}"), b"somebody's", true);
-    assert!(refusal(&mut sink, &records(delivered..200)).contains("in the way"));
+    assert!(retry_error(&mut sink, &records(delivered..200)).contains("in the way"));
     disk.rename(Path::new(&format!("/data/{name}")), Path::new("/data/away")).expect("moved");
     deliver(&mut sink, &records(delivered..200));
     assert_eq!(text(&disk, &format!("/data/{name}")), lines(0..delivered));
@@ -240,22 +241,22 @@ fn a_file_is_closed_only_by_the_name_that_is_stored_and_never_over_another() {
 #[test]
 fn lines_of_another_version_are_not_compared_with() {
     let disk = disk(1);
-    let (mut sink, checkpoint) = begun(&disk, &config(FILE), None).expect("begun");
+    let (mut sink, checkpoint) = open_sink(&disk, &config(FILE), None).expect("opened");
     let newer = deliver(&mut sink, &records(0..1)).expect("one");
     drop(sink);
     let other = |checkpoint: Vec<u8>| {
         let text = String::from_utf8(checkpoint).expect("JSON");
         text.replace(&format!("\"version\":{VERSION}"), "\"version\":77").into_bytes()
     };
-    let Err(OpenError::Down(text)) = begun(&disk, &config(FILE), Some(&other(checkpoint))) else {
+    let Err(OpenError::Down(text)) = open_sink(&disk, &config(FILE), Some(&other(checkpoint))) else {
         panic!("opened")
     };
     assert!(text.contains("another version"), "{text}");
     // After a clean stop there is nothing to compare.
-    let (mut sink, checkpoint) = begun(&disk, &config(FILE), Some(&other(newer))).expect("begun");
+    let (mut sink, checkpoint) = open_sink(&disk, &config(FILE), Some(&other(newer))).expect("opened");
     assert!(!String::from_utf8(checkpoint).expect("JSON").contains("77"));
     deliver(&mut sink, &records(1..2));
-    let Err(OpenError::Down(_)) = begun(&disk, &config(FILE), Some(b"{}")) else { panic!("opened") };
+    let Err(OpenError::Down(_)) = open_sink(&disk, &config(FILE), Some(b"{}")) else { panic!("opened") };
 }
 
 #[test]
@@ -263,7 +264,7 @@ fn paths_of_any_length_fit_in_a_checkpoint() {
     let disk = disk(1);
     let folder = "\u{1}".repeat(1200);
     let path = format!("/data/{{eventType}}/{folder}");
-    let (mut sink, _) = begun(&disk, &config(&path), None).expect("begun");
+    let (mut sink, _) = open_sink(&disk, &config(&path), None).expect("opened");
     let batch: Vec<_> = (0..20)
         .map(|number| {
             let record =
@@ -274,15 +275,15 @@ fn paths_of_any_length_fit_in_a_checkpoint() {
     let checkpoint = deliver(&mut sink, &batch).expect("one");
     assert!((MAX_CHECKPOINT / 4..=MAX_CHECKPOINT).contains(&checkpoint.len()), "{}", checkpoint.len());
     let path = format!("/data/{{date}}/{}", "\u{1}".repeat(9_000));
-    let (mut sink, _) = begun(&disk, &config(&path), None).expect("begun");
-    assert!(refusal(&mut sink, &records(0..1)).contains("too long"));
+    let (mut sink, _) = open_sink(&disk, &config(&path), None).expect("opened");
+    assert!(retry_error(&mut sink, &records(0..1)).contains("too long"));
 }
 
 fn typed(number: usize, event_type: &str, received_at: i64) -> Arc<Record> {
     Arc::new(Record { event_type: event_type.into(), ..Record::clone(&record_at(number, received_at)) })
 }
 
-/// The process was killed before it had synced the name of the file of a fixed path.
+/// The process was killed before it synced the name of the file of a fixed path.
 #[test]
 fn the_name_of_a_file_that_is_there_is_synced_too() {
     let mut random = Random::new(1);
@@ -291,24 +292,24 @@ fn the_name_of_a_file_that_is_there_is_synced_too() {
         disk.fail(Fault::next(Operation::SyncFolder, Errno::IO));
         sink(&disk, &config(FILE)).open(None).expect_err("not synced");
         let disk = disk.kill();
-        let (mut sink, _) = begun(&disk, &config(FILE), None).expect("begun");
+        let (mut sink, _) = open_sink(&disk, &config(FILE), None).expect("opened");
         deliver(&mut sink, &records(0..1));
         assert_eq!(text(&disk.crash(&mut random), FILE), lines(0..1));
     }
 }
 
 #[test]
-fn what_others_append_before_all_is_compared_is_still_compared() {
+fn bytes_appended_by_others_before_the_comparison_ends_are_compared() {
     let disk = disk(1);
-    let (mut sink, checkpoint) = begun(&disk, &config(FILE), None).expect("begun");
+    let (mut sink, checkpoint) = open_sink(&disk, &config(FILE), None).expect("opened");
     deliver(&mut sink, &records(0..3));
     drop(sink);
-    let (mut sink, _) = begun(&disk, &config(FILE), Some(&checkpoint)).expect("begun");
+    let (mut sink, _) = open_sink(&disk, &config(FILE), Some(&checkpoint)).expect("opened");
     deliver(&mut sink, &records(0..1));
     let file = disk.open(Path::new(FILE), OpenMode::Write).expect("there");
     file.write_all_at(b"a mark\n", lines(0..3).len() as u64).expect("written");
     deliver(&mut sink, &records(1..3));
-    assert!(refusal(&mut sink, &records(3..4)).contains("holds something else"));
+    assert!(retry_error(&mut sink, &records(3..4)).contains("differs from the lines"));
     assert_eq!(text(&disk, FILE), lines(0..3) + "a mark\n");
 }
 
@@ -317,7 +318,7 @@ fn without_checkpoints_too_each_line_goes_to_its_own_file() {
     let disk = disk(1);
     let mut sink = sink(&disk, &config("/data/{eventType}"));
     sink.open(None).expect("opened");
-    // More paths than files can be in use, and kinds that come again.
+    // More paths than files can be in use, and repeated kinds.
     let kind =
         |number: usize| format!("type-{}", if number.is_multiple_of(3) { number % 7 } else { number % 100 });
     let batch: Vec<_> = (0..900).map(|number| typed(number, &kind(number), START)).collect();
@@ -331,34 +332,34 @@ fn without_checkpoints_too_each_line_goes_to_its_own_file() {
 }
 
 #[test]
-fn a_file_with_something_to_compare_is_not_let_go_of() {
+fn a_file_with_bytes_to_compare_is_not_dropped() {
     let disk = disk(1);
     let template = config("/data/{eventType}");
-    let (mut sink, _) = begun(&disk, &template, None).expect("begun");
+    let (mut sink, _) = open_sink(&disk, &template, None).expect("opened");
     let checkpoint = deliver(&mut sink, &[typed(0, "a", START)]);
     drop(sink);
     let file = disk.open(Path::new("/data/a"), OpenMode::Write).expect("there");
     file.write_all_at(b"a mark\n", lines(0..1).len() as u64).expect("written");
     drop(file);
-    let (mut sink, _) = begun(&disk, &template, checkpoint.as_deref()).expect("begun");
+    let (mut sink, _) = open_sink(&disk, &template, checkpoint.as_deref()).expect("opened");
     for number in 1..200 {
         deliver(&mut sink, &[typed(number, &format!("type-{number}"), START)]);
     }
-    assert!(refusal(&mut sink, &[typed(200, "a", START)]).contains("holds something else"));
+    assert!(retry_error(&mut sink, &[typed(200, "a", START)]).contains("differs from the lines"));
 }
 
 #[test]
 fn the_path_of_a_closed_file_is_free_for_others() {
     let disk = disk(1);
     let template = rotated("/data/{eventType}", None, Some(1));
-    let (mut sink, _) = begun(&disk, &template, None).expect("begun");
+    let (mut sink, _) = open_sink(&disk, &template, None).expect("opened");
     deliver(&mut sink, &[typed(0, "a", START), typed(1, "b", START)]);
     let checkpoint = deliver(&mut sink, &[typed(2, "a", START + 3_600_000)]);
     drop(sink);
     assert_eq!(text(&disk, "/data/b.20231114T231320Z-0000"), lines(1..2));
     put(&disk, "/data/b", b"somebody's\n", true);
     let (mut sink, _) =
-        begun(&disk, &rotated("/data/{eventType}", None, None), checkpoint.as_deref()).expect("begun");
+        open_sink(&disk, &rotated("/data/{eventType}", None, None), checkpoint.as_deref()).expect("opened");
     deliver(&mut sink, &[typed(3, "b", START + 3_600_000)]);
     assert_eq!(text(&disk, "/data/b"), "somebody's\n".to_owned() + &lines(3..4));
 }
@@ -367,12 +368,12 @@ fn the_path_of_a_closed_file_is_free_for_others() {
 fn a_closed_file_is_compressed_once_the_stored_checkpoint_says_closed() {
     let disk = disk(1);
     let small = FileConfig { compress: Some(Compression::Gzip), ..rotated(FILE, Some(1024), None) };
-    let (mut sink, _) = begun(&disk, &small, None).expect("begun");
+    let (mut sink, _) = open_sink(&disk, &small, None).expect("opened");
     let delivered = |outcome: &Outcome| outcome.fates.iter().filter(|fate| **fate == Fate::Delivered).count();
     let first = sink.deliver(&records(0..200));
     let end = delivered(&first);
     assert!(first.is_checkpoint_due && end < 200);
-    // It gets its name, which the stored checkpoint still has to hold.
+    // The file is renamed; the next checkpoint has to be stored first.
     let second = sink.deliver(&records(end..end + 1));
     assert!(second.is_checkpoint_due && delivered(&second) == 1);
     let closed = "/data/events.20231114T221320Z-0000.ndjson";

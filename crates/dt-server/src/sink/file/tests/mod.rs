@@ -29,7 +29,7 @@ fn disk(seed: u64) -> FakeDisk {
     disk
 }
 
-/// A file of somebody else.
+/// Creates a file of another program.
 fn put(disk: &FakeDisk, path: &str, content: &[u8], is_synced: bool) {
     let file = disk.open(Path::new(path), OpenMode::Create).expect("made");
     disk.sync_folder(Path::new(ROOT)).expect("synced");
@@ -65,7 +65,7 @@ fn records(numbers: std::ops::Range<usize>) -> Vec<Arc<Record>> {
     numbers.map(record).collect()
 }
 
-/// Lines of records in the format `body`.
+/// Returns the lines of records in the format `body`.
 fn lines(numbers: std::ops::Range<usize>) -> String {
     numbers.map(|number| format!("{{\"n\":{number}}}\n")).collect()
 }
@@ -74,8 +74,8 @@ fn sink(disk: &FakeDisk, config: &FileConfig) -> FileSink {
     FileSink::on(Arc::new(disk.clone()), config.clone(), Format::Body)
 }
 
-/// A sink opened with a checkpoint, and the checkpoint that it begins with.
-fn begun(
+/// Opens a sink with a checkpoint, and returns it with its first own checkpoint.
+fn open_sink(
     disk: &FakeDisk,
     config: &FileConfig,
     checkpoint: Option<&[u8]>,
@@ -86,7 +86,7 @@ fn begun(
     Ok((sink, checkpoint))
 }
 
-/// Delivers all, and returns the last checkpoint.
+/// Delivers the whole batch, and returns the last checkpoint.
 fn deliver(sink: &mut FileSink, batch: &[Arc<Record>]) -> Option<Vec<u8>> {
     let mut left = batch;
     for _ in 0..100 {
@@ -102,8 +102,8 @@ fn deliver(sink: &mut FileSink, batch: &[Arc<Record>]) -> Option<Vec<u8>> {
     panic!("never delivered");
 }
 
-/// Why a batch is not delivered.
-fn refusal(sink: &mut FileSink, batch: &[Arc<Record>]) -> String {
+/// Delivers a batch that fails, and returns the error.
+fn retry_error(sink: &mut FileSink, batch: &[Arc<Record>]) -> String {
     match sink.deliver(batch).fates.into_iter().next() {
         Some(Fate::Retry { error }) => error,
         other => panic!("{other:?}"),

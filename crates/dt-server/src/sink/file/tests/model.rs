@@ -1,5 +1,5 @@
-//! A model of the worker that stores a cursor and a checkpoint some time after the batch, on a disk that fails, or loses
-//! power at any operation: at the end every record is in the files exactly once, in order, and nothing else has changed.
+//! Simulates a worker that stores a cursor and a checkpoint some time after the batch, on a disk that fails or loses power
+//! at any operation. At the end every record must be in the files exactly once, in order, and nothing else may change.
 //!
 //! `DT_RECEIVER_TEST_SEEDS` sets how many seeds are run, `DT_RECEIVER_TEST_SEED` repeats one of them.
 
@@ -36,7 +36,7 @@ struct Run {
     records: Vec<Arc<Record>>,
     config: FileConfig,
     format: Format,
-    /// What is stored: how many records are delivered, and the checkpoint.
+    /// The stored state: the number of delivered records, and the checkpoint.
     stored: (usize, Option<Vec<u8>>),
     crashes: u64,
     failures: u64,
@@ -80,7 +80,7 @@ impl Run {
         }
     }
 
-    /// From a start to a crash, or to the end.
+    /// Runs the sink from a start to a crash, or to the end.
     fn live(&mut self, is_last: bool) {
         if self.random.below(4) == 0 {
             self.config = some_config(&mut self.random);
@@ -152,7 +152,7 @@ impl Run {
         let is_rest_open = |fate: &Fate| matches!(fate, Fate::Pending { .. } | Fate::Retry { .. });
         assert!(fates[done..].iter().all(is_rest_open), "{fates:?}");
         if let Some(Fate::Retry { error }) = fates.last() {
-            assert!(!error.contains("holds something else"), "{error}");
+            assert!(!error.contains("differs from the lines"), "{error}");
             assert!(!is_last, "{error}");
             assert_eq!(done, 0);
             return cursor;
@@ -171,7 +171,7 @@ impl Run {
         cursor + done
     }
 
-    /// Tells what happens when one seed is repeated.
+    /// Prints a step if a single seed is repeated.
     fn say(&self, text: impl FnOnce(&Self) -> String) {
         if self.is_loud {
             println!("{}", text(self));
@@ -211,7 +211,7 @@ impl Run {
         self.disk.content(path).expect("a file")
     }
 
-    /// The number of the record that a line is of.
+    /// Returns the number of the record in a line.
     fn number_of(&self, line: &str, family: &str) -> usize {
         let digits = line.split("\"n\":").nth(1).and_then(|rest| rest.split(',').next());
         let number: usize = digits.and_then(|digits| digits.parse().ok()).unwrap_or_else(|| panic!("{line}"));
