@@ -12,7 +12,7 @@ use super::secrets::SecretOptions;
 use super::spool_access::{Spool, SpoolOptions, print_report, table};
 use super::{Ended, Failure, complain, say, usage};
 use dt_log::dead::{Filter, StoredDeadLetter};
-use dt_server::service::RepairRequest;
+use dt_server::spool_admin::RepairRequest;
 use dt_sink::record::Reason;
 use dt_verify::event::rfc3339_millis;
 
