@@ -622,7 +622,7 @@ fn a_file_sink_writes_nothing_into_the_folder_of_the_spool() {
         let found = problems(&text(&path(sink))).join("\n");
         assert_eq!(!found.is_empty(), is_refused, "{sink}: {found}");
         for word in
-            ["sink.out.path: found", &path(sink), "in the spool's folder", &path("data/spool"), "allowed"]
+            ["sink.out.path: found", &path(sink), "in the spool's folder", &path("data/spool"), "expected"]
         {
             assert!(!is_refused || found.contains(word), "{sink}: {found:?} does not say {word:?}");
         }

@@ -149,7 +149,7 @@ pub(super) fn run(arguments: &Arguments) -> Ended {
                 report.skipped
             );
             print_report(&report, &done, *json)?;
-            if report.letters() == 0 { no_match(&filter) } else { Ok(()) }
+            if report.dead_letters() == 0 { no_match(&filter) } else { Ok(()) }
         }
         Command::Drop { spool, which, json } => {
             let filter = which.filter();

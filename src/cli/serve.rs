@@ -15,8 +15,8 @@ use super::time::parse_duration;
 use super::{Ended, logging, notify, usage};
 use crate::sink_types;
 use dt_server::config::{
-    Config, ConfigError, ConnectorConfig, DEFAULT_ADMIN, DEFAULT_DATA, DEFAULT_LISTEN, Listen, FileSnapshot, Problem,
-    Recorder, SinkConfig, Sources, SystemSources,
+    Config, ConfigError, ConnectorConfig, DEFAULT_ADMIN, DEFAULT_DATA, DEFAULT_LISTEN, FileSnapshot, Listen,
+    Problem, Recorder, SinkConfig, Sources, SystemSources,
 };
 use dt_server::http::Inherited;
 use dt_server::service::Service;
