@@ -12,7 +12,7 @@ use super::secrets::SecretOptions;
 use super::spool_access::{Spool, SpoolOptions, print_report, table};
 use super::{Ended, Failure, complain, say, usage};
 use dt_log::dead::{Filter, StoredDeadLetter};
-use dt_server::service::RepairRequest;
+use dt_server::spool_admin::RepairRequest;
 use dt_sink::record::Reason;
 use dt_verify::event::rfc3339_millis;
 
@@ -149,7 +149,7 @@ pub(super) fn run(arguments: &Arguments) -> Ended {
                 report.skipped
             );
             print_report(&report, &done, *json)?;
-            if report.letters() == 0 { no_match(&filter) } else { Ok(()) }
+            if report.dead_letters() == 0 { no_match(&filter) } else { Ok(()) }
         }
         Command::Drop { spool, which, json } => {
             let filter = which.filter();

@@ -9,14 +9,14 @@ use tokio::signal::unix::Signal;
 use tokio::time::MissedTickBehavior;
 
 use super::{notify, serve};
-use dt_server::config::{Config, ConfigError, Look, Recorder, Sources, SystemSources, Watch};
+use dt_server::config::{Config, ConfigError, FileSnapshot, Recorder, Sources, SystemSources, Watch};
 use dt_server::service::ReloadHandle;
 
 /// The triggers of reloads, and what a reload changes.
 pub(super) struct Reloader {
     pub(super) handle: ReloadHandle,
     /// The files that were read at the start.
-    pub(super) look: Look,
+    pub(super) files: FileSnapshot,
     /// The interval between two checks of the files; zero for no checks.
     pub(super) interval: Duration,
     /// SIGHUP.
@@ -30,8 +30,8 @@ pub(super) async fn keep_current<F>(reloader: Reloader, read: F)
 where
     F: Fn(&dyn Sources) -> Result<Config, ConfigError> + Clone + Send + 'static,
 {
-    let Reloader { handle, look, interval, mut hangup, status } = reloader;
-    let watch = Arc::new(Mutex::new(Watch::new(look)));
+    let Reloader { handle, files, interval, mut hangup, status } = reloader;
+    let watch = Arc::new(Mutex::new(Watch::new(files)));
     // tokio panics at an interval of zero.
     let mut ticks = tokio::time::interval(interval.max(Duration::from_millis(1)));
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -40,7 +40,7 @@ where
             Some(()) = hangup.recv() => "SIGHUP",
             _ = ticks.tick(), if !interval.is_zero() => {
                 let watch = Arc::clone(&watch);
-                let check = move || watch.lock().has_settled(&SystemSources);
+                let check = move || watch.lock().has_stable_change(&SystemSources);
                 match tokio::task::spawn_blocking(check).await {
                     Ok(true) => "file changed",
                     Ok(false) | Err(_) => continue,
@@ -51,7 +51,7 @@ where
         let read = move || {
             let recorder = Recorder::new(SystemSources).without_certificates();
             let config = read(&recorder);
-            watch.lock().take(recorder.into_look());
+            watch.lock().set_current(recorder.into_snapshot());
             if let Ok(config) = &config {
                 serve::warn(config);
             }

@@ -15,8 +15,8 @@ use super::time::parse_duration;
 use super::{Ended, logging, notify, usage};
 use crate::sink_types;
 use dt_server::config::{
-    Config, ConfigError, ConnectorConfig, DEFAULT_ADMIN, DEFAULT_DATA, DEFAULT_LISTEN, Listen, Look, Problem,
-    Recorder, SinkConfig, Sources, SystemSources,
+    Config, ConfigError, ConnectorConfig, DEFAULT_ADMIN, DEFAULT_DATA, DEFAULT_LISTEN, FileSnapshot, Listen,
+    Problem, Recorder, SinkConfig, Sources, SystemSources,
 };
 use dt_server::http::Inherited;
 use dt_server::service::Service;
@@ -97,7 +97,7 @@ pub(super) fn run(arguments: &Arguments) -> Ended {
     // Before the runtime starts threads.
     let inherited = Inherited::from_env();
     let runtime = super::runtime().context("starting the runtime")?;
-    let ended = runtime.block_on(serve(config, arguments.clone(), recorder.into_look(), inherited));
+    let ended = runtime.block_on(serve(config, arguments.clone(), recorder.into_snapshot(), inherited));
     // A sink that hangs must not delay the exit: its events are in the spool, or (mode `direct`) were not acknowledged.
     runtime.shutdown_background();
     ended
@@ -190,7 +190,7 @@ fn parse_sinks(texts: &[String]) -> Result<Vec<SinkConfig>, NotASink> {
     Ok(sinks)
 }
 
-async fn serve(config: Config, arguments: Arguments, look: Look, inherited: Inherited) -> Ended {
+async fn serve(config: Config, arguments: Arguments, files: FileSnapshot, inherited: Inherited) -> Ended {
     let stop = Stop::listen().context("listening for signals")?;
     let hangup = signal(SignalKind::hangup()).context("listening for signals")?;
     let service = Service::builder(config.clone()).inherited(inherited).start().await.map_err(usage)?;
@@ -211,7 +211,7 @@ async fn serve(config: Config, arguments: Arguments, look: Look, inherited: Inhe
     let read = move |sources: &dyn Sources| configure(&arguments, sources);
     let status = format!("receiving events on {listen} ({scheme})");
     notify::ready(&status);
-    tokio::spawn(reload::keep_current(Reloader { handle, look, interval, hangup, status }, read));
+    tokio::spawn(reload::keep_current(Reloader { handle, files, interval, hangup, status }, read));
     let alive = tokio::spawn(notify::keep_alive());
     let stopped = async {
         stop.wait().await;

@@ -10,7 +10,7 @@ use super::time::{ago, since};
 use super::{Ended, Failure, complain, say, usage};
 use dt_log::repair::Proposal;
 use dt_log::{Reader, SinkStatus};
-use dt_server::service::{RepairReport, RepairRequest};
+use dt_server::spool_admin::{RepairReport, RepairRequest};
 use dt_sink::record::Format;
 use dt_verify::event::rfc3339_millis;
 

@@ -16,7 +16,7 @@ use crate::sink_types;
 use dt_log::dead::{DeadLetters, DeadOptions, Expect, Filter, ReadOnly};
 use dt_log::{Log, LogOptions, Reader, is_without_log, path_of_dead_letters};
 use dt_server::config::{Config, ConfigError, ConnectorConfig, DEFAULT_DATA, Mode, Sources, SystemSources};
-use dt_server::service::{ControlError, Repair, RepairReport, RepairRequest, ask};
+use dt_server::spool_admin::{ControlError, Repair, RepairReport, RepairRequest, ask};
 use dt_sink::clock::SystemClock;
 use dt_verify::Verifier;
 
@@ -217,7 +217,7 @@ impl Spool {
                 },
             };
             report.add(step);
-            progress.set_message(format!("{} dead letters", report.letters()));
+            progress.set_message(format!("{} dead letters", report.dead_letters()));
             match (&mut request, report.next) {
                 (
                     RepairRequest::ReplayDead { after, .. } | RepairRequest::DropDead { after, .. },

@@ -110,7 +110,7 @@ fn a_connector_in_use_is_not_removed() {
         );
         let renamed = used.replace("'used'", "'renamed'");
         let renamed = place.text("", &[default, renamed, sink]);
-        refused(&served, &place, &renamed, "refused", "a restart takes that deliberately");
+        refused(&served, &place, &renamed, "refused", "a restart accepts the change deliberately");
         assert_eq!(served.post("/used", 1, 1, SECRET).status, 200);
         served.receiver.stop();
         // The restart does.

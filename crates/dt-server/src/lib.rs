@@ -7,6 +7,7 @@ pub mod http;
 pub mod keys;
 pub mod service;
 pub mod sink;
+pub mod spool_admin;
 pub mod telemetry;
 pub mod tls;
 mod token_bucket;

@@ -1,4 +1,4 @@
-//! The demo's cloud: 25 devices, and a data connector to a receiver.
+//! The cloud of the demo: 25 devices, and a Data Connector to a receiver.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -17,14 +17,14 @@ const PROJECT: &str = "demo";
 /// The organization that the cloud signs for.
 pub(super) const ORGANIZATION: &str = "demo-organization";
 
-/// Starts the cloud. Each device sends once in `interval`.
+/// Starts the cloud. Each device sends one event in each `interval`.
 pub(super) async fn start(wire: Arc<Wire>, interval: Duration) -> anyhow::Result<Emulator> {
     let population: Population = DEVICES.parse().context("the devices")?;
     let emulator = Emulator::builder().devices(PROJECT, population, interval).organization(ORGANIZATION);
     emulator.transport(wire).start().await.context("the emulator")
 }
 
-/// A data connector.
+/// The settings of a Data Connector.
 pub(super) struct Connector<'a> {
     pub(super) url: &'a str,
     pub(super) secret: &'a str,
@@ -33,6 +33,7 @@ pub(super) struct Connector<'a> {
 }
 
 impl Connector<'_> {
+    /// Creates the connector with the emulator's API.
     pub(super) fn create(&self, emulator: &Emulator) -> anyhow::Result<()> {
         let body = json!({
             "type": "HTTP_PUSH",
@@ -47,7 +48,7 @@ impl Connector<'_> {
     }
 }
 
-/// Returns a secret that was never used before.
+/// Returns a random secret of 48 hexadecimal digits.
 pub(super) fn random_secret() -> anyhow::Result<String> {
     let mut bytes = [0; 24];
     getrandom::fill(&mut bytes).context("random numbers")?;

@@ -1,4 +1,4 @@
-//! Requests that are not authentic, made from a delivery that was: what an attacker could send.
+//! Sends forged requests, made from an authentic one, as an attacker could.
 
 use anyhow::Context;
 use bytes::Bytes;
@@ -13,15 +13,15 @@ use dt_emulator::AttemptRequest;
 use dt_sink::clock::{Clock, SystemClock};
 use dt_verify::{SECRET_HEADER, Secret, Signer, xid};
 
-/// The temperature that the attacker wants to be believed, in °C.
+/// The forged temperature, in °C.
 const FORGED: &str = "99.5";
 
 /// The answers to the forged requests.
 #[derive(Debug, Default)]
-pub(super) struct Refusals(Vec<Answer>);
+pub(super) struct Rejections(Vec<Answer>);
 
-impl Refusals {
-    /// Returns the codes of the refusals, and how many there are.
+impl Rejections {
+    /// Returns the code of each request that was answered 401.
     pub(super) fn codes(&self) -> Vec<&str> {
         self.0.iter().filter(|answer| answer.status == 401).map(|answer| answer.code.as_str()).collect()
     }
@@ -32,27 +32,27 @@ impl Refusals {
     }
 }
 
-/// Sends an authentic delivery three times more: changed, signed by a guessed secret, and unchanged.
+/// Sends an authentic request three more times: changed, signed with a guessed secret, and unchanged.
 ///
 /// # Errors
 ///
-/// [`Failure::Internal`] when there is no answer.
-pub(super) async fn send(wire: &Wire) -> Result<Refusals, Failure> {
+/// [`Failure::Internal`] if a request gets no answer.
+pub(super) async fn send(wire: &Wire) -> Result<Rejections, Failure> {
     let authentic = wire.temperature().await.context("waiting for a temperature")?;
-    let (changed, from) = changed(&authentic).context("changing a delivery")?;
+    let (changed, from) = changed(&authentic).context("changing a request")?;
     let to = FORGED.parse().map(values::celsius).unwrap_or_default();
-    let mut refusals = Refusals::default();
+    let mut rejections = Rejections::default();
     for (request, what) in [
         (changed, format!("{} changed to {} on the way", from.trim_start(), to.trim_start())),
         (signed_by_guess(&authentic)?, "signed with a guessed secret".to_owned()),
     ] {
         let answer = answer(wire, request).await?;
         report(&answer, &what)?;
-        refusals.0.push(answer);
+        rejections.0.push(answer);
     }
     let repeated = answer(wire, authentic).await?;
     report(&repeated, "an authentic request again; it is not delivered twice")?;
-    Ok(refusals)
+    Ok(rejections)
 }
 
 async fn answer(wire: &Wire, request: AttemptRequest) -> Result<Answer, Failure> {
@@ -69,7 +69,7 @@ fn report(answer: &Answer, what: &str) -> std::io::Result<()> {
     screen::report(tone, tag, what, &format!("{} {}", answer.status, answer.code))
 }
 
-/// Returns the delivery with another temperature under the same signatures, and the true temperature.
+/// Returns the request with a forged temperature and the same signatures, and the true temperature.
 fn changed(authentic: &AttemptRequest) -> Option<(AttemptRequest, String)> {
     let text = std::str::from_utf8(&authentic.body).ok()?;
     let body: Value = serde_json::from_str(text).ok()?;
@@ -80,7 +80,7 @@ fn changed(authentic: &AttemptRequest) -> Option<(AttemptRequest, String)> {
     Some((request, values::celsius(value.as_f64()?)))
 }
 
-/// Returns the delivery with an `X-Dt-Signature` by somebody who does not know the secret.
+/// Returns the request with an `X-Dt-Signature` that is signed with a wrong secret.
 fn signed_by_guess(authentic: &AttemptRequest) -> anyhow::Result<AttemptRequest> {
     let now = SystemClock.unix_seconds();
     let signer = Signer::secret(Secret::new("guessed")?);

@@ -1,4 +1,5 @@
-//! `--kill`: a receiver in a process of its own, killed by SIGKILL in the middle of a burst, started again, and counted.
+//! `--kill`: starts a receiver as a process, kills it with SIGKILL in the middle of a burst, starts it again, and counts its
+//! events.
 
 use std::collections::HashMap;
 use std::io::{BufRead, BufReader};
@@ -19,33 +20,33 @@ use crate::cli::Failure;
 use crate::cli::secrets::DEFAULT_VARIABLE;
 use dt_emulator::Faults;
 
-/// How many events the cloud sends at once.
+/// The number of events of the burst.
 const BURST: u32 = 3_000;
 
-/// How many of them are acknowledged when the receiver is killed, at least.
+/// The number of acknowledged events after which the receiver is killed.
 const KILL_AFTER: usize = 300;
 
-/// How long each step may take before the demo gives up.
+/// The timeout of each step.
 const TIMEOUT: Duration = Duration::from_secs(60);
 
-/// What the count says.
+/// The counts of events.
 #[derive(Debug)]
 pub(super) struct Counted {
     pub(super) sent: usize,
     pub(super) acknowledged_before: usize,
-    /// In the sink.
+    /// Events in the sink.
     pub(super) delivered: usize,
-    /// Acknowledged, and not in the sink.
+    /// Acknowledged events that are not in the sink.
     pub(super) lost: usize,
-    /// In the sink more than once.
+    /// Events that are in the sink more than once.
     pub(super) repeated: usize,
 }
 
-/// Kills a receiver and counts. `folder` is for what it stores.
+/// Kills a receiver during a burst, restarts it, and counts its events. The receiver stores its data in `folder`.
 ///
 /// # Errors
 ///
-/// [`Failure::Internal`] when a process cannot be started, or a step takes too long.
+/// [`Failure::Internal`] if a process cannot be started, or a step takes longer than 60 s.
 pub(super) async fn run(folder: &Path) -> Result<Counted, Failure> {
     let secret = cloud::random_secret()?;
     let wire = Wire::new();
@@ -95,7 +96,7 @@ async fn in_time(what: &str, step: impl Future<Output = ()>) -> anyhow::Result<(
     tokio::time::timeout(TIMEOUT, step).await.map_err(|_| late())
 }
 
-/// Counts the lines of the sink's file.
+/// Counts the events in the sink's file.
 fn count(file: &Path, before: &[String], acknowledged: &[String]) -> anyhow::Result<Counted> {
     let lines = std::fs::File::open(file).with_context(|| file.display().to_string())?;
     let mut times: HashMap<String, usize> = HashMap::new();
@@ -114,14 +115,14 @@ fn count(file: &Path, before: &[String], acknowledged: &[String]) -> anyhow::Res
     })
 }
 
-/// What both processes of the receiver have in common: the folder of the spool, the sink's file, the secret.
+/// The common settings of both processes: the folder of the spool, the sink's file, the secret.
 struct Receiver {
     data: PathBuf,
     sink: PathBuf,
     secret: String,
 }
 
-/// A process that listens.
+/// A running receiver and its address.
 struct Listening {
     child: Owned,
     address: SocketAddr,
@@ -149,7 +150,7 @@ impl Receiver {
     }
 }
 
-/// Reads the log to its end, so that the receiver never waits for a reader; sends on the address that it names.
+/// Reads the log to its end, so that the receiver never blocks on a full pipe. Sends the address of the message `listening`.
 fn read_log(log: impl BufRead, found: oneshot::Sender<SocketAddr>) {
     let mut found = Some(found);
     for line in log.lines().map_while(Result::ok) {
@@ -159,24 +160,24 @@ fn read_log(log: impl BufRead, found: oneshot::Sender<SocketAddr>) {
         if let (true, Some(address)) = (listens, address)
             && let Some(found) = found.take()
         {
-            // The other side is gone when the demo was stopped.
+            // It fails only if the demo was stopped.
             let _sent = found.send(address);
         }
     }
 }
 
-/// A child that does not outlive its owner.
+/// A child process that is killed when it is dropped.
 struct Owned(Child);
 
 impl Owned {
-    /// Kills it by SIGKILL.
+    /// Kills the process with SIGKILL.
     fn kill(mut self) -> anyhow::Result<()> {
         self.0.kill().context("kill -9")?;
         self.0.wait().context("the killed receiver")?;
         Ok(())
     }
 
-    /// Stops it by SIGTERM, after which it finishes what it has to deliver.
+    /// Stops the process with SIGTERM, so that it delivers its events first.
     async fn stop(mut self) -> anyhow::Result<()> {
         let process = rustix::process::Pid::from_child(&self.0);
         rustix::process::kill_process(process, rustix::process::Signal::TERM).context("SIGTERM")?;
@@ -188,7 +189,7 @@ impl Owned {
 
 impl Drop for Owned {
     fn drop(&mut self) {
-        // Either fails only if it has ended and was waited for.
+        // Both fail only if the process has ended and was waited for.
         let _killed = self.0.kill();
         let _ended = self.0.wait();
     }

@@ -1,19 +1,19 @@
-//! `demo`: what a first look needs, in some ten seconds, on free ports of this machine.
+//! `demo`: shows the receiver in about ten seconds, on free ports of this machine.
 //!
-//! It is the real thing: a local DT cloud signs and posts, the receiver verifies both signatures, stores each event
-//! durably and passes it to two sinks. Then a request is forged, a sink is down, and with `--kill` a receiver is killed.
-//! What it stores is gone afterwards.
+//! A local DT cloud signs and sends events. The receiver verifies both signatures, stores each event durably and forwards it
+//! to two sinks. Then the demo forges requests, takes a sink down, and with `--kill` kills a receiver. It removes all stored
+//! data at its end.
 //!
-//! | file | what it knows |
+//! | file | purpose |
 //! |---|---|
 //! | `cloud.rs` | the local DT cloud: devices and connector |
 //! | `receiver.rs` | the receiver in this process |
-//! | `wire.rs` | the HTTP between them: what was sent and answered |
+//! | `wire.rs` | the HTTP requests between them, and their answers |
 //! | `sinks.rs` | the two sinks: screen and archive |
-//! | `forged.rs`, `outage.rs`, `kill.rs` | what happens |
-//! | `summary.rs` | what came of it, and what to do next |
+//! | `forged.rs`, `outage.rs`, `kill.rs` | the scenes |
+//! | `summary.rs` | the results, and the next steps |
 //! | `screen.rs`, `values.rs` | lines, colours, units |
-//! | `started.rs` | by which command the program was started |
+//! | `started.rs` | the command that started the program |
 
 mod cloud;
 mod forged;
@@ -34,7 +34,7 @@ use std::time::Duration;
 use anyhow::Context;
 
 use self::cloud::Connector;
-use self::forged::Refusals;
+use self::forged::Rejections;
 use self::outage::Outage;
 use self::receiver::Folder;
 use self::sinks::Delivered;
@@ -44,7 +44,7 @@ use super::stop::Stop;
 use super::{Ended, logging};
 use dt_emulator::Emulator;
 
-/// How often each device sends.
+/// The interval between two events of a device.
 const INTERVAL: Duration = Duration::from_secs(8);
 
 /// See events arrive, a forged request refused, a sink down and catching up
@@ -72,10 +72,10 @@ pub(super) fn run(arguments: &Arguments) -> Ended {
     ended
 }
 
-/// What has happened; less than everything where the demo was stopped.
+/// The results of the scenes; incomplete if the demo was stopped.
 #[derive(Debug, Default)]
 struct Story {
-    refusals: Refusals,
+    rejections: Rejections,
     outage: Option<Outage>,
 }
 
@@ -98,9 +98,9 @@ async fn demo(arguments: &Arguments) -> Ended {
             () = &mut stopped => {}
             () = delivered.output_closed() => {}
         }
-        // What is stored is delivered before the receiver stops.
+        // The archive receives its backlog before the receiver stops.
         delivered.bring_archive_up();
-        // The emulator ends first: what it sends must find a receiver.
+        // The emulator ends first: it needs a running receiver.
         if let Err(error) = stage.emulator.shutdown().await.context("the emulator") {
             ended = Err(error.into());
         }
@@ -122,7 +122,7 @@ async fn demo(arguments: &Arguments) -> Ended {
     summary.verdict()
 }
 
-/// The local cloud, the receiver's URL and secret, and what is known of both sides.
+/// The local cloud, the receiver's URL and secret, and the records of both sides.
 struct Stage {
     emulator: Emulator,
     url: String,
@@ -132,14 +132,14 @@ struct Stage {
 }
 
 impl Stage {
-    /// Runs until `events` events are delivered to the screen; in between, forges requests and takes a sink down.
+    /// Runs until the screen has `events` events; in between, forges requests and takes a sink down.
     async fn play(&self, events: usize, story: &mut Story) -> Ended {
         let Self { emulator, url, secret, wire, delivered } = self;
         summary::introduce(&emulator.api_url(), url)?;
         Connector { url, secret, events: &values::SHOWN }.create(emulator)?;
         let quarters = |count: usize| events.saturating_mul(count).div_ceil(4).max(1);
         delivered.screen.reach(quarters(1)).await;
-        story.refusals = forged::send(wire).await?;
+        story.rejections = forged::send(wire).await?;
         delivered.screen.reach(quarters(2)).await;
         story.outage = Some(outage::run(delivered, quarters(3)).await?);
         delivered.screen.reach(events).await;

@@ -1,4 +1,4 @@
-//! A sink that is down for a while: events are accepted all the same, and wait for it on disk.
+//! Takes a sink down for a while: events are still accepted, and wait on disk.
 
 use std::time::{Duration, Instant};
 
@@ -8,23 +8,24 @@ use super::screen::{self, Tone};
 use super::sinks::Delivered;
 use crate::cli::Failure;
 
-/// How long the archive may take to catch up: far longer than the pauses between attempts.
+/// The timeout of the archive's catching up; far longer than the pauses between attempts.
 const TIMEOUT: Duration = Duration::from_secs(60);
 
-/// An outage that is over.
+/// The result of an outage.
 #[derive(Debug)]
 pub(super) struct Outage {
-    /// How many events waited.
+    /// The number of events that waited.
     pub(super) waited: usize,
-    /// How long the sink was down.
+    /// The time that the sink was down.
     pub(super) length: Duration,
 }
 
-/// Takes the archive down until the screen has `until` events, one more at least, and lets it catch up.
+/// Takes the archive down until the screen has `until` events and at least one more than before, then waits until the archive
+/// has caught up.
 ///
 /// # Errors
 ///
-/// [`Failure::Internal`] when it does not catch up, or gets the events in another order than the screen.
+/// [`Failure::Internal`] if it does not catch up within 60 s, or receives the events in another order than the screen.
 pub(super) async fn run(delivered: &Delivered, until: usize) -> Result<Outage, Failure> {
     let (began, before) = (Instant::now(), delivered.archive.count());
     delivered.take_archive_down();
@@ -48,7 +49,7 @@ pub(super) async fn run(delivered: &Delivered, until: usize) -> Result<Outage, F
     Ok(Outage { waited, length })
 }
 
-/// Waits until the archive has all that the screen has.
+/// Waits until the archive has as many events as the screen.
 async fn catch_up(delivered: &Delivered) {
     loop {
         let shown = delivered.screen.count();

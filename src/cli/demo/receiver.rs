@@ -1,4 +1,4 @@
-//! The demo's receiver, in this process: policy `both`, two sinks, a temporary folder.
+//! The receiver of the demo, in this process: policy `both`, two sinks, a temporary folder.
 
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
@@ -14,7 +14,7 @@ use dt_server::config::{Config, ConnectorConfig};
 use dt_server::service::Service;
 use dt_verify::{KeySet, Policy, Secret, Verifier};
 
-/// Starts the receiver; it accepts events once it runs.
+/// Starts the receiver. It accepts events once the service runs.
 pub(super) async fn start(
     emulator: &Emulator,
     secret: &str,
@@ -39,13 +39,13 @@ fn configuration(emulator: &Emulator, secret: &str, folder: &Path) -> anyhow::Re
     config.listen = SocketAddr::from(([127, 0, 0, 1], 0)).into();
     config.admin = None;
     config.data = folder.join("data");
-    // Long enough for two sinks in memory.
+    // Two sinks in memory need no longer.
     config.drain_timeout = Duration::from_secs(2);
     config.connectors.push(ConnectorConfig::new("demo", "/", verifier));
     Ok(config)
 }
 
-/// A temporary folder that is removed with its owner.
+/// A temporary folder that is removed when it is dropped.
 pub(super) struct Folder(PathBuf);
 
 impl Folder {
@@ -62,7 +62,7 @@ impl Folder {
 
 impl Drop for Folder {
     fn drop(&mut self) {
-        // The system clears the folder for temporary files of what cannot be removed.
+        // After a failure, the system clears its folder for temporary files.
         let _removed = std::fs::remove_dir_all(&self.0);
     }
 }

@@ -1,4 +1,4 @@
-//! The demo's two sinks: one writes to the screen, the other can be taken down.
+//! The two sinks of the demo: one writes to the screen, the other can be taken down.
 
 use std::collections::HashSet;
 use std::sync::Arc;
@@ -13,14 +13,14 @@ use super::values;
 use dt_sink::record::Record;
 use dt_sink::{OpenError, Outcome, Sink};
 
-/// The ids of the events that came somewhere, in their order, and how many there are.
+/// The ids of received events, in their order, and their number.
 #[derive(Debug, Default)]
-pub(super) struct Seen {
+pub(super) struct ReceivedIds {
     ids: Mutex<Vec<String>>,
     count: watch::Sender<usize>,
 }
 
-impl Seen {
+impl ReceivedIds {
     pub(super) fn add(&self, id: &str) {
         self.ids.lock().push(id.to_owned());
         self.count.send_modify(|count| *count = count.saturating_add(1));
@@ -30,10 +30,10 @@ impl Seen {
         *self.count.borrow()
     }
 
-    /// Waits until there are so many.
+    /// Waits until there are `count` events.
     pub(super) async fn reach(&self, count: usize) {
         let mut counts = self.count.subscribe();
-        // It fails only when the sender is gone, which is here.
+        // It fails only if the sender is dropped, which `self` owns.
         let _reached = counts.wait_for(|now| *now >= count).await;
     }
 
@@ -49,15 +49,15 @@ impl Seen {
     }
 }
 
-/// What the two sinks have, and the state of the archive.
+/// The events of the two sinks, and the state of the archive.
 #[derive(Debug, Default)]
 pub(super) struct Delivered {
-    pub(super) screen: Seen,
-    pub(super) archive: Seen,
+    pub(super) screen: ReceivedIds,
+    pub(super) archive: ReceivedIds,
     archive_is_down: AtomicBool,
-    /// From when the archive goes down until it has caught up.
+    /// True from the start of the outage until the archive has caught up.
     archive_is_behind: AtomicBool,
-    /// The receiver has tried the archive in vain.
+    /// True once a delivery to the archive has failed.
     archive_failed: watch::Sender<bool>,
     output_closed: watch::Sender<bool>,
 }
@@ -68,7 +68,7 @@ impl Delivered {
         self.archive_is_down.store(true, Ordering::SeqCst);
     }
 
-    /// Waits until the receiver has noticed that the archive is down.
+    /// Waits until a delivery to the archive has failed.
     pub(super) async fn archive_failed(&self) {
         become_true(&self.archive_failed).await;
     }
@@ -81,7 +81,7 @@ impl Delivered {
         self.archive_is_behind.store(false, Ordering::SeqCst);
     }
 
-    /// Waits until a line cannot be written, as with `| head`.
+    /// Waits until standard output is closed, as with `| head`.
     pub(super) async fn output_closed(&self) {
         become_true(&self.output_closed).await;
     }
@@ -89,7 +89,7 @@ impl Delivered {
 
 async fn become_true(flag: &watch::Sender<bool>) {
     let mut changes = flag.subscribe();
-    // It fails only when the sender is gone, which the caller holds.
+    // It fails only if the sender is dropped, which the caller owns.
     let _changed = changes.wait_for(|flag| *flag).await;
 }
 

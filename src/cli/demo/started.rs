@@ -1,23 +1,23 @@
-//! By which command the program was started, so that what the demo suggests can be typed as it is printed.
+//! Finds the command that started the program, so that the suggested next steps work as printed.
 
 use std::env;
 use std::ffi::{OsStr, OsString};
 use std::path::{Path, PathBuf};
 
-/// What is known of the start of this process.
+/// The parts of the start of this process.
 #[derive(Debug, Default)]
 struct Start {
-    /// The program as it was typed, or as `cargo run` called it.
+    /// The first argument: the program as typed, or as called by `cargo run`.
     typed: Option<OsString>,
     /// The folder of the package, set by `cargo run`.
     package: Option<PathBuf>,
-    /// The folder that it was started in.
+    /// The current folder.
     folder: Option<PathBuf>,
-    /// The program's file.
+    /// The executable file.
     file: Option<PathBuf>,
 }
 
-/// Returns the command, to be followed by a subcommand.
+/// Returns the command that precedes a subcommand.
 pub(super) fn command() -> String {
     let is_ours = env::var_os("CARGO_PKG_NAME").is_some_and(|name| name == env!("CARGO_PKG_NAME"));
     Start {
@@ -34,7 +34,7 @@ impl Start {
         self.cargo().or_else(|| self.program()).unwrap_or_else(|| env!("CARGO_PKG_NAME").to_owned())
     }
 
-    /// Returns `cargo run` with the profile in use, where it works: in the package's own folder.
+    /// Returns `cargo run` with the profile in use; `None` outside of the package's folder, where it does not work.
     fn cargo(&self) -> Option<String> {
         let package = self.package.as_deref()?;
         let profile = self.file.as_deref()?.parent()?.file_name()?.to_str()?;
@@ -48,16 +48,17 @@ impl Start {
         })
     }
 
-    /// Returns the program as it was typed. `cargo run` names it from another folder, so then its file counts.
+    /// Returns the program as typed. After `cargo run`, that path may be relative to another folder, so the executable file is
+    /// returned.
     fn program(&self) -> Option<String> {
         let typed = self.typed.as_deref().filter(|typed| self.package.is_none() && !typed.is_empty());
         typed.or_else(|| self.file.as_deref().map(Path::as_os_str)).and_then(OsStr::to_str).map(quoted)
     }
 }
 
-/// Returns a word as a shell reads it.
+/// Returns a word, quoted for a shell if necessary.
 fn quoted(word: &str) -> String {
-    let is_plain = |letter: char| letter.is_ascii_alphanumeric() || "/._-+@%:,=".contains(letter);
+    let is_plain = |char: char| char.is_ascii_alphanumeric() || "/._-+@%:,=".contains(char);
     if !word.is_empty() && word.chars().all(is_plain) {
         word.to_owned()
     } else {

@@ -1,4 +1,4 @@
-//! The frame around the events: what runs, what came of it, and what to do next.
+//! Writes the introduction, the summary and the next steps of the demo.
 
 use anyhow::anyhow;
 
@@ -9,7 +9,7 @@ use super::sinks::Delivered;
 use super::wire::Wire;
 use crate::cli::{Ended, Failure};
 
-/// What the summary is made from.
+/// The data of the summary.
 pub(super) struct Summary<'a> {
     pub(super) wire: &'a Wire,
     pub(super) delivered: &'a Delivered,
@@ -17,7 +17,7 @@ pub(super) struct Summary<'a> {
     pub(super) killed: Option<&'a Counted>,
 }
 
-/// Says what runs, before the first event.
+/// Writes the addresses of cloud and receiver, before the first event.
 pub(super) fn introduce(cloud: &str, receiver: &str) -> std::io::Result<()> {
     screen::report(
         Tone::Heading,
@@ -36,7 +36,7 @@ pub(super) fn introduce(cloud: &str, receiver: &str) -> std::io::Result<()> {
 }
 
 impl Summary<'_> {
-    /// Writes what came of it.
+    /// Writes the summary.
     pub(super) fn show(&self) -> std::io::Result<()> {
         let Self { wire, delivered, story, killed } = self;
         screen::heading("summary")?;
@@ -50,7 +50,7 @@ impl Summary<'_> {
         });
         let (screen, archive) = (delivered.screen.count(), delivered.archive.count());
         row("delivered", &format!("{} to screen, {} to archive{late}", grouped(screen), grouped(archive)))?;
-        let refused = story.refusals.codes();
+        let refused = story.rejections.codes();
         if !refused.is_empty() {
             row("refused", &format!("{} forged requests: {}", refused.len(), refused.join(", ")))?;
         }
@@ -62,7 +62,7 @@ impl Summary<'_> {
         screen::report(if lost == 0 { Tone::Good } else { Tone::Bad }, "lost", &grouped(lost), "")
     }
 
-    /// Returns how many acknowledged events did not come to each sink.
+    /// Returns the number of acknowledged events that a sink did not receive; the larger number of both sinks.
     fn lost(&self) -> usize {
         let acknowledged = self.wire.acknowledged.ids();
         let (screen, archive) = (&self.delivered.screen, &self.delivered.archive);
@@ -70,13 +70,13 @@ impl Summary<'_> {
         screen.missing(&acknowledged).max(archive.missing(&acknowledged)).saturating_add(of_killed)
     }
 
-    /// Fails if a promise was broken.
+    /// Checks that no event was lost or repeated, and no forged request accepted.
     ///
     /// # Errors
     ///
-    /// [`Failure::Internal`] that says which.
+    /// [`Failure::Internal`] with the violation.
     pub(super) fn verdict(&self) -> Ended {
-        let (lost, forged) = (self.lost(), self.story.refusals.accepted());
+        let (lost, forged) = (self.lost(), self.story.rejections.accepted());
         let broken = |text: String| Err(Failure::Internal(anyhow!(text)));
         if lost > 0 {
             return broken(format!("{lost} acknowledged events were lost"));
@@ -93,7 +93,7 @@ impl Summary<'_> {
     }
 }
 
-/// Writes what to try next. `command` is what the program was started by; `killed` says that `--kill` was tried.
+/// Writes the next steps. `command` is the command that started the program; `killed` tells whether `--kill` was used.
 pub(super) fn suggest(command: &str, killed: bool) -> std::io::Result<()> {
     let secret = "DT_SIGNATURE_SECRET=some-good-secret";
     screen::heading("next")?;

@@ -1,12 +1,13 @@
-//! Measured values as people write them, with units.
+//! Formats measured values with units.
 
 use serde_json::Value;
 
-/// The event types that the demo shows: what is measured, and what happens at a sensor.
+/// The event types that the demo shows: measurements and state changes of sensors.
 pub(super) const SHOWN: [&str; 8] =
     ["temperature", "humidity", "co2", "pressure", "objectPresent", "contact", "motion", "touch"];
 
-/// Writes the payload of an event, which is `event.data` at the event's type: `22.25 °C`. Anything else is written as JSON.
+/// Formats the payload of an event, which is the member of `event.data` with the name of the event type, such as `22.25 °C`.
+/// Returns the JSON of any other payload.
 pub(super) fn describe(event_type: &str, payload: &Value) -> String {
     let number = |member: &str| payload.get(member).and_then(Value::as_f64);
     let described = match event_type {
@@ -25,7 +26,7 @@ pub(super) fn describe(event_type: &str, payload: &Value) -> String {
     described.unwrap_or_else(|| payload.to_string())
 }
 
-/// Writes a temperature.
+/// Formats a temperature in °C.
 pub(super) fn celsius(degrees: f64) -> String {
     format!("{degrees:>7.2} °C")
 }

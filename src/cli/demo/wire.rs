@@ -1,4 +1,4 @@
-//! HTTP between the local cloud and the receiver, with a look at both sides: what was sent, and what was answered.
+//! HTTP between the local cloud and the receiver: sends the requests and records the answers.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -13,16 +13,16 @@ use parking_lot::Mutex;
 use serde_json::Value;
 use tokio::sync::watch;
 
-use super::sinks::Seen;
+use super::sinks::ReceivedIds;
 use dt_emulator::{AttemptRequest, Transport, TransportFuture};
 
-/// How long a receiver may take to answer, as with DT.
+/// The timeout of an answer; that of DT.
 const TIMEOUT: Duration = Duration::from_secs(10);
 
-/// The longest answer that is read, in bytes; a receiver's are far shorter.
+/// The longest answer that is read, in bytes. The receiver's answers are far shorter.
 const MAX_ANSWER: usize = 64 * 1024;
 
-/// An answer: the HTTP status, and the receiver's own name for it, such as `accepted` or `checksum_mismatch`.
+/// An answer: the HTTP status and the receiver's code, such as `accepted` or `checksum_mismatch`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Answer {
     pub(super) status: u16,
@@ -39,15 +39,15 @@ impl Answer {
     }
 }
 
-/// Sends deliveries and remembers what became of them.
+/// Sends requests and records the accepted events.
 #[derive(Debug)]
 pub(super) struct Wire {
     client: Client<HttpConnector, Full<Bytes>>,
     /// The events that were answered 2xx.
-    pub(super) acknowledged: Seen,
-    /// How long each of these answers took.
+    pub(super) acknowledged: ReceivedIds,
+    /// The duration of each of these requests.
     took: Mutex<Vec<Duration>>,
-    /// The latest accepted delivery of a temperature.
+    /// The latest accepted request with a temperature.
     temperature: watch::Sender<Option<AttemptRequest>>,
 }
 
@@ -55,7 +55,7 @@ impl Wire {
     pub(super) fn new() -> Arc<Self> {
         Arc::new(Self {
             client: Client::builder(TokioExecutor::new()).http1_title_case_headers(true).build_http(),
-            acknowledged: Seen::default(),
+            acknowledged: ReceivedIds::default(),
             took: Mutex::default(),
             temperature: watch::Sender::default(),
         })
@@ -65,7 +65,7 @@ impl Wire {
     ///
     /// # Errors
     ///
-    /// Why there is no answer, as a short stable name.
+    /// A short stable code of the failure, such as `connection_failed` or `timeout`.
     pub(super) async fn send(&self, request: AttemptRequest) -> Result<Answer, &'static str> {
         let AttemptRequest { url, headers, body, .. } = request;
         let uri: Uri = url.parse().map_err(|_| "url_unusable")?;
@@ -82,7 +82,7 @@ impl Wire {
         tokio::time::timeout(TIMEOUT, exchange).await.unwrap_or(Err("timeout"))
     }
 
-    /// Waits for an accepted delivery of a temperature.
+    /// Waits for an accepted request with a temperature, and returns it.
     pub(super) async fn temperature(&self) -> Option<AttemptRequest> {
         self.temperature.subscribe().wait_for(Option::is_some).await.ok()?.clone()
     }

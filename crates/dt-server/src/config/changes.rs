@@ -1,5 +1,5 @@
-//! What is different between two configurations: for the audit, and to know what needs a restart. What differs in a table is
-//! found by its entries; here are only the connectors and sinks, which have names.
+//! Compares two configurations, for the audit and for a reload. The entries of a table compare its keys; this file compares
+//! connectors and sinks by their names.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -9,7 +9,7 @@ use dt_sink::config::{Changes, ConfigChange, Reload};
 use dt_verify::Difference;
 
 impl Config {
-    /// What is different in `next`.
+    /// Returns the differences of `next` from this configuration.
     #[must_use]
     pub fn changes_to(&self, next: &Self) -> Vec<ConfigChange> {
         let mut changes = Changes::default();
@@ -27,7 +27,7 @@ impl Config {
         changes.found()
     }
 
-    /// The keys whose change needs a restart, of those in `changes` from this configuration.
+    /// Returns the keys of `changes` that need a restart, by the mode of this configuration.
     #[must_use]
     pub fn need_restart<'a>(&self, changes: &'a [ConfigChange]) -> Vec<&'a str> {
         let needs_restart = |change: &&ConfigChange| match change.reload {
@@ -39,10 +39,10 @@ impl Config {
     }
 }
 
-/// What has names, by its name.
+/// Connectors or sinks by name.
 type Named<V> = BTreeMap<Arc<str>, V>;
 
-/// Compares what has names: added, removed, or different in the keys that `differ` finds.
+/// Compares connectors or sinks: records those that were added or removed, and the differences that `differ` finds in others.
 fn each<V>(
     changes: &mut Changes,
     section: &str,
@@ -92,7 +92,7 @@ mod tests {
                          [[sink]]\nname = 'out'\ntype = 'file'\npath = '/tmp/x'\n";
 
     #[test]
-    fn each_thing_is_named_and_no_secret_is_shown() {
+    fn each_change_is_named_and_no_secret_is_shown() {
         let after = PLAIN.replace("hidden-one", "hidden-two").replace("/tmp/x", "/tmp/y");
         let after = format!(
             "listen = '127.0.0.1:1'\n{after}\n[[connector]]\nname = 'b'\npath = '/b'\nsecrets = [{{ env = 'x' }}]"
@@ -112,7 +112,7 @@ mod tests {
     }
 
     #[test]
-    fn what_needs_a_restart_is_told_apart() {
+    fn changes_that_need_a_restart_are_found() {
         let read =
             |text: &str| Config::from_toml(text, &Named, &standard_types()).expect("a good configuration");
         let (plain, next) = (

@@ -1,5 +1,5 @@
-//! Checks across keys and sections, once all of them were read: what must differ, what does not go together, what looks
-//! wrong. A check of keys of one table is beside that table.
+//! Checks across keys and sections, after all of them were read: values that must differ, that exclude each other, or that are
+//! probably wrong. Checks of keys of one table are beside that table.
 
 use std::collections::BTreeSet;
 use std::path::{Component, Path, PathBuf};
@@ -8,11 +8,11 @@ use std::time::Duration;
 use super::{Config, Limits, Listen};
 use dt_sink::config::{Problems, did_you_mean, segments};
 
-/// DT gives up on a request after 10 s; header limit and deadline together have to stay below that.
+/// The largest sum of header timeout and deadline: DT gives up on a request after 10 s.
 const MAX_ANSWER_TIME: Duration = Duration::from_millis(9500);
 
 impl Config {
-    /// Looks across the sections.
+    /// Checks keys of several sections, and adds errors to `problems`.
     pub(super) fn check(&self, problems: &Problems) {
         let Limits { header_timeout, deadline, .. } = self.limits;
         if header_timeout.saturating_add(deadline) > MAX_ANSWER_TIME {
@@ -30,7 +30,7 @@ impl Config {
                 "is true; copies of refused requests are kept in `dead.db` only, not in a topic of Kafka";
             problems.error("quarantine_refused", text.to_owned());
         }
-        // A sink that could not be read may be the one.
+        // A sink that could not be read may have been the one.
         if let Some(place) = place
             && self.dead_letter_sink().is_none()
             && !problems.has_errors_at("sink")
@@ -54,7 +54,7 @@ impl Config {
         }
     }
 
-    /// Looks for what is allowed but most likely not meant.
+    /// Adds warnings about values that are allowed but probably wrong.
     pub(super) fn check_oddities(&self, problems: &Problems) {
         for network in self.proxies.trusted.networks.iter().filter(|network| network.prefix_len() == 0) {
             let text = format!(
@@ -72,8 +72,8 @@ impl Config {
         self.check_shared_keys(problems);
     }
 
-    /// A token does not name the URL that it was sent to. With shared keys, who can read what one connector gets can send
-    /// it to the other one.
+    /// Warns of connectors with common keys. A token does not contain the URL that it was sent to: a person who can read the
+    /// requests of one connector can send them to the other one.
     pub(super) fn check_shared_keys(&self, problems: &Problems) {
         let names: Vec<_> = self.connectors.iter().map(|connector| Some(&*connector.name)).collect();
         for (at, (connector, segment)) in self.connectors.iter().zip(segments(&names)).enumerate() {
@@ -100,7 +100,7 @@ impl Config {
         }
     }
 
-    /// What a sink wrote into the spool's folder, the spool would take for its own, or the sink would damage it.
+    /// Rejects sinks that write into the spool's folder: the spool would read their files as its own, or they would damage it.
     pub(super) fn check_sink_places(&self, problems: &Problems) {
         let spool = resolved(&self.spool_folder());
         for sink in &self.sinks {
@@ -121,8 +121,9 @@ impl Config {
         }
     }
 
-    /// A sink's folder has to be there: `serve` makes only the data folder, and those that a template's placeholders name.
-    /// Where a sink has a fixed path, `serve` does not start without it; otherwise events wait until it is made.
+    /// Checks that the sinks' folders exist: `serve` creates only the data folder, and folders with a placeholder in their
+    /// name. A missing folder of a fixed path is an error, since `serve` would not start. In a template it is a warning: events
+    /// wait until the folder exists.
     pub(super) fn check_sink_folders(&self, problems: &Problems) {
         let data = std::path::absolute(&self.data).unwrap_or_else(|_| self.data.clone());
         for sink in &self.sinks {
@@ -145,7 +146,7 @@ impl Config {
         }
     }
 
-    /// A connector may also name sinks that an embedder adds, so this is checked once all are known.
+    /// Checks the names in `connector.sinks`. It is a separate check, since an embedder may add sinks after reading.
     pub(super) fn check_sink_names(&self, problems: &Problems) {
         let known: BTreeSet<&str> = self.sinks.iter().map(|sink| &*sink.name).collect();
         for connector in &self.connectors {
@@ -159,7 +160,7 @@ impl Config {
     }
 }
 
-/// The absolute path without `..` and, as far as it exists, without symbolic links.
+/// Returns the absolute path without `..` and, as far as the path exists, without symbolic links.
 fn resolved(path: &Path) -> PathBuf {
     let mut resolved = PathBuf::new();
     for component in std::path::absolute(path).unwrap_or_else(|_| path.to_owned()).components() {
@@ -174,7 +175,7 @@ fn resolved(path: &Path) -> PathBuf {
     resolved
 }
 
-/// Notes each value that an earlier entry of the list has as well. `names` are the names of the entries.
+/// Adds an error for each value that an earlier entry of the list has, too. `names` are the names of the entries.
 fn each_once(problems: &Problems, section: &str, key: &str, names: &[Option<&str>], values: &[Option<&str>]) {
     let mut seen = BTreeSet::new();
     for (value, segment) in values.iter().zip(segments(names)) {

@@ -1,4 +1,4 @@
-//! A connector's part of the configuration: `[[connector]]`.
+//! Reads the configuration of a connector: `[[connector]]`.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -49,15 +49,15 @@ config_keys! {
         quarantine_refused: bool = flag().or(false).default_words("that of the top").sample("false"),
     }
     with {
-        /// Its keys and policy.
+        /// The verifier, made of its secrets, keys and policy.
         pub verifier: Verifier,
-        /// The issuer whose keys are fetched for it; `None` where it has all that it needs.
+        /// The issuer whose keys are fetched; `None` if no keys have to be fetched.
         pub key_issuer: Option<String>,
     }
 }
 
 config_keys! {
-    /// The keys of a connector that its verifier is made of, beside tables.
+    /// The keys of `[[connector]]` that configure its verifier, without the tables below it.
     struct VerifierKeys {
         /// The signatures that a request needs.
         policy: Option<Policy> = word(&["secret", "asymmetric", "either", "both"])
@@ -81,31 +81,31 @@ config_keys! {
     }
 }
 
-/// What is said without an organization.
+/// The error if the organization is missing.
 const NO_ORGANIZATION: &str =
     "is missing; DT's keys sign for all of its customers, so name your organization's id";
 
 impl ConnectorConfig {
-    /// A connector that takes all events of any project.
+    /// Returns a connector that forwards every event type of any project.
     #[must_use]
     pub fn new(name: impl Into<Arc<str>>, path: impl Into<String>, verifier: Verifier) -> Self {
         Self { path: path.into(), ..Self::with_defaults(name.into(), verifier, None) }
     }
 
-    /// Reads one; `quarantine_refused` counts unless the connector says otherwise. Something that cannot be read is an
-    /// error, and has a stand-in here, so that all the rest is checked; a configuration with errors is never used.
+    /// Reads a connector. `quarantine_refused` is the value if the connector does not set the key. A value that cannot be read
+    /// adds an error and is replaced by a placeholder, so that the rest is checked; a configuration with errors is never used.
     pub(super) fn read(mut section: Section<'_>, quarantine_refused: bool) -> Option<Self> {
-        let says_otherwise = section.has("quarantine_refused");
+        let overrides = section.has("quarantine_refused");
         let (verifier, key_issuer) = read_verifier(&mut section)?;
         let mut connector = Self::read_keys(&mut section, verifier, key_issuer)?;
         section.finish();
-        if !says_otherwise {
+        if !overrides {
             connector.quarantine_refused = quarantine_refused;
         }
         Some(connector)
     }
 
-    /// Adds what is different in `next`, below the connector's name. Of secrets, only that they are.
+    /// Adds the differences of `next`, below the connector's name. A changed secret is reported without its value.
     pub(super) fn changes_to(&self, next: &Self, changes: &mut Changes) {
         self.compare_keys(next, changes);
         for (part, how) in self.verifier.differences(&next.verifier) {
@@ -121,7 +121,7 @@ impl ConnectorConfig {
     /// Returns the tables of a connector, for the reference.
     pub(super) fn described() -> Vec<Table> {
         let mut keys = Self::rows();
-        // Behind name and path.
+        // After name and path.
         keys.splice(2.min(keys.len())..2.min(keys.len()), VerifierKeys::rows());
         let mut secret = vec![
             Key::new(
@@ -181,12 +181,12 @@ fn read_events(section: &mut Section<'_>, key: &'static str) -> Option<BTreeSet<
     Some(events.into_iter().collect())
 }
 
-/// Reads whether copies are searched for: all that may be said is 0, for no.
+/// Reads whether events are de-duplicated. The only valid value is 0, for no.
 fn read_dedup(section: &mut Section<'_>, key: &'static str) -> Option<bool> {
     section.duration(key, &(Duration::ZERO..=Duration::ZERO)).map(|_| false)
 }
 
-/// The verifier, and the issuer that its keys are fetched from.
+/// Reads the verifier, and the issuer whose keys are fetched for it.
 fn read_verifier(section: &mut Section<'_>) -> Option<(Verifier, Option<String>)> {
     let mut key_issuer = None;
     let mut builder = Verifier::builder();
@@ -205,7 +205,7 @@ fn read_verifier(section: &mut Section<'_>) -> Option<(Verifier, Option<String>)
     if let Some(headers) = section.section("headers") {
         for (name, mut header) in headers.named_sections("a table such as { env = \"NAME\" }") {
             let value = read_source(&mut header)?;
-            // No request could ever carry another name, so none would be accepted.
+            // A request cannot contain a header with another name, so every request would be refused.
             if name.parse::<http::HeaderName>().is_err() {
                 section.problem("headers", &name, "names of HTTP headers such as X-Api-Key");
             }
@@ -216,7 +216,7 @@ fn read_verifier(section: &mut Section<'_>) -> Option<(Verifier, Option<String>)
     match builder.build() {
         Ok(verifier) => Some((verifier, key_issuer)),
         Err(error) => {
-            // Keys that cannot be read are not missing.
+            // If a secret or key set could not be read, that error was already added.
             if !section.has_errors_at("secrets") && !section.has_errors_at("asymmetric") {
                 let remedy = "give `secrets = [{ env = \"NAME\" }]` or [connector.asymmetric]";
                 section.complain("secrets", format!("{error}; {remedy}"));
@@ -233,7 +233,7 @@ fn read_labelled_secret(mut section: Section<'_>, only: bool) -> Option<(String,
     let secret = read_source(&mut section);
     let is_secret = |label: &str| secret.as_ref().is_some_and(|secret| secret.expose() == label.as_bytes());
     let usable = match label {
-        // In both cases, the secret may stand there by mistake: it is not shown.
+        // In both cases the label may be a secret by mistake, so it is not shown.
         Some(label) if is_secret(&label) => {
             section.complain("label", "is the secret itself; labels are shown in logs");
             None
@@ -256,7 +256,7 @@ fn read_labelled_secret(mut section: Section<'_>, only: bool) -> Option<(String,
 }
 
 fn read_asymmetric(mut section: Section<'_>, builder: VerifierBuilder) -> (VerifierBuilder, Option<String>) {
-    // Its own path stands in for an organization that is missing.
+    // Its path is the placeholder of a missing organization.
     let stand_in = AsymmetricKeys::with_defaults(section.path().to_owned());
     let AsymmetricKeys { organization, key_set: path, issuer } =
         AsymmetricKeys::read_keys(&mut section).unwrap_or(stand_in);
@@ -301,7 +301,7 @@ mod tests {
     }
 
     #[test]
-    fn a_required_header_must_have_a_name_that_a_header_can_have() {
+    fn a_required_header_needs_a_valid_name() {
         let with_header = |name: &str| {
             let text = format!(
                 r#"connector = [{{ name = "a", secrets = [{{ env = "SECRET" }}], headers = {{ "{name}" = {{ env = "SECRET" }} }} }}]"#

@@ -1,4 +1,4 @@
-//! The bounds: of the spool (`[spool]`), and of the HTTP server (`[limits]`) with the memory that follows from them.
+//! The limits of the spool (`[spool]`) and of the HTTP server (`[limits]`), and the memory that they allow.
 
 use std::net::IpAddr;
 use std::time::Duration;
@@ -7,9 +7,9 @@ use ipnet::IpNet;
 
 use dt_sink::config::{Section, config_keys, custom, duration, number, size};
 
-/// How many connections beyond the limit get a response that says so; the rest are closed without one.
+/// The number of connections beyond the limit that get a response before they are closed.
 pub(crate) const MAX_TURNED_AWAY: usize = 64;
-/// How many connections may be leaving at once to make room for others.
+/// The number of connections that may be closing at once to free slots for others.
 pub(crate) const MAX_LEAVING: usize = 64;
 
 const KIB: usize = 1 << 10;
@@ -27,7 +27,7 @@ const fn millis(millis: u64) -> Duration {
 }
 
 config_keys! {
-    /// The bounds of the spool.
+    /// The limits of the spool.
     #[derive(Debug, Clone, Copy)]
     #[non_exhaustive]
     pub struct SpoolLimits {
@@ -43,7 +43,7 @@ config_keys! {
 }
 
 config_keys! {
-    /// The bounds of the HTTP server.
+    /// The limits of the HTTP server.
     #[derive(Debug, Clone)]
     #[non_exhaustive]
     pub struct Limits {
@@ -86,10 +86,11 @@ config_keys! {
 }
 
 impl Limits {
-    /// Whether an address is one of [`allow_cidrs`](Self::allow_cidrs). One that is not known is in no network.
+    /// Returns whether [`allow_cidrs`](Self::allow_cidrs) is empty or contains the address. An unknown address (`None`) is in no
+    /// network.
     #[must_use]
     pub fn allows(&self, address: Option<IpAddr>) -> bool {
-        // An IPv4 address that came through an IPv6 socket is an IPv4 address.
+        // An IPv6 socket reports IPv4 addresses as mapped ones.
         let address = address.map(|address| address.to_canonical());
         self.allow_cidrs.is_empty()
             || address
@@ -98,26 +99,26 @@ impl Limits {
 
     /// Returns the HTTP/2 flow-control window, in bytes, of each connection and each of its streams.
     pub(crate) fn window(&self) -> u32 {
-        /// It cannot be smaller: a connection begins with it (RFC 9113, section 6.9.2).
+        /// The initial window of a connection, which cannot be reduced (RFC 9113, section 6.9.2).
         const MIN: u32 = 65_535;
-        /// More does not make bodies of megabytes faster on usual lines.
+        /// A larger window does not make bodies of megabytes faster on usual networks.
         const MAX: u32 = 1024 * 1024;
         u32::try_from(self.max_body).unwrap_or(u32::MAX).clamp(MIN, MAX)
     }
 
-    /// How many bytes of bodies may be held at once that are not authentic, or have an old token.
+    /// Returns the largest size of all bodies in memory that are unauthenticated or have an old token, in bytes.
     pub(crate) fn unauthenticated_bytes(&self) -> usize {
         (self.max_in_flight_bytes / 4).max(self.max_body)
     }
 
-    /// How many connections there can be at once, with those that have no place.
+    /// Returns the largest number of open connections, including those without a slot.
     pub(super) fn connections_in_memory(&self) -> u64 {
-        let without_place = MAX_LEAVING.saturating_add(MAX_TURNED_AWAY);
-        u64::try_from(self.max_connections.saturating_add(without_place)).unwrap_or(u64::MAX)
+        let without_slot = MAX_LEAVING.saturating_add(MAX_TURNED_AWAY);
+        u64::try_from(self.max_connections.saturating_add(without_slot)).unwrap_or(u64::MAX)
     }
 
-    /// The most memory, in bytes, that the program takes with these limits, whatever clients do; how it is made up is in
-    /// `docs/limits.md`. Sinks that hold records of their own, such as `kafka`, come on top.
+    /// Returns the largest amount of memory, in bytes, that the program uses with these limits, whatever clients do;
+    /// `docs/limits.md` lists the parts. Sinks with queues of their own, such as `kafka`, need more.
     ///
     /// # Examples
     ///
@@ -127,18 +128,18 @@ impl Limits {
     /// ```
     #[must_use]
     pub fn max_memory(&self) -> u64 {
-        /// The program, the caches of the spool, batches on their way to the sinks.
+        /// The program, the caches of the spool, and batches in delivery.
         const BASE: u64 = 64 << 20;
-        /// A connection's task, its socket's state and its HTTP machine.
+        /// A connection's task, socket state and HTTP state.
         const CONNECTION: u64 = 16 << 10;
-        /// A request's task and its answer.
+        /// A request's task and answer.
         const REQUEST: u64 = 8 << 10;
         let size = |size: usize| u64::try_from(size).unwrap_or(u64::MAX);
         let head = size(self.max_head);
         let connection = u64::from(self.window()).saturating_add(head).saturating_add(CONNECTION);
-        // Half as many again may be refused ones.
+        // Half as many refused requests may wait in addition.
         let requests = size(self.max_in_flight).saturating_add(size(self.max_in_flight.div_ceil(2)));
-        // A body that comes in pieces is in its pieces, then in one; the last piece is held twice.
+        // A body is received in pieces and then copied into one buffer, so that it is in memory twice for a moment.
         let bodies = self.max_in_flight_bytes.saturating_add(self.unauthenticated_bytes());
         let bodies = size(bodies).saturating_mul(2);
         BASE.saturating_add(self.connections_in_memory().saturating_mul(connection))
@@ -146,13 +147,13 @@ impl Limits {
             .saturating_add(bodies)
     }
 
-    /// Makes room for one body at least.
+    /// Raises `max_in_flight_bytes` to the size of one body.
     pub(super) fn check(&mut self, _: &Section<'_>) {
         self.max_in_flight_bytes = self.max_in_flight_bytes.max(self.max_body);
     }
 }
 
-/// Reads a list of networks, such as `"192.0.2.0/24"`; an address alone is one as well.
+/// Reads a list of networks, such as `"192.0.2.0/24"`, and addresses.
 fn networks(section: &mut Section<'_>, key: &'static str) -> Option<Vec<IpNet>> {
     let mut networks = Vec::new();
     for text in section.strings(key)? {

@@ -1,4 +1,4 @@
-//! Where requests arrive, and who may speak for whom: addresses, `[tls]`, `trusted_proxies`.
+//! The addresses of the listeners, `[tls]`, and the trusted proxies.
 
 use std::fmt;
 use std::net::{IpAddr, SocketAddr};
@@ -14,7 +14,7 @@ use dt_sink::config::{
 };
 use dt_verify::Difference;
 
-/// Where a listener listens.
+/// The address of a listener.
 ///
 /// # Examples
 ///
@@ -29,7 +29,7 @@ use dt_verify::Difference;
 /// ```
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Listen {
-    /// An address.
+    /// An IP address and a port.
     Tcp(SocketAddr),
     /// A Unix socket: `unix:PATH`.
     Unix(PathBuf),
@@ -39,7 +39,7 @@ pub enum Listen {
 }
 
 impl Listen {
-    /// The address, if it is one.
+    /// Returns the IP address and port; `None` for a Unix socket or one of systemd.
     #[must_use]
     pub const fn address(&self) -> Option<SocketAddr> {
         match self {
@@ -66,13 +66,13 @@ impl fmt::Display for Listen {
     }
 }
 
-/// What may be listened on, for messages.
-pub(super) const LISTEN_ALLOWED: &str =
+/// The valid values of `listen`, for messages.
+pub(super) const LISTEN_EXPECTED: &str =
     "an address such as \"127.0.0.1:8080\", \"unix:PATH\", \"systemd\" or \"systemd:NAME\"";
 
-/// Not something to listen on.
+/// The text is not the address of a listener.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("expected {LISTEN_ALLOWED}")]
+#[error("expected {LISTEN_EXPECTED}")]
 pub struct NotAListener;
 
 impl FromStr for Listen {
@@ -91,7 +91,7 @@ impl FromStr for Listen {
 }
 
 config_keys! {
-    /// Who may say on behalf of whom a request comes.
+    /// The trusted proxies and the header in which they name the client.
     #[derive(Debug, Clone, PartialEq, Eq)]
     #[non_exhaustive]
     pub struct Proxies {
@@ -115,23 +115,23 @@ config_keys! {
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct TrustedProxies {
-    /// The networks of our own proxies.
+    /// The networks of the proxies.
     pub networks: Vec<IpNet>,
-    /// Whether every client of the Unix socket is one.
+    /// Whether every client of the Unix socket is a trusted proxy.
     pub unix: bool,
 }
 
 impl Proxies {
-    /// Whether a peer is one of our proxies; none is what connects to a Unix socket.
+    /// Returns whether a peer is a trusted proxy. `None` is a client of the Unix socket.
     #[must_use]
     pub fn trusts(&self, peer: Option<IpAddr>) -> bool {
         let Some(address) = peer else { return self.trusted.unix };
-        // An IPv4 peer of an IPv6 socket.
+        // An IPv6 socket reports IPv4 addresses as mapped ones.
         let address = address.to_canonical();
         self.trusted.networks.iter().any(|network| network.contains(&address))
     }
 
-    /// Whether there is any.
+    /// Returns whether no proxy is trusted.
     #[must_use]
     pub const fn is_empty(&self) -> bool {
         self.trusted.networks.is_empty() && !self.trusted.unix
@@ -169,9 +169,9 @@ impl FromStr for ClientHeader {
     }
 }
 
-/// Not a header in which a proxy names the client.
+/// The text is not the name of a client-address header.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("unknown header; expected X-Forwarded-For, Forwarded")]
+#[error("unknown header; expected X-Forwarded-For or Forwarded")]
 pub struct UnknownClientHeader;
 
 impl fmt::Display for ClientHeader {
@@ -222,7 +222,7 @@ pub(super) fn read_mode(root: &mut Section<'_>, key: &'static str) -> Option<u32
     mode
 }
 
-/// The table `[tls]`, with a check of the files that it names. To begin or end with TLS needs a restart.
+/// The table `[tls]`, with a check of its files. Adding or removing the table needs a restart.
 pub(super) struct Tls;
 
 impl Entry<Option<TlsSettings>> for Tls {
@@ -230,7 +230,7 @@ impl Entry<Option<TlsSettings>> for Tls {
         let Some(mut section) = root.section(field) else { return Some(None) };
         let settings = TlsSettings::read(&mut section);
         if let Some(settings) = &settings {
-            let (errors, warnings) = look_at(settings, section.sources());
+            let (errors, warnings) = check_files(settings, section.sources());
             errors.into_iter().for_each(|(key, text)| section.complain(key, text));
             warnings.into_iter().for_each(|(key, text)| section.warn(key, text));
         }
@@ -267,11 +267,11 @@ impl OptionalEntry<Option<TlsSettings>> for Tls {
     }
 }
 
-/// A key in `[tls]`, and what is wrong with its file.
+/// A key of `[tls]`, and the problem of its file.
 pub(super) type Finding = (&'static str, String);
 
-/// What is wrong with the files of `[tls]`, and what looks wrong, each with its key there.
-pub(super) fn look_at(settings: &TlsSettings, sources: &dyn Sources) -> (Vec<Finding>, Vec<Finding>) {
+/// Checks the files of `[tls]`. Returns errors and warnings.
+pub(super) fn check_files(settings: &TlsSettings, sources: &dyn Sources) -> (Vec<Finding>, Vec<Finding>) {
     if !sources.looks_at_certificates() {
         return Default::default();
     }

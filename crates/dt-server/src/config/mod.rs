@@ -1,11 +1,10 @@
-//! The configuration: read from TOML or made from the command line, then checked as a whole.
+//! Reads the configuration from TOML, or builds it from the command line, and checks it as a whole.
 //!
-//! Unknown keys and bad values are errors that name the key, what was found and what is allowed; all of them are
-//! reported at once. Secrets never stand in the file: it names environment variables or files that hold them.
+//! Unknown keys and invalid values are errors with the key, the value and the expected values; all errors are reported
+//! together. The file never contains secrets: it names environment variables or files that contain them.
 //!
 //! Each key has one entry, in the struct of its table: `Config` here for the top of the file, `Limits` and `SpoolLimits` in
-//! `limits.rs`, and so on. Reader, reference, sample file and the differences at a reload follow from it: see
-//! [`config_keys!`].
+//! `limits.rs`, and so on. Reader, reference, sample file and the comparison at a reload derive from it: see [`config_keys!`].
 
 mod changes;
 mod checks;
@@ -27,7 +26,7 @@ pub(crate) use limits::{MAX_LEAVING, MAX_TURNED_AWAY};
 pub use listen::{ClientHeader, Listen, NotAListener, Proxies, TrustedProxies, UnknownClientHeader};
 pub use reference::{reference, reference_markdown, sample_file};
 pub use sink::SinkConfig;
-pub use watch::{Look, Recorder, Watch};
+pub use watch::{FileSnapshot, Recorder, Watch};
 
 pub use dt_sink::config::{
     ConfigChange, Key, KeyDefault, Problem, Reload, SecretError, SecretSource, Sources, SystemSources, Table,
@@ -52,7 +51,7 @@ const HOUR: Duration = Duration::from_secs(3600);
 const YEAR: Duration = Duration::from_secs(3600 * 24 * 365);
 
 config_keys! {
-    /// Everything the service needs to know.
+    /// The configuration of a service.
     #[derive(Debug, Clone)]
     #[non_exhaustive]
     pub struct Config {
@@ -60,7 +59,7 @@ config_keys! {
         /// systemd opened.
         listen: Listen = parsed(
             "address, `\"unix:PATH\"`, `\"systemd\"`, `\"systemd:NAME\"`",
-            listen::LISTEN_ALLOWED,
+            listen::LISTEN_EXPECTED,
         )
         .shown_as(Listen::to_string)
         .or(on_this_machine(8080))
@@ -115,9 +114,9 @@ config_keys! {
         pub connectors: Vec<ConnectorConfig>,
         /// The sinks.
         pub sinks: Vec<SinkConfig>,
-        /// What is allowed but looks wrong.
+        /// Values that are allowed but probably wrong.
         pub warnings: Vec<Problem>,
-        /// Where each key stands in the file.
+        /// The line of each key in the file.
         lines: Lines,
     }
 }
@@ -126,23 +125,23 @@ fn on_this_machine(port: u16) -> Listen {
     Listen::Tcp(SocketAddr::from((Ipv4Addr::LOCALHOST, port)))
 }
 
-/// What [`Config::check_file`] found.
+/// The result of [`Config::check_file`].
 #[derive(Debug, Default)]
 #[non_exhaustive]
 pub struct Findings {
-    /// What has to be corrected before the configuration can be used.
+    /// Errors: the configuration cannot be used.
     pub errors: Vec<Problem>,
-    /// What is allowed but looks wrong.
+    /// Values that are allowed but probably wrong.
     pub warnings: Vec<Problem>,
 }
 
-/// When a request is answered with 200.
+/// The condition for the answer 200.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Mode {
-    /// Once it is in the spool, durably.
+    /// The event is stored and synced in the spool.
     Spool,
-    /// Once every sink of its connector has acknowledged it.
+    /// Every sink of the connector has acknowledged the event.
     Direct,
 }
 
@@ -167,12 +166,12 @@ impl std::fmt::Display for Mode {
     }
 }
 
-/// Not the name of a mode.
+/// The text is not the name of a mode.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("unknown mode; expected spool, direct")]
+#[error("unknown mode; expected spool or direct")]
 pub struct UnknownMode;
 
-/// Why there is no configuration.
+/// Why a configuration cannot be read or used.
 #[derive(Debug, thiserror::Error)]
 pub enum ConfigError {
     /// The file cannot be read.
@@ -180,21 +179,21 @@ pub enum ConfigError {
     Unreadable {
         /// The file.
         path: PathBuf,
-        /// What the system says.
+        /// The error of the operating system.
         source: std::io::Error,
     },
     /// The text is not TOML.
     #[error("not TOML: {0}")]
     Syntax(String),
-    /// What is given beside the file, such as options of the command line, cannot be used.
+    /// An option of the command line, or another input beside the file, cannot be used.
     #[error("{0}")]
     Refused(String),
-    /// Keys or values are wrong: all problems that were found.
+    /// Keys or values are wrong; every problem that was found.
     #[error("{}", list(.0))]
     Problems(Vec<Problem>),
 }
 
-/// Says where the text stops being TOML, without showing the line: a secret may stand there by mistake.
+/// Returns the error of a text that is not TOML, with its line number but not the line, which may contain a secret by mistake.
 fn syntax(text: &str, error: &toml::de::Error) -> ConfigError {
     let before = error.span().and_then(|span| text.get(..span.start)).unwrap_or_default();
     let line = before.matches('\n').count().saturating_add(1);
@@ -214,13 +213,13 @@ fn list(problems: &[Problem]) -> String {
 }
 
 impl Config {
-    /// A configuration with defaults, no connector and no sink.
+    /// Returns a configuration with defaults, without connectors and sinks.
     #[must_use]
     pub fn empty() -> Self {
         Self::with_defaults(Vec::new(), Vec::new(), Vec::new(), Lines::default())
     }
 
-    /// Reads a file of TOML, at most 1 MiB, and checks it; secrets are read where the file says. Sinks are of these types.
+    /// Reads and checks a TOML file of at most 1 MiB, with the secrets that it names. `types` are the types of sinks.
     ///
     /// # Errors
     ///
@@ -229,7 +228,7 @@ impl Config {
         Self::from_toml(&read_text(path, sources)?, sources, types)
     }
 
-    /// Reads a file and runs all checks on it that `serve` runs at its start, to find every problem at once.
+    /// Reads a file and runs every check of `serve`'s start, to report all problems together.
     ///
     /// # Errors
     ///
@@ -246,13 +245,13 @@ impl Config {
         config.check_sink_folders(&problems);
         config.check_oddities(&problems);
         let (mut errors, mut warnings) = problems.into_parts();
-        // Those without a line come last.
+        // Problems without a line come last.
         errors.sort_by_key(|problem| problem.line.unwrap_or(usize::MAX));
         warnings.sort_by_key(|problem| problem.line.unwrap_or(usize::MAX));
         Ok(Findings { errors, warnings })
     }
 
-    /// Reads the text of a file, and checks it, as [`from_file`](Self::from_file) does.
+    /// Reads and checks the text of a file, like [`from_file`](Self::from_file).
     ///
     /// # Errors
     ///
@@ -275,14 +274,14 @@ impl Config {
         if errors.is_empty() { Ok(config) } else { Err(ConfigError::Problems(errors)) }
     }
 
-    /// Reads each key, and notes what is wrong with it.
+    /// Reads each key and collects the problems.
     fn parse(text: &str, sources: &dyn Sources, types: &SinkTypes) -> Result<(Self, Problems), ConfigError> {
         let table: toml::Table = text.parse().map_err(|error: toml::de::Error| syntax(text, &error))?;
         let lines = Lines::of(text);
         let problems = Problems::at(lines.clone());
         let mut root = Section::root(table, &problems, sources);
         let read = Self::read_keys(&mut root, Vec::new(), Vec::new(), Vec::new(), lines);
-        // None of the keys at the top is needed.
+        // No key at the top of the file is required.
         let mut config = read.unwrap_or_else(Self::empty);
         if let Some(text) = config.dead_letters.take_if(|text| !types.is_dead_letter_place(text)) {
             let places: Vec<String> =
@@ -299,9 +298,9 @@ impl Config {
         Ok((config, problems))
     }
 
-    /// Completes a configuration for a program that adds no sinks of its own: without any, there is `stdout`; and
-    /// connectors may name only those that there are. Checks again what was changed after reading, and adds to the warnings
-    /// what looks wrong as a whole.
+    /// Completes a configuration for a program without sinks of its own: adds the sink `stdout` if there is no other one, and
+    /// checks that connectors name only configured sinks. Repeats the checks across keys, since values may have changed after
+    /// reading, and adds their warnings.
     ///
     /// # Errors
     ///
@@ -317,7 +316,7 @@ impl Config {
         if errors.is_empty() { Ok(config) } else { Err(ConfigError::Problems(errors)) }
     }
 
-    /// Adds the sink that is used when none is given.
+    /// Adds the default sink if there is no other one.
     fn or_stdout(mut self) -> Self {
         if self.sinks.is_empty() {
             self.sinks.push(SinkConfig::stdout());
@@ -332,7 +331,7 @@ impl Config {
     /// [`ConfigError::Problems`], with every problem that was found.
     pub fn with_tls(mut self, settings: TlsSettings, sources: &dyn Sources) -> Result<Self, ConfigError> {
         let problem = |(key, text)| Problem::new(format!("tls.{key}"), text);
-        let (errors, warnings) = listen::look_at(&settings, sources);
+        let (errors, warnings) = listen::check_files(&settings, sources);
         if !errors.is_empty() {
             return Err(ConfigError::Problems(errors.into_iter().map(problem).collect()));
         }
@@ -341,14 +340,14 @@ impl Config {
         Ok(self)
     }
 
-    /// Leaves out what dead letters have no room for: outside of `dead.db`, copies of refused requests would have no bound.
+    /// Turns off copies of refused requests if dead letters do not go to `dead.db`: elsewhere, their size would be unlimited.
     pub(crate) fn drop_unbounded_copies(&mut self) {
         if self.dead_letter_place().is_some() {
             self.connectors.iter_mut().for_each(|connector| connector.quarantine_refused = false);
         }
     }
 
-    /// The most memory that clients can make it take, in bytes: [`Limits::max_memory`], and what TLS adds.
+    /// Returns the largest amount of memory that clients can cause, in bytes: [`Limits::max_memory`] and the buffers of TLS.
     #[must_use]
     pub fn max_memory(&self) -> u64 {
         /// The buffers of a TLS connection and its keys.
@@ -358,25 +357,25 @@ impl Config {
         self.limits.max_memory().saturating_add(tls)
     }
 
-    /// The folder of the key sets that were fetched.
+    /// Returns the folder of fetched key sets.
     #[must_use]
     pub fn key_folder(&self) -> PathBuf {
         self.data.join("keys")
     }
 
-    /// The folder of the spool.
+    /// Returns the folder of the spool.
     #[must_use]
     pub fn spool_folder(&self) -> PathBuf {
         self.data.join("spool")
     }
 
-    /// How many ids a sink's window in memory holds.
+    /// Returns the largest number of ids in a sink's de-duplication window in memory (mode `direct`).
     #[must_use]
     pub fn dedup_ids(&self) -> usize {
         self.dedup_max.unwrap_or(100_000)
     }
 
-    /// Returns where dead letters go; `None` if to `dead.db`.
+    /// Returns the destination of dead letters; `None` for `dead.db`.
     #[must_use]
     pub fn dead_letter_place(&self) -> Option<DeadLetterPlace<'_>> {
         let text = self.dead_letters.as_deref().filter(|_| self.mode == Mode::Direct)?;
@@ -384,7 +383,7 @@ impl Config {
         Some(DeadLetterPlace { sink_type, place })
     }
 
-    /// Returns the sink by whose settings dead letters reach their place: the first one of the type that they go to.
+    /// Returns the sink whose settings are used to write dead letters: the first one of the destination's type.
     #[must_use]
     pub fn dead_letter_sink(&self) -> Option<&SinkConfig> {
         let sink_type = self.dead_letter_place()?.sink_type;
@@ -392,18 +391,18 @@ impl Config {
     }
 }
 
-/// A place for dead letters other than `dead.db`, such as `kafka:TOPIC`.
+/// A destination of dead letters other than `dead.db`, such as `kafka:TOPIC`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct DeadLetterPlace<'a> {
-    /// The type of the sink that takes them.
+    /// The type of the sink that stores them.
     pub sink_type: &'a str,
-    /// Where, in the words of that type.
+    /// The destination in the syntax of that type, such as a topic.
     pub place: &'a str,
 }
 
 impl DeadLetterPlace<'_> {
-    /// Says that there is no sink of its type.
+    /// Returns the error text for a missing sink of its type.
     pub(crate) fn needs_a_sink(self) -> String {
         let Self { sink_type, place } = self;
         format!("\"{sink_type}:{place}\" needs a sink of type \"{sink_type}\", whose brokers it uses")

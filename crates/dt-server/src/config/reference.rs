@@ -1,5 +1,5 @@
-//! What a configuration may hold, for people: `docs/configuration.md`, the sample file, and `dt-receiver config reference`.
-//! All of it is written from the entries of the keys. After a change of one, run
+//! Writes the reference of all keys (`docs/configuration.md`) and the sample file, from the entries of the keys. After a change
+//! of an entry, run
 //! `dt-receiver config reference > docs/configuration.md` and `dt-receiver config sample > deploy/dt-receiver.toml`.
 
 use std::fmt::Write;
@@ -40,7 +40,7 @@ pub fn reference(types: &SinkTypes) -> Vec<Table> {
     tables
 }
 
-/// The page `docs/configuration.md`.
+/// Returns the page `docs/configuration.md`.
 ///
 /// # Examples
 ///
@@ -85,7 +85,7 @@ pub fn reference_markdown(types: &SinkTypes) -> String {
     page
 }
 
-/// The file `deploy/dt-receiver.toml`: every key, commented out by a `#` without a space, with its default or a sample.
+/// Returns the file `deploy/dt-receiver.toml`: every key, commented out by a `#` without a space, with its default or a sample.
 ///
 /// # Examples
 ///

@@ -1,5 +1,5 @@
-//! A sink's part of the configuration: `[[sink]]`, or `--sink` on the command line. What only some types of sinks have is
-//! theirs to read: see [`SinkSettings`](crate::sink::SinkSettings).
+//! Reads the configuration of a sink: `[[sink]]`, or `--sink` on the command line. Each type of sink reads its own keys: see
+//! [`SinkSettings`](crate::sink::SinkSettings).
 
 use std::sync::Arc;
 
@@ -28,7 +28,7 @@ config_keys! {
             .not_compared(),
     }
     with {
-        /// What is special to its type.
+        /// The keys of its type.
         pub settings: Settings,
     }
 }
@@ -44,7 +44,7 @@ fn read_start(section: &mut Section<'_>, key: &'static str) -> Option<bool> {
     }
 }
 
-/// A sink of the command line, named after its type.
+/// Converts the settings of a sink on the command line; the sink has the name of its type.
 impl From<Settings> for SinkConfig {
     fn from(settings: Settings) -> Self {
         Self::with_defaults(Arc::from(settings.type_name()), settings)
@@ -52,22 +52,22 @@ impl From<Settings> for SinkConfig {
 }
 
 impl SinkConfig {
-    /// The sink that is used when none is given.
+    /// Returns the default sink, standard output.
     #[must_use]
     pub fn stdout() -> Self {
         Self::from(Settings::from(StdoutConfig::default()))
     }
 
-    /// Reads a sink of the command line, such as `file:PATH`.
+    /// Reads a sink from the command line, such as `file:PATH`.
     ///
     /// # Errors
     ///
-    /// [`NotASink`], with what is wrong.
+    /// [`NotASink`] if the type is unknown or its argument is wrong.
     pub fn parse(text: &str, types: &SinkTypes) -> Result<Self, NotASink> {
         types.parse(text).map(Self::from)
     }
 
-    /// Reads one. Something that cannot be read is an error, and has a stand-in here, so that all the rest is checked; a
+    /// Reads a sink. A value that cannot be read adds an error and is replaced by a placeholder, so that the rest is checked; a
     /// configuration with errors is never used.
     pub(super) fn read(mut section: Section<'_>, types: &SinkTypes) -> Option<Self> {
         let settings = read_settings(&mut section, types);
@@ -77,13 +77,13 @@ impl SinkConfig {
         Some(sink)
     }
 
-    /// Adds what is different in `next`, below the sink's name.
+    /// Adds the differences of `next`, below the sink's name.
     pub(super) fn changes_to(&self, next: &Self, changes: &mut Changes) {
         self.compare_keys(next, changes);
         self.settings.compare(&next.settings, changes);
     }
 
-    /// Whether a running sink has to be made anew for `next`. Where a new sink starts does not matter once it runs.
+    /// Returns whether a running sink has to be replaced for `next`. The key `start` only matters for a new sink.
     pub(crate) fn is_other_than(&self, next: &Self) -> bool {
         self.format != next.format || self.settings.needs_new_sink(&next.settings)
     }
@@ -100,10 +100,10 @@ impl SinkConfig {
     }
 }
 
-/// Reads the type, and the keys that only this type has.
+/// Reads the type of the sink and the keys of this type.
 fn read_settings(section: &mut Section<'_>, types: &SinkTypes) -> Option<Settings> {
     let Some(name) = section.string("type") else {
-        section.missing("type", &format!("is missing; expected {}", types.names().join(", ")));
+        section.missing("type", &format!("is missing; expected one of {}", types.names().join(", ")));
         skip_keys_of_types(section, types);
         return None;
     };
@@ -116,7 +116,7 @@ fn read_settings(section: &mut Section<'_>, types: &SinkTypes) -> Option<Setting
         }
         Err(left_out) => {
             section.complain("type", left_out.to_string());
-            // Which keys it has is not known here.
+            // The keys of a type that is not built in are unknown.
             let own: Vec<_> = SinkConfig::rows().iter().map(|key| key.name).collect();
             section.skip_all_but(&own);
             None
@@ -124,7 +124,7 @@ fn read_settings(section: &mut Section<'_>, types: &SinkTypes) -> Option<Setting
     }
 }
 
-/// Leaves out the keys that some types have: which of them are right cannot be said.
+/// Skips the keys of all types: without a type, the check of unknown keys cannot cover them.
 fn skip_keys_of_types(section: &mut Section<'_>, types: &SinkTypes) {
     for table in types.iter().flat_map(|sink_type| sink_type.tables()) {
         section.skip(table.keys.iter().map(|key| key.name).filter(|_| table.header == "[[sink]]"));

@@ -1,5 +1,5 @@
-//! What a configuration was read from, and whether that is different now: files are looked at by their content, through
-//! whatever links lead to them, so that a renamed-over file and a swapped `..data` are seen like any other change.
+//! Detects changes of the files that a configuration was read from. Files are compared by their content and opened by their
+//! names, so that a file that was renamed over and a swapped symbolic link count as changes, and touching a file does not.
 
 use std::collections::BTreeMap;
 use std::ffi::OsString;
@@ -11,14 +11,14 @@ use sha2::{Digest, Sha256};
 
 use super::Sources;
 
-/// What there was at a path. Digests are compared here and go nowhere else.
+/// The state of a file. The digest is only compared: it is not logged or stored.
 #[derive(Debug, Clone, PartialEq, Eq)]
-enum Seen {
+enum FileState {
     Content([u8; 32]),
     Error(io::ErrorKind),
 }
 
-impl Seen {
+impl FileState {
     fn of(read: &io::Result<Vec<u8>>) -> Self {
         match read {
             Ok(content) => Self::Content(Sha256::digest(content).into()),
@@ -27,48 +27,48 @@ impl Seen {
     }
 }
 
-/// The files that a configuration was read from, as they were then.
+/// The state of every file that a configuration was read from, at the time of reading.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Look(BTreeMap<PathBuf, Seen>);
+pub struct FileSnapshot(BTreeMap<PathBuf, FileState>);
 
-impl Look {
-    /// The same files as they are now. What is no regular file, such as a pipe, is taken as it was: reading it again could
-    /// wait for ever.
+impl FileSnapshot {
+    /// Returns the state of the same files now. The state of a file that is not regular, such as a pipe, is copied: reading it
+    /// again could block for ever.
     #[must_use]
-    pub fn again(&self, sources: &dyn Sources) -> Self {
+    pub fn refreshed(&self, sources: &dyn Sources) -> Self {
         let now = self.0.iter().map(|(path, before)| {
-            let is_odd = std::fs::metadata(path).is_ok_and(|about| !about.is_file());
-            (path.clone(), if is_odd { before.clone() } else { Seen::of(&sources.file(path)) })
+            let is_special = std::fs::metadata(path).is_ok_and(|about| !about.is_file());
+            (path.clone(), if is_special { before.clone() } else { FileState::of(&sources.file(path)) })
         });
         Self(now.collect())
     }
 }
 
-/// Sources that remember what was read from them.
+/// Wraps sources and records the state of each file that is read.
 #[derive(Debug)]
 pub struct Recorder<S> {
     sources: S,
-    seen: Mutex<Look>,
+    files: Mutex<FileSnapshot>,
     looks_at_certificates: bool,
 }
 
 impl<S: Sources> Recorder<S> {
-    /// Nothing is read yet.
+    /// Wraps `sources`; no file is recorded yet.
     pub fn new(sources: S) -> Self {
-        Self { sources, seen: Mutex::default(), looks_at_certificates: true }
+        Self { sources, files: Mutex::default(), looks_at_certificates: true }
     }
 
-    /// For a service that runs: it has a certificate in force, and keeps an eye on the files itself. Half of a new pair
-    /// must not keep a good configuration out.
+    /// Skips the check of certificates, for a reload: the running service checks these files itself, and a half-replaced pair
+    /// must not prevent the reload.
     #[must_use]
     pub const fn without_certificates(mut self) -> Self {
         self.looks_at_certificates = false;
         self
     }
 
-    /// What was read.
-    pub fn into_look(self) -> Look {
-        self.seen.into_inner()
+    /// Returns the recorded files.
+    pub fn into_snapshot(self) -> FileSnapshot {
+        self.files.into_inner()
     }
 }
 
@@ -79,9 +79,9 @@ impl<S: Sources> Sources for Recorder<S> {
 
     fn file(&self, path: &Path) -> io::Result<Vec<u8>> {
         let read = self.sources.file(path);
-        // Where it is read twice and changes in between, the first look counts: it is another one at the next look, so that
-        // who got the old content gets the new one then.
-        self.seen.lock().0.entry(path.to_owned()).or_insert_with(|| Seen::of(&read));
+        // The first reading counts: if the file changes before a second reading, the next check finds a change, and the reload
+        // updates the part that has the old content.
+        self.files.lock().0.entry(path.to_owned()).or_insert_with(|| FileState::of(&read));
         read
     }
 
@@ -106,35 +106,37 @@ impl<S: Sources> Sources for Recorder<S> {
     }
 }
 
-/// Tells when the files are others, once they have stopped changing: a file that is just being written is not taken.
+/// Detects a change of the files that is stable between two checks, so that a file is not read while it is being written.
 #[derive(Debug)]
 pub struct Watch {
-    taken: Look,
-    last: Option<Look>,
+    /// The files of the last reading.
+    current: FileSnapshot,
+    /// The files at the last check, if they differed.
+    changed: Option<FileSnapshot>,
 }
 
 impl Watch {
-    /// Begins with what was read.
+    /// Starts with the files that were read.
     #[must_use]
-    pub const fn new(taken: Look) -> Self {
-        Self { taken, last: None }
+    pub const fn new(current: FileSnapshot) -> Self {
+        Self { current, changed: None }
     }
 
-    /// Looks; true when the files differ from those that were taken, and are as they were at the look before. To be
-    /// called from time to time.
-    pub fn has_settled(&mut self, sources: &dyn Sources) -> bool {
-        let now = self.taken.again(sources);
-        let is_other = now != self.taken;
-        let before = self.last.take();
-        let settled = is_other && before.as_ref() == Some(&now);
-        self.last = is_other.then_some(now);
-        settled
+    /// Checks the files. Returns true if they differ from the last reading and are the same as at the previous check. To be
+    /// called at an interval.
+    pub fn has_stable_change(&mut self, sources: &dyn Sources) -> bool {
+        let now = self.current.refreshed(sources);
+        let is_changed = now != self.current;
+        let before = self.changed.take();
+        let is_stable = is_changed && before.as_ref() == Some(&now);
+        self.changed = is_changed.then_some(now);
+        is_stable
     }
 
-    /// What was read last, whether or not it was good: only another change is a reason to read again.
-    pub fn take(&mut self, look: Look) {
-        self.taken = look;
-        self.last = None;
+    /// Sets the files of the last reading, valid or not: only a later change counts.
+    pub fn set_current(&mut self, files: FileSnapshot) {
+        self.current = files;
+        self.changed = None;
     }
 }
 
@@ -143,30 +145,30 @@ mod tests {
     use super::*;
     use crate::config::SystemSources;
 
-    fn read(paths: &[&Path]) -> Look {
+    fn read(paths: &[&Path]) -> FileSnapshot {
         let recorder = Recorder::new(SystemSources);
         for path in paths {
-            // That it is not there is something to remember as well.
+            // A missing file is recorded, too.
             let _read = recorder.file(path);
         }
-        recorder.into_look()
+        recorder.into_snapshot()
     }
 
     #[test]
-    fn a_change_is_told_once_it_has_settled_and_only_once() {
+    fn a_change_is_reported_once_when_it_is_stable() {
         let folder = tempfile::tempdir().expect("a folder");
         let path = folder.path().join("config");
         std::fs::write(&path, "one").expect("written");
         let mut watch = Watch::new(read(&[&path]));
-        let mut look = || watch.has_settled(&SystemSources);
-        assert!(!look() && !look());
+        let mut check = || watch.has_stable_change(&SystemSources);
+        assert!(!check() && !check());
         std::fs::write(&path, "half").expect("written");
-        assert!(!look());
+        assert!(!check());
         std::fs::write(&path, "half and half").expect("written");
-        assert!(!look(), "it was different at the look before");
-        assert!(look());
-        watch.take(read(&[&path]));
-        assert!(!watch.has_settled(&SystemSources) && !watch.has_settled(&SystemSources));
+        assert!(!check(), "it was different at the previous check");
+        assert!(check());
+        watch.set_current(read(&[&path]));
+        assert!(!watch.has_stable_change(&SystemSources) && !watch.has_stable_change(&SystemSources));
     }
 
     #[test]
@@ -178,25 +180,25 @@ mod tests {
         assert_eq!(recorder.file(&path).expect("read"), b"old");
         std::fs::write(&path, "new").expect("written");
         assert_eq!(recorder.file(&path).expect("read"), b"new");
-        let mut watch = Watch::new(recorder.into_look());
-        assert!(!watch.has_settled(&SystemSources));
-        assert!(watch.has_settled(&SystemSources), "one of the two readers has the old secret");
+        let mut watch = Watch::new(recorder.into_snapshot());
+        assert!(!watch.has_stable_change(&SystemSources));
+        assert!(watch.has_stable_change(&SystemSources), "one of the two readers has the old secret");
     }
 
     #[test]
-    fn a_file_that_comes_back_as_it_was_is_no_change() {
+    fn a_file_with_its_old_content_is_no_change() {
         let folder = tempfile::tempdir().expect("a folder");
         let path = folder.path().join("config");
         std::fs::write(&path, "one").expect("written");
         let mut watch = Watch::new(read(&[&path]));
         std::fs::remove_file(&path).expect("removed");
-        assert!(!watch.has_settled(&SystemSources));
+        assert!(!watch.has_stable_change(&SystemSources));
         std::fs::write(&path, "one").expect("written");
-        assert!(!watch.has_settled(&SystemSources) && !watch.has_settled(&SystemSources));
+        assert!(!watch.has_stable_change(&SystemSources) && !watch.has_stable_change(&SystemSources));
     }
 
     #[test]
-    fn links_that_are_swapped_and_files_that_appear_are_seen() {
+    fn swapped_links_and_new_files_are_changes() {
         let folder = tempfile::tempdir().expect("a folder");
         let (link, new) = (folder.path().join("..data"), folder.path().join("..new"));
         for (name, secret) in [("1", "old"), ("2", "new")] {
@@ -206,14 +208,14 @@ mod tests {
         std::os::unix::fs::symlink("1", &link).expect("linked");
         let (secret, absent) = (link.join("secret"), folder.path().join("absent"));
         let mut watch = Watch::new(read(&[&secret, &absent]));
-        assert!(!watch.has_settled(&SystemSources) && !watch.has_settled(&SystemSources));
+        assert!(!watch.has_stable_change(&SystemSources) && !watch.has_stable_change(&SystemSources));
         std::os::unix::fs::symlink("2", &new).expect("linked");
         std::fs::rename(&new, &link).expect("swapped");
-        assert!(!watch.has_settled(&SystemSources));
-        assert!(watch.has_settled(&SystemSources));
-        watch.take(read(&[&secret, &absent]));
+        assert!(!watch.has_stable_change(&SystemSources));
+        assert!(watch.has_stable_change(&SystemSources));
+        watch.set_current(read(&[&secret, &absent]));
         std::fs::write(&absent, "x").expect("written");
-        assert!(!watch.has_settled(&SystemSources));
-        assert!(watch.has_settled(&SystemSources));
+        assert!(!watch.has_stable_change(&SystemSources));
+        assert!(watch.has_stable_change(&SystemSources));
     }
 }

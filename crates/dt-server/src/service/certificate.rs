@@ -1,8 +1,8 @@
-//! Keeps the certificate in force that is in its files: looks at them now and then, and tells what became of it.
+//! Activates the certificate when its files change: checks them at an interval and reports the result.
 //!
-//! The files are read through their names each time, so it does not matter how they are replaced: written anew, renamed
-//! over, or swapped as a folder behind a symbolic link. When only one of two has been replaced yet, the pair does not
-//! match; the old one holds, and the next look sees both.
+//! Each check opens the files by their names, so they may be rewritten, renamed over, or swapped as a folder behind a symbolic
+//! link. While only one of the two files is replaced, the pair does not match: the old certificate stays active, and the next
+//! check finds both.
 
 use std::sync::Arc;
 
@@ -13,14 +13,14 @@ use crate::telemetry::{CertificateActivated, CertificateRefused, Telemetry};
 use crate::tls::{Prepared, Reloaded, TlsError, TlsIdentity, TlsSettings};
 use dt_sink::clock::Clock;
 
-/// A certificate with those who are told about it.
+/// The certificate of the listener, with the telemetry that reports its changes.
 #[derive(Debug)]
 pub(super) struct Certificate {
     identity: Arc<TlsIdentity>,
     clock: Arc<dyn Clock>,
     telemetry: Arc<Telemetry>,
-    /// Somebody wants the files looked at.
-    asked: Notify,
+    /// Requests a check of the files.
+    check: Notify,
 }
 
 impl Certificate {
@@ -32,8 +32,8 @@ impl Certificate {
     ) -> Result<Self, TlsError> {
         let identity = Arc::new(TlsIdentity::load(settings, Arc::new(|path| SystemSources.file(path)))?);
         let (clock, telemetry) = (Arc::clone(clock), Arc::clone(telemetry));
-        let this = Self { identity, clock, telemetry, asked: Notify::new() };
-        this.tell_in_force(false);
+        let this = Self { identity, clock, telemetry, check: Notify::new() };
+        this.report_activation(false);
         Ok(this)
     }
 
@@ -41,54 +41,58 @@ impl Certificate {
         Arc::clone(&self.identity)
     }
 
-    /// Reads the files of other settings; nothing is put in force. It blocks.
+    /// Reads the files of other settings, without activating them. Blocks.
+    ///
+    /// # Errors
+    ///
+    /// [`TlsError`] if the files cannot be read or used.
     pub(super) fn prepare(&self, settings: TlsSettings) -> Result<Prepared, TlsError> {
         self.identity.prepare(settings, self.clock.unix_seconds())
     }
 
-    /// Puts in force what was prepared.
-    pub(super) fn put(&self, prepared: Prepared) {
+    /// Activates a prepared certificate.
+    pub(super) fn activate(&self, prepared: Prepared) {
         self.identity.activate(prepared);
-        self.tell_in_force(true);
+        self.report_activation(true);
     }
 
-    fn tell_in_force(&self, is_reloaded: bool) {
+    fn report_activation(&self, is_reloaded: bool) {
         let path = self.identity.settings().certificate.display().to_string();
         let until = self.identity.validity().until;
         self.telemetry.emit(&CertificateActivated { path: &path, until, is_reloaded });
     }
 
-    /// Looks at the files for ever: now and then, and when it is asked to.
+    /// Checks the files at the configured interval and at each request of [`check_soon`](Self::check_soon). Never ends.
     pub(super) async fn keep_fresh(&self) {
-        let mut told: Option<String> = None;
+        let mut reported: Option<String> = None;
         loop {
             let pause = self.identity.settings().check_interval;
-            let _asked = tokio::time::timeout(pause, self.asked.notified()).await;
+            let _timeout = tokio::time::timeout(pause, self.check.notified()).await;
             let (identity, now) = (Arc::clone(&self.identity), self.clock.unix_seconds());
-            // A disk may take its time. A panic in there would be a bug; then the old certificate holds.
+            // Reading blocks. After a panic, which would be a bug, the old certificate stays active.
             let Ok(reloaded) = tokio::task::spawn_blocking(move || identity.reload(now)).await else {
                 continue;
             };
             match reloaded {
                 Ok(Reloaded::Changed) => {
-                    told = None;
-                    self.tell_in_force(true);
+                    reported = None;
+                    self.report_activation(true);
                 }
-                Ok(Reloaded::Unchanged) => told = None,
+                Ok(Reloaded::Unchanged) => reported = None,
                 Err(error) => {
-                    // It is tried again at each look; once is enough to tell.
+                    // Every check repeats the error; one report is enough.
                     let error = error.to_string();
-                    if told.as_ref() != Some(&error) {
+                    if reported.as_ref() != Some(&error) {
                         self.telemetry.emit(&CertificateRefused { error: &error });
-                        told = Some(error);
+                        reported = Some(error);
                     }
                 }
             }
         }
     }
 
-    /// Has the files looked at soon.
-    pub(super) fn look_soon(&self) {
-        self.asked.notify_one();
+    /// Requests a check of the files now.
+    pub(super) fn check_soon(&self) {
+        self.check.notify_one();
     }
 }

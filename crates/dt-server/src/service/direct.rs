@@ -1,14 +1,15 @@
-//! Mode `direct`: a request waits for its sinks; dead letters go to `dead.db`, or where a type of sink takes them.
+//! The store of mode `direct`: a request waits for its sinks. Dead letters are stored in `dead.db`, or by a sink type that
+//! supports it.
 
 use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
 
 use parking_lot::{Mutex, RwLock};
 
-use super::reload::{CATCH_UP_TIME, Exchanged, SINK_TIME, in_use_since};
-use super::respool::LOOK_EVERY;
+use super::reload::{CATCH_UP_TIMEOUT, SINK_TIMEOUT, SwappedSinks, in_use_since};
 use super::routes::Routes;
 use super::sinks::{NamedSink, give_up_after};
+use super::spool_reload::POLL_INTERVAL;
 use super::spooled::backoff;
 use super::{Next, Opened, Parts, Ready, ReloadError, StartError, Store};
 use crate::config::Config;
@@ -23,29 +24,29 @@ use dt_log::dead::DeadLetters;
 use dt_sink::clock::Clock;
 use dt_sink::record::{DeadLetter, Record};
 
-/// How many records may wait for a sink, beyond those that requests in flight wait for.
+/// The number of records that may wait for a sink in addition to those of requests in flight.
 const QUEUE_SPARE: usize = 4096;
-/// How many records a sink is given at once.
+/// The largest number of records in one batch.
 const MAX_BATCH: usize = 4096;
-/// The name under which logs and metrics have the place of dead letters.
+/// The name of the destination of dead letters in logs and metrics.
 const DEAD_LETTERS: &str = "dead-letters";
 
-/// The sinks themselves, and the place of dead letters.
+/// The workers of the sinks, and the destination of dead letters.
 #[derive(Debug)]
 pub(super) struct DirectStore {
-    lanes: RwLock<Vec<Arc<DirectWorker>>>,
-    /// Lanes of sinks that were removed. They end when the last request is gone that may use them.
+    workers: RwLock<Vec<Arc<DirectWorker>>>,
+    /// Workers of removed sinks. Each ends after the last request that may use it.
     removed: Mutex<Vec<Removed>>,
     shared: Arc<Shared>,
     options: DirectWorkerOptions,
     clock: Arc<dyn Clock>,
 }
 
-/// A sink that was removed.
+/// The worker of a removed sink.
 #[derive(Debug)]
 struct Removed {
     name: Arc<str>,
-    lane: Weak<DirectWorker>,
+    worker: Weak<DirectWorker>,
     end: Arc<DirectWorkerThread>,
 }
 
@@ -55,7 +56,7 @@ struct Shared {
     telemetry: Arc<Telemetry>,
 }
 
-/// The way in by one configuration: whoever holds it may use its lanes.
+/// The intake of one configuration. It keeps the workers of this configuration alive.
 #[derive(Debug)]
 struct DirectIntake {
     direct: Direct,
@@ -74,11 +75,11 @@ impl DirectStore {
             window_age: config.dedup_window,
         };
         let shared = Arc::new(Shared { dead_letters, telemetry });
-        let (lanes, removed) = (RwLock::default(), Mutex::default());
-        let store = Self { lanes, removed, shared, options, clock };
-        let lanes = sinks.into_iter().map(|sink| store.start(sink)).collect::<Result<Vec<_>, _>>()?;
-        let intake = store.intake(lanes.clone(), routes);
-        *store.lanes.write() = lanes;
+        let (workers, removed) = (RwLock::default(), Mutex::default());
+        let store = Self { workers, removed, shared, options, clock };
+        let workers = sinks.into_iter().map(|sink| store.start(sink)).collect::<Result<Vec<_>, _>>()?;
+        let intake = store.intake(workers.clone(), routes);
+        *store.workers.write() = workers;
         Ok((Arc::new(store), intake))
     }
 
@@ -95,23 +96,27 @@ impl DirectStore {
         DirectWorker::start(Arc::clone(&name), sink, self.options, parts).map(Arc::new).map_err(failed)
     }
 
-    /// A sink that comes back waits until it has gone: two of one name would mix up the order of a device's events, and the
-    /// first takes its metrics along.
+    /// Waits until the removed sinks with the names of added ones have ended. Two sinks of one name would mix up the order of
+    /// a device's events, and the removed one removes the metrics.
+    ///
+    /// # Errors
+    ///
+    /// [`ReloadError::Leaving`] after [`CATCH_UP_TIMEOUT`].
     fn refuse_leaving(&self, added: &[NamedSink]) -> Result<(), ReloadError> {
         let started = Instant::now();
         for (name, _) in added {
             while self.removed.lock().iter().any(|gone| gone.name == *name && !gone.end.is_finished()) {
-                if started.elapsed() >= CATCH_UP_TIME {
+                if started.elapsed() >= CATCH_UP_TIMEOUT {
                     return Err(ReloadError::Leaving(Arc::clone(name)));
                 }
-                std::thread::sleep(LOOK_EVERY);
+                std::thread::sleep(POLL_INTERVAL);
             }
         }
         Ok(())
     }
 
-    fn intake(&self, lanes: Vec<Arc<DirectWorker>>, routes: Routes) -> Arc<dyn Intake> {
-        Arc::new(DirectIntake { direct: Direct::new(lanes), routes, shared: Arc::clone(&self.shared) })
+    fn intake(&self, workers: Vec<Arc<DirectWorker>>, routes: Routes) -> Arc<dyn Intake> {
+        Arc::new(DirectIntake { direct: Direct::new(workers), routes, shared: Arc::clone(&self.shared) })
     }
 }
 
@@ -127,7 +132,7 @@ fn open_dead_letters(
     let sink = config.dead_letter_sink().ok_or_else(|| StartError::DeadLetters(place.needs_a_sink()))?;
     let reporter = telemetry.sink_reporter(DEAD_LETTERS, sink.settings.metrics());
     let mut context = SinkContext::new(sink.format, reporter);
-    // A dead letter comes after its sink has tried; both have to fit in the deadline.
+    // A dead letter follows the attempts of its sink; both have to fit into the deadline.
     context.give_up_after = give_up_after(config).and_then(|limit| limit.checked_div(2));
     let opened = sink.settings.open_dead_letters(place.place, context);
     let elsewhere = opened.map_err(|error| StartError::DeadLetters(error.to_string()))?;
@@ -149,9 +154,9 @@ impl Intake for DirectIntake {
         })
     }
 
-    fn dead_letter(&self, letter: DeadLetter) -> IntakeFuture<'_, ()> {
-        let letters = &self.shared.dead_letters;
-        IntakeFuture::boxed(async move { letters.add(letter).await.map_err(|_| Unavailable::Storage) })
+    fn dead_letter(&self, dead_letter: DeadLetter) -> IntakeFuture<'_, ()> {
+        let store = &self.shared.dead_letters;
+        IntakeFuture::boxed(async move { store.add(dead_letter).await.map_err(|_| Unavailable::Storage) })
     }
 
     fn readiness(&self) -> Readiness {
@@ -163,9 +168,9 @@ impl Intake for DirectIntake {
     }
 
     fn measure(&self) {
-        for lane in self.direct.workers() {
-            let ids = self.shared.telemetry.metrics.sink_window.with_label_values(&[lane.name()]);
-            ids.set(lane.window_len() as f64);
+        for worker in self.direct.workers() {
+            let ids = self.shared.telemetry.metrics.sink_window.with_label_values(&[worker.name()]);
+            ids.set(worker.window_len() as f64);
         }
         self.shared.dead_letters.measure();
     }
@@ -175,50 +180,51 @@ impl Store for DirectStore {
     fn prepare(&self, next: Next) -> Result<Ready, ReloadError> {
         let now = self.clock.unix_millis();
         for connector in next.removed_connectors {
-            // What is kept in memory of the sinks' ids does not tell the connectors apart by time.
+            // The sinks' de-duplication windows in memory do not record times by connector, so the metric decides.
             let last_accepted = self.shared.telemetry.last_accepted(&connector).saturating_mul(1000);
             if let Some(reason) = in_use_since(last_accepted, now) {
                 return Err(ReloadError::ConnectorInUse { connector, reason });
             }
         }
         self.refuse_leaving(&next.added)?;
-        let old = self.lanes.read().clone();
-        // A place without a lane would be an event without a sink.
+        let old = self.workers.read().clone();
+        // Without a worker for each sink of the routes, an event could miss a sink.
         let is_known = |name: &Arc<str>| {
-            old.iter().any(|lane| lane.name() == name) || next.added.iter().any(|(added, _)| added == name)
+            old.iter().any(|worker| worker.name() == name)
+                || next.added.iter().any(|(added, _)| added == name)
         };
         if !next.sinks.iter().all(is_known) {
             return Err(ReloadError::Stopping);
         }
-        // After a failure they are dropped, which ends them.
+        // After a failure, dropping them ends them.
         let added = next.added.into_iter().map(|sink| self.start(sink)).collect::<Result<Vec<_>, _>>()?;
-        let lane = |name: &str| old.iter().find(|lane| &**lane.name() == name);
-        Exchanged::all(next.changed, |name, sink| match lane(name) {
-            Some(lane) => lane.replace(sink, SINK_TIME),
+        let worker = |name: &str| old.iter().find(|worker| &**worker.name() == name);
+        SwappedSinks::swap_all(next.changed, |name, sink| match worker(name) {
+            Some(worker) => worker.replace(sink, SINK_TIMEOUT),
             None => Err(ReplaceError::Ended),
         })?;
-        let find = |name: &Arc<str>| old.iter().chain(&added).find(|lane| lane.name() == name).cloned();
-        let lanes: Vec<Arc<DirectWorker>> = next.sinks.iter().filter_map(find).collect();
-        let gone = old.iter().filter(|lane| next.removed_sinks.contains(lane.name()));
-        let gone = gone.map(|lane| Removed {
-            name: Arc::clone(lane.name()),
-            lane: Arc::downgrade(lane),
-            end: lane.removed(),
+        let find = |name: &Arc<str>| old.iter().chain(&added).find(|worker| worker.name() == name).cloned();
+        let workers: Vec<Arc<DirectWorker>> = next.sinks.iter().filter_map(find).collect();
+        let gone = old.iter().filter(|worker| next.removed_sinks.contains(worker.name()));
+        let gone = gone.map(|worker| Removed {
+            name: Arc::clone(worker.name()),
+            worker: Arc::downgrade(worker),
+            end: worker.removed(),
         });
         let mut removed = self.removed.lock();
         removed.retain(|gone| !gone.end.is_finished());
         removed.extend(gone);
         drop(removed);
-        self.lanes.write().clone_from(&lanes);
-        Ok(Ready { intake: self.intake(lanes, next.routes), finish: Box::new(|| ()) })
+        self.workers.write().clone_from(&workers);
+        Ok(Ready { intake: self.intake(workers, next.routes), finish: Box::new(|| ()) })
     }
 
     fn close(&self, _drain: Duration) {
-        let lanes = std::mem::take(&mut *self.lanes.write());
+        let workers = std::mem::take(&mut *self.workers.write());
         let removed = std::mem::take(&mut *self.removed.lock());
-        lanes.iter().for_each(|lane| lane.close());
-        removed.iter().filter_map(|gone| gone.lane.upgrade()).for_each(|lane| lane.close());
-        lanes.iter().for_each(|lane| lane.join());
+        workers.iter().for_each(|worker| worker.close());
+        removed.iter().filter_map(|gone| gone.worker.upgrade()).for_each(|worker| worker.close());
+        workers.iter().for_each(|worker| worker.join());
         removed.iter().for_each(|gone| gone.end.join());
     }
 }
@@ -229,9 +235,9 @@ mod tests {
     use crate::sink::{OpenError, Outcome, Sink};
     use dt_sink::clock::SystemClock;
 
-    struct Takes;
+    struct AcceptAll;
 
-    impl Sink for Takes {
+    impl Sink for AcceptAll {
         fn open(&mut self, _checkpoint: Option<&[u8]>) -> Result<(), OpenError> {
             Ok(())
         }
@@ -242,7 +248,7 @@ mod tests {
     }
 
     #[test]
-    fn a_sink_comes_back_only_once_it_has_gone() {
+    fn a_removed_sink_can_be_added_again_after_it_has_ended() {
         let folder = tempfile::tempdir().expect("a folder");
         let clock: Arc<dyn Clock> = Arc::new(SystemClock);
         let telemetry = Arc::new(Telemetry::new(Arc::clone(&clock)));
@@ -252,15 +258,15 @@ mod tests {
         let shared = Arc::new(Shared { dead_letters, telemetry });
         let options =
             DirectWorkerOptions { max_queue: 1, max_batch: 1, window_ids: 1, window_age: Duration::ZERO };
-        let (lanes, removed) = (RwLock::default(), Mutex::default());
-        let store = DirectStore { lanes, removed, shared, options, clock };
-        let again = || -> [NamedSink; 1] { [(Arc::from("out"), Box::new(Takes))] };
-        // A request that is on its way holds it.
-        let lane = store.start((Arc::from("out"), Box::new(Takes))).expect("starts");
-        let (name, end) = (Arc::clone(lane.name()), lane.removed());
-        store.removed.lock().push(Removed { name, lane: Arc::downgrade(&lane), end });
+        let (workers, removed) = (RwLock::default(), Mutex::default());
+        let store = DirectStore { workers, removed, shared, options, clock };
+        let again = || -> [NamedSink; 1] { [(Arc::from("out"), Box::new(AcceptAll))] };
+        // Like a request in flight, this keeps the worker alive.
+        let worker = store.start((Arc::from("out"), Box::new(AcceptAll))).expect("starts");
+        let (name, end) = (Arc::clone(worker.name()), worker.removed());
+        store.removed.lock().push(Removed { name, worker: Arc::downgrade(&worker), end });
         assert!(matches!(store.refuse_leaving(&again()), Err(ReloadError::Leaving(name)) if &*name == "out"));
-        drop(lane);
+        drop(worker);
         store.refuse_leaving(&again()).expect("it has gone");
     }
 }

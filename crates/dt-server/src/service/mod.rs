@@ -1,14 +1,12 @@
-//! Wiring only: opens what stores the events, starts the sinks' workers, then listens; stops in reverse, each step with
-//! a deadline. What stores the events is one file a mode: `spooled.rs`, `direct.rs`.
+//! Connects the modules of the server: opens the store of events, starts the sinks' workers, then listens. Stops in reverse
+//! order, each step with a deadline. Each mode has its own store: `spooled.rs` and `direct.rs`.
 
 mod certificate;
-mod control;
 mod direct;
 mod reload;
-mod repair;
-mod respool;
 mod routes;
 mod sinks;
+mod spool_reload;
 mod spooled;
 mod verifiers;
 
@@ -31,15 +29,13 @@ use dt_log::LogError;
 use dt_sink::clock::{Clock, SystemClock};
 
 use certificate::Certificate;
-pub use control::{ControlError, ask};
 use reload::{Next, Ready, Reloadable, Reloader};
 pub use reload::{ReloadError, ReloadHandle};
-pub use repair::{Repair, RepairReport, RepairRequest};
 use routes::Routes;
 use sinks::{NamedSink, make_sinks};
 use verifiers::live_verifiers;
 
-/// How much longer than the drain timeout a stop waits for sinks to close.
+/// The time that a stop waits for sinks to close after the drain timeout.
 const CLOSE_GRACE: Duration = Duration::from_secs(1);
 
 /// Why the service does not start.
@@ -51,9 +47,9 @@ pub enum StartError {
     Listen {
         /// The key in the configuration.
         key: &'static str,
-        /// Where.
+        /// The address or socket.
         listen: Listen,
-        /// What the system says.
+        /// The error of the operating system.
         source: io::Error,
     },
     /// The certificate cannot be used.
@@ -64,56 +60,56 @@ pub enum StartError {
     Sink {
         /// The sink's name.
         name: Arc<str>,
-        /// What it says.
+        /// The sink's error.
         source: OpenError,
     },
-    /// Keys cannot be fetched from the issuer that a connector names.
+    /// Keys cannot be fetched from the issuer of a connector.
     #[error("connector {connector}: issuer: {source}")]
     Issuer {
         /// The connector's name.
         connector: Arc<str>,
-        /// What is wrong with it.
+        /// The error in the issuer's URL.
         source: BadIssuer,
     },
-    /// The place of dead letters cannot be used.
+    /// The destination of dead letters cannot be used.
     #[error("dead_letters: {0}")]
     DeadLetters(String),
     /// The log cannot be used.
     #[error("spool: {0}")]
     Log(#[from] LogError),
-    /// A sink that was removed from the configuration has yet to get events.
+    /// A sink that was removed from the configuration has undelivered events.
     #[error(
-        "sink {sink}: it is not in the configuration any more, and {events} events were accepted for it that it has not had; \
-         put it back, or give them up with `dt-receiver spool forget {sink} --yes`"
+        "sink {sink}: it is not in the configuration any more, and {events} events are yet to be delivered to it; \
+         put it back, or discard them with `dt-receiver spool forget {sink} --yes`"
     )]
     Owed {
         /// The sink's name.
         sink: Arc<str>,
-        /// How many events it has yet to get.
+        /// The number of its undelivered events.
         events: u64,
     },
-    /// A connector names a sink that there is not.
+    /// A connector names a sink that is not configured.
     #[error("connector {connector}: there is no sink \"{sink}\"")]
     UnknownSink {
         /// The connector's name.
         connector: Arc<str>,
-        /// The name it gives.
+        /// The unknown name.
         sink: String,
     },
     /// A sink panicked while it was opened.
     #[error("a sink panicked while it was opened")]
     Panicked,
-    /// There is no connector.
+    /// No connector is configured.
     #[error("there is no connector")]
     NoConnector,
-    /// There is no sink: nothing could be stored.
+    /// No sink is configured, so that no event could be delivered.
     #[error("there is no sink; add a [[sink]], or one of your own")]
     NoSink,
-    /// A connector names an empty list of sinks: its events would be acknowledged and lost.
+    /// A connector has an empty list of sinks, so that its events would be acknowledged and lost.
     #[error("connector {0}: its list of sinks is empty, so its events would be lost")]
     ConnectorWithoutSink(Arc<str>),
-    /// A connector's or a sink's name is not fit for labels and file names.
-    #[error("\"{}\" is not a name; expected 1 to 64 letters, digits, - and _", .0.escape_debug())]
+    /// The name of a connector or a sink cannot be used in labels and file names.
+    #[error("\"{}\" is no name; expected 1 to 64 letters, digits, - and _", .0.escape_debug())]
     BadName(Arc<str>),
     /// Two sinks have one name.
     #[error("two sinks are named \"{0}\"")]
@@ -123,12 +119,12 @@ pub enum StartError {
     RepeatedConnector {
         /// `name` or `path`.
         key: &'static str,
-        /// What both have.
+        /// The common value.
         value: String,
     },
 }
 
-/// Collects what a [`Service`] is made of.
+/// Builds a [`Service`]: configuration, own sinks, clock, inherited sockets.
 ///
 /// # Examples
 ///
@@ -160,21 +156,21 @@ impl fmt::Debug for ServiceBuilder {
 }
 
 impl ServiceBuilder {
-    /// Adds a sink of your own, beside those of the configuration.
+    /// Adds a sink of the embedder, in addition to those of the configuration.
     #[must_use]
     pub fn sink(mut self, name: impl Into<Arc<str>>, sink: impl Sink + 'static) -> Self {
         self.sinks.push((name.into(), Box::new(sink)));
         self
     }
 
-    /// Sets the clock; without it, the machine's.
+    /// Sets the clock. The default is the system clock.
     #[must_use]
     pub fn clock(mut self, clock: Arc<dyn Clock>) -> Self {
         self.clock = clock;
         self
     }
 
-    /// Gives it the sockets that systemd has opened, for `listen = "systemd"`.
+    /// Sets the sockets that systemd opened, for `listen = "systemd"`.
     #[must_use]
     pub fn inherited(mut self, inherited: Inherited) -> Self {
         self.inherited = inherited;
@@ -185,7 +181,7 @@ impl ServiceBuilder {
     ///
     /// # Errors
     ///
-    /// [`StartError`], when something can never work as configured. A sink that is only down is no reason.
+    /// [`StartError`], when something can never work as configured. A sink that is down for now is not an error.
     pub async fn start(self) -> Result<Service, StartError> {
         let Self { mut config, clock, sinks: own, mut inherited } = self;
         check_connectors(&config.connectors)?;
@@ -213,7 +209,7 @@ impl ServiceBuilder {
             sinks,
             verifiers: live.verifiers.clone(),
         };
-        // Opening recovers what a crash left, which may take a moment.
+        // Opening blocks: it recovers the log after a crash.
         let opened = tokio::task::spawn_blocking(move || open_store(parts)).await;
         let (store, intake) = opened.map_err(|_| StartError::Panicked)??;
         let routing = Routing::new(&config.connectors, config.limits.clone(), intake);
@@ -236,7 +232,7 @@ impl ServiceBuilder {
         let (listener, admin) = match listeners() {
             Ok(bound) => bound,
             Err(error) => {
-                // The workers run by now, and would keep the spool's folder.
+                // The workers already run; without this they would keep the spool's folder locked.
                 let _closed = tokio::task::spawn_blocking(move || store.close(Duration::ZERO)).await;
                 return Err(error);
             }
@@ -251,7 +247,7 @@ impl ServiceBuilder {
     }
 }
 
-/// What a configuration that was read from TOML cannot have wrong, but one made in code can.
+/// Checks the connectors. A configuration that was read from TOML passes; one that was built in code may not.
 fn check_connectors(connectors: &[ConnectorConfig]) -> Result<(), StartError> {
     if connectors.is_empty() {
         return Err(StartError::NoConnector);
@@ -273,19 +269,23 @@ fn check_connectors(connectors: &[ConnectorConfig]) -> Result<(), StartError> {
     Ok(())
 }
 
-/// What stores the events in one of the modes.
+/// The store of events of one mode.
 trait Store: fmt::Debug + Send + Sync {
-    /// Makes everything ready for another configuration. It blocks. After a failure all is as it was.
+    /// Prepares everything for another configuration. Blocks.
+    ///
+    /// # Errors
+    ///
+    /// [`ReloadError`]; then nothing has changed.
     fn prepare(&self, next: Next) -> Result<Ready, ReloadError>;
 
-    /// Lets the sinks finish, for so long, and closes everything. It blocks.
+    /// Waits up to `drain` for the sinks to finish, then closes everything. Blocks.
     fn close(&self, drain: Duration);
 }
 
-/// A store, and the way in by the configuration that it begins with.
+/// A store, and the intake of its first configuration.
 type Opened = (Arc<dyn Store>, Arc<dyn Intake>);
 
-/// What a store is made of.
+/// The parts of a store.
 struct Parts {
     config: Config,
     clock: Arc<dyn Clock>,
@@ -325,43 +325,44 @@ impl Service {
         }
     }
 
-    /// The address on which DT's requests arrive; tells the port where the configuration says 0. `None` for a Unix socket.
+    /// Returns the address that receives DT's requests, with the actual port if the configuration says 0. `None` for a Unix
+    /// socket.
     #[must_use]
     pub fn address(&self) -> Option<SocketAddr> {
         self.listener.address()
     }
 
-    /// The address of `/healthz`, `/readyz` and `/metrics`, if it is one.
+    /// Returns the address of `/healthz`, `/readyz` and `/metrics`. `None` for a Unix socket, or if `admin` is off.
     #[must_use]
     pub fn admin_address(&self) -> Option<SocketAddr> {
         self.admin.as_ref().and_then(Listener::address)
     }
 
-    /// What DT's requests arrive on.
+    /// Returns the listener that receives DT's requests.
     #[must_use]
     pub const fn listener(&self) -> &Listener {
         &self.listener
     }
 
-    /// What `/healthz`, `/readyz` and `/metrics` are on.
+    /// Returns the listener of `/healthz`, `/readyz` and `/metrics`; `None` if `admin` is off.
     #[must_use]
     pub const fn admin_listener(&self) -> Option<&Listener> {
         self.admin.as_ref()
     }
 
-    /// Changes the configuration while the service runs.
+    /// Returns a handle that changes the configuration while the service runs.
     #[must_use]
     pub fn reload_handle(&self) -> ReloadHandle {
         ReloadHandle(Arc::clone(&self.reloader))
     }
 
-    /// Serves until `stop` resolves. Then: accepts no more, finishes what is in flight, lets the sinks finish and
-    /// close; all of it within the drain timeout, twice at most.
+    /// Serves until `stop` resolves. Then accepts no more connections, finishes the requests in flight, and lets the sinks
+    /// finish and close. This takes at most twice the drain timeout.
     pub async fn run_until(self, stop: impl Future<Output = ()>) {
         let Self { listener, admin, endpoint, store, certificate, reloader } = self;
-        // Listening does not wait for the issuer; a request that needs a key does.
+        // Listening does not wait for the issuers' keys; a request that needs a key does.
         reloader.run().await;
-        // It ends with the set.
+        // The task ends when the set is dropped.
         let mut watching = tokio::task::JoinSet::new();
         if let Some(certificate) = certificate {
             watching.spawn(async move { certificate.keep_fresh().await });
@@ -371,36 +372,36 @@ impl Service {
         let admin = admin.map(|listener| {
             tokio::spawn(AdminServer::new(listener, Arc::clone(&endpoint)).run(admin_stopped))
         });
-        // How long it may drain is known when it stops: a reload may change that.
+        // The drain timeout is read at the stop, since a reload may change it.
         let mut public = tokio::spawn(Server::new(listener, endpoint).run(public_stopped, Duration::MAX));
         stop.await;
         let drain_timeout = reloader.drain_timeout();
         tracing::info!("stopping: no new connections; finishing what is in flight");
-        // The receivers live in the tasks; both are told, or gone.
-        let _told = stop_public.send(true);
+        // It fails only if the task has ended.
+        let _sent = stop_public.send(true);
         let drained = async {
             if tokio::time::timeout(drain_timeout, &mut public).await.is_err() {
-                // What is left is closed with it.
+                // This closes the remaining connections.
                 public.abort();
                 let _ended = public.await;
             }
         };
         tokio::join!(drained, reloader.stop(drain_timeout));
-        // A thread of its own: a runtime that is dropped waits for its blocking tasks, and a sink may hang for ever.
+        // A separate thread: a runtime that is dropped waits for its blocking tasks, and a sink may hang for ever.
         let (closed, closing) = oneshot::channel();
         let closer = std::thread::Builder::new().name("closing-sinks".to_owned()).spawn(move || {
             store.close(drain_timeout);
-            // Nobody waits any more if it took too long.
+            // It fails only if the timeout below has passed.
             let _late = closed.send(());
         });
         if let Err(error) = closer {
             tracing::warn!(%error, "the sinks could not be closed");
         }
-        // A sink that is told to stop may take a little longer than it is given.
+        // A sink may need a little longer than the drain timeout to stop.
         if tokio::time::timeout(drain_timeout.saturating_add(CLOSE_GRACE), closing).await.is_err() {
             tracing::warn!("a sink did not finish in time; what it held is tried again after the next start");
         }
-        let _told = stop_admin.send(true);
+        let _sent = stop_admin.send(true);
         if let Some(admin) = admin {
             let _ended = admin.await;
         }

@@ -1,9 +1,9 @@
-//! A changed configuration is put in force while the service runs: all of it or nothing, without dropping a request.
+//! Activates a changed configuration while the service runs: all of it or nothing, without dropping a request.
 //!
-//! Everything that can fail comes first, in this order: the text and its secrets, what needs a restart, new keys, what is
-//! in use and would be removed, new sinks, changed sinks. A failure undoes what was begun. Then the routing is exchanged
-//! in one step: requests on their way end with the one they began with. What was removed leaves last, once it has had
-//! all that was accepted for it. One reload runs at a time. What an operator sees of it is in `docs/reload.md`.
+//! Every step that can fail comes first, in this order: the text and its secrets, the keys that need a restart, new keys of
+//! issuers, removed parts that are in use, new sinks, changed sinks. A failure rolls these steps back. Then the routing is
+//! replaced in one step; a request in flight ends with the routing that it started with. A removed sink ends last, after it
+//! has received every event that was accepted for it. One reload runs at a time. `docs/reload.md` describes it for operators.
 
 use std::collections::{BTreeMap, HashMap};
 use std::fmt;
@@ -29,72 +29,70 @@ use crate::tls::Prepared;
 use dt_log::LogError;
 use dt_sink::clock::Clock;
 
-/// How long reading the configuration may take: a file may be a pipe that nobody writes to.
-const READ_TIME: Duration = Duration::from_secs(30);
-/// How long a new issuer of keys may take to answer.
-const KEYS_TIME: Duration = Duration::from_secs(10);
-/// How long a changed sink is waited for.
-pub(super) const SINK_TIME: Duration = Duration::from_secs(15);
-/// How long a removed sink may take to get what was accepted until now. Longer is a backlog.
-pub(super) const CATCH_UP_TIME: Duration = Duration::from_secs(5);
-/// How long ago a connector must have accepted its last event to be removed: as long as DT tries.
+/// The timeout of reading the configuration: a file may be a pipe without a writer.
+const READ_TIMEOUT: Duration = Duration::from_secs(30);
+/// The timeout of fetching the keys of a new issuer.
+const KEYS_TIMEOUT: Duration = Duration::from_secs(10);
+/// The timeout of replacing a changed sink.
+pub(super) const SINK_TIMEOUT: Duration = Duration::from_secs(15);
+/// The time within which a sink to be removed has to receive the records accepted so far; otherwise it has a backlog.
+pub(super) const CATCH_UP_TIMEOUT: Duration = Duration::from_secs(5);
+/// The time after its last event during which a connector counts as in use: DT retries for this long.
 const IN_USE: Duration = Duration::from_secs(12 * 3600);
-/// How many things the audit names one by one.
+/// The largest number of changes that the audit lists.
 const MAX_AUDITED: usize = 1000;
-/// The most text of an error that logs and `/readyz` show.
+/// The largest length of an error in logs and `/readyz`, in characters.
 const MAX_ERROR: usize = 2000;
 
-/// Why a changed configuration is not put in force. The old one stays, as a whole.
+/// Why a changed configuration is not activated. The old one stays active, as a whole.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum ReloadError {
-    /// It cannot be read, or it is wrong.
+    /// The configuration cannot be read, or is wrong.
     #[error("{0}")]
     Config(#[from] ConfigError),
-    /// It cannot be read in time.
-    #[error("reading it takes more than {} s; is one of its files a pipe?", READ_TIME.as_secs())]
+    /// The configuration cannot be read within 30 s.
+    #[error("reading it takes more than {} s; is one of its files a pipe?", READ_TIMEOUT.as_secs())]
     TooSlow,
-    /// Something is changed that is made at the start.
+    /// Keys changed that are only read at the start.
     #[error("{}: {}", .0.join(", "), if .0.len() == 1 { "needs a restart" } else { "need a restart" })]
     NeedsRestart(Vec<String>),
-    /// It would not start.
+    /// A service with this configuration would not start.
     #[error("{0}")]
     Start(#[from] StartError),
-    /// A connector would be removed that is in use.
+    /// A connector that is in use would be removed.
     #[error(
-        "connector {connector}: it is removed or renamed, but {reason}; a restart takes that deliberately"
+        "connector {connector}: it is removed or renamed, but {reason}; a restart accepts the change deliberately"
     )]
     ConnectorInUse {
         /// The connector's name.
         connector: Arc<str>,
-        /// What shows that it is in use.
+        /// Why it counts as in use.
         reason: String,
     },
-    /// A sink would be removed that has not had everything.
+    /// A sink with undelivered events would be removed.
     #[error(
-        "sink {sink}: it is removed or renamed, but {records} events are yet to be delivered to it; let it drain, or give \
-         them up with `dt-receiver spool forget {sink} --yes`"
+        "sink {sink}: it is removed or renamed, but {records} events are yet to be delivered to it; let it drain, or \
+         discard them with `dt-receiver spool forget {sink} --yes`"
     )]
     Backlog {
         /// The sink's name.
         sink: Arc<str>,
-        /// How many events it has yet to get.
+        /// The number of its undelivered events.
         records: u64,
     },
-    /// A sink comes back before it has gone.
-    #[error(
-        "sink {0}: it was removed just now, and still gets what was accepted for it; try again once it has it"
-    )]
+    /// A sink is added again while it is still being removed.
+    #[error("sink {0}: it was removed just now, and still receives its backlog; try again later")]
     Leaving(Arc<str>),
-    /// A sink cannot be exchanged for the one that is configured now.
+    /// A sink cannot be replaced by the changed one.
     #[error("sink {sink}: {source}")]
     Sink {
         /// The sink's name.
         sink: Arc<str>,
-        /// What is wrong.
+        /// Why the sink was not replaced.
         source: ReplaceError,
     },
-    /// An issuer of keys that is new cannot be asked.
+    /// The keys of a new issuer cannot be fetched.
     #[error("{0}; without its keys nothing could be verified")]
     Keys(String),
     /// The log cannot be used.
@@ -106,7 +104,7 @@ pub enum ReloadError {
 }
 
 impl ReloadError {
-    /// What became of it, in one word: `invalid`, `needs_restart` or `refused`. Metrics and logs say so.
+    /// Returns the outcome, as in metrics and logs: `invalid`, `needs_restart` or `refused`.
     #[must_use]
     pub const fn outcome(&self) -> &'static str {
         match self {
@@ -122,14 +120,14 @@ impl ReloadError {
 pub struct ReloadHandle(pub(super) Arc<Reloader>);
 
 impl ReloadHandle {
-    /// Reads a configuration with `read`, and puts it in force, all or nothing. `who` asked for it, for the audit. Gives
-    /// what is different; nothing, when nothing is. Sinks of the embedder's own stay as they are.
+    /// Reads a configuration with `read` and activates all of it or nothing. `who` names the requester in the audit. Returns
+    /// the changes; an empty list if there are none. Sinks of the embedder stay unchanged.
     ///
-    /// Reloads run one after another, and to their end, also when the future is dropped.
+    /// Reloads run one after another. A reload that has started runs to its end, even if the future is dropped.
     ///
     /// # Errors
     ///
-    /// [`ReloadError`], when the old configuration stays in force. Log, metrics and `/readyz` tell so as well.
+    /// [`ReloadError`], when the old configuration stays active. Log, metrics and `/readyz` report it, too.
     ///
     /// # Examples
     ///
@@ -158,7 +156,7 @@ impl ReloadHandle {
     }
 }
 
-/// What the store is to go on with.
+/// The next configuration of a store.
 pub(super) struct Next {
     pub(super) config: Config,
     pub(super) routes: Routes,
@@ -171,11 +169,11 @@ pub(super) struct Next {
     pub(super) removed_connectors: Vec<Arc<str>>,
 }
 
-/// What the store goes on with: nothing that follows can fail.
+/// A prepared store: the steps that are left cannot fail.
 pub(super) struct Ready {
-    /// For the requests that come from now on.
+    /// The intake of new requests.
     pub(super) intake: Arc<dyn Intake>,
-    /// To be called once those are routed to it.
+    /// The last step, to be called once new requests are routed to the intake.
     pub(super) finish: Box<dyn FnOnce() + Send>,
 }
 
@@ -186,9 +184,9 @@ pub(super) struct Reloadable {
     pub(super) certificate: Option<Arc<Certificate>>,
 }
 
-/// Everything that a reload needs of the service.
+/// Reloads the configuration of a service.
 pub(super) struct Reloader {
-    /// Held by the reload that runs.
+    /// Locked by the running reload.
     current: tokio::sync::Mutex<Current>,
     parts: Reloadable,
     telemetry: Arc<Telemetry>,
@@ -206,13 +204,13 @@ impl fmt::Debug for Reloader {
     }
 }
 
-/// What is in force.
+/// The active configuration.
 struct Current {
     config: Config,
     keys: HashMap<String, Arc<Keys>>,
 }
 
-/// Who asks the issuers of keys, once the service runs.
+/// The tasks that fetch keys, by issuer; none until the service runs.
 #[derive(Default)]
 struct Fetching {
     runs: bool,
@@ -220,7 +218,7 @@ struct Fetching {
 }
 
 impl Reloader {
-    /// Begins with what is in force. `own` are the sinks that an embedder added.
+    /// Starts with the active configuration. `own` are the sinks that an embedder added.
     pub(super) fn new(
         config: Config,
         keys: HashMap<String, Arc<Keys>>,
@@ -235,29 +233,30 @@ impl Reloader {
         Self { current, parts, telemetry, clock, own, fetching, drain_timeout, stopping }
     }
 
+    /// Returns the drain timeout of the active configuration.
     pub(super) fn drain_timeout(&self) -> Duration {
         *self.drain_timeout.lock()
     }
 
-    /// The service runs: issuers are asked for their keys from now on.
+    /// Starts to fetch keys from the issuers.
     pub(super) async fn run(&self) {
         self.fetching.lock().runs = true;
         self.fetch(&self.current.lock().await.keys);
     }
 
-    /// The service stops: no reload begins any more, and one that runs is waited for, but not for long.
-    pub(super) async fn stop(&self, patience: Duration) {
+    /// Ends the fetching of keys and refuses new reloads. Waits up to `timeout` for a running reload.
+    pub(super) async fn stop(&self, timeout: Duration) {
         self.stopping.store(true, Ordering::SeqCst);
         {
             let mut fetching = self.fetching.lock();
-            // The reload that runs must not begin to ask again.
+            // A running reload must not start new tasks.
             fetching.runs = false;
             fetching.tasks.drain().for_each(|(_, task)| task.abort());
         }
-        let _late = tokio::time::timeout(patience, self.current.lock()).await;
+        let _late = tokio::time::timeout(timeout, self.current.lock()).await;
     }
 
-    /// Asks these issuers, and no others any more.
+    /// Fetches keys from these issuers only: starts and ends tasks accordingly.
     fn fetch(&self, keys: &HashMap<String, Arc<Keys>>) {
         let mut fetching = self.fetching.lock();
         if !fetching.runs {
@@ -286,7 +285,7 @@ impl Reloader {
         let mut current = self.current.lock().await;
         let done = self.try_reload(&mut current, read).await;
         match &done {
-            // Whoever is told by log or metrics asks for readiness next, so that knows it first.
+            // `/readyz` changes first: a client that reads the log or metrics may query it next.
             Ok(changes) => {
                 self.parts.endpoint.set_config_problem(None);
                 for ConfigChange { key, how, values, .. } in changes.iter().take(MAX_AUDITED) {
@@ -295,12 +294,12 @@ impl Reloader {
                 }
                 self.telemetry.emit(&ConfigReloaded { who, changes: changes.len() });
             }
-            // Nobody asks for readiness any more.
+            // The service ends, so `/readyz` has no use for it.
             Err(ReloadError::Stopping) => {}
             Err(error) => {
                 let text: String = error.to_string().chars().take(MAX_ERROR).collect();
-                let trouble = format!("the configuration was not taken: {text}");
-                self.parts.endpoint.set_config_problem(Some(trouble));
+                let problem = format!("the configuration was not taken: {text}");
+                self.parts.endpoint.set_config_problem(Some(problem));
                 self.telemetry.emit(&ConfigRefused { who, outcome: error.outcome(), error: &text });
             }
         }
@@ -314,22 +313,22 @@ impl Reloader {
         if self.stopping.load(Ordering::SeqCst) {
             return Err(ReloadError::Stopping);
         }
-        let read = tokio::time::timeout(READ_TIME, tokio::task::spawn_blocking(read)).await;
+        let read = tokio::time::timeout(READ_TIMEOUT, tokio::task::spawn_blocking(read)).await;
         let mut config = read.map_err(|_| ReloadError::TooSlow)?.map_err(|_| StartError::Panicked)??;
         config.drop_unbounded_copies();
         if let Some(certificate) = &self.parts.certificate {
-            // Its files may have changed under the same names. What is wrong with them then is told by themselves.
-            certificate.look_soon();
+            // The files may have changed under the same names. The check reports its own errors.
+            certificate.check_soon();
         }
         let changes = current.config.changes_to(&config);
         if changes.is_empty() {
             return Ok(changes);
         }
-        needs_no_restart(&current.config, &config, &changes)?;
+        require_no_restart(&current.config, &config, &changes)?;
         check_connectors(&config.connectors)?;
         let live = live_verifiers(&config, &current.keys, &self.clock, &self.telemetry)?;
         let certificate = self.prepare_certificate(&current.config, &config).await?;
-        ask_new_issuers(&live, &current.keys).await?;
+        fetch_new_keys(&live, &current.keys).await?;
         let next = self.next(&current.config, config.clone(), live.verifiers.clone())?;
         let removed = next.removed_connectors.clone();
         next.added.iter().for_each(|(name, _)| self.telemetry.register_sink(name));
@@ -346,19 +345,19 @@ impl Reloader {
         let routing = Routing::new(&config.connectors, config.limits.clone(), intake);
         self.parts.endpoint.route_by(routing.verified_by(&live.verifiers).behind(config.proxies.clone()));
         if let Some((certificate, prepared)) = certificate {
-            certificate.put(prepared);
+            certificate.activate(prepared);
         }
-        // It wakes and notes, and may wait for a place in a queue; what it removes goes in its own time.
+        // It may wait for a slot in a queue. Removed sinks end later, in the background.
         let _finished = tokio::task::spawn_blocking(finish).await;
         self.fetch(&live.keys);
         *self.drain_timeout.lock() = config.drain_timeout;
-        // A sink's metrics go when its worker does.
+        // The metrics of a removed sink are removed when its worker ends.
         removed.iter().for_each(|connector| self.telemetry.unregister_connector(connector));
         *current = Current { config, keys: live.keys };
         Ok(changes)
     }
 
-    /// Reads the certificate that other settings name; `None` where they are the same.
+    /// Reads the certificate of changed settings; `None` if the settings are the same.
     async fn prepare_certificate(
         &self,
         old: &Config,
@@ -378,7 +377,7 @@ impl Reloader {
         Ok(Some(prepared.await.map_err(|_| StartError::Panicked)??))
     }
 
-    /// Makes what is new, and names what goes.
+    /// Creates new and changed sinks, and lists removed sinks and connectors.
     fn next(
         &self,
         old: &Config,
@@ -410,9 +409,14 @@ impl Reloader {
     }
 }
 
-fn needs_no_restart(old: &Config, next: &Config, changes: &[ConfigChange]) -> Result<(), ReloadError> {
+/// Checks that no change needs a restart.
+///
+/// # Errors
+///
+/// [`ReloadError::NeedsRestart`] with the keys that need one.
+fn require_no_restart(old: &Config, next: &Config, changes: &[ConfigChange]) -> Result<(), ReloadError> {
     let mut keys: Vec<String> = old.need_restart(changes).into_iter().map(str::to_owned).collect();
-    // The dead letters have a producer of their own, by the settings of the first such sink.
+    // Dead letters are written with the settings of the first sink of their type.
     let settings = |config: &Config| config.dead_letter_sink().map(|sink| sink.settings.clone());
     if old.dead_letter_place().is_some() && settings(old) != settings(next) {
         keys.push("the sink whose brokers take the dead letters".to_owned());
@@ -420,10 +424,14 @@ fn needs_no_restart(old: &Config, next: &Config, changes: &[ConfigChange]) -> Re
     if keys.is_empty() { Ok(()) } else { Err(ReloadError::NeedsRestart(keys)) }
 }
 
-/// Has the keys of new issuers before any request needs them.
-async fn ask_new_issuers(live: &Live, known: &HashMap<String, Arc<Keys>>) -> Result<(), ReloadError> {
+/// Fetches the keys of new issuers, before a request needs them.
+///
+/// # Errors
+///
+/// [`ReloadError::Keys`] if an issuer does not return keys within 10 s.
+async fn fetch_new_keys(live: &Live, known: &HashMap<String, Arc<Keys>>) -> Result<(), ReloadError> {
     for (issuer, keys) in live.keys.iter().filter(|(issuer, _)| !known.contains_key(*issuer)) {
-        let _asked = tokio::time::timeout(KEYS_TIME, keys.refresh()).await;
+        let _late = tokio::time::timeout(KEYS_TIMEOUT, keys.refresh()).await;
         if keys.set().is_none() {
             let problem = keys.problem().unwrap_or_else(|| format!("keys of {issuer}: no answer in time"));
             return Err(ReloadError::Keys(problem));
@@ -432,41 +440,46 @@ async fn ask_new_issuers(live: &Live, known: &HashMap<String, Arc<Keys>>) -> Res
     Ok(())
 }
 
-/// Why a connector counts as in use: when it accepted an event last, in Unix milliseconds.
+/// Returns why a connector counts as in use; `None` if it does not. `last_accepted` is the time of its last event, 0 for none;
+/// both times are in Unix milliseconds.
 pub(super) fn in_use_since(last_accepted: i64, now: i64) -> Option<String> {
     let passed = u64::try_from(now.saturating_sub(last_accepted)).unwrap_or(0);
     let is_recent = last_accepted > 0 && Duration::from_millis(passed) < IN_USE;
     is_recent.then(|| format!("it accepted an event {} min ago (less than 12 hours)", passed / 60_000))
 }
 
-/// Sinks that have taken the places of others, until all have.
+/// The swapped sinks of a reload, each with the sink that it replaced.
 #[derive(Default)]
-pub(super) struct Exchanged(Vec<NamedSink>);
+pub(super) struct SwappedSinks(Vec<NamedSink>);
 
-impl Exchanged {
-    /// Exchanges all sinks, or none: after a failure those that were exchanged get their old ones back.
-    pub(super) fn all(
+impl SwappedSinks {
+    /// Replaces all sinks, or none: after a failure, the sinks that were replaced are restored.
+    ///
+    /// # Errors
+    ///
+    /// [`ReloadError::Sink`], with the sink that could not be replaced.
+    pub(super) fn swap_all(
         sinks: Vec<NamedSink>,
         replace: impl Fn(&str, Box<dyn Sink>) -> Result<Box<dyn Sink>, ReplaceError>,
     ) -> Result<Self, ReloadError> {
-        let mut exchanged = Self::default();
+        let mut swapped = Self::default();
         for (sink, new) in sinks {
             match replace(&sink, new) {
-                Ok(old) => exchanged.0.push((sink, old)),
+                Ok(old) => swapped.0.push((sink, old)),
                 Err(source) => {
-                    exchanged.undo(replace);
+                    swapped.undo(replace);
                     return Err(ReloadError::Sink { sink, source });
                 }
             }
         }
-        Ok(exchanged)
+        Ok(swapped)
     }
 
-    /// Puts the old ones back.
+    /// Restores the old sinks.
     pub(super) fn undo(self, replace: impl Fn(&str, Box<dyn Sink>) -> Result<Box<dyn Sink>, ReplaceError>) {
         for (sink, old) in self.0 {
             if let Err(error) = replace(&sink, old) {
-                tracing::error!(sink = &*sink, %error, "a sink is not what it was before the reload; restart");
+                tracing::error!(sink = &*sink, %error, "a sink could not be restored after a failed reload; restart the server");
             }
         }
     }

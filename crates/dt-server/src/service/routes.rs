@@ -1,4 +1,4 @@
-//! Which sinks a connector's records go to.
+//! The routes from connectors to sinks.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -6,21 +6,26 @@ use std::sync::Arc;
 use super::StartError;
 use crate::config::{Config, is_name};
 
-/// Where each connector's records go, by its place in the configuration.
+/// The route of each connector, in the order of the configuration.
 #[derive(Debug)]
 pub(super) struct Routes(pub(super) Vec<Route>);
 
-/// Where a connector's records go.
+/// The sinks of a connector.
 #[derive(Debug)]
 pub(super) struct Route {
     pub(super) connector: Arc<str>,
-    /// The places of its sinks.
+    /// The indexes of its sinks in the list of all sinks.
     pub(super) sinks: Vec<usize>,
-    /// Whether copies of an event are caught.
+    /// Whether events are de-duplicated.
     pub(super) dedup: bool,
 }
 
 impl Routes {
+    /// Resolves the names of sinks in the configuration. `sinks` are the names of all sinks.
+    ///
+    /// # Errors
+    ///
+    /// [`StartError`] if a sink's name is invalid, repeated or unknown.
     pub(super) fn new<'a>(
         config: &Config,
         sinks: impl Iterator<Item = &'a Arc<str>>,
@@ -55,6 +60,7 @@ impl Routes {
         Ok(Self(routes))
     }
 
+    /// Returns the route of the connector with this index.
     pub(super) fn get(&self, connector: usize) -> Option<&Route> {
         self.0.get(connector)
     }

@@ -1,4 +1,4 @@
-//! Makes the sinks that the configuration names.
+//! Creates the sinks of a configuration.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -8,15 +8,15 @@ use crate::config::{Config, Mode, SinkConfig};
 use crate::sink::{Sink, SinkContext};
 use crate::telemetry::Telemetry;
 
-/// How long before the deadline of a request a record's fate has to be known.
+/// The time before a request's deadline at which the outcome of its record has to be known.
 const MARGIN: Duration = Duration::from_millis(1500);
-/// The least time that a sink is given.
+/// The shortest time limit of a sink.
 const LEAST: Duration = Duration::from_millis(500);
 
 /// A sink and its name.
 pub(super) type NamedSink = (Arc<str>, Box<dyn Sink>);
 
-/// The sinks of the configuration, then those of the embedder's own.
+/// Creates the sinks of the configuration; those of the embedder, `own`, follow. None is opened yet.
 pub(super) fn make_sinks(
     config: &Config,
     own: Vec<NamedSink>,
@@ -28,7 +28,7 @@ pub(super) fn make_sinks(
     Ok(sinks)
 }
 
-/// One sink of the configuration; it is not opened yet.
+/// Creates one sink of the configuration, without opening it.
 pub(super) fn make_sink(
     config: &Config,
     sink: &SinkConfig,
@@ -40,7 +40,8 @@ pub(super) fn make_sink(
     sink.settings.sink(context).map_err(|source| StartError::Sink { name: Arc::clone(&sink.name), source })
 }
 
-/// How long a sink may try a record. In mode `direct` its answer has to come before the request's deadline.
+/// Returns the time limit for the attempts of a record; `None` for no limit. In mode `direct`, the outcome is needed before the
+/// request's deadline.
 pub(super) fn give_up_after(config: &Config) -> Option<Duration> {
     match config.mode {
         Mode::Direct => Some(config.limits.deadline.saturating_sub(MARGIN).max(LEAST)),

@@ -1,4 +1,5 @@
-//! Mode `spool`: a request waits for the log; workers bring its records to the sinks, however long that takes.
+//! The store of mode `spool`: a request waits until its event is in the log. Workers deliver the records of the log to the
+//! sinks, without a time limit.
 
 use std::collections::BTreeSet;
 use std::hash::{BuildHasher, RandomState};
@@ -7,15 +8,14 @@ use std::time::{Duration, Instant};
 
 use parking_lot::{Mutex, RwLock};
 
-use super::control::Control;
-use super::repair::Repair;
-use super::respool;
 use super::routes::{Route, Routes};
+use super::spool_reload;
 use super::{Next, Opened, Parts, Ready, ReloadError, StartError, Store};
 use crate::config::{Config, SpoolLimits};
 use crate::deliver::{Backoff, DeadLetterStore, WorkerHandle, WorkerParts};
 use crate::http::{Accepted, Intake, IntakeFuture, Readiness, Unavailable};
 use crate::sink::{OpenError, Sink};
+use crate::spool_admin::{Control, Repair};
 use crate::telemetry::Telemetry;
 use dt_log::{
     Appended, Bounds, Log, LogError, LogOptions, Observer, SinkSet, SinkState, SinkStatus, StartAt,
@@ -23,7 +23,7 @@ use dt_log::{
 use dt_sink::clock::Clock;
 use dt_sink::record::{DeadLetter, Record};
 
-/// The shortest and the longest wait before a sink is tried again.
+/// The shortest and the longest pause between two attempts of a sink.
 pub(super) const BACKOFF: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(60));
 
 /// The log, and a worker for each sink.
@@ -31,28 +31,28 @@ pub(super) const BACKOFF: (Duration, Duration) = (Duration::from_millis(100), Du
 pub(super) struct SpoolStore {
     pub(super) log: Arc<Log>,
     pub(super) workers: RwLock<Vec<Arc<WorkerHandle>>>,
-    /// Workers of sinks that were removed, until those have had all that was accepted for them.
+    /// Workers of removed sinks, until they have delivered every event that was accepted for them.
     pub(super) leaving: Mutex<Vec<Arc<WorkerHandle>>>,
     dead_letters: DeadLetterStore,
     pub(super) telemetry: Arc<Telemetry>,
     pub(super) clock: Arc<dyn Clock>,
-    /// It lives as long as it can be asked.
+    /// Owned by the control socket; gone if that could not be opened.
     pub(super) repair: Weak<Repair>,
-    /// The ways in, the one in force last. Each lives until the last request that came by it has ended.
+    /// The intakes, the current one last. Each lives until its last request has ended.
     pub(super) intakes: Mutex<Vec<Weak<SpoolIntake>>>,
     control: Option<Control>,
 }
 
-/// The way in by one configuration.
+/// The intake of one configuration.
 #[derive(Debug)]
 pub(super) struct SpoolIntake {
     store: Arc<SpoolStore>,
-    /// For each connector, by its place: the sinks of its events, and whether copies are caught.
+    /// For each connector, in the order of the configuration: the sinks of its events, and whether it is de-duplicated.
     routes: Vec<(SinkSet, bool)>,
 }
 
 impl SpoolIntake {
-    /// Brings routes and the numbers of the sinks together; `numbers` has one for each place of a sink.
+    /// Builds an intake from the routes. `numbers` has the log's number of each sink, in the order of the sinks.
     pub(super) fn new(store: Arc<SpoolStore>, routes: &Routes, numbers: &[u32]) -> Self {
         let route = |Route { sinks, dedup, .. }: &Route| {
             (SinkSet::new(sinks.iter().filter_map(|place| numbers.get(*place).copied())), *dedup)
@@ -61,7 +61,7 @@ impl SpoolIntake {
     }
 }
 
-/// Counts what the log does.
+/// Counts the commits of the log.
 #[derive(Debug)]
 struct LogMetrics(Arc<Telemetry>);
 
@@ -86,7 +86,7 @@ impl SpoolStore {
         }
         let names: BTreeSet<Arc<str>> = sinks.iter().map(|(name, _)| Arc::clone(name)).collect();
         forget_removed_sinks(&log, &names)?;
-        // All are known before any is given something: what all known ones have passed may go.
+        // All sinks are registered before a worker starts: the log may remove records that every registered sink has.
         let mut known = Vec::with_capacity(sinks.len());
         for (place, (name, _)) in sinks.iter().enumerate() {
             known.push(register(&log, name, &config, &routes, place)?);
@@ -97,9 +97,9 @@ impl SpoolStore {
             workers.push(start_worker(sink, state, &log, &telemetry, &clock)?);
         }
         let repair = Arc::new(Repair::new(Arc::clone(&log), &config, names.clone()));
-        repair.go_by(&config, &verifiers, names);
-        // Events are received without it as well.
-        let asked = Arc::downgrade(&repair);
+        repair.set_config(&config, &verifiers, names);
+        // Without the control socket, the server still receives events.
+        let weak_repair = Arc::downgrade(&repair);
         let control = Control::start(&folder, repair)
             .map_err(|error| {
                 let path = folder.display();
@@ -115,7 +115,7 @@ impl SpoolStore {
             dead_letters,
             telemetry,
             clock,
-            repair: asked,
+            repair: weak_repair,
             control,
             intakes,
         });
@@ -125,7 +125,7 @@ impl SpoolStore {
     }
 }
 
-/// Makes a sink known to the log.
+/// Registers a sink with the log. `place` is its position in the routes.
 pub(super) fn register(
     log: &Log,
     name: &Arc<str>,
@@ -139,7 +139,7 @@ pub(super) fn register(
     log.register(name, start, of_sink.map(|route| Arc::clone(&route.connector)).collect())
 }
 
-/// Opens a sink where the log knows it to stand, and starts its worker.
+/// Opens a sink at its position in the log, and starts its worker.
 pub(super) fn start_worker(
     sink: Box<dyn Sink>,
     state: SinkState,
@@ -154,7 +154,7 @@ pub(super) fn start_worker(
     WorkerHandle::start(sink, state, parts).map(Arc::new).map_err(failed)
 }
 
-/// Sinks that fail together are not tried again together.
+/// Returns the pauses between attempts, with random jitter, so that sinks that fail together are not tried at the same time.
 pub(super) fn backoff(name: &str, clock: &Arc<dyn Clock>) -> Result<Backoff, OpenError> {
     let jitter = RandomState::new().hash_one((name, clock.unix_millis()));
     Backoff::new(BACKOFF.0, BACKOFF.1, jitter).map_err(|error| OpenError::Unusable(error.to_string()))
@@ -168,8 +168,12 @@ pub(super) fn options(config: &Config) -> LogOptions {
     LogOptions { bounds, dedup_window: config.dedup_window, dedup_max, ..defaults }
 }
 
-/// Forgets sinks that are no longer configured and have nothing left to get: their cursors would hold every event from now
-/// on. One that is owed events is not forgotten without an operator's word.
+/// Removes the positions of sinks that are no longer configured and have no undelivered events; such a position would keep
+/// every later event in the log.
+///
+/// # Errors
+///
+/// [`StartError::Owed`] if one has undelivered events: only an operator may discard them.
 fn forget_removed_sinks(log: &Log, configured: &BTreeSet<Arc<str>>) -> Result<(), StartError> {
     for sink in log.sinks().into_iter().filter(|sink| !configured.contains(&sink.name)) {
         let events = log.owed(&sink)?;
@@ -202,9 +206,9 @@ impl Intake for SpoolIntake {
         })
     }
 
-    fn dead_letter(&self, letter: DeadLetter) -> IntakeFuture<'_, ()> {
-        let letters = &self.store.dead_letters;
-        IntakeFuture::boxed(async move { letters.add(letter).await.map_err(|_| Unavailable::Storage) })
+    fn dead_letter(&self, dead_letter: DeadLetter) -> IntakeFuture<'_, ()> {
+        let store = &self.store.dead_letters;
+        IntakeFuture::boxed(async move { store.add(dead_letter).await.map_err(|_| Unavailable::Storage) })
     }
 
     fn late(&self) -> Unavailable {
@@ -223,16 +227,16 @@ impl Intake for SpoolIntake {
 impl SpoolStore {
     fn readiness(&self) -> Readiness {
         let tail = self.log.tail();
-        let trouble = tail.last_error();
-        let ready = trouble.is_none();
+        let last_error = tail.last_error();
+        let ready = last_error.is_none();
         let shortage = self.log.shortage().filter(|_| ready);
         let shortage = shortage
             .map(|error| format!("no segment can be added, so that soon no events can be stored: {error}"));
-        let mut problems: Vec<String> = trouble
+        let mut problems: Vec<String> = last_error
             .into_iter()
             .chain(shortage)
             .chain(tail.damage())
-            .map(|trouble| format!("spool: {trouble}"))
+            .map(|problem| format!("spool: {problem}"))
             .collect();
         problems.extend(self.dead_letters.last_error());
         for worker in self.workers.read().iter() {
@@ -240,10 +244,7 @@ impl SpoolStore {
         }
         for worker in self.leaving.lock().iter().filter(|worker| !worker.is_finished()) {
             let error = worker.last_error().map(|error| format!(": {error}")).unwrap_or_default();
-            problems.push(format!(
-                "sink {}: removed, and still gets what was accepted for it{error}",
-                worker.name()
-            ));
+            problems.push(format!("sink {}: removed, and still receives its backlog{error}", worker.name()));
         }
         Readiness { ready, problems }
     }
@@ -253,10 +254,10 @@ impl SpoolStore {
         let metrics = &self.telemetry.metrics;
         metrics.spool_used.set(self.log.used_bytes() as f64);
         metrics.spool_free.set(self.log.free_bytes() as f64);
-        // Sinks that the log has no more have no series any more.
+        // The series of sinks that the log no longer has are removed.
         metrics.spool_sink_backlog.reset();
         metrics.spool_sink_oldest.reset();
-        // A log that cannot be read shows in `trouble`, or soon will.
+        // If the log cannot be read, `/readyz` reports that, so an error is ignored here.
         for SinkStatus { name, backlog, oldest_received_at, .. } in
             self.log.sink_statuses().unwrap_or_default()
         {
@@ -269,13 +270,13 @@ impl SpoolStore {
     }
 }
 
-/// The service's end of a store that the ways in share.
+/// The store as the service owns it; the intakes share it.
 #[derive(Debug)]
 pub(super) struct SharedStore(Arc<SpoolStore>);
 
 impl Store for SharedStore {
     fn prepare(&self, next: Next) -> Result<Ready, ReloadError> {
-        respool::prepare(&self.0, next)
+        spool_reload::prepare(&self.0, next)
     }
 
     fn close(&self, drain: Duration) {

@@ -1,4 +1,4 @@
-//! Makes the connectors' verifiers, and brings along the keys that are fetched for them.
+//! Creates the connectors' verifiers and the key sets that are fetched for them.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -9,13 +9,17 @@ use crate::keys::{Keys, LiveVerifier};
 use crate::telemetry::Telemetry;
 use dt_sink::clock::Clock;
 
-/// The verifiers of the connectors, by their places, and the keys that are fetched for them, by issuer.
+/// The verifiers of the connectors, in the order of the configuration, and their fetched keys, by issuer.
 pub(super) struct Live {
     pub(super) verifiers: Vec<Arc<LiveVerifier>>,
     pub(super) keys: HashMap<String, Arc<Keys>>,
 }
 
-/// Nobody is asked for keys yet. Those of the issuers in `known` stay the same.
+/// Creates the verifiers, without fetching keys. The issuers in `known` keep their keys.
+///
+/// # Errors
+///
+/// [`StartError::Issuer`] if an issuer's URL cannot be used.
 pub(super) fn live_verifiers(
     config: &Config,
     known: &HashMap<String, Arc<Keys>>,

@@ -1,8 +1,8 @@
-//! How the command line reaches a running server: a Unix socket in the spool's folder, which only its owner may open.
+//! Connects the command line to a running server: a Unix socket in the spool's folder, which only its owner may open.
 //!
-//! One connection is one request: a line of JSON, answered by a line of JSON, `{"ok":…}` or `{"error":…}`. The server
-//! takes one connection at a time and gives each a few seconds, so there is nothing to pile up. A socket that a killed
-//! process left behind is replaced: whoever has the spool's lock may.
+//! A connection carries one request: a line of JSON, answered by a line of JSON, `{"ok":…}` or `{"error":…}`. The server
+//! handles one connection at a time, each within a few seconds. The process that holds the spool's lock replaces a socket
+//! that a killed process left behind.
 
 use std::fs::File;
 use std::io::{self, ErrorKind, Read, Write};
@@ -21,26 +21,26 @@ use serde::{Deserialize, Serialize};
 use super::repair::{Repair, RepairReport, RepairRequest};
 
 const NAME: &str = "control.sock";
-/// The longest line, either way.
+/// The longest request and the longest answer, in bytes.
 const MAX_LINE: usize = 64 * 1024;
-/// How long a request, and the reading of an answer, may take.
+/// The timeout of reading a request, and of writing an answer.
 const REQUEST_TIME: Duration = Duration::from_secs(5);
-/// How long an asker waits: the answer comes after a commit, which a slow disk may hold up.
+/// The timeout of an answer on the client's side. The answer waits for a commit, which is slow on a slow disk.
 const ANSWER_TIME: Duration = Duration::from_secs(60);
-/// The longest path that fits into a socket's address, with its end.
+/// The longest path of a socket's address, in bytes, on every supported system.
 const MAX_PATH: usize = 100;
 
-/// A running server was asked, and did not do it.
+/// Why a running server did not carry out a request.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum ControlError {
     /// No server runs there.
     #[error("no server runs there")]
     NoServer,
-    /// It said no, and why.
+    /// The server refused the request; its reason.
     #[error("{0}")]
     Refused(String),
-    /// It cannot be reached, or did not answer.
+    /// The server cannot be reached, or did not answer.
     #[error("{path}: the running server does not answer: {source}")]
     Unanswered {
         /// The socket.
@@ -57,7 +57,8 @@ enum Answer {
     Error(String),
 }
 
-/// A socket's path that is short enough, by way of an open folder where the system has that.
+/// Returns a path of the socket that is short enough. On Linux, a long path is replaced by one through the open folder, which
+/// has to stay open while the path is used.
 fn address(folder: &Path, name: &str) -> io::Result<(PathBuf, Option<File>)> {
     let path = folder.join(name);
     if path.as_os_str().len() <= MAX_PATH || !cfg!(target_os = "linux") {
@@ -67,11 +68,12 @@ fn address(folder: &Path, name: &str) -> io::Result<(PathBuf, Option<File>)> {
     Ok((PathBuf::from(format!("/proc/self/fd/{}/{name}", folder.as_raw_fd())), Some(folder)))
 }
 
-/// Asks the server that has the spool in `folder`.
+/// Sends a request to the server that runs on the spool in `folder`. Blocks, for at most 65 s.
 ///
 /// # Errors
 ///
-/// [`ControlError::NoServer`] when the lock may be taken instead.
+/// [`ControlError::NoServer`] if no server runs, so that the caller can lock the spool itself; other variants if the server
+/// refuses the request or does not answer.
 pub fn ask(folder: &Path, request: &RepairRequest) -> Result<RepairReport, ControlError> {
     let unanswered = |source| ControlError::Unanswered { path: folder.join(NAME), source };
     let connected = address(folder, NAME).and_then(|(path, _folder)| UnixStream::connect(path));
@@ -95,7 +97,11 @@ pub fn ask(folder: &Path, request: &RepairRequest) -> Result<RepairReport, Contr
     }
 }
 
-/// Reads up to a line feed, within a time and a size.
+/// Reads up to a line feed, at most [`MAX_LINE`] bytes.
+///
+/// # Errors
+///
+/// Returns an error if the line does not end within `time` or is longer.
 fn read_line(stream: &mut UnixStream, time: Duration) -> io::Result<Vec<u8>> {
     let started = Instant::now();
     let mut line = Vec::new();
@@ -122,29 +128,29 @@ fn read_line(stream: &mut UnixStream, time: Duration) -> io::Result<Vec<u8>> {
     }
 }
 
-/// A server's end of the socket.
+/// The server's side of the socket.
 #[derive(Debug)]
-pub(super) struct Control {
+pub(crate) struct Control {
     folder: PathBuf,
     stopping: Arc<AtomicBool>,
     thread: Mutex<Option<JoinHandle<()>>>,
 }
 
 impl Control {
-    /// Takes requests for a spool that this process has locked.
-    pub(super) fn start(folder: &Path, repair: Arc<Repair>) -> io::Result<Self> {
+    /// Starts to serve requests for a spool that this process has locked.
+    pub(crate) fn start(folder: &Path, repair: Arc<Repair>) -> io::Result<Self> {
         let listener = listen(folder)?;
         let stopping = Arc::new(AtomicBool::new(false));
-        let told = Arc::clone(&stopping);
+        let is_stopping = Arc::clone(&stopping);
         let thread = std::thread::Builder::new().name("control".to_owned()).spawn(move || {
             for stream in listener.incoming() {
-                if told.load(Ordering::SeqCst) {
+                if is_stopping.load(Ordering::SeqCst) {
                     break;
                 }
-                // An asker that fails is told so by its own system; the next one has a new connection.
+                // An error concerns this client only, which notices the closed connection.
                 match stream {
                     Ok(stream) => drop(serve(stream, &repair)),
-                    // The system has run out of something; asking again at once would only burn time.
+                    // The system lacks a resource, such as file descriptors: a pause prevents a busy loop.
                     Err(_) => std::thread::sleep(Duration::from_millis(100)),
                 }
             }
@@ -152,8 +158,8 @@ impl Control {
         Ok(Self { folder: folder.to_owned(), stopping, thread: Mutex::new(Some(thread)) })
     }
 
-    /// Takes no more requests, and removes the socket.
-    pub(super) fn stop(&self) {
+    /// Stops serving requests and removes the socket.
+    pub(crate) fn stop(&self) {
         let Some(thread) = self.thread.lock().take() else { return };
         self.stopping.store(true, Ordering::SeqCst);
         // A connection of our own wakes the thread.
@@ -162,7 +168,7 @@ impl Control {
             // A thread that panicked has ended as well.
             let _panicked = thread.join();
         }
-        // One that somebody else removed is gone as well.
+        // It fails only if the socket was removed before.
         let _removed = std::fs::remove_file(self.folder.join(NAME));
     }
 }
@@ -173,7 +179,7 @@ impl Drop for Control {
     }
 }
 
-/// Binds under another name, so that the socket never stands there with wider permissions.
+/// Binds the socket under a temporary name and renames it, so that it never has wider permissions under its own name.
 fn listen(folder: &Path) -> io::Result<UnixListener> {
     const NEW: &str = ".control.new";
     let new = folder.join(NEW);
@@ -193,7 +199,7 @@ fn serve(mut stream: UnixStream, repair: &Repair) -> io::Result<()> {
     let answer = match serde_json::from_slice(&line) {
         Ok(request) => {
             tracing::info!(request = %String::from_utf8_lossy(&line), "asked for by an operator");
-            repair.handle(&request).map_or_else(Answer::Error, Answer::Ok)
+            repair.handle(&request).map_or_else(|error| Answer::Error(error.to_string()), Answer::Ok)
         }
         Err(error) => Answer::Error(format!("not a request that this version knows: {error}")),
     };
@@ -261,7 +267,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_request_is_told_so_or_cut_off_and_the_next_one_is_served() {
+    fn an_invalid_request_gets_an_error_or_is_cut_off_and_the_next_one_is_served() {
         let folder = tempfile::tempdir().expect("a folder");
         let control = control(folder.path());
         let path = folder.path().join(NAME);

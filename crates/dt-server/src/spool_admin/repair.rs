@@ -1,0 +1,393 @@
+//! Carries out an operator's request on an open log: replays or drops dead letters, replays records to a sink, forgets a
+//! sink.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+use bytes::Bytes;
+use parking_lot::RwLock;
+use serde::{Deserialize, Serialize};
+
+use crate::config::{Config, ConnectorConfig};
+use crate::keys::LiveVerifier;
+use dt_log::dead::{DeadError, Filter, StoredDeadLetter};
+use dt_log::{Appended, Log, LogError, SinkSet};
+use dt_sink::record::{Reason, Record};
+
+/// The largest number of dead letters of one request, so that the answer comes soon. The caller continues after the last one.
+const MAX_PER_REQUEST: usize = 256;
+/// The start of the error of a dead letter that was refused because of a required header.
+const HEADER_MISMATCH: &str = "header_mismatch:";
+/// The largest number of notes in a report.
+const MAX_NOTES: usize = 5;
+
+/// A change of the spool that an operator requests.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "do", rename_all = "snake_case", deny_unknown_fields)]
+#[non_exhaustive]
+pub enum RepairRequest {
+    /// Stores the records of dead letters again.
+    ReplayDead {
+        /// The dead letters.
+        filter: Filter,
+        /// Whether refused requests are verified again.
+        reverify: bool,
+        /// Whether requests that were refused because of a required header may be accepted. The dead letter does not contain
+        /// the header's value.
+        ignore_required_headers: bool,
+        /// Only dead letters with an id above this.
+        after: i64,
+    },
+    /// Drops dead letters.
+    DropDead {
+        /// The dead letters.
+        filter: Filter,
+        /// Only dead letters with an id above this.
+        after: i64,
+    },
+    /// Delivers records to a sink again.
+    Replay {
+        /// The sink's name.
+        sink: String,
+        /// The sequence number of the last record that is not delivered again.
+        after: i64,
+    },
+    /// Removes the stored position of a sink that is not in the configuration.
+    Forget {
+        /// The sink's name.
+        sink: String,
+    },
+}
+
+/// The result of a request: counts of dead letters and records.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+#[non_exhaustive]
+pub struct RepairReport {
+    /// Dead letters that are queued for their sink again.
+    pub queued: u64,
+    /// Dead letters that were accepted and removed.
+    pub accepted: u64,
+    /// Dead letters that were removed because their event was stored before.
+    pub duplicate: u64,
+    /// Dead letters that were removed because the connector does not forward their event type.
+    pub ignored: u64,
+    /// Dead letters that were dropped.
+    pub dropped: u64,
+    /// Dead letters that failed again; they are kept.
+    pub failed: u64,
+    /// Dead letters that were not tried; they are kept.
+    pub skipped: u64,
+    /// Records that are delivered again, or that a forgotten sink did not receive.
+    pub records: u64,
+    /// Why dead letters were kept, each reason once; at most 5.
+    pub notes: BTreeSet<String>,
+    /// The id of the last dead letter of this request, if there may be more after it.
+    pub next: Option<i64>,
+}
+
+impl RepairReport {
+    /// Adds the result of the next request.
+    pub fn add(&mut self, next: Self) {
+        for (sum, more) in [
+            (&mut self.queued, next.queued),
+            (&mut self.accepted, next.accepted),
+            (&mut self.duplicate, next.duplicate),
+            (&mut self.ignored, next.ignored),
+            (&mut self.dropped, next.dropped),
+            (&mut self.failed, next.failed),
+            (&mut self.skipped, next.skipped),
+            (&mut self.records, next.records),
+        ] {
+            *sum = sum.saturating_add(more);
+        }
+        next.notes.into_iter().for_each(|note| self.note(note));
+        self.next = next.next;
+    }
+
+    /// Returns the number of dead letters that were processed.
+    #[must_use]
+    pub const fn dead_letters(&self) -> u64 {
+        let removed = self.accepted.saturating_add(self.duplicate).saturating_add(self.ignored);
+        let kept = self.queued.saturating_add(self.failed).saturating_add(self.skipped);
+        removed.saturating_add(kept).saturating_add(self.dropped)
+    }
+
+    fn note(&mut self, note: String) {
+        if self.notes.len() < MAX_NOTES {
+            self.notes.insert(note);
+        }
+    }
+}
+
+/// Why a request was not carried out.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum RepairError {
+    /// The log failed, or has no such sink.
+    #[error(transparent)]
+    Log(#[from] LogError),
+    /// The dead letters cannot be read or changed.
+    #[error(transparent)]
+    DeadLetters(#[from] DeadError),
+    /// The running server delivers to this sink, so that it cannot be forgotten.
+    #[error(
+        "sink {0} is in the configuration of the running server; remove it there and restart, then forget it"
+    )]
+    SinkRuns(String),
+}
+
+/// Carries out requests on an open log.
+#[derive(Debug)]
+pub struct Repair {
+    log: Arc<Log>,
+    /// What the active configuration says.
+    configured: RwLock<Arc<Configured>>,
+}
+
+#[derive(Debug)]
+struct Configured {
+    connectors: BTreeMap<Arc<str>, ConnectorConfig>,
+    /// The verifiers of the running server, by connector; their keys may change.
+    verifiers: BTreeMap<Arc<str>, Arc<LiveVerifier>>,
+    /// Whether de-duplication is on for any connector.
+    dedup: bool,
+    /// The sinks that have a worker; empty without a server.
+    running: BTreeSet<Arc<str>>,
+}
+
+impl Configured {
+    fn new(config: &Config, verifiers: &[Arc<LiveVerifier>], running: BTreeSet<Arc<str>>) -> Self {
+        let named = config.connectors.iter().map(|connector| Arc::clone(&connector.name));
+        let verifiers = named.clone().zip(verifiers.iter().cloned()).collect();
+        let connectors = named.zip(config.connectors.iter().cloned()).collect();
+        Self { connectors, verifiers, dedup: !config.dedup_window.is_zero(), running }
+    }
+}
+
+/// The decision on a dead letter.
+enum Verdict {
+    /// The request is authentic: its record is stored like that of a new request.
+    Accept { record: Box<Record>, dedup: bool },
+    /// The record is stored again, only for the sink that rejected it.
+    Redeliver { record: Box<Record>, sink: String },
+    /// The dead letter is kept with a new error.
+    StillDead(String),
+    /// The dead letter is removed: the connector does not forward its event type.
+    Ignore,
+    /// The dead letter is removed at the operator's request.
+    Drop,
+    /// The dead letter is kept unchanged, for this reason.
+    Skip(String),
+}
+
+impl Repair {
+    /// Uses an open log and the connectors of `config`. `running` are the sinks that have a worker.
+    #[must_use]
+    pub fn new(log: Arc<Log>, config: &Config, running: BTreeSet<Arc<str>>) -> Self {
+        Self { log, configured: RwLock::new(Arc::new(Configured::new(config, &[], running))) }
+    }
+
+    /// Activates another configuration. `verifiers` has one entry for each of its connectors, in their order.
+    pub(crate) fn set_config(
+        &self,
+        config: &Config,
+        verifiers: &[Arc<LiveVerifier>],
+        running: BTreeSet<Arc<str>>,
+    ) {
+        *self.configured.write() = Arc::new(Configured::new(config, verifiers, running));
+    }
+
+    fn configured(&self) -> Arc<Configured> {
+        Arc::clone(&self.configured.read())
+    }
+
+    /// Carries out a request, for at most 256 dead letters: [`RepairReport::next`] says where the next request continues.
+    /// Blocks.
+    ///
+    /// # Errors
+    ///
+    /// [`RepairError`], when the log fails or the request names a sink that it cannot change.
+    pub fn handle(&self, request: &RepairRequest) -> Result<RepairReport, RepairError> {
+        match request {
+            RepairRequest::ReplayDead { filter, reverify, ignore_required_headers, after } => {
+                self.for_each(filter, *after, true, |stored| {
+                    self.decide(stored, *reverify, *ignore_required_headers)
+                })
+            }
+            RepairRequest::DropDead { filter, after } => {
+                self.for_each(filter, *after, false, |_| Verdict::Drop)
+            }
+            RepairRequest::Replay { sink, after } => {
+                let records = self.log.replay(sink, *after)?;
+                Ok(RepairReport { records, ..RepairReport::default() })
+            }
+            RepairRequest::Forget { sink } if self.configured().running.contains(&**sink) => {
+                Err(RepairError::SinkRuns(sink.clone()))
+            }
+            RepairRequest::Forget { sink } => {
+                let unknown = || LogError::UnknownSink { name: sink.clone() };
+                let state = self.log.sink(sink).ok_or_else(unknown)?;
+                let records = self.log.owed(&state)?;
+                self.log.forget(sink)?;
+                Ok(RepairReport { records, ..RepairReport::default() })
+            }
+        }
+    }
+
+    /// Decides on each dead letter that matches, and applies the decision.
+    fn for_each(
+        &self,
+        filter: &Filter,
+        after: i64,
+        with_bodies: bool,
+        decide: impl Fn(&StoredDeadLetter) -> Verdict,
+    ) -> Result<RepairReport, RepairError> {
+        let dead = self.log.dead_letters();
+        let found = dead.list(filter, after, MAX_PER_REQUEST, with_bodies)?;
+        let next = found.last().map(|stored| stored.id);
+        let mut report = RepairReport { next, ..RepairReport::default() };
+        for stored in &found {
+            let counted = self.apply(stored, decide(stored), &mut report)?;
+            if let Some(count) = counted {
+                *count = count.saturating_add(1);
+            }
+        }
+        Ok(report)
+    }
+
+    /// Applies a decision. Returns the count of the report to increase; `None` if the dead letter or its sink was removed
+    /// meanwhile.
+    fn apply<'a>(
+        &self,
+        stored: &StoredDeadLetter,
+        verdict: Verdict,
+        report: &'a mut RepairReport,
+    ) -> Result<Option<&'a mut u64>, RepairError> {
+        let dead = self.log.dead_letters();
+        let remove = || dead.remove_blocking(vec![stored.id]);
+        let append =
+            |record: Box<Record>, sinks, dedup| self.log.append_blocking(Arc::new(*record), sinks, dedup);
+        let count = match verdict {
+            Verdict::Drop if remove()? > 0 => &mut report.dropped,
+            Verdict::Ignore if remove()? > 0 => &mut report.ignored,
+            Verdict::Drop | Verdict::Ignore => return Ok(None),
+            Verdict::Skip(why) => {
+                report.note(why);
+                &mut report.skipped
+            }
+            Verdict::StillDead(error) => {
+                report.note(format!("{}: {error}", stored.dead_letter.reason));
+                dead.still_dead_blocking(stored.id, error)?;
+                &mut report.failed
+            }
+            // The record is stored before the dead letter is removed: a crash in between keeps both.
+            Verdict::Redeliver { record, sink } => {
+                let Some(state) = self.log.sink(&sink) else { return Ok(None) };
+                append(record, SinkSet::new([state.number]), false)?;
+                remove()?;
+                &mut report.queued
+            }
+            Verdict::Accept { record, dedup } => {
+                let sinks = self.sinks_of(&record.connector);
+                let appended = append(record, sinks, dedup)?;
+                remove()?;
+                match appended {
+                    Appended::New(_) => &mut report.accepted,
+                    Appended::Duplicate => &mut report.duplicate,
+                }
+            }
+        };
+        Ok(Some(count))
+    }
+
+    /// Returns the sinks that receive the events of a connector.
+    fn sinks_of(&self, connector: &str) -> SinkSet {
+        let configured = self.configured();
+        let named = configured.connectors.get(connector).and_then(|connector| connector.sinks.as_ref());
+        let is_meant = |name: &str| match named {
+            Some(named) => named.iter().any(|known| known == name),
+            None => configured.running.is_empty() || configured.running.contains(name),
+        };
+        SinkSet::new(self.log.sinks().iter().filter(|sink| is_meant(&sink.name)).map(|sink| sink.number))
+    }
+
+    /// Decides on a dead letter that is replayed.
+    fn decide(&self, stored: &StoredDeadLetter, reverify: bool, ignore_required_headers: bool) -> Verdict {
+        match &stored.dead_letter.reason {
+            Reason::Rejected { sink } if !self.is_deliverable(sink) => {
+                Verdict::Skip(format!("rejected: there is no sink {sink} any more"))
+            }
+            Reason::Rejected { sink } => match stored.record() {
+                Some(record) => Verdict::Redeliver { record: Box::new(record), sink: sink.to_string() },
+                None => Verdict::Skip("rejected: the stored record is damaged".to_owned()),
+            },
+            Reason::Refused if !reverify => {
+                Verdict::Skip("refused: use --reverify to verify refused requests again".to_owned())
+            }
+            Reason::Refused
+                if !ignore_required_headers && stored.dead_letter.error.starts_with(HEADER_MISMATCH) =>
+            {
+                Verdict::Skip(
+                    "refused: a required header was missing or wrong, and its value is not stored; \
+                     --ignore-required-headers checks the signature only"
+                        .to_owned(),
+                )
+            }
+            Reason::Expired | Reason::Unreadable | Reason::Refused | Reason::Damaged => {
+                self.verify_again(stored)
+            }
+        }
+    }
+
+    /// Returns whether records for this sink would be delivered.
+    fn is_deliverable(&self, sink: &str) -> bool {
+        let running = &self.configured().running;
+        running.contains(sink) || (running.is_empty() && self.log.sink(sink).is_some())
+    }
+
+    /// Verifies a stored request and reads its record. An expired or damaged one is verified at the time when its token was
+    /// issued, any other at its time of receipt.
+    fn verify_again(&self, stored: &StoredDeadLetter) -> Verdict {
+        let dead_letter = &stored.dead_letter;
+        let configured = self.configured();
+        let Some(connector) = configured.connectors.get(&dead_letter.connector) else {
+            return Verdict::Skip(format!(
+                "{}: no connector {} is configured, so there is no secret to verify with",
+                dead_letter.reason, dead_letter.connector
+            ));
+        };
+        let headers = stored.headers();
+        let live = configured.verifiers.get(&dead_letter.connector).map(|live| live.get());
+        // A dead letter contains no headers but the signatures.
+        let verifier = live.as_deref().unwrap_or(&connector.verifier).without_required_headers();
+        let verified = verifier.authenticate(&headers).and_then(|authenticated| {
+            let body: Bytes = dead_letter.body.clone();
+            // A damaged record was accepted before, and its time of receipt may be the damaged part.
+            if matches!(dead_letter.reason, Reason::Expired | Reason::Damaged) {
+                authenticated.verify_body_when_issued(body)
+            } else {
+                authenticated.verify_body(body, dead_letter.received_at.div_euclid(1000))
+            }
+        });
+        let verified = match verified {
+            Ok(verified) => verified,
+            Err(rejection) => return Verdict::StillDead(format!("{}: {rejection}", rejection.code())),
+        };
+        let record = match Record::read(&verified, Arc::clone(&connector.name), dead_letter.received_at) {
+            Ok(record) => record.with_headers(&headers).with_request_id(dead_letter.request_id),
+            Err(reason) => return Verdict::StillDead(reason.to_string()),
+        };
+        if !connector.projects.is_empty()
+            && !record.project.as_ref().is_some_and(|project| connector.projects.contains(&**project))
+        {
+            return Verdict::StillDead("its project is not among those that the connector allows".to_owned());
+        }
+        if !connector.events.is_empty() && !connector.events.contains(&*record.event_type) {
+            return Verdict::Ignore;
+        }
+        // The id of a damaged record is in the dedup index already.
+        let dedup = configured.dedup && connector.dedup && dead_letter.reason != Reason::Damaged;
+        Verdict::Accept { record: Box::new(record), dedup }
+    }
+}
