@@ -147,11 +147,11 @@ impl ConnectorConfig {
 }
 
 const ABOUT: &str = "One for each Endpoint URL. Several Data Connectors of DT may push to one: give all of their secrets. \
-    Each connector needs `secrets`, `[connector.asymmetric]`, or both. DT's tokens are not bound to a URL: connectors that \
-    share a secret, or an organization without `projects` that have none in common, accept each other's events; `check` warns \
-    of that.";
-const ABOUT_SECRETS: &str =
-    "A Signature Secret. While it is being changed at DT, give both the old one and the new one.";
+    Each connector needs `secrets`, `[connector.asymmetric]`, or both. DT's tokens are not bound to a URL. So two \
+    connectors accept each other's events if they share a secret; or if they share an organization, unless both have \
+    `projects`, and no project is in both. `check` warns of that.";
+const ABOUT_SECRETS: &str = "A Signature Secret. While it is being changed at DT, give both the old one and the new one; when the \
+    old one may go: [receiving.md](receiving.md#rotate-a-secret).";
 const ABOUT_ASYMMETRIC: &str = "Verifies `DT-Asymmetric-Signature`. One key of DT signs for all of its customers, so your \
     organization has to be named.";
 const ABOUT_HEADERS: &str = "A header that each request must carry, under the name that you gave it at DT, with a value from \

@@ -95,7 +95,8 @@ config_keys! {
     #[derive(Debug, Clone, PartialEq, Eq)]
     #[non_exhaustive]
     pub struct Proxies {
-        /// Proxies whose client-address header is trusted. `"unix"` is every client of the receiver's Unix socket.
+        /// Proxies whose client-address header is trusted. `"unix"` is every client of the receiver's Unix socket. Name your
+        /// own proxies only: each address in these networks can claim to be any client, also one of `limits.allow_cidrs`.
         trusted: TrustedProxies = custom("list of networks, addresses, `\"unix\"`", read_trusted)
             .shown_as(|trusted| format!("{:?}", (&trusted.networks, trusted.unix)))
             .or(TrustedProxies::default())
