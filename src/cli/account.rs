@@ -8,7 +8,7 @@ use dt_server::config::{SecretError, SecretSource, Sources, read_secret};
 
 /// Explains why the value of the option is not accepted. No message repeats the value, which may be a secret.
 #[derive(Debug, thiserror::Error)]
-pub(super) enum ServiceAccountError {
+pub enum ServiceAccountError {
     #[error(
         "expected KEY:env=NAME:EMAIL[:ROLE] or KEY:file=PATH:EMAIL[:ROLE], with the key's secret in the environment \
          variable NAME or in the file PATH; a secret on the command line (KEY:SECRET:EMAIL) is rejected, since every \
@@ -22,7 +22,7 @@ pub(super) enum ServiceAccountError {
 }
 
 /// Reads a service account, and its secret from the environment variable or file that the text names.
-pub(super) fn read(text: &str, from: &dyn Sources) -> Result<ServiceAccount, ServiceAccountError> {
+pub fn read(text: &str, from: &dyn Sources) -> Result<ServiceAccount, ServiceAccountError> {
     let mut parts = text.splitn(4, ':');
     let mut part = || parts.next().filter(|part| !part.is_empty()).ok_or(ServiceAccountError::Malformed);
     let (key_id, source, email) = (part()?, part()?, part()?);

@@ -14,7 +14,7 @@ use dt_server::config::{Config, ConfigError, Findings, Problem, SystemSources};
 #[command(
     after_help = "Examples:\n  dt-receiver check --config dt-receiver.toml\n  dt-receiver check --config dt-receiver.toml --json"
 )]
-pub(super) struct Arguments {
+pub struct Arguments {
     /// The configuration to check
     #[arg(long, value_name = "FILE")]
     config: PathBuf,
@@ -23,7 +23,7 @@ pub(super) struct Arguments {
     json: bool,
 }
 
-pub(super) fn run(arguments: &Arguments) -> Ended {
+pub fn run(arguments: &Arguments) -> Ended {
     let path = arguments.config.display();
     let Findings { errors, warnings, .. } =
         match Config::check_file(&arguments.config, &SystemSources, &sink_types()) {

@@ -10,12 +10,12 @@ use super::Ended;
 #[command(
     after_help = "Example:\n  dt-receiver completions bash > ~/.local/share/bash-completion/completions/dt-receiver"
 )]
-pub(super) struct Arguments {
+pub struct Arguments {
     /// The shell
     shell: Shell,
 }
 
-pub(super) fn run(arguments: &Arguments) -> Ended {
+pub fn run(arguments: &Arguments) -> Ended {
     let mut script = Vec::new();
     clap_complete::generate(arguments.shell, &mut super::Arguments::command(), "dt-receiver", &mut script);
     std::io::Write::write_all(&mut std::io::stdout(), &script)?;

@@ -7,7 +7,7 @@ use dt_server::telemetry::metrics_markdown;
 
 /// Print the reference of the configuration
 #[derive(Debug, clap::Args)]
-pub(super) struct Arguments {
+pub struct Arguments {
     #[command(subcommand)]
     command: Command,
 }
@@ -22,7 +22,7 @@ enum Command {
     Metrics,
 }
 
-pub(super) fn run(arguments: &Arguments) -> Ended {
+pub fn run(arguments: &Arguments) -> Ended {
     let text = match arguments.command {
         Command::Reference => reference_markdown(&sink_types()),
         Command::Sample => sample_file(&sink_types()),

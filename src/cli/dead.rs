@@ -30,7 +30,7 @@ const PART: usize = 100;
 
 rejected: a sink will never accept it. unreadable: authentic, but not a delivery. expired: authentic, but its token had
 expired. refused: not verified (kept with `quarantine_refused = true`).")]
-pub(super) struct Arguments {
+pub struct Arguments {
     #[command(subcommand)]
     command: Command,
 }
@@ -119,7 +119,7 @@ enum Command {
     },
 }
 
-pub(super) fn run(arguments: &Arguments) -> Ended {
+pub fn run(arguments: &Arguments) -> Ended {
     match &arguments.command {
         Command::List { spool, which, after, limit, json } => {
             let page = Page { after: *after, limit: *limit, with_bodies: false };

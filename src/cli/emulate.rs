@@ -28,7 +28,7 @@ use dt_server::config::SystemSources;
   curl -X PATCH http://127.0.0.1:8081/emulator/faults -d '{\"outage\": true}'
 
 For tests only: any credentials are accepted unless --service-account is given. The internet must not reach it.")]
-pub(super) struct Arguments {
+pub struct Arguments {
     /// The address of REST API, token endpoint, discovery and key set
     #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:8081")]
     listen: SocketAddr,
@@ -71,7 +71,7 @@ pub(super) struct Arguments {
     seed: Option<u64>,
 }
 
-pub(super) fn run(arguments: &Arguments) -> Ended {
+pub fn run(arguments: &Arguments) -> Ended {
     logging::start()?;
     let _raised = rlimit::increase_nofile_limit(u64::MAX);
     let runtime =

@@ -23,7 +23,7 @@ Examples:
   dt-receiver health
   dt-receiver health --config /etc/dt-receiver/config.toml --json
   dt-receiver health --admin 127.0.0.1:9464 --live")]
-pub(super) struct Arguments {
+pub struct Arguments {
     /// The admin address
     #[arg(long, value_name = "ADDRESS", help = format!("The admin address [default: that of --config, else {DEFAULT_ADMIN}]"))]
     admin: Option<Listen>,
@@ -41,7 +41,7 @@ pub(super) struct Arguments {
     json: bool,
 }
 
-pub(super) fn run(arguments: &Arguments) -> Ended {
+pub fn run(arguments: &Arguments) -> Ended {
     let address = admin_address(arguments)?;
     let path = if arguments.live { "/healthz" } else { "/readyz" };
     let answer = ask(&address, path, Duration::from_secs(arguments.timeout));

@@ -4,41 +4,41 @@ use dt_verify::xid;
 
 /// The random numbers from which the ids of a run are counted, so that two runs have different ids.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Run {
+pub struct Run {
     events: u64,
     tokens: u64,
 }
 
 impl Run {
     /// Starts a run with random ids.
-    pub(super) fn random() -> anyhow::Result<Self> {
+    pub fn random() -> anyhow::Result<Self> {
         let number = || getrandom::u64().map_err(|error| anyhow::anyhow!("no random numbers: {error}"));
         Ok(Self { events: number()?, tokens: number()? })
     }
 
     /// Starts a run with fixed ids.
     #[cfg(test)]
-    pub(super) const fn known(events: u64, tokens: u64) -> Self {
+    pub const fn known(events: u64, tokens: u64) -> Self {
         Self { events, tokens }
     }
 
     /// Returns the id of event `number` at a time in Unix seconds.
-    pub(super) fn event_id(self, number: u64, unix_seconds: i64) -> String {
+    pub fn event_id(self, number: u64, unix_seconds: i64) -> String {
         xid(unix_seconds, self.events.wrapping_add(number).to_be_bytes())
     }
 
     /// Returns the id of token `number`, which is issued at a time in Unix seconds.
-    pub(super) fn token_id(self, number: u64, unix_seconds: i64) -> String {
+    pub fn token_id(self, number: u64, unix_seconds: i64) -> String {
         xid(unix_seconds, self.tokens.wrapping_add(number).to_be_bytes())
     }
 
     /// Returns a number that differs for each token and each run.
-    pub(super) const fn unique(self, number: u64) -> u64 {
+    pub const fn unique(self, number: u64) -> u64 {
         self.tokens.wrapping_add(number)
     }
 
     /// Returns a random secret.
-    pub(super) fn other_secret(self) -> String {
+    pub fn other_secret(self) -> String {
         format!("{:016x}{:016x}", self.events, self.tokens)
     }
 }

@@ -8,16 +8,16 @@ use tracing_subscriber::filter::LevelFilter;
 use super::{Failure, usage};
 
 /// The section of the help about the log.
-pub(super) const HELP: &str = "Environment:
+pub const HELP: &str = "Environment:
   RUST_LOG  What is logged to standard error, such as RUST_LOG=warn or RUST_LOG=dt_server=debug";
 
 /// Starts the log of this process.
-pub(super) fn start() -> Result<(), Failure> {
+pub fn start() -> Result<(), Failure> {
     start_at(LevelFilter::INFO)
 }
 
 /// Starts the log of a subcommand that prints its progress: it is off unless `RUST_LOG` is set.
-pub(super) fn start_silent() -> Result<(), Failure> {
+pub fn start_silent() -> Result<(), Failure> {
     start_at(LevelFilter::OFF)
 }
 

@@ -9,13 +9,13 @@ use super::{Ended, usage};
 /// Write the manual pages
 #[derive(Debug, clap::Args)]
 #[command(hide = true)]
-pub(super) struct Arguments {
+pub struct Arguments {
     /// The folder to write them to; it must exist
     #[arg(long, value_name = "DIR")]
     out: PathBuf,
 }
 
-pub(super) fn run(arguments: &Arguments) -> Ended {
+pub fn run(arguments: &Arguments) -> Ended {
     clap_mangen::generate_to(super::Arguments::command(), &arguments.out)
         .map_err(|error| usage(format!("{}: {error}", arguments.out.display())))
 }

@@ -4,12 +4,12 @@
 use sd_notify::NotifyState;
 
 /// Notifies that the listeners are open, or that a reload has ended.
-pub(super) fn ready(status: &str) {
+pub fn ready(status: &str) {
     notify(&[NotifyState::Ready, NotifyState::Status(status)]);
 }
 
 /// Notifies that a reload begins; [`ready`] ends it.
-pub(super) fn reloading() {
+pub fn reloading() {
     match NotifyState::monotonic_usec_now() {
         Ok(now) => notify(&[NotifyState::Reloading, now, NotifyState::Status("reloading the configuration")]),
         Err(error) => tracing::warn!(%error, "the time since boot cannot be read"),
@@ -17,13 +17,13 @@ pub(super) fn reloading() {
 }
 
 /// Notifies that the stop begins.
-pub(super) fn stopping() {
+pub fn stopping() {
     notify(&[NotifyState::Stopping, NotifyState::Status("finishing what is in flight")]);
 }
 
 /// Notifies that the receiver is alive, twice within the timeout of the service manager (`WatchdogSec=`). A runtime that hangs
 /// stops it, and the service manager restarts the receiver.
-pub(super) async fn keep_alive() {
+pub async fn keep_alive() {
     let Some(timeout) = sd_notify::watchdog_enabled() else { return };
     let mut ticks = tokio::time::interval(timeout.checked_div(2).unwrap_or(timeout).max(MIN_INTERVAL));
     ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);

@@ -13,20 +13,20 @@ use dt_server::config::{Config, ConfigError, FileSnapshot, Recorder, Sources, Sy
 use dt_server::service::ReloadHandle;
 
 /// The triggers of reloads, and what a reload changes.
-pub(super) struct Reloader {
-    pub(super) handle: ReloadHandle,
+pub struct Reloader {
+    pub handle: ReloadHandle,
     /// The files that were read at the start.
-    pub(super) files: FileSnapshot,
+    pub files: FileSnapshot,
     /// The interval between two checks of the files; zero for no checks.
-    pub(super) interval: Duration,
+    pub interval: Duration,
     /// SIGHUP.
-    pub(super) hangup: Signal,
+    pub hangup: Signal,
     /// The status for the service manager after a reload.
-    pub(super) status: String,
+    pub status: String,
 }
 
 /// Reloads the configuration, which `read` reads, at every trigger. Never ends by itself.
-pub(super) async fn keep_current<F>(reloader: Reloader, read: F)
+pub async fn keep_current<F>(reloader: Reloader, read: F)
 where
     F: Fn(&dyn Sources) -> Result<Config, ConfigError> + Clone + Send + 'static,
 {

@@ -8,20 +8,20 @@ const MAX_HEADERS: usize = 256;
 
 /// A parsed dump.
 #[derive(Debug, Default, PartialEq, Eq)]
-pub(super) struct Request {
+pub struct Request {
     /// The headers, in their order.
-    pub(super) headers: Vec<(String, Vec<u8>)>,
+    pub headers: Vec<(String, Vec<u8>)>,
     /// The body, without its framing.
-    pub(super) body: Vec<u8>,
+    pub body: Vec<u8>,
     /// All bytes after the head, if `Content-Length` says that the body is shorter.
-    pub(super) whole: Option<Vec<u8>>,
+    pub whole: Option<Vec<u8>>,
     /// Notes for the user.
-    pub(super) notes: Vec<String>,
+    pub notes: Vec<String>,
 }
 
 /// Explains why a dump is not readable.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub(super) enum RequestError {
+pub enum RequestError {
     #[error("not an HTTP request: it is a single line")]
     SingleLine,
     #[error("this is a response; the request is needed")]
@@ -38,7 +38,7 @@ pub(super) enum RequestError {
 
 /// Explains why a body is not chunked correctly.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-pub(super) enum ChunkError {
+pub enum ChunkError {
     #[error("it ends before its last chunk")]
     Unfinished,
     #[error("a chunk has no hexadecimal size")]
@@ -51,7 +51,7 @@ pub(super) enum ChunkError {
 
 impl Request {
     /// Parses a dump.
-    pub(super) fn parse(dump: &[u8]) -> Result<Self, RequestError> {
+    pub fn parse(dump: &[u8]) -> Result<Self, RequestError> {
         let mut parsed = [httparse::EMPTY_HEADER; MAX_HEADERS];
         let head = without_request_line(dump)?;
         let (rest, headers) = match httparse::parse_headers(head, &mut parsed) {
@@ -128,7 +128,7 @@ fn without_request_line(dump: &[u8]) -> Result<&[u8], RequestError> {
 }
 
 /// Decodes a chunked body (RFC 9112, section 7.1). Its line ends may be LF; trailers are ignored.
-pub(super) fn unchunk(mut rest: &[u8]) -> Result<Vec<u8>, ChunkError> {
+pub fn unchunk(mut rest: &[u8]) -> Result<Vec<u8>, ChunkError> {
     let mut body = Vec::new();
     loop {
         let end = rest.iter().position(|byte| *byte == b'\n').ok_or(ChunkError::Unfinished)?;

@@ -13,7 +13,7 @@ const DEVICES_CREATED: i64 = 1_600_000_000;
 
 /// The sample events of a run. Each device has one event type.
 #[derive(Debug)]
-pub(super) struct Samples {
+pub struct Samples {
     types: Vec<EventType>,
     project: String,
     /// The prefix of the ids of devices; `emu` for emulated ones.
@@ -23,18 +23,18 @@ pub(super) struct Samples {
 
 impl Samples {
     /// Starts a run with events of these types in turn, of devices of a project.
-    pub(super) const fn new(types: Vec<EventType>, project: String, run: Run) -> Self {
+    pub const fn new(types: Vec<EventType>, project: String, run: Run) -> Self {
         Self { types, project, device_prefix: "", run }
     }
 
     /// Marks the devices as emulated by their ids.
     #[must_use]
-    pub(super) fn emulated(self) -> Self {
+    pub fn emulated(self) -> Self {
         Self { device_prefix: "emu", ..self }
     }
 
     /// Returns the body of event `number` at a time. Its values depend only on the number.
-    pub(super) fn body(&self, number: u64, unix_millis: i64) -> String {
+    pub fn body(&self, number: u64, unix_millis: i64) -> String {
         let count = u64::try_from(self.types.len()).unwrap_or(u64::MAX);
         let round = number.checked_div(count).unwrap_or(0);
         let index = number.checked_rem(count).and_then(|index| usize::try_from(index).ok());
@@ -60,7 +60,7 @@ impl Samples {
 
 /// Reads `--event`. Returns all known types without it. An unknown type is accepted with a note on standard error, since DT may
 /// add types, and receivers have to accept them.
-pub(super) fn event_types(name: Option<&str>) -> Result<Vec<EventType>, Failure> {
+pub fn event_types(name: Option<&str>) -> Result<Vec<EventType>, Failure> {
     let Some(name) = name else { return Ok(EventType::KNOWN.to_vec()) };
     if name.is_empty() {
         return Err(usage("--event: found \"\"; expected a type such as touch or temperature"));

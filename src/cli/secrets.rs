@@ -11,12 +11,12 @@ use dt_server::config::{SecretError, SecretSource, Sources, SystemSources, read_
 use dt_verify::Secret;
 
 /// The environment variable that is read by default.
-pub(super) const DEFAULT_VARIABLE: &str = "DT_SIGNATURE_SECRET";
+pub const DEFAULT_VARIABLE: &str = "DT_SIGNATURE_SECRET";
 
 /// The options for secrets of all subcommands.
 #[derive(Debug, Clone, Default, Args)]
 #[command(next_help_heading = "Secrets (default: the environment variable DT_SIGNATURE_SECRET)")]
-pub(super) struct SecretOptions {
+pub struct SecretOptions {
     /// Take a signature secret from this environment variable; repeatable
     #[arg(long = "secret-env", value_name = "NAME")]
     env: Vec<String>,
@@ -27,7 +27,7 @@ pub(super) struct SecretOptions {
 
 /// Explains why the secrets cannot be read.
 #[derive(Debug, thiserror::Error)]
-pub(super) enum SecretsError {
+pub enum SecretsError {
     #[error(
         "no signature secret is given: set the environment variable {DEFAULT_VARIABLE} to the Signature Secret of your \
          Data Connector, or use --secret-env NAME or --secret-file FILE"
@@ -41,17 +41,17 @@ pub(super) enum SecretsError {
 
 impl SecretOptions {
     /// Returns whether any option was given.
-    pub(super) fn is_given(&self) -> bool {
+    pub fn is_given(&self) -> bool {
         !self.env.is_empty() || !self.file.is_empty()
     }
 
     /// Reads the secrets, each with a label: `default`, the variable's name, or the file's name.
-    pub(super) fn read(&self) -> Result<Vec<(Arc<str>, Secret)>, Failure> {
+    pub fn read(&self) -> Result<Vec<(Arc<str>, Secret)>, Failure> {
         self.read_from(&SystemSources).map_err(usage)
     }
 
     /// Reads the secrets from these sources, each with its label.
-    pub(super) fn read_from(&self, from: &dyn Sources) -> Result<Vec<(Arc<str>, Secret)>, SecretsError> {
+    pub fn read_from(&self, from: &dyn Sources) -> Result<Vec<(Arc<str>, Secret)>, SecretsError> {
         let mut sources: Vec<(String, SecretSource)> = Vec::new();
         for name in &self.env {
             sources.push((name.clone(), SecretSource::Env(name.clone())));
@@ -81,14 +81,14 @@ impl SecretOptions {
     }
 
     /// Reads the first secret, to sign with.
-    pub(super) fn read_first(&self) -> Result<Secret, Failure> {
+    pub fn read_first(&self) -> Result<Secret, Failure> {
         let first = self.read()?.into_iter().next();
         first.map(|(_, secret)| secret).ok_or_else(|| usage("no signature secret is given"))
     }
 }
 
 /// Protects the secrets in memory: no other process of this user can read it, and the system writes no core dump.
-pub(super) fn hide_memory() {
+pub fn hide_memory() {
     #[cfg(target_os = "linux")]
     if let Err(error) = rustix::process::set_dumpable_behavior(rustix::process::DumpableBehavior::NotDumpable)
     {

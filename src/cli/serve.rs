@@ -40,7 +40,7 @@ DT only pushes to HTTPS, with a certificate of a public CA: use --tls-cert, or a
 
 The environment variable RUST_LOG sets what is logged: error, warn, info (default), debug, trace; such as
 RUST_LOG=dt_server=debug.")]
-pub(super) struct Arguments {
+pub struct Arguments {
     /// Read connectors, sinks and limits from this file
     #[arg(long, value_name = "FILE")]
     config: Option<PathBuf>,
@@ -87,7 +87,7 @@ fn fit_connections(config: &mut Config) {
     }
 }
 
-pub(super) fn run(arguments: &Arguments) -> Ended {
+pub fn run(arguments: &Arguments) -> Ended {
     logging::start()?;
     let recorder = Recorder::new(SystemSources);
     let config = configure(arguments, &recorder);
@@ -104,7 +104,7 @@ pub(super) fn run(arguments: &Arguments) -> Ended {
 }
 
 /// Logs the warnings of a configuration.
-pub(super) fn warn(config: &Config) {
+pub fn warn(config: &Config) {
     for warning in &config.warnings {
         tracing::warn!(key = warning.key, line = warning.line, "{}", warning.text);
     }

@@ -39,7 +39,7 @@ const PROJECT: &str = "b5k2u070istcjpse6mhg";
 
 The signature covers exactly the bytes of the body: a newline that an editor adds is signed as well.")]
 #[command(group = clap::ArgGroup::new("what").required(true).args(["body", "count"]))]
-pub(super) struct Arguments {
+pub struct Arguments {
     /// Sign the bytes of this file, or of standard input for `-`
     #[arg(long, value_name = "FILE")]
     body: Option<PathBuf>,
@@ -85,7 +85,7 @@ struct AsymmetricOptions {
     issuer: String,
 }
 
-pub(super) fn run(arguments: &Arguments) -> Ended {
+pub fn run(arguments: &Arguments) -> Ended {
     let signer = signer(arguments)?;
     let clock_millis = SystemClock.unix_millis();
     let millis = arguments.at.map_or(clock_millis, |at| at.saturating_mul(1000));

@@ -23,7 +23,7 @@ use dt_verify::event::rfc3339_millis;
   dt-receiver spool show 4711 --config dt-receiver.toml
   dt-receiver spool repair --config dt-receiver.toml
   dt-receiver spool forget old-archive --yes --config dt-receiver.toml")]
-pub(super) struct Arguments {
+pub struct Arguments {
     #[command(subcommand)]
     command: Command,
 }
@@ -111,7 +111,7 @@ enum Command {
     },
 }
 
-pub(super) fn run(arguments: &Arguments) -> Ended {
+pub fn run(arguments: &Arguments) -> Ended {
     match &arguments.command {
         Command::Status { spool, json } => status(&spool.find()?, *json),
         Command::Check { spool, json } => check(&spool.find()?, *json),

@@ -22,7 +22,7 @@ use dt_verify::Verifier;
 
 /// The options that name the spool.
 #[derive(Debug, Clone, Args)]
-pub(super) struct SpoolOptions {
+pub struct SpoolOptions {
     /// The configuration with the data folder (and with the secrets, to replay requests without a server)
     #[arg(long, value_name = "FILE")]
     config: Option<PathBuf>,
@@ -32,10 +32,10 @@ pub(super) struct SpoolOptions {
 }
 
 /// A spool: its folder, and the configuration if one was given.
-pub(super) struct Spool {
-    pub(super) folder: PathBuf,
+pub struct Spool {
+    pub folder: PathBuf,
     /// The configuration, with placeholders for its secrets.
-    pub(super) config: Option<Config>,
+    pub config: Option<Config>,
     /// The path of the configuration.
     config_file: Option<PathBuf>,
 }
@@ -64,7 +64,7 @@ impl<S: Sources> Sources for WithoutSecrets<S> {
 }
 
 /// Reads a configuration file for its addresses and paths, without its secrets.
-pub(super) fn read_config(path: &Path) -> Result<Config, Failure> {
+pub fn read_config(path: &Path) -> Result<Config, Failure> {
     read_config_from(path, &WithoutSecrets(SystemSources))
 }
 
@@ -88,7 +88,7 @@ fn forbidden(folder: &Path, error: &std::io::Error) -> Failure {
 }
 
 /// Returns a failure for a configuration from a file or, without one, from the command line.
-pub(super) fn bad_config(path: Option<&Path>, error: &ConfigError) -> Failure {
+pub fn bad_config(path: Option<&Path>, error: &ConfigError) -> Failure {
     let Some(path) = path.map(Path::display) else { return usage(error) };
     match error {
         ConfigError::Unreadable { .. } | ConfigError::Refused(_) => usage(error),
@@ -102,7 +102,7 @@ pub(super) fn bad_config(path: Option<&Path>, error: &ConfigError) -> Failure {
 
 impl SpoolOptions {
     /// Finds the spool. Returns a failure if there is none.
-    pub(super) fn find(&self) -> Result<Spool, Failure> {
+    pub fn find(&self) -> Result<Spool, Failure> {
         let mut config = match &self.config {
             Some(path) => complete(path, read_config(path)?)?,
             None => Config::empty(),
@@ -128,7 +128,7 @@ impl SpoolOptions {
 
 impl Spool {
     /// Opens the log to read it, also beside a running server. It creates and changes nothing.
-    pub(super) fn reader(&self) -> Result<Reader, Failure> {
+    pub fn reader(&self) -> Result<Reader, Failure> {
         self.check_owner()?;
         if is_without_log(&self.folder).map_err(usage)? {
             return Err(self.no_log());
@@ -137,7 +137,7 @@ impl Spool {
     }
 
     /// Opens the dead letters to read them.
-    pub(super) fn dead_letters(&self) -> Result<ReadOnly, Failure> {
+    pub fn dead_letters(&self) -> Result<ReadOnly, Failure> {
         self.check_owner()?;
         ReadOnly::open(path_of_dead_letters(&self.folder)).map_err(usage)
     }
@@ -177,7 +177,7 @@ impl Spool {
     }
 
     /// Returns a failure if the folder belongs to another user: the server could not use files that this user creates.
-    pub(super) fn check_owner(&self) -> Result<(), Failure> {
+    pub fn check_owner(&self) -> Result<(), Failure> {
         let owner = std::fs::metadata(&self.folder).map(|found| found.uid()).map_err(anyhow::Error::from)?;
         let user = rustix::process::geteuid().as_raw();
         if owner == user {
@@ -190,7 +190,7 @@ impl Spool {
     }
 
     /// Carries out a request in steps, by the running server or, without one, with the lock of the spool.
-    pub(super) fn repair(
+    pub fn repair(
         &self,
         mut request: RepairRequest,
         secrets: Option<&SecretOptions>,
@@ -258,14 +258,14 @@ impl Spool {
 }
 
 /// Shows a spinner on a terminal.
-pub(super) fn progress() -> ProgressBar {
+pub fn progress() -> ProgressBar {
     let bar = ProgressBar::new_spinner();
     bar.enable_steady_tick(Duration::from_millis(200));
     bar
 }
 
 /// Formats rows as a table. Control characters in cells become spaces, since their text may come from requests.
-pub(super) fn table(headings: &[&str], rows: &[Vec<String>]) -> String {
+pub fn table(headings: &[&str], rows: &[Vec<String>]) -> String {
     let clean =
         |text: &String| text.chars().map(|c| if c.is_control() { ' ' } else { c }).collect::<String>();
     let rows: Vec<Vec<String>> = rows.iter().map(|row| row.iter().map(clean).collect()).collect();
@@ -284,7 +284,7 @@ pub(super) fn table(headings: &[&str], rows: &[Vec<String>]) -> String {
 }
 
 /// Prints a report. Returns exit code 1 if a dead letter failed again or was skipped.
-pub(super) fn print_report(report: &RepairReport, done: &str, json: bool) -> super::Ended {
+pub fn print_report(report: &RepairReport, done: &str, json: bool) -> super::Ended {
     if json {
         super::say(serde_json::to_string(report).map_err(anyhow::Error::from)?)?;
     } else {

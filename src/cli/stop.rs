@@ -3,18 +3,18 @@
 use tokio::signal::unix::{SignalKind, signal};
 
 /// Waits for SIGTERM and SIGINT. The first signal stops gracefully, the second at once.
-pub(super) struct Stop {
+pub struct Stop {
     terminate: tokio::signal::unix::Signal,
     interrupt: tokio::signal::unix::Signal,
 }
 
 impl Stop {
-    pub(super) fn listen() -> std::io::Result<Self> {
+    pub fn listen() -> std::io::Result<Self> {
         Ok(Self { terminate: signal(SignalKind::terminate())?, interrupt: signal(SignalKind::interrupt())? })
     }
 
     /// Waits for the first signal.
-    pub(super) async fn wait(mut self) {
+    pub async fn wait(mut self) {
         self.next().await;
         tokio::spawn(async move {
             self.next().await;

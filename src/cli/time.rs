@@ -8,7 +8,7 @@ use dt_verify::event::Timestamp;
 
 /// Explains why a text is not the expected time or duration.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-pub(super) enum TimeError {
+pub enum TimeError {
     #[error("expected RFC 3339 such as 2026-01-31T12:00:00Z, or a number of Unix seconds")]
     Instant,
     #[error("expected a time such as 2026-03-01T08:00:00Z, or a time ago such as 2h or 1d")]
@@ -22,12 +22,12 @@ pub(super) enum TimeError {
 }
 
 /// Reads a time in RFC 3339 or Unix seconds, which tokens have, as Unix seconds.
-pub(super) fn parse_instant(text: &str) -> Result<i64, TimeError> {
+pub fn parse_instant(text: &str) -> Result<i64, TimeError> {
     Timestamp::new(text).unix_seconds().or_else(|| text.parse().ok()).ok_or(TimeError::Instant)
 }
 
 /// Reads a duration such as `1h`, `90s` or `90`, in seconds.
-pub(super) fn parse_length(text: &str) -> Result<i64, TimeError> {
+pub fn parse_length(text: &str) -> Result<i64, TimeError> {
     let seconds = match text.parse::<i64>() {
         Ok(seconds) => Some(seconds),
         Err(_) => read_duration(text).and_then(|length| i64::try_from(length.as_secs()).ok()),
@@ -36,7 +36,7 @@ pub(super) fn parse_length(text: &str) -> Result<i64, TimeError> {
 }
 
 /// Reads a time in RFC 3339, or a time ago such as `2h`, as Unix milliseconds.
-pub(super) fn since(text: &str) -> Result<i64, TimeError> {
+pub fn since(text: &str) -> Result<i64, TimeError> {
     if let Ok(instant) = text.parse::<jiff::Timestamp>() {
         return Ok(instant.as_millisecond());
     }
@@ -46,7 +46,7 @@ pub(super) fn since(text: &str) -> Result<i64, TimeError> {
 }
 
 /// Reads a duration such as `5s`, or 0.
-pub(super) fn parse_duration(text: &str) -> Result<Duration, TimeError> {
+pub fn parse_duration(text: &str) -> Result<Duration, TimeError> {
     if text == "0" {
         return Ok(Duration::ZERO);
     }
@@ -54,12 +54,12 @@ pub(super) fn parse_duration(text: &str) -> Result<Duration, TimeError> {
 }
 
 /// Reads a duration of at least a millisecond.
-pub(super) fn parse_interval(text: &str) -> Result<Duration, TimeError> {
+pub fn parse_interval(text: &str) -> Result<Duration, TimeError> {
     read_duration(text).filter(|length| length.as_millis() > 0).ok_or(TimeError::Interval)
 }
 
 /// Writes how long ago a time in Unix milliseconds was, in its largest unit.
-pub(super) fn ago(unix_millis: i64) -> String {
+pub fn ago(unix_millis: i64) -> String {
     let seconds = SystemClock.unix_millis().saturating_sub(unix_millis).max(0) / 1000;
     match seconds {
         0..60 => format!("{seconds}s"),
@@ -70,7 +70,7 @@ pub(super) fn ago(unix_millis: i64) -> String {
 }
 
 /// Writes a number of seconds in its largest one or two units, such as "5 minutes 5 seconds".
-pub(super) fn in_words(seconds: u64) -> String {
+pub fn in_words(seconds: u64) -> String {
     const UNITS: [(u64, &str); 4] = [(86_400, "day"), (3_600, "hour"), (60, "minute"), (1, "second")];
     let mut rest = seconds;
     let mut words = Vec::new();

@@ -25,7 +25,7 @@ use dt_verify::{ASYMMETRIC_HEADER, DT_ISSUER, KeySet, Policy, Rejection, SECRET_
 
 Exit codes: 0 verified, 1 refused, 2 wrong usage. The codes of rejections and causes are stable; the texts may change.")]
 #[command(group = clap::ArgGroup::new("what").required(true).multiple(true).args(["signature", "asymmetric", "request"]))]
-pub(super) struct Arguments {
+pub struct Arguments {
     /// The value of X-Dt-Signature
     #[arg(
         long,
@@ -83,7 +83,7 @@ struct KeyOptions {
     issuer: String,
 }
 
-pub(super) fn run(arguments: &Arguments) -> Ended {
+pub fn run(arguments: &Arguments) -> Ended {
     let (mut attempt, mut notes) = read_request(arguments)?;
     attempt.trusted = read_keys(&arguments.keys)?;
     attempt.secrets = read_secrets(arguments)?;

@@ -15,44 +15,44 @@ use dt_verify::Signer;
 const STREAM_BACKLOG: usize = 4_096;
 
 /// The emulated cloud.
-pub(crate) struct Cloud {
+pub struct Cloud {
     time: EmulatedTime,
     wall: WallClock,
     state: Mutex<State>,
     queued: Notify,
     streams: broadcast::Sender<Arc<Published>>,
-    pub(crate) accounts: Accounts,
-    pub(crate) grants: Mutex<Grants>,
-    pub(crate) keys: Mutex<Keys>,
+    pub accounts: Accounts,
+    pub grants: Mutex<Grants>,
+    pub keys: Mutex<Keys>,
     transport: Arc<dyn Transport>,
-    pub(crate) reach: Reach,
-    pub(crate) organization: String,
-    pub(crate) organization_name: String,
+    pub reach: Reach,
+    pub organization: String,
+    pub organization_name: String,
 }
 
 /// The addresses under which clients reach the emulator.
-pub(crate) struct Reach {
+pub struct Reach {
     /// Whether only this machine can reach it.
-    pub(crate) on_loopback: bool,
+    pub on_loopback: bool,
     /// The host of its public URL, if there is one.
-    pub(crate) public_host: Option<String>,
+    pub public_host: Option<String>,
 }
 
 /// The parts of a [`Cloud`].
-pub(crate) struct CloudParts {
-    pub(crate) time: EmulatedTime,
-    pub(crate) wall: WallClock,
-    pub(crate) state: State,
-    pub(crate) accounts: Accounts,
-    pub(crate) keys: Keys,
-    pub(crate) transport: Arc<dyn Transport>,
-    pub(crate) reach: Reach,
-    pub(crate) organization_name: String,
+pub struct CloudParts {
+    pub time: EmulatedTime,
+    pub wall: WallClock,
+    pub state: State,
+    pub accounts: Accounts,
+    pub keys: Keys,
+    pub transport: Arc<dyn Transport>,
+    pub reach: Reach,
+    pub organization_name: String,
 }
 
 impl Cloud {
     /// Makes a cloud without streams and access tokens.
-    pub(crate) fn new(parts: CloudParts) -> Self {
+    pub fn new(parts: CloudParts) -> Self {
         let CloudParts { time, wall, state, accounts, keys, transport, reach, organization_name } = parts;
         let organization = keys.organization().to_owned();
         Self {
@@ -71,24 +71,24 @@ impl Cloud {
         }
     }
 
-    pub(crate) const fn time(&self) -> &EmulatedTime {
+    pub const fn time(&self) -> &EmulatedTime {
         &self.time
     }
 
     /// Returns the machine's time, in Unix seconds.
-    pub(crate) fn wall_seconds(&self) -> i64 {
+    pub fn wall_seconds(&self) -> i64 {
         self.wall.unix_seconds()
     }
 
     /// Converts a time of the emulated clock (Unix milliseconds; `None` for now) to one of the machine's clock (Unix seconds)
     /// that has the same age.
-    pub(crate) fn wall_time_of(&self, emulated_millis: Option<i64>) -> i64 {
+    pub fn wall_time_of(&self, emulated_millis: Option<i64>) -> i64 {
         let age = emulated_millis.map_or(0, |millis| self.time.now_millis().saturating_sub(millis));
         self.wall_seconds().saturating_sub(age.div_euclid(1_000))
     }
 
     /// Calls `act` with the locked state and the emulated time. It must not take long: all other parts wait.
-    pub(crate) fn with_state<T>(&self, act: impl FnOnce(&mut State, Now) -> T) -> T {
+    pub fn with_state<T>(&self, act: impl FnOnce(&mut State, Now) -> T) -> T {
         let mut state = self.state.lock();
         // Read under the lock, so that no caller's time is before one that the state already has.
         let now = Now(self.time.now_micros());
@@ -97,7 +97,7 @@ impl Cloud {
 
     /// Calls `act` like [`with_state`](Self::with_state), sends the events that it publishes to the streams, and wakes the
     /// delivery engine.
-    pub(crate) fn publishing<T>(&self, act: impl FnOnce(&mut State, Now, &mut Vec<Published>) -> T) -> T {
+    pub fn publishing<T>(&self, act: impl FnOnce(&mut State, Now, &mut Vec<Published>) -> T) -> T {
         let mut published = Vec::new();
         let done = self.with_state(|state, now| act(state, now, &mut published));
         if self.streams.receiver_count() > 0 {
@@ -111,23 +111,23 @@ impl Cloud {
     }
 
     /// Waits until an event may have been queued since the last call.
-    pub(crate) async fn queued(&self) {
+    pub async fn queued(&self) {
         self.queued.notified().await;
     }
 
-    pub(crate) fn listen(&self) -> broadcast::Receiver<Arc<Published>> {
+    pub fn listen(&self) -> broadcast::Receiver<Arc<Published>> {
         self.streams.subscribe()
     }
 
-    pub(crate) fn listeners(&self) -> usize {
+    pub fn listeners(&self) -> usize {
         self.streams.receiver_count()
     }
 
-    pub(crate) fn signer(&self) -> Option<Signer> {
+    pub fn signer(&self) -> Option<Signer> {
         self.keys.lock().signer()
     }
 
-    pub(crate) fn transport(&self) -> &dyn Transport {
+    pub fn transport(&self) -> &dyn Transport {
         &*self.transport
     }
 }

@@ -80,7 +80,7 @@ fn phase(number: u32, interval: i64) -> i64 {
 }
 
 /// Publishes heartbeats until `stop` is true. `interval` is in emulated time.
-pub(crate) async fn run(cloud: Arc<Cloud>, interval: Duration, mut stop: watch::Receiver<bool>) {
+pub async fn run(cloud: Arc<Cloud>, interval: Duration, mut stop: watch::Receiver<bool>) {
     let interval = i64::try_from(interval.as_millis()).unwrap_or(i64::MAX).max(1);
     let mut scheduler = cloud.with_state(|state, now| HeartbeatScheduler::new(state, interval, now));
     loop {
@@ -94,7 +94,7 @@ pub(crate) async fn run(cloud: Arc<Cloud>, interval: Duration, mut stop: watch::
 }
 
 /// Publishes `count` events at once, spread over all devices. Returns whether there is any device.
-pub(crate) fn burst(state: &mut State, count: u32, now: Now, published: &mut Vec<Published>) -> bool {
+pub fn burst(state: &mut State, count: u32, now: Now, published: &mut Vec<Published>) -> bool {
     let mut devices = Vec::new();
     for (project_id, project) in &state.projects {
         for device in project.devices.values() {

@@ -5,12 +5,12 @@ use serde::{Deserialize, Serialize};
 /// Counts up from 0. In a file it is its next number.
 #[derive(Debug, Clone, Copy, Default, Serialize, Deserialize)]
 #[serde(transparent)]
-pub(crate) struct Sequence(u64);
+pub struct Sequence(u64);
 
 impl Sequence {
     /// Returns the next number.
     #[expect(clippy::arithmetic_side_effects, reason = "2^64 numbers take longer than any run")]
-    pub(crate) const fn next(&mut self) -> u64 {
+    pub const fn next(&mut self) -> u64 {
         let number = self.0;
         self.0 = number + 1;
         number

@@ -14,7 +14,7 @@ pub const MAX_TIME_SCALE: u32 = 100_000;
 
 /// The machine's clock, as a function that returns Unix milliseconds.
 #[derive(Clone)]
-pub(crate) struct WallClock(pub(crate) Arc<dyn Fn() -> i64 + Send + Sync>);
+pub(crate) struct WallClock(pub Arc<dyn Fn() -> i64 + Send + Sync>);
 
 impl fmt::Debug for WallClock {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

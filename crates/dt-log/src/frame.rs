@@ -57,42 +57,42 @@ pub(super) struct EventFrame<'a> {
 /// The progress of a sink.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct CursorFrame<'a> {
-    pub(super) sink: SinkNumber,
-    pub(super) cursor: i64,
+    pub sink: SinkNumber,
+    pub cursor: i64,
     /// The checkpoint of the sink; `None` keeps the stored one.
     #[serde(with = "serde_bytes")]
-    pub(super) checkpoint: Option<&'a [u8]>,
+    pub checkpoint: Option<&'a [u8]>,
     /// Whether this starts the replay that an operator requested, which is then done.
-    pub(super) ends_replay: bool,
+    pub ends_replay: bool,
 }
 
 /// The state at the beginning of a segment.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct Snapshot<'a> {
     #[serde(borrow)]
-    pub(super) sinks: Vec<SinkFrame<'a>>,
-    pub(super) next_sink: SinkNumber,
+    pub sinks: Vec<SinkFrame<'a>>,
+    pub next_sink: SinkNumber,
     /// The oldest segment that may still be needed.
-    pub(super) oldest: u64,
+    pub oldest: u64,
     /// The highest id that the dead letters ever assigned: an older copy of their database has a lower one.
-    pub(super) highest_dead_letter: i64,
+    pub highest_dead_letter: i64,
     /// When each connector accepted its last event, in Unix milliseconds.
-    pub(super) connectors: Vec<(&'a str, i64)>,
+    pub connectors: Vec<(&'a str, i64)>,
 }
 
 /// The state of a sink.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct SinkFrame<'a> {
-    pub(super) sink: SinkNumber,
-    pub(super) name: &'a str,
-    pub(super) cursor: i64,
+    pub sink: SinkNumber,
+    pub name: &'a str,
+    pub cursor: i64,
     #[serde(with = "serde_bytes")]
-    pub(super) checkpoint: Option<&'a [u8]>,
-    pub(super) replay_after: Option<i64>,
+    pub checkpoint: Option<&'a [u8]>,
+    pub replay_after: Option<i64>,
     /// The sink also gets the events of these connectors up to this sequence number, which were accepted before its
     /// registration.
-    pub(super) earlier_to: i64,
-    pub(super) earlier_of: Vec<&'a str>,
+    pub earlier_to: i64,
+    pub earlier_of: Vec<&'a str>,
 }
 
 impl Frame<'_> {
@@ -150,7 +150,7 @@ fn set_contains(set: &[u8], sink: SinkNumber) -> bool {
 }
 
 /// Appends an accepted event to `out`. `scratch` is a buffer for the text of the key.
-pub(super) fn write_event(record: &Record, sinks: &SinkSet, scratch: &mut String, out: &mut Vec<u8>) {
+pub fn write_event(record: &Record, sinks: &SinkSet, scratch: &mut String, out: &mut Vec<u8>) {
     use std::fmt::Write as _;
     scratch.clear();
     // Writing to a string cannot fail.
@@ -214,7 +214,7 @@ impl EventFrame<'_> {
 }
 
 /// Reads `secret:LABEL` or `asymmetric:KID`.
-pub(super) fn verified_by(text: &str) -> VerifiedBy {
+pub fn verified_by(text: &str) -> VerifiedBy {
     match text.split_once(':') {
         Some(("asymmetric", kid)) => VerifiedBy::Asymmetric { kid: Arc::from(kid) },
         Some((_, label)) => VerifiedBy::Secret { label: Arc::from(label) },

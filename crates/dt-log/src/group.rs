@@ -14,31 +14,31 @@
 use super::StoreId;
 
 /// The length of a group's header in bytes.
-pub(super) const HEADER: usize = 24;
-pub(super) const MAGIC: [u8; 4] = *b"DTgr";
+pub const HEADER: usize = 24;
+pub const MAGIC: [u8; 4] = *b"DTgr";
 
 /// The segment that a group belongs to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Owner {
-    pub(super) store: StoreId,
-    pub(super) segment: u64,
+pub struct Owner {
+    pub store: StoreId,
+    pub segment: u64,
 }
 
 /// The header of a group.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct GroupHeader {
+pub struct GroupHeader {
     crc: u32,
     /// Length of the frames in bytes.
-    pub(super) length: usize,
+    pub length: usize,
     /// The number of events.
-    pub(super) events: u32,
+    pub events: u32,
     /// The sequence number of the first event.
-    pub(super) first_seq: i64,
+    pub first_seq: i64,
 }
 
 impl GroupHeader {
     /// Reads a header; `None` if the bytes are no header. [`is_intact`](Self::is_intact) checks the group.
-    pub(super) fn read(bytes: &[u8]) -> Option<Self> {
+    pub fn read(bytes: &[u8]) -> Option<Self> {
         let (magic, rest) = bytes.split_first_chunk::<4>()?;
         let (crc, rest) = rest.split_first_chunk::<4>()?;
         let (length, rest) = rest.split_first_chunk::<4>()?;
@@ -53,25 +53,25 @@ impl GroupHeader {
     }
 
     /// Returns whether these frames were written with this header, to this segment.
-    pub(super) fn is_intact(&self, owner: Owner, frames: &[u8]) -> bool {
+    pub fn is_intact(&self, owner: Owner, frames: &[u8]) -> bool {
         let length = u32::try_from(self.length).unwrap_or(u32::MAX);
         frames.len() == self.length && crc(owner, length, self.events, self.first_seq, frames) == self.crc
     }
 
     /// Returns the sequence number after the last event; `None` on overflow, which no writer produces.
-    pub(super) fn next_seq(&self) -> Option<i64> {
+    pub fn next_seq(&self) -> Option<i64> {
         self.first_seq.checked_add(i64::from(self.events))
     }
 }
 
 /// Clears a buffer and reserves room for a header, after which frames can be appended.
-pub(super) fn begin(buffer: &mut Vec<u8>) {
+pub fn begin(buffer: &mut Vec<u8>) {
     buffer.clear();
     buffer.resize(HEADER, 0);
 }
 
 /// Writes the header of a group whose frames follow it in the buffer.
-pub(super) fn finish(buffer: &mut [u8], owner: Owner, events: u32, first_seq: i64) {
+pub fn finish(buffer: &mut [u8], owner: Owner, events: u32, first_seq: i64) {
     let Some((header, frames)) = buffer.split_at_mut_checked(HEADER) else { return };
     // A group fits into a segment, whose length fits into 32 bits.
     let length = u32::try_from(frames.len()).unwrap_or(u32::MAX);

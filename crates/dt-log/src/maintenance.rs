@@ -11,7 +11,7 @@ use super::shared::{Segment, Shared, spare_path};
 use crate::disk::OpenMode;
 
 /// The number of ids that are moved to the index at once.
-pub(super) const STORE_IDS_AT: usize = 65_536;
+pub const STORE_IDS_AT: usize = 65_536;
 /// The limit of ids that wait for an index that cannot be written; beyond it the oldest are dropped.
 const MAX_UNSTORED: usize = 4 * STORE_IDS_AT;
 /// The longest time that ids wait.
@@ -28,7 +28,7 @@ const ZEROS: usize = 1 << 20;
 const SYNC_EVERY: u64 = 4;
 
 /// Runs until the log is closed.
-pub(super) fn run(shared: &Arc<Shared>) {
+pub fn run(shared: &Arc<Shared>) {
     let mut maintenance = Maintenance { shared, stored_at: Instant::now(), marked: 0, ids_failed: false };
     loop {
         let is_stopping = {
@@ -235,7 +235,7 @@ impl Maintenance<'_> {
 
 /// Creates one spare within the limits: a file of zeros that is synced, so that a later sync of its content has no length
 /// to write.
-pub(super) fn make_spare(shared: &Shared) -> Result<(), LogError> {
+pub fn make_spare(shared: &Shared) -> Result<(), LogError> {
     let Shared { disk, folder, segment_bytes, .. } = shared;
     has_room(shared)?;
     let path = {

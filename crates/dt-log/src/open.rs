@@ -144,17 +144,17 @@ fn start_threads(shared: &Arc<Shared>, writer: Writer) -> Result<Vec<thread::Joi
 }
 
 /// The files in a folder, as their names tell.
-pub(super) struct FolderContent {
+pub struct FolderContent {
     /// The numbers of the segments, in ascending order.
-    pub(super) numbers: Vec<u64>,
-    pub(super) spares: Vec<u64>,
+    pub numbers: Vec<u64>,
+    pub spares: Vec<u64>,
     has_dead_letters: bool,
     /// The number of the newest segment in the lock file; 0 if there is none.
-    pub(super) marked: u64,
+    pub marked: u64,
 }
 
 impl FolderContent {
-    pub(super) fn in_folder(disk: &dyn Disk, folder: &Path, lock: &dyn DiskFile) -> Result<Self, LogError> {
+    pub fn in_folder(disk: &dyn Disk, folder: &Path, lock: &dyn DiskFile) -> Result<Self, LogError> {
         let failed = |error| LogError::io(folder, "reading the folder", &error);
         let names = disk.list(folder).map_err(failed)?;
         let names: Vec<&str> = names.iter().filter_map(|name| name.to_str()).collect();
@@ -173,7 +173,7 @@ impl FolderContent {
 
     /// Returns whether there is no store yet. A start creates the dead letters first, and mode `direct` may have created
     /// them; as long as no store has adopted them, they are no sign of a lost store.
-    pub(super) fn is_new(&self, folder: &Path) -> bool {
+    pub fn is_new(&self, folder: &Path) -> bool {
         let is_lost =
             self.has_dead_letters && !super::dead::repair::is_unclaimed(&path_of_dead_letters(folder));
         self.numbers.is_empty() && self.marked == 0 && !is_lost
@@ -203,7 +203,7 @@ impl FolderContent {
     }
 
     /// Checks that no segment after the newest one is missing.
-    pub(super) fn check_newest(&self, folder: &Path, newest: u64) -> Result<(), LogError> {
+    pub fn check_newest(&self, folder: &Path, newest: u64) -> Result<(), LogError> {
         if self.marked > newest {
             let first = newest.saturating_add(1);
             return Err(LogError::Missing { folder: folder.to_owned(), first, last: self.marked });
@@ -213,19 +213,19 @@ impl FolderContent {
 }
 
 /// The state at the end of the newest segment.
-pub(super) struct End {
-    pub(super) store: StoreId,
+pub struct End {
+    pub store: StoreId,
     is_new: bool,
     header: Option<SegmentHeader>,
-    pub(super) state: State,
-    pub(super) next_seq: i64,
+    pub state: State,
+    pub next_seq: i64,
     received_last: i64,
     /// The last group; `None` if that is the snapshot.
     last: Option<Recovered>,
 }
 
 /// Reads the newest segment to its end.
-pub(super) fn read_end(
+pub fn read_end(
     disk: &dyn Disk,
     folder: &Path,
     number: u64,
@@ -302,7 +302,7 @@ fn lost(path: &Path, first: i64, next: i64) -> String {
 }
 
 /// Checks that no segment is missing, of another store, or of a newer version.
-pub(super) fn check_segments(
+pub fn check_segments(
     disk: &dyn Disk,
     folder: &Path,
     found: &FolderContent,
@@ -518,7 +518,7 @@ fn open_ids(
 }
 
 /// Refuses the folder of the first edition, which kept its events in a SQLite database.
-pub(super) fn refuse_first_edition(disk: &dyn Disk, folder: &Path) -> Result<(), LogError> {
+pub fn refuse_first_edition(disk: &dyn Disk, folder: &Path) -> Result<(), LogError> {
     for name in ["spool.db", "spool.journal"] {
         let path = folder.join(name);
         if matches!(disk.about(&path), Ok(Some(_))) {
@@ -529,7 +529,7 @@ pub(super) fn refuse_first_edition(disk: &dyn Disk, folder: &Path) -> Result<(),
 }
 
 /// Locks the folder. Waits up to [`LOCK_WAIT`] for another process.
-pub(super) fn lock(disk: &dyn Disk, folder: &Path) -> Result<Box<dyn DiskFile>, LogError> {
+pub fn lock(disk: &dyn Disk, folder: &Path) -> Result<Box<dyn DiskFile>, LogError> {
     let path = lock_path(folder);
     let failed = |doing| {
         let path = path.clone();

@@ -12,9 +12,9 @@ use super::{LogError, StoreId};
 use crate::disk::{Disk, DiskFile, OpenMode};
 
 /// The version of the format that this program writes, and the newest one that it reads.
-pub(super) const VERSION: u32 = 2;
+pub const VERSION: u32 = 2;
 /// The offset of the first group.
-pub(super) const GROUPS_AT: u64 = 512;
+pub const GROUPS_AT: u64 = 512;
 const MAGIC: [u8; 8] = *b"DTlogseg";
 const HEADER: usize = 56;
 /// The size of the blocks that are searched for a group after damage, in bytes.
@@ -22,28 +22,28 @@ const SEARCH: usize = 64 * 1024;
 
 /// The header of a segment.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct SegmentHeader {
-    pub(super) owner: Owner,
+pub struct SegmentHeader {
+    pub owner: Owner,
     /// The sequence number of its first event. This and later numbers in older segments are void.
-    pub(super) first_seq: i64,
+    pub first_seq: i64,
     /// When the last event before it was received, in Unix milliseconds.
-    pub(super) received_before: i64,
+    pub received_before: i64,
 }
 
 /// Returns the path of a segment.
-pub(super) fn path(folder: &Path, number: u64) -> PathBuf {
+pub fn path(folder: &Path, number: u64) -> PathBuf {
     folder.join(format!("segment-{number:010}.log"))
 }
 
 /// Returns the number in the name of a segment's file; `None` for other names.
-pub(super) fn number_of(name: &str) -> Option<u64> {
+pub fn number_of(name: &str) -> Option<u64> {
     let digits = name.strip_prefix("segment-")?.strip_suffix(".log")?;
     (digits.len() >= 10).then(|| digits.parse().ok())?
 }
 
 impl SegmentHeader {
     /// Returns the header in its stored form, padded to the offset of the first group.
-    pub(super) fn to_bytes(self) -> Vec<u8> {
+    pub fn to_bytes(self) -> Vec<u8> {
         let mut bytes = Vec::with_capacity(512);
         bytes.extend_from_slice(&MAGIC);
         bytes.extend_from_slice(&VERSION.to_le_bytes());
@@ -83,14 +83,14 @@ impl SegmentHeader {
 
 /// Why a header cannot be read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum HeaderProblem {
+pub enum HeaderProblem {
     Newer(u32),
     Damaged,
 }
 
 /// Reads a segment group by group.
 #[derive(Debug)]
-pub(super) struct SegmentReader {
+pub struct SegmentReader {
     path: PathBuf,
     file: Box<dyn DiskFile>,
     length: u64,
@@ -105,7 +105,7 @@ pub(super) struct SegmentReader {
 
 /// The next part of a segment.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) enum Next {
+pub enum Next {
     /// A group; its frames are in [`SegmentReader::frames`].
     Group(GroupHeader),
     /// Unreadable bytes before a readable group. They are in [`SegmentReader::frames`].
@@ -121,7 +121,7 @@ impl SegmentReader {
     ///
     /// [`LogError`] with the path. A damaged header alone is no error: the first group can replace it, and
     /// `is_header_damaged` is set.
-    pub(super) fn open(
+    pub fn open(
         disk: &dyn Disk,
         folder: &Path,
         number: u64,
@@ -188,7 +188,7 @@ impl SegmentReader {
     /// # Errors
     ///
     /// [`LogError`] with the path.
-    pub(super) fn without_header(
+    pub fn without_header(
         disk: &dyn Disk,
         folder: &Path,
         owner: Owner,
@@ -210,17 +210,17 @@ impl SegmentReader {
         })
     }
 
-    pub(super) fn path(&self) -> &Path {
+    pub fn path(&self) -> &Path {
         &self.path
     }
 
     /// Returns the frames of the last group that was read, or the unreadable bytes.
-    pub(super) fn frames(&self) -> &[u8] {
+    pub fn frames(&self) -> &[u8] {
         &self.frames
     }
 
     /// The offset of the next group.
-    pub(super) const fn at(&self) -> u64 {
+    pub const fn at(&self) -> u64 {
         self.at
     }
 
@@ -229,7 +229,7 @@ impl SegmentReader {
     /// # Errors
     ///
     /// The error of the operating system.
-    pub(super) fn next(&mut self) -> io::Result<Next> {
+    pub fn next(&mut self) -> io::Result<Next> {
         if let Some(header) = self.group_at(self.at)? {
             self.pass(&header);
             return Ok(Next::Group(header));
@@ -252,7 +252,7 @@ impl SegmentReader {
     /// # Errors
     ///
     /// The error of the operating system.
-    pub(super) fn has_rest(&self) -> io::Result<bool> {
+    pub fn has_rest(&self) -> io::Result<bool> {
         let mut bytes = [0; group::HEADER];
         let read = self.file.read_at(&mut bytes, self.at)?;
         Ok(bytes.iter().take(read).any(|byte| *byte != 0))
@@ -263,7 +263,7 @@ impl SegmentReader {
     /// # Errors
     ///
     /// The error of the operating system.
-    pub(super) fn peek_first_seq(&self) -> io::Result<i64> {
+    pub fn peek_first_seq(&self) -> io::Result<i64> {
         let mut bytes = [0; group::HEADER];
         let read = self.file.read_at(&mut bytes, self.at)?;
         Ok(GroupHeader::read(bytes.get(..read).unwrap_or_default())
@@ -276,7 +276,7 @@ impl SegmentReader {
     /// # Errors
     ///
     /// The error of the operating system.
-    pub(super) fn skip_to(&mut self, seq: i64) -> io::Result<()> {
+    pub fn skip_to(&mut self, seq: i64) -> io::Result<()> {
         let mut bytes = [0; group::HEADER];
         loop {
             let read = self.file.read_at(&mut bytes, self.at)?;
@@ -345,9 +345,9 @@ impl SegmentReader {
 
 /// An opened segment.
 #[derive(Debug)]
-pub(super) struct Opened {
-    pub(super) reader: SegmentReader,
-    pub(super) header: SegmentHeader,
+pub struct Opened {
+    pub reader: SegmentReader,
+    pub header: SegmentHeader,
     /// Whether the header is damaged; its values are then derived from the first group.
-    pub(super) is_header_damaged: bool,
+    pub is_header_damaged: bool,
 }

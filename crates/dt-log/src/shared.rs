@@ -23,67 +23,67 @@ use dt_sink::record::Record;
 /// The shared state of an open log. Locks are taken in the order `queue`, `state`, `files`.
 #[derive(Debug)]
 pub(super) struct Shared {
-    pub(super) folder: PathBuf,
-    pub(super) store: StoreId,
-    pub(super) disk: Arc<dyn Disk>,
-    pub(super) clock: Arc<dyn Clock>,
-    pub(super) observer: Arc<dyn Observer>,
+    pub folder: PathBuf,
+    pub store: StoreId,
+    pub disk: Arc<dyn Disk>,
+    pub clock: Arc<dyn Clock>,
+    pub observer: Arc<dyn Observer>,
     /// The length of a segment's file in bytes.
-    pub(super) segment_bytes: u64,
-    pub(super) bounds: Mutex<Bounds>,
-    pub(super) queue: Mutex<Queue>,
+    pub segment_bytes: u64,
+    pub bounds: Mutex<Bounds>,
+    pub queue: Mutex<Queue>,
     /// Wakes the writer.
-    pub(super) has_work: Condvar,
+    pub has_work: Condvar,
     /// Grows whenever ids are moved from [`Queue::recent`] to the index.
-    pub(super) ids_epoch: AtomicU64,
+    pub ids_epoch: AtomicU64,
     /// When the last event was received, in Unix milliseconds. Its token was valid then, so this time does not depend on
     /// the system clock alone.
-    pub(super) received_last: AtomicI64,
+    pub received_last: AtomicI64,
     /// The lock on the folder, until the log is closed; its content is the number of the newest segment.
-    pub(super) lock: Mutex<Option<Box<dyn DiskFile>>>,
-    pub(super) ids: Ids,
-    pub(super) dead: Arc<DeadLetters>,
-    pub(super) tail: Arc<Tail>,
+    pub lock: Mutex<Option<Box<dyn DiskFile>>>,
+    pub ids: Ids,
+    pub dead: Arc<DeadLetters>,
+    pub tail: Arc<Tail>,
     /// The durable state.
-    pub(super) state: Mutex<State>,
-    pub(super) files: Mutex<Files>,
+    pub state: Mutex<State>,
+    pub files: Mutex<Files>,
     /// Wakes the maintenance thread, and a writer that waits for a spare.
-    pub(super) files_changed: Condvar,
+    pub files_changed: Condvar,
 }
 
 /// The requests that wait for the writer.
 #[derive(Debug, Default)]
 pub(super) struct Queue {
-    pub(super) appends: Vec<Append>,
+    pub appends: Vec<Append>,
     /// The approximate size of `appends` in bytes.
-    pub(super) bytes: usize,
-    pub(super) cursors: Vec<CursorUpdate>,
+    pub bytes: usize,
+    pub cursors: Vec<CursorUpdate>,
     /// Since when the oldest cursor waits to be written.
-    pub(super) cursors_since: Option<Instant>,
-    pub(super) changes: Vec<ChangeRequest>,
+    pub cursors_since: Option<Instant>,
+    pub changes: Vec<ChangeRequest>,
     /// The segments before this one can be removed once this number is durable.
-    pub(super) keep_from: Option<u64>,
+    pub keep_from: Option<u64>,
     /// The events that are not in the index yet, with the ticket under which each was queued.
-    pub(super) recent: HashMap<Key, u64>,
+    pub recent: HashMap<Key, u64>,
     /// The durable ones among them, in order. Together with the index they cover all events up to `unstored_to`.
-    pub(super) unstored: Vec<Key>,
-    pub(super) unstored_to: i64,
-    pub(super) next_ticket: u64,
+    pub unstored: Vec<Key>,
+    pub unstored_to: i64,
+    pub next_ticket: u64,
     /// Events up to this ticket are durable.
-    pub(super) durable_ticket: u64,
+    pub durable_ticket: u64,
     /// The error with which events are refused; `None` while they are accepted.
-    pub(super) blocked_by: Option<LogError>,
-    pub(super) is_closed: bool,
+    pub blocked_by: Option<LogError>,
+    pub is_closed: bool,
 }
 
 /// A queued event, or a copy of one.
 #[derive(Debug)]
 pub(super) struct Append {
     /// `None` for a copy of an event that is not durable yet; it is answered with the next group.
-    pub(super) event: Option<(Arc<Record>, SinkSet)>,
-    pub(super) key: Option<Key>,
-    pub(super) ticket: u64,
-    pub(super) reply: oneshot::Sender<Result<Appended, LogError>>,
+    pub event: Option<(Arc<Record>, SinkSet)>,
+    pub key: Option<Key>,
+    pub ticket: u64,
+    pub reply: oneshot::Sender<Result<Appended, LogError>>,
 }
 
 impl Append {
@@ -117,20 +117,20 @@ impl Queue {
 /// The progress of a sink that is queued. A later one replaces it.
 #[derive(Debug)]
 pub(super) struct CursorUpdate {
-    pub(super) sink: SinkNumber,
-    pub(super) cursor: i64,
-    pub(super) checkpoint: Option<Vec<u8>>,
-    pub(super) ends_replay: bool,
+    pub sink: SinkNumber,
+    pub cursor: i64,
+    pub checkpoint: Option<Vec<u8>>,
+    pub ends_replay: bool,
     /// The callers that wait until it is durable.
-    pub(super) replies: Vec<oneshot::Sender<Result<(), LogError>>>,
+    pub replies: Vec<oneshot::Sender<Result<(), LogError>>>,
 }
 
 /// A change whose caller waits for it.
 #[derive(Debug)]
 pub(super) struct ChangeRequest {
-    pub(super) change: Change,
+    pub change: Change,
     /// Receives the state of the sink after the change, if the sink exists.
-    pub(super) reply: oneshot::Sender<Result<Option<SinkState>, LogError>>,
+    pub reply: oneshot::Sender<Result<Option<SinkState>, LogError>>,
 }
 
 /// A change of the state, other than a cursor.
@@ -155,27 +155,27 @@ pub(super) enum Change {
 #[derive(Debug, Default)]
 pub(super) struct Files {
     /// Oldest first; their numbers have no gaps.
-    pub(super) segments: Vec<Segment>,
-    pub(super) spares: Vec<PathBuf>,
+    pub segments: Vec<Segment>,
+    pub spares: Vec<PathBuf>,
     /// Whether the newest segment was the last spare: it is reserved for cursors and changes, so that events can be
     /// removed.
-    pub(super) is_reserve: bool,
+    pub is_reserve: bool,
     /// The highest number that a spare was named with.
-    pub(super) last_spare: u64,
+    pub last_spare: u64,
     /// Why no further spare can be created; `None` if one can.
-    pub(super) no_spare: Option<LogError>,
+    pub no_spare: Option<LogError>,
     /// Whether the maintenance thread has work.
-    pub(super) is_due: bool,
-    pub(super) is_stopping: bool,
+    pub is_due: bool,
+    pub is_stopping: bool,
 }
 
 /// A segment, as its header describes it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Segment {
-    pub(super) number: u64,
-    pub(super) first_seq: i64,
+    pub number: u64,
+    pub first_seq: i64,
     /// When the last event before it was received, in Unix milliseconds.
-    pub(super) received_before: i64,
+    pub received_before: i64,
 }
 
 impl Shared {
@@ -249,19 +249,19 @@ impl Segments for Shared {
 }
 
 /// Returns the number of the segment that contains a sequence number.
-pub(super) fn number_of(segments: &[Segment], seq: i64) -> Option<u64> {
+pub fn number_of(segments: &[Segment], seq: i64) -> Option<u64> {
     let place = segments.partition_point(|segment| segment.first_seq <= seq);
     place.checked_sub(1).and_then(|place| segments.get(place)).map(|segment| segment.number)
 }
 
 /// Returns the first sequence number of the segment after this one; `i64::MAX` if this is the newest.
-pub(super) fn first_seq_after(segments: &[Segment], number: u64) -> i64 {
+pub fn first_seq_after(segments: &[Segment], number: u64) -> i64 {
     let place = segments.partition_point(|segment| segment.number <= number);
     segments.get(place).map_or(i64::MAX, |segment| segment.first_seq)
 }
 
 /// Opens a segment at the group that contains a sequence number.
-pub(super) fn open_at(
+pub fn open_at(
     disk: &dyn Disk,
     folder: &Path,
     store: StoreId,
@@ -274,11 +274,11 @@ pub(super) fn open_at(
 }
 
 /// Returns the path of the lock file. It contains the number of the newest segment.
-pub(super) fn lock_path(folder: &Path) -> PathBuf {
+pub fn lock_path(folder: &Path) -> PathBuf {
     folder.join("spool.lock")
 }
 
 /// Returns the path of a spare, a file that becomes a segment.
-pub(super) fn spare_path(folder: &Path, number: u64) -> PathBuf {
+pub fn spare_path(folder: &Path, number: u64) -> PathBuf {
     folder.join(format!("spare-{number}.tmp"))
 }

@@ -145,7 +145,7 @@ impl Source {
 }
 
 /// The segments of a log.
-pub(super) trait Segments {
+pub trait Segments {
     /// Opens the segment that contains a sequence number, and returns its number as well; `None` if there is none.
     fn segment_of(&self, seq: i64) -> Result<Option<(SegmentReader, u64)>, LogError>;
 
@@ -155,24 +155,24 @@ pub(super) trait Segments {
 
 /// A walk through the segments, group by group.
 #[derive(Debug)]
-pub(super) struct Walk {
+pub struct Walk {
     /// Everything up to this sequence number was visited.
-    pub(super) position: i64,
+    pub position: i64,
     /// The current segment, and its number.
     segment: Option<(SegmentReader, u64)>,
 }
 
 /// An event during a walk, or the dead letter of a damaged one.
-pub(super) type ReadEvent<'a, 'b> = Result<&'a EventFrame<'b>, Box<DeadLetter>>;
+pub type ReadEvent<'a, 'b> = Result<&'a EventFrame<'b>, Box<DeadLetter>>;
 
 impl Walk {
-    pub(super) const fn new(after: i64) -> Self {
+    pub const fn new(after: i64) -> Self {
         Self { position: after, segment: None }
     }
 
     /// Advances by one group, or over damage, and passes each event with its sequence number to `see`. Events up to `end`
     /// are durable, so a missing one is damage.
-    pub(super) fn step(
+    pub fn step(
         &mut self,
         segments: &impl Segments,
         end: i64,
@@ -234,7 +234,7 @@ fn events_of(frames: &[u8]) -> impl Iterator<Item = EventFrame<'_>> {
 }
 
 /// Returns the next sequence number in a group that marks a gap; `i64::MIN` for any other group.
-pub(super) fn skipped_to(header: &GroupHeader, frames: &[u8]) -> i64 {
+pub fn skipped_to(header: &GroupHeader, frames: &[u8]) -> i64 {
     if header.events > 0 || frames.is_empty() {
         return i64::MIN;
     }

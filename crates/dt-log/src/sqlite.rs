@@ -13,15 +13,15 @@ const BUSY_WAIT: Duration = Duration::from_secs(5);
 
 /// The format of a database, by the two numbers in its header.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct DatabaseFormat {
-    pub(super) application_id: i64,
+pub struct DatabaseFormat {
+    pub application_id: i64,
     /// The newest version that this program reads.
-    pub(super) version: i64,
+    pub version: i64,
 }
 
 /// The format that the header of a file states.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum DatabaseHeader {
+pub enum DatabaseHeader {
     /// The requested format.
     Current,
     /// The same kind of database, in an unknown version.
@@ -34,7 +34,7 @@ pub(super) enum DatabaseHeader {
 
 impl DatabaseFormat {
     /// Reads the header of a database.
-    pub(super) fn header_of(self, connection: &Connection) -> rusqlite::Result<DatabaseHeader> {
+    pub fn header_of(self, connection: &Connection) -> rusqlite::Result<DatabaseHeader> {
         let pragma = |name| connection.pragma_query_value(None, name, |row| row.get::<_, i64>(0));
         let (application_id, version) = (pragma("application_id")?, pragma("user_version")?);
         let tables: i64 = connection.query_row("SELECT count(*) FROM sqlite_schema", [], |row| row.get(0))?;
@@ -47,19 +47,19 @@ impl DatabaseFormat {
     }
 
     /// Writes the header, in the transaction that creates the tables.
-    pub(super) fn mark(self, connection: &Connection) -> rusqlite::Result<()> {
+    pub fn mark(self, connection: &Connection) -> rusqlite::Result<()> {
         connection.pragma_update(None, "application_id", self.application_id)?;
         connection.pragma_update(None, "user_version", self.version)
     }
 }
 
 /// Creates an empty file that only its owner can access, if there is none.
-pub(super) fn create_file(path: &Path) -> io::Result<()> {
+pub fn create_file(path: &Path) -> io::Result<()> {
     OpenOptions::new().write(true).create(true).truncate(false).mode(0o600).open(path).map(drop)
 }
 
 /// Opens an existing database for writing, with a page cache of `cache_kib` KiB.
-pub(super) fn open(path: &Path, cache_kib: i64) -> rusqlite::Result<Connection> {
+pub fn open(path: &Path, cache_kib: i64) -> rusqlite::Result<Connection> {
     let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
     let connection = Connection::open_with_flags(path, flags)?;
     connection.busy_timeout(BUSY_WAIT)?;
@@ -68,11 +68,7 @@ pub(super) fn open(path: &Path, cache_kib: i64) -> rusqlite::Result<Connection> 
 }
 
 /// Sets the journal mode and the sync level. Returns an error if the file system does not support the mode.
-pub(super) fn set_journal_mode(
-    connection: &Connection,
-    mode: &str,
-    synchronous: &str,
-) -> rusqlite::Result<()> {
+pub fn set_journal_mode(connection: &Connection, mode: &str, synchronous: &str) -> rusqlite::Result<()> {
     let found: String = connection.pragma_update_and_check(None, "journal_mode", mode, |row| row.get(0))?;
     connection.pragma_update(None, "synchronous", synchronous)?;
     if found.eq_ignore_ascii_case(mode) {
@@ -84,7 +80,7 @@ pub(super) fn set_journal_mode(
 
 /// Opens a database for reading, and creates no file. `is_quiet` says that no process has it open, and no write-ahead log
 /// exists.
-pub(super) fn open_read_only(path: &Path, is_quiet: bool) -> rusqlite::Result<Connection> {
+pub fn open_read_only(path: &Path, is_quiet: bool) -> rusqlite::Result<Connection> {
     let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX;
     let connection = if is_quiet {
         // Without `immutable`, SQLite would create two files beside a database in WAL mode.
@@ -103,16 +99,16 @@ fn escaped(path: &Path) -> String {
 }
 
 /// The identity of a file: its device and inode number.
-pub(super) type Identity = (u64, u64);
+pub type Identity = (u64, u64);
 
 /// Returns the identity of the file at a path.
-pub(super) fn identity(path: &Path) -> io::Result<Identity> {
+pub fn identity(path: &Path) -> io::Result<Identity> {
     std::fs::metadata(path).map(|found| (found.dev(), found.ino()))
 }
 
 /// The kind of a SQLite error.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum FailureKind {
+pub enum FailureKind {
     /// The content is not what was written.
     Damage,
     /// No space on the disk.
@@ -122,7 +118,7 @@ pub(super) enum FailureKind {
 }
 
 /// Returns the kind of a SQLite error.
-pub(super) fn kind(error: &rusqlite::Error) -> FailureKind {
+pub fn kind(error: &rusqlite::Error) -> FailureKind {
     match error.sqlite_error_code() {
         Some(ErrorCode::DiskFull) => FailureKind::Full,
         // `Unknown` is a missing table; no code means a column of another type.

@@ -27,9 +27,9 @@ pub struct SinkState {
 #[derive(Debug, Default, PartialEq, Eq)]
 pub(super) struct Earlier {
     /// The last sequence number of them.
-    pub(super) to: i64,
+    pub to: i64,
     /// The connectors whose events they are.
-    pub(super) of: Vec<Box<str>>,
+    pub of: Vec<Box<str>>,
 }
 
 impl Earlier {
@@ -63,14 +63,14 @@ impl SinkState {
 /// The durable state.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(super) struct State {
-    pub(super) sinks: BTreeMap<SinkNumber, SinkState>,
-    pub(super) next_sink: SinkNumber,
+    pub sinks: BTreeMap<SinkNumber, SinkState>,
+    pub next_sink: SinkNumber,
     /// The oldest segment that may still be needed.
-    pub(super) oldest: u64,
+    pub oldest: u64,
     /// The highest id that the dead letters had ever assigned when the segment was created.
-    pub(super) highest_dead_letter: i64,
+    pub highest_dead_letter: i64,
     /// When each connector accepted its last event, in Unix milliseconds.
-    pub(super) connectors: BTreeMap<Arc<str>, i64>,
+    pub connectors: BTreeMap<Arc<str>, i64>,
 }
 
 impl State {

@@ -15,7 +15,7 @@ const MAX_BYTES: usize = 1 << 20;
 const EVENT_BYTES: usize = 512;
 
 /// An accepted event, and the sinks that it is for.
-pub(super) type Accepted = (Arc<Record>, SinkSet);
+pub type Accepted = (Arc<Record>, SinkSet);
 
 /// The end of the log.
 #[derive(Debug)]
@@ -29,8 +29,8 @@ pub struct Tail {
 /// The events of a group, in order.
 #[derive(Debug)]
 pub(super) struct Published {
-    pub(super) first_seq: i64,
-    pub(super) events: Vec<Accepted>,
+    pub first_seq: i64,
+    pub events: Vec<Accepted>,
     bytes: usize,
 }
 

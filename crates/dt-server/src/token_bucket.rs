@@ -2,7 +2,7 @@
 
 /// A budget of tokens that is refilled at a constant rate, up to the burst.
 #[derive(Debug, Clone, Copy)]
-pub(crate) struct TokenBucket {
+pub struct TokenBucket {
     per_second: u32,
     burst: u32,
     /// The remaining tokens, in thousandths.
@@ -13,12 +13,12 @@ pub(crate) struct TokenBucket {
 
 impl TokenBucket {
     /// Creates a full bucket.
-    pub(crate) const fn new(per_second: u32, burst: u32) -> Self {
+    pub const fn new(per_second: u32, burst: u32) -> Self {
         Self { per_second, burst, left: thousandths(burst), refilled_at: 0 }
     }
 
     /// Takes a token, if there is one. Returns whether there was. `now_ms` is in Unix milliseconds.
-    pub(crate) fn take(&mut self, now_ms: i64) -> bool {
+    pub fn take(&mut self, now_ms: i64) -> bool {
         self.refill(now_ms);
         let left = self.left.checked_sub(1000);
         self.left = left.unwrap_or(self.left);
@@ -26,18 +26,18 @@ impl TokenBucket {
     }
 
     /// Returns a token that was taken.
-    pub(crate) fn give_back(&mut self) {
+    pub fn give_back(&mut self) {
         self.left = self.left.saturating_add(1000).min(thousandths(self.burst));
     }
 
     /// Returns whether there is a token. `now_ms` is in Unix milliseconds.
-    pub(crate) fn has_any(&mut self, now_ms: i64) -> bool {
+    pub fn has_any(&mut self, now_ms: i64) -> bool {
         self.refill(now_ms);
         self.left >= 1000
     }
 
     /// Returns whether the bucket is full. `now_ms` is in Unix milliseconds.
-    pub(crate) fn is_full(&mut self, now_ms: i64) -> bool {
+    pub fn is_full(&mut self, now_ms: i64) -> bool {
         self.refill(now_ms);
         self.left == thousandths(self.burst)
     }

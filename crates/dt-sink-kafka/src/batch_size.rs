@@ -12,7 +12,7 @@ const MAX_AGE: Duration = Duration::from_secs(3600);
 
 /// Keeps the current limit, and the batch that is being tried record by record.
 #[derive(Debug, Default)]
-pub(super) struct BatchSize {
+pub struct BatchSize {
     /// The lowered limit in bytes, and when it was set.
     lowered: Option<(usize, Instant)>,
     /// The records that were rejected together, until each was tried alone.
@@ -29,32 +29,32 @@ struct Rejected {
 
 impl BatchSize {
     /// Returns the largest size of a batch, in bytes.
-    pub(super) fn bytes(&self) -> usize {
+    pub fn bytes(&self) -> usize {
         self.lowered.map_or(BATCH_BYTES, |(bytes, _)| bytes)
     }
 
     /// Removes a lowered limit that expired, and returns whether there was one: a producer with larger batches can then be
     /// created.
-    pub(super) fn take_expired(&mut self) -> bool {
+    pub fn take_expired(&mut self) -> bool {
         self.lowered.take_if(|(_, since)| since.elapsed() >= MAX_AGE).is_some()
     }
 
     /// Counts a record of `bytes` bytes whose batch was rejected as too large.
-    pub(super) fn rejected(&mut self, bytes: usize) {
+    pub fn rejected(&mut self, bytes: usize) {
         let rejected = self.rejected.get_or_insert_default();
         rejected.records = rejected.records.saturating_add(1);
         rejected.bytes = rejected.bytes.saturating_add(bytes);
     }
 
     /// Notes that a record was rejected alone.
-    pub(super) fn rejected_alone(&mut self) {
+    pub fn rejected_alone(&mut self) {
         if let Some(rejected) = &mut self.rejected {
             rejected.has_bad_record = true;
         }
     }
 
     /// Lowers the limit if no record was rejected alone. Called once each record was tried.
-    pub(super) fn conclude(&mut self) {
+    pub fn conclude(&mut self) {
         let Some(Rejected { records, bytes, has_bad_record }) = self.rejected.take() else { return };
         if records > 1 && !has_bad_record {
             // How librdkafka divided the records into batches is unknown, so one halving may not be enough.

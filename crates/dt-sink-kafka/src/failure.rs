@@ -21,7 +21,7 @@ pub(super) enum Failure {
 }
 
 /// Classifies the error code of a delivery report or of a failed send. An unknown code never rejects a record.
-pub(super) fn of(code: Code, topic: &str) -> Failure {
+pub fn of(code: Code, topic: &str) -> Failure {
     let text = format!("topic {topic}: {code}");
     match code {
         Code::PurgeQueue | Code::PurgeInflight | Code::InvalidDifferentRecord => Failure::Purged,
@@ -60,7 +60,7 @@ pub(super) fn of(code: Code, topic: &str) -> Failure {
 }
 
 /// Classifies the fatal error of a producer.
-pub(super) fn of_producer(code: Code, text: &str) -> Failure {
+pub fn of_producer(code: Code, text: &str) -> Failure {
     match code {
         Code::ClusterAuthorizationFailed | Code::TransactionalIdAuthorizationFailed => {
             Failure::Destination(format!(
@@ -75,7 +75,7 @@ pub(super) fn of_producer(code: Code, text: &str) -> Failure {
 }
 
 /// Returns the text of a connection error with its remedy. Repeated errors have the same text, so that the log has it once.
-pub(super) fn of_connection(code: Option<Code>, reason: &str) -> String {
+pub fn of_connection(code: Option<Code>, reason: &str) -> String {
     // The part in brackets holds times and counts, which change with every attempt.
     let reason = reason.split(" (after ").next().unwrap_or(reason);
     let up_to = |end: &str| reason.split(end).next().unwrap_or(reason);

@@ -8,7 +8,7 @@ use dt_verify::event::rfc3339_millis;
 const CE_PREFIX: &str = "ce_";
 
 /// Returns the key of a record as `key` in the configuration selects it; `None` if it has none.
-pub(super) fn key<'a>(record: &'a Record, config: &KafkaConfig) -> Option<&'a str> {
+pub fn key<'a>(record: &'a Record, config: &KafkaConfig) -> Option<&'a str> {
     match config.key {
         RecordKey::Device => record.device.as_deref(),
         RecordKey::Project => record.project.as_deref(),
@@ -19,8 +19,8 @@ pub(super) fn key<'a>(record: &'a Record, config: &KafkaConfig) -> Option<&'a st
 
 /// The encoded form of a record. One value is filled again for each record.
 #[derive(Debug, Default)]
-pub(super) struct Message {
-    pub(super) topic: String,
+pub struct Message {
+    pub topic: String,
     key: Option<String>,
     value: Vec<u8>,
     /// Pairs of name and value.
@@ -29,7 +29,7 @@ pub(super) struct Message {
 
 impl Message {
     /// Creates a message from its parts.
-    pub(super) const fn new(
+    pub const fn new(
         topic: String,
         key: Option<String>,
         value: Vec<u8>,
@@ -39,7 +39,7 @@ impl Message {
     }
 
     /// Replaces the content by a record in this format.
-    pub(super) fn fill(&mut self, record: &Record, config: &KafkaConfig, format: Format) {
+    pub fn fill(&mut self, record: &Record, config: &KafkaConfig, format: Format) {
         config.topic.render(record, &mut self.topic);
         self.key = key(record, config).map(str::to_owned);
         self.value.clear();
@@ -69,7 +69,7 @@ impl Message {
     }
 
     /// Returns the approximate size in a batch, in bytes.
-    pub(super) fn size(&self) -> usize {
+    pub fn size(&self) -> usize {
         /// Bytes of a record's fixed fields, rounded up.
         const OVERHEAD: usize = 70;
         let headers: usize =
@@ -79,22 +79,22 @@ impl Message {
     }
 
     /// Returns the key.
-    pub(super) fn key(&self) -> Option<&[u8]> {
+    pub fn key(&self) -> Option<&[u8]> {
         self.key.as_deref().map(str::as_bytes)
     }
 
     /// Returns the value.
-    pub(super) fn value(&self) -> &[u8] {
+    pub fn value(&self) -> &[u8] {
         &self.value
     }
 
     /// Returns the headers as pairs of name and value.
-    pub(super) fn headers(&self) -> impl Iterator<Item = (&str, &str)> {
+    pub fn headers(&self) -> impl Iterator<Item = (&str, &str)> {
         self.headers.iter().map(|(name, value)| (&**name, &**value))
     }
 
     /// Returns the number of headers.
-    pub(super) fn header_count(&self) -> usize {
+    pub fn header_count(&self) -> usize {
         self.headers.len()
     }
 }

@@ -12,10 +12,10 @@ use std::hash::{DefaultHasher, Hash, Hasher};
 const MAX_ORDER_KEYS: usize = 100_000;
 
 /// Identifies the records of one device in one topic, which all go to one partition; `None` if their order does not matter.
-pub(super) type OrderKey = Option<u64>;
+pub type OrderKey = Option<u64>;
 
 /// Returns the order key of a device in a topic.
-pub(super) fn order_key(topic: &str, device: Option<&str>) -> OrderKey {
+pub fn order_key(topic: &str, device: Option<&str>) -> OrderKey {
     device.map(|device| {
         let mut hasher = DefaultHasher::new();
         (topic, device).hash(&mut hasher);
@@ -25,21 +25,21 @@ pub(super) fn order_key(topic: &str, device: Option<&str>) -> OrderKey {
 
 /// The order keys for which one producer may send.
 #[derive(Debug, Default)]
-pub(super) struct OrderGate {
+pub struct OrderGate {
     /// Whether a record of the key was acknowledged; if not, its first record is in flight.
     acknowledged_keys: HashMap<u64, bool>,
 }
 
 impl OrderGate {
     /// Returns whether a record with this key may be sent now.
-    pub(super) fn may_send(&self, order_key: OrderKey) -> bool {
+    pub fn may_send(&self, order_key: OrderKey) -> bool {
         order_key
             .and_then(|order_key| self.acknowledged_keys.get(&order_key))
             .is_none_or(|is_acknowledged| *is_acknowledged)
     }
 
     /// Notes that a record with this key was sent.
-    pub(super) fn sent(&mut self, order_key: OrderKey) {
+    pub fn sent(&mut self, order_key: OrderKey) {
         let Some(order_key) = order_key else { return };
         if self.acknowledged_keys.len() >= MAX_ORDER_KEYS {
             self.acknowledged_keys.retain(|_, is_acknowledged| !*is_acknowledged);
@@ -48,7 +48,7 @@ impl OrderGate {
     }
 
     /// Notes that a record with this key was acknowledged. Returns whether it was the first one.
-    pub(super) fn acknowledged(&mut self, order_key: OrderKey) -> bool {
+    pub fn acknowledged(&mut self, order_key: OrderKey) -> bool {
         match order_key.and_then(|order_key| self.acknowledged_keys.get_mut(&order_key)) {
             Some(is_acknowledged) => !std::mem::replace(is_acknowledged, true),
             None => false,

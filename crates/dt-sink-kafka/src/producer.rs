@@ -22,13 +22,13 @@ use crate::settings::KafkaConfig;
 use dt_sink::{LogPermit, SinkReporter};
 
 /// The largest size of a batch in bytes, librdkafka's default. Topics may accept less: see `batch_size.rs`.
-pub(super) const BATCH_BYTES: usize = 1_000_000;
+pub const BATCH_BYTES: usize = 1_000_000;
 /// The interval of librdkafka's statistics, in milliseconds.
 const STATISTICS_MS: &str = "5000";
 
 /// How a producer sends.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Kind {
+pub enum Kind {
     /// Many records in order; stops at the first that fails.
     Ordered,
     /// One record at a time; each may fail without stopping the producer.
@@ -36,20 +36,20 @@ pub(super) enum Kind {
 }
 
 /// The ticket of a record, and whether it was acknowledged.
-pub(super) type Report = (u64, Result<(), Failure>);
+pub type Report = (u64, Result<(), Failure>);
 
 /// One producer of librdkafka, replaced after a failure.
-pub(super) struct Producer {
+pub struct Producer {
     /// Polls on its own thread: `BaseProducer::poll` busy-waits through the last millisecond of each wait.
     producer: ThreadedProducer<Context>,
     kind: Kind,
     is_purged: bool,
     /// The devices whose records may be sent without waiting.
-    pub(super) order_gate: OrderGate,
+    pub order_gate: OrderGate,
 }
 
 /// The state that librdkafka's callbacks write.
-pub(super) struct Context {
+pub struct Context {
     reporter: Arc<dyn SinkReporter>,
     reports: Mutex<Vec<Report>>,
     reported: Condvar,
@@ -65,7 +65,7 @@ impl Producer {
     /// # Errors
     ///
     /// [`KafkaSinkError::Configuration`] if librdkafka rejects the settings.
-    pub(super) fn new(
+    pub fn new(
         config: &KafkaConfig,
         kind: Kind,
         timeout: DeliveryTimeout,
@@ -87,17 +87,17 @@ impl Producer {
     }
 
     /// Returns how this producer sends.
-    pub(super) const fn kind(&self) -> Kind {
+    pub const fn kind(&self) -> Kind {
         self.kind
     }
 
     /// Returns whether [`purge`](Self::purge) was called.
-    pub(super) const fn is_purged(&self) -> bool {
+    pub const fn is_purged(&self) -> bool {
         self.is_purged
     }
 
     /// Returns the producer of the `rdkafka` crate.
-    pub(super) const fn inner(&self) -> &ThreadedProducer<Context> {
+    pub const fn inner(&self) -> &ThreadedProducer<Context> {
         &self.producer
     }
 
@@ -106,7 +106,7 @@ impl Producer {
     /// # Errors
     ///
     /// The class of the error if librdkafka does not accept the message.
-    pub(super) fn send(&self, message: &Message, timestamp: i64, ticket: u64) -> Result<bool, Failure> {
+    pub fn send(&self, message: &Message, timestamp: i64, ticket: u64) -> Result<bool, Failure> {
         let mut headers = OwnedHeaders::new_with_capacity(message.header_count());
         for (key, value) in message.headers() {
             headers = headers.insert(Header { key, value: Some(value) });
@@ -133,7 +133,7 @@ impl Producer {
     }
 
     /// Takes the delivery reports. If there are none, waits up to `wait` for the first.
-    pub(super) fn reports(&self, wait: Duration) -> Vec<Report> {
+    pub fn reports(&self, wait: Duration) -> Vec<Report> {
         let context = Arc::clone(self.producer.context());
         let mut waiting = context.reports.lock();
         if waiting.is_empty() && !wait.is_zero() {
@@ -149,7 +149,7 @@ impl Producer {
     }
 
     /// Drops all records that have no report, in the queue and in flight. Returns whether this is the first call.
-    pub(super) fn purge(&mut self) -> bool {
+    pub fn purge(&mut self) -> bool {
         let is_first = !self.is_purged;
         if is_first {
             self.is_purged = true;
@@ -159,17 +159,17 @@ impl Producer {
     }
 
     /// Returns the class of the fatal error that stopped the producer, if there is one.
-    pub(super) fn fatal_error(&self) -> Option<Failure> {
+    pub fn fatal_error(&self) -> Option<Failure> {
         self.producer.client().fatal_error().map(|(code, text)| failure::of_producer(code, &text))
     }
 
     /// Returns the last connection error, if nothing was acknowledged since.
-    pub(super) fn last_error(&self) -> Option<String> {
+    pub fn last_error(&self) -> Option<String> {
         self.producer.context().last_error.lock().clone()
     }
 
     /// Clears the last connection error, after the cluster answered.
-    pub(super) fn answered(&self) {
+    pub fn answered(&self) {
         *self.producer.context().last_error.lock() = None;
     }
 }
@@ -208,7 +208,7 @@ fn settings(config: &KafkaConfig, kind: Kind, timeout: DeliveryTimeout, batch_by
 }
 
 /// Returns the text of librdkafka's error, without the prefix of the `rdkafka` crate.
-pub(super) fn readable(error: &KafkaError) -> String {
+pub fn readable(error: &KafkaError) -> String {
     match error {
         KafkaError::ClientConfig(_, text, key, _) => format!("property {key}: {text}"),
         KafkaError::ClientCreation(text) => text.clone(),

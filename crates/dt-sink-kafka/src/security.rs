@@ -87,7 +87,7 @@ fn read_mechanism(section: &mut Section<'_>, key: &'static str) -> Option<String
 }
 
 /// The table `tls`.
-pub(super) struct Tls;
+pub struct Tls;
 
 impl Entry<Option<KafkaTls>> for Tls {
     fn read(self, field: &'static str, section: &mut Section<'_>) -> Option<Option<KafkaTls>> {
@@ -128,7 +128,7 @@ impl OptionalEntry<Option<KafkaTls>> for Tls {
 }
 
 /// The table `sasl`.
-pub(super) struct Sasl;
+pub struct Sasl;
 
 impl Entry<Option<KafkaSasl>> for Sasl {
     fn read(self, field: &'static str, section: &mut Section<'_>) -> Option<Option<KafkaSasl>> {

@@ -25,14 +25,14 @@ const MAX_KNOWN: usize = 10_000;
 
 /// The topics that are known to exist.
 #[derive(Debug)]
-pub(super) struct Topics {
+pub struct Topics {
     config: Arc<KafkaConfig>,
     known: BTreeSet<String>,
 }
 
 impl Topics {
     /// Starts without known topics.
-    pub(super) const fn new(config: Arc<KafkaConfig>) -> Self {
+    pub const fn new(config: Arc<KafkaConfig>) -> Self {
         Self { config, known: BTreeSet::new() }
     }
 
@@ -42,7 +42,7 @@ impl Topics {
     /// # Errors
     ///
     /// [`KafkaSinkError`] if no broker answers, or the topic is missing, unusable or cannot be created.
-    pub(super) fn ensure(&mut self, topic: &str, producer: &Producer) -> Result<(), KafkaSinkError> {
+    pub fn ensure(&mut self, topic: &str, producer: &Producer) -> Result<(), KafkaSinkError> {
         if self.known.contains(topic) {
             return Ok(());
         }
@@ -63,7 +63,7 @@ impl Topics {
     }
 
     /// Forgets all topics, so that the next record of each asks the cluster.
-    pub(super) fn forget(&mut self) {
+    pub fn forget(&mut self) {
         self.known.clear();
     }
 
@@ -72,7 +72,7 @@ impl Topics {
     /// # Errors
     ///
     /// As [`ensure`](Self::ensure).
-    pub(super) fn check(&mut self, producer: &Producer) -> Result<(), KafkaSinkError> {
+    pub fn check(&mut self, producer: &Producer) -> Result<(), KafkaSinkError> {
         match self.config.topic.fixed() {
             Some(topic) => {
                 self.known.remove(&topic);

@@ -12,7 +12,7 @@ const FORGET_AFTER: u64 = 64;
 
 /// The state of a record.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) enum State {
+pub enum State {
     /// Not sent, or to be sent again.
     Unsent,
     /// Sent, without a report yet.
@@ -45,7 +45,7 @@ struct Entry {
 
 /// The records of the current batch, and earlier ones without a report.
 #[derive(Debug, Default)]
-pub(super) struct Window {
+pub struct Window {
     entries: BTreeMap<u64, Entry>,
     /// The ticket of a record by the address of its `Arc`. The entry keeps the `Arc`, so the address stays unique.
     tickets: HashMap<usize, u64>,
@@ -63,7 +63,7 @@ pub(super) struct Window {
 impl Window {
     /// Starts a batch, and returns the ticket of each record. Calls `order_key` for each new record. Unsent records that are
     /// not in the batch are removed.
-    pub(super) fn present(
+    pub fn present(
         &mut self,
         batch: &[Arc<Record>],
         mut order_key: impl FnMut(&Record) -> OrderKey,
@@ -111,52 +111,52 @@ impl Window {
     }
 
     /// Returns the number of records of the current batch whose state is not final.
-    pub(super) const fn pending(&self) -> usize {
+    pub const fn pending(&self) -> usize {
         self.pending
     }
 
     /// Returns the number of records that were sent and have no report.
-    pub(super) const fn in_flight(&self) -> usize {
+    pub const fn in_flight(&self) -> usize {
         self.in_flight
     }
 
     /// Returns the record of a ticket.
-    pub(super) fn record(&self, ticket: u64) -> Option<Arc<Record>> {
+    pub fn record(&self, ticket: u64) -> Option<Arc<Record>> {
         self.entries.get(&ticket).map(|entry| Arc::clone(&entry.record))
     }
 
     /// Returns whether a record is known and its state is not final.
-    pub(super) fn is_pending(&self, ticket: u64) -> bool {
+    pub fn is_pending(&self, ticket: u64) -> bool {
         self.entries.get(&ticket).is_some_and(|entry| !entry.state.is_final())
     }
 
     /// Returns whether a record was sent and has no report.
-    pub(super) fn is_sent(&self, ticket: u64) -> bool {
+    pub fn is_sent(&self, ticket: u64) -> bool {
         self.entries.get(&ticket).is_some_and(|entry| entry.state == State::Sent)
     }
 
     /// Returns the ticket of the first unsent record.
-    pub(super) fn first_unsent(&self) -> Option<u64> {
+    pub fn first_unsent(&self) -> Option<u64> {
         self.unsent.first().copied()
     }
 
     /// Returns the ticket of the first unsent record after this one.
-    pub(super) fn next_unsent(&self, after: u64) -> Option<u64> {
+    pub fn next_unsent(&self, after: u64) -> Option<u64> {
         self.unsent.range(after.saturating_add(1)..).next().copied()
     }
 
     /// Returns the order key of a record.
-    pub(super) fn order_key(&self, ticket: u64) -> OrderKey {
+    pub fn order_key(&self, ticket: u64) -> OrderKey {
         self.entries.get(&ticket).and_then(|entry| entry.order_key)
     }
 
     /// Returns whether records have to be sent alone.
-    pub(super) fn has_suspects(&self) -> bool {
+    pub fn has_suspects(&self) -> bool {
         !self.suspects.is_empty()
     }
 
     /// Notes that a record was sent, with its size in bytes.
-    pub(super) fn sent(&mut self, ticket: u64, size: usize) {
+    pub fn sent(&mut self, ticket: u64, size: usize) {
         self.unsent.remove(&ticket);
         if let Some(entry) = self.entries.get_mut(&ticket)
             && entry.state != State::Sent
@@ -167,7 +167,7 @@ impl Window {
     }
 
     /// Sets the final state of a record.
-    pub(super) fn finish(&mut self, ticket: u64, state: State) {
+    pub fn finish(&mut self, ticket: u64, state: State) {
         let of_last = self.entries.get(&ticket).is_some_and(|entry| entry.batch == self.batch);
         if of_last && self.is_pending(ticket) {
             self.pending = self.pending.saturating_sub(1);
@@ -177,13 +177,13 @@ impl Window {
     }
 
     /// Marks a record to be sent again.
-    pub(super) fn unsent(&mut self, ticket: u64) {
+    pub fn unsent(&mut self, ticket: u64) {
         self.change(ticket, State::Unsent);
         self.unsent.insert(ticket);
     }
 
     /// Marks a record to be sent again, alone. Returns its approximate size in bytes.
-    pub(super) fn suspect(&mut self, ticket: u64) -> usize {
+    pub fn suspect(&mut self, ticket: u64) -> usize {
         self.unsent(ticket);
         self.suspects.insert(ticket);
         self.entries.get(&ticket).map_or(0, |entry| entry.size)
@@ -200,7 +200,7 @@ impl Window {
     }
 
     /// Marks all records without a report to be sent again.
-    pub(super) fn unsend_all(&mut self) {
+    pub fn unsend_all(&mut self) {
         let sent = self.entries.iter().filter(|(_, entry)| entry.state == State::Sent);
         for ticket in sent.map(|(ticket, _)| *ticket).collect::<Vec<_>>() {
             self.unsent(ticket);
@@ -208,7 +208,7 @@ impl Window {
     }
 
     /// Removes a record whose state is final, and returns the state.
-    pub(super) fn take_final(&mut self, ticket: u64) -> Option<State> {
+    pub fn take_final(&mut self, ticket: u64) -> Option<State> {
         if !self.entries.get(&ticket)?.state.is_final() {
             return None;
         }

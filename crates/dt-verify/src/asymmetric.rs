@@ -186,9 +186,9 @@ impl fmt::Debug for KeySet {
 /// The configuration of the asymmetric scheme: keys, and the issuer and organization that tokens must name.
 #[derive(Debug, Clone)]
 pub(super) struct AsymmetricScheme {
-    pub(super) keys: KeySet,
-    pub(super) issuer: String,
-    pub(super) organization: String,
+    pub keys: KeySet,
+    pub issuer: String,
+    pub organization: String,
 }
 
 impl AsymmetricScheme {

@@ -20,7 +20,7 @@ pub const TOKEN_LIFETIME: i64 = 3600;
 /// # Errors
 ///
 /// Returns [`Rejection::ChecksumMissing`] or [`Rejection::ChecksumMismatch`].
-pub(super) fn checksums(claims: &Claims, body: &[u8], sha1_is_enough: bool) -> Result<(), Rejection> {
+pub fn checksums(claims: &Claims, body: &[u8], sha1_is_enough: bool) -> Result<(), Rejection> {
     if claims.checksum_sha256.is_none() && !(sha1_is_enough && claims.checksum.is_some()) {
         return Err(Rejection::ChecksumMissing);
     }
@@ -68,7 +68,7 @@ fn are_equal<const DIGITS: usize>(one: &[u8; DIGITS], other: &[u8; DIGITS]) -> b
 /// # Errors
 ///
 /// Returns [`Rejection::ClaimsMissing`] if the token has no `exp` and the scheme requires it, or no `iat` either.
-pub(super) fn expiry(claims: &Claims, exp_required: bool) -> Result<i64, Rejection> {
+pub fn expiry(claims: &Claims, exp_required: bool) -> Result<i64, Rejection> {
     match (claims.exp, claims.iat) {
         (Some(NumericDate(exp)), _) => Ok(exp),
         (None, Some(NumericDate(iat))) if !exp_required => Ok(iat.saturating_add(TOKEN_LIFETIME)),
@@ -82,7 +82,7 @@ pub(super) fn expiry(claims: &Claims, exp_required: bool) -> Result<i64, Rejecti
 /// # Errors
 ///
 /// Returns [`Rejection::Expired`] or [`Rejection::NotYetValid`].
-pub(super) fn time(claims: &Claims, expired_at: i64, now: i64) -> Result<(), Rejection> {
+pub fn time(claims: &Claims, expired_at: i64, now: i64) -> Result<(), Rejection> {
     if now >= expired_at.saturating_add(LEEWAY) {
         return Err(Rejection::Expired { expired_at, now, leeway: LEEWAY });
     }

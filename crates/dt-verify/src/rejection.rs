@@ -219,7 +219,7 @@ impl Rejection {
 }
 
 /// Makes a value from a request safe to show: printable ASCII only, at most 80 characters.
-pub(super) fn safe_to_show(text: &str) -> String {
+pub fn safe_to_show(text: &str) -> String {
     const MAX: usize = 80;
     let mut shown: String =
         text.chars().take(MAX).map(|c| if c.is_ascii_graphic() || c == ' ' { c } else { '?' }).collect();

@@ -122,7 +122,7 @@ thread_local! {
 
 /// Returns how many signatures this thread has verified.
 #[cfg(test)]
-pub(super) fn verified_here() -> u32 {
+pub fn verified_here() -> u32 {
     VERIFIED.with(std::cell::Cell::get)
 }
 
@@ -131,7 +131,7 @@ pub(super) fn verified_here() -> u32 {
 /// # Errors
 ///
 /// Returns [`Rejection::SignatureMalformed`] if the signature is not base64url.
-pub(super) fn has_valid_signature(
+pub fn has_valid_signature(
     token: &Compact<'_>,
     key: &DecodingKey,
     alg: Algorithm,
@@ -147,19 +147,19 @@ pub(super) fn has_valid_signature(
 /// The claims that are needed to verify the body. JSON `null` counts as absent. Claims that are neither here nor in
 /// [`ReadClaims`] are ignored.
 #[derive(Debug, Default, PartialEq, Eq)]
-pub(super) struct Claims {
-    pub(super) exp: Option<NumericDate>,
-    pub(super) iat: Option<NumericDate>,
-    pub(super) nbf: Option<NumericDate>,
-    pub(super) jti: Option<String>,
-    pub(super) checksum: Option<Claimed<40>>,
-    pub(super) checksum_sha256: Option<Claimed<64>>,
+pub struct Claims {
+    pub exp: Option<NumericDate>,
+    pub iat: Option<NumericDate>,
+    pub nbf: Option<NumericDate>,
+    pub jti: Option<String>,
+    pub checksum: Option<Claimed<40>>,
+    pub checksum_sha256: Option<Claimed<64>>,
 }
 
 /// A checksum as the token has it: a text with as many bytes as the checksum has hex digits, or another text, which never
 /// matches.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) enum Claimed<const DIGITS: usize> {
+pub enum Claimed<const DIGITS: usize> {
     Digits([u8; DIGITS]),
     Other(String),
 }
@@ -170,7 +170,7 @@ impl<const DIGITS: usize> Claimed<DIGITS> {
     }
 
     /// Returns the text in the token.
-    pub(super) fn text(&self) -> Cow<'_, str> {
+    pub fn text(&self) -> Cow<'_, str> {
         match self {
             Self::Digits(digits) => String::from_utf8_lossy(digits),
             Self::Other(text) => Cow::Borrowed(text),
@@ -245,7 +245,7 @@ impl Claims {
     ///
     /// Returns [`Rejection::SignatureMalformed`] if the payload is not a JSON object with values of the right types, or the
     /// error of `check_parties`.
-    pub(super) fn decode(
+    pub fn decode(
         token: &Compact<'_>,
         check_parties: impl FnOnce(Option<&str>, Option<&str>) -> Result<(), Rejection>,
     ) -> Result<Self, Rejection> {
@@ -287,7 +287,7 @@ fn from_object<'a, T: Deserialize<'a>>(text: &'a str) -> Option<T> {
 ///
 /// Fractions are rounded down. Values beyond an `i64` saturate, so that no value of a token can overflow.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct NumericDate(pub(super) i64);
+pub struct NumericDate(pub i64);
 
 impl<'de> Deserialize<'de> for NumericDate {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {

@@ -42,11 +42,11 @@ pub struct Verified<B> {
 
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Proof {
-    pub(super) by: VerifiedBy,
-    pub(super) issued_at: Option<i64>,
-    pub(super) expires_at: i64,
-    pub(super) token_id: Option<String>,
-    pub(super) other_scheme: Option<Box<Rejection>>,
+    pub by: VerifiedBy,
+    pub issued_at: Option<i64>,
+    pub expires_at: i64,
+    pub token_id: Option<String>,
+    pub other_scheme: Option<Box<Rejection>>,
 }
 
 impl<B: AsRef<[u8]>> Verified<B> {

@@ -15,26 +15,26 @@ const DEVICES: &str = "temperature:8,humidity:4,co2:2,proximity:2,contact:3,moti
 const PROJECT: &str = "demo";
 
 /// The organization that the cloud signs for.
-pub(super) const ORGANIZATION: &str = "demo-organization";
+pub const ORGANIZATION: &str = "demo-organization";
 
 /// Starts the cloud. Each device sends one event in each `interval`.
-pub(super) async fn start(wire: Arc<Wire>, interval: Duration) -> anyhow::Result<Emulator> {
+pub async fn start(wire: Arc<Wire>, interval: Duration) -> anyhow::Result<Emulator> {
     let population: Population = DEVICES.parse().context("the devices")?;
     let emulator = Emulator::builder().devices(PROJECT, population, interval).organization(ORGANIZATION);
     emulator.transport(wire).start().await.context("the emulator")
 }
 
 /// The settings of a Data Connector.
-pub(super) struct Connector<'a> {
-    pub(super) url: &'a str,
-    pub(super) secret: &'a str,
+pub struct Connector<'a> {
+    pub url: &'a str,
+    pub secret: &'a str,
     /// The event types that it sends; empty for all.
-    pub(super) events: &'a [&'a str],
+    pub events: &'a [&'a str],
 }
 
 impl Connector<'_> {
     /// Creates the connector with the emulator's API.
-    pub(super) fn create(&self, emulator: &Emulator) -> anyhow::Result<()> {
+    pub fn create(&self, emulator: &Emulator) -> anyhow::Result<()> {
         let body = json!({
             "type": "HTTP_PUSH",
             "displayName": "demo",
@@ -49,7 +49,7 @@ impl Connector<'_> {
 }
 
 /// Returns a random secret of 48 hexadecimal digits.
-pub(super) fn random_secret() -> anyhow::Result<String> {
+pub fn random_secret() -> anyhow::Result<String> {
     let mut bytes = [0; 24];
     getrandom::fill(&mut bytes).context("random numbers")?;
     Ok(hex::encode(bytes))

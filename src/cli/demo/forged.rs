@@ -18,16 +18,16 @@ const FORGED: &str = "99.5";
 
 /// The answers to the forged requests.
 #[derive(Debug, Default)]
-pub(super) struct Rejections(Vec<Answer>);
+pub struct Rejections(Vec<Answer>);
 
 impl Rejections {
     /// Returns the code of each request that was answered 401.
-    pub(super) fn codes(&self) -> Vec<&str> {
+    pub fn codes(&self) -> Vec<&str> {
         self.0.iter().filter(|answer| answer.status == 401).map(|answer| answer.code.as_str()).collect()
     }
 
     /// Returns how many forged requests were accepted.
-    pub(super) fn accepted(&self) -> usize {
+    pub fn accepted(&self) -> usize {
         self.0.iter().filter(|answer| (200..300).contains(&answer.status)).count()
     }
 }
@@ -37,7 +37,7 @@ impl Rejections {
 /// # Errors
 ///
 /// [`Failure::Internal`] if a request gets no answer.
-pub(super) async fn send(wire: &Wire) -> Result<Rejections, Failure> {
+pub async fn send(wire: &Wire) -> Result<Rejections, Failure> {
     let authentic = wire.temperature().await.context("waiting for a temperature")?;
     let (changed, from) = changed(&authentic).context("changing a request")?;
     let to = FORGED.parse().map(values::celsius).unwrap_or_default();

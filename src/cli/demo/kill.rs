@@ -31,15 +31,15 @@ const TIMEOUT: Duration = Duration::from_secs(60);
 
 /// The counts of events.
 #[derive(Debug)]
-pub(super) struct Counted {
-    pub(super) sent: usize,
-    pub(super) acknowledged_before: usize,
+pub struct Counted {
+    pub sent: usize,
+    pub acknowledged_before: usize,
     /// Events in the sink.
-    pub(super) delivered: usize,
+    pub delivered: usize,
     /// Acknowledged events that are not in the sink.
-    pub(super) lost: usize,
+    pub lost: usize,
     /// Events that are in the sink more than once.
-    pub(super) repeated: usize,
+    pub repeated: usize,
 }
 
 /// Kills a receiver during a burst, restarts it, and counts its events. The receiver stores its data in `folder`.
@@ -47,7 +47,7 @@ pub(super) struct Counted {
 /// # Errors
 ///
 /// [`Failure::Internal`] if a process cannot be started, or a step takes longer than 60 s.
-pub(super) async fn run(folder: &Path) -> Result<Counted, Failure> {
+pub async fn run(folder: &Path) -> Result<Counted, Failure> {
     let secret = cloud::random_secret()?;
     let wire = Wire::new();
     let emulator = cloud::start(Arc::clone(&wire), Duration::from_secs(3_600)).await?;

@@ -55,7 +55,7 @@ const INTERVAL: Duration = Duration::from_secs(8);
 
 It listens on 127.0.0.1 only, stores in a temporary folder, and removes that at its end. Colours are left out in a pipe
 and with the environment variable NO_COLOR. Exit code 70 if an event was lost or a forged one accepted.")]
-pub(super) struct Arguments {
+pub struct Arguments {
     /// Stop after so many events
     #[arg(long, value_name = "N", default_value_t = 16)]
     events: usize,
@@ -64,7 +64,7 @@ pub(super) struct Arguments {
     kill: bool,
 }
 
-pub(super) fn run(arguments: &Arguments) -> Ended {
+pub fn run(arguments: &Arguments) -> Ended {
     logging::start_silent()?;
     let runtime = super::runtime().context("starting the runtime")?;
     let ended = runtime.block_on(demo(arguments));

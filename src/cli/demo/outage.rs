@@ -13,11 +13,11 @@ const TIMEOUT: Duration = Duration::from_secs(60);
 
 /// The result of an outage.
 #[derive(Debug)]
-pub(super) struct Outage {
+pub struct Outage {
     /// The number of events that waited.
-    pub(super) waited: usize,
+    pub waited: usize,
     /// The time that the sink was down.
-    pub(super) length: Duration,
+    pub length: Duration,
 }
 
 /// Takes the archive down until the screen has `until` events and at least one more than before, then waits until the archive
@@ -26,7 +26,7 @@ pub(super) struct Outage {
 /// # Errors
 ///
 /// [`Failure::Internal`] if it does not catch up within 60 s, or receives the events in another order than the screen.
-pub(super) async fn run(delivered: &Delivered, until: usize) -> Result<Outage, Failure> {
+pub async fn run(delivered: &Delivered, until: usize) -> Result<Outage, Failure> {
     let (began, before) = (Instant::now(), delivered.archive.count());
     delivered.take_archive_down();
     screen::report(Tone::Warning, "sink down", "archive; events are accepted, stored, and wait for it", "")?;

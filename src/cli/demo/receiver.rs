@@ -15,7 +15,7 @@ use dt_server::service::Service;
 use dt_verify::{KeySet, Policy, Secret, Verifier};
 
 /// Starts the receiver. It accepts events once the service runs.
-pub(super) async fn start(
+pub async fn start(
     emulator: &Emulator,
     secret: &str,
     folder: &Folder,
@@ -46,16 +46,16 @@ fn configuration(emulator: &Emulator, secret: &str, folder: &Path) -> anyhow::Re
 }
 
 /// A temporary folder that is removed when it is dropped.
-pub(super) struct Folder(PathBuf);
+pub struct Folder(PathBuf);
 
 impl Folder {
-    pub(super) fn new() -> anyhow::Result<Self> {
+    pub fn new() -> anyhow::Result<Self> {
         let path = std::env::temp_dir().join(format!("dt-receiver-demo-{:016x}", getrandom::u64()?));
         std::fs::create_dir(&path).with_context(|| path.display().to_string())?;
         Ok(Self(path))
     }
 
-    pub(super) fn path(&self) -> &Path {
+    pub fn path(&self) -> &Path {
         &self.0
     }
 }

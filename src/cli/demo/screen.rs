@@ -18,7 +18,7 @@ const TEXT: usize = DEVICE + EVENT_TYPE + VALUE + 4;
 
 /// How a text is shown.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Tone {
+pub enum Tone {
     Plain,
     Heading,
     /// Less important than its surroundings.
@@ -54,13 +54,13 @@ fn paint(tone: Tone, text: &str) -> String {
 
 /// One delivered event.
 #[derive(Debug, Default)]
-pub(super) struct EventLine<'a> {
-    pub(super) time: &'a str,
-    pub(super) device: &'a str,
-    pub(super) event_type: &'a str,
-    pub(super) value: &'a str,
+pub struct EventLine<'a> {
+    pub time: &'a str,
+    pub device: &'a str,
+    pub event_type: &'a str,
+    pub value: &'a str,
     /// What else there is to say; mostly empty.
-    pub(super) note: &'a str,
+    pub note: &'a str,
 }
 
 impl EventLine<'_> {
@@ -83,7 +83,7 @@ impl EventLine<'_> {
 /// # Errors
 ///
 /// What the system says, such as that the pipe is closed.
-pub(super) fn line(text: impl Display) -> io::Result<()> {
+pub fn line(text: impl Display) -> io::Result<()> {
     let text = format!("{}\n", text.to_string().trim_end_matches(' '));
     let mut out = anstream::stdout().lock();
     out.write_all(text.as_bytes())?;
@@ -91,34 +91,34 @@ pub(super) fn line(text: impl Display) -> io::Result<()> {
 }
 
 /// Writes a heading after an empty line.
-pub(super) fn heading(text: &str) -> io::Result<()> {
+pub fn heading(text: &str) -> io::Result<()> {
     line(format_args!("\n{}", paint(Tone::Heading, text)))
 }
 
 /// Writes the names of the columns of [`event`].
-pub(super) fn columns() -> io::Result<()> {
+pub fn columns() -> io::Result<()> {
     let names =
         EventLine { time: "time (UTC)", device: "device", event_type: "event", value: "value", note: "" };
     line(format_args!("\n{}", names.text(Tone::Faint, Tone::Faint)))
 }
 
 /// Writes a delivered event.
-pub(super) fn event(event: &EventLine<'_>) -> io::Result<()> {
+pub fn event(event: &EventLine<'_>) -> io::Result<()> {
     line(event.text(Tone::Plain, Tone::Value))
 }
 
 /// Writes what happened: a tag, a text, and what came of it.
-pub(super) fn report(tone: Tone, tag: &str, text: &str, outcome: &str) -> io::Result<()> {
+pub fn report(tone: Tone, tag: &str, text: &str, outcome: &str) -> io::Result<()> {
     line(format_args!("  {}  {text:<TEXT$}  {}", paint(tone, &format!("{tag:<TAG$}")), paint(tone, outcome)))
 }
 
 /// Writes a command below what it is for, as a comment: all of it can be pasted into a shell.
-pub(super) fn command(purpose: &str, text: &str) -> io::Result<()> {
+pub fn command(purpose: &str, text: &str) -> io::Result<()> {
     line(format_args!("  {}\n  {}", paint(Tone::Faint, &format!("# {purpose}")), paint(Tone::Value, text)))
 }
 
 /// Writes a whole number with a comma between groups of three digits: `12,345`.
-pub(super) fn grouped(number: usize) -> String {
+pub fn grouped(number: usize) -> String {
     let digits = number.to_string();
     let mut text = String::new();
     for (place, digit) in digits.chars().enumerate() {
@@ -131,7 +131,7 @@ pub(super) fn grouped(number: usize) -> String {
 }
 
 /// Writes the time of day in UTC, as `12:34:56.789`.
-pub(super) fn time_of_day(unix_millis: i64) -> String {
+pub fn time_of_day(unix_millis: i64) -> String {
     const DAY: i64 = 86_400_000;
     let millis = unix_millis.rem_euclid(DAY);
     let (hours, minutes, seconds) = (millis / 3_600_000, millis / 60_000 % 60, millis / 1_000 % 60);

@@ -15,34 +15,34 @@ use dt_sink::{OpenError, Outcome, Sink};
 
 /// The ids of received events, in their order, and their number.
 #[derive(Debug, Default)]
-pub(super) struct ReceivedIds {
+pub struct ReceivedIds {
     ids: Mutex<Vec<String>>,
     count: watch::Sender<usize>,
 }
 
 impl ReceivedIds {
-    pub(super) fn add(&self, id: &str) {
+    pub fn add(&self, id: &str) {
         self.ids.lock().push(id.to_owned());
         self.count.send_modify(|count| *count = count.saturating_add(1));
     }
 
-    pub(super) fn count(&self) -> usize {
+    pub fn count(&self) -> usize {
         *self.count.borrow()
     }
 
     /// Waits until there are `count` events.
-    pub(super) async fn reach(&self, count: usize) {
+    pub async fn reach(&self, count: usize) {
         let mut counts = self.count.subscribe();
         // It fails only if the sender is dropped, which `self` owns.
         let _reached = counts.wait_for(|now| *now >= count).await;
     }
 
-    pub(super) fn ids(&self) -> Vec<String> {
+    pub fn ids(&self) -> Vec<String> {
         self.ids.lock().clone()
     }
 
     /// Returns how many of `ids` are not here.
-    pub(super) fn missing(&self, ids: &[String]) -> usize {
+    pub fn missing(&self, ids: &[String]) -> usize {
         let known = self.ids.lock();
         let known: HashSet<&str> = known.iter().map(String::as_str).collect();
         ids.iter().filter(|id| !known.contains(id.as_str())).count()
@@ -51,9 +51,9 @@ impl ReceivedIds {
 
 /// The events of the two sinks, and the state of the archive.
 #[derive(Debug, Default)]
-pub(super) struct Delivered {
-    pub(super) screen: ReceivedIds,
-    pub(super) archive: ReceivedIds,
+pub struct Delivered {
+    pub screen: ReceivedIds,
+    pub archive: ReceivedIds,
     archive_is_down: AtomicBool,
     /// True from the start of the outage until the archive has caught up.
     archive_is_behind: AtomicBool,
@@ -63,26 +63,26 @@ pub(super) struct Delivered {
 }
 
 impl Delivered {
-    pub(super) fn take_archive_down(&self) {
+    pub fn take_archive_down(&self) {
         self.archive_is_behind.store(true, Ordering::SeqCst);
         self.archive_is_down.store(true, Ordering::SeqCst);
     }
 
     /// Waits until a delivery to the archive has failed.
-    pub(super) async fn archive_failed(&self) {
+    pub async fn archive_failed(&self) {
         become_true(&self.archive_failed).await;
     }
 
-    pub(super) fn bring_archive_up(&self) {
+    pub fn bring_archive_up(&self) {
         self.archive_is_down.store(false, Ordering::SeqCst);
     }
 
-    pub(super) fn archive_caught_up(&self) {
+    pub fn archive_caught_up(&self) {
         self.archive_is_behind.store(false, Ordering::SeqCst);
     }
 
     /// Waits until standard output is closed, as with `| head`.
-    pub(super) async fn output_closed(&self) {
+    pub async fn output_closed(&self) {
         become_true(&self.output_closed).await;
     }
 }
@@ -94,7 +94,7 @@ async fn become_true(flag: &watch::Sender<bool>) {
 }
 
 /// Writes a line for each event.
-pub(super) struct Screen(pub(super) Arc<Delivered>);
+pub struct Screen(pub Arc<Delivered>);
 
 impl Sink for Screen {
     fn open(&mut self, _checkpoint: Option<&[u8]>) -> Result<(), OpenError> {
@@ -133,7 +133,7 @@ fn show(record: &Record, note: &str) -> std::io::Result<()> {
 }
 
 /// Keeps the ids of events, unless it is down.
-pub(super) struct Archive(pub(super) Arc<Delivered>);
+pub struct Archive(pub Arc<Delivered>);
 
 impl Sink for Archive {
     fn open(&mut self, _checkpoint: Option<&[u8]>) -> Result<(), OpenError> {

@@ -18,7 +18,7 @@ struct Start {
 }
 
 /// Returns the command that precedes a subcommand.
-pub(super) fn command() -> String {
+pub fn command() -> String {
     let is_ours = env::var_os("CARGO_PKG_NAME").is_some_and(|name| name == env!("CARGO_PKG_NAME"));
     Start {
         typed: env::args_os().next(),

@@ -10,15 +10,15 @@ use super::wire::Wire;
 use crate::cli::{Ended, Failure};
 
 /// The data of the summary.
-pub(super) struct Summary<'a> {
-    pub(super) wire: &'a Wire,
-    pub(super) delivered: &'a Delivered,
-    pub(super) story: &'a Story,
-    pub(super) killed: Option<&'a Counted>,
+pub struct Summary<'a> {
+    pub wire: &'a Wire,
+    pub delivered: &'a Delivered,
+    pub story: &'a Story,
+    pub killed: Option<&'a Counted>,
 }
 
 /// Writes the addresses of cloud and receiver, before the first event.
-pub(super) fn introduce(cloud: &str, receiver: &str) -> std::io::Result<()> {
+pub fn introduce(cloud: &str, receiver: &str) -> std::io::Result<()> {
     screen::report(
         Tone::Heading,
         "cloud",
@@ -37,7 +37,7 @@ pub(super) fn introduce(cloud: &str, receiver: &str) -> std::io::Result<()> {
 
 impl Summary<'_> {
     /// Writes the summary.
-    pub(super) fn show(&self) -> std::io::Result<()> {
+    pub fn show(&self) -> std::io::Result<()> {
         let Self { wire, delivered, story, killed } = self;
         screen::heading("summary")?;
         let took = wire.median().map_or_else(String::new, |took| {
@@ -75,7 +75,7 @@ impl Summary<'_> {
     /// # Errors
     ///
     /// [`Failure::Internal`] with the violation.
-    pub(super) fn verdict(&self) -> Ended {
+    pub fn verdict(&self) -> Ended {
         let (lost, forged) = (self.lost(), self.story.rejections.accepted());
         let broken = |text: String| Err(Failure::Internal(anyhow!(text)));
         if lost > 0 {
@@ -94,7 +94,7 @@ impl Summary<'_> {
 }
 
 /// Writes the next steps. `command` is the command that started the program; `killed` tells whether `--kill` was used.
-pub(super) fn suggest(command: &str, killed: bool) -> std::io::Result<()> {
+pub fn suggest(command: &str, killed: bool) -> std::io::Result<()> {
     let secret = "DT_SIGNATURE_SECRET=some-good-secret";
     screen::heading("next")?;
     if !killed {

@@ -3,12 +3,12 @@
 use serde_json::Value;
 
 /// The event types that the demo shows: measurements and state changes of sensors.
-pub(super) const SHOWN: [&str; 8] =
+pub const SHOWN: [&str; 8] =
     ["temperature", "humidity", "co2", "pressure", "objectPresent", "contact", "motion", "touch"];
 
 /// Formats the payload of an event, which is the member of `event.data` with the name of the event type, such as `22.25 °C`.
 /// Returns the JSON of any other payload.
-pub(super) fn describe(event_type: &str, payload: &Value) -> String {
+pub fn describe(event_type: &str, payload: &Value) -> String {
     let number = |member: &str| payload.get(member).and_then(Value::as_f64);
     let described = match event_type {
         "temperature" => number("value").map(celsius),
@@ -27,7 +27,7 @@ pub(super) fn describe(event_type: &str, payload: &Value) -> String {
 }
 
 /// Formats a temperature in °C.
-pub(super) fn celsius(degrees: f64) -> String {
+pub fn celsius(degrees: f64) -> String {
     format!("{degrees:>7.2} °C")
 }
 

@@ -24,10 +24,10 @@ const MAX_ANSWER: usize = 64 * 1024;
 
 /// An answer: the HTTP status and the receiver's code, such as `accepted` or `checksum_mismatch`.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Answer {
-    pub(super) status: u16,
-    pub(super) code: String,
-    pub(super) event_id: Option<String>,
+pub struct Answer {
+    pub status: u16,
+    pub code: String,
+    pub event_id: Option<String>,
 }
 
 impl Answer {
@@ -41,10 +41,10 @@ impl Answer {
 
 /// Sends requests and records the accepted events.
 #[derive(Debug)]
-pub(super) struct Wire {
+pub struct Wire {
     client: Client<HttpConnector, Full<Bytes>>,
     /// The events that were answered 2xx.
-    pub(super) acknowledged: ReceivedIds,
+    pub acknowledged: ReceivedIds,
     /// The duration of each of these requests.
     took: Mutex<Vec<Duration>>,
     /// The latest accepted request with a temperature.
@@ -52,7 +52,7 @@ pub(super) struct Wire {
 }
 
 impl Wire {
-    pub(super) fn new() -> Arc<Self> {
+    pub fn new() -> Arc<Self> {
         Arc::new(Self {
             client: Client::builder(TokioExecutor::new()).http1_title_case_headers(true).build_http(),
             acknowledged: ReceivedIds::default(),
@@ -66,7 +66,7 @@ impl Wire {
     /// # Errors
     ///
     /// A short stable code of the failure, such as `connection_failed` or `timeout`.
-    pub(super) async fn send(&self, request: AttemptRequest) -> Result<Answer, &'static str> {
+    pub async fn send(&self, request: AttemptRequest) -> Result<Answer, &'static str> {
         let AttemptRequest { url, headers, body, .. } = request;
         let uri: Uri = url.parse().map_err(|_| "url_unusable")?;
         let mut request = Request::new(Full::new(body));
@@ -83,12 +83,12 @@ impl Wire {
     }
 
     /// Waits for an accepted request with a temperature, and returns it.
-    pub(super) async fn temperature(&self) -> Option<AttemptRequest> {
+    pub async fn temperature(&self) -> Option<AttemptRequest> {
         self.temperature.subscribe().wait_for(Option::is_some).await.ok()?.clone()
     }
 
     /// Returns the median time from request to 200; `None` without any.
-    pub(super) fn median(&self) -> Option<Duration> {
+    pub fn median(&self) -> Option<Duration> {
         let mut took = self.took.lock().clone();
         took.sort_unstable();
         took.get(took.len() / 2).copied()

@@ -8,43 +8,43 @@ use dt_verify::{
 
 /// The keys, organization and issuer that the asymmetric scheme trusts.
 #[derive(Debug, Clone)]
-pub(in crate::cli) struct TrustedKeys {
-    pub(in crate::cli) keys: KeySet,
-    pub(in crate::cli) organization: String,
-    pub(in crate::cli) issuer: String,
+pub struct TrustedKeys {
+    pub keys: KeySet,
+    pub organization: String,
+    pub issuer: String,
 }
 
 /// A request and the keys that verify it.
 #[derive(Debug, Clone, Default)]
-pub(in crate::cli) struct Attempt {
-    pub(in crate::cli) headers: Vec<(String, Vec<u8>)>,
-    pub(in crate::cli) body: Vec<u8>,
+pub struct Attempt {
+    pub headers: Vec<(String, Vec<u8>)>,
+    pub body: Vec<u8>,
     /// All bytes after the head of a dump, if they are more than the body.
-    pub(in crate::cli) whole: Option<Vec<u8>>,
-    pub(in crate::cli) secrets: Vec<(Arc<str>, Secret)>,
+    pub whole: Option<Vec<u8>>,
+    pub secrets: Vec<(Arc<str>, Secret)>,
     /// Secrets that exist but were not selected.
-    pub(in crate::cli) spare_secrets: Vec<(Arc<str>, Secret)>,
-    pub(in crate::cli) trusted: Option<TrustedKeys>,
+    pub spare_secrets: Vec<(Arc<str>, Secret)>,
+    pub trusted: Option<TrustedKeys>,
 }
 
 /// One of the two signature schemes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Scheme {
+pub enum Scheme {
     Secret,
     Asymmetric,
 }
 
 impl Scheme {
-    pub(super) const ALL: [Self; 2] = [Self::Secret, Self::Asymmetric];
+    pub const ALL: [Self; 2] = [Self::Secret, Self::Asymmetric];
 
-    pub(super) const fn other(self) -> Self {
+    pub const fn other(self) -> Self {
         match self {
             Self::Secret => Self::Asymmetric,
             Self::Asymmetric => Self::Secret,
         }
     }
 
-    pub(super) const fn header(self) -> &'static str {
+    pub const fn header(self) -> &'static str {
         match self {
             Self::Secret => SECRET_HEADER,
             Self::Asymmetric => ASYMMETRIC_HEADER,
@@ -52,14 +52,14 @@ impl Scheme {
     }
 
     /// The option of `verify` that takes this scheme's token.
-    pub(super) const fn option(self) -> &'static str {
+    pub const fn option(self) -> &'static str {
         match self {
             Self::Secret => "--signature",
             Self::Asymmetric => "--asymmetric",
         }
     }
 
-    pub(super) const fn algorithm(self) -> &'static str {
+    pub const fn algorithm(self) -> &'static str {
         match self {
             Self::Secret => "HS256",
             Self::Asymmetric => "ES256",
@@ -76,7 +76,7 @@ impl Scheme {
 
 impl Attempt {
     /// Builds a verifier with all keys.
-    pub(in crate::cli) fn verifier(&self, policy: Policy) -> Result<Verifier, dt_verify::BuildError> {
+    pub fn verifier(&self, policy: Policy) -> Result<Verifier, dt_verify::BuildError> {
         let mut builder = Verifier::builder().policy(policy);
         for (label, secret) in &self.secrets {
             builder = builder.secret(Arc::clone(label), secret.clone());
@@ -88,25 +88,25 @@ impl Attempt {
     }
 
     /// Verifies the request by one scheme only.
-    pub(super) fn verify(&self, scheme: Scheme, now: i64) -> Result<(), Rejection> {
+    pub fn verify(&self, scheme: Scheme, now: i64) -> Result<(), Rejection> {
         let missing = Rejection::SignatureMissing { header: scheme.header() };
         let verifier = self.verifier(scheme.policy()).map_err(|_| missing)?;
         verifier.verify(&self.headers, &self.body, now).map(drop)
     }
 
-    pub(super) fn has_keys(&self, scheme: Scheme) -> bool {
+    pub fn has_keys(&self, scheme: Scheme) -> bool {
         match scheme {
             Scheme::Secret => !self.secrets.is_empty(),
             Scheme::Asymmetric => self.trusted.is_some(),
         }
     }
 
-    pub(super) fn has_header(&self, scheme: Scheme) -> bool {
+    pub fn has_header(&self, scheme: Scheme) -> bool {
         self.headers.find(scheme.header()) != Found::Absent
     }
 
     /// Returns the scheme's token, if there is exactly one.
-    pub(super) fn token(&self, scheme: Scheme) -> Option<&[u8]> {
+    pub fn token(&self, scheme: Scheme) -> Option<&[u8]> {
         match self.headers.find(scheme.header()) {
             Found::Once(value) => Some(value),
             Found::Absent | Found::Repeated => None,
@@ -114,7 +114,7 @@ impl Attempt {
     }
 
     /// Returns a copy with `value` as the only header of a scheme.
-    pub(super) fn with_token(&self, scheme: Scheme, value: Vec<u8>) -> Self {
+    pub fn with_token(&self, scheme: Scheme, value: Vec<u8>) -> Self {
         let mut changed = self.clone();
         changed.headers.retain(|(name, _)| !name.eq_ignore_ascii_case(scheme.header()));
         changed.headers.push((scheme.header().to_owned(), value));
@@ -122,19 +122,19 @@ impl Attempt {
     }
 
     /// Returns a copy with another body.
-    pub(super) fn with_body(&self, body: Vec<u8>) -> Self {
+    pub fn with_body(&self, body: Vec<u8>) -> Self {
         Self { body, ..self.clone() }
     }
 
     /// Returns a copy with one secret only.
-    pub(super) fn with_secret(&self, label: &Arc<str>, secret: Secret) -> Self {
+    pub fn with_secret(&self, label: &Arc<str>, secret: Secret) -> Self {
         Self { secrets: vec![(Arc::clone(label), secret)], ..self.clone() }
     }
 }
 
 /// The check that rejects a request, in the order of the verifier's checks.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub(super) enum Stage {
+pub enum Stage {
     /// The signature is not valid.
     Token,
     /// The claims are not sufficient.
@@ -148,7 +148,7 @@ pub(super) enum Stage {
 }
 
 impl Stage {
-    pub(super) const fn of(answer: &Result<(), Rejection>) -> Self {
+    pub const fn of(answer: &Result<(), Rejection>) -> Self {
         match answer {
             Ok(()) => Self::Passed,
             Err(Rejection::Expired { .. } | Rejection::NotYetValid { .. }) => Self::Time,

@@ -12,20 +12,20 @@ use crate::cli::request;
 /// The largest size of a decompressed body, in bytes. DT's bodies are below 64 KiB.
 const MAX_UNPACKED: usize = 4 * 1024 * 1024;
 
-pub(super) fn without_line_end(body: &[u8]) -> Vec<Vec<u8>> {
+pub fn without_line_end(body: &[u8]) -> Vec<Vec<u8>> {
     let one = body.strip_suffix(b"\n").map(|rest| rest.strip_suffix(b"\r").unwrap_or(rest));
     one.into_iter().chain([body.trim_ascii_end()]).map(<[u8]>::to_vec).collect()
 }
 
-pub(super) fn with_line_end(body: &[u8]) -> Vec<Vec<u8>> {
+pub fn with_line_end(body: &[u8]) -> Vec<Vec<u8>> {
     super::secret::with_line_end(body)
 }
 
-pub(super) fn without_bom(body: &[u8]) -> Vec<Vec<u8>> {
+pub fn without_bom(body: &[u8]) -> Vec<Vec<u8>> {
     body.strip_prefix(b"\xef\xbb\xbf").map(<[u8]>::to_vec).into_iter().collect()
 }
 
-pub(super) fn to_lf(body: &[u8]) -> Vec<Vec<u8>> {
+pub fn to_lf(body: &[u8]) -> Vec<Vec<u8>> {
     let mut out = Vec::with_capacity(body.len());
     for (at, byte) in body.iter().enumerate() {
         let before_lf = body.get(at.saturating_add(1)) == Some(&b'\n');
@@ -36,7 +36,7 @@ pub(super) fn to_lf(body: &[u8]) -> Vec<Vec<u8>> {
     vec![out]
 }
 
-pub(super) fn to_crlf(body: &[u8]) -> Vec<Vec<u8>> {
+pub fn to_crlf(body: &[u8]) -> Vec<Vec<u8>> {
     let mut out = Vec::with_capacity(body.len());
     for byte in body {
         if *byte == b'\n' && out.last() != Some(&b'\r') {
@@ -47,7 +47,7 @@ pub(super) fn to_crlf(body: &[u8]) -> Vec<Vec<u8>> {
     vec![out]
 }
 
-pub(super) fn unpacked(body: &[u8]) -> Vec<Vec<u8>> {
+pub fn unpacked(body: &[u8]) -> Vec<Vec<u8>> {
     let unpack = |packed: &mut dyn Read| {
         let mut out = Vec::new();
         let limit = u64::try_from(MAX_UNPACKED).unwrap_or(u64::MAX).saturating_add(1);
@@ -59,12 +59,12 @@ pub(super) fn unpacked(body: &[u8]) -> Vec<Vec<u8>> {
     gzip().or_else(zlib).into_iter().collect()
 }
 
-pub(super) fn from_base64(body: &[u8]) -> Vec<Vec<u8>> {
+pub fn from_base64(body: &[u8]) -> Vec<Vec<u8>> {
     super::secret::from_base64(body)
 }
 
 /// Returns the text of a JSON string, or of the member `body` of an object, which may be base64.
-pub(super) fn unwrapped(body: &[u8]) -> Vec<Vec<u8>> {
+pub fn unwrapped(body: &[u8]) -> Vec<Vec<u8>> {
     let text = match serde_json::from_slice(body) {
         Ok(Value::String(text)) => text.into_bytes(),
         Ok(Value::Object(mut members)) => match members.remove("body") {
@@ -78,32 +78,32 @@ pub(super) fn unwrapped(body: &[u8]) -> Vec<Vec<u8>> {
     candidates
 }
 
-pub(super) fn unchunked(body: &[u8]) -> Vec<Vec<u8>> {
+pub fn unchunked(body: &[u8]) -> Vec<Vec<u8>> {
     request::unchunk(body).into_iter().collect()
 }
 
-pub(super) fn from_utf16(body: &[u8]) -> Vec<Vec<u8>> {
+pub fn from_utf16(body: &[u8]) -> Vec<Vec<u8>> {
     super::secret::utf8_of_utf16(body)
 }
 
-pub(super) fn compact(body: &[u8]) -> Vec<Vec<u8>> {
+pub fn compact(body: &[u8]) -> Vec<Vec<u8>> {
     vec![json_text::respaced(body, b"")]
 }
 
-pub(super) fn spaced(body: &[u8]) -> Vec<Vec<u8>> {
+pub fn spaced(body: &[u8]) -> Vec<Vec<u8>> {
     vec![json_text::respaced(body, b" ")]
 }
 
-pub(super) fn unescaped(body: &[u8]) -> Vec<Vec<u8>> {
+pub fn unescaped(body: &[u8]) -> Vec<Vec<u8>> {
     std::str::from_utf8(body).map(|text| json_text::unescaped(text).into_bytes()).into_iter().collect()
 }
 
-pub(super) fn escaped(body: &[u8]) -> Vec<Vec<u8>> {
+pub fn escaped(body: &[u8]) -> Vec<Vec<u8>> {
     std::str::from_utf8(body).map(|text| json_text::escaped(text).into_bytes()).into_iter().collect()
 }
 
 /// Reverses UTF-8 that was decoded as Latin-1 and encoded as UTF-8, and text that was encoded as Latin-1.
-pub(super) fn recoded(body: &[u8]) -> Vec<Vec<u8>> {
+pub fn recoded(body: &[u8]) -> Vec<Vec<u8>> {
     let once = std::str::from_utf8(body)
         .ok()
         .and_then(|text| text.chars().map(|c| u8::try_from(u32::from(c)).ok()).collect());
@@ -111,7 +111,7 @@ pub(super) fn recoded(body: &[u8]) -> Vec<Vec<u8>> {
     once.into_iter().chain([from_latin1.into_bytes()]).collect()
 }
 
-pub(super) fn whole(attempt: &Attempt, _: Scheme) -> Vec<Attempt> {
+pub fn whole(attempt: &Attempt, _: Scheme) -> Vec<Attempt> {
     attempt
         .whole
         .iter()

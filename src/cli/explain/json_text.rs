@@ -2,7 +2,7 @@
 //! of numbers and the order of members.
 
 /// Returns the text without white space between its tokens, except `gap` after each `,` and `:`.
-pub(super) fn respaced(text: &[u8], gap: &[u8]) -> Vec<u8> {
+pub fn respaced(text: &[u8], gap: &[u8]) -> Vec<u8> {
     let mut out = Vec::with_capacity(text.len());
     let (mut in_string, mut escaped) = (false, false);
     for byte in text {
@@ -26,7 +26,7 @@ pub(super) fn respaced(text: &[u8], gap: &[u8]) -> Vec<u8> {
 }
 
 /// Returns the text with `\/` and every unnecessary `\uXXXX` replaced by the character.
-pub(super) fn unescaped(text: &str) -> String {
+pub fn unescaped(text: &str) -> String {
     let mut out = String::with_capacity(text.len());
     let mut rest = text;
     while let Some(at) = rest.find('\\') {
@@ -68,7 +68,7 @@ fn code_unit(text: &str) -> Option<u16> {
 }
 
 /// Returns the text with `\uXXXX` for every character that is not ASCII, as Python writes it.
-pub(super) fn escaped(text: &str) -> String {
+pub fn escaped(text: &str) -> String {
     let mut out = String::with_capacity(text.len());
     for c in text.chars() {
         if c.is_ascii() {

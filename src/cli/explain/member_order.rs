@@ -13,7 +13,7 @@ const MAX_DEPTH: usize = 32;
 const MAX_LABELS: usize = 4;
 
 /// Returns the body as DT writes it: compact, with its members in DT's order, and with labels in each order.
-pub(super) fn as_dt_orders(body: &[u8]) -> Vec<Vec<u8>> {
+pub fn as_dt_orders(body: &[u8]) -> Vec<Vec<u8>> {
     let compact = respaced(body, b"");
     let Ok(text) = std::str::from_utf8(&compact) else { return Vec::new() };
     let Some(node) = Node::parse(text) else { return Vec::new() };

@@ -28,15 +28,15 @@ use dt_verify::Policy;
 
 /// A cause and its remedy.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Cause {
+pub struct Cause {
     /// The stable name.
-    pub(super) code: &'static str,
+    pub code: &'static str,
     /// The description and the remedy. It never has a secret.
-    pub(super) text: String,
+    pub text: String,
 }
 
 /// Returns the causes for which a request was refused at `now`, in Unix seconds.
-pub(super) fn explain(attempt: &Attempt, policy: Policy, now: i64) -> Vec<Cause> {
+pub fn explain(attempt: &Attempt, policy: Policy, now: i64) -> Vec<Cause> {
     let mut causes: Vec<Cause> = Vec::new();
     for scheme in schemes(attempt, policy) {
         for cause in explain_scheme(attempt, scheme, now) {
@@ -102,6 +102,6 @@ fn fix(attempt: &Attempt, scheme: Scheme, stage: Stage, now: i64) -> Option<(Vec
 }
 
 /// Returns the algorithm that a token names, if it is a token.
-pub(super) fn algorithm(token: &str) -> Option<String> {
+pub fn algorithm(token: &str) -> Option<String> {
     UnverifiedToken::parse(token.as_bytes()).alg().map(str::to_owned)
 }

@@ -12,7 +12,7 @@ const MAX_HASHED: usize = 8 * 1024 * 1024;
 const MAX_SUBSETS: usize = 6;
 
 /// Returns the body with its numbers in the signed spelling, if that is one of the usual ones.
-pub(super) fn respelt(attempt: &Attempt, scheme: Scheme) -> Vec<Attempt> {
+pub fn respelt(attempt: &Attempt, scheme: Scheme) -> Vec<Attempt> {
     let Ok(text) = std::str::from_utf8(&attempt.body) else { return Vec::new() };
     let Some(token) = attempt.token(scheme).map(UnverifiedToken::parse) else { return Vec::new() };
     let limit = MAX_HASHED.checked_div(text.len()).unwrap_or_default();

@@ -12,16 +12,16 @@ use super::attempt::{Attempt, Scheme};
 /// The largest number of lines of a file of settings.
 const MAX_LINES: usize = 64;
 
-pub(super) fn trimmed(secret: &[u8]) -> Vec<Vec<u8>> {
+pub fn trimmed(secret: &[u8]) -> Vec<Vec<u8>> {
     vec![secret.trim_ascii().to_vec(), secret.trim_ascii_end().to_vec(), secret.trim_ascii_start().to_vec()]
 }
 
-pub(super) fn unquoted(secret: &[u8]) -> Vec<Vec<u8>> {
+pub fn unquoted(secret: &[u8]) -> Vec<Vec<u8>> {
     super::token::unquoted(secret)
 }
 
 /// Returns the value of each line of a file of settings, such as `.env`.
-pub(super) fn without_name(secret: &[u8]) -> Vec<Vec<u8>> {
+pub fn without_name(secret: &[u8]) -> Vec<Vec<u8>> {
     secret.split(|byte| *byte == b'\n').take(MAX_LINES).filter_map(setting).map(<[u8]>::to_vec).collect()
 }
 
@@ -35,13 +35,13 @@ fn setting(line: &[u8]) -> Option<&[u8]> {
     value.strip_prefix(b"=").map(<[u8]>::trim_ascii).filter(|_| is_setting)
 }
 
-pub(super) fn without_bom(secret: &[u8]) -> Vec<Vec<u8>> {
+pub fn without_bom(secret: &[u8]) -> Vec<Vec<u8>> {
     let plain = secret.strip_prefix(b"\xef\xbb\xbf").map(<[u8]>::to_vec);
     plain.into_iter().chain(utf8_of_utf16(secret)).collect()
 }
 
 /// Converts UTF-16 with a byte order mark to UTF-8, without and with its line end.
-pub(super) fn utf8_of_utf16(bytes: &[u8]) -> Vec<Vec<u8>> {
+pub fn utf8_of_utf16(bytes: &[u8]) -> Vec<Vec<u8>> {
     let read: fn([u8; 2]) -> u16 = match bytes {
         [0xff, 0xfe, ..] => u16::from_le_bytes,
         [0xfe, 0xff, ..] => u16::from_be_bytes,
@@ -52,30 +52,30 @@ pub(super) fn utf8_of_utf16(bytes: &[u8]) -> Vec<Vec<u8>> {
     vec![text.trim_end_matches(['\r', '\n']).into(), text.into_bytes()]
 }
 
-pub(super) fn with_line_end(secret: &[u8]) -> Vec<Vec<u8>> {
+pub fn with_line_end(secret: &[u8]) -> Vec<Vec<u8>> {
     [&b"\n"[..], b"\r\n"].iter().map(|end| [secret, end].concat()).collect()
 }
 
 /// Decodes base64 in either alphabet, with or without padding.
-pub(super) fn from_base64(text: &[u8]) -> Vec<Vec<u8>> {
+pub fn from_base64(text: &[u8]) -> Vec<Vec<u8>> {
     let config = GeneralPurposeConfig::new().with_decode_padding_mode(DecodePaddingMode::Indifferent);
     let text: Vec<u8> = text.iter().copied().filter(|byte| !byte.is_ascii_whitespace()).collect();
     let alphabets = [&STANDARD_ALPHABET, &URL_SAFE_ALPHABET];
     alphabets.iter().filter_map(|alphabet| GeneralPurpose::new(alphabet, config).decode(&text).ok()).collect()
 }
 
-pub(super) fn to_base64(secret: &[u8]) -> Vec<Vec<u8>> {
+pub fn to_base64(secret: &[u8]) -> Vec<Vec<u8>> {
     [STANDARD, STANDARD_NO_PAD, URL_SAFE, URL_SAFE_NO_PAD]
         .iter()
         .map(|e| e.encode(secret).into_bytes())
         .collect()
 }
 
-pub(super) fn from_hex(secret: &[u8]) -> Vec<Vec<u8>> {
+pub fn from_hex(secret: &[u8]) -> Vec<Vec<u8>> {
     hex::decode(secret).into_iter().collect()
 }
 
-pub(super) fn spare(attempt: &Attempt, scheme: Scheme) -> Vec<Attempt> {
+pub fn spare(attempt: &Attempt, scheme: Scheme) -> Vec<Attempt> {
     if scheme != Scheme::Secret {
         return Vec::new();
     }

@@ -6,7 +6,7 @@ use super::{Cause, body, member_order, numbers, secret, token};
 use dt_verify::Secret;
 
 /// A change that may have been made to a request or a secret.
-pub(super) struct Suspect {
+pub struct Suspect {
     /// The stable name.
     code: &'static str,
     /// The reversal of the change.
@@ -32,7 +32,7 @@ enum Change {
 
 impl Suspect {
     /// Returns the stage that the reversal may pass.
-    pub(super) const fn stage(&self) -> Stage {
+    pub const fn stage(&self) -> Stage {
         match self.change {
             Change::Token(_) | Change::Secret(_) => Stage::Token,
             Change::Body(_) => Stage::Body,
@@ -41,7 +41,7 @@ impl Suspect {
     }
 
     /// Returns the attempts with the change reversed, each with the cause that it would prove.
-    pub(super) fn reverse(&self, attempt: &Attempt, scheme: Scheme) -> Vec<(Cause, Attempt)> {
+    pub fn reverse(&self, attempt: &Attempt, scheme: Scheme) -> Vec<(Cause, Attempt)> {
         let cause = |label: &str| Cause {
             code: self.code,
             text: self.text.replace("{secret}", label).replace("{header}", scheme.header()),
@@ -81,7 +81,7 @@ const fn row(code: &'static str, change: Change, text: &'static str) -> Suspect 
 use Change::{Any, Body, Secret as Key, Token};
 
 #[rustfmt::skip]
-pub(super) const SUSPECTS: &[Suspect] = &[
+pub const SUSPECTS: &[Suspect] = &[
     // The header.
     row("token_in_quotes", Token(token::unquoted),
         "The token is in quotes. Remove them."),

@@ -2,7 +2,7 @@
 
 use super::attempt::{Attempt, Scheme};
 
-pub(super) fn unquoted(token: &[u8]) -> Vec<Vec<u8>> {
+pub fn unquoted(token: &[u8]) -> Vec<Vec<u8>> {
     let trimmed = token.trim_ascii();
     let quoted = [b'"', b'\'', b'`'].into_iter().find_map(|quote| {
         trimmed.strip_prefix(&[quote]).and_then(|rest| rest.strip_suffix(&[quote])).map(<[u8]>::to_vec)
@@ -10,13 +10,13 @@ pub(super) fn unquoted(token: &[u8]) -> Vec<Vec<u8>> {
     quoted.into_iter().collect()
 }
 
-pub(super) fn without_name(token: &[u8]) -> Vec<Vec<u8>> {
+pub fn without_name(token: &[u8]) -> Vec<Vec<u8>> {
     // A token has no colon, so it can only be after the last one.
     let value = token.rsplit(|byte| *byte == b':').next().map(<[u8]>::trim_ascii);
     value.into_iter().map(<[u8]>::to_vec).collect()
 }
 
-pub(super) fn without_bearer(token: &[u8]) -> Vec<Vec<u8>> {
+pub fn without_bearer(token: &[u8]) -> Vec<Vec<u8>> {
     let trimmed = token.trim_ascii();
     match trimmed.split_at_checked(6) {
         Some((scheme, rest)) if scheme.eq_ignore_ascii_case(b"bearer") => vec![rest.trim_ascii().to_vec()],
@@ -24,15 +24,15 @@ pub(super) fn without_bearer(token: &[u8]) -> Vec<Vec<u8>> {
     }
 }
 
-pub(super) fn without_white_space(token: &[u8]) -> Vec<Vec<u8>> {
+pub fn without_white_space(token: &[u8]) -> Vec<Vec<u8>> {
     vec![token.iter().copied().filter(|byte| !byte.is_ascii_whitespace()).collect()]
 }
 
-pub(super) fn without_padding(token: &[u8]) -> Vec<Vec<u8>> {
+pub fn without_padding(token: &[u8]) -> Vec<Vec<u8>> {
     vec![token.iter().copied().filter(|byte| *byte != b'=').collect()]
 }
 
-pub(super) fn from_renamed_header(attempt: &Attempt, scheme: Scheme) -> Vec<Attempt> {
+pub fn from_renamed_header(attempt: &Attempt, scheme: Scheme) -> Vec<Attempt> {
     if attempt.has_header(scheme) {
         return Vec::new();
     }
@@ -46,7 +46,7 @@ pub(super) fn from_renamed_header(attempt: &Attempt, scheme: Scheme) -> Vec<Atte
     renamed.map(|(_, value)| attempt.with_token(scheme, value.clone())).collect()
 }
 
-pub(super) fn from_repeated_header(attempt: &Attempt, scheme: Scheme) -> Vec<Attempt> {
+pub fn from_repeated_header(attempt: &Attempt, scheme: Scheme) -> Vec<Attempt> {
     let mut values: Vec<&[u8]> = attempt
         .headers
         .iter()

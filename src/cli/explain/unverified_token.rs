@@ -8,7 +8,7 @@ use sha2::Sha256;
 
 /// The content of a token that is not verified.
 #[derive(Debug, Default)]
-pub(super) struct UnverifiedToken {
+pub struct UnverifiedToken {
     alg: Option<String>,
     claims: Value,
     /// Whether it begins like a JWT.
@@ -20,7 +20,7 @@ pub(super) struct UnverifiedToken {
 
 impl UnverifiedToken {
     /// Reads a token. Parts that are not readable are left out.
-    pub(super) fn parse(token: &[u8]) -> Self {
+    pub fn parse(token: &[u8]) -> Self {
         let token = token.trim_ascii();
         let parts: Vec<&[u8]> = token.split(|byte| *byte == b'.').collect();
         let json = |part: usize| -> Value {
@@ -37,16 +37,16 @@ impl UnverifiedToken {
         }
     }
 
-    pub(super) fn alg(&self) -> Option<&str> {
+    pub fn alg(&self) -> Option<&str> {
         self.alg.as_deref()
     }
 
-    pub(super) fn issued_at(&self) -> Option<i64> {
+    pub fn issued_at(&self) -> Option<i64> {
         self.claims.get("iat").and_then(Value::as_i64)
     }
 
     /// Returns whether the token seems to be the beginning of a longer one.
-    pub(super) fn is_cut_short(&self) -> bool {
+    pub fn is_cut_short(&self) -> bool {
         let complete_length = match self.alg() {
             Some("HS256") => 43,
             Some("ES256") => 86,
@@ -56,7 +56,7 @@ impl UnverifiedToken {
     }
 
     /// Returns whether the token's checksum is that of the body, or `None` if it has no checksum.
-    pub(super) fn matches_body(&self, body: &[u8]) -> Option<bool> {
+    pub fn matches_body(&self, body: &[u8]) -> Option<bool> {
         let claim = |name: &str| self.claims.get(name).and_then(Value::as_str).map(str::to_ascii_lowercase);
         let sha256 = claim("checksum_sha256").map(|claimed| claimed == hex::encode(Sha256::digest(body)));
         let sha1 = claim("checksum").map(|claimed| claimed == hex::encode(Sha1::digest(body)));

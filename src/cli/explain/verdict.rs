@@ -18,7 +18,7 @@ fn cause(code: &'static str, text: impl Into<String>) -> Cause {
 }
 
 /// Returns the cause of a rejection at `now`, in Unix seconds.
-pub(super) fn of(rejection: &Rejection, attempt: &Attempt, scheme: Scheme, now: i64) -> Cause {
+pub fn of(rejection: &Rejection, attempt: &Attempt, scheme: Scheme, now: i64) -> Cause {
     let token = UnverifiedToken::parse(attempt.token(scheme).unwrap_or_default());
     match rejection {
         Rejection::Expired { expired_at, .. } => expired(*expired_at, token.issued_at(), now),

@@ -27,7 +27,7 @@ const MAX_RESPONSE: usize = 64 * 1024;
 
 /// The reason for which a request has no response.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum SendErrorKind {
+pub enum SendErrorKind {
     /// No process listens on the address.
     Refused,
     /// The connection failed for another reason.
@@ -44,7 +44,7 @@ pub(super) enum SendErrorKind {
 
 impl SendErrorKind {
     /// Returns the stable name.
-    pub(super) const fn code(self) -> &'static str {
+    pub const fn code(self) -> &'static str {
         match self {
             Self::Refused => "connection_refused",
             Self::Unreachable => "connection_failed",
@@ -59,14 +59,14 @@ impl SendErrorKind {
 /// Explains why a request has no response.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{}: {detail}", kind.code())]
-pub(super) struct SendError {
-    pub(super) kind: SendErrorKind,
+pub struct SendError {
+    pub kind: SendErrorKind,
     /// The message of the operating system or the HTTP library; may be empty.
-    pub(super) detail: String,
+    pub detail: String,
 }
 
 impl SendError {
-    pub(super) fn new(kind: SendErrorKind, detail: impl Into<String>) -> Self {
+    pub fn new(kind: SendErrorKind, detail: impl Into<String>) -> Self {
         Self { kind, detail: detail.into() }
     }
 }
@@ -84,29 +84,29 @@ impl From<hyper::Error> for SendError {
 
 /// A response.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Answer {
-    pub(super) status: StatusCode,
+pub struct Answer {
+    pub status: StatusCode,
     /// Empty if it was too long.
     body: Bytes,
 }
 
 /// The members of a response of this receiver; other receivers may not have them.
 #[derive(Debug, Default, PartialEq, Eq)]
-pub(super) struct ResponseMembers<'a> {
+pub struct ResponseMembers<'a> {
     /// `code` of a problem, otherwise `status`.
-    pub(super) code: Option<Cow<'a, str>>,
-    pub(super) event_id: Option<Cow<'a, str>>,
+    pub code: Option<Cow<'a, str>>,
+    pub event_id: Option<Cow<'a, str>>,
 }
 
 impl Answer {
     #[cfg(test)]
-    pub(super) fn new(status: u16, body: &str) -> Self {
+    pub fn new(status: u16, body: &str) -> Self {
         let status = StatusCode::from_u16(status).unwrap();
         Self { status, body: Bytes::copy_from_slice(body.as_bytes()) }
     }
 
     /// Reads the members of the body, if it is one of this receiver.
-    pub(super) fn members(&self) -> ResponseMembers<'_> {
+    pub fn members(&self) -> ResponseMembers<'_> {
         #[derive(Deserialize)]
         struct Reply<'a> {
             #[serde(borrow)]
@@ -133,7 +133,7 @@ impl Answer {
 
 /// A client with one connection.
 #[derive(Debug)]
-pub(super) struct Client {
+pub struct Client {
     addresses: Arc<[SocketAddr]>,
     tls: Option<Tls>,
     connection: Option<http1::SendRequest<Full<Bytes>>>,
@@ -141,24 +141,24 @@ pub(super) struct Client {
 
 impl Client {
     /// Makes a client that connects at its first request.
-    pub(super) const fn new(addresses: Arc<[SocketAddr]>, tls: Option<Tls>) -> Self {
+    pub const fn new(addresses: Arc<[SocketAddr]>, tls: Option<Tls>) -> Self {
         Self { addresses, tls, connection: None }
     }
 
     /// Makes a client of the same receiver without a connection.
-    pub(super) fn another(&self) -> Self {
+    pub fn another(&self) -> Self {
         Self::new(Arc::clone(&self.addresses), self.tls.clone())
     }
 
     /// Connects now, to find out whether the receiver is reachable.
-    pub(super) async fn connect(&mut self) -> Result<(), SendError> {
+    pub async fn connect(&mut self) -> Result<(), SendError> {
         let opened = timeout(TIMEOUT, self.open()).await;
         self.connection = Some(opened.map_err(|_late| SendError::new(SendErrorKind::Timeout, ""))??);
         Ok(())
     }
 
     /// Sends a request and waits for the complete response.
-    pub(super) async fn send(&mut self, request: Request<Full<Bytes>>) -> Result<Answer, SendError> {
+    pub async fn send(&mut self, request: Request<Full<Bytes>>) -> Result<Answer, SendError> {
         // After a failure the connection is closed: late bytes on it would be read as the next response.
         let connection = self.connection.take();
         match timeout(TIMEOUT, self.exchange(connection, request)).await {

@@ -18,11 +18,11 @@ use dt_sink::clock::{Clock, SystemClock};
 
 /// The number of events, their rate and the concurrency.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Load {
-    pub(super) count: u64,
+pub struct Load {
+    pub count: u64,
     /// Events per second; `None` for as fast as they are answered.
-    pub(super) rate: Option<f64>,
-    pub(super) concurrency: usize,
+    pub rate: Option<f64>,
+    pub concurrency: usize,
 }
 
 /// The data that all workers share.
@@ -36,7 +36,7 @@ struct Shared {
 }
 
 /// Sends all events, or those that are sent before Ctrl-C, and returns the report.
-pub(super) async fn run(load: Load, target: Target, plan: Plan) -> anyhow::Result<Report> {
+pub async fn run(load: Load, target: Target, plan: Plan) -> anyhow::Result<Report> {
     let Load { count, rate, concurrency } = load;
     let requested = count.saturating_mul(plan.copies());
     let (fault, shown) = (plan.fault(), target.shown());

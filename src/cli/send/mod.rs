@@ -49,7 +49,7 @@ usage. `sent` counts requests: those that were answered and those that failed.
 
 With --rate, latencies count from the planned times, also if an event had to
 wait because --concurrency others had no response yet.")]
-pub(super) struct Arguments {
+pub struct Arguments {
     /// The receiver's URL, with http or https
     #[arg(long, value_name = "URL", default_value = "http://127.0.0.1:8080/")]
     url: String,
@@ -114,7 +114,7 @@ fn concurrency(text: &str) -> Result<usize, NumberError> {
     concurrency.ok_or(NumberError::Concurrency)
 }
 
-pub(super) fn run(arguments: &Arguments) -> Ended {
+pub fn run(arguments: &Arguments) -> Ended {
     let target = Target::read(&arguments.url, arguments.ca.as_deref(), &arguments.headers)?;
     let plan = plan(arguments)?;
     // Each connection is a file descriptor. If the limit cannot be raised, the current one stays.

@@ -13,16 +13,16 @@ const MAX_SLEEP: Duration = Duration::from_millis(100);
 
 /// The permission to send one event.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Turn {
+pub struct Turn {
     /// The event's number, from 0.
-    pub(super) event: u64,
+    pub event: u64,
     /// The time at which it should be sent; `None` for now.
-    pub(super) planned: Option<Instant>,
+    pub planned: Option<Instant>,
 }
 
 /// Hands out turns.
 #[derive(Debug)]
-pub(super) struct Turns {
+pub struct Turns {
     next: AtomicU64,
     count: u64,
     stopped: AtomicBool,
@@ -40,12 +40,12 @@ struct Schedule {
 
 impl Turns {
     /// Returns turns for `count` events, each as soon as a worker is free.
-    pub(super) const fn at_once(count: u64) -> Self {
+    pub const fn at_once(count: u64) -> Self {
         Self { next: AtomicU64::new(0), count, stopped: AtomicBool::new(false), schedule: None }
     }
 
     /// Returns turns for `count` events, `rate` of them per second from now on, for `workers` workers.
-    pub(super) fn paced(count: u64, rate: f64, workers: usize) -> std::io::Result<Self> {
+    pub fn paced(count: u64, rate: f64, workers: usize) -> std::io::Result<Self> {
         let schedule = Schedule { start: Instant::now(), rate, due: Arc::new(Semaphore::new(0)) };
         let pacing = schedule.clone();
         // A thread, since the timer of the async runtime has a resolution of a millisecond, which is longer than a
@@ -55,7 +55,7 @@ impl Turns {
     }
 
     /// Waits for the next turn until it is due; `None` if there are no more.
-    pub(super) async fn next(&self) -> Option<Turn> {
+    pub async fn next(&self) -> Option<Turn> {
         if let Some(schedule) = &self.schedule {
             schedule.due.acquire().await.ok()?.forget();
         }
@@ -68,7 +68,7 @@ impl Turns {
     }
 
     /// Hands out no more turns.
-    pub(super) fn stop(&self) {
+    pub fn stop(&self) {
         self.stopped.store(true, Ordering::Relaxed);
         if let Some(schedule) = &self.schedule {
             schedule.due.close();

@@ -12,14 +12,14 @@ use crate::cli::samples::Samples;
 use dt_verify::{Secret, Signer, SignerError};
 
 /// The default project of sample events.
-pub(super) const PROJECT: &str = "s3nd0pr0ject00000000";
+pub const PROJECT: &str = "s3nd0pr0ject00000000";
 
 /// The age of the token of `expired`, in seconds: two hours, since the lifetime of DT's tokens is one.
 const EXPIRED_AGE: i64 = 7_200;
 
 /// The fault of the requests.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-pub(super) enum Fault {
+pub enum Fault {
     /// No fault, as DT sends it
     None,
     /// One byte of the body is changed after signing
@@ -38,29 +38,29 @@ pub(super) enum Fault {
 
 impl Fault {
     /// Returns whether a receiver has to accept such requests.
-    pub(super) const fn is_acceptable(self) -> bool {
+    pub const fn is_acceptable(self) -> bool {
         matches!(self, Self::None | Self::Duplicate)
     }
 
     /// Returns whether a status is the expected one. For DT any 2xx means "accepted".
-    pub(super) fn expects(self, status: StatusCode) -> bool {
+    pub fn expects(self, status: StatusCode) -> bool {
         if self.is_acceptable() { status.is_success() } else { status == StatusCode::UNAUTHORIZED }
     }
 
     /// Returns the expected status in words.
-    pub(super) const fn expected(self) -> &'static str {
+    pub const fn expected(self) -> &'static str {
         if self.is_acceptable() { "2xx" } else { "401" }
     }
 
     /// Returns whether such requests need the receiver's secret.
-    pub(super) const fn needs_secret(self) -> bool {
+    pub const fn needs_secret(self) -> bool {
         !matches!(self, Self::WrongSecret | Self::Unsigned | Self::Garbage)
     }
 }
 
 /// The source of bodies.
 #[derive(Debug)]
-pub(super) enum Bodies {
+pub enum Bodies {
     /// Sample events.
     Samples(Samples),
     /// These bytes for every event.
@@ -69,7 +69,7 @@ pub(super) enum Bodies {
 
 /// The requests of a run.
 #[derive(Debug)]
-pub(super) struct Plan {
+pub struct Plan {
     bodies: Bodies,
     fault: Fault,
     signer: Option<Signer>,
@@ -78,28 +78,28 @@ pub(super) struct Plan {
 
 /// The body and token of one request.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) struct PreparedRequest {
-    pub(super) body: Bytes,
-    pub(super) token: Option<String>,
+pub struct PreparedRequest {
+    pub body: Bytes,
+    pub token: Option<String>,
 }
 
 impl Plan {
     /// Makes a plan. Faults without a signature need no secret.
-    pub(super) fn new(bodies: Bodies, fault: Fault, secret: Option<Secret>, run: Run) -> Self {
+    pub fn new(bodies: Bodies, fault: Fault, secret: Option<Secret>, run: Run) -> Self {
         Self { bodies, fault, signer: secret.map(Signer::secret), run }
     }
 
-    pub(super) const fn fault(&self) -> Fault {
+    pub const fn fault(&self) -> Fault {
         self.fault
     }
 
     /// Returns how many times each event is sent.
-    pub(super) const fn copies(&self) -> u64 {
+    pub const fn copies(&self) -> u64 {
         if matches!(self.fault, Fault::Duplicate) { 2 } else { 1 }
     }
 
     /// Returns the body of an event, by its number, at a time in Unix milliseconds.
-    pub(super) fn body(&self, event: u64, unix_millis: i64) -> Bytes {
+    pub fn body(&self, event: u64, unix_millis: i64) -> Bytes {
         match &self.bodies {
             Bodies::Exactly(body) => body.clone(),
             Bodies::Samples(samples) => Bytes::from(samples.body(event, unix_millis)),
@@ -107,7 +107,7 @@ impl Plan {
     }
 
     /// Signs a body and applies the fault. `request` is the number of the request, which makes its token id unique.
-    pub(super) fn prepare(&self, body: &Bytes, request: u64, unix_seconds: i64) -> Result<PreparedRequest, SignerError> {
+    pub fn prepare(&self, body: &Bytes, request: u64, unix_seconds: i64) -> Result<PreparedRequest, SignerError> {
         let issued_at = match self.fault {
             Fault::Expired => unix_seconds.saturating_sub(EXPIRED_AGE),
             _ => unix_seconds,

@@ -12,7 +12,7 @@ const DELAY: Duration = Duration::from_secs(1);
 const REFRESH: Duration = Duration::from_millis(200);
 
 /// Shows the progress of `done` towards `all` while it is awaited. Never ends by itself.
-pub(super) async fn show(all: u64, done: impl Fn() -> u64) -> Infallible {
+pub async fn show(all: u64, done: impl Fn() -> u64) -> Infallible {
     tokio::time::sleep(DELAY).await;
     // Without its start position, the bar would compute its speed as if all previous requests were sent now.
     let bar = ProgressBar::with_draw_target(Some(all), ProgressDrawTarget::stderr());

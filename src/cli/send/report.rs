@@ -16,7 +16,7 @@ const SHOWN: usize = 2;
 
 /// Counts responses and errors.
 #[derive(Debug)]
-pub(super) struct Tally {
+pub struct Tally {
     sent: u64,
     unexpected: u64,
     answers: Vec<Answers>,
@@ -45,7 +45,7 @@ struct Failures {
 }
 
 impl Tally {
-    pub(super) fn new() -> Result<Self, hdrhistogram::CreationError> {
+    pub fn new() -> Result<Self, hdrhistogram::CreationError> {
         Ok(Self {
             sent: 0,
             unexpected: 0,
@@ -57,12 +57,12 @@ impl Tally {
     }
 
     /// Returns the number of requests that were answered or failed.
-    pub(super) const fn sent(&self) -> u64 {
+    pub const fn sent(&self) -> u64 {
         self.sent
     }
 
     /// Counts a response.
-    pub(super) fn answered(&mut self, answer: &Answer, took: Duration, fault: Fault) {
+    pub fn answered(&mut self, answer: &Answer, took: Duration, fault: Fault) {
         self.sent = self.sent.saturating_add(1);
         self.unexpected = self.unexpected.saturating_add(u64::from(!fault.expects(answer.status)));
         // The histogram grows, so recording cannot fail.
@@ -83,7 +83,7 @@ impl Tally {
     }
 
     /// Counts a request without a response.
-    pub(super) fn failed(&mut self, failed: SendError) {
+    pub fn failed(&mut self, failed: SendError) {
         self.sent = self.sent.saturating_add(1);
         match self.failures.iter_mut().find(|known| known.kind == failed.kind) {
             Some(known) => known.count = known.count.saturating_add(1),
@@ -98,25 +98,25 @@ fn label(status: u16, code: &str) -> String {
 
 /// The report of a run.
 #[derive(Debug)]
-pub(super) struct Report {
-    pub(super) tally: Tally,
+pub struct Report {
+    pub tally: Tally,
     /// The number of requests of a complete run.
-    pub(super) requested: u64,
-    pub(super) took: Duration,
-    pub(super) fault: Fault,
+    pub requested: u64,
+    pub took: Duration,
+    pub fault: Fault,
     /// The receiver, for messages.
-    pub(super) target: String,
+    pub target: String,
 }
 
 impl Report {
     /// Returns whether every request was sent and has the expected response.
-    pub(super) fn is_expected(&self) -> bool {
+    pub fn is_expected(&self) -> bool {
         let Tally { sent, unexpected, failures, .. } = &self.tally;
         *sent == self.requested && *unexpected == 0 && failures.is_empty()
     }
 
     /// Returns the object of `--json`.
-    pub(super) fn json(&self) -> Value {
+    pub fn json(&self) -> Value {
         let tally = &self.tally;
         let answers: Map<String, Value> = tally
             .answers
@@ -141,7 +141,7 @@ impl Report {
     }
 
     /// Returns the lines of the report: one for each response to a single event, otherwise a summary.
-    pub(super) fn lines(&self, single: bool) -> Vec<String> {
+    pub fn lines(&self, single: bool) -> Vec<String> {
         let tally = &self.tally;
         if single {
             return tally.first.clone();
@@ -166,7 +166,7 @@ impl Report {
     }
 
     /// Returns the messages about errors and unexpected responses, for standard error.
-    pub(super) fn complaints(&self) -> Vec<String> {
+    pub fn complaints(&self) -> Vec<String> {
         let (Tally { sent, unexpected, answers, failures, .. }, target) = (&self.tally, &self.target);
         let mut complaints: Vec<String> = failures
             .iter()

@@ -20,7 +20,7 @@ const URL_FORM: &str = "http://HOST[:PORT][/PATH], or https";
 
 /// A receiver, and the headers of every request to it.
 #[derive(Debug, Clone)]
-pub(super) struct Target {
+pub struct Target {
     host: String,
     port: u16,
     path: PathAndQuery,
@@ -30,7 +30,7 @@ pub(super) struct Target {
 
 impl Target {
     /// Reads `--url`, `--ca` and every `--header`. No message repeats a URL that may have a password.
-    pub(super) fn read(url: &str, ca: Option<&Path>, headers: &[String]) -> Result<Self, Failure> {
+    pub fn read(url: &str, ca: Option<&Path>, headers: &[String]) -> Result<Self, Failure> {
         let found = |why: &str| usage(format!("--url: {why}; expected {URL_FORM}"));
         if url.contains('@') {
             return Err(found("found a user name or password, or another \"@\""));
@@ -110,23 +110,23 @@ impl Target {
     }
 
     /// Returns the receiver's host and port, for messages.
-    pub(super) fn shown(&self) -> String {
+    pub fn shown(&self) -> String {
         let Self { host, port, .. } = self;
         if host.contains(':') { format!("[{host}]:{port}") } else { format!("{host}:{port}") }
     }
 
     /// Returns the configuration of TLS, if the URL has https.
-    pub(super) fn tls(&self) -> Option<&Tls> {
+    pub fn tls(&self) -> Option<&Tls> {
         self.tls.as_ref()
     }
 
     /// Resolves the addresses of the host, once for the whole run.
-    pub(super) async fn resolve(&self) -> std::io::Result<Vec<SocketAddr>> {
+    pub async fn resolve(&self) -> std::io::Result<Vec<SocketAddr>> {
         Ok(tokio::net::lookup_host((self.host.as_str(), self.port)).await?.collect())
     }
 
     /// Makes a request with DT's headers.
-    pub(super) fn request(&self, body: Bytes, token: Option<HeaderValue>) -> Request<Full<Bytes>> {
+    pub fn request(&self, body: Bytes, token: Option<HeaderValue>) -> Request<Full<Bytes>> {
         let mut request = Request::new(Full::new(body));
         *request.method_mut() = Method::POST;
         *request.uri_mut() = Uri::from(self.path.clone());

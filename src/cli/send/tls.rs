@@ -15,14 +15,14 @@ use super::client::{SendError, SendErrorKind};
 
 /// The configuration of TLS connections to the receiver.
 #[derive(Debug, Clone)]
-pub(super) struct Tls {
+pub struct Tls {
     config: Arc<ClientConfig>,
     name: ServerName<'static>,
 }
 
 impl Tls {
     /// Trusts the authorities in a PEM file or, without one, the public ones of Mozilla's list.
-    pub(super) fn new(host: &str, ca: Option<&Path>) -> Result<Self, Failure> {
+    pub fn new(host: &str, ca: Option<&Path>) -> Result<Self, Failure> {
         let name = ServerName::try_from(host.to_owned())
             .map_err(|_| usage("--url: the host is not a name that a certificate can have"))?;
         let roots = match ca {
@@ -40,7 +40,7 @@ impl Tls {
     }
 
     /// Makes the TLS handshake on a new connection.
-    pub(super) async fn connect(&self, stream: TcpStream) -> Result<TlsStream<TcpStream>, SendError> {
+    pub async fn connect(&self, stream: TcpStream) -> Result<TlsStream<TcpStream>, SendError> {
         let connector = TlsConnector::from(Arc::clone(&self.config));
         let connected = connector.connect(self.name.clone(), stream).await;
         connected.map_err(|error| SendError::new(SendErrorKind::Tls, error.to_string()))

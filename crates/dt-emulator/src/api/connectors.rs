@@ -7,7 +7,7 @@ use super::{Answer, Answered, ApiError, Call, pages, with_verb};
 use crate::cloud::Cloud;
 use crate::state::{Connector, MAX_CONNECTORS, Settings, State, drop_queue, is_id};
 
-pub(super) fn collection(cloud: &Cloud, call: &Call, project: &str) -> Answered {
+pub fn collection(cloud: &Cloud, call: &Call, project: &str) -> Answered {
     match call.method {
         Method::GET => cloud.with_state(|state, _| {
             let connectors = state.projects.get(project).map(|project| &project.connectors);
@@ -50,7 +50,7 @@ fn create(cloud: &Cloud, call: &Call, project: &str) -> Answered {
     })
 }
 
-pub(super) fn one(cloud: &Cloud, call: &Call, project: &str, name: &str) -> Answered {
+pub fn one(cloud: &Cloud, call: &Call, project: &str, name: &str) -> Answered {
     match (with_verb(name), &call.method) {
         ((id, None), &Method::GET) => {
             cloud.with_state(|state, _| Ok(answer(find(state, project, id)?, project)))

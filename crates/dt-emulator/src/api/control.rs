@@ -18,7 +18,7 @@ use crate::heartbeat;
 use crate::state::Now;
 use dt_verify::event::rfc3339_micros;
 
-pub(super) fn answer(cloud: &Cloud, call: &Call, path: &[&str]) -> Answered {
+pub fn answer(cloud: &Cloud, call: &Call, path: &[&str]) -> Answered {
     // If any credentials were accepted, requiring them would protect nothing.
     if !call.trusted && !cloud.accounts.is_empty() {
         check_credentials(cloud, call)?;

@@ -24,7 +24,7 @@ const MAX_NAMES: usize = 1_000;
 /// The largest size of a published event, in bytes: real events are far smaller.
 const MAX_EVENT: usize = 16 << 10;
 
-pub(super) fn collection(cloud: &Cloud, call: &Call, project: &str) -> Answered {
+pub fn collection(cloud: &Cloud, call: &Call, project: &str) -> Answered {
     match call.method {
         Method::GET => list(cloud, call, project),
         Method::POST => create(cloud, call, project),
@@ -89,7 +89,7 @@ fn create(cloud: &Cloud, call: &Call, project: &str) -> Answered {
 }
 
 /// Adds a device to a project.
-pub(crate) fn add(state: &mut State, project: &str, device: Device) -> Result<(), ApiError> {
+pub fn add(state: &mut State, project: &str, device: Device) -> Result<(), ApiError> {
     state.mark_changed();
     let owner = state.project(project).ok_or_else(|| ApiError::bad_request("there are too many projects"))?;
     if owner.devices.len() >= MAX_DEVICES {
@@ -99,7 +99,7 @@ pub(crate) fn add(state: &mut State, project: &str, device: Device) -> Result<()
     Ok(())
 }
 
-pub(super) fn one(cloud: &Cloud, call: &Call, project: &str, name: &str) -> Answered {
+pub fn one(cloud: &Cloud, call: &Call, project: &str, name: &str) -> Answered {
     match (with_verb(name), &call.method) {
         ((id, None), &Method::GET) => cloud.with_state(|state, _| {
             let (project, device) = look_up(state, project, id)?;
@@ -165,7 +165,7 @@ fn replace_labels(cloud: &Cloud, call: &Call, project: &str, id: &str) -> Answer
     })
 }
 
-pub(super) fn batch_update(cloud: &Cloud, call: &Call, project: &str) -> Answered {
+pub fn batch_update(cloud: &Cloud, call: &Call, project: &str) -> Answered {
     if call.method != Method::POST {
         return Err(ApiError::method("POST"));
     }
@@ -232,7 +232,7 @@ fn update_one(
 
 /// Moves devices to this project. Their history moves with them, and old events keep their `targetName`. A moved device has no
 /// heartbeat any more.
-pub(super) fn transfer(cloud: &Cloud, call: &Call, project: &str) -> Answered {
+pub fn transfer(cloud: &Cloud, call: &Call, project: &str) -> Answered {
     if call.method != Method::POST {
         return Err(ApiError::method("POST"));
     }

@@ -10,14 +10,14 @@ const HELP: &str = "https://docs.developer.disruptive-technologies.com/error-cod
 /// A response with another status than 200.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct ApiError {
-    pub(crate) status: StatusCode,
-    pub(crate) text: String,
+    pub status: StatusCode,
+    pub text: String,
     /// `Retry-After`, in seconds.
-    pub(crate) retry_after: Option<u16>,
+    pub retry_after: Option<u16>,
     /// `Allow`.
-    pub(crate) allow: Option<&'static str>,
+    pub allow: Option<&'static str>,
     /// `error` of RFC 6749, for the token endpoint.
-    pub(crate) oauth: Option<&'static str>,
+    pub oauth: Option<&'static str>,
 }
 
 impl ApiError {

@@ -17,7 +17,7 @@ use dt_verify::event::Timestamp;
 /// The default period of a history, in microseconds.
 const DEFAULT_MICROS: i64 = 24 * 3_600 * 1_000_000;
 
-pub(super) fn history(cloud: &Cloud, call: &Call, project: &str, device: &str) -> Answered {
+pub fn history(cloud: &Cloud, call: &Call, project: &str, device: &str) -> Answered {
     if call.method != Method::GET {
         return Err(ApiError::method("GET"));
     }

@@ -7,7 +7,7 @@ use crate::state::Labels;
 
 /// Selects devices by id, type, labels and words (documentation of `Device.list_devices` and `Stream.event_stream` in DT's
 /// Python client). In a list a device needs all of the labels, in a stream any of them.
-pub(super) struct Filter {
+pub struct Filter {
     any_label: bool,
     ids: BTreeSet<String>,
     types: BTreeSet<String>,
@@ -33,7 +33,7 @@ impl LabelFilter {
 }
 
 impl Filter {
-    pub(super) fn read(query: &Query, any_label: bool) -> Self {
+    pub fn read(query: &Query, any_label: bool) -> Self {
         let set = |name| query.all(name).map(str::to_owned).collect();
         let words = query.last("query").unwrap_or_default().split_whitespace();
         Self {
@@ -45,7 +45,7 @@ impl Filter {
         }
     }
 
-    pub(super) fn wants(&self, id: &str, device_type: &str, labels: &Labels) -> bool {
+    pub fn wants(&self, id: &str, device_type: &str, labels: &Labels) -> bool {
         let fits = |filter: &LabelFilter| filter.fits(labels);
         (self.ids.is_empty() || self.ids.contains(id))
             && (self.types.is_empty() || self.types.contains(device_type))
@@ -64,6 +64,6 @@ fn has_word(word: &str, id: &str, device_type: &str, labels: &Labels) -> bool {
 }
 
 /// Returns whether a text, in lower case, contains a part, which is in lower case.
-pub(super) fn contains(text: &str, part: &str) -> bool {
+pub fn contains(text: &str, part: &str) -> bool {
     text.to_lowercase().contains(part)
 }

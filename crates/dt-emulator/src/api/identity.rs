@@ -6,7 +6,7 @@ use super::{Answered, ApiError, Call};
 use crate::cloud::Cloud;
 use crate::identity::{TokenError, exchange};
 
-pub(super) fn token(cloud: &Cloud, call: &Call) -> Answered {
+pub fn token(cloud: &Cloud, call: &Call) -> Answered {
     if call.method != Method::POST {
         return Err(ApiError::method("POST"));
     }
@@ -21,7 +21,7 @@ pub(super) fn token(cloud: &Cloud, call: &Call) -> Answered {
     answer.map(Into::into).map_err(rejection)
 }
 
-pub(super) fn discovery(cloud: &Cloud, call: &Call) -> Answered {
+pub fn discovery(cloud: &Cloud, call: &Call) -> Answered {
     if call.method != Method::GET {
         return Err(ApiError::method("GET"));
     }
@@ -29,7 +29,7 @@ pub(super) fn discovery(cloud: &Cloud, call: &Call) -> Answered {
     Ok(cloud.keys.lock().discovery().into())
 }
 
-pub(super) fn jwks(cloud: &Cloud, call: &Call) -> Answered {
+pub fn jwks(cloud: &Cloud, call: &Call) -> Answered {
     if call.method != Method::GET {
         return Err(ApiError::method("GET"));
     }

@@ -39,16 +39,16 @@ use super::state::is_id;
 use query::Query;
 
 /// A request with its complete body.
-pub(crate) struct Call {
-    pub(crate) method: Method,
-    pub(crate) path: String,
-    pub(crate) query: String,
-    pub(crate) headers: HeaderMap,
+pub struct Call {
+    pub method: Method,
+    pub path: String,
+    pub query: String,
+    pub headers: HeaderMap,
     /// `:authority` of HTTP/2, which has no `Host`.
-    pub(crate) authority: Option<String>,
-    pub(crate) body: Bytes,
+    pub authority: Option<String>,
+    pub body: Bytes,
     /// Whether the caller is this process, which needs no credentials.
-    pub(crate) trusted: bool,
+    pub trusted: bool,
 }
 
 impl Call {
@@ -73,7 +73,7 @@ impl Call {
 }
 
 /// A response.
-pub(crate) enum Answer {
+pub enum Answer {
     /// 200 with JSON, and perhaps a warning.
     Json(Value, Option<&'static str>),
     /// 200 with events, until the client closes the connection.
@@ -89,7 +89,7 @@ impl From<Value> for Answer {
 type Answered = Result<Answer, ApiError>;
 
 /// Answers a request.
-pub(crate) fn answer(cloud: &Cloud, call: &Call) -> Answered {
+pub fn answer(cloud: &Cloud, call: &Call) -> Answered {
     if !call.trusted {
         reject_web_pages(cloud, call)?;
     }

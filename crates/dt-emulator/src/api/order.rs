@@ -13,7 +13,7 @@ use crate::state::Device;
 use dt_verify::event::{EventType, Timestamp};
 
 /// An order of devices.
-pub(super) struct Order {
+pub struct Order {
     field: Field,
     descending: bool,
 }
@@ -39,7 +39,7 @@ enum FieldValue {
 
 impl Order {
     /// Reads `orderBy`. Returns `None` if the query does not have it.
-    pub(super) fn read(query: &Query) -> Result<Option<Self>, ApiError> {
+    pub fn read(query: &Query) -> Result<Option<Self>, ApiError> {
         let Some(text) = query.last("orderBy") else { return Ok(None) };
         let (descending, name) = match text.strip_prefix('-') {
             Some(name) => (true, name),
@@ -55,7 +55,7 @@ impl Order {
     }
 
     /// Sorts devices, each with its key `project/device`. Devices with equal values are sorted by key.
-    pub(super) fn sort(&self, devices: &mut Vec<(String, &str, &Device)>) {
+    pub fn sort(&self, devices: &mut Vec<(String, &str, &Device)>) {
         let mut keyed: Vec<_> =
             devices.drain(..).map(|entry| (self.field.of(&entry.0, entry.2), entry)).collect();
         keyed.sort_by(|(a, (a_key, ..)), (b, (b_key, ..))| self.compare(a, b).then_with(|| a_key.cmp(b_key)));

@@ -12,7 +12,7 @@ const DEFAULT: usize = 100;
 const MAX: usize = 1_000;
 
 /// Reads `pageSize`.
-pub(super) fn size(query: &Query) -> Result<usize, ApiError> {
+pub fn size(query: &Query) -> Result<usize, ApiError> {
     match query.last("pageSize") {
         None => Ok(DEFAULT),
         Some(text) => match text.parse::<usize>() {
@@ -24,7 +24,7 @@ pub(super) fn size(query: &Query) -> Result<usize, ApiError> {
 }
 
 /// Returns a page of items that are sorted by key: those after `pageToken`, and the next token, which is empty at the end.
-pub(super) fn of<'a, T>(
+pub fn of<'a, T>(
     items: impl Iterator<Item = (&'a String, T)>,
     query: &Query,
 ) -> Result<(Vec<T>, String), ApiError> {
@@ -33,7 +33,7 @@ pub(super) fn of<'a, T>(
 }
 
 /// Returns a page of items in any order: those after the one that `pageToken` names, which must still exist.
-pub(super) fn in_order<'a, T>(
+pub fn in_order<'a, T>(
     mut items: impl Iterator<Item = (&'a String, T)>,
     query: &Query,
 ) -> Result<(Vec<T>, String), ApiError> {

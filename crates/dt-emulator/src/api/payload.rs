@@ -9,7 +9,7 @@ type CompleteEvent = (EventType, String, Timestamp);
 
 /// Explains why an event cannot be published.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub(super) enum PayloadError {
+pub enum PayloadError {
     #[error("the body has no event type; expected one such as {{\"touch\":{{}}}}")]
     Empty,
     #[error("\"{}\" is not an event type", .0.escape_debug())]
@@ -25,10 +25,7 @@ pub(super) enum PayloadError {
 }
 
 /// Reads the events in a body and fills in the members that are left out.
-pub(super) fn complete(
-    body: &Map<String, Value>,
-    default_time: &str,
-) -> Result<Vec<CompleteEvent>, PayloadError> {
+pub fn complete(body: &Map<String, Value>, default_time: &str) -> Result<Vec<CompleteEvent>, PayloadError> {
     if body.is_empty() {
         return Err(PayloadError::Empty);
     }

@@ -9,7 +9,7 @@ use super::{Answered, ApiError, Call, pages};
 use crate::cloud::Cloud;
 use crate::state::{MAX_NAME, Project};
 
-pub(super) fn list(cloud: &Cloud, call: &Call) -> Answered {
+pub fn list(cloud: &Cloud, call: &Call) -> Answered {
     if call.method != Method::GET {
         return Err(ApiError::method("GET"));
     }
@@ -29,7 +29,7 @@ pub(super) fn list(cloud: &Cloud, call: &Call) -> Answered {
     })
 }
 
-pub(super) fn one(cloud: &Cloud, call: &Call, id: &str) -> Answered {
+pub fn one(cloud: &Cloud, call: &Call, id: &str) -> Answered {
     match call.method {
         Method::GET => cloud.with_state(|state, _| {
             let empty = Project::default();
@@ -64,7 +64,7 @@ fn rename(cloud: &Cloud, call: &Call, id: &str) -> Answered {
 }
 
 /// Returns whether a query has no `organization`, or that of the emulator.
-pub(super) fn are_of_organization(cloud: &Cloud, query: &Query) -> bool {
+pub fn are_of_organization(cloud: &Cloud, query: &Query) -> bool {
     query
         .last("organization")
         .is_none_or(|name| name.strip_prefix("organizations/").unwrap_or(name) == cloud.organization)

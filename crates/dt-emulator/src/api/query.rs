@@ -1,26 +1,26 @@
 //! The query of a URL. Its names are in camel case or snake case, since DT's clients use both.
 
 /// The names and values of a query, in order.
-pub(crate) struct Query(Vec<(String, String)>);
+pub struct Query(Vec<(String, String)>);
 
 impl Query {
-    pub(crate) fn read(query: &str) -> Self {
+    pub fn read(query: &str) -> Self {
         Self(form_urlencoded::parse(query.as_bytes()).into_owned().collect())
     }
 
     /// Returns all values of a name in camel case that are not empty.
-    pub(crate) fn whole<'a>(&'a self, name: &'a str) -> impl Iterator<Item = &'a str> {
+    pub fn whole<'a>(&'a self, name: &'a str) -> impl Iterator<Item = &'a str> {
         let named = self.0.iter().filter(move |(key, _)| is_name(key, name));
         named.map(|(_, value)| value.as_str()).filter(|value| !value.is_empty())
     }
 
     /// Returns all values of a name in camel case that are not empty. A comma separates values.
-    pub(crate) fn all<'a>(&'a self, name: &'a str) -> impl Iterator<Item = &'a str> {
+    pub fn all<'a>(&'a self, name: &'a str) -> impl Iterator<Item = &'a str> {
         self.whole(name).flat_map(|value| value.split(',')).filter(|value| !value.is_empty())
     }
 
     /// Returns the last value of a name in camel case that is not empty.
-    pub(crate) fn last(&self, name: &str) -> Option<&str> {
+    pub fn last(&self, name: &str) -> Option<&str> {
         self.0
             .iter()
             .rev()

@@ -42,7 +42,7 @@ const WARNING: HeaderName = HeaderName::from_static("x-emulator-warning");
 type Reply = Response<Either<Full<Bytes>, StreamBody>>;
 
 /// Accepts connections until `stop` is true.
-pub(crate) async fn serve(listener: TcpListener, cloud: Arc<Cloud>, mut stop: watch::Receiver<bool>) {
+pub async fn serve(listener: TcpListener, cloud: Arc<Cloud>, mut stop: watch::Receiver<bool>) {
     let permits = Arc::new(Semaphore::new(MAX_CONNECTIONS));
     let requests = Arc::new(Semaphore::new(MAX_REQUESTS));
     let mut connections = JoinSet::new();

@@ -40,7 +40,7 @@ const LONGEST_PING: Duration = Duration::from_secs(3_600);
 const WAITING: usize = 64;
 
 /// A stream before its first line.
-pub(crate) struct Stream {
+pub struct Stream {
     events: broadcast::Receiver<Arc<Published>>,
     project: String,
     filter: Filter,
@@ -49,7 +49,7 @@ pub(crate) struct Stream {
     server_sent: bool,
 }
 
-pub(super) fn open(cloud: &Cloud, call: &Call, project: &str) -> Answered {
+pub fn open(cloud: &Cloud, call: &Call, project: &str) -> Answered {
     if call.method != Method::GET {
         return Err(ApiError::method("GET"));
     }
@@ -78,12 +78,12 @@ pub(super) fn open(cloud: &Cloud, call: &Call, project: &str) -> Answered {
 }
 
 impl Stream {
-    pub(super) const fn content_type(&self) -> &'static str {
+    pub const fn content_type(&self) -> &'static str {
         if self.server_sent { "text/event-stream" } else { "application/json" }
     }
 
     /// Starts writing lines, until the client closes the connection or the emulator stops.
-    pub(super) fn start(self, cloud: Arc<Cloud>, stop: watch::Receiver<bool>) -> StreamBody {
+    pub fn start(self, cloud: Arc<Cloud>, stop: watch::Receiver<bool>) -> StreamBody {
         let (lines, waiting) = mpsc::channel(WAITING);
         tokio::spawn(self.write(cloud, lines, stop));
         StreamBody(waiting)
@@ -133,7 +133,7 @@ impl Stream {
 }
 
 /// The body of a stream's response.
-pub(crate) struct StreamBody(mpsc::Receiver<Bytes>);
+pub struct StreamBody(mpsc::Receiver<Bytes>);
 
 impl Body for StreamBody {
     type Data = Bytes;

@@ -23,12 +23,12 @@ const WRONG_SECRET: &str = "this is not the secret of any connector";
 const USER_AGENT_VALUE: &str = concat!("dt-receiver-emulator/", env!("CARGO_PKG_VERSION"));
 
 /// One attempt to deliver one event for one connector.
-pub(super) struct Attempt {
-    pub(super) project: String,
-    pub(super) connector: String,
-    pub(super) incarnation: u64,
-    pub(super) number: u64,
-    pub(super) entry: u64,
+pub struct Attempt {
+    pub project: String,
+    pub connector: String,
+    pub incarnation: u64,
+    pub number: u64,
+    pub entry: u64,
     url: Arc<str>,
     headers: Vec<(String, String)>,
     secret: String,
@@ -46,16 +46,16 @@ pub(super) struct Attempt {
 /// The result of an attempt.
 pub(super) struct AttemptResult {
     /// The status or the error, such as `status_200` or `timeout`.
-    pub(super) outcome: String,
+    pub outcome: String,
     /// Whether the receiver answered 2xx.
-    pub(super) is_accepted: bool,
+    pub is_accepted: bool,
     /// The time until the response or the error, on the machine's clock.
-    pub(super) duration: Duration,
+    pub duration: Duration,
 }
 
 impl Attempt {
     /// Prepares an attempt to deliver an event of the connector's queue, and decides by chance which faults it has.
-    pub(super) fn new(
+    pub fn new(
         project: &str,
         connector: &Connector,
         (number, event): (u64, &QueuedEvent),
@@ -84,12 +84,12 @@ impl Attempt {
     }
 
     /// Returns whether a receiver that verifies should accept it.
-    pub(super) const fn is_valid(&self) -> bool {
+    pub const fn is_valid(&self) -> bool {
         !self.tamper && !self.wrong_secret && !self.expired
     }
 
     /// Sends the request and records the result.
-    pub(super) async fn make(mut self, cloud: Arc<Cloud>) {
+    pub async fn make(mut self, cloud: Arc<Cloud>) {
         let start = Instant::now();
         let answered = match self.request(&cloud) {
             Some(request) => cloud.transport().post(request).await,

@@ -67,7 +67,7 @@ const fn millis(duration: Duration) -> i64 {
 }
 
 /// Drives all queues until `stop` is true, and then cancels the attempts in progress.
-pub(crate) async fn run(cloud: Arc<Cloud>, mut stop: watch::Receiver<bool>) {
+pub async fn run(cloud: Arc<Cloud>, mut stop: watch::Receiver<bool>) {
     let mut attempts = JoinSet::new();
     let mut turn = 0_usize;
     loop {

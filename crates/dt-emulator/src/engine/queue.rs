@@ -9,28 +9,28 @@ use crate::sequence::Sequence;
 use crate::state::StoredEvent;
 
 /// The largest number of events in a queue; beyond it, the oldest are removed. DT's documentation does not say what DT does.
-pub(crate) const MAX_QUEUE: usize = 100_000;
+pub const MAX_QUEUE: usize = 100_000;
 
 /// The largest size of all bodies in a queue, in bytes; beyond it, the oldest events are removed.
-pub(crate) const MAX_QUEUE_BYTES: usize = 128 << 20;
+pub const MAX_QUEUE_BYTES: usize = 128 << 20;
 
 /// The largest number of requests of one connector in progress. DT does not wait for one response before the next request.
-pub(crate) const MAX_IN_FLIGHT: usize = 64;
+pub const MAX_IN_FLIGHT: usize = 64;
 
 /// An event in the queue of one connector.
 #[derive(Clone, Serialize, Deserialize)]
 pub(crate) struct QueuedEvent {
-    pub(crate) event: Arc<StoredEvent>,
-    pub(crate) body: Arc<str>,
+    pub event: Arc<StoredEvent>,
+    pub body: Arc<str>,
     /// The time at which it was queued, in Unix milliseconds of the emulated clock.
-    pub(crate) queued_at: i64,
+    pub queued_at: i64,
     /// The time of the next attempt, in Unix milliseconds of the emulated clock.
-    pub(crate) due: i64,
-    pub(crate) attempts: u32,
+    pub due: i64,
+    pub attempts: u32,
     /// The time of the first attempt, in Unix milliseconds of the emulated clock.
-    pub(crate) first_tried_at: Option<i64>,
+    pub first_tried_at: Option<i64>,
     /// The number of its entry in the ledger; copies share one.
-    pub(crate) entry: u64,
+    pub entry: u64,
 }
 
 /// The events of one connector, by their number in the queue.

@@ -69,7 +69,7 @@ type TlsConnector = hyper_rustls::HttpsConnector<HttpConnector>;
 
 /// Sends requests by HTTP/1.1 over TCP, and over TLS to receivers with a certificate of a public authority.
 #[derive(Debug)]
-pub(crate) struct HttpTransport {
+pub struct HttpTransport {
     client: Client<TlsConnector, AttemptBody>,
     drains: Arc<Semaphore>,
 }
@@ -77,7 +77,7 @@ pub(crate) struct HttpTransport {
 /// The cryptographic back-end does not support the protocol versions of TLS.
 #[derive(Debug, Clone, Copy, thiserror::Error)]
 #[error("cannot set up TLS")]
-pub(crate) struct TlsSetupError;
+pub struct TlsSetupError;
 
 fn with_tls(mut connector: HttpConnector) -> Result<TlsConnector, TlsSetupError> {
     connector.enforce_http(false);
@@ -87,7 +87,7 @@ fn with_tls(mut connector: HttpConnector) -> Result<TlsConnector, TlsSetupError>
 }
 
 impl HttpTransport {
-    pub(crate) fn new() -> Result<Self, TlsSetupError> {
+    pub fn new() -> Result<Self, TlsSetupError> {
         let mut connector = HttpConnector::new();
         connector.set_nodelay(true);
         connector.set_connect_timeout(Some(TIMEOUT));
@@ -171,7 +171,7 @@ fn reason(error: &hyper_util::client::legacy::Error) -> &'static str {
 }
 
 /// A body in one piece, or its first half and then an error, which makes hyper close the connection.
-pub(crate) struct AttemptBody {
+pub struct AttemptBody {
     rest: Option<Bytes>,
     length: u64,
     cut: bool,
@@ -189,7 +189,7 @@ impl AttemptBody {
 /// The fault `drop` cut the request.
 #[derive(Debug, thiserror::Error)]
 #[error("cut by the fault drop")]
-pub(crate) struct CutByFault;
+pub struct CutByFault;
 
 impl Body for AttemptBody {
     type Data = Bytes;

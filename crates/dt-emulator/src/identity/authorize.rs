@@ -10,7 +10,7 @@ use super::token::Grants;
 
 /// Explains why the credentials of a request are not accepted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-pub(crate) enum AuthorizationError {
+pub enum AuthorizationError {
     #[error("the Authorization header is missing")]
     Missing,
     #[error("the Authorization header is malformed")]
@@ -26,7 +26,7 @@ pub(crate) enum AuthorizationError {
 }
 
 /// Returns the role of the credentials in a request's headers. `now` is in Unix seconds of the machine's clock.
-pub(crate) fn authorize(
+pub fn authorize(
     headers: &HeaderMap,
     accounts: &Accounts,
     grants: &Grants,

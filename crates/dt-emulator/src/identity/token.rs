@@ -61,7 +61,7 @@ impl Grants {
 
 /// Explains why the token endpoint issues no access token.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub(crate) enum TokenError {
+pub enum TokenError {
     #[error("grant_type is not {GRANT_TYPE}")]
     GrantType,
     #[error(transparent)]
@@ -72,7 +72,7 @@ pub(crate) enum TokenError {
 
 impl TokenError {
     /// Returns `error` of RFC 6749, section 5.2.
-    pub(crate) const fn oauth_code(&self) -> &'static str {
+    pub const fn oauth_code(&self) -> &'static str {
         match self {
             Self::GrantType => "unsupported_grant_type",
             Self::Assertion(_) => "invalid_grant",
@@ -83,7 +83,7 @@ impl TokenError {
 
 /// Explains why an assertion is rejected. The messages begin with DT's headings, where DT has one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-pub(crate) enum AssertionError {
+pub enum AssertionError {
     #[error("the assertion is not a JWT")]
     Malformed,
     #[error("the assertion lacks iat, exp, iss or aud, or one of them has the wrong type")]
@@ -108,7 +108,7 @@ pub(crate) enum AssertionError {
 
 /// Answers a request to the token endpoint. `host` is the `Host` of the request, and `now` is in Unix seconds of the machine's
 /// clock.
-pub(crate) fn exchange(
+pub fn exchange(
     form: &[u8],
     host: Option<&str>,
     accounts: &Accounts,

@@ -7,29 +7,29 @@ use super::settings::{ConnectorStatus, Settings};
 use crate::engine::{Metrics, Queue};
 
 /// The only type of connector that is emulated.
-pub(super) const HTTP_PUSH: &str = "HTTP_PUSH";
+pub const HTTP_PUSH: &str = "HTTP_PUSH";
 
 /// A Data Connector of a project. Not `Debug`: it has a secret.
 #[derive(Serialize, Deserialize)]
-pub(crate) struct Connector {
-    pub(crate) id: String,
-    pub(crate) settings: Settings,
-    pub(crate) queue: Queue,
+pub struct Connector {
+    pub id: String,
+    pub settings: Settings,
+    pub queue: Queue,
     /// Distinguishes connectors that had the same name since the start.
     #[serde(skip)]
-    pub(crate) incarnation: u64,
+    pub incarnation: u64,
     #[serde(skip)]
-    pub(crate) metrics: Metrics,
+    pub metrics: Metrics,
     /// The time of the first failed attempt since the last success, in Unix milliseconds of the emulated clock. Not saved:
     /// while the emulator does not run, no attempt can succeed.
     #[serde(skip)]
-    pub(crate) failing_since: Option<i64>,
+    pub failing_since: Option<i64>,
     /// The time at which the system disabled it, in Unix milliseconds of the emulated clock.
-    pub(crate) disabled_at: Option<i64>,
+    pub disabled_at: Option<i64>,
 }
 
 impl Connector {
-    pub(crate) fn new(id: String, settings: Settings, incarnation: u64) -> Self {
+    pub fn new(id: String, settings: Settings, incarnation: u64) -> Self {
         Self {
             id,
             settings,
@@ -41,18 +41,18 @@ impl Connector {
         }
     }
 
-    pub(crate) fn is_active(&self) -> bool {
+    pub fn is_active(&self) -> bool {
         self.settings.status == ConnectorStatus::Active
     }
 
     /// Returns whether it forwards events of this type.
-    pub(crate) fn wants(&self, event_type: &str) -> bool {
+    pub fn wants(&self, event_type: &str) -> bool {
         let events = &self.settings.events;
         events.is_empty() || events.iter().any(|wanted| wanted == event_type)
     }
 
     /// Returns the connector as DT's REST API shows it, which includes the secret.
-    pub(crate) fn to_json(&self, project: &str) -> Value {
+    pub fn to_json(&self, project: &str) -> Value {
         let Settings { display_name, status, events, labels, url, signature_secret, headers } =
             &self.settings;
         json!({

@@ -14,44 +14,44 @@ use dt_verify::event::simulation;
 const EMULATED_LABEL: &str = "virtual-sensor";
 
 /// The largest number of labels of a device.
-pub(crate) const MAX_LABELS: usize = 100;
+pub const MAX_LABELS: usize = 100;
 
 /// The largest length of the key and of the value of a label, in bytes.
 const MAX_LABEL: usize = 1_024;
 
 /// Returns whether a label can have this key and this value.
-pub(crate) fn is_label(key: &str, value: &str) -> bool {
+pub fn is_label(key: &str, value: &str) -> bool {
     !key.is_empty() && key.len() <= MAX_LABEL && value.len() <= MAX_LABEL
 }
 
 /// A device would have more than [`MAX_LABELS`] labels.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("a device has at most {MAX_LABELS} labels")]
-pub(crate) struct TooManyLabels;
+pub struct TooManyLabels;
 
 /// Labels, by key.
-pub(crate) type Labels = BTreeMap<String, String>;
+pub type Labels = BTreeMap<String, String>;
 
 /// A device of a project.
 #[derive(Clone, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub(crate) struct Device {
+pub struct Device {
     /// Empty if a state file leaves it out; reading the file fills it in.
     #[serde(default)]
-    pub(crate) id: String,
-    pub(crate) device_type: String,
+    pub id: String,
+    pub device_type: String,
     #[serde(default)]
-    pub(crate) labels: Labels,
+    pub labels: Labels,
     /// Whether it sends events by itself. The member of the state file is `lively`.
     #[serde(default, rename = "lively")]
-    pub(crate) has_heartbeat: bool,
+    pub has_heartbeat: bool,
     /// The latest event of each type.
     #[serde(default)]
-    pub(crate) latest: BTreeMap<String, Arc<StoredEvent>>,
+    pub latest: BTreeMap<String, Arc<StoredEvent>>,
 }
 
 impl Device {
-    pub(crate) fn new(id: String, device_type: String, mut labels: Labels, has_heartbeat: bool) -> Self {
+    pub fn new(id: String, device_type: String, mut labels: Labels, has_heartbeat: bool) -> Self {
         labels.entry(EMULATED_LABEL.to_owned()).or_default();
         Self { id, device_type, labels, has_heartbeat, latest: BTreeMap::new() }
     }
@@ -61,7 +61,7 @@ impl Device {
     /// # Errors
     ///
     /// Returns [`TooManyLabels`] if the device would have too many labels; its labels are unchanged then.
-    pub(crate) fn change_labels(
+    pub fn change_labels(
         &mut self,
         set: &Labels,
         remove: &BTreeSet<String>,
@@ -89,7 +89,7 @@ impl Device {
     }
 
     /// Returns the device as DT's REST API shows it. `reported` has the latest payload of each type, `null` before the first.
-    pub(crate) fn to_json(&self, project: &str) -> Value {
+    pub fn to_json(&self, project: &str) -> Value {
         let mut reported = Map::new();
         for event_type in simulation::sent_by(&self.device_type) {
             reported.insert(event_type.as_str().to_owned(), Value::Null);

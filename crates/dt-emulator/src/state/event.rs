@@ -10,46 +10,46 @@ use dt_verify::event::EventType;
 
 /// Identifies a device by the ids of its project and of the device.
 #[derive(Debug, Clone, Copy)]
-pub(crate) struct DeviceRef<'a> {
-    pub(crate) project: &'a str,
-    pub(crate) device: &'a str,
+pub struct DeviceRef<'a> {
+    pub project: &'a str,
+    pub device: &'a str,
 }
 
 /// An event to publish.
 #[derive(Clone, Copy)]
-pub(crate) struct NewEvent<'a> {
-    pub(crate) device: DeviceRef<'a>,
-    pub(crate) event_type: &'a EventType,
+pub struct NewEvent<'a> {
+    pub device: DeviceRef<'a>,
+    pub event_type: &'a EventType,
     /// The object `data`, as JSON.
-    pub(crate) data: &'a str,
+    pub data: &'a str,
 }
 
 /// A published event. Its JSON is written once, so that history, streams and deliveries have the same bytes.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub(crate) struct StoredEvent {
+pub struct StoredEvent {
     /// The position in the order of publication.
-    pub(crate) number: u64,
-    pub(crate) id: Box<str>,
-    pub(crate) project: Box<str>,
-    pub(crate) device: Box<str>,
-    pub(crate) event_type: Box<str>,
+    pub number: u64,
+    pub id: Box<str>,
+    pub project: Box<str>,
+    pub device: Box<str>,
+    pub event_type: Box<str>,
     /// `timestamp`, in Unix microseconds.
-    pub(crate) micros: i64,
+    pub micros: i64,
     /// The object `event`: compact, members in DT's order.
-    pub(crate) json: Box<str>,
+    pub json: Box<str>,
 }
 
 /// An event when it was published, with the properties that filters use.
 #[derive(Debug, Clone)]
-pub(crate) struct Published {
-    pub(crate) event: Arc<StoredEvent>,
-    pub(crate) device_type: Box<str>,
-    pub(crate) labels: Arc<Labels>,
+pub struct Published {
+    pub event: Arc<StoredEvent>,
+    pub device_type: Box<str>,
+    pub labels: Arc<Labels>,
 }
 
 impl StoredEvent {
     /// Writes the JSON of an event. `timestamp` is in RFC 3339, `micros` is the same time in Unix microseconds.
-    pub(crate) fn new(number: u64, id: String, new: NewEvent<'_>, (timestamp, micros): (&str, i64)) -> Self {
+    pub fn new(number: u64, id: String, new: NewEvent<'_>, (timestamp, micros): (&str, i64)) -> Self {
         let NewEvent { device: DeviceRef { project, device }, event_type, data } = new;
         let target = Value::from(format!("projects/{project}/devices/{device}"));
         let (shown_id, shown_type, shown_time) =
@@ -69,13 +69,13 @@ impl StoredEvent {
     }
 
     /// Returns `data.<type>`, if the event has it.
-    pub(crate) fn payload(&self) -> Option<Value> {
+    pub fn payload(&self) -> Option<Value> {
         let event: Value = serde_json::from_str(&self.json).ok()?;
         event.get("data")?.get(&*self.event_type).cloned()
     }
 
     /// Returns the body of a delivery: the event, the device's labels with one of the keys, and its metadata.
-    pub(crate) fn delivery(&self, device: &Device, keys: &[String]) -> String {
+    pub fn delivery(&self, device: &Device, keys: &[String]) -> String {
         let labels: Labels =
             keys.iter().filter_map(|key| Some((key.clone(), device.labels.get(key)?.clone()))).collect();
         let labels = serde_json::to_string(&labels).unwrap_or_else(|_| "{}".to_owned());

@@ -27,7 +27,7 @@ const VERSION: u32 = 1;
 
 /// Explains why the state cannot be read or written.
 #[derive(Debug, thiserror::Error)]
-pub(crate) enum StateFileError {
+pub enum StateFileError {
     #[error("{}: {source}", path.display())]
     Io { path: PathBuf, source: std::io::Error },
     #[error("{}: not a state file of the emulator: {source}", path.display())]
@@ -40,7 +40,7 @@ pub(crate) enum StateFileError {
 
 /// Explains which rule of the API a state breaks.
 #[derive(Debug, thiserror::Error)]
-pub(crate) enum InvalidState {
+pub enum InvalidState {
     #[error("\"{}\": an id has 1 to 64 letters, digits, - and _", .0.escape_debug())]
     BadId(String),
     #[error("there are at most {MAX_PROJECTS} projects")]
@@ -91,16 +91,16 @@ struct SavedProject {
 
 /// The path of the state file.
 #[derive(Debug)]
-pub(crate) struct StateFile(PathBuf);
+pub struct StateFile(PathBuf);
 
 impl StateFile {
-    pub(crate) const fn new(path: PathBuf) -> Self {
+    pub const fn new(path: PathBuf) -> Self {
         Self(path)
     }
 
     /// Reads the file into `state`, and returns the keys and the time (Unix milliseconds) if it has them. A file that does not
     /// exist changes nothing.
-    pub(crate) fn read(&self, state: &mut State) -> Result<(Option<SavedKeys>, Option<i64>), StateFileError> {
+    pub fn read(&self, state: &mut State) -> Result<(Option<SavedKeys>, Option<i64>), StateFileError> {
         let text = match fs::read(&self.0) {
             Ok(text) => text,
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok((None, None)),
@@ -131,7 +131,7 @@ impl StateFile {
     }
 
     /// Checks at the start that the file's folder exists, since a save at the end would fail.
-    pub(crate) fn check_folder(&self) -> Result<(), StateFileError> {
+    pub fn check_folder(&self) -> Result<(), StateFileError> {
         let folder = folder(&self.0);
         let found = fs::metadata(folder).and_then(|found| {
             if found.is_dir() { Ok(()) } else { Err(std::io::ErrorKind::NotADirectory.into()) }
@@ -140,7 +140,7 @@ impl StateFile {
     }
 
     /// Writes a document that [`document`] made.
-    pub(crate) fn write(&self, document: &[u8]) -> Result<(), StateFileError> {
+    pub fn write(&self, document: &[u8]) -> Result<(), StateFileError> {
         let path = &self.0;
         self.replace(document).map_err(|source| StateFileError::Io { path: path.clone(), source })
     }
@@ -214,11 +214,7 @@ fn check_device(id: &str, device: &mut Device) -> Result<(), InvalidState> {
 }
 
 /// Writes the document of a state. `now_millis` is the time of the emulated clock, in Unix milliseconds.
-pub(crate) fn document(
-    state: &State,
-    keys: SavedKeys,
-    now_millis: i64,
-) -> Result<Vec<u8>, serde_json::Error> {
+pub fn document(state: &State, keys: SavedKeys, now_millis: i64) -> Result<Vec<u8>, serde_json::Error> {
     #[derive(Serialize)]
     struct ProjectRef<'a> {
         display_name: Option<&'a str>,

@@ -10,23 +10,23 @@ use super::event::StoredEvent;
 
 /// The largest number of events; beyond it, the oldest are removed. DT removes events after 31 days. Here their age does not
 /// matter, since an event may be published with a time long ago.
-pub(crate) const MAX_EVENTS: usize = 40_000;
+pub const MAX_EVENTS: usize = 40_000;
 
 /// The largest size of the JSON of all events, in bytes; beyond it, the oldest are removed.
 const MAX_BYTES: usize = 64 << 20;
 
 /// A position in the order of time: `timestamp` in Unix microseconds, then the number of the event.
-pub(crate) type Position = (i64, u64);
+pub type Position = (i64, u64);
 
 /// Returns the position of an event. An event that is published late comes before newer ones.
-pub(crate) fn position(event: &StoredEvent) -> Position {
+pub fn position(event: &StoredEvent) -> Position {
     (event.micros, event.number)
 }
 
 /// The events of all devices, in the order in which they were published.
 #[derive(Clone, Default, Serialize, Deserialize)]
 #[serde(from = "VecDeque<Arc<StoredEvent>>", into = "VecDeque<Arc<StoredEvent>>")]
-pub(crate) struct History {
+pub struct History {
     events: VecDeque<Arc<StoredEvent>>,
     bytes: usize,
 }
@@ -45,7 +45,7 @@ impl From<History> for VecDeque<Arc<StoredEvent>> {
 }
 
 impl History {
-    pub(crate) fn push(&mut self, event: Arc<StoredEvent>) {
+    pub fn push(&mut self, event: Arc<StoredEvent>) {
         self.bytes = self.bytes.saturating_add(event.json.len());
         self.events.push_back(event);
         while (self.events.len() > MAX_EVENTS || self.bytes > MAX_BYTES)
@@ -56,7 +56,7 @@ impl History {
     }
 
     /// Returns the events before the position `before` for which `wanted` is true, newest first.
-    pub(crate) fn newest_first(
+    pub fn newest_first(
         &self,
         before: Option<Position>,
         wanted: impl Fn(&StoredEvent) -> bool,
@@ -69,7 +69,7 @@ impl History {
     }
 
     /// Removes the events of a deleted device.
-    pub(crate) fn forget(&mut self, device: &str) {
+    pub fn forget(&mut self, device: &str) {
         self.events.retain(|event| &*event.device != device);
         self.bytes = self.events.iter().map(|event| event.json.len()).fold(0, usize::saturating_add);
     }

@@ -29,77 +29,77 @@ use dt_verify::event::{EventType, Payload, Timestamp, rfc3339_micros};
 use dt_verify::xid;
 
 /// The largest number of projects.
-pub(crate) const MAX_PROJECTS: usize = 1_000;
+pub const MAX_PROJECTS: usize = 1_000;
 
 /// The largest number of devices of a project.
-pub(crate) const MAX_DEVICES: usize = 10_000;
+pub const MAX_DEVICES: usize = 10_000;
 
 /// The largest number of connectors of a project: a limit of DT's.
-pub(crate) const MAX_CONNECTORS: usize = 10;
+pub const MAX_CONNECTORS: usize = 10;
 
 /// The largest length of the display name of a project, in bytes.
-pub(crate) const MAX_NAME: usize = 4_096;
+pub const MAX_NAME: usize = 4_096;
 
 /// The longest delay of an event by the fault `reorder`, and of a copy by the fault `duplicate`, in milliseconds.
 const MAX_HOLD: u32 = 10_000;
 
 /// A project. It exists as soon as a request names it.
 #[derive(Default)]
-pub(crate) struct Project {
+pub struct Project {
     /// Not empty; `None` when the project has only its id.
-    pub(crate) display_name: Option<String>,
-    pub(crate) devices: BTreeMap<String, Device>,
-    pub(crate) connectors: BTreeMap<String, Connector>,
+    pub display_name: Option<String>,
+    pub devices: BTreeMap<String, Device>,
+    pub connectors: BTreeMap<String, Connector>,
 }
 
 impl Project {
     /// Returns the display name, or `id`, the project's id, if it has none.
-    pub(crate) fn name<'a>(&'a self, id: &'a str) -> &'a str {
+    pub fn name<'a>(&'a self, id: &'a str) -> &'a str {
         self.display_name.as_deref().unwrap_or(id)
     }
 }
 
 /// The state of the cloud.
-pub(crate) struct State {
-    pub(crate) projects: BTreeMap<String, Project>,
-    pub(crate) history: History,
-    pub(crate) ledger: Ledger,
-    pub(crate) faults: Faults,
+pub struct State {
+    pub projects: BTreeMap<String, Project>,
+    pub history: History,
+    pub ledger: Ledger,
+    pub faults: Faults,
     /// The time at which the fault `outage` was set, in Unix milliseconds of the emulated clock.
-    pub(crate) outage_since: Option<i64>,
+    pub outage_since: Option<i64>,
     /// The random numbers of devices. Each use has its own, so that it does not change the numbers of the others.
-    pub(crate) rng: Rng,
+    pub rng: Rng,
     /// The random numbers of faults that change how events are queued.
     queue_rng: Rng,
     /// The random numbers of attempts, whose order the machine decides.
-    pub(crate) attempt_rng: Rng,
+    pub attempt_rng: Rng,
     /// The random numbers of calls of the API.
-    pub(crate) api_rng: Rng,
+    pub api_rng: Rng,
     incarnations: Sequence,
     machine: [u8; 5],
     counter: u32,
     pings: u32,
     next_number: Sequence,
     /// Counts changes: the state is saved if the count differs from that of the last save.
-    pub(crate) changes: u64,
+    pub changes: u64,
 }
 
 /// Returns whether a text can be the id of a project, a device or a connector.
-pub(crate) fn is_id(text: &str) -> bool {
+pub fn is_id(text: &str) -> bool {
     (1..=64).contains(&text.len())
         && text.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'-' || byte == b'_')
 }
 
 /// The time of the emulated clock in Unix microseconds, read once for each operation.
 #[derive(Clone, Copy)]
-pub(crate) struct Now(pub(crate) i64);
+pub struct Now(pub i64);
 
 impl Now {
-    pub(crate) const fn micros(self) -> i64 {
+    pub const fn micros(self) -> i64 {
         self.0
     }
 
-    pub(crate) const fn millis(self) -> i64 {
+    pub const fn millis(self) -> i64 {
         self.0.div_euclid(1_000)
     }
 
@@ -109,7 +109,7 @@ impl Now {
 }
 
 impl State {
-    pub(crate) fn new(seed: u64, most_entries: usize) -> Self {
+    pub fn new(seed: u64, most_entries: usize) -> Self {
         let mut rng = Rng::new(seed);
         let [a, b, c, d, e, ..] = rng.next_u64().to_be_bytes();
         Self {
@@ -132,13 +132,13 @@ impl State {
     }
 
     /// Records that the state has changed, so that it is saved.
-    pub(crate) fn mark_changed(&mut self) {
+    pub fn mark_changed(&mut self) {
         // Only compared for equality.
         self.changes = self.changes.wrapping_add(1);
     }
 
     /// Returns a new id of the form of DT's ids.
-    pub(crate) fn id(&mut self, now: Now) -> String {
+    pub fn id(&mut self, now: Now) -> String {
         self.counter = self.counter.wrapping_add(1);
         let [a, b, c, d, e] = self.machine;
         let [_, x, y, z] = self.counter.to_be_bytes();
@@ -147,7 +147,7 @@ impl State {
 
     /// Returns a new id of a `ping`. It has its own counter, since pings must not change the ids of events, and another
     /// machine part, since no event may have the same id.
-    pub(crate) fn ping_id(&mut self, now: Now) -> String {
+    pub fn ping_id(&mut self, now: Now) -> String {
         self.pings = self.pings.wrapping_add(1);
         let [a, b, c, d, e] = self.machine;
         let [_, x, y, z] = self.pings.to_be_bytes();
@@ -155,12 +155,12 @@ impl State {
     }
 
     /// Returns a number that no connector has had since the start, which distinguishes connectors of the same name.
-    pub(crate) const fn incarnation(&mut self) -> u64 {
+    pub const fn incarnation(&mut self) -> u64 {
         self.incarnations.next()
     }
 
     /// Sets all faults. The duration of an outage does not count for the five days of failures.
-    pub(crate) fn set_faults(&mut self, faults: Faults, now: Now) {
+    pub fn set_faults(&mut self, faults: Faults, now: Now) {
         let now = now.millis();
         match self.outage_since {
             None if faults.outage => self.outage_since = Some(now),
@@ -181,20 +181,20 @@ impl State {
     }
 
     /// Returns the project with this id, and creates it if necessary. Returns `None` if there are too many projects.
-    pub(crate) fn project(&mut self, id: &str) -> Option<&mut Project> {
+    pub fn project(&mut self, id: &str) -> Option<&mut Project> {
         if !self.projects.contains_key(id) && self.projects.len() >= MAX_PROJECTS {
             return None;
         }
         Some(self.projects.entry(id.to_owned()).or_default())
     }
 
-    pub(crate) fn device(&mut self, name: DeviceRef<'_>) -> Option<&mut Device> {
+    pub fn device(&mut self, name: DeviceRef<'_>) -> Option<&mut Device> {
         self.projects.get_mut(name.project)?.devices.get_mut(name.device)
     }
 
     /// Publishes an event: adds it to the history, to its device and to the queues of all connectors that forward its type.
     /// `timestamp` is `now` by default. Returns `None` if the device does not exist.
-    pub(crate) fn publish(
+    pub fn publish(
         &mut self,
         new: NewEvent<'_>,
         timestamp: Option<&Timestamp>,
@@ -232,7 +232,7 @@ impl State {
 
     /// Changes the labels of a device, and publishes `labelsChanged` if a label has changed. Returns `None` if none has, or if
     /// the device does not exist.
-    pub(crate) fn change_labels(
+    pub fn change_labels(
         &mut self,
         name: DeviceRef<'_>,
         set: &Labels,
@@ -250,7 +250,7 @@ impl State {
     }
 
     /// Queues the latest event of each type of each device for one connector. Returns `None` if the connector does not exist.
-    pub(crate) fn synchronize(&mut self, project: &str, connector: &str, now: Now) -> Option<()> {
+    pub fn synchronize(&mut self, project: &str, connector: &str, now: Now) -> Option<()> {
         let Self { projects, ledger, faults, queue_rng: rng, .. } = self;
         let Project { devices, connectors, .. } = projects.get_mut(project)?;
         let connector = connectors.get_mut(connector)?;
@@ -306,7 +306,7 @@ impl Enqueuer<'_> {
 }
 
 /// Empties the queue of a connector that is disabled or deleted. `now` is in Unix milliseconds of the emulated clock.
-pub(crate) fn drop_queue(connector: &mut Connector, ledger: &mut Ledger, now: i64) {
+pub fn drop_queue(connector: &mut Connector, ledger: &mut Ledger, now: i64) {
     for removed in connector.queue.clear() {
         ledger.decide(removed.entry, DeliveryStatus::Dropped, now);
     }

@@ -34,7 +34,7 @@ const RESERVED_HEADERS: [&str; 9] = [
 
 /// The member `status`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-pub(crate) enum ConnectorStatus {
+pub enum ConnectorStatus {
     #[serde(rename = "ACTIVE")]
     Active,
     #[serde(rename = "USER_DISABLED")]
@@ -45,22 +45,22 @@ pub(crate) enum ConnectorStatus {
 
 /// The configuration of a connector. Not `Debug`: it has a secret.
 #[derive(Clone, Serialize, Deserialize)]
-pub(crate) struct Settings {
-    pub(crate) display_name: String,
-    pub(crate) status: ConnectorStatus,
+pub struct Settings {
+    pub display_name: String,
+    pub status: ConnectorStatus,
     /// The event types that are forwarded; empty for all.
-    pub(crate) events: Vec<String>,
+    pub events: Vec<String>,
     /// The keys of the labels that a delivery includes.
-    pub(crate) labels: Vec<String>,
-    pub(crate) url: String,
+    pub labels: Vec<String>,
+    pub url: String,
     /// Empty for no `X-Dt-Signature`.
-    pub(crate) signature_secret: String,
-    pub(crate) headers: BTreeMap<String, String>,
+    pub signature_secret: String,
+    pub headers: BTreeMap<String, String>,
 }
 
 /// Explains what is wrong with the settings in a request's body. No message repeats the URL, since it may have a password.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub(crate) enum SettingsError {
+pub enum SettingsError {
     #[error("type is missing; expected \"HTTP_PUSH\"")]
     TypeMissing,
     #[error("type: found {0}; only \"HTTP_PUSH\" is emulated")]
@@ -101,7 +101,7 @@ pub(crate) enum SettingsError {
 
 impl Settings {
     /// Returns the defaults of a new connector.
-    pub(crate) const fn new() -> Self {
+    pub const fn new() -> Self {
         Self {
             display_name: String::new(),
             status: ConnectorStatus::Active,
@@ -114,7 +114,7 @@ impl Settings {
     }
 
     /// Reads the body of a request that creates a connector.
-    pub(crate) fn create(body: &Map<String, Value>) -> Result<Self, SettingsError> {
+    pub fn create(body: &Map<String, Value>) -> Result<Self, SettingsError> {
         match member(body, "type") {
             None => return Err(SettingsError::TypeMissing),
             Some(kind) => check_type(kind)?,
@@ -124,7 +124,7 @@ impl Settings {
     }
 
     /// Returns these settings with the changes of a request's body.
-    pub(crate) fn patched(&self, body: &Map<String, Value>) -> Result<Self, SettingsError> {
+    pub fn patched(&self, body: &Map<String, Value>) -> Result<Self, SettingsError> {
         let mut settings = self.clone();
         if let Some(kind) = member(body, "type") {
             check_type(kind)?;
@@ -184,7 +184,7 @@ impl Settings {
     }
 
     /// Returns a warning about the URL, if there is one.
-    pub(crate) fn warning(&self) -> Option<&'static str> {
+    pub fn warning(&self) -> Option<&'static str> {
         url_warning(&self.url)
     }
 }

@@ -11,7 +11,7 @@ use dt_sink::record::{DeadLetter, Reason, RequestId};
 
 /// A request to the writer.
 #[derive(Debug)]
-pub(super) enum Change {
+pub enum Change {
     Add(Vec<DeadLetter>),
     Remove(Vec<i64>),
     StillDead {
@@ -24,7 +24,7 @@ pub(super) enum Change {
 
 /// The result of a [`Change`].
 #[derive(Debug)]
-pub(super) enum Changed {
+pub enum Changed {
     /// The ids of the added dead letters, in order; `None` for one that was stored before.
     Added(Vec<Option<i64>>),
     /// How many dead letters were changed.
@@ -32,7 +32,7 @@ pub(super) enum Changed {
 }
 
 /// Applies a change, and counts the copies that were removed for it in `dropped`.
-pub(super) fn make(
+pub fn make(
     connection: &Connection,
     options: &DeadOptions,
     change: &Change,

@@ -37,12 +37,12 @@ pub enum Expect {
 /// The store id and the highest id in a file.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct FileInfo {
-    pub(super) store_id: [u8; 16],
-    pub(super) highest_id: i64,
+    pub store_id: [u8; 16],
+    pub highest_id: i64,
 }
 
 /// Checks the file, or creates it if `expect` allows it. Needs no free space if the file exists.
-pub(super) fn prepare(path: &Path, expect: Expect) -> Result<(), DeadError> {
+pub fn prepare(path: &Path, expect: Expect) -> Result<(), DeadError> {
     let is_there = std::fs::metadata(path).map(|about| about.len() > 0);
     match (is_there, expect) {
         (Ok(true), _) => {}
@@ -105,11 +105,7 @@ fn compare(path: &Path, expect: Expect, found: FileInfo) -> Result<(), DeadError
 /// # Errors
 ///
 /// [`DeadError`] if it does not match, the same as [`DeadLetters::open`](super::DeadLetters::open) returns.
-pub(in super::super) fn open_existing(
-    path: &Path,
-    store_id: [u8; 16],
-    highest_id: i64,
-) -> Result<ReadOnly, DeadError> {
+pub fn open_existing(path: &Path, store_id: [u8; 16], highest_id: i64) -> Result<ReadOnly, DeadError> {
     match ReadOnly::open(path) {
         Err(DeadError::Missing { path, .. }) => Err(DeadError::Missing { path, expected: highest_id }),
         opened => {
@@ -125,7 +121,7 @@ pub(in super::super) fn open_existing(
 /// # Errors
 ///
 /// [`DeadError`] if it cannot be read, or contains no dead letters.
-pub(in super::super) fn highest_id_of_a_store(path: &Path) -> Result<Option<i64>, DeadError> {
+pub fn highest_id_of_a_store(path: &Path) -> Result<Option<i64>, DeadError> {
     match ReadOnly::open(path).and_then(|reader| reader.found()) {
         Ok(found) => Ok((found.store_id != NO_STORE).then_some(found.highest_id)),
         Err(DeadError::Missing { .. }) => Ok(None),
@@ -150,7 +146,7 @@ impl Expect {
 }
 
 /// Reads the store id and the highest id; an error if the file contains no dead letters.
-pub(super) fn inspect(connection: &Connection, path: &Path) -> Result<FileInfo, DeadError> {
+pub fn inspect(connection: &Connection, path: &Path) -> Result<FileInfo, DeadError> {
     let failed = |error: rusqlite::Error| match error.sqlite_error_code() {
         Some(rusqlite::ErrorCode::NotADatabase) => {
             DeadError::NotOurs { path: path.to_owned(), found: "not a database".to_owned() }
@@ -179,7 +175,7 @@ pub(super) fn inspect(connection: &Connection, path: &Path) -> Result<FileInfo, 
 ///
 /// SQLite syncs the folder whenever it creates a journal or a write-ahead log in it (`UNIXFILE_DIRSYNC` in its `os_unix.c`), so
 /// the file's name is durable too when this returns.
-pub(super) fn create(path: &Path, store_id: [u8; 16]) -> Result<(), DeadError> {
+pub fn create(path: &Path, store_id: [u8; 16]) -> Result<(), DeadError> {
     sqlite::create_file(path).map_err(|error| DeadError::io(path, "creating the file", &error))?;
     let mut connection = connect(path).and_then(|connection| in_wal_mode(connection, path))?;
     schema::create(&mut connection, store_id)
@@ -198,7 +194,7 @@ fn adopt(path: &Path, store_id: [u8; 16]) -> Result<(), DeadError> {
 
 /// Opens the file for writing. First writes what a killed process left in the write-ahead log to the database: otherwise a
 /// dead letter could count as stored and be lost with the power.
-pub(super) fn open_writer(path: &Path) -> Result<Connection, DeadError> {
+pub fn open_writer(path: &Path) -> Result<Connection, DeadError> {
     // If the database is empty, SQLite would delete the write-ahead log.
     let about =
         std::fs::metadata(path).map_err(|error| DeadError::io(path, "looking for the file", &error))?;
@@ -214,7 +210,7 @@ pub(super) fn open_writer(path: &Path) -> Result<Connection, DeadError> {
 }
 
 /// Returns whether there is a write-ahead log: a process has the file open, or was killed.
-pub(super) fn has_log(path: &Path) -> Result<bool, DeadError> {
+pub fn has_log(path: &Path) -> Result<bool, DeadError> {
     let mut log = path.as_os_str().to_owned();
     log.push("-wal");
     let found = Path::new(&log).try_exists();
@@ -232,7 +228,7 @@ fn in_wal_mode(connection: Connection, path: &Path) -> Result<Connection, DeadEr
 }
 
 /// Writes the write-ahead log to the database, and syncs both.
-pub(super) fn flush(connection: &Connection, path: &Path) -> Result<(), DeadError> {
+pub fn flush(connection: &Connection, path: &Path) -> Result<(), DeadError> {
     const DOING: &str = "flushing the write-ahead log";
     let busy: i64 = connection
         .query_row("PRAGMA wal_checkpoint(FULL)", [], |row| row.get(0))

@@ -229,7 +229,7 @@ fn connect(path: &Path, doing: &'static str) -> Result<(Connection, bool), DeadE
     Ok((connection.map_err(|error| DeadError::sqlite(path, doing, &error))?, is_quiet))
 }
 
-pub(super) fn counts(connection: &Connection) -> rusqlite::Result<Vec<Count>> {
+pub fn counts(connection: &Connection) -> rusqlite::Result<Vec<Count>> {
     let mut statement = connection.prepare_cached("SELECT reason, letters, bytes FROM counts")?;
     let number = |value: i64| u64::try_from(value).unwrap_or(0);
     let rows = statement.query_map([], |row| {
@@ -238,6 +238,6 @@ pub(super) fn counts(connection: &Connection) -> rusqlite::Result<Vec<Count>> {
     rows.collect()
 }
 
-pub(super) fn highest_id(connection: &Connection) -> rusqlite::Result<i64> {
+pub fn highest_id(connection: &Connection) -> rusqlite::Result<i64> {
     connection.prepare_cached("SELECT highest_id FROM store")?.query_row([], |row| row.get(0))
 }

@@ -11,7 +11,7 @@ use dt_sink::record::{DeadLetter, KeptHeaders, Reason, Record, RequestId, Routin
 use dt_verify::{ASYMMETRIC_HEADER, SECRET_HEADER, VerifiedBy};
 
 /// The columns that [`stored`] reads, in order; the body, or an empty one, follows.
-pub(super) const COLUMNS: &str = "id, reason, connector, sink, seq, error, attempts, replays, received_at, dead_at, \
+pub const COLUMNS: &str = "id, reason, connector, sink, seq, error, attempts, replays, received_at, dead_at, \
      verified_by, event_id, event_type, project, device, request_id, signatures, header_names, crc, length(body)";
 
 /// A dead letter in the database.
@@ -68,12 +68,12 @@ impl StoredDeadLetter {
 }
 
 /// Returns the JSON text of a value that always has one.
-pub(super) fn json(value: &impl serde::Serialize) -> String {
+pub fn json(value: &impl serde::Serialize) -> String {
     serde_json::to_string(value).unwrap_or_else(|_| "[]".to_owned())
 }
 
 /// Returns the sink that rejected a dead letter.
-pub(super) fn sink_of(reason: &Reason) -> Option<&str> {
+pub fn sink_of(reason: &Reason) -> Option<&str> {
     match reason {
         Reason::Rejected { sink } => Some(sink),
         Reason::Unreadable | Reason::Expired | Reason::Refused | Reason::Damaged => None,
@@ -82,7 +82,7 @@ pub(super) fn sink_of(reason: &Reason) -> Option<&str> {
 
 /// Returns the checksum of everything from which a record or request is restored. Each part is preceded by its length, so
 /// that bytes cannot move between parts unnoticed.
-pub(super) fn crc(dead_letter: &DeadLetter) -> u32 {
+pub fn crc(dead_letter: &DeadLetter) -> u32 {
     let mut hasher = crc32fast::Hasher::new();
     let mut add = |part: Option<&[u8]>| {
         let length = part.map_or(u64::MAX, |part| u64::try_from(part.len()).unwrap_or(u64::MAX));
@@ -112,7 +112,7 @@ pub(super) fn crc(dead_letter: &DeadLetter) -> u32 {
 }
 
 /// Reads a row of [`COLUMNS`], followed by the body or an empty one.
-pub(super) fn stored(row: &Row<'_>) -> rusqlite::Result<StoredDeadLetter> {
+pub fn stored(row: &Row<'_>) -> rusqlite::Result<StoredDeadLetter> {
     let maybe = |column: usize| row.get::<_, Option<String>>(column).map(|text| text.map(ByteString::from));
     let sink: Option<String> = row.get(3)?;
     let verified_by: Option<String> = row.get(10)?;

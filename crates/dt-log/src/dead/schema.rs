@@ -4,14 +4,14 @@ use rusqlite::{Connection, params};
 
 use super::super::sqlite::DatabaseFormat;
 
-pub(super) const FORMAT: DatabaseFormat =
+pub const FORMAT: DatabaseFormat =
     DatabaseFormat { application_id: 0x4454_6464 /* "DTdd" */, version: 1 };
 
 /// The tables of dead letters. Copies have tables of their own, so that removing the oldest copies touches no other dead
 /// letter.
-pub(super) const DEAD_LETTER_TABLES: [&str; 3] = ["dead", EXPIRED, REFUSED];
-pub(super) const EXPIRED: &str = "expired";
-pub(super) const REFUSED: &str = "refused";
+pub const DEAD_LETTER_TABLES: [&str; 3] = ["dead", EXPIRED, REFUSED];
+pub const EXPIRED: &str = "expired";
+pub const REFUSED: &str = "refused";
 
 /// The approximate size of a row in bytes, without its texts and body.
 const ROW_BYTES: usize = 200;
@@ -83,7 +83,7 @@ const REST: &str = "
 ";
 
 /// Creates the tables in an empty database, all or none.
-pub(super) fn create(connection: &mut Connection, store_id: [u8; 16]) -> rusqlite::Result<()> {
+pub fn create(connection: &mut Connection, store_id: [u8; 16]) -> rusqlite::Result<()> {
     let transaction = connection.transaction()?;
     transaction.execute_batch(STORE)?;
     for table in DEAD_LETTER_TABLES {

@@ -33,30 +33,30 @@ const MAX_COPIES: usize = 64;
 const PROBE_EVERY: Duration = Duration::from_secs(1);
 
 /// A queued change, and the function that receives its result.
-pub(super) struct Job {
-    pub(super) change: Change,
-    pub(super) reply: Box<dyn FnOnce(Result<Changed, DeadError>) + Send>,
+pub struct Job {
+    pub change: Change,
+    pub reply: Box<dyn FnOnce(Result<Changed, DeadError>) + Send>,
 }
 
 /// The state that the callers share with the writer's thread.
 #[derive(Debug)]
-pub(super) struct WriterShared {
-    pub(super) path: PathBuf,
-    pub(super) options: DeadOptions,
-    pub(super) clock: Arc<dyn Clock>,
+pub struct WriterShared {
+    pub path: PathBuf,
+    pub options: DeadOptions,
+    pub clock: Arc<dyn Clock>,
     queues: Mutex<Queues>,
     wake: Condvar,
-    pub(super) state: Mutex<WriterState>,
-    pub(super) highest_id: AtomicI64,
+    pub state: Mutex<WriterState>,
+    pub highest_id: AtomicI64,
 }
 
 /// The state that callers can read without opening the file.
 #[derive(Debug, Default)]
-pub(super) struct WriterState {
+pub struct WriterState {
     /// Why the last write failed; `None` after a success.
-    pub(super) last_error: Option<String>,
-    pub(super) counts: Vec<Count>,
-    pub(super) dropped: Dropped,
+    pub last_error: Option<String>,
+    pub counts: Vec<Count>,
+    pub dropped: Dropped,
 }
 
 #[derive(Default)]
@@ -107,7 +107,7 @@ fn dead_letter_bytes(dead_letter: &DeadLetter) -> usize {
 }
 
 impl WriterShared {
-    pub(super) fn new(path: PathBuf, options: DeadOptions, clock: Arc<dyn Clock>) -> Self {
+    pub fn new(path: PathBuf, options: DeadOptions, clock: Arc<dyn Clock>) -> Self {
         Self {
             path,
             options,
@@ -120,7 +120,7 @@ impl WriterShared {
     }
 
     /// Queues a change. The reply is called in any case.
-    pub(super) fn submit(&self, job: Job) {
+    pub fn submit(&self, job: Job) {
         let (bytes, is_copy) = (job.bytes(), job.is_copy());
         let mut queues = self.queues.lock();
         let refused = if queues.is_closed {
@@ -146,13 +146,13 @@ impl WriterShared {
     }
 
     /// Ends the writer once everything in its queues is committed.
-    pub(super) fn close(&self) {
+    pub fn close(&self) {
         self.queues.lock().is_closed = true;
         self.wake.notify_one();
     }
 
     /// Commits queued changes until the queues are closed and empty.
-    pub(super) fn serve(&self) {
+    pub fn serve(&self) {
         let (mut open, mut copies_next) = (None, false);
         while let Some(jobs) = self.wait(&mut copies_next) {
             let done = self.commit(&mut open, &jobs);

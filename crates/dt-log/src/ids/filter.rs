@@ -21,7 +21,7 @@ struct Line([AtomicU64; WORDS]);
 
 /// The filter of one period.
 #[derive(Debug)]
-pub(super) struct BloomFilter {
+pub struct BloomFilter {
     lines: Box<[Line]>,
     /// The number of keys that the filter is designed for.
     capacity: u64,
@@ -29,13 +29,13 @@ pub(super) struct BloomFilter {
 
 impl BloomFilter {
     /// Returns an empty filter for `capacity` keys.
-    pub(super) fn new(capacity: u64) -> Self {
+    pub fn new(capacity: u64) -> Self {
         let lines = capacity.saturating_mul(BITS_PER_ID).div_ceil(BITS_PER_LINE).max(1);
         Self { lines: (0..lines).map(|_| Line::default()).collect(), capacity }
     }
 
     /// Returns the filter of a stored form; `None` if the length is wrong.
-    pub(super) fn from_bytes(bytes: &[u8]) -> Option<Self> {
+    pub fn from_bytes(bytes: &[u8]) -> Option<Self> {
         let (lines, rest) = bytes.as_chunks::<{ WORDS * 8 }>();
         if lines.is_empty() || !rest.is_empty() {
             return None;
@@ -53,18 +53,18 @@ impl BloomFilter {
     }
 
     /// Returns the stored form.
-    pub(super) fn to_bytes(&self) -> Vec<u8> {
+    pub fn to_bytes(&self) -> Vec<u8> {
         let words = self.lines.iter().flat_map(|line| &line.0);
         words.flat_map(|word| word.load(Ordering::Relaxed).to_le_bytes()).collect()
     }
 
     /// Returns the number of keys that the filter is designed for. With more keys it matches more unknown ones.
-    pub(super) const fn capacity(&self) -> u64 {
+    pub const fn capacity(&self) -> u64 {
         self.capacity
     }
 
     /// Adds a key. Only one thread may add: of two concurrent additions, one can be lost.
-    pub(super) fn add(&self, key: Key) {
+    pub fn add(&self, key: Key) {
         for (words, hash) in self.lines_of(key) {
             for (word, bit) in bits(hash) {
                 if let Some(word) = words.0.get(word) {
@@ -76,7 +76,7 @@ impl BloomFilter {
     }
 
     /// Returns whether the filter may contain a key; `false` is certain.
-    pub(super) fn may_contain(&self, key: Key) -> bool {
+    pub fn may_contain(&self, key: Key) -> bool {
         self.lines_of(key).all(|(words, hash)| {
             bits(hash).all(|(word, bit)| {
                 words.0.get(word).is_none_or(|word| word.load(Ordering::Relaxed) & bit != 0)

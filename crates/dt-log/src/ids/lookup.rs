@@ -12,18 +12,18 @@ use super::key::Key;
 use super::{IdsError, IndexShared, LazyConnection, table};
 
 /// The page cache of the connection for look-ups, in KiB: it holds the inner pages of the B-trees.
-pub(super) const READER_CACHE_KIB: i64 = 512;
+pub const READER_CACHE_KIB: i64 = 512;
 
 /// A key to look up, and where the result goes.
 #[derive(Debug)]
-pub(super) struct Lookup {
-    pub(super) key: Key,
-    pub(super) reply: oneshot::Sender<Result<bool, IdsError>>,
+pub struct Lookup {
+    pub key: Key,
+    pub reply: oneshot::Sender<Result<bool, IdsError>>,
 }
 
 impl IndexShared {
     /// Serves look-ups until the queue is closed.
-    pub(super) fn serve(&self, lookups: &mpsc::Receiver<Lookup>) {
+    pub fn serve(&self, lookups: &mpsc::Receiver<Lookup>) {
         // Without filters each look-up would read all periods, so the filters are loaded first.
         self.load_filters();
         for Lookup { key, reply } in lookups {
@@ -58,7 +58,7 @@ impl IndexShared {
     }
 
     /// Returns whether a key is stored.
-    pub(super) fn contains(&self, key: Key) -> Result<bool, IdsError> {
+    pub fn contains(&self, key: Key) -> Result<bool, IdsError> {
         let periods = self.periods.read();
         let may: Vec<i64> =
             periods.iter().rev().filter(|period| period.may_contain(key)).map(|period| period.id).collect();
@@ -90,7 +90,7 @@ impl IndexShared {
 
     /// Runs a closure with a connection, and opens it if necessary. An error closes the connection, so that the next call
     /// starts with a new one.
-    pub(super) fn with<T>(
+    pub fn with<T>(
         &self,
         lazy: &mut LazyConnection,
         run: impl FnOnce(&mut Connection) -> Result<T, IdsError>,
@@ -108,7 +108,7 @@ impl IndexShared {
 
 /// Opens the file for writing. Without `EXTRA`, a deleted journal could reappear after a power loss, and undo a call that
 /// was reported as stored.
-pub(super) fn connect(path: &Path, cache_kib: i64) -> rusqlite::Result<Connection> {
+pub fn connect(path: &Path, cache_kib: i64) -> rusqlite::Result<Connection> {
     let connection = sqlite::open(path, cache_kib)?;
     sqlite::set_journal_mode(&connection, "DELETE", "EXTRA")?;
     Ok(connection)

@@ -14,7 +14,7 @@ use super::{IdsError, IndexShared, Period, Rebuilt, lookup};
 
 /// The page cache of the connection that writes, in KiB. If a transaction changes more, SQLite writes pages before the
 /// commit, and blocks look-ups from then on; two merged runs fit.
-pub(super) const WRITER_CACHE_KIB: i64 = 4096;
+pub const WRITER_CACHE_KIB: i64 = 4096;
 
 /// The length of a period in milliseconds.
 const PERIOD: i64 = 6 * 3_600_000;
@@ -31,7 +31,7 @@ struct Unusable {
 
 impl IndexShared {
     /// Opens the file, or creates a new one.
-    pub(super) fn open(&self, now: i64) -> Result<Option<Rebuilt>, IdsError> {
+    pub fn open(&self, now: i64) -> Result<Option<Rebuilt>, IdsError> {
         let mut writer = self.writer.lock();
         let unusable = match self.check() {
             Ok(None) => {
@@ -133,7 +133,7 @@ impl IndexShared {
         Ok(to)
     }
 
-    pub(super) fn reset(&self, now: i64) -> Result<Option<PathBuf>, IdsError> {
+    pub fn reset(&self, now: i64) -> Result<Option<PathBuf>, IdsError> {
         let mut writer = self.writer.lock();
         let mut reader = self.reader.lock();
         (writer.connection, reader.connection) = (None, None);
@@ -142,7 +142,7 @@ impl IndexShared {
         Ok(renamed_to)
     }
 
-    pub(super) fn forget_all(&self) -> Result<(), IdsError> {
+    pub fn forget_all(&self) -> Result<(), IdsError> {
         let mut writer = self.writer.lock();
         self.with(&mut writer, |connection| {
             let mut run = || -> rusqlite::Result<()> {
@@ -158,7 +158,7 @@ impl IndexShared {
         })
     }
 
-    pub(super) fn store(&self, keys: &[Key], up_to_seq: i64, now: i64) -> Result<(), IdsError> {
+    pub fn store(&self, keys: &[Key], up_to_seq: i64, now: i64) -> Result<(), IdsError> {
         let mut writer = self.writer.lock();
         self.with(&mut writer, |connection| {
             let run = |connection: &mut Connection| -> Result<_, TableError> {
@@ -188,7 +188,7 @@ impl IndexShared {
     }
 
     /// Returns the filter of a period: the stored one, or one built from its keys.
-    pub(super) fn filter_of(&self, connection: &Connection, period: i64) -> Result<BloomFilter, IdsError> {
+    pub fn filter_of(&self, connection: &Connection, period: i64) -> Result<BloomFilter, IdsError> {
         let make = || -> Result<BloomFilter, TableError> {
             if let Some(filter) = table::stored_filter(connection, period)? {
                 return Ok(filter);
@@ -200,7 +200,7 @@ impl IndexShared {
         make().map_err(|error| self.named("loading a filter", error))
     }
 
-    pub(super) fn named(&self, doing: &'static str, error: TableError) -> IdsError {
+    pub fn named(&self, doing: &'static str, error: TableError) -> IdsError {
         match error {
             TableError::Sqlite(error) => IdsError::sqlite(&self.path, doing, &error),
             TableError::Page { .. } => IdsError::damaged(&self.path, error.to_string()),

@@ -13,7 +13,7 @@ use super::IdsOptions;
 use super::filter::BloomFilter;
 use super::key::Key;
 
-pub(super) const FORMAT: DatabaseFormat =
+pub const FORMAT: DatabaseFormat =
     DatabaseFormat { application_id: 0x4454_6964 /* "DTid" */, version: 1 };
 
 const TABLES: &str = "
@@ -51,16 +51,16 @@ const MAX_MERGED: usize = 131_072;
 
 /// A row of `periods`, without its filter.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct PeriodRow {
-    pub(super) id: i64,
-    pub(super) began_at: i64,
-    pub(super) last_at: i64,
-    pub(super) ids: u64,
+pub struct PeriodRow {
+    pub id: i64,
+    pub began_at: i64,
+    pub last_at: i64,
+    pub ids: u64,
 }
 
 /// A failure to read or write the tables.
 #[derive(Debug, thiserror::Error)]
-pub(super) enum TableError {
+pub enum TableError {
     #[error(transparent)]
     Sqlite(#[from] rusqlite::Error),
     #[error("page {page} of period {period} is not what was written")]
@@ -68,7 +68,7 @@ pub(super) enum TableError {
 }
 
 /// Creates the tables in an empty database.
-pub(super) fn create(connection: &mut Connection, options: &IdsOptions) -> rusqlite::Result<()> {
+pub fn create(connection: &mut Connection, options: &IdsOptions) -> rusqlite::Result<()> {
     let transaction = connection.transaction()?;
     transaction.execute_batch(TABLES)?;
     transaction.execute("INSERT INTO store VALUES (1, ?1, 0)", [options.store_id.as_slice()])?;
@@ -76,20 +76,20 @@ pub(super) fn create(connection: &mut Connection, options: &IdsOptions) -> rusql
     transaction.commit()
 }
 
-pub(super) fn store_id(connection: &Connection) -> rusqlite::Result<Vec<u8>> {
+pub fn store_id(connection: &Connection) -> rusqlite::Result<Vec<u8>> {
     connection.query_row("SELECT store_id FROM store", [], |row| row.get(0))
 }
 
-pub(super) fn up_to_seq(connection: &Connection) -> rusqlite::Result<i64> {
+pub fn up_to_seq(connection: &Connection) -> rusqlite::Result<i64> {
     connection.query_row("SELECT up_to_seq FROM store", [], |row| row.get(0))
 }
 
-pub(super) fn set_up_to_seq(connection: &Connection, seq: i64) -> rusqlite::Result<()> {
+pub fn set_up_to_seq(connection: &Connection, seq: i64) -> rusqlite::Result<()> {
     connection.execute("UPDATE store SET up_to_seq = ?1", [seq]).map(drop)
 }
 
 /// Returns all periods, oldest first.
-pub(super) fn periods(connection: &Connection) -> rusqlite::Result<Vec<PeriodRow>> {
+pub fn periods(connection: &Connection) -> rusqlite::Result<Vec<PeriodRow>> {
     let mut statement =
         connection.prepare_cached("SELECT id, began_at, last_at, ids FROM periods ORDER BY id")?;
     let rows = statement.query_map([], |row| {
@@ -99,7 +99,7 @@ pub(super) fn periods(connection: &Connection) -> rusqlite::Result<Vec<PeriodRow
     rows.collect()
 }
 
-pub(super) fn begin_period(connection: &Connection, id: i64, now: i64) -> rusqlite::Result<PeriodRow> {
+pub fn begin_period(connection: &Connection, id: i64, now: i64) -> rusqlite::Result<PeriodRow> {
     connection
         .execute("INSERT INTO periods (id, began_at, last_at, ids) VALUES (?1, ?2, ?2, 0)", [id, now])?;
     connection.execute_batch(&format!(
@@ -112,7 +112,7 @@ pub(super) fn begin_period(connection: &Connection, id: i64, now: i64) -> rusqli
     Ok(PeriodRow { id, began_at: now, last_at: now, ids: 0 })
 }
 
-pub(super) fn close_period(connection: &Connection, id: i64, filter: &BloomFilter) -> rusqlite::Result<()> {
+pub fn close_period(connection: &Connection, id: i64, filter: &BloomFilter) -> rusqlite::Result<()> {
     let filter = filter.to_bytes();
     connection
         .execute(
@@ -122,14 +122,14 @@ pub(super) fn close_period(connection: &Connection, id: i64, filter: &BloomFilte
         .map(drop)
 }
 
-pub(super) fn drop_period(connection: &Connection, id: i64) -> rusqlite::Result<()> {
+pub fn drop_period(connection: &Connection, id: i64) -> rusqlite::Result<()> {
     connection.execute_batch(&format!("DROP TABLE pages_{id}"))?;
     connection.execute("DELETE FROM runs WHERE period = ?1", [id])?;
     connection.execute("DELETE FROM periods WHERE id = ?1", [id]).map(drop)
 }
 
 /// Adds keys to a period as one run, merged with the shorter runs before it.
-pub(super) fn add_run(
+pub fn add_run(
     connection: &Connection,
     period: &mut PeriodRow,
     keys: &[Key],
@@ -198,7 +198,7 @@ const fn page_of(prefix: i64, pages: i64) -> i64 {
 }
 
 /// Returns whether a period contains a key.
-pub(super) fn contains(connection: &Connection, period: i64, key: Key) -> Result<bool, TableError> {
+pub fn contains(connection: &Connection, period: i64, key: Key) -> Result<bool, TableError> {
     // The newest run is the most likely one to contain a copy.
     let mut statement = connection.prepare_cached(&format!(
         "SELECT runs.first_page, crc, keys FROM runs
@@ -244,18 +244,14 @@ fn each_page(
 }
 
 /// Builds the filter of a period from its keys, for at least `capacity` keys.
-pub(super) fn build_filter(
-    connection: &Connection,
-    period: i64,
-    capacity: u64,
-) -> Result<BloomFilter, TableError> {
+pub fn build_filter(connection: &Connection, period: i64, capacity: u64) -> Result<BloomFilter, TableError> {
     let filter = BloomFilter::new(capacity);
     each_page(connection, period, 0, i64::MAX, |keys| keys.for_each(|key| filter.add(key)))?;
     Ok(filter)
 }
 
 /// Returns the stored filter of a period; `None` if the period is open, or the checksum does not match.
-pub(super) fn stored_filter(connection: &Connection, period: i64) -> rusqlite::Result<Option<BloomFilter>> {
+pub fn stored_filter(connection: &Connection, period: i64) -> rusqlite::Result<Option<BloomFilter>> {
     connection.query_row("SELECT filter_crc, filter FROM periods WHERE id = ?1", [period], |row| {
         let (crc, filter) = (row.get::<_, Option<u32>>(0)?, row.get_ref(1)?.as_blob_or_null()?);
         Ok(filter.filter(|filter| crc == Some(crc32fast::hash(filter))).and_then(BloomFilter::from_bytes))

@@ -23,18 +23,18 @@ const MAX_LOST: u64 = 1 << 16;
 
 /// A segment to be written.
 #[derive(Debug)]
-pub(super) struct NewSegment {
-    pub(super) header: SegmentHeader,
+pub struct NewSegment {
+    pub header: SegmentHeader,
     /// The events before this one are lost.
     skips_to: Option<i64>,
     state: Arc<State>,
     /// The file with its groups, if only the header is new.
-    pub(super) copy_of: Option<PathBuf>,
+    pub copy_of: Option<PathBuf>,
 }
 
 impl NewSegment {
     /// Returns the beginning of the file.
-    pub(super) fn to_bytes(&self) -> Vec<u8> {
+    pub fn to_bytes(&self) -> Vec<u8> {
         let SegmentHeader { owner, first_seq, .. } = self.header;
         let mut bytes = self.header.to_bytes();
         let mut frames = Vec::new();
@@ -73,7 +73,7 @@ struct EndOf {
 }
 
 /// Inspects a folder. See [`Proposal::new`].
-pub(super) fn propose(disk: Arc<dyn Disk>, folder: &Path) -> Result<Proposal, LogError> {
+pub fn propose(disk: Arc<dyn Disk>, folder: &Path) -> Result<Proposal, LogError> {
     refuse_first_edition(&*disk, folder)?;
     let lock = lock(&*disk, folder)?;
     let found = FolderContent::in_folder(&*disk, folder, &*lock)?;
@@ -122,7 +122,7 @@ fn segment_bytes(disk: &dyn Disk, folder: &Path, found: &FolderContent) -> u64 {
 }
 
 /// Returns an unused name: the path, followed by `.ENDING-N`.
-pub(super) fn free_name(disk: &dyn Disk, path: &Path, ending: &str) -> Result<PathBuf, LogError> {
+pub fn free_name(disk: &dyn Disk, path: &Path, ending: &str) -> Result<PathBuf, LogError> {
     let mut number = 0_u64;
     loop {
         number = number.saturating_add(1);

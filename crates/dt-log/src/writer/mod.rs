@@ -37,27 +37,27 @@ const SPARE_WAIT: Duration = Duration::from_secs(5);
 const NEARLY_FULL: u64 = 256;
 
 /// The state of the writer's thread.
-pub(super) struct Writer {
-    pub(super) shared: Arc<Shared>,
-    pub(super) current: Option<Current>,
+pub struct Writer {
+    pub shared: Arc<Shared>,
+    pub current: Option<Current>,
     /// The number of the next segment.
-    pub(super) next_number: u64,
+    pub next_number: u64,
     /// The sequence number of the next event.
-    pub(super) next_seq: i64,
+    pub next_seq: i64,
     /// The last group of the previous process, until it is durable in a new segment.
-    pub(super) recovered: Option<Recovered>,
+    pub recovered: Option<Recovered>,
     /// The next sequence number after a gap, until the gap is durable.
-    pub(super) skips_to: Option<i64>,
+    pub skips_to: Option<i64>,
     /// The buffer in which a group is built.
-    pub(super) buffer: Vec<u8>,
-    pub(super) scratch: String,
+    pub buffer: Vec<u8>,
+    pub scratch: String,
     /// When the last group was written; `None` once an empty group follows it.
-    pub(super) unsealed_since: Option<Instant>,
+    pub unsealed_since: Option<Instant>,
 }
 
 /// The segment that is appended to.
 #[derive(Debug)]
-pub(super) struct Current {
+pub struct Current {
     file: Box<dyn DiskFile>,
     owner: Owner,
     /// The offset of the next group.
@@ -66,10 +66,10 @@ pub(super) struct Current {
 
 /// The last group, as it was read on opening.
 #[derive(Debug)]
-pub(super) struct Recovered {
-    pub(super) frames: Vec<u8>,
-    pub(super) events: u32,
-    pub(super) first_seq: i64,
+pub struct Recovered {
+    pub frames: Vec<u8>,
+    pub events: u32,
+    pub first_seq: i64,
 }
 
 /// The requests that one group makes durable.
@@ -90,7 +90,7 @@ enum Turn {
 
 impl Writer {
     /// Serves requests until the log is closed.
-    pub(super) fn run(mut self) {
+    pub fn run(mut self) {
         let shared = Arc::clone(&self.shared);
         if std::panic::catch_unwind(AssertUnwindSafe(|| self.work())).is_err() {
             // An event may be in `recent` without being stored, so nothing is accepted any more.
@@ -400,7 +400,7 @@ impl Writer {
     }
 
     /// Refuses events with this error, and wakes the maintenance thread.
-    pub(super) fn refuse(&self, error: &LogError) {
+    pub fn refuse(&self, error: &LogError) {
         self.shared.refuse(error);
         self.shared.maintain();
     }
@@ -468,7 +468,7 @@ impl Writer {
     }
 
     /// Creates a segment if there is none, with the recovered group.
-    pub(super) fn ensure_segment(&mut self, for_events: bool) -> Result<(), LogError> {
+    pub fn ensure_segment(&mut self, for_events: bool) -> Result<(), LogError> {
         if self.current.is_none() { self.roll(for_events) } else { Ok(()) }
     }
 

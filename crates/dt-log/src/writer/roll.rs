@@ -4,7 +4,7 @@ use super::*;
 
 impl Writer {
     /// Creates the next segment. For events, another spare must remain.
-    pub(super) fn roll(&mut self, for_events: bool) -> Result<(), LogError> {
+    pub fn roll(&mut self, for_events: bool) -> Result<(), LogError> {
         let after = self.next_number.checked_add(1).ok_or(LogError::Exhausted { what: "segment numbers" })?;
         let has_two = self.shared.files.lock().spares.len() >= 2;
         let spare = self.take_spare(if for_events { 2 } else { 1 })?;
@@ -29,21 +29,21 @@ impl Writer {
     }
 
     /// Ends the reservation of the newest segment, once there is another spare.
-    pub(super) fn end_reserve(&mut self) -> Result<(), LogError> {
+    pub fn end_reserve(&mut self) -> Result<(), LogError> {
         self.wait_for_spares(1)?;
         self.shared.files.lock().is_reserve = false;
         Ok(())
     }
 
     /// Takes a spare, if there are at least `needed`.
-    pub(super) fn take_spare(&mut self, needed: usize) -> Result<PathBuf, LogError> {
+    pub fn take_spare(&mut self, needed: usize) -> Result<PathBuf, LogError> {
         self.wait_for_spares(needed)?;
         // The maintenance thread only adds spares.
         self.shared.files.lock().spares.pop().ok_or(LogError::Closed)
     }
 
     /// Waits until there are `needed` spares. The maintenance thread creates them.
-    pub(super) fn wait_for_spares(&mut self, needed: usize) -> Result<(), LogError> {
+    pub fn wait_for_spares(&mut self, needed: usize) -> Result<(), LogError> {
         let until = Instant::now().checked_add(SPARE_WAIT);
         loop {
             // The maintenance thread may need this to turn an old segment into a spare.
@@ -69,7 +69,7 @@ impl Writer {
     }
 
     /// Writes which segments are no longer needed, if there is room.
-    pub(super) fn write_keep_from(&mut self) {
+    pub fn write_keep_from(&mut self) {
         let Some(oldest) = self.shared.queue.lock().keep_from.take() else { return };
         let mut group = Vec::new();
         group::begin(&mut group);
@@ -93,7 +93,7 @@ impl Writer {
 
     /// Turns a spare into the next segment. The content is synced before the rename, and includes the recovered group: from
     /// the rename on, the segment makes the place that the group was read from void.
-    pub(super) fn begin(&mut self, spare: &std::path::Path) -> Result<(), LogError> {
+    pub fn begin(&mut self, spare: &std::path::Path) -> Result<(), LogError> {
         let Shared { disk, folder, store, .. } = &*self.shared;
         let owner = Owner { store: *store, segment: self.next_number };
         let first_seq = self.recovered.as_ref().map_or(self.next_seq, |recovered| recovered.first_seq);

@@ -8,9 +8,9 @@ use ipnet::IpNet;
 use dt_sink::config::{Section, config_keys, custom, duration, number, size};
 
 /// The number of connections beyond the limit that get a response before they are closed.
-pub(crate) const MAX_TURNED_AWAY: usize = 64;
+pub const MAX_TURNED_AWAY: usize = 64;
 /// The number of connections that may be closing at once to free slots for others.
-pub(crate) const MAX_LEAVING: usize = 64;
+pub const MAX_LEAVING: usize = 64;
 
 const KIB: usize = 1 << 10;
 const MIB: usize = 1 << 20;

@@ -67,7 +67,7 @@ impl fmt::Display for Listen {
 }
 
 /// The valid values of `listen`, for messages.
-pub(super) const LISTEN_EXPECTED: &str =
+pub const LISTEN_EXPECTED: &str =
     "an address such as \"127.0.0.1:8080\", \"unix:PATH\", \"systemd\" or \"systemd:NAME\"";
 
 /// The text is not the address of a listener.
@@ -201,7 +201,7 @@ fn read_trusted(root: &mut Section<'_>, key: &'static str) -> Option<TrustedProx
 }
 
 /// Reads where `/healthz`, `/readyz` and `/metrics` are.
-pub(super) fn read_admin(root: &mut Section<'_>, key: &'static str) -> Option<Option<Listen>> {
+pub fn read_admin(root: &mut Section<'_>, key: &'static str) -> Option<Option<Listen>> {
     let text = root.string(key)?;
     if text == "off" {
         return Some(None);
@@ -214,7 +214,7 @@ pub(super) fn read_admin(root: &mut Section<'_>, key: &'static str) -> Option<Op
 }
 
 /// Reads the mode of a Unix socket, as octal digits.
-pub(super) fn read_mode(root: &mut Section<'_>, key: &'static str) -> Option<u32> {
+pub fn read_mode(root: &mut Section<'_>, key: &'static str) -> Option<u32> {
     let text = root.string(key)?;
     let mode = u32::from_str_radix(&text, 8).ok().filter(|mode| *mode <= 0o777);
     if mode.is_none() {
@@ -224,7 +224,7 @@ pub(super) fn read_mode(root: &mut Section<'_>, key: &'static str) -> Option<u32
 }
 
 /// The table `[tls]`, with a check of its files. Adding or removing the table needs a restart.
-pub(super) struct Tls;
+pub struct Tls;
 
 impl Entry<Option<TlsSettings>> for Tls {
     fn read(self, field: &'static str, root: &mut Section<'_>) -> Option<Option<TlsSettings>> {
@@ -269,10 +269,10 @@ impl OptionalEntry<Option<TlsSettings>> for Tls {
 }
 
 /// A key of `[tls]`, and the problem of its file.
-pub(super) type Finding = (&'static str, String);
+pub type Finding = (&'static str, String);
 
 /// Checks the files of `[tls]`. Returns errors and warnings.
-pub(super) fn check_files(settings: &TlsSettings, sources: &dyn Sources) -> (Vec<Finding>, Vec<Finding>) {
+pub fn check_files(settings: &TlsSettings, sources: &dyn Sources) -> (Vec<Finding>, Vec<Finding>) {
     if !sources.looks_at_certificates() {
         return Default::default();
     }

@@ -13,19 +13,19 @@ use super::from_requests::Undelivered;
 
 /// Identifies an event of a connector.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
-pub(super) struct Key {
-    pub(super) connector: Arc<str>,
-    pub(super) event_id: Arc<str>,
+pub struct Key {
+    pub connector: Arc<str>,
+    pub event_id: Arc<str>,
 }
 
 /// Whether the sink took a record.
-pub(super) type DeliveryResult = Result<(), Undelivered>;
+pub type DeliveryResult = Result<(), Undelivered>;
 /// Receives the result of a record that is being delivered.
-pub(super) type Waiter = oneshot::Receiver<DeliveryResult>;
+pub type Waiter = oneshot::Receiver<DeliveryResult>;
 
 /// The state of an event that was looked up.
 #[derive(Debug)]
-pub(super) enum Lookup {
+pub enum Lookup {
     /// The window does not know it: the caller has to deliver it. The waiter receives the result.
     New(Waiter),
     /// It is being delivered. The waiter receives the result.
@@ -36,7 +36,7 @@ pub(super) enum Lookup {
 
 /// The ids of the events that are being delivered to a sink, and of those that it has.
 #[derive(Debug)]
-pub(super) struct DedupWindow {
+pub struct DedupWindow {
     max_ids: usize,
     max_age_ms: i64,
     /// The events that are being delivered, with those that wait for the result.
@@ -49,14 +49,14 @@ pub(super) struct DedupWindow {
 }
 
 impl DedupWindow {
-    pub(super) fn new(max_ids: usize, max_age: Duration) -> Self {
+    pub fn new(max_ids: usize, max_age: Duration) -> Self {
         let max_age_ms = i64::try_from(max_age.as_millis()).unwrap_or(i64::MAX);
         let (pending, delivered) = (HashMap::new(), LinkedHashMap::with_hasher(RandomState::new()));
         Self { max_ids, max_age_ms, pending, delivered, last_event_ms: 0 }
     }
 
     /// Looks an event up, and adds it as being delivered if it is new. `now_ms` is in Unix milliseconds.
-    pub(super) fn enter(&mut self, key: &Key, now_ms: i64) -> Lookup {
+    pub fn enter(&mut self, key: &Key, now_ms: i64) -> Lookup {
         self.last_event_ms = now_ms;
         self.forget_old();
         if self.delivered.contains_key(key) {
@@ -78,7 +78,7 @@ impl DedupWindow {
     }
 
     /// Stores the result of an event that was being delivered, and sends it to the waiters.
-    pub(super) fn resolve(&mut self, key: Key, result: &DeliveryResult) {
+    pub fn resolve(&mut self, key: Key, result: &DeliveryResult) {
         let waiters = self.pending.remove(&key);
         if result.is_ok() {
             // Moves it to the end if it is in the map already.
@@ -102,7 +102,7 @@ impl DedupWindow {
     }
 
     /// Returns the number of delivered ids.
-    pub(super) fn len(&self) -> usize {
+    pub fn len(&self) -> usize {
         self.delivered.len()
     }
 }

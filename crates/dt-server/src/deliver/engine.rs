@@ -28,7 +28,7 @@ const MAX_SOURCE_ATTEMPTS: u32 = 4;
 
 /// Why a source cannot return records or store results.
 #[derive(Debug, thiserror::Error)]
-pub(super) enum SourceError {
+pub enum SourceError {
     /// The log cannot be read or written.
     #[error(transparent)]
     Log(#[from] LogError),
@@ -38,7 +38,7 @@ pub(super) enum SourceError {
 }
 
 /// Where the engine takes records from, and where it reports their results.
-pub(super) trait Source: Send + 'static {
+pub trait Source: Send + 'static {
     /// Identifies a record within the source.
     type Ticket: Send;
     /// Whether the source stores the sink's checkpoints.
@@ -88,7 +88,7 @@ pub(super) trait Source: Send + 'static {
 
 /// The records that were taken from the source and have no result yet, in order. A record with a result leaves the batch,
 /// also if an earlier one has none, so that it is not delivered twice.
-pub(super) struct Batch<T> {
+pub struct Batch<T> {
     tickets: Vec<T>,
     /// The records of `tickets`, in the same order. A sink takes them as one slice.
     records: Vec<Arc<Record>>,
@@ -101,18 +101,18 @@ impl<T> Default for Batch<T> {
 }
 
 impl<T> Batch<T> {
-    pub(super) fn is_empty(&self) -> bool {
+    pub fn is_empty(&self) -> bool {
         self.records.is_empty()
     }
 
-    pub(super) fn push(&mut self, ticket: T, record: Arc<Record>) {
+    pub fn push(&mut self, ticket: T, record: Arc<Record>) {
         self.tickets.push(ticket);
         self.records.push(record);
     }
 
     /// Returns all records with the result [`RecordResult::Delivered`].
     #[cfg(test)]
-    pub(super) fn into_delivered(self) -> Vec<(T, Arc<Record>, RecordResult)> {
+    pub fn into_delivered(self) -> Vec<(T, Arc<Record>, RecordResult)> {
         self.tickets
             .into_iter()
             .zip(self.records)
@@ -126,21 +126,21 @@ impl<T> Batch<T> {
 }
 
 /// The results of the records of a batch.
-pub(super) struct BatchResult<'a, T> {
+pub struct BatchResult<'a, T> {
     /// The records that have a result, in order.
-    pub(super) done: Vec<(T, Arc<Record>, RecordResult)>,
+    pub done: Vec<(T, Arc<Record>, RecordResult)>,
     /// The first record that has none.
-    pub(super) first_left: Option<&'a T>,
+    pub first_left: Option<&'a T>,
     /// How often the first record of the batch was delivered.
-    pub(super) attempts: u32,
-    pub(super) checkpoint: Option<Vec<u8>>,
+    pub attempts: u32,
+    pub checkpoint: Option<Vec<u8>>,
     /// Whether the checkpoint has to be durable before the next batch.
-    pub(super) is_checkpoint_due: bool,
+    pub is_checkpoint_due: bool,
 }
 
 /// The result of one record.
 #[derive(Debug)]
-pub(super) enum RecordResult {
+pub enum RecordResult {
     Delivered,
     Rejected(String),
     /// The sink did not take it, and the source does not retry.
@@ -149,15 +149,15 @@ pub(super) enum RecordResult {
 
 /// The state that an engine shares with its handle.
 #[derive(Debug, Default)]
-pub(super) struct Shared {
+pub struct Shared {
     /// Why the sink does not work; `None` while it does.
-    pub(super) last_error: Mutex<Option<String>>,
+    pub last_error: Mutex<Option<String>>,
     /// The request to replace the sink.
-    pub(super) swap: SinkSwap,
+    pub swap: SinkSwap,
 }
 
 /// Delivers the records of one source to one sink.
-pub(super) struct Engine<S: Source> {
+pub struct Engine<S: Source> {
     name: Arc<str>,
     sink: Box<dyn Sink>,
     is_open: bool,
@@ -182,7 +182,7 @@ impl<S: Source> Engine<S> {
     /// # Errors
     ///
     /// Returns [`OpenError::Unusable`] if the sink can never work as configured.
-    pub(super) fn open(
+    pub fn open(
         name: Arc<str>,
         mut sink: Box<dyn Sink>,
         source: S,
@@ -216,14 +216,14 @@ impl<S: Source> Engine<S> {
     }
 
     /// Limits the number of records of a batch. The sink's own limit applies as well.
-    pub(super) const fn with_max_batch(mut self, max_batch: usize) -> Self {
+    pub const fn with_max_batch(mut self, max_batch: usize) -> Self {
         self.max_batch = max_batch;
         self
     }
 
     /// Delivers until the source ends. When the service stops, the records that are left are delivered until the first
     /// failure.
-    pub(super) fn run(mut self) {
+    pub fn run(mut self) {
         while self.source.wait(!self.batch.records.is_empty(), self.wake_at()) {
             self.take_replacement();
             match self.step() {

@@ -29,10 +29,10 @@ pub enum ReplaceError {
 
 /// Passes a new sink to a worker. It holds the request until the worker takes it.
 #[derive(Debug, Default)]
-pub(super) struct SinkSwap(Mutex<Option<Arc<SwapRequest>>>);
+pub struct SinkSwap(Mutex<Option<Arc<SwapRequest>>>);
 
 /// A request to replace the sink.
-pub(super) struct SwapRequest {
+pub struct SwapRequest {
     since: Instant,
     state: Mutex<State>,
     changed: Condvar,
@@ -56,7 +56,7 @@ enum State {
 
 /// The sink that a worker has after a swap.
 #[derive(Debug)]
-pub(super) enum SwapOutcome {
+pub enum SwapOutcome {
     /// The new sink, open.
     Open,
     /// The new sink, which is down.
@@ -72,7 +72,7 @@ impl SinkSwap {
     /// # Errors
     ///
     /// Returns [`ReplaceError`] if the old sink stays in use, among other reasons after `timeout`.
-    pub(super) fn replace(
+    pub fn replace(
         &self,
         sink: Box<dyn Sink>,
         wake: impl Fn(),
@@ -98,19 +98,19 @@ impl SinkSwap {
     }
 
     /// Returns whether a new sink is waiting. The worker then takes no more records for the old one.
-    pub(super) fn is_requested(&self) -> bool {
+    pub fn is_requested(&self) -> bool {
         self.0.lock().as_ref().is_some_and(|request| matches!(*request.state.lock(), State::Waiting(_)))
     }
 
     /// Takes the request if the worker can swap now: the old sink `is_idle`, or [`DRAIN_TIMEOUT`] has passed.
-    pub(super) fn due(&self, is_idle: bool) -> Option<Arc<SwapRequest>> {
+    pub fn due(&self, is_idle: bool) -> Option<Arc<SwapRequest>> {
         let mut swap = self.0.lock();
         let is_due = swap.as_ref().is_some_and(|request| is_idle || request.since.elapsed() >= DRAIN_TIMEOUT);
         if is_due { swap.take() } else { None }
     }
 
     /// Ends the request, if there is one, with [`ReplaceError::Ended`]: the worker ends.
-    pub(super) fn end(&self) {
+    pub fn end(&self) {
         if let Some(request) = self.0.lock().take() {
             *request.state.lock() = State::Withdrawn;
             request.changed.notify_all();
@@ -121,7 +121,7 @@ impl SinkSwap {
 impl SwapRequest {
     /// Closes the old sink, opens the new one at `checkpoint`, and puts it into `sink`. Returns `None` if the request was
     /// withdrawn, which leaves the old sink untouched.
-    pub(super) fn swap(&self, sink: &mut Box<dyn Sink>, checkpoint: Option<&[u8]>) -> Option<SwapOutcome> {
+    pub fn swap(&self, sink: &mut Box<dyn Sink>, checkpoint: Option<&[u8]>) -> Option<SwapOutcome> {
         let mut new = {
             let mut state = self.state.lock();
             match std::mem::replace(&mut *state, State::Taken) {

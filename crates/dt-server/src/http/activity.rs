@@ -31,7 +31,7 @@ const RECHECK_INTERVAL: Duration = Duration::from_secs(1);
 
 /// The phase of one connection. Its own task changes it and, for HTTP/2, the tasks of its requests.
 #[derive(Debug)]
-pub(super) struct Activity {
+pub struct Activity {
     header_timeout: Duration,
     keep_alive_idle: Duration,
     phase: Mutex<Phase>,
@@ -52,7 +52,7 @@ struct Phase {
 }
 
 impl Activity {
-    pub(super) fn new(header_timeout: Duration, keep_alive_idle: Duration) -> Self {
+    pub fn new(header_timeout: Duration, keep_alive_idle: Duration) -> Self {
         let phase = Phase {
             requests: 0,
             idle_since: Instant::now(),
@@ -81,7 +81,7 @@ impl Activity {
 
     /// Waits until the connection's phase has expired. Resets `timer` only if the deadline is earlier than before, or if the
     /// timer has fired, since most requests only postpone the deadline.
-    pub(super) async fn expired(&self, mut timer: Pin<&mut Sleep>) {
+    pub async fn expired(&self, mut timer: Pin<&mut Sleep>) {
         std::future::poll_fn(|cx| {
             loop {
                 let deadline = self.deadline();
@@ -127,7 +127,7 @@ impl Activity {
         clippy::arithmetic_side_effects,
         reason = "the requests of a connection are in memory, so far fewer than 2^64"
     )]
-    pub(super) fn request(self: &Arc<Self>, version: Version) -> RequestGuard {
+    pub fn request(self: &Arc<Self>, version: Version) -> RequestGuard {
         let mut phase = self.phase.lock();
         phase.is_http2 = version == Version::HTTP_2;
         phase.head_since = None;
@@ -142,7 +142,7 @@ impl Activity {
 
 /// Marks a request as being answered until it is dropped.
 #[derive(Debug)]
-pub(super) struct RequestGuard {
+pub struct RequestGuard {
     activity: Arc<Activity>,
     started: Instant,
     ended: Option<Instant>,
@@ -150,12 +150,12 @@ pub(super) struct RequestGuard {
 
 impl RequestGuard {
     /// Returns when the request's head was complete.
-    pub(super) const fn started(&self) -> Instant {
+    pub const fn started(&self) -> Instant {
         self.started
     }
 
     /// Ends the request, which was answered at this time.
-    pub(super) fn end(mut self, at: Instant) {
+    pub fn end(mut self, at: Instant) {
         self.ended = Some(at);
     }
 }
@@ -179,7 +179,7 @@ const LINGER_BYTES: usize = 4 * 1024 * 1024;
 /// A stream that reports received bytes to the connection's [`Activity`], and lets other tasks run after
 /// [`YIELD_AFTER_BYTES`], so that one busy connection does not delay the others.
 #[derive(Debug)]
-pub(super) struct Watched<S> {
+pub struct Watched<S> {
     stream: S,
     activity: Arc<Activity>,
     read: usize,
@@ -189,7 +189,7 @@ pub(super) struct Watched<S> {
 }
 
 impl<S> Watched<S> {
-    pub(super) const fn new(stream: S, activity: Arc<Activity>) -> Self {
+    pub const fn new(stream: S, activity: Arc<Activity>) -> Self {
         Self { stream, activity, read: 0, is_shut: false, lingered: 0 }
     }
 }

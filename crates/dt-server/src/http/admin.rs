@@ -15,7 +15,7 @@ const PLAIN: &str = "text/plain; charset=utf-8";
 const PROMETHEUS: &str = "text/plain; version=0.0.4; charset=utf-8";
 
 /// Answers a request of an operator. `local` says that the listener has a loopback address.
-pub(super) fn answer<B>(endpoint: &Endpoint, request: &Request<B>, local: bool) -> Response<Full<Bytes>> {
+pub fn answer<B>(endpoint: &Endpoint, request: &Request<B>, local: bool) -> Response<Full<Bytes>> {
     if local && !names_this_machine(request) {
         let text = "the Host of a request to this address has to be an IP address or localhost: otherwise any web page could \
                     read this (DNS rebinding)\n";

@@ -15,30 +15,30 @@ use super::reply::Reply;
 const ARRIVED_TIMEOUT: Duration = Duration::from_millis(10);
 
 /// Returns whether the client waits for `100 Continue`. It has not sent its body then.
-pub(super) fn expects_continue(headers: &HeaderMap) -> bool {
+pub fn expects_continue(headers: &HeaderMap) -> bool {
     headers.contains_key(EXPECT)
 }
 
 /// A request's body, limited in size and time.
-pub(super) struct CappedBody<B> {
+pub struct CappedBody<B> {
     body: B,
     max: usize,
     deadline: Instant,
 }
 
 impl<B: Body<Data = Bytes> + Unpin> CappedBody<B> {
-    pub(super) const fn new(body: B, max: usize, deadline: Instant) -> Self {
+    pub const fn new(body: B, max: usize, deadline: Instant) -> Self {
         Self { body, max, deadline }
     }
 
     /// Returns whether the announced length exceeds the limit.
-    pub(super) fn announces_too_much(&self) -> bool {
+    pub fn announces_too_much(&self) -> bool {
         let max = u64::try_from(self.max).unwrap_or(u64::MAX);
         self.body.size_hint().lower() > max
     }
 
     /// Returns the most bytes that the body can have: the announced length, otherwise the limit.
-    pub(super) fn at_most(&self) -> usize {
+    pub fn at_most(&self) -> usize {
         let announced = self.body.size_hint().exact().and_then(|bytes| usize::try_from(bytes).ok());
         announced.unwrap_or(self.max).min(self.max)
     }
@@ -48,7 +48,7 @@ impl<B: Body<Data = Bytes> + Unpin> CappedBody<B> {
     /// # Errors
     ///
     /// Returns the [`Reply`] to send if the body is too large, too slow, or ends early.
-    pub(super) async fn read(&mut self) -> Result<Bytes, Reply> {
+    pub async fn read(&mut self) -> Result<Bytes, Reply> {
         timeout_at(self.deadline, self.collect()).await.unwrap_or(Err(Reply::BodyTimeout))
     }
 
@@ -85,7 +85,7 @@ impl<B: Body<Data = Bytes> + Unpin> CappedBody<B> {
     /// # Errors
     ///
     /// Returns the [`Reply`] to send if the body is too large, too slow, or ends early.
-    pub(super) async fn discard(&mut self) -> Result<(), Reply> {
+    pub async fn discard(&mut self) -> Result<(), Reply> {
         /// The least size that a piece counts as. It limits the cost of a body in chunks of one byte.
         const PIECE: usize = 512;
         let (max, deadline) = (self.max.max(PIECE), self.deadline);
@@ -104,14 +104,14 @@ impl<B: Body<Data = Bytes> + Unpin> CappedBody<B> {
     }
 
     /// Discards the bytes that have arrived already. Returns whether they were the whole body.
-    pub(super) async fn discard_arrived(&mut self) -> bool {
+    pub async fn discard_arrived(&mut self) -> bool {
         self.limit_time(ARRIVED_TIMEOUT);
         self.discard().await.is_ok()
     }
 
     /// Discards the body for up to 500 ms and returns `reply`. Closing the connection while the client still sends would
     /// reset it, and the client might lose the answer.
-    pub(super) async fn linger(mut self, reply: Reply, headers: &HeaderMap) -> Reply {
+    pub async fn linger(mut self, reply: Reply, headers: &HeaderMap) -> Reply {
         /// The most bytes that are discarded.
         const LINGER_BYTES: usize = 1024 * 1024;
         const LINGER: Duration = Duration::from_millis(500);

@@ -52,7 +52,7 @@ pub async fn serve_connection<S>(
 }
 
 /// Serves the Endpoint URL on one connection, which occupies `slot` until it ends.
-pub(super) async fn serve_in_slot<S>(
+pub async fn serve_in_slot<S>(
     slot: Option<ConnectionSlot>,
     stream: S,
     peer: Option<SocketAddr>,
@@ -80,7 +80,7 @@ pub(super) async fn serve_in_slot<S>(
 }
 
 /// Answers 503 to every request of a connection for which there is no slot.
-pub(super) async fn serve_overloaded<S>(
+pub async fn serve_overloaded<S>(
     stream: S,
     peer: Option<SocketAddr>,
     endpoint: Arc<Endpoint>,
@@ -119,12 +119,8 @@ pub(super) async fn serve_overloaded<S>(
 
 /// Serves a stream with the answers of `answer`, within the limits. A request counts as being answered until its guard is
 /// dropped.
-pub(super) async fn serve_with<S, A, F>(
-    stream: S,
-    limits: &Limits,
-    mut stop: watch::Receiver<bool>,
-    answer: A,
-) where
+pub async fn serve_with<S, A, F>(stream: S, limits: &Limits, mut stop: watch::Receiver<bool>, answer: A)
+where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     A: Fn(Request<Incoming>, RequestGuard) -> F,
     F: Future<Output = Result<Response<Full<Bytes>>, Infallible>> + Send + 'static,

@@ -12,22 +12,22 @@ use crate::config::{ClientHeader, Proxies};
 
 /// The origin of a request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Client {
+pub struct Client {
     /// The client's address, with port 0 if the proxy does not name the port; the proxy's address if it names no client.
-    pub(super) address: Option<SocketAddr>,
+    pub address: Option<SocketAddr>,
     /// Whether `address` is that of the client.
     is_known: bool,
 }
 
 impl Client {
     /// Returns the client's own address; `None` if it is not known.
-    pub(super) fn known(&self) -> Option<IpAddr> {
+    pub fn known(&self) -> Option<IpAddr> {
         self.address.filter(|_| self.is_known).map(|address| address.ip())
     }
 }
 
 /// Finds the client of a request that came from `peer`.
-pub(super) fn client_of(proxies: &Proxies, peer: Option<SocketAddr>, headers: &HeaderMap) -> Client {
+pub fn client_of(proxies: &Proxies, peer: Option<SocketAddr>, headers: &HeaderMap) -> Client {
     if proxies.is_empty() || !proxies.trusts(peer.map(|peer| peer.ip())) {
         return Client { address: peer, is_known: true };
     }

@@ -28,7 +28,7 @@ enum OpenFailure {
 }
 
 /// Prepares an accepted connection for HTTP. Returns the stream and the client's address; `None` if the connection is closed.
-pub(super) async fn open(
+pub async fn open(
     stream: Stream,
     peer: Option<SocketAddr>,
     endpoint: &Endpoint,

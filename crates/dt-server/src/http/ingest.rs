@@ -32,27 +32,27 @@ const MAX_NAMED: usize = 10;
 #[derive(Debug)]
 pub(super) struct RequestContext<'a> {
     /// The slot of the connection, if the server has accepted it.
-    pub(super) slot: Option<&'a ConnectionSlot>,
+    pub slot: Option<&'a ConnectionSlot>,
     /// The address that connected, or that a PROXY header named.
-    pub(super) peer: Option<SocketAddr>,
+    pub peer: Option<SocketAddr>,
     /// When the request's head was complete.
-    pub(super) started: Instant,
+    pub started: Instant,
 }
 
 /// One request while it is being answered.
 #[derive(Debug)]
-pub(super) struct Exchange<'a> {
-    pub(super) endpoint: &'a Endpoint,
-    pub(super) limits: &'a Limits,
-    pub(super) id: RequestId,
+pub struct Exchange<'a> {
+    pub endpoint: &'a Endpoint,
+    pub limits: &'a Limits,
+    pub id: RequestId,
     /// The address whose limits apply: that of the client, or that of a proxy that names none.
-    pub(super) address: Option<IpAddr>,
+    pub address: Option<IpAddr>,
     /// The client's own address, if it is known.
     known_client: Option<IpAddr>,
     slot: Option<&'a ConnectionSlot>,
-    pub(super) deadline: Instant,
+    pub deadline: Instant,
     /// When the request was received, in Unix milliseconds. Its tokens are verified at this time.
-    pub(super) received_at: i64,
+    pub received_at: i64,
 }
 
 impl Endpoint {

@@ -18,7 +18,7 @@ impl Exchange<'_> {
     /// Rejects a request because of its signature. Within the rejection budget, and while the server is not busy, reads the
     /// body to its end, so that the connection can stay open; a body that is too large or too slow is answered as such.
     /// Otherwise discards only the bytes that have arrived.
-    pub(super) async fn reject<B: Body<Data = Bytes> + Unpin>(
+    pub async fn reject<B: Body<Data = Bytes> + Unpin>(
         &self,
         connector: &Connector,
         rejection: Rejection,
@@ -45,7 +45,7 @@ impl Exchange<'_> {
 
     /// Rejects a request before its body is read. Within the rejection budget, discards the body for a moment, as
     /// [`CappedBody::linger`] describes.
-    pub(super) async fn reject_unread<B: Body<Data = Bytes> + Unpin>(
+    pub async fn reject_unread<B: Body<Data = Bytes> + Unpin>(
         &self,
         body: CappedBody<B>,
         reply: Reply,
@@ -85,7 +85,7 @@ impl Exchange<'_> {
 
     /// Stores a rejected request as a dead letter. DT keeps the event after a 401, but might not renew its expired token;
     /// with `quarantine_refused`, the copy also helps if a secret was configured wrongly.
-    pub(super) async fn dead_letter_rejected(
+    pub async fn dead_letter_rejected(
         &self,
         connector: &Connector,
         rejection: &Rejection,

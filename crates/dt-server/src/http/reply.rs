@@ -17,7 +17,7 @@ const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 
 /// The answer to a request.
 #[derive(Debug)]
-pub(super) enum Reply {
+pub enum Reply {
     Accepted {
         event_id: ByteString,
     },
@@ -48,7 +48,7 @@ pub(super) enum Reply {
 
 impl Reply {
     /// Returns the HTTP status.
-    pub(super) const fn status(&self) -> StatusCode {
+    pub const fn status(&self) -> StatusCode {
         match self {
             Self::Accepted { .. } | Self::Duplicate { .. } | Self::Ignored { .. } | Self::Quarantined => {
                 StatusCode::OK
@@ -65,7 +65,7 @@ impl Reply {
     }
 
     /// Returns the stable code of the answer: `reason` in metrics and logs, `code` in the problem details.
-    pub(super) const fn reason(&self) -> &'static str {
+    pub const fn reason(&self) -> &'static str {
         match self {
             Self::Accepted { .. } => "accepted",
             Self::Duplicate { .. } => "duplicate",
@@ -89,7 +89,7 @@ impl Reply {
     }
 
     /// Returns the status and the reason of every possible answer.
-    pub(super) fn outcomes() -> Vec<(StatusCode, &'static str)> {
+    pub fn outcomes() -> Vec<(StatusCode, &'static str)> {
         let event_id = ByteString::new;
         let replies = [
             Self::Accepted { event_id: event_id() },
@@ -135,7 +135,7 @@ impl Reply {
     }
 
     /// Makes the response, with the request's id in a header.
-    pub(super) fn into_response(self, id: RequestId) -> Response<Full<Bytes>> {
+    pub fn into_response(self, id: RequestId) -> Response<Full<Bytes>> {
         let (status, code) = (self.status(), self.reason());
         let (content_type, body) = match &self {
             Self::Accepted { event_id } | Self::Duplicate { event_id } | Self::Ignored { event_id } => {

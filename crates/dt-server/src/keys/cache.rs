@@ -10,14 +10,14 @@ use sha2::{Digest, Sha256};
 use super::fetch::MAX_ANSWER;
 
 /// Returns the path of an issuer's file.
-pub(super) fn file(folder: &Path, issuer: &str) -> PathBuf {
+pub fn file(folder: &Path, issuer: &str) -> PathBuf {
     let hash = Sha256::digest(issuer.as_bytes());
     let name = hex::encode(hash.iter().take(8).copied().collect::<Vec<u8>>());
     folder.join(format!("jwks-{name}.json"))
 }
 
 /// Reads a file of at most [`MAX_ANSWER`] bytes; `None` if it cannot be read.
-pub(super) fn read(file: &Path) -> Option<Vec<u8>> {
+pub fn read(file: &Path) -> Option<Vec<u8>> {
     let mut json = Vec::new();
     let most = u64::try_from(MAX_ANSWER).unwrap_or(u64::MAX);
     File::open(file).and_then(|file| file.take(most).read_to_end(&mut json)).ok()?;
@@ -25,7 +25,7 @@ pub(super) fn read(file: &Path) -> Option<Vec<u8>> {
 }
 
 /// Returns when a file was written, in Unix seconds; `None` if that is not known.
-pub(super) fn written_at(file: &Path) -> Option<i64> {
+pub fn written_at(file: &Path) -> Option<i64> {
     let since = fs::metadata(file).ok()?.modified().ok()?.duration_since(std::time::UNIX_EPOCH).ok()?;
     i64::try_from(since.as_secs()).ok()
 }
@@ -35,7 +35,7 @@ pub(super) fn written_at(file: &Path) -> Option<i64> {
 /// # Errors
 ///
 /// Returns the system's error. The old file stays then.
-pub(super) fn write(file: &Path, json: &[u8]) -> io::Result<()> {
+pub fn write(file: &Path, json: &[u8]) -> io::Result<()> {
     let folder = file.parent().unwrap_or(Path::new("."));
     DirBuilder::new().recursive(true).mode(0o700).create(folder)?;
     let new = file.with_extension("new");

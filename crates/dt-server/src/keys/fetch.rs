@@ -17,7 +17,7 @@ const DISCOVERY: &str = "/.well-known/openid-configuration";
 /// The time limit for each of the two answers.
 const FETCH_TIMEOUT: Duration = Duration::from_secs(3);
 /// The most bytes of an answer.
-pub(super) const MAX_ANSWER: usize = 256 * 1024;
+pub const MAX_ANSWER: usize = 256 * 1024;
 
 type Connector = hyper_rustls::HttpsConnector<HttpConnector>;
 
@@ -110,7 +110,7 @@ fn is_local(host: &str) -> bool {
 }
 
 /// Fetches the key set of one issuer.
-pub(super) struct Fetcher {
+pub struct Fetcher {
     issuer: String,
     client: Client<Connector, Empty<Bytes>>,
 }
@@ -121,7 +121,7 @@ impl Fetcher {
     /// # Errors
     ///
     /// Returns [`BadIssuer`] if keys cannot be fetched from this issuer.
-    pub(super) fn new(issuer: &str) -> Result<Self, BadIssuer> {
+    pub fn new(issuer: &str) -> Result<Self, BadIssuer> {
         check_issuer(issuer)?;
         let client = Client::builder(TokioExecutor::new()).build(connector()?);
         Ok(Self { issuer: issuer.to_owned(), client })
@@ -132,7 +132,7 @@ impl Fetcher {
     /// # Errors
     ///
     /// Returns [`FetchError`] if an answer is late, is not 200, is too large, or is not what it should be.
-    pub(super) async fn fetch(&self) -> Result<(String, Vec<u8>), FetchError> {
+    pub async fn fetch(&self) -> Result<(String, Vec<u8>), FetchError> {
         let discovery = format!("{}{DISCOVERY}", self.issuer.trim_end_matches('/'));
         let found = self.get(&discovery).await?;
         let wrong = |text: String| FetchError::Discovery { url: discovery.clone(), text };

@@ -33,7 +33,7 @@ const DEAD_LETTERS: &str = "dead-letters";
 
 /// The workers of the sinks, and the destination of dead letters.
 #[derive(Debug)]
-pub(super) struct DirectStore {
+pub struct DirectStore {
     workers: RwLock<Vec<Arc<DirectWorker>>>,
     /// Workers of removed sinks. Each ends after the last request that may use it.
     removed: Mutex<Vec<Removed>>,
@@ -65,7 +65,7 @@ struct DirectIntake {
 }
 
 impl DirectStore {
-    pub(super) fn open(parts: Parts) -> Result<Opened, StartError> {
+    pub fn open(parts: Parts) -> Result<Opened, StartError> {
         let Parts { config, clock, telemetry, routes, sinks, .. } = parts;
         let dead_letters = Arc::new(open_dead_letters(&config, &clock, &telemetry)?);
         let options = DirectWorkerOptions {

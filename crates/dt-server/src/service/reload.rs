@@ -34,9 +34,9 @@ const READ_TIMEOUT: Duration = Duration::from_secs(30);
 /// The timeout of fetching the keys of a new issuer.
 const KEYS_TIMEOUT: Duration = Duration::from_secs(10);
 /// The timeout of replacing a changed sink.
-pub(super) const SINK_TIMEOUT: Duration = Duration::from_secs(15);
+pub const SINK_TIMEOUT: Duration = Duration::from_secs(15);
 /// The time within which a sink to be removed has to receive the records accepted so far; otherwise it has a backlog.
-pub(super) const CATCH_UP_TIMEOUT: Duration = Duration::from_secs(5);
+pub const CATCH_UP_TIMEOUT: Duration = Duration::from_secs(5);
 /// The time after its last event during which a connector counts as in use: DT retries for this long.
 const IN_USE: Duration = Duration::from_secs(12 * 3600);
 /// The largest number of changes that the audit lists.
@@ -157,31 +157,31 @@ impl ReloadHandle {
 }
 
 /// The next configuration of a store.
-pub(super) struct Next {
-    pub(super) config: Config,
-    pub(super) routes: Routes,
-    pub(super) verifiers: Vec<Arc<LiveVerifier>>,
+pub struct Next {
+    pub config: Config,
+    pub routes: Routes,
+    pub verifiers: Vec<Arc<LiveVerifier>>,
     /// All sinks, in the order of the routes.
-    pub(super) sinks: Vec<Arc<str>>,
-    pub(super) added: Vec<NamedSink>,
-    pub(super) changed: Vec<NamedSink>,
-    pub(super) removed_sinks: Vec<Arc<str>>,
-    pub(super) removed_connectors: Vec<Arc<str>>,
+    pub sinks: Vec<Arc<str>>,
+    pub added: Vec<NamedSink>,
+    pub changed: Vec<NamedSink>,
+    pub removed_sinks: Vec<Arc<str>>,
+    pub removed_connectors: Vec<Arc<str>>,
 }
 
 /// A prepared store: the steps that are left cannot fail.
-pub(super) struct Ready {
+pub struct Ready {
     /// The intake of new requests.
-    pub(super) intake: Arc<dyn Intake>,
+    pub intake: Arc<dyn Intake>,
     /// The last step, to be called once new requests are routed to the intake.
-    pub(super) finish: Box<dyn FnOnce() + Send>,
+    pub finish: Box<dyn FnOnce() + Send>,
 }
 
 /// The parts of the service that a reload changes.
 pub(super) struct Reloadable {
-    pub(super) endpoint: Arc<Endpoint>,
-    pub(super) store: Arc<dyn Store>,
-    pub(super) certificate: Option<Arc<Certificate>>,
+    pub endpoint: Arc<Endpoint>,
+    pub store: Arc<dyn Store>,
+    pub certificate: Option<Arc<Certificate>>,
 }
 
 /// Reloads the configuration of a service.
@@ -442,7 +442,7 @@ async fn fetch_new_keys(live: &Live, known: &HashMap<String, Arc<Keys>>) -> Resu
 
 /// Returns why a connector counts as in use; `None` if it does not. `last_accepted` is the time of its last event, 0 for none;
 /// both times are in Unix milliseconds.
-pub(super) fn in_use_since(last_accepted: i64, now: i64) -> Option<String> {
+pub fn in_use_since(last_accepted: i64, now: i64) -> Option<String> {
     let passed = u64::try_from(now.saturating_sub(last_accepted)).unwrap_or(0);
     let is_recent = last_accepted > 0 && Duration::from_millis(passed) < IN_USE;
     is_recent.then(|| format!("it accepted an event {} min ago (less than 12 hours)", passed / 60_000))
@@ -450,7 +450,7 @@ pub(super) fn in_use_since(last_accepted: i64, now: i64) -> Option<String> {
 
 /// The swapped sinks of a reload, each with the sink that it replaced.
 #[derive(Default)]
-pub(super) struct SwappedSinks(Vec<NamedSink>);
+pub struct SwappedSinks(Vec<NamedSink>);
 
 impl SwappedSinks {
     /// Replaces all sinks, or none: after a failure, the sinks that were replaced are restored.
@@ -458,7 +458,7 @@ impl SwappedSinks {
     /// # Errors
     ///
     /// [`ReloadError::Sink`], with the sink that could not be replaced.
-    pub(super) fn swap_all(
+    pub fn swap_all(
         sinks: Vec<NamedSink>,
         replace: impl Fn(&str, Box<dyn Sink>) -> Result<Box<dyn Sink>, ReplaceError>,
     ) -> Result<Self, ReloadError> {
@@ -476,7 +476,7 @@ impl SwappedSinks {
     }
 
     /// Restores the old sinks.
-    pub(super) fn undo(self, replace: impl Fn(&str, Box<dyn Sink>) -> Result<Box<dyn Sink>, ReplaceError>) {
+    pub fn undo(self, replace: impl Fn(&str, Box<dyn Sink>) -> Result<Box<dyn Sink>, ReplaceError>) {
         for (sink, old) in self.0 {
             if let Err(error) = replace(&sink, old) {
                 tracing::error!(sink = &*sink, %error, "a sink could not be restored after a failed reload; restart the server");

@@ -8,16 +8,16 @@ use crate::config::{Config, is_name};
 
 /// The route of each connector, in the order of the configuration.
 #[derive(Debug)]
-pub(super) struct Routes(pub(super) Vec<Route>);
+pub struct Routes(pub Vec<Route>);
 
 /// The sinks of a connector.
 #[derive(Debug)]
-pub(super) struct Route {
-    pub(super) connector: Arc<str>,
+pub struct Route {
+    pub connector: Arc<str>,
     /// The indexes of its sinks in the list of all sinks.
-    pub(super) sinks: Vec<usize>,
+    pub sinks: Vec<usize>,
     /// Whether events are de-duplicated.
-    pub(super) dedup: bool,
+    pub dedup: bool,
 }
 
 impl Routes {
@@ -26,10 +26,7 @@ impl Routes {
     /// # Errors
     ///
     /// [`StartError`] if a sink's name is invalid, repeated or unknown.
-    pub(super) fn new<'a>(
-        config: &Config,
-        sinks: impl Iterator<Item = &'a Arc<str>>,
-    ) -> Result<Self, StartError> {
+    pub fn new<'a>(config: &Config, sinks: impl Iterator<Item = &'a Arc<str>>) -> Result<Self, StartError> {
         let mut places: HashMap<&str, usize> = HashMap::new();
         for (place, name) in sinks.enumerate() {
             if !is_name(name) {
@@ -61,7 +58,7 @@ impl Routes {
     }
 
     /// Returns the route of the connector with this index.
-    pub(super) fn get(&self, connector: usize) -> Option<&Route> {
+    pub fn get(&self, connector: usize) -> Option<&Route> {
         self.0.get(connector)
     }
 }

@@ -14,10 +14,10 @@ const MARGIN: Duration = Duration::from_millis(1500);
 const LEAST: Duration = Duration::from_millis(500);
 
 /// A sink and its name.
-pub(super) type NamedSink = (Arc<str>, Box<dyn Sink>);
+pub type NamedSink = (Arc<str>, Box<dyn Sink>);
 
 /// Creates the sinks of the configuration; those of the embedder, `own`, follow. None is opened yet.
-pub(super) fn make_sinks(
+pub fn make_sinks(
     config: &Config,
     own: Vec<NamedSink>,
     telemetry: &Arc<Telemetry>,
@@ -29,7 +29,7 @@ pub(super) fn make_sinks(
 }
 
 /// Creates one sink of the configuration, without opening it.
-pub(super) fn make_sink(
+pub fn make_sink(
     config: &Config,
     sink: &SinkConfig,
     telemetry: &Arc<Telemetry>,
@@ -42,7 +42,7 @@ pub(super) fn make_sink(
 
 /// Returns the time limit for the attempts of a record; `None` for no limit. In mode `direct`, the outcome is needed before the
 /// request's deadline.
-pub(super) fn give_up_after(config: &Config) -> Option<Duration> {
+pub fn give_up_after(config: &Config) -> Option<Duration> {
     match config.mode {
         Mode::Direct => Some(config.limits.deadline.saturating_sub(MARGIN).max(LEAST)),
         Mode::Spool => None,

@@ -15,14 +15,14 @@ use crate::deliver::{ReplaceError, WorkerHandle};
 use crate::sink::Sink;
 
 /// The interval between two checks of a sink's progress.
-pub(super) const POLL_INTERVAL: Duration = Duration::from_millis(20);
+pub const POLL_INTERVAL: Duration = Duration::from_millis(20);
 
 /// Does every step that can fail; the rest follows in [`Ready::finish`].
 ///
 /// # Errors
 ///
 /// [`ReloadError`]; then all steps are undone.
-pub(super) fn prepare(store: &Arc<SpoolStore>, next: Next) -> Result<Ready, ReloadError> {
+pub fn prepare(store: &Arc<SpoolStore>, next: Next) -> Result<Ready, ReloadError> {
     store.leaving.lock().retain(|worker| !worker.is_finished());
     if let Some((name, _)) =
         next.added.iter().find(|(name, _)| store.leaving.lock().iter().any(|worker| worker.name() == name))

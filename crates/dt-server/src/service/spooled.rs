@@ -24,28 +24,28 @@ use dt_sink::clock::Clock;
 use dt_sink::record::{DeadLetter, Record};
 
 /// The shortest and the longest pause between two attempts of a sink.
-pub(super) const BACKOFF: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(60));
+pub const BACKOFF: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(60));
 
 /// The log, and a worker for each sink.
 #[derive(Debug)]
-pub(super) struct SpoolStore {
-    pub(super) log: Arc<Log>,
-    pub(super) workers: RwLock<Vec<Arc<WorkerHandle>>>,
+pub struct SpoolStore {
+    pub log: Arc<Log>,
+    pub workers: RwLock<Vec<Arc<WorkerHandle>>>,
     /// Workers of removed sinks, until they have delivered every event that was accepted for them.
-    pub(super) leaving: Mutex<Vec<Arc<WorkerHandle>>>,
+    pub leaving: Mutex<Vec<Arc<WorkerHandle>>>,
     dead_letters: DeadLetterStore,
-    pub(super) telemetry: Arc<Telemetry>,
-    pub(super) clock: Arc<dyn Clock>,
+    pub telemetry: Arc<Telemetry>,
+    pub clock: Arc<dyn Clock>,
     /// Owned by the control socket; gone if that could not be opened.
-    pub(super) repair: Weak<Repair>,
+    pub repair: Weak<Repair>,
     /// The intakes, the current one last. Each lives until its last request has ended.
-    pub(super) intakes: Mutex<Vec<Weak<SpoolIntake>>>,
+    pub intakes: Mutex<Vec<Weak<SpoolIntake>>>,
     control: Option<Control>,
 }
 
 /// The intake of one configuration.
 #[derive(Debug)]
-pub(super) struct SpoolIntake {
+pub struct SpoolIntake {
     store: Arc<SpoolStore>,
     /// For each connector, in the order of the configuration: the sinks of its events, and whether it is de-duplicated.
     routes: Vec<(SinkSet, bool)>,
@@ -53,7 +53,7 @@ pub(super) struct SpoolIntake {
 
 impl SpoolIntake {
     /// Builds an intake from the routes. `numbers` has the log's number of each sink, in the order of the sinks.
-    pub(super) fn new(store: Arc<SpoolStore>, routes: &Routes, numbers: &[u32]) -> Self {
+    pub fn new(store: Arc<SpoolStore>, routes: &Routes, numbers: &[u32]) -> Self {
         let route = |Route { sinks, dedup, .. }: &Route| {
             (SinkSet::new(sinks.iter().filter_map(|place| numbers.get(*place).copied())), *dedup)
         };
@@ -72,7 +72,7 @@ impl Observer for LogMetrics {
 }
 
 impl SpoolStore {
-    pub(super) fn open(parts: Parts) -> Result<Opened, StartError> {
+    pub fn open(parts: Parts) -> Result<Opened, StartError> {
         let Parts { config, clock, telemetry, routes, sinks, verifiers } = parts;
         let folder = std::path::absolute(config.spool_folder()).unwrap_or_else(|_| config.spool_folder());
         let observer = Arc::new(LogMetrics(Arc::clone(&telemetry)));
@@ -126,7 +126,7 @@ impl SpoolStore {
 }
 
 /// Registers a sink with the log. `place` is its position in the routes.
-pub(super) fn register(
+pub fn register(
     log: &Log,
     name: &Arc<str>,
     config: &Config,
@@ -140,7 +140,7 @@ pub(super) fn register(
 }
 
 /// Opens a sink at its position in the log, and starts its worker.
-pub(super) fn start_worker(
+pub fn start_worker(
     sink: Box<dyn Sink>,
     state: SinkState,
     log: &Arc<Log>,
@@ -155,12 +155,12 @@ pub(super) fn start_worker(
 }
 
 /// Returns the pauses between attempts, with random jitter, so that sinks that fail together are not tried at the same time.
-pub(super) fn backoff(name: &str, clock: &Arc<dyn Clock>) -> Result<Backoff, OpenError> {
+pub fn backoff(name: &str, clock: &Arc<dyn Clock>) -> Result<Backoff, OpenError> {
     let jitter = RandomState::new().hash_one((name, clock.unix_millis()));
     Backoff::new(BACKOFF.0, BACKOFF.1, jitter).map_err(|error| OpenError::Unusable(error.to_string()))
 }
 
-pub(super) fn options(config: &Config) -> LogOptions {
+pub fn options(config: &Config) -> LogOptions {
     let defaults = LogOptions::default();
     let SpoolLimits { max_size, min_free, retain, .. } = config.spool;
     let dedup_max = config.dedup_max.and_then(|max| u64::try_from(max).ok()).unwrap_or(defaults.dedup_max);
@@ -272,7 +272,7 @@ impl SpoolStore {
 
 /// The store as the service owns it; the intakes share it.
 #[derive(Debug)]
-pub(super) struct SharedStore(Arc<SpoolStore>);
+pub struct SharedStore(Arc<SpoolStore>);
 
 impl Store for SharedStore {
     fn prepare(&self, next: Next) -> Result<Ready, ReloadError> {

@@ -10,9 +10,9 @@ use crate::telemetry::Telemetry;
 use dt_sink::clock::Clock;
 
 /// The verifiers of the connectors, in the order of the configuration, and their fetched keys, by issuer.
-pub(super) struct Live {
-    pub(super) verifiers: Vec<Arc<LiveVerifier>>,
-    pub(super) keys: HashMap<String, Arc<Keys>>,
+pub struct Live {
+    pub verifiers: Vec<Arc<LiveVerifier>>,
+    pub keys: HashMap<String, Arc<Keys>>,
 }
 
 /// Creates the verifiers, without fetching keys. The issuers in `known` keep their keys.
@@ -20,7 +20,7 @@ pub(super) struct Live {
 /// # Errors
 ///
 /// [`StartError::Issuer`] if an issuer's URL cannot be used.
-pub(super) fn live_verifiers(
+pub fn live_verifiers(
     config: &Config,
     known: &HashMap<String, Arc<Keys>>,
     clock: &Arc<dyn Clock>,

@@ -130,7 +130,7 @@ fn read_line(stream: &mut UnixStream, time: Duration) -> io::Result<Vec<u8>> {
 
 /// The server's side of the socket.
 #[derive(Debug)]
-pub(crate) struct Control {
+pub struct Control {
     folder: PathBuf,
     stopping: Arc<AtomicBool>,
     thread: Mutex<Option<JoinHandle<()>>>,
@@ -138,7 +138,7 @@ pub(crate) struct Control {
 
 impl Control {
     /// Starts to serve requests for a spool that this process has locked.
-    pub(crate) fn start(folder: &Path, repair: Arc<Repair>) -> io::Result<Self> {
+    pub fn start(folder: &Path, repair: Arc<Repair>) -> io::Result<Self> {
         let listener = listen(folder)?;
         let stopping = Arc::new(AtomicBool::new(false));
         let is_stopping = Arc::clone(&stopping);
@@ -159,7 +159,7 @@ impl Control {
     }
 
     /// Stops serving requests and removes the socket.
-    pub(crate) fn stop(&self) {
+    pub fn stop(&self) {
         let Some(thread) = self.thread.lock().take() else { return };
         self.stopping.store(true, Ordering::SeqCst);
         // A connection of our own wakes the thread.

@@ -6,23 +6,23 @@ use crate::token_bucket::TokenBucket;
 
 /// The budgets of all kinds of log lines that others can cause. Each kind has its own, so that none hides another.
 #[derive(Debug)]
-pub(super) struct LogBudgets {
+pub struct LogBudgets {
     /// Anybody who reaches the port can cause these.
-    pub(super) rejections: LogBudget,
-    pub(super) unavailable: LogBudget,
-    pub(super) dead_letters: LogBudget,
-    pub(super) failures: LogBudget,
+    pub rejections: LogBudget,
+    pub unavailable: LogBudget,
+    pub dead_letters: LogBudget,
+    pub failures: LogBudget,
     /// A client library may repeat itself without end.
-    pub(super) sink_libraries: LogBudget,
-    pub(super) connections: LogBudget,
+    pub sink_libraries: LogBudget,
+    pub connections: LogBudget,
     /// Anybody who reaches the port can cause these.
-    pub(super) handshakes: LogBudget,
+    pub handshakes: LogBudget,
     /// Signals can come at any rate.
-    pub(super) reloads: LogBudget,
+    pub reloads: LogBudget,
 }
 
 impl LogBudgets {
-    pub(super) const fn new() -> Self {
+    pub const fn new() -> Self {
         Self {
             rejections: LogBudget::new(10, 50),
             unavailable: LogBudget::new(1, 10),
@@ -36,7 +36,7 @@ impl LogBudgets {
     }
 
     /// Returns each budget with what its lines are about.
-    pub(super) const fn all(&self) -> [(&'static str, &LogBudget); 8] {
+    pub const fn all(&self) -> [(&'static str, &LogBudget); 8] {
         [
             ("refused requests", &self.rejections),
             ("requests answered 503", &self.unavailable),
@@ -52,7 +52,7 @@ impl LogBudgets {
 
 /// A budget of log lines: a rate, and a burst.
 #[derive(Debug)]
-pub(super) struct LogBudget(Mutex<State>);
+pub struct LogBudget(Mutex<State>);
 
 #[derive(Debug)]
 struct State {
@@ -67,7 +67,7 @@ impl LogBudget {
 
     /// Takes one line from the budget. Returns how many lines were suppressed since the last one, or `None` if this line is
     /// to be suppressed as well. `now_ms` is in Unix milliseconds.
-    pub(super) fn take(&self, now_ms: i64) -> Option<u64> {
+    pub fn take(&self, now_ms: i64) -> Option<u64> {
         let mut state = self.0.lock();
         if state.bucket.take(now_ms) {
             Some(std::mem::take(&mut state.suppressed))
@@ -78,7 +78,7 @@ impl LogBudget {
     }
 
     /// Returns how many lines were suppressed and not reported yet. They count as reported then.
-    pub(super) fn take_suppressed(&self) -> u64 {
+    pub fn take_suppressed(&self) -> u64 {
         std::mem::take(&mut self.0.lock().suppressed)
     }
 }

@@ -49,7 +49,7 @@ impl Validity {
 
 /// The content of the files that some settings name.
 #[derive(Clone, PartialEq, Eq)]
-pub(super) struct Files {
+pub struct Files {
     settings: TlsSettings,
     certificate: Vec<u8>,
     key: Vec<u8>,
@@ -62,7 +62,7 @@ impl Files {
     /// # Errors
     ///
     /// Returns [`TlsError::Unreadable`] for the first file that cannot be read.
-    pub(super) fn read(
+    pub fn read(
         settings: &TlsSettings,
         read: &dyn Fn(&Path) -> io::Result<Vec<u8>>,
     ) -> Result<Self, TlsError> {
@@ -82,7 +82,7 @@ impl Files {
     /// # Errors
     ///
     /// Returns [`TlsError`] for the first file that cannot be used.
-    pub(super) fn load(&self) -> Result<(Arc<ServerConfig>, Validity), TlsError> {
+    pub fn load(&self) -> Result<(Arc<ServerConfig>, Validity), TlsError> {
         let provider = provider();
         let TlsSettings { certificate: path, key: key_path, client_ca: ca_path, min_version, .. } =
             &self.settings;

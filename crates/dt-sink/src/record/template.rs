@@ -7,7 +7,7 @@ use super::Record;
 use dt_verify::event::rfc3339_millis;
 
 /// The longest value of a placeholder, in characters.
-pub(super) const MAX_VALUE: usize = 64;
+pub const MAX_VALUE: usize = 64;
 
 const MILLIS_PER_HOUR: i64 = 3_600_000;
 
@@ -21,7 +21,7 @@ const PLACEHOLDERS: [(&str, Placeholder); 5] = [
 ];
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Placeholder {
+pub enum Placeholder {
     Date,
     Hour,
     Connector,
@@ -30,7 +30,7 @@ pub(super) enum Placeholder {
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) enum Part {
+pub enum Part {
     Text(String),
     Value(Placeholder),
 }
@@ -41,7 +41,7 @@ pub(super) enum Part {
 pub struct NotATemplate(pub(super) String);
 
 /// Reads text with placeholders.
-pub(super) fn parse(text: &str) -> Result<Vec<Part>, NotATemplate> {
+pub fn parse(text: &str) -> Result<Vec<Part>, NotATemplate> {
     let (mut parts, mut left) = (Vec::new(), text);
     while !left.is_empty() {
         let (literal, after) = left.split_once('{').unwrap_or((left, ""));
@@ -67,7 +67,7 @@ pub(super) fn parse(text: &str) -> Result<Vec<Part>, NotATemplate> {
 }
 
 /// Writes the text for a record into `out`.
-pub(super) fn render(parts: &[Part], record: &Record, out: &mut String) {
+pub fn render(parts: &[Part], record: &Record, out: &mut String) {
     out.clear();
     let mut time = None;
     for part in parts {
@@ -92,7 +92,7 @@ pub(super) fn render(parts: &[Part], record: &Record, out: &mut String) {
 }
 
 /// Returns whether the placeholders have equal values for two records, so that the texts are equal.
-pub(super) fn is_same(parts: &[Part], one: &Record, other: &Record) -> bool {
+pub fn is_same(parts: &[Part], one: &Record, other: &Record) -> bool {
     let hour = |record: &Record| record.received_at.div_euclid(MILLIS_PER_HOUR);
     parts.iter().all(|part| match part {
         Part::Text(_) => true,
@@ -104,7 +104,7 @@ pub(super) fn is_same(parts: &[Part], one: &Record, other: &Record) -> bool {
 }
 
 /// Returns the text as it was written.
-pub(super) fn text(parts: &[Part]) -> String {
+pub fn text(parts: &[Part]) -> String {
     let mut text = String::new();
     for part in parts {
         match part {
@@ -119,7 +119,7 @@ pub(super) fn text(parts: &[Part]) -> String {
 }
 
 /// Returns whether the text has no placeholders.
-pub(super) fn is_fixed(parts: &[Part]) -> bool {
+pub fn is_fixed(parts: &[Part]) -> bool {
     parts.iter().all(|part| matches!(part, Part::Text(_)))
 }
 
@@ -129,7 +129,7 @@ fn push_safe(value: Option<&str>, out: &mut String) {
     out.extend(value.chars().take(MAX_VALUE).map(|c| if is_safe(c) { c } else { '_' }));
 }
 
-pub(super) const fn is_safe(c: char) -> bool {
+pub const fn is_safe(c: char) -> bool {
     c.is_ascii_alphanumeric() || matches!(c, '_' | '-')
 }
 

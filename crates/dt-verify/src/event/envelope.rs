@@ -164,7 +164,7 @@ impl<'de> BodyMembers<'de> {
 
 /// `eventId`, `eventType`, `targetName`, `timestamp` and `deviceId` as the parser reads them.
 #[cfg(test)]
-pub(super) fn read_by_the_parser(body: &[u8]) -> Result<[Option<Cow<'_, str>>; 5], NotADelivery> {
+pub fn read_by_the_parser(body: &[u8]) -> Result<[Option<Cow<'_, str>>; 5], NotADelivery> {
     let body = json::visit(body, Body)?.ok_or(NotADelivery::NotAnObject)?;
     let event = body.event.only("event")?.flatten().ok_or(NotADelivery::EventMissing)?;
     let (id, event_type) = (event.id.only("event.eventId")?, event.event_type.only("event.eventType")?);

@@ -6,7 +6,7 @@ use super::members::Object;
 use super::simulation::Moment;
 
 /// The properties of an event type, except for the members of its payload ([`Object`]).
-pub(in crate::event) trait KnownType: Object {
+pub trait KnownType: Object {
     /// The name: `event.eventType`, and the key below `event.data`.
     const NAME: &'static str;
     /// Whether `data` is `{"<name>": {…}}`. Otherwise the members are in `data` itself.
@@ -27,11 +27,11 @@ pub(in crate::event) trait KnownType: Object {
 /// Which devices send an event type, and when (DT's pages "Devices" and "Events").
 pub(in crate::event) struct Sent {
     /// The device types that send this event type. A new device type becomes known when it is named here.
-    pub(in crate::event) by: &'static [&'static str],
+    pub by: &'static [&'static str],
     /// The other devices that send it.
-    pub(in crate::event) others: Others,
+    pub others: Others,
     /// When devices send it.
-    pub(in crate::event) when: When,
+    pub when: When,
 }
 
 /// The devices that send an event type in addition to those of its own device types.

@@ -11,21 +11,21 @@ const MAX_DIGITS: usize = 15;
 
 /// The texts of an envelope, each of which is present at most once.
 #[derive(Debug, Default, PartialEq, Eq)]
-pub(super) struct FastEnvelope<'a> {
+pub struct FastEnvelope<'a> {
     /// `event.eventId`.
-    pub(super) event_id: Option<&'a str>,
+    pub event_id: Option<&'a str>,
     /// `event.eventType`.
-    pub(super) event_type: Option<&'a str>,
+    pub event_type: Option<&'a str>,
     /// `event.targetName`.
-    pub(super) target_name: Option<&'a str>,
+    pub target_name: Option<&'a str>,
     /// `event.timestamp`.
-    pub(super) timestamp: Option<&'a str>,
+    pub timestamp: Option<&'a str>,
     /// `metadata.deviceId`.
-    pub(super) device_id: Option<&'a str>,
+    pub device_id: Option<&'a str>,
 }
 
 /// Parses a body as DT writes it; `None` for any other body.
-pub(super) fn parse_fast(text: &str) -> Option<FastEnvelope<'_>> {
+pub fn parse_fast(text: &str) -> Option<FastEnvelope<'_>> {
     // Without an early exit, so that the compiler vectorises the loop.
     let is_usual = text.bytes().fold(true, |usual, byte| usual & (byte != b'\\') & (byte >= b' '));
     if !is_usual {

@@ -14,7 +14,7 @@ use serde_json::{Map, Number, Value};
 use super::not_a_delivery::NotADelivery;
 
 /// Reads one JSON value and returns what it needs from it.
-pub(super) trait FieldVisitor<'de>: Sized {
+pub trait FieldVisitor<'de>: Sized {
     type Found;
 
     /// Returns the result for a value that the visitor does not read.
@@ -40,7 +40,7 @@ pub(super) trait FieldVisitor<'de>: Sized {
 }
 
 /// Adapts a [`FieldVisitor`] to serde's seeds and visitors.
-pub(super) struct At<L>(pub(super) L);
+pub struct At<L>(pub L);
 
 impl<'de, L: FieldVisitor<'de>> DeserializeSeed<'de> for At<L> {
     type Value = L::Found;
@@ -96,7 +96,7 @@ impl<'de, L: FieldVisitor<'de>> Visitor<'de> for At<L> {
 }
 
 /// Skips a value.
-pub(super) struct Skip;
+pub struct Skip;
 
 impl FieldVisitor<'_> for Skip {
     type Found = ();
@@ -105,7 +105,7 @@ impl FieldVisitor<'_> for Skip {
 }
 
 /// Reads a text, without a copy if it has no escapes.
-pub(super) struct Text;
+pub struct Text;
 
 impl<'de> FieldVisitor<'de> for Text {
     type Found = Option<Cow<'de, str>>;
@@ -124,7 +124,7 @@ impl<'de> FieldVisitor<'de> for Text {
 }
 
 /// Reads the key of a member, if it is one of these.
-pub(super) struct OneOf(pub(super) &'static [&'static str]);
+pub struct OneOf(pub &'static [&'static str]);
 
 impl FieldVisitor<'_> for OneOf {
     type Found = Option<&'static str>;
@@ -143,10 +143,7 @@ impl FieldVisitor<'_> for OneOf {
 /// # Errors
 ///
 /// Returns [`NotADelivery`] if the body is not UTF-8 or not one JSON value.
-pub(super) fn visit<'de, L: FieldVisitor<'de>>(
-    body: &'de [u8],
-    visitor: L,
-) -> Result<L::Found, NotADelivery> {
+pub fn visit<'de, L: FieldVisitor<'de>>(body: &'de [u8], visitor: L) -> Result<L::Found, NotADelivery> {
     read(body, At(visitor))
 }
 
@@ -155,7 +152,7 @@ pub(super) fn visit<'de, L: FieldVisitor<'de>>(
 /// # Errors
 ///
 /// Returns [`NotADelivery`] if the body is not UTF-8 or not one JSON value.
-pub(super) fn tree(body: &[u8]) -> Result<Value, NotADelivery> {
+pub fn tree(body: &[u8]) -> Result<Value, NotADelivery> {
     read(body, PhantomData::<Tree>).map(|tree| tree.0)
 }
 

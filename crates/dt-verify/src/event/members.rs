@@ -210,7 +210,7 @@ fn whole(number: f64) -> Option<i64> {
 }
 
 /// A JSON object with documented members, made by [`object!`].
-pub(in crate::event) trait Object: Json + Serialize {
+pub trait Object: Json + Serialize {
     /// Reads all members.
     ///
     /// # Errors
@@ -294,20 +294,20 @@ macro_rules! object {
 pub(in crate::event) use object;
 
 /// Writes an object: the documented members as they are named, then those in `extra`.
-pub(in crate::event) struct Members<'a, M> {
+pub struct Members<'a, M> {
     map: M,
     extra: &'a Map<String, Value>,
 }
 
 impl<'a, M: SerializeMap> Members<'a, M> {
-    pub(in crate::event) fn new<S>(serializer: S, extra: &'a Map<String, Value>) -> Result<Self, S::Error>
+    pub fn new<S>(serializer: S, extra: &'a Map<String, Value>) -> Result<Self, S::Error>
     where
         S: Serializer<SerializeMap = M, Ok = M::Ok, Error = M::Error>,
     {
         Ok(Self { map: serializer.serialize_map(None)?, extra })
     }
 
-    pub(in crate::event) fn member(&mut self, name: &'static str, value: &impl Json) -> Result<(), M::Error> {
+    pub fn member(&mut self, name: &'static str, value: &impl Json) -> Result<(), M::Error> {
         // What is in `extra` under that name is what was received.
         if value.is_absent() || self.extra.contains_key(name) {
             return Ok(());
@@ -315,7 +315,7 @@ impl<'a, M: SerializeMap> Members<'a, M> {
         self.map.serialize_entry(name, &Written(value))
     }
 
-    pub(in crate::event) fn end(mut self) -> Result<M::Ok, M::Error> {
+    pub fn end(mut self) -> Result<M::Ok, M::Error> {
         for (name, value) in self.extra {
             self.map.serialize_entry(name, value)?;
         }
@@ -325,10 +325,10 @@ impl<'a, M: SerializeMap> Members<'a, M> {
 
 /// A required member is missing or has another type, so the object cannot be read.
 pub(in crate::event) struct Unfit {
-    pub(in crate::event) name: &'static str,
+    pub name: &'static str,
     /// The expected type, as after "is not".
-    pub(in crate::event) wanted: &'static str,
-    pub(in crate::event) is_absent: bool,
+    pub wanted: &'static str,
+    pub is_absent: bool,
 }
 
 /// Takes the members of an object one by one, and keeps those that were not taken.

@@ -136,22 +136,22 @@ impl DeviceModel {
 
 /// The time and the random numbers for a payload.
 pub(in crate::event) struct Moment<'a> {
-    pub(in crate::event) rng: &'a mut Rng,
-    pub(in crate::event) unix_micros: i64,
+    pub rng: &'a mut Rng,
+    pub unix_micros: i64,
     /// The state of the device: whether an object is present, moves or is open, or the best connection is in use.
-    pub(in crate::event) active: bool,
+    pub active: bool,
 }
 
 /// A value that changes a little from event to event.
 pub(in crate::event) struct Drift {
     /// The range of the first value.
-    pub(in crate::event) first: (f64, f64),
+    pub first: (f64, f64),
     /// The largest change from one event to the next.
-    pub(in crate::event) step: f64,
+    pub step: f64,
     /// The range of all values.
-    pub(in crate::event) limits: (f64, f64),
+    pub limits: (f64, f64),
     /// The number of steps in a unit: 100 for two decimal places.
-    pub(in crate::event) resolution: f64,
+    pub resolution: f64,
 }
 
 impl Moment<'_> {

@@ -22,13 +22,13 @@ use pure_rust::PROVIDER;
 /// # Errors
 ///
 /// `jsonwebtoken`'s error when `key` is not a private key for `algorithm`, or the back-end cannot sign.
-pub(super) fn sign(algorithm: Algorithm, key: &EncodingKey, message: &[u8]) -> Result<Vec<u8>> {
+pub fn sign(algorithm: Algorithm, key: &EncodingKey, message: &[u8]) -> Result<Vec<u8>> {
     let signer = (PROVIDER.signer_factory)(&algorithm, key)?;
     signer.try_sign(message).map_err(|error| ErrorKind::Signing(error.to_string()).into())
 }
 
 /// Returns whether `key` made `signature`, which is decoded, over `message`. A key that is not one for `algorithm` made none.
-pub(super) fn verify(algorithm: Algorithm, key: &DecodingKey, message: &[u8], signature: &Vec<u8>) -> bool {
+pub fn verify(algorithm: Algorithm, key: &DecodingKey, message: &[u8], signature: &Vec<u8>) -> bool {
     (PROVIDER.verifier_factory)(&algorithm, key)
         .is_ok_and(|verifier| verifier.verify(message, signature).is_ok())
 }

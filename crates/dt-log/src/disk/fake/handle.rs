@@ -11,12 +11,12 @@ use super::{FakeDisk, Operation, State};
 use crate::disk::{About, DiskFile};
 
 #[derive(Debug)]
-pub(super) struct FakeFile {
-    pub(super) disk: FakeDisk,
-    pub(super) inode: u64,
-    pub(super) handle: u64,
-    pub(super) path: PathBuf,
-    pub(super) writable: bool,
+pub struct FakeFile {
+    pub disk: FakeDisk,
+    pub inode: u64,
+    pub handle: u64,
+    pub path: PathBuf,
+    pub writable: bool,
 }
 
 impl FakeFile {

@@ -19,10 +19,10 @@ struct Content {
 
 /// A file or folder.
 #[derive(Debug, Clone)]
-pub(super) struct Inode {
-    pub(super) is_folder: bool,
-    pub(super) modified: i64,
-    pub(super) locked_by: Option<u64>,
+pub struct Inode {
+    pub is_folder: bool,
+    pub modified: i64,
+    pub locked_by: Option<u64>,
     cached: Content,
     durable: Content,
     /// The versions of each sector since the last sync, oldest first.
@@ -63,7 +63,7 @@ fn some(bytes: [u8; 512]) -> Sector {
 }
 
 impl Inode {
-    pub(super) fn new(is_folder: bool) -> Self {
+    pub fn new(is_folder: bool) -> Self {
         Self {
             is_folder,
             modified: 0,
@@ -75,11 +75,11 @@ impl Inode {
         }
     }
 
-    pub(super) fn length(&self) -> u64 {
+    pub fn length(&self) -> u64 {
         self.cached.length
     }
 
-    pub(super) fn read(&self, buffer: &mut [u8], offset: u64) -> usize {
+    pub fn read(&self, buffer: &mut [u8], offset: u64) -> usize {
         let readable = self.length().saturating_sub(offset).min(buffer.len() as u64);
         let readable = usize::try_from(readable).unwrap();
         let mut done = 0;
@@ -95,7 +95,7 @@ impl Inode {
         readable
     }
 
-    pub(super) fn write(&mut self, bytes: &[u8], offset: u64) {
+    pub fn write(&mut self, bytes: &[u8], offset: u64) {
         let mut done = 0;
         while done < bytes.len() {
             let (number, within, length) = piece(offset + done as u64, bytes.len() - done);
@@ -117,7 +117,7 @@ impl Inode {
         self.cached.put(number, sector);
     }
 
-    pub(super) fn set_length(&mut self, length: u64) {
+    pub fn set_length(&mut self, length: u64) {
         let last = length / SECTOR;
         let beyond: Vec<u64> = self.cached.sectors.range(last..).map(|(number, _)| *number).collect();
         for number in beyond {
@@ -130,7 +130,7 @@ impl Inode {
     }
 
     /// Makes all changes durable. Changes that a failed sync has lost stay lost.
-    pub(super) fn sync(&mut self) {
+    pub fn sync(&mut self) {
         for (number, _) in std::mem::take(&mut self.versions) {
             self.durable.put(number, self.cached.get(number));
         }
@@ -141,7 +141,7 @@ impl Inode {
     }
 
     /// Makes about `share` of 100 changes durable, and discards the rest.
-    pub(super) fn sync_part(&mut self, random: &mut Random, share: u64) {
+    pub fn sync_part(&mut self, random: &mut Random, share: u64) {
         for (number, mut versions) in std::mem::take(&mut self.versions) {
             if random.below(100) < share {
                 let chosen = one_of(random, versions.len());
@@ -156,7 +156,7 @@ impl Inode {
     }
 
     /// Replaces the cached content by the durable one, as a restart of the machine does.
-    pub(super) fn forget_cache(&mut self) {
+    pub fn forget_cache(&mut self) {
         self.cached = self.durable.clone();
     }
 }

@@ -30,7 +30,7 @@ use dt_sink::record::DeadLetter;
 
 /// How long a worker rests after a batch. At 15,000 events a second from 64 connections to the sink `file`, it makes batches
 /// of 227 records instead of 50, with a quarter of the context switches.
-pub(super) const REST: Duration = Duration::from_millis(10);
+pub const REST: Duration = Duration::from_millis(10);
 /// The most records that a rest waits for. A full batch of a sink may be smaller.
 const MAX_REST_RECORDS: i64 = 256;
 

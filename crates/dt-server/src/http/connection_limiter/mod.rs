@@ -33,7 +33,7 @@ use dt_log::sync::atomic::{AtomicBool, Ordering};
 
 /// Counts the open connections and closes unauthenticated ones for others.
 #[derive(Debug)]
-pub(super) struct ConnectionLimiter {
+pub struct ConnectionLimiter {
     max: usize,
     max_per_peer: usize,
     state: Mutex<State>,
@@ -86,17 +86,17 @@ pub(super) struct ConnectionSlot {
 
 /// A new connection that needs a slot.
 #[derive(Debug, Clone, Copy, Default)]
-pub(super) struct NewConnection {
+pub struct NewConnection {
     /// The address, for the log.
-    pub(super) address: Option<SocketAddr>,
+    pub address: Option<SocketAddr>,
     /// The peer whose connections it is counted with; `None` for a proxy, which forwards for many clients.
-    pub(super) peer: Option<Peer>,
+    pub peer: Option<Peer>,
     /// Whether the peer has used up its rejection budget.
-    pub(super) is_over_budget: bool,
+    pub is_over_budget: bool,
 }
 
 impl ConnectionLimiter {
-    pub(super) fn new(max: usize, max_per_peer: usize, telemetry: Arc<Telemetry>) -> Arc<Self> {
+    pub fn new(max: usize, max_per_peer: usize, telemetry: Arc<Telemetry>) -> Arc<Self> {
         let (state, has_ended) = (Mutex::default(), Notify::new());
         Arc::new(Self { max, max_per_peer, state, has_ended, telemetry })
     }
@@ -104,7 +104,7 @@ impl ConnectionLimiter {
     /// Returns a slot for a new connection, and closes another connection if necessary. Returns `None` if none can be closed.
     /// The caller then names the task that serves the connection with [`served_by`](Self::served_by).
     #[expect(clippy::arithmetic_side_effects, reason = "no process ever opens 2^64 connections")]
-    pub(super) fn enter(self: &Arc<Self>, new_connection: NewConnection) -> Option<ConnectionSlot> {
+    pub fn enter(self: &Arc<Self>, new_connection: NewConnection) -> Option<ConnectionSlot> {
         let NewConnection { address, peer, is_over_budget } = new_connection;
         let mut state = self.state.lock();
         let own = peer.map(Holder::Peer);
@@ -129,7 +129,7 @@ impl ConnectionLimiter {
     }
 
     /// Sets the task that serves the connection in this slot. It must be called before the next [`enter`](Self::enter).
-    pub(super) fn served_by(&self, slot: u64, task: AbortHandle) {
+    pub fn served_by(&self, slot: u64, task: AbortHandle) {
         if let Some(candidate) = self.state.lock().unauthenticated.get_mut(&slot) {
             candidate.task = Some(task);
         }
@@ -137,21 +137,21 @@ impl ConnectionLimiter {
 
     /// Closes a connection because the system is out of file descriptors, unless one is being closed already. Returns whether
     /// a connection is being closed.
-    pub(super) fn evict_one(&self) -> bool {
+    pub fn evict_one(&self) -> bool {
         let mut state = self.state.lock();
         let victim = state.largest_holder();
         state.leaving > 0 || self.evict(&mut state, victim)
     }
 
     /// Waits until fewer than [`MAX_LEAVING`] connections are being closed.
-    pub(super) async fn may_enter(&self) {
+    pub async fn may_enter(&self) {
         while self.state.lock().leaving >= MAX_LEAVING {
             self.has_ended.notified().await;
         }
     }
 
     /// Waits until a connection that is being closed has ended.
-    pub(super) async fn one_has_ended(&self) {
+    pub async fn one_has_ended(&self) {
         self.has_ended.notified().await;
     }
 

@@ -12,33 +12,33 @@ use dt_sink::record::{Format, PathTemplate};
 
 /// The version of the lines that [`Format::write_line`] writes. Any change of their bytes raises it, because lines of
 /// another version cannot be compared.
-pub(super) const VERSION: u32 = 1;
+pub const VERSION: u32 = 1;
 
 /// Bytes of a checkpoint for everything but files and the template.
 const REST: usize = 1024;
 
 /// The rules that map records to lines in files.
 #[derive(Debug, Clone, PartialEq)]
-pub(super) struct Rules {
-    pub(super) template: PathTemplate,
-    pub(super) format: Format,
-    pub(super) rotation: Rotation,
+pub struct Rules {
+    pub template: PathTemplate,
+    pub format: Format,
+    pub rotation: Rotation,
 }
 
 /// A file in the checkpoint.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub(super) struct Listed {
+pub struct Listed {
     /// The path below the template's root.
-    pub(super) path: String,
+    pub path: String,
     /// The inode; 0 for a file that is to be created. The device is left out: its number may change at a reboot.
-    pub(super) inode: u64,
+    pub inode: u64,
     /// Up to which byte the content is delivered or foreign.
-    pub(super) length: u64,
+    pub length: u64,
     /// The start of its period by `rotate_every`, in Unix milliseconds.
-    pub(super) since: i64,
+    pub since: i64,
     /// The name to which it is to be renamed, below the root.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub(super) close_as: Option<String>,
+    pub close_as: Option<String>,
 }
 
 /// The JSON form of a checkpoint.
@@ -57,14 +57,14 @@ struct Stored<F> {
 
 /// A decoded checkpoint.
 #[derive(Debug, PartialEq)]
-pub(super) struct Checkpoint {
-    pub(super) version: u32,
-    pub(super) rules: Rules,
-    pub(super) files: Vec<Listed>,
+pub struct Checkpoint {
+    pub version: u32,
+    pub rules: Rules,
+    pub files: Vec<Listed>,
 }
 
 /// Encodes a checkpoint; `None` if it is larger than [`MAX_CHECKPOINT`], which [`room`] prevents.
-pub(super) fn encode<'a>(rules: &Rules, files: impl Iterator<Item = &'a Listed>) -> Option<Vec<u8>> {
+pub fn encode<'a>(rules: &Rules, files: impl Iterator<Item = &'a Listed>) -> Option<Vec<u8>> {
     let stored = Stored {
         version: VERSION,
         root: rules.template.root().to_string_lossy().into_owned(),
@@ -79,7 +79,7 @@ pub(super) fn encode<'a>(rules: &Rules, files: impl Iterator<Item = &'a Listed>)
 }
 
 /// Decodes a checkpoint; `None` if it is invalid. Its template is taken from `configured` if both are the same.
-pub(super) fn decode(bytes: &[u8], configured: &Rules) -> Option<Checkpoint> {
+pub fn decode(bytes: &[u8], configured: &Rules) -> Option<Checkpoint> {
     let stored: Stored<Listed> = serde_json::from_slice(bytes).ok()?;
     let is_configured = stored.root == configured.template.root().to_string_lossy()
         && stored.path == configured.template.relative_text()
@@ -97,7 +97,7 @@ pub(super) fn decode(bytes: &[u8], configured: &Rules) -> Option<Checkpoint> {
 }
 
 /// Returns how many bytes of a checkpoint are left for files.
-pub(super) fn room(template: &PathTemplate) -> usize {
+pub fn room(template: &PathTemplate) -> usize {
     let texts = [template.root().to_string_lossy().into_owned(), template.relative_text()];
     texts
         .iter()
@@ -105,7 +105,7 @@ pub(super) fn room(template: &PathTemplate) -> usize {
 }
 
 /// Returns the largest size of a file's entry in a checkpoint, in bytes.
-pub(super) fn cost(path: &str) -> usize {
+pub fn cost(path: &str) -> usize {
     // The path twice, for `path` and `close_as`; 200 bytes for the timestamp in the name, the member names and the numbers.
     json_length(path).saturating_mul(2).saturating_add(200)
 }

@@ -24,7 +24,7 @@ const MAX_QUEUE: usize = 1024;
 
 /// The thread that compresses, and its queue.
 #[derive(Debug)]
-pub(super) struct Compressor {
+pub struct Compressor {
     queue: Option<SyncSender<PathBuf>>,
     stop: Arc<AtomicBool>,
     thread: Option<JoinHandle<()>>,
@@ -37,7 +37,7 @@ impl Compressor {
     /// # Errors
     ///
     /// The operating system's error if a folder cannot be read, or the thread not started.
-    pub(super) fn start(
+    pub fn start(
         disk: &Arc<dyn Disk>,
         kind: Compression,
         template: &PathTemplate,
@@ -56,7 +56,7 @@ impl Compressor {
     }
 
     /// Queues a closed file. If the queue is full, the file is compressed after the next start.
-    pub(super) fn add(&self, path: PathBuf) {
+    pub fn add(&self, path: PathBuf) {
         if let Some(Err(error)) = self.queue.as_ref().map(|queue| queue.try_send(path)) {
             tracing::warn!(%error, "a closed file will be compressed after the next start");
         }

@@ -18,10 +18,10 @@ const MAX_BUFFER: usize = 1 << 20;
 
 /// All files in use.
 #[derive(Debug)]
-pub(super) struct Files {
-    pub(super) folder: SinkFolder,
+pub struct Files {
+    pub folder: SinkFolder,
     /// Whether the worker stores checkpoints: then only files in the stored one are written to or closed.
-    pub(super) is_kept: bool,
+    pub is_kept: bool,
     list: Vec<Tracked>,
     /// How many bytes of the checkpoint are left for files.
     room: usize,
@@ -32,24 +32,24 @@ pub(super) struct Files {
 
 impl Files {
     /// Starts without files.
-    pub(super) fn new(folder: SinkFolder) -> Self {
+    pub fn new(folder: SinkFolder) -> Self {
         Self { folder, is_kept: false, list: Vec::new(), room: 0, call: 0, evictions: 0 }
     }
 
     /// Closes all files, and uses the root and the room of these rules from now on.
-    pub(super) fn reset(&mut self, rules: &Rules) {
+    pub fn reset(&mut self, rules: &Rules) {
         self.list.clear();
         self.folder.root = rules.template.root().to_owned();
         self.room = room(&rules.template);
     }
 
     /// Closes all files.
-    pub(super) fn clear(&mut self) {
+    pub fn clear(&mut self) {
         self.list.clear();
     }
 
     /// Starts a call of `deliver`.
-    pub(super) fn next_call(&mut self) {
+    pub fn next_call(&mut self) {
         self.call = self.call.saturating_add(1);
     }
 
@@ -58,7 +58,7 @@ impl Files {
     /// # Errors
     ///
     /// [`OpenError`] if it cannot be opened.
-    pub(super) fn restore(&mut self, listed: Listed) -> Result<(), OpenError> {
+    pub fn restore(&mut self, listed: Listed) -> Result<(), OpenError> {
         self.list.extend(Tracked::reopen(&self.folder, listed)?);
         Ok(())
     }
@@ -69,7 +69,7 @@ impl Files {
     /// # Errors
     ///
     /// [`OpenError`] if the file cannot be opened or created.
-    pub(super) fn touch(&mut self, path: &str, rotation: Rotation) -> Result<Option<usize>, OpenError> {
+    pub fn touch(&mut self, path: &str, rotation: Rotation) -> Result<Option<usize>, OpenError> {
         let known = self.list.iter().position(|tracked| tracked.listed.path == path);
         let Some(at) = known.or_else(|| self.make_room(path)) else { return Ok(None) };
         let Some(tracked) = self.list.get_mut(at) else { return Ok(None) };
@@ -115,7 +115,7 @@ impl Files {
     }
 
     /// Returns how many files were removed from the list. Each removal changes the indices of others.
-    pub(super) const fn evictions(&self) -> u64 {
+    pub const fn evictions(&self) -> u64 {
         self.evictions
     }
 
@@ -125,7 +125,7 @@ impl Files {
     /// # Errors
     ///
     /// [`OpenError`] if the name for closing the file cannot be chosen.
-    pub(super) fn add(&mut self, at: usize, rules: &Rules, record: &Record) -> Result<bool, OpenError> {
+    pub fn add(&mut self, at: usize, rules: &Rules, record: &Record) -> Result<bool, OpenError> {
         let Some(tracked) = self.list.get_mut(at) else { return Ok(false) };
         if !tracked.is_durable || tracked.listed.close_as.is_some() {
             return Ok(false);
@@ -150,7 +150,7 @@ impl Files {
     }
 
     /// Plans to close all files of periods before that of `millis` (Unix milliseconds). Returns whether there are any.
-    pub(super) fn close_older(&mut self, rotation: Rotation, millis: i64) -> Result<bool, OpenError> {
+    pub fn close_older(&mut self, rotation: Rotation, millis: i64) -> Result<bool, OpenError> {
         let since = rotation.since(millis);
         let is_older = |tracked: &Tracked| tracked.next_length() > 0 && tracked.listed.since < since;
         let older: Vec<usize> =
@@ -179,7 +179,7 @@ impl Files {
     /// # Errors
     ///
     /// [`OpenError`] if a file cannot be renamed.
-    pub(super) fn close_planned(&mut self) -> Result<Vec<PathBuf>, OpenError> {
+    pub fn close_planned(&mut self) -> Result<Vec<PathBuf>, OpenError> {
         let mut closed = Vec::new();
         for tracked in self.list.iter_mut().filter(|tracked| tracked.is_durable) {
             closed.extend(tracked.close(&self.folder)?);
@@ -192,7 +192,7 @@ impl Files {
     /// # Errors
     ///
     /// [`OpenError`] if a write or sync fails, or a file has foreign bytes.
-    pub(super) fn write(&mut self) -> Result<(), OpenError> {
+    pub fn write(&mut self) -> Result<(), OpenError> {
         let keeps_buffers = self.list.len() <= MAX_BUFFERS;
         for tracked in &mut self.list {
             tracked.write()?;
@@ -207,23 +207,23 @@ impl Files {
     }
 
     /// Removes files from the list that were neither created nor used in this call.
-    pub(super) fn forget_uncreated(&mut self) {
+    pub fn forget_uncreated(&mut self) {
         let call = self.call;
         self.list.retain(|tracked| tracked.listed.inode != 0 || tracked.used == call);
     }
 
     /// Returns whether a checkpoint must be stored before the next call can continue.
-    pub(super) fn is_checkpoint_due(&self) -> bool {
+    pub fn is_checkpoint_due(&self) -> bool {
         self.list.iter().any(|tracked| !tracked.is_durable || tracked.listed.close_as.is_some())
     }
 
     /// Marks all files as listed in the stored checkpoint.
-    pub(super) fn set_durable(&mut self) {
+    pub fn set_durable(&mut self) {
         self.list.iter_mut().for_each(|tracked| tracked.is_durable = true);
     }
 
     /// Returns a file with bytes after its listed length that are not compared yet.
-    pub(super) fn tail(&self) -> Option<&Tracked> {
+    pub fn tail(&self) -> Option<&Tracked> {
         self.list.iter().find(|tracked| tracked.has_tail())
     }
 
@@ -232,7 +232,7 @@ impl Files {
     /// # Errors
     ///
     /// [`OpenError`] if the metadata of a file cannot be read.
-    pub(super) fn check_tails(&mut self) -> Result<(), OpenError> {
+    pub fn check_tails(&mut self) -> Result<(), OpenError> {
         for tracked in self.list.iter_mut().filter(|tracked| tracked.has_tail()) {
             if !tracked.is_unchanged(&self.folder)? {
                 *tracked = Tracked::to_be_created(&self.folder, &tracked.listed.path);
@@ -242,18 +242,18 @@ impl Files {
     }
 
     /// Returns whether a file is still to be closed.
-    pub(super) fn is_closing(&self) -> bool {
+    pub fn is_closing(&self) -> bool {
         self.closing().next().is_some()
     }
 
     /// Returns the new paths of the files to be closed.
-    pub(super) fn closing(&self) -> impl Iterator<Item = PathBuf> {
+    pub fn closing(&self) -> impl Iterator<Item = PathBuf> {
         let names = self.list.iter().filter_map(|tracked| tracked.listed.close_as.as_ref());
         names.map(|name| self.folder.root.join(name))
     }
 
     /// Returns the entries of the files for a checkpoint.
-    pub(super) fn listed(&self) -> impl Iterator<Item = &Listed> {
+    pub fn listed(&self) -> impl Iterator<Item = &Listed> {
         self.list.iter().map(|tracked| &tracked.listed)
     }
 }

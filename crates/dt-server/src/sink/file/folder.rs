@@ -9,17 +9,17 @@ use dt_log::disk::{About, Disk, DiskFile, OpenMode, parent};
 
 /// A folder on a disk, below which all files of a sink are.
 #[derive(Debug, Clone)]
-pub(super) struct SinkFolder {
-    pub(super) disk: Arc<dyn Disk>,
-    pub(super) root: PathBuf,
+pub struct SinkFolder {
+    pub disk: Arc<dyn Disk>,
+    pub root: PathBuf,
 }
 
 /// An open and locked file, with its metadata after locking.
-pub(super) type Locked = (Box<dyn DiskFile>, About);
+pub type Locked = (Box<dyn DiskFile>, About);
 
 /// Returns [`OpenError::Unusable`], which stops the start, for errors that a wrong configuration causes. Returns
 /// [`OpenError::Down`] for other errors, such as a full or failing disk: events can be stored without the sink.
-pub(super) fn open_error(path: &Path, doing: &str, error: &io::Error) -> OpenError {
+pub fn open_error(path: &Path, doing: &str, error: &io::Error) -> OpenError {
     use io::ErrorKind::{InvalidFilename, IsADirectory, NotADirectory, NotFound, PermissionDenied};
     let text = format!("{}: {doing}: {error}", path.display());
     match error.kind() {
@@ -36,7 +36,7 @@ impl SinkFolder {
     /// # Errors
     ///
     /// [`OpenError`] if it cannot be read.
-    pub(super) fn about(&self, path: &Path) -> Result<Option<About>, OpenError> {
+    pub fn about(&self, path: &Path) -> Result<Option<About>, OpenError> {
         match self.disk.about(path) {
             // A parent of the path is a file, so the path does not exist.
             Err(error) if error.kind() == io::ErrorKind::NotADirectory => Ok(None),
@@ -49,7 +49,7 @@ impl SinkFolder {
     /// # Errors
     ///
     /// [`OpenError`] if it cannot be opened, is locked by another sink, or is not a regular file.
-    pub(super) fn open(&self, path: &Path) -> Result<Option<Locked>, OpenError> {
+    pub fn open(&self, path: &Path) -> Result<Option<Locked>, OpenError> {
         match self.disk.open(path, OpenMode::Write) {
             Ok(file) => Self::lock(path, file).map(Some),
             Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
@@ -62,7 +62,7 @@ impl SinkFolder {
     /// # Errors
     ///
     /// [`OpenError`] if a folder or the file cannot be created or locked.
-    pub(super) fn create(&self, path: &Path) -> Result<Option<Locked>, OpenError> {
+    pub fn create(&self, path: &Path) -> Result<Option<Locked>, OpenError> {
         for folder in self.folders(path).into_iter().rev().skip(1) {
             match self.disk.create_folder(folder, false) {
                 Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
@@ -96,7 +96,7 @@ impl SinkFolder {
     /// # Errors
     ///
     /// [`OpenError`] if a folder cannot be synced.
-    pub(super) fn sync_folders(&self, path: &Path) -> Result<(), OpenError> {
+    pub fn sync_folders(&self, path: &Path) -> Result<(), OpenError> {
         let synced =
             |folder| self.disk.sync_folder(folder).map_err(|e| open_error(folder, "syncing the folder", &e));
         self.folders(path).into_iter().try_for_each(synced)
@@ -107,7 +107,7 @@ impl SinkFolder {
     /// # Errors
     ///
     /// [`OpenError`] if the new name is taken, or the rename fails.
-    pub(super) fn rename(&self, from: &Path, to: &Path) -> Result<(), OpenError> {
+    pub fn rename(&self, from: &Path, to: &Path) -> Result<(), OpenError> {
         if self.about(to)?.is_some() {
             let (from, to) = (from.display(), to.display());
             return Err(OpenError::Down(format!(

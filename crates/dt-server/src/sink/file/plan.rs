@@ -17,7 +17,7 @@ const MAX_KINDS: usize = 32;
 /// # Errors
 ///
 /// [`OpenError`] if a file cannot be opened.
-pub(super) fn plan(files: &mut Files, rules: &Rules, batch: &[Arc<Record>]) -> Result<usize, OpenError> {
+pub fn plan(files: &mut Files, rules: &Rules, batch: &[Arc<Record>]) -> Result<usize, OpenError> {
     // One record of each kind, with the index of its file.
     let mut kinds: Vec<(&Record, usize)> = Vec::new();
     let (mut path, mut newest, mut planned, mut has_to_wait) = (String::new(), i64::MIN, 0_usize, false);

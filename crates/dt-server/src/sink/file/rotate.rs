@@ -12,20 +12,20 @@ use crate::sink::OpenError;
 use dt_verify::event::rfc3339_millis;
 
 /// The suffix of a compressed file that is still being written. The next start removes it.
-pub(super) const UNFINISHED: &str = ".tmp";
+pub const UNFINISHED: &str = ".tmp";
 
 const COMPRESSIONS: [Compression; 2] = [Compression::Gzip, Compression::Zstd];
 
 /// The rules by which files are closed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Rotation {
-    pub(super) size: Option<u64>,
-    pub(super) every: Option<Duration>,
+pub struct Rotation {
+    pub size: Option<u64>,
+    pub every: Option<Duration>,
 }
 
 impl Rotation {
     /// Returns the start of the period that contains `millis`, in Unix milliseconds; 0 without `rotate_every`.
-    pub(super) fn since(self, millis: i64) -> i64 {
+    pub fn since(self, millis: i64) -> i64 {
         let every = self.every.and_then(|every| i64::try_from(every.as_millis()).ok());
         let Some(every) = every.filter(|every| *every > 0) else { return 0 };
         millis.saturating_sub(millis.checked_rem_euclid(every).unwrap_or(0))
@@ -33,7 +33,7 @@ impl Rotation {
 
     /// Returns whether a file of `length` bytes, of the period that started at `since`, is closed before `more` bytes of the
     /// period that started at `later` are added. An event of an earlier period does not close it.
-    pub(super) fn is_due(self, length: u64, since: i64, more: usize, later: i64) -> bool {
+    pub fn is_due(self, length: u64, since: i64, more: usize, later: i64) -> bool {
         let more = u64::try_from(more).unwrap_or(u64::MAX);
         let full = self.size.is_some_and(|size| length.saturating_add(more) > size);
         length > 0 && (full || (self.every.is_some() && later > since))
@@ -41,7 +41,7 @@ impl Rotation {
 }
 
 /// Returns the suffix of compressed files.
-pub(super) const fn suffix(compression: Compression) -> &'static str {
+pub const fn suffix(compression: Compression) -> &'static str {
     match compression {
         Compression::Gzip => ".gz",
         Compression::Zstd => ".zst",
@@ -53,7 +53,7 @@ pub(super) const fn suffix(compression: Compression) -> &'static str {
 /// # Errors
 ///
 /// [`OpenError`] if the metadata of a path cannot be read.
-pub(super) fn free_name(
+pub fn free_name(
     folder: &SinkFolder,
     current: &str,
     millis: i64,
@@ -86,18 +86,18 @@ fn closed_name(current: &str, millis: i64, number: u32) -> String {
 
 /// The parts of a closed file's name.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) struct Closed {
+pub struct Closed {
     /// The name before it was closed.
-    pub(super) current: String,
+    pub current: String,
     /// The name without the suffixes of compression.
-    pub(super) name: String,
-    pub(super) compression: Option<Compression>,
+    pub name: String,
+    pub compression: Option<Compression>,
     /// Whether the compressed file is incomplete.
-    pub(super) unfinished: bool,
+    pub unfinished: bool,
 }
 
 /// Parses a name that [`closed_name`] returned, with or without suffixes of compression; `None` for other names.
-pub(super) fn read_closed_name(name: &str) -> Option<Closed> {
+pub fn read_closed_name(name: &str) -> Option<Closed> {
     let (name, unfinished) = match name.strip_suffix(UNFINISHED) {
         Some(name) => (name, true),
         None => (name, false),

@@ -13,17 +13,17 @@ const BLOCK: usize = 64 * 1024;
 
 /// A file that the sink appends to, or that it is going to create.
 #[derive(Debug)]
-pub(super) struct Tracked {
+pub struct Tracked {
     /// Its entry in the checkpoint.
-    pub(super) listed: Listed,
+    pub listed: Listed,
     /// The absolute path.
-    pub(super) path: PathBuf,
+    pub path: PathBuf,
     /// Whether it may be written to: the stored checkpoint lists it, or the worker stores no checkpoints.
-    pub(super) is_durable: bool,
+    pub is_durable: bool,
     /// The number of the last call of `deliver` that used it.
-    pub(super) used: u64,
+    pub used: u64,
     /// The lines that this call appends.
-    pub(super) lines: Vec<u8>,
+    pub lines: Vec<u8>,
     /// `None` until it is created.
     open: Option<Open>,
 }
@@ -40,7 +40,7 @@ struct Open {
 
 impl Tracked {
     /// Describes a file that is to be created, and that no checkpoint lists.
-    pub(super) fn to_be_created(folder: &SinkFolder, path: &str) -> Self {
+    pub fn to_be_created(folder: &SinkFolder, path: &str) -> Self {
         Self::new(folder, Listed { path: path.to_owned(), inode: 0, length: 0, since: 0, close_as: None })
     }
 
@@ -54,7 +54,7 @@ impl Tracked {
     /// # Errors
     ///
     /// [`OpenError`] if it cannot be opened or synced.
-    pub(super) fn find(folder: &SinkFolder, path: &str, rotation: Rotation) -> Result<Self, OpenError> {
+    pub fn find(folder: &SinkFolder, path: &str, rotation: Rotation) -> Result<Self, OpenError> {
         let mut tracked = Self::to_be_created(folder, path);
         if let Some((file, about)) = folder.open(&tracked.path)? {
             tracked.listed.length = about.length;
@@ -72,7 +72,7 @@ impl Tracked {
     /// # Errors
     ///
     /// [`OpenError`] if it cannot be opened.
-    pub(super) fn reopen(folder: &SinkFolder, listed: Listed) -> Result<Option<Self>, OpenError> {
+    pub fn reopen(folder: &SinkFolder, listed: Listed) -> Result<Option<Self>, OpenError> {
         let mut tracked = Self::new(folder, listed);
         tracked.is_durable = true;
         if tracked.listed.close_as.is_some() {
@@ -123,7 +123,7 @@ impl Tracked {
     /// # Errors
     ///
     /// [`OpenError`] if the metadata cannot be read.
-    pub(super) fn is_unchanged(&mut self, folder: &SinkFolder) -> Result<bool, OpenError> {
+    pub fn is_unchanged(&mut self, folder: &SinkFolder) -> Result<bool, OpenError> {
         let (found, shown) = (folder.about(&self.path)?, self.path.display());
         let Some(open) = &mut self.open else { return Ok(found.is_none()) };
         let is_same = |about: &About| (about.device, about.inode) == (open.device, self.listed.inode);
@@ -147,7 +147,7 @@ impl Tracked {
     /// # Errors
     ///
     /// [`OpenError`] if it cannot be created or synced.
-    pub(super) fn create(&mut self, folder: &SinkFolder) -> Result<bool, OpenError> {
+    pub fn create(&mut self, folder: &SinkFolder) -> Result<bool, OpenError> {
         if self.open.is_some() {
             return Ok(true);
         }
@@ -158,7 +158,7 @@ impl Tracked {
     }
 
     /// Closes the file, which releases its lock.
-    pub(super) fn release(&mut self) {
+    pub fn release(&mut self) {
         self.open = None;
     }
 
@@ -168,7 +168,7 @@ impl Tracked {
     /// # Errors
     ///
     /// [`OpenError`] if the file cannot be renamed or synced.
-    pub(super) fn close(&mut self, folder: &SinkFolder) -> Result<Option<PathBuf>, OpenError> {
+    pub fn close(&mut self, folder: &SinkFolder) -> Result<Option<PathBuf>, OpenError> {
         let Some(name) = self.listed.close_as.clone() else { return Ok(None) };
         let closed = folder.root.join(name);
         let is_same = |about: Option<About>| about.is_some_and(|about| about.inode == self.listed.inode);
@@ -193,22 +193,22 @@ impl Tracked {
     }
 
     /// Returns the length after this call, in bytes.
-    pub(super) fn next_length(&self) -> u64 {
+    pub fn next_length(&self) -> u64 {
         self.listed.length.saturating_add(u64::try_from(self.lines.len()).unwrap_or(u64::MAX))
     }
 
     /// Returns whether a line feed must be written before the next line.
-    pub(super) fn lacks_newline(&self) -> bool {
+    pub fn lacks_newline(&self) -> bool {
         self.open.as_ref().is_some_and(|open| open.lacks_newline)
     }
 
     /// Returns whether bytes after the listed length are not compared yet.
-    pub(super) fn has_tail(&self) -> bool {
+    pub fn has_tail(&self) -> bool {
         self.open.as_ref().is_some_and(|open| open.end > self.listed.length)
     }
 
     /// Returns the error for foreign bytes at this offset.
-    pub(super) fn foreign(&self, at: u64) -> OpenError {
+    pub fn foreign(&self, at: u64) -> OpenError {
         OpenError::Down(format!(
             "{}: the content from byte {at} differs from the lines that belong there; nothing was overwritten. \
              Move the file away to start a new one",
@@ -221,7 +221,7 @@ impl Tracked {
     /// # Errors
     ///
     /// [`OpenError`] if the existing bytes are foreign, or the write or sync fails.
-    pub(super) fn write(&mut self) -> Result<(), OpenError> {
+    pub fn write(&mut self) -> Result<(), OpenError> {
         if self.lines.is_empty() {
             return Ok(());
         }

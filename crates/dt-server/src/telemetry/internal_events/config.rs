@@ -6,7 +6,7 @@ use super::{InternalEvent, Telemetry};
 const OUTCOMES: [&str; 5] = ["applied", "unchanged", "invalid", "needs_restart", "refused"];
 
 /// Registers all outcomes. The configuration that the service starts with counts as reloaded successfully.
-pub(in crate::telemetry) fn register_config_outcomes(telemetry: &Telemetry) {
+pub fn register_config_outcomes(telemetry: &Telemetry) {
     for outcome in OUTCOMES {
         telemetry.metrics.config_reloads.with_label_values(&[outcome]);
     }
