@@ -11,11 +11,11 @@ use std::{fs, io};
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
-use dt_verify::event::{EventType, Sample};
-use dt_verify::{Secret, Signer, xid};
 use dt_receiver_fuzz::NOW;
 use dt_receiver_fuzz::segments::{self, group};
 use dt_receiver_fuzz::setups::{SETUPS, VECTORS, setup};
+use dt_verify::event::{EventType, Sample};
+use dt_verify::{Secret, Signer, xid};
 use serde_json::Value;
 
 /// Longer seeds would slow down every mutation.

@@ -11,13 +11,13 @@ use std::sync::{Arc, LazyLock};
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
-use dt_sink::clock::{Clock, ManualClock};
+use dt_receiver_fuzz::setups::{PRIVATE_KEY, setup};
 use dt_server::config::{Config, SinkConfig, Sources};
 use dt_server::http::{Accepted, Endpoint, Intake, IntakeFuture, Readiness, Routing};
-use dt_sink::record::{DeadLetter, Record};
-use dt_server::telemetry::Telemetry;
 use dt_server::sink::standard_types;
-use dt_receiver_fuzz::setups::{PRIVATE_KEY, setup};
+use dt_server::telemetry::Telemetry;
+use dt_sink::clock::{Clock, ManualClock};
+use dt_sink::record::{DeadLetter, Record};
 use libfuzzer_sys::{Corpus, fuzz_target};
 
 /// What no output may show. No text of the corpus or the dictionary has it.

@@ -7,12 +7,12 @@
 use std::sync::{Arc, LazyLock};
 
 use bytes::Bytes;
-use dt_verify::event::{Delivery, Envelope, NotADelivery, Timestamp};
-use dt_sink::record::Record;
-use dt_server::sink::Format;
-use dt_verify::{Secret, Signer, Verified, Verifier};
 use dt_receiver_fuzz::NOW;
 use dt_receiver_fuzz::body::{Reading, device, project};
+use dt_server::sink::Format;
+use dt_sink::record::Record;
+use dt_verify::event::{Delivery, Envelope, NotADelivery, Timestamp};
+use dt_verify::{Secret, Signer, Verified, Verifier};
 use libfuzzer_sys::fuzz_target;
 use serde_json::Value;
 

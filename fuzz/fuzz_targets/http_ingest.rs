@@ -9,17 +9,17 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, LazyLock};
 use std::time::Duration;
 
-use dt_sink::clock::{Clock, ManualClock};
+use dt_receiver_fuzz::NOW;
+use dt_receiver_fuzz::oracle::assert_signed_for;
+use dt_receiver_fuzz::setups::setup;
 use dt_server::config::{ConnectorConfig, Limits};
 use dt_server::http::{
     Accepted, Endpoint, Intake, IntakeFuture, Readiness, Routing, Unavailable, serve_connection,
 };
-use dt_sink::record::{DeadLetter, Reason, Record};
 use dt_server::telemetry::Telemetry;
+use dt_sink::clock::{Clock, ManualClock};
+use dt_sink::record::{DeadLetter, Reason, Record};
 use dt_verify::SECRET_HEADER;
-use dt_receiver_fuzz::NOW;
-use dt_receiver_fuzz::oracle::assert_signed_for;
-use dt_receiver_fuzz::setups::setup;
 use libfuzzer_sys::{Corpus, fuzz_target};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::sync::watch;

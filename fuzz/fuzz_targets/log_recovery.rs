@@ -10,9 +10,9 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, LazyLock};
 
-use dt_sink::clock::SystemClock;
 use dt_log::{Log, LogError, LogOptions, Reader};
 use dt_receiver_fuzz::segments::{Event, Folder, SEGMENT_BYTES, STORE, events, intact};
+use dt_sink::clock::SystemClock;
 use libfuzzer_sys::{Corpus, fuzz_target};
 use tempfile::TempDir;
 

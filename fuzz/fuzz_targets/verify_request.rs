@@ -7,9 +7,9 @@
 
 use std::borrow::Cow;
 
-use dt_verify::{LEEWAY, MAX_TOKEN_LEN, Policy, Rejection, SECRET_HEADER, Verified, VerifiedBy};
 use dt_receiver_fuzz::oracle::assert_signed_for;
 use dt_receiver_fuzz::request::{Request, Spelling};
+use dt_verify::{LEEWAY, MAX_TOKEN_LEN, Policy, Rejection, SECRET_HEADER, Verified, VerifiedBy};
 use libfuzzer_sys::{Corpus, fuzz_target};
 
 fuzz_target!(|text: &[u8]| -> Corpus {

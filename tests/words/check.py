@@ -2,7 +2,7 @@
 """Reports words that this project does not use (`words.py`), as `file:line: word -> what to use instead`.
 
     tests/words/check.py                 the pages: README.md, CHANGELOG.md, SECURITY.md, docs; exit code 1 if it finds any
-    tests/words/check.py --code          counts them in the Rust sources of src and crates; exit code 0
+    tests/words/check.py --code          counts them in the Rust sources of src and crates; exit code 1 if it finds any
     tests/words/check.py --code --list   lists them as well
     tests/words/check.py FILE...         only these files; exit code 1 if it finds any
 
@@ -124,7 +124,7 @@ def main():
         for instead, count in counts.most_common():
             print(f"{count:6}  -> {instead}")
     print(f"{counts.total()} in {len(files)} files")
-    return 0 if options.code else int(counts.total() > 0)
+    return int(counts.total() > 0)
 
 
 if __name__ == "__main__":
