@@ -80,7 +80,7 @@ pub(super) struct Snapshot<'a> {
     pub connectors: Vec<(&'a str, i64)>,
 }
 
-/// The state of a sink.
+/// The stored form of `SinkState`: what the log knows of one sink when it is registered, and at the beginning of a segment.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct SinkFrame<'a> {
     pub sink: SinkNumber,

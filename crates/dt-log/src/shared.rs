@@ -32,7 +32,7 @@ pub(super) struct Shared {
     pub segment_bytes: u64,
     pub bounds: Mutex<Bounds>,
     pub queue: Mutex<Queue>,
-    /// Wakes the writer.
+    /// Wakes the writer, which waits while `queue` is empty.
     pub has_work: Condvar,
     /// Grows whenever ids are moved from [`Queue::recent`] to the index.
     pub ids_epoch: AtomicU64,
@@ -44,7 +44,8 @@ pub(super) struct Shared {
     pub ids: Ids,
     pub dead: Arc<DeadLetters>,
     pub tail: Arc<Tail>,
-    /// The durable state.
+    /// The sinks with their progress, and the connectors, as far as the log has stored them: a change is applied once the
+    /// group that contains it is synced.
     pub state: Mutex<State>,
     pub files: Mutex<Files>,
     /// Wakes the maintenance thread, and a writer that waits for a spare.

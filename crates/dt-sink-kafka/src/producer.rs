@@ -26,7 +26,7 @@ pub const BATCH_BYTES: usize = 1_000_000;
 /// The interval of librdkafka's statistics, in milliseconds.
 const STATISTICS_MS: &str = "5000";
 
-/// How a producer sends.
+/// Whether a producer sends many records at once, in order, or one at a time.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Kind {
     /// Many records in order; stops at the first that fails.

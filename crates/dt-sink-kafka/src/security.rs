@@ -40,9 +40,9 @@ pub struct KafkaTls {
 pub struct KafkaSasl {
     /// `PLAIN`, `SCRAM-SHA-256` or `SCRAM-SHA-512`.
     pub mechanism: String,
-    /// The user name.
+    /// The user name with which the sink logs in to the brokers.
     pub username: String,
-    /// The password.
+    /// The password with which the sink logs in to the brokers.
     pub password: Secret,
 }
 

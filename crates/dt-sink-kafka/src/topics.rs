@@ -31,7 +31,7 @@ pub struct Topics {
 }
 
 impl Topics {
-    /// Starts without known topics.
+    /// Starts without known topics: each is checked when its first record is sent.
     pub const fn new(config: Arc<KafkaConfig>) -> Self {
         Self { config, known: BTreeSet::new() }
     }

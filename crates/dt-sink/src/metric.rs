@@ -6,7 +6,7 @@
 pub struct Metric {
     /// The name in Prometheus, such as `dt_receiver_spool_used_bytes`.
     pub name: &'static str,
-    /// The type.
+    /// The type: counter, gauge or histogram.
     pub kind: MetricKind,
     /// The unit of the value, such as `bytes`; empty for a flag.
     pub unit: &'static str,
@@ -43,7 +43,7 @@ impl MetricKind {
 }
 
 impl Metric {
-    /// Describes a counter. Its name ends with `_total`.
+    /// Describes a counter, a number that only grows. Its name ends with `_total`.
     #[must_use]
     pub const fn counter(
         name: &'static str,
@@ -54,7 +54,7 @@ impl Metric {
         Self { name, kind: MetricKind::Counter, unit, labels, help }
     }
 
-    /// Describes a gauge.
+    /// Describes a gauge, a value that may grow and shrink. The parameters are the fields of [`Metric`].
     #[must_use]
     pub const fn gauge(
         name: &'static str,
@@ -65,7 +65,7 @@ impl Metric {
         Self { name, kind: MetricKind::Gauge, unit, labels, help }
     }
 
-    /// Describes a histogram.
+    /// Describes a histogram, which counts values by size. `buckets` are their upper bounds, in ascending order.
     #[must_use]
     pub const fn histogram(
         name: &'static str,

@@ -78,7 +78,8 @@ pub fn append_rfc3339_millis(unix_millis: i64, out: &mut Vec<u8>) {
     ]);
 }
 
-/// Returns the first or the last instant that [`jiff::Timestamp`] can hold in place of one that it cannot.
+/// Returns the instant. In place of one that [`jiff::Timestamp`] cannot hold, returns the earliest that it can hold if it is
+/// before 1970, and otherwise the latest.
 pub(crate) fn saturating(instant: Result<Timestamp, jiff::Error>, before_1970: bool) -> Timestamp {
     instant.unwrap_or(if before_1970 { Timestamp::MIN } else { Timestamp::MAX })
 }

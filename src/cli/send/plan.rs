@@ -125,7 +125,7 @@ impl Plan {
     }
 }
 
-/// Returns three random parts in base64url that form no token.
+/// Returns a text that has the form of a token but is not one: three random parts in base64url, joined by dots.
 fn garbage(seed: u64) -> String {
     let piece = |part: u8| {
         let hash = Sha256::new().chain_update(seed.to_be_bytes()).chain_update([part]).finalize();

@@ -72,7 +72,7 @@ impl Call {
     }
 }
 
-/// A response.
+/// The response to a request that succeeds; failures are [`ApiError`]s.
 pub enum Answer {
     /// 200 with JSON, and perhaps a warning.
     Json(Value, Option<&'static str>),

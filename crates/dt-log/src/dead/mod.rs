@@ -193,7 +193,7 @@ impl DeadLetters {
         self.shared.state.lock().counts.iter().map(|count| count.bytes).sum()
     }
 
-    /// Returns the highest id that was ever assigned; 0 if there was none.
+    /// Returns the highest id that a dead letter of this store ever had, even if it was removed since; 0 if there was none.
     #[must_use]
     pub fn highest_id(&self) -> i64 {
         self.shared.highest_id.load(Ordering::Acquire)

@@ -20,11 +20,11 @@ const MAX_BYTES: usize = 8 << 20;
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Filter {
-    /// The id.
+    /// The id of the only dead letter to select.
     pub id: Option<i64>,
     /// The name of the sink that rejected them.
     pub sink: Option<String>,
-    /// The code of the reason.
+    /// The code of the reason, such as `rejected`.
     pub reason: Option<String>,
 }
 
@@ -59,7 +59,7 @@ impl ReadOnly {
         Ok(reader)
     }
 
-    /// Returns a reader of the file that this process also writes.
+    /// Returns a reader of the database that a writer of this process keeps open. The first read opens it.
     pub(super) const fn beside(path: PathBuf) -> Self {
         Self { path, connection: Mutex::new(None) }
     }

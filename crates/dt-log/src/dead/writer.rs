@@ -24,10 +24,11 @@ use dt_sink::record::{DeadLetter, Reason};
 
 /// The limit of the queue of copies, in bytes.
 const MAX_COPIES_WAITING: usize = 16 << 20;
-/// The limits of one transaction: the number of changes, and the bytes of their dead letters.
+/// The largest number of changes in one transaction.
 const MAX_CHANGES: usize = 1024;
+/// The size in bytes at which a transaction takes no further change; the last one may exceed it.
 const MAX_BYTES: usize = 4 << 20;
-/// The limit of one transaction of copies.
+/// The largest number of copies in one transaction.
 const MAX_COPIES: usize = 64;
 /// After an error: the time between two test writes.
 const PROBE_EVERY: Duration = Duration::from_secs(1);
@@ -251,7 +252,7 @@ impl WriterShared {
     }
 }
 
-/// Takes the jobs of one transaction from a queue.
+/// Takes the jobs of one transaction from the front of a queue: at most `limit`, and none after [`MAX_BYTES`] is reached.
 fn take(queue: &mut VecDeque<Job>, limit: usize) -> Vec<Job> {
     let (mut jobs, mut bytes) = (Vec::new(), 0_usize);
     while jobs.len() < limit && bytes < MAX_BYTES {

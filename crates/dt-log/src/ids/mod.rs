@@ -62,7 +62,7 @@ pub struct IdsOptions {
     pub max_ids: u64,
 }
 
-/// An opened index.
+/// An index that was opened, and whether its file had to be created anew.
 #[derive(Debug)]
 pub struct Opened {
     /// The index.
@@ -93,7 +93,7 @@ pub struct IdsStats {
     pub file_reads: u64,
 }
 
-/// The dedup index.
+/// The dedup index: the ids of accepted events, by which later copies are recognised.
 #[derive(Debug)]
 pub struct Ids {
     shared: Arc<IndexShared>,
@@ -108,9 +108,9 @@ struct IndexShared {
     options: IdsOptions,
     /// The periods, oldest first. Changing them requires the lock on `writer`.
     periods: RwLock<Vec<Period>>,
-    /// The connection that writes.
+    /// The connection through which ids are stored and removed.
     writer: Mutex<LazyConnection>,
-    /// The connection of look-ups.
+    /// The connection through which ids are looked up.
     reader: Mutex<LazyConnection>,
     closing: AtomicBool,
     stored_up_to: AtomicI64,

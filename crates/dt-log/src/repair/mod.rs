@@ -25,11 +25,11 @@ use crate::disk::{Disk, DiskFile, OpenMode, SystemDisk};
 pub enum Step {
     /// Renames a file.
     Rename {
-        /// The file.
+        /// The present path of the file.
         path: PathBuf,
-        /// The new name.
+        /// Its path afterwards.
         to: PathBuf,
-        /// The reason.
+        /// Why it is renamed, for the operator.
         why: String,
     },
     /// Replaces a renamed segment by a copy with a new header.
@@ -55,7 +55,7 @@ pub enum Step {
     },
     /// Moves the cursor of a sink past lost events.
     MoveCursor {
-        /// The sink.
+        /// The name of the sink.
         sink: Arc<str>,
         /// The first event that the sink loses.
         first: i64,
@@ -64,7 +64,7 @@ pub enum Step {
     },
     /// Creates a new segment.
     Begin {
-        /// Its number.
+        /// The number of the new segment.
         segment: u64,
         /// The sequence number of the next event.
         next_seq: i64,
@@ -73,20 +73,20 @@ pub enum Step {
     },
     /// Creates a new file for dead letters.
     NewDeadLetters {
-        /// The file.
+        /// The path of the new database.
         path: PathBuf,
-        /// The highest id that was ever assigned.
+        /// The highest id that a dead letter ever had, as far as is known. New ones get higher ids.
         above: i64,
         /// The damaged file from which dead letters are copied.
         saved_from: Option<PathBuf>,
     },
     /// Uses an older copy of the dead letters.
     OlderDeadLetters {
-        /// The file.
+        /// The path of the older copy.
         path: PathBuf,
-        /// The highest id in the file.
+        /// The highest id in the older copy.
         found: i64,
-        /// The highest id that was ever assigned.
+        /// The highest id that a dead letter ever had. Those after `found` up to this one are lost.
         above: i64,
     },
 }

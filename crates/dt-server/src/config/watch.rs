@@ -109,7 +109,7 @@ impl<S: Sources> Sources for Recorder<S> {
 /// Detects a change of the files that is stable between two checks, so that a file is not read while it is being written.
 #[derive(Debug)]
 pub struct Watch {
-    /// The files of the last reading.
+    /// What the files contained when the configuration was last read from them.
     current: FileSnapshot,
     /// The files at the last check, if they differed.
     changed: Option<FileSnapshot>,
@@ -122,8 +122,8 @@ impl Watch {
         Self { current, changed: None }
     }
 
-    /// Checks the files. Returns true if they differ from the last reading and are the same as at the previous check. To be
-    /// called at an interval.
+    /// Checks the files. Returns true if they have changed since the configuration was last read from them, and are the same
+    /// as at the previous check. To be called at an interval.
     pub fn has_stable_change(&mut self, sources: &dyn Sources) -> bool {
         let now = self.current.refreshed(sources);
         let is_changed = now != self.current;
@@ -133,7 +133,8 @@ impl Watch {
         is_stable
     }
 
-    /// Sets the files of the last reading, valid or not: only a later change counts.
+    /// Sets what the files contained when the configuration was last read from them, be it valid or not. Only later changes
+    /// count from now on.
     pub fn set_current(&mut self, files: FileSnapshot) {
         self.current = files;
         self.changed = None;

@@ -30,7 +30,7 @@ pub enum Undelivered {
     /// The sink did not take it.
     #[error("the sink did not take it: {error}")]
     SinkUnavailable {
-        /// The sink's error.
+        /// The error that the sink returned.
         error: String,
     },
     /// The sink rejected it, and the dead letter could not be stored.
@@ -174,8 +174,8 @@ impl DirectWorker {
         self.engine.last_error.lock().clone()
     }
 
-    /// Replaces the sink as soon as no record is pending; the window of ids stays. Returns the old sink, closed. It blocks
-    /// for at most `timeout`.
+    /// Replaces the sink as soon as the old one has no pending record, and returns the old one, closed. The ids of delivered
+    /// events stay known, so that copies are still recognised. Blocks until then, but at most for `timeout`.
     ///
     /// # Errors
     ///
@@ -258,7 +258,7 @@ struct RequestSource {
     jobs: mpsc::Receiver<Option<Job>>,
     /// The job that ended the wait.
     first: Option<Job>,
-    /// Whether the queue was closed.
+    /// Whether `jobs` was closed, so that no further record comes: the worker was closed or dropped.
     has_ended: bool,
     window: Arc<Mutex<DedupWindow>>,
     dead_letters: Arc<DeadLetterStore>,

@@ -54,14 +54,15 @@ enum State {
     Withdrawn,
 }
 
-/// The sink that a worker has after a swap.
+/// Which sink a worker has after a swap, and in what state.
 #[derive(Debug)]
 pub enum SwapOutcome {
-    /// The new sink, open.
+    /// The worker has the new sink, which is open.
     Open,
-    /// The new sink, which is down.
+    /// The worker has the new sink, which is down for this reason: it has to be opened later.
     Down(String),
-    /// The old sink, closed: it has to be reopened.
+    /// The worker keeps the old sink, since the new one can never work or the caller has given up. It was closed for the swap,
+    /// and has to be reopened.
     Kept,
 }
 

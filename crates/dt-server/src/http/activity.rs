@@ -64,7 +64,8 @@ impl Activity {
         Self { header_timeout, keep_alive_idle, phase: Mutex::new(phase) }
     }
 
-    /// Returns when the connection's phase expires; `None` while a request is being answered.
+    /// Returns when the connection has waited too long for the rest of a head or for the next request; `None` while a
+    /// request is being answered, which this does not limit.
     fn deadline(&self) -> Option<Instant> {
         let phase = self.phase.lock();
         if phase.requests > 0 {
@@ -285,7 +286,8 @@ mod tests {
         Arc::new(Activity::new(HEADER_TIMEOUT, Duration::from_secs(60)))
     }
 
-    /// Returns the time until the connection's phase expires.
+    /// Returns how long the connection may still wait for the rest of a head or for the next request, and then is closed;
+    /// `None` while a request is being answered, which this does not limit.
     fn left(activity: &Activity) -> Option<Duration> {
         activity.deadline().map(|deadline| deadline.saturating_duration_since(Instant::now()))
     }

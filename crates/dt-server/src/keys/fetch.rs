@@ -45,7 +45,7 @@ pub enum FetchError {
     NoAnswer {
         /// The requested URL.
         url: String,
-        /// The error.
+        /// Why there was none: the failure of the connection, of TLS or of the reading, or that the time was up.
         text: String,
     },
     /// The status of the answer was not 200.
@@ -61,7 +61,7 @@ pub enum FetchError {
     Discovery {
         /// The URL of the document.
         url: String,
-        /// The error.
+        /// What is wrong with the document.
         text: String,
     },
 }

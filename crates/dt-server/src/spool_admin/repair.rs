@@ -28,7 +28,7 @@ const MAX_NOTES: usize = 5;
 pub enum RepairRequest {
     /// Stores the records of dead letters again.
     ReplayDead {
-        /// The dead letters.
+        /// Selects the dead letters to replay.
         filter: Filter,
         /// Whether refused requests are verified again.
         reverify: bool,
@@ -40,7 +40,7 @@ pub enum RepairRequest {
     },
     /// Drops dead letters.
     DropDead {
-        /// The dead letters.
+        /// Selects the dead letters to drop.
         filter: Filter,
         /// Only dead letters with an id above this.
         after: i64,
@@ -141,7 +141,8 @@ pub enum RepairError {
 #[derive(Debug)]
 pub struct Repair {
     log: Arc<Log>,
-    /// What the active configuration says.
+    /// What requests need of the active configuration: connectors, their verifiers, and the running sinks. A reload replaces
+    /// it.
     configured: RwLock<Arc<Configured>>,
 }
 

@@ -65,7 +65,8 @@ pub trait OptionalEntry<T>: Entry<T> {
 /// Takes a value out of a section.
 type Read<T> = Box<dyn FnOnce(&mut Section<'_>, &'static str) -> Option<T>>;
 
-/// The type of a value.
+/// The type of a key's value: what is allowed, and how it is read, written as TOML and shown. The functions below describe
+/// the usual ones; their `allowed` is the text for the reference.
 pub struct Kind<T> {
     allowed: String,
     read: Read<T>,
@@ -116,7 +117,7 @@ fn quoted(value: &impl fmt::Display) -> String {
     format!("\"{value}\"")
 }
 
-/// Reads a whole number.
+/// Describes a key with a whole number.
 pub fn number<T>(range: RangeInclusive<T>) -> Kind<T>
 where
     T: TryFrom<u64> + TryInto<u64> + Copy + fmt::Debug + fmt::Display + 'static,
@@ -127,7 +128,7 @@ where
     Kind::new(allowed, read, T::to_string)
 }
 
-/// Reads a size, in bytes.
+/// Describes a key with a size, in bytes.
 pub fn size<T>(range: RangeInclusive<T>) -> Kind<T>
 where
     T: TryFrom<u64> + TryInto<u64> + Copy + fmt::Debug + 'static,
@@ -143,7 +144,7 @@ fn as_u64<T: TryInto<u64>>(value: T) -> u64 {
     value.try_into().unwrap_or(u64::MAX)
 }
 
-/// Reads a duration.
+/// Describes a key with a duration.
 #[must_use]
 pub fn duration(range: RangeInclusive<Duration>) -> Kind<Duration> {
     let allowed = format!("duration, {} to {}", write_duration(*range.start()), write_duration(*range.end()));
@@ -151,33 +152,33 @@ pub fn duration(range: RangeInclusive<Duration>) -> Kind<Duration> {
     Kind::new(allowed, read, |duration| quoted(&write_duration(*duration)))
 }
 
-/// Reads `true` or `false`.
+/// Describes a key with `true` or `false`.
 #[must_use]
 pub fn flag() -> Kind<bool> {
     Kind::new("`true`, `false`", |section, key| section.flag(key), bool::to_string)
 }
 
-/// Reads one of a few words.
+/// Describes a key with one of a few words.
 pub fn word<T: FromStr + fmt::Debug + fmt::Display + 'static>(words: &'static [&'static str]) -> Kind<T> {
     let allowed: Vec<String> = words.iter().map(|word| format!("`\"{word}\"`")).collect();
     let read = |section: &mut Section<'_>, key| section.word(key, words);
     Kind::new(allowed.join(", "), read, quoted)
 }
 
-/// Reads any text.
+/// Describes a key with any text.
 #[must_use]
 pub fn text(allowed: &str) -> Kind<String> {
     Kind::new(allowed, |section, key| section.string(key), quoted)
 }
 
-/// Reads the path of a file or a folder.
+/// Describes a key with the path of a file or a folder, which need not exist.
 #[must_use]
 pub fn path(allowed: &str) -> Kind<PathBuf> {
     let read = |section: &mut Section<'_>, key| section.string(key).map(PathBuf::from);
     Kind::new(allowed, read, |path| quoted(&path.display()))
 }
 
-/// Reads what a text stands for. `allowed` is for the reference, `expected` for messages.
+/// Describes a key with a text that is parsed as a `T`. Messages name `expected` when it cannot be.
 pub fn parsed<T>(allowed: &str, expected: &'static str) -> Kind<T>
 where
     T: FromStr + fmt::Debug + fmt::Display + 'static,
@@ -185,7 +186,7 @@ where
     Kind::new(allowed, |section, key| section.parsed(key, expected), quoted)
 }
 
-/// Reads a name, and takes the number that stands for the table where there is none.
+/// Describes a key with a name. If it is missing, that is reported, and the table's number stands in.
 #[must_use]
 pub fn name() -> Kind<Arc<str>> {
     let read = |section: &mut Section<'_>, key| {
@@ -201,7 +202,7 @@ pub fn name() -> Kind<Arc<str>> {
     Kind::new("name", read, quoted)
 }
 
-/// Reads a list of texts that is not empty. `without` says what a missing key means.
+/// Describes a key with a list of texts that is not empty. `without` says what a missing key means.
 pub fn texts<T>(allowed: &str, without: &'static str) -> Kind<T>
 where
     T: FromIterator<String> + fmt::Debug + 'static,

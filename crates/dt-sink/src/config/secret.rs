@@ -78,7 +78,7 @@ pub enum SecretError {
 }
 
 /// Reads a secret from an environment variable (as it stands) or a file (without the line end that editors add).
-/// The second value is what looks odd about it.
+/// The second value is a warning if the secret begins or ends with white space, and otherwise `None`.
 ///
 /// # Errors
 ///

@@ -34,7 +34,7 @@ use crate::Verified;
 #[derive(Debug, Clone, PartialEq)]
 #[non_exhaustive]
 pub struct Delivery {
-    /// The event.
+    /// The member `event`: what happened, to which device, and when.
     pub event: Event,
     /// The labels of the device that the Data Connector is configured to send. A value that is not a string is converted to
     /// its JSON text.
@@ -53,9 +53,9 @@ pub struct Event {
     pub event_id: String,
     /// `targetName`: `projects/<project>/devices/<device>`.
     pub target_name: Option<String>,
-    /// `eventType`.
+    /// `eventType`, such as `touch`. It determines what `data` contains.
     pub event_type: EventType,
-    /// `data`.
+    /// `data`: what was measured or happened.
     pub data: Payload,
     /// Members of `data` other than the one named after the event type. DT has sent none so far.
     pub data_extra: Map<String, Value>,
@@ -69,9 +69,9 @@ pub struct Event {
 #[derive(Debug, Clone, PartialEq)]
 #[non_exhaustive]
 pub struct Metadata {
-    /// `deviceId`.
+    /// `deviceId`: the id of the device.
     pub device_id: Option<String>,
-    /// `projectId`.
+    /// `projectId`: the id of the device's project.
     pub project_id: Option<String>,
     /// `deviceType`, such as `temperature` or `ccon`.
     pub device_type: Option<String>,

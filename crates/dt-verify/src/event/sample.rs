@@ -31,7 +31,7 @@ use crate::rfc3339::rfc3339_micros;
 pub struct Sample<'a> {
     /// The event type. An unknown one gets a payload with `updateTime` only.
     pub event_type: EventType,
-    /// The event's id. DT's are made by [`xid`](crate::xid).
+    /// The event's id. [`xid`](crate::xid) makes ids of the form that DT's own events have.
     pub event_id: &'a str,
     /// The project's id.
     pub project: &'a str,

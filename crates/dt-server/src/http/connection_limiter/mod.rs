@@ -66,7 +66,7 @@ enum Holder {
     Connection(u64),
 }
 
-/// An unauthenticated connection, which may be closed for another.
+/// An unauthenticated connection, which may be closed so that a new connection gets its slot.
 #[derive(Debug)]
 struct Candidate {
     holder: Holder,

@@ -96,7 +96,7 @@ pub fn decode(bytes: &[u8], configured: &Rules) -> Option<Checkpoint> {
     Some(Checkpoint { version: stored.version, rules, files: stored.files })
 }
 
-/// Returns how many bytes of a checkpoint are left for files.
+/// Returns how many bytes of a checkpoint, whose size is limited, its other members leave for the entries of files.
 pub fn room(template: &PathTemplate) -> usize {
     let texts = [template.root().to_string_lossy().into_owned(), template.relative_text()];
     texts

@@ -23,7 +23,8 @@ pub struct Files {
     /// Whether the worker stores checkpoints: then only files in the stored one are written to or closed.
     pub is_kept: bool,
     list: Vec<Tracked>,
-    /// How many bytes of the checkpoint are left for files.
+    /// How many bytes of the stored checkpoint, whose size is limited, the entries of files may take: what its other members
+    /// leave.
     room: usize,
     /// The number of calls of `deliver`.
     call: u64,

@@ -32,7 +32,8 @@ pub struct Tracked {
 struct Open {
     file: Box<dyn DiskFile>,
     device: u64,
-    /// The file's length at the last check, in bytes. Bytes after the listed length are to be compared.
+    /// The file's length at the last check, in bytes. If it exceeds the length in `listed`, which the checkpoint stores, the
+    /// bytes after that were probably appended before a crash: they are compared with the lines that are delivered again.
     end: u64,
     /// Whether the byte before the listed length is not a line feed, so that one is written before the next line.
     lacks_newline: bool,
