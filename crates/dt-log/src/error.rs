@@ -13,7 +13,7 @@ pub enum LogError {
     /// Another process uses the folder.
     #[error("{path}: another process uses this spool; stop it, or set another folder with `data`")]
     Locked {
-        /// The folder.
+        /// The folder of the log.
         path: PathBuf,
     },
     /// The unreleased first edition of this program wrote the folder.
@@ -30,9 +30,9 @@ pub enum LogError {
         "{path}: its format is version {found}, and this program reads version {known}; use a newer program"
     )]
     Newer {
-        /// The file.
+        /// The file that the newer version wrote.
         path: PathBuf,
-        /// The version of the file.
+        /// The version of its format.
         found: u32,
         /// The newest version that this program reads.
         known: u32,
@@ -43,11 +43,11 @@ pub enum LogError {
          `dt-receiver spool repair` proposes a remedy"
     )]
     Foreign {
-        /// The file.
+        /// The file that belongs to the other store.
         path: PathBuf,
-        /// The id of the store.
+        /// The id of the store that is opened.
         expected: StoreId,
-        /// The id in the file.
+        /// The id of the store in the file.
         found: StoreId,
     },
     /// Segments are missing.
@@ -56,7 +56,7 @@ pub enum LogError {
          continue without them", folder = .folder.display()
     )]
     Missing {
-        /// The folder.
+        /// The folder of the log.
         folder: PathBuf,
         /// The number of the first missing segment.
         first: u64,
@@ -68,9 +68,9 @@ pub enum LogError {
         "{path}: damaged: {text}; `dt-receiver spool check` shows details, and `dt-receiver spool repair` proposes a remedy"
     )]
     Damaged {
-        /// The file.
+        /// The damaged file.
         path: PathBuf,
-        /// What is damaged.
+        /// What is damaged in it, in words.
         text: String,
     },
     /// The dead letters cannot be used.
@@ -91,7 +91,7 @@ pub enum LogError {
     /// There is no room for events.
     #[error("{path}: the spool is full: {text}; make room, or change the limit")]
     Full {
-        /// The folder.
+        /// The folder of the log.
         path: PathBuf,
         /// The limit that is reached.
         text: String,
@@ -99,21 +99,21 @@ pub enum LogError {
     /// A write or a sync failed, and no new segment can be created; this is tried again every second.
     #[error("{path}: cannot write, trying again every second: {text}")]
     Unwritable {
-        /// The folder.
+        /// The folder of the log.
         path: PathBuf,
-        /// What failed.
+        /// What failed, in words.
         text: String,
     },
     /// An event does not fit into a segment.
     #[error("an event of {bytes} bytes does not fit into a segment")]
     TooLarge {
-        /// Its length.
+        /// The size of the group that contains the event, in bytes.
         bytes: usize,
     },
     /// The sink is unknown to the log.
     #[error("the spool has no sink {name}; `dt-receiver spool status` lists its sinks")]
     UnknownSink {
-        /// The name.
+        /// The name of the unknown sink.
         name: String,
     },
     /// The last possible number of its kind is assigned.

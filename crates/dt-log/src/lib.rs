@@ -236,7 +236,7 @@ impl Observer for () {
 /// The progress of a sink, to be stored.
 #[derive(Debug, Clone)]
 pub struct Progress {
-    /// The sink.
+    /// The number of the sink in the log.
     pub sink: SinkNumber,
     /// Everything up to this sequence number is delivered or a dead letter.
     pub cursor: i64,
@@ -541,7 +541,7 @@ impl Log {
         &self.findings
     }
 
-    /// Changes the limits.
+    /// Replaces the limits for the size and the age of what is kept, from now on.
     pub fn set_bounds(&self, bounds: Bounds) {
         *self.shared.bounds.lock() = bounds;
         self.shared.maintain();

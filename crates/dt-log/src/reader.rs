@@ -45,7 +45,7 @@ pub struct Status {
 #[derive(Debug, Clone, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct SinkStatus {
-    /// The name.
+    /// The name of the sink.
     pub name: String,
     /// Everything up to this sequence number is delivered or a dead letter.
     pub cursor: i64,
@@ -264,7 +264,7 @@ impl Reader {
 /// An event that [`Reader::events`] passes to its caller.
 #[derive(Debug)]
 pub struct EventEntry<'a> {
-    /// The event.
+    /// The event as it was read: whole, or what is left of it.
     pub stored: StoredEvent,
     event: Option<&'a EventFrame<'a>>,
 }

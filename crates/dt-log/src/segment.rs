@@ -343,7 +343,7 @@ impl SegmentReader {
     }
 }
 
-/// An opened segment.
+/// A segment that was opened for reading, with its header.
 #[derive(Debug)]
 pub struct Opened {
     pub reader: SegmentReader,

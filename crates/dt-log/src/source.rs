@@ -20,7 +20,7 @@ const MAX_BYTES: usize = 8 << 20;
 /// An event that was read: whole, or what is left of it.
 #[derive(Debug, Clone)]
 pub struct StoredEvent {
-    /// The sequence number.
+    /// The sequence number that the log gave the event.
     pub seq: i64,
     /// The event; if it is damaged, a dead letter of the reason `damaged`.
     pub record: Result<Arc<Record>, Box<DeadLetter>>,

@@ -22,13 +22,13 @@ pub struct DatabaseFormat {
 /// The format that the header of a file states.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum DatabaseHeader {
-    /// The requested format.
+    /// The format that the caller asks for, in the version that this program writes.
     Current,
     /// The same kind of database, in an unknown version.
     Version(i64),
     /// A database without any table.
     Empty,
-    /// Another program's database.
+    /// A database of another kind, such as one of another program.
     Other,
 }
 

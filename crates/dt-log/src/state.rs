@@ -9,13 +9,13 @@ use super::frame::{CursorFrame, Frame, SinkFrame, SinkNumber, Snapshot};
 /// The state of a sink.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct SinkState {
-    /// The number.
+    /// The number of the sink in the log.
     pub number: SinkNumber,
-    /// The name.
+    /// The name of the sink.
     pub name: Arc<str>,
     /// Everything up to this sequence number is delivered or a dead letter.
     pub cursor: i64,
-    /// The checkpoint of the sink.
+    /// The checkpoint that the sink last stored with its cursor; `None` if it has stored none.
     pub checkpoint: Option<Arc<[u8]>>,
     /// The replay that an operator requested begins after this sequence number.
     pub replay_after: Option<i64>,
@@ -60,7 +60,7 @@ impl SinkState {
     }
 }
 
-/// The durable state.
+/// The state of the log beside its events: what its synced groups say of sinks, segments and connectors.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(super) struct State {
     pub sinks: BTreeMap<SinkNumber, SinkState>,
@@ -92,7 +92,7 @@ impl State {
         self.sinks.values().map(SinkState::passed).min()
     }
 
-    /// Applies a frame.
+    /// Applies the change that a frame describes.
     pub(super) fn apply(&mut self, frame: &Frame<'_>) {
         match frame {
             Frame::Event(event) => {

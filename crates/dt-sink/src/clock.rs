@@ -15,7 +15,7 @@ pub trait Clock: fmt::Debug + Send + Sync {
     }
 }
 
-/// The system clock.
+/// The clock of the operating system.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct SystemClock;
 
@@ -39,7 +39,7 @@ impl ManualClock {
         Self(AtomicI64::new(unix_millis))
     }
 
-    /// Sets the time.
+    /// Sets the time, in Unix milliseconds.
     pub fn set(&self, unix_millis: i64) {
         self.0.store(unix_millis, Ordering::SeqCst);
     }

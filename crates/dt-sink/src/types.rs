@@ -476,7 +476,7 @@ pub enum NotASink {
     /// The text has no known type, or not the form of its type.
     #[error("\"{text}\" is no sink; expected {allowed}")]
     Unknown {
-        /// The text.
+        /// The text of the command line.
         text: String,
         /// The forms of all types.
         allowed: String,
@@ -484,9 +484,9 @@ pub enum NotASink {
     /// The text after the type is invalid.
     #[error("{text}: {why}")]
     BadPlace {
-        /// The text.
+        /// The text of the command line.
         text: String,
-        /// The reason.
+        /// Why what stands after the type is invalid.
         why: BadPlace,
     },
     /// The type is not in this build.

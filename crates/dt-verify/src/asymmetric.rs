@@ -45,13 +45,13 @@ pub enum KeySetError {
     /// The coordinates of a P-256 key are not 32 bytes of base64url each.
     #[error("the coordinates of key `{kid}` are not two times 32 bytes of base64url")]
     BadCoordinates {
-        /// The key's `kid`.
+        /// The `kid` (key id) of that key.
         kid: String,
     },
     /// Two keys have the same `kid`.
     #[error("two keys have the kid `{kid}`")]
     RepeatedKey {
-        /// The `kid`.
+        /// The `kid` (key id) that both have.
         kid: String,
     },
     /// The set has more keys than are allowed.

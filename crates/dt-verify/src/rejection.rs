@@ -66,7 +66,7 @@ pub enum Rejection {
     AlgorithmNotAllowed {
         /// Name of the header.
         header: &'static str,
-        /// The scheme's algorithm.
+        /// The only algorithm that the scheme of this header allows, as in `alg`.
         expected: &'static str,
         /// The token's `alg`, shortened and sanitised.
         found: String,
@@ -94,19 +94,19 @@ pub enum Rejection {
         expired_at: i64,
         /// The time given to the verifier, in Unix seconds.
         now: i64,
-        /// Leeway in seconds.
+        /// The tolerated difference of the clocks, in seconds.
         leeway: i64,
     },
     /// The token is not valid yet.
     #[error("the token's {claim} is {}, {} s after {} (leeway {leeway} s)", rfc3339_seconds(*valid_from), valid_from.saturating_sub(*now), rfc3339_seconds(*now))]
     NotYetValid {
-        /// `iat` or `nbf`.
+        /// The claim whose time is still to come: `iat` or `nbf`.
         claim: &'static str,
         /// Its value in Unix seconds.
         valid_from: i64,
         /// The time given to the verifier, in Unix seconds.
         now: i64,
-        /// Leeway in seconds.
+        /// The tolerated difference of the clocks, in seconds.
         leeway: i64,
     },
     /// The token lacks a claim that the scheme needs.
@@ -131,7 +131,7 @@ pub enum Rejection {
     /// The token comes from another issuer.
     #[error("the token's issuer is `{}`, not `{expected}`", found.as_deref().unwrap_or("(none)"))]
     IssuerMismatch {
-        /// The configured issuer.
+        /// The only issuer whose tokens the verifier accepts.
         expected: String,
         /// The token's `iss`, shortened and sanitised.
         found: Option<String>,

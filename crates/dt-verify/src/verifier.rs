@@ -44,7 +44,7 @@ pub enum BuildError {
     NoOrganization,
 }
 
-/// Builds a [`Verifier`].
+/// Builds a [`Verifier`] from a policy, secrets, keys and required headers.
 #[derive(Default)]
 pub struct VerifierBuilder {
     policy: Option<Policy>,
@@ -153,7 +153,7 @@ impl Verifier {
         VerifierBuilder::default()
     }
 
-    /// Returns the policy.
+    /// Returns the policy: which of the two signatures a request needs.
     #[must_use]
     pub const fn policy(&self) -> Policy {
         self.policy

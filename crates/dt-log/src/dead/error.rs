@@ -13,7 +13,7 @@ pub enum DeadError {
     #[error("{path}: missing, though the log knows of dead letters up to id {expected}; restore the file from a backup, \
              or accept the loss with `dt-receiver spool repair`", path = .path.display())]
     Missing {
-        /// The database.
+        /// The path of the database of dead letters.
         path: PathBuf,
         /// The highest id that the log knows.
         expected: i64,
@@ -22,7 +22,7 @@ pub enum DeadError {
     #[error("{path}: belongs to store {found}, expected {expected}; put the right file back, or move this one away and \
              accept the loss with `dt-receiver spool repair`", path = .path.display())]
     Foreign {
-        /// The database.
+        /// The path of the database of dead letters.
         path: PathBuf,
         /// The store's id, in hex.
         expected: String,
@@ -33,7 +33,7 @@ pub enum DeadError {
     #[error("{path}: its format is version {found}, and this program reads version {expected}; use a newer program",
             path = .path.display())]
     Newer {
-        /// The database.
+        /// The path of the database of dead letters.
         path: PathBuf,
         /// The newest version that this program reads.
         expected: i64,
@@ -44,7 +44,7 @@ pub enum DeadError {
     #[error("{path}: an older copy: its last dead letter has id {found}, expected {expected} or higher; put the newest \
              copy back, or accept the loss with `dt-receiver spool repair`", path = .path.display())]
     Older {
-        /// The database.
+        /// The path of the database of dead letters.
         path: PathBuf,
         /// The highest id that the log knows.
         expected: i64,
@@ -55,7 +55,7 @@ pub enum DeadError {
     #[error("{path}: {found}, expected the dead letters of this program; move it away, and put the right file back",
             path = .path.display())]
     NotOurs {
-        /// The file.
+        /// The path at which the database of dead letters was expected.
         path: PathBuf,
         /// What the file contains instead.
         found: String,
@@ -64,15 +64,15 @@ pub enum DeadError {
     #[error("{path}: damaged ({text}); `dt-receiver spool repair` copies what is readable, and keeps this file",
             path = .path.display())]
     Damaged {
-        /// The database.
+        /// The path of the database of dead letters.
         path: PathBuf,
-        /// What was found.
+        /// What is damaged, in words.
         text: String,
     },
     /// The disk is full.
     #[error("{path}: {doing}: no space left ({text})", path = .path.display())]
     Full {
-        /// The database.
+        /// The path of the database of dead letters.
         path: PathBuf,
         /// The operation that failed.
         doing: &'static str,
@@ -82,7 +82,7 @@ pub enum DeadError {
     /// Another failure; a later attempt can succeed.
     #[error("{path}: {doing}: {text}", path = .path.display())]
     Failed {
-        /// The database.
+        /// The path of the database of dead letters.
         path: PathBuf,
         /// The operation that failed.
         doing: &'static str,

@@ -17,7 +17,7 @@ pub const COLUMNS: &str = "id, reason, connector, sink, seq, error, attempts, re
 /// A dead letter in the database.
 #[derive(Debug, Clone)]
 pub struct StoredDeadLetter {
-    /// The id.
+    /// Its id, by which operators select it. Later dead letters have higher ids.
     pub id: i64,
     /// When it was stored, in Unix milliseconds.
     pub dead_at: i64,

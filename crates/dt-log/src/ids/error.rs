@@ -11,15 +11,15 @@ pub enum IdsError {
     /// The content is damaged; [`Ids::reset`](super::Ids::reset) creates a new file.
     #[error("{path}: damaged ({text}); it is rebuilt from the log", path = .path.display())]
     Damaged {
-        /// The database.
+        /// The path of the dedup index.
         path: PathBuf,
-        /// What is damaged.
+        /// What is damaged, in words.
         text: String,
     },
     /// The disk is full. A later attempt can succeed.
     #[error("{path}: {doing}: no space left ({text})", path = .path.display())]
     Full {
-        /// The database.
+        /// The path of the dedup index.
         path: PathBuf,
         /// The operation that failed.
         doing: &'static str,
@@ -29,7 +29,7 @@ pub enum IdsError {
     /// Another failure. A later attempt can succeed.
     #[error("{path}: {doing}: {text}", path = .path.display())]
     Failed {
-        /// The database.
+        /// The path of the dedup index.
         path: PathBuf,
         /// The operation that failed.
         doing: &'static str,

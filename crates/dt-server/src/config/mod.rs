@@ -177,7 +177,7 @@ pub enum ConfigError {
     /// The file cannot be read.
     #[error("{path}: {source}")]
     Unreadable {
-        /// The file.
+        /// The configuration file.
         path: PathBuf,
         /// The error of the operating system.
         source: std::io::Error,

@@ -95,7 +95,7 @@ pub struct DirectWorker {
 /// The parts from which a [`DirectWorker`] is made.
 #[derive(Debug, Clone)]
 pub struct DirectWorkerParts {
-    /// Tells the time.
+    /// Tells how old the ids in the window are.
     pub clock: Arc<dyn Clock>,
     /// Counts and logs the results of the sink.
     pub telemetry: Arc<Telemetry>,

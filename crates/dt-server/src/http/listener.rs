@@ -79,7 +79,7 @@ impl Inherited {
 /// A listening socket.
 #[derive(Debug)]
 pub enum Listener {
-    /// A TCP address.
+    /// A socket with a TCP address.
     Tcp(TcpListener),
     /// A Unix socket, with its file if this process has created it.
     Unix(UnixListener, Option<SocketFile>),
@@ -162,7 +162,7 @@ impl fmt::Display for Listener {
 #[derive(Debug)]
 pub struct SocketFile {
     path: PathBuf,
-    /// Device and inode.
+    /// The device and the inode of the file that this process created.
     identity: (u64, u64),
 }
 

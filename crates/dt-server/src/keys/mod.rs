@@ -46,7 +46,7 @@ pub enum KeysError {
     KeySet {
         /// The URL of the key set.
         url: String,
-        /// The error.
+        /// What is wrong with the key set.
         source: KeySetError,
     },
 }

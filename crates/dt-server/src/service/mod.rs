@@ -60,7 +60,7 @@ pub enum StartError {
     Sink {
         /// The sink's name.
         name: Arc<str>,
-        /// The sink's error.
+        /// Why it cannot work, as the sink says.
         source: OpenError,
     },
     /// Keys cannot be fetched from the issuer of a connector.
@@ -93,7 +93,7 @@ pub enum StartError {
     UnknownSink {
         /// The connector's name.
         connector: Arc<str>,
-        /// The unknown name.
+        /// The name of the sink that is not configured.
         sink: String,
     },
     /// A sink panicked while it was opened.
@@ -117,9 +117,9 @@ pub enum StartError {
     /// Two connectors have one name or one path.
     #[error("two connectors have the {key} \"{value}\"")]
     RepeatedConnector {
-        /// `name` or `path`.
+        /// The key with the common value: `name` or `path`.
         key: &'static str,
-        /// The common value.
+        /// The value that both connectors have.
         value: String,
     },
 }

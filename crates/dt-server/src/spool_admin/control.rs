@@ -43,7 +43,7 @@ pub enum ControlError {
     /// The server cannot be reached, or did not answer.
     #[error("{path}: the running server does not answer: {source}")]
     Unanswered {
-        /// The socket.
+        /// The path of the server's socket for spool administration.
         path: PathBuf,
         /// What the system says.
         source: io::Error,

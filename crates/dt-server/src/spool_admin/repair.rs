@@ -47,14 +47,14 @@ pub enum RepairRequest {
     },
     /// Delivers records to a sink again.
     Replay {
-        /// The sink's name.
+        /// The name of the sink to deliver to.
         sink: String,
         /// The sequence number of the last record that is not delivered again.
         after: i64,
     },
     /// Removes the stored position of a sink that is not in the configuration.
     Forget {
-        /// The sink's name.
+        /// The name of the sink that is forgotten.
         sink: String,
     },
 }

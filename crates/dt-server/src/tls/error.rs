@@ -10,61 +10,61 @@ pub enum TlsError {
     /// A file cannot be read.
     #[error("{path}: {source}")]
     Unreadable {
-        /// The key in the configuration.
+        /// The key in the configuration that names the file.
         key: &'static str,
-        /// The file.
+        /// The file that cannot be read.
         path: PathBuf,
-        /// The system's error.
+        /// The error of the operating system.
         source: io::Error,
     },
     /// A file is not PEM.
     #[error("{path}: not PEM: {text}")]
     NotPem {
-        /// The key in the configuration.
+        /// The key in the configuration that names the file.
         key: &'static str,
-        /// The file.
+        /// The file that is not PEM.
         path: PathBuf,
-        /// The error.
+        /// What is not as PEM requires.
         text: String,
     },
     /// A file contains no certificate.
     #[error("{path}: there is no certificate in it; expected \"-----BEGIN CERTIFICATE-----\"")]
     NoCertificate {
-        /// The key in the configuration.
+        /// The key in the configuration that names the file.
         key: &'static str,
-        /// The file.
+        /// The file without a certificate.
         path: PathBuf,
     },
     /// A certificate is malformed, or unusable.
     #[error("{path}: certificate {number} cannot be used: {text}")]
     BadCertificate {
-        /// The key in the configuration.
+        /// The key in the configuration that names the file.
         key: &'static str,
-        /// The file.
+        /// The file that contains the certificate.
         path: PathBuf,
         /// The number of the certificate in the file, from 1.
         number: usize,
-        /// The error.
+        /// Why it cannot be used.
         text: String,
     },
     /// The file of the private key contains none.
     #[error("{path}: there is no private key in it; expected \"-----BEGIN PRIVATE KEY-----\"")]
     NoKey {
-        /// The file.
+        /// The file that should contain the private key.
         path: PathBuf,
     },
     /// The private key is encrypted.
     #[error("{path}: the private key is encrypted; decrypt it with `openssl pkey -in FILE -out PLAIN`")]
     EncryptedKey {
-        /// The file.
+        /// The file of the private key.
         path: PathBuf,
     },
     /// The private key is malformed, or unusable.
     #[error("{path}: the private key cannot be used: {text}")]
     BadKey {
-        /// The file.
+        /// The file of the private key.
         path: PathBuf,
-        /// The error.
+        /// Why it cannot be used.
         text: String,
     },
     /// The private key does not belong to the certificate.
@@ -78,17 +78,17 @@ pub enum TlsError {
     /// The certificate has expired.
     #[error("{path}: the certificate expired at {at}; renew it")]
     Expired {
-        /// The file.
+        /// The file of the certificate.
         path: PathBuf,
-        /// The time, as RFC 3339.
+        /// When it expired, as RFC 3339.
         at: String,
     },
     /// The certificate is not valid yet.
     #[error("{path}: the certificate is not valid before {at}; is the clock right?")]
     NotYetValid {
-        /// The file.
+        /// The file of the certificate.
         path: PathBuf,
-        /// The time, as RFC 3339.
+        /// When it becomes valid, as RFC 3339.
         at: String,
     },
     /// The TLS library does not support the configured versions of TLS.

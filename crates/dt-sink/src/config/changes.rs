@@ -16,7 +16,7 @@ const MAX_SHOWN: usize = 80;
 pub struct ConfigChange {
     /// The key's path with names for places, such as `connector.plant-1.secrets.2026` or `limits.deadline`.
     pub key: String,
-    /// How it differs.
+    /// Whether the key was added, removed, or got another value.
     pub how: Difference,
     /// The values before and after, where they may be shown.
     pub values: Option<(String, String)>,

@@ -92,7 +92,7 @@ impl<T: fmt::Debug + 'static> Kind<T> {
         self
     }
 
-    /// Sets the default.
+    /// Sets the value that holds when the key is not given.
     pub fn or(self, value: T) -> Optional<T> {
         let default = KeyDefault::Value((self.toml)(&value));
         Optional { value, about: About::new(self, default) }

@@ -70,7 +70,7 @@ pub enum SecretError {
     /// The file cannot be read.
     #[error("{file}: {source}")]
     Unreadable {
-        /// The file.
+        /// The file that should contain the secret.
         file: SecretSource,
         /// What the system says.
         source: std::io::Error,

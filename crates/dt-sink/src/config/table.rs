@@ -38,11 +38,11 @@ pub enum KeyDefault {
 /// Whether a running receiver takes a new value.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Reload {
-    /// It does.
+    /// A reload takes the new value.
     Yes,
-    /// It has to be started again.
+    /// The receiver has to be started again.
     Restart,
-    /// In mode `direct` it has to be started again.
+    /// In mode `direct` the receiver has to be started again; in mode `spool` a reload takes the new value.
     RestartInDirect,
 }
 

@@ -18,7 +18,7 @@ const NO_PROJECT: &str = "//disruptive-technologies.com";
 pub struct CloudEvent<'a> {
     /// `id`: the event id, equal for every copy.
     pub id: &'a str,
-    /// `source`: the project.
+    /// `source`: a URI that names the project, or only DT for an event without a project.
     pub source: String,
     /// `type`: the event's type.
     pub event_type: String,

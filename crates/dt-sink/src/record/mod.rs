@@ -41,11 +41,11 @@ pub struct Record {
     pub verified_by: VerifiedBy,
     /// `event.eventId`: equal for every copy of the event. This and the following texts share the memory of the body.
     pub event_id: ByteString,
-    /// `event.eventType`.
+    /// `event.eventType`, such as `touch`.
     pub event_type: ByteString,
-    /// The project in `event.targetName`.
+    /// The project in `event.targetName`; `None` if it names none.
     pub project: Option<ByteString>,
-    /// The device in `event.targetName`, else `metadata.deviceId`.
+    /// The device in `event.targetName`, else `metadata.deviceId`; `None` if neither names one.
     pub device: Option<ByteString>,
     /// The id of the request in which it arrived.
     pub request_id: Option<RequestId>,
@@ -168,7 +168,7 @@ impl fmt::Display for Reason {
 pub struct DeadLetter {
     /// The name of the connector that received it.
     pub connector: Arc<str>,
-    /// The reason.
+    /// Why no sink takes it.
     pub reason: Reason,
     /// The error in words.
     pub error: String,
@@ -197,11 +197,11 @@ pub struct DeadLetter {
 pub struct Routing {
     /// The key that verified it.
     pub verified_by: VerifiedBy,
-    /// `event.eventType`.
+    /// `event.eventType`, such as `touch`.
     pub event_type: ByteString,
-    /// The project in `event.targetName`.
+    /// The project in `event.targetName`; `None` if it names none.
     pub project: Option<ByteString>,
-    /// The device.
+    /// The device, as in [`Record::device`].
     pub device: Option<ByteString>,
 }
 

@@ -42,7 +42,7 @@ pub struct Envelope<'a> {
     pub target_name: Option<Cow<'a, str>>,
     /// `event.timestamp`, normally RFC 3339.
     pub timestamp: Option<Cow<'a, str>>,
-    /// `metadata.deviceId`.
+    /// `metadata.deviceId`: the id of the device. Used where `targetName` names none.
     pub metadata_device_id: Option<Cow<'a, str>>,
 }
 
@@ -196,7 +196,7 @@ impl<'de> FieldVisitor<'de> for Body {
     }
 }
 
-/// Looks at `event`.
+/// Reads the members of `event` that an envelope has; `None` if `event` is not an object.
 struct EventObject;
 
 struct EventMembers<'de> {

@@ -37,11 +37,11 @@ pub(in crate::event) struct Sent {
 /// The devices that send an event type in addition to those of its own device types.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(in crate::event) enum Others {
-    /// None.
+    /// No other device.
     No,
     /// All sensors, but not Cloud Connectors.
     Sensors,
-    /// All devices.
+    /// All other devices, also Cloud Connectors.
     All,
     /// Only the devices for which it is published.
     Published,
@@ -114,7 +114,7 @@ macro_rules! event_types {
             Empty,
             /// The `data` of a known event type that is not as documented.
             Unreadable {
-                /// All of `data`.
+                /// The whole of `data`, as received.
                 value: Value,
                 /// The difference from the documentation. It names members and shows no values.
                 reason: String,

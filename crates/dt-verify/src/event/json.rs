@@ -95,7 +95,7 @@ impl<'de, L: FieldVisitor<'de>> Visitor<'de> for At<L> {
     }
 }
 
-/// Skips a value.
+/// Reads a value of any type, and keeps nothing of it.
 pub struct Skip;
 
 impl FieldVisitor<'_> for Skip {

@@ -195,17 +195,17 @@ pub enum CompleteError {
     /// A member is missing that events of this type always have.
     #[error("{event_type}.{member} is missing")]
     Missing {
-        /// The event type.
+        /// The event type of the payload, such as `touch`.
         event_type: String,
-        /// The member.
+        /// The name of the missing member.
         member: &'static str,
     },
     /// A member is not what DT sends.
     #[error("{event_type}.{member} is not {wanted}")]
     Undocumented {
-        /// The event type.
+        /// The event type of the payload, such as `touch`.
         event_type: String,
-        /// The member.
+        /// The name of the member with an undocumented value.
         member: &'static str,
         /// The values that DT sends, such as "a number".
         wanted: String,

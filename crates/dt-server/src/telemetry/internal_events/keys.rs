@@ -5,7 +5,7 @@ use super::{InternalEvent, Telemetry};
 /// An issuer returned a new key set.
 #[derive(Debug)]
 pub struct KeysFetched<'a> {
-    /// The issuer.
+    /// The URL of the issuer, as configured.
     pub issuer: &'a str,
     /// The ids of its keys.
     pub keys: &'a [&'a str],
@@ -22,7 +22,7 @@ impl InternalEvent for KeysFetched<'_> {
 /// A key set could not be fetched.
 #[derive(Debug)]
 pub struct KeysFailed<'a> {
-    /// The issuer.
+    /// The URL of the issuer, as configured.
     pub issuer: &'a str,
     /// Why it could not be fetched.
     pub error: &'a str,
