@@ -419,8 +419,8 @@ fn open_dead_letters(
     Ok(DeadLetters::open(path_of_dead_letters(folder), options, Arc::clone(clock))?)
 }
 
-/// Returns the next sequence number if dead letters refer to later events than the log contains: their numbers must not be
-/// reused.
+/// Returns the next sequence number if dead letters refer to later events than the log contains, since their numbers must not
+/// be reused; otherwise `None`.
 fn skipped_by_dead_letters(
     dead: &DeadLetters,
     end: &End,

@@ -147,7 +147,7 @@ impl Reader {
         Ok(open_existing(&path, self.store.0, self.state.highest_dead_letter)?)
     }
 
-    /// Returns the state of a sink.
+    /// Returns the state of the sink with this name; `None` if the log knows no such sink.
     #[must_use]
     pub fn sink(&self, name: &str) -> Option<&SinkState> {
         self.state.named(name)
@@ -242,7 +242,8 @@ impl Reader {
         Ok(())
     }
 
-    /// Returns the sequence number of the first event that was received at or after `since`, in Unix milliseconds.
+    /// Returns the sequence number of the first event that was received at or after `since`, in Unix milliseconds; `None` if
+    /// there is none. Damaged events are passed over.
     ///
     /// # Errors
     ///
@@ -279,7 +280,7 @@ impl EventEntry<'_> {
     }
 }
 
-/// Returns when the first event after a sequence number was received, in Unix milliseconds.
+/// Returns when the first undamaged event after a sequence number was received, in Unix milliseconds; `None` if there is none.
 fn received_after(segments: &impl Segments, after: i64, last_seq: i64) -> Result<Option<i64>, LogError> {
     let (mut walk, mut found) = (Walk::new(after), None);
     while found.is_none() && walk.position < last_seq {

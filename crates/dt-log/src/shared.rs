@@ -222,7 +222,8 @@ impl Shared {
         count.saturating_mul(self.segment_bytes).saturating_add(self.dead.size_bytes())
     }
 
-    /// Queues a change, and blocks until it is durable.
+    /// Queues a change, and blocks until it is durable. Returns the state of its sink after it; `None` if the sink is unknown or
+    /// was forgotten.
     pub(super) fn change(&self, change: Change) -> Result<Option<SinkState>, LogError> {
         let (reply, answer) = oneshot::channel();
         {
@@ -249,7 +250,7 @@ impl Segments for Shared {
     }
 }
 
-/// Returns the number of the segment that contains a sequence number.
+/// Returns the number of the segment in which an event with this sequence number belongs; `None` if all are later.
 pub fn number_of(segments: &[Segment], seq: i64) -> Option<u64> {
     let place = segments.partition_point(|segment| segment.first_seq <= seq);
     place.checked_sub(1).and_then(|place| segments.get(place)).map(|segment| segment.number)
@@ -261,7 +262,7 @@ pub fn first_seq_after(segments: &[Segment], number: u64) -> i64 {
     segments.get(place).map_or(i64::MAX, |segment| segment.first_seq)
 }
 
-/// Opens a segment at the group that contains a sequence number.
+/// Opens a segment at the group that contains a sequence number. The second value is the segment's number.
 pub fn open_at(
     disk: &dyn Disk,
     folder: &Path,

@@ -82,7 +82,7 @@ impl State {
         }
     }
 
-    /// Returns the sink with a name.
+    /// Returns the sink with this name; `None` if none is registered under it.
     pub(super) fn named(&self, name: &str) -> Option<&SinkState> {
         self.sinks.values().find(|sink| &*sink.name == name)
     }

@@ -117,7 +117,7 @@ impl Tail {
         self.state.lock().damage = damage;
     }
 
-    /// Returns what was found damaged, although events can be stored.
+    /// Returns what was found damaged, although events can be stored; `None` if nothing was.
     #[must_use]
     pub fn damage(&self) -> Option<String> {
         self.state.lock().damage.clone()

@@ -18,8 +18,8 @@ pub trait SinkReporter: fmt::Debug + Send + Sync {
     /// Adds to a counter of the sink. The metric is one that the sink's type declares; others are ignored.
     fn add(&self, metric: &Metric, count: u64);
 
-    /// Asks to write a warning or an error of a client library, which may repeat itself without end. Without a permit, the
-    /// line is counted as suppressed and must not be written.
+    /// Asks for the permission to log a warning or an error of a client library, which may repeat itself without end. `None`
+    /// denies it: the line was counted as suppressed and must not be written.
     fn log_permit(&self) -> Option<LogPermit>;
 }
 

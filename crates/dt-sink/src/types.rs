@@ -39,8 +39,8 @@ pub trait SinkSettings: Keys + Clone + PartialEq + fmt::Debug + Send + Sync + 's
     /// Checks combinations of keys that were read.
     fn check(&self, _section: &Section<'_>) {}
 
-    /// Returns the files that the sink writes, from the key `path`. No other sink may write them, and they may not be in
-    /// the spool's folder.
+    /// Returns the files that the sink writes, from the key `path`; `None` for a sink that writes no files. No other sink may
+    /// write them, and they may not be in the spool's folder.
     fn files(&self) -> Option<&PathTemplate> {
         None
     }
@@ -218,14 +218,14 @@ impl Settings {
         self.sink_type.metrics
     }
 
-    /// Returns the settings if they are of this type.
+    /// Returns the settings if they are of the type `S`; otherwise `None`.
     #[must_use]
     pub fn get<S: SinkSettings>(&self) -> Option<&S> {
         let values: &dyn Any = &*self.values;
         values.downcast_ref()
     }
 
-    /// Returns the files that the sink writes, named by the key `path`.
+    /// Returns the files that the sink writes, named by the key `path`; `None` for a sink that writes no files.
     #[must_use]
     pub fn files(&self) -> Option<&PathTemplate> {
         self.values.files()
@@ -281,7 +281,7 @@ trait AnySettings: Any + fmt::Debug + Send + Sync {
     ) -> Result<Arc<dyn DeadLetterSink>, OpenError>;
 }
 
-/// Returns the settings if they are of the same type as another's.
+/// Returns the settings if they are of the type `S`; otherwise `None`.
 fn same<S: SinkSettings>(settings: &AnySettingsRef) -> Option<&S> {
     let settings: &dyn Any = settings;
     settings.downcast_ref()

@@ -167,7 +167,7 @@ impl KeySet {
         contents
     }
 
-    /// Returns the key with this id. Without an id, returns the only key of a set of one.
+    /// Returns the key with this id; without an id, the only key of a set of one. `None` if there is no such key.
     fn select(&self, kid: Option<&str>) -> Option<&Key> {
         match (kid, self.keys.as_slice()) {
             (Some(kid), keys) => keys.iter().find(|key| key.id.as_deref() == Some(kid)),

@@ -109,7 +109,7 @@ impl<'a> Compact<'a> {
         }
     }
 
-    /// Returns the id of the key that the token names.
+    /// Returns the id of the key that the token names (`kid`); `None` if it names none.
     pub(super) fn kid(&self) -> Option<&str> {
         self.jose.kid.as_deref()
     }

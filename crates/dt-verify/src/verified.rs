@@ -70,7 +70,7 @@ impl<B: AsRef<[u8]>> Verified<B> {
         &self.proof.by
     }
 
-    /// Returns when the token was issued (`iat`), in Unix seconds.
+    /// Returns when the token was issued (`iat`), in Unix seconds; `None` if it does not say so.
     pub const fn issued_at(&self) -> Option<i64> {
         self.proof.issued_at
     }
@@ -80,7 +80,7 @@ impl<B: AsRef<[u8]>> Verified<B> {
         self.proof.expires_at
     }
 
-    /// Returns the id of the token (`jti`).
+    /// Returns the id of the token (`jti`); `None` if it has none.
     pub fn token_id(&self) -> Option<&str> {
         self.proof.token_id.as_deref()
     }

@@ -222,7 +222,7 @@ impl ReadOnly {
     }
 }
 
-/// Opens a file for reading without creating any file. Returns whether no process writes to it.
+/// Opens a database for reading without creating any file. The second value says whether no process writes to it.
 fn connect(path: &Path, doing: &'static str) -> Result<(Connection, bool), DeadError> {
     let is_quiet = !has_log(path)?;
     let connection = sqlite::open_read_only(path, is_quiet);

@@ -72,7 +72,7 @@ pub fn json(value: &impl serde::Serialize) -> String {
     serde_json::to_string(value).unwrap_or_else(|_| "[]".to_owned())
 }
 
-/// Returns the sink that rejected a dead letter.
+/// Returns the name of the sink that rejected a dead letter; `None` if it was stored for another reason.
 pub fn sink_of(reason: &Reason) -> Option<&str> {
     match reason {
         Reason::Rejected { sink } => Some(sink),

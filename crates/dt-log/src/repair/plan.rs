@@ -387,7 +387,7 @@ impl Planner<'_> {
 }
 
 impl Step {
-    /// Returns the number of the segment that is renamed or restored.
+    /// Returns the number of the segment that this step renames or restores; `None` for steps of another kind.
     fn segment(&self) -> Option<u64> {
         match self {
             Self::Rename { path, .. } => path.file_name()?.to_str().and_then(segment::number_of),

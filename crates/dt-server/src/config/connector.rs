@@ -186,7 +186,7 @@ fn read_dedup(section: &mut Section<'_>, key: &'static str) -> Option<bool> {
     section.duration(key, &(Duration::ZERO..=Duration::ZERO)).map(|_| false)
 }
 
-/// Reads the verifier, and the issuer whose keys are fetched for it.
+/// Reads the verifier. The second value is the issuer whose keys are fetched for it, if any have to be.
 fn read_verifier(section: &mut Section<'_>) -> Option<(Verifier, Option<String>)> {
     let mut key_issuer = None;
     let mut builder = Verifier::builder();

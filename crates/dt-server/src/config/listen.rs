@@ -200,7 +200,8 @@ fn read_trusted(root: &mut Section<'_>, key: &'static str) -> Option<TrustedProx
     Some(trusted)
 }
 
-/// Reads where `/healthz`, `/readyz` and `/metrics` are.
+/// Reads the address of `/healthz`, `/readyz` and `/metrics`. The inner `None` means "off"; the outer one, that the key is
+/// missing or wrong.
 pub fn read_admin(root: &mut Section<'_>, key: &'static str) -> Option<Option<Listen>> {
     let text = root.string(key)?;
     if text == "off" {
@@ -271,7 +272,7 @@ impl OptionalEntry<Option<TlsSettings>> for Tls {
 /// A key of `[tls]`, and the problem of its file.
 pub type Finding = (&'static str, String);
 
-/// Checks the files of `[tls]`. Returns errors and warnings.
+/// Checks the files of `[tls]`. Returns the errors, and then the warnings.
 pub fn check_files(settings: &TlsSettings, sources: &dyn Sources) -> (Vec<Finding>, Vec<Finding>) {
     if !sources.looks_at_certificates() {
         return Default::default();

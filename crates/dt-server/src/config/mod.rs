@@ -384,6 +384,7 @@ impl Config {
     }
 
     /// Returns the sink whose settings are used to write dead letters: the first one of the destination's type.
+    /// `None` if they go to `dead.db`, or there is no such sink.
     #[must_use]
     pub fn dead_letter_sink(&self) -> Option<&SinkConfig> {
         let sink_type = self.dead_letter_place()?.sink_type;

@@ -74,7 +74,7 @@ pub trait Source: Send + 'static {
         Ok(())
     }
 
-    /// Returns the checkpoint that the sink returned last.
+    /// Returns the checkpoint that the sink returned last; `None` if there is none, or the source stores none.
     fn checkpoint(&self) -> Option<&[u8]> {
         None
     }

@@ -58,7 +58,7 @@ fn named_client(proxies: &Proxies, headers: &HeaderMap) -> Option<SocketAddr> {
     client
 }
 
-/// Returns the address in `for=` of one element of `Forwarded`.
+/// Returns the address in `for=` of one element of `Forwarded`; `None` if there is no valid one.
 fn forwarded_for(element: &str) -> Option<SocketAddr> {
     let mut pairs = element.split(';').filter_map(|pair| pair.split_once('='));
     let (_, value) = pairs.find(|(name, _)| name.trim().eq_ignore_ascii_case("for"))?;
@@ -66,7 +66,7 @@ fn forwarded_for(element: &str) -> Option<SocketAddr> {
     address(value.strip_prefix('"').and_then(|value| value.strip_suffix('"')).unwrap_or(value))
 }
 
-/// Parses an address, with or without a port and brackets.
+/// Parses an address, with or without a port and brackets; `None` if it is not an address. Without a port, it gets port 0.
 fn address(text: &str) -> Option<SocketAddr> {
     let text = text.trim();
     if let Ok(address) = text.parse::<SocketAddr>() {

@@ -83,7 +83,8 @@ enum Phase {
     Tls,
 }
 
-/// Reads the PROXY header and makes the TLS handshake. Sets `phase` to the current step.
+/// Reads the PROXY header and makes the TLS handshake, each if configured. Sets `phase` to the current step. The second value
+/// is the address of the client: that in the PROXY header, or else that of the peer.
 async fn negotiate(
     mut stream: Stream,
     peer: Option<SocketAddr>,

@@ -77,7 +77,7 @@ impl Files {
         })
     }
 
-    /// Makes the configuration of handshakes.
+    /// Makes the configuration of handshakes. The second value says when the certificate is valid.
     ///
     /// # Errors
     ///

@@ -343,7 +343,8 @@ impl<'a> Section<'a> {
         sections
     }
 
-    /// Takes all keys with their values as text, for a table whose keys are another program's.
+    /// Takes all keys with their values as text, for a table whose keys are another program's. Returns these pairs, and the
+    /// section without them.
     pub fn into_pairs(mut self) -> (Vec<(String, String)>, Self) {
         let mut pairs = Vec::new();
         for (key, value) in std::mem::take(&mut self.left) {

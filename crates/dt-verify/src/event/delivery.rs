@@ -99,7 +99,7 @@ impl Delivery {
         Ok(Self { event, labels: labels.unwrap_or_default(), metadata, extra: members })
     }
 
-    /// Returns the project of the device, from `targetName`.
+    /// Returns the id of the device's project, from `targetName`; `None` if that names no project.
     #[must_use]
     pub fn project(&self) -> Option<&str> {
         self.event.project()
@@ -131,13 +131,13 @@ impl Event {
         }
     }
 
-    /// Returns the project of the device, from `targetName`.
+    /// Returns the id of the device's project, from `targetName`; `None` if that names no project.
     #[must_use]
     pub fn project(&self) -> Option<&str> {
         target_name::project(self.target_name.as_deref()?)
     }
 
-    /// Returns the device's id, from `targetName`.
+    /// Returns the device's id, from `targetName`; `None` if that names no device.
     #[must_use]
     pub fn device(&self) -> Option<&str> {
         target_name::device(self.target_name.as_deref()?)
@@ -163,7 +163,8 @@ fn into_object(value: Option<Value>) -> Map<String, Value> {
     }
 }
 
-/// Removes a member and returns it converted. `null` is removed as well. A member that cannot be converted stays.
+/// Removes a member and returns it converted. `None` if it is absent, or `null`, which is removed as well, or if it cannot be
+/// converted: then it stays.
 fn take<T>(
     members: &mut Map<String, Value>,
     name: &str,

@@ -69,7 +69,7 @@ impl<'a> Envelope<'a> {
         })
     }
 
-    /// Returns the project of the device, from `targetName`.
+    /// Returns the id of the device's project, from `targetName`; `None` if that names no project.
     #[must_use]
     pub fn project(&self) -> Option<&str> {
         target_name::project(self.target_name.as_deref()?)

@@ -131,7 +131,8 @@ macro_rules! event_types {
                 }
             }
 
-            /// Returns a member that DT would not send, with the documented values, for a known event type.
+            /// Returns the name of a member whose value DT would not send, and the values that it would. `None` if there is no
+            /// such member, or the event type is unknown.
             pub(in crate::event) fn undocumented(&self) -> Option<(&'static str, String)> {
                 match self {
                     $(Self::$name(payload) => payload.undocumented(),)+

@@ -76,7 +76,7 @@ impl<'a> Parser<'a> {
         self.text.as_bytes().get(self.at).copied()
     }
 
-    /// Skips spaces and returns the next byte, without reading it.
+    /// Skips spaces and returns the next byte, without reading it; `None` at the end of the text.
     fn next(&mut self) -> Option<u8> {
         while self.peek() == Some(b' ') {
             self.step(1);
@@ -106,7 +106,7 @@ impl<'a> Parser<'a> {
         found.replace(text).is_none().then_some(())
     }
 
-    /// Skips any value.
+    /// Skips a value of any type; `None` if it is not in the form that this parser reads.
     fn value(&mut self, depth: usize) -> Option<()> {
         match self.next()? {
             b'"' => self.string().map(drop),
@@ -156,7 +156,7 @@ impl<'a> Parser<'a> {
         }
     }
 
-    /// Reads `end` or a comma. Returns whether it was `end`.
+    /// Reads `end` or a comma. Returns whether it was `end`; `None` if it was neither.
     fn is_last(&mut self, end: u8) -> Option<bool> {
         let byte = self.next()?;
         self.step(1);
@@ -186,7 +186,7 @@ impl<'a> Parser<'a> {
         Some(())
     }
 
-    /// Reads digits and returns their number.
+    /// Reads digits and returns how many there were; `None` for none, and for more than [`MAX_DIGITS`].
     fn digits(&mut self) -> Option<usize> {
         let start = self.at;
         while self.peek().is_some_and(|byte| byte.is_ascii_digit()) {
@@ -196,7 +196,7 @@ impl<'a> Parser<'a> {
     }
 }
 
-/// Returns the position of the first quotation mark. It checks eight bytes at once.
+/// Returns the position of the first quotation mark; `None` if there is none. It checks eight bytes at once.
 fn find_quote(bytes: &[u8]) -> Option<usize> {
     const QUOTES: u64 = u64::from_ne_bytes([b'"'; 8]);
     const ONES: u64 = u64::from_ne_bytes([1; 8]);

@@ -1,12 +1,12 @@
 //! Project and device in a `targetName`: `projects/<project>/devices/<device>`.
 
-/// Returns the project: the segment after `projects/` at the start.
+/// Returns the id of the project: the segment after `projects/` at the start; `None` if there is none, or an empty one.
 pub fn project(target_name: &str) -> Option<&str> {
     target_name.strip_prefix("projects/")?.split('/').next().filter(|id| !id.is_empty())
 }
 
-/// Returns the device: the last segment, if the one before it is `devices`. Ids have different lengths: those of emulated devices
-/// have three characters more.
+/// Returns the id of the device: the last segment, if the one before it is `devices`; otherwise `None`. Ids have different
+/// lengths: those of emulated devices have three characters more.
 pub fn device(target_name: &str) -> Option<&str> {
     let (parent, id) = target_name.rsplit_once('/')?;
     let in_devices = parent == "devices" || parent.ends_with("/devices");

@@ -77,13 +77,14 @@ impl Timestamp {
         self.instant
     }
 
-    /// Returns the seconds since 1970, rounded down.
+    /// Returns the seconds since 1970, rounded down; `None` if the text is not RFC 3339.
     #[must_use]
     pub fn unix_seconds(&self) -> Option<i64> {
         i64::try_from(self.instant?.as_nanosecond().div_euclid(NANOS_PER_SECOND)).ok()
     }
 
-    /// Returns the nanoseconds since the second that [`unix_seconds`](Self::unix_seconds) returns.
+    /// Returns the nanoseconds since the second that [`unix_seconds`](Self::unix_seconds) returns; `None` if
+    /// the text is not RFC 3339.
     #[must_use]
     pub fn subsec_nanos(&self) -> Option<u32> {
         u32::try_from(self.instant?.as_nanosecond().rem_euclid(NANOS_PER_SECOND)).ok()
@@ -134,7 +135,8 @@ impl Hash for Timestamp {
     }
 }
 
-/// Parses RFC 3339, section 5.6. jiff's own parser accepts other notations too, but not more than nine digits of a second.
+/// Parses RFC 3339, section 5.6; `None` for any other text. jiff's own parser accepts other notations too, but not more than
+/// nine digits of a second.
 fn instant_of(text: &str) -> Option<jiff::Timestamp> {
     let (date_time, rest) = text.split_at_checked(19)?;
     let (fraction, offset) = match rest.strip_prefix('.') {

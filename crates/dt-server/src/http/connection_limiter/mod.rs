@@ -172,7 +172,7 @@ impl ConnectionLimiter {
 }
 
 impl State {
-    /// Returns the holder with the most unauthenticated connections.
+    /// Returns the holder with the most unauthenticated connections; `None` if there is no such connection.
     fn largest_holder(&self) -> Option<Holder> {
         self.by_count.last().map(|(_, _, holder)| *holder)
     }
@@ -206,7 +206,7 @@ impl State {
         self.of_holders.get(&holder).map_or(0, BTreeSet::len)
     }
 
-    /// Removes a connection from those that may be closed.
+    /// Removes a connection from those that may be closed; `None` if it is not one of them.
     fn forget(&mut self, number: u64) -> Option<Candidate> {
         let candidate = self.unauthenticated.remove(&number)?;
         self.change(candidate.holder, |connections| connections.remove(&number));
@@ -231,8 +231,8 @@ impl ConnectionSlot {
         }
     }
 
-    /// Marks the connection as authenticated, since a request on it has verified. It is never closed for another from then
-    /// on. The first call returns the client whose budget was charged for the handshake.
+    /// Marks the connection as authenticated, since a request on it was verified. From then on, it is never closed to make
+    /// room. The first call returns the client whose budget was charged for the TLS handshake; later ones return `None`.
     pub(super) fn authenticated(&self) -> Option<IpAddr> {
         // Without the lock, since every verified request calls this.
         if self.is_authenticated.load(Ordering::Relaxed) {

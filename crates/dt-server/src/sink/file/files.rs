@@ -223,7 +223,7 @@ impl Files {
         self.list.iter_mut().for_each(|tracked| tracked.is_durable = true);
     }
 
-    /// Returns a file with bytes after its listed length that are not compared yet.
+    /// Returns a file with bytes after its listed length that are not compared yet; `None` if there is none.
     pub fn tail(&self) -> Option<&Tracked> {
         self.list.iter().find(|tracked| tracked.has_tail())
     }
