@@ -22,7 +22,7 @@ pub enum LogError {
          or deliver its events with the program that wrote it"
     )]
     FirstEdition {
-        /// The file that shows it.
+        /// The file by which that edition was recognised.
         path: PathBuf,
     },
     /// A newer version of this program wrote the file.

@@ -146,7 +146,7 @@ impl fmt::Debug for StoreId {
 pub enum Appended {
     /// The event is stored, with this sequence number.
     New(i64),
-    /// The event was stored before.
+    /// An event with the same id was stored before.
     Duplicate,
 }
 
@@ -162,7 +162,7 @@ pub enum StartAt {
 /// The limits that can be changed while the log is open.
 #[derive(Debug, Clone)]
 pub struct Bounds {
-    /// The limit for segments, spares and dead letters, in bytes.
+    /// The largest size of segments, spares and dead letters together, in bytes.
     pub max_size: u64,
     /// The free space on the disk that a new segment must leave, in bytes.
     pub min_free: u64,
@@ -177,15 +177,15 @@ pub struct LogOptions {
     pub bounds: Bounds,
     /// How long an accepted event is recognised as a duplicate, at least.
     pub dedup_window: Duration,
-    /// The limit of recognised events.
+    /// The largest number of accepted events that are recognised as duplicates.
     pub dedup_max: u64,
     /// The limit for copies of expired requests, in bytes.
     pub max_expired: u64,
     /// The limit for copies of refused requests, in bytes.
     pub max_refused: u64,
-    /// The limit of events that wait for the writer.
+    /// The largest number of events that wait for the writer.
     pub max_queue: usize,
-    /// The limit of bytes of events that wait for the writer.
+    /// The largest approximate size of the events that wait for the writer, in bytes.
     pub max_queue_bytes: usize,
     /// The length of a segment's file in bytes.
     pub segment_bytes: u64,

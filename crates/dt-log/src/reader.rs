@@ -25,7 +25,7 @@ const TRIES: usize = 5;
 #[derive(Debug, Clone, Default, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Status {
-    /// The number of events.
+    /// The number of events in the log.
     pub records: u64,
     /// The sequence number of the last event.
     pub last_seq: i64,

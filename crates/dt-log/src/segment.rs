@@ -95,7 +95,7 @@ pub struct SegmentReader {
     file: Box<dyn DiskFile>,
     length: u64,
     owner: Owner,
-    /// The offset of the next group.
+    /// The offset in the file at which the next group is read, in bytes.
     at: u64,
     /// The sequence number with which the next group should begin.
     next_seq: i64,

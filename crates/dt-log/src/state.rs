@@ -26,9 +26,9 @@ pub struct SinkState {
 /// The events before the registration of a sink that it also gets.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub(super) struct Earlier {
-    /// The last sequence number of them.
+    /// The sequence number of the last of these events.
     pub to: i64,
-    /// The connectors whose events they are.
+    /// The names of the connectors that accepted these events.
     pub of: Vec<Box<str>>,
 }
 

@@ -15,7 +15,7 @@ pub enum DeadError {
     Missing {
         /// The path of the database of dead letters.
         path: PathBuf,
-        /// The highest id that the log knows.
+        /// The highest id of a dead letter that the log has recorded.
         expected: i64,
     },
     /// The file belongs to another store.
@@ -24,7 +24,7 @@ pub enum DeadError {
     Foreign {
         /// The path of the database of dead letters.
         path: PathBuf,
-        /// The store's id, in hex.
+        /// The id of the store that is opened, in hex.
         expected: String,
         /// The id in the file, in hex.
         found: String,
@@ -46,7 +46,7 @@ pub enum DeadError {
     Older {
         /// The path of the database of dead letters.
         path: PathBuf,
-        /// The highest id that the log knows.
+        /// The highest id of a dead letter that the log has recorded.
         expected: i64,
         /// The highest id in the file.
         found: i64,

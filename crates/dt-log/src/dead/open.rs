@@ -22,14 +22,14 @@ pub enum Expect {
     Anything,
     /// The store is new: the file is created. A file without a store, or without any dead letter, is adopted.
     New {
-        /// The id of the store.
+        /// The id of the store, which the file gets.
         store_id: [u8; 16],
     },
     /// The log has recorded the file.
     Existing {
-        /// The id of the store.
+        /// The id of the store, which the file must have.
         store_id: [u8; 16],
-        /// The highest id that the log has recorded.
+        /// The highest id of a dead letter that the log has recorded. A file with a lower one is an older copy.
         highest_id: i64,
     },
 }

@@ -58,14 +58,14 @@ pub struct IdsOptions {
     pub store_id: [u8; 16],
     /// How long an id is kept at least, in milliseconds, unless there are too many.
     pub window: i64,
-    /// The limit of ids.
+    /// The largest number of ids in the index. Beyond it, the oldest are removed before their time.
     pub max_ids: u64,
 }
 
 /// An index that was opened, and whether its file had to be created anew.
 #[derive(Debug)]
 pub struct Opened {
-    /// The index.
+    /// The index itself.
     pub ids: Ids,
     /// Why a new file was created; `None` if the old one is used. The ids of the retained log must then be stored again.
     pub rebuilt: Option<Rebuilt>,
@@ -89,7 +89,7 @@ pub struct IdsStats {
     pub lookups: u64,
     /// The number of those that returned `true`.
     pub filter_hits: u64,
-    /// The number of look-ups in the file.
+    /// The number of look-ups that read the file, since the filter could not decide them.
     pub file_reads: u64,
 }
 
@@ -125,7 +125,7 @@ struct IndexShared {
 struct LazyConnection {
     /// `None` until it is needed, and after an error.
     connection: Option<Connection>,
-    /// The page cache in KiB.
+    /// The size of SQLite's page cache for this connection, in KiB.
     cache_kib: i64,
 }
 

@@ -60,7 +60,7 @@ pub struct Writer {
 pub struct Current {
     file: Box<dyn DiskFile>,
     owner: Owner,
-    /// The offset of the next group.
+    /// The offset in the file at which the next group is written, in bytes.
     at: u64,
 }
 

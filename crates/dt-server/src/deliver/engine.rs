@@ -129,7 +129,7 @@ impl<T> Batch<T> {
 pub struct BatchResult<'a, T> {
     /// The records that have a result, in order.
     pub done: Vec<(T, Arc<Record>, RecordResult)>,
-    /// The first record that has none.
+    /// The ticket of the first record that has no result yet; `None` if all have one.
     pub first_left: Option<&'a T>,
     /// How often the first record of the batch was delivered.
     pub attempts: u32,
@@ -152,7 +152,7 @@ pub enum RecordResult {
 pub struct Shared {
     /// Why the sink does not work; `None` while it does.
     pub last_error: Mutex<Option<String>>,
-    /// The request to replace the sink.
+    /// Holds a request to replace the sink until the engine takes it.
     pub swap: SinkSwap,
 }
 

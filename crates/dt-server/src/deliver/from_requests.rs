@@ -256,7 +256,7 @@ impl DirectWorker {
 struct RequestSource {
     name: Arc<str>,
     jobs: mpsc::Receiver<Option<Job>>,
-    /// The job that ended the wait.
+    /// The job whose arrival ended the last `wait`. The next `take` puts it into the batch.
     first: Option<Job>,
     /// Whether `jobs` was closed, so that no further record comes: the worker was closed or dropped.
     has_ended: bool,

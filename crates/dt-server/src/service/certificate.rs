@@ -19,7 +19,7 @@ pub(super) struct Certificate {
     identity: Arc<TlsIdentity>,
     clock: Arc<dyn Clock>,
     telemetry: Arc<Telemetry>,
-    /// Requests a check of the files.
+    /// Notified to check the files at once, before the next interval.
     check: Notify,
 }
 

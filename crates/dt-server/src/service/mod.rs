@@ -45,9 +45,9 @@ pub enum StartError {
     /// An address or a socket cannot be listened on.
     #[error("{key} = \"{listen}\": {source}")]
     Listen {
-        /// The key in the configuration.
+        /// The key in the configuration that names the address.
         key: &'static str,
-        /// The address or socket.
+        /// The address or socket that cannot be listened on.
         listen: Listen,
         /// The error of the operating system.
         source: io::Error,

@@ -171,7 +171,7 @@ pub struct Next {
 
 /// A prepared store: the steps that are left cannot fail.
 pub struct Ready {
-    /// The intake of new requests.
+    /// Takes the deliveries of new requests from now on.
     pub intake: Arc<dyn Intake>,
     /// The last step, to be called once new requests are routed to the intake.
     pub finish: Box<dyn FnOnce() + Send>,
@@ -186,12 +186,12 @@ pub(super) struct Reloadable {
 
 /// Reloads the configuration of a service.
 pub(super) struct Reloader {
-    /// Locked by the running reload.
+    /// The active configuration. A reload keeps it locked until it has ended, so that only one runs at a time.
     current: tokio::sync::Mutex<Current>,
     parts: Reloadable,
     telemetry: Arc<Telemetry>,
     clock: Arc<dyn Clock>,
-    /// The sinks that an embedder added.
+    /// The names of the sinks that an embedder added, which a reload does not change.
     own: Vec<Arc<str>>,
     fetching: Mutex<Fetching>,
     drain_timeout: Mutex<Duration>,

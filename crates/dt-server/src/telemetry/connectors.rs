@@ -18,7 +18,7 @@ pub struct ConnectorSeries {
     /// The counters of the successful outcomes by reason, all with status 200.
     successes: Vec<(&'static str, IntCounter)>,
     last_accepted: IntGauge,
-    /// Absent before the first event.
+    /// Empty before the first event, since no skew is known then.
     clock_skew: OnceLock<IntGauge>,
 }
 

@@ -42,7 +42,7 @@ struct State {
     files: Files,
     config: Arc<ServerConfig>,
     validity: Validity,
-    /// Why the last reload failed.
+    /// Why the last reload failed; `None` if it succeeded.
     failed: Option<String>,
 }
 

@@ -6,13 +6,13 @@
 #[derive(Debug, Clone)]
 #[non_exhaustive]
 pub struct Key {
-    /// Its name in its table.
+    /// The name of the key in its table, without a path.
     pub name: &'static str,
     /// The type and the range of its value, in Markdown.
     pub allowed: String,
-    /// What it is for, in Markdown.
+    /// What the key is for, in Markdown.
     pub meaning: String,
-    /// What holds without it.
+    /// What holds if the key is not given.
     pub default: KeyDefault,
     /// A value to show, as TOML; `None` where the default is one.
     pub sample: Option<String>,
@@ -22,10 +22,10 @@ pub struct Key {
     pub reload: Reload,
 }
 
-/// What holds without a key.
+/// What holds if a key is not given.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum KeyDefault {
-    /// It has to be given.
+    /// It has to be given: without it, the configuration is invalid.
     Needed,
     /// Nothing, or what the meaning says.
     None,
@@ -54,7 +54,7 @@ pub struct Table {
     pub header: String,
     /// Lines of TOML that the keys stand below, for a table that comes in several kinds.
     pub given: String,
-    /// What it is for, in Markdown.
+    /// What the table is for, in Markdown.
     pub about: String,
     /// Its keys; none where the file's author names them.
     pub keys: Vec<Key>,

@@ -170,7 +170,7 @@ pub struct DeadLetter {
     pub connector: Arc<str>,
     /// Why no sink takes it.
     pub reason: Reason,
-    /// The error in words.
+    /// What was wrong, in words: `reason` is the code for it.
     pub error: String,
     /// The number of delivery attempts.
     pub attempts: u32,

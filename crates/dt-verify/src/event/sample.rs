@@ -33,13 +33,13 @@ pub struct Sample<'a> {
     pub event_type: EventType,
     /// The event's id. [`xid`](crate::xid) makes ids of the form that DT's own events have.
     pub event_id: &'a str,
-    /// The project's id.
+    /// The id of the device's project.
     pub project: &'a str,
     /// The device's id. Those of emulated devices begin with `emu`, and have no product number.
     pub device: &'a str,
     /// The time of the event, in Unix milliseconds.
     pub unix_millis: i64,
-    /// The seed of the random values.
+    /// The seed of the random values: a sample with the same fields has the same body.
     pub seed: u64,
 }
 

@@ -21,7 +21,7 @@ fn set_successful(telemetry: &Telemetry) {
 /// A configuration was read again, and is active.
 #[derive(Debug)]
 pub struct ConfigReloaded<'a> {
-    /// What asked for it, such as `SIGHUP`.
+    /// What asked for the reload, such as `SIGHUP`.
     pub who: &'a str,
     /// How many settings changed.
     pub changes: usize,
@@ -47,9 +47,9 @@ impl InternalEvent for ConfigReloaded<'_> {
 /// One setting of the configuration changed.
 #[derive(Debug)]
 pub struct ConfigChanged<'a> {
-    /// What asked for it.
+    /// What asked for the reload, such as `SIGHUP`.
     pub who: &'a str,
-    /// The path of the key.
+    /// The path of the key in the configuration, such as `limits.deadline`.
     pub key: &'a str,
     /// `added`, `removed` or `changed`.
     pub change: &'static str,
@@ -68,7 +68,7 @@ impl InternalEvent for ConfigChanged<'_> {
 /// A configuration was read again and refused; the old one stays active.
 #[derive(Debug)]
 pub struct ConfigRefused<'a> {
-    /// What asked for it.
+    /// What asked for the reload, such as `SIGHUP`.
     pub who: &'a str,
     /// The outcome: `invalid`, `needs_restart` or `refused`.
     pub outcome: &'static str,
