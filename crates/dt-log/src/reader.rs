@@ -153,7 +153,7 @@ impl Reader {
         self.state.named(name)
     }
 
-    /// The sequence number of the last event.
+    /// Returns the sequence number of the last event.
     #[must_use]
     pub const fn last_seq(&self) -> i64 {
         self.last_seq

@@ -219,7 +219,7 @@ impl SegmentReader {
         &self.frames
     }
 
-    /// The offset of the next group.
+    /// Returns the offset in the file at which the next group is read, in bytes.
     pub const fn at(&self) -> u64 {
         self.at
     }

@@ -22,11 +22,11 @@ pub enum Fault {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum HeaderProblem {
-    /// The header was not sent.
+    /// The required header was not sent.
     Absent,
-    /// It was sent with another value.
+    /// The required header was sent with another value.
     Different,
-    /// It was sent more than once.
+    /// The required header was sent more than once.
     Repeated,
 }
 
@@ -102,7 +102,7 @@ pub enum Rejection {
     NotYetValid {
         /// The claim whose time is still to come: `iat` or `nbf`.
         claim: &'static str,
-        /// Its value in Unix seconds.
+        /// The time in this claim, in Unix seconds.
         valid_from: i64,
         /// The time given to the verifier, in Unix seconds.
         now: i64,

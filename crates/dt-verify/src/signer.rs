@@ -103,7 +103,7 @@ impl Signer {
         }
     }
 
-    /// The name of the header that the token goes into.
+    /// Returns the name of the header that the token goes into.
     #[must_use]
     pub const fn header_name(&self) -> &'static str {
         match self.scheme {

@@ -35,7 +35,7 @@ pub struct Count {
     pub reason: String,
     /// The number of dead letters.
     pub dead_letters: u64,
-    /// Their approximate size in bytes.
+    /// The approximate size of these dead letters, in bytes.
     pub bytes: u64,
 }
 

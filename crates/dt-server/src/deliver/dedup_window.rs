@@ -28,7 +28,7 @@ pub type Waiter = oneshot::Receiver<DeliveryResult>;
 pub enum Lookup {
     /// The window does not know it: the caller has to deliver it. The waiter receives the result.
     New(Waiter),
-    /// It is being delivered. The waiter receives the result.
+    /// An earlier copy is being delivered. The waiter receives the result.
     Pending(Waiter),
     /// The sink has it.
     Delivered,

@@ -57,7 +57,7 @@ pub struct DirectWorkerOptions {
 /// The state of a record that was offered to a worker.
 #[derive(Debug)]
 pub(super) enum Offered {
-    /// It is being delivered, and the waiter receives the result. `new` is false if an earlier copy is being delivered.
+    /// The record is being delivered, and the waiter receives the result. `new` is false if an earlier copy is being delivered.
     Waiting { waiter: Waiter, new: bool },
     /// The sink has it already.
     Duplicate,

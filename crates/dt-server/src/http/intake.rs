@@ -10,9 +10,9 @@ use dt_sink::record::{DeadLetter, Record};
 /// The result of storing an event.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Accepted {
-    /// It is stored now.
+    /// The record was new, and is stored now.
     New,
-    /// It was stored already.
+    /// A copy of the record was stored before.
     Duplicate,
 }
 

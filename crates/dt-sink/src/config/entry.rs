@@ -139,7 +139,7 @@ where
     Kind::new(allowed, read, |bytes| quoted(&write_size(as_u64(*bytes))))
 }
 
-/// Ranges and defaults are not negative, and no wider than 64 bits.
+/// Converts a bound of a range or a default, which are not negative and no wider than 64 bits.
 fn as_u64<T: TryInto<u64>>(value: T) -> u64 {
     value.try_into().unwrap_or(u64::MAX)
 }

@@ -21,7 +21,7 @@ pub enum SecretSource {
 /// Why a name is not shown.
 const NOT_SHOWN: &str = "(not shown: it may be the secret itself)";
 
-/// Whether a text looks like the name of an environment variable, and not like a secret that stands there by mistake:
+/// Returns whether a text looks like the name of an environment variable, and not like a secret that stands there by mistake:
 /// upper-case words joined by `_`, none longer than 16 characters, and none of more than 8 that mixes letters and digits.
 fn is_variable(text: &str) -> bool {
     let is_word = |word: &str| {
@@ -34,7 +34,7 @@ fn is_variable(text: &str) -> bool {
         && text.split('_').all(is_word)
 }
 
-/// Whether a text looks like the path of a file, and not like a secret that stands there by mistake: it begins with `/`,
+/// Returns whether a text looks like the path of a file, and not like a secret that stands there by mistake: it begins with `/`,
 /// `./` or `../`, or is a file's name with an extension.
 fn is_path(path: &Path) -> bool {
     let Some(text) = path.to_str() else { return false };

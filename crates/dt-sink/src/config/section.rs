@@ -360,7 +360,7 @@ impl<'a> Section<'a> {
     }
 }
 
-/// A value as it may be shown: short. Nothing secret stands in the file, but people make mistakes.
+/// Returns a value as it may be shown: short. Nothing secret stands in the file, but people make mistakes.
 fn short(value: &Value) -> String {
     match value {
         Value::Table(_) => "a table".to_owned(),

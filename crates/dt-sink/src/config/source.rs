@@ -13,17 +13,17 @@ const MAX_FILE: u64 = 1024 * 1024;
 
 /// The outside world, as far as a configuration needs it.
 pub trait Sources {
-    /// The value of an environment variable.
+    /// Returns the value of an environment variable; `None` if it is not set.
     fn env(&self, name: &str) -> Option<OsString>;
 
-    /// The content of a file, at most 1 MiB.
+    /// Returns the content of a file, at most 1 MiB.
     ///
     /// # Errors
     ///
     /// What the system says.
     fn file(&self, path: &Path) -> io::Result<Vec<u8>>;
 
-    /// The content of a file of `[tls]`, at most 1 MiB. A running service watches these by other means.
+    /// Returns the content of a file of `[tls]`, at most 1 MiB. A running service watches these by other means.
     ///
     /// # Errors
     ///
@@ -32,23 +32,23 @@ pub trait Sources {
         self.file(path)
     }
 
-    /// Whether the files of `[tls]` are looked at, and what is wrong with them is an error.
+    /// Returns whether the files of `[tls]` are looked at, and what is wrong with them is an error.
     fn looks_at_certificates(&self) -> bool {
         true
     }
 
-    /// Whether secrets and keys are read. Without them, a configuration can say where things are, and nothing else: stand-ins
-    /// take their place.
+    /// Returns whether secrets and keys are read. Without them, a configuration can say where things are, and nothing else:
+    /// stand-ins take their place.
     fn reads_secrets(&self) -> bool {
         true
     }
 
-    /// Whether everybody on this machine may read a file.
+    /// Returns whether everybody on this machine may read a file.
     fn is_world_readable(&self, _path: &Path) -> bool {
         false
     }
 
-    /// Now, in Unix seconds; `None` where it shall not matter.
+    /// Returns the current time, in Unix seconds; `None` where it shall not matter.
     fn unix_seconds(&self) -> Option<i64> {
         None
     }

@@ -25,7 +25,7 @@ pub struct Key {
 /// What holds if a key is not given.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum KeyDefault {
-    /// It has to be given: without it, the configuration is invalid.
+    /// The configuration is invalid: the key has to be given.
     Needed,
     /// Nothing, or what the meaning says.
     None,
@@ -50,13 +50,13 @@ pub enum Reload {
 #[derive(Debug, Clone)]
 #[non_exhaustive]
 pub struct Table {
-    /// Its line in the file, such as `[[connector.secrets]]`; empty for the top of the file.
+    /// The line of the file that begins the table, such as `[[connector.secrets]]`; empty for the top of the file.
     pub header: String,
     /// Lines of TOML that the keys stand below, for a table that comes in several kinds.
     pub given: String,
     /// What the table is for, in Markdown.
     pub about: String,
-    /// Its keys; none where the file's author names them.
+    /// The keys of the table; none where the author of the file chooses their names.
     pub keys: Vec<Key>,
 }
 

@@ -125,18 +125,18 @@ impl Record {
 /// Why a delivery became a dead letter.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Reason {
-    /// A sink rejected it for good.
+    /// A sink rejected the event for good.
     Rejected {
         /// The name of the sink.
         sink: Arc<str>,
     },
-    /// It is authentic, but no delivery that this program can read.
+    /// The request is authentic, but its body is no delivery that this program can read.
     Unreadable,
-    /// It is authentic, but its token has expired.
+    /// The request is authentic, but its token has expired.
     Expired,
-    /// It could not be verified. Kept only if configured, since a wrong secret in this receiver looks the same.
+    /// The request could not be verified. Kept only if configured, since a wrong secret in this receiver looks the same.
     Refused,
-    /// It was accepted, but is damaged on disk.
+    /// The event was accepted, but is damaged on the disk.
     Damaged,
 }
 

@@ -132,7 +132,7 @@ impl WorkerHandle {
     }
 
     /// Replaces the sink as soon as no record is pending. The new one continues at the cursor. Returns the old sink, closed.
-    /// It blocks for at most `timeout`.
+    /// Blocks until then, but at most for `timeout`.
     ///
     /// # Errors
     ///

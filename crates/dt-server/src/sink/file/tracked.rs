@@ -14,7 +14,7 @@ const BLOCK: usize = 64 * 1024;
 /// A file that the sink appends to, or that it is going to create.
 #[derive(Debug)]
 pub struct Tracked {
-    /// Its entry in the checkpoint.
+    /// The file's entry in the next checkpoint.
     pub listed: Listed,
     /// The absolute path.
     pub path: PathBuf,
