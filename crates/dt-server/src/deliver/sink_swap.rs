@@ -31,7 +31,7 @@ pub enum ReplaceError {
 #[derive(Debug, Default)]
 pub struct SinkSwap(Mutex<Option<Arc<SwapRequest>>>);
 
-/// A request to replace the sink.
+/// A request that a worker replaces its sink: it carries the new sink to the worker, and the result back.
 pub struct SwapRequest {
     since: Instant,
     state: Mutex<State>,

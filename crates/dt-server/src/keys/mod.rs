@@ -107,7 +107,7 @@ pub struct Keys {
 /// The last fetch of a key set.
 #[derive(Debug, Default)]
 struct LastFetch {
-    /// When the fetch ended, in Unix milliseconds, and its result; `None` before the first fetch.
+    /// When the fetch began, in Unix milliseconds, and its result; `None` before the first fetch.
     outcome: Option<(i64, FetchOutcome)>,
     /// The JSON text of the key set.
     json: Vec<u8>,

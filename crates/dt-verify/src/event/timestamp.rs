@@ -38,8 +38,8 @@ impl Timestamp {
         Self { instant: instant_of(&text), text }
     }
 
-    /// Returns the time `nanos` nanoseconds after `seconds`, in Unix time. A time that [`jiff::Timestamp`] cannot hold becomes the
-    /// nearest one that it can. The text has as many digits of a second as necessary.
+    /// Returns the time `nanos` nanoseconds after `seconds`, in Unix time. A time that [`jiff::Timestamp`] cannot hold becomes
+    /// the nearest one that it can. The text has as many digits of a second as necessary.
     ///
     /// # Examples
     ///

@@ -131,8 +131,8 @@ impl WorkerHandle {
         self.shared.last_error.lock().clone()
     }
 
-    /// Replaces the sink as soon as no record is pending. The new one continues at the cursor. Returns the old sink, closed.
-    /// Blocks until then, but at most for `timeout`.
+    /// Replaces the sink as soon as the old one has no pending record. The new one continues at the cursor. Returns
+    /// the old one, closed. Blocks until then, but at most for `timeout`.
     ///
     /// # Errors
     ///
