@@ -47,7 +47,7 @@ fn a_removed_sink_that_is_owed_events_refuses_the_start_until_an_operator_gives_
             Ok(_) => panic!("it started"),
         };
         assert_eq!(ended.status.code(), Some(2), "{ended:?}");
-        let owed = format!("{EVENTS} events were accepted for it");
+        let owed = format!("{EVENTS} events are yet to be delivered to it");
         for word in ["sink file", &*owed, "dt-receiver spool forget file --yes"] {
             assert!(ended.stderr.contains(word), "\"{word}\" is not in: {ended:?}");
         }

@@ -3,7 +3,7 @@
 //! # Delivery
 //!
 //! The producer is idempotent: librdkafka repeats requests without duplicating or reordering records. In mode `spool` it
-//! repeats them without a time limit, through an outage of any length. Up to [`MAX_WINDOW`] records are in flight at once;
+//! repeats them without a time limit, through an outage of any length. Up to 2,048 records are in flight at once;
 //! delivery reports may arrive in any order.
 //!
 //! # When a record fails

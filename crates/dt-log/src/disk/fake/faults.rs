@@ -75,7 +75,7 @@ pub struct Fault {
 }
 
 impl Fault {
-    /// Returns a fault that fails every operation of that kind, until [`FakeDisk::heal`].
+    /// Returns a fault that fails every operation of that kind, until [`FakeDisk::heal`](super::FakeDisk::heal).
     pub fn every(operation: Operation, error: Errno) -> Self {
         Self { operation: Some(operation), path: String::new(), after: 0, times: u64::MAX, error }
     }
