@@ -198,7 +198,7 @@ fn read_tls(mut section: Section<'_>) -> Option<KafkaTls> {
             None
         }
     };
-    let key_password = section.section("key_password").and_then(|mut section| {
+    let key_password = section.secret_section("key_password").and_then(|mut section| {
         let secret = read_source(&mut section);
         section.finish();
         complete &= secret.is_some();
@@ -210,7 +210,7 @@ fn read_tls(mut section: Section<'_>) -> Option<KafkaTls> {
 
 fn read_sasl(mut section: Section<'_>) -> Option<KafkaSasl> {
     let keys = SaslKeys::read_keys(&mut section);
-    let password = match section.section("password") {
+    let password = match section.secret_section("password") {
         Some(mut password) => {
             let secret = read_source(&mut password);
             password.finish();

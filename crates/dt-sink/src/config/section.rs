@@ -287,10 +287,19 @@ impl Section<'_> {
 impl<'a> Section<'a> {
     /// Takes a table below this one.
     pub fn section(&mut self, key: &'static str) -> Option<Section<'a>> {
+        self.table(key, &format!("a table, [{key}]"))
+    }
+
+    /// Takes a table that names where a secret is. The message for anything else shows how, but not what was found.
+    pub fn secret_section(&mut self, key: &'static str) -> Option<Section<'a>> {
+        self.table(key, "{ env = \"NAME\" } or { file = \"PATH\" }")
+    }
+
+    fn table(&mut self, key: &'static str, expected: &str) -> Option<Section<'a>> {
         match self.take(key)? {
             Value::Table(table) => Some(self.inner(self.path_of(key), table)),
             other => {
-                self.wrong_kind(key, &other, &format!("a table, [{key}]"));
+                self.wrong_kind(key, &other, expected);
                 None
             }
         }
