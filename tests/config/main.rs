@@ -237,6 +237,9 @@ fn each_mistake_names_its_key_what_was_found_and_what_is_allowed() {
         ("dedup_max = 1000", "dedup_max = 0", &["dedup_max", "0", "1 to 20000000"]),
         ("\"32KiB\"", "\"32 apples\"", &["limits.max_body", "apples", "64KiB"]),
         ("\"32KiB\"", "-1", &["limits.max_body", "-1"]),
+        // A body has to fit into a segment of the log, and the log needs four segments to accept events for long.
+        ("\"32KiB\"", "\"9MiB\"", &["limits.max_body", "9MiB", "8MiB"]),
+        ("[limits]", "[spool]\nmax_size = \"63MiB\"\n[limits]", &["spool.max_size", "63MiB", "64MiB"]),
         ("deadline = \"8s\"", "deadline = \"9s\"", &["limits.deadline", "9.5s", "10s"]),
         ("max_connections = 100", "max_connections = \"100\"", &["limits.max_connections", "string"]),
         ("per_peer = 20", "per_peer = 0", &["limits.max_connections_per_peer", "0", "1 to"]),

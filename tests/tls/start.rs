@@ -41,7 +41,7 @@ fn bad_files_are_refused_with_their_path() {
     is_refused("cert.pem", "", &["certificate: ", "no certificate in it"]);
     is_refused("cert.pem", &good.key, &["certificate: ", "no certificate in it"]);
     is_refused("cert.pem", "-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n", &["not X.509"]);
-    is_refused("cert.pem", "-----BEGIN CERTIFICATE-----\nAAAA\n", &["not PEM", "END"]);
+    is_refused("cert.pem", "-----BEGIN CERTIFICATE-----\nAAAA\n", &["damaged PEM", "END"]);
     is_refused("key.pem", "", &["key: ", "no private key in it"]);
     is_refused("key.pem", &good.certificate, &["key: ", "no private key in it"]);
     is_refused(

@@ -4,7 +4,7 @@
 use std::time::Instant;
 
 use dt_receiver::config::Limits;
-use dt_receiver::event::EventType;
+use dt_receiver::event::{EventType, NotADelivery};
 use dt_receiver::record::Reason;
 use dt_receiver::sink::OpenError;
 
@@ -80,6 +80,8 @@ async fn what_is_authentic_but_unreadable_is_set_aside_and_answered_200() {
         let letter =
             letters.iter().find(|letter| letter.body == body).expect("a letter with the exact bytes");
         assert_eq!((&letter.reason, &*letter.connector), (&Reason::Unreadable, "main"));
+        let code = letter.error.split_once(": ").map(|(code, _)| code).expect("a code, then words");
+        assert!(NotADelivery::CODES.contains(&code), "{}", letter.error);
         assert_eq!(letter.received_at, NOW * 1000);
         assert_eq!(letter.signatures, [("X-Dt-Signature", token(body))], "it can be verified again");
         assert!(letter.header_names.contains(&"authorization".to_owned()));
@@ -150,6 +152,8 @@ async fn a_project_that_is_not_listed_is_refused() {
     // An event of no project can be of no listed one; but it is authentic, so it is set aside.
     let of_none = format!(r#"{{"event":{{"eventId":"{}","eventType":"touch"}}}}"#, event_id(3));
     ask(receiver.address, push(of_none)).await.must_be(200, "quarantined");
+    let letters = receiver.letters();
+    assert!(letters[0].error.starts_with("project_missing: "), "{}", letters[0].error);
     assert_eq!(seen.ids(), [event_id(2)]);
 }
 

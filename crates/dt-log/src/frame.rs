@@ -72,7 +72,7 @@ pub(super) struct Snapshot<'a> {
     #[serde(borrow)]
     pub sinks: Vec<SinkFrame<'a>>,
     pub next_sink: SinkNumber,
-    /// The oldest segment that may still be needed.
+    /// The number of the oldest segment that may still be needed.
     pub oldest: u64,
     /// The highest id that the dead letters ever assigned: an older copy of their database has a lower one.
     pub highest_dead_letter: i64,

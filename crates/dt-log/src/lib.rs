@@ -166,7 +166,7 @@ pub struct Bounds {
     pub max_size: u64,
     /// The free space on the disk that a new segment must leave, in bytes.
     pub min_free: u64,
-    /// How long events are kept after every sink has them.
+    /// How long events are kept after they were received, even if every sink has them. Undelivered ones are kept in any case.
     pub retain: Duration,
 }
 

@@ -92,11 +92,12 @@ impl Segments for Reader {
 }
 
 impl Reader {
-    /// Opens the log in a folder, as it is now.
+    /// Reads the state of an existing log as it is now. Takes no lock and creates nothing; tries up to `TRIES` times if a
+    /// running server removes files meanwhile.
     ///
     /// # Errors
     ///
-    /// [`LogError`], the same as [`Log::open`] returns.
+    /// [`LogError`] if there is no log, or it is damaged; never [`LogError::Locked`].
     pub fn open(folder: &Path) -> Result<Self, LogError> {
         let mut opened = Self::try_open(folder);
         for _ in 1..TRIES {

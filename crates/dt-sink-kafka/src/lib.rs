@@ -96,7 +96,8 @@ pub struct KafkaSink {
     failed_producers: usize,
     /// Why nothing is sent until the next call of `deliver` or `check`.
     blocked: Option<String>,
-    /// When a record was last acknowledged, or nothing was in flight.
+    /// The time from which a stall is measured: the last acknowledgement, the last rejection of a record that was sent alone,
+    /// the last `check`, or the last `deliver` with nothing in flight.
     last_progress: Instant,
     message: Message,
 }

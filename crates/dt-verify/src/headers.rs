@@ -40,7 +40,9 @@ impl<'a> Found<'a> {
 /// assert_eq!(headers.find("DT-Asymmetric-Signature"), Found::Absent);
 /// ```
 pub trait Headers {
-    /// Returns the value of the header `name`. The case of the name does not matter.
+    /// Returns the value of the header `name`, or that it is absent or repeated. The ASCII case of `name` does not matter.
+    ///
+    /// A repeated header must be [`Found::Repeated`], never one of its values: another program could read another one.
     fn find(&self, name: &str) -> Found<'_>;
 }
 

@@ -308,7 +308,8 @@ fn read_labels(value: Option<&Value>, name: &str) -> Result<Labels, ApiError> {
     Ok(labels)
 }
 
-/// Reads an array of at most `limit` names, without repeated ones. An absent or `null` member is an empty array.
+/// Reads the member `name` of a body, an array of strings, and merges repeated ones. Absent or `null` is empty. Returns an
+/// error (400) if it is anything else, or has more than `limit` elements.
 fn read_names(body: &Map<String, Value>, name: &str, limit: usize) -> Result<BTreeSet<String>, ApiError> {
     let bad = || ApiError::bad_request(format!("{name} is not an array of strings"));
     let Some(value) = body.get(name).filter(|value| !value.is_null()) else { return Ok(BTreeSet::new()) };

@@ -9,7 +9,7 @@ use super::super::sqlite::{self, FailureKind};
 #[derive(Debug, Clone, thiserror::Error)]
 #[non_exhaustive]
 pub enum DeadError {
-    /// The database of dead letters does not exist.
+    /// The database of dead letters does not exist, or has no tables yet.
     #[error("{path}: missing, though the log knows of dead letters up to id {expected}; restore the file from a backup, \
              or accept the loss with `dt-receiver spool repair`", path = .path.display())]
     Missing {

@@ -171,7 +171,7 @@ pub fn inspect(connection: &Connection, path: &Path) -> Result<FileInfo, DeadErr
     read().map_err(failed)
 }
 
-/// Creates the file with its tables, and syncs it.
+/// Creates the file, or completes an empty one, with its tables, and syncs it.
 ///
 /// SQLite syncs the folder whenever it creates a journal or a write-ahead log in it (`UNIXFILE_DIRSYNC` in its `os_unix.c`), so
 /// the file's name is durable too when this returns.

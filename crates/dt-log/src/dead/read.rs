@@ -59,7 +59,7 @@ impl ReadOnly {
         Ok(reader)
     }
 
-    /// Returns a reader of the database that a writer of this process keeps open. The first read opens it.
+    /// Returns a reader of a file that exists. It opens the file at its first read, and again after an error.
     pub(super) const fn beside(path: PathBuf) -> Self {
         Self { path, connection: Mutex::new(None) }
     }

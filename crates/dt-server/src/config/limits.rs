@@ -31,13 +31,13 @@ config_keys! {
     #[derive(Debug, Clone, Copy)]
     #[non_exhaustive]
     pub struct SpoolLimits {
-        /// The largest size of records and dead letters together. Remembered event ids come on top, about 100 bytes
-        /// each.
-        max_size: u64 = size(1 << 20..=1 << 44).or(4 << 30),
-        /// The space that stays free on the disk, so that sinks can continue when it is full.
+        /// The largest size of records and dead letters together. Remembered event ids come on top, about 30 bytes
+        /// each. The log grows by 16 MiB at a time, and two such parts are always in reserve.
+        max_size: u64 = size(64 << 20..=1 << 44).or(4 << 30),
+        /// The space on the disk that must stay free when the log grows by a part. Sinks continue when the log is full.
         min_free: u64 = size(0..=1 << 44).or(256 << 20),
-        /// How long events are kept after every sink has acknowledged them. Nothing can be replayed (`spool replay`)
-        /// unless it is set.
+        /// How long events are kept after they were received, even if every sink has acknowledged them. `spool replay`
+        /// can go back as far. Undelivered events are kept in any case.
         retain: Duration = duration(Duration::ZERO..=YEAR).or(Duration::ZERO),
     }
 }
@@ -48,7 +48,7 @@ config_keys! {
     #[non_exhaustive]
     pub struct Limits {
         /// The largest body; a larger one is answered 413.
-        max_body: usize = size(KIB..=64 * MIB).or(64 * KIB),
+        max_body: usize = size(KIB..=8 * MIB).or(64 * KIB),
         /// The largest head of a request; a larger one is answered 431.
         max_head: usize = size(8 * KIB..=MIB).or(16 * KIB),
         /// How long the head of a request may take, from its first byte; then the connection is closed.

@@ -350,7 +350,7 @@ impl Config {
     /// Returns the largest amount of memory that clients can cause, in bytes: [`Limits::max_memory`] and the buffers of TLS.
     #[must_use]
     pub fn max_memory(&self) -> u64 {
-        /// The buffers of a TLS connection and its keys.
+        /// The buffers of a TLS connection and its keys, in bytes.
         const TLS: u64 = 40 << 10;
         let tls =
             if self.tls.is_some() { self.limits.connections_in_memory().saturating_mul(TLS) } else { 0 };

@@ -30,7 +30,7 @@ pub enum Undelivered {
     /// The sink did not take it.
     #[error("the sink did not take it: {error}")]
     SinkUnavailable {
-        /// The error that the sink returned.
+        /// The error that the sink returned, or that its worker has stopped.
         error: String,
     },
     /// The sink rejected it, and the dead letter could not be stored.

@@ -279,7 +279,7 @@ impl<'a> Exchange<'a> {
         let quarantine = |error: String| Verdict::Quarantine { error, body: verified.inner().clone() };
         let record = match Record::read(verified, Arc::clone(&connector.name), self.received_at) {
             Ok(record) => record.with_headers(headers).with_request_id(Some(self.id)),
-            Err(reason) => return quarantine(reason.to_string()),
+            Err(reason) => return quarantine(format!("{}: {reason}", reason.code())),
         };
         if !connector.projects.is_empty() {
             match &record.project {
@@ -288,7 +288,7 @@ impl<'a> Exchange<'a> {
                     return Verdict::Reply(Reply::ProjectNotAllowed { found: found.clone() });
                 }
                 None => {
-                    let error = "its targetName names no project, and the connector allows only some";
+                    let error = "project_missing: its targetName names no project, and the connector allows only some";
                     return quarantine(error.to_owned());
                 }
             }

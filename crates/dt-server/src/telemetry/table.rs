@@ -183,7 +183,7 @@ metric_table! {
             "dt_receiver_spool_sink_backlog_records",
             &["sink"],
             "records",
-            "Undelivered records of the sink.",
+            "Records after the sink's position in the log, those that other sinks get included.",
         );
         spool_sink_oldest: GaugeVec = Metric::gauge(
             "dt_receiver_spool_sink_oldest_seconds",

@@ -17,12 +17,13 @@ pub enum TlsError {
         /// The error of the operating system.
         source: io::Error,
     },
-    /// A file is not PEM.
-    #[error("{path}: not PEM: {text}")]
+    /// A PEM file is damaged: a begin or end line is wrong or missing, or the content is not base64. A file without any PEM is
+    /// [`NoCertificate`](Self::NoCertificate) or [`NoKey`](Self::NoKey).
+    #[error("{path}: damaged PEM: {text}")]
     NotPem {
         /// The key in the configuration that names the file.
         key: &'static str,
-        /// The file that is not PEM.
+        /// The damaged file.
         path: PathBuf,
         /// What is not as PEM requires.
         text: String,

@@ -10,7 +10,7 @@ use dt_verify::Difference;
 /// The longest value that is shown, in characters.
 const MAX_SHOWN: usize = 80;
 
-/// One thing that is different.
+/// One difference between two configurations: a key that was added, removed or changed.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct ConfigChange {

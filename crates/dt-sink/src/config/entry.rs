@@ -106,7 +106,7 @@ impl<T: fmt::Debug + 'static> Kind<T> {
         Optional { value: None, about: About::new(kind, default) }
     }
 
-    /// Makes it an error not to give it; `missing` says so.
+    /// Makes the key required. A configuration without it is invalid, with the message `missing`.
     pub fn needed(self, missing: &'static str) -> Needed<T> {
         Needed { missing, about: About::new(self, KeyDefault::Needed) }
     }

@@ -140,7 +140,8 @@ impl Inode {
         self.durable.trim();
     }
 
-    /// Makes about `share` of 100 changes durable, and discards the rest.
+    /// Simulates a sync that is cut off. Each changed sector, and the length, becomes durable with a chance of `share` percent, in
+    /// one of its versions since the last sync. The rest never becomes durable.
     pub fn sync_part(&mut self, random: &mut Random, share: u64) {
         for (number, mut versions) in std::mem::take(&mut self.versions) {
             if random.below(100) < share {

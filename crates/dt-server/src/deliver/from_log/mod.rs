@@ -238,8 +238,10 @@ impl LogSource {
         }
     }
 
-    /// Reads the sink's state, after an operator may have changed it, and begins a replay if one was requested. Returns
-    /// `false` if the sink was forgotten. A replay waits until the current batch is done (`has_batch`).
+    /// Reads the sink's state, which an operator may have changed. Returns `false` if the sink was forgotten. Begins a
+    /// requested replay once no batch is open (`has_batch`), the records from before the worker's start are delivered, and
+    /// all results are stored. If the start of the replay cannot be stored, waits `REPLAY_RETRY_INTERVAL`, and a later call
+    /// tries again.
     fn read_state(&mut self, has_batch: bool) -> bool {
         let Some(state) = self.log.sink(&self.name).filter(|state| state.number == self.number) else {
             self.telemetry.unregister_sink(&self.name);

@@ -193,7 +193,7 @@ impl Tracked {
         Ok(Some(closed))
     }
 
-    /// Returns the length after this call, in bytes.
+    /// Returns the listed length of the file, in bytes, once the buffered lines are written.
     pub fn next_length(&self) -> u64 {
         self.listed.length.saturating_add(u64::try_from(self.lines.len()).unwrap_or(u64::MAX))
     }
