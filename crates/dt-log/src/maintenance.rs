@@ -253,11 +253,10 @@ pub fn make_spare(shared: &Shared) -> Result<(), LogError> {
             file.write_all_at(piece, at)?;
             at = at.saturating_add(u64::try_from(piece.len()).unwrap_or(u64::MAX));
             pieces = pieces.saturating_add(1);
-            if pieces.is_multiple_of(SYNC_EVERY) {
+            if pieces.is_multiple_of(SYNC_EVERY) || at == *segment_bytes {
                 file.sync_data()?;
             }
         }
-        file.sync_data()?;
         disk.sync_folder(folder)
     };
     match make() {
