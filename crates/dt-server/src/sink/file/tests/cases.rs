@@ -388,3 +388,35 @@ fn a_closed_file_is_compressed_once_the_stored_checkpoint_says_closed() {
     read.expect("gzip");
     assert_eq!(content, lines(0..end));
 }
+
+/// Its target is on a file system that is not mounted, or was removed while the sink was running. The fake disk has no
+/// links.
+#[test]
+fn a_symbolic_link_without_a_target_is_an_error_until_the_target_is_there() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let (link, target) = (folder.path().join("events.ndjson"), folder.path().join("target"));
+    std::os::unix::fs::symlink(&target, &link).expect("linked");
+    let mut sink = FileSink::new(&link, Format::Body);
+    let Err(OpenError::Down(text)) = sink.open(None) else { panic!("opened") };
+    assert!(text.contains("a symbolic link without a target"), "{text}");
+
+    for is_kept in [true, false] {
+        std::fs::write(&target, "").expect("made");
+        sink.open(None).expect("opened");
+        if is_kept {
+            sink.begin();
+        }
+        deliver(&mut sink, &records(0..1));
+        std::fs::remove_file(&target).expect("removed");
+        if is_kept {
+            assert!(sink.deliver(&records(1..2)).is_checkpoint_due, "the new file is to be listed first");
+        }
+        for _ in 0..3 {
+            assert!(retry_error(&mut sink, &records(1..2)).contains("a symbolic link without a target"));
+        }
+        std::fs::write(&target, "").expect("made");
+        deliver(&mut sink, &records(1..2));
+        assert_eq!(std::fs::read_to_string(&target).expect("read"), lines(1..2));
+        sink.close();
+    }
+}
