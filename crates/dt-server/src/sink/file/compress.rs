@@ -36,7 +36,7 @@ impl Compressor {
     ///
     /// # Errors
     ///
-    /// The operating system's error if a folder cannot be read, or the thread not started.
+    /// The operating system's error if the template's root cannot be read, or the thread not started.
     pub fn start(
         disk: &Arc<dyn Disk>,
         kind: Compression,
@@ -95,10 +95,11 @@ fn run(compress: &Compress<'_>, left: Vec<PathBuf>, files: &Receiver<PathBuf>) {
 }
 
 /// Collects the uncompressed closed files in a folder below the template's root, and removes incomplete compressed files.
+/// Leaves out what cannot be read below that folder, so that it does not keep the sink from delivering.
 ///
 /// # Errors
 ///
-/// The operating system's error if a folder cannot be read, or a file not removed.
+/// The operating system's error if the folder cannot be read.
 fn find_closed(
     disk: &dyn Disk,
     template: &PathTemplate,
@@ -110,24 +111,43 @@ fn find_closed(
     for name in disk.list(&folder)? {
         let Ok(name) = name.into_string() else { continue };
         let path = folder.join(&name);
-        let Some(about) = disk.about(&path)? else { continue };
-        if depth > 0 && about.is_folder {
-            find_closed(disk, template, &format!("{relative}{name}/"), depth.saturating_sub(1), found)?;
-        } else if depth == 0 && about.is_file {
-            let Some(closed) = read_closed_name(&name) else { continue };
-            if !template.matches(&format!("{relative}{}", closed.current)) {
-                continue;
+        let visited = match disk.about(&path) {
+            Ok(Some(about)) if depth > 0 && about.is_folder => {
+                find_closed(disk, template, &format!("{relative}{name}/"), depth.saturating_sub(1), found)
             }
-            if !closed.unfinished && closed.compression.is_none() {
-                found.push(path);
-            } else if closed.unfinished && disk.about(&folder.join(closed.name))?.is_some() {
-                // It can be created again from the original. Without an original, it is a foreign file.
-                disk.remove_file(&path)?;
-            }
+            Ok(Some(about)) if depth == 0 && about.is_file => is_uncompressed(disk, template, relative, &name)
+                .map(|is_uncompressed| found.extend(is_uncompressed.then(|| path.clone()))),
+            other => other.map(drop),
+        };
+        if let Err(error) = visited {
+            tracing::warn!(path = %path.display(), %error, "left out when closed files are compressed");
         }
     }
     found.sort();
     Ok(())
+}
+
+/// Returns whether this file is a closed file that is not compressed yet. Removes it if it is an incomplete compressed file.
+///
+/// # Errors
+///
+/// The operating system's error if the file cannot be removed.
+fn is_uncompressed(
+    disk: &dyn Disk,
+    template: &PathTemplate,
+    relative: &str,
+    name: &str,
+) -> io::Result<bool> {
+    let Some(closed) = read_closed_name(name) else { return Ok(false) };
+    if !template.matches(&format!("{relative}{}", closed.current)) {
+        return Ok(false);
+    }
+    let folder = template.root().join(relative);
+    // It can be created again from the original. Without an original, it is a foreign file.
+    if closed.unfinished && disk.about(&folder.join(closed.name))?.is_some() {
+        disk.remove_file(&folder.join(name))?;
+    }
+    Ok(!closed.unfinished && closed.compression.is_none())
 }
 
 impl Compress<'_> {

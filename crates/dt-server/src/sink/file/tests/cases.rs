@@ -420,3 +420,27 @@ fn a_symbolic_link_without_a_target_is_an_error_until_the_target_is_there() {
         sink.close();
     }
 }
+
+/// Such as `lost+found`, or a symbolic link to itself, beside the files.
+#[test]
+fn a_folder_that_cannot_be_read_stops_neither_the_sink_nor_the_compression_of_other_files() {
+    // The first operation reads its metadata, the second one lists it.
+    for after in [0, 1] {
+        let disk = disk(1);
+        for folder in ["/data/2023-11-13", "/data/lost+found"] {
+            create_folders(&disk, Path::new(folder), false).expect("made");
+        }
+        let closed = "/data/2023-11-13/events.20231113T221320Z-0000.ndjson";
+        put(&disk, closed, b"{}\n", true);
+        let path = "lost+found".to_owned();
+        disk.fail(Fault { path, after, ..Fault::every(Operation::Read, Errno::ACCESS) });
+        let rotated = rotated("/data/{date}/events.ndjson", Some(1024), None);
+        let packed = FileConfig { compress: Some(Compression::Gzip), ..rotated };
+        let (mut sink, _) = open_sink(&disk, &packed, None).expect("opened");
+        deliver(&mut sink, &records(0..1));
+        while disk.content(closed).is_some() {
+            std::thread::yield_now();
+        }
+        assert!(disk.content(format!("{closed}.gz")).is_some());
+    }
+}
