@@ -8,6 +8,7 @@ use super::*;
 use crate::sink::Compression;
 use crate::sink::MAX_CHECKPOINT;
 use crate::sink::file::checkpoint::{VERSION, decode};
+use crate::sink::file::plan::plan;
 use dt_log::disk::fake::{Fault, Operation, Random};
 
 const FILE: &str = "/data/events.ndjson";
@@ -443,4 +444,49 @@ fn a_folder_that_cannot_be_read_stops_neither_the_sink_nor_the_compression_of_ot
         }
         assert!(disk.content(format!("{closed}.gz")).is_some());
     }
+}
+
+/// Between the check at the start of a call and a write there are the writes and syncs of other files.
+#[test]
+fn what_another_program_appends_during_a_call_is_kept_and_the_sink_goes_on() {
+    for is_kept in [true, false] {
+        let disk = disk(1);
+        let mut sink = sink(&disk, &config("/data/{eventType}"));
+        sink.open(None).expect("opened");
+        if is_kept {
+            sink.begin();
+        }
+        deliver(&mut sink, &[typed(0, "a", START), typed(1, "b", START)]);
+        let batch = [typed(2, "a", START), typed(3, "b", START)];
+        disk.append_before(Operation::Sync, "/data/a", "/data/b", b"a mark");
+        let error = retry_error(&mut sink, &batch);
+        assert!(error.contains("/data/b") && error.contains("another program"), "{error}");
+        let checkpoint = deliver(&mut sink, &batch);
+        let b = format!("{}a mark\n{}", lines(1..2), lines(3..4));
+        assert_eq!(text(&disk, "/data/b"), b);
+        if is_kept {
+            let a = lines(0..1) + &lines(2..3);
+            assert_eq!(text(&disk, "/data/a"), a);
+            drop(sink);
+            let (mut sink, _) =
+                open_sink(&disk, &config("/data/{eventType}"), checkpoint.as_deref()).expect("opened");
+            deliver(&mut sink, &[typed(4, "a", START), typed(5, "b", START)]);
+            assert_eq!(text(&disk, "/data/a"), a + &lines(4..5));
+            assert_eq!(text(&disk, "/data/b"), b + &lines(5..6));
+        }
+    }
+}
+
+/// As `copytruncate` does, between the check at the start of a call and the write.
+#[test]
+fn a_file_that_is_truncated_during_a_call_gets_no_gap() {
+    let disk = disk(1);
+    let (mut sink, _) = open_sink(&disk, &config(FILE), None).expect("opened");
+    deliver(&mut sink, &records(0..2));
+    sink.files.next_call();
+    assert_eq!(plan(&mut sink.files, &sink.rules, &records(2..3)).expect("planned"), 1);
+    let file = disk.open(Path::new(FILE), OpenMode::Write).expect("there");
+    file.set_length(0).expect("cut");
+    assert_eq!(sink.files.write().expect("not written").as_deref(), Some("events.ndjson"));
+    assert_eq!(text(&disk, FILE), "");
 }
