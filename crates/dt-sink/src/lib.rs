@@ -55,7 +55,8 @@ pub struct Outcome {
     /// cursor, and passed to [`Sink::open`] on the next start.
     pub checkpoint: Option<Vec<u8>>,
     /// Whether the checkpoint must be durable before the next call of [`Sink::deliver`]. Otherwise it becomes durable soon,
-    /// and a later one may replace it first.
+    /// and a later one may replace it first. Several such outcomes in a row without a delivered or rejected record count as
+    /// a failure of the sink.
     pub is_checkpoint_due: bool,
 }
 

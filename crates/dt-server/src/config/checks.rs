@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use super::{Config, Limits, Listen};
 use dt_sink::config::{Problems, did_you_mean, segments};
+use dt_sink::record::PathTemplate;
 
 /// The largest sum of header timeout and deadline: DT gives up on a request after 10 s.
 const MAX_ANSWER_TIME: Duration = Duration::from_millis(9500);
@@ -110,15 +111,34 @@ impl Config {
                 true => template.root().join(template.relative_text()),
                 false => template.root().to_owned(),
             };
-            if resolved(&place).starts_with(&spool) {
-                let text = format!(
-                    "found \"{}\", which is in the spool's folder {}; expected a path outside of it",
-                    files.to_string().escape_debug(),
-                    spool.display()
-                );
-                problems.error(&format!("sink.{}.path", sink.name), text);
-            }
+            let (verb, remedy) = match resolved(&place).starts_with(&spool) {
+                true => ("is", ""),
+                false if self.can_lead_into(&template, &spool) => {
+                    ("can be", ", with a folder of its own before the first placeholder")
+                }
+                false => continue,
+            };
+            let text = format!(
+                "found \"{}\", which {verb} in the spool's folder {}; expected a path outside of it{remedy}",
+                files.to_string().escape_debug(),
+                spool.display()
+            );
+            problems.error(&format!("sink.{}.path", sink.name), text);
         }
+    }
+
+    /// Returns whether placeholders can yield the names of the folders from the template's root to this folder, so that a file
+    /// would be in it. Projects and event types come from outside; connectors have the names in the configuration.
+    fn can_lead_into(&self, template: &PathTemplate, folder: &Path) -> bool {
+        let Ok(below) = folder.strip_prefix(resolved(template.root())) else { return false };
+        let text = template.relative_text().replace("{date}", "2023-11-14").replace("{hour}", "22");
+        let start = text.split('/').take(below.components().count()).collect::<Vec<_>>().join("/");
+        let matches = |start: PathTemplate| {
+            let below = below.strip_prefix(start.root()).ok().and_then(Path::to_str);
+            below.is_some_and(|below| start.matches(below))
+        };
+        let of_connector = |name: &str| start.replace("{connector}", name).parse().is_ok_and(matches);
+        self.connectors.iter().any(|connector| of_connector(&connector.name))
     }
 
     /// Checks that the sinks' folders exist: `serve` creates only the data folder, and folders with a placeholder in their
@@ -184,6 +204,69 @@ fn each_once(problems: &Problems, section: &str, key: &str, names: &[Option<&str
         {
             let text = format!("\"{}\" is used by two of them", value.escape_debug());
             problems.error(&format!("{section}.{segment}.{key}"), text);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::config::{Config, ConfigError, SystemSources};
+    use crate::sink::standard_types;
+
+    /// Returns whether a file sink with this path is refused, and checks the message.
+    fn is_refused(folder: &str, data: &str, path: &str) -> bool {
+        let secret = format!("{folder}/secret");
+        std::fs::write(&secret, "some-good-secret").expect("written");
+        let connector = |name: &str, at: &str| {
+            format!(
+                "[[connector]]\nname = '{name}'\npath = '{at}'\nsecrets = [{{ label = '{name}', file = '{secret}' }}]\n"
+            )
+        };
+        let connectors = connector("plant", "/a") + &connector("spool", "/b");
+        let path = format!("{folder}/{path}");
+        let sink = format!("[[sink]]\nname = 'out'\ntype = 'file'\npath = '{path}'\n");
+        let text = format!("data = '{folder}/{data}'\n{connectors}{sink}");
+        let read = Config::from_toml(&text, &SystemSources, &standard_types()).and_then(Config::complete);
+        let problems = match read {
+            Ok(_) => return false,
+            Err(ConfigError::Problems(problems)) => problems,
+            Err(other) => panic!("{path}: {other}"),
+        };
+        let text = problems.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n");
+        for word in ["sink.out.path: found", &path, "in the spool's folder", "expected"] {
+            assert!(text.contains(word), "{path}: {text}");
+        }
+        true
+    }
+
+    /// The value of a placeholder may come from outside.
+    #[test]
+    fn no_template_leads_into_the_spools_folder() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let folder = folder.path().to_str().expect("text");
+        std::fs::create_dir(format!("{folder}/data")).expect("made");
+        std::os::unix::fs::symlink("data", format!("{folder}/link")).expect("linked");
+        for (path, expected) in [
+            ("data/{project}/dead.db", true),
+            ("data/{eventType}/{date}", true),
+            ("data/{connector}/dead.db", true),
+            ("data/sp{project}/x/y.ndjson", true),
+            ("data/{project}", true),
+            ("data/{date}{hour}{project}/x", false),
+            ("link/{project}/dead.db", true),
+            ("{project}/spool/dead.db", true),
+            ("{project}/{eventType}/dead.db", true),
+            ("data/{date}/events.ndjson", false),
+            ("data/{hour}/{project}", false),
+            ("data/{project}.ndjson", false),
+            ("data/events-{project}/dead.db", false),
+            ("data/events/{project}/dead.db", false),
+            ("{project}/events/dead.db", false),
+            ("{project}/{connector}/dead.db", true),
+            ("{connector}/{project}/dead.db", false),
+            ("{project}.ndjson", false),
+        ] {
+            assert_eq!(is_refused(folder, "data", path), expected, "{path}");
         }
     }
 }

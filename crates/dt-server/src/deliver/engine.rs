@@ -26,6 +26,10 @@ const REOPEN_INTERVAL: Duration = Duration::from_secs(1);
 /// The limit of the attempt number while the source itself fails, which keeps the pause under a second.
 const MAX_SOURCE_ATTEMPTS: u32 = 4;
 
+/// How often in a row a sink may ask for its checkpoint to be stored without taking a record, before that is an error. A sink
+/// needs a few such calls, for example to close files.
+const MAX_CHECKPOINT_CALLS: u32 = 8;
+
 /// Why a source cannot return records or store results.
 #[derive(Debug, thiserror::Error)]
 pub enum SourceError {
@@ -169,6 +173,8 @@ pub struct Engine<S: Source> {
     batch: Batch<S::Ticket>,
     /// How often the first record of the batch was delivered.
     attempts: u32,
+    /// How often in a row the sink has asked for its checkpoint to be stored, and taken no record.
+    checkpoint_calls: u32,
     backoff: Backoff,
     source: S,
     telemetry: Arc<Telemetry>,
@@ -204,6 +210,7 @@ impl<S: Source> Engine<S> {
             max_batch: usize::MAX,
             batch: Batch::default(),
             attempts: 0,
+            checkpoint_calls: 0,
             backoff,
             source,
             telemetry,
@@ -269,7 +276,8 @@ impl<S: Source> Engine<S> {
             }
             Some(SwapOutcome::Kept) => self.is_open = false,
         }
-        (self.has_checkpoint, self.has_pending, self.attempts) = (false, false, 0);
+        (self.has_checkpoint, self.has_pending) = (false, false);
+        (self.attempts, self.checkpoint_calls) = (0, 0);
     }
 
     /// Delivers one batch. If there is nothing to deliver, checks the sink, so that `/readyz` shows its state before the
@@ -410,6 +418,8 @@ impl<S: Source> Engine<S> {
         if records > 0 {
             self.telemetry.sink_batch(&self.name, records, delivered, rejected);
         }
+        let is_only_checkpoint = records == 0 && is_checkpoint_due;
+        self.checkpoint_calls = if is_only_checkpoint { self.checkpoint_calls.saturating_add(1) } else { 0 };
         let (attempts, first_left) = (self.attempts.saturating_add(1), self.batch.tickets.first());
         let result = BatchResult { done, first_left, attempts, checkpoint, is_checkpoint_due };
         // Before the requests are answered: a client that then reads `/readyz` must see the new state.
@@ -425,6 +435,10 @@ impl<S: Source> Engine<S> {
         self.source.complete(result).map_err(|error| Failure::of_source(&error))?;
         match retry {
             Some(error) if S::RETRIES => Err(Failure::of_sink(&error.to_string())),
+            // Each stored checkpoint takes space in the log.
+            _ if self.checkpoint_calls >= MAX_CHECKPOINT_CALLS => Err(Failure::of_sink(
+                "the sink asks for its checkpoint to be stored again and again, and takes no event",
+            )),
             _ => Ok(()),
         }
     }

@@ -1,12 +1,15 @@
 //! Answers the requests of operators: `/healthz`, `/readyz` and `/metrics`.
 
 use std::net::IpAddr;
+use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::Bytes;
 use http::header::{CONTENT_TYPE, HOST};
 use http::uri::Authority;
 use http::{HeaderValue, Method, Request, Response, StatusCode};
 use http_body_util::Full;
+use tokio::sync::Semaphore;
 
 use super::endpoint::Endpoint;
 use super::intake::Readiness;
@@ -14,9 +17,18 @@ use super::intake::Readiness;
 const PLAIN: &str = "text/plain; charset=utf-8";
 const PROMETHEUS: &str = "text/plain; version=0.0.4; charset=utf-8";
 
-/// Answers a request of an operator. `local` says that the listener has a loopback address.
-pub fn answer<B>(endpoint: &Endpoint, request: &Request<B>, local: bool) -> Response<Full<Bytes>> {
-    if local && !names_this_machine(request) {
+/// How long a request for the metrics may take, with the time that it waits for another one: the default timeout of a scrape by
+/// Prometheus.
+const METRICS_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// Answers a request of an operator. `local` says that the listener has a loopback address. `measuring` has one permit.
+pub async fn answer(
+    endpoint: Arc<Endpoint>,
+    measuring: Arc<Semaphore>,
+    request: Request<()>,
+    local: bool,
+) -> Response<Full<Bytes>> {
+    if local && !names_this_machine(&request) {
         let text = "the Host of a request to this address has to be an IP address or localhost: otherwise any web page could \
                     read this (DNS rebinding)\n";
         return respond(StatusCode::MISDIRECTED_REQUEST, PLAIN, text.to_owned());
@@ -29,7 +41,7 @@ pub fn answer<B>(endpoint: &Endpoint, request: &Request<B>, local: bool) -> Resp
     match request.uri().path() {
         "/healthz" => respond(StatusCode::OK, PLAIN, "ok\n".to_owned()),
         "/readyz" => {
-            let Readiness { ready, problems } = readiness(endpoint);
+            let Readiness { ready, problems } = readiness(&endpoint);
             let status = if ready { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
             // Error texts may contain line ends; the answer is one line.
             let reasons = problems.join("; ").replace(['\r', '\n'], " ");
@@ -40,15 +52,38 @@ pub fn answer<B>(endpoint: &Endpoint, request: &Request<B>, local: bool) -> Resp
             };
             respond(status, PLAIN, text)
         }
-        "/metrics" => {
-            endpoint.routing().intake.measure();
-            endpoint.telemetry.metrics.in_flight.set(endpoint.in_flight() as f64);
-            endpoint.measure_keys();
-            endpoint.telemetry.metrics.ready.set(f64::from(readiness(endpoint).ready));
-            respond(StatusCode::OK, PROMETHEUS, endpoint.telemetry.render())
-        }
+        "/metrics" => metrics(endpoint, measuring).await,
         _ => respond(StatusCode::NOT_FOUND, PLAIN, "there are /healthz, /readyz and /metrics\n".to_owned()),
     }
+}
+
+/// Answers with the metrics. They are measured on a thread that may block, one request at a time, since this reads the log: while
+/// its disk hangs, events and other requests of operators are still answered in time.
+async fn metrics(endpoint: Arc<Endpoint>, measuring: Arc<Semaphore>) -> Response<Full<Bytes>> {
+    let measured = async {
+        let permit = measuring.acquire_owned().await.ok()?;
+        let measure = move || {
+            let _permit = permit;
+            measure(&endpoint)
+        };
+        tokio::task::spawn_blocking(measure).await.ok()
+    };
+    match tokio::time::timeout(METRICS_TIMEOUT, measured).await {
+        Ok(Some(text)) => respond(StatusCode::OK, PROMETHEUS, text),
+        _ => {
+            let text = "the metrics cannot be measured in time: the disk of the spool is slow or hangs\n";
+            respond(StatusCode::SERVICE_UNAVAILABLE, PLAIN, text.to_owned())
+        }
+    }
+}
+
+/// Updates the gauges, and returns all metrics as text.
+fn measure(endpoint: &Endpoint) -> String {
+    endpoint.routing().intake.measure();
+    endpoint.telemetry.metrics.in_flight.set(endpoint.in_flight() as f64);
+    endpoint.measure_keys();
+    endpoint.telemetry.metrics.ready.set(f64::from(readiness(endpoint).ready));
+    endpoint.telemetry.render()
 }
 
 /// Returns whether the requested host is an IP address or `localhost`, or absent. A web page that reaches this listener by

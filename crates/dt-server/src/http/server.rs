@@ -6,6 +6,8 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
+use http::Request;
+use hyper::body::Incoming;
 use rustix::io::Errno;
 use tokio::sync::{Semaphore, watch};
 use tokio::task::JoinSet;
@@ -190,6 +192,7 @@ impl AdminServer {
         let Self { listener, endpoint } = self;
         let local = listener.is_loopback();
         let permits = Arc::new(Semaphore::new(Self::MAX_CONNECTIONS));
+        let measuring = Arc::new(Semaphore::new(1));
         let mut connections = JoinSet::new();
         let mut failing = false;
         loop {
@@ -201,16 +204,130 @@ impl AdminServer {
             let Some((stream, _)) = usable(accepted, &mut failing, &endpoint.telemetry).await else {
                 continue;
             };
-            let (endpoint, stop) = (Arc::clone(&endpoint), stop.clone());
+            let (endpoint, measuring, stop) = (Arc::clone(&endpoint), Arc::clone(&measuring), stop.clone());
             if let Ok(permit) = Arc::clone(&permits).try_acquire_owned() {
                 connections.spawn(async move {
-                    let answer = move |request, _guard| {
-                        std::future::ready(Ok(admin::answer(&endpoint, &request, local)))
+                    let answer = move |request: Request<Incoming>, guard| {
+                        let (endpoint, measuring) = (Arc::clone(&endpoint), Arc::clone(&measuring));
+                        async move {
+                            let answer = admin::answer(endpoint, measuring, request.map(drop), local).await;
+                            drop(guard);
+                            Ok(answer)
+                        }
                     };
                     connection::serve_with(stream, &Limits::default(), stop, answer).await;
                     drop(permit);
                 });
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::mpsc;
+    use std::time::Duration;
+
+    use parking_lot::Mutex;
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    use tokio::net::{TcpListener, TcpStream};
+
+    use super::*;
+    use crate::http::Routing;
+    use crate::http::intake::{Accepted, Intake, IntakeFuture, Readiness};
+    use dt_sink::clock::SystemClock;
+    use dt_sink::record::{DeadLetter, Record};
+
+    /// Its disk hangs while it is measured.
+    struct Hanging {
+        entered: tokio::sync::mpsc::UnboundedSender<()>,
+        released: Mutex<mpsc::Receiver<()>>,
+    }
+
+    impl Intake for Hanging {
+        fn accept(&self, _connector: usize, _record: Record) -> IntakeFuture<'_, Accepted> {
+            IntakeFuture::Ready(Ok(Accepted::New))
+        }
+
+        fn dead_letter(&self, _dead_letter: DeadLetter) -> IntakeFuture<'_, ()> {
+            IntakeFuture::Ready(Ok(()))
+        }
+
+        fn readiness(&self) -> Readiness {
+            Readiness { ready: true, problems: Vec::new() }
+        }
+
+        fn measure(&self) {
+            let _ended = self.entered.send(());
+            let released = self.released.lock().recv_timeout(Duration::from_secs(30));
+            assert!(released.is_ok(), "nothing was answered while the disk was hanging");
+        }
+    }
+
+    async fn get(address: SocketAddr, path: &str) -> String {
+        let mut stream = TcpStream::connect(address).await.expect("connected");
+        let request = format!("GET {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n");
+        stream.write_all(request.as_bytes()).await.expect("sent");
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).await.expect("answered");
+        answer
+    }
+
+    /// An endpoint whose disk hangs, with what says that it is measured, and what lets one measurement end.
+    fn hanging() -> (Arc<Endpoint>, tokio::sync::mpsc::UnboundedReceiver<()>, mpsc::Sender<()>) {
+        let (entered, is_entered) = tokio::sync::mpsc::unbounded_channel();
+        let (release, released) = mpsc::channel();
+        let intake = Arc::new(Hanging { entered, released: Mutex::new(released) });
+        let clock: Arc<dyn dt_sink::clock::Clock> = Arc::new(SystemClock);
+        let routing = Routing::new(&[], Limits::default(), intake);
+        let telemetry = Arc::new(Telemetry::new(Arc::clone(&clock)));
+        (Arc::new(Endpoint::new(routing, telemetry, clock)), is_entered, release)
+    }
+
+    /// The one thread of this runtime answers all requests.
+    #[tokio::test]
+    async fn a_hanging_disk_holds_up_only_the_request_for_the_metrics() {
+        let (endpoint, mut is_entered, release) = hanging();
+        let listener = TcpListener::bind("127.0.0.1:0").await.expect("bound");
+        let address = listener.local_addr().expect("an address");
+        let (stop, is_stopped) = watch::channel(false);
+        let server = tokio::spawn(AdminServer::new(listener, endpoint).run(is_stopped));
+        let first = tokio::spawn(get(address, "/metrics"));
+        is_entered.recv().await.expect("it is measured");
+        let healthz = get(address, "/healthz").await;
+        assert!(healthz.starts_with("HTTP/1.1 200"), "{healthz}");
+        release.send(()).expect("waited for");
+        let metrics = first.await.expect("answered");
+        assert!(metrics.starts_with("HTTP/1.1 200") && metrics.contains("dt_receiver_ready 1"), "{metrics}");
+        stop.send(true).expect("running");
+        server.await.expect("stopped");
+    }
+
+    #[tokio::test]
+    async fn metrics_that_cannot_be_measured_in_time_are_503_also_for_the_next_request() {
+        let (endpoint, mut is_entered, release) = hanging();
+        let measuring = Arc::new(Semaphore::new(1));
+        let ask = || {
+            let request = Request::get("/metrics").body(()).expect("good");
+            Box::pin(admin::answer(Arc::clone(&endpoint), Arc::clone(&measuring), request, false))
+        };
+        let first = tokio::spawn(ask());
+        is_entered.recv().await.expect("it is measured");
+        let mut second = ask();
+        tokio::select! {
+            biased;
+            answer = &mut second => panic!("{answer:?}"),
+            () = std::future::ready(()) => {}
+        }
+        tokio::time::pause();
+        tokio::time::advance(Duration::from_secs(11)).await;
+        assert_eq!(first.await.expect("answered").status(), 503);
+        assert_eq!(second.await.status(), 503);
+        tokio::time::resume();
+        release.send(()).expect("waited for");
+        release.send(()).expect("waited for");
+        assert_eq!(ask().await.status(), 200);
+        is_entered.recv().await.expect("it is measured again");
+        assert!(is_entered.try_recv().is_err(), "the second one was never measured");
     }
 }

@@ -169,7 +169,7 @@ impl Configured {
 /// The decision on a dead letter.
 enum Verdict {
     /// The request is authentic: its record is stored like that of a new request.
-    Accept { record: Box<Record>, dedup: bool },
+    Accept { record: Box<Record>, sinks: SinkSet, dedup: bool },
     /// The record is stored again, only for the sink that rejected it.
     Redeliver { record: Box<Record>, sink: String },
     /// The dead letter is kept with a new error.
@@ -289,8 +289,7 @@ impl Repair {
                 remove()?;
                 &mut report.queued
             }
-            Verdict::Accept { record, dedup } => {
-                let sinks = self.sinks_of(&record.connector);
+            Verdict::Accept { record, sinks, dedup } => {
                 let appended = append(record, sinks, dedup)?;
                 remove()?;
                 match appended {
@@ -303,14 +302,24 @@ impl Repair {
     }
 
     /// Returns the sinks that receive the events of a connector.
-    fn sinks_of(&self, connector: &str) -> SinkSet {
-        let configured = self.configured();
+    ///
+    /// # Errors
+    ///
+    /// What is missing, if the log does not have all of them: a new sink would begin after a record that is stored now.
+    fn sinks_of(&self, connector: &str) -> Result<SinkSet, String> {
+        let (configured, known) = (self.configured(), self.log.sinks());
+        let number = |name: &str| known.iter().find(|sink| &*sink.name == name).map(|sink| sink.number);
         let named = configured.connectors.get(connector).and_then(|connector| connector.sinks.as_ref());
-        let is_meant = |name: &str| match named {
-            Some(named) => named.iter().any(|known| known == name),
-            None => configured.running.is_empty() || configured.running.contains(name),
-        };
-        SinkSet::new(self.log.sinks().iter().filter(|sink| is_meant(&sink.name)).map(|sink| sink.number))
+        if let Some(named) = named {
+            let missing = |name: &String| format!("sink {name} is not in the log yet");
+            let numbers = named.iter().map(|name| number(name).ok_or_else(|| missing(name)));
+            return numbers.collect::<Result<Vec<_>, _>>().map(SinkSet::new);
+        }
+        if known.is_empty() {
+            return Err("the log has no sink yet".to_owned());
+        }
+        let is_meant = |name: &str| configured.running.is_empty() || configured.running.contains(name);
+        Ok(SinkSet::new(known.iter().filter(|sink| is_meant(&sink.name)).map(|sink| sink.number)))
     }
 
     /// Decides on a dead letter that is replayed.
@@ -389,6 +398,73 @@ impl Repair {
         }
         // The id of a damaged record is in the dedup index already.
         let dedup = configured.dedup && connector.dedup && dead_letter.reason != Reason::Damaged;
-        Verdict::Accept { record: Box::new(record), dedup }
+        match self.sinks_of(&record.connector) {
+            Ok(sinks) => Verdict::Accept { record: Box::new(record), sinks, dedup },
+            Err(missing) => Verdict::Skip(format!(
+                "{}: {missing}; start the server once with this configuration, then replay again",
+                dead_letter.reason
+            )),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use dt_log::{Bounds, LogOptions, StartAt};
+    use dt_sink::clock::{Clock as _, SystemClock};
+    use dt_sink::record::DeadLetter;
+    use dt_verify::{Secret, Signer, Verifier};
+
+    /// Stores a copy of an authentic request whose token had expired.
+    fn add_expired(log: &Log) {
+        let body = br#"{"event":{"eventId":"e1","eventType":"touch"}}"#;
+        let secret = || Secret::new("a-good-secret").expect("good");
+        let signer = Signer::secret(secret());
+        let mut headers = http::HeaderMap::new();
+        let token = signer.sign(body, 1_700_000_000, "id").expect("signed");
+        headers.insert(signer.header_name(), token.parse().expect("a value"));
+        let now = SystemClock.unix_millis();
+        let (reason, error) = (Reason::Expired, "expired".to_owned());
+        let dead_letter =
+            DeadLetter::of_request(Arc::from("plant"), reason, error, now, Bytes::from_static(body));
+        log.dead_letters().add_blocking(vec![dead_letter.with_headers(&headers)]).expect("stored");
+    }
+
+    fn replay(log: &Arc<Log>, sinks: Option<&[&str]>) -> RepairReport {
+        let verifier = Verifier::builder()
+            .secret("a", Secret::new("a-good-secret").expect("good"))
+            .build()
+            .expect("good");
+        let sinks = sinks.map(|sinks| sinks.iter().map(ToString::to_string).collect());
+        let mut config = Config::empty();
+        config.connectors.push(ConnectorConfig { sinks, ..ConnectorConfig::new("plant", "/", verifier) });
+        let filter = Filter::default();
+        let request =
+            RepairRequest::ReplayDead { filter, reverify: false, ignore_required_headers: false, after: 0 };
+        Repair::new(Arc::clone(log), &config, BTreeSet::new()).handle(&request).expect("done")
+    }
+
+    /// No server has been started since they were added to the configuration. The record would be stored for no sink, and a
+    /// new sink begins after it.
+    #[test]
+    fn a_dead_letter_is_kept_while_the_log_lacks_a_sink_of_its_connector() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let bounds = Bounds { min_free: 0, ..LogOptions::default().bounds };
+        let options = LogOptions { bounds, ..LogOptions::default() };
+        let log = Arc::new(Log::open(folder.path(), options, Arc::new(SystemClock)).expect("opens"));
+        add_expired(&log);
+        let kept = |sinks: Option<&[&str]>, why: &str| {
+            let report = replay(&log, sinks);
+            assert_eq!((report.skipped, report.accepted, report.duplicate), (1, 0, 0), "{report:?}");
+            assert!(report.notes.iter().any(|note| note.contains(why)), "{report:?}");
+        };
+        kept(None, "the log has no sink yet");
+        let old = log.register(&Arc::from("old"), StartAt::Now, Vec::new()).expect("registered");
+        kept(Some(&["new"]), "sink new is not in the log yet");
+        kept(Some(&["old", "new"]), "sink new is not in the log yet");
+        assert_eq!(replay(&log, Some(&["old"])).accepted, 1);
+        assert_eq!(log.owed(&old).expect("read"), 1);
+        log.close();
     }
 }

@@ -9,7 +9,7 @@ const INTRODUCTION: &str = "# Metrics
 
 `GET /metrics` on the listener `admin` returns these metrics in the text format of Prometheus (version 0.0.4).
 At a loopback address it answers 421 to a `Host` that is neither an IP address nor `localhost`, since any web page could read it
-otherwise (DNS rebinding).
+otherwise (DNS rebinding). It answers 503 if the disk of the spool is so slow that the metrics cannot be measured in 10 s.
 `dt-receiver config metrics` makes this page; a test compares it with the code. The dashboard is
 [`deploy/grafana/dashboard.json`](../deploy/grafana/dashboard.json); the alert rules and what to do are in
 [alerts.md](alerts.md).

@@ -61,6 +61,8 @@ struct State {
     next_handle: u64,
     capacity: u64,
     faults: Vec<Fault>,
+    /// What other programs append, and when: before an operation of that kind, on a path that contains the text.
+    appends: Vec<(Operation, String, PathBuf, Vec<u8>)>,
     stop_at: u64,
     counts: BTreeMap<Operation, u64>,
     random: Random,
@@ -80,6 +82,7 @@ impl FakeDisk {
             next_handle: 0,
             capacity: 1 << 40,
             faults: Vec::new(),
+            appends: Vec::new(),
             stop_at: u64::MAX,
             counts: BTreeMap::new(),
             random: Random::new(seed),
@@ -125,6 +128,12 @@ impl FakeDisk {
     /// Removes all faults.
     pub fn heal(&self) {
         self.state().faults.clear();
+    }
+
+    /// Lets another program append bytes to the file `path` just before the next operation of a kind on a path that contains
+    /// `on`.
+    pub fn append_before(&self, operation: Operation, on: &str, path: impl Into<PathBuf>, bytes: &[u8]) {
+        self.state().appends.push((operation, on.to_owned(), path.into(), bytes.to_owned()));
     }
 
     /// Makes every operation after the first `operations` fail ([`operations`](Self::operations) counts them), reads
@@ -235,6 +244,13 @@ impl State {
             return Err(Errno::IO.into());
         }
         *self.counts.entry(operation).or_default() += 1;
+        let is_now = |(kind, on, ..): &mut (Operation, String, PathBuf, Vec<u8>)| {
+            *kind == operation && path.to_string_lossy().contains(&**on)
+        };
+        for (.., target, bytes) in self.appends.extract_if(.., is_now) {
+            let inode = self.inodes.get_mut(&self.names[&target]).unwrap();
+            inode.write(&bytes, inode.length());
+        }
         for fault in &mut self.faults {
             let wanted = fault.operation.map_or(operation != Operation::Read, |wanted| wanted == operation);
             if wanted && path.to_string_lossy().contains(&fault.path) {

@@ -1,6 +1,7 @@
 //! When workers rest, for how long, and when they end; what becomes of rejected and damaged records, and of a replay.
 
 use std::path::Path;
+use std::sync::atomic::AtomicU32;
 use std::sync::mpsc;
 
 use super::*;
@@ -95,6 +96,35 @@ fn telling(log: &Arc<Log>, rest: Duration) -> (WorkerHandle, impl Fn() -> Vec<St
     let (sender, batches) = mpsc::channel();
     let worker = worker(log, Box::new(Telling(sender)), Duration::from_millis(10), rest);
     (worker, move || batches.recv_timeout(Duration::from_secs(30)).expect("a batch"))
+}
+
+/// Only ever wants its checkpoint to be stored, and counts how often it is called.
+struct Asking(Arc<AtomicU32>);
+
+impl Sink for Asking {
+    fn open(&mut self, _checkpoint: Option<&[u8]>) -> Result<(), OpenError> {
+        Ok(())
+    }
+
+    fn deliver(&mut self, batch: &[Arc<Record>]) -> Outcome {
+        self.0.fetch_add(1, Ordering::SeqCst);
+        let fates = vec![Fate::Pending { last_error: None }; batch.len()];
+        Outcome { fates, checkpoint: Some(b"the same".to_vec()), is_checkpoint_due: true }
+    }
+}
+
+/// Otherwise the cursors that are stored for it fill the spool.
+#[test]
+fn a_sink_that_only_asks_for_its_checkpoint_is_reported_and_has_to_pause() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let log = open(folder.path());
+    sink_of(&log);
+    append(&log, "owed");
+    let calls = Arc::new(AtomicU32::new(0));
+    let worker = worker(&log, Box::new(Asking(Arc::clone(&calls))), LONG, Duration::ZERO);
+    until("the sink's error is known", || worker.last_error().is_some());
+    assert!(calls.load(Ordering::SeqCst) <= 10, "{calls:?} calls without a pause");
+    end(&log, &worker);
 }
 
 #[test]

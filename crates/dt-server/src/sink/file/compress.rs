@@ -1,13 +1,14 @@
 //! Compresses closed files on a separate thread.
 //!
 //! The compressed copy is written under a temporary name, synced and renamed; then the original is removed. A crash leaves
-//! the original, or both. The next start compresses every original again, so that no content is lost.
+//! the original, or both. The next start compresses every original again, so that no content is lost. A compressed file that
+//! is there already is never replaced: the original is removed if the content is equal, and kept with a warning if not.
 //!
 //! zstd is the reference implementation in C (crate `zstd`, BSD). The encoders written in Rust compress worse.
 
 use std::collections::BTreeSet;
 use std::fs;
-use std::io::{self, Write};
+use std::io::{self, Read, Write};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -36,7 +37,7 @@ impl Compressor {
     ///
     /// # Errors
     ///
-    /// The operating system's error if a folder cannot be read, or the thread not started.
+    /// The operating system's error if the template's root cannot be read, or the thread not started.
     pub fn start(
         disk: &Arc<dyn Disk>,
         kind: Compression,
@@ -95,10 +96,11 @@ fn run(compress: &Compress<'_>, left: Vec<PathBuf>, files: &Receiver<PathBuf>) {
 }
 
 /// Collects the uncompressed closed files in a folder below the template's root, and removes incomplete compressed files.
+/// Leaves out what cannot be read below that folder, so that it does not keep the sink from delivering.
 ///
 /// # Errors
 ///
-/// The operating system's error if a folder cannot be read, or a file not removed.
+/// The operating system's error if the folder cannot be read.
 fn find_closed(
     disk: &dyn Disk,
     template: &PathTemplate,
@@ -110,24 +112,43 @@ fn find_closed(
     for name in disk.list(&folder)? {
         let Ok(name) = name.into_string() else { continue };
         let path = folder.join(&name);
-        let Some(about) = disk.about(&path)? else { continue };
-        if depth > 0 && about.is_folder {
-            find_closed(disk, template, &format!("{relative}{name}/"), depth.saturating_sub(1), found)?;
-        } else if depth == 0 && about.is_file {
-            let Some(closed) = read_closed_name(&name) else { continue };
-            if !template.matches(&format!("{relative}{}", closed.current)) {
-                continue;
+        let visited = match disk.about(&path) {
+            Ok(Some(about)) if depth > 0 && about.is_folder => {
+                find_closed(disk, template, &format!("{relative}{name}/"), depth.saturating_sub(1), found)
             }
-            if !closed.unfinished && closed.compression.is_none() {
-                found.push(path);
-            } else if closed.unfinished && disk.about(&folder.join(closed.name))?.is_some() {
-                // It can be created again from the original. Without an original, it is a foreign file.
-                disk.remove_file(&path)?;
-            }
+            Ok(Some(about)) if depth == 0 && about.is_file => is_uncompressed(disk, template, relative, &name)
+                .map(|is_uncompressed| found.extend(is_uncompressed.then(|| path.clone()))),
+            other => other.map(drop),
+        };
+        if let Err(error) = visited {
+            tracing::warn!(path = %path.display(), %error, "left out when closed files are compressed");
         }
     }
     found.sort();
     Ok(())
+}
+
+/// Returns whether this file is a closed file that is not compressed yet. Removes it if it is an incomplete compressed file.
+///
+/// # Errors
+///
+/// The operating system's error if the file cannot be removed.
+fn is_uncompressed(
+    disk: &dyn Disk,
+    template: &PathTemplate,
+    relative: &str,
+    name: &str,
+) -> io::Result<bool> {
+    let Some(closed) = read_closed_name(name) else { return Ok(false) };
+    if !template.matches(&format!("{relative}{}", closed.current)) {
+        return Ok(false);
+    }
+    let folder = template.root().join(relative);
+    // It can be created again from the original. Without an original, it is a foreign file.
+    if closed.unfinished && disk.about(&folder.join(closed.name))?.is_some() {
+        disk.remove_file(&folder.join(name))?;
+    }
+    Ok(!closed.unfinished && closed.compression.is_none())
 }
 
 impl Compress<'_> {
@@ -139,15 +160,42 @@ impl Compress<'_> {
             PathBuf::from(name)
         };
         let (unfinished, finished) = (named(UNFINISHED), named(""));
-        if let Err(error) = self.write(path, &unfinished) {
+        if self.disk.about(&finished)?.is_some() {
+            self.compare(path, &finished).map_err(|error| {
+                let text =
+                    format!("{} is there already: {error}; both files are kept", finished.display());
+                io::Error::new(error.kind(), text)
+            })?;
+        } else if let Err(error) = self.write(path, &unfinished) {
             // An incomplete copy is useless. If it cannot be removed now, the next start removes it.
             let _left = self.disk.remove_file(&unfinished);
             return Err(error);
+        } else {
+            self.disk.rename(&unfinished, &finished)?;
         }
-        self.disk.rename(&unfinished, &finished)?;
         self.disk.sync_folder(parent(path))?;
         self.disk.remove_file(path)?;
         self.disk.sync_folder(parent(path))
+    }
+
+    /// Checks that a compressed file, which any program may have written, has the content of the original. Syncs it.
+    ///
+    /// # Errors
+    ///
+    /// If the content differs, or a file cannot be read or synced.
+    fn compare(&self, original: &Path, compressed: &Path) -> io::Result<()> {
+        let source = self.disk.open(original, OpenMode::Read)?;
+        let target = self.disk.open(compressed, OpenMode::Read)?;
+        let reader = At { file: &*target, at: 0 };
+        let mut expected = Expected(match self.kind {
+            Compression::Gzip => Box::new(flate2::read::MultiGzDecoder::new(reader)),
+            Compression::Zstd => Box::new(zstd::stream::read::Decoder::new(reader)?),
+        });
+        self.copy(&*source, &mut expected)?;
+        if expected.0.read(&mut [0])? > 0 {
+            return Err(differs());
+        }
+        target.sync_data()
     }
 
     fn write(&self, from: &Path, to: &Path) -> io::Result<()> {
@@ -192,7 +240,7 @@ impl Compress<'_> {
     }
 }
 
-/// Writes to a file sequentially, from an offset.
+/// Reads or writes a file sequentially, from an offset.
 struct At<'a> {
     file: &'a dyn DiskFile,
     at: u64,
@@ -208,6 +256,36 @@ impl Write for At<'_> {
     fn flush(&mut self) -> io::Result<()> {
         Ok(())
     }
+}
+
+impl Read for At<'_> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let read = self.file.read_at(buffer, self.at)?;
+        self.at = self.at.saturating_add(u64::try_from(read).unwrap_or(u64::MAX));
+        Ok(read)
+    }
+}
+
+/// Compares what is written to it with what it reads.
+struct Expected<'a>(Box<dyn Read + 'a>);
+
+impl Write for Expected<'_> {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        let mut found = vec![0; bytes.len()];
+        match self.0.read_exact(&mut found) {
+            Ok(()) if found == bytes => Ok(bytes.len()),
+            Err(error) if error.kind() != io::ErrorKind::UnexpectedEof => Err(error),
+            _ => Err(differs()),
+        }
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+fn differs() -> io::Error {
+    io::Error::new(io::ErrorKind::AlreadyExists, "its content differs")
 }
 
 /// Ignores that the file is missing in the file system: simulated disks of tests have no modes.
@@ -236,6 +314,79 @@ mod tests {
         };
         read.expect("whole");
         Some(content)
+    }
+
+    /// Creates a synced file.
+    fn put(disk: &FakeDisk, path: &str, content: &[u8]) {
+        let file = disk.open(Path::new(path), OpenMode::Create).expect("made");
+        file.write_all_at(content, 0).expect("written");
+        file.sync_data().expect("synced");
+        disk.sync_folder(Path::new("/data")).expect("synced");
+    }
+
+    /// Returns the content in two parts, as `cat a.gz b.gz` makes it.
+    fn packed(content: &[u8], kind: Compression) -> Vec<u8> {
+        let (first, second) = content.split_at(content.len() / 2);
+        let parts = [first, second].map(|part| match kind {
+            Compression::Gzip => {
+                let mut encoder = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
+                encoder.write_all(part).and_then(|()| encoder.finish()).expect("packed")
+            }
+            Compression::Zstd => zstd::stream::encode_all(part, 0).expect("packed"),
+        });
+        parts.concat()
+    }
+
+    fn compress(disk: &FakeDisk, kind: Compression) -> io::Result<()> {
+        Compress { disk, kind, stop: &AtomicBool::new(false) }.file(Path::new(CLOSED))
+    }
+
+    /// An operator has unpacked a part of it, or all of it with another tool.
+    #[test]
+    fn a_compressed_file_that_is_there_is_never_replaced() {
+        for kind in [Compression::Gzip, Compression::Zstd] {
+            let whole = b"0123456789\n".repeat(10_000);
+            let archive = packed(&whole, kind);
+            let path = format!("{CLOSED}{}", suffix(kind));
+            let part = whole[..50_000].to_vec();
+            let more = [&*whole, b"more"].concat();
+            let other = [&whole[..whole.len() - 1], b"x"].concat();
+            for original in [part, more, other] {
+                let disk = FakeDisk::new(1);
+                create_folders(&disk, Path::new("/data"), false).expect("made");
+                put(&disk, CLOSED, &original);
+                put(&disk, &path, &archive);
+                let error = compress(&disk, kind).expect_err("kept").to_string();
+                assert!(error.contains(&path) && error.contains("its content differs"), "{error}");
+                assert_eq!(disk.content(&path).as_ref(), Some(&archive));
+                assert_eq!(disk.content(CLOSED), Some(original));
+            }
+            let disk = FakeDisk::new(1);
+            create_folders(&disk, Path::new("/data"), false).expect("made");
+            put(&disk, CLOSED, &whole);
+            put(&disk, &path, &archive[..archive.len() / 2 + 20]);
+            compress(&disk, kind).expect_err("it is damaged");
+            assert_eq!(disk.content(CLOSED), Some(whole));
+        }
+    }
+
+    /// Another tool has compressed it, without a sync.
+    #[test]
+    fn an_equal_compressed_file_is_synced_before_the_original_is_removed() {
+        let mut random = Random::new(1);
+        for (seed, kind) in (0..50).flat_map(|seed| [(seed, Compression::Gzip), (seed, Compression::Zstd)]) {
+            let disk = FakeDisk::new(seed);
+            create_folders(&disk, Path::new("/data"), false).expect("made");
+            let whole: Vec<u8> = (0..20_000_u64).flat_map(|number| (number * seed).to_le_bytes()).collect();
+            put(&disk, CLOSED, &whole);
+            let archive = packed(&whole, kind);
+            let file = disk.open(Path::new(&format!("{CLOSED}{}", suffix(kind))), OpenMode::Create);
+            file.expect("made").write_all_at(&archive, 0).expect("written");
+            compress(&disk, kind).expect("equal");
+            assert_eq!(disk.content(CLOSED), None);
+            let disk = disk.crash(&mut random);
+            assert_eq!(disk.content(format!("{CLOSED}{}", suffix(kind))), Some(archive));
+        }
     }
 
     #[test]

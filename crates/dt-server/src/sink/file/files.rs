@@ -188,15 +188,18 @@ impl Files {
         Ok(closed)
     }
 
-    /// Writes the lines of this call, with one write and one sync per file.
+    /// Writes the lines of this call, with one write and one sync per file. Returns the path of a file that another program
+    /// has changed during the call, if there is one: neither that file nor those after it are written.
     ///
     /// # Errors
     ///
     /// [`OpenError`] if a write or sync fails, or a file has foreign bytes.
-    pub fn write(&mut self) -> Result<(), OpenError> {
+    pub fn write(&mut self) -> Result<Option<String>, OpenError> {
         let keeps_buffers = self.list.len() <= MAX_BUFFERS;
         for tracked in &mut self.list {
-            tracked.write()?;
+            if !tracked.write()? {
+                return Ok(Some(tracked.listed.path.clone()));
+            }
             if tracked.listed.close_as.is_some() && tracked.has_tail() {
                 return Err(tracked.foreign(tracked.listed.length));
             }
@@ -204,7 +207,7 @@ impl Files {
                 tracked.lines = Vec::new();
             }
         }
-        Ok(())
+        Ok(None)
     }
 
     /// Removes files from the list that were neither created nor used in this call.

@@ -61,7 +61,8 @@ impl SinkFolder {
     ///
     /// # Errors
     ///
-    /// [`OpenError`] if a folder or the file cannot be created or locked.
+    /// [`OpenError`] if a folder or the file cannot be created or locked, or if the path is a symbolic link without a target,
+    /// which can neither be opened nor created.
     pub fn create(&self, path: &Path) -> Result<Option<Locked>, OpenError> {
         for folder in self.folders(path).into_iter().rev().skip(1) {
             match self.disk.create_folder(folder, false) {
@@ -71,8 +72,14 @@ impl SinkFolder {
         }
         match self.disk.open(path, OpenMode::Create) {
             Ok(file) => Self::lock(path, file).map(Some),
-            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Ok(None),
-            Err(error) => Err(open_error(path, "opening", &error)),
+            Err(error) if error.kind() != io::ErrorKind::AlreadyExists => {
+                Err(open_error(path, "opening", &error))
+            }
+            Err(_) if self.about(path)?.is_some() => Ok(None),
+            Err(_) => Err(OpenError::Down(format!(
+                "{}: a symbolic link without a target; mount the target's file system, create the target, or remove the link",
+                path.display()
+            ))),
         }
     }
 

@@ -23,7 +23,8 @@
 //!    ends, or has the same bytes, or NUL in sectors that did not reach the disk. The lines are written over that and
 //!    synced. Any other byte is foreign: nothing is written, the error is reported, and the sink waits until the operator
 //!    moves the file away. A first delivery is the same, on a file that ends at that position.
-//! 3. **A failed batch is handled like a crash**: the sink returns to its last checkpoint, and compares.
+//! 3. **A failed batch is handled like a crash**: the sink returns to its last checkpoint, and compares. Only a file that
+//!    another program changed during the batch is not compared, but opened again: the sink has written nothing to it.
 //! 4. **A file to be closed** (`close_as`) holds only delivered lines. Its inode shows whether it was renamed. A file found
 //!    at the old path afterwards is the next file, and is compared from its first byte.
 //! 5. **The rules of the checkpoint apply until all repeated lines are compared.** Then the rules of the configuration
@@ -33,6 +34,9 @@
 //!
 //! A file that is missing, was replaced, or is shorter than in the checkpoint (`copytruncate`) causes a warning: lines are
 //! written to the file at that path, and may be duplicated after a crash.
+//!
+//! The length of a file is checked directly before each write. Bytes that another program appends in the microseconds between
+//! the two are overwritten: no call of the operating system does both in one step.
 //!
 //! Without checkpoints (mode `direct`) nothing is compared. A crash or a failed batch can leave lines that were not
 //! acknowledged, and an incomplete line, which is ended by a line feed before the next line.
@@ -51,7 +55,7 @@ mod tracked;
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use self::checkpoint::{Checkpoint, Rules, VERSION, decode, encode};
+use self::checkpoint::{Checkpoint, Listed, Rules, VERSION, decode, encode};
 use self::compress::Compressor;
 use self::files::Files;
 use self::folder::{SinkFolder, open_error};
@@ -73,6 +77,8 @@ pub struct FileSink {
     /// The last checkpoint, to which a failed batch returns.
     last: Option<Vec<u8>>,
     is_failed: bool,
+    /// The file that another program changed during the failed batch, as a path below the root.
+    changed: Option<String>,
     /// Whether the rules have changed since the last checkpoint.
     is_changed: bool,
     compress: Option<Compression>,
@@ -107,6 +113,7 @@ impl FileSink {
             configured,
             last: None,
             is_failed: false,
+            changed: None,
             is_changed: false,
             compress,
             compressor: None,
@@ -135,7 +142,9 @@ impl FileSink {
         };
         self.rules = rules;
         self.files.reset(&self.rules);
-        files.into_iter().try_for_each(|listed| self.files.restore(listed))?;
+        // A file to be closed is another one than the file that followed it at its path.
+        let is_kept = |listed: &Listed| listed.close_as.is_some() || self.changed.as_ref() != Some(&listed.path);
+        files.into_iter().filter(is_kept).try_for_each(|listed| self.files.restore(listed))?;
         if let Some(tail) = self.files.tail() {
             let path = tail.path.display();
             if version != VERSION {
@@ -182,7 +191,7 @@ impl FileSink {
     fn try_deliver(&mut self, batch: &[Arc<Record>]) -> Result<usize, OpenError> {
         if self.is_failed {
             self.restore()?;
-            self.is_failed = false;
+            (self.is_failed, self.changed) = (false, None);
         }
         self.files.next_call();
         self.compress_closed()?;
@@ -192,7 +201,14 @@ impl FileSink {
             return Ok(0);
         }
         let planned = plan(&mut self.files, &self.rules, batch)?;
-        self.files.write()?;
+        if let Some(changed) = self.files.write()? {
+            let path = self.rules.template.root().join(&changed);
+            self.changed = Some(changed);
+            return Err(OpenError::Down(format!(
+                "{}: another program wrote to the file at the same time; its bytes are kept",
+                path.display()
+            )));
+        }
         self.files.forget_uncreated();
         if planned > 0 || self.files.is_checkpoint_due() {
             return Ok(planned);
@@ -257,6 +273,7 @@ impl Sink for FileSink {
         self.last = checkpoint.map(<[u8]>::to_vec);
         self.files.is_kept = self.last.is_some();
         self.rules = self.configured.clone();
+        self.changed = None;
         self.restore()?;
         self.is_failed = false;
         self.change_rules()?;

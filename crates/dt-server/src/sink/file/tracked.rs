@@ -217,26 +217,32 @@ impl Tracked {
         ))
     }
 
-    /// Writes the lines of this call after the listed length, over equal lines or parts of them, and syncs.
+    /// Writes the lines of this call after the listed length, over equal lines or parts of them, and syncs. Returns `false`, and
+    /// writes nothing, if another program has appended to the file or truncated it since this call checked it.
     ///
     /// # Errors
     ///
     /// [`OpenError`] if the existing bytes are foreign, or the write or sync fails.
-    pub fn write(&mut self) -> Result<(), OpenError> {
+    pub fn write(&mut self) -> Result<bool, OpenError> {
         if self.lines.is_empty() {
-            return Ok(());
+            return Ok(true);
+        }
+        let (at, next) = (self.listed.length, self.next_length());
+        let Some(open) = &self.open else { return Ok(false) };
+        let length = open.file.about().map_err(|e| open_error(&self.path, "reading its length", &e))?.length;
+        if length < at || (length > at && !self.has_tail()) {
+            return Ok(false);
         }
         self.compare()?;
-        let (at, next) = (self.listed.length, self.next_length());
+        open.file.write_all_at(&self.lines, at).map_err(|e| open_error(&self.path, "appending", &e))?;
+        open.file.sync_data().map_err(|e| open_error(&self.path, "syncing", &e))?;
         if let Some(open) = &mut self.open {
-            open.file.write_all_at(&self.lines, at).map_err(|e| open_error(&self.path, "appending", &e))?;
-            open.file.sync_data().map_err(|e| open_error(&self.path, "syncing", &e))?;
             open.end = open.end.max(next);
             open.lacks_newline = false;
         }
         self.listed.length = next;
         self.lines.clear();
-        Ok(())
+        Ok(true)
     }
 
     /// Checks that the existing bytes are equal to the lines, or NUL where a sector was lost.

@@ -8,6 +8,7 @@ use super::*;
 use crate::sink::Compression;
 use crate::sink::MAX_CHECKPOINT;
 use crate::sink::file::checkpoint::{VERSION, decode};
+use crate::sink::file::plan::plan;
 use dt_log::disk::fake::{Fault, Operation, Random};
 
 const FILE: &str = "/data/events.ndjson";
@@ -387,4 +388,105 @@ fn a_closed_file_is_compressed_once_the_stored_checkpoint_says_closed() {
     let read = std::io::Read::read_to_string(&mut flate2::read::GzDecoder::new(&*compressed), &mut content);
     read.expect("gzip");
     assert_eq!(content, lines(0..end));
+}
+
+/// Its target is on a file system that is not mounted, or was removed while the sink was running. The fake disk has no
+/// links.
+#[test]
+fn a_symbolic_link_without_a_target_is_an_error_until_the_target_is_there() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let (link, target) = (folder.path().join("events.ndjson"), folder.path().join("target"));
+    std::os::unix::fs::symlink(&target, &link).expect("linked");
+    let mut sink = FileSink::new(&link, Format::Body);
+    let Err(OpenError::Down(text)) = sink.open(None) else { panic!("opened") };
+    assert!(text.contains("a symbolic link without a target"), "{text}");
+
+    for is_kept in [true, false] {
+        std::fs::write(&target, "").expect("made");
+        sink.open(None).expect("opened");
+        if is_kept {
+            sink.begin();
+        }
+        deliver(&mut sink, &records(0..1));
+        std::fs::remove_file(&target).expect("removed");
+        if is_kept {
+            assert!(sink.deliver(&records(1..2)).is_checkpoint_due, "the new file is to be listed first");
+        }
+        for _ in 0..3 {
+            assert!(retry_error(&mut sink, &records(1..2)).contains("a symbolic link without a target"));
+        }
+        std::fs::write(&target, "").expect("made");
+        deliver(&mut sink, &records(1..2));
+        assert_eq!(std::fs::read_to_string(&target).expect("read"), lines(1..2));
+        sink.close();
+    }
+}
+
+/// Such as `lost+found`, or a symbolic link to itself, beside the files.
+#[test]
+fn a_folder_that_cannot_be_read_stops_neither_the_sink_nor_the_compression_of_other_files() {
+    // The first operation reads its metadata, the second one lists it.
+    for after in [0, 1] {
+        let disk = disk(1);
+        for folder in ["/data/2023-11-13", "/data/lost+found"] {
+            create_folders(&disk, Path::new(folder), false).expect("made");
+        }
+        let closed = "/data/2023-11-13/events.20231113T221320Z-0000.ndjson";
+        put(&disk, closed, b"{}\n", true);
+        let path = "lost+found".to_owned();
+        disk.fail(Fault { path, after, ..Fault::every(Operation::Read, Errno::ACCESS) });
+        let rotated = rotated("/data/{date}/events.ndjson", Some(1024), None);
+        let packed = FileConfig { compress: Some(Compression::Gzip), ..rotated };
+        let (mut sink, _) = open_sink(&disk, &packed, None).expect("opened");
+        deliver(&mut sink, &records(0..1));
+        while disk.content(closed).is_some() {
+            std::thread::yield_now();
+        }
+        assert!(disk.content(format!("{closed}.gz")).is_some());
+    }
+}
+
+/// Between the check at the start of a call and a write there are the writes and syncs of other files.
+#[test]
+fn what_another_program_appends_during_a_call_is_kept_and_the_sink_goes_on() {
+    for is_kept in [true, false] {
+        let disk = disk(1);
+        let mut sink = sink(&disk, &config("/data/{eventType}"));
+        sink.open(None).expect("opened");
+        if is_kept {
+            sink.begin();
+        }
+        deliver(&mut sink, &[typed(0, "a", START), typed(1, "b", START)]);
+        let batch = [typed(2, "a", START), typed(3, "b", START)];
+        disk.append_before(Operation::Sync, "/data/a", "/data/b", b"a mark");
+        let error = retry_error(&mut sink, &batch);
+        assert!(error.contains("/data/b") && error.contains("another program"), "{error}");
+        let checkpoint = deliver(&mut sink, &batch);
+        let b = format!("{}a mark\n{}", lines(1..2), lines(3..4));
+        assert_eq!(text(&disk, "/data/b"), b);
+        if is_kept {
+            let a = lines(0..1) + &lines(2..3);
+            assert_eq!(text(&disk, "/data/a"), a);
+            drop(sink);
+            let (mut sink, _) =
+                open_sink(&disk, &config("/data/{eventType}"), checkpoint.as_deref()).expect("opened");
+            deliver(&mut sink, &[typed(4, "a", START), typed(5, "b", START)]);
+            assert_eq!(text(&disk, "/data/a"), a + &lines(4..5));
+            assert_eq!(text(&disk, "/data/b"), b + &lines(5..6));
+        }
+    }
+}
+
+/// As `copytruncate` does, between the check at the start of a call and the write.
+#[test]
+fn a_file_that_is_truncated_during_a_call_gets_no_gap() {
+    let disk = disk(1);
+    let (mut sink, _) = open_sink(&disk, &config(FILE), None).expect("opened");
+    deliver(&mut sink, &records(0..2));
+    sink.files.next_call();
+    assert_eq!(plan(&mut sink.files, &sink.rules, &records(2..3)).expect("planned"), 1);
+    let file = disk.open(Path::new(FILE), OpenMode::Write).expect("there");
+    file.set_length(0).expect("cut");
+    assert_eq!(sink.files.write().expect("not written").as_deref(), Some("events.ndjson"));
+    assert_eq!(text(&disk, FILE), "");
 }
