@@ -292,7 +292,11 @@ fn each_mistake_names_its_key_what_was_found_and_what_is_allowed() {
         ),
         ("dedup_window = 0", "dedup_window = \"1h\"", &["connector.plant-1.dedup_window"]),
         ("type = \"stdout\"", "type = \"http\"", &["sink.out.type", "http", "stdout, file, kafka"]),
-        ("format = \"body\"", "format = \"xml\"", &["sink.out.format", "xml", "body, envelope, cloudevents"]),
+        (
+            "format = \"body\"",
+            "format = \"xml\"",
+            &["sink.out.format", "xml", "body, envelope, cloudevents, line-protocol"],
+        ),
         ("path = \"{date}/events.ndjson\"", "", &["sink.archive.path", "missing"]),
         (
             "{date}/",

@@ -18,8 +18,9 @@ config_keys! {
             name: Arc<str> = name().needed("is missing; give it a name").sample("\"stdout\""),
         }
         /// The output: `body` is the received bytes, `envelope` adds when and how the event was received,
-        /// `cloudevents` is CloudEvents 1.0.
-        format: Format = word(&["body", "envelope", "cloudevents"]).or(Format::default()),
+        /// `cloudevents` is CloudEvents 1.0, `line-protocol` is that of InfluxDB, for types that write lines. Details:
+        /// [formats.md](formats.md).
+        format: Format = word(&["body", "envelope", "cloudevents", "line-protocol"]).or(Format::default()),
         /// Where a new sink starts: with the next event, or with the oldest event that the spool still has.
         from_retained: bool = custom("`\"now\"`, `\"retained\"`", read_start)
             .or(false)
@@ -70,11 +71,33 @@ impl SinkConfig {
     /// Reads a sink. A value that cannot be read adds an error and is replaced by a placeholder, so that the rest is checked; a
     /// configuration with errors is never used.
     pub(super) fn read(mut section: Section<'_>, types: &SinkTypes) -> Option<Self> {
+        let has_format = section.has("format");
         let settings = read_settings(&mut section, types);
         let settings = settings.unwrap_or_else(|| StdoutConfig::default().into());
         let sink = Self::read_keys(&mut section, settings)?;
+        if has_format {
+            sink.check_format(&section);
+        }
         section.finish();
         Some(sink)
+    }
+
+    /// Reports a format in which this type of sink cannot write.
+    fn check_format(&self, section: &Section<'_>) {
+        let (formats, type_name) = (self.settings.formats(), self.settings.type_name());
+        if formats.contains(&self.format) {
+            return;
+        }
+        let names: Vec<_> = formats.iter().map(|format| format.name()).collect();
+        section.complain(
+            "format",
+            if names.is_empty() {
+                format!("a sink of type \"{type_name}\" has no format; remove the key")
+            } else {
+                let found = self.format.name();
+                format!("found \"{found}\"; a sink of type \"{type_name}\" takes {}", names.join(", "))
+            },
+        );
     }
 
     /// Adds the differences of `next`, below the sink's name.
