@@ -3,8 +3,11 @@
 
 use std::sync::Arc;
 
+use super::SinkFilter;
 use crate::sink::{NoSinkType, NotASink, Settings, SinkTypes, StdoutConfig};
-use dt_sink::config::{Changes, Key, KeyDefault, Section, Table, config_keys, custom, name, word};
+use dt_sink::config::{
+    Changes, Key, KeyDefault, Section, Table, config_keys, custom, name, table, unchecked, word,
+};
 use dt_sink::record::Format;
 
 config_keys! {
@@ -27,6 +30,10 @@ config_keys! {
             .key("start")
             .default_shown("\"now\"")
             .not_compared(),
+        /// The events that the sink receives, of those that its connectors accept; all, without this table. An event
+        /// must match every key that is given, and of a list one value. The sink counts as having received any other
+        /// event. Details: [receiving.md](receiving.md#events-of-a-sink).
+        only: SinkFilter = table(unchecked),
     }
     with {
         /// The keys of its type.
@@ -106,7 +113,8 @@ impl SinkConfig {
         self.settings.compare(&next.settings, changes);
     }
 
-    /// Returns whether a running sink has to be replaced for `next`. The key `start` only matters for a new sink.
+    /// Returns whether a running sink has to be replaced for `next`. The key `start` only matters for a new sink, and its worker
+    /// applies `only`.
     pub(crate) fn is_other_than(&self, next: &Self) -> bool {
         self.format != next.format || self.settings.needs_new_sink(&next.settings)
     }
@@ -119,7 +127,11 @@ impl SinkConfig {
         let mut keys = Self::rows();
         keys.insert(1.min(keys.len()), of_type.sample("\"stdout\""));
         let all = Table::new("[[sink]]", about, keys);
-        std::iter::once(all).chain(types.iter().flat_map(|sink_type| sink_type.tables())).collect()
+        let below = Self::tables().into_iter().map(|table| table.below("sink"));
+        std::iter::once(all)
+            .chain(below)
+            .chain(types.iter().flat_map(|sink_type| sink_type.tables()))
+            .collect()
     }
 }
 
