@@ -4,6 +4,7 @@
     python3 -m venv VENV && VENV/bin/pip install line-protocol-parser==2.0.1
     VENV/bin/python tests/vectors/line_protocol.py            write line_protocol.json
     VENV/bin/python tests/vectors/line_protocol.py --check    check the committed file, and that a run would reproduce it; writes nothing
+    VENV/bin/python tests/vectors/line_protocol.py --server URL    also write each line to an InfluxDB 1 at URL, and read the point back
 
 A case is a body, when it was received, and the lines that it must become. `points` below is a second reading of docs/formats.md:
 which points a body holds. `line` writes a point. The package line-protocol-parser, which is independent of both, then reads each
@@ -15,6 +16,8 @@ import json
 import pathlib
 import re
 import sys
+import urllib.parse
+import urllib.request
 
 from line_protocol_parser import parse_line
 
@@ -209,9 +212,40 @@ def line(point):
     return f"{point['measurement']}{tags} {fields} {point['time']}"
 
 
+def call(url, path, parameters, data=None):
+    url = f"{url}{path}?{urllib.parse.urlencode(parameters)}"
+    with urllib.request.urlopen(urllib.request.Request(url, data=data)) as answer:
+        return answer.read()
+
+
+def is_in(url, point):
+    """Whether an InfluxDB has a point, with these tags and no others."""
+    query = f'SELECT * FROM "{point["measurement"]}" WHERE time = {point["time"]} GROUP BY *'
+    answer = json.loads(call(url, "/query", {"db": "vectors", "q": query, "epoch": "ns"}))
+    for series in answer["results"][0].get("series", []):
+        tags = {key: value for key, value in series["tags"].items() if value}
+        for row in series["values"]:
+            fields = dict(zip(series["columns"], row))
+            if tags == point["tags"] and all(fields.get(key) == value for key, value in point["fields"].items()):
+                return True
+    return False
+
+
+def try_server(url):
+    """Writes the points of all cases to an InfluxDB, one by one, and reads each back."""
+    call(url, "/query", {"q": "CREATE DATABASE vectors"}, b"")
+    found = [point for case in CASES.values() for point in points(case)]
+    for point in found:
+        call(url, "/write", {"db": "vectors"}, line(point).encode())
+        if not is_in(url, point):
+            sys.exit(f"the server does not have {point}")
+    print(f"the server has {len(found)} points")
+
+
 def main():
-    if sys.argv[1:] not in ([], ["--check"]):
-        print("usage: line_protocol.py [--check]", file=sys.stderr)
+    server = sys.argv[2] if sys.argv[1:2] == ["--server"] and len(sys.argv) == 3 else None
+    if server is None and sys.argv[1:] not in ([], ["--check"]):
+        print("usage: line_protocol.py [--check | --server URL]", file=sys.stderr)
         sys.exit(2)
     vectors = []
     for name, case in CASES.items():
@@ -227,6 +261,8 @@ def main():
         sys.exit(f"{PATH.name} is not what this script makes")
     if not sys.argv[1:]:
         PATH.write_text(text)
+    if server:
+        try_server(server)
     print(f"{len(vectors)} vectors, {sum(len(vector['lines']) for vector in vectors)} lines")
 
 

@@ -36,12 +36,12 @@ pub struct Reading<'a> {
 pub enum ReadingValue<'a> {
     /// A measured value, a count, or the `1.0` that stands for a touch. It is finite.
     Number(f64),
-    /// A state such as `MOTION_DETECTED`, in DT's own word, also one that is not known here.
+    /// A state such as `MOTION_DETECTED`, in DT's own word, also one that is not known here; or an IP address.
     Text(&'a str),
 }
 
 impl Reading<'_> {
-    /// Returns `true` if the value is a state: one of few texts, which holds until the next reading.
+    /// Returns `true` if the value is a text, which holds until the next reading: a state, or an IP address.
     #[must_use]
     pub const fn is_state(&self) -> bool {
         matches!(self.value, ReadingValue::Text(_))
