@@ -98,25 +98,24 @@ fn documented(lines: &[String], at: Option<usize>) -> BTreeSet<String> {
         }
     }
     let path = header.trim_matches(['[', ']']);
-    let mut below: BTreeSet<String> = reference()
-        .iter()
-        .map(|table| table.header.trim_matches(['[', ']']))
-        .map(str::to_owned)
-        .collect::<Vec<_>>()
-        .iter()
-        .map(String::as_str)
-        .filter_map(
-            |other| if path.is_empty() { Some(other) } else { other.strip_prefix(path)?.strip_prefix('.') },
-        )
-        .filter_map(|rest| rest.split('.').next())
-        .filter(|name| !name.is_empty())
-        .map(str::to_owned)
-        .collect();
-    // Its tables go with Kafka alone.
-    if header == "[[sink]]" && kind.is_none_or(|kind| kind != "type = \"kafka\"") {
-        below.clear();
+    // The tables below `[[sink]]` go with the type of sink that they follow; those before the first type, with all types.
+    let mut follows = None;
+    for table in reference() {
+        if table.header == "[[sink]]" {
+            follows = table.given.lines().find(|line| line.starts_with("type")).map(str::to_owned);
+        }
+        if header == "[[sink]]" && follows.is_some() && follows.as_ref() != kind {
+            continue;
+        }
+        let other = table.header.trim_matches(['[', ']']);
+        let rest = if path.is_empty() {
+            Some(other)
+        } else {
+            other.strip_prefix(path).and_then(|rest| rest.strip_prefix('.'))
+        };
+        let name = rest.and_then(|rest| rest.split('.').next()).filter(|name| !name.is_empty());
+        keys.extend(name.map(str::to_owned));
     }
-    keys.extend(below);
     keys
 }
 

@@ -25,6 +25,9 @@ fn a_running_server_is_inspected_and_repaired() {
     assert_eq!(place.json(&["spool", "check"]), (0, serde_json::json!({"ok": true, "findings": []})));
     let exported = place.run(&["spool", "export", "--format", "body", "--since", "1h"]);
     assert_eq!(String::from_utf8_lossy(&exported.stdout).lines().count(), 3, "{exported:?}");
+    let exported = place.run(&["spool", "export", "--format", "line-protocol"]);
+    let lines = String::from_utf8_lossy(&exported.stdout);
+    assert_eq!(lines.lines().filter(|line| line.starts_with("touch touch=1.0 ")).count(), 3, "{exported:?}");
     let exported = place.run(&["spool", "export", "--sink", "file"]);
     assert_eq!((exported.status.code(), exported.stdout.len()), (Some(0), 0), "{exported:?}");
 
