@@ -25,7 +25,10 @@ const ARROWS: [(&str, &[&str]); 8] = [
     ("dt-sink-kafka", &["dt-sink", "dt-verify"]),
     ("dt-emulator", &["dt-verify"]),
     ("dt-server", &["dt-log", "dt-sink", "dt-verify"]),
-    ("dt-receiver", &["dt-emulator", "dt-log", "dt-server", "dt-sink", "dt-sink-http", "dt-sink-kafka", "dt-verify"]),
+    (
+        "dt-receiver",
+        &["dt-emulator", "dt-log", "dt-server", "dt-sink", "dt-sink-http", "dt-sink-kafka", "dt-verify"],
+    ),
 ];
 
 #[test]

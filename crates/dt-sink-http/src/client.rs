@@ -135,7 +135,9 @@ fn tls_text(error: &rustls::Error) -> String {
         rustls::Error::InvalidCertificate(
             CertificateError::NotValidYet | CertificateError::NotValidYetContext { .. },
         ) => "the certificate of the target is not valid yet".to_owned(),
-        rustls::Error::InvalidCertificate(CertificateError::UnknownIssuer | CertificateError::BadSignature) => {
+        rustls::Error::InvalidCertificate(
+            CertificateError::UnknownIssuer | CertificateError::BadSignature,
+        ) => {
             "the certificate of the target is of an authority that is not trusted; check `tls.ca`".to_owned()
         }
         other => other.to_string(),

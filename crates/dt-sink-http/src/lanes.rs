@@ -124,6 +124,17 @@ impl<'a> Lanes<'a> {
         }
     }
 
+    /// Returns whether at least so many records may be sent now.
+    pub fn has_ready(&self, least: usize) -> bool {
+        let mut count = 0_usize;
+        let waiting =
+            self.ready.iter().filter_map(|number| self.lanes.get(*number)).map(|lane| lane.waiting.len());
+        waiting.into_iter().any(|waiting| {
+            count = count.saturating_add(waiting);
+            count >= least
+        })
+    }
+
     /// Returns whether no further request is started, because the target does not work.
     pub const fn is_stopped(&self) -> bool {
         self.stopped.is_some()

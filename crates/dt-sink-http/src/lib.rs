@@ -49,13 +49,15 @@ pub use tls::{BadTls, HttpTls};
 pub use url::{BadUrl, TargetUrl};
 
 use dt_sink::clock::{Clock, SystemClock};
-use dt_sink::{Metric, OpenError, Outcome, Record, Sink, SinkContext};
+use dt_sink::{Fate, Metric, OpenError, Outcome, Record, Sink, SinkContext};
 
 /// The most records of a batch of the engine, unless a request has more than a quarter of it.
 const MAX_BATCH: usize = 1024;
 /// The records of a batch for each request that may be in flight, so that there are enough devices to choose from. Few, since
 /// a changed configuration waits for a batch.
 const BATCH_PER_REQUEST: usize = 16;
+/// The engine adds records as long as the batch has fewer than this for each request that may be in flight.
+const GATHERED_PER_REQUEST: usize = 2;
 /// How long `deliver` works on a batch of which no record has a result.
 const TURN: Duration = Duration::from_millis(500);
 /// How long `deliver` works on a batch of which some records have.
@@ -146,6 +148,8 @@ impl Sink for HttpSink {
             in_flight: HashSet::new(),
             pause: None,
             last_progress: Instant::now(),
+            left: 0,
+            has_failed: false,
         };
         self.running = Some(Running { runtime: Some(runtime), worker });
         Ok(())
@@ -153,18 +157,30 @@ impl Sink for HttpSink {
 
     fn deliver(&mut self, batch: &[Arc<Record>]) -> Outcome {
         let (concurrency, max_events) = (self.config.concurrency, self.max_events());
+        let enough =
+            concurrency.saturating_mul(max_events).saturating_mul(GATHERED_PER_REQUEST).min(self.max_batch());
         let Some(Running { runtime: Some(runtime), worker }) = &mut self.running else {
             return Outcome::retry(batch.len(), "the sink is not open");
         };
         if let Some(error) = worker.pause_error() {
             return Outcome::retry(batch.len(), &error);
         }
+        if worker.gathers(batch.len(), enough) {
+            return Outcome {
+                fates: vec![Fate::Pending { last_error: None }; batch.len()],
+                ..Outcome::default()
+            };
+        }
         let mut lanes = Lanes::new(batch, &worker.in_flight);
         runtime.block_on(worker.work(&mut lanes, concurrency, max_events));
         let last_error = worker.stall_error();
         let exchange = Arc::clone(&worker.exchange);
+        let fates = lanes.into_fates(last_error);
+        worker.has_failed = fates.iter().any(|fate| matches!(fate, Fate::Retry { .. }));
+        worker.left =
+            fates.iter().filter(|fate| matches!(fate, Fate::Retry { .. } | Fate::Pending { .. })).count();
         self.report(&exchange);
-        Outcome { fates: lanes.into_fates(last_error), ..Outcome::default() }
+        Outcome { fates, ..Outcome::default() }
     }
 
     fn max_batch(&self) -> usize {
@@ -206,9 +222,22 @@ struct Worker {
     pause: Option<(Instant, String)>,
     /// When a request was last answered, or none was in flight.
     last_progress: Instant,
+    /// How many records of the last batch have no result.
+    left: usize,
+    /// Whether one of them failed.
+    has_failed: bool,
 }
 
 impl Worker {
+    /// Returns whether the engine shall add records before requests are started. After an outage it reads the log group by
+    /// group, and a group may be a single record: without this, there would be one request at a time. It is asked again as
+    /// long as it adds some. Not after a failure, since a batch without a result ends the engine's back-off.
+    fn gathers(&mut self, records: usize, enough: usize) -> bool {
+        let has_grown = records > self.left;
+        self.left = records;
+        has_grown && records < enough && !self.has_failed
+    }
+
     /// Starts requests for the records of a batch, and takes the results. Returns once half of the records have one, or the
     /// time for this call is used up. After a failure it waits for all requests in flight: the engine pauses then, and
     /// nothing would go on meanwhile.
@@ -248,11 +277,15 @@ impl Worker {
         }
     }
 
-    /// Starts as many requests as may be in flight.
+    /// Starts as many requests as may be in flight. A request that would not be full waits for those in flight: their devices
+    /// may have more records for it.
     fn start(&mut self, lanes: &mut Lanes<'_>, concurrency: usize, max_events: usize) {
         while self.jobs.len() < concurrency {
             // A batch of records that may all be rejected would hide the one that is accepted.
             let most = if self.exchange.is_holding() { 1 } else { max_events };
+            if !self.jobs.is_empty() && !lanes.has_ready(most) {
+                return;
+            }
             let records = lanes.next(most);
             if records.is_empty() {
                 return;
