@@ -94,7 +94,7 @@ async fn read(mut body: Incoming, keep: usize) -> Vec<u8> {
     kept
 }
 
-/// Returns why there is no answer. The text is the same for the same cause, so that the log has it once.
+/// Returns why there is no answer. Equal causes have equal texts, so that the log has each once.
 fn cause(error: &hyper_util::client::legacy::Error) -> String {
     if let Some(text) = tls_error(error) {
         return text;

@@ -5,7 +5,7 @@
 //! A record is delivered once the target has answered its request with 2xx. Requests run on a runtime of their own, which
 //! only works while the engine calls the sink: there is no thread beside the engine's, but for the resolution of host names.
 //! Up to `concurrency` requests are in flight. Of each device there is one at a time, so that a device's events arrive in
-//! order (`lanes.rs`). A slow request does not hold up other devices: its records are pending until it is answered.
+//! order (`schedule.rs`). A slow request does not hold up other devices: its records are pending until it is answered.
 //!
 //! # When a record fails
 //!
@@ -22,9 +22,9 @@ mod auth;
 mod client;
 mod exchange;
 mod headers;
-mod lanes;
 mod metrics;
 mod request;
+mod schedule;
 mod settings;
 mod signature;
 mod tables;
@@ -42,8 +42,8 @@ use tokio::task::{JoinError, JoinSet};
 pub use auth::Auth;
 use exchange::{Exchange, Sent};
 pub use headers::{PlainHeaders, SecretHeaders};
-use lanes::Lanes;
 pub use request::{BatchFormat, CloudEventsMode, UnknownWord};
+use schedule::Schedule;
 pub use settings::{HttpBatch, HttpConfig};
 pub use tls::{BadTls, HttpTls};
 pub use url::{BadUrl, TargetUrl};
@@ -171,11 +171,11 @@ impl Sink for HttpSink {
                 ..Outcome::default()
             };
         }
-        let mut lanes = Lanes::new(batch, &worker.in_flight);
-        runtime.block_on(worker.work(&mut lanes, concurrency, max_events));
+        let mut schedule = Schedule::new(batch, &worker.in_flight);
+        runtime.block_on(worker.work(&mut schedule, concurrency, max_events));
         let last_error = worker.stall_error();
         let exchange = Arc::clone(&worker.exchange);
-        let fates = lanes.into_fates(last_error);
+        let fates = schedule.into_fates(last_error);
         worker.has_failed = fates.iter().any(|fate| matches!(fate, Fate::Retry { .. }));
         worker.left =
             fates.iter().filter(|fate| matches!(fate, Fate::Retry { .. } | Fate::Pending { .. })).count();
@@ -241,7 +241,7 @@ impl Worker {
     /// Starts requests for the records of a batch, and takes the results. Returns once half of the records have one, or the
     /// time for this call is used up. After a failure it waits for all requests in flight: the engine pauses then, and
     /// nothing would go on meanwhile.
-    async fn work(&mut self, lanes: &mut Lanes<'_>, concurrency: usize, max_events: usize) {
+    async fn work(&mut self, schedule: &mut Schedule<'_>, concurrency: usize, max_events: usize) {
         // Connections that the target has closed meanwhile are noticed before they are used.
         for _ in 0..2 {
             tokio::task::yield_now().await;
@@ -253,18 +253,18 @@ impl Worker {
         self.exchange.is_closing.store(false, Ordering::Relaxed);
         loop {
             while let Some(done) = self.jobs.try_join_next() {
-                self.finish(done, lanes);
+                self.finish(done, schedule);
             }
-            let turn = if lanes.finished() == 0 || lanes.has_failed() { TURN } else { SHORT_TURN };
+            let turn = if schedule.finished() == 0 || schedule.has_failed() { TURN } else { SHORT_TURN };
             let is_over = started.elapsed() >= turn;
-            let is_closing = lanes.is_stopped() || (lanes.has_failed() && is_over);
+            let is_closing = schedule.is_stopped() || (schedule.has_failed() && is_over);
             if is_closing {
                 self.exchange.is_closing.store(true, Ordering::Relaxed);
             } else {
-                self.start(lanes, concurrency, max_events);
+                self.start(schedule, concurrency, max_events);
             }
-            let is_half_done = lanes.finished() >= lanes.len().div_ceil(2);
-            if self.jobs.is_empty() || (!lanes.has_failed() && (is_over || is_half_done)) {
+            let is_half_done = schedule.finished() >= schedule.len().div_ceil(2);
+            if self.jobs.is_empty() || (!schedule.has_failed() && (is_over || is_half_done)) {
                 return;
             }
             let left = turn.saturating_sub(started.elapsed());
@@ -272,32 +272,32 @@ impl Worker {
             let done =
                 if is_closing { next.await } else { tokio::time::timeout(left, next).await.ok().flatten() };
             if let Some(done) = done {
-                self.finish(done, lanes);
+                self.finish(done, schedule);
             }
         }
     }
 
     /// Starts as many requests as may be in flight. A request that would not be full waits for those in flight: their devices
     /// may have more records for it.
-    fn start(&mut self, lanes: &mut Lanes<'_>, concurrency: usize, max_events: usize) {
+    fn start(&mut self, schedule: &mut Schedule<'_>, concurrency: usize, max_events: usize) {
         while self.jobs.len() < concurrency {
             // A batch of records that may all be rejected would hide the one that is accepted.
             let most = if self.exchange.is_holding() { 1 } else { max_events };
-            if !self.jobs.is_empty() && !lanes.has_ready(most) {
+            if !self.jobs.is_empty() && !schedule.has_ready(most) {
                 return;
             }
-            let records = lanes.next(most);
+            let records = schedule.next(most);
             if records.is_empty() {
                 return;
             }
-            let addresses: Vec<usize> = records.iter().map(lanes::address).collect();
+            let addresses: Vec<usize> = records.iter().map(schedule::address).collect();
             self.in_flight.extend(&addresses);
             let exchange = Arc::clone(&self.exchange);
             self.jobs.spawn(async move { (addresses, exchange.send(&records).await) });
         }
     }
 
-    fn finish(&mut self, done: Result<(Vec<usize>, Sent), JoinError>, lanes: &mut Lanes<'_>) {
+    fn finish(&mut self, done: Result<(Vec<usize>, Sent), JoinError>, schedule: &mut Schedule<'_>) {
         let (addresses, sent) = match done {
             Ok(done) => done,
             // The engine handles a panic, and opens the sink anew.
@@ -316,7 +316,7 @@ impl Worker {
         {
             self.pause = Some((until, failure.error.clone()));
         }
-        lanes.finish(&addresses, sent);
+        schedule.finish(&addresses, sent);
     }
 
     /// Returns why no request is made now, if the target asked to wait.

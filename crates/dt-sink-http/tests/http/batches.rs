@@ -19,10 +19,10 @@ fn events_share_a_request_in_the_order_of_their_device() {
     let mut driver = Driver::new(&target.url(), LINES);
     let fates = driver.deliver(&records(7, 50));
     assert!(fates.iter().all(|fate| *fate == Fate::Delivered));
-    let seen = target.take();
-    assert_eq!(seen.len(), 4, "100, 100, 100 and 50 events");
+    let arrived = target.take();
+    assert_eq!(arrived.len(), 4, "100, 100, 100 and 50 events");
     let mut all: Vec<&str> = Vec::new();
-    for request in &seen {
+    for request in &arrived {
         assert_eq!(request.header("content-type"), "application/x-ndjson");
         all.extend(ids(&request.body));
     }
@@ -32,7 +32,7 @@ fn events_share_a_request_in_the_order_of_their_device() {
             all.iter().copied().filter(|id| id.starts_with(&format!("dev{device}-"))).collect();
         assert_eq!(of_device, (0..50).map(|number| format!("dev{device}-{number}")).collect::<Vec<_>>());
     }
-    let keys: BTreeSet<&str> = seen.iter().map(|seen| seen.header("idempotency-key")).collect();
+    let keys: BTreeSet<&str> = arrived.iter().map(|arrived| arrived.header("idempotency-key")).collect();
     assert_eq!(keys.len(), 4);
 }
 
@@ -48,8 +48,8 @@ fn an_array_holds_all_events_as_json() {
         let keys = format!("url = '{}'\n{batch}", target.url());
         let mut driver = Driver::with(config(&keys, &Files::default()), format);
         driver.deliver(&records(3, 2));
-        let seen = target.take();
-        let [request] = &seen[..] else { panic!("{seen:?}") };
+        let arrived = target.take();
+        let [request] = &arrived[..] else { panic!("{arrived:?}") };
         let events: Vec<serde_json::Value> = serde_json::from_str(&request.body).expect("an array");
         assert_eq!((events.len(), request.header("content-type")), (6, content_type));
     }
@@ -57,8 +57,8 @@ fn an_array_holds_all_events_as_json() {
 
 #[test]
 fn of_a_rejected_batch_only_the_events_at_fault_are_rejected() {
-    let target = Target::start(|seen| {
-        let has_bad = ids(&seen.body).iter().any(|id| ["dev0-3", "dev2-1", "dev2-2"].contains(id));
+    let target = Target::start(|arrived| {
+        let has_bad = ids(&arrived.body).iter().any(|id| ["dev0-3", "dev2-1", "dev2-2"].contains(id));
         Reply::Status(if has_bad { 400 } else { 200 })
     });
     let mut driver = Driver::new(&target.url(), LINES);
@@ -69,12 +69,12 @@ fn of_a_rejected_batch_only_the_events_at_fault_are_rejected() {
         assert_eq!(is_rejected(fate), is_bad, "{} {fate:?}", record.event_id);
         assert_eq!(*fate == Fate::Delivered, !is_bad, "{} {fate:?}", record.event_id);
     }
-    let seen = target.take();
-    assert!(seen.len() < 40, "{} requests for 64 events, 3 of them bad", seen.len());
+    let arrived = target.take();
+    assert!(arrived.len() < 40, "{} requests for 64 events, 3 of them bad", arrived.len());
     // What was accepted: each once, in order.
-    let accepted: Vec<String> = seen
+    let accepted: Vec<String> = arrived
         .iter()
-        .map(|seen| ids(&seen.body))
+        .map(|arrived| ids(&arrived.body))
         .filter(|ids| !ids.iter().any(|id| ["dev0-3", "dev2-1", "dev2-2"].contains(id)))
         .flat_map(|ids| ids.into_iter().map(str::to_owned).collect::<Vec<_>>())
         .collect();
@@ -123,7 +123,7 @@ fn a_failure_amid_a_rejected_batch_leaves_the_rest_in_order() {
 }
 
 #[test]
-fn the_engine_is_asked_for_as_many_records_as_requests_can_use() {
+fn the_largest_batch_suffices_for_all_requests() {
     let url = "http://127.0.0.1:1/";
     assert_eq!(Driver::new(url, "concurrency = 1").sink.max_batch(), 16);
     assert_eq!(Driver::new(url, "").sink.max_batch(), 512);

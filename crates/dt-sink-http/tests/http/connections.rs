@@ -70,7 +70,7 @@ fn connections_are_kept_and_as_many_as_requests_in_flight() {
         assert!(driver.deliver(&records(20, 5)).iter().all(|fate| *fate == Fate::Delivered));
     }
     assert!((1..=4).contains(&target.connections()), "{}", target.connections());
-    assert!(target.take().iter().all(|seen| seen.version == hyper::Version::HTTP_11));
+    assert!(target.take().iter().all(|arrived| arrived.version == hyper::Version::HTTP_11));
 }
 
 /// A server that answers a number of requests on each connection, and then closes it without an announcement.
@@ -122,7 +122,7 @@ fn a_target_that_closes_after_each_answer_costs_no_failed_attempt() {
     let mut driver = Driver::new(&format!("http://{address}/"), "concurrency = 3");
     for number in 0..30 {
         assert_eq!(driver.deliver_one(record("a", number)), Fate::Delivered, "{number}");
-        // While there is nothing to deliver, nobody notices that the connection was closed.
+        // While there is nothing to deliver, the sink does not notice that the connection was closed.
         std::thread::sleep(Duration::from_millis(3));
     }
     assert_eq!((driver.count("accepted"), driver.count("failed")), (30, 0));

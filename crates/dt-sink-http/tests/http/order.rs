@@ -52,7 +52,7 @@ fn one_device_has_one_request_at_a_time_and_so_have_those_without_a_device() {
 fn after_an_event_that_failed_the_later_ones_of_its_device_wait() {
     let target =
         Target::start(
-            |seen| if id_of(&seen.body) == "dev1-3" { Reply::Status(500) } else { Reply::Status(200) },
+            |arrived| if id_of(&arrived.body) == "dev1-3" { Reply::Status(500) } else { Reply::Status(200) },
         );
     let mut driver = Driver::new(&target.url(), "");
     let batch = records(4, 10);
@@ -86,8 +86,8 @@ fn with_a_target_that_fails_everything_few_requests_are_made() {
 
 #[test]
 fn a_slow_event_holds_up_no_other_device_and_is_sent_once() {
-    let target = Target::start(|seen| {
-        if id_of(&seen.body).starts_with("slow") { Reply::Held(200) } else { Reply::Status(200) }
+    let target = Target::start(|arrived| {
+        if id_of(&arrived.body).starts_with("slow") { Reply::Held(200) } else { Reply::Status(200) }
     });
     let mut driver = Driver::new(&target.url(), "concurrency = 4");
     let mut batch = vec![record("slow", 0), record("slow", 1)];
@@ -123,7 +123,7 @@ fn a_slow_event_holds_up_no_other_device_and_is_sent_once() {
 
 #[test]
 fn requests_in_flight_are_done_before_the_engine_pauses() {
-    let target = Target::start(|seen| match id_of(&seen.body) {
+    let target = Target::start(|arrived| match id_of(&arrived.body) {
         "a-0" => Reply::Held(200),
         "b-0" => Reply::Status(401),
         _ => Reply::Status(200),

@@ -37,7 +37,9 @@ fn an_accepted_event_ends_the_wait() {
     driver.deliver(&records(11, 1));
     // One device is still rejected; the others show that the target works.
     target.set(
-        |seen| if id_of(&seen.body).starts_with("bad") { Reply::Status(400) } else { Reply::Status(200) },
+        |arrived| {
+            if id_of(&arrived.body).starts_with("bad") { Reply::Status(400) } else { Reply::Status(200) }
+        },
     );
     let batch = [record("bad", 0), record("good", 0), record("bad", 1)];
     let fates = driver.deliver(&batch);
@@ -49,10 +51,9 @@ fn an_accepted_event_ends_the_wait() {
 
 #[test]
 fn rejections_that_are_not_in_a_row_never_end() {
-    let target =
-        Target::start(
-            |seen| if id_of(&seen.body).ends_with('7') { Reply::Status(422) } else { Reply::Status(200) },
-        );
+    let target = Target::start(|arrived| {
+        if id_of(&arrived.body).ends_with('7') { Reply::Status(422) } else { Reply::Status(200) }
+    });
     let mut driver = Driver::new(&target.url(), "");
     let batch = records(1, 500);
     let fates = driver.deliver(&batch);

@@ -8,7 +8,7 @@ use dt_verify::{Secret, Signer, Verifier};
 use hyper::header::HeaderMap;
 
 use crate::driver::{Driver, Files, NOW, config, records};
-use crate::target::{Reply, Seen, Target};
+use crate::target::{Arrived, Reply, Target};
 
 const BODY: &str = "{\"event\": {\"eventId\":\"e1\",\r\n \"eventType\":\"touch\"}}";
 
@@ -29,11 +29,11 @@ fn signed(issued_at: i64) -> Arc<Record> {
 }
 
 /// Which key verifies a request, at a time.
-fn verified_by(seen: &Seen, now: i64) -> String {
+fn verified_by(arrived: &Arrived, now: i64) -> String {
     let secret = |text: &str| Secret::new(text).expect("not empty");
     let verifier = Verifier::builder().secret("dt", secret("dt")).secret("ours", secret("ours")).build();
-    let headers = [("x-dt-signature", seen.header("x-dt-signature"))];
-    let verified = verifier.expect("a verifier").verify(&headers, seen.body.as_bytes(), now);
+    let headers = [("x-dt-signature", arrived.header("x-dt-signature"))];
+    let verified = verifier.expect("a verifier").verify(&headers, arrived.body.as_bytes(), now);
     verified.map_or_else(|rejection| rejection.code().to_owned(), |verified| verified.by().to_string())
 }
 
@@ -51,9 +51,9 @@ fn dts_signature_is_forwarded_and_after_an_outage_a_new_one_is_made() {
         let now = NOW + later;
         driver.clock.set(now * 1000);
         assert_eq!(driver.deliver_one(signed(NOW)), Fate::Delivered);
-        let seen = target.take().remove(0);
-        assert_eq!(seen.body, BODY, "the exact bytes");
-        assert_eq!(verified_by(&seen, now), expected, "{later}");
+        let arrived = target.take().remove(0);
+        assert_eq!(arrived.body, BODY, "the exact bytes");
+        assert_eq!(verified_by(&arrived, now), expected, "{later}");
     }
     assert_eq!(driver.count("signed"), 2);
 }
@@ -65,9 +65,11 @@ fn each_request_is_signed_also_a_batch() {
         let keys = format!("url = '{}'\nsign = {{ secret = {{ env = 'SIGN' }} }}\n{more}", target.url());
         let mut driver = Driver::with(config(&keys, &files()), Format::Envelope);
         driver.deliver(&records(3, 2));
-        let seen = target.take();
-        assert!(!seen.is_empty() && seen.iter().all(|seen| verified_by(seen, NOW) == "secret:ours"));
-        assert_eq!(driver.count("signed"), u64::try_from(seen.len()).expect("few"));
+        let arrived = target.take();
+        assert!(
+            !arrived.is_empty() && arrived.iter().all(|arrived| verified_by(arrived, NOW) == "secret:ours")
+        );
+        assert_eq!(driver.count("signed"), u64::try_from(arrived.len()).expect("few"));
     }
 }
 
@@ -81,8 +83,8 @@ fn a_request_carries_what_was_chosen() {
     );
     let mut driver = Driver::with(config(&keys, &files()), Format::Body);
     assert_eq!(driver.deliver_one(signed(NOW)), Fate::Delivered);
-    let seen = target.take().remove(0);
-    assert_eq!((&*seen.path, &*seen.body), ("/events", BODY));
+    let arrived = target.take().remove(0);
+    assert_eq!((&*arrived.path, &*arrived.body), ("/events", BODY));
     for (name, value) in [
         ("authorization", "Bearer t0ken"),
         ("content-type", "application/vnd.x+json"),
@@ -92,13 +94,13 @@ fn a_request_carries_what_was_chosen() {
         ("x-tenant", "plant 1"),
         ("x-dt-signature", ""),
     ] {
-        assert_eq!(seen.header(name), value, "{name}");
+        assert_eq!(arrived.header(name), value, "{name}");
     }
     let mut driver = Driver::new(&target.url(), "");
     driver.deliver_one(signed(NOW));
-    let seen = target.take().remove(0);
-    assert_eq!(seen.header("content-type"), "application/json");
-    assert_eq!(seen.header("authorization"), "");
+    let arrived = target.take().remove(0);
+    assert_eq!(arrived.header("content-type"), "application/json");
+    assert_eq!(arrived.header("authorization"), "");
 }
 
 #[test]
@@ -110,17 +112,17 @@ fn a_cloudevent_is_headers_and_the_body_or_one_object() {
         let keys = format!("url = '{}'\n{mode}", target.url());
         let mut driver = Driver::with(config(&keys, &files()), Format::CloudEvents);
         assert_eq!(driver.deliver_one(signed(NOW)), Fate::Delivered);
-        let seen = target.take().remove(0);
+        let arrived = target.take().remove(0);
         if is_binary {
-            assert_eq!((&*seen.body, seen.header("content-type")), (BODY, "application/json"));
-            assert_eq!((seen.header("ce-id"), seen.header("ce-specversion")), ("e1", "1.0"));
-            assert_eq!(seen.header("ce-type"), "com.disruptive-technologies.touch");
+            assert_eq!((&*arrived.body, arrived.header("content-type")), (BODY, "application/json"));
+            assert_eq!((arrived.header("ce-id"), arrived.header("ce-specversion")), ("e1", "1.0"));
+            assert_eq!(arrived.header("ce-type"), "com.disruptive-technologies.touch");
         } else {
             assert_eq!(
-                (seen.header("ce-id"), seen.header("content-type")),
+                (arrived.header("ce-id"), arrived.header("content-type")),
                 ("", "application/cloudevents+json")
             );
-            let event: serde_json::Value = serde_json::from_str(&seen.body).expect("JSON");
+            let event: serde_json::Value = serde_json::from_str(&arrived.body).expect("JSON");
             assert_eq!(
                 (event["id"].as_str(), event["data"]["event"]["eventId"].as_str()),
                 (Some("e1"), Some("e1"))

@@ -70,8 +70,11 @@ fn each_status_has_the_result_of_the_page() {
             assert!(is_retry(&fate), "{status}: {fate:?}");
             assert_eq!(error_of(&fate), format!("http://{}: status {text}", target.address));
         }
-        let seen = target.take();
-        assert!(seen.len() == 12 && seen.iter().all(|seen| seen.path == "/events"), "{seen:?}");
+        let arrived = target.take();
+        assert!(
+            arrived.len() == 12 && arrived.iter().all(|arrived| arrived.path == "/events"),
+            "{arrived:?}"
+        );
         target.set(|_| Reply::Status(200));
         assert_eq!(driver.deliver_one(record("a", 1)), Fate::Delivered, "{status}");
         assert_eq!((driver.count("accepted"), driver.count("rejected"), driver.count("failed")), (1, 0, 12));
@@ -79,7 +82,7 @@ fn each_status_has_the_result_of_the_page() {
 }
 
 #[test]
-fn a_target_that_asks_to_wait_is_not_asked_again_before() {
+fn a_retry_after_is_honoured() {
     let target = Target::start(|_| Reply::With(429, Some(("retry-after", "3600".to_owned())), String::new()));
     for status in [429, 503] {
         target.set(move |_| Reply::With(status, Some(("retry-after", "3600".to_owned())), String::new()));
@@ -100,14 +103,14 @@ fn a_target_that_asks_to_wait_is_not_asked_again_before() {
 }
 
 #[test]
-fn after_the_time_that_the_target_asked_for_records_are_sent_again() {
+fn after_a_retry_after_records_are_sent_again() {
     let target = Target::start(|_| Reply::With(429, Some(("retry-after", "1".to_owned())), String::new()));
     let mut driver = Driver::new(&target.url(), "");
-    let asked = Instant::now();
+    let started = Instant::now();
     assert!(is_retry(&driver.deliver_one(record("a", 1))));
     target.set(|_| Reply::Status(200));
     driver.insist(&[record("a", 1)]);
-    assert!(asked.elapsed() >= Duration::from_secs(1));
+    assert!(started.elapsed() >= Duration::from_secs(1));
     assert_eq!(target.take().len(), 2);
     // A date in the past, and no date at all, mean no wait.
     for value in ["Sun, 06 Nov 1994 08:49:37 GMT", "soon"] {
@@ -121,14 +124,14 @@ fn after_the_time_that_the_target_asked_for_records_are_sent_again() {
 #[test]
 fn an_answer_never_shows_a_secret() {
     use crate::driver::{Files, config};
-    let target = Target::start(|seen| {
+    let target = Target::start(|arrived| {
         // As a debugging page that repeats the request.
-        let headers: Vec<String> = seen
+        let headers: Vec<String> = arrived
             .headers
             .iter()
             .map(|(name, value)| format!("{name}={}", value.to_str().expect("text")))
             .collect();
-        Reply::With(400, None, format!("{} {}", seen.path, headers.join("&")))
+        Reply::With(400, None, format!("{} {}", arrived.path, headers.join("&")))
     });
     let secrets = [("PASSWORD", "open sesame"), ("KEY", "k3y-of-the-api"), ("SIGN", "s1gn"), ("URL", "")];
     let mut files: Files =
@@ -143,10 +146,10 @@ fn an_answer_never_shows_a_secret() {
     // One request for each place at which the answer may be cut off.
     let fate = driver.deliver_one(record("a", 1));
     let error = error_of(&fate);
-    let seen = target.take().remove(0);
+    let arrived = target.take().remove(0);
     assert!(error.contains("[secret]") && error.contains("400"), "{error}");
-    let basic = seen.header("authorization").strip_prefix("Basic ").expect("basic").to_owned();
-    assert_eq!(seen.header("key"), "k3y-of-the-api");
+    let basic = arrived.header("authorization").strip_prefix("Basic ").expect("basic").to_owned();
+    assert_eq!(arrived.header("key"), "k3y-of-the-api");
     for secret in ["hook-7c2a", "k3y", "sesame", &basic[..8], "eyJ"] {
         assert!(!error.contains(secret), "{secret}: {error}");
         assert!(!debug.contains(secret), "{secret}: {debug}");

@@ -20,14 +20,14 @@ use tokio_rustls::rustls::ServerConfig;
 
 /// A request as it arrived.
 #[derive(Debug, Clone)]
-pub(crate) struct Seen {
+pub(crate) struct Arrived {
     pub(crate) path: String,
     pub(crate) version: Version,
     pub(crate) headers: HeaderMap,
     pub(crate) body: String,
 }
 
-impl Seen {
+impl Arrived {
     pub(crate) fn header(&self, name: &str) -> &str {
         self.headers.get(name).map_or("", |value| value.to_str().expect("text"))
     }
@@ -49,11 +49,11 @@ pub(crate) enum Reply {
     EndlessBody(u16),
 }
 
-type Handler = Box<dyn FnMut(&Seen) -> Reply + Send>;
+type Handler = Box<dyn FnMut(&Arrived) -> Reply + Send>;
 
 #[derive(Default)]
 struct State {
-    seen: Vec<Seen>,
+    arrived: Vec<Arrived>,
     connections: usize,
     in_flight: usize,
     most_in_flight: usize,
@@ -75,19 +75,22 @@ pub(crate) struct Target {
 
 impl Target {
     /// Starts a server without TLS.
-    pub(crate) fn start(handler: impl FnMut(&Seen) -> Reply + Send + 'static) -> Self {
+    pub(crate) fn start(handler: impl FnMut(&Arrived) -> Reply + Send + 'static) -> Self {
         Self::start_with(None, SocketAddr::from(([127, 0, 0, 1], 0)), handler)
     }
 
     /// Starts a server with TLS.
-    pub(crate) fn start_tls(tls: ServerConfig, handler: impl FnMut(&Seen) -> Reply + Send + 'static) -> Self {
+    pub(crate) fn start_tls(
+        tls: ServerConfig,
+        handler: impl FnMut(&Arrived) -> Reply + Send + 'static,
+    ) -> Self {
         Self::start_with(Some(tls), SocketAddr::from(([127, 0, 0, 1], 0)), handler)
     }
 
     /// Starts a server without TLS at an address, which must be free.
     pub(crate) fn start_at(
         address: SocketAddr,
-        handler: impl FnMut(&Seen) -> Reply + Send + 'static,
+        handler: impl FnMut(&Arrived) -> Reply + Send + 'static,
     ) -> Self {
         Self::start_with(None, address, handler)
     }
@@ -95,7 +98,7 @@ impl Target {
     fn start_with(
         tls: Option<ServerConfig>,
         address: SocketAddr,
-        handler: impl FnMut(&Seen) -> Reply + Send + 'static,
+        handler: impl FnMut(&Arrived) -> Reply + Send + 'static,
     ) -> Self {
         let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build();
         let runtime = runtime.expect("a runtime");
@@ -116,7 +119,7 @@ impl Target {
     }
 
     /// Changes the answers.
-    pub(crate) fn set(&self, handler: impl FnMut(&Seen) -> Reply + Send + 'static) {
+    pub(crate) fn set(&self, handler: impl FnMut(&Arrived) -> Reply + Send + 'static) {
         *self.shared.handler.lock().unwrap() = Box::new(handler);
     }
 
@@ -130,13 +133,13 @@ impl Target {
     }
 
     /// Takes the requests that arrived since the last call.
-    pub(crate) fn take(&self) -> Vec<Seen> {
-        std::mem::take(&mut self.state().seen)
+    pub(crate) fn take(&self) -> Vec<Arrived> {
+        std::mem::take(&mut self.state().arrived)
     }
 
     /// The bodies of the requests that arrived since the last call.
     pub(crate) fn bodies(&self) -> Vec<String> {
-        self.take().into_iter().map(|seen| seen.body).collect()
+        self.take().into_iter().map(|arrived| arrived.body).collect()
     }
 
     pub(crate) fn connections(&self) -> usize {
@@ -179,11 +182,11 @@ async fn answer(request: Request<Incoming>, shared: Arc<Shared>) -> Result<Respo
     let body = String::from_utf8(body.to_bytes().to_vec()).expect("text");
     assert_eq!(parts.method, "POST");
     let path = parts.uri.path().to_owned();
-    let seen = Seen { path, version: parts.version, headers: parts.headers, body };
-    let reply = (shared.handler.lock().unwrap())(&seen);
+    let arrived = Arrived { path, version: parts.version, headers: parts.headers, body };
+    let reply = (shared.handler.lock().unwrap())(&arrived);
     {
         let mut state = shared.state.lock().unwrap();
-        state.seen.push(seen);
+        state.arrived.push(arrived);
         state.in_flight += 1;
         state.most_in_flight = state.most_in_flight.max(state.in_flight);
     }

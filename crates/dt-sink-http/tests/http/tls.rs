@@ -74,7 +74,7 @@ fn a_certificate_of_the_authority_for_the_name_is_trusted() {
     });
     let mut driver = trusting(&target, "localhost", &authority);
     assert!(driver.deliver(&records(10, 5)).iter().all(|fate| *fate == Fate::Delivered));
-    assert!(target.take().iter().all(|seen| seen.version == hyper::Version::HTTP_11));
+    assert!(target.take().iter().all(|arrived| arrived.version == hyper::Version::HTTP_11));
 }
 
 #[test]
@@ -88,11 +88,11 @@ fn http_2_is_chosen_where_the_target_has_it_and_order_holds() {
     for _ in 0..2 {
         assert!(driver.deliver(&records(10, 20)).iter().all(|fate| *fate == Fate::Delivered));
     }
-    let seen = target.take();
-    assert!(seen.len() == 400 && seen.iter().all(|seen| seen.version == hyper::Version::HTTP_2));
+    let arrived = target.take();
+    assert!(arrived.len() == 400 && arrived.iter().all(|arrived| arrived.version == hyper::Version::HTTP_2));
     assert!(target.most_in_flight() > 1);
     for device in 0..10 {
-        let of_device = seen.iter().map(|seen| crate::driver::id_of(&seen.body).to_owned());
+        let of_device = arrived.iter().map(|arrived| crate::driver::id_of(&arrived.body).to_owned());
         let numbers: Vec<usize> = of_device
             .filter_map(|id| id.strip_prefix(&format!("dev{device}-")).map(|n| n.parse().expect("a number")))
             .collect();

@@ -1,4 +1,4 @@
-//! The schedule of a batch: one lane for each device, and of each lane one request at a time, so that order holds.
+//! The schedule of a batch: a queue for each device, and of each queue one request at a time, so that order holds.
 
 use std::collections::{HashMap, HashSet, VecDeque};
 use std::sync::Arc;
@@ -8,7 +8,7 @@ use dt_sink::{Fate, Record};
 use crate::exchange::{Failure, Sent};
 
 /// How many devices may fail before no further request of the batch is started.
-const MAX_FAILED_LANES: usize = 10;
+const MAX_FAILED_DEVICES: usize = 10;
 
 /// Returns the address of a record, by which the sink recognises it in the next batch.
 pub fn address(record: &Arc<Record>) -> usize {
@@ -17,72 +17,73 @@ pub fn address(record: &Arc<Record>) -> usize {
 
 /// The state of the records of one device.
 #[derive(Debug, Default)]
-struct Lane {
+struct DeviceQueue {
     /// The indices of the records that were not sent, in order.
     waiting: VecDeque<usize>,
-    /// Whether a request with records of this lane is in flight.
+    /// Whether a request with records of this queue is in flight.
     is_busy: bool,
-    /// Why the lane waits for the next batch.
+    /// Why the queue waits for the next batch.
     error: Option<String>,
 }
 
 /// Schedules the records of one batch.
-pub struct Lanes<'a> {
+pub struct Schedule<'a> {
     batch: &'a [Arc<Record>],
     /// The index of each record, by its address.
     index: HashMap<usize, usize>,
-    lane_of: Vec<usize>,
-    lanes: Vec<Lane>,
-    /// The lanes from which records may be sent.
+    queue_of: Vec<usize>,
+    queues: Vec<DeviceQueue>,
+    /// The queues from which records may be sent.
     ready: VecDeque<usize>,
     fates: Vec<Option<Fate>>,
     finished: usize,
-    failed_lanes: usize,
+    failed_devices: usize,
     /// Why no further request is started.
     stopped: Option<String>,
 }
 
-impl<'a> Lanes<'a> {
-    /// Sorts the records of a batch into lanes. `in_flight` are the addresses of those that were sent.
+impl<'a> Schedule<'a> {
+    /// Sorts the records of a batch into queues. `in_flight` are the addresses of those that were sent.
     pub fn new(batch: &'a [Arc<Record>], in_flight: &HashSet<usize>) -> Self {
         let mut by_device: HashMap<Option<&str>, usize> = HashMap::new();
-        let mut lanes: Vec<Lane> = Vec::new();
-        let (mut index, mut lane_of) = (HashMap::with_capacity(batch.len()), Vec::with_capacity(batch.len()));
+        let mut queues: Vec<DeviceQueue> = Vec::new();
+        let (mut index, mut queue_of) =
+            (HashMap::with_capacity(batch.len()), Vec::with_capacity(batch.len()));
         for (at, record) in batch.iter().enumerate() {
-            // Records without a device share a lane.
-            let number = *by_device.entry(record.device.as_deref()).or_insert(lanes.len());
-            if number == lanes.len() {
-                lanes.push(Lane::default());
+            // Records without a device share a queue.
+            let number = *by_device.entry(record.device.as_deref()).or_insert(queues.len());
+            if number == queues.len() {
+                queues.push(DeviceQueue::default());
             }
-            lane_of.push(number);
+            queue_of.push(number);
             let address = address(record);
             index.insert(address, at);
-            if let Some(lane) = lanes.get_mut(number) {
+            if let Some(queue) = queues.get_mut(number) {
                 match in_flight.contains(&address) {
-                    true => lane.is_busy = true,
-                    false => lane.waiting.push_back(at),
+                    true => queue.is_busy = true,
+                    false => queue.waiting.push_back(at),
                 }
             }
         }
-        let is_ready = |(number, lane): (usize, &Lane)| (!lane.is_busy).then_some(number);
-        let ready = lanes.iter().enumerate().filter_map(is_ready).collect();
+        let is_ready = |(number, queue): (usize, &DeviceQueue)| (!queue.is_busy).then_some(number);
+        let ready = queues.iter().enumerate().filter_map(is_ready).collect();
         let (fates, finished) = (vec![None; batch.len()], 0);
-        Self { batch, index, lane_of, lanes, ready, fates, finished, failed_lanes: 0, stopped: None }
+        Self { batch, index, queue_of, queues, ready, fates, finished, failed_devices: 0, stopped: None }
     }
 
-    /// Takes the records of the next request, at most `most`; none if no request may be started. A lane that contributes
+    /// Takes the records of the next request, at most `most`; none if no request may be started. A queue that contributes
     /// waits until [`finish`](Self::finish).
     pub fn next(&mut self, most: usize) -> Vec<Arc<Record>> {
         let mut records = Vec::new();
         while records.len() < most && !self.is_stopped() {
-            let Some(lane) = self.ready.pop_front().and_then(|number| self.lanes.get_mut(number)) else {
+            let Some(queue) = self.ready.pop_front().and_then(|number| self.queues.get_mut(number)) else {
                 break;
             };
             while records.len() < most
-                && let Some(record) = lane.waiting.pop_front().and_then(|at| self.batch.get(at))
+                && let Some(record) = queue.waiting.pop_front().and_then(|at| self.batch.get(at))
             {
                 records.push(Arc::clone(record));
-                lane.is_busy = true;
+                queue.is_busy = true;
             }
         }
         records
@@ -93,16 +94,16 @@ impl<'a> Lanes<'a> {
         let mut freed: Vec<usize> = Vec::new();
         for (address, fate) in addresses.iter().zip(sent.fates) {
             let Some(at) = self.index.get(address).copied() else { continue };
-            let Some(number) = self.lane_of.get(at).copied() else { continue };
-            let Some(lane) = self.lanes.get_mut(number) else { continue };
-            if lane.is_busy {
-                lane.is_busy = false;
+            let Some(number) = self.queue_of.get(at).copied() else { continue };
+            let Some(queue) = self.queues.get_mut(number) else { continue };
+            if queue.is_busy {
+                queue.is_busy = false;
                 freed.push(number);
             }
             match &fate {
-                Some(Fate::Retry { error }) if lane.error.is_none() => {
-                    lane.error = Some(error.clone());
-                    self.failed_lanes = self.failed_lanes.saturating_add(1);
+                Some(Fate::Retry { error }) if queue.error.is_none() => {
+                    queue.error = Some(error.clone());
+                    self.failed_devices = self.failed_devices.saturating_add(1);
                 }
                 // It was not sent; no request is started any more, so nothing overtakes it.
                 None => continue,
@@ -114,11 +115,11 @@ impl<'a> Lanes<'a> {
             }
         }
         let has_more = |number: &usize| {
-            self.lanes.get(*number).is_some_and(|lane| lane.error.is_none() && !lane.waiting.is_empty())
+            self.queues.get(*number).is_some_and(|queue| queue.error.is_none() && !queue.waiting.is_empty())
         };
         self.ready.extend(freed.into_iter().filter(has_more));
         if let Some(Failure { error, is_of_target, .. }) = sent.failure
-            && (is_of_target || self.failed_lanes >= MAX_FAILED_LANES)
+            && (is_of_target || self.failed_devices >= MAX_FAILED_DEVICES)
         {
             self.stopped.get_or_insert(error);
         }
@@ -128,7 +129,7 @@ impl<'a> Lanes<'a> {
     pub fn has_ready(&self, least: usize) -> bool {
         let mut count = 0_usize;
         let waiting =
-            self.ready.iter().filter_map(|number| self.lanes.get(*number)).map(|lane| lane.waiting.len());
+            self.ready.iter().filter_map(|number| self.queues.get(*number)).map(|queue| queue.waiting.len());
         waiting.into_iter().any(|waiting| {
             count = count.saturating_add(waiting);
             count >= least
@@ -142,7 +143,7 @@ impl<'a> Lanes<'a> {
 
     /// Returns whether a record failed.
     pub const fn has_failed(&self) -> bool {
-        self.failed_lanes > 0
+        self.failed_devices > 0
     }
 
     /// Returns how many records have a result.
@@ -158,15 +159,19 @@ impl<'a> Lanes<'a> {
     /// Returns the result of each record. One without a result is pending, with `last_error`; but after a failure, it waits
     /// for the next attempt like the one that failed.
     pub fn into_fates(self, last_error: Option<&str>) -> Vec<Fate> {
-        let Self { fates, lane_of, lanes, stopped, .. } = self;
+        let Self { fates, queue_of, queues, stopped, .. } = self;
         let missing = |number: usize| {
-            let lane = lanes.get(number);
-            let error = lane.and_then(|lane| lane.error.as_ref()).or(stopped.as_ref());
+            let queue = queues.get(number);
+            let error = queue.and_then(|queue| queue.error.as_ref()).or(stopped.as_ref());
             match error {
                 Some(error) => Fate::Retry { error: error.clone() },
                 None => Fate::Pending { last_error: last_error.map(str::to_owned) },
             }
         };
-        fates.into_iter().zip(lane_of).map(|(fate, number)| fate.unwrap_or_else(|| missing(number))).collect()
+        fates
+            .into_iter()
+            .zip(queue_of)
+            .map(|(fate, number)| fate.unwrap_or_else(|| missing(number)))
+            .collect()
     }
 }
