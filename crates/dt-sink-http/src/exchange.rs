@@ -11,7 +11,7 @@ use http_body_util::Full;
 
 use dt_sink::clock::Clock;
 use dt_sink::{Fate, Format, OpenError, Record};
-use dt_verify::Signer;
+use dt_verify::{Secret, Signer};
 
 use crate::answer::{Verdict, advice, retry_after};
 use crate::client::{Answer, Client};
@@ -65,7 +65,7 @@ pub struct Exchange {
     /// The chosen headers, `Authorization` and `User-Agent`.
     headers: HeaderMap,
     /// The texts that an answer may contain and an error must not show.
-    secrets: Vec<Vec<u8>>,
+    secrets: Vec<Secret>,
     clock: Arc<dyn Clock>,
     /// The number of records in a row that were rejected. It outlives the exchange.
     rejected_in_a_row: Arc<AtomicU32>,
@@ -115,9 +115,9 @@ impl Exchange {
         if let Some(auth) = &config.auth {
             let value =
                 auth.header().ok_or_else(|| unusable("auth: the secret cannot be in a header".to_owned()))?;
-            secrets.push(auth.secret().expose().to_vec());
-            secrets
-                .push(value.as_bytes().split(|byte| *byte == b' ').next_back().unwrap_or_default().to_vec());
+            secrets.push(auth.secret().clone());
+            let credentials = value.as_bytes().split(|byte| *byte == b' ').next_back();
+            secrets.extend(credentials.and_then(|credentials| Secret::new(credentials).ok()));
             headers.insert(AUTHORIZATION, value);
         }
         let plain = config.headers.iter().map(|(name, value)| (name, value.as_bytes(), false));
@@ -128,14 +128,13 @@ impl Exchange {
             let mut header = HeaderValue::from_bytes(value).map_err(|_| bad())?;
             header.set_sensitive(is_secret);
             if is_secret {
-                secrets.push(value.to_vec());
+                secrets.extend(Secret::new(value).ok());
             }
             headers.insert(name, header);
         }
-        secrets.extend(config.url.expose_path().map(|path| path.as_bytes().to_vec()));
-        secrets.retain(|secret| !secret.is_empty());
+        secrets.extend(config.url.expose_path().and_then(|path| Secret::new(path).ok()));
         // The longest first: one may contain another.
-        secrets.sort_by_key(|secret| std::cmp::Reverse(secret.len()));
+        secrets.sort_by_key(|secret| std::cmp::Reverse(secret.expose().len()));
         Ok(Self {
             client: Client::new(tls, timeout, config.concurrency),
             encoder: Encoder {
@@ -310,7 +309,7 @@ impl Exchange {
     fn shown_body(&self, body: &[u8], tokens: &[HeaderValue]) -> String {
         let mut text = body.to_vec();
         let tokens = tokens.iter().map(HeaderValue::as_bytes).filter(|token| !token.is_empty());
-        for secret in tokens.chain(self.secrets.iter().map(Vec::as_slice)) {
+        for secret in tokens.chain(self.secrets.iter().map(Secret::expose)) {
             text = without(&text, secret);
         }
         let text = String::from_utf8_lossy(&text);

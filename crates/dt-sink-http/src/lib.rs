@@ -58,7 +58,7 @@ const MAX_BATCH: usize = 1024;
 const BATCH_PER_REQUEST: usize = 16;
 /// The engine adds records as long as the batch has fewer than this for each request that may be in flight.
 const GATHERED_PER_REQUEST: usize = 2;
-/// How long `deliver` works on a batch of which no record has a result.
+/// How long `deliver` works on a batch of which no record has a result, unless the last one failed.
 const TURN: Duration = Duration::from_millis(500);
 /// How long `deliver` works on a batch of which some records have.
 const SHORT_TURN: Duration = Duration::from_millis(20);
@@ -256,7 +256,9 @@ impl Worker {
                 self.finish(done, schedule);
             }
             let turn = if schedule.finished() == 0 || schedule.has_failed() { TURN } else { SHORT_TURN };
-            let is_over = started.elapsed() >= turn;
+            // After a failure a call without a result would end the engine's back-off.
+            let needs_result = self.has_failed && schedule.finished() == 0;
+            let is_over = started.elapsed() >= turn && !needs_result;
             let is_closing = schedule.is_stopped() || (schedule.has_failed() && is_over);
             if is_closing {
                 self.exchange.is_closing.store(true, Ordering::Relaxed);
@@ -269,8 +271,11 @@ impl Worker {
             }
             let left = turn.saturating_sub(started.elapsed());
             let next = self.jobs.join_next();
-            let done =
-                if is_closing { next.await } else { tokio::time::timeout(left, next).await.ok().flatten() };
+            let done = if is_closing || needs_result {
+                next.await
+            } else {
+                tokio::time::timeout(left, next).await.ok().flatten()
+            };
             if let Some(done) = done {
                 self.finish(done, schedule);
             }

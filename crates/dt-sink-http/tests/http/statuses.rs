@@ -122,6 +122,17 @@ fn after_a_retry_after_records_are_sent_again() {
 }
 
 #[test]
+fn after_a_failure_each_attempt_has_a_result_so_that_the_engine_backs_off() {
+    let target = Target::start(|_| Reply::Status(503));
+    let mut driver = Driver::new(&target.url(), "");
+    assert!(is_retry(&driver.deliver_one(record("a", 1))));
+    target.set(|_| Reply::Late(Duration::from_millis(700), 503));
+    // Also with a record that is new.
+    let fates = driver.sink.deliver(&[record("a", 1), record("b", 1)]).fates;
+    assert!(fates.iter().any(is_retry), "{fates:?}");
+}
+
+#[test]
 fn an_answer_never_shows_a_secret() {
     use crate::driver::{Files, config};
     let target = Target::start(|arrived| {
