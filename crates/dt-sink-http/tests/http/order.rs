@@ -20,7 +20,11 @@ fn by_device(bodies: &[String]) -> BTreeMap<String, Vec<usize>> {
 
 #[test]
 fn events_of_a_device_arrive_in_order_and_devices_at_once() {
-    let target = Target::start(|_| Reply::Late(std::time::Duration::from_millis(2), 200));
+    // The later events are answered sooner, so that two of a device at a time would change places.
+    let target = Target::start(|arrived| {
+        let number: u64 = id_of(&arrived.body).rsplit_once('-').expect("an id").1.parse().expect("a number");
+        Reply::Late(std::time::Duration::from_millis(4 - number % 4), 200)
+    });
     let mut driver = Driver::new(&target.url(), "concurrency = 8");
     let fates = driver.deliver(&records(20, 30));
     assert!(fates.iter().all(|fate| *fate == Fate::Delivered));
