@@ -12,6 +12,7 @@
 //! | `dt-sink` | [`sink`], [`record`], [`clock`] | the interface of sinks, and the records that they receive |
 //! | `dt-log` | [`log`], [`disk`] | the append-only log |
 //! | `dt-server` | [`service`], [`config`], [`http`], … | the Endpoint URL target |
+//! | `dt-sink-http` | – | the sink `http` (feature `http`) |
 //! | `dt-sink-kafka` | – | the sink `kafka` (feature `kafka`) |
 //! | `dt-emulator` | [`emulator`] | DT's cloud on this machine, for tests |
 //!

@@ -9,15 +9,20 @@ use dt_server::sink::{MissingType, SinkTypes, standard_types};
 /// An embedder adds its own by [`SinkTypes::with`].
 ///
 /// ```
-/// assert_eq!(dt_receiver::sink_types().names(), ["stdout", "file", "kafka"]);
+/// assert_eq!(dt_receiver::sink_types().names(), ["stdout", "file", "http", "kafka"]);
 /// ```
 #[must_use]
 pub fn sink_types() -> SinkTypes {
     let types = standard_types();
+    #[cfg(feature = "http")]
+    let types = types.with::<dt_sink_http::HttpConfig>();
     #[cfg(feature = "kafka")]
     let types = types.with::<dt_sink_kafka::KafkaConfig>();
-    types.or_left_out(KAFKA)
+    types.or_left_out(HTTP).or_left_out(KAFKA)
 }
+
+const HTTP: MissingType =
+    MissingType { name: "http", title: "HTTP", feature: "http", place: Some("URL"), dead_letters: None };
 
 const KAFKA: MissingType = MissingType {
     name: "kafka",

@@ -77,43 +77,59 @@ fn is_header(line: &str) -> bool {
     line.starts_with('[')
 }
 
+/// The tables of a sink's type whose keys the author of the file chooses.
+const NAMED_BY_THE_AUTHOR: [&str; 2] = ["[sink.properties]", "[sink.headers]"];
+
+/// The line of the type of sink that a place of the sample is about; `None` for other tables.
+fn type_of_sink(lines: &[String], at: usize) -> Option<&str> {
+    lines[at].contains("sink").then_some(())?;
+    let sink = lines[..=at].iter().rposition(|line| line == "[[sink]]")?;
+    lines[sink..].iter().take(3).find(|line| line.starts_with("type = ")).map(String::as_str)
+}
+
+/// The tables of the reference, each with the line of the type of sink that it belongs to.
+fn tables_by_type() -> Vec<(Option<String>, Table)> {
+    let mut of_type = None;
+    let place = |table: Table| {
+        let line = table.given.lines().find(|line| line.starts_with("type")).map(str::to_owned);
+        of_type = if table.header == "[[sink]]" { line } else { of_type.clone() };
+        (of_type.clone(), table)
+    };
+    reference().into_iter().map(place).collect()
+}
+
 /// Whether the build lacks what a table is for, and so does not read it.
 fn is_left_out(lines: &[String], at: usize) -> bool {
-    let sink = lines[..=at].iter().rposition(|line| line == "[[sink]]");
-    let kafka = sink.is_some_and(|sink| lines[sink..].iter().take(3).any(|line| line == "type = \"kafka\""));
-    kafka && lines[at].contains("sink") && !cfg!(feature = "kafka")
+    match type_of_sink(lines, at) {
+        Some("type = \"kafka\"") => !cfg!(feature = "kafka"),
+        Some("type = \"http\"") => !cfg!(feature = "http"),
+        _ => false,
+    }
 }
 
 /// The keys of the table whose header is at a place of the sample: those of its rows, and the tables below it.
 fn documented(lines: &[String], at: Option<usize>) -> BTreeSet<String> {
     let header = at.map_or("", |at| lines[at].as_str());
-    let body = at.map_or(lines, |at| &lines[at + 1..]);
-    let kind = body.iter().take_while(|line| !is_header(line)).find(|line| line.starts_with("type = "));
-    let kind = kind.filter(|_| header == "[[sink]]");
-    let mut keys = BTreeSet::new();
-    for table in reference().iter().filter(|table| table.header == header) {
-        let table_kind = table.given.lines().find(|line| line.starts_with("type"));
-        if table_kind.is_none() || kind.is_some_and(|kind| Some(kind.as_str()) == table_kind) {
-            keys.extend(table.keys.iter().map(|key| key.name.to_owned()));
-        }
-    }
+    let kind = at.and_then(|at| type_of_sink(lines, at));
     let path = header.trim_matches(['[', ']']);
-    // The tables below `[[sink]]` go with the type of sink that they follow; those before the first type, with all types.
-    let mut follows = None;
-    for table in reference() {
-        if table.header == "[[sink]]" {
-            follows = table.given.lines().find(|line| line.starts_with("type")).map(str::to_owned);
-        }
-        if header == "[[sink]]" && follows.is_some() && follows.as_ref() != kind {
+    let mut keys = BTreeSet::new();
+    for (of_type, table) in tables_by_type() {
+        // The keys of all sinks are in each of them; what belongs to one type is in that one alone.
+        let is_of_all = of_type.is_none();
+        if !is_of_all && header.contains("sink") && of_type.as_deref() != kind {
             continue;
         }
-        let other = table.header.trim_matches(['[', ']']);
-        let rest = if path.is_empty() {
+        if table.header == header {
+            keys.extend(table.keys.iter().map(|key| key.name.to_owned()));
+            continue;
+        }
+        let other = table.path();
+        let below = if path.is_empty() {
             Some(other)
         } else {
             other.strip_prefix(path).and_then(|rest| rest.strip_prefix('.'))
         };
-        let name = rest.and_then(|rest| rest.split('.').next()).filter(|name| !name.is_empty());
+        let name = below.and_then(|rest| rest.split('.').next()).filter(|name| !name.is_empty());
         keys.extend(name.map(str::to_owned));
     }
     keys
@@ -134,7 +150,8 @@ fn the_reader_takes_the_same_keys_in_every_table() {
         .chain(lines.iter().enumerate().filter(|(_, line)| is_header(line)).map(|(at, _)| Some(at)));
     let mut looked_at = 0;
     for place in places {
-        if place.is_some_and(|at| lines[at] == "[sink.properties]" || is_left_out(&lines, at)) {
+        let is_free = |at: usize| NAMED_BY_THE_AUTHOR.contains(&lines[at].as_str());
+        if place.is_some_and(|at| is_free(at) || is_left_out(&lines, at)) {
             continue;
         }
         let mut with_stray = lines.clone();
@@ -215,7 +232,7 @@ fn the_defaults_are_those_of_the_reader() {
                     let header = format!("{}\n", table.header);
                     least.replace(&header, &format!("{header}{line}"))
                 }
-                // Only their own rows know these; they are three, and of Kafka and the issuer.
+                // Only their own rows know these; they are few: of sinks and the issuer.
                 _ => continue,
             };
             assert_eq!(read(&text), without, "{} {}", table.header, key.name);
@@ -226,7 +243,7 @@ fn the_defaults_are_those_of_the_reader() {
 }
 
 /// They are of a build with all types of sinks.
-#[cfg(feature = "kafka")]
+#[cfg(all(feature = "http", feature = "kafka"))]
 #[test]
 fn the_pages_and_the_sample_are_up_to_date() {
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));

@@ -55,6 +55,7 @@ fn sinks(folder: &Path, format: Format) -> Vec<UnderTest> {
         file("file with a template", &config("b/{date}/{eventType}").into(), format, folder.join("b")),
         file("file with rotation", &rotated.into(), format, folder.join("c")),
     ];
+    sinks.extend(crate::http::under_test(format));
     sinks.extend(crate::kafka::under_test(format));
     sinks
 }

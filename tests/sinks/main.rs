@@ -15,5 +15,6 @@ mod contract;
 mod embedded;
 mod exactly_once;
 mod file;
+mod http;
 mod kafka;
 mod records;

@@ -1,0 +1,145 @@
+//! Sends single requests: the connections, the time limit, and the answer as far as it is needed.
+
+use std::error::Error;
+use std::io;
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::{HeaderMap, Request, StatusCode};
+use http_body_util::{BodyExt, Full};
+use hyper::body::{Body, Incoming};
+use hyper_util::client::legacy::Client as HyperClient;
+use hyper_util::client::legacy::connect::HttpConnector;
+use hyper_util::rt::{TokioExecutor, TokioTimer};
+use rustls::{CertificateError, ClientConfig};
+
+/// The most bytes of an answer's body that are kept, for an error's text.
+const MAX_KEPT: usize = 1024;
+/// The most bytes of an answer's body that are read. The connection of a longer one is closed.
+const MAX_READ: usize = 64 * 1024;
+/// How long the body of an answer may take, after its status.
+const BODY_TIMEOUT: Duration = Duration::from_secs(1);
+/// How long a connection is kept without a request. Many servers close theirs after 60 s.
+const IDLE_TIMEOUT: Duration = Duration::from_secs(50);
+
+type Connector = hyper_rustls::HttpsConnector<HttpConnector>;
+
+/// Sends requests over kept connections.
+#[derive(Debug)]
+pub struct Client {
+    inner: HyperClient<Connector, Full<Bytes>>,
+    timeout: Duration,
+}
+
+/// An answer of the target.
+#[derive(Debug)]
+pub struct Answer {
+    pub status: StatusCode,
+    pub headers: HeaderMap,
+    /// The start of the body; empty for an accepted request.
+    pub body: Vec<u8>,
+}
+
+impl Client {
+    /// Creates a client, without a connection. `concurrency` is how many connections are kept.
+    #[must_use]
+    pub fn new(tls: ClientConfig, timeout: Duration, concurrency: usize) -> Self {
+        let mut tcp = HttpConnector::new();
+        tcp.enforce_http(false);
+        tcp.set_nodelay(true);
+        tcp.set_connect_timeout(Some(timeout));
+        let connector = hyper_rustls::HttpsConnectorBuilder::new().with_tls_config(tls).https_or_http();
+        let inner = HyperClient::builder(TokioExecutor::new())
+            .pool_timer(TokioTimer::new())
+            .pool_idle_timeout(IDLE_TIMEOUT)
+            .pool_max_idle_per_host(concurrency)
+            .build(connector.enable_all_versions().wrap_connector(tcp));
+        Self { inner, timeout }
+    }
+
+    /// Sends a request, and waits for the answer.
+    ///
+    /// # Errors
+    ///
+    /// A text that says why there is no answer.
+    pub async fn send(&self, request: Request<Full<Bytes>>) -> Result<Answer, String> {
+        let answer = tokio::time::timeout(self.timeout, self.inner.request(request)).await;
+        let answer = answer.map_err(|_| format!("no answer within {:?}", self.timeout))?;
+        let (parts, body) = answer.map_err(|error| cause(&error))?.into_parts();
+        let kept = read(body, if parts.status.is_success() { 0 } else { MAX_KEPT }).await;
+        Ok(Answer { status: parts.status, headers: parts.headers, body: kept })
+    }
+}
+
+/// Reads a body, so that its connection can be used again, and returns its first `keep` bytes. A body that is too long,
+/// too slow or broken is left: the status has said what counts.
+async fn read(mut body: Incoming, keep: usize) -> Vec<u8> {
+    let mut kept = Vec::new();
+    if body.is_end_stream() {
+        return kept;
+    }
+    let reading = async {
+        let mut left = MAX_READ;
+        while let Some(Ok(frame)) = body.frame().await {
+            let Some(data) = frame.data_ref() else { continue };
+            kept.extend(data.iter().take(keep.saturating_sub(kept.len())));
+            match left.checked_sub(data.len()) {
+                Some(rest) => left = rest,
+                None => break,
+            }
+        }
+    };
+    // The kept part is as good as the whole.
+    let _late = tokio::time::timeout(BODY_TIMEOUT, reading).await;
+    kept
+}
+
+/// Returns why there is no answer. Equal causes have equal texts, so that the log has each once.
+fn cause(error: &hyper_util::client::legacy::Error) -> String {
+    if let Some(text) = tls_error(error) {
+        return text;
+    }
+    let mut text =
+        if error.is_connect() { "cannot connect".to_owned() } else { "the connection broke".to_owned() };
+    let mut next = error.source();
+    while let Some(cause) = next {
+        text.push_str(": ");
+        text.push_str(&cause.to_string());
+        next = cause.source();
+    }
+    text
+}
+
+/// Returns the failure of TLS that caused an error; `None` if it had another cause.
+fn tls_error(error: &(dyn Error + 'static)) -> Option<String> {
+    let mut next = Some(error);
+    while let Some(error) = next {
+        if let Some(error) = error.downcast_ref::<rustls::Error>() {
+            return Some(format!("TLS failed: {}", tls_text(error)));
+        }
+        // The source of an I/O error is that of the error that it contains.
+        next = match error.downcast_ref::<io::Error>().and_then(io::Error::get_ref) {
+            Some(inner) => Some(inner),
+            None => error.source(),
+        };
+    }
+    None
+}
+
+/// Returns the text of an error without the current time, which the library's own text contains.
+fn tls_text(error: &rustls::Error) -> String {
+    match error {
+        rustls::Error::InvalidCertificate(
+            CertificateError::Expired | CertificateError::ExpiredContext { .. },
+        ) => "the certificate of the target has expired".to_owned(),
+        rustls::Error::InvalidCertificate(
+            CertificateError::NotValidYet | CertificateError::NotValidYetContext { .. },
+        ) => "the certificate of the target is not valid yet".to_owned(),
+        rustls::Error::InvalidCertificate(
+            CertificateError::UnknownIssuer | CertificateError::BadSignature,
+        ) => {
+            "the certificate of the target is of an authority that is not trusted; check `tls.ca`".to_owned()
+        }
+        other => other.to_string(),
+    }
+}
