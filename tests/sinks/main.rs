@@ -16,4 +16,11 @@ mod embedded;
 mod exactly_once;
 mod file;
 mod kafka;
+mod postgres;
 mod records;
+
+#[path = "../common/events.rs"]
+mod events;
+#[cfg(feature = "postgres")]
+#[path = "../postgres/server.rs"]
+mod server;

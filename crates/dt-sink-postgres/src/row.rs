@@ -94,7 +94,9 @@ impl<'a> Row<'a> {
                 if let Some(time) = &delivery.event.timestamp {
                     timestamp = system_time(time);
                     if timestamp.is_none() {
-                        reasons.add("timestamp", "not RFC 3339");
+                        let is_time = time.instant().is_some();
+                        let why = if is_time { "PostgreSQL cannot store this time" } else { "not RFC 3339" };
+                        reasons.add("timestamp", why);
                     }
                 }
                 for reading in delivery.readings() {
