@@ -110,7 +110,7 @@ impl SinkSettings for PostgresConfig {
                 Err(error) => section.complain("url", error.to_string()),
             }
         }
-        if let Some(path) = self.ca.as_deref().filter(|_| section.sources().reads_secrets())
+        if let Some(path) = self.ca.as_deref().filter(|_| section.sources().looks_at_certificates())
             && let Err(error) = authorities(path, section.sources())
         {
             section.complain("ca", error);
