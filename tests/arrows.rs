@@ -25,7 +25,10 @@ const ARROWS: [(&str, &[&str]); 8] = [
     ("dt-sink-postgres", &["dt-sink", "dt-verify"]),
     ("dt-emulator", &["dt-verify"]),
     ("dt-server", &["dt-log", "dt-sink", "dt-verify"]),
-    ("dt-receiver", &["dt-emulator", "dt-log", "dt-server", "dt-sink", "dt-sink-kafka", "dt-sink-postgres", "dt-verify"]),
+    (
+        "dt-receiver",
+        &["dt-emulator", "dt-log", "dt-server", "dt-sink", "dt-sink-kafka", "dt-sink-postgres", "dt-verify"],
+    ),
 ];
 
 #[test]

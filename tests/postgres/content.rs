@@ -33,7 +33,8 @@ fn each_event_type_lands_as_the_docs_say() {
     receiver.drain();
     receiver.stop();
     assert_eq!(server.psql(&database, "SELECT count(*), count(incomplete) FROM dt_events"), "19|0");
-    let mut table = String::from("| event type | rows of `dt_samples` | rows of `dt_devices` |\n|---|---|---|\n");
+    let mut table =
+        String::from("| event type | rows of `dt_samples` | rows of `dt_devices` |\n|---|---|---|\n");
     for (number, (event_type, _)) in samples.iter().enumerate() {
         let rows = |table: &str| {
             let sql = format!(
@@ -126,7 +127,9 @@ fn labels_of_all_kinds_are_stored_or_their_reason_is() {
     receiver.send(&event(r"id\u0000", "{}"));
     receiver.drain();
     for (id, _, text) in &labels {
-        let hex = format!("SELECT encode(convert_to(labels->>'name', 'UTF8'), 'hex') FROM dt_events WHERE event_id = '{id}'");
+        let hex = format!(
+            "SELECT encode(convert_to(labels->>'name', 'UTF8'), 'hex') FROM dt_events WHERE event_id = '{id}'"
+        );
         let stored = hex::decode(server.psql(&database, &hex).replace('\n', "")).expect("hex");
         assert!(stored == text.as_bytes(), "{id}: {}", String::from_utf8_lossy(&stored));
     }
@@ -140,7 +143,8 @@ fn labels_of_all_kinds_are_stored_or_their_reason_is() {
     assert_eq!(of("null"), "||f|1733054400|1");
     assert_eq!(of("time"), "{}|timestamp: not RFC 3339; touch: no valid time|t||0");
     assert_eq!(of("year"), "{}|timestamp: PostgreSQL cannot store this time; touch: no valid time|t||0");
-    let body = server.psql(&database, "SELECT convert_from(body, 'UTF8') FROM dt_events WHERE event_id = 'nul'");
+    let body =
+        server.psql(&database, "SELECT convert_from(body, 'UTF8') FROM dt_events WHERE event_id = 'nul'");
     assert_eq!(body, nul, "the body is exact");
     assert_eq!(receiver.count("dt_receiver_postgres_incomplete_total", ""), 3);
     receiver.stop();

@@ -19,10 +19,12 @@ pub(crate) fn assert_exact(server: &Server, database: &str, ledger: &Ledger) {
     let mut seen = BTreeSet::new();
     for line in server.rows(database, "SELECT event_id, device, convert_from(body, 'UTF8') FROM dt_events") {
         let mut columns = line.splitn(3, '|');
-        let (Some(event_id), Some(device), Some(text)) = (columns.next(), columns.next(), columns.next()) else {
+        let (Some(event_id), Some(device), Some(text)) = (columns.next(), columns.next(), columns.next())
+        else {
             panic!("no row: {line}")
         };
-        let (number_of_device, number) = parse_id(event_id).unwrap_or_else(|| panic!("no event of ours: {line}"));
+        let (number_of_device, number) =
+            parse_id(event_id).unwrap_or_else(|| panic!("no event of ours: {line}"));
         assert_eq!(text, body(number_of_device, number));
         assert_eq!((device, event_id), (&*format!("dev{number_of_device}"), &*id(number_of_device, number)));
         assert!(seen.insert((number_of_device, number)), "{event_id} is there twice");
@@ -30,10 +32,16 @@ pub(crate) fn assert_exact(server: &Server, database: &str, ledger: &Ledger) {
     let lost: Vec<_> = ledger.accepted.difference(&seen).collect();
     assert!(lost.is_empty(), "{} acknowledged events are lost: {lost:?}", lost.len());
     let samples = "SELECT count(*), count(DISTINCT (event_id, time)) FROM dt_samples WHERE value IS NOT NULL";
-    assert_eq!(server.psql(database, samples), format!("{0}|{0}", 2 * seen.len()), "two samples for each event");
+    assert_eq!(
+        server.psql(database, samples),
+        format!("{0}|{0}", 2 * seen.len()),
+        "two samples for each event"
+    );
     let latest: BTreeMap<u64, u64> = seen.into_iter().collect();
-    let latest: Vec<String> =
-        latest.into_iter().map(|(device, number)| format!("dev{device}|{number}|{}", id(device, number))).collect();
+    let latest: Vec<String> = latest
+        .into_iter()
+        .map(|(device, number)| format!("dev{device}|{number}|{}", id(device, number)))
+        .collect();
     let states = "SELECT device, value, event_id FROM dt_devices ORDER BY substr(device, 4)::int";
     assert_eq!(server.rows(database, states), latest, "the latest state of each device");
 }

@@ -34,7 +34,12 @@ fn a_table_of_ones_own_gets_each_value_and_a_bad_row_is_dead_lettered_alone() {
     for (number, value) in [1.5, 2.5, 300.5, 3.5].into_iter().enumerate() {
         receiver.send(&temperature(&format!("t{number}"), value));
     }
-    let said = receiver.wait_for_reason(&["sink pg", "relation \"mine\" does not exist", "42P01", "create the table"]);
+    let said = receiver.wait_for_reason(&[
+        "sink pg",
+        "relation \"mine\" does not exist",
+        "42P01",
+        "create the table",
+    ]);
     assert!(setup.dead_letters().is_empty(), "{said}");
     server.psql(&database, TABLE);
     receiver.drain();
@@ -56,8 +61,16 @@ fn a_table_of_ones_own_gets_each_value_and_a_bad_row_is_dead_lettered_alone() {
 fn a_statement_that_does_not_fit_waits_and_says_so() {
     let Some(server) = shared("a statement that does not fit") else { return };
     for (insert, table, reasons) in [
-        ("INSERT INTO mine (id) VALUES (:event_id)", "CREATE TABLE mine (id uuid)", ["42804", ":event_id::uuid"]),
-        ("INSERT INTO mine (nr) VALUES (:event_id)", "CREATE TABLE mine (id text)", ["42703", "correct `insert`"]),
+        (
+            "INSERT INTO mine (id) VALUES (:event_id)",
+            "CREATE TABLE mine (id uuid)",
+            ["42804", ":event_id::uuid"],
+        ),
+        (
+            "INSERT INTO mine (nr) VALUES (:event_id)",
+            "CREATE TABLE mine (id text)",
+            ["42703", "correct `insert`"],
+        ),
     ] {
         let database = server.database();
         server.psql(&database, table);

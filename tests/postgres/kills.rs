@@ -27,7 +27,11 @@ fn a_server_that_is_killed_under_load_has_each_event_once() {
             while receiver.delivered() < stored + more {
                 assert!(begun.elapsed() < crate::receiver::PATIENCE, "{}", receiver.readiness());
             }
-            if kill % 2 == 0 { server.kill() } else { server.stop() }
+            if kill % 2 == 0 {
+                server.kill()
+            } else {
+                server.stop()
+            }
             receiver.wait_for_reason(&["sink pg"]);
             server.start_again();
         }
@@ -67,11 +71,11 @@ fn receivers_in_mode_direct_that_get_each_others_retries_store_each_event_once()
     // What one has acknowledged, the other acknowledges as well.
     for (device, number) in ledger.accepted.iter().take(50) {
         let body = body(*device, *number);
-        let answer = Sender::connect(second).and_then(|mut sender| sender.post("/", &body, &token(&body, now())));
+        let answer =
+            Sender::connect(second).and_then(|mut sender| sender.post("/", &body, &token(&body, now())));
         assert_eq!(answer.expect("an answer").status, 200);
     }
-    let duplicates: u64 =
-        receivers.iter().map(Receiver::duplicates).sum();
+    let duplicates: u64 = receivers.iter().map(Receiver::duplicates).sum();
     assert!(duplicates > 0, "no receiver got a copy");
     for receiver in receivers {
         receiver.stop();

@@ -94,7 +94,10 @@ impl Server {
             }
         }
         let watchdog = Command::new("sh")
-            .args(["-c", "cat >/dev/null; kill -QUIT \"$(head -n 1 \"$0\" 2>/dev/null)\" 2>/dev/null; rm -rf \"$1\""])
+            .args([
+                "-c",
+                "cat >/dev/null; kill -QUIT \"$(head -n 1 \"$0\" 2>/dev/null)\" 2>/dev/null; rm -rf \"$1\"",
+            ])
             .arg(folder.path().join("data/postmaster.pid"))
             .arg(folder.path())
             .stdin(Stdio::piped())
@@ -104,7 +107,8 @@ impl Server {
             .process_group(0)
             .spawn()
             .expect("there is a shell");
-        let port = TcpListener::bind("127.0.0.1:0").and_then(|socket| socket.local_addr()).expect("a port").port();
+        let port =
+            TcpListener::bind("127.0.0.1:0").and_then(|socket| socket.local_addr()).expect("a port").port();
         let options = options.iter().map(|option| (*option).to_owned()).collect();
         let mut server = Self { folder, bin: bin.to_owned(), port, options, postmaster: None, watchdog };
         server.start_again();
@@ -119,7 +123,8 @@ impl Server {
     pub(crate) fn start_again(&mut self) {
         let begun = Instant::now();
         while !self.answers() {
-            let has_ended = self.postmaster.as_mut().is_none_or(|child| child.try_wait().expect("known").is_some());
+            let has_ended =
+                self.postmaster.as_mut().is_none_or(|child| child.try_wait().expect("known").is_some());
             if has_ended {
                 // Also where what a killed server left is in the way for a moment.
                 let log = fs::File::options().create(true).append(true).open(self.folder().join("log"));
@@ -180,8 +185,15 @@ impl Server {
         let children = fs::read_to_string(format!("/proc/{pid}/task/{pid}/children")).unwrap_or_default();
         let of = |pid: &str| {
             let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
-            let fields: Vec<u64> =
-                stat.rsplit(") ").next().unwrap_or_default().split(' ').skip(11).take(4).flat_map(str::parse).collect();
+            let fields: Vec<u64> = stat
+                .rsplit(") ")
+                .next()
+                .unwrap_or_default()
+                .split(' ')
+                .skip(11)
+                .take(4)
+                .flat_map(str::parse)
+                .collect();
             fields
         };
         // The postmaster's own time, and that of its children that have ended; then of those that run.

@@ -10,7 +10,8 @@ use crate::server::{PASSWORD, Server};
 fn certificates() -> [String; 3] {
     let mut authority = CertificateParams::new(Vec::new()).expect("parameters");
     authority.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
-    let authority = CertifiedIssuer::self_signed(authority, KeyPair::generate().expect("a key")).expect("signed");
+    let authority =
+        CertifiedIssuer::self_signed(authority, KeyPair::generate().expect("a key")).expect("signed");
     let key = KeyPair::generate().expect("a key");
     let server = CertificateParams::new(vec!["localhost".to_owned()]).expect("parameters");
     let server = server.signed_by(&key, &authority).expect("signed");
@@ -33,7 +34,11 @@ fn chain_and_host_name_are_checked() {
     // A name that the certificate does not have, and an authority that is not known.
     for (url, sink, reasons) in [
         (url("127.0.0.1", "sslmode=require"), &*ca, ["TLS handshake", "not valid for name"]),
-        (url("other.example", "hostaddr=127.0.0.1&sslmode=require"), &ca, ["TLS handshake", "not valid for name"]),
+        (
+            url("other.example", "hostaddr=127.0.0.1&sslmode=require"),
+            &ca,
+            ["TLS handshake", "not valid for name"],
+        ),
         (url("localhost", "sslmode=require"), "", ["UnknownIssuer", "in `ca`"]),
     ] {
         let setup = Setup::new("", &url, sink);

@@ -81,7 +81,8 @@ fn missing_tables_and_permissions_wait() {
     server.psql(&database, schema);
     let user = "CREATE ROLE writer LOGIN PASSWORD 'w'; GRANT SELECT ON dt_schema, dt_events, dt_samples, dt_devices TO writer";
     server.psql(&database, user);
-    let tables = "GRANT INSERT ON dt_events, dt_samples, dt_devices TO writer; GRANT UPDATE ON dt_devices TO writer";
+    let tables =
+        "GRANT INSERT ON dt_events, dt_samples, dt_devices TO writer; GRANT UPDATE ON dt_devices TO writer";
     Case {
         url: server.url_of("writer", "w", &database),
         sink: "create = false",
@@ -96,7 +97,11 @@ fn tables_of_another_shape_or_a_newer_version_wait() {
     let Some(server) = shared("tables of another shape") else { return };
     let schema = include_str!("../../crates/dt-sink-postgres/src/schema.sql");
     for (spoil, reasons, fix) in [
-        ("UPDATE dt_schema SET version = 7", ["have version 7", "newer dt-receiver"], "UPDATE dt_schema SET version = 1"),
+        (
+            "UPDATE dt_schema SET version = 7",
+            ["have version 7", "newer dt-receiver"],
+            "UPDATE dt_schema SET version = 1",
+        ),
         ("DELETE FROM dt_schema", ["dt_schema has no version", ""], "INSERT INTO dt_schema VALUES (1)"),
         (
             "ALTER TABLE dt_events RENAME COLUMN body TO payload",
@@ -108,8 +113,16 @@ fn tables_of_another_shape_or_a_newer_version_wait() {
             ["42804", "docs/postgres.md"],
             "ALTER TABLE dt_samples ALTER COLUMN value TYPE double precision USING NULL",
         ),
-        ("ALTER TABLE dt_devices RENAME TO gone", ["42P01", "create the tables"], "ALTER TABLE gone RENAME TO dt_devices"),
-        ("DROP TABLE dt_schema", ["42P07", "use another schema"], "CREATE TABLE dt_schema (version int); INSERT INTO dt_schema VALUES (1)"),
+        (
+            "ALTER TABLE dt_devices RENAME TO gone",
+            ["42P01", "create the tables"],
+            "ALTER TABLE gone RENAME TO dt_devices",
+        ),
+        (
+            "DROP TABLE dt_schema",
+            ["42P07", "use another schema"],
+            "CREATE TABLE dt_schema (version int); INSERT INTO dt_schema VALUES (1)",
+        ),
     ] {
         let database = server.database();
         server.psql(&database, schema);
@@ -128,7 +141,8 @@ fn tables_of_another_shape_or_a_newer_version_wait() {
 fn a_server_without_connections_or_without_space_for_one_waits() {
     let Some(server) = shared("too many connections") else { return };
     let database = server.database();
-    let make = "CREATE ROLE crowded LOGIN PASSWORD 'c' CONNECTION LIMIT 0; GRANT ALL ON SCHEMA public TO crowded";
+    let make =
+        "CREATE ROLE crowded LOGIN PASSWORD 'c' CONNECTION LIMIT 0; GRANT ALL ON SCHEMA public TO crowded";
     server.psql(&database, make);
     Case {
         url: server.url_of("crowded", "c", &database),
@@ -166,7 +180,11 @@ fn mistakes_in_the_settings_are_found_by_check() {
         ("postgres://u:wr0ng@db/d?sslmode=verify-full", "", "sslmode=require"),
         ("postgres://u:wr0ng@db/d?sslmode=disable", "", "in plain text"),
         ("postgres://u:wr0ng@db/d", "ca = '/no/such/file'", "sink.pg.ca: /no/such/file: No such file"),
-        ("postgres://u:wr0ng@db/d", "insert = 'INSERT INTO t VALUES (:id)'", "unknown parameter :id; expected :event_id"),
+        (
+            "postgres://u:wr0ng@db/d",
+            "insert = 'INSERT INTO t VALUES (:id)'",
+            "unknown parameter :id; expected :event_id",
+        ),
         ("postgres://u:wr0ng@db/d", "insert = 'DELETE FROM t'", "does not begin with INSERT"),
         ("postgres://u:wr0ng@db/d", "tables = 'x'", "unknown key"),
     ] {

@@ -34,7 +34,8 @@ pub(crate) fn under_test(format: Format) -> Option<UnderTest> {
         sink,
         lines: Box::new(move || {
             // In the order of their numbers; in hexadecimal digits, since a body may contain line feeds.
-            let sql = "SELECT encode(body, 'hex') FROM dt_events ORDER BY nullif(substr(event_id, 3), '')::int";
+            let sql =
+                "SELECT encode(body, 'hex') FROM dt_events ORDER BY nullif(substr(event_id, 3), '')::int";
             let rows = server.rows(&of_lines, sql);
             rows.iter().map(|row| String::from_utf8(hex::decode(row).expect("hex")).expect("text")).collect()
         }),

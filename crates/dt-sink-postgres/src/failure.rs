@@ -88,13 +88,17 @@ fn remedy(code: &SqlState, target: Target) -> Option<String> {
             Target::Insert => "create the table, or correct `insert`".to_owned(),
         },
         "42501" => match target {
-            Target::OwnTables => "allow this user to use the tables (GRANT SELECT, INSERT, UPDATE), and with \
+            Target::OwnTables => {
+                "allow this user to use the tables (GRANT SELECT, INSERT, UPDATE), and with \
                  `create = true` to create them (GRANT CREATE ON SCHEMA)"
-                .to_owned(),
+                    .to_owned()
+            }
             Target::Insert => "allow this user what `insert` does (GRANT INSERT)".to_owned(),
         },
-        "25006" => "the server is read-only: name the primary in `url`, or add `target_session_attrs=read-write`"
-            .to_owned(),
+        "25006" => {
+            "the server is read-only: name the primary in `url`, or add `target_session_attrs=read-write`"
+                .to_owned()
+        }
         "53100" => "the server's disk is full".to_owned(),
         "53300" => "the server has no connection left: raise its `max_connections`".to_owned(),
         code if code.starts_with("42") => of_table.to_owned(),
@@ -125,11 +129,8 @@ fn of_connection(error: &tokio_postgres::Error) -> String {
 
 /// Returns a text of the server on one line, cut off if it is long.
 fn shortened(text: &str) -> String {
-    let mut short: String = text
-        .chars()
-        .map(|letter| if letter.is_control() { ' ' } else { letter })
-        .take(MAX_TEXT)
-        .collect();
+    let mut short: String =
+        text.chars().map(|c| if c.is_control() { ' ' } else { c }).take(MAX_TEXT).collect();
     if text.chars().nth(MAX_TEXT).is_some() {
         short.push('…');
     }

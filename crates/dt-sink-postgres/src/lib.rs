@@ -4,7 +4,7 @@
 //! # Delivery
 //!
 //! A batch is one transaction, and its records are delivered once the server has confirmed the commit. If the connection is lost
-//! before that, the batch is written again, and `dt_events` tells which events are there already: each event feeds the other
+//! before that, the batch is repeated, and `dt_events` tells which events are there already: each event feeds the other
 //! tables exactly once, also if several receivers get copies of it. See `write.rs`.
 //!
 //! # When a batch fails
@@ -71,7 +71,8 @@ impl PostgresSink {
     ///
     /// [`OpenError::Unusable`] if the URL or the statement is invalid.
     pub fn new(settings: &PostgresConfig, context: &SinkContext) -> Result<Self, OpenError> {
-        let unusable = |key: &str, error: &dyn std::fmt::Display| OpenError::Unusable(format!("{key}: {error}"));
+        let unusable =
+            |key: &str, error: &dyn std::fmt::Display| OpenError::Unusable(format!("{key}: {error}"));
         let url = Url::parse(&settings.url).map_err(|error| unusable("url", &error))?;
         let insert = settings.insert.as_deref().map(Statement::parse).transpose();
         let insert = insert.map_err(|error| unusable("insert", &error))?;
@@ -92,7 +93,7 @@ impl PostgresSink {
             }
         };
         // Ranges that are not written yet; the first is the last of the list.
-        let mut open = vec![0..rows.len()];
+        let mut open: Vec<Range<usize>> = std::iter::once(0..rows.len()).collect();
         while let Some(range) = open.pop() {
             let batch: Vec<&Row<'_>> =
                 rows.get(range.clone()).unwrap_or_default().iter().map(|(_, row)| row).collect();

@@ -60,7 +60,7 @@ impl Reasons {
     }
 }
 
-/// The letter U+0000, which neither `text` nor `jsonb` can hold.
+/// The character U+0000, which neither `text` nor `jsonb` can hold.
 const HAS_NUL: &str = "PostgreSQL cannot store the character U+0000";
 
 impl<'a> Row<'a> {
@@ -215,9 +215,9 @@ fn has_escaped_nul(json: &str) -> bool {
         if escape.starts_with("u0000") {
             return true;
         }
-        // The letter after the backslash may be another backslash.
-        let letter = escape.chars().next().map_or(0, char::len_utf8);
-        rest = escape.get(letter..).unwrap_or_default();
+        // The character after the backslash may be another backslash.
+        let escaped = escape.chars().next().map_or(0, char::len_utf8);
+        rest = escape.get(escaped..).unwrap_or_default();
     }
     false
 }
@@ -228,7 +228,11 @@ mod tests {
     use bytes::Bytes;
 
     fn record(body: &str) -> Record {
-        Record { body: Bytes::copy_from_slice(body.as_bytes()), device: Some("d".into()), ..Record::sample("a") }
+        Record {
+            body: Bytes::copy_from_slice(body.as_bytes()),
+            device: Some("d".into()),
+            ..Record::sample("a")
+        }
     }
 
     #[test]
@@ -268,10 +272,15 @@ mod tests {
         assert_eq!(row.samples, []);
         assert_eq!(
             row.incomplete.as_deref(),
-            Some("labels: PostgreSQL cannot store the character U+0000; timestamp: not RFC 3339; temperature: no valid time")
+            Some(
+                "labels: PostgreSQL cannot store the character U+0000; timestamp: not RFC 3339; temperature: no valid time"
+            )
         );
         let nul = Record { event_id: "a\0".into(), ..Record::sample("") };
-        assert_eq!(Row::of(&nul).expect_err("no row"), "event id: PostgreSQL cannot store the character U+0000");
+        assert_eq!(
+            Row::of(&nul).expect_err("no row"),
+            "event id: PostgreSQL cannot store the character U+0000"
+        );
     }
 
     #[test]

@@ -49,15 +49,16 @@ async fn version(client: &Client) -> Result<usize, Failure> {
     }
     let found = client.query_typed_one("SELECT max(version)::bigint FROM dt_schema", &[]).await;
     let version: Option<i64> = found.and_then(|row| row.try_get(0)).map_err(|error| of_own(&error))?;
-    version.and_then(|version| usize::try_from(version).ok()).filter(|version| *version > 0).ok_or_else(|| {
-        Failure::Server("the table dt_schema has no version; it is not that of this program".to_owned())
-    })
+    version.and_then(|version| usize::try_from(version).ok()).filter(|version| *version > 0).ok_or_else(
+        || Failure::Server("the table dt_schema has no version; it is not that of this program".to_owned()),
+    )
 }
 
 /// Upgrades the tables in one transaction, after any other receiver that does the same.
 async fn migrate(client: &Client, found_before: usize) -> Result<(), Failure> {
     let upgraded = async {
-        let begin = format!("BEGIN ISOLATION LEVEL READ COMMITTED READ WRITE; SELECT pg_advisory_xact_lock({LOCK})");
+        let begin =
+            format!("BEGIN ISOLATION LEVEL READ COMMITTED READ WRITE; SELECT pg_advisory_xact_lock({LOCK})");
         client.batch_execute(&begin).await.map_err(|error| of_own(&error))?;
         let found = version(client).await?;
         if found > VERSION {
@@ -67,7 +68,11 @@ async fn migrate(client: &Client, found_before: usize) -> Result<(), Failure> {
             client.batch_execute(sql).await.map_err(|error| of_migration(&error))?;
         }
         client.batch_execute("COMMIT").await.map_err(|error| of_own(&error))?;
-        tracing::info!(from = found_before, to = VERSION, "the tables of the database were created or upgraded");
+        tracing::info!(
+            from = found_before,
+            to = VERSION,
+            "the tables of the database were created or upgraded"
+        );
         Ok(())
     };
     upgraded.await.map_err(Failure::of_server)
@@ -75,9 +80,9 @@ async fn migrate(client: &Client, found_before: usize) -> Result<(), Failure> {
 
 fn of_migration(error: &tokio_postgres::Error) -> Failure {
     match of_own(error) {
-        Failure::Server(text) if error.code().is_some_and(|code| code.code() == "42P07") => {
-            Failure::Server(format!("{text}; a table of that name exists, and there is no dt_schema: use another schema"))
-        }
+        Failure::Server(text) if error.code().is_some_and(|code| code.code() == "42P07") => Failure::Server(
+            format!("{text}; a table of that name exists, and there is no dt_schema: use another schema"),
+        ),
         failure => failure,
     }
 }

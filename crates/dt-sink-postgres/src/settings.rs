@@ -8,8 +8,8 @@ use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::PemObject;
 
 use dt_sink::config::{
-    Changes, Entry, Key, KeyDefault, Reload, SecretSource, Section, Sources, SystemSources, config_keys, custom,
-    flag, path, read_secret, read_source,
+    Changes, Entry, Key, KeyDefault, Reload, SecretSource, Section, Sources, SystemSources, config_keys,
+    custom, flag, path, read_secret, read_source,
 };
 use dt_sink::{BadPlace, Metric, OpenError, Sink, SinkContext, SinkSettings};
 use dt_verify::{Difference, Secret};
@@ -124,7 +124,10 @@ impl SinkSettings for PostgresConfig {
 
 fn check_url(url: &Url, section: &Section<'_>) {
     if url.is_plain_on_network() {
-        section.warn("url", "the password and the events cross the network in plain text; delete sslmode=disable");
+        section.warn(
+            "url",
+            "the password and the events cross the network in plain text; delete sslmode=disable",
+        );
     }
     if url.is_read_only() {
         section.complain("url", "target_session_attrs=read-only selects a server that takes no events");

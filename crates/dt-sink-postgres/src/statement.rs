@@ -85,8 +85,8 @@ impl Statement {
         let mut statement =
             Self { text: text.to_owned(), sql: String::new(), parameters: Vec::new(), types: Vec::new() };
         let mut rest = text;
-        while let Some(letter) = rest.chars().next() {
-            let taken = match letter {
+        while let Some(c) = rest.chars().next() {
+            let taken = match c {
                 ':' => statement.colon(rest)?,
                 '$' => statement.dollar(rest)?,
                 _ => statement.copy(rest, plain(rest, &statement.sql)?),
@@ -145,11 +145,11 @@ impl Statement {
     /// Takes what begins with a dollar: a quoted text `$tag$…$tag$`, a part of a name, or nothing else.
     fn dollar(&mut self, rest: &str) -> Result<usize, NotAStatement> {
         let after = rest.get(1..).unwrap_or_default();
-        // `$` may be a part of a name, after its first letter.
+        // `$` may be a part of a name, after its first character.
         if self.sql.chars().last().is_some_and(is_of_word) {
             return Ok(self.copy(rest, 1));
         }
-        if after.starts_with(|letter: char| letter.is_ascii_digit()) {
+        if after.starts_with(|c: char| c.is_ascii_digit()) {
             return Err(NotAStatement::Positional(
                 after.chars().take_while(char::is_ascii_digit).take(9).collect(),
             ));
@@ -172,20 +172,20 @@ impl fmt::Display for Statement {
     }
 }
 
-fn is_of_word(letter: char) -> bool {
-    letter.is_alphanumeric() || letter == '_' || letter == '$'
+fn is_of_word(c: char) -> bool {
+    c.is_alphanumeric() || c == '_' || c == '$'
 }
 
 /// Returns the name at the start of a text; empty if there is none.
 fn word(text: &str) -> &str {
-    if !text.starts_with(|letter: char| letter.is_alphabetic() || letter == '_') {
+    if !text.starts_with(|c: char| c.is_alphabetic() || c == '_') {
         return "";
     }
-    let end = text.find(|letter: char| !(letter.is_alphanumeric() || letter == '_'));
+    let end = text.find(|c: char| !(c.is_alphanumeric() || c == '_'));
     text.get(..end.unwrap_or(text.len())).unwrap_or_default()
 }
 
-/// Returns the length of the quote, comment or other letter at the start of a text, which is not empty. `before` is what
+/// Returns the length of the quote, comment or other character at the start of a text, which is not empty. `before` is what
 /// precedes it.
 fn plain(rest: &str, before: &str) -> Result<usize, NotAStatement> {
     let open = |mark: &str| rest.starts_with(mark);
@@ -208,11 +208,11 @@ fn plain(rest: &str, before: &str) -> Result<usize, NotAStatement> {
 
 /// Returns the length of a quoted text. A doubled quote does not end it; with `has_escapes`, neither does `\'`.
 fn quoted(rest: &str, quote: char, has_escapes: bool) -> Result<usize, NotAStatement> {
-    let mut letters = rest.char_indices().skip(1).peekable();
-    while let Some((at, letter)) = letters.next() {
-        if letter == '\\' && has_escapes {
-            letters.next();
-        } else if letter == quote && letters.next_if(|(_, next)| *next == quote).is_none() {
+    let mut chars = rest.char_indices().skip(1).peekable();
+    while let Some((at, c)) = chars.next() {
+        if c == '\\' && has_escapes {
+            chars.next();
+        } else if c == quote && chars.next_if(|(_, next)| *next == quote).is_none() {
             return Ok(at.saturating_add(1));
         }
     }
@@ -262,7 +262,10 @@ mod tests {
     fn casts_quotes_and_comments_are_left_alone() {
         for (text, expected) in [
             ("INSERT INTO t VALUES (:event_id::uuid)", "INSERT INTO t VALUES ($1::uuid)"),
-            ("with x as (select 1) insert into t values (:type)", "with x as (select 1) insert into t values ($1)"),
+            (
+                "with x as (select 1) insert into t values (:type)",
+                "with x as (select 1) insert into t values ($1)",
+            ),
             ("INSERT INTO t VALUES (':body', :body)", "INSERT INTO t VALUES (':body', $1)"),
             ("INSERT INTO t VALUES ('it''s :body', :body)", "INSERT INTO t VALUES ('it''s :body', $1)"),
             (r"INSERT INTO t VALUES (E'\':body', :body)", r"INSERT INTO t VALUES (E'\':body', $1)"),
@@ -270,12 +273,21 @@ mod tests {
             (r"INSERT INTO t VALUES ('\', :body)", r"INSERT INTO t VALUES ('\', $1)"),
             ("INSERT INTO \"a:body\"\"\" VALUES (:body)", "INSERT INTO \"a:body\"\"\" VALUES ($1)"),
             ("INSERT INTO t -- :body '\nVALUES (:body)", "INSERT INTO t -- :body '\nVALUES ($1)"),
-            ("INSERT /* :x /* :y */ ' */ INTO t VALUES (:body)", "INSERT /* :x /* :y */ ' */ INTO t VALUES ($1)"),
+            (
+                "INSERT /* :x /* :y */ ' */ INTO t VALUES (:body)",
+                "INSERT /* :x /* :y */ ' */ INTO t VALUES ($1)",
+            ),
             ("INSERT INTO t VALUES ($$:body$$, :body)", "INSERT INTO t VALUES ($$:body$$, $1)"),
             ("INSERT INTO t VALUES ($a$ $$:x $a$, :body)", "INSERT INTO t VALUES ($a$ $$:x $a$, $1)"),
             ("INSERT INTO a$1 VALUES (:body)", "INSERT INTO a$1 VALUES ($1)"),
-            ("INSERT INTO t VALUES (f(a => 1, b := 2), :body)", "INSERT INTO t VALUES (f(a => 1, b := 2), $1)"),
-            ("INSERT INTO t SELECT ('{1,2}'::int[])[1:2], :body", "INSERT INTO t SELECT ('{1,2}'::int[])[1:2], $1"),
+            (
+                "INSERT INTO t VALUES (f(a => 1, b := 2), :body)",
+                "INSERT INTO t VALUES (f(a => 1, b := 2), $1)",
+            ),
+            (
+                "INSERT INTO t SELECT ('{1,2}'::int[])[1:2], :body",
+                "INSERT INTO t SELECT ('{1,2}'::int[])[1:2], $1",
+            ),
             ("INSERT INTO t VALUES ('é:x', :labels -> 'é')", "INSERT INTO t VALUES ('é:x', $1 -> 'é')"),
         ] {
             assert_eq!(sql(text).as_deref(), Ok(expected), "{text}");
