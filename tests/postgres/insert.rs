@@ -58,6 +58,21 @@ fn a_table_of_ones_own_gets_each_value_and_a_bad_row_is_dead_lettered_alone() {
 }
 
 #[test]
+fn rows_are_inserted_in_the_order_of_the_events() {
+    let Some(server) = shared("the order of a table of one's own") else { return };
+    let database = server.database();
+    let setup = Setup::new("", &server.url(&database), INSERT);
+    let receiver = setup.start();
+    // They wait for the table, and are then one batch.
+    let ids: Vec<String> = (0..300).map(|number| format!("t{number}")).collect();
+    ids.iter().for_each(|id| receiver.send(&temperature(id, 1.5)));
+    server.psql(&database, TABLE);
+    receiver.drain();
+    assert_eq!(self::ids(server, &database), ids.join(","));
+    receiver.stop();
+}
+
+#[test]
 fn a_statement_that_does_not_fit_waits_and_says_so() {
     let Some(server) = shared("a statement that does not fit") else { return };
     for (insert, table, reasons) in [

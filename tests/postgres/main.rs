@@ -11,6 +11,7 @@
 
 mod content;
 mod end_to_end;
+mod grafana;
 mod insert;
 mod kills;
 mod throughput;

@@ -11,8 +11,8 @@
 //!
 //! `failure.rs` classifies the error by its SQLSTATE:
 //!
-//! - A row may be at fault (a constraint, a value that a column cannot hold). The batch is halved until the row is alone, and
-//!   only that record is rejected.
+//! - A row may be at fault (a constraint, a value that a column cannot hold). The batch is halved until the row is alone. In the
+//!   sink's own tables it is stored without its JSON columns; otherwise only that record is rejected.
 //! - Otherwise no record is rejected: the worker tries again, and `/readyz` names the error and its remedy.
 
 mod failure;
@@ -51,6 +51,11 @@ const MAX_REJECTED_IN_A_ROW: usize = 100;
 pub struct PostgresSink {
     /// Runs the connection. `None` once the sink is being dropped.
     runtime: Option<Runtime>,
+    writer: Writer,
+}
+
+/// Writes batches, and decides about each record.
+struct Writer {
     session: Session,
     rejected_in_a_row: usize,
 }
@@ -80,15 +85,18 @@ impl PostgresSink {
         let runtime = runtime.map_err(|error| unusable("starting a runtime", &error))?;
         let reporter = Arc::clone(&context.reporter);
         let session = Session::new(settings.clone(), url, insert, context.give_up_after, reporter);
-        Ok(Self { runtime: Some(runtime), session, rejected_in_a_row: 0 })
+        Ok(Self { runtime: Some(runtime), writer: Writer { session, rejected_in_a_row: 0 } })
     }
+}
 
-    /// Writes rows, and sets the result of each.
-    async fn write(&mut self, rows: &[(usize, Row<'_>)], fates: &mut [Fate]) {
-        let mut set = |range: Range<usize>, fate: &Fate| {
-            for (at, _) in rows.get(range).unwrap_or_default() {
-                if let Some(place) = fates.get_mut(*at) {
-                    place.clone_from(fate);
+impl Writer {
+    /// Writes rows, each with the place of its result, and sets these results.
+    async fn write(&mut self, rows: &mut [(usize, Row<'_>)], fates: &mut [Fate]) {
+        let places: Vec<usize> = rows.iter().map(|(place, _)| *place).collect();
+        let mut set = |range: Range<usize>, result: &Fate| {
+            for place in places.get(range).unwrap_or_default() {
+                if let Some(fate) = fates.get_mut(*place) {
+                    fate.clone_from(result);
                 }
             }
         };
@@ -108,6 +116,11 @@ impl PostgresSink {
                     open.push(middle..range.end);
                     open.push(range.start..middle);
                 }
+                Err(Failure::Row(error))
+                    if self.session.has_own_tables() && drop_json(rows, &range, &error) =>
+                {
+                    open.push(range);
+                }
                 Err(Failure::Row(error)) if self.rejected_in_a_row < MAX_REJECTED_IN_A_ROW => {
                     self.rejected_in_a_row = self.rejected_in_a_row.saturating_add(1);
                     set(range, &Fate::Rejected { error });
@@ -126,16 +139,22 @@ impl PostgresSink {
     }
 }
 
+/// Replaces the JSON columns of a row that does not fit by the reason, and returns whether there were any: a number may be out of
+/// range, or a character missing in the encoding of the database.
+fn drop_json(rows: &mut [(usize, Row<'_>)], range: &Range<usize>, error: &str) -> bool {
+    rows.get_mut(range.start).is_some_and(|(_, row)| row.drop_json(error))
+}
+
 impl Sink for PostgresSink {
     /// Does not connect: the service must not wait for a server that does not answer.
     fn open(&mut self, _checkpoint: Option<&[u8]>) -> Result<(), OpenError> {
         // After a panic the state of the last connection is unknown.
-        self.session.drop_connection();
+        self.writer.session.drop_connection();
         Ok(())
     }
 
     fn deliver(&mut self, batch: &[Arc<Record>]) -> Outcome {
-        let mut fates = vec![Fate::Delivered; batch.len()];
+        let mut fates = vec![Fate::Retry { error: "not written".to_owned() }; batch.len()];
         let mut rows = Vec::with_capacity(batch.len());
         for (at, (record, fate)) in batch.iter().zip(&mut fates).enumerate() {
             match Row::of(record) {
@@ -143,11 +162,9 @@ impl Sink for PostgresSink {
                 Err(error) => *fate = Fate::Rejected { error },
             }
         }
-        let Some(runtime) = self.runtime.take() else { return Outcome::default() };
-        if !rows.is_empty() {
-            runtime.block_on(self.write(&rows, &mut fates));
+        if let Some(runtime) = self.runtime.as_ref().filter(|_| !rows.is_empty()) {
+            runtime.block_on(self.writer.write(&mut rows, &mut fates));
         }
-        self.runtime = Some(runtime);
         Outcome { fates, ..Outcome::default() }
     }
 
@@ -161,12 +178,12 @@ impl Sink for PostgresSink {
 
     fn check(&mut self) -> Result<(), SinkError> {
         let Some(runtime) = &self.runtime else { return Ok(()) };
-        runtime.block_on(self.session.check()).map_err(|failure| failure.to_string().into())
+        runtime.block_on(self.writer.session.check()).map_err(|failure| failure.to_string().into())
     }
 
     fn close(&mut self) {
         if let Some(runtime) = &self.runtime {
-            runtime.block_on(self.session.close());
+            runtime.block_on(self.writer.session.close());
         }
     }
 }

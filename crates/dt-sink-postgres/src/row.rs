@@ -60,6 +60,10 @@ impl Reasons {
     }
 }
 
+/// Why a time is missing.
+const NO_TIME: &str = "no valid time";
+/// The end of the year 9999, in Unix milliseconds.
+const YEAR_9999: i64 = 253_402_300_799_999;
 /// The character U+0000, which neither `text` nor `jsonb` can hold.
 const HAS_NUL: &str = "PostgreSQL cannot store the character U+0000";
 
@@ -94,9 +98,7 @@ impl<'a> Row<'a> {
                 if let Some(time) = &delivery.event.timestamp {
                     timestamp = system_time(time);
                     if timestamp.is_none() {
-                        let is_time = time.instant().is_some();
-                        let why = if is_time { "PostgreSQL cannot store this time" } else { "not RFC 3339" };
-                        reasons.add("timestamp", why);
+                        reasons.add("timestamp", NO_TIME);
                     }
                 }
                 for reading in delivery.readings() {
@@ -104,10 +106,10 @@ impl<'a> Row<'a> {
                     let (value, text) = match reading.value {
                         ReadingValue::Number(value) => (Some(value), None),
                         ReadingValue::Text(text) => (None, Some(text)),
-                        _ => (None, None),
+                        _ => continue,
                     };
                     match time {
-                        None => reasons.add(reading.quantity, "no valid time"),
+                        None => reasons.add(reading.quantity, NO_TIME),
                         Some(_) if text.is_some_and(|text| text.contains('\0')) => {
                             reasons.add(reading.quantity, HAS_NUL);
                         }
@@ -123,12 +125,7 @@ impl<'a> Row<'a> {
             }
             Err(error) => reasons.add("body", &error.to_string()),
         }
-        let received_at = Duration::from_millis(record.received_at.unsigned_abs());
-        let received_at = if record.received_at < 0 {
-            SystemTime::UNIX_EPOCH.checked_sub(received_at)
-        } else {
-            SystemTime::UNIX_EPOCH.checked_add(received_at)
-        };
+        let received_at = Duration::from_millis(record.received_at.clamp(0, YEAR_9999).unsigned_abs());
         Ok(Self {
             event_id: &record.event_id,
             connector: &record.connector,
@@ -136,13 +133,24 @@ impl<'a> Row<'a> {
             device,
             event_type: &record.event_type,
             timestamp,
-            received_at: received_at.filter(is_storable).unwrap_or(SystemTime::UNIX_EPOCH),
+            received_at: SystemTime::UNIX_EPOCH.checked_add(received_at).unwrap_or(SystemTime::UNIX_EPOCH),
             labels,
             data,
             body: &record.body,
             samples,
             incomplete: reasons.0,
         })
+    }
+
+    /// Removes `labels` and `data` for a reason, and returns whether there were any.
+    pub fn drop_json(&mut self, error: &str) -> bool {
+        let had_any = self.labels.take().is_some() | self.data.take().is_some();
+        if had_any {
+            let mut reasons = Reasons(self.incomplete.take());
+            reasons.add("labels and data", error);
+            self.incomplete = reasons.0;
+        }
+        had_any
     }
 
     /// Returns the value of a parameter of `insert`.
@@ -162,20 +170,7 @@ impl<'a> Row<'a> {
     }
 }
 
-/// The year 10000, in Unix seconds: RFC 3339 has no later time, and PostgreSQL none after 294276.
-const YEAR_10000: u64 = 253_402_300_800;
-/// The year 1 before 1970, in seconds: PostgreSQL has no time before 4713 BC.
-const SECONDS_FROM_YEAR_1: u64 = 62_135_596_800;
-
-/// Returns whether `timestamptz` can hold a time.
-fn is_storable(time: &SystemTime) -> bool {
-    match time.duration_since(SystemTime::UNIX_EPOCH) {
-        Ok(since) => since.as_secs() < YEAR_10000,
-        Err(error) => error.duration().as_secs() < SECONDS_FROM_YEAR_1,
-    }
-}
-
-/// Converts a time; `None` if it names no instant, or one that `timestamptz` cannot hold.
+/// Converts a time; `None` if it names no instant. `timestamptz` can hold all years of RFC 3339.
 fn system_time(time: &Timestamp) -> Option<SystemTime> {
     let (seconds, nanos) = (time.unix_seconds()?, time.subsec_nanos()?);
     let whole = Duration::from_secs(seconds.unsigned_abs());
@@ -184,7 +179,7 @@ fn system_time(time: &Timestamp) -> Option<SystemTime> {
     } else {
         SystemTime::UNIX_EPOCH.checked_add(whole)
     };
-    whole?.checked_add(Duration::from_nanos(nanos.into())).filter(is_storable)
+    whole?.checked_add(Duration::from_nanos(nanos.into()))
 }
 
 /// Returns `labels` and `event.data` as they were received; `None` for what is absent or `null`.
@@ -273,7 +268,7 @@ mod tests {
         assert_eq!(
             row.incomplete.as_deref(),
             Some(
-                "labels: PostgreSQL cannot store the character U+0000; timestamp: not RFC 3339; temperature: no valid time"
+                "labels: PostgreSQL cannot store the character U+0000; timestamp: no valid time; temperature: no valid time"
             )
         );
         let nul = Record { event_id: "a\0".into(), ..Record::sample("") };
@@ -288,14 +283,14 @@ mod tests {
         for (text, seconds, nanos) in [
             ("2022-02-10T11:22:13.123456Z", 1_644_492_133, 123_456_000),
             ("1970-01-01T00:00:00Z", 0, 0),
-            ("9999-12-31T23:59:59.999999Z", 253_402_300_799, 999_999_000),
+            ("9999-12-30T21:59:59.999999Z", 253_402_207_199, 999_999_000),
         ] {
             let time = system_time(&Timestamp::new(text)).expect(text);
             assert_eq!(time, SystemTime::UNIX_EPOCH + Duration::new(seconds, nanos), "{text}");
         }
         let before = system_time(&Timestamp::new("1969-12-31T23:59:59.5Z")).expect("a time");
         assert_eq!(before, SystemTime::UNIX_EPOCH - Duration::from_millis(500));
-        assert_eq!(system_time(&Timestamp::new("0000-01-01T00:00:00Z")), None);
+        assert!(system_time(&Timestamp::new("0000-01-01T00:00:00Z")).is_some());
         assert_eq!(system_time(&Timestamp::new("soon")), None);
     }
 }

@@ -62,6 +62,11 @@ impl Session {
         Self { settings, url, insert, timeout, reporter, connection: None }
     }
 
+    /// Returns whether it writes to the tables of this crate.
+    pub const fn has_own_tables(&self) -> bool {
+        self.insert.is_none()
+    }
+
     /// Drops the connection without a word to the server.
     pub fn drop_connection(&mut self) {
         self.connection = None;
@@ -126,13 +131,15 @@ impl Session {
             _ => self.connect().await?,
         };
         let Connection { client, insert: prepared, .. } = self.connection.insert(connection);
+        let begin = write::begin(self.timeout);
         let (target, written) = match (&self.insert, prepared, rows) {
-            (Some(statement), Some(prepared), Some(rows)) => {
-                (Target::Insert, write::by_insert(client, statement, prepared, rows).await.map(|()| 0))
-            }
+            (Some(statement), Some(prepared), Some(rows)) => (
+                Target::Insert,
+                write::by_insert(client, &begin, (statement, prepared), rows).await.map(|()| 0),
+            ),
             (Some(statement), ..) => (Target::Insert, write::explain(client, statement).await.map(|()| 0)),
             (None, _, rows) => {
-                (Target::OwnTables, write::to_own_tables(client, rows.unwrap_or_default()).await)
+                (Target::OwnTables, write::to_own_tables(client, &begin, rows.unwrap_or_default()).await)
             }
         };
         let duplicates = written.map_err(|error| Failure::of(&error, target))?;

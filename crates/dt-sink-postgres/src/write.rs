@@ -9,6 +9,7 @@
 //! twice, needs the privilege TEMP, and is state of a session, which poolers in mode `transaction` do not keep.
 
 use std::collections::{BTreeMap, HashSet};
+use std::time::Duration;
 
 use bytes::BytesMut;
 use futures_util::future::try_join_all;
@@ -18,13 +19,19 @@ use tokio_postgres::{Client, Error};
 use crate::row::{Row, Sample};
 use crate::statement::Statement;
 
-/// Begins a transaction. An operator's setting that would break the sink's promise is overridden for it: rows are on disk
-/// before they count as delivered, and a receiver that vanishes does not keep others waiting.
-const BEGIN: &str = "BEGIN ISOLATION LEVEL READ COMMITTED READ WRITE;
-    SET LOCAL TimeZone = 'UTC';
-    SET LOCAL idle_in_transaction_session_timeout = '60s';
-    SELECT set_config('statement_timeout', '60s', true) WHERE current_setting('statement_timeout') = '0';
-    SELECT set_config('synchronous_commit', 'on', true) WHERE current_setting('synchronous_commit') = 'off'";
+/// Returns the statements that begin a transaction. An operator's setting that would break the sink's promise is overridden for
+/// it: rows are on disk before they count as delivered. The server gives up when the sink does, so that a batch whose receiver is
+/// gone does not keep others waiting.
+pub fn begin(timeout: Duration) -> String {
+    let millis = timeout.as_millis();
+    format!(
+        "BEGIN ISOLATION LEVEL READ COMMITTED READ WRITE;
+        SET LOCAL TimeZone = 'UTC';
+        SET LOCAL idle_in_transaction_session_timeout = {millis};
+        SELECT set_config('statement_timeout', '{millis}', true) WHERE current_setting('statement_timeout') = '0';
+        SELECT set_config('synchronous_commit', 'on', true) WHERE current_setting('synchronous_commit') = 'off'"
+    )
+}
 
 const INSERT_EVENTS: &str = "INSERT INTO dt_events
     (event_id, connector, project, device, type, timestamp, received_at, labels, data, body, incomplete)
@@ -47,19 +54,19 @@ fn column<'r, R, T>(rows: &'r [R], of: impl FnMut(&'r R) -> T) -> Vec<T> {
 }
 
 /// Writes rows to the tables of the sink. Returns the number of events that were there already. After an error, the transaction
-/// is still open.
+/// that `begin` began is still open.
 ///
 /// # Errors
 ///
 /// Any error of the server or the connection.
-pub async fn to_own_tables(client: &Client, rows: &[&Row<'_>]) -> Result<usize, Error> {
+pub async fn to_own_tables(client: &Client, begin: &str, rows: &[&Row<'_>]) -> Result<usize, Error> {
     // Of copies in one batch, the first counts.
     let mut by_id: BTreeMap<&str, &Row<'_>> = BTreeMap::new();
     for row in rows {
         by_id.entry(row.event_id).or_insert(row);
     }
     let events: Vec<&Row<'_>> = by_id.into_values().collect();
-    client.batch_execute(BEGIN).await?;
+    client.batch_execute(begin).await?;
     let new = insert_events(client, &events).await?;
     let new: Vec<&Row<'_>> = events.into_iter().filter(|row| new.contains(row.event_id)).collect();
     insert_samples(client, &new).await?;
@@ -128,18 +135,18 @@ async fn upsert_devices(client: &Client, events: &[&Row<'_>]) -> Result<(), Erro
     client.execute_typed(UPSERT_DEVICES, &parameters).await.map(drop)
 }
 
-/// Executes the operator's statement for each row, in order. After an error, the transaction is still open.
+/// Executes the operator's statement, which is prepared, for each row, in order. After an error, the transaction is still open.
 ///
 /// # Errors
 ///
 /// Any error of the server or the connection.
 pub async fn by_insert(
     client: &Client,
-    statement: &Statement,
-    prepared: &tokio_postgres::Statement,
+    begin: &str,
+    (statement, prepared): (&Statement, &tokio_postgres::Statement),
     rows: &[&Row<'_>],
 ) -> Result<(), Error> {
-    client.batch_execute(BEGIN).await?;
+    client.batch_execute(begin).await?;
     // The requests are sent without waiting for each answer; the server executes them in the order in which they are polled
     // first, which is that of the list.
     try_join_all(rows.iter().map(|row| {
