@@ -9,7 +9,7 @@ use dt_server::sink::{MissingType, SinkTypes, standard_types};
 /// An embedder adds its own by [`SinkTypes::with`].
 ///
 /// ```
-/// assert_eq!(dt_receiver::sink_types().names(), ["stdout", "file", "http", "kafka"]);
+/// assert_eq!(dt_receiver::sink_types().names(), ["stdout", "file", "http", "kafka", "postgres"]);
 /// ```
 #[must_use]
 pub fn sink_types() -> SinkTypes {
@@ -18,7 +18,9 @@ pub fn sink_types() -> SinkTypes {
     let types = types.with::<dt_sink_http::HttpConfig>();
     #[cfg(feature = "kafka")]
     let types = types.with::<dt_sink_kafka::KafkaConfig>();
-    types.or_left_out(HTTP).or_left_out(KAFKA)
+    #[cfg(feature = "postgres")]
+    let types = types.with::<dt_sink_postgres::PostgresConfig>();
+    types.or_left_out(HTTP).or_left_out(KAFKA).or_left_out(POSTGRES)
 }
 
 const HTTP: MissingType =
@@ -30,4 +32,12 @@ const KAFKA: MissingType = MissingType {
     feature: "kafka",
     place: Some("HOST:PORT[,HOST:PORT]/TOPIC"),
     dead_letters: Some("TOPIC"),
+};
+
+const POSTGRES: MissingType = MissingType {
+    name: "postgres",
+    title: "PostgreSQL",
+    feature: "postgres",
+    place: Some("VARIABLE"),
+    dead_letters: None,
 };

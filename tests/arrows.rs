@@ -17,17 +17,27 @@ use std::process::Command;
 use serde_json::Value;
 
 /// Each crate of the workspace, and those that it may depend on.
-const ARROWS: [(&str, &[&str]); 8] = [
+const ARROWS: [(&str, &[&str]); 9] = [
     ("dt-verify", &[]),
     ("dt-sink", &["dt-verify"]),
     ("dt-log", &["dt-sink", "dt-verify"]),
     ("dt-sink-http", &["dt-sink", "dt-verify"]),
     ("dt-sink-kafka", &["dt-sink", "dt-verify"]),
+    ("dt-sink-postgres", &["dt-sink", "dt-verify"]),
     ("dt-emulator", &["dt-verify"]),
     ("dt-server", &["dt-log", "dt-sink", "dt-verify"]),
     (
         "dt-receiver",
-        &["dt-emulator", "dt-log", "dt-server", "dt-sink", "dt-sink-http", "dt-sink-kafka", "dt-verify"],
+        &[
+            "dt-emulator",
+            "dt-log",
+            "dt-server",
+            "dt-sink",
+            "dt-sink-http",
+            "dt-sink-kafka",
+            "dt-sink-postgres",
+            "dt-verify",
+        ],
     ),
 ];
 

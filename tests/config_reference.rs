@@ -22,8 +22,9 @@ use dt_receiver::sink_types;
 struct Everything;
 
 impl Sources for Everything {
-    fn env(&self, _: &str) -> Option<OsString> {
-        Some(OsString::from("some-good-secret"))
+    fn env(&self, name: &str) -> Option<OsString> {
+        let is_url = name.ends_with("_URL");
+        Some(OsString::from(if is_url { "postgres://dt:some-good-secret@db/dt" } else { "some-good-secret" }))
     }
 
     fn looks_at_certificates(&self) -> bool {
@@ -103,6 +104,7 @@ fn is_left_out(lines: &[String], at: usize) -> bool {
     match type_of_sink(lines, at) {
         Some("type = \"kafka\"") => !cfg!(feature = "kafka"),
         Some("type = \"http\"") => !cfg!(feature = "http"),
+        Some("type = \"postgres\"") => !cfg!(feature = "postgres"),
         _ => false,
     }
 }
@@ -243,7 +245,7 @@ fn the_defaults_are_those_of_the_reader() {
 }
 
 /// They are of a build with all types of sinks.
-#[cfg(all(feature = "http", feature = "kafka"))]
+#[cfg(all(feature = "http", feature = "kafka", feature = "postgres"))]
 #[test]
 fn the_pages_and_the_sample_are_up_to_date() {
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));

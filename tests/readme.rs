@@ -230,12 +230,17 @@ static PAIR: LazyLock<(String, String)> = LazyLock::new(|| {
     (pair.cert.pem(), pair.signing_key.serialize_pem())
 });
 
+/// What the variable or the file with the URL of a database contains.
+const DATABASE: &str = "postgres://dt:some-good-secret@127.0.0.1/dt";
+
 /// Every variable is set and every file is there, so that only the shape counts.
 struct Everything;
 
 impl Sources for Everything {
     fn env(&self, name: &str) -> Option<OsString> {
-        name.starts_with("DT_").then(|| OsString::from("some-good-secret"))
+        let is_url = name.ends_with("_URL");
+        let secret = || OsString::from(if is_url { DATABASE } else { "some-good-secret" });
+        (is_url || name.starts_with("DT_")).then(secret)
     }
 
     fn file(&self, path: &Path) -> io::Result<Vec<u8>> {
@@ -251,7 +256,8 @@ impl Sources for Everything {
             let is_key = path.to_string_lossy().contains("key");
             return Ok(if is_key { PAIR.1.clone() } else { PAIR.0.clone() }.into_bytes());
         }
-        Ok(b"some-good-secret\n".to_vec())
+        let is_url = path.to_string_lossy().ends_with("-url");
+        Ok(if is_url { DATABASE } else { "some-good-secret\n" }.as_bytes().to_vec())
     }
 }
 
@@ -270,7 +276,8 @@ fn every_sample_configuration_passes_the_checks() {
         let is_of_kafka = sample.contains("type = \"kafka\"");
         let lacks_kafka = is_of_kafka && (!has_kafka || (!has_tls && sample.contains("[sink.tls]")));
         let lacks_http = !cfg!(feature = "http") && sample.contains("type = \"http\"");
-        if lacks_kafka || lacks_http {
+        let lacks_postgres = !cfg!(feature = "postgres") && sample.contains("type = \"postgres\"");
+        if lacks_kafka || lacks_http || lacks_postgres {
             let error = config.expect_err("not built").to_string();
             assert!(error.contains("build with the feature"), "{error}\n{sample}");
             continue;

@@ -17,4 +17,11 @@ mod exactly_once;
 mod file;
 mod http;
 mod kafka;
+mod postgres;
 mod records;
+
+#[path = "../common/events.rs"]
+mod events;
+#[cfg(feature = "postgres")]
+#[path = "../postgres/server.rs"]
+mod server;

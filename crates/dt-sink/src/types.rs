@@ -100,13 +100,21 @@ impl SinkContext {
 
 /// Why the place of a sink on the command line is invalid.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("{0}")]
-pub struct BadPlace(String);
+#[error("{why}")]
+pub struct BadPlace {
+    why: String,
+    is_private: bool,
+}
 
 impl BadPlace {
     /// Creates the error with a short reason.
     pub fn new(why: impl fmt::Display) -> Self {
-        Self(why.to_string())
+        Self { why: why.to_string(), is_private: false }
+    }
+
+    /// Creates the error for a place that may be a secret by mistake: it is not shown.
+    pub fn private(why: impl fmt::Display) -> Self {
+        Self { why: why.to_string(), is_private: true }
     }
 }
 
@@ -461,7 +469,10 @@ impl SinkTypes {
             (Some(_), Some(place)) if !place.is_empty() => place,
             _ => return Err(unknown()),
         };
-        let wrong = |why| NotASink::BadPlace { text: text.escape_debug().to_string(), why };
+        let wrong = |why: BadPlace| {
+            let shown = if why.is_private { name } else { text };
+            NotASink::BadPlace { text: shown.escape_debug().to_string(), why }
+        };
         (sink_type.from_place)(sink_type, place).map_err(wrong)
     }
 
@@ -494,7 +505,7 @@ pub enum NotASink {
     /// The text after the type is invalid.
     #[error("{text}: {why}")]
     BadPlace {
-        /// The text of the command line.
+        /// The text of the command line; only the type if the rest may be a secret.
         text: String,
         /// Why what stands after the type is invalid.
         why: BadPlace,

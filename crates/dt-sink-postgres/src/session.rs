@@ -1,0 +1,227 @@
+//! The connection of a sink: made when it is needed, and dropped after each error but those of single rows.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use rustls::{ClientConfig, RootCertStore};
+use rustls_tokio_postgres::MakeRustlsConnect;
+use tokio::time::timeout;
+use tokio_postgres::tls::MakeTlsConnect;
+use tokio_postgres::{Client, NoTls, Socket};
+
+use dt_sink::SinkReporter;
+use dt_sink::config::SystemSources;
+
+use crate::failure::{Failure, Target};
+use crate::row::Row;
+use crate::settings::{PostgresConfig, authorities};
+use crate::statement::Statement;
+use crate::url::Url;
+use crate::{metrics, schema, write};
+
+/// How long a connection attempt to one address may take.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
+/// How long a batch may take, a new connection included.
+const BATCH_TIMEOUT: Duration = Duration::from_secs(60);
+/// How long a rollback or the end of a connection may take.
+const SHORT_TIMEOUT: Duration = Duration::from_secs(2);
+/// How soon a connection has to fail for a second attempt with a new one: it was closed while there was nothing to do.
+const STALE_WITHIN: Duration = Duration::from_secs(1);
+/// When an idle connection is probed, and when unanswered data ends it.
+const KEEPALIVE: Duration = Duration::from_secs(30);
+
+/// The connection of one sink, and what it needs to make a new one.
+pub struct Session {
+    settings: PostgresConfig,
+    url: Url,
+    insert: Option<Statement>,
+    timeout: Duration,
+    reporter: Arc<dyn SinkReporter>,
+    connection: Option<Connection>,
+}
+
+/// A connection that is ready for batches.
+struct Connection {
+    client: Client,
+    /// Polls the connection until it ends.
+    task: tokio::task::JoinHandle<()>,
+    /// The operator's statement, prepared.
+    insert: Option<tokio_postgres::Statement>,
+}
+
+impl Session {
+    /// Creates a session without a connection. A batch may take `timeout`.
+    pub fn new(
+        settings: PostgresConfig,
+        url: Url,
+        insert: Option<Statement>,
+        timeout: Option<Duration>,
+        reporter: Arc<dyn SinkReporter>,
+    ) -> Self {
+        let timeout = timeout.map_or(BATCH_TIMEOUT, |timeout| timeout.min(BATCH_TIMEOUT));
+        Self { settings, url, insert, timeout, reporter, connection: None }
+    }
+
+    /// Returns whether it writes to the tables of this crate.
+    pub const fn has_own_tables(&self) -> bool {
+        self.insert.is_none()
+    }
+
+    /// Drops the connection without a word to the server.
+    pub fn drop_connection(&mut self) {
+        self.connection = None;
+    }
+
+    /// Ends the connection.
+    pub async fn close(&mut self) {
+        if let Some(Connection { client, task, .. }) = self.connection.take() {
+            drop(client);
+            let _is_late = timeout(SHORT_TIMEOUT, task).await;
+        }
+    }
+
+    /// Writes rows in one transaction.
+    ///
+    /// # Errors
+    ///
+    /// [`Failure`] if nothing was written; or, where the connection was lost during the commit, perhaps all of it.
+    pub async fn write(&mut self, rows: &[&Row<'_>]) -> Result<(), Failure> {
+        self.attempt(Some(rows)).await
+    }
+
+    /// Checks that rows could be written.
+    ///
+    /// # Errors
+    ///
+    /// [`Failure`] if they could not.
+    pub async fn check(&mut self) -> Result<(), Failure> {
+        self.attempt(None).await
+    }
+
+    /// Writes rows, or checks that this is possible. A connection that turns out to be closed is replaced once.
+    async fn attempt(&mut self, rows: Option<&[&Row<'_>]>) -> Result<(), Failure> {
+        let (started, was_connected) = (Instant::now(), self.connection.is_some());
+        match self.attempt_once(rows).await {
+            Err(Failure::Connection(_)) if was_connected && started.elapsed() < STALE_WITHIN => {
+                self.attempt_once(rows).await
+            }
+            result => result,
+        }
+    }
+
+    async fn attempt_once(&mut self, rows: Option<&[&Row<'_>]>) -> Result<(), Failure> {
+        let limit = self.timeout;
+        let result = match timeout(limit, self.attempt_without_limit(rows)).await {
+            Ok(result) => result,
+            Err(_) => Err(Failure::timed_out("the server", limit)),
+        };
+        match &result {
+            Ok(()) => {}
+            Err(Failure::Row(_)) => self.roll_back().await,
+            // The next attempt begins anew, perhaps at another server of the URL.
+            Err(Failure::Server(_)) => self.close().await,
+            Err(Failure::Connection(_)) => self.drop_connection(),
+        }
+        result
+    }
+
+    async fn attempt_without_limit(&mut self, rows: Option<&[&Row<'_>]>) -> Result<(), Failure> {
+        let connection = match self.connection.take() {
+            Some(connection) if !connection.client.is_closed() => connection,
+            _ => self.connect().await?,
+        };
+        let Connection { client, insert: prepared, .. } = self.connection.insert(connection);
+        let begin = write::begin(self.timeout);
+        let (target, written) = match (&self.insert, prepared, rows) {
+            (Some(statement), Some(prepared), Some(rows)) => (
+                Target::Insert,
+                write::by_insert(client, &begin, (statement, prepared), rows).await.map(|()| 0),
+            ),
+            (Some(statement), ..) => (Target::Insert, write::explain(client, statement).await.map(|()| 0)),
+            (None, _, rows) => {
+                (Target::OwnTables, write::to_own_tables(client, &begin, rows.unwrap_or_default()).await)
+            }
+        };
+        let duplicates = written.map_err(|error| Failure::of(&error, target))?;
+        let count = |count: usize| u64::try_from(count).unwrap_or(u64::MAX);
+        if duplicates > 0 {
+            self.reporter.add(&metrics::DUPLICATES, count(duplicates));
+        }
+        let incomplete = rows.unwrap_or_default().iter().filter(|row| row.incomplete.is_some()).count();
+        if incomplete > 0 {
+            self.reporter.add(&metrics::INCOMPLETE, count(incomplete));
+        }
+        Ok(())
+    }
+
+    /// Ends a failed transaction; without success, the connection is dropped.
+    async fn roll_back(&mut self) {
+        let Some(Connection { client, .. }) = &self.connection else { return };
+        let rolled_back = timeout(SHORT_TIMEOUT, client.batch_execute("ROLLBACK")).await;
+        if !matches!(rolled_back, Ok(Ok(()))) {
+            self.drop_connection();
+        }
+    }
+
+    /// Connects, and prepares what batches need.
+    async fn connect(&self) -> Result<Connection, Failure> {
+        let (client, task) = if self.url.has_tls() {
+            self.connect_by(self.tls()?).await?
+        } else {
+            self.connect_by(NoTls).await?
+        };
+        self.reporter.add(&metrics::CONNECTIONS, 1);
+        let insert = match &self.insert {
+            Some(statement) => {
+                let prepared = client.prepare_typed(statement.sql(), statement.types()).await;
+                Some(prepared.map_err(|error| Failure::of(&error, Target::Insert).of_server())?)
+            }
+            None => {
+                schema::prepare(&client, self.settings.create).await?;
+                None
+            }
+        };
+        Ok(Connection { client, task, insert })
+    }
+
+    async fn connect_by<T>(&self, tls: T) -> Result<(Client, tokio::task::JoinHandle<()>), Failure>
+    where
+        T: MakeTlsConnect<Socket>,
+        T::Stream: Send + 'static,
+    {
+        let mut config = self.url.config().clone();
+        if config.get_connect_timeout().is_none() {
+            config.connect_timeout(CONNECT_TIMEOUT);
+        }
+        if config.get_tcp_user_timeout().is_none() {
+            config.tcp_user_timeout(KEEPALIVE);
+        }
+        config.keepalives_idle(KEEPALIVE);
+        let connected = config.connect(tls).await;
+        let (client, connection) =
+            connected.map_err(|error| Failure::of(&error, Target::OwnTables).of_server())?;
+        let sink = self.reporter.sink().to_owned();
+        // The runtime polls it only while the sink delivers; the requests of the client report its errors.
+        let task = tokio::spawn(async move {
+            if let Err(error) = connection.await {
+                tracing::debug!(sink, error = %Failure::of(&error, Target::OwnTables), "the connection ended");
+            }
+        });
+        Ok((client, task))
+    }
+
+    /// Returns TLS that checks the chain and the host name.
+    fn tls(&self) -> Result<MakeRustlsConnect, Failure> {
+        let roots = match &self.settings.ca {
+            Some(path) => authorities(path, &SystemSources).map_err(Failure::Server)?,
+            None => Arc::new(RootCertStore { roots: webpki_roots::TLS_SERVER_ROOTS.to_vec() }),
+        };
+        let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+        let builder = ClientConfig::builder_with_provider(provider).with_safe_default_protocol_versions();
+        let builder = builder.map_err(|error| Failure::Server(error.to_string()))?;
+        let mut config = builder.with_root_certificates(roots).with_no_client_auth();
+        // As libpq does; `sslnegotiation=direct` needs it.
+        config.alpn_protocols = vec![b"postgresql".to_vec()];
+        Ok(MakeRustlsConnect::new(config))
+    }
+}

@@ -1,0 +1,155 @@
+//! The settings of the sink `postgres`: the server, its authority, and what is written.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use rustls::RootCertStore;
+use rustls::pki_types::CertificateDer;
+use rustls::pki_types::pem::PemObject;
+
+use dt_sink::config::{
+    Changes, Entry, Key, KeyDefault, Reload, SecretSource, Section, Sources, SystemSources, config_keys,
+    custom, flag, path, read_secret, read_source,
+};
+use dt_sink::{BadPlace, Metric, OpenError, Sink, SinkContext, SinkSettings};
+use dt_verify::{Difference, Secret};
+
+use crate::statement::Statement;
+use crate::url::Url;
+use crate::{PostgresSink, metrics};
+
+config_keys! {
+    /// The settings of a sink of type `postgres`.
+    #[derive(Debug, Clone, PartialEq)]
+    #[non_exhaustive]
+    pub struct PostgresConfig {
+        needed {
+            /// The server, as `postgres://USER:PASSWORD@HOST:PORT/DATABASE`. The connection has
+            /// TLS, except on this machine or with `?sslmode=disable`; chain and host name are always checked.
+            url: Secret = UrlEntry,
+        }
+        /// The certificate authorities of the server's certificate (PEM).
+        ca: Option<PathBuf> = path("path").or_none("those that browsers trust").sample("\"/etc/dt-receiver/postgres-ca.pem\""),
+        /// Whether the sink creates its tables and upgrades them.
+        create: bool = flag().or(true),
+        /// A statement that is executed for each event, in place of the sink's own tables. It may use `:event_id`,
+        /// `:connector`, `:project`, `:device`, `:type`, `:timestamp`, `:received_at`, `:labels`, `:data` and `:body`.
+        insert: Option<String> = custom("INSERT statement", read_insert)
+            .or_none("the sink's own tables")
+            .sample("\"INSERT INTO events (id, body) VALUES (:event_id, :body) ON CONFLICT DO NOTHING\""),
+    }
+}
+
+/// The key `url`: where the URL is kept.
+struct UrlEntry;
+
+impl Entry<Secret> for UrlEntry {
+    fn read(self, field: &'static str, section: &mut Section<'_>) -> Option<Secret> {
+        let Some(mut inner) = section.secret_section(field) else {
+            section.missing(field, "is missing; give { env = \"NAME\" } or { file = \"PATH\" }");
+            return None;
+        };
+        let secret = read_source(&mut inner);
+        inner.finish();
+        secret
+    }
+
+    fn compare(self, field: &'static str, values: (&Secret, &Secret), changes: &mut Changes) {
+        if values.0 != values.1 {
+            changes.note(field, Difference::Changed, Reload::Yes);
+        }
+    }
+
+    fn rows(self, field: &'static str, meaning: &str) -> Vec<Key> {
+        let key = Key::new(field, "`{ env = \"NAME\" }` or `{ file = \"PATH\" }`", meaning);
+        vec![key.or(KeyDefault::Needed).sample("{ env = \"POSTGRES_URL\" }")]
+    }
+}
+
+fn read_insert(section: &mut Section<'_>, key: &'static str) -> Option<String> {
+    let text = section.string(key)?;
+    if let Err(error) = Statement::parse(&text) {
+        section.complain(key, error.to_string());
+    }
+    Some(text)
+}
+
+impl PostgresConfig {
+    /// Creates settings for the sink's own tables at a server.
+    #[must_use]
+    pub fn new(url: Secret) -> Self {
+        Self::with_defaults(url)
+    }
+}
+
+impl SinkSettings for PostgresConfig {
+    const NAME: &'static str = "postgres";
+    const PLACE: Option<&'static str> = Some("VARIABLE");
+    const ABOUT: &'static str = "Tables of PostgreSQL. Details: [postgres.md](postgres.md).";
+    const METRICS: &'static [Metric] = metrics::ALL;
+
+    /// Reads the name of the environment variable with the URL: the URL contains a password, which everybody on the machine
+    /// could see in an argument.
+    fn from_place(place: &str) -> Result<Self, BadPlace> {
+        if place.contains("//") {
+            return Err(BadPlace::private(
+                "the URL contains a password; put it into an environment variable, and name that here",
+            ));
+        }
+        let source = SecretSource::Env(place.to_owned());
+        let (url, _) = read_secret(&source, &SystemSources).map_err(BadPlace::private)?;
+        Url::parse(&url).map_err(|error| BadPlace::private(format_args!("{source}: {error}")))?;
+        Ok(Self::new(url))
+    }
+
+    fn check(&self, section: &Section<'_>) {
+        // Without secrets there is a stand-in, which is no URL.
+        if section.sources().reads_secrets() && !section.has_errors_at("url") {
+            match Url::parse(&self.url) {
+                Ok(url) => check_url(&url, section),
+                Err(error) => section.complain("url", error.to_string()),
+            }
+        }
+        if let Some(path) = self.ca.as_deref().filter(|_| section.sources().looks_at_certificates())
+            && let Err(error) = authorities(path, section.sources())
+        {
+            section.complain("ca", error);
+        }
+    }
+
+    fn sink(&self, context: SinkContext) -> Result<Box<dyn Sink>, OpenError> {
+        Ok(Box::new(PostgresSink::new(self, &context)?))
+    }
+}
+
+fn check_url(url: &Url, section: &Section<'_>) {
+    if url.is_plain_on_network() {
+        section.warn(
+            "url",
+            "the password and the events cross the network in plain text; delete sslmode=disable",
+        );
+    }
+    if url.is_read_only() {
+        section.complain("url", "target_session_attrs=read-only selects a server that takes no events");
+    }
+}
+
+/// Reads the certificate authorities in a file.
+///
+/// # Errors
+///
+/// A text for a log, if the file cannot be read or contains none.
+pub fn authorities(path: &Path, sources: &dyn Sources) -> Result<Arc<RootCertStore>, String> {
+    let named = |text: &dyn std::fmt::Display| format!("{}: {text}", path.display());
+    let content = sources.file(path).map_err(|error| named(&error))?;
+    let mut roots = RootCertStore::empty();
+    for certificate in CertificateDer::pem_slice_iter(&content) {
+        // The library's own text shows the line.
+        let certificate = certificate.map_err(|_| named(&"the file is damaged, or not PEM"))?;
+        roots.add(certificate).map_err(|error| named(&error))?;
+    }
+    if roots.is_empty() {
+        return Err(named(&"the file contains no certificate"));
+    }
+    Ok(Arc::new(roots))
+}
