@@ -109,6 +109,7 @@ impl Log {
             skips_to,
             buffer: Vec::new(),
             scratch: String::new(),
+            reaches_back: false,
             unsealed_since: None,
         };
         let has_spare = !shared.files.lock().spares.is_empty();

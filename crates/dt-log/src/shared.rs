@@ -206,6 +206,14 @@ impl Shared {
         }
     }
 
+    /// Takes the proposed number of the oldest segment to keep, for the writer. Since it was proposed, a sink may have begun
+    /// to need an older one.
+    pub(super) fn take_keep_from(&self, queue: &mut Queue) -> Option<u64> {
+        let proposed = queue.keep_from.take()?;
+        let passed = self.state.lock().passed().unwrap_or(0);
+        number_of(&self.files.lock().segments, passed.saturating_add(1)).map(|needed| needed.min(proposed))
+    }
+
     /// Returns the sequence number before the first event of the segments from `oldest` on.
     pub(super) fn before(&self, oldest: u64) -> i64 {
         let files = self.files.lock();
