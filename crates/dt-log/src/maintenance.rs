@@ -31,9 +31,7 @@ const SYNC_EVERY: u64 = 4;
 
 /// Runs until the log is closed.
 pub fn run(shared: &Arc<Shared>) {
-    let found = shared.tail.damage();
-    let mut maintenance =
-        Maintenance { shared, stored_at: Instant::now(), marked: 0, ids_failed: false, found };
+    let mut maintenance = Maintenance::new(shared);
     loop {
         let is_stopping = {
             let mut files = shared.files.lock();
@@ -54,7 +52,8 @@ pub fn run(shared: &Arc<Shared>) {
     }
 }
 
-struct Maintenance<'a> {
+/// What the thread does.
+pub struct Maintenance<'a> {
     shared: &'a Shared,
     stored_at: Instant,
     /// The number of the newest segment in the lock file.
@@ -64,7 +63,11 @@ struct Maintenance<'a> {
     found: Option<String>,
 }
 
-impl Maintenance<'_> {
+impl<'a> Maintenance<'a> {
+    pub fn new(shared: &'a Shared) -> Self {
+        Self { shared, stored_at: Instant::now(), marked: 0, ids_failed: false, found: shared.tail.damage() }
+    }
+
     fn run_once(&mut self) {
         let (waiting, lacks_earlier) = {
             let queue = self.shared.queue.lock();
@@ -99,7 +102,7 @@ impl Maintenance<'_> {
     }
 
     /// Moves the ids of durable events to the index.
-    fn store_ids(&mut self) {
+    pub fn store_ids(&mut self) {
         self.stored_at = Instant::now();
         let (keys, up_to) = {
             let mut queue = self.shared.queue.lock();

@@ -125,9 +125,7 @@ impl Log {
                 shared.files.lock().no_spare = Some(error);
             }
         }
-        if let Some(damage) = findings.first() {
-            shared.tail.set_damage(Some(damage.clone()));
-        }
+        shared.tail.set_damage(findings.first().cloned());
         findings.iter().for_each(|finding| tracing::warn!("{finding}"));
         let threads = start_threads(&shared, writer)?;
         let (max_queue, max_queue_bytes) = (options.max_queue, options.max_queue_bytes);

@@ -69,3 +69,37 @@ fn an_index_that_was_moved_away_is_created_anew_while_the_log_is_open() {
     }
     assert_eq!(renamed(&fixture), 0);
 }
+
+#[test]
+fn a_start_without_an_index_keeps_few_ids_in_memory() {
+    const EVENTS: usize = 230_000;
+    let fixture = Fixture::new(32);
+    let open = || {
+        let bounds = Bounds { retain: Duration::MAX, ..options().bounds };
+        fixture.open(LogOptions { bounds, segment_bytes: 1 << 20, ..options() }).expect("opens")
+    };
+    let log = open();
+    let set = SinkSet::new([sink_of(&log, "one").number]);
+    // At once, which is faster than one by one.
+    {
+        let mut queue = log.shared.queue.lock();
+        queue.appends.extend((0..EVENTS).map(|number| {
+            let event = Some((record(&number.to_string(), 1), set.clone()));
+            Append { event, key: None, ticket: 0, reply: oneshot::channel().0 }
+        }));
+        queue.bytes = queue.appends.iter().map(Append::bytes).sum();
+    }
+    log.flush();
+    until("all events", &log, || log.tail().last_seq() == 230_000);
+    log.close();
+    drop(log);
+    std::fs::remove_file(fixture.path().join("ids.db")).expect("removed");
+    let log = open();
+    let stored_up_to = log.ids().stored_up_to();
+    assert!(stored_up_to >= 131_072, "{stored_up_to}");
+    let capacity = log.shared.queue.lock().recent.capacity();
+    assert!(capacity < EVENTS, "all were in memory at once: {capacity}");
+    for number in [0, EVENTS / 2, EVENTS - 1] {
+        assert!(is_known(&log, &number.to_string()), "{number}");
+    }
+}
