@@ -329,6 +329,40 @@ fn queued_copies_neither_delay_nor_displace_other_dead_letters() {
     });
 }
 
+/// A request that gives up leaves its dead letter in the queue.
+#[test]
+fn a_database_that_hangs_holds_few_dead_letters_of_requests_and_all_of_sinks() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let dead_letters = open(folder.path(), NEW).expect("opens");
+    let other = rusqlite::Connection::open(folder.path().join("dead.db")).expect("a database");
+    other.execute_batch("BEGIN IMMEDIATE").expect("begun");
+    block_on(async {
+        let mut are_kept = Vec::new();
+        for number in 0..300_u32 {
+            let mut body = vec![0; 100_000];
+            body.extend(number.to_le_bytes());
+            let mut adding = Box::pin(dead_letters.add(dead_letter(Reason::Unreadable, &body, "a")));
+            tokio::select! {
+                biased;
+                added = &mut adding => {
+                    assert!(matches!(added, Err(DeadError::Overloaded)), "{added:?}");
+                    are_kept.push(false);
+                }
+                () = std::future::ready(()) => are_kept.push(true),
+            }
+        }
+        // 16 MiB, and what the writer has taken.
+        let kept = are_kept.iter().filter(|is_kept| **is_kept).count();
+        assert!((161..250).contains(&kept), "{kept} of 300 are kept");
+        let mut waiting = Box::pin(dead_letters.add(rejected(1, 1)));
+        tokio::select! { biased; added = &mut waiting => panic!("{added:?}"), () = std::future::ready(()) => {} }
+        other.execute_batch("COMMIT").expect("committed");
+        assert!(waiting.await.expect("stored").is_some());
+        let body = dead_letter(Reason::Unreadable, b"there is room again", "a");
+        assert!(dead_letters.add(body).await.expect("stored").is_some());
+    });
+}
+
 #[test]
 fn a_copy_of_the_files_at_any_moment_has_every_dead_letter_that_was_reported_stored() {
     let folder = tempfile::tempdir().expect("a folder");
