@@ -8,7 +8,7 @@ use serde_json::json;
 use super::spool_access::{Spool, SpoolOptions, print_report, progress, table};
 use super::time::{ago, since};
 use super::{Ended, Failure, complain, say, usage};
-use dt_log::repair::Proposal;
+use dt_log::repair::{Proposal, Saved};
 use dt_log::{Reader, SinkStatus};
 use dt_server::spool_admin::{RepairReport, RepairRequest};
 use dt_sink::record::Format;
@@ -142,11 +142,17 @@ fn repair(spool: &Spool, yes: bool, json: bool) -> Ended {
             say(format_args!("  - {step}"))?;
         }
     }
-    let saved = if is_done { proposal.carry_out().map_err(usage)? } else { 0 };
+    let saved = if is_done { proposal.carry_out().map_err(usage)? } else { Saved::default() };
+    let Saved { dead_letters, unreadable } = saved;
     if json {
-        say(json!({"done": is_done, "steps": steps, "savedLetters": saved}))?;
+        say(
+            json!({"done": is_done, "steps": steps, "savedLetters": dead_letters, "unreadableLetters": unreadable}),
+        )?;
     } else if is_done {
-        say(format_args!("done; {saved} dead letters were saved from a damaged file"))?;
+        say(format_args!("done; {dead_letters} dead letters were saved from a damaged file"))?;
+        if unreadable > 0 {
+            say(format_args!("up to {unreadable} others could not be read; the renamed file is kept"))?;
+        }
     } else if !steps.is_empty() {
         complain("nothing was changed; copy the folder, then use --yes to carry out the repair");
     }

@@ -71,6 +71,7 @@ pub mod ids;
 mod maintenance;
 mod open;
 mod reader;
+mod recall;
 mod remedy;
 pub mod repair;
 mod segment;
@@ -277,7 +278,7 @@ impl Log {
             let epoch = self.shared.ids_epoch.load(Ordering::Acquire);
             if let Some(key) = key
                 && self.shared.ids.may_contain(key)
-                && known(self.shared.ids.is_stored(key).await)
+                && self.known(self.shared.ids.is_stored(key).await)
             {
                 return Ok(Appended::Duplicate);
             }
@@ -309,7 +310,7 @@ impl Log {
             let epoch = self.shared.ids_epoch.load(Ordering::Acquire);
             if let Some(key) = key
                 && self.shared.ids.may_contain(key)
-                && known(self.shared.ids.contains(key))
+                && self.known(self.shared.ids.contains(key))
             {
                 return Ok(Appended::Duplicate);
             }
@@ -320,6 +321,16 @@ impl Log {
             }
         }
         answer.blocking_recv().map_err(|_| LogError::Closed)?
+    }
+
+    /// Returns whether the index has an event. After an error, the event counts as new, so that it is not lost.
+    fn known(&self, answer: Result<bool, ids::IdsError>) -> bool {
+        answer.unwrap_or_else(|error| {
+            if !self.shared.lookups_fail.swap(true, Ordering::Relaxed) {
+                tracing::warn!(code = error.code(), %error, "looking up an event id failed; copies may be accepted as new");
+            }
+            false
+        })
     }
 
     fn enqueue(&self, mut append: Append, epoch: u64) -> Result<Enqueued, LogError> {
@@ -570,14 +581,6 @@ impl Drop for Log {
     fn drop(&mut self) {
         self.close();
     }
-}
-
-/// Returns whether the index has an event. After an error, the event counts as new, so that it is not lost.
-fn known(answer: Result<bool, ids::IdsError>) -> bool {
-    answer.unwrap_or_else(|error| {
-        tracing::warn!(code = error.code(), %error, "looking up an event id failed; a copy may be accepted as new");
-        false
-    })
 }
 
 /// The result of queueing an event.

@@ -6,6 +6,8 @@ use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use super::error::LogError;
+use super::ids::{IdsError, Key};
+use super::recall::next_ids;
 use super::segment;
 use super::shared::{Segment, Shared, spare_path};
 use crate::disk::OpenMode;
@@ -29,7 +31,7 @@ const SYNC_EVERY: u64 = 4;
 
 /// Runs until the log is closed.
 pub fn run(shared: &Arc<Shared>) {
-    let mut maintenance = Maintenance { shared, stored_at: Instant::now(), marked: 0, ids_failed: false };
+    let mut maintenance = Maintenance::new(shared);
     loop {
         let is_stopping = {
             let mut files = shared.files.lock();
@@ -50,18 +52,29 @@ pub fn run(shared: &Arc<Shared>) {
     }
 }
 
-struct Maintenance<'a> {
+/// What the thread does.
+pub struct Maintenance<'a> {
     shared: &'a Shared,
     stored_at: Instant,
     /// The number of the newest segment in the lock file.
     marked: u64,
     ids_failed: bool,
+    /// The damage that the start has found, which stays reported.
+    found: Option<String>,
 }
 
-impl Maintenance<'_> {
+impl<'a> Maintenance<'a> {
+    pub fn new(shared: &'a Shared) -> Self {
+        Self { shared, stored_at: Instant::now(), marked: 0, ids_failed: false, found: shared.tail.damage() }
+    }
+
     fn run_once(&mut self) {
-        let waiting = self.shared.queue.lock().unstored.len();
-        if waiting >= STORE_IDS_AT || (waiting > 0 && self.stored_at.elapsed() >= STORE_IDS_EVERY) {
+        let (waiting, lacks_earlier) = {
+            let queue = self.shared.queue.lock();
+            (queue.unstored.len(), queue.lacks_earlier)
+        };
+        let is_time = waiting > 0 && self.stored_at.elapsed() >= STORE_IDS_EVERY;
+        if waiting >= STORE_IDS_AT || is_time || lacks_earlier || self.shared.ids.damage().is_some() {
             self.store_ids();
         }
         self.propose_oldest();
@@ -89,45 +102,78 @@ impl Maintenance<'_> {
     }
 
     /// Moves the ids of durable events to the index.
-    fn store_ids(&mut self) {
+    pub fn store_ids(&mut self) {
         self.stored_at = Instant::now();
         let (keys, up_to) = {
             let mut queue = self.shared.queue.lock();
             (std::mem::take(&mut queue.unstored), queue.unstored_to)
         };
-        if keys.is_empty() && self.shared.ids.stored_up_to() >= up_to {
+        let Shared { ids, tail, .. } = self.shared;
+        if keys.is_empty() && ids.stored_up_to() >= up_to && ids.damage().is_none() {
             return;
         }
-        let now = self.shared.received_last.load(Ordering::Relaxed);
-        match self.shared.ids.store(&keys, up_to, now) {
-            Ok(()) => {
-                self.ids_failed = false;
-                self.shared.ids_epoch.fetch_add(1, Ordering::AcqRel);
-                let mut queue = self.shared.queue.lock();
-                for key in &keys {
-                    queue.recent.remove(key);
-                }
-            }
-            Err(error) => {
-                if !std::mem::replace(&mut self.ids_failed, true) {
-                    tracing::error!(code = error.code(), %error, "event ids cannot be stored; copies may be accepted as new");
-                }
-                self.shared.tail.set_damage(Some(error.to_string()));
-                if error.is_damage()
-                    && let Err(error) = self.shared.ids.reset(self.shared.clock.unix_millis())
-                {
-                    tracing::error!(%error, "the index of event ids cannot be rebuilt");
-                }
-                let mut queue = self.shared.queue.lock();
-                let newer = std::mem::replace(&mut queue.unstored, keys);
-                queue.unstored.extend(newer);
-                let excess = queue.unstored.len().saturating_sub(MAX_UNSTORED);
-                let forgotten: Vec<_> = queue.unstored.drain(..excess).collect();
-                for key in forgotten {
-                    queue.recent.remove(&key);
-                }
-            }
+        let mut stored_to = self.store_some(&keys, up_to);
+        if stored_to.as_ref().is_err_and(IdsError::is_damage) {
+            // Nothing is lost: the ids of all events are in the log.
+            stored_to = self.store_some(&keys, up_to);
         }
+        let stored_to = stored_to.inspect_err(|error| self.report(error)).ok();
+        self.ids_failed = stored_to.is_none();
+        let mut queue = self.shared.queue.lock();
+        if stored_to.is_some_and(|stored_to| stored_to >= up_to) {
+            queue.lacks_earlier = false;
+            self.shared.ids_epoch.fetch_add(1, Ordering::AcqRel);
+            for key in &keys {
+                queue.recent.remove(key);
+            }
+            drop(queue);
+            self.shared.lookups_fail.store(false, Ordering::Relaxed);
+            if tail.damage() != self.found {
+                tracing::info!("the index of event ids is complete again");
+                tail.set_damage(self.found.clone());
+            }
+            return;
+        }
+        let newer = std::mem::replace(&mut queue.unstored, keys);
+        queue.unstored.extend(newer);
+        let excess = queue.unstored.len().saturating_sub(MAX_UNSTORED);
+        queue.lacks_earlier |= excess > 0;
+        let forgotten: Vec<_> = queue.unstored.drain(..excess).collect();
+        for key in forgotten {
+            queue.recent.remove(&key);
+        }
+        drop(queue);
+        if stored_to.is_some() {
+            self.shared.maintain();
+        }
+    }
+
+    /// Stores the ids up to a sequence number; if the index lacks earlier ones, as many of them as a segment has. Replaces a
+    /// damaged index first. Returns the sequence number up to which the index is complete then.
+    fn store_some(&self, keys: &[Key], up_to: i64) -> Result<i64, IdsError> {
+        let Shared { ids, queue, .. } = self.shared;
+        if let Some(damage) = ids.damage() {
+            self.report(&damage);
+            ids.reset(self.shared.clock.unix_millis())?;
+            queue.lock().lacks_earlier = true;
+        }
+        let now = self.shared.received_last.load(Ordering::Relaxed);
+        if !queue.lock().lacks_earlier {
+            return ids.store(keys, up_to, now).map(|()| up_to);
+        }
+        let (keys, up_to) = next_ids(self.shared, ids.stored_up_to(), up_to).map_err(|error| {
+            let (path, text) = (ids.path().to_owned(), error.to_string());
+            IdsError::Failed { path, doing: "reading the ids of events", text }
+        })?;
+        ids.store(&keys, up_to, now).map(|()| up_to)
+    }
+
+    /// Reports why ids are not stored, once to the log.
+    fn report(&self, error: &IdsError) {
+        if !self.ids_failed {
+            tracing::error!(code = error.code(), %error, "event ids cannot be stored; copies may be accepted as new");
+        }
+        self.shared.tail.set_damage(Some(error.to_string()));
     }
 
     /// Asks the writer to record which segments are needed, if the number has fallen. They are removed once the record is

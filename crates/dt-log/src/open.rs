@@ -1,26 +1,26 @@
 //! Opens a log: takes the lock, checks the files, recovers the end, and starts the threads.
 
-use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::dead::{self, DeadLetters, DeadOptions, Expect};
 use super::error::LogError;
-use super::frame::{EventFrame, Frame};
+use super::frame::Frame;
 use super::group::GroupHeader;
-use super::ids::{Ids, IdsOptions, Key, Opened as OpenedIds};
+use super::ids::{Ids, IdsOptions, Opened as OpenedIds};
 use super::reader::{Reader, SinkStatus};
+use super::recall::recall_ids;
 use super::remedy;
 use super::segment::{self, Next, Opened, SegmentHeader, SegmentReader};
 use super::shared::{Files, Queue, Segment, Shared, lock_path};
-use super::source::{Walk, skipped_to};
+use super::source::skipped_to;
 use super::state::State;
 use super::tail::Tail;
 use super::writer::{Recovered, Writer};
 use super::{Log, LogOptions, RECOVERED_TICKET, StoreId, maintenance, path_of_dead_letters};
 use crate::disk::{Disk, DiskFile, OpenMode, SystemDisk, create_folders};
-use crate::sync::atomic::{AtomicI64, AtomicU64};
+use crate::sync::atomic::{AtomicBool, AtomicI64, AtomicU64};
 use crate::sync::{Condvar, Mutex, thread};
 use dt_sink::clock::Clock;
 
@@ -80,6 +80,7 @@ impl Log {
             queue: Mutex::new(Queue { next_ticket: RECOVERED_TICKET, ..Queue::default() }),
             has_work: Condvar::new(),
             ids_epoch: AtomicU64::new(0),
+            lookups_fail: AtomicBool::new(false),
             received_last: AtomicI64::new(received_last),
             lock: Mutex::new(Some(lock)),
             ids,
@@ -99,7 +100,7 @@ impl Log {
             files_changed: Condvar::new(),
         });
         drop_short_spares(&shared);
-        recall_ids(&shared, durable_to, next_seq)?;
+        recall_ids(&shared, durable_to, next_seq.saturating_sub(1))?;
         let mut writer = Writer {
             shared: Arc::clone(&shared),
             current: None,
@@ -109,6 +110,7 @@ impl Log {
             skips_to,
             buffer: Vec::new(),
             scratch: String::new(),
+            reaches_back: false,
             unsealed_since: None,
         };
         let has_spare = !shared.files.lock().spares.is_empty();
@@ -123,9 +125,7 @@ impl Log {
                 shared.files.lock().no_spare = Some(error);
             }
         }
-        if let Some(damage) = findings.first() {
-            shared.tail.set_damage(Some(damage.clone()));
-        }
+        shared.tail.set_damage(findings.first().cloned());
         findings.iter().for_each(|finding| tracing::warn!("{finding}"));
         let threads = start_threads(&shared, writer)?;
         let (max_queue, max_queue_bytes) = (options.max_queue, options.max_queue_bytes);
@@ -370,36 +370,6 @@ fn drop_short_spares(shared: &Shared) {
         }
         is_whole
     });
-}
-
-/// Loads the ids of the events that are not in the index.
-fn recall_ids(shared: &Arc<Shared>, durable_to: i64, next_seq: i64) -> Result<(), LogError> {
-    let last = next_seq.saturating_sub(1);
-    let from = shared.ids.stored_up_to().max(shared.before(0));
-    let mut keys: BTreeMap<i64, Key> = BTreeMap::new();
-    let mut walk = Walk::new(from);
-    while walk.position < last {
-        walk.step(&**shared, last, |seq, event| {
-            if let Ok(event) = event {
-                keys.insert(seq, key_of(event));
-            }
-        })?;
-    }
-    let mut queue = shared.queue.lock();
-    queue.unstored_to = durable_to;
-    for (seq, key) in keys {
-        if seq <= durable_to {
-            queue.recent.insert(key, 0);
-            queue.unstored.push(key);
-        } else {
-            queue.recent.insert(key, RECOVERED_TICKET);
-        }
-    }
-    Ok(())
-}
-
-fn key_of(event: &EventFrame<'_>) -> Key {
-    Key::new(event.connector(), event.event_id())
 }
 
 fn open_dead_letters(

@@ -15,7 +15,7 @@ use super::state::{SinkState, State};
 use super::tail::Tail;
 use super::{Appended, Bounds, Observer, StartAt, StoreId};
 use crate::disk::{Disk, DiskFile};
-use crate::sync::atomic::{AtomicI64, AtomicU64};
+use crate::sync::atomic::{AtomicBool, AtomicI64, AtomicU64};
 use crate::sync::{Condvar, Mutex, oneshot};
 use dt_sink::clock::Clock;
 use dt_sink::record::Record;
@@ -36,6 +36,8 @@ pub(super) struct Shared {
     pub has_work: Condvar,
     /// Grows whenever ids are moved from [`Queue::recent`] to the index.
     pub ids_epoch: AtomicU64,
+    /// Whether a look-up in the index has failed, which is logged once.
+    pub lookups_fail: AtomicBool,
     /// When the last event was received, in Unix milliseconds. Its token was valid then, so this time does not depend on
     /// the system clock alone.
     pub received_last: AtomicI64,
@@ -66,9 +68,12 @@ pub(super) struct Queue {
     pub keep_from: Option<u64>,
     /// The events that are not in the index yet, with the ticket under which each was queued.
     pub recent: HashMap<Key, u64>,
-    /// The durable ones among them, in order. Together with the index they cover all events up to `unstored_to`.
+    /// The durable ones among them, in order. Unless `lacks_earlier`, the index and these cover all events up to `unstored_to`.
     pub unstored: Vec<Key>,
     pub unstored_to: i64,
+    /// Whether the index lacks ids of earlier events, after its file was replaced or too many ids had to wait. They are read
+    /// from the log.
+    pub lacks_earlier: bool,
     pub next_ticket: u64,
     /// Events up to this ticket are durable.
     pub durable_ticket: u64,
@@ -204,6 +209,14 @@ impl Shared {
             self.tail.set_last_error(None);
             tracing::info!("events are stored again");
         }
+    }
+
+    /// Takes the proposed number of the oldest segment to keep, for the writer. Since it was proposed, a sink may have begun
+    /// to need an older one.
+    pub(super) fn take_keep_from(&self, queue: &mut Queue) -> Option<u64> {
+        let proposed = queue.keep_from.take()?;
+        let passed = self.state.lock().passed().unwrap_or(0);
+        number_of(&self.files.lock().segments, passed.saturating_add(1)).map(|needed| needed.min(proposed))
     }
 
     /// Returns the sequence number before the first event of the segments from `oldest` on.

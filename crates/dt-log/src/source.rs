@@ -187,8 +187,16 @@ impl Walk {
                 self.segment.as_ref().map_or(i64::MAX, |(_, number)| segments.first_seq_after(*number));
         }
         let Some((reader, _)) = &mut self.segment else {
-            // The segment was removed because it is no longer needed.
-            self.position = end;
+            // Only events that no sink needed are removed, so this reader is late, or they were lost.
+            let (first, last) =
+                (self.position.saturating_add(1), segments.first_seq_after(0).saturating_sub(1));
+            let last = last.min(end).max(first);
+            tracing::warn!(
+                first,
+                last,
+                "these events are no longer in the log; reading continues after them"
+            );
+            self.position = last;
             return Ok(());
         };
         let failed = |reader: &SegmentReader, error| LogError::io(reader.path(), "reading", &error);

@@ -89,8 +89,8 @@ pub enum DeadError {
         /// The message of SQLite or of the operating system.
         text: String,
     },
-    /// Too many copies of expired or refused requests are queued.
-    #[error("the queue for copies of expired and refused requests is full")]
+    /// Too many dead letters of requests are queued.
+    #[error("the queue for dead letters of requests is full")]
     Overloaded,
     /// The dead letters are closed.
     #[error("the dead letters are closed")]

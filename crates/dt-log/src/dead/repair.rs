@@ -3,15 +3,17 @@
 
 use std::path::Path;
 
-use rusqlite::Connection;
+use rusqlite::{Connection, ErrorCode, ffi};
 
+use super::super::repair::Saved;
+use super::super::sqlite::{self, FailureKind};
 use super::error::DeadError;
 use super::open::{self, Expect, flush, open_writer};
 use super::read::ReadOnly;
 use super::schema::DEAD_LETTER_TABLES;
 
 /// After an unreadable row, how many consecutive ids are tried one by one before the rest is given up.
-const MAX_SKIPPED: i64 = 1000;
+const MAX_SKIPPED: u64 = 1000;
 
 /// Returns the id of the store that a file belongs to; `None` if the file cannot be read as dead letters.
 pub(in super::super) fn store_of(path: &Path) -> Option<[u8; 16]> {
@@ -54,35 +56,61 @@ pub(in super::super) fn create(path: &Path, store_id: [u8; 16], above: i64) -> R
     raise(path, above)
 }
 
-/// Copies the readable dead letters of a damaged file. Returns how many it copied.
-pub(in super::super) fn salvage(from: &Path, to: &Path, highest: i64) -> Result<u64, DeadError> {
-    const DOING: &str = "copying what can be read";
-    let connection = open_writer(to)?;
-    let failed = |error: rusqlite::Error| DeadError::sqlite(to, DOING, &error);
-    let attached = connection.execute("ATTACH ?1 AS damaged", [from.to_string_lossy()]);
-    if attached.is_err() {
-        return Ok(0);
+/// Copies the readable dead letters of a damaged file.
+///
+/// # Errors
+///
+/// [`DeadError`] if the new file cannot be written, for example on a full disk.
+pub(in super::super) fn salvage(from: &Path, to: &Path, highest: i64) -> Result<Saved, DeadError> {
+    salvage_with(&open_writer(to)?, from, to, highest)
+}
+
+/// Copies them through a connection to the new file.
+pub(super) fn salvage_with(
+    connection: &Connection,
+    from: &Path,
+    to: &Path,
+    highest: i64,
+) -> Result<Saved, DeadError> {
+    let failed = |error: rusqlite::Error| DeadError::sqlite(to, "copying what can be read", &error);
+    let mut saved = Saved::default();
+    match connection.execute("ATTACH ?1 AS damaged", [from.to_string_lossy()]) {
+        Ok(_) => {}
+        Err(error) if is_damage(&error) => return Ok(saved),
+        Err(error) => return Err(failed(error)),
     }
-    let mut saved = 0_u64;
     for table in DEAD_LETTER_TABLES {
         let copy = format!(
             "INSERT OR IGNORE INTO main.{table} SELECT * FROM damaged.{table} WHERE id > ?1 AND id <= ?2"
         );
-        let copy_range = |after: i64, to: i64| connection.execute(&copy, [after, to]);
-        if let Ok(rows) = copy_range(0, i64::MAX) {
-            saved = saved.saturating_add(u64::try_from(rows).unwrap_or(0));
+        // Returns how many rows were copied; `None` if some cannot be read.
+        let copy_range = |after: i64, to: i64| match connection.execute(&copy, [after, to]) {
+            Ok(rows) => Ok(Some(u64::try_from(rows).unwrap_or(0))),
+            Err(error) if is_damage(&error) => Ok(None),
+            Err(error) => Err(failed(error)),
+        };
+        if let Some(rows) = copy_range(0, i64::MAX)? {
+            saved.dead_letters = saved.dead_letters.saturating_add(rows);
             continue;
         }
         // Copies one by one up to the damage, and after it as long as rows are found.
-        let (mut id, mut misses) = (0_i64, 0_i64);
-        while id < highest && misses < MAX_SKIPPED {
-            match copy_range(id, id.saturating_add(1)) {
-                Ok(0) => {}
-                Ok(_) => {
-                    saved = saved.saturating_add(1);
+        let (mut id, mut misses) = (0_i64, 0_u64);
+        while id < highest {
+            if misses >= MAX_SKIPPED {
+                let rest = u64::try_from(highest.saturating_sub(id)).unwrap_or(0);
+                saved.unreadable = saved.unreadable.saturating_add(rest);
+                break;
+            }
+            match copy_range(id, id.saturating_add(1))? {
+                Some(0) => {}
+                Some(rows) => {
+                    saved.dead_letters = saved.dead_letters.saturating_add(rows);
                     misses = 0;
                 }
-                Err(_) => misses = misses.saturating_add(1),
+                None => {
+                    saved.unreadable = saved.unreadable.saturating_add(1);
+                    misses = misses.saturating_add(1);
+                }
             }
             id = id.saturating_add(1);
         }
@@ -91,9 +119,22 @@ pub(in super::super) fn salvage(from: &Path, to: &Path, highest: i64) -> Result<
     let last = connection
         .query_row("SELECT coalesce(max(id), 0) FROM letters", [], |row| row.get(0))
         .map_err(failed)?;
-    go_above(&connection, to, last)?;
-    flush(&connection, to)?;
+    go_above(connection, to, last)?;
+    flush(connection, to)?;
     Ok(saved)
+}
+
+/// Returns whether an error comes from what was read. Any other concerns the file that is written.
+fn is_damage(error: &rusqlite::Error) -> bool {
+    let is_unreadable = |error: &ffi::Error| match error.code {
+        // A damaged row can have values that no row may have.
+        ErrorCode::ConstraintViolation | ErrorCode::TypeMismatch | ErrorCode::TooBig => true,
+        ErrorCode::SystemIoFailure => {
+            matches!(error.extended_code, ffi::SQLITE_IOERR_READ | ffi::SQLITE_IOERR_SHORT_READ)
+        }
+        _ => false,
+    };
+    sqlite::kind(error) == FailureKind::Damage || error.sqlite_error().is_some_and(is_unreadable)
 }
 
 fn go_above(connection: &Connection, path: &Path, above: i64) -> Result<(), DeadError> {

@@ -329,6 +329,40 @@ fn queued_copies_neither_delay_nor_displace_other_dead_letters() {
     });
 }
 
+/// A request that gives up leaves its dead letter in the queue.
+#[test]
+fn a_database_that_hangs_holds_few_dead_letters_of_requests_and_all_of_sinks() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let dead_letters = open(folder.path(), NEW).expect("opens");
+    let other = rusqlite::Connection::open(folder.path().join("dead.db")).expect("a database");
+    other.execute_batch("BEGIN IMMEDIATE").expect("begun");
+    block_on(async {
+        let mut are_kept = Vec::new();
+        for number in 0..300_u32 {
+            let mut body = vec![0; 100_000];
+            body.extend(number.to_le_bytes());
+            let mut adding = Box::pin(dead_letters.add(dead_letter(Reason::Unreadable, &body, "a")));
+            tokio::select! {
+                biased;
+                added = &mut adding => {
+                    assert!(matches!(added, Err(DeadError::Overloaded)), "{added:?}");
+                    are_kept.push(false);
+                }
+                () = std::future::ready(()) => are_kept.push(true),
+            }
+        }
+        // 16 MiB, and what the writer has taken.
+        let kept = are_kept.iter().filter(|is_kept| **is_kept).count();
+        assert!((161..250).contains(&kept), "{kept} of 300 are kept");
+        let mut waiting = Box::pin(dead_letters.add(rejected(1, 1)));
+        tokio::select! { biased; added = &mut waiting => panic!("{added:?}"), () = std::future::ready(()) => {} }
+        other.execute_batch("COMMIT").expect("committed");
+        assert!(waiting.await.expect("stored").is_some());
+        let body = dead_letter(Reason::Unreadable, b"there is room again", "a");
+        assert!(dead_letters.add(body).await.expect("stored").is_some());
+    });
+}
+
 #[test]
 fn a_copy_of_the_files_at_any_moment_has_every_dead_letter_that_was_reported_stored() {
     let folder = tempfile::tempdir().expect("a folder");
@@ -349,4 +383,39 @@ fn a_copy_of_the_files_at_any_moment_has_every_dead_letter_that_was_reported_sto
         let alone = ReadOnly::open(database.path().join("dead.db")).expect("a reader");
         assert_eq!(alone.highest_id().expect("an id"), seq, "with a log of {log} bytes");
     }
+}
+
+#[test]
+fn what_does_not_fit_on_the_disk_is_not_taken_for_damaged() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let dead_letters = open(folder.path(), NEW).expect("opens");
+    dead_letters.add_blocking((1..=200).map(|seq| rejected(seq, 1)).collect()).expect("stored");
+    drop(dead_letters);
+    let (from, to) = (folder.path().join("dead.db"), folder.path().join("new.db"));
+    repair::create(&to, STORE, 200).expect("created");
+    let connection = super::open::open_writer(&to).expect("opens");
+    let pages: i64 = connection.pragma_query_value(None, "page_count", |row| row.get(0)).expect("a number");
+    connection.pragma_update_and_check(None, "max_page_count", pages + 3, |_| Ok(())).expect("limited");
+    let error = repair::salvage_with(&connection, &from, &to, 200).expect_err("a full disk");
+    assert!(matches!(error, DeadError::Full { .. }), "{error}");
+}
+
+#[test]
+fn what_cannot_be_saved_is_counted() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let dead_letters = open(folder.path(), NEW).expect("opens");
+    dead_letters.add_blocking(vec![rejected(1, 1)]).expect("stored");
+    drop(dead_letters);
+    let (from, to) = (folder.path().join("dead.db"), folder.path().join("new.db"));
+    let file = rusqlite::Connection::open(&from).expect("opens");
+    let page = "SELECT rootpage FROM sqlite_schema WHERE name = 'dead'";
+    let page: u32 = file.query_row(page, [], |row| row.get(0)).expect("a page");
+    let page = usize::try_from(page).expect("fits");
+    drop(file);
+    let mut bytes = fs::read(&from).expect("read");
+    bytes[(page - 1) * 4096..page * 4096].fill(0xAA);
+    fs::write(&from, bytes).expect("written");
+    repair::create(&to, STORE, 5000).expect("created");
+    let saved = repair::salvage(&from, &to, 5000).expect("done");
+    assert_eq!((saved.dead_letters, saved.unreadable), (0, 5000), "most ids are not even tried");
 }

@@ -2,7 +2,8 @@
 //!
 //! Copies of expired and refused requests wait in a separate queue of limited size. Between two commits of other changes
 //! there is at most one commit of a limited number of copies, so unauthenticated senders neither delay nor displace a dead
-//! letter that an answer or a cursor depends on.
+//! letter that an answer or a cursor depends on. The dead letters of other requests are limited too, since a request that
+//! gives up leaves its dead letter in the queue. Those of sinks are not: a sink waits for each batch of them.
 
 use std::collections::VecDeque;
 use std::path::PathBuf;
@@ -22,8 +23,8 @@ use super::read::{self, Count};
 use dt_sink::clock::Clock;
 use dt_sink::record::{DeadLetter, Reason};
 
-/// The limit of the queue of copies, in bytes.
-const MAX_COPIES_WAITING: usize = 16 << 20;
+/// The limit of the copies that wait, and of the other dead letters of requests that wait, in bytes.
+const MAX_WAITING: usize = 16 << 20;
 /// The largest number of changes in one transaction.
 const MAX_CHANGES: usize = 1024;
 /// The size in bytes at which a transaction takes no further change; the last one may exceed it.
@@ -65,6 +66,8 @@ struct Queues {
     changes: VecDeque<Job>,
     copies: VecDeque<Job>,
     copies_bytes: usize,
+    /// The size of the unreadable requests in `changes`, in bytes.
+    unreadable_bytes: usize,
     is_closed: bool,
 }
 
@@ -94,9 +97,15 @@ impl Job {
     }
 
     fn is_copy(&self) -> bool {
-        let is_copy =
-            |dead_letter: &DeadLetter| matches!(dead_letter.reason, Reason::Expired | Reason::Refused);
-        matches!(&self.change, Change::Add(dead_letters) if dead_letters.iter().all(is_copy))
+        self.is_all(|reason| matches!(reason, Reason::Expired | Reason::Refused))
+    }
+
+    fn is_unreadable(&self) -> bool {
+        self.is_all(|reason| matches!(reason, Reason::Unreadable))
+    }
+
+    fn is_all(&self, is: impl Fn(&Reason) -> bool) -> bool {
+        matches!(&self.change, Change::Add(dead_letters) if dead_letters.iter().all(|dead| is(&dead.reason)))
     }
 }
 
@@ -124,9 +133,17 @@ impl WriterShared {
     pub fn submit(&self, job: Job) {
         let (bytes, is_copy) = (job.bytes(), job.is_copy());
         let mut queues = self.queues.lock();
-        let refused = if queues.is_closed {
+        let is_closed = queues.is_closed;
+        let mut waiting = if is_copy {
+            Some(&mut queues.copies_bytes)
+        } else if job.is_unreadable() {
+            Some(&mut queues.unreadable_bytes)
+        } else {
+            None
+        };
+        let refused = if is_closed {
             Some(DeadError::Closed)
-        } else if is_copy && queues.copies_bytes.saturating_add(bytes) > MAX_COPIES_WAITING {
+        } else if waiting.as_ref().is_some_and(|waiting| waiting.saturating_add(bytes) > MAX_WAITING) {
             Some(DeadError::Overloaded)
         } else {
             None
@@ -136,8 +153,10 @@ impl WriterShared {
             (job.reply)(Err(error));
             return;
         }
+        if let Some(waiting) = &mut waiting {
+            **waiting = waiting.saturating_add(bytes);
+        }
         if is_copy {
-            queues.copies_bytes = queues.copies_bytes.saturating_add(bytes);
             queues.copies.push_back(job);
         } else {
             queues.changes.push_back(job);
@@ -180,16 +199,20 @@ impl WriterShared {
     fn wait(&self, copies_next: &mut bool) -> Option<Vec<Job>> {
         let mut queues = self.queues.lock();
         loop {
-            let Queues { changes, copies, copies_bytes, is_closed } = &mut *queues;
+            let Queues { changes, copies, copies_bytes, unreadable_bytes, is_closed } = &mut *queues;
+            let bytes_of = |jobs: &[Job], counts: fn(&Job) -> bool| {
+                jobs.iter().filter(|job| counts(job)).map(Job::bytes).fold(0, usize::saturating_add)
+            };
             if !changes.is_empty() && (!*copies_next || copies.is_empty()) {
                 *copies_next = true;
-                return Some(take(changes, MAX_CHANGES));
+                let jobs = take(changes, MAX_CHANGES);
+                *unreadable_bytes = unreadable_bytes.saturating_sub(bytes_of(&jobs, Job::is_unreadable));
+                return Some(jobs);
             }
             if !copies.is_empty() {
                 *copies_next = false;
                 let jobs = take(copies, MAX_COPIES);
-                let bytes = jobs.iter().map(Job::bytes).fold(0, usize::saturating_add);
-                *copies_bytes = copies_bytes.saturating_sub(bytes);
+                *copies_bytes = copies_bytes.saturating_sub(bytes_of(&jobs, Job::is_copy));
                 return Some(jobs);
             }
             if *is_closed {

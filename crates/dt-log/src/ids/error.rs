@@ -2,13 +2,15 @@
 
 use std::path::{Path, PathBuf};
 
+use rusqlite::ffi::SQLITE_READONLY_DBMOVED;
+
 use super::super::sqlite::{self, FailureKind};
 
 /// A failure to open, store or read ids.
 #[derive(Debug, Clone, thiserror::Error)]
 #[non_exhaustive]
 pub enum IdsError {
-    /// The content is damaged; [`Ids::reset`](super::Ids::reset) creates a new file.
+    /// The content is damaged, or the file was moved; [`Ids::reset`](super::Ids::reset) creates a new file.
     #[error("{path}: damaged ({text}); it is rebuilt from the log", path = .path.display())]
     Damaged {
         /// The path of the dedup index.
@@ -73,7 +75,17 @@ impl IdsError {
         match sqlite::kind(error) {
             FailureKind::Damage => Self::Damaged { path, text },
             FailureKind::Full => Self::Full { path, doing, text },
+            FailureKind::Other if was_moved(&path, error) => {
+                Self::Damaged { path, text: format!("the file was moved: {text}") }
+            }
             FailureKind::Other => Self::Failed { path, doing, text },
         }
     }
+}
+
+/// Returns whether a file is not the one that SQLite opened, or is gone. SQLite reports the first only to a connection that
+/// is open, and has no code for the second.
+fn was_moved(path: &Path, error: &rusqlite::Error) -> bool {
+    let is_another = |error: &rusqlite::ffi::Error| error.extended_code == SQLITE_READONLY_DBMOVED;
+    error.sqlite_error().is_some_and(is_another) || matches!(path.try_exists(), Ok(false))
 }

@@ -89,20 +89,27 @@ impl IndexShared {
     }
 
     /// Runs a closure with a connection, and opens it if necessary. An error closes the connection, so that the next call
-    /// starts with a new one.
+    /// starts with a new one. Damage is noted for [`Ids::damage`](super::Ids::damage).
     pub fn with<T>(
         &self,
         lazy: &mut LazyConnection,
         run: impl FnOnce(&mut Connection) -> Result<T, IdsError>,
     ) -> Result<T, IdsError> {
-        let mut open = match lazy.connection.take() {
-            Some(open) => open,
-            None => connect(&self.path, lazy.cache_kib)
-                .map_err(|error| IdsError::sqlite(&self.path, "opening", &error))?,
+        let run = || {
+            let mut open = match lazy.connection.take() {
+                Some(open) => open,
+                None => connect(&self.path, lazy.cache_kib)
+                    .map_err(|error| IdsError::sqlite(&self.path, "opening", &error))?,
+            };
+            let done = run(&mut open)?;
+            lazy.connection = Some(open);
+            Ok(done)
         };
-        let done = run(&mut open)?;
-        lazy.connection = Some(open);
-        Ok(done)
+        run().inspect_err(|error: &IdsError| {
+            if error.is_damage() {
+                self.damage.lock().get_or_insert_with(|| error.clone());
+            }
+        })
     }
 }
 

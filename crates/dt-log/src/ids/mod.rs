@@ -25,7 +25,8 @@
 //!
 //! A file that is damaged, of another store, of another version, or no database is renamed to `ids.db.damaged-SECONDS`, and
 //! a new one is created. Pages and filters have a checksum; a damaged page is [`IdsError::Damaged`], a damaged filter is
-//! rebuilt from its pages.
+//! rebuilt from its pages. Any call notes damage ([`Ids::damage`]), and that the file was moved; the log then resets the
+//! index, and stores the ids of the retained events segment by segment, while it accepts events.
 
 mod error;
 mod filter;
@@ -113,6 +114,8 @@ struct IndexShared {
     /// The connection through which ids are looked up.
     reader: Mutex<LazyConnection>,
     closing: AtomicBool,
+    /// The first damage that was found; `None` once the file is replaced.
+    damage: Mutex<Option<IdsError>>,
     stored_up_to: AtomicI64,
     count: AtomicU64,
     lookups: AtomicU64,
@@ -152,6 +155,7 @@ impl Ids {
             writer: Mutex::new(LazyConnection { connection: None, cache_kib: store::WRITER_CACHE_KIB }),
             reader: Mutex::new(LazyConnection { connection: None, cache_kib: lookup::READER_CACHE_KIB }),
             closing: AtomicBool::new(false),
+            damage: Mutex::default(),
             stored_up_to: AtomicI64::new(0),
             count: AtomicU64::new(0),
             lookups: AtomicU64::new(0),
@@ -222,6 +226,12 @@ impl Ids {
     /// [`IdsError`] if the file cannot be renamed or created.
     pub fn reset(&self, now: i64) -> Result<Option<PathBuf>, IdsError> {
         self.shared.reset(now)
+    }
+
+    /// Returns the damage that a call found, which requires a [`reset`](Self::reset); `None` if there is none.
+    #[must_use]
+    pub fn damage(&self) -> Option<IdsError> {
+        self.shared.damage.lock().clone()
     }
 
     /// Removes all ids.

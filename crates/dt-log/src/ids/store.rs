@@ -102,10 +102,14 @@ impl IndexShared {
             _ => None,
         };
         sqlite::create_file(&self.path).map_err(|error| failed("creating the file", error))?;
-        let mut created = lookup::connect(&self.path, WRITER_CACHE_KIB)
-            .map_err(|error| IdsError::sqlite(&self.path, "creating the file", &error))?;
-        table::create(&mut created, &self.options)
-            .map_err(|error| IdsError::sqlite(&self.path, "creating the tables", &error))?;
+        let created = lookup::connect(&self.path, WRITER_CACHE_KIB)
+            .and_then(|mut created| table::create(&mut created, &self.options))
+            .map_err(|error| IdsError::sqlite(&self.path, "creating the file", &error));
+        if created.is_err() {
+            // Without its tables it would be renamed by the next attempt, and each would leave one file more.
+            let _left = std::fs::remove_file(&self.path);
+        }
+        created?;
         Ok(renamed_to)
     }
 
@@ -139,6 +143,7 @@ impl IndexShared {
         (writer.connection, reader.connection) = (None, None);
         let renamed_to = self.make_new(now)?;
         self.with(&mut writer, |connection| self.load(connection))?;
+        *self.damage.lock() = None;
         Ok(renamed_to)
     }
 

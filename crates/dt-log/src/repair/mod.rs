@@ -3,7 +3,7 @@
 //! Nothing is removed or overwritten. Files that are in the way are renamed to names that end with `.set-aside-N`. Lost
 //! segments are replaced by segments without events, which mark the gap, so that sequence numbers are never reused. Then a
 //! new segment begins with the known state of the sinks. Each step is durable before the next, and an interrupted repair
-//! can be repeated.
+//! can be repeated: a file that contains something readable is replaced in one step, or found again under its new name.
 
 mod plan;
 #[cfg(test)]
@@ -18,6 +18,9 @@ use super::dead;
 use super::error::LogError;
 use super::{StoreId, path_of_dead_letters, segment};
 use crate::disk::{Disk, DiskFile, OpenMode, SystemDisk};
+
+/// The ending of a file that is not complete yet.
+const UNFINISHED: &str = "unfinished";
 
 /// A step of a repair.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -147,6 +150,15 @@ impl fmt::Display for Step {
     }
 }
 
+/// What a repair copied from a damaged file of dead letters.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Saved {
+    /// The number of dead letters that were copied.
+    pub dead_letters: u64,
+    /// The number of ids that could not be read. Some or all of them may belong to no dead letter.
+    pub unreadable: u64,
+}
+
 /// A proposed repair. It keeps the folder locked.
 #[derive(Debug)]
 pub struct Proposal {
@@ -178,12 +190,12 @@ impl Proposal {
         &self.steps
     }
 
-    /// Carries out the repair. Returns how many dead letters were copied from a damaged file.
+    /// Carries out the repair. Returns what was copied from a damaged file of dead letters.
     ///
     /// # Errors
     ///
     /// [`LogError`] if a step fails. The steps before it are done, and the repair can be repeated.
-    pub fn carry_out(self) -> Result<u64, LogError> {
+    pub fn carry_out(self) -> Result<Saved, LogError> {
         let newest = self.newest.filter(|_| !self.segments.is_empty());
         if let Some(newest) = newest {
             let path = segment::path(&self.folder, newest);
@@ -192,22 +204,44 @@ impl Proposal {
                 .and_then(|file| file.sync_data())
                 .map_err(|error| LogError::io(path, "syncing", &error))?;
         }
-        for step in &self.steps {
-            if let Step::Rename { path, to, .. } = step {
+        let [_, write_ahead, _] = dead_letter_files(&self.folder);
+        let renames = self.steps.iter().filter_map(|step| match step {
+            Step::Rename { path, to, .. } => Some((path, to)),
+            _ => None,
+        });
+        for (path, to) in renames.clone() {
+            let is_restored = self.segments.iter().any(|segment| segment.copy_of.as_ref() == Some(to));
+            if is_restored || *path == write_ahead {
+                // It stays where the next repair looks for it, until it is replaced or its database is renamed.
+                self.create(to, true, |file| self.copy(path, file))?;
+            } else {
                 self.rename(path, to)?;
             }
         }
-        for segment in &self.segments {
-            self.write(segment)?;
+        if let Some((path, copy)) = renames.clone().find(|(path, _)| **path == write_ahead) {
+            self.replace(path, copy)?;
         }
-        let mut saved = 0;
+        for segment in &self.segments {
+            let write = |file: &dyn DiskFile| {
+                file.set_length(self.segment_bytes)?;
+                if let Some(copied) = &segment.copy_of {
+                    self.copy(copied, file)?;
+                }
+                file.write_all_at(&segment.to_bytes(), 0)
+            };
+            let path = segment::path(&self.folder, segment.header.owner.segment);
+            self.create(&path, segment.copy_of.is_some(), write)?;
+        }
+        let mut saved = Saved::default();
         for step in &self.steps {
             match step {
                 Step::NewDeadLetters { path, above, saved_from } => {
-                    dead::repair::create(path, self.store.0, *above)?;
+                    let unfinished = plan::free_name(&*self.disk, path, UNFINISHED)?;
+                    dead::repair::create(&unfinished, self.store.0, *above)?;
                     if let Some(from) = saved_from {
-                        saved = dead::repair::salvage(from, path, *above)?;
+                        saved = dead::repair::salvage(from, &unfinished, *above)?;
                     }
+                    self.rename(&unfinished, path)?;
                 }
                 Step::OlderDeadLetters { path, above, .. } => dead::repair::raise(path, *above)?,
                 _ => {}
@@ -228,25 +262,27 @@ impl Proposal {
         if self.disk.about(to).map_err(failed)?.is_some() {
             return Err(failed(std::io::ErrorKind::AlreadyExists.into()));
         }
-        self.disk.rename(from, to).map_err(failed)?;
-        self.disk.sync_folder(&self.folder).map_err(failed)
+        self.replace(from, to)
     }
 
-    /// Writes the file of a segment under a temporary name, and renames it.
-    fn write(&self, segment: &NewSegment) -> Result<(), LogError> {
-        let number = segment.header.owner.segment;
-        let unfinished = plan::free_name(&*self.disk, &segment::path(&self.folder, number), "unfinished")?;
-        let write = || {
-            let file = self.disk.open(&unfinished, OpenMode::CreatePrivate)?;
-            file.set_length(self.segment_bytes)?;
-            if let Some(copied) = &segment.copy_of {
-                self.copy(copied, &*file)?;
-            }
-            file.write_all_at(&segment.to_bytes(), 0)?;
-            file.sync_data()
-        };
-        write().map_err(|error| LogError::io(&*unfinished, "writing", &error))?;
-        self.rename(&unfinished, &segment::path(&self.folder, number))
+    /// Renames a file to a name that is unused, or whose content has been copied.
+    fn replace(&self, from: &Path, to: &Path) -> Result<(), LogError> {
+        let renamed = self.disk.rename(from, to).and_then(|()| self.disk.sync_folder(&self.folder));
+        renamed.map_err(|error| LogError::io(from, "renaming", &error))
+    }
+
+    /// Creates a file under a temporary name, and renames it. It may replace a file whose content has been copied.
+    fn create(
+        &self,
+        path: &Path,
+        may_replace: bool,
+        write: impl FnOnce(&dyn DiskFile) -> std::io::Result<()>,
+    ) -> Result<(), LogError> {
+        let unfinished = plan::free_name(&*self.disk, path, UNFINISHED)?;
+        let file = self.disk.open(&unfinished, OpenMode::CreatePrivate);
+        file.and_then(|file| write(&*file).and_then(|()| file.sync_data()))
+            .map_err(|error| LogError::io(&*unfinished, "writing", &error))?;
+        if may_replace { self.replace(&unfinished, path) } else { self.rename(&unfinished, path) }
     }
 
     fn copy(&self, from: &Path, to: &dyn DiskFile) -> std::io::Result<()> {
@@ -262,10 +298,13 @@ impl Proposal {
 
 /// Returns the file of the dead letters, and those that SQLite keeps beside it.
 fn dead_letter_files(folder: &Path) -> [PathBuf; 3] {
-    let with = |end: &str| {
-        let mut name = path_of_dead_letters(folder).into_os_string();
-        name.push(end);
-        PathBuf::from(name)
-    };
-    [with(""), with("-wal"), with("-shm")]
+    let path = path_of_dead_letters(folder);
+    [with_ending(&path, ""), with_ending(&path, "-wal"), with_ending(&path, "-shm")]
+}
+
+/// Returns a path with an ending added to its last name.
+fn with_ending(path: &Path, ending: &str) -> PathBuf {
+    let mut name = path.as_os_str().to_owned();
+    name.push(ending);
+    PathBuf::from(name)
 }

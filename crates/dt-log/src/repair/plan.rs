@@ -13,7 +13,7 @@ use super::super::segment::{self, Next, SegmentHeader, SegmentReader};
 use super::super::source::skipped_to;
 use super::super::state::State;
 use super::super::{SEGMENT_BYTES, StoreId, path_of_dead_letters};
-use super::{Proposal, Step, dead_letter_files};
+use super::{Proposal, Step, dead_letter_files, with_ending};
 use crate::disk::Disk;
 
 /// The smallest size of an event in a segment in bytes, which limits how many events a lost segment had.
@@ -123,15 +123,22 @@ fn segment_bytes(disk: &dyn Disk, folder: &Path, found: &FolderContent) -> u64 {
 
 /// Returns an unused name: the path, followed by `.ENDING-N`.
 pub fn free_name(disk: &dyn Disk, path: &Path, ending: &str) -> Result<PathBuf, LogError> {
-    let mut number = 0_u64;
+    last_and_free_name(disk, path, ending).map(|(_, free)| free)
+}
+
+/// Returns the last name that is used and the first that is not, among the path followed by `.ENDING-N`.
+fn last_and_free_name(
+    disk: &dyn Disk,
+    path: &Path,
+    ending: &str,
+) -> Result<(Option<PathBuf>, PathBuf), LogError> {
+    let (mut number, mut last) = (0_u64, None);
     loop {
         number = number.saturating_add(1);
-        let mut name = path.as_os_str().to_owned();
-        name.push(format!(".{ending}-{number}"));
-        let name = PathBuf::from(name);
+        let name = with_ending(path, &format!(".{ending}-{number}"));
         match disk.about(&name) {
-            Ok(None) => return Ok(name),
-            Ok(Some(_)) => {}
+            Ok(None) => return Ok((last, name)),
+            Ok(Some(_)) => last = Some(name),
             Err(error) => return Err(LogError::io(name, "looking for a free name", &error)),
         }
     }
@@ -367,20 +374,29 @@ impl Planner<'_> {
             self.steps.push(Step::OlderDeadLetters { path, found, above: highest });
             return Ok(());
         }
-        let to = free_name(self.disk, &path, "set-aside")?;
+        let (last, free) = last_and_free_name(self.disk, &path, "set-aside")?;
         let is_damaged = matches!(error, DeadError::Damaged { .. });
-        let above = if is_damaged { highest.max(dead_repair::highest_in(&path)) } else { highest };
+        // An interrupted repair has renamed it already.
+        let renamed = last.filter(|last| {
+            matches!(error, DeadError::Missing { .. })
+                && matches!(
+                    dead_repair::problem(last, self.store.0, 0),
+                    None | Some(DeadError::Damaged { .. })
+                )
+        });
+        let damaged = if is_damaged { Some(&path) } else { renamed.as_ref() };
+        let above = damaged.map_or(highest, |damaged| highest.max(dead_repair::highest_in(damaged)));
         let why = error.code().replace('_', " ");
-        for (from, ending) in [(&path, ""), (&write_ahead, "-wal"), (&shared, "-shm")] {
+        // The write-ahead log is copied first, so that the database never has its new name without it.
+        for (from, ending) in [(&write_ahead, "-wal"), (&path, ""), (&shared, "-shm")] {
             let is_there = self.disk.about(from);
             let is_there = is_there.map_err(|error| LogError::io(from, "looking for the file", &error))?;
             if is_there.is_some() {
-                let mut to = to.clone().into_os_string();
-                to.push(ending);
-                self.steps.push(Step::Rename { path: from.clone(), to: to.into(), why: why.clone() });
+                let to = with_ending(&free, ending);
+                self.steps.push(Step::Rename { path: from.clone(), to, why: why.clone() });
             }
         }
-        let saved_from = is_damaged.then_some(to);
+        let saved_from = if is_damaged { Some(free) } else { renamed };
         self.steps.push(Step::NewDeadLetters { path, above, saved_from });
         Ok(())
     }

@@ -4,6 +4,8 @@
 
 #![allow(clippy::arithmetic_side_effects, reason = "a test that overflows fails")]
 
+mod index;
+mod kept;
 mod maintained;
 mod recovers;
 #[cfg(feature = "_shuttle")]
@@ -182,8 +184,14 @@ fn segments_go(fixture: &Fixture, is_sync_failing: bool) {
     let sink = log.sink("one").expect("known");
     assert_eq!(rest(&log, &sink).len(), 10);
     log.close();
-    let log = fixture.open(options()).expect("opens again");
+    let bounds = Bounds { retain: Duration::MAX, ..options().bounds };
+    let log = fixture.open(LogOptions { bounds, ..options() }).expect("opens again");
     assert_eq!(rest(&log, &sink).len(), 10);
+    // Before the oldest event comes that event, and not the end.
+    let first = log.shared.before(0) + 1;
+    assert!(first > 1, "no segment has gone");
+    let found = rest(&log, &SinkState { cursor: 0, ..sink });
+    assert_eq!(found.into_keys().collect::<Vec<_>>(), (first..=500).collect::<Vec<_>>());
 }
 
 #[test]

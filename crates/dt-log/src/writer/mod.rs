@@ -51,6 +51,9 @@ pub struct Writer {
     /// The buffer in which a group is built.
     pub buffer: Vec<u8>,
     pub scratch: String,
+    /// Whether the group in the buffer has a sink that begins, or a replay, with the oldest event at that time: until the
+    /// state shows it, no older segment may be given up.
+    pub reaches_back: bool,
     /// When the last group was written; `None` once an empty group follows it.
     pub unsealed_since: Option<Instant>,
 }
@@ -152,7 +155,8 @@ impl Writer {
                 let appends = queue.take_appends(self.max_group());
                 let cursors = std::mem::take(&mut queue.cursors);
                 let changes = std::mem::take(&mut queue.changes);
-                return Turn::Batch(Batch { appends, cursors, changes, keep_from: queue.keep_from.take() });
+                let keep_from = self.shared.take_keep_from(&mut queue);
+                return Turn::Batch(Batch { appends, cursors, changes, keep_from });
             }
             if queue.is_closed {
                 return Turn::End;
@@ -186,6 +190,8 @@ impl Writer {
             events = events.saturating_add(1);
         }
         let has_frames = events > 0 || !frames.is_empty();
+        let reaches_back = |frame: &Frame<'_>| matches!(frame, Frame::Registered(_) | Frame::Replay { .. });
+        self.reaches_back = frames.iter().any(reaches_back);
         let written = if has_frames {
             self.write_group(events)
         } else if self.recovered.is_some() {
@@ -194,6 +200,7 @@ impl Writer {
         } else {
             Ok(())
         };
+        self.reaches_back = false;
         match written {
             Ok(()) => {
                 if !frames.is_empty() {

@@ -70,7 +70,10 @@ impl Writer {
 
     /// Writes which segments are no longer needed, if there is room.
     pub fn write_keep_from(&mut self) {
-        let Some(oldest) = self.shared.queue.lock().keep_from.take() else { return };
+        if self.reaches_back {
+            return;
+        }
+        let Some(oldest) = self.shared.take_keep_from(&mut self.shared.queue.lock()) else { return };
         let mut group = Vec::new();
         group::begin(&mut group);
         let frame = Frame::Kept { oldest };

@@ -10,7 +10,7 @@ use super::lines::{below, segments};
 use super::problem::Problems;
 use super::source::Sources;
 use super::suggest::did_you_mean;
-use super::units::{read_duration, read_size, write_duration};
+use super::units::{read_duration, read_size, write_duration, write_size};
 
 /// A table that is being read. Each key is taken out once; [`finish`](Self::finish) reports what is left as unknown. A
 /// method that takes a key returns `None` where there is none, and where it reported the value as an error.
@@ -258,7 +258,7 @@ impl Section<'_> {
         };
         let bytes = bytes.filter(|bytes| range.contains(bytes));
         if bytes.is_none() {
-            let (least, most) = (range.start(), range.end());
+            let (least, most) = (write_size(*range.start()), write_size(*range.end()));
             let allowed = format!("a size such as \"64KiB\" or a number of bytes, from {least} to {most}");
             self.wrong_type(key, &value, &allowed);
         }

@@ -128,7 +128,7 @@ const ROWS: &[Row] = &[
     ),
     (
         "`dead.db` is damaged",
-        &[|fixture| spoil_counts(&fixture.file("dead.db"))],
+        &[|fixture| spoil_table(&fixture.file("dead.db"), "counts")],
         Repairs(&["dead.db.set-aside-1", "with the dead letters that are readable"]),
         Lost::Nothing,
     ),

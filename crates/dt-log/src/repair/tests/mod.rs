@@ -3,6 +3,7 @@
 #![allow(clippy::arithmetic_side_effects, reason = "a test that overflows fails")]
 
 mod documented;
+mod interrupted;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
@@ -270,11 +271,11 @@ fn spoil(path: &Path, range: std::ops::Range<usize>) {
     std::fs::write(path, bytes).expect("written");
 }
 
-/// Damages the table `counts` of a database of dead letters.
-fn spoil_counts(path: &Path) {
+/// Damages a table of a database of dead letters.
+fn spoil_table(path: &Path, name: &str) {
     let page: u32 = rusqlite::Connection::open(path)
         .and_then(|file| {
-            file.query_row("SELECT rootpage FROM sqlite_schema WHERE name = 'counts'", [], |row| row.get(0))
+            file.query_row("SELECT rootpage FROM sqlite_schema WHERE name = ?1", [name], |row| row.get(0))
         })
         .expect("a page");
     let page = usize::try_from(page).expect("fits");
@@ -376,7 +377,7 @@ fn foreign_and_damaged_dead_letters_are_renamed() {
     );
     std::fs::remove_file(&dead).expect("removed");
     std::fs::write(&dead, own).expect("put back");
-    spoil_counts(&dead);
+    spoil_table(&dead, "counts");
     let steps = fixture.repair();
     assert!(steps[0].ends_with("dead.db.set-aside-2: dead damaged"), "{steps:?}");
     let log = fixture.open().expect("opens");

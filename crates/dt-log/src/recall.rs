@@ -1,0 +1,64 @@
+//! Reads the ids of events from the log, for an index that lacks them.
+
+use std::sync::Arc;
+
+use super::RECOVERED_TICKET;
+use super::error::LogError;
+use super::ids::Key;
+use super::maintenance::{Maintenance, STORE_IDS_AT};
+use super::shared::{Shared, first_seq_after, number_of};
+use super::source::Walk;
+
+/// A start stores ids only if there are so many. After a kill under load there are fewer, and the start does not wait.
+const MANY: usize = 2 * STORE_IDS_AT;
+
+/// Reads the ids of retained events after a sequence number, up to `to` or to the end of a segment. Returns them, and the
+/// sequence number up to which they are complete.
+///
+/// # Errors
+///
+/// [`LogError`] if a segment cannot be read.
+pub fn next_ids(shared: &Shared, after: i64, to: i64) -> Result<(Vec<Key>, i64), LogError> {
+    let after = after.max(shared.before(0));
+    let to = {
+        let files = shared.files.lock();
+        let number = number_of(&files.segments, after.saturating_add(1));
+        number.map_or(to, |number| first_seq_after(&files.segments, number).saturating_sub(1).min(to))
+    };
+    let (mut keys, mut walk) = (Vec::new(), Walk::new(after));
+    while walk.position < to {
+        walk.step(shared, to, |_, event| {
+            keys.extend(event.ok().map(|event| Key::new(event.connector(), event.event_id())));
+        })?;
+    }
+    Ok((keys, walk.position))
+}
+
+/// Loads the ids of the events that are not in the index, at a start. Stores them if there are many, as for a new index.
+///
+/// # Errors
+///
+/// [`LogError`] if a segment cannot be read.
+pub fn recall_ids(shared: &Arc<Shared>, durable_to: i64, last: i64) -> Result<(), LogError> {
+    let mut maintenance = Maintenance::new(shared);
+    let mut position = shared.ids.stored_up_to();
+    while position < durable_to {
+        let (keys, up_to) = next_ids(shared, position, durable_to)?;
+        position = up_to;
+        let mut queue = shared.queue.lock();
+        queue.recent.extend(keys.iter().map(|key| (*key, 0)));
+        queue.unstored.extend(keys);
+        queue.unstored_to = position;
+        let are_many = queue.unstored.len() >= MANY;
+        drop(queue);
+        if are_many {
+            // After a failure, the maintenance thread continues, and reads from the log what is not in memory.
+            maintenance.store_ids();
+        }
+    }
+    let (recovered, _) = next_ids(shared, durable_to, last)?;
+    let mut queue = shared.queue.lock();
+    queue.unstored_to = durable_to;
+    queue.recent.extend(recovered.into_iter().map(|key| (key, RECOVERED_TICKET)));
+    Ok(())
+}
