@@ -20,7 +20,7 @@ pub async fn prepare(client: &Client, create: bool) -> Result<(), Failure> {
     match version(client).await? {
         found if found == VERSION => Ok(()),
         found if found > VERSION => Err(newer(found)),
-        found if create => migrate(client, found).await,
+        _ if create => migrate(client).await,
         0 => Err(Failure::Server(
             "there is no table dt_schema; set `create = true`, or run the SQL of docs/postgres.md".to_owned(),
         )),
@@ -55,7 +55,7 @@ async fn version(client: &Client) -> Result<usize, Failure> {
 }
 
 /// Upgrades the tables in one transaction, after any other receiver that does the same.
-async fn migrate(client: &Client, found_before: usize) -> Result<(), Failure> {
+async fn migrate(client: &Client) -> Result<(), Failure> {
     let upgraded = async {
         let begin =
             format!("BEGIN ISOLATION LEVEL READ COMMITTED READ WRITE; SELECT pg_advisory_xact_lock({LOCK})");
@@ -68,11 +68,10 @@ async fn migrate(client: &Client, found_before: usize) -> Result<(), Failure> {
             client.batch_execute(sql).await.map_err(|error| of_migration(&error))?;
         }
         client.batch_execute("COMMIT").await.map_err(|error| of_own(&error))?;
-        tracing::info!(
-            from = found_before,
-            to = VERSION,
-            "the tables of the database were created or upgraded"
-        );
+        // Another receiver may have done it meanwhile.
+        if found < VERSION {
+            tracing::info!(from = found, to = VERSION, "the tables of the database were created or upgraded");
+        }
         Ok(())
     };
     upgraded.await.map_err(Failure::of_server)
