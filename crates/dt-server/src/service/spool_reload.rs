@@ -75,7 +75,7 @@ pub fn prepare(store: &Arc<SpoolStore>, next: Next) -> Result<Ready, ReloadError
     let intake = Arc::new(SpoolIntake::new(Arc::clone(store), &routes, &numbers));
     let (store, current) = (Arc::clone(store), Arc::downgrade(&intake));
     let finish = move || {
-        // Last, since a filter that is taken back has let the cursor pass records that the sink should have received.
+        // Here, since a refused reload must not have let a cursor pass records that its sink should receive.
         workers.iter().for_each(|worker| worker.set_filter(config.sink_filter(worker.name())));
         *store.workers.write() = workers;
         let bounds = options(&config).bounds;
