@@ -305,8 +305,16 @@ fn each_mistake_names_its_key_what_was_found_and_what_is_allowed() {
             &["connector.plant-1.events", "list"],
         ),
         ("dedup_window = 0", "dedup_window = \"1h\"", &["connector.plant-1.dedup_window"]),
-        ("type = \"stdout\"", "type = \"queue\"", &["sink.out.type", "queue", "stdout, file, http, kafka, postgres"]),
-        ("format = \"body\"", "format = \"xml\"", &["sink.out.format", "xml", "body, envelope, cloudevents, line-protocol"]),
+        (
+            "type = \"stdout\"",
+            "type = \"queue\"",
+            &["sink.out.type", "queue", "stdout, file, http, kafka, postgres"],
+        ),
+        (
+            "format = \"body\"",
+            "format = \"xml\"",
+            &["sink.out.format", "xml", "body, envelope, cloudevents, line-protocol"],
+        ),
         ("path = \"{date}/events.ndjson\"", "", &["sink.archive.path", "missing"]),
         (
             "{date}/",

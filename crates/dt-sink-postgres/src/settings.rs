@@ -11,7 +11,7 @@ use dt_sink::config::{
     Changes, Entry, Key, KeyDefault, Reload, SecretSource, Section, Sources, SystemSources, config_keys,
     custom, flag, path, read_secret, read_source,
 };
-use dt_sink::{BadPlace, Metric, OpenError, Sink, SinkContext, SinkSettings};
+use dt_sink::{BadPlace, Format, Metric, OpenError, Sink, SinkContext, SinkSettings};
 use dt_verify::{Difference, Secret};
 
 use crate::statement::Statement;
@@ -87,6 +87,7 @@ impl SinkSettings for PostgresConfig {
     const PLACE: Option<&'static str> = Some("VARIABLE");
     const ABOUT: &'static str = "Tables of PostgreSQL. Details: [postgres.md](postgres.md).";
     const METRICS: &'static [Metric] = metrics::ALL;
+    const FORMATS: &'static [Format] = &[];
 
     /// Reads the name of the environment variable with the URL: the URL contains a password, which everybody on the machine
     /// could see in an argument.

@@ -18,7 +18,10 @@ fn a_spare_is_zeros_that_outlast_a_power_loss() {
         let disk = fixture.disk.crash(&mut random);
         for spare in &spares {
             let content = disk.content(spare);
-            assert!(content.is_some_and(|bytes| bytes == vec![0; usize::try_from(SEGMENT).expect("fits")]), "attempt {attempt}");
+            assert!(
+                content.is_some_and(|bytes| bytes == vec![0; usize::try_from(SEGMENT).expect("fits")]),
+                "attempt {attempt}"
+            );
         }
     }
 }
@@ -34,9 +37,10 @@ fn a_newest_segment_that_is_missing_after_a_power_loss_is_noticed() {
     }
     log.close();
     let newest = |disk: &FakeDisk| {
-        let numbers = disk.names().into_keys().filter_map(|path| {
-            path.file_name().and_then(|name| name.to_str()).and_then(segment::number_of)
-        });
+        let numbers = disk
+            .names()
+            .into_keys()
+            .filter_map(|path| path.file_name().and_then(|name| name.to_str()).and_then(segment::number_of));
         numbers.max().expect("a segment")
     };
     let last = newest(&fixture.disk);
