@@ -323,7 +323,7 @@ fn each_mistake_names_its_key_what_was_found_and_what_is_allowed() {
         ),
         ("{date}/", "{date}/../", &["sink.archive.path", ".."]),
         ("\"retained\"", "\"first\"", &["sink.archive.start", "first", "now, retained"]),
-        ("\"100MiB\"", "\"1B\"", &["sink.archive.rotate_size", "1B", "1024"]),
+        ("\"100MiB\"", "\"1B\"", &["sink.archive.rotate_size", "1B", "1KiB"]),
         ("\"1h\"", "\"1s\"", &["sink.archive.rotate_every", "1s"]),
         ("\"1h\"", "\"7h\"", &["sink.archive.rotate_every", "divides a day"]),
         ("\"zstd\"", "\"xz\"", &["sink.archive.compress", "xz", "gzip, zstd"]),

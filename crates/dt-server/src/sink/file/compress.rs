@@ -116,8 +116,10 @@ fn find_closed(
             Ok(Some(about)) if depth > 0 && about.is_folder => {
                 find_closed(disk, template, &format!("{relative}{name}/"), depth.saturating_sub(1), found)
             }
-            Ok(Some(about)) if depth == 0 && about.is_file => is_uncompressed(disk, template, relative, &name)
-                .map(|is_uncompressed| found.extend(is_uncompressed.then(|| path.clone()))),
+            Ok(Some(about)) if depth == 0 && about.is_file => {
+                is_uncompressed(disk, template, relative, &name)
+                    .map(|is_uncompressed| found.extend(is_uncompressed.then(|| path.clone())))
+            }
             other => other.map(drop),
         };
         if let Err(error) = visited {
@@ -133,12 +135,7 @@ fn find_closed(
 /// # Errors
 ///
 /// The operating system's error if the file cannot be removed.
-fn is_uncompressed(
-    disk: &dyn Disk,
-    template: &PathTemplate,
-    relative: &str,
-    name: &str,
-) -> io::Result<bool> {
+fn is_uncompressed(disk: &dyn Disk, template: &PathTemplate, relative: &str, name: &str) -> io::Result<bool> {
     let Some(closed) = read_closed_name(name) else { return Ok(false) };
     if !template.matches(&format!("{relative}{}", closed.current)) {
         return Ok(false);
@@ -162,8 +159,7 @@ impl Compress<'_> {
         let (unfinished, finished) = (named(UNFINISHED), named(""));
         if self.disk.about(&finished)?.is_some() {
             self.compare(path, &finished).map_err(|error| {
-                let text =
-                    format!("{} is there already: {error}; both files are kept", finished.display());
+                let text = format!("{} is there already: {error}; both files are kept", finished.display());
                 io::Error::new(error.kind(), text)
             })?;
         } else if let Err(error) = self.write(path, &unfinished) {

@@ -143,7 +143,8 @@ impl FileSink {
         self.rules = rules;
         self.files.reset(&self.rules);
         // A file to be closed is another one than the file that followed it at its path.
-        let is_kept = |listed: &Listed| listed.close_as.is_some() || self.changed.as_ref() != Some(&listed.path);
+        let is_kept =
+            |listed: &Listed| listed.close_as.is_some() || self.changed.as_ref() != Some(&listed.path);
         files.into_iter().filter(is_kept).try_for_each(|listed| self.files.restore(listed))?;
         if let Some(tail) = self.files.tail() {
             let path = tail.path.display();

@@ -59,7 +59,9 @@ impl Run {
             let length = if random.below(10) == 0 { 2000 } else { 100 };
             let filling = "x".repeat(below(&mut random, length));
             let known = if is_silent(number) { "smell" } else { "touch" };
-            let event = format!("{{\"eventId\":\"{number}\",\"eventType\":\"{known}\",\"data\":{{\"{known}\":{{}}}}}}");
+            let event = format!(
+                "{{\"eventId\":\"{number}\",\"eventType\":\"{known}\",\"data\":{{\"{known}\":{{}}}}}}"
+            );
             record.body = Bytes::from(format!(
                 "{{\"n\":{number},\"labels\":{{\"n\":\"{number}\",\"x\":\"{filling}\"}},\"event\":{event}}}"
             ));
