@@ -1,0 +1,388 @@
+//! A connection to the broker: it connects, publishes messages with a bounded number in flight, reads retained messages, and
+//! pings. After an error it is of no use; the sink drops it, and makes a new one.
+//!
+//! Nothing runs in the background: each function returns when its answer has arrived, or after a time without progress.
+
+use std::collections::HashMap;
+use std::io;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use bytes::{Bytes, BytesMut};
+use rustls::ClientConfig;
+use rustls::pki_types::ServerName;
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadHalf, WriteHalf};
+use tokio::net::TcpStream;
+use tokio_rustls::TlsConnector;
+
+use crate::failure::{self, Failure, MqttSinkError};
+use crate::packet::{BrokerLimits, Connect, Incoming, Message, MqttVersion};
+use crate::settings::Broker;
+
+/// The most bytes that wait to be written before more messages are encoded.
+const MAX_UNWRITTEN: usize = 64 * 1024;
+/// The most bytes of topics in a SUBSCRIBE.
+const MAX_SUBSCRIBE: usize = 32 * 1024;
+/// How long to wait for retained messages after the broker has answered a later ping: it may send them from another thread.
+const RETAINED_WAIT: Duration = Duration::from_millis(100);
+
+trait Stream: AsyncRead + AsyncWrite + Send {}
+
+impl<T: AsyncRead + AsyncWrite + Send> Stream for T {}
+
+/// The time limits of one call.
+#[derive(Debug, Clone, Copy)]
+pub struct Limits {
+    /// How long to wait without progress.
+    pub timeout: Duration,
+    /// When the call has to return, in mode `direct`.
+    pub until: Option<Instant>,
+}
+
+impl Limits {
+    /// Returns how long to wait, after the last progress at `since`.
+    fn left(self, since: Instant) -> Duration {
+        let left = self.timeout.saturating_sub(since.elapsed());
+        self.until.map_or(left, |until| left.min(until.saturating_duration_since(Instant::now())))
+    }
+}
+
+/// What became of a message.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Sent {
+    /// It was not sent.
+    No,
+    /// It was sent, and is not acknowledged.
+    Unacknowledged,
+    /// It is acknowledged, with this reason code.
+    Acknowledged(u8),
+}
+
+/// The parts that a connection is made from.
+#[derive(Debug)]
+pub struct Target<'a> {
+    /// Where to connect.
+    pub broker: &'a Broker,
+    /// The version of the protocol.
+    pub version: MqttVersion,
+    /// TLS; `None` for plain text.
+    pub tls: Option<&'a Arc<ClientConfig>>,
+    /// The first packet.
+    pub connect: Connect<'a>,
+}
+
+/// A connection that the broker has accepted.
+pub struct Connection {
+    /// The broker: HOST:PORT, for errors.
+    broker: String,
+    client_id: String,
+    version: MqttVersion,
+    limits: BrokerLimits,
+    reader: ReadHalf<Pin<Box<dyn Stream>>>,
+    writer: WriteHalf<Pin<Box<dyn Stream>>>,
+    input: BytesMut,
+    output: BytesMut,
+    /// Whether written bytes may still wait in the TLS layer.
+    needs_flush: bool,
+    /// The packet id that was used last.
+    last_id: u16,
+}
+
+impl std::fmt::Debug for Connection {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Connection").field("broker", &self.broker).finish_non_exhaustive()
+    }
+}
+
+impl Connection {
+    /// Connects, and waits until the broker accepts the connection.
+    ///
+    /// # Errors
+    ///
+    /// Returns [`MqttSinkError`] if it does not.
+    pub async fn open(target: &Target<'_>, limits: Limits) -> Result<Self, MqttSinkError> {
+        let Target { broker, version, tls, connect } = target;
+        let name = broker.to_string();
+        let started = Instant::now();
+        let stream = async {
+            let tcp = TcpStream::connect((&*broker.host, broker.port)).await?;
+            tcp.set_nodelay(true)?;
+            let stream: Pin<Box<dyn Stream>> = match tls {
+                None => Box::pin(tcp),
+                Some(config) => {
+                    let name = ServerName::try_from(broker.host.clone()).map_err(io::Error::other)?;
+                    Box::pin(TlsConnector::from(Arc::clone(config)).connect(name, tcp).await?)
+                }
+            };
+            Ok(stream)
+        };
+        let stream = match tokio::time::timeout(limits.left(started), stream).await {
+            Ok(Ok(stream)) => stream,
+            Ok(Err(error)) => {
+                return Err(MqttSinkError::Connect { broker: name, error: failure::of_io(&error) });
+            }
+            Err(_) => return Err(silent(&name, "connection", limits)),
+        };
+        let (reader, writer) = tokio::io::split(stream);
+        let mut connection = Self {
+            broker: name,
+            client_id: connect.client_id.to_owned(),
+            version: *version,
+            limits: BrokerLimits { receive_maximum: 1, max_packet: None, has_qos_1: true, has_retain: true },
+            reader,
+            writer,
+            input: BytesMut::new(),
+            output: BytesMut::new(),
+            needs_flush: false,
+            last_id: 0,
+        };
+        connection.encode(|version, out| version.write_connect(connect, out))?;
+        match connection.next("CONNACK", limits, started).await? {
+            Incoming::Accepted(accepted) => connection.limits = accepted,
+            Incoming::Refused(refused) => {
+                let reason = failure::of_refused(&refused, connect.client_id);
+                return Err(MqttSinkError::Refused { broker: connection.broker, reason });
+            }
+            _ => return Err(connection.not_mqtt("its first packet is no CONNACK")),
+        }
+        if !connection.limits.has_qos_1 || !connection.limits.has_retain {
+            let missing = if connection.limits.has_qos_1 { "retained messages" } else { "QoS 1" };
+            let reason = format!("it does not support {missing}, which the sink needs");
+            return Err(MqttSinkError::Refused { broker: connection.broker, reason });
+        }
+        Ok(connection)
+    }
+
+    /// Returns why a message is larger than the broker allows; `None` if it is not.
+    pub fn too_large(&self, message: &Message) -> Option<String> {
+        let most = usize::try_from(self.limits.max_packet?).unwrap_or(usize::MAX);
+        let size = self.version.publish_size(message);
+        (size > most).then(|| {
+            format!("topic {}: the packet has {size} bytes, and the broker allows {most}", message.topic)
+        })
+    }
+
+    /// Publishes messages in order, with at most `window` of them unacknowledged, and waits for all acknowledgements. `sent`
+    /// has the state of each message, also after an error. If the broker does not take a message now, no more are sent.
+    ///
+    /// # Errors
+    ///
+    /// Returns [`MqttSinkError`] if the connection ends, or the broker does not answer.
+    pub async fn publish(
+        &mut self,
+        messages: &[&Message],
+        window: u16,
+        limits: Limits,
+        sent: &mut Vec<Sent>,
+    ) -> Result<(), MqttSinkError> {
+        sent.clear();
+        sent.resize(messages.len(), Sent::No);
+        let window = usize::from(window.min(self.limits.receive_maximum));
+        let (mut in_flight, mut next, mut progress) = (HashMap::new(), 0_usize, Instant::now());
+        let mut stops = false;
+        loop {
+            while !stops && in_flight.len() < window && self.output.len() < MAX_UNWRITTEN {
+                let (Some(message), Some(state)) = (messages.get(next), sent.get_mut(next)) else { break };
+                let id = self.new_id(|id| in_flight.contains_key(&id));
+                self.encode(|version, out| version.write_publish(id, message, out))?;
+                *state = Sent::Unacknowledged;
+                in_flight.insert(id, next);
+                next = next.saturating_add(1);
+            }
+            if in_flight.is_empty() {
+                return Ok(());
+            }
+            if let Incoming::Acknowledged { id, reason } = self.next("PUBACK", limits, progress).await?
+                && let Some(number) = in_flight.remove(&id)
+            {
+                progress = Instant::now();
+                let topic = messages.get(number).map_or("", |message| &*message.topic);
+                stops |= matches!(failure::of_acknowledgement(reason, topic), Some(Failure::Broker(_)));
+                if let Some(state) = sent.get_mut(number) {
+                    *state = Sent::Acknowledged(reason);
+                }
+            }
+        }
+    }
+
+    /// Returns the retained message of each of these topics that has one.
+    ///
+    /// # Errors
+    ///
+    /// Returns [`MqttSinkError`] if the connection ends, or the user may not read a topic.
+    pub async fn retained(
+        &mut self,
+        topics: &[String],
+        limits: Limits,
+    ) -> Result<HashMap<String, Bytes>, MqttSinkError> {
+        let mut found = HashMap::new();
+        let mut left = topics;
+        while !left.is_empty() {
+            let mut bytes = 0_usize;
+            let fits = |topic: &&String| {
+                bytes = bytes.saturating_add(topic.len()).saturating_add(3);
+                bytes <= MAX_SUBSCRIBE
+            };
+            let count = left.iter().take_while(fits).count().max(1);
+            let (now, later) = left.split_at_checked(count).unwrap_or((left, &[]));
+            self.read_retained(now, limits, &mut found).await?;
+            left = later;
+        }
+        Ok(found)
+    }
+
+    async fn read_retained(
+        &mut self,
+        topics: &[String],
+        limits: Limits,
+        found: &mut HashMap<String, Bytes>,
+    ) -> Result<(), MqttSinkError> {
+        let subscribe = self.new_id(|_| false);
+        self.encode(|version, out| version.write_subscribe(subscribe, topics, out))?;
+        self.version.write_ping(&mut self.output);
+        let started = Instant::now();
+        let (mut is_subscribed, mut is_answered) = (false, false);
+        let mut missing = topics.len();
+        while missing > 0 || !is_subscribed || !is_answered {
+            let is_last = is_subscribed && is_answered;
+            let wait = if is_last { RETAINED_WAIT } else { limits.timeout };
+            let since = if is_last { Instant::now() } else { started };
+            let next = self.next("SUBACK", Limits { timeout: wait, ..limits }, since).await;
+            match next {
+                Err(MqttSinkError::Silent { .. }) if is_last => break,
+                Err(error) => return Err(error),
+                Ok(Incoming::Published { topic, payload }) => {
+                    if topics.contains(&topic) && found.insert(topic, payload).is_none() {
+                        missing = missing.saturating_sub(1);
+                    }
+                }
+                Ok(Incoming::Subscribed { id, is_accepted }) if id == subscribe => {
+                    if let Some((topic, _)) = topics.iter().zip(is_accepted).find(|(_, accepted)| !accepted) {
+                        return Err(MqttSinkError::NotTaken(format!(
+                            "topic {topic}: not authorized to read; allow this user to read the topics of `state_topic`, so that an \
+                             older state does not replace a newer one"
+                        )));
+                    }
+                    is_subscribed = true;
+                }
+                Ok(Incoming::Pong) => is_answered = true,
+                Ok(_) => {}
+            }
+        }
+        let unsubscribe = self.new_id(|_| false);
+        self.encode(|version, out| version.write_unsubscribe(unsubscribe, topics, out))
+    }
+
+    /// Waits for the answer to a ping.
+    ///
+    /// # Errors
+    ///
+    /// Returns [`MqttSinkError`] if the connection has ended, or the broker does not answer.
+    pub async fn ping(&mut self, limits: Limits) -> Result<(), MqttSinkError> {
+        self.version.write_ping(&mut self.output);
+        let started = Instant::now();
+        while self.next("PINGRESP", limits, started).await? != Incoming::Pong {}
+        Ok(())
+    }
+
+    /// Ends the session, so that the broker does not publish the last will.
+    ///
+    /// # Errors
+    ///
+    /// Returns [`MqttSinkError`] if the broker does not take the bytes.
+    pub async fn close(mut self, limits: Limits) -> Result<(), MqttSinkError> {
+        self.version.write_disconnect(&mut self.output);
+        let bytes = self.output.split();
+        let written = async {
+            self.writer.write_all(&bytes).await?;
+            self.writer.shutdown().await
+        };
+        match tokio::time::timeout(limits.timeout, written).await {
+            Ok(written) => written.map_err(|error| lost(&self.broker, error.to_string(), false)),
+            Err(_) => Err(silent(&self.broker, "end of the connection", limits)),
+        }
+    }
+
+    /// Returns the next packet. Meanwhile, writes what waits to be written.
+    async fn next(
+        &mut self,
+        expected: &'static str,
+        limits: Limits,
+        since: Instant,
+    ) -> Result<Incoming, MqttSinkError> {
+        loop {
+            match self.version.read(&mut self.input) {
+                Ok(None) => {}
+                Ok(Some(Incoming::Disconnected(reason))) => {
+                    let (reason, may_be_message) = failure::of_disconnect(reason, &self.client_id);
+                    return Err(lost(&self.broker, reason, may_be_message));
+                }
+                Ok(Some(packet)) => return Ok(packet),
+                Err(malformed) => return Err(self.not_mqtt(&malformed.to_string())),
+            }
+            let wait = limits.left(since);
+            match tokio::time::timeout(wait, self.exchange()).await {
+                Ok(Ok(true)) => {}
+                Ok(Ok(false)) => {
+                    return Err(lost(&self.broker, "the broker closed it".to_owned(), true));
+                }
+                Ok(Err(error)) => return Err(lost(&self.broker, failure::of_io(&error), true)),
+                Err(_) => return Err(silent(&self.broker, expected, limits)),
+            }
+        }
+    }
+
+    /// Reads or writes some bytes, whichever is possible first. Returns `false` at the end of the stream.
+    async fn exchange(&mut self) -> io::Result<bool> {
+        let Self { reader, writer, input, output, needs_flush, .. } = self;
+        let has_output = !output.is_empty() || *needs_flush;
+        let write = async {
+            if !output.is_empty() {
+                *needs_flush = true;
+                writer.write_buf(output).await?;
+            }
+            if output.is_empty() {
+                writer.flush().await?;
+                *needs_flush = false;
+            }
+            Ok::<_, io::Error>(())
+        };
+        tokio::select! {
+            read = reader.read_buf(input) => Ok(read? > 0),
+            written = write, if has_output => written.map(|()| true),
+        }
+    }
+
+    fn encode(
+        &mut self,
+        write: impl FnOnce(MqttVersion, &mut BytesMut) -> Result<(), crate::packet::Malformed>,
+    ) -> Result<(), MqttSinkError> {
+        write(self.version, &mut self.output)
+            .map_err(|error| MqttSinkError::NotTaken(format!("a packet cannot be encoded: {error}")))
+    }
+
+    /// Returns the next packet id that is not in use. 0 is none.
+    fn new_id(&mut self, is_used: impl Fn(u16) -> bool) -> u16 {
+        // Fewer are in use than there are.
+        loop {
+            self.last_id = self.last_id.checked_add(1).unwrap_or(1);
+            if !is_used(self.last_id) {
+                return self.last_id;
+            }
+        }
+    }
+
+    fn not_mqtt(&self, why: &str) -> MqttSinkError {
+        let error = format!("the peer is not an MQTT broker, or requires TLS; check `broker` and [sink.tls]: {why}");
+        MqttSinkError::Connect { broker: self.broker.clone(), error }
+    }
+}
+
+fn lost(broker: &str, reason: String, may_be_message: bool) -> MqttSinkError {
+    MqttSinkError::Lost { broker: broker.to_owned(), reason, may_be_message }
+}
+
+fn silent(broker: &str, expected: &'static str, limits: Limits) -> MqttSinkError {
+    MqttSinkError::Silent { broker: broker.to_owned(), expected, seconds: limits.timeout.as_secs() }
+}
