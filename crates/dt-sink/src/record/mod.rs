@@ -27,7 +27,7 @@ pub use request_id::{NotARequestId, RequestId, RequestIds};
 pub use template::NotATemplate;
 pub use topic_template::TopicTemplate;
 
-use dt_verify::event::{Envelope, NotADelivery};
+use dt_verify::event::{Delivery, Envelope, NotADelivery};
 use dt_verify::{Verified, VerifiedBy};
 
 /// A verified delivery, with its exact bytes and the fields that routing needs.
@@ -88,6 +88,16 @@ impl Record {
             headers: KeptHeaders::default(),
             body: body.clone(),
         })
+    }
+
+    /// Parses the body: the typed payload with its [readings](Delivery::readings), the labels and the metadata. It builds a JSON
+    /// tree, so that a sink calls it only if it needs more than the fields of the record.
+    ///
+    /// # Errors
+    ///
+    /// [`NotADelivery`] if the body is no delivery, which [`read`](Self::read) excludes.
+    pub fn delivery(&self) -> Result<Delivery, NotADelivery> {
+        Delivery::parse_stored(&self.body)
     }
 
     /// Returns a record of a made-up event with this id, for tests of sinks.

@@ -89,9 +89,19 @@ impl Delivery {
     /// Returns [`NotADelivery`] if the body is not a JSON object with an `event` that has an `eventId` and an `eventType`. No
     /// other content of a body is an error.
     pub fn parse<B: AsRef<[u8]>>(verified: &Verified<B>) -> Result<Self, NotADelivery> {
+        Self::parse_stored(verified.body())
+    }
+
+    /// Parses a body that was verified before it was stored, such as one from a log or a queue. Nothing is verified here: for a
+    /// request, use [`parse`](Self::parse).
+    ///
+    /// # Errors
+    ///
+    /// Returns [`NotADelivery`] as [`parse`](Self::parse) does.
+    pub fn parse_stored(body: &[u8]) -> Result<Self, NotADelivery> {
         // The envelope decides which bodies are deliveries, so that both types accept the same ones.
-        let envelope = Envelope::parse(verified)?;
-        let mut members = into_object(Some(json::tree(verified.body())?));
+        let envelope = Envelope::of_body(body)?;
+        let mut members = into_object(Some(json::tree(body)?));
         let event = Event::from_members(&envelope, into_object(members.remove("event")));
         let labels = take(&mut members, "labels", Json::from_json);
         let metadata =

@@ -53,7 +53,12 @@ impl<'a> Envelope<'a> {
     ///
     /// Returns [`NotADelivery`] for the same bodies as [`Delivery::parse`](super::Delivery::parse).
     pub fn parse<B: AsRef<[u8]>>(verified: &'a Verified<B>) -> Result<Self, NotADelivery> {
-        let body = BodyMembers::of(verified.body())?.ok_or(NotADelivery::NotAnObject)?;
+        Self::of_body(verified.body())
+    }
+
+    /// Parses a body that is verified.
+    pub(super) fn of_body(body: &'a [u8]) -> Result<Self, NotADelivery> {
+        let body = BodyMembers::of(body)?.ok_or(NotADelivery::NotAnObject)?;
         let event = body.event.only("event")?.flatten().ok_or(NotADelivery::EventMissing)?;
         let event_id = event.id.only("event.eventId")?.flatten().unwrap_or_default();
         let event_type = event.event_type.only("event.eventType")?.flatten().unwrap_or_default();

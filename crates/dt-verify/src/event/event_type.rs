@@ -3,6 +3,7 @@
 use serde_json::{Map, Value};
 
 use super::members::Object;
+use super::reading::Readings;
 use super::simulation::Moment;
 
 /// The properties of an event type, except for the members of its payload ([`Object`]).
@@ -19,6 +20,9 @@ pub trait KnownType: Object {
 
     /// Returns the payload that a device sends after `last`, or its first payload.
     fn next(last: Option<&Self>, moment: &mut Moment<'_>) -> Self;
+
+    /// Adds what the payload reports, if anything.
+    fn report<'a>(&'a self, readings: &mut Readings<'a>);
 
     /// Adds the members that clients need when they read, but omit when they publish by DT's emulator API.
     fn fill_in(_members: &mut Map<String, Value>, _update_time: &str) {}
@@ -128,6 +132,14 @@ macro_rules! event_types {
                 match self {
                     $(Self::$name(payload) => payload.update_time.as_ref(),)+
                     Self::Unknown(_) | Self::Empty | Self::Unreadable { .. } => None,
+                }
+            }
+
+            /// Adds what the payload reports.
+            pub(in crate::event) fn report<'a>(&'a self, readings: &mut Readings<'a>) {
+                match self {
+                    $(Self::$name(payload) => payload.report(readings),)+
+                    Self::Unknown(_) | Self::Empty | Self::Unreadable { .. } => {}
                 }
             }
 

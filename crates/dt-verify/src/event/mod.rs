@@ -1,14 +1,16 @@
 //! The deliveries that DT sends: their events, and the typed payload of each event type.
 //!
-//! All of them are parsed from a [`Verified`](crate::Verified) body only, so that no unverified body is used by mistake. This
+//! They are parsed from a [`Verified`](crate::Verified) body, so that no unverified body is used by mistake; only
+//! [`Delivery::parse_stored`] and [`target_and_time`] take the bytes of a body that was verified before it was stored. This
 //! module does no I/O, reads no clock and panics on no input.
 //!
 //! | type | for programs that | cost |
 //! |---|---|---|
 //! | [`Envelope`] | forward events: id, type, target, time, device, project | one pass without copies |
 //! | [`Delivery`] | use events: all of the above, labels, metadata, a typed [`Payload`] | builds a JSON tree |
+//! | [`Reading`] | store events: the values of a [`Delivery`] as rows, whatever their type | one list of borrowed values |
 //!
-//! Both accept the same bodies. They return [`NotADelivery`] only for a body that is not JSON, or that lacks one of the two
+//! The first two accept the same bodies. They return [`NotADelivery`] only for a body that is not JSON, or that lacks one of the two
 //! required members, `event.eventId` and `event.eventType`. Everything else is accepted, since DT adds event types, fields and
 //! values: an unknown event type is [`Payload::Unknown`], a payload of another form [`Payload::Unreadable`], an unknown value such
 //! as a new `state` the variant `Other` of its enum; unknown members, and members of another type than documented, are in `extra`.
@@ -45,6 +47,7 @@ mod json;
 mod members;
 mod not_a_delivery;
 mod open_enum;
+mod reading;
 mod rng;
 mod sample;
 pub mod simulation;
@@ -58,6 +61,7 @@ pub use crate::rfc3339::{append_rfc3339_millis, rfc3339_micros, rfc3339_millis, 
 pub use delivery::{Delivery, Event, Metadata};
 pub use envelope::{Envelope, target_and_time};
 pub use not_a_delivery::{MAX_NAME_LEN, NotADelivery};
+pub use reading::{Reading, ReadingValue};
 pub use sample::Sample;
 pub use timestamp::Timestamp;
 pub use types::{EventType, Payload, payload};

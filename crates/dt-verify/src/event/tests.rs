@@ -1,5 +1,7 @@
 //! Deliveries and envelopes together: what they accept, what they keep, and that they agree.
 
+mod readings;
+
 use std::sync::LazyLock;
 
 use proptest::prelude::*;

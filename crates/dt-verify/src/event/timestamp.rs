@@ -77,6 +77,13 @@ impl Timestamp {
         self.instant
     }
 
+    /// Returns the nanoseconds since 1970, negative before; `None` if the text is not RFC 3339. All times until 2262 fit into
+    /// 64 bits.
+    #[must_use]
+    pub fn unix_nanos(&self) -> Option<i128> {
+        self.instant.map(jiff::Timestamp::as_nanosecond)
+    }
+
     /// Returns the seconds since 1970, rounded down; `None` if the text is not RFC 3339.
     #[must_use]
     pub fn unix_seconds(&self) -> Option<i64> {

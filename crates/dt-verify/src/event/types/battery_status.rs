@@ -4,6 +4,7 @@ use serde_json::Map;
 
 use crate::event::event_type::{KnownType, Others, Sent, When};
 use crate::event::members::object;
+use crate::event::reading::{Readings, unit};
 use crate::event::simulation::Moment;
 use crate::event::timestamp::Timestamp;
 
@@ -30,5 +31,9 @@ impl KnownType for BatteryStatus {
         let percentage =
             last.map_or_else(|| moment.rng.pick(100.0, &[90.0, 80.0, 70.0]), |last| last.percentage);
         Self { percentage, update_time: moment.time(), extra: Map::new() }
+    }
+
+    fn report<'a>(&'a self, readings: &mut Readings<'a>) {
+        readings.number(Self::NAME, unit::PERCENT, self.percentage);
     }
 }

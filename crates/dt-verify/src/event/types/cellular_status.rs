@@ -4,6 +4,7 @@ use serde_json::{Map, Value, json};
 
 use crate::event::event_type::{KnownType, Others, Sent, When};
 use crate::event::members::object;
+use crate::event::reading::{Readings, unit};
 use crate::event::simulation::{Drift, Moment};
 use crate::event::timestamp::Timestamp;
 
@@ -33,6 +34,10 @@ impl KnownType for CellularStatus {
     fn next(last: Option<&Self>, moment: &mut Moment<'_>) -> Self {
         let signal_strength = moment.drift(last.map(|last| last.signal_strength), &SIGNAL);
         Self { signal_strength, errors: Vec::new(), update_time: moment.time(), extra: Map::new() }
+    }
+
+    fn report<'a>(&'a self, readings: &mut Readings<'a>) {
+        readings.number("signalStrength", unit::PERCENT, self.signal_strength);
     }
 
     fn fill_in(members: &mut Map<String, Value>, _update_time: &str) {

@@ -4,6 +4,7 @@ use serde_json::Map;
 
 use crate::event::event_type::{KnownType, Others, Sent, When};
 use crate::event::members::object;
+use crate::event::reading::{Readings, unit};
 use crate::event::simulation::{Drift, Moment};
 use crate::event::timestamp::Timestamp;
 
@@ -31,5 +32,9 @@ impl KnownType for Co2 {
     fn next(last: Option<&Self>, moment: &mut Moment<'_>) -> Self {
         let ppm = moment.drift(last.map(|last| last.ppm), &PPM);
         Self { ppm, update_time: moment.time(), extra: Map::new() }
+    }
+
+    fn report<'a>(&'a self, readings: &mut Readings<'a>) {
+        readings.number(Self::NAME, unit::PARTS_PER_MILLION, self.ppm);
     }
 }

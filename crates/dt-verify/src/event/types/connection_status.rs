@@ -5,6 +5,7 @@ use serde_json::{Map, Value, json};
 use crate::event::event_type::{KnownType, Others, Sent, When};
 use crate::event::members::object;
 use crate::event::open_enum::text_member;
+use crate::event::reading::Readings;
 use crate::event::simulation::Moment;
 use crate::event::timestamp::Timestamp;
 
@@ -46,6 +47,10 @@ impl KnownType for ConnectionStatus {
 
     fn next(_last: Option<&Self>, moment: &mut Moment<'_>) -> Self {
         Self::by(moment.by_state(Connection::Ethernet, Connection::Cellular), moment.time())
+    }
+
+    fn report<'a>(&'a self, readings: &mut Readings<'a>) {
+        readings.text(Self::NAME, self.connection.as_str());
     }
 
     fn fill_in(members: &mut Map<String, Value>, _update_time: &str) {

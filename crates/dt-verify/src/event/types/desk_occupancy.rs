@@ -6,6 +6,7 @@ use serde_json::{Map, Value, json};
 use crate::event::event_type::{KnownType, Others, Sent, When};
 use crate::event::members::object;
 use crate::event::open_enum::text_member;
+use crate::event::reading::Readings;
 use crate::event::simulation::Moment;
 use crate::event::timestamp::Timestamp;
 
@@ -52,6 +53,10 @@ impl KnownType for DeskOccupancy {
     fn next(_last: Option<&Self>, moment: &mut Moment<'_>) -> Self {
         let state = moment.by_state(DeskOccupancyState::Occupied, DeskOccupancyState::NotOccupied);
         Self { state, update_time: moment.time(), remarks: Vec::new(), extra: Map::new() }
+    }
+
+    fn report<'a>(&'a self, readings: &mut Readings<'a>) {
+        readings.text(Self::NAME, self.state.as_str());
     }
 
     fn fill_in(members: &mut Map<String, Value>, _update_time: &str) {

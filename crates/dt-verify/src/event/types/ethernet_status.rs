@@ -4,6 +4,7 @@ use serde_json::{Map, Value, json};
 
 use crate::event::event_type::{KnownType, Others, Sent, When};
 use crate::event::members::object;
+use crate::event::reading::Readings;
 use crate::event::simulation::Moment;
 use crate::event::timestamp::Timestamp;
 
@@ -42,6 +43,10 @@ impl KnownType for EthernetStatus {
             update_time: moment.time(),
             extra: Map::new(),
         }
+    }
+
+    fn report<'a>(&'a self, readings: &mut Readings<'a>) {
+        readings.text("ipAddress", &self.ip_address);
     }
 
     fn fill_in(members: &mut Map<String, Value>, _update_time: &str) {

@@ -5,6 +5,7 @@ use serde_json::{Map, Value, json};
 
 use crate::event::event_type::{KnownType, Others, Sent, When};
 use crate::event::members::object;
+use crate::event::reading::{Readings, unit};
 use crate::event::simulation::{Drift, Moment};
 use crate::event::timestamp::Timestamp;
 
@@ -57,6 +58,18 @@ impl KnownType for Humidity {
         let sample_time = moment.time();
         let sample = HumiditySample { temperature, relative_humidity, sample_time, extra: Map::new() };
         Self::measured(vec![sample], moment.time())
+    }
+
+    fn report<'a>(&'a self, readings: &mut Readings<'a>) {
+        if self.samples.is_empty() {
+            readings.number("temperature", unit::CELSIUS, self.temperature);
+            readings.number("relativeHumidity", unit::PERCENT, self.relative_humidity);
+        }
+        for sample in &self.samples {
+            let time = sample.sample_time.as_ref();
+            readings.sample("temperature", unit::CELSIUS, time, sample.temperature);
+            readings.sample("relativeHumidity", unit::PERCENT, time, sample.relative_humidity);
+        }
     }
 
     fn fill_in(members: &mut Map<String, Value>, update_time: &str) {

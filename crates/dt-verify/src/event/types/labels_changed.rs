@@ -7,6 +7,7 @@ use serde_json::Map;
 
 use crate::event::event_type::{KnownType, Others, Sent, When};
 use crate::event::members::object;
+use crate::event::reading::Readings;
 use crate::event::simulation::Moment;
 use crate::event::timestamp::Timestamp;
 
@@ -45,6 +46,8 @@ impl KnownType for LabelsChanged {
     fn next(_last: Option<&Self>, moment: &mut Moment<'_>) -> Self {
         Self::sample(moment)
     }
+
+    fn report<'a>(&'a self, _readings: &mut Readings<'a>) {}
 }
 
 /// The payload without changes.

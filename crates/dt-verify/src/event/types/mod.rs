@@ -12,6 +12,7 @@ use serde_json::{Map, Value};
 
 use super::event_type::{KnownType, Sent, event_types};
 use super::members::{Fields, Object, Unfit};
+use super::reading::Readings;
 use super::simulation::Moment;
 use super::timestamp::Timestamp;
 

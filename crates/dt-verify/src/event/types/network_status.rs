@@ -6,6 +6,7 @@ use serde_json::{Map, Value, json};
 use crate::event::event_type::{KnownType, Others, Sent, When};
 use crate::event::members::object;
 use crate::event::open_enum::text_member;
+use crate::event::reading::{Readings, unit};
 use crate::event::simulation::{Drift, Moment};
 use crate::event::timestamp::Timestamp;
 use crate::xid;
@@ -71,6 +72,14 @@ impl KnownType for NetworkStatus {
         // From about -110 dBm at 0 % to -50 dBm at 100 %.
         let rssi = (signal * 0.6).floor() - 110.0;
         Self::heard_by(EMULATED.to_owned(), (signal, rssi), TransmissionMode::LowPowerStandard, moment)
+    }
+
+    fn report<'a>(&'a self, readings: &mut Readings<'a>) {
+        readings.number("signalStrength", unit::PERCENT, self.signal_strength);
+        readings.number("rssi", unit::DBM, self.rssi);
+        if let Some(mode) = &self.transmission_mode {
+            readings.text("transmissionMode", mode.as_str());
+        }
     }
 
     /// Adds `cloudConnectors` with `rssi`, which DT's Python client 1.7.3 reads, but does not publish.

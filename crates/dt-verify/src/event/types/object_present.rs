@@ -5,6 +5,7 @@ use serde_json::Map;
 use crate::event::event_type::{KnownType, Others, Sent, When};
 use crate::event::members::object;
 use crate::event::open_enum::text_member;
+use crate::event::reading::Readings;
 use crate::event::simulation::Moment;
 use crate::event::timestamp::Timestamp;
 
@@ -40,5 +41,9 @@ impl KnownType for ObjectPresent {
     fn next(_last: Option<&Self>, moment: &mut Moment<'_>) -> Self {
         let state = moment.by_state(PresenceState::Present, PresenceState::NotPresent);
         Self { state, update_time: moment.time(), extra: Map::new() }
+    }
+
+    fn report<'a>(&'a self, readings: &mut Readings<'a>) {
+        readings.text(Self::NAME, self.state.as_str());
     }
 }

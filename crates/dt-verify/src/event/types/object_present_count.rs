@@ -4,6 +4,7 @@ use serde_json::Map;
 
 use crate::event::event_type::{KnownType, Others, Sent, When};
 use crate::event::members::object;
+use crate::event::reading::Readings;
 use crate::event::simulation::Moment;
 use crate::event::timestamp::Timestamp;
 
@@ -32,5 +33,9 @@ impl KnownType for ObjectPresentCount {
             None => moment.rng.from(0, 10_000),
         };
         Self { total, update_time: moment.time(), extra: Map::new() }
+    }
+
+    fn report<'a>(&'a self, readings: &mut Readings<'a>) {
+        readings.count(Self::NAME, self.total);
     }
 }

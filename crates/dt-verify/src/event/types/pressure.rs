@@ -4,6 +4,7 @@ use serde_json::Map;
 
 use crate::event::event_type::{KnownType, Others, Sent, When};
 use crate::event::members::object;
+use crate::event::reading::{Readings, unit};
 use crate::event::simulation::{Drift, Moment};
 use crate::event::timestamp::Timestamp;
 
@@ -32,5 +33,9 @@ impl KnownType for Pressure {
     fn next(last: Option<&Self>, moment: &mut Moment<'_>) -> Self {
         let pascal = moment.drift(last.map(|last| last.pascal), &PASCAL);
         Self { pascal, update_time: moment.time(), extra: Map::new() }
+    }
+
+    fn report<'a>(&'a self, readings: &mut Readings<'a>) {
+        readings.number(Self::NAME, unit::PASCAL, self.pascal);
     }
 }

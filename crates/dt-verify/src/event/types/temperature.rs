@@ -5,6 +5,7 @@ use serde_json::{Map, Value, json};
 
 use crate::event::event_type::{KnownType, Others, Sent, When};
 use crate::event::members::object;
+use crate::event::reading::{Readings, unit};
 use crate::event::simulation::{Drift, Moment};
 use crate::event::timestamp::Timestamp;
 
@@ -50,6 +51,15 @@ impl KnownType for Temperature {
         let value = moment.drift(last.map(|last| last.value), &CELSIUS);
         let sample = TemperatureSample { value, sample_time: moment.time(), extra: Map::new() };
         Self::measured(vec![sample], moment.time())
+    }
+
+    fn report<'a>(&'a self, readings: &mut Readings<'a>) {
+        if self.samples.is_empty() {
+            readings.number(Self::NAME, unit::CELSIUS, self.value);
+        }
+        for sample in &self.samples {
+            readings.sample(Self::NAME, unit::CELSIUS, sample.sample_time.as_ref(), sample.value);
+        }
     }
 
     fn fill_in(members: &mut Map<String, Value>, update_time: &str) {

@@ -4,6 +4,7 @@ use serde_json::Map;
 
 use crate::event::event_type::{KnownType, Others, Sent, When};
 use crate::event::members::object;
+use crate::event::reading::Readings;
 use crate::event::simulation::Moment;
 use crate::event::timestamp::Timestamp;
 
@@ -25,5 +26,9 @@ impl KnownType for Touch {
 
     fn next(_last: Option<&Self>, moment: &mut Moment<'_>) -> Self {
         Self { update_time: moment.time(), extra: Map::new() }
+    }
+
+    fn report<'a>(&'a self, readings: &mut Readings<'a>) {
+        readings.number(Self::NAME, None, 1.0);
     }
 }
