@@ -9,14 +9,16 @@ use dt_server::sink::{MissingType, SinkTypes, standard_types};
 /// An embedder adds its own by [`SinkTypes::with`].
 ///
 /// ```
-/// assert_eq!(dt_receiver::sink_types().names(), ["stdout", "file", "kafka"]);
+/// assert_eq!(dt_receiver::sink_types().names(), ["stdout", "file", "kafka", "mqtt"]);
 /// ```
 #[must_use]
 pub fn sink_types() -> SinkTypes {
     let types = standard_types();
     #[cfg(feature = "kafka")]
     let types = types.with::<dt_sink_kafka::KafkaConfig>();
-    types.or_left_out(KAFKA)
+    #[cfg(feature = "mqtt")]
+    let types = types.with::<dt_sink_mqtt::MqttConfig>();
+    types.or_left_out(KAFKA).or_left_out(MQTT)
 }
 
 const KAFKA: MissingType = MissingType {
@@ -25,4 +27,12 @@ const KAFKA: MissingType = MissingType {
     feature: "kafka",
     place: Some("HOST:PORT[,HOST:PORT]/TOPIC"),
     dead_letters: Some("TOPIC"),
+};
+
+const MQTT: MissingType = MissingType {
+    name: "mqtt",
+    title: "MQTT",
+    feature: "mqtt",
+    place: Some("HOST:PORT[/TOPIC]"),
+    dead_letters: None,
 };

@@ -17,14 +17,18 @@ use std::process::Command;
 use serde_json::Value;
 
 /// Each crate of the workspace, and those that it may depend on.
-const ARROWS: [(&str, &[&str]); 7] = [
+const ARROWS: [(&str, &[&str]); 8] = [
     ("dt-verify", &[]),
     ("dt-sink", &["dt-verify"]),
     ("dt-log", &["dt-sink", "dt-verify"]),
     ("dt-sink-kafka", &["dt-sink", "dt-verify"]),
+    ("dt-sink-mqtt", &["dt-sink", "dt-verify"]),
     ("dt-emulator", &["dt-verify"]),
     ("dt-server", &["dt-log", "dt-sink", "dt-verify"]),
-    ("dt-receiver", &["dt-emulator", "dt-log", "dt-server", "dt-sink", "dt-sink-kafka", "dt-verify"]),
+    (
+        "dt-receiver",
+        &["dt-emulator", "dt-log", "dt-server", "dt-sink", "dt-sink-kafka", "dt-sink-mqtt", "dt-verify"],
+    ),
 ];
 
 #[test]

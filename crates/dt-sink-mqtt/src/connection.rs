@@ -374,7 +374,8 @@ impl Connection {
     }
 
     fn not_mqtt(&self, why: &str) -> MqttSinkError {
-        let error = format!("the peer is not an MQTT broker, or requires TLS; check `broker` and [sink.tls]: {why}");
+        let error =
+            format!("the peer is not an MQTT broker, or requires TLS; check `broker` and [sink.tls]: {why}");
         MqttSinkError::Connect { broker: self.broker.clone(), error }
     }
 }

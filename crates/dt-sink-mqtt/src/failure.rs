@@ -103,7 +103,9 @@ pub fn of_disconnect(reason: u8, client_id: &str) -> (String, bool) {
         0x89 => ("the broker is busy".to_owned(), false),
         0x8B => ("the broker shuts down".to_owned(), false),
         0x8E => (
-            format!("another client uses the client id {client_id}; set `client_id` to a different one for each receiver"),
+            format!(
+                "another client uses the client id {client_id}; set `client_id` to a different one for each receiver"
+            ),
             false,
         ),
         0x90 => ("the topic name is invalid".to_owned(), true),

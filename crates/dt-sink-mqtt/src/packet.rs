@@ -68,7 +68,7 @@ pub struct Connect<'a> {
     /// The client id: with the same one, a broker continues the session.
     pub client_id: &'a str,
     /// User name and password, if the broker requires them.
-    pub login: Option<(&'a str, &'a Secret)>,
+    pub login: Option<(&'a str, Option<&'a Secret>)>,
     /// The topic at which the broker reports the end of the connection.
     pub status_topic: &'a str,
     /// The longest time between two packets, in seconds.
@@ -162,9 +162,15 @@ pub enum Refused {
 #[error("{0}")]
 pub struct Malformed(String);
 
-impl<E: fmt::Debug> From<E> for Malformed {
-    fn from(error: E) -> Self {
-        Self(format!("{error:?}"))
+impl From<rumqttc::mqttbytes::Error> for Malformed {
+    fn from(error: rumqttc::mqttbytes::Error) -> Self {
+        Self(error.to_string())
+    }
+}
+
+impl From<rumqttc::v5::mqttbytes::Error> for Malformed {
+    fn from(error: rumqttc::v5::mqttbytes::Error) -> Self {
+        Self(error.to_string())
     }
 }
 
@@ -175,7 +181,9 @@ impl MqttVersion {
     ///
     /// Returns [`Malformed`] if it cannot be encoded.
     pub fn write_connect(self, connect: &Connect<'_>, out: &mut BytesMut) -> Result<(), Malformed> {
-        let password = |secret: &Secret| String::from_utf8_lossy(secret.expose()).into_owned();
+        let password = |secret: Option<&Secret>| {
+            secret.map_or_else(String::new, |secret| String::from_utf8_lossy(secret.expose()).into_owned())
+        };
         let (topic, offline) = (connect.status_topic, Bytes::from_static(OFFLINE.as_bytes()));
         match self {
             Self::V5 => {
@@ -349,7 +357,10 @@ impl MqttVersion {
             2 => self.read_connack(&mut frame)?,
             3 => self.read_publish(&mut frame)?,
             4 => Incoming::Acknowledged { id: id(body)?, reason: body.get(2).copied().unwrap_or(0) },
-            9 => Incoming::Subscribed { id: id(body)?, is_accepted: self.codes(body)?.map(|code| code < 0x80).collect() },
+            9 => Incoming::Subscribed {
+                id: id(body)?,
+                is_accepted: self.codes(body)?.map(|code| code < 0x80).collect(),
+            },
             13 => Incoming::Pong,
             14 => Incoming::Disconnected(body.first().copied().unwrap_or(0)),
             _ => Incoming::Other,
@@ -366,7 +377,8 @@ impl MqttVersion {
                 digits.saturating_add(length)
             }
         };
-        let codes = after_id.get(skipped..).ok_or_else(|| Malformed("a SUBACK that ends early".to_owned()))?;
+        let codes =
+            after_id.get(skipped..).ok_or_else(|| Malformed("a SUBACK that ends early".to_owned()))?;
         Ok(codes.iter().copied())
     }
 
@@ -400,16 +412,18 @@ impl MqttVersion {
                     return Ok(Incoming::Other);
                 };
                 Ok(match packet.code {
-                    Code::Success => Incoming::Accepted(packet.properties.map_or(no_limits, |properties| {
-                        BrokerLimits {
+                    Code::Success => {
+                        Incoming::Accepted(packet.properties.map_or(no_limits, |properties| BrokerLimits {
                             receive_maximum: properties.receive_max.unwrap_or(u16::MAX).max(1),
                             max_packet: properties.max_packet_size,
                             has_qos_1: properties.max_qos != Some(0),
                             has_retain: properties.retain_available != Some(0),
-                        }
-                    })),
+                        }))
+                    }
                     Code::BadUserNamePassword | Code::NotAuthorized => Incoming::Refused(Refused::Login),
-                    Code::ClientIdentifierNotValid | Code::BadClientId => Incoming::Refused(Refused::ClientId),
+                    Code::ClientIdentifierNotValid | Code::BadClientId => {
+                        Incoming::Refused(Refused::ClientId)
+                    }
                     Code::UnsupportedProtocolVersion | Code::RefusedProtocolVersion => {
                         Incoming::Refused(Refused::Version)
                     }
@@ -503,7 +517,8 @@ mod tests {
         assert_eq!(read(V5, &[0xE0, 0]), Ok(Some(Incoming::Disconnected(0))));
         assert_eq!(read(V5, &[0xE0, 1, 0x8E]), Ok(Some(Incoming::Disconnected(0x8E))));
         let accepted = read(V5, &[0x20, 11, 0, 0, 8, 0x21, 0, 20, 0x27, 0, 0, 1, 0]);
-        let limits = BrokerLimits { receive_maximum: 20, max_packet: Some(256), has_qos_1: true, has_retain: true };
+        let limits =
+            BrokerLimits { receive_maximum: 20, max_packet: Some(256), has_qos_1: true, has_retain: true };
         assert_eq!(accepted, Ok(Some(Incoming::Accepted(limits))));
     }
 
@@ -518,7 +533,9 @@ mod tests {
     fn what_is_not_mqtt_is_an_error_and_never_a_panic() {
         assert!(read(MqttVersion::V5, &[0x40, 0xFF, 0xFF, 0xFF, 0xFF, 1]).is_err());
         assert!(read(MqttVersion::V5, &[0x40, 1, 0]).is_err());
-        assert!(read(MqttVersion::V5, b"HTTP/1.1 400 Bad Request\r\n\r\n").is_ok_and(|packet| packet.is_none()));
+        assert!(
+            read(MqttVersion::V5, b"HTTP/1.1 400 Bad Request\r\n\r\n").is_ok_and(|packet| packet.is_none())
+        );
         let mut random = 0x9e37_79b9_u32;
         for length in (0..4000).map(|length| length % 40) {
             let mut bytes = vec![0; length];

@@ -123,6 +123,11 @@ impl MqttTopic {
         check_topic(&out).map(|()| out)
     }
 
+    /// Returns a topic without placeholders.
+    pub(crate) fn plain(text: &str) -> Self {
+        Self(vec![Part::Text(text.to_owned())])
+    }
+
     /// Returns whether each device and quantity has a topic of its own.
     #[must_use]
     pub fn tells_states_apart(&self) -> bool {
