@@ -56,6 +56,7 @@ fn sinks(folder: &Path, format: Format) -> Vec<UnderTest> {
         file("file with rotation", &rotated.into(), format, folder.join("c")),
     ];
     sinks.extend(crate::kafka::under_test(format));
+    sinks.extend(crate::mqtt::under_test(format));
     sinks
 }
 

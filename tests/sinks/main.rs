@@ -16,4 +16,13 @@ mod embedded;
 mod exactly_once;
 mod file;
 mod kafka;
+mod mqtt;
 mod records;
+
+#[cfg(feature = "mqtt")]
+#[path = "../common/events.rs"]
+mod events;
+#[cfg(feature = "mqtt")]
+#[allow(dead_code, reason = "the contract uses a part")]
+#[path = "../mqtt/broker.rs"]
+mod mqtt_broker;

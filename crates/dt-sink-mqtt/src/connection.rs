@@ -26,6 +26,8 @@ const MAX_UNWRITTEN: usize = 64 * 1024;
 const MAX_SUBSCRIBE: usize = 32 * 1024;
 /// How long to wait for retained messages after the broker has answered a later ping: it may send them from another thread.
 const RETAINED_WAIT: Duration = Duration::from_millis(100);
+/// How long to wait for the rest of what the broker sent before the connection failed.
+const LAST_READ: Duration = Duration::from_millis(50);
 
 trait Stream: AsyncRead + AsyncWrite + Send {}
 
@@ -46,6 +48,20 @@ impl Limits {
         let left = self.timeout.saturating_sub(since.elapsed());
         self.until.map_or(left, |until| left.min(until.saturating_duration_since(Instant::now())))
     }
+}
+
+/// How many messages may be in flight.
+#[derive(Debug, Clone, Copy)]
+pub struct Window {
+    /// The most messages without acknowledgement. The broker's limit applies as well.
+    pub most: u16,
+    /// So many of the first messages are sent one at a time.
+    pub alone: usize,
+}
+
+impl Window {
+    /// For a single message.
+    pub const ONE: Self = Self { most: 1, alone: 0 };
 }
 
 /// What became of a message.
@@ -87,6 +103,8 @@ pub struct Connection {
     needs_flush: bool,
     /// The packet id that was used last.
     last_id: u16,
+    /// Why the connection ended, once it has.
+    ended: Option<String>,
 }
 
 impl std::fmt::Debug for Connection {
@@ -136,9 +154,18 @@ impl Connection {
             output: BytesMut::new(),
             needs_flush: false,
             last_id: 0,
+            ended: None,
         };
         connection.encode(|version, out| version.write_connect(connect, out))?;
-        match connection.next("CONNACK", limits, started).await? {
+        let answer = match connection.next("CONNACK", limits, started).await {
+            // A listener for TLS closes a connection in plain text without a word.
+            Err(MqttSinkError::Lost { broker, reason, .. }) if tls.is_none() => {
+                let error = format!("{reason}; does the broker require TLS? Check [sink.tls]");
+                return Err(MqttSinkError::Connect { broker, error });
+            }
+            answer => answer?,
+        };
+        match answer {
             Incoming::Accepted(accepted) => connection.limits = accepted,
             Incoming::Refused(refused) => {
                 let reason = failure::of_refused(&refused, connect.client_id);
@@ -163,7 +190,7 @@ impl Connection {
         })
     }
 
-    /// Publishes messages in order, with at most `window` of them unacknowledged, and waits for all acknowledgements. `sent`
+    /// Publishes messages in order, with at most `window.most` of them unacknowledged, and waits for all acknowledgements. `sent`
     /// has the state of each message, also after an error. If the broker does not take a message now, no more are sent.
     ///
     /// # Errors
@@ -172,17 +199,20 @@ impl Connection {
     pub async fn publish(
         &mut self,
         messages: &[&Message],
-        window: u16,
+        window: Window,
         limits: Limits,
         sent: &mut Vec<Sent>,
     ) -> Result<(), MqttSinkError> {
         sent.clear();
         sent.resize(messages.len(), Sent::No);
-        let window = usize::from(window.min(self.limits.receive_maximum));
+        let most = usize::from(window.most.min(self.limits.receive_maximum));
         let (mut in_flight, mut next, mut progress) = (HashMap::new(), 0_usize, Instant::now());
         let mut stops = false;
         loop {
-            while !stops && in_flight.len() < window && self.output.len() < MAX_UNWRITTEN {
+            while !stops
+                && in_flight.len() < (if next < window.alone { 1 } else { most })
+                && self.output.len() < MAX_UNWRITTEN
+            {
                 let (Some(message), Some(state)) = (messages.get(next), sent.get_mut(next)) else { break };
                 let id = self.new_id(|id| in_flight.contains_key(&id));
                 self.encode(|version, out| version.write_publish(id, message, out))?;
@@ -304,7 +334,8 @@ impl Connection {
         }
     }
 
-    /// Returns the next packet. Meanwhile, writes what waits to be written.
+    /// Returns the next packet. Meanwhile, writes what waits to be written. The packets that arrived before the end of the
+    /// connection are returned before its error.
     async fn next(
         &mut self,
         expected: &'static str,
@@ -321,13 +352,26 @@ impl Connection {
                 Ok(Some(packet)) => return Ok(packet),
                 Err(malformed) => return Err(self.not_mqtt(&malformed.to_string())),
             }
-            let wait = limits.left(since);
-            match tokio::time::timeout(wait, self.exchange()).await {
+            if let Some(ended) = &self.ended {
+                return Err(lost(&self.broker, ended.clone(), true));
+            }
+            match tokio::time::timeout(limits.left(since), self.exchange()).await {
                 Ok(Ok(true)) => {}
+                // Some brokers do not report that another client took the client id over.
                 Ok(Ok(false)) => {
-                    return Err(lost(&self.broker, "the broker closed it".to_owned(), true));
+                    self.ended = Some(format!(
+                        "the broker closed it; if that repeats, check that no other client has the client id {}",
+                        self.client_id
+                    ));
                 }
-                Ok(Err(error)) => return Err(lost(&self.broker, failure::of_io(&error), true)),
+                Ok(Err(error)) => {
+                    self.ended = Some(failure::of_io(&error));
+                    // Of a failed write, the reason and some acknowledgements may be there to be read.
+                    while matches!(
+                        tokio::time::timeout(LAST_READ, self.reader.read_buf(&mut self.input)).await,
+                        Ok(Ok(1..))
+                    ) {}
+                }
                 Err(_) => return Err(silent(&self.broker, expected, limits)),
             }
         }
@@ -349,6 +393,7 @@ impl Connection {
             Ok::<_, io::Error>(())
         };
         tokio::select! {
+            biased;
             read = reader.read_buf(input) => Ok(read? > 0),
             written = write, if has_output => written.map(|()| true),
         }

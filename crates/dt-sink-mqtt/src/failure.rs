@@ -5,7 +5,9 @@ use crate::packet::Refused;
 /// Why a message was not taken.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Failure {
-    /// The message itself is at fault. It is never taken.
+    /// The record can never be published, whatever the broker is like.
+    Record(String),
+    /// The broker rejects the message for a fault of its own, and never takes it.
     Message(String),
     /// The broker does not take it now: a permission is missing, or a quota is reached. It can be taken later.
     Broker(String),
@@ -143,7 +145,7 @@ mod tests {
             let failure = of_acknowledgement(reason, "t/1").expect("a failure");
             let is_message = [0x80, 0x83, 0x90, 0x95, 0x99].contains(&reason);
             assert_eq!(matches!(failure, Failure::Message(_)), is_message, "{reason:#x}");
-            let (Failure::Message(text) | Failure::Broker(text)) = failure;
+            let (Failure::Record(text) | Failure::Message(text) | Failure::Broker(text)) = failure;
             assert!(text.contains("t/1"), "{text}");
         }
     }

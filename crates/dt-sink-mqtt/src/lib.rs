@@ -12,8 +12,8 @@
 //!
 //! - A reason code of MQTT 5 that is the message's own fault rejects the record; any other one is reported, and the record is
 //!   retried (`failure.rs`).
-//! - Some brokers close the connection instead. The first record without an acknowledgement is then published alone; if the
-//!   broker closes the connection [`MAX_STRIKES`] times in a row because of it, the record is rejected (`suspect.rs`).
+//! - Some brokers close the connection instead. The records that were in flight are then published one message at a time; if
+//!   the broker closes the connection [`MAX_STRIKES`] times in a row at the same record, the record is rejected (`suspect.rs`).
 //! - After [`MAX_REJECTED`] rejections in a row the broker is held to be the cause, and no more records are rejected.
 //! - A record is retried as long as an earlier one of its device is, so that the order of a device's events holds.
 //!
@@ -43,6 +43,6 @@ pub use sink::MqttSink;
 pub use topic::{BadTopic, MqttTopic};
 
 /// How often a broker may close the connection because of the same record before the record is rejected.
-const MAX_STRIKES: u32 = 5;
+const MAX_STRIKES: u32 = 3;
 /// How many records in a row may be rejected before the broker is held to be the cause.
 const MAX_REJECTED: u32 = 10;

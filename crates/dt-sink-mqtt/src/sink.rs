@@ -12,7 +12,7 @@ use dt_verify::event::Delivery;
 use rustls::ClientConfig;
 use tokio::runtime::Runtime;
 
-use crate::connection::{Connection, Limits, Sent, Target};
+use crate::connection::{Connection, Limits, Sent, Target, Window};
 use crate::failure::{self, Failure, MqttSinkError};
 use crate::home_assistant::Discovery;
 use crate::message;
@@ -203,11 +203,11 @@ impl Publisher {
         let mut connection = Connection::open(&target, limits).await?;
         let online = Message::retained(self.status_topic.clone(), ONLINE);
         let mut sent = Vec::new();
-        connection.publish(&[&online], 1, limits, &mut sent).await?;
+        connection.publish(&[&online], Window::ONE, limits, &mut sent).await?;
         if let [Sent::Acknowledged(reason)] = sent[..]
-            && let Some(Failure::Message(error) | Failure::Broker(error)) =
-                failure::of_acknowledgement(reason, &self.status_topic)
+            && let Some(failure) = failure::of_acknowledgement(reason, &self.status_topic)
         {
+            let (Failure::Record(error) | Failure::Message(error) | Failure::Broker(error)) = failure;
             return Err(MqttSinkError::NotTaken(format!("{error}, or set `status_topic`")));
         }
         // What the broker retains now decides, also after it lost something.
@@ -238,7 +238,7 @@ impl Publisher {
         self.reporter.set(&metrics::CONNECTED, 0.0);
         let limits = Limits { timeout: CLOSE_WAIT, until: Instant::now().checked_add(CLOSE_WAIT) };
         let offline = Message::retained(self.status_topic.clone(), OFFLINE);
-        let published = connection.publish(&[&offline], 1, limits, &mut Vec::new()).await;
+        let published = connection.publish(&[&offline], Window::ONE, limits, &mut Vec::new()).await;
         let closed = match published {
             // Without a DISCONNECT the broker reports the sink as offline itself.
             Err(error) => Err(error),
@@ -266,18 +266,7 @@ impl Publisher {
             }
             return retry(batch.len(), &error);
         }
-        let mut fates = Vec::with_capacity(batch.len());
-        for part in self.suspect.parts(batch) {
-            let (records, prepared) = (batch.get(part.clone()), prepared.get(part));
-            let (Some(records), Some(prepared)) = (records, prepared) else { break };
-            let (part_fates, ended) = self.deliver_part(records, prepared, limits).await;
-            fates.extend(part_fates);
-            if let Err(error) = ended {
-                self.drop_connection();
-                fates.extend(retry(batch.len().saturating_sub(fates.len()), &error));
-                break;
-            }
-        }
+        let mut fates = self.publish(batch, &prepared, limits).await;
         hold_back(batch, &mut fates);
         fates
     }
@@ -315,84 +304,92 @@ impl Publisher {
         Ok(())
     }
 
-    /// Publishes some records of a batch. Returns their results, and the error that ended the connection.
-    async fn deliver_part(
+    /// Publishes the messages of a batch, and returns the result of each record.
+    async fn publish(
         &mut self,
         records: &[Arc<Record>],
         prepared: &[Result<Prepared<'_>, String>],
         limits: Limits,
-    ) -> (Vec<Fate>, Result<(), MqttSinkError>) {
+    ) -> Vec<Fate> {
         let mut outgoing: Vec<Outgoing> = Vec::new();
         let mut ranges: Vec<Result<Range<usize>, String>> = Vec::with_capacity(records.len());
-        for (record, prepared) in records.iter().zip(prepared) {
+        let mut alone = 0;
+        for (position, (record, prepared)) in records.iter().zip(prepared).enumerate() {
             let start = outgoing.len();
-            let added = prepared
-                .as_ref()
-                .map_err(Clone::clone)
-                .and_then(|prepared| self.add_messages(record, prepared, &mut outgoing));
+            let prepared = prepared.as_ref().map_err(Clone::clone);
+            let added = prepared.and_then(|prepared| self.add_messages(record, prepared, &mut outgoing));
             if added.is_err() {
-                self.forget(outgoing.drain(start..));
+                for Outgoing { message, kind } in outgoing.drain(start..) {
+                    self.forget(&message, kind);
+                }
+            }
+            if position < self.suspect.alone() {
+                alone = outgoing.len();
             }
             ranges.push(added.map(|()| start..outgoing.len()));
         }
-        let Some(connection) = &mut self.connection else { return (Vec::new(), Ok(())) };
+        let Some(connection) = &mut self.connection else { return Vec::new() };
         let messages: Vec<&Message> = outgoing.iter().map(|outgoing| &outgoing.message).collect();
-        let mut sent = Vec::new();
-        let ended = connection.publish(&messages, self.config.max_in_flight, limits, &mut sent).await;
-        let error = ended
-            .as_ref()
-            .err()
-            .map_or_else(|| "an earlier message was not taken".to_owned(), MqttSinkError::to_string);
-        let mut fates = Vec::with_capacity(records.len());
-        let mut is_first_open = true;
-        for (record, range) in records.iter().zip(ranges) {
-            let fate = match range {
-                // The record's own fault, whatever the broker is like.
-                Err(error) => Fate::Rejected { error },
-                Ok(range) => {
-                    let messages = outgoing.get(range.clone()).unwrap_or_default();
-                    let sent = sent.get(range).unwrap_or_default();
-                    match result(messages, sent) {
-                        Ok(()) => Fate::Delivered,
-                        Err(Some(Failure::Message(error))) => self.rejections.rejected(error),
-                        Err(Some(Failure::Broker(error))) => Fate::Retry { error },
-                        Err(None) => {
-                            let is_first = std::mem::take(&mut is_first_open);
-                            self.unacknowledged(record, records.len(), is_first.then_some(&ended), &error)
-                        }
-                    }
-                }
-            };
-            match fate {
-                Fate::Delivered => {
-                    self.rejections.delivered();
-                    self.suspect.done(record);
-                }
-                Fate::Rejected { .. } => self.suspect.done(record),
-                _ => {}
-            }
-            fates.push(fate);
-        }
+        let (mut sent, window) = (Vec::new(), Window { most: self.config.max_in_flight, alone });
+        let ended = connection.publish(&messages, window, limits, &mut sent).await;
         self.count(&outgoing, &sent);
-        (fates, ended)
+        let mut results: Vec<Result<(), Option<Failure>>> = Vec::with_capacity(records.len());
+        for range in ranges {
+            results.push(range.map_err(|error| Some(Failure::Record(error))).and_then(|range| {
+                result(outgoing.get(range.clone()).unwrap_or_default(), sent.get(range).unwrap_or_default())
+            }));
+        }
+        match &ended {
+            Ok(()) => self.suspect.published(),
+            Err(error) => {
+                self.drop_connection();
+                self.find_cause(records, &mut results, error);
+            }
+        }
+        let error = ended
+            .err()
+            .map_or_else(|| "an earlier message was not taken".to_owned(), |error| error.to_string());
+        records.iter().zip(results).map(|(record, result)| self.fate(record, result, &error)).collect()
     }
 
-    /// Returns the result of a record without an acknowledgement. With `ended`, it is the first such record of a connection
-    /// that ended with this result.
-    fn unacknowledged(
+    /// If the broker closed the connection because of a record, makes that the record's failure.
+    fn find_cause(
         &mut self,
-        record: &Record,
-        count: usize,
-        ended: Option<&Result<(), MqttSinkError>>,
-        error: &str,
-    ) -> Fate {
-        let may_be_cause = matches!(ended, Some(Err(MqttSinkError::Lost { may_be_message: true, .. })));
-        if may_be_cause && self.suspect.closed_at(record, count) {
-            return self
-                .rejections
-                .rejected(format!("the broker closes the connection because of this record: {error}"));
+        records: &[Arc<Record>],
+        results: &mut [Result<(), Option<Failure>>],
+        error: &MqttSinkError,
+    ) {
+        if !matches!(error, MqttSinkError::Lost { may_be_message: true, .. }) {
+            return;
         }
-        Fate::Retry { error: error.to_owned() }
+        let is_open = |result: &Result<(), Option<Failure>>| *result == Err(None);
+        let in_flight = results.iter().filter(|result| is_open(result)).count();
+        let in_flight = in_flight.min(usize::from(self.config.max_in_flight));
+        let first = results.iter_mut().zip(records).enumerate().find(|(_, (result, _))| is_open(result));
+        if let Some((position, (result, record))) = first
+            && self.suspect.closed_at(record, position, in_flight)
+        {
+            let text = format!("the broker closes the connection because of this record: {error}");
+            *result = Err(Some(Failure::Message(text)));
+        }
+    }
+
+    /// Turns the result of a record's messages into its fate.
+    fn fate(&mut self, record: &Record, result: Result<(), Option<Failure>>, error: &str) -> Fate {
+        let fate = match result {
+            Ok(()) => Fate::Delivered,
+            Err(Some(Failure::Record(error))) => Fate::Rejected { error },
+            Err(Some(Failure::Message(error))) => self.rejections.rejected(error),
+            Err(Some(Failure::Broker(error))) => Fate::Retry { error },
+            Err(None) => Fate::Retry { error: error.to_owned() },
+        };
+        if matches!(fate, Fate::Delivered) {
+            self.rejections.delivered();
+        }
+        if !matches!(fate, Fate::Retry { .. }) {
+            self.suspect.done(record);
+        }
+        fate
     }
 
     /// Adds the messages of a record: the event, descriptions of new entities, and newer states.
@@ -425,14 +422,8 @@ impl Publisher {
         Ok(())
     }
 
-    /// Forgets what was published by messages that were not taken.
-    fn forget(&mut self, outgoing: impl Iterator<Item = Outgoing>) {
-        for Outgoing { message, kind } in outgoing {
-            self.forget_message(&message, kind);
-        }
-    }
-
-    fn forget_message(&mut self, message: &Message, kind: Kind) {
+    /// Forgets that a message was published.
+    fn forget(&mut self, message: &Message, kind: Kind) {
         match (kind, &mut self.discovery) {
             (Kind::State, _) => self.retained.forget(&message.topic),
             (Kind::Discovery, Some(discovery)) => discovery.forget(&message.topic),
@@ -452,7 +443,7 @@ impl Publisher {
                 Sent::Acknowledged(_) => rejected = rejected.saturating_add(1),
                 Sent::No | Sent::Unacknowledged => {}
             }
-            self.forget_message(message, *kind);
+            self.forget(message, *kind);
         }
         for (metric, count) in [(&metrics::STATES, states), (&metrics::REJECTED, rejected)] {
             if count > 0 {

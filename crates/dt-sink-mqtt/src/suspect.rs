@@ -1,51 +1,53 @@
 //! A record because of which the broker may have closed the connection, and rejections in a row.
 
-use std::ops::Range;
-use std::sync::Arc;
-
 use bytes::Bytes;
 use dt_sink::Fate;
 use dt_sink::record::Record;
 
 use crate::{MAX_REJECTED, MAX_STRIKES};
 
-/// The record that was the first without an acknowledgement when the broker closed the connection. It is published alone, which
-/// shows whether it is the cause.
+/// After a broker closed the connection, the records that were in flight are published one message at a time. So when it closes
+/// the connection again, one record alone may be the cause.
 #[derive(Debug, Default)]
 pub struct Suspect {
-    /// The body of the record: its memory identifies the record.
+    /// How many of the next records are published one message at a time.
+    alone: usize,
+    /// The body of the record that was alone when the broker closed the connection: it identifies the record.
     body: Option<Bytes>,
-    /// How often the broker closed the connection while it was alone.
+    /// How often the broker closed the connection while this record was alone.
     strikes: u32,
 }
 
 impl Suspect {
-    /// Returns the parts in which a batch is published: the suspect is a part of its own.
-    pub fn parts(&self, batch: &[Arc<Record>]) -> Vec<Range<usize>> {
-        let is_suspect = |record: &Arc<Record>| self.body.as_ref().is_some_and(|body| *body == record.body);
-        let end = batch.len();
-        let at = batch.iter().position(is_suspect).unwrap_or(end);
-        let after = at.saturating_add(1).min(end);
-        [0..at, at..after, after..end].into_iter().filter(|part| !part.is_empty()).collect()
+    /// Returns how many of the first records of a batch are published one message at a time.
+    pub const fn alone(&self) -> usize {
+        self.alone
     }
 
-    /// Notes that the broker closed the connection when `record` was the first without an acknowledgement, in a part of
-    /// `count` records. Returns `true` if the record is the cause.
-    pub fn closed_at(&mut self, record: &Record, count: usize) -> bool {
-        let is_same = self.body.as_ref().is_some_and(|body| *body == record.body);
-        if !is_same {
-            *self = Self { body: Some(record.body.clone()), strikes: 0 };
+    /// Notes that the broker closed the connection with `in_flight` records in flight, of which `record` was the first, the
+    /// one at `position` of its batch. Returns `true` if the record is the cause.
+    pub fn closed_at(&mut self, record: &Record, position: usize, in_flight: usize) -> bool {
+        let was_alone = position < self.alone;
+        self.alone = in_flight;
+        if !was_alone {
+            return false;
         }
-        if is_same && count == 1 {
-            self.strikes = self.strikes.saturating_add(1);
+        if self.body.as_ref().is_none_or(|body| *body != record.body) {
+            (self.body, self.strikes) = (Some(record.body.clone()), 0);
         }
+        self.strikes = self.strikes.saturating_add(1);
         self.strikes >= MAX_STRIKES
+    }
+
+    /// Notes that a batch was published to its end.
+    pub fn published(&mut self) {
+        self.alone = 0;
     }
 
     /// Notes that a record has a result.
     pub fn done(&mut self, record: &Record) {
         if self.body.as_ref().is_some_and(|body| *body == record.body) {
-            *self = Self::default();
+            (self.body, self.strikes) = (None, 0);
         }
     }
 }
@@ -75,6 +77,8 @@ impl Rejections {
 mod tests {
     use super::*;
 
+    use std::sync::Arc;
+
     fn batch(ids: &[&str]) -> Vec<Arc<Record>> {
         let record = |id: &&str| Record { body: Bytes::copy_from_slice(id.as_bytes()), ..Record::sample(id) };
         ids.iter().map(|id| Arc::new(record(id))).collect()
@@ -84,28 +88,32 @@ mod tests {
     fn a_record_is_the_cause_if_the_broker_closes_each_time_it_is_alone() {
         let batch = batch(&["a", "b", "c"]);
         let mut suspect = Suspect::default();
-        assert_eq!(suspect.parts(&batch).len(), 1);
-        assert!(!suspect.closed_at(&batch[1], 3));
-        assert_eq!(suspect.parts(&batch), [0..1, 1..2, 2..3]);
-        assert_eq!(suspect.parts(&batch[1..]), [0..1, 1..2]);
-        for _ in 1..MAX_STRIKES {
-            assert!(!suspect.closed_at(&batch[1], 1));
+        assert_eq!(suspect.alone(), 0);
+        // With others in flight, none of them is suspected yet.
+        assert!(!suspect.closed_at(&batch[0], 0, 3));
+        assert_eq!(suspect.alone(), 3);
+        // The one before it was acknowledged.
+        assert!(!suspect.closed_at(&batch[1], 1, 2));
+        for _ in 2..MAX_STRIKES {
+            assert!(!suspect.closed_at(&batch[1], 0, 2));
         }
-        assert!(suspect.closed_at(&batch[1], 1));
         suspect.done(&batch[0]);
-        assert_eq!(suspect.parts(&batch).len(), 3);
+        assert!(suspect.closed_at(&batch[1], 0, 1));
         suspect.done(&batch[1]);
-        assert_eq!(suspect.parts(&batch).len(), 1);
+        assert!(!suspect.closed_at(&batch[1], 0, 1));
+        suspect.published();
+        assert_eq!(suspect.alone(), 0);
     }
 
     #[test]
     fn another_suspect_starts_without_strikes() {
         let batch = batch(&["a", "b"]);
         let mut suspect = Suspect::default();
-        for _ in 0..=MAX_STRIKES {
-            suspect.closed_at(&batch[0], 1);
+        for _ in 0..MAX_STRIKES {
+            assert!(!suspect.closed_at(&batch[0], 0, 1));
         }
-        assert!(!suspect.closed_at(&batch[1], 1));
+        assert!(!suspect.closed_at(&batch[1], 0, 1));
+        assert!(!suspect.closed_at(&batch[0], 0, 1));
     }
 
     #[test]
