@@ -47,7 +47,7 @@ impl Broker {
         let folder = tempfile::tempdir().expect("a folder");
         let port = free_port();
         let text = format!(
-            "listener {port} 127.0.0.1\nuser root\npersistence true\npersistence_location {}/\nmax_queued_messages 0\n\
+            "listener {port} 127.0.0.1\nuser root\npersistence true\npersistence_location {}/\nmax_queued_messages 1000000\n\
              log_dest file {}\n{}",
             folder.path().display(),
             folder.path().join("log").display(),
