@@ -1,7 +1,7 @@
 //! Reading authentic bodies. The bytes are the body; the target signs it.
 //!
 //! Envelope and delivery must agree on what a delivery is and on what it says, and both with an independent reading of the
-//! body (`src/body.rs`); what a sink writes must be one line that still holds the event.
+//! body (`src/body.rs`); what a sink writes must be one line that still holds the event, or well-formed line protocol.
 #![no_main]
 
 use std::sync::{Arc, LazyLock};
@@ -109,6 +109,10 @@ fn lines_hold_the_event(verified: &Verified<Bytes>) {
     for format in Format::ALL {
         let mut line = Vec::new();
         format.write_line(&record, &mut line);
+        if format == Format::LineProtocol {
+            points_are_well_formed(&record, &line);
+            continue;
+        }
         assert_eq!(line.pop(), Some(b'\n'));
         assert!(!line.iter().any(|byte| matches!(byte, b'\r' | b'\n')), "more than one line");
         if format == Format::CloudEvents {
@@ -137,5 +141,31 @@ fn lines_hold_the_event(verified: &Verified<Bytes>) {
                 assert_eq!(line["verifiedBy"].as_str().is_some(), body.get("verifiedBy").is_none());
             }
         }
+    }
+}
+
+/// Line protocol has at most a line for each reading, and each of them has a series, fields and a time: a text that could end one of
+/// these parts early has a backslash or stands in quotation marks.
+fn points_are_well_formed(record: &Record, lines: &[u8]) {
+    let lines = std::str::from_utf8(lines).expect("text");
+    let delivery = record.delivery().expect("a record is a delivery");
+    let readings = delivery.readings();
+    assert_eq!(lines.is_empty(), readings.is_empty());
+    assert!(lines.split_terminator('\n').count() <= readings.len());
+    for line in lines.split_terminator('\n') {
+        assert!(!line.contains(char::is_control), "{line:?}");
+        let (mut parts, mut is_escaped, mut is_quoted) = (vec![String::new()], false, false);
+        for c in line.chars() {
+            match c {
+                // Only in a field; in a tag it is a character like any other.
+                '"' if !is_escaped && parts.len() == 2 => is_quoted = !is_quoted,
+                ' ' if !is_escaped && !is_quoted => parts.push(String::new()),
+                c => parts.last_mut().expect("one").push(c),
+            }
+            is_escaped = c == '\\' && !is_escaped;
+        }
+        let [series, fields, time] = &parts[..] else { panic!("{} parts: {line:?}", parts.len()) };
+        assert!(series.starts_with(&*record.event_type) && fields.contains('='), "{line:?}");
+        time.parse::<i64>().expect("a time");
     }
 }

@@ -46,7 +46,7 @@ enum Command {
         #[arg(long)]
         json: bool,
     },
-    /// Print records, one JSON object per line
+    /// Print records, one JSON object per line, or in line protocol
     Export {
         #[command(flatten)]
         spool: SpoolOptions,
@@ -56,10 +56,10 @@ enum Command {
         /// Only records that this sink has not acknowledged
         #[arg(long, value_name = "SINK")]
         sink: Option<String>,
-        /// The format of each record: `envelope` or `body`
+        /// The format of each record: `envelope`, `body`, `cloudevents` or `line-protocol`
         #[arg(long, value_name = "FORMAT", default_value_t = Format::Envelope)]
         format: Format,
-        /// Accepted for scripts: the output is always JSON, one object per line
+        /// Accepted for scripts: the output is JSON, one object per line, unless `--format` is `line-protocol`
         #[arg(long)]
         json: bool,
     },

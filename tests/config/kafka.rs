@@ -86,6 +86,11 @@ fn each_mistake_in_a_kafka_sink_names_its_key_and_the_cure() {
         ("topic = \"dt.{eventType}\"", "", &["sink.kafka.topic", "missing"]),
         ("dt.{eventType}", "dt/events", &["sink.kafka.topic", "dt/events", "letters, digits"]),
         ("dt.{eventType}", "dt.{device}", &["sink.kafka.topic", "{device}", "{eventType}"]),
+        (
+            "format = \"cloudevents\"",
+            "format = \"line-protocol\"",
+            &["sink.kafka.format", "line-protocol", "type \"kafka\" takes body, envelope, cloudevents"],
+        ),
         ("key = \"project\"", "key = \"id\"", &["sink.kafka.key", "id", "device, project, connector, none"]),
         ("{ partitions = 6, replication = 3 }", "6", &["sink.kafka.create_topic", "true, false or a table"]),
         ("partitions = 6", "partitions = 0", &["sink.kafka.create_topic.partitions", "0"]),

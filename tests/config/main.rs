@@ -19,7 +19,7 @@ use std::io;
 use std::path::Path;
 use std::sync::LazyLock;
 
-use dt_receiver::config::{Config, ConfigError, Sources};
+use dt_receiver::config::{Config, ConfigError, Label, SinkFilter, Sources};
 use dt_receiver::sink_types;
 use dt_receiver::tls::TlsVersion;
 
@@ -93,6 +93,12 @@ start = "retained"
 rotate_size = "100MiB"
 rotate_every = "1h"
 compress = "zstd"
+
+[sink.only]
+events = ["touch"]
+projects = ["p1"]
+devices = ["b6roh6d7rihmn9oji86g"]
+labels = { room = "kitchen", floor = true }
 "#;
 
 /// Certificates with their keys.
@@ -166,6 +172,11 @@ fn a_configuration_with_every_key_is_read() {
     assert_eq!(config.connectors[0].events.len(), 2);
     assert!(!config.connectors[0].dedup);
     assert_eq!(config.sinks.len(), 2);
+    assert_eq!(config.sinks[0].only, SinkFilter::default());
+    let only = &config.sinks[1].only;
+    assert!(only.events.contains("touch") && only.projects.contains("p1") && only.devices.len() == 1);
+    let labels = [("floor", Label::Present), ("room", Label::Is("kitchen".to_owned()))];
+    assert_eq!(only.labels, labels.map(|(key, label)| (key.to_owned(), label)).into());
     assert_eq!(config.warnings, []);
 }
 
@@ -183,7 +194,7 @@ fn a_stray_key_is_refused_at_every_level() {
             refused += 1;
         }
     }
-    assert_eq!(refused, 8);
+    assert_eq!(refused, 9);
     for inline in ["env = \"NEW\"", "file = \"old.txt\"", "env = \"HEADER\""] {
         let problems = problems(&FULL.replace(inline, &format!("{inline}, stray = 1")));
         assert_eq!(problems.len(), 1, "{problems:?}");
@@ -292,7 +303,11 @@ fn each_mistake_names_its_key_what_was_found_and_what_is_allowed() {
         ),
         ("dedup_window = 0", "dedup_window = \"1h\"", &["connector.plant-1.dedup_window"]),
         ("type = \"stdout\"", "type = \"http\"", &["sink.out.type", "http", "stdout, file, kafka"]),
-        ("format = \"body\"", "format = \"xml\"", &["sink.out.format", "xml", "body, envelope, cloudevents"]),
+        (
+            "format = \"body\"",
+            "format = \"xml\"",
+            &["sink.out.format", "xml", "body, envelope, cloudevents, line-protocol"],
+        ),
         ("path = \"{date}/events.ndjson\"", "", &["sink.archive.path", "missing"]),
         (
             "{date}/",
@@ -310,6 +325,13 @@ fn each_mistake_names_its_key_what_was_found_and_what_is_allowed() {
             "",
             &["sink.archive.compress", "rotate_size", "rotate_every"],
         ),
+        ("events = [\"touch\"]", "events = []", &["sink.archive.only.events", "empty", "all events"]),
+        ("[\"p1\"]", "[]", &["sink.archive.only.projects", "empty", "all projects"]),
+        ("[\"b6roh6d7rihmn9oji86g\"]", "5", &["sink.archive.only.devices", "5", "list of strings"]),
+        ("{ room = \"kitchen\", floor = true }", "{}", &["sink.archive.only.labels", "empty", "any labels"]),
+        ("{ room = \"kitchen\", floor = true }", "[\"room\"]", &["sink.archive.only.labels", "a table"]),
+        ("floor = true", "floor = false", &["sink.archive.only.labels.floor", "false", "a string, or true"]),
+        ("floor = true", "floor = 2", &["sink.archive.only.labels.floor", "2", "a string, or true"]),
         ("name = \"archive\"", "name = \"out\"", &["sink.1.name", "out", "two"]),
     ];
     for (old, new, says) in mistakes {

@@ -321,7 +321,7 @@ fn what_a_sink_rejects_while_the_disk_is_full_becomes_one_dead_letter_and_is_not
     let sink = Box::new(Rejecting { disk: Arc::downgrade(&disk), calls: Arc::clone(&calls) });
     let backoff = Backoff::new(Duration::from_millis(1), Duration::from_millis(20), 1).expect("good");
     let telemetry = Arc::new(Telemetry::new(Arc::new(SystemClock)));
-    let parts = WorkerParts { log: Arc::clone(&log), backoff, telemetry };
+    let parts = WorkerParts { log: Arc::clone(&log), backoff, telemetry, filter: Arc::default() };
     let worker = WorkerHandle::start(sink, state, parts).expect("started");
     let record = Record {
         connector: Arc::from("default"),

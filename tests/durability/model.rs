@@ -184,7 +184,8 @@ impl Model {
             let backoff = Backoff::new(Duration::from_millis(1), Duration::from_millis(2), 1).expect("good");
             let telemetry = Arc::new(Telemetry::new(Arc::clone(&self.clock) as Arc<_>));
             let sink = Box::new(Asking { batches, words: heard });
-            let parts = WorkerParts { log: Arc::clone(&life.log), backoff, telemetry };
+            let parts =
+                WorkerParts { log: Arc::clone(&life.log), backoff, telemetry, filter: Arc::default() };
             life.workers.push(WorkerHandle::start(sink, state, parts).expect("started"));
             life.asked.push(asked);
             life.words.push(words);

@@ -29,6 +29,7 @@ mod files;
 #[cfg(feature = "kafka")]
 mod kafka;
 mod load;
+mod only;
 mod place;
 mod refused;
 mod storm;

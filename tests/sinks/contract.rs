@@ -245,3 +245,29 @@ fn cloudevents_hold_the_received_object_as_their_data() {
         assert_eq!(lines, [expected], "{}", under_test.name);
     });
 }
+
+#[test]
+fn an_event_without_readings_is_delivered_as_no_line_of_line_protocol() {
+    let event = |id: &str, event_type: &str| {
+        record_of(&format!(
+            r#"{{"event":{{"eventId":"{id}","eventType":"{event_type}","data":{{"{event_type}":{{}}}}}},"labels":{{"n":"{id}"}}}}"#
+        ))
+    };
+    each(Format::LineProtocol, |mut under_test| {
+        // A sink that writes values, not lines, takes no line protocol: `check` says so.
+        if !under_test.is_lines {
+            return;
+        }
+        for batch in [
+            vec![event("1", "smell")],
+            vec![event("2", "touch"), event("3", "smell"), event("4", "touch")],
+            vec![event("5", "smell")],
+            vec![event("6", "touch")],
+        ] {
+            let fates = under_test.deliver(&batch);
+            assert_eq!(fates, vec![Fate::Delivered; batch.len()], "{}", under_test.name);
+        }
+        let expected = [2, 4, 6].map(|id| format!("touch,label_n={id} touch=1.0 1700000000123000000"));
+        assert_eq!((under_test.lines)(), expected, "{}", under_test.name);
+    });
+}

@@ -10,7 +10,7 @@ use dt_sink::config::{
     Changes, Entry, FlagOrSection, Key, OptionalEntry, Reload, Section, Table, config_keys, custom, number,
     word,
 };
-use dt_sink::record::TopicTemplate;
+use dt_sink::record::{Format, TopicTemplate};
 use dt_sink::{BadPlace, DeadLetterSink, Metric, OpenError, Sink, SinkContext, SinkSettings};
 use dt_verify::Difference;
 
@@ -179,6 +179,8 @@ impl SinkSettings for KafkaConfig {
     const ABOUT: &'static str = "Topics of Kafka. Details: [kafka.md](kafka.md).";
     const DEAD_LETTERS: Option<&'static str> = Some("TOPIC");
     const METRICS: &'static [Metric] = KafkaSink::METRICS;
+    // No line protocol: an event without readings would be an empty value, which is no point.
+    const FORMATS: &'static [Format] = &[Format::Body, Format::Envelope, Format::CloudEvents];
 
     fn from_place(place: &str) -> Result<Self, BadPlace> {
         let (brokers, topic) = place.rsplit_once('/').unwrap_or((place, ""));

@@ -28,6 +28,8 @@ pub trait SinkSettings: Keys + Clone + PartialEq + fmt::Debug + Send + Sync + 's
     const DEAD_LETTERS: Option<&'static str> = None;
     /// The metrics that its sinks report.
     const METRICS: &'static [Metric] = &[];
+    /// The formats in which its sinks can write: what the key `format` may be. Without any, the key is an error.
+    const FORMATS: &'static [Format] = &Format::ALL;
 
     /// Reads the text after `--sink NAME:`; empty without a [`PLACE`](Self::PLACE).
     ///
@@ -115,6 +117,7 @@ pub struct SinkType {
     place: Option<&'static str>,
     dead_letters: Option<&'static str>,
     metrics: &'static [Metric],
+    formats: &'static [Format],
     is_dead_letter_place: fn(&str) -> bool,
     read: fn(SinkType, &mut Section<'_>) -> Option<Settings>,
     from_place: fn(SinkType, &str) -> Result<Settings, BadPlace>,
@@ -136,6 +139,7 @@ impl SinkType {
             place: S::PLACE,
             dead_letters: S::DEAD_LETTERS,
             metrics: S::METRICS,
+            formats: S::FORMATS,
             is_dead_letter_place: S::is_dead_letter_place,
             read: |sink_type, section| {
                 let settings = S::read(section)?;
@@ -216,6 +220,12 @@ impl Settings {
     #[must_use]
     pub const fn metrics(&self) -> &'static [Metric] {
         self.sink_type.metrics
+    }
+
+    /// Returns the formats in which its sinks can write.
+    #[must_use]
+    pub const fn formats(&self) -> &'static [Format] {
+        self.sink_type.formats
     }
 
     /// Returns the settings if they are of the type `S`; otherwise `None`.

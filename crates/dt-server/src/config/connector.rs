@@ -167,7 +167,7 @@ fn read_path(section: &mut Section<'_>, key: &'static str) -> Option<String> {
     Some(path)
 }
 
-fn read_events(section: &mut Section<'_>, key: &'static str) -> Option<BTreeSet<String>> {
+pub fn read_events(section: &mut Section<'_>, key: &'static str) -> Option<BTreeSet<String>> {
     let events = section.strings_not_empty(key, "all events")?;
     for event_type in &events {
         if !EventType::from(event_type.as_str()).is_known() {

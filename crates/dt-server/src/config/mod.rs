@@ -9,6 +9,7 @@
 mod changes;
 mod checks;
 mod connector;
+mod filter;
 mod limits;
 mod listen;
 mod reference;
@@ -21,6 +22,7 @@ use std::str::FromStr;
 use std::time::Duration;
 
 pub use connector::ConnectorConfig;
+pub use filter::{Label, SinkFilter};
 pub use limits::{Limits, SpoolLimits};
 pub(crate) use limits::{MAX_LEAVING, MAX_TURNED_AWAY};
 pub use listen::{ClientHeader, Listen, NotAListener, Proxies, TrustedProxies, UnknownClientHeader};
@@ -389,6 +391,13 @@ impl Config {
     pub fn dead_letter_sink(&self) -> Option<&SinkConfig> {
         let sink_type = self.dead_letter_place()?.sink_type;
         self.sinks.iter().find(|sink| sink.settings.type_name() == sink_type)
+    }
+
+    /// Returns the filter of the sink with this name. A sink that an embedder added receives every event.
+    #[must_use]
+    pub fn sink_filter(&self, name: &str) -> SinkFilter {
+        let sink = self.sinks.iter().find(|sink| &*sink.name == name);
+        sink.map(|sink| sink.only.clone()).unwrap_or_default()
     }
 }
 

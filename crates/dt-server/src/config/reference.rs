@@ -17,7 +17,7 @@ found and what is allowed, and every warning; missing secrets, missing folders o
 - A duration is a text such as `\"8s\"`, `\"500ms\"`, `\"72h\"` or `\"1d\"` (24 h); 0 may stand without a unit.
 - A size is a text such as `\"64KiB\"`, or a number of bytes.
 - A name has 1 to 64 letters, digits, `-` and `_`.
-- An empty list of `events`, `projects` or `sinks` is a mistake, since it could mean \"none\" or \"all\": without the key, it
+- An empty list of `events`, `projects`, `devices` or `sinks` is a mistake, since it could mean \"none\" or \"all\": without the key, it
   is all of them.
 - A secret never stands in the file: `env` names an environment variable, `file` a file, whose last line end is left out.
   Should it stand there by mistake, it is not shown: only what looks like a variable's name or a path is.

@@ -3,8 +3,11 @@
 
 use std::sync::Arc;
 
+use super::SinkFilter;
 use crate::sink::{NoSinkType, NotASink, Settings, SinkTypes, StdoutConfig};
-use dt_sink::config::{Changes, Key, KeyDefault, Section, Table, config_keys, custom, name, word};
+use dt_sink::config::{
+    Changes, Key, KeyDefault, Section, Table, config_keys, custom, name, table, unchecked, word,
+};
 use dt_sink::record::Format;
 
 config_keys! {
@@ -18,14 +21,19 @@ config_keys! {
             name: Arc<str> = name().needed("is missing; give it a name").sample("\"stdout\""),
         }
         /// The output: `body` is the received bytes, `envelope` adds when and how the event was received,
-        /// `cloudevents` is CloudEvents 1.0.
-        format: Format = word(&["body", "envelope", "cloudevents"]).or(Format::default()),
+        /// `cloudevents` is CloudEvents 1.0, `line-protocol` is that of InfluxDB, for types that write lines. Details:
+        /// [formats.md](formats.md).
+        format: Format = word(&["body", "envelope", "cloudevents", "line-protocol"]).or(Format::default()),
         /// Where a new sink starts: with the next event, or with the oldest event that the spool still has.
         from_retained: bool = custom("`\"now\"`, `\"retained\"`", read_start)
             .or(false)
             .key("start")
             .default_shown("\"now\"")
             .not_compared(),
+        /// The events that the sink receives, of those that its connectors accept; all, without this table. An event
+        /// must match every key that is given, and of a list one value. The sink counts as having received any other
+        /// event. Details: [receiving.md](receiving.md#events-of-a-sink).
+        only: SinkFilter = table(unchecked),
     }
     with {
         /// The keys of its type.
@@ -70,11 +78,33 @@ impl SinkConfig {
     /// Reads a sink. A value that cannot be read adds an error and is replaced by a placeholder, so that the rest is checked; a
     /// configuration with errors is never used.
     pub(super) fn read(mut section: Section<'_>, types: &SinkTypes) -> Option<Self> {
+        let has_format = section.has("format");
         let settings = read_settings(&mut section, types);
         let settings = settings.unwrap_or_else(|| StdoutConfig::default().into());
         let sink = Self::read_keys(&mut section, settings)?;
+        if has_format {
+            sink.check_format(&section);
+        }
         section.finish();
         Some(sink)
+    }
+
+    /// Reports a format in which this type of sink cannot write.
+    fn check_format(&self, section: &Section<'_>) {
+        let (formats, type_name) = (self.settings.formats(), self.settings.type_name());
+        if formats.contains(&self.format) {
+            return;
+        }
+        let names: Vec<_> = formats.iter().map(|format| format.name()).collect();
+        section.complain(
+            "format",
+            if names.is_empty() {
+                format!("a sink of type \"{type_name}\" has no format; remove the key")
+            } else {
+                let found = self.format.name();
+                format!("found \"{found}\"; a sink of type \"{type_name}\" takes {}", names.join(", "))
+            },
+        );
     }
 
     /// Adds the differences of `next`, below the sink's name.
@@ -83,7 +113,8 @@ impl SinkConfig {
         self.settings.compare(&next.settings, changes);
     }
 
-    /// Returns whether a running sink has to be replaced for `next`. The key `start` only matters for a new sink.
+    /// Returns whether a running sink has to be replaced for `next`. The key `start` only matters for a new sink, and its worker
+    /// applies `only`.
     pub(crate) fn is_other_than(&self, next: &Self) -> bool {
         self.format != next.format || self.settings.needs_new_sink(&next.settings)
     }
@@ -96,7 +127,11 @@ impl SinkConfig {
         let mut keys = Self::rows();
         keys.insert(1.min(keys.len()), of_type.sample("\"stdout\""));
         let all = Table::new("[[sink]]", about, keys);
-        std::iter::once(all).chain(types.iter().flat_map(|sink_type| sink_type.tables())).collect()
+        let below = Self::tables().into_iter().map(|table| table.below("sink"));
+        std::iter::once(all)
+            .chain(below)
+            .chain(types.iter().flat_map(|sink_type| sink_type.tables()))
+            .collect()
     }
 }
 

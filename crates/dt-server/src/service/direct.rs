@@ -144,7 +144,12 @@ impl Intake for DirectIntake {
         IntakeFuture::boxed(async move {
             let record = Arc::new(record);
             let Some(route) = self.routes.get(connector) else { return Err(Unavailable::Storage) };
-            match self.direct.submit(&record, &route.sinks, route.dedup).await {
+            let sinks = self.routes.sinks_for(route, &record);
+            if sinks.is_empty() {
+                // By the filters of its sinks, the event is for none of them.
+                return Ok(Accepted::New);
+            }
+            match self.direct.submit(&record, &sinks, route.dedup).await {
                 Ok(Submitted::New) => Ok(Accepted::New),
                 Ok(Submitted::Duplicate) => Ok(Accepted::Duplicate),
                 Err(Undelivered::Overloaded) => Err(Unavailable::Overloaded),

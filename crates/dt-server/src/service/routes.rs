@@ -4,11 +4,16 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use super::StartError;
-use crate::config::{Config, is_name};
+use crate::config::{Config, SinkFilter, is_name};
+use dt_sink::record::Record;
 
 /// The route of each connector, in the order of the configuration.
 #[derive(Debug)]
-pub struct Routes(pub Vec<Route>);
+pub struct Routes {
+    pub connectors: Vec<Route>,
+    /// The filter of each sink, in the order of all sinks.
+    filters: Vec<SinkFilter>,
+}
 
 /// The sinks of a connector.
 #[derive(Debug)]
@@ -27,7 +32,7 @@ impl Routes {
     ///
     /// [`StartError`] if a sink's name is invalid, repeated or unknown.
     pub fn new<'a>(config: &Config, sinks: impl Iterator<Item = &'a Arc<str>>) -> Result<Self, StartError> {
-        let mut places: HashMap<&str, usize> = HashMap::new();
+        let (mut places, mut filters): (HashMap<&str, usize>, Vec<_>) = (HashMap::new(), Vec::new());
         for (place, name) in sinks.enumerate() {
             if !is_name(name) {
                 return Err(StartError::BadName(Arc::clone(name)));
@@ -35,6 +40,7 @@ impl Routes {
             if places.insert(name, place).is_some() {
                 return Err(StartError::RepeatedSink(Arc::clone(name)));
             }
+            filters.push(config.sink_filter(name));
         }
         let mut routes = Vec::with_capacity(config.connectors.len());
         for connector in &config.connectors {
@@ -54,11 +60,17 @@ impl Routes {
             let dedup = connector.dedup && !config.dedup_window.is_zero();
             routes.push(Route { connector: Arc::clone(&connector.name), sinks, dedup });
         }
-        Ok(Self(routes))
+        Ok(Self { connectors: routes, filters })
     }
 
     /// Returns the route of the connector with this index.
     pub fn get(&self, connector: usize) -> Option<&Route> {
-        self.0.get(connector)
+        self.connectors.get(connector)
+    }
+
+    /// Returns the indexes of the sinks on a route that receive this record.
+    pub fn sinks_for(&self, route: &Route, record: &Record) -> Vec<usize> {
+        let is_wanted = |place: &usize| self.filters.get(*place).is_none_or(|filter| filter.wants(record));
+        route.sinks.iter().copied().filter(is_wanted).collect()
     }
 }

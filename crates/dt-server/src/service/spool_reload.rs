@@ -2,14 +2,15 @@
 //!
 //! Each event in the log has the numbers of its sinks, so an event goes to the sinks of the configuration under which it was
 //! accepted. A new sink is registered before its first event, a changed one continues where the old one stopped, and a removed
-//! one ends after the last event that was accepted for it.
+//! one ends after the last event that was accepted for it. The filter of a sink (`only`) is no part of that: its worker applies
+//! the current one to every event that it takes from the log.
 
 use std::collections::BTreeSet;
 use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
 
 use super::reload::{CATCH_UP_TIMEOUT, SINK_TIMEOUT, SwappedSinks, in_use_since};
-use super::spooled::{SpoolIntake, SpoolStore, options, register, start_worker};
+use super::spooled::{SpoolIntake, SpoolStore, options, register, start_worker, worker_parts};
 use super::{Next, Ready, ReloadError};
 use crate::deliver::{ReplaceError, WorkerHandle};
 use crate::sink::Sink;
@@ -42,9 +43,10 @@ pub fn prepare(store: &Arc<SpoolStore>, next: Next) -> Result<Ready, ReloadError
             rollback.known.insert(Arc::clone(&name));
         }
         let place = sinks.iter().position(|known| *known == name).unwrap_or(usize::MAX);
+        let parts = worker_parts(&name, &config, &store.log, &store.telemetry, &store.clock);
         let started = register(&store.log, &name, &config, &routes, place)
             .map_err(ReloadError::from)
-            .and_then(|state| Ok(start_worker(sink, state, &store.log, &store.telemetry, &store.clock)?));
+            .and_then(|state| Ok(start_worker(sink, state, parts?)?));
         match started {
             Ok(worker) => rollback.added.push(worker),
             Err(error) => {
@@ -73,6 +75,8 @@ pub fn prepare(store: &Arc<SpoolStore>, next: Next) -> Result<Ready, ReloadError
     let intake = Arc::new(SpoolIntake::new(Arc::clone(store), &routes, &numbers));
     let (store, current) = (Arc::clone(store), Arc::downgrade(&intake));
     let finish = move || {
+        // Last, since a filter that is taken back has let the cursor pass records that the sink should have received.
+        workers.iter().for_each(|worker| worker.set_filter(config.sink_filter(worker.name())));
         *store.workers.write() = workers;
         let bounds = options(&config).bounds;
         store.telemetry.metrics.spool_max.set(bounds.max_size as f64);

@@ -57,7 +57,7 @@ impl SpoolIntake {
         let route = |Route { sinks, dedup, .. }: &Route| {
             (SinkSet::new(sinks.iter().filter_map(|place| numbers.get(*place).copied())), *dedup)
         };
-        Self { store, routes: routes.0.iter().map(route).collect() }
+        Self { store, routes: routes.connectors.iter().map(route).collect() }
     }
 }
 
@@ -94,7 +94,8 @@ impl SpoolStore {
         let numbers: Vec<u32> = known.iter().map(|sink| sink.number).collect();
         let mut workers = Vec::with_capacity(sinks.len());
         for ((_, sink), state) in sinks.into_iter().zip(known) {
-            workers.push(start_worker(sink, state, &log, &telemetry, &clock)?);
+            let parts = worker_parts(&state.name, &config, &log, &telemetry, &clock)?;
+            workers.push(start_worker(sink, state, parts)?);
         }
         let repair = Arc::new(Repair::new(Arc::clone(&log), &config, names.clone()));
         repair.set_config(&config, &verifiers, names);
@@ -135,7 +136,7 @@ pub fn register(
 ) -> Result<SinkState, LogError> {
     let is_retained = config.sinks.iter().any(|sink| sink.name == *name && sink.from_retained);
     let start = if is_retained { StartAt::Retained } else { StartAt::Now };
-    let of_sink = routes.0.iter().filter(|route| route.sinks.contains(&place));
+    let of_sink = routes.connectors.iter().filter(|route| route.sinks.contains(&place));
     log.register(name, start, of_sink.map(|route| Arc::clone(&route.connector)).collect())
 }
 
@@ -143,15 +144,25 @@ pub fn register(
 pub fn start_worker(
     sink: Box<dyn Sink>,
     state: SinkState,
+    parts: WorkerParts,
+) -> Result<Arc<WorkerHandle>, StartError> {
+    let name = Arc::clone(&state.name);
+    let failed = |source| StartError::Sink { name, source };
+    WorkerHandle::start(sink, state, parts).map(Arc::new).map_err(failed)
+}
+
+/// Returns the parts of the worker of a sink, with its filter.
+pub fn worker_parts(
+    name: &Arc<str>,
+    config: &Config,
     log: &Arc<Log>,
     telemetry: &Arc<Telemetry>,
     clock: &Arc<dyn Clock>,
-) -> Result<Arc<WorkerHandle>, StartError> {
-    let name = Arc::clone(&state.name);
-    let failed = |source| StartError::Sink { name: Arc::clone(&name), source };
-    let backoff = backoff(&name, clock).map_err(failed)?;
-    let parts = WorkerParts { log: Arc::clone(log), backoff, telemetry: Arc::clone(telemetry) };
-    WorkerHandle::start(sink, state, parts).map(Arc::new).map_err(failed)
+) -> Result<WorkerParts, StartError> {
+    let failed = |source| StartError::Sink { name: Arc::clone(name), source };
+    let (log, telemetry) = (Arc::clone(log), Arc::clone(telemetry));
+    let filter = Arc::new(config.sink_filter(name));
+    Ok(WorkerParts { log, backoff: backoff(name, clock).map_err(failed)?, telemetry, filter })
 }
 
 /// Returns the pauses between attempts, with random jitter, so that sinks that fail together are not tried at the same time.

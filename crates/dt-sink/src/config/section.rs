@@ -352,6 +352,21 @@ impl<'a> Section<'a> {
         sections
     }
 
+    /// Takes all remaining keys, each with a string or `true`, for a table whose keys are names that the file's author chose. `None`
+    /// stands for `true`.
+    #[must_use]
+    pub fn into_texts_or_true(mut self) -> Vec<(String, Option<String>)> {
+        let mut pairs = Vec::new();
+        for (key, value) in std::mem::take(&mut self.left) {
+            match value {
+                Value::String(text) => pairs.push((key, Some(text))),
+                Value::Boolean(true) => pairs.push((key, None)),
+                other => self.wrong_type(&key, &other, "a string, or true"),
+            }
+        }
+        pairs
+    }
+
     /// Takes all keys with their values as text, for a table whose keys are another program's. Returns these pairs, and the
     /// section without them.
     pub fn into_pairs(mut self) -> (Vec<(String, String)>, Self) {

@@ -1,11 +1,11 @@
-//! The representation of a record in line-based output: one JSON object a line.
+//! The representation of a record in line-based output: one JSON object a line, or lines of InfluxDB line protocol.
 
 use std::fmt;
 use std::str::FromStr;
 
 use serde::Serializer as _;
 
-use super::{CloudEvent, Record};
+use super::{CloudEvent, Record, line_protocol};
 use dt_verify::event::append_rfc3339_millis;
 
 /// The format in which a sink writes a record.
@@ -20,11 +20,14 @@ pub enum Format {
     Envelope,
     /// A CloudEvent: a JSON object in line-based output; on Kafka, headers and the received bytes.
     CloudEvents,
+    /// InfluxDB line protocol: a line for each time of the event's readings, none for an event without readings. See
+    /// [`line_protocol`].
+    LineProtocol,
 }
 
 impl Format {
     /// All formats.
-    pub const ALL: [Self; 3] = [Self::Body, Self::Envelope, Self::CloudEvents];
+    pub const ALL: [Self; 4] = [Self::Body, Self::Envelope, Self::CloudEvents, Self::LineProtocol];
 
     /// Returns the name in the configuration.
     #[must_use]
@@ -33,10 +36,12 @@ impl Format {
             Self::Body => "body",
             Self::Envelope => "envelope",
             Self::CloudEvents => "cloudevents",
+            Self::LineProtocol => "line-protocol",
         }
     }
 
-    /// Appends the record as a single value, as on Kafka: the received part is exact.
+    /// Appends the record as a single value, as on Kafka: the received part is exact. In line protocol, it is empty for an event
+    /// without readings.
     pub fn write_value(self, record: &Record, out: &mut Vec<u8>) {
         match self {
             Self::Body | Self::CloudEvents => out.extend_from_slice(&record.body),
@@ -44,12 +49,19 @@ impl Format {
                 write_head(record, out);
                 out.extend_from_slice(members(&record.body));
             }
+            Self::LineProtocol => {
+                let start = out.len();
+                line_protocol::write_lines(record, out);
+                // Line feeds separate the lines.
+                out.truncate(out.len().saturating_sub(1).max(start));
+            }
         }
     }
 
-    /// Appends the record as one line, with its line feed.
+    /// Appends the record as one line, with its line feed. In line protocol, an event may be several lines, or none.
     pub fn write_line(self, record: &Record, out: &mut Vec<u8>) {
         match self {
+            Self::LineProtocol => return line_protocol::write_lines(record, out),
             Self::Body => write_on_one_line(&record.body, out),
             Self::Envelope => {
                 write_head(record, out);
@@ -118,7 +130,7 @@ impl fmt::Display for Format {
 
 /// A text that is no name of a format.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("unknown format; expected body, envelope or cloudevents")]
+#[error("unknown format; expected body, envelope, cloudevents or line-protocol")]
 pub struct UnknownFormat;
 
 impl FromStr for Format {

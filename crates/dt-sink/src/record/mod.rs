@@ -6,6 +6,7 @@ mod cloud_event;
 mod format;
 mod json_text;
 mod kept_headers;
+pub mod line_protocol;
 mod path_template;
 mod request_id;
 mod template;

@@ -67,7 +67,7 @@ impl Delivery {
     /// | `cellularStatus` | `signalStrength` in % |
     /// | `labelsChanged`, unknown types, unreadable payloads | none |
     ///
-    /// Samples are in DT's order, the newest first. Where the list of samples is empty or absent, the value beside it counts as
+    /// `docs/formats.md` has the same table. Samples are in DT's order, the newest first. Where the list of samples is empty or absent, the value beside it counts as
     /// the only sample.
     ///
     /// # Examples

@@ -23,6 +23,7 @@ use parking_lot::Mutex;
 use super::backoff::Backoff;
 use super::engine::{Batch, BatchResult, Engine, RecordResult, Shared, Source, SourceError};
 use super::sink_swap::ReplaceError;
+use crate::config::SinkFilter;
 use crate::sink::{OpenError, Sink};
 use crate::telemetry::{DeadLetterStored, Telemetry};
 use dt_log::{Log, LogError, Progress, SinkNumber, SinkState, StoredEvent};
@@ -44,6 +45,7 @@ pub struct WorkerHandle {
     number: SinkNumber,
     shared: Arc<Shared>,
     leave: Arc<Leave>,
+    filter: Arc<Mutex<Arc<SinkFilter>>>,
     log: Arc<Log>,
     thread: Mutex<Option<JoinHandle<()>>>,
 }
@@ -66,6 +68,8 @@ pub struct WorkerParts {
     pub backoff: Backoff,
     /// Counts and logs the results of the sink.
     pub telemetry: Arc<Telemetry>,
+    /// The events that the sink receives, of those that the log has for it.
+    pub filter: Arc<SinkFilter>,
 }
 
 impl WorkerHandle {
@@ -85,7 +89,8 @@ impl WorkerHandle {
         parts: WorkerParts,
         rest: Duration,
     ) -> Result<Self, OpenError> {
-        let WorkerParts { log, backoff, telemetry } = parts;
+        let WorkerParts { log, backoff, telemetry, filter } = parts;
+        let next_filter = Arc::new(Mutex::new(Arc::clone(&filter)));
         let (name, number) = (Arc::clone(&state.name), state.number);
         let leave = Arc::new(Leave { after: AtomicI64::new(i64::MAX), forget: AtomicBool::new(false) });
         let source = LogSource {
@@ -96,6 +101,8 @@ impl WorkerHandle {
             caught_up_at: log.tail().last_seq(),
             reader: log.source(state),
             unstored: Unstored::default(),
+            filter,
+            next_filter: Arc::clone(&next_filter),
             rest,
             rest_records: MAX_REST_RECORDS,
             rest_until: None,
@@ -110,7 +117,8 @@ impl WorkerHandle {
             .name(format!("sink-{name}"))
             .spawn(move || engine.run())
             .map_err(|error| OpenError::Unusable(format!("starting a thread: {error}")))?;
-        Ok(Self { name, number, shared, leave, log, thread: Mutex::new(Some(thread)) })
+        let (filter, thread) = (next_filter, Mutex::new(Some(thread)));
+        Ok(Self { name, number, shared, leave, filter, log, thread })
     }
 
     /// Returns the sink's name.
@@ -142,6 +150,14 @@ impl WorkerHandle {
             return Err(ReplaceError::Ended);
         }
         self.shared.swap.replace(sink, || self.log.tail().wake(), timeout)
+    }
+
+    /// Replaces the filter, for the records that the worker takes from now on.
+    pub fn set_filter(&self, filter: SinkFilter) {
+        let mut current = self.filter.lock();
+        if **current != filter {
+            *current = Arc::new(filter);
+        }
     }
 
     /// Ends the worker, and lets the log forget the sink, as soon as the cursor has reached this sequence number.
@@ -187,6 +203,10 @@ struct LogSource {
     caught_up_at: i64,
     reader: dt_log::Source,
     unstored: Unstored,
+    /// Which records the sink receives. Any other one is done without it, like a record for other sinks.
+    filter: Arc<SinkFilter>,
+    /// The filter of the active configuration. It replaces `filter` when the batch is done.
+    next_filter: Arc<Mutex<Arc<SinkFilter>>>,
     rest: Duration,
     /// A rest ends when this many records are there.
     rest_records: i64,
@@ -236,6 +256,29 @@ impl LogSource {
                 !self.log.tail().is_stopping()
             }
         }
+    }
+
+    /// Takes over the filter of the active configuration. Returns `false` while the batch has records that the previous one let
+    /// pass.
+    ///
+    /// # Errors
+    ///
+    /// [`SourceError`] if the cursor cannot be stored.
+    fn take_filter(&mut self, has_batch: bool) -> Result<bool, SourceError> {
+        let next = Arc::clone(&self.next_filter.lock());
+        if Arc::ptr_eq(&next, &self.filter) {
+            return Ok(true);
+        }
+        if has_batch {
+            return Ok(false);
+        }
+        // Durable first: after a crash the sink may compare its content with the records after the stored cursor, so these
+        // have to be the same ones.
+        let checkpoint = self.checkpoint.clone();
+        let progress = Progress { sink: self.number, cursor: self.cursor, checkpoint, ends_replay: false };
+        self.log.advance(progress, true)?;
+        self.filter = next;
+        Ok(true)
     }
 
     /// Reads the sink's state, after an operator may have changed it, and begins a replay if one was requested. Returns
@@ -301,16 +344,20 @@ impl Source for LogSource {
     }
 
     fn take(&mut self, room: usize, batch: &mut Batch<i64>) -> Result<(), SourceError> {
+        if !self.take_filter(!batch.is_empty())? {
+            return Ok(());
+        }
         let end = self.leave.after.load(Ordering::SeqCst);
         self.rest_records = i64::try_from(room).unwrap_or(MAX_REST_RECORDS).min(MAX_REST_RECORDS);
         for StoredEvent { seq, record } in self.reader.read(room, end)? {
             match record {
-                Ok(record) => batch.push(seq, record),
+                Ok(record) if self.filter.wants(&record) => batch.push(seq, record),
+                Ok(_) => {}
                 Err(dead_letter) => self.unstored.dead_letters.push(*dead_letter),
             }
         }
         if batch.is_empty() && self.reader.position() > self.cursor {
-            // All records were for other sinks, or are unreadable.
+            // All records were for other sinks, are unreadable, or do not pass the filter.
             let result = BatchResult {
                 done: Vec::new(),
                 first_left: None,

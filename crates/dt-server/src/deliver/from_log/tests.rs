@@ -33,7 +33,7 @@ fn append(log: &Log, id: &str) {
 fn worker(log: &Arc<Log>, sink: Box<dyn Sink>, again: Duration, rest: Duration) -> WorkerHandle {
     let backoff = Backoff::new(again, again, 0).expect("good");
     let telemetry = Arc::new(Telemetry::new(Arc::new(SystemClock)));
-    let parts = WorkerParts { log: Arc::clone(log), backoff, telemetry };
+    let parts = WorkerParts { log: Arc::clone(log), backoff, telemetry, filter: Arc::default() };
     WorkerHandle::start_with_rest(sink, sink_of(log), parts, rest).expect("starts")
 }
 
@@ -240,5 +240,82 @@ fn what_is_damaged_is_a_dead_letter_and_the_rest_goes_on() {
     let found = dead_letters(&log);
     let [stored] = &found[..] else { panic!("{found:?}") };
     assert_eq!((stored.dead_letter.reason.code(), stored.dead_letter.seq), ("damaged", Some(2)));
+    end(&log, &worker);
+}
+
+/// Lets only the events of one device pass.
+fn only(device: &str) -> SinkFilter {
+    let mut filter = SinkFilter::default();
+    filter.devices.insert(device.to_owned());
+    filter
+}
+
+fn append_of(log: &Log, device: &'static str, id: &str) {
+    let sinks = SinkSet::new(log.sinks().iter().map(|sink| sink.number));
+    let record = Record { device: Some(device.into()), ..Record::sample(id) };
+    log.append_blocking(Arc::new(record), sinks, true).expect("stored");
+}
+
+#[test]
+fn records_that_do_not_pass_the_filter_are_done_and_a_replay_uses_the_filter_of_now() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let log = open(folder.path());
+    sink_of(&log);
+    let (worker, next) = telling(&log, Duration::ZERO);
+    worker.set_filter(only("a"));
+    append_of(&log, "b", "b1");
+    until("the cursor passes it", || log.sink("sink").is_some_and(|sink| sink.cursor == 1));
+    append_of(&log, "a", "a2");
+    assert_eq!(next(), ["a2"]);
+    append_of(&log, "b", "b3");
+    until("the cursor passes it", || log.sink("sink").is_some_and(|sink| sink.cursor == 3));
+    assert_eq!(log.owed(&log.sink("sink").expect("known")).expect("counted"), 0);
+    worker.set_filter(only("b"));
+    log.replay("sink", 0).expect("noted");
+    log.tail().wake();
+    let mut given = next();
+    while given.len() < 2 {
+        given.extend(next());
+    }
+    assert_eq!(given, ["b1", "b3"]);
+    until("the cursor is at the end", || log.sink("sink").is_some_and(|sink| sink.cursor == 3));
+    assert!(dead_letters(&log).is_empty());
+    end(&log, &worker);
+}
+
+/// Delivers a record in the second call, and says of each call what was in it.
+struct Slow(mpsc::Sender<Vec<String>>, bool);
+
+impl Sink for Slow {
+    fn open(&mut self, _checkpoint: Option<&[u8]>) -> Result<(), OpenError> {
+        Ok(())
+    }
+
+    fn deliver(&mut self, batch: &[Arc<Record>]) -> Outcome {
+        self.0.send(batch.iter().map(|record| record.event_id.to_string()).collect()).expect("heard");
+        if std::mem::replace(&mut self.1, true) {
+            return Outcome::delivered(batch.len());
+        }
+        Outcome::retry(batch.len(), "not yet")
+    }
+}
+
+#[test]
+fn a_new_filter_waits_for_the_records_that_the_sink_is_being_given() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let log = open(folder.path());
+    sink_of(&log);
+    let (sender, batches) = mpsc::channel();
+    let next = || batches.recv_timeout(Duration::from_secs(30)).expect("a batch");
+    append_of(&log, "a", "a1");
+    let worker = worker(&log, Box::new(Slow(sender, false)), Duration::from_millis(100), Duration::ZERO);
+    assert_eq!(next(), ["a1"]);
+    // It is tried again, although it would not pass any more, and nothing joins it.
+    worker.set_filter(only("b"));
+    append_of(&log, "a", "a2");
+    append_of(&log, "b", "b3");
+    assert_eq!(next(), ["a1"]);
+    assert_eq!(next(), ["b3"]);
+    until("the cursor is at the end", || log.sink("sink").is_some_and(|sink| sink.cursor == 3));
     end(&log, &worker);
 }
