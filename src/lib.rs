@@ -13,6 +13,7 @@
 //! | `dt-log` | [`log`], [`disk`] | the append-only log |
 //! | `dt-server` | [`service`], [`config`], [`http`], … | the Endpoint URL target |
 //! | `dt-sink-kafka` | – | the sink `kafka` (feature `kafka`) |
+//! | `dt-sink-mqtt` | – | the sink `mqtt` (feature `mqtt`) |
 //! | `dt-emulator` | [`emulator`] | DT's cloud on this machine, for tests |
 //!
 //! # Examples

@@ -77,46 +77,61 @@ fn is_header(line: &str) -> bool {
     line.starts_with('[')
 }
 
+/// The tables of a sink's type whose keys the author of the file chooses.
+const NAMED_BY_THE_AUTHOR: [&str; 1] = ["[sink.properties]"];
+
+/// The line of the type of sink that a place of the sample is about; `None` for other tables.
+fn type_of_sink(lines: &[String], at: usize) -> Option<&str> {
+    lines[at].contains("sink").then_some(())?;
+    let sink = lines[..=at].iter().rposition(|line| line == "[[sink]]")?;
+    lines[sink..].iter().take(3).find(|line| line.starts_with("type = ")).map(String::as_str)
+}
+
+/// The tables of the reference, each with the line of the type of sink that it belongs to.
+fn tables_by_type() -> Vec<(Option<String>, Table)> {
+    let mut of_type = None;
+    let place = |table: Table| {
+        let line = table.given.lines().find(|line| line.starts_with("type")).map(str::to_owned);
+        of_type = if table.header == "[[sink]]" { line } else { of_type.clone() };
+        (of_type.clone(), table)
+    };
+    reference().into_iter().map(place).collect()
+}
+
 /// Whether the build lacks what a table is for, and so does not read it.
 fn is_left_out(lines: &[String], at: usize) -> bool {
-    let sink = lines[..=at].iter().rposition(|line| line == "[[sink]]");
-    let kafka = sink.is_some_and(|sink| lines[sink..].iter().take(3).any(|line| line == "type = \"kafka\""));
-    kafka && lines[at].contains("sink") && !cfg!(feature = "kafka")
+    match type_of_sink(lines, at) {
+        Some("type = \"kafka\"") => !cfg!(feature = "kafka"),
+        Some("type = \"mqtt\"") => !cfg!(feature = "mqtt"),
+        _ => false,
+    }
 }
 
 /// The keys of the table whose header is at a place of the sample: those of its rows, and the tables below it.
 fn documented(lines: &[String], at: Option<usize>) -> BTreeSet<String> {
     let header = at.map_or("", |at| lines[at].as_str());
-    let body = at.map_or(lines, |at| &lines[at + 1..]);
-    let kind = body.iter().take_while(|line| !is_header(line)).find(|line| line.starts_with("type = "));
-    let kind = kind.filter(|_| header == "[[sink]]");
-    let mut keys = BTreeSet::new();
-    for table in reference().iter().filter(|table| table.header == header) {
-        let table_kind = table.given.lines().find(|line| line.starts_with("type"));
-        if table_kind.is_none() || kind.is_some_and(|kind| Some(kind.as_str()) == table_kind) {
-            keys.extend(table.keys.iter().map(|key| key.name.to_owned()));
-        }
-    }
+    let kind = at.and_then(|at| type_of_sink(lines, at));
     let path = header.trim_matches(['[', ']']);
-    let mut below: BTreeSet<String> = reference()
-        .iter()
-        .map(|table| table.header.trim_matches(['[', ']']))
-        .map(str::to_owned)
-        .collect::<Vec<_>>()
-        .iter()
-        .map(String::as_str)
-        .filter_map(
-            |other| if path.is_empty() { Some(other) } else { other.strip_prefix(path)?.strip_prefix('.') },
-        )
-        .filter_map(|rest| rest.split('.').next())
-        .filter(|name| !name.is_empty())
-        .map(str::to_owned)
-        .collect();
-    // Its tables go with Kafka alone.
-    if header == "[[sink]]" && kind.is_none_or(|kind| kind != "type = \"kafka\"") {
-        below.clear();
+    let mut keys = BTreeSet::new();
+    for (of_type, table) in tables_by_type() {
+        // The keys of all sinks are in each of them; what belongs to one type is in that one alone.
+        let is_of_all = of_type.is_none();
+        if !is_of_all && header.contains("sink") && of_type.as_deref() != kind {
+            continue;
+        }
+        if table.header == header {
+            keys.extend(table.keys.iter().map(|key| key.name.to_owned()));
+            continue;
+        }
+        let other = table.header.trim_matches(['[', ']']);
+        let below = if path.is_empty() {
+            Some(other)
+        } else {
+            other.strip_prefix(path).and_then(|rest| rest.strip_prefix('.'))
+        };
+        let name = below.and_then(|rest| rest.split('.').next()).filter(|name| !name.is_empty());
+        keys.extend(name.map(str::to_owned));
     }
-    keys.extend(below);
     keys
 }
 
@@ -135,7 +150,8 @@ fn the_reader_takes_the_same_keys_in_every_table() {
         .chain(lines.iter().enumerate().filter(|(_, line)| is_header(line)).map(|(at, _)| Some(at)));
     let mut looked_at = 0;
     for place in places {
-        if place.is_some_and(|at| lines[at] == "[sink.properties]" || is_left_out(&lines, at)) {
+        let is_free = |at: usize| NAMED_BY_THE_AUTHOR.contains(&lines[at].as_str());
+        if place.is_some_and(|at| is_free(at) || is_left_out(&lines, at)) {
             continue;
         }
         let mut with_stray = lines.clone();
@@ -216,7 +232,7 @@ fn the_defaults_are_those_of_the_reader() {
                     let header = format!("{}\n", table.header);
                     least.replace(&header, &format!("{header}{line}"))
                 }
-                // Only their own rows know these; they are three, and of Kafka and the issuer.
+                // Only their own rows know these; they are few: of sinks and the issuer.
                 _ => continue,
             };
             assert_eq!(read(&text), without, "{} {}", table.header, key.name);
@@ -227,7 +243,7 @@ fn the_defaults_are_those_of_the_reader() {
 }
 
 /// They are of a build with all types of sinks.
-#[cfg(feature = "kafka")]
+#[cfg(all(feature = "kafka", feature = "mqtt"))]
 #[test]
 fn the_pages_and_the_sample_are_up_to_date() {
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));

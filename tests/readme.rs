@@ -268,7 +268,9 @@ fn every_sample_configuration_passes_the_checks() {
             Config::from_toml(&sample, &Everything, &dt_receiver::sink_types()).and_then(Config::complete);
         // What a build lacks is named.
         let lacks_kafka = !has_kafka && sample.contains("type = \"kafka\"");
-        if lacks_kafka || (!has_tls && sample.contains("[sink.tls]")) {
+        let is_mqtt = sample.contains("type = \"mqtt\"");
+        let lacks_mqtt = is_mqtt && !cfg!(feature = "mqtt");
+        if lacks_kafka || lacks_mqtt || (!has_tls && !is_mqtt && sample.contains("[sink.tls]")) {
             let error = config.expect_err("not built").to_string();
             assert!(error.contains("build with the feature"), "{error}\n{sample}");
             continue;

@@ -126,6 +126,8 @@ pub(crate) fn free_port() -> u16 {
 pub(crate) struct Message {
     pub(crate) topic: String,
     pub(crate) is_retained: bool,
+    /// Whether the broker sent it before, and did not get the subscriber's acknowledgement.
+    pub(crate) is_again: bool,
     pub(crate) payload: Vec<u8>,
     pub(crate) content_type: Option<String>,
     pub(crate) properties: Vec<(String, String)>,
@@ -138,6 +140,7 @@ impl Message {
         Self {
             topic: text(&line["topic"]),
             is_retained: line["retain"].as_bool().expect("a flag"),
+            is_again: line["dup"].as_bool().expect("a flag"),
             payload: STANDARD.decode(text(&line["payload_base64"])).expect("base64"),
             content_type: line["content_type"].as_str().map(str::to_owned),
             properties: properties.map(|pair| (text(&pair[0]), text(&pair[1]))).collect(),

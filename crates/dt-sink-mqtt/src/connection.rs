@@ -407,7 +407,7 @@ impl Connection {
             .map_err(|error| MqttSinkError::NotTaken(format!("a packet cannot be encoded: {error}")))
     }
 
-    /// Returns the next packet id that is not in use. 0 is none.
+    /// Returns the next packet id that is not in use. 0 is not an id.
     fn new_id(&mut self, is_used: impl Fn(u16) -> bool) -> u16 {
         // Fewer are in use than there are.
         loop {

@@ -189,8 +189,10 @@ fn read_tls(mut section: Section<'_>) -> Option<MqttTls> {
         is_complete = false;
     }
     let tls = MqttTls { ca, client: certificate.zip(key) };
+    let sources = section.sources();
     if is_complete
-        && section.sources().reads_secrets()
+        && sources.reads_secrets()
+        && sources.looks_at_certificates()
         && let Err((key, error)) = tls.client_config()
     {
         section.complain(key, error);

@@ -6,6 +6,7 @@ use std::str::FromStr;
 use std::time::Duration;
 
 use dt_sink::config::{Section, config_keys, custom, duration, flag, number, parsed, word};
+use dt_sink::record::Format;
 use dt_sink::{BadPlace, Metric, OpenError, Sink, SinkContext, SinkSettings};
 use dt_verify::Secret;
 
@@ -41,7 +42,9 @@ config_keys! {
         /// The version of MQTT. With 3.1.1, a broker cannot report why it does not take a message.
         version: MqttVersion = word(&["5", "3.1.1"]).or(MqttVersion::V5),
         /// The client id. Each client of a broker needs its own.
-        client_id: Option<String> = custom("text", read_client_id).or_none("`dt-receiver-` and the sink's name"),
+        client_id: Option<String> = custom("text", read_client_id)
+            .or_none("`dt-receiver-` and the sink's name")
+            .sample("\"dt-receiver-plant-1\""),
         /// The user name.
         username: Option<String> = custom("text", read_username)
             .shown_as(|_| "(not shown)".to_owned())
@@ -146,6 +149,7 @@ impl SinkSettings for MqttConfig {
     const ABOUT: &'static str =
         "Topics of an MQTT broker, and states for Home Assistant. Details: [mqtt.md](mqtt.md).";
     const METRICS: &'static [Metric] = metrics::ALL;
+    const FORMATS: &'static [Format] = &[Format::Body, Format::Envelope, Format::CloudEvents];
 
     fn from_place(place: &str) -> Result<Self, BadPlace> {
         let (broker, topic) =

@@ -27,7 +27,7 @@ use crate::topic::MqttTopic;
 const MAX_BATCH: usize = 512;
 /// How often the broker is pinged while there is nothing to deliver.
 const CHECK_EVERY: Duration = Duration::from_secs(2);
-/// The longest time between two packets that the broker is told, in seconds. It is longer than the pause between two attempts.
+/// The longest time between two packets that the broker expects, in seconds. It is longer than the pause between two attempts.
 const KEEP_ALIVE: u16 = 120;
 /// How long the end of a connection may take.
 const CLOSE_WAIT: Duration = Duration::from_secs(2);
