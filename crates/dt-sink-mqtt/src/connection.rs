@@ -28,6 +28,8 @@ const MAX_SUBSCRIBE: usize = 32 * 1024;
 const RETAINED_WAIT: Duration = Duration::from_millis(100);
 /// How long to wait for the rest of what the broker sent before the connection failed.
 const LAST_READ: Duration = Duration::from_millis(50);
+/// How many bytes of it are read at most.
+const LAST_BYTES: usize = 64 * 1024;
 
 trait Stream: AsyncRead + AsyncWrite + Send {}
 
@@ -355,7 +357,12 @@ impl Connection {
             if let Some(ended) = &self.ended {
                 return Err(lost(&self.broker, ended.clone(), true));
             }
-            match tokio::time::timeout(limits.left(since), self.exchange()).await {
+            let wait = limits.left(since);
+            // Also if the broker keeps sending other packets.
+            if wait.is_zero() {
+                return Err(silent(&self.broker, expected, limits));
+            }
+            match tokio::time::timeout(wait, self.exchange()).await {
                 Ok(Ok(true)) => {}
                 // Some brokers do not report that another client took the client id over.
                 Ok(Ok(false)) => {
@@ -367,10 +374,12 @@ impl Connection {
                 Ok(Err(error)) => {
                     self.ended = Some(failure::of_io(&error));
                     // Of a failed write, the reason and some acknowledgements may be there to be read.
-                    while matches!(
-                        tokio::time::timeout(LAST_READ, self.reader.read_buf(&mut self.input)).await,
-                        Ok(Ok(1..))
-                    ) {}
+                    while self.input.len() < LAST_BYTES
+                        && matches!(
+                            tokio::time::timeout(LAST_READ, self.reader.read_buf(&mut self.input)).await,
+                            Ok(Ok(1..))
+                        )
+                    {}
                 }
                 Err(_) => return Err(silent(&self.broker, expected, limits)),
             }

@@ -139,6 +139,8 @@ struct Publisher {
     discovery: Option<Discovery>,
     suspect: Suspect,
     rejections: Rejections,
+    /// How many states were older than the retained ones, since the last report.
+    older_states: u64,
 }
 
 impl Publisher {
@@ -169,6 +171,7 @@ impl Publisher {
             discovery,
             suspect: Suspect::default(),
             rejections: Rejections::default(),
+            older_states: 0,
         })
     }
 
@@ -416,7 +419,7 @@ impl Publisher {
             if self.retained.is_newer(state) {
                 add(Message::retained(state.topic.clone(), state.payload(&record.event_id)), Kind::State)?;
             } else {
-                self.reporter.add(&metrics::OLDER_STATES, 1);
+                self.older_states = self.older_states.saturating_add(1);
             }
         }
         Ok(())
@@ -445,7 +448,10 @@ impl Publisher {
             }
             self.forget(message, *kind);
         }
-        for (metric, count) in [(&metrics::STATES, states), (&metrics::REJECTED, rejected)] {
+        let older = std::mem::take(&mut self.older_states);
+        for (metric, count) in
+            [(&metrics::STATES, states), (&metrics::REJECTED, rejected), (&metrics::OLDER_STATES, older)]
+        {
             if count > 0 {
                 self.reporter.add(metric, count);
             }

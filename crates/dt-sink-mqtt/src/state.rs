@@ -204,7 +204,6 @@ mod tests {
     fn the_number_of_known_topics_is_limited() {
         let mut times = RetainedTimes::default();
         times.learn((0..MAX_KNOWN).map(|number| number.to_string()).collect(), HashMap::new());
-        assert!(times.unknown(["0"].into_iter().chain([])).is_empty() || times.0.is_empty());
         assert_eq!(times.unknown(["0", "new"].into_iter()), ["0", "new"]);
         assert!(times.0.is_empty());
     }
