@@ -92,6 +92,16 @@ impl Broker {
         assert!(sent.success());
     }
 
+    /// Stops it in the middle of what it does, and waits until it stands still.
+    pub(crate) fn pause(&self) {
+        self.signal("STOP");
+        let path = format!("/proc/{}/stat", self.child.as_ref().expect("it runs").id());
+        let is_stopped = || fs::read_to_string(&path).expect("it runs").contains(") T ");
+        while !is_stopped() {
+            std::thread::sleep(Duration::from_millis(1));
+        }
+    }
+
     /// Stops it as a service manager does. It stores its sessions and retained messages.
     pub(crate) fn stop(&mut self) {
         self.signal("TERM");

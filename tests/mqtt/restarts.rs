@@ -67,7 +67,7 @@ fn a_broker_that_is_killed_gets_everything_that_it_did_not_acknowledge() {
             let before = subscriber.messages().len();
             subscriber.wait_for("events arrive", |messages| messages.len() >= before + 200);
             // Stopped first, so that there are packets on their way that it never reads.
-            broker.signal("STOP");
+            broker.pause();
             proxy.wait_for_unacknowledged();
             broker.kill();
             // A killed broker forgets its subscribers as well: no event passes until there is one again.

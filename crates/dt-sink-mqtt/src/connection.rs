@@ -52,6 +52,24 @@ impl Limits {
     }
 }
 
+/// A message with its place in the order.
+#[derive(Debug, Clone, Copy)]
+pub struct Queued<'a> {
+    /// The message.
+    pub message: &'a Message,
+    /// The number of its record.
+    pub record: usize,
+    /// The number of its device.
+    pub device: usize,
+}
+
+impl<'a> Queued<'a> {
+    /// A message that belongs to no record.
+    pub const fn alone(message: &'a Message) -> Self {
+        Self { message, record: 0, device: 0 }
+    }
+}
+
 /// How many messages may be in flight.
 #[derive(Debug, Clone, Copy)]
 pub struct Window {
@@ -195,12 +213,14 @@ impl Connection {
     /// Publishes messages in order, with at most `window.most` of them unacknowledged, and waits for all acknowledgements. `sent`
     /// has the state of each message, also after an error. If the broker does not take a message now, no more are sent.
     ///
+    /// Only one record of each device is in flight: if the broker does not take it, it has not taken a later one either.
+    ///
     /// # Errors
     ///
     /// Returns [`MqttSinkError`] if the connection ends, or the broker does not answer.
     pub async fn publish(
         &mut self,
-        messages: &[&Message],
+        messages: &[Queued<'_>],
         window: Window,
         limits: Limits,
         sent: &mut Vec<Sent>,
@@ -208,19 +228,22 @@ impl Connection {
         sent.clear();
         sent.resize(messages.len(), Sent::No);
         let most = usize::from(window.most.min(self.limits.receive_maximum));
-        let (mut in_flight, mut next, mut progress) = (HashMap::new(), 0_usize, Instant::now());
+        let (mut in_flight, mut progress) = (HashMap::new(), Instant::now());
         let mut stops = false;
         loop {
-            while !stops
-                && in_flight.len() < (if next < window.alone { 1 } else { most })
-                && self.output.len() < MAX_UNWRITTEN
-            {
-                let (Some(message), Some(state)) = (messages.get(next), sent.get_mut(next)) else { break };
+            while !stops && in_flight.len() < most && self.output.len() < MAX_UNWRITTEN {
+                let Some(number) = next_in_order(messages, sent) else { break };
+                if number < window.alone && !in_flight.is_empty() {
+                    break;
+                }
+                let (Some(queued), Some(state)) = (messages.get(number), sent.get_mut(number)) else { break };
                 let id = self.new_id(|id| in_flight.contains_key(&id));
-                self.encode(|version, out| version.write_publish(id, message, out))?;
+                self.encode(|version, out| version.write_publish(id, queued.message, out))?;
                 *state = Sent::Unacknowledged;
-                in_flight.insert(id, next);
-                next = next.saturating_add(1);
+                in_flight.insert(id, number);
+                if number < window.alone {
+                    break;
+                }
             }
             if in_flight.is_empty() {
                 return Ok(());
@@ -229,7 +252,7 @@ impl Connection {
                 && let Some(number) = in_flight.remove(&id)
             {
                 progress = Instant::now();
-                let topic = messages.get(number).map_or("", |message| &*message.topic);
+                let topic = messages.get(number).map_or("", |queued| &*queued.message.topic);
                 stops |= matches!(failure::of_acknowledgement(reason, topic), Some(Failure::Broker(_)));
                 if let Some(state) = sent.get_mut(number) {
                     *state = Sent::Acknowledged(reason);
@@ -434,10 +457,49 @@ impl Connection {
     }
 }
 
+/// Returns the number of the next message to send: the first unsent one whose device has no earlier record without an
+/// acknowledgement.
+fn next_in_order(messages: &[Queued<'_>], sent: &[Sent]) -> Option<usize> {
+    let mut first_of_device: HashMap<usize, usize> = HashMap::new();
+    let open =
+        messages.iter().zip(sent).enumerate().filter(|(_, (_, sent))| !matches!(sent, Sent::Acknowledged(_)));
+    for (number, (queued, sent)) in open {
+        let first = *first_of_device.entry(queued.device).or_insert(queued.record);
+        if *sent == Sent::No && first == queued.record {
+            return Some(number);
+        }
+    }
+    None
+}
+
 fn lost(broker: &str, reason: String, may_be_message: bool) -> MqttSinkError {
     MqttSinkError::Lost { broker: broker.to_owned(), reason, may_be_message }
 }
 
 fn silent(broker: &str, expected: &'static str, limits: Limits) -> MqttSinkError {
     MqttSinkError::Silent { broker: broker.to_owned(), expected, seconds: limits.timeout.as_secs() }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn one_record_of_a_device_is_in_flight_with_all_its_messages() {
+        let message = Message::retained("t".to_owned(), "");
+        // Two messages of the first record of device 0, one of its second, and one of another device.
+        let queued = [(0, 0), (0, 0), (1, 0), (2, 1)];
+        let queued = queued.map(|(record, device)| Queued { message: &message, record, device });
+        let mut sent = [Sent::No; 4];
+        let mut order = Vec::new();
+        while let Some(number) = next_in_order(&queued, &sent) {
+            sent[number] = Sent::Unacknowledged;
+            order.push(number);
+        }
+        assert_eq!(order, [0, 1, 3]);
+        sent[0] = Sent::Acknowledged(0);
+        assert_eq!(next_in_order(&queued, &sent), None);
+        sent[1] = Sent::Acknowledged(0);
+        assert_eq!(next_in_order(&queued, &sent), Some(2));
+    }
 }

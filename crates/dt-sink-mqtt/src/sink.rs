@@ -1,6 +1,6 @@
 //! The sink: it turns a batch into messages, publishes them, and turns acknowledgements into results.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::ops::Range;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -12,7 +12,7 @@ use dt_verify::event::Delivery;
 use rustls::ClientConfig;
 use tokio::runtime::Runtime;
 
-use crate::connection::{Connection, Limits, Sent, Target, Window};
+use crate::connection::{Connection, Limits, Queued, Sent, Target, Window};
 use crate::failure::{self, Failure, MqttSinkError};
 use crate::home_assistant::Discovery;
 use crate::message;
@@ -206,7 +206,7 @@ impl Publisher {
         let mut connection = Connection::open(&target, limits).await?;
         let online = Message::retained(self.status_topic.clone(), ONLINE);
         let mut sent = Vec::new();
-        connection.publish(&[&online], Window::ONE, limits, &mut sent).await?;
+        connection.publish(&[Queued::alone(&online)], Window::ONE, limits, &mut sent).await?;
         if let [Sent::Acknowledged(reason)] = sent[..]
             && let Some(failure) = failure::of_acknowledgement(reason, &self.status_topic)
         {
@@ -241,7 +241,8 @@ impl Publisher {
         self.reporter.set(&metrics::CONNECTED, 0.0);
         let limits = Limits { timeout: CLOSE_WAIT, until: Instant::now().checked_add(CLOSE_WAIT) };
         let offline = Message::retained(self.status_topic.clone(), OFFLINE);
-        let published = connection.publish(&[&offline], Window::ONE, limits, &mut Vec::new()).await;
+        let published =
+            connection.publish(&[Queued::alone(&offline)], Window::ONE, limits, &mut Vec::new()).await;
         let closed = match published {
             // Without a DISCONNECT the broker reports the sink as offline itself.
             Err(error) => Err(error),
@@ -332,7 +333,17 @@ impl Publisher {
             ranges.push(added.map(|()| start..outgoing.len()));
         }
         let Some(connection) = &mut self.connection else { return Vec::new() };
-        let messages: Vec<&Message> = outgoing.iter().map(|outgoing| &outgoing.message).collect();
+        let devices = device_numbers(records);
+        let mut messages: Vec<Queued<'_>> = Vec::with_capacity(outgoing.len());
+        for (record, (range, device)) in ranges.iter().zip(devices).enumerate() {
+            let outgoing =
+                range.as_ref().ok().and_then(|range| outgoing.get(range.clone())).unwrap_or_default();
+            messages.extend(outgoing.iter().map(|Outgoing { message, .. }| Queued {
+                message,
+                record,
+                device,
+            }));
+        }
         let (mut sent, window) = (Vec::new(), Window { most: self.config.max_in_flight, alone });
         let ended = connection.publish(&messages, window, limits, &mut sent).await;
         self.count(&outgoing, &sent);
@@ -496,6 +507,16 @@ fn hold_back(batch: &[Arc<Record>], fates: &mut [Fate]) {
             _ => {}
         }
     }
+}
+
+/// Returns a number for the device of each record. Records without a device count as one device.
+fn device_numbers(records: &[Arc<Record>]) -> Vec<usize> {
+    let mut numbers: HashMap<Option<&ByteString>, usize> = HashMap::new();
+    let mut number = |record| {
+        let next = numbers.len();
+        *numbers.entry(record).or_insert(next)
+    };
+    records.iter().map(|record| number(record.device.as_ref())).collect()
 }
 
 /// Returns a client id as one level of a topic.
