@@ -14,6 +14,7 @@
 //! | `dt-server` | [`service`], [`config`], [`http`], … | the Endpoint URL target |
 //! | `dt-sink-http` | – | the sink `http` (feature `http`) |
 //! | `dt-sink-kafka` | – | the sink `kafka` (feature `kafka`) |
+//! | `dt-sink-mqtt` | – | the sink `mqtt` (feature `mqtt`) |
 //! | `dt-emulator` | [`emulator`] | DT's cloud on this machine, for tests |
 //!
 //! # Examples

@@ -18,9 +18,11 @@ pub fn sink_types() -> SinkTypes {
     let types = types.with::<dt_sink_http::HttpConfig>();
     #[cfg(feature = "kafka")]
     let types = types.with::<dt_sink_kafka::KafkaConfig>();
+    #[cfg(feature = "mqtt")]
+    let types = types.with::<dt_sink_mqtt::MqttConfig>();
     #[cfg(feature = "postgres")]
     let types = types.with::<dt_sink_postgres::PostgresConfig>();
-    types.or_left_out(HTTP).or_left_out(KAFKA).or_left_out(POSTGRES)
+    types.or_left_out(HTTP).or_left_out(KAFKA).or_left_out(MQTT).or_left_out(POSTGRES)
 }
 
 const HTTP: MissingType =
@@ -32,6 +34,14 @@ const KAFKA: MissingType = MissingType {
     feature: "kafka",
     place: Some("HOST:PORT[,HOST:PORT]/TOPIC"),
     dead_letters: Some("TOPIC"),
+};
+
+const MQTT: MissingType = MissingType {
+    name: "mqtt",
+    title: "MQTT",
+    feature: "mqtt",
+    place: Some("HOST:PORT[/TOPIC]"),
+    dead_letters: None,
 };
 
 const POSTGRES: MissingType = MissingType {

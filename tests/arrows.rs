@@ -17,12 +17,13 @@ use std::process::Command;
 use serde_json::Value;
 
 /// Each crate of the workspace, and those that it may depend on.
-const ARROWS: [(&str, &[&str]); 9] = [
+const ARROWS: [(&str, &[&str]); 10] = [
     ("dt-verify", &[]),
     ("dt-sink", &["dt-verify"]),
     ("dt-log", &["dt-sink", "dt-verify"]),
     ("dt-sink-http", &["dt-sink", "dt-verify"]),
     ("dt-sink-kafka", &["dt-sink", "dt-verify"]),
+    ("dt-sink-mqtt", &["dt-sink", "dt-verify"]),
     ("dt-sink-postgres", &["dt-sink", "dt-verify"]),
     ("dt-emulator", &["dt-verify"]),
     ("dt-server", &["dt-log", "dt-sink", "dt-verify"]),
@@ -35,6 +36,7 @@ const ARROWS: [(&str, &[&str]); 9] = [
             "dt-sink",
             "dt-sink-http",
             "dt-sink-kafka",
+            "dt-sink-mqtt",
             "dt-sink-postgres",
             "dt-verify",
         ],

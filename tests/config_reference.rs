@@ -104,6 +104,7 @@ fn is_left_out(lines: &[String], at: usize) -> bool {
     match type_of_sink(lines, at) {
         Some("type = \"kafka\"") => !cfg!(feature = "kafka"),
         Some("type = \"http\"") => !cfg!(feature = "http"),
+        Some("type = \"mqtt\"") => !cfg!(feature = "mqtt"),
         Some("type = \"postgres\"") => !cfg!(feature = "postgres"),
         _ => false,
     }
@@ -245,7 +246,7 @@ fn the_defaults_are_those_of_the_reader() {
 }
 
 /// They are of a build with all types of sinks.
-#[cfg(all(feature = "http", feature = "kafka", feature = "postgres"))]
+#[cfg(all(feature = "http", feature = "kafka", feature = "mqtt", feature = "postgres"))]
 #[test]
 fn the_pages_and_the_sample_are_up_to_date() {
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));

@@ -277,7 +277,8 @@ fn every_sample_configuration_passes_the_checks() {
         let lacks_kafka = is_of_kafka && (!has_kafka || (!has_tls && sample.contains("[sink.tls]")));
         let lacks_http = !cfg!(feature = "http") && sample.contains("type = \"http\"");
         let lacks_postgres = !cfg!(feature = "postgres") && sample.contains("type = \"postgres\"");
-        if lacks_kafka || lacks_http || lacks_postgres {
+        let lacks_mqtt = !cfg!(feature = "mqtt") && sample.contains("type = \"mqtt\"");
+        if lacks_kafka || lacks_http || lacks_mqtt || lacks_postgres {
             let error = config.expect_err("not built").to_string();
             assert!(error.contains("build with the feature"), "{error}\n{sample}");
             continue;

@@ -57,6 +57,7 @@ fn sinks(folder: &Path, format: Format) -> Vec<UnderTest> {
     ];
     sinks.extend(crate::http::under_test(format));
     sinks.extend(crate::kafka::under_test(format));
+    sinks.extend(crate::mqtt::under_test(format));
     sinks.extend(crate::postgres::under_test(format));
     sinks
 }

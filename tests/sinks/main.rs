@@ -17,11 +17,16 @@ mod exactly_once;
 mod file;
 mod http;
 mod kafka;
+mod mqtt;
 mod postgres;
 mod records;
 
 #[path = "../common/events.rs"]
 mod events;
+#[cfg(feature = "mqtt")]
+#[allow(dead_code, reason = "the contract uses a part")]
+#[path = "../mqtt/broker.rs"]
+mod mqtt_broker;
 #[cfg(feature = "postgres")]
 #[path = "../postgres/server.rs"]
 mod server;

@@ -1,0 +1,162 @@
+//! What a reason code of the broker means for a record, and the errors as operators read them.
+
+use crate::packet::Refused;
+
+/// Why a message was not taken.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Failure {
+    /// The record can never be published, whatever the broker is like.
+    Record(String),
+    /// The broker rejects the message for a fault of its own, and never takes it.
+    Message(String),
+    /// The broker does not take it now: a permission is missing, or a quota is reached. It can be taken later.
+    Broker(String),
+}
+
+/// Why there is no connection to the broker.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum MqttSinkError {
+    /// The broker cannot be reached, or TLS fails.
+    #[error("{broker}: {error}")]
+    Connect {
+        /// The broker: HOST:PORT.
+        broker: String,
+        /// The reason, with its remedy if one is known.
+        error: String,
+    },
+    /// The broker rejects the connection.
+    #[error("{broker}: the broker rejects the connection: {reason}")]
+    Refused {
+        /// The broker: HOST:PORT.
+        broker: String,
+        /// The reason, with its remedy.
+        reason: String,
+    },
+    /// The connection ended.
+    #[error("{broker}: the connection ended: {reason}")]
+    Lost {
+        /// The broker: HOST:PORT.
+        broker: String,
+        /// The reason.
+        reason: String,
+        /// Whether the broker ended it, and not for a reason of its own such as a shutdown.
+        may_be_message: bool,
+    },
+    /// The broker does not answer.
+    #[error("{broker}: the broker does not answer: no {expected} within {seconds} s")]
+    Silent {
+        /// The broker: HOST:PORT.
+        broker: String,
+        /// The packet that did not arrive.
+        expected: &'static str,
+        /// How long the sink waited.
+        seconds: u64,
+    },
+    /// The broker does not take a message of the sink's own.
+    #[error("{0}")]
+    NotTaken(String),
+}
+
+/// Classifies the reason code of a PUBACK (MQTT 5, section 3.4.2.1); `None` for success.
+///
+/// 0x95 is not among the codes of a PUBACK, but Mosquitto uses it for a payload above `message_size_limit`.
+pub fn of_acknowledgement(reason: u8, topic: &str) -> Option<Failure> {
+    let text = match reason {
+        0..0x80 => return None,
+        0x80 => "unspecified error",
+        0x83 => "implementation specific error",
+        0x87 => {
+            return Some(Failure::Broker(format!(
+                "topic {topic}: not authorized (0x87); allow this user to write to the topic"
+            )));
+        }
+        0x90 => "the topic name is invalid",
+        0x91 => return Some(Failure::Broker(format!("topic {topic}: the packet id is in use (0x91)"))),
+        0x95 => "the packet is too large",
+        0x97 => {
+            return Some(Failure::Broker(format!(
+                "topic {topic}: quota exceeded (0x97); the broker takes more messages later"
+            )));
+        }
+        0x99 => "the payload format is invalid",
+        _ => return Some(Failure::Broker(format!("topic {topic}: reason code {reason:#04x}"))),
+    };
+    Some(Failure::Message(format!("topic {topic}: the broker rejects the message: {text} ({reason:#04x})")))
+}
+
+/// Returns the text of a rejected connection with its remedy.
+pub fn of_refused(refused: &Refused, client_id: &str) -> String {
+    match refused {
+        Refused::Login => "not authorized; check `username` and [sink.password]".to_owned(),
+        Refused::Version => "it does not support this version of MQTT; set `version`".to_owned(),
+        Refused::ClientId => format!("it does not allow the client id {client_id}; set `client_id`"),
+        Refused::Other(code) => code.clone(),
+    }
+}
+
+/// Returns the reason for which the broker ended a connection, and whether the message that was sent may be the cause
+/// (MQTT 5, section 3.14.2.1).
+pub fn of_disconnect(reason: u8, client_id: &str) -> (String, bool) {
+    let (text, may_be_message) = match reason {
+        0x81 => ("malformed packet".to_owned(), true),
+        0x82 => ("protocol error".to_owned(), true),
+        0x87 => ("not authorized; check the permissions of this user".to_owned(), false),
+        0x89 => ("the broker is busy".to_owned(), false),
+        0x8B => ("the broker shuts down".to_owned(), false),
+        0x8E => (
+            format!(
+                "another client uses the client id {client_id}; set `client_id` to a different one for each receiver"
+            ),
+            false,
+        ),
+        0x90 => ("the topic name is invalid".to_owned(), true),
+        0x95 => ("the packet is too large".to_owned(), true),
+        0x97 => ("quota exceeded".to_owned(), false),
+        0x98 => ("by an administrator".to_owned(), false),
+        0x99 => ("the payload format is invalid".to_owned(), true),
+        _ => return (format!("reason code {reason:#04x}"), false),
+    };
+    (format!("{text} ({reason:#04x})"), may_be_message)
+}
+
+/// Returns the text of a failed connection with its remedy.
+pub fn of_io(error: &std::io::Error) -> String {
+    let inner = error.get_ref().and_then(|inner| inner.downcast_ref::<rustls::Error>());
+    if let Some(error) = inner {
+        return format!("TLS failed; check [sink.tls]: {error}");
+    }
+    match error.kind() {
+        std::io::ErrorKind::InvalidData => format!("TLS failed; check [sink.tls]: {error}"),
+        _ => error.to_string(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_a_fault_of_the_message_rejects_it() {
+        for reason in 0..0x80 {
+            assert_eq!(of_acknowledgement(reason, "t"), None);
+        }
+        for reason in 0x80..=0xFF {
+            let failure = of_acknowledgement(reason, "t/1").expect("a failure");
+            let is_message = [0x80, 0x83, 0x90, 0x95, 0x99].contains(&reason);
+            assert_eq!(matches!(failure, Failure::Message(_)), is_message, "{reason:#x}");
+            let (Failure::Record(text) | Failure::Message(text) | Failure::Broker(text)) = failure;
+            assert!(text.contains("t/1"), "{text}");
+        }
+    }
+
+    #[test]
+    fn a_broker_that_stops_or_lacks_room_is_no_fault_of_the_message() {
+        for reason in 0..=0xFF {
+            let (_, may_be_message) = of_disconnect(reason, "id");
+            let expected = [0x81, 0x82, 0x90, 0x95, 0x99].contains(&reason);
+            assert_eq!(may_be_message, expected, "{reason:#x}");
+        }
+        assert!(of_disconnect(0x8E, "plant").0.contains("plant"));
+    }
+}

@@ -1,0 +1,49 @@
+//! The sink `mqtt`: publishes records to a broker, with MQTT 5 or 3.1.1. A record is delivered once the broker has
+//! acknowledged its packet.
+//!
+//! # Delivery
+//!
+//! All messages have QoS 1. `deliver` publishes a batch over one connection, with a bounded number of messages in flight, and
+//! waits for the acknowledgement (PUBACK) of each packet id. The sink owns the packet ids and the connection (`connection.rs`);
+//! the client of `rumqttc` hides both, so only its packet codec is used (`packet.rs`). When the connection ends, it is dropped
+//! with everything in flight, and the records without an acknowledgement are returned for another attempt, in their order.
+//!
+//! # When a record fails
+//!
+//! - A reason code of MQTT 5 that is the message's own fault rejects the record; any other one is reported, and the record is
+//!   retried (`failure.rs`).
+//! - Some brokers close the connection instead. The records that were in flight are then published one message at a time; if
+//!   the broker closes the connection [`MAX_STRIKES`] times in a row at the same record, the record is rejected (`suspect.rs`).
+//! - After [`MAX_REJECTED`] rejections in a row the broker is held to be the cause, and no more records are rejected.
+//! - One record of each device is in flight, and a record is retried as long as an earlier one of its device is. So the order of
+//!   a device's events holds whatever the broker takes and does not take.
+//!
+//! # States
+//!
+//! With a state topic, the newest value of each device and quantity is published as a retained message (`state.rs`), and
+//! described for Home Assistant (`home_assistant.rs`). A record is delivered when its states are acknowledged, too.
+
+mod connection;
+mod failure;
+mod home_assistant;
+mod message;
+mod metrics;
+mod packet;
+mod security;
+mod settings;
+mod sink;
+mod state;
+mod suspect;
+mod topic;
+
+pub use failure::MqttSinkError;
+pub use packet::{MqttVersion, UnknownVersion};
+pub use security::MqttTls;
+pub use settings::{Broker, MqttConfig, NotABroker};
+pub use sink::MqttSink;
+pub use topic::{BadTopic, MqttTopic};
+
+/// How often a broker may close the connection because of the same record before the record is rejected.
+const MAX_STRIKES: u32 = 3;
+/// How many records in a row may be rejected before the broker is held to be the cause.
+const MAX_REJECTED: u32 = 10;

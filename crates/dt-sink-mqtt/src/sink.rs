@@ -1,0 +1,549 @@
+//! The sink: it turns a batch into messages, publishes them, and turns acknowledgements into results.
+
+use std::collections::{HashMap, HashSet};
+use std::ops::Range;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use bytestring::ByteString;
+use dt_sink::record::{Format, Record};
+use dt_sink::{Fate, OpenError, Outcome, Sink, SinkContext, SinkError, SinkReporter};
+use dt_verify::event::Delivery;
+use rustls::ClientConfig;
+use tokio::runtime::Runtime;
+
+use crate::connection::{Connection, Limits, Queued, Sent, Target, Window};
+use crate::failure::{self, Failure, MqttSinkError};
+use crate::home_assistant::Discovery;
+use crate::message;
+use crate::metrics;
+use crate::packet::{Connect, Message, OFFLINE, ONLINE};
+use crate::settings::MqttConfig;
+use crate::state::{RetainedTimes, State};
+use crate::suspect::{Rejections, Suspect};
+use crate::topic::MqttTopic;
+
+/// The largest number of records in a batch.
+const MAX_BATCH: usize = 512;
+/// How often the broker is pinged while there is nothing to deliver.
+const CHECK_EVERY: Duration = Duration::from_secs(2);
+/// The longest time between two packets that the broker expects, in seconds. It is longer than the pause between two attempts.
+const KEEP_ALIVE: u16 = 120;
+/// How long the end of a connection may take.
+const CLOSE_WAIT: Duration = Duration::from_secs(2);
+
+/// Publishes records to an MQTT broker.
+pub struct MqttSink {
+    /// Drives the connection while a method waits. `None` only while the sink is dropped.
+    runtime: Option<Runtime>,
+    publisher: Publisher,
+}
+
+impl std::fmt::Debug for MqttSink {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("MqttSink").field("config", &self.publisher.config).finish_non_exhaustive()
+    }
+}
+
+impl MqttSink {
+    /// Creates a sink. It connects when it delivers or is checked.
+    ///
+    /// # Errors
+    ///
+    /// Returns [`OpenError::Unusable`] if the files of `[sink.tls]` cannot be used.
+    pub fn new(config: MqttConfig, context: SinkContext) -> Result<Self, OpenError> {
+        let unusable = |error: std::io::Error| OpenError::Unusable(format!("starting a runtime: {error}"));
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(unusable)?;
+        Ok(Self { runtime: Some(runtime), publisher: Publisher::new(config, context)? })
+    }
+
+    /// Runs a future of the publisher to its end; `None` without a runtime.
+    fn run<T>(&mut self, work: impl AsyncFnOnce(&mut Publisher) -> T) -> Option<T> {
+        let (runtime, publisher) = (self.runtime.as_ref()?, &mut self.publisher);
+        Some(runtime.block_on(work(publisher)))
+    }
+}
+
+impl Drop for MqttSink {
+    fn drop(&mut self) {
+        // A look-up of the broker's name may still run; it must not block the caller.
+        if let Some(runtime) = self.runtime.take() {
+            runtime.shutdown_background();
+        }
+    }
+}
+
+impl Sink for MqttSink {
+    fn open(&mut self, _checkpoint: Option<&[u8]>) -> Result<(), OpenError> {
+        // After a panic the state of the connection is unknown.
+        self.publisher.drop_connection();
+        Ok(())
+    }
+
+    fn deliver(&mut self, batch: &[Arc<Record>]) -> Outcome {
+        let fates = self.run(async |publisher| publisher.deliver(batch).await).unwrap_or_default();
+        Outcome { fates, ..Outcome::default() }
+    }
+
+    fn max_batch(&self) -> usize {
+        MAX_BATCH
+    }
+
+    fn check_every(&self) -> Option<Duration> {
+        Some(CHECK_EVERY)
+    }
+
+    fn check(&mut self) -> Result<(), SinkError> {
+        let checked = self.run(async |publisher| publisher.check().await);
+        checked.unwrap_or(Ok(())).map_err(|error| error.to_string().into())
+    }
+
+    fn close(&mut self) {
+        let _closed = self.run(async |publisher| publisher.close().await);
+    }
+}
+
+/// A record as messages.
+struct Prepared<'a> {
+    event: Message,
+    /// The parsed body, if states are published.
+    delivery: Option<&'a Delivery>,
+    states: Vec<State<'a>>,
+}
+
+/// A message of a record.
+struct Outgoing {
+    message: Message,
+    kind: Kind,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Kind {
+    Event,
+    State,
+    Discovery,
+}
+
+/// The work of the sink, which waits for the network.
+struct Publisher {
+    config: MqttConfig,
+    format: Format,
+    give_up_after: Option<Duration>,
+    reporter: Arc<dyn SinkReporter>,
+    client_id: String,
+    status_topic: String,
+    state_topic: Option<MqttTopic>,
+    tls: Option<Arc<ClientConfig>>,
+    connection: Option<Connection>,
+    retained: RetainedTimes,
+    discovery: Option<Discovery>,
+    suspect: Suspect,
+    rejections: Rejections,
+    /// How many states were older than the retained ones, since the last report.
+    older_states: u64,
+}
+
+impl Publisher {
+    fn new(config: MqttConfig, context: SinkContext) -> Result<Self, OpenError> {
+        let SinkContext { format, give_up_after, reporter, .. } = context;
+        let client_id =
+            config.client_id.clone().unwrap_or_else(|| format!("dt-receiver-{}", reporter.sink()));
+        let status_topic = config
+            .status_topic
+            .clone()
+            .unwrap_or_else(|| format!("dt/receiver/{}", status_level(&client_id)));
+        let tls = config.tls.as_ref().map(crate::MqttTls::client_config).transpose();
+        let tls = tls.map_err(|(key, error)| OpenError::Unusable(format!("tls.{key}: {error}")))?;
+        let discovery = config
+            .home_assistant
+            .then(|| Discovery::new(config.home_assistant_prefix.clone(), status_topic.clone()));
+        Ok(Self {
+            state_topic: config.states(),
+            config,
+            format,
+            give_up_after,
+            reporter,
+            client_id,
+            status_topic,
+            tls,
+            connection: None,
+            retained: RetainedTimes::default(),
+            discovery,
+            suspect: Suspect::default(),
+            rejections: Rejections::default(),
+            older_states: 0,
+        })
+    }
+
+    fn limits(&self) -> Limits {
+        let until = self.give_up_after.and_then(|after| Instant::now().checked_add(after));
+        Limits { timeout: self.config.timeout, until }
+    }
+
+    fn drop_connection(&mut self) {
+        self.connection = None;
+        self.reporter.set(&metrics::CONNECTED, 0.0);
+    }
+
+    /// Connects unless there is a connection, and reports the sink as online.
+    async fn connect(&mut self, limits: Limits) -> Result<(), MqttSinkError> {
+        if self.connection.is_some() {
+            return Ok(());
+        }
+        let login = self.config.username.as_deref().map(|user| (user, self.config.password.as_ref()));
+        let connect = Connect {
+            client_id: &self.client_id,
+            login,
+            status_topic: &self.status_topic,
+            keep_alive: KEEP_ALIVE,
+        };
+        let target = Target {
+            broker: &self.config.broker,
+            version: self.config.version,
+            tls: self.tls.as_ref(),
+            connect,
+        };
+        let mut connection = Connection::open(&target, limits).await?;
+        let online = Message::retained(self.status_topic.clone(), ONLINE);
+        let mut sent = Vec::new();
+        connection.publish(&[Queued::alone(&online)], Window::ONE, limits, &mut sent).await?;
+        if let [Sent::Acknowledged(reason)] = sent[..]
+            && let Some(failure) = failure::of_acknowledgement(reason, &self.status_topic)
+        {
+            let (Failure::Record(error) | Failure::Message(error) | Failure::Broker(error)) = failure;
+            return Err(MqttSinkError::NotTaken(format!("{error}, or set `status_topic`")));
+        }
+        // What the broker retains now decides, also after it lost something.
+        self.retained.clear();
+        if let Some(discovery) = &mut self.discovery {
+            discovery.clear();
+        }
+        self.connection = Some(connection);
+        self.reporter.set(&metrics::CONNECTED, 1.0);
+        self.reporter.add(&metrics::CONNECTIONS, 1);
+        Ok(())
+    }
+
+    async fn check(&mut self) -> Result<(), MqttSinkError> {
+        let limits = self.limits();
+        let checked = match &mut self.connection {
+            None => self.connect(limits).await,
+            Some(connection) => connection.ping(limits).await,
+        };
+        if checked.is_err() {
+            self.drop_connection();
+        }
+        checked
+    }
+
+    async fn close(&mut self) {
+        let Some(mut connection) = self.connection.take() else { return };
+        self.reporter.set(&metrics::CONNECTED, 0.0);
+        let limits = Limits { timeout: CLOSE_WAIT, until: Instant::now().checked_add(CLOSE_WAIT) };
+        let offline = Message::retained(self.status_topic.clone(), OFFLINE);
+        let published =
+            connection.publish(&[Queued::alone(&offline)], Window::ONE, limits, &mut Vec::new()).await;
+        let closed = match published {
+            // Without a DISCONNECT the broker reports the sink as offline itself.
+            Err(error) => Err(error),
+            Ok(()) => connection.close(limits).await,
+        };
+        if let Err(error) = closed {
+            tracing::debug!(sink = self.reporter.sink(), %error, "the connection did not end in order");
+        }
+    }
+
+    async fn deliver(&mut self, batch: &[Arc<Record>]) -> Vec<Fate> {
+        let limits = self.limits();
+        if let Err(error) = self.connect(limits).await {
+            return retry(batch.len(), &error);
+        }
+        let deliveries: Vec<Option<Delivery>> = batch.iter().map(|record| self.parsed(record)).collect();
+        let prepared: Vec<Result<Prepared<'_>, String>> = batch
+            .iter()
+            .zip(&deliveries)
+            .map(|(record, delivery)| self.prepare(record, delivery.as_ref()))
+            .collect();
+        if let Err(error) = self.read_retained(&prepared, limits).await {
+            if !matches!(error, MqttSinkError::NotTaken(_)) {
+                self.drop_connection();
+            }
+            return retry(batch.len(), &error);
+        }
+        let mut fates = self.publish(batch, &prepared, limits).await;
+        hold_back(batch, &mut fates);
+        fates
+    }
+
+    /// Parses the body of a record, if states are published. A record of no delivery has no states.
+    fn parsed(&self, record: &Record) -> Option<Delivery> {
+        self.state_topic.as_ref()?;
+        record.delivery().ok()
+    }
+
+    /// Returns the messages of a record, or why it can never be published.
+    fn prepare<'a>(&self, record: &Record, delivery: Option<&'a Delivery>) -> Result<Prepared<'a>, String> {
+        let event = message::of(record, &self.config.topic, self.config.version, self.format)?;
+        let states = match (&self.state_topic, delivery) {
+            (Some(topic), Some(delivery)) => {
+                State::of(record, delivery, topic).map_err(|error| error.to_string())?
+            }
+            _ => Vec::new(),
+        };
+        Ok(Prepared { event, delivery, states })
+    }
+
+    /// Reads what the broker retains for the states whose time is not known.
+    async fn read_retained(
+        &mut self,
+        prepared: &[Result<Prepared<'_>, String>],
+        limits: Limits,
+    ) -> Result<(), MqttSinkError> {
+        let topics = prepared.iter().flatten().flat_map(|record| &record.states).map(|state| &*state.topic);
+        let unknown = self.retained.unknown(topics);
+        if let Some(connection) = self.connection.as_mut().filter(|_| !unknown.is_empty()) {
+            let found = connection.retained(&unknown, limits).await?;
+            self.retained.learn(unknown, found);
+        }
+        Ok(())
+    }
+
+    /// Publishes the messages of a batch, and returns the result of each record.
+    async fn publish(
+        &mut self,
+        records: &[Arc<Record>],
+        prepared: &[Result<Prepared<'_>, String>],
+        limits: Limits,
+    ) -> Vec<Fate> {
+        let mut outgoing: Vec<Outgoing> = Vec::new();
+        let mut ranges: Vec<Result<Range<usize>, String>> = Vec::with_capacity(records.len());
+        let mut alone = 0;
+        for (position, (record, prepared)) in records.iter().zip(prepared).enumerate() {
+            let start = outgoing.len();
+            let prepared = prepared.as_ref().map_err(Clone::clone);
+            let added = prepared.and_then(|prepared| self.add_messages(record, prepared, &mut outgoing));
+            if added.is_err() {
+                for Outgoing { message, kind } in outgoing.drain(start..) {
+                    self.forget(&message, kind);
+                }
+            }
+            if position < self.suspect.alone() {
+                alone = outgoing.len();
+            }
+            ranges.push(added.map(|()| start..outgoing.len()));
+        }
+        let Some(connection) = &mut self.connection else { return Vec::new() };
+        let devices = device_numbers(records);
+        let mut messages: Vec<Queued<'_>> = Vec::with_capacity(outgoing.len());
+        for (record, (range, device)) in ranges.iter().zip(devices).enumerate() {
+            let outgoing =
+                range.as_ref().ok().and_then(|range| outgoing.get(range.clone())).unwrap_or_default();
+            messages.extend(outgoing.iter().map(|Outgoing { message, .. }| Queued {
+                message,
+                record,
+                device,
+            }));
+        }
+        let (mut sent, window) = (Vec::new(), Window { most: self.config.max_in_flight, alone });
+        let ended = connection.publish(&messages, window, limits, &mut sent).await;
+        self.count(&outgoing, &sent);
+        let mut results: Vec<Result<(), Option<Failure>>> = Vec::with_capacity(records.len());
+        for range in ranges {
+            results.push(range.map_err(|error| Some(Failure::Record(error))).and_then(|range| {
+                result(outgoing.get(range.clone()).unwrap_or_default(), sent.get(range).unwrap_or_default())
+            }));
+        }
+        match &ended {
+            Ok(()) => self.suspect.published(),
+            Err(error) => {
+                self.drop_connection();
+                self.find_cause(records, &mut results, error);
+            }
+        }
+        let error = ended
+            .err()
+            .map_or_else(|| "an earlier message was not taken".to_owned(), |error| error.to_string());
+        records.iter().zip(results).map(|(record, result)| self.fate(record, result, &error)).collect()
+    }
+
+    /// If the broker closed the connection because of a record, makes that the record's failure.
+    fn find_cause(
+        &mut self,
+        records: &[Arc<Record>],
+        results: &mut [Result<(), Option<Failure>>],
+        error: &MqttSinkError,
+    ) {
+        if !matches!(error, MqttSinkError::Lost { may_be_message: true, .. }) {
+            return;
+        }
+        let is_open = |result: &Result<(), Option<Failure>>| *result == Err(None);
+        let in_flight = results.iter().filter(|result| is_open(result)).count();
+        let in_flight = in_flight.min(usize::from(self.config.max_in_flight));
+        let first = results.iter_mut().zip(records).enumerate().find(|(_, (result, _))| is_open(result));
+        if let Some((position, (result, record))) = first
+            && self.suspect.closed_at(record, position, in_flight)
+        {
+            let text = format!("the broker closes the connection because of this record: {error}");
+            *result = Err(Some(Failure::Message(text)));
+        }
+    }
+
+    /// Turns the result of a record's messages into its fate.
+    fn fate(&mut self, record: &Record, result: Result<(), Option<Failure>>, error: &str) -> Fate {
+        let fate = match result {
+            Ok(()) => Fate::Delivered,
+            Err(Some(Failure::Record(error))) => Fate::Rejected { error },
+            Err(Some(Failure::Message(error))) => self.rejections.rejected(error),
+            Err(Some(Failure::Broker(error))) => Fate::Retry { error },
+            Err(None) => Fate::Retry { error: error.to_owned() },
+        };
+        if matches!(fate, Fate::Delivered) {
+            self.rejections.delivered();
+        }
+        if !matches!(fate, Fate::Retry { .. }) {
+            self.suspect.done(record);
+        }
+        fate
+    }
+
+    /// Adds the messages of a record: the event, descriptions of new entities, and newer states.
+    fn add_messages(
+        &mut self,
+        record: &Record,
+        prepared: &Prepared<'_>,
+        outgoing: &mut Vec<Outgoing>,
+    ) -> Result<(), String> {
+        let Some(connection) = &self.connection else { return Ok(()) };
+        let mut add = |message: Message, kind| {
+            let too_large = connection.too_large(&message);
+            outgoing.push(Outgoing { message, kind });
+            too_large.map_or(Ok(()), Err)
+        };
+        add(prepared.event.clone(), Kind::Event)?;
+        for state in &prepared.states {
+            if let (Some(discovery), Some(delivery), Some(device)) =
+                (&mut self.discovery, prepared.delivery, &record.device)
+                && let Some(message) = discovery.message(state, delivery, device)
+            {
+                add(message, Kind::Discovery)?;
+            }
+            if self.retained.is_newer(state) {
+                add(Message::retained(state.topic.clone(), state.payload(&record.event_id)), Kind::State)?;
+            } else {
+                self.older_states = self.older_states.saturating_add(1);
+            }
+        }
+        Ok(())
+    }
+
+    /// Forgets that a message was published.
+    fn forget(&mut self, message: &Message, kind: Kind) {
+        match (kind, &mut self.discovery) {
+            (Kind::State, _) => self.retained.forget(&message.topic),
+            (Kind::Discovery, Some(discovery)) => discovery.forget(&message.topic),
+            _ => {}
+        }
+    }
+
+    /// Counts what was published, and forgets what was not.
+    fn count(&mut self, outgoing: &[Outgoing], sent: &[Sent]) {
+        let (mut states, mut rejected) = (0_u64, 0_u64);
+        for (Outgoing { message, kind }, sent) in outgoing.iter().zip(sent) {
+            match sent {
+                Sent::Acknowledged(reason) if *reason < 0x80 => {
+                    states = states.saturating_add(u64::from(*kind == Kind::State));
+                    continue;
+                }
+                Sent::Acknowledged(_) => rejected = rejected.saturating_add(1),
+                Sent::No | Sent::Unacknowledged => {}
+            }
+            self.forget(message, *kind);
+        }
+        let older = std::mem::take(&mut self.older_states);
+        for (metric, count) in
+            [(&metrics::STATES, states), (&metrics::REJECTED, rejected), (&metrics::OLDER_STATES, older)]
+        {
+            if count > 0 {
+                self.reporter.add(metric, count);
+            }
+        }
+    }
+}
+
+/// Returns the result of a record's messages: the first failure, or `None` if one of them is not acknowledged.
+fn result(messages: &[Outgoing], sent: &[Sent]) -> Result<(), Option<Failure>> {
+    let mut is_open = false;
+    for (Outgoing { message, .. }, sent) in messages.iter().zip(sent) {
+        match sent {
+            Sent::Acknowledged(reason) => {
+                if let Some(failure) = failure::of_acknowledgement(*reason, &message.topic) {
+                    return Err(Some(failure));
+                }
+            }
+            Sent::No | Sent::Unacknowledged => is_open = true,
+        }
+    }
+    if is_open { Err(None) } else { Ok(()) }
+}
+
+fn retry(count: usize, error: &MqttSinkError) -> Vec<Fate> {
+    vec![Fate::Retry { error: error.to_string() }; count]
+}
+
+/// Retries each record whose device has an earlier record that is retried, also if it was acknowledged: delivered alone, the
+/// earlier one would follow it.
+fn hold_back(batch: &[Arc<Record>], fates: &mut [Fate]) {
+    let mut held: HashSet<Option<&ByteString>> = HashSet::new();
+    for (record, fate) in batch.iter().zip(fates) {
+        let device = record.device.as_ref();
+        match fate {
+            Fate::Retry { .. } => {
+                held.insert(device);
+            }
+            Fate::Delivered if held.contains(&device) => {
+                let error = "an earlier record of the device is not delivered".to_owned();
+                *fate = Fate::Retry { error };
+            }
+            _ => {}
+        }
+    }
+}
+
+/// Returns a number for the device of each record. Records without a device count as one device.
+fn device_numbers(records: &[Arc<Record>]) -> Vec<usize> {
+    let mut numbers: HashMap<Option<&ByteString>, usize> = HashMap::new();
+    let mut number = |record| {
+        let next = numbers.len();
+        *numbers.entry(record).or_insert(next)
+    };
+    records.iter().map(|record| number(record.device.as_ref())).collect()
+}
+
+/// Returns a client id as one level of a topic.
+fn status_level(client_id: &str) -> String {
+    client_id.chars().map(|c| if matches!(c, '/' | '+' | '#') { '_' } else { c }).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_record_waits_for_the_earlier_ones_of_its_device() {
+        let record = |device: Option<&str>| {
+            Arc::new(Record { device: device.map(Into::into), ..Record::sample("id") })
+        };
+        let batch = [Some("a"), Some("b"), Some("a"), None, Some("a"), None].map(record);
+        let wait = || Fate::Retry { error: String::new() };
+        let rejected = Fate::Rejected { error: String::new() };
+        let mut fates =
+            [wait(), Fate::Delivered, Fate::Delivered, Fate::Delivered, rejected.clone(), Fate::Delivered];
+        hold_back(&batch, &mut fates);
+        assert!(
+            matches!(fates[0], Fate::Retry { .. }) && matches!(fates[2], Fate::Retry { .. }),
+            "{fates:?}"
+        );
+        assert_eq!((&fates[1], &fates[3], &fates[5]), (&Fate::Delivered, &Fate::Delivered, &Fate::Delivered));
+        assert_eq!(fates[4], rejected);
+    }
+}

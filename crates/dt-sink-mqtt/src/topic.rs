@@ -1,0 +1,255 @@
+//! Topics with placeholders such as `{device}`.
+//!
+//! The value of a placeholder may come from outside, so it is escaped as in a URL (RFC 3986, section 2.3): `A-Z a-z 0-9 - . _ ~`
+//! stay, and every other byte becomes `%` and two hexadecimal digits. So no value adds a level, a wildcard or a control
+//! character to a topic, and two values never have the same form. An empty or missing value is `none`.
+
+use std::fmt;
+use std::str::FromStr;
+
+use dt_sink::record::Record;
+
+use crate::packet::MAX_TEXT;
+
+/// All placeholders.
+const PLACEHOLDERS: [(&str, Placeholder); 5] = [
+    ("connector", Placeholder::Connector),
+    ("project", Placeholder::Project),
+    ("device", Placeholder::Device),
+    ("eventType", Placeholder::EventType),
+    ("quantity", Placeholder::Quantity),
+];
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Placeholder {
+    Connector,
+    Project,
+    Device,
+    EventType,
+    Quantity,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+enum Part {
+    Text(String),
+    Value(Placeholder),
+}
+
+/// A topic with the placeholders `{connector}`, `{project}`, `{device}`, `{eventType}` and, for states, `{quantity}`.
+///
+/// # Examples
+///
+/// ```
+/// use dt_sink_mqtt::MqttTopic;
+///
+/// assert!("dt/{project}/{device}/{eventType}".parse::<MqttTopic>().is_ok());
+/// let error = "dt/{label}".parse::<MqttTopic>().unwrap_err();
+/// assert!(error.to_string().contains("{connector}, {project}, {device}, {eventType}, {quantity}"));
+/// assert!("dt/#".parse::<MqttTopic>().is_err());
+/// ```
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct MqttTopic(Vec<Part>);
+
+/// Why a text is no topic.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum BadTopic {
+    /// It is empty.
+    #[error("a topic may not be empty")]
+    Empty,
+    /// It has more bytes than the protocol allows.
+    #[error("a topic of {0} bytes is longer than MQTT allows ({MAX_TEXT})")]
+    TooLong(usize),
+    /// It contains a wildcard or a control character.
+    #[error("a topic may not contain `+`, `#` or control characters")]
+    Character,
+    /// Brokers reserve such topics.
+    #[error("topics that begin with `$` belong to the broker")]
+    Reserved,
+    /// A brace has no partner.
+    #[error("a `{0}` without its partner")]
+    Brace(char),
+    /// There is no such placeholder.
+    #[error(
+        "unknown placeholder \"{{{}}}\"; the placeholders are {{connector}}, {{project}}, {{device}}, {{eventType}}, {{quantity}}",
+        .0.escape_debug()
+    )]
+    Placeholder(String),
+}
+
+/// Checks a topic without placeholders.
+///
+/// # Errors
+///
+/// Returns [`BadTopic`] if no message can be published to it.
+pub fn check_topic(topic: &str) -> Result<(), BadTopic> {
+    match topic {
+        "" => Err(BadTopic::Empty),
+        _ if topic.len() > MAX_TEXT => Err(BadTopic::TooLong(topic.len())),
+        _ if topic.starts_with('$') => Err(BadTopic::Reserved),
+        _ if topic.contains(|c: char| matches!(c, '+' | '#') || is_forbidden(c)) => Err(BadTopic::Character),
+        _ => Ok(()),
+    }
+}
+
+/// Returns whether a broker may reject a text because of this character (MQTT 5, section 1.5.4).
+pub fn is_forbidden(c: char) -> bool {
+    let code = u32::from(c);
+    c.is_control() || (0xFDD0..=0xFDEF).contains(&code) || code & 0xFFFE == 0xFFFE
+}
+
+impl MqttTopic {
+    /// Writes the topic of a record into `out`.
+    ///
+    /// # Errors
+    ///
+    /// Returns [`BadTopic`] if it is too long.
+    pub fn render(&self, record: &Record, quantity: Option<&str>) -> Result<String, BadTopic> {
+        let mut out = String::new();
+        for part in &self.0 {
+            let value = match part {
+                Part::Text(text) => {
+                    out.push_str(text);
+                    continue;
+                }
+                Part::Value(Placeholder::Connector) => Some(&*record.connector),
+                Part::Value(Placeholder::Project) => record.project.as_deref(),
+                Part::Value(Placeholder::Device) => record.device.as_deref(),
+                Part::Value(Placeholder::EventType) => Some(&*record.event_type),
+                Part::Value(Placeholder::Quantity) => quantity,
+            };
+            push_escaped(value.filter(|value| !value.is_empty()).unwrap_or("none"), &mut out);
+        }
+        check_topic(&out).map(|()| out)
+    }
+
+    /// Returns a topic without placeholders.
+    pub(crate) fn plain(text: &str) -> Self {
+        Self(vec![Part::Text(text.to_owned())])
+    }
+
+    /// Returns whether each device and quantity has a topic of its own.
+    #[must_use]
+    pub fn tells_states_apart(&self) -> bool {
+        let has = |wanted| self.0.contains(&Part::Value(wanted));
+        has(Placeholder::Device) && has(Placeholder::Quantity)
+    }
+
+    /// Returns whether the topic depends on a quantity, which an event has not.
+    #[must_use]
+    pub fn has_quantity(&self) -> bool {
+        self.0.contains(&Part::Value(Placeholder::Quantity))
+    }
+}
+
+/// Appends a value as one level of a topic.
+fn push_escaped(value: &str, out: &mut String) {
+    for byte in value.bytes() {
+        if byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'.' | b'_' | b'~') {
+            out.push(char::from(byte));
+        } else {
+            out.push_str(&format!("%{byte:02X}"));
+        }
+    }
+}
+
+impl FromStr for MqttTopic {
+    type Err = BadTopic;
+
+    fn from_str(text: &str) -> Result<Self, BadTopic> {
+        let (mut parts, mut left) = (Vec::new(), text);
+        while !left.is_empty() {
+            let (literal, after) = left.split_once('{').unwrap_or((left, ""));
+            if literal.contains('}') {
+                return Err(BadTopic::Brace('}'));
+            }
+            if !literal.is_empty() {
+                parts.push(Part::Text(literal.to_owned()));
+            }
+            if literal.len() == left.len() {
+                break;
+            }
+            let (name, after) = after.split_once('}').ok_or(BadTopic::Brace('{'))?;
+            match PLACEHOLDERS.iter().find(|(known, _)| *known == name) {
+                Some((_, value)) => parts.push(Part::Value(*value)),
+                None => return Err(BadTopic::Placeholder(name.to_owned())),
+            }
+            left = after;
+        }
+        // A value has at least one character, and none that is not allowed.
+        check_topic(text)?;
+        Ok(Self(parts))
+    }
+}
+
+impl fmt::Display for MqttTopic {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.iter().try_for_each(|part| match part {
+            Part::Text(text) => f.write_str(text),
+            Part::Value(value) => {
+                let name = PLACEHOLDERS.iter().find(|(_, known)| known == value);
+                write!(f, "{{{}}}", name.map_or("", |(name, _)| name))
+            }
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn record(device: &str) -> Record {
+        Record { project: Some("p".into()), device: Some(device.into()), ..Record::sample("id") }
+    }
+
+    #[test]
+    fn no_value_adds_a_level_or_a_wildcard() {
+        let topic: MqttTopic = "dt/{connector}/{project}/{device}/{eventType}".parse().expect("a topic");
+        for (device, escaped) in [
+            ("b6sfpst7rihg1n9qkn9g", "b6sfpst7rihg1n9qkn9g"),
+            ("", "none"),
+            ("a/b", "a%2Fb"),
+            ("#", "%23"),
+            ("+", "%2B"),
+            ("%2B", "%252B"),
+            ("$SYS", "%24SYS"),
+            ("\0\n\u{7f}", "%00%0A%7F"),
+            ("{device}", "%7Bdevice%7D"),
+            ("\u{e6} \u{feff}", "%C3%A6%20%EF%BB%BF"),
+        ] {
+            let rendered = topic.render(&record(device), None).expect("short");
+            assert_eq!(rendered, format!("dt/default/p/{escaped}/touch"));
+        }
+        let rendered = topic.render(&Record::sample("id"), None).expect("short");
+        assert_eq!(rendered, "dt/default/none/none/touch");
+    }
+
+    #[test]
+    fn a_topic_that_is_too_long_is_an_error() {
+        let topic: MqttTopic = "{device}".parse().expect("a topic");
+        assert_eq!(topic.render(&record(&"é".repeat(11_000)), None), Err(BadTopic::TooLong(66_000)));
+        let most = "a".repeat(65_535);
+        assert_eq!(topic.render(&record(&most), None), Ok(most));
+    }
+
+    #[test]
+    fn what_no_broker_takes_is_refused() {
+        for (text, error) in [
+            ("", BadTopic::Empty),
+            ("dt/+", BadTopic::Character),
+            ("dt/#", BadTopic::Character),
+            ("dt/\u{0}", BadTopic::Character),
+            ("dt/\u{ffff}", BadTopic::Character),
+            ("$SYS/{device}", BadTopic::Reserved),
+            ("dt/{device", BadTopic::Brace('{')),
+            ("dt/device}", BadTopic::Brace('}')),
+            ("dt/{date}", BadTopic::Placeholder("date".to_owned())),
+            ("dt/{}", BadTopic::Placeholder(String::new())),
+        ] {
+            assert_eq!(text.parse::<MqttTopic>(), Err(error), "{text:?}");
+        }
+        for text in ["a", "/a//b/", "{connector}", "dt/{device}/state/{quantity}", "d t/æ"] {
+            assert_eq!(text.parse::<MqttTopic>().expect(text).to_string(), text);
+        }
+    }
+}

@@ -1,0 +1,163 @@
+//! A proxy between a receiver and its broker that records every byte of every connection, and a reader of what it recorded.
+
+use std::io::{Read, Write};
+use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use crate::events::parse_id;
+
+/// The bytes of one connection.
+#[derive(Debug, Default, Clone)]
+pub(crate) struct Recorded {
+    to_broker: Vec<u8>,
+    to_client: Vec<u8>,
+}
+
+/// An event in a PUBLISH that passed the proxy, and whether its PUBACK did.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Published {
+    pub(crate) event: (u64, u64),
+    pub(crate) is_acknowledged: bool,
+}
+
+type Shared = Arc<Mutex<Vec<Arc<Mutex<Recorded>>>>>;
+
+/// A proxy that runs until the process ends.
+pub(crate) struct Proxy {
+    address: SocketAddr,
+    connections: Shared,
+    is_open: Arc<AtomicBool>,
+}
+
+impl Proxy {
+    /// Starts a proxy to a port of this machine.
+    pub(crate) fn start(port: u16) -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
+        let address = listener.local_addr().expect("an address");
+        let (connections, is_open) = (Shared::default(), Arc::new(AtomicBool::new(true)));
+        let (shared, gate) = (Arc::clone(&connections), Arc::clone(&is_open));
+        std::thread::spawn(move || {
+            for client in listener.incoming().map_while(Result::ok) {
+                // Without a broker, or while the gate is closed, the client's connection is closed again.
+                if !gate.load(Ordering::SeqCst) {
+                    continue;
+                }
+                let Ok(broker) = TcpStream::connect(("127.0.0.1", port)) else { continue };
+                let recorded = Arc::<Mutex<Recorded>>::default();
+                lock(&shared).push(Arc::clone(&recorded));
+                let (from_client, from_broker) = (clone(&client), clone(&broker));
+                let other = Arc::clone(&recorded);
+                std::thread::spawn(move || {
+                    copy(from_client, broker, &other, |recorded| &mut recorded.to_broker)
+                });
+                std::thread::spawn(move || {
+                    copy(from_broker, client, &recorded, |recorded| &mut recorded.to_client)
+                });
+            }
+        });
+        Self { address, connections, is_open }
+    }
+
+    pub(crate) fn address(&self) -> String {
+        self.address.to_string()
+    }
+
+    /// Whether new connections reach the broker.
+    pub(crate) fn set_open(&self, is_open: bool) {
+        self.is_open.store(is_open, Ordering::SeqCst);
+    }
+
+    /// Waits until the last connection has several events without an acknowledgement.
+    pub(crate) fn wait_for_unacknowledged(&self) {
+        let begun = Instant::now();
+        let count = || {
+            self.published().last().map_or(0, |last| last.iter().filter(|one| !one.is_acknowledged).count())
+        };
+        while count() < 5 {
+            assert!(begun.elapsed() < Duration::from_secs(60), "no event is on its way");
+            std::thread::sleep(Duration::from_millis(5));
+        }
+    }
+
+    /// The events of each connection, in the order in which they were published.
+    pub(crate) fn published(&self) -> Vec<Vec<Published>> {
+        lock(&self.connections).iter().map(|recorded| published(&lock(recorded))).collect()
+    }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+fn clone(stream: &TcpStream) -> TcpStream {
+    stream.set_nodelay(true).expect("set");
+    stream.try_clone().expect("a handle")
+}
+
+/// Copies bytes, which are recorded before they are passed on: what the client was told is never missing.
+fn copy(
+    mut from: TcpStream,
+    mut to: TcpStream,
+    recorded: &Mutex<Recorded>,
+    side: fn(&mut Recorded) -> &mut Vec<u8>,
+) {
+    let mut buffer = [0; 16 * 1024];
+    while let Ok(count @ 1..) = from.read(&mut buffer) {
+        side(&mut lock(recorded)).extend_from_slice(&buffer[..count]);
+        if to.write_all(&buffer[..count]).is_err() {
+            break;
+        }
+    }
+    let _closed = (from.shutdown(Shutdown::Both), to.shutdown(Shutdown::Both));
+}
+
+/// Splits a stream into its complete packets: the first byte, and what follows the length.
+fn packets(mut bytes: &[u8]) -> Vec<(u8, &[u8])> {
+    let mut packets = Vec::new();
+    loop {
+        let (mut length, mut at) = (0, 1);
+        loop {
+            let Some(byte) = bytes.get(at) else { return packets };
+            length |= usize::from(byte & 0x7F) << (7 * (at - 1));
+            at += 1;
+            if byte & 0x80 == 0 {
+                break;
+            }
+        }
+        let Some(body) = bytes.get(at..at + length) else { return packets };
+        packets.push((bytes[0], body));
+        bytes = &bytes[at + length..];
+    }
+}
+
+fn number(bytes: &[u8]) -> u16 {
+    u16::from_be_bytes([bytes[0], bytes[1]])
+}
+
+fn published(recorded: &Recorded) -> Vec<Published> {
+    let mut published: Vec<(u16, Published)> = Vec::new();
+    for (first, body) in packets(&recorded.to_broker) {
+        if first >> 4 != 3 {
+            continue;
+        }
+        let topic = usize::from(number(body));
+        let id = number(&body[2 + topic..]);
+        // The status of the sink is no event.
+        if let Some(event) = parse_id(&String::from_utf8_lossy(&body[4 + topic..])) {
+            published.push((id, Published { event, is_acknowledged: false }));
+        }
+    }
+    for (first, body) in packets(&recorded.to_client) {
+        let is_taken = body.get(2).is_none_or(|reason| *reason < 0x80);
+        if first >> 4 == 4 && is_taken {
+            // Ids are used again, in their order.
+            let open = published.iter_mut().find(|(id, one)| *id == number(body) && !one.is_acknowledged);
+            if let Some((_, one)) = open {
+                one.is_acknowledged = true;
+            }
+        }
+    }
+    published.into_iter().map(|(_, one)| one).collect()
+}
