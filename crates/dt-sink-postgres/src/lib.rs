@@ -26,7 +26,7 @@ mod url;
 mod write;
 
 use std::ops::Range;
-use std::sync::Arc;
+use std::sync::{Arc, mpsc};
 use std::time::Duration;
 
 use tokio::runtime::{Builder, Runtime};
@@ -42,6 +42,8 @@ use url::Url;
 
 /// The largest number of records in a batch.
 const MAX_BATCH: usize = 2048;
+/// The largest number of records in a transaction.
+const TRANSACTION: usize = 512;
 /// How often the sink checks its tables while there is nothing to deliver.
 const CHECK_EVERY: Duration = Duration::from_secs(2);
 /// After this many rejected records in a row, the statement or the table is at fault, and the sink waits.
@@ -89,7 +91,32 @@ impl PostgresSink {
     }
 }
 
+/// The row of a record, or why it can never be stored.
+type MadeRow<'a> = Result<Row<'a>, String>;
+
+fn rows_of(records: &[Arc<Record>]) -> Vec<MadeRow<'_>> {
+    records.iter().map(|record| Row::of(record)).collect()
+}
+
 impl Writer {
+    /// Writes rows, and adds their results. Returns whether none of them has to be tried again.
+    fn write_part(&mut self, runtime: &Runtime, made: Vec<MadeRow<'_>>, fates: &mut Vec<Fate>) -> bool {
+        let mut results = vec![Fate::Retry { error: "not written".to_owned() }; made.len()];
+        let mut rows = Vec::with_capacity(made.len());
+        for (at, (row, result)) in made.into_iter().zip(&mut results).enumerate() {
+            match row {
+                Ok(row) => rows.push((at, row)),
+                Err(error) => *result = Fate::Rejected { error },
+            }
+        }
+        if !rows.is_empty() {
+            runtime.block_on(self.write(&mut rows, &mut results));
+        }
+        let is_complete = !results.iter().any(|result| matches!(result, Fate::Retry { .. }));
+        fates.append(&mut results);
+        is_complete
+    }
+
     /// Writes rows, each with the place of its result, and sets these results.
     async fn write(&mut self, rows: &mut [(usize, Row<'_>)], fates: &mut [Fate]) {
         let places: Vec<usize> = rows.iter().map(|(place, _)| *place).collect();
@@ -154,16 +181,26 @@ impl Sink for PostgresSink {
     }
 
     fn deliver(&mut self, batch: &[Arc<Record>]) -> Outcome {
-        let mut fates = vec![Fate::Retry { error: "not written".to_owned() }; batch.len()];
-        let mut rows = Vec::with_capacity(batch.len());
-        for (at, (record, fate)) in batch.iter().zip(&mut fates).enumerate() {
-            match Row::of(record) {
-                Ok(row) => rows.push((at, row)),
-                Err(error) => *fate = Fate::Rejected { error },
-            }
+        let Self { runtime: Some(runtime), writer } = self else { return Outcome::default() };
+        let mut fates = Vec::with_capacity(batch.len());
+        if batch.len() <= TRANSACTION {
+            writer.write_part(runtime, rows_of(batch), &mut fates);
+        } else {
+            let (made, parts) = mpsc::sync_channel(1);
+            std::thread::scope(|scope| {
+                // Makes the rows of the next transaction while the server works on this one.
+                scope.spawn(move || batch.chunks(TRANSACTION).all(|part| made.send(rows_of(part)).is_ok()));
+                for rows in parts {
+                    if !writer.write_part(runtime, rows, &mut fates) {
+                        break;
+                    }
+                }
+            });
         }
-        if let Some(runtime) = self.runtime.as_ref().filter(|_| !rows.is_empty()) {
-            runtime.block_on(self.writer.write(&mut rows, &mut fates));
+        // After an error, the records that follow are tried again as well.
+        let error = fates.iter().find(|fate| matches!(fate, Fate::Retry { .. })).cloned();
+        if let Some(error) = error {
+            fates.resize(batch.len(), error);
         }
         Outcome { fates, ..Outcome::default() }
     }
