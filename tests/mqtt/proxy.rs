@@ -69,15 +69,18 @@ impl Proxy {
         self.is_open.store(is_open, Ordering::SeqCst);
     }
 
-    /// Waits until the last connection has several events without an acknowledgement.
+    /// Waits until the last connection has an event without an acknowledgement, also a moment later.
     pub(crate) fn wait_for_unacknowledged(&self) {
         let begun = Instant::now();
-        let count = || {
-            self.published().last().map_or(0, |last| last.iter().filter(|one| !one.is_acknowledged).count())
-        };
-        while count() < 5 {
+        let is_open =
+            || self.published().last().is_some_and(|last| last.iter().any(|one| !one.is_acknowledged));
+        loop {
+            let was_open = is_open();
+            std::thread::sleep(Duration::from_millis(20));
+            if was_open && is_open() {
+                return;
+            }
             assert!(begun.elapsed() < Duration::from_secs(60), "no event is on its way");
-            std::thread::sleep(Duration::from_millis(5));
         }
     }
 
