@@ -9,7 +9,7 @@ use dt_server::sink::{MissingType, SinkTypes, standard_types};
 /// An embedder adds its own by [`SinkTypes::with`].
 ///
 /// ```
-/// assert_eq!(dt_receiver::sink_types().names(), ["stdout", "file", "http", "kafka", "postgres"]);
+/// assert!(dt_receiver::sink_types().names().contains(&"kafka"));
 /// ```
 #[must_use]
 pub fn sink_types() -> SinkTypes {

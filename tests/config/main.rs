@@ -305,11 +305,7 @@ fn each_mistake_names_its_key_what_was_found_and_what_is_allowed() {
             &["connector.plant-1.events", "list"],
         ),
         ("dedup_window = 0", "dedup_window = \"1h\"", &["connector.plant-1.dedup_window"]),
-        (
-            "type = \"stdout\"",
-            "type = \"queue\"",
-            &["sink.out.type", "queue", "stdout, file, http, kafka, postgres"],
-        ),
+        ("type = \"stdout\"", "type = \"queue\"", &["sink.out.type", "queue", "stdout, file, http, kafka"]),
         (
             "format = \"body\"",
             "format = \"xml\"",

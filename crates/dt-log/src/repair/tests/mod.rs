@@ -3,6 +3,7 @@
 #![allow(clippy::arithmetic_side_effects, reason = "a test that overflows fails")]
 
 mod documented;
+mod durable;
 mod interrupted;
 
 use std::collections::{BTreeMap, BTreeSet};

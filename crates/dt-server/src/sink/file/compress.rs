@@ -170,8 +170,8 @@ impl Compress<'_> {
             self.disk.rename(&unfinished, &finished)?;
         }
         self.disk.sync_folder(parent(path))?;
-        self.disk.remove_file(path)?;
-        self.disk.sync_folder(parent(path))
+        // Not synced: an original that is there again after a power loss is compared and removed by the next start.
+        self.disk.remove_file(path)
     }
 
     /// Checks that a compressed file, which any program may have written, has the content of the original. Syncs it.
