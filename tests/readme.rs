@@ -272,7 +272,8 @@ fn every_sample_configuration_passes_the_checks() {
         let types = dt_receiver::sink_types();
         let config = Config::from_toml(&sample, &Everything, &types).and_then(Config::complete);
         // What a build lacks is named.
-        let mut named = sample.lines().filter_map(|line| line.strip_prefix("type = \"")?.split('"').next());
+        let mut named =
+            sample.lines().filter_map(|line| line.trim_start().strip_prefix("type = \"")?.split('"').next());
         let lacks_type = named.any(|name| types.find(name).is_err());
         let is_of_kafka = sample.contains("type = \"kafka\"");
         if lacks_type || (is_of_kafka && !has_tls && sample.contains("[sink.tls]")) {
