@@ -497,3 +497,17 @@ fn a_file_sink_writes_nothing_into_the_folder_of_the_spool() {
     refuses(&["serve", "--secret-env", "NEW", "--data", &data, "--sink", &format!("file:{sink}")]);
     assert!(!std::path::Path::new(&sink).exists());
 }
+
+#[test]
+fn a_sink_of_the_command_line_never_shows_a_password() {
+    for text in [
+        "postgresql://u:hunter2@h/d",
+        "https://u:hunter2@h/",
+        "http:https://u:hunter2@h/",
+        "mqtt://u:hunter2@h:1883",
+        "mqtt:u:hunter2@h",
+    ] {
+        let error = dt_receiver::sink_types().parse(text).expect_err("it is no sink").to_string();
+        assert!(!error.contains("hunter2"), "{error}");
+    }
+}

@@ -124,10 +124,18 @@ fn a_message_at_which_the_broker_closes_is_a_dead_letter_alone() {
 
 #[test]
 fn a_broker_that_rejects_everything_is_waited_for() {
+    waits_for_a_broker_with("message_size_limit 10\n");
+}
+
+#[test]
+fn a_broker_whose_limit_is_below_every_message_is_waited_for() {
+    waits_for_a_broker_with("max_packet_size 300\n");
+}
+
+/// Sends events to a broker that takes none because of a line of its configuration, until that line is removed.
+fn waits_for_a_broker_with(limit: &'static str) {
     let left_out = "a broker that rejects everything";
-    let Some(mut broker) =
-        Broker::start_with(left_out, |_| "allow_anonymous true\nmessage_size_limit 10\n".to_owned())
-    else {
+    let Some(mut broker) = Broker::start_with(left_out, |_| format!("allow_anonymous true\n{limit}")) else {
         return;
     };
     let setup = Setup::new(&broker.address(), "format = 'body'");
@@ -139,7 +147,7 @@ fn a_broker_that_rejects_everything_is_waited_for() {
     );
     assert_eq!(setup.dead_letters().len(), 10);
     let config = broker.folder().join("mosquitto.conf");
-    let text = fs::read_to_string(&config).expect("read").replace("message_size_limit 10\n", "");
+    let text = fs::read_to_string(&config).expect("read").replace(limit, "");
     fs::write(&config, text).expect("written");
     broker.stop();
     broker.start_again();

@@ -125,10 +125,15 @@ impl Receiver {
 
     /// Waits until all that was accepted is delivered or a dead letter.
     pub(crate) fn drain(&self) {
+        self.drain_to(0);
+    }
+
+    /// Waits until so many records are left.
+    pub(crate) fn drain_to(&self, rest: u64) {
         let begun = Instant::now();
         loop {
             let left = self.backlog();
-            if left == 0 {
+            if left == rest {
                 return;
             }
             assert!(begun.elapsed() < PATIENCE, "{left} records left: {}", self.readiness());

@@ -89,7 +89,10 @@ impl SinkSettings for HttpConfig {
     fn from_place(place: &str) -> Result<Self, BadPlace> {
         // `--sink http://HOST/` is a URL whose scheme was read as the type.
         let url = if place.starts_with("//") { format!("http:{place}") } else { place.to_owned() };
-        TargetUrl::new(&url).map(Self::new).map_err(|error| BadPlace::new(format_args!("the text {error}")))
+        // The text may contain a password.
+        TargetUrl::new(&url)
+            .map(Self::new)
+            .map_err(|error| BadPlace::private(format_args!("the text {error}")))
     }
 
     fn check(&self, section: &Section<'_>) {

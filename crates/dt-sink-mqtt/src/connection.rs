@@ -24,6 +24,8 @@ use crate::settings::Broker;
 const MAX_UNWRITTEN: usize = 64 * 1024;
 /// The most bytes of topics in a SUBSCRIBE.
 const MAX_SUBSCRIBE: usize = 32 * 1024;
+/// The bytes of a SUBSCRIBE beside its topics, rounded up.
+const PACKET_HEAD: usize = 64;
 /// How long to wait for retained messages after the broker has answered a later ping: it may send them from another thread.
 const RETAINED_WAIT: Duration = Duration::from_millis(100);
 /// How long to wait for the rest of what the broker sent before the connection failed.
@@ -273,11 +275,13 @@ impl Connection {
     ) -> Result<HashMap<String, Bytes>, MqttSinkError> {
         let mut found = HashMap::new();
         let mut left = topics;
+        let packet = self.limits.max_packet.and_then(|most| usize::try_from(most).ok()).unwrap_or(usize::MAX);
+        let most = MAX_SUBSCRIBE.min(packet.saturating_sub(PACKET_HEAD));
         while !left.is_empty() {
             let mut bytes = 0_usize;
             let fits = |topic: &&String| {
                 bytes = bytes.saturating_add(topic.len()).saturating_add(3);
-                bytes <= MAX_SUBSCRIBE
+                bytes <= most
             };
             let count = left.iter().take_while(fits).count().max(1);
             let (now, later) = left.split_at_checked(count).unwrap_or((left, &[]));

@@ -154,7 +154,8 @@ impl SinkSettings for MqttConfig {
     fn from_place(place: &str) -> Result<Self, BadPlace> {
         let (broker, topic) =
             place.split_once('/').map_or((place, None), |(broker, topic)| (broker, Some(topic)));
-        let wrong = |_| BadPlace::new(format_args!("\"{}\" is not HOST:PORT", broker.escape_debug()));
+        // The text may contain a password.
+        let wrong = |_| BadPlace::private("the text is not HOST:PORT[/TOPIC]");
         let mut config = Self::with_defaults(broker.parse().map_err(wrong)?);
         if let Some(topic) = topic {
             let wrong =

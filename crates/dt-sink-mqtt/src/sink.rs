@@ -316,12 +316,15 @@ impl Publisher {
         limits: Limits,
     ) -> Vec<Fate> {
         let mut outgoing: Vec<Outgoing> = Vec::new();
-        let mut ranges: Vec<Result<Range<usize>, String>> = Vec::with_capacity(records.len());
+        let mut ranges: Vec<Result<Range<usize>, Failure>> = Vec::with_capacity(records.len());
         let mut alone = 0;
         for (position, (record, prepared)) in records.iter().zip(prepared).enumerate() {
             let start = outgoing.len();
-            let prepared = prepared.as_ref().map_err(Clone::clone);
-            let added = prepared.and_then(|prepared| self.add_messages(record, prepared, &mut outgoing));
+            let prepared = prepared.as_ref().map_err(|error| Failure::Record(error.clone()));
+            // A small limit of the broker may concern all records, and is no error of this one then.
+            let added = prepared.and_then(|prepared| {
+                self.add_messages(record, prepared, &mut outgoing).map_err(Failure::Message)
+            });
             if added.is_err() {
                 for Outgoing { message, kind } in outgoing.drain(start..) {
                     self.forget(&message, kind);
@@ -349,11 +352,13 @@ impl Publisher {
         self.count(&outgoing, &sent);
         let mut results: Vec<Result<(), Option<Failure>>> = Vec::with_capacity(records.len());
         for range in ranges {
-            results.push(range.map_err(|error| Some(Failure::Record(error))).and_then(|range| {
+            results.push(range.map_err(Some).and_then(|range| {
                 result(outgoing.get(range.clone()).unwrap_or_default(), sent.get(range).unwrap_or_default())
             }));
         }
         match &ended {
+            // A connection on which nothing fits is renewed: the broker may have another limit by now.
+            Ok(()) if outgoing.is_empty() => self.drop_connection(),
             Ok(()) => self.suspect.published(),
             Err(error) => {
                 self.drop_connection();

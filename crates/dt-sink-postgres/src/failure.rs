@@ -65,10 +65,11 @@ impl Failure {
     }
 }
 
-/// Returns whether a row is at fault: the classes "data exception", "integrity constraint violation" and "program limit
-/// exceeded" (an index entry is too large), and the exception of a trigger.
+/// Returns whether a row is at fault: the classes "cardinality violation" (a subquery with several rows), "data exception",
+/// "integrity constraint violation", "WITH CHECK OPTION violation", "program limit exceeded" (an index entry is too large), and
+/// "PL/pgSQL error", of a trigger.
 fn is_of_row(code: &SqlState) -> bool {
-    matches!(code.code().get(..2), Some("22" | "23" | "54")) || *code == SqlState::RAISE_EXCEPTION
+    matches!(code.code().get(..2), Some("21" | "22" | "23" | "44" | "54" | "P0"))
 }
 
 fn remedy(code: &SqlState, target: Target) -> Option<String> {
@@ -150,6 +151,9 @@ mod tests {
             ("23514", true),
             ("54000", true),
             ("P0001", true),
+            ("P0002", true),
+            ("21000", true),
+            ("44000", true),
             ("08006", false),
             ("25006", false),
             ("28P01", false),

@@ -457,8 +457,15 @@ impl SinkTypes {
     /// [`NotASink`] with the reason.
     pub fn parse(&self, text: &str) -> Result<Settings, NotASink> {
         let (name, place) = text.split_once(':').map_or((text, None), |(name, place)| (name, Some(place)));
-        let unknown =
-            || NotASink::Unknown { text: text.escape_debug().to_string(), allowed: self.usages().join(", ") };
+        // A URL may contain a password.
+        let shown = match place {
+            Some(place) if place.contains("//") || place.contains('@') => format!("{name}:…"),
+            _ => text.to_owned(),
+        };
+        let unknown = || NotASink::Unknown {
+            text: shown.escape_debug().to_string(),
+            allowed: self.usages().join(", "),
+        };
         let sink_type = match self.find(name) {
             Ok(sink_type) => sink_type,
             Err(left_out @ NoSinkType::LeftOut { .. }) if place.is_some() => return Err(left_out.into()),

@@ -380,7 +380,7 @@ impl Planner<'_> {
         let renamed = last.filter(|last| {
             matches!(error, DeadError::Missing { .. })
                 && matches!(
-                    dead_repair::problem(last, self.store.0, 0),
+                    dead_repair::problem(last, self.store.0, highest),
                     None | Some(DeadError::Damaged { .. })
                 )
         });

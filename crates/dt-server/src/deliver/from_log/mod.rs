@@ -269,14 +269,18 @@ impl LogSource {
         if Arc::ptr_eq(&next, &self.filter) {
             return Ok(true);
         }
-        if has_batch {
-            return Ok(false);
+        // After a crash a sink with a checkpoint may compare its content with the records after the stored cursor, so these have
+        // to be the same ones: the change begins after a batch, and its cursor is durable first. Any other sink may have records
+        // in its batch that are retried for long.
+        if self.checkpoint.is_some() {
+            if has_batch {
+                return Ok(false);
+            }
+            let checkpoint = self.checkpoint.clone();
+            let progress =
+                Progress { sink: self.number, cursor: self.cursor, checkpoint, ends_replay: false };
+            self.log.advance(progress, true)?;
         }
-        // Durable first: after a crash the sink may compare its content with the records after the stored cursor, so these
-        // have to be the same ones.
-        let checkpoint = self.checkpoint.clone();
-        let progress = Progress { sink: self.number, cursor: self.cursor, checkpoint, ends_replay: false };
-        self.log.advance(progress, true)?;
         self.filter = next;
         Ok(true)
     }

@@ -313,12 +313,16 @@ fn records_that_do_not_pass_the_filter_are_done_and_a_replay_uses_the_filter_of_
     end(&log, &worker);
 }
 
-/// Delivers a record in the second call, and says of each call what was in it.
+/// Delivers a record in the second call, and says of each call what was in it. Has a checkpoint.
 struct Slow(mpsc::Sender<Vec<String>>, bool);
 
 impl Sink for Slow {
     fn open(&mut self, _checkpoint: Option<&[u8]>) -> Result<(), OpenError> {
         Ok(())
+    }
+
+    fn begin(&mut self) -> Option<Vec<u8>> {
+        Some(b"compares".to_vec())
     }
 
     fn deliver(&mut self, batch: &[Arc<Record>]) -> Outcome {
@@ -331,7 +335,7 @@ impl Sink for Slow {
 }
 
 #[test]
-fn a_new_filter_waits_for_the_records_that_the_sink_is_being_given() {
+fn a_new_filter_waits_for_the_records_that_a_sink_with_a_checkpoint_is_being_given() {
     let folder = tempfile::tempdir().expect("a folder");
     let log = open(folder.path());
     sink_of(&log);
@@ -347,5 +351,46 @@ fn a_new_filter_waits_for_the_records_that_the_sink_is_being_given() {
     assert_eq!(next(), ["a1"]);
     assert_eq!(next(), ["b3"]);
     until("the cursor is at the end", || log.sink("sink").is_some_and(|sink| sink.cursor == 3));
+    end(&log, &worker);
+}
+
+/// Never delivers the record `a1`, and says of each call what was in it. Has no checkpoint.
+struct Without(mpsc::Sender<Vec<String>>);
+
+impl Sink for Without {
+    fn open(&mut self, _checkpoint: Option<&[u8]>) -> Result<(), OpenError> {
+        Ok(())
+    }
+
+    fn deliver(&mut self, batch: &[Arc<Record>]) -> Outcome {
+        self.0.send(batch.iter().map(|record| record.event_id.to_string()).collect()).expect("heard");
+        let fate = |record: &Arc<Record>| match &*record.event_id {
+            "a1" => Fate::Retry { error: "never".to_owned() },
+            _ => Fate::Delivered,
+        };
+        Outcome { fates: batch.iter().map(fate).collect(), ..Outcome::default() }
+    }
+}
+
+/// Otherwise one record that is retried for ever would stop the sink.
+#[test]
+fn a_new_filter_applies_although_a_record_is_retried() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let log = open(folder.path());
+    sink_of(&log);
+    let (sender, batches) = mpsc::channel();
+    let next = || batches.recv_timeout(Duration::from_secs(30)).expect("a batch");
+    append_of(&log, "a", "a1");
+    let worker = worker(&log, Box::new(Without(sender)), Duration::from_millis(10), Duration::ZERO);
+    assert_eq!(next(), ["a1"]);
+    worker.set_filter(only("b"));
+    append_of(&log, "a", "a2");
+    append_of(&log, "b", "b3");
+    let mut given = next();
+    while !given.contains(&"b3".to_owned()) {
+        assert_eq!(given, ["a1"]);
+        given = next();
+    }
+    assert_eq!(given, ["a1", "b3"]);
     end(&log, &worker);
 }
