@@ -43,7 +43,7 @@ fn a_power_loss_after_a_repair_changes_nothing() {
         names.filter_map(|path| segment::number_of(path.file_name()?.to_str()?)).max().expect("a segment")
     };
     unsync_last_group(&disk, &segment::path(folder, newest(&disk)));
-    // A number that is not believed, so that the repair begins a segment and writes the number again.
+    // A number that is not believed, so that the repair begins a segment and corrects the number.
     let lock = disk.open(&crate::shared::lock_path(folder), OpenMode::Write).expect("opens");
     lock.write_all_at(b"00099999999999999999\n", 0).and_then(|()| lock.sync_data()).expect("written");
     drop(lock);
