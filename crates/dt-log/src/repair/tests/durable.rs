@@ -16,7 +16,7 @@ fn unsync_last_group(disk: &FakeDisk, path: &Path) {
     let bytes = disk.content(path).expect("a segment");
     let has_events = |at: &usize| bytes[at + 12..at + 16] != [0; 4];
     let groups = (0..bytes.len()).filter(|at| bytes[*at..].starts_with(b"DTgr"));
-    let last = groups.filter(has_events).last().expect("a group");
+    let last = groups.rev().find(has_events).expect("a group");
     let length = u32::from_le_bytes(bytes[last + 8..last + 12].try_into().expect("four bytes"));
     let end = last + 24 + usize::try_from(length).expect("fits");
     let file = disk.open(path, OpenMode::Write).expect("opens");
@@ -35,7 +35,9 @@ fn a_power_loss_after_a_repair_changes_nothing() {
     let log = open(&disk, folder).expect("opens");
     let sink = log.register(&Arc::from("one"), StartAt::Now, Vec::new()).expect("known");
     let sinks = SinkSet::new([sink.number]);
-    (1..=EVENTS).for_each(|number| drop(append(&log, &number.to_string(), &sinks)));
+    for number in 1..=EVENTS {
+        append(&log, &number.to_string(), &sinks);
+    }
     log.close();
     let disk = disk.kill();
     let newest = |disk: &FakeDisk| {
