@@ -179,7 +179,7 @@ impl MqttVersion {
     ///
     /// # Errors
     ///
-    /// Returns [`Malformed`] if it cannot be encoded.
+    /// Returns `Malformed` if it cannot be encoded.
     pub fn write_connect(self, connect: &Connect<'_>, out: &mut BytesMut) -> Result<(), Malformed> {
         let password = |secret: Option<&Secret>| {
             secret.map_or_else(String::new, |secret| String::from_utf8_lossy(secret.expose()).into_owned())
@@ -235,7 +235,7 @@ impl MqttVersion {
     ///
     /// # Errors
     ///
-    /// Returns [`Malformed`] if it cannot be encoded.
+    /// Returns `Malformed` if it cannot be encoded.
     pub fn write_publish(self, id: u16, message: &Message, out: &mut BytesMut) -> Result<(), Malformed> {
         match self {
             Self::V5 => self.publish_5(id, message).write(out, None)?,
@@ -284,7 +284,7 @@ impl MqttVersion {
     ///
     /// # Errors
     ///
-    /// Returns [`Malformed`] if it cannot be encoded.
+    /// Returns `Malformed` if it cannot be encoded.
     pub fn write_subscribe(self, id: u16, topics: &[String], out: &mut BytesMut) -> Result<(), Malformed> {
         match self {
             Self::V5 => {
@@ -309,7 +309,7 @@ impl MqttVersion {
     ///
     /// # Errors
     ///
-    /// Returns [`Malformed`] if it cannot be encoded.
+    /// Returns `Malformed` if it cannot be encoded.
     pub fn write_unsubscribe(self, id: u16, topics: &[String], out: &mut BytesMut) -> Result<(), Malformed> {
         match self {
             Self::V5 => {
@@ -339,7 +339,7 @@ impl MqttVersion {
     ///
     /// # Errors
     ///
-    /// Returns [`Malformed`] if it is not MQTT, or is larger than [`MAX_INCOMING`].
+    /// Returns `Malformed` if it is not MQTT, or is larger than `MAX_INCOMING`.
     pub fn read(self, input: &mut BytesMut) -> Result<Option<Incoming>, Malformed> {
         let length = match v5::check(input.iter(), Some(MAX_INCOMING)) {
             Ok(header) => header.frame_length(),
