@@ -13,8 +13,8 @@
 //! - A reason code of MQTT 5 that is the message's own fault rejects the record; any other one is reported, and the record is
 //!   retried (`failure.rs`).
 //! - Some brokers close the connection instead. The records that were in flight are then published one message at a time; if
-//!   the broker closes the connection [`MAX_STRIKES`] times in a row at the same record, the record is rejected (`suspect.rs`).
-//! - After [`MAX_REJECTED`] rejections in a row the broker is held to be the cause, and no more records are rejected.
+//!   the broker closes the connection three times in a row at the same record, the record is rejected (`suspect.rs`).
+//! - After ten rejections in a row the broker is held to be the cause, and no more records are rejected.
 //! - One record of each device is in flight, and a record is retried as long as an earlier one of its device is. So the order of
 //!   a device's events holds whatever the broker takes and does not take.
 //!
