@@ -180,16 +180,21 @@ fn range(text: &str) -> Option<(u128, u128)> {
 fn the_ranges_are_those_of_the_reader() {
     let lines = everything();
     let mut compared = 0;
-    let mut table = String::new();
+    let (mut table, mut header_at) = (String::new(), 0);
     for (at, line) in lines.iter().enumerate() {
         if is_header(line) {
             table.clone_from(line);
+            header_at = at;
         }
         let Some((name, _)) = line.split_once(" = ") else { continue };
-        let key = reference()
-            .iter()
-            .filter(|known| known.header == table)
-            .flat_map(|known| known.keys.clone())
+        // Types of sinks may have keys of the same name.
+        let kind = type_of_sink(&lines, header_at);
+        let is_meant =
+            |of_type: &Option<String>| of_type.is_none() || kind.is_none() || of_type.as_deref() == kind;
+        let key = tables_by_type()
+            .into_iter()
+            .filter(|(of_type, known)| known.header == table && is_meant(of_type))
+            .flat_map(|(_, known)| known.keys)
             .find(|key| key.name == name);
         let Some(key) = key.filter(|_| !is_left_out(&lines, at)) else { continue };
         let mut wrong = lines.clone();
