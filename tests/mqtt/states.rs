@@ -1,4 +1,4 @@
-//! Retained states: the newest of each device and quantity, whatever arrives late and whoever was restarted; and the status of
+//! Retained states: the newest of each device and quantity, also after late events and restarts; and the status of
 //! the sink.
 
 use crate::broker::{Broker, Subscriber, retain, retained};
