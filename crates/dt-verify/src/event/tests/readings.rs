@@ -1,5 +1,7 @@
 //! Readings: what each event type reports, with which time, and how many.
 
+use std::collections::BTreeSet;
+
 use super::*;
 
 /// Parses an event of `event.timestamp` 12:00 with this `data`.
@@ -67,6 +69,9 @@ fn each_event_type_reports_its_quantities() {
     let types: Vec<_> = table.iter().map(|(event_type, ..)| EventType::from(*event_type)).collect();
     // A type that is added later brings a test of its own.
     assert!(EventType::KNOWN.starts_with(&types));
+    let quantities: BTreeSet<_> =
+        table.iter().flat_map(|row| row.2).filter_map(|reading| reading.split(' ').next()).collect();
+    assert_eq!(Reading::quantities(), quantities.into_iter().collect::<Vec<_>>());
     for (event_type, mut members, expected) in table {
         let expected: Vec<_> = expected.iter().map(|reading| format!("{reading} @ {time}")).collect();
         members["updateTime"] = time.into();
