@@ -81,6 +81,20 @@ fn each_event_type_reports_its_quantities() {
 }
 
 #[test]
+fn a_number_is_the_nearest_to_the_digits_that_were_received() {
+    for text in
+        ["-91.71000000000001", "0.30000000000000004", "24.9", "5e-324", "1.7976931348623157e308", "99301.25"]
+    {
+        let body = format!(
+            r#"{{"event":{{"eventId":"e","eventType":"co2","data":{{"co2":{{"ppm":{text},"updateTime":"2024-12-01T10:00:00Z"}}}}}}}}"#
+        );
+        let delivery = parse(body).unwrap();
+        let expected: f64 = text.parse().unwrap();
+        assert_eq!(delivery.readings()[0].value, ReadingValue::Number(expected), "{text}");
+    }
+}
+
+#[test]
 fn each_sample_is_a_reading_with_its_own_time() {
     let samples = json!([
         {"value": 24.9, "sampleTime": "2024-12-01T10:00:00Z"},
