@@ -9,6 +9,7 @@
 #![allow(clippy::arithmetic_side_effects, reason = "a test that overflows fails")]
 
 mod end_to_end;
+mod fields;
 mod forward;
 mod restarts;
 mod throughput;
