@@ -11,6 +11,7 @@
 mod end_to_end;
 mod fields;
 mod forward;
+mod influxdb;
 mod restarts;
 mod throughput;
 mod waiting;
