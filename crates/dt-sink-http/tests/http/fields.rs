@@ -1,6 +1,8 @@
-//! Fields of the operator's choice, as they arrive: alone, in lines, in an array, and signed.
+//! Fields of the operator's choice, as they arrive: alone, in lines, in an array, signed, and as the page shows them.
 
-use dt_sink::{Fate, Format};
+use std::sync::Arc;
+
+use dt_sink::{Fate, Format, Record};
 use serde_json::{Value, json};
 
 use crate::driver::{Driver, Files, config, records};
@@ -54,4 +56,32 @@ fn a_batch_has_them_on_lines_or_in_an_array() {
     };
     let array: Vec<Value> = serde_json::from_str(body).expect("an array");
     assert_eq!((content_type.as_str(), &array), ("application/json", &all));
+}
+
+/// Returns the code block of a language that contains `words`.
+fn block<'a>(page: &'a str, language: &str, words: &str) -> &'a str {
+    let fence = format!("```{language}\n");
+    let mut blocks = page.split(&fence).skip(1).filter_map(|rest| rest.split("```").next());
+    blocks.find(|block| block.contains(words)).unwrap_or_else(|| panic!("no block with {words}"))
+}
+
+#[test]
+fn the_page_shows_what_its_configuration_sends() {
+    let page = include_str!("../../../../docs/http.md");
+    let document: toml::Table = block(page, "toml", "[sink.fields]").parse().expect("TOML");
+    let keys = toml::Table::from_iter([("fields".to_owned(), document["sink"][0]["fields"].clone())]);
+    let shown = block(page, "json", "celsius").trim();
+    let target = Target::start(|_| Reply::Status(200));
+    let keys = format!("url = '{}'\n{keys}", target.url());
+    let vectors: Value =
+        serde_json::from_str(include_str!("../../../../tests/vectors/line_protocol.json")).expect("JSON");
+    let record = Record {
+        project: Some("b5rj9ed7rihk942p48og".into()),
+        device: Some("b6roh6d7rihmn9oji86g".into()),
+        body: vectors[0]["body"].as_str().expect("a body").to_owned().into(),
+        ..Record::sample("c82gg9catj3vmh4248og")
+    };
+    let mut driver = Driver::with(config(&keys, &files()), Format::default());
+    assert_eq!(driver.deliver_one(Arc::new(record)), Fate::Delivered);
+    assert_eq!(target.bodies(), [shown]);
 }
