@@ -79,7 +79,7 @@ fn is_header(line: &str) -> bool {
 }
 
 /// The tables of a sink's type whose keys the author of the file chooses.
-const NAMED_BY_THE_AUTHOR: [&str; 2] = ["[sink.properties]", "[sink.headers]"];
+const NAMED_BY_THE_AUTHOR: [&str; 3] = ["[sink.properties]", "[sink.headers]", "[sink.fields]"];
 
 /// The line of the type of sink that a place of the sample is about; `None` for other tables.
 fn type_of_sink(lines: &[String], at: usize) -> Option<&str> {

@@ -30,6 +30,8 @@ pub(crate) struct Load {
     pub(crate) every: Duration,
     /// How many events each device sends at most.
     pub(crate) events: u64,
+    /// Makes the body of an event of a device.
+    pub(crate) body: fn(u64, u64) -> String,
 }
 
 /// What became of what was sent.
@@ -60,8 +62,8 @@ impl Ledger {
     }
 }
 
-/// Tells senders to stop, also when what they run beside has failed.
-struct StopAtEnd<'a>(&'a AtomicBool);
+/// Tells threads to stop, also when what they run beside has failed.
+pub(crate) struct StopAtEnd<'a>(pub(crate) &'a AtomicBool);
 
 impl Drop for StopAtEnd<'_> {
     fn drop(&mut self) {
@@ -72,13 +74,20 @@ impl Drop for StopAtEnd<'_> {
 impl Load {
     /// Each device sends this many events, as fast as they are answered.
     pub(crate) const fn of(address: SocketAddr, devices: Range<u64>, events: u64) -> Self {
-        Self { address, devices, manner: Manner::Strict, every: Duration::ZERO, events }
+        Self { address, devices, manner: Manner::Strict, every: Duration::ZERO, events, body }
     }
 
     /// So many events a second, of all devices together, for as long as something else is going on.
     pub(crate) fn steady(address: SocketAddr, devices: Range<u64>, rate: u64, manner: Manner) -> Self {
         let every = Duration::from_micros((devices.end - devices.start) * 1_000_000 / rate);
-        Self { address, devices, manner, every, events: u64::MAX }
+        Self { address, devices, manner, every, events: u64::MAX, body }
+    }
+
+    /// Sends other bodies.
+    #[allow(dead_code, reason = "not each test does")]
+    pub(crate) const fn with_body(mut self, body: fn(u64, u64) -> String) -> Self {
+        self.body = body;
+        self
     }
 
     /// Sends all of it.
@@ -130,7 +139,7 @@ impl Load {
     /// Sends an event once. Whether it is done with.
     fn send_one(&self, device: u64, number: u64, sender: &mut Option<Sender>, ledger: &mut Ledger) -> bool {
         let connected = sender.take().or_else(|| Sender::connect(self.address));
-        let (sent, body) = (Instant::now(), body(device, number));
+        let (sent, body) = (Instant::now(), (self.body)(device, number));
         let token = token(&body, now());
         let answer = connected.and_then(|mut connected| {
             let answer = connected.post("/", &body, &token)?;

@@ -1,5 +1,5 @@
 //! Events over HTTP, through the receiver, to a target: every event once, as it was sent, in order, alone and in batches, in
-//! both modes.
+//! both modes; beside them, to a file and to standard output.
 //!
 //! 5,000 events; `DT_RECEIVER_TEST_HTTP_EVENTS` sets the full count.
 
@@ -8,7 +8,7 @@ use std::time::Instant;
 use crate::events::setting;
 use crate::load::Load;
 use crate::receiver::Setup;
-use crate::target::Target;
+use crate::target::{Received, Target};
 
 const DEVICES: u64 = 32;
 
@@ -21,7 +21,8 @@ fn every_event_arrives_once_as_it_was_sent_and_in_order() {
     };
     let batch = "batch = { format = 'ndjson', max_events = 100 }";
     let setup = Setup::with_sinks(&format!(
-        "{}{}",
+        "{}{}[[sink]]\nname = 'file'\ntype = 'file'\nformat = 'body'\npath = 'FOLDER/events.ndjson'\n\
+         [[sink]]\nname = 'stdout'\ntype = 'stdout'\nformat = 'body'\n",
         sink("http", alone.url(), ""),
         sink("batches", batches.url(), batch)
     ));
@@ -31,7 +32,12 @@ fn every_event_arrives_once_as_it_was_sent_and_in_order() {
     let sent = begun.elapsed();
     receiver.drain();
     let drained = begun.elapsed();
-    receiver.stop();
+    let stdout = receiver.stop().stdout;
+    let file = std::fs::read_to_string(setup.folder().join("events.ndjson")).expect("text");
+    for (name, text) in [("file", file), ("stdout", stdout)] {
+        assert_eq!(text.lines().count(), ledger.count(), "{name}: a line for each event");
+        assert_eq!(Received::of_lines(&text).assert_complete(&ledger), 0, "{name}: there are copies");
+    }
     assert_eq!(alone.received.assert_complete(&ledger), 0, "there are copies");
     assert_eq!(
         alone.received.count(),
@@ -42,7 +48,7 @@ fn every_event_arrives_once_as_it_was_sent_and_in_order() {
     assert!(batches.received.count() < alone.received.count());
     assert!(setup.dead_letters().is_empty());
     println!(
-        "{} events answered in {sent:?}; at both targets after {drained:?}, each once and in order; {} requests in batches",
+        "{} events answered in {sent:?}; at both targets, in the file and on standard output after {drained:?}, each once and in order; {} requests in batches",
         ledger.count(),
         batches.received.count(),
     );

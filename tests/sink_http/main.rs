@@ -9,7 +9,9 @@
 #![allow(clippy::arithmetic_side_effects, reason = "a test that overflows fails")]
 
 mod end_to_end;
+mod fields;
 mod forward;
+mod influxdb;
 mod restarts;
 mod throughput;
 mod waiting;

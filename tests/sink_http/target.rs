@@ -32,12 +32,30 @@ pub(crate) struct Received {
 }
 
 impl Received {
+    fn nothing(keeps: bool) -> Self {
+        let (count, status) = (AtomicU64::new(0), AtomicU16::new(200));
+        Self { bodies: Mutex::default(), count, status, keeps }
+    }
+
     pub(crate) fn count(&self) -> u64 {
         self.count.load(Ordering::SeqCst)
     }
 
     pub(crate) fn set_status(&self, status: u16) {
         self.status.store(status, Ordering::SeqCst);
+    }
+
+    /// The bodies that were received; of a batch, its lines.
+    pub(crate) fn texts(&self) -> Vec<String> {
+        let text = |body: &Bytes| String::from_utf8(body.to_vec()).expect("text");
+        self.bodies.lock().iter().map(text).collect()
+    }
+
+    /// What a sink of another type has written, one body a line.
+    pub(crate) fn of_lines(text: &str) -> Self {
+        let received = Self::nothing(true);
+        received.bodies.lock().extend(text.lines().map(|line| Bytes::copy_from_slice(line.as_bytes())));
+        received
     }
 
     /// Nothing that was acknowledged is missing or changed, and the events of a device are in order, by first copies.
@@ -81,8 +99,7 @@ impl Target {
 
     /// Nothing received yet.
     pub(crate) fn nothing(keeps: bool) -> Arc<Received> {
-        let (count, status) = (AtomicU64::new(0), AtomicU16::new(200));
-        Arc::new(Received { bodies: Mutex::default(), count, status, keeps })
+        Arc::new(Received::nothing(keeps))
     }
 
     /// Starts a target at an address, which adds to what was received before.

@@ -1,10 +1,11 @@
 #!/usr/bin/env python3
 """Makes line_protocol.json, the known answers for the format `line-protocol`, without using any code of this project.
 
-    python3 -m venv VENV && VENV/bin/pip install line-protocol-parser==2.0.1
+    python3 -m venv VENV && VENV/bin/pip install -r tests/vectors/requirements.txt
     VENV/bin/python tests/vectors/line_protocol.py            write line_protocol.json
     VENV/bin/python tests/vectors/line_protocol.py --check    check the committed file, and that a run would reproduce it; writes nothing
-    VENV/bin/python tests/vectors/line_protocol.py --server URL    also write each line to an InfluxDB 1 at URL, and read the point back
+    VENV/bin/python tests/vectors/line_protocol.py --server URL    also write each line to an InfluxDB 1 at URL, and read the point
+                                                                   back; a login is the query of URL: "http://HOST?u=USER&p=PASSWORD"
 
 A case is a body, when it was received, and the lines that it must become. `points` below is a second reading of docs/formats.md:
 which points a body holds. `line` writes a point. The package line-protocol-parser, which is independent of both, then reads each
@@ -18,8 +19,6 @@ import re
 import sys
 import urllib.parse
 import urllib.request
-
-from line_protocol_parser import parse_line
 
 PATH = pathlib.Path(__file__).with_name("line_protocol.json")
 RECEIVED_AT = 1_700_000_000_123
@@ -213,7 +212,8 @@ def line(point):
 
 
 def call(url, path, parameters, data=None):
-    url = f"{url}{path}?{urllib.parse.urlencode(parameters)}"
+    url, _, login = url.partition("?")
+    url = f"{url}{path}?{urllib.parse.urlencode(parameters)}&{login}"
     with urllib.request.urlopen(urllib.request.Request(url, data=data)) as answer:
         return answer.read()
 
@@ -247,6 +247,9 @@ def main():
     if server is None and sys.argv[1:] not in ([], ["--check"]):
         print("usage: line_protocol.py [--check | --server URL]", file=sys.stderr)
         sys.exit(2)
+    # Only here, so that other scripts can use `points` and `call` without the package.
+    from line_protocol_parser import parse_line
+
     vectors = []
     for name, case in CASES.items():
         lines = []

@@ -139,6 +139,7 @@ impl Exchange {
             client: Client::new(tls, timeout, config.concurrency),
             encoder: Encoder {
                 format,
+                fields: config.fields.clone(),
                 cloud_events: config.cloudevents,
                 batch: config.batch.map(|batch| batch.format),
             },

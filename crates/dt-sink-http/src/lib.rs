@@ -21,6 +21,7 @@ mod answer;
 mod auth;
 mod client;
 mod exchange;
+mod fields;
 mod headers;
 mod metrics;
 mod request;
@@ -41,6 +42,7 @@ use tokio::task::{JoinError, JoinSet};
 
 pub use auth::Auth;
 use exchange::{Exchange, Sent};
+pub use fields::Fields;
 pub use headers::{PlainHeaders, SecretHeaders};
 pub use request::{BatchFormat, CloudEventsMode, UnknownWord};
 use schedule::Schedule;

@@ -11,6 +11,8 @@ use sha2::{Digest, Sha256};
 use dt_sink::Record;
 use dt_sink::record::{CloudEvent, Format};
 
+use crate::fields::Fields;
+
 const JSON: &str = "application/json";
 const LINES: &str = "application/x-ndjson";
 const TEXT: &str = "text/plain; charset=utf-8";
@@ -88,15 +90,12 @@ impl fmt::Display for BatchFormat {
     }
 }
 
-/// Returns whether records in this format are JSON.
-const fn is_json(format: Format) -> bool {
-    matches!(format, Format::Body | Format::Envelope | Format::CloudEvents)
-}
-
 /// Encodes records.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone)]
 pub struct Encoder {
     pub format: Format,
+    /// The members of each record's JSON object, in place of `format`.
+    pub fields: Option<Fields>,
     pub cloud_events: CloudEventsMode,
     /// How batches are joined; `None` if each request has one record.
     pub batch: Option<BatchFormat>,
@@ -128,6 +127,10 @@ impl Encoder {
             headers: Vec::new(),
         };
         let mut out = Vec::new();
+        if let Some(fields) = &self.fields {
+            fields.write(record, &mut out);
+            return encoded(out.into(), JSON);
+        }
         match (self.format, self.cloud_events) {
             (Format::Body, _) => encoded(record.body.clone(), JSON),
             (Format::CloudEvents, CloudEventsMode::Binary) => {
@@ -156,7 +159,7 @@ impl Encoder {
             if batch == BatchFormat::JsonArray {
                 out.push(if out.is_empty() { b'[' } else { b',' });
             }
-            self.format.write_line(record, &mut out);
+            self.write_line(record, &mut out);
             if batch == BatchFormat::JsonArray {
                 // The line feed.
                 out.pop();
@@ -165,16 +168,32 @@ impl Encoder {
         if batch == BatchFormat::JsonArray {
             out.push(b']');
         }
-        let content_type = match (self.format, batch) {
-            (format, _) if !is_json(format) => TEXT,
-            (_, BatchFormat::Ndjson) => LINES,
-            (Format::CloudEvents, BatchFormat::JsonArray) => CLOUD_EVENTS,
-            (_, BatchFormat::JsonArray) => JSON,
+        let (is_json, is_cloud_event) = match (&self.fields, self.format) {
+            (Some(_), _) | (None, Format::Body | Format::Envelope) => (true, false),
+            (None, Format::CloudEvents) => (true, true),
+            (None, _) => (false, false),
+        };
+        let content_type = match batch {
+            _ if !is_json => TEXT,
+            BatchFormat::Ndjson => LINES,
+            BatchFormat::JsonArray if is_cloud_event => CLOUD_EVENTS,
+            BatchFormat::JsonArray => JSON,
         };
         Encoded {
             body: out.into(),
             content_type: HeaderValue::from_static(content_type),
             headers: Vec::new(),
+        }
+    }
+
+    /// Appends a record as one line, with its line feed.
+    fn write_line(&self, record: &Record, out: &mut Vec<u8>) {
+        match &self.fields {
+            Some(fields) => {
+                fields.write(record, out);
+                out.push(b'\n');
+            }
+            None => self.format.write_line(record, out),
         }
     }
 }
@@ -250,7 +269,7 @@ mod tests {
         count: usize,
     ) -> (String, String) {
         let records: Vec<_> = (0..count).map(|number| record(&format!("id{number}"))).collect();
-        let encoded = Encoder { format, cloud_events, batch }.encode(&records);
+        let encoded = Encoder { format, fields: None, cloud_events, batch }.encode(&records);
         let text = |bytes: &[u8]| String::from_utf8(bytes.to_vec()).expect("text");
         (text(&encoded.body), text(encoded.content_type.as_bytes()))
     }

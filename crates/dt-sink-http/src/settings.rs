@@ -10,6 +10,7 @@ use dt_verify::Secret;
 
 use crate::HttpSink;
 use crate::auth::{self, Auth};
+use crate::fields::{self, Fields};
 use crate::headers::{self, PlainHeaders, SecretHeaders};
 use crate::request::{BatchFormat, CloudEventsMode};
 use crate::tables::TableEntry;
@@ -41,6 +42,10 @@ config_keys! {
         /// How a CloudEvent is sent, with `format = "cloudevents"`: its attributes as headers, or all of it as one JSON
         /// object. In a batch it is always `structured`.
         cloudevents: CloudEventsMode = word(&["binary", "structured"]).or(CloudEventsMode::default()),
+        /// Of a sink of type `http`: a JSON object for each event with members of your choice, in place of `format`. A member is a
+        /// text with placeholders, a constant, or a table that becomes an object. Details:
+        /// [http.md](http.md#fields-of-your-own).
+        fields: Option<Fields> = fields::entry(),
         /// Of a sink of type `http`: several events in one request. Without it, each event has a request of its own.
         batch: Option<HttpBatch> = TableEntry { read: read_batch, tables: batch_tables },
         /// Of a sink of type `http`: further headers of each request.
@@ -113,6 +118,15 @@ impl SinkSettings for HttpConfig {
         }
         // The key `format` is read after those of the type.
         let format = section.shown("format");
+        if let Some(fields) = &self.fields {
+            if fields.is_empty() && !section.has_errors_at("fields") {
+                section
+                    .complain("fields", "is empty; give at least one field, such as device = \"{device}\"");
+            }
+            if section.has("format") {
+                section.complain("fields", format!("is given, and `format` is {format}; delete one"));
+            }
+        }
         if self.forward_signature {
             if self.sign.is_none() {
                 let text = "is needed with `forward_signature`: DT's tokens expire after an hour, and an outage may be longer; \
@@ -125,7 +139,10 @@ impl SinkSettings for HttpConfig {
                     "is true, and DT's signature is of a single event; delete `batch`",
                 );
             }
-            if format != "\"body\"" {
+            if self.fields.is_some() {
+                let text = "is true, and DT's signature is of the received bytes; delete `fields`, and set `format = \"body\"`";
+                section.complain("forward_signature", text);
+            } else if format != "\"body\"" {
                 let text = "is true, and DT's signature is of the received bytes; set `format = \"body\"`";
                 section.complain("forward_signature", text);
             }

@@ -7,7 +7,7 @@
 use std::collections::HashMap;
 
 use bytes::Bytes;
-use dt_sink::record::Record;
+use dt_sink::record::{Record, json_number};
 use dt_verify::event::{Delivery, Reading, ReadingValue, Timestamp, rfc3339_millis};
 use serde_json::{Value, json};
 
@@ -65,17 +65,6 @@ impl<'a> State<'a> {
         }
         payload.to_string().into_bytes()
     }
-}
-
-/// Returns a number in its short form: 469 instead of 469.0.
-fn json_number(number: f64) -> Value {
-    /// Whole numbers up to here are exact.
-    const EXACT: f64 = 9_007_199_254_740_992.0;
-    if number.fract() == 0.0 && number.abs() <= EXACT {
-        #[expect(clippy::cast_possible_truncation, reason = "whole, and within the range of i64")]
-        return Value::from(number as i64);
-    }
-    Value::from(number)
 }
 
 /// The times of the retained states that are known.

@@ -4,35 +4,44 @@
 //! stay, and every other byte becomes `%` and two hexadecimal digits. So no value adds a level, a wildcard or a control
 //! character to a topic, and two values never have the same form. An empty or missing value is `none`.
 
+use std::borrow::Cow;
 use std::fmt;
 use std::str::FromStr;
 
-use dt_sink::record::Record;
+use dt_sink::record::{BadTemplate, Part, Placeholder, Record, Template};
 
 use crate::packet::MAX_TEXT;
 
-/// All placeholders.
-const PLACEHOLDERS: [(&str, Placeholder); 5] = [
-    ("connector", Placeholder::Connector),
-    ("project", Placeholder::Project),
-    ("device", Placeholder::Device),
-    ("eventType", Placeholder::EventType),
-    ("quantity", Placeholder::Quantity),
-];
+/// The placeholders of the record that a topic can have.
+const OF_RECORDS: [Placeholder; 4] =
+    [Placeholder::Connector, Placeholder::Project, Placeholder::Device, Placeholder::EventType];
 
+/// The name of the placeholder that only the topics of states have.
+const QUANTITY: &str = "quantity";
+
+/// What a placeholder stands for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Placeholder {
-    Connector,
-    Project,
-    Device,
-    EventType,
+enum Value {
+    OfRecord(Placeholder),
     Quantity,
 }
 
-#[derive(Debug, Clone, PartialEq, Eq)]
-enum Part {
-    Text(String),
-    Value(Placeholder),
+impl Value {
+    fn find(name: &str) -> Option<Self> {
+        if name == QUANTITY {
+            return Some(Self::Quantity);
+        }
+        Placeholder::find(name, &OF_RECORDS).map(Self::OfRecord)
+    }
+}
+
+impl fmt::Display for Value {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::OfRecord(placeholder) => placeholder.fmt(f),
+            Self::Quantity => f.write_str(QUANTITY),
+        }
+    }
 }
 
 /// A topic with the placeholders `{connector}`, `{project}`, `{device}`, `{eventType}` and, for states, `{quantity}`.
@@ -48,7 +57,7 @@ enum Part {
 /// assert!("dt/#".parse::<MqttTopic>().is_err());
 /// ```
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct MqttTopic(Vec<Part>);
+pub struct MqttTopic(Template<Value>);
 
 /// Why a text is no topic.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -66,15 +75,9 @@ pub enum BadTopic {
     /// Brokers reserve such topics.
     #[error("topics that begin with `$` belong to the broker")]
     Reserved,
-    /// A brace has no partner.
-    #[error("a `{0}` without its partner")]
-    Brace(char),
-    /// There is no such placeholder.
-    #[error(
-        "unknown placeholder \"{{{}}}\"; the placeholders are {{connector}}, {{project}}, {{device}}, {{eventType}}, {{quantity}}",
-        .0.escape_debug()
-    )]
-    Placeholder(String),
+    /// A brace has no partner, or there is no such placeholder.
+    #[error("{0}; the placeholders are {{connector}}, {{project}}, {{device}}, {{eventType}}, {{quantity}}")]
+    Template(#[from] BadTemplate),
 }
 
 /// Checks a topic without placeholders.
@@ -106,39 +109,39 @@ impl MqttTopic {
     /// Returns [`BadTopic`] if it is too long.
     pub fn render(&self, record: &Record, quantity: Option<&str>) -> Result<String, BadTopic> {
         let mut out = String::new();
-        for part in &self.0 {
+        for part in self.0.parts() {
             let value = match part {
                 Part::Text(text) => {
                     out.push_str(text);
                     continue;
                 }
-                Part::Value(Placeholder::Connector) => Some(&*record.connector),
-                Part::Value(Placeholder::Project) => record.project.as_deref(),
-                Part::Value(Placeholder::Device) => record.device.as_deref(),
-                Part::Value(Placeholder::EventType) => Some(&*record.event_type),
-                Part::Value(Placeholder::Quantity) => quantity,
+                Part::Value(Value::OfRecord(placeholder)) => placeholder.value(record),
+                Part::Value(Value::Quantity) => quantity.map(Cow::from),
             };
-            push_escaped(value.filter(|value| !value.is_empty()).unwrap_or("none"), &mut out);
+            push_escaped(value.as_deref().filter(|value| !value.is_empty()).unwrap_or("none"), &mut out);
         }
         check_topic(&out).map(|()| out)
     }
 
     /// Returns a topic without placeholders.
     pub(crate) fn plain(text: &str) -> Self {
-        Self(vec![Part::Text(text.to_owned())])
+        Self(Template::fixed(text.to_owned()))
     }
 
     /// Returns whether each device and quantity has a topic of its own.
     #[must_use]
     pub fn tells_states_apart(&self) -> bool {
-        let has = |wanted| self.0.contains(&Part::Value(wanted));
-        has(Placeholder::Device) && has(Placeholder::Quantity)
+        self.has(Value::OfRecord(Placeholder::Device)) && self.has_quantity()
     }
 
     /// Returns whether the topic depends on a quantity, which an event has not.
     #[must_use]
     pub fn has_quantity(&self) -> bool {
-        self.0.contains(&Part::Value(Placeholder::Quantity))
+        self.has(Value::Quantity)
+    }
+
+    fn has(&self, value: Value) -> bool {
+        self.0.parts().contains(&Part::Value(value))
     }
 }
 
@@ -157,40 +160,16 @@ impl FromStr for MqttTopic {
     type Err = BadTopic;
 
     fn from_str(text: &str) -> Result<Self, BadTopic> {
-        let (mut parts, mut left) = (Vec::new(), text);
-        while !left.is_empty() {
-            let (literal, after) = left.split_once('{').unwrap_or((left, ""));
-            if literal.contains('}') {
-                return Err(BadTopic::Brace('}'));
-            }
-            if !literal.is_empty() {
-                parts.push(Part::Text(literal.to_owned()));
-            }
-            if literal.len() == left.len() {
-                break;
-            }
-            let (name, after) = after.split_once('}').ok_or(BadTopic::Brace('{'))?;
-            match PLACEHOLDERS.iter().find(|(known, _)| *known == name) {
-                Some((_, value)) => parts.push(Part::Value(*value)),
-                None => return Err(BadTopic::Placeholder(name.to_owned())),
-            }
-            left = after;
-        }
+        let template = Template::parse(text, Value::find)?;
         // A value has at least one character, and none that is not allowed.
         check_topic(text)?;
-        Ok(Self(parts))
+        Ok(Self(template))
     }
 }
 
 impl fmt::Display for MqttTopic {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.0.iter().try_for_each(|part| match part {
-            Part::Text(text) => f.write_str(text),
-            Part::Value(value) => {
-                let name = PLACEHOLDERS.iter().find(|(_, known)| known == value);
-                write!(f, "{{{}}}", name.map_or("", |(name, _)| name))
-            }
-        })
+        self.0.fmt(f)
     }
 }
 
@@ -241,10 +220,10 @@ mod tests {
             ("dt/\u{0}", BadTopic::Character),
             ("dt/\u{ffff}", BadTopic::Character),
             ("$SYS/{device}", BadTopic::Reserved),
-            ("dt/{device", BadTopic::Brace('{')),
-            ("dt/device}", BadTopic::Brace('}')),
-            ("dt/{date}", BadTopic::Placeholder("date".to_owned())),
-            ("dt/{}", BadTopic::Placeholder(String::new())),
+            ("dt/{device", BadTemplate::Unclosed.into()),
+            ("dt/device}", BadTemplate::Unopened.into()),
+            ("dt/{date}", BadTemplate::Unknown("date".to_owned()).into()),
+            ("dt/{}", BadTemplate::Unknown(String::new()).into()),
         ] {
             assert_eq!(text.parse::<MqttTopic>(), Err(error), "{text:?}");
         }

@@ -1,7 +1,5 @@
 //! The row of an event: what the columns of `dt_events` and the parameters of `insert` hold, and what the event measured.
 
-use std::borrow::Cow;
-use std::collections::BTreeMap;
 use std::time::{Duration, SystemTime};
 
 use serde_json::value::RawValue;
@@ -89,9 +87,9 @@ impl<'a> Row<'a> {
         };
         let project = text("project", record.project.as_deref());
         let device = text("device", record.device.as_deref());
-        let (labels, data) = json_parts(&record.body);
-        let labels = storable("labels", labels, &mut reasons);
-        let data = storable("data", data, &mut reasons);
+        let parts = record.json_parts();
+        let labels = storable("labels", parts.labels, &mut reasons);
+        let data = storable("data", parts.data, &mut reasons);
         let (mut timestamp, mut samples) = (None, Vec::new());
         match record.delivery() {
             Ok(delivery) => {
@@ -182,16 +180,6 @@ fn system_time(time: &Timestamp) -> Option<SystemTime> {
     whole?.checked_add(Duration::from_nanos(nanos.into()))
 }
 
-/// Returns `labels` and `event.data` as they were received; `None` for what is absent or `null`.
-fn json_parts(body: &[u8]) -> (Option<&RawValue>, Option<&RawValue>) {
-    type Members<'a> = BTreeMap<Cow<'a, str>, &'a RawValue>;
-    let members: Members<'_> = serde_json::from_slice(body).unwrap_or_default();
-    let event = members.get("event").map_or("", |event| event.get());
-    let mut event: Members<'_> = serde_json::from_str(event).unwrap_or_default();
-    let present = |part: &&RawValue| part.get() != "null";
-    (members.get("labels").copied().filter(present), event.remove("data").filter(present))
-}
-
 /// Returns a part that `jsonb` can hold, and otherwise `None`, after adding the reason.
 fn storable<'a>(name: &str, part: Option<&'a RawValue>, reasons: &mut Reasons) -> JsonPart<'a> {
     let part = part?;
@@ -228,18 +216,6 @@ mod tests {
             device: Some("d".into()),
             ..Record::sample("a")
         }
-    }
-
-    #[test]
-    fn parts_are_those_that_were_received() {
-        let body = r#"{"labels" : {"a":"\u00e6"}, "event":{"eventId":"a","eventType":"x","data":{"x":{"v":1.50e+1}}}}"#;
-        let (labels, data) = json_parts(body.as_bytes());
-        assert_eq!(labels.map(RawValue::get), Some(r#"{"a":"\u00e6"}"#));
-        assert_eq!(data.map(RawValue::get), Some(r#"{"x":{"v":1.50e+1}}"#));
-        let (labels, data) = json_parts(br#"{"l\u0061bels":[1],"event":{"d\u0061ta":2}}"#);
-        assert_eq!((labels.map(RawValue::get), data.map(RawValue::get)), (Some("[1]"), Some("2")));
-        let (labels, data) = json_parts(br#"{"labels":null,"event":[]}"#);
-        assert!(labels.is_none() && data.is_none());
     }
 
     #[test]

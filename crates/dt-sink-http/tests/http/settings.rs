@@ -132,6 +132,31 @@ fn mistakes_are_reported_with_what_is_allowed() {
             ),
             vec!["auth: is given, and a secret header has the name Authorization; delete one"],
         ),
+        (
+            format!("{URL}\nfields = {{}}"),
+            vec!["fields: is empty; give at least one field, such as device = \"{device}\""],
+        ),
+        (
+            format!("{URL}\nformat = 'body'\nfields = {{ d = '{{device}}' }}"),
+            vec!["fields: is given, and `format` is \"body\"; delete one"],
+        ),
+        (
+            format!("{URL}\nfields = {{ d = '{{devce}}', e = {{ f = 'a}}' }} }}"),
+            vec![
+                "fields.d: found \"{devce}\"; did you mean \"{device}\"? expected {date}, {hour}, {connector}, {project}, {device}",
+                "fields.e.f: found \"a}\"; expected each placeholder between braces, such as \"{device}\"",
+            ],
+        ),
+        (
+            format!("{URL}\nforward_signature = true\n{sign}\nfields = {{ d = '{{device}}' }}"),
+            vec![
+                "forward_signature: is true, and DT's signature is of the received bytes; delete `fields`, and set `format = \"body\"`",
+            ],
+        ),
+        (
+            format!("{URL}\nfields = 'x'"),
+            vec!["fields: found a value of type string; expected a table, [fields]"],
+        ),
         (format!("{URL}\nretries = 3"), vec!["retries: unknown key"]),
     ] {
         let (_, mut errors, _) = read(&keys, &files());
@@ -194,6 +219,7 @@ fn every_key_is_described() {
         headers,
         [
             "[[sink]]",
+            "[sink.fields]",
             "[sink.batch]",
             "[sink.headers]",
             "[sink.secret_headers.X-Api-Key]",

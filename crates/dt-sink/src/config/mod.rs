@@ -25,7 +25,7 @@ pub use keys::config_keys;
 pub use lines::{Lines, below, segments};
 pub use problem::{Problem, Problems};
 pub use secret::{SecretError, SecretSource, is_name, read_secret, read_source, secret_keys, stand_in};
-pub use section::{FlagOrSection, Section};
+pub use section::{FlagOrSection, NamedValue, Section};
 pub use source::{Sources, SystemSources};
 pub use suggest::{closest, did_you_mean};
 pub use table::{Key, KeyDefault, Reload, Table};

@@ -30,6 +30,16 @@ pub enum FlagOrSection<'a> {
     Section(Section<'a>),
 }
 
+/// A value of a table whose keys are names that the file's author chose.
+pub enum NamedValue<'a> {
+    /// A string.
+    Text(String),
+    /// A number, or `true` or `false`.
+    Constant(serde_json::Value),
+    /// A table.
+    Section(Section<'a>),
+}
+
 /// Making sections, and what they know.
 impl<'a> Section<'a> {
     /// Starts with the top of a file.
@@ -365,6 +375,27 @@ impl<'a> Section<'a> {
             }
         }
         pairs
+    }
+
+    /// Takes all keys with their values, for a table whose keys are names that the file's author chose. Returns these pairs, and
+    /// the section without them.
+    pub fn into_values(mut self) -> (Vec<(String, NamedValue<'a>)>, Self) {
+        let mut pairs = Vec::new();
+        for (key, value) in std::mem::take(&mut self.left) {
+            let value = match value {
+                Value::String(text) => NamedValue::Text(text),
+                Value::Integer(number) => NamedValue::Constant(number.into()),
+                Value::Float(number) if number.is_finite() => NamedValue::Constant(number.into()),
+                Value::Boolean(flag) => NamedValue::Constant(flag.into()),
+                Value::Table(table) => NamedValue::Section(self.inner(self.path_of(&key), table)),
+                other => {
+                    self.wrong_type(&key, &other, "a string, a number, true, false or a table");
+                    continue;
+                }
+            };
+            pairs.push((key, value));
+        }
+        (pairs, self)
     }
 
     /// Takes all keys with their values as text, for a table whose keys are another program's. Returns these pairs, and the

@@ -5,7 +5,7 @@ use std::str::FromStr;
 
 use serde::Serializer as _;
 
-use super::{CloudEvent, Record, line_protocol};
+use super::{CloudEvent, Record, line_protocol, write_on_one_line};
 use dt_verify::event::append_rfc3339_millis;
 
 /// The format in which a sink writes a record.
@@ -105,16 +105,6 @@ fn write_head(record: &Record, out: &mut Vec<u8>) {
 fn members(body: &[u8]) -> &[u8] {
     let body = body.trim_ascii_start();
     body.strip_prefix(b"{").unwrap_or(body)
-}
-
-/// Appends JSON as one line. CR and LF are only valid between tokens, where a space is equivalent.
-fn write_on_one_line(json: &[u8], out: &mut Vec<u8>) {
-    let start = out.len();
-    out.extend_from_slice(json.trim_ascii());
-    for byte in out.get_mut(start..).unwrap_or_default() {
-        // Stored unconditionally: without a branch, the compiler vectorises the loop.
-        *byte = if matches!(byte, b'\r' | b'\n') { b' ' } else { *byte };
-    }
 }
 
 fn write_json_string(text: &(impl fmt::Display + ?Sized), out: &mut Vec<u8>) {

@@ -1,6 +1,8 @@
-//! Escapes text for JSON, in nearly all cases without an allocation.
+//! Writes JSON: escaped text, in nearly all cases without an allocation; numbers in their short form; received JSON on one line.
 
 use std::borrow::Cow;
+
+use serde_json::Value;
 
 /// Returns a text as it is written between the quotes of a JSON string.
 pub fn escaped(text: &str) -> Cow<'_, str> {
@@ -10,8 +12,30 @@ pub fn escaped(text: &str) -> Cow<'_, str> {
     if text.bytes().fold(true, |plain, byte| plain & is_plain(byte)) {
         return Cow::Borrowed(text);
     }
-    let string = serde_json::Value::from(text).to_string();
+    let string = Value::from(text).to_string();
     Cow::Owned(string.get(1..string.len().saturating_sub(1)).unwrap_or_default().to_owned())
+}
+
+/// Returns a number in its short form: 469 instead of 469.0. One that is not finite becomes `null`.
+#[must_use]
+pub fn json_number(number: f64) -> Value {
+    /// Whole numbers up to here are exact.
+    const EXACT: f64 = 9_007_199_254_740_992.0;
+    if number.fract() == 0.0 && number.abs() <= EXACT {
+        #[expect(clippy::cast_possible_truncation, reason = "whole, and within the range of i64")]
+        return Value::from(number as i64);
+    }
+    Value::from(number)
+}
+
+/// Appends JSON as one line. CR and LF are only valid between tokens, where a space is equivalent.
+pub fn write_on_one_line(json: &[u8], out: &mut Vec<u8>) {
+    let start = out.len();
+    out.extend_from_slice(json.trim_ascii());
+    for byte in out.get_mut(start..).unwrap_or_default() {
+        // Stored unconditionally: without a branch, the compiler vectorises the loop.
+        *byte = if matches!(byte, b'\r' | b'\n') { b' ' } else { *byte };
+    }
 }
 
 #[cfg(test)]

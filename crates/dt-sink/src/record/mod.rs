@@ -4,6 +4,7 @@
 
 mod cloud_event;
 mod format;
+mod json_parts;
 mod json_text;
 mod kept_headers;
 pub mod line_protocol;
@@ -21,11 +22,12 @@ use http::HeaderMap;
 
 pub use cloud_event::CloudEvent;
 pub use format::{Format, UnknownFormat};
-pub use json_text::escaped;
+pub use json_parts::JsonParts;
+pub use json_text::{escaped, json_number, write_on_one_line};
 pub use kept_headers::KeptHeaders;
 pub use path_template::PathTemplate;
 pub use request_id::{NotARequestId, RequestId, RequestIds};
-pub use template::NotATemplate;
+pub use template::{BadTemplate, NotATemplate, Part, Placeholder, Template};
 pub use topic_template::TopicTemplate;
 
 use dt_verify::event::{Delivery, Envelope, NotADelivery};

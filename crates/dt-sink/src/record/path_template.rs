@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::str::FromStr;
 
 use super::Record;
-use super::template::{self, MAX_VALUE, NotATemplate, Part, is_safe};
+use super::template::{self, MAX_VALUE, NotATemplate, Part, Placeholder, Template, is_safe};
 
 /// A path with placeholders: a fixed folder, and a relative path that depends on the record.
 ///
@@ -22,7 +22,7 @@ use super::template::{self, MAX_VALUE, NotATemplate, Part, is_safe};
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct PathTemplate {
     root: PathBuf,
-    rest: Vec<Part>,
+    rest: Template<Placeholder>,
 }
 
 impl PathTemplate {
@@ -32,9 +32,9 @@ impl PathTemplate {
         let name = path.file_name().map(|name| name.to_string_lossy().into_owned());
         let root = path.parent().map(Path::to_owned).unwrap_or_default();
         match name {
-            Some(name) => Self { root, rest: vec![Part::Text(name)] },
+            Some(name) => Self { root, rest: Template::fixed(name) },
             // The path is "/" or ends with "..": a folder, which fails on opening.
-            None => Self { root: path.to_owned(), rest: vec![Part::Text(".".to_owned())] },
+            None => Self { root: path.to_owned(), rest: Template::fixed(".".to_owned()) },
         }
     }
 
@@ -57,7 +57,7 @@ impl PathTemplate {
     /// Returns whether all records go to one file.
     #[must_use]
     pub fn is_fixed(&self) -> bool {
-        template::is_fixed(&self.rest)
+        self.rest.is_fixed()
     }
 
     /// Returns the number of folders between the root and the files.
@@ -81,17 +81,17 @@ impl PathTemplate {
     /// Returns whether [`render`](Self::render) can return a path.
     #[must_use]
     pub fn matches(&self, relative: &str) -> bool {
-        fits(&self.rest, relative)
+        fits(self.rest.parts(), relative)
     }
 
     /// Returns the part with the placeholders, as it was written.
     #[must_use]
     pub fn relative_text(&self) -> String {
-        template::text(&self.rest)
+        self.rest.to_string()
     }
 }
 
-fn fits(parts: &[Part], text: &str) -> bool {
+fn fits(parts: &[Part<Placeholder>], text: &str) -> bool {
     match parts.split_first() {
         None => text.is_empty(),
         Some((Part::Text(literal), rest)) => {

@@ -1,126 +1,233 @@
-//! Text with placeholders such as `{date}`, filled in from a record. File paths and topic names share it.
+//! Text with placeholders such as `{date}`, filled in from a record. Paths, topics and the fields of a request have the notation
+//! and the names in common; each kind of template names the values that it can have.
 //!
-//! The value of a placeholder may come from outside, so only `A-Z a-z 0-9 _ -` are used, and at most 64 characters. Any
-//! other character becomes `_`, and an empty value becomes `none`.
+//! In file paths and Kafka topics the value of a placeholder may come from outside, so only `A-Z a-z 0-9 _ -` are used, and at
+//! most 64 characters. Any other character becomes `_`, and an empty value becomes `none`.
+
+use std::borrow::Cow;
+use std::fmt;
+use std::ops::Range;
 
 use super::Record;
 use dt_verify::event::rfc3339_millis;
 
-/// The longest value of a placeholder, in characters.
+/// The longest value of a placeholder in a path or a Kafka topic, in characters.
 pub const MAX_VALUE: usize = 64;
 
 const MILLIS_PER_HOUR: i64 = 3_600_000;
 
-/// All placeholders.
-const PLACEHOLDERS: [(&str, Placeholder); 5] = [
-    ("date", Placeholder::Date),
-    ("hour", Placeholder::Hour),
-    ("connector", Placeholder::Connector),
-    ("project", Placeholder::Project),
-    ("eventType", Placeholder::EventType),
+/// The placeholders of file paths and Kafka topics.
+const OF_PATHS: [Placeholder; 5] = [
+    Placeholder::Date,
+    Placeholder::Hour,
+    Placeholder::Connector,
+    Placeholder::Project,
+    Placeholder::EventType,
 ];
 
+/// A text of a record that a template can name. `Display` writes the name.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum Placeholder {
+    /// `date`: the day of receipt in UTC, such as 2026-01-31.
     Date,
+    /// `hour`: the hour of receipt in UTC, 00 to 23.
     Hour,
+    /// `connector`: the name of the connector.
     Connector,
+    /// `project`: the id of the project.
     Project,
+    /// `device`: the id of the device.
+    Device,
+    /// `eventType`: the type of the event.
     EventType,
+    /// `eventId`: the id of the event.
+    EventId,
+    /// `receivedAt`: the time of receipt in RFC 3339, with milliseconds.
+    ReceivedAt,
+    /// `verifiedBy`: the key that verified the event.
+    VerifiedBy,
+    /// `requestId`: the id of the request in which it arrived.
+    RequestId,
 }
 
+impl Placeholder {
+    /// All placeholders.
+    pub const ALL: [Self; 10] = [
+        Self::Date,
+        Self::Hour,
+        Self::Connector,
+        Self::Project,
+        Self::Device,
+        Self::EventType,
+        Self::EventId,
+        Self::ReceivedAt,
+        Self::VerifiedBy,
+        Self::RequestId,
+    ];
+
+    /// Returns the name, without braces.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Date => "date",
+            Self::Hour => "hour",
+            Self::Connector => "connector",
+            Self::Project => "project",
+            Self::Device => "device",
+            Self::EventType => "eventType",
+            Self::EventId => "eventId",
+            Self::ReceivedAt => "receivedAt",
+            Self::VerifiedBy => "verifiedBy",
+            Self::RequestId => "requestId",
+        }
+    }
+
+    /// Returns the placeholder of this name, if it is one of `among`.
+    #[must_use]
+    pub fn find(name: &str, among: &[Self]) -> Option<Self> {
+        among.iter().copied().find(|placeholder| placeholder.name() == name)
+    }
+
+    /// Returns the value for a record; `None` if the record has none.
+    #[must_use]
+    pub fn value(self, record: &Record) -> Option<Cow<'_, str>> {
+        let part_of_time = |part: Range<usize>| {
+            rfc3339_millis(record.received_at).get(part).map(|text| Cow::from(text.to_owned()))
+        };
+        match self {
+            Self::Date => part_of_time(0..10),
+            Self::Hour => part_of_time(11..13),
+            Self::Connector => Some((&*record.connector).into()),
+            Self::Project => record.project.as_deref().map(Cow::from),
+            Self::Device => record.device.as_deref().map(Cow::from),
+            Self::EventType => Some((&*record.event_type).into()),
+            Self::EventId => Some((&*record.event_id).into()),
+            Self::ReceivedAt => Some(rfc3339_millis(record.received_at).into()),
+            Self::VerifiedBy => Some(record.verified_by.to_string().into()),
+            Self::RequestId => record.request_id.map(|id| id.as_str().to_owned().into()),
+        }
+    }
+}
+
+impl fmt::Display for Placeholder {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.name())
+    }
+}
+
+/// A part of a template.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Part {
+pub enum Part<T> {
+    /// A text that is written as it is.
     Text(String),
-    Value(Placeholder),
+    /// What a placeholder stands for.
+    Value(T),
 }
 
-/// A text that is no template.
+/// Text with placeholders. `Display` writes it as it was read.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Template<T>(Vec<Part<T>>);
+
+/// Why a text is no template.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum BadTemplate {
+    /// A brace is not closed.
+    #[error("a `{{` without a `}}`")]
+    Unclosed,
+    /// A brace is not opened.
+    #[error("a `}}` without a `{{`")]
+    Unopened,
+    /// There is no such placeholder, or not in this kind of template.
+    #[error("unknown placeholder \"{{{}}}\"", .0.escape_debug())]
+    Unknown(String),
+}
+
+impl<T> Template<T> {
+    /// Reads text with placeholders. `find` returns what a name between braces stands for.
+    ///
+    /// # Errors
+    ///
+    /// [`BadTemplate`] for a brace without its partner, and for a name that stands for nothing.
+    pub fn parse(text: &str, find: impl Fn(&str) -> Option<T>) -> Result<Self, BadTemplate> {
+        let (mut parts, mut left) = (Vec::new(), text);
+        while !left.is_empty() {
+            let (literal, after) = left.split_once('{').unwrap_or((left, ""));
+            if literal.contains('}') {
+                return Err(BadTemplate::Unopened);
+            }
+            if !literal.is_empty() {
+                parts.push(Part::Text(literal.to_owned()));
+            }
+            if literal.len() == left.len() {
+                break;
+            }
+            let (name, after) = after.split_once('}').ok_or(BadTemplate::Unclosed)?;
+            parts.push(Part::Value(find(name).ok_or_else(|| BadTemplate::Unknown(name.to_owned()))?));
+            left = after;
+        }
+        Ok(Self(parts))
+    }
+
+    /// Creates a template without placeholders.
+    #[must_use]
+    pub fn fixed(text: String) -> Self {
+        Self(vec![Part::Text(text)])
+    }
+
+    /// Returns the parts in order.
+    #[must_use]
+    pub fn parts(&self) -> &[Part<T>] {
+        &self.0
+    }
+
+    /// Returns whether the text has no placeholders.
+    #[must_use]
+    pub fn is_fixed(&self) -> bool {
+        self.0.iter().all(|part| matches!(part, Part::Text(_)))
+    }
+}
+
+impl<T: fmt::Display> fmt::Display for Template<T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.iter().try_for_each(|part| match part {
+            Part::Text(text) => f.write_str(text),
+            Part::Value(value) => write!(f, "{{{value}}}"),
+        })
+    }
+}
+
+/// A text that is no template of a path or of a Kafka topic.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{0}; the placeholders are {{date}}, {{hour}}, {{connector}}, {{project}}, {{eventType}}")]
 pub struct NotATemplate(pub(super) String);
 
-/// Reads text with placeholders.
-pub fn parse(text: &str) -> Result<Vec<Part>, NotATemplate> {
-    let (mut parts, mut left) = (Vec::new(), text);
-    while !left.is_empty() {
-        let (literal, after) = left.split_once('{').unwrap_or((left, ""));
-        if literal.contains('}') {
-            return Err(NotATemplate("a `}` without a `{`".to_owned()));
-        }
-        if !literal.is_empty() {
-            parts.push(Part::Text(literal.to_owned()));
-        }
-        if literal.len() == left.len() {
-            break;
-        }
-        let Some((name, after)) = after.split_once('}') else {
-            return Err(NotATemplate("a `{` without a `}`".to_owned()));
-        };
-        match PLACEHOLDERS.iter().find(|(known, _)| *known == name) {
-            Some((_, value)) => parts.push(Part::Value(*value)),
-            None => return Err(NotATemplate(format!("unknown placeholder \"{{{}}}\"", name.escape_debug()))),
-        }
-        left = after;
-    }
-    Ok(parts)
+/// Reads the template of a path or of a Kafka topic.
+pub fn parse(text: &str) -> Result<Template<Placeholder>, NotATemplate> {
+    let find = |name: &str| Placeholder::find(name, &OF_PATHS);
+    Template::parse(text, find).map_err(|error| NotATemplate(error.to_string()))
 }
 
-/// Writes the text for a record into `out`.
-pub fn render(parts: &[Part], record: &Record, out: &mut String) {
+/// Writes the path or the Kafka topic of a record into `out`.
+pub fn render(template: &Template<Placeholder>, record: &Record, out: &mut String) {
     out.clear();
-    let mut time = None;
-    for part in parts {
-        let placeholder = match part {
-            Part::Text(text) => {
-                out.push_str(text);
-                continue;
-            }
-            Part::Value(placeholder) => placeholder,
-        };
-        match placeholder {
-            Placeholder::Date | Placeholder::Hour => {
-                let time = time.get_or_insert_with(|| rfc3339_millis(record.received_at));
-                let range = if *placeholder == Placeholder::Date { 0..10 } else { 11..13 };
-                push_safe(time.get(range), out);
-            }
-            Placeholder::Connector => push_safe(Some(&record.connector), out),
-            Placeholder::Project => push_safe(record.project.as_deref(), out),
-            Placeholder::EventType => push_safe(Some(&record.event_type), out),
+    for part in template.parts() {
+        match part {
+            Part::Text(text) => out.push_str(text),
+            Part::Value(placeholder) => push_safe(placeholder.value(record).as_deref(), out),
         }
     }
 }
 
 /// Returns whether the placeholders have equal values for two records, so that the texts are equal.
-pub fn is_same(parts: &[Part], one: &Record, other: &Record) -> bool {
+pub fn is_same(template: &Template<Placeholder>, one: &Record, other: &Record) -> bool {
     let hour = |record: &Record| record.received_at.div_euclid(MILLIS_PER_HOUR);
-    parts.iter().all(|part| match part {
+    template.parts().iter().all(|part| match part {
         Part::Text(_) => true,
         Part::Value(Placeholder::Date | Placeholder::Hour) => hour(one) == hour(other),
-        Part::Value(Placeholder::Connector) => one.connector == other.connector,
-        Part::Value(Placeholder::Project) => one.project == other.project,
-        Part::Value(Placeholder::EventType) => one.event_type == other.event_type,
+        Part::Value(placeholder) => placeholder.value(one) == placeholder.value(other),
     })
-}
-
-/// Returns the text as it was written.
-pub fn text(parts: &[Part]) -> String {
-    let mut text = String::new();
-    for part in parts {
-        match part {
-            Part::Text(literal) => text.push_str(literal),
-            Part::Value(value) => {
-                let name = PLACEHOLDERS.iter().find(|(_, known)| known == value);
-                text.extend(["{", name.map_or("", |(name, _)| name), "}"]);
-            }
-        }
-    }
-    text
-}
-
-/// Returns whether the text has no placeholders.
-pub fn is_fixed(parts: &[Part]) -> bool {
-    parts.iter().all(|part| matches!(part, Part::Text(_)))
 }
 
 /// Appends a value in a form that is safe in a file or topic name.

@@ -4,7 +4,7 @@ use std::fmt;
 use std::str::FromStr;
 
 use super::Record;
-use super::template::{self, MAX_VALUE, NotATemplate, Part};
+use super::template::{self, MAX_VALUE, NotATemplate, Part, Placeholder, Template};
 
 /// The longest name that Kafka allows (`org.apache.kafka.common.internals.Topic`).
 const MAX_NAME: usize = 249;
@@ -22,7 +22,7 @@ const MAX_NAME: usize = 249;
 /// assert!(error.to_string().contains("letters, digits, `.`, `_` and `-`"));
 /// ```
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct TopicTemplate(Vec<Part>);
+pub struct TopicTemplate(Template<Placeholder>);
 
 impl TopicTemplate {
     /// Writes the name of the record's topic into `out`.
@@ -33,7 +33,7 @@ impl TopicTemplate {
     /// Returns the name if it has no placeholders.
     #[must_use]
     pub fn fixed(&self) -> Option<String> {
-        template::is_fixed(&self.0).then(|| template::text(&self.0))
+        self.0.is_fixed().then(|| self.0.to_string())
     }
 }
 
@@ -41,10 +41,10 @@ impl FromStr for TopicTemplate {
     type Err = NotATemplate;
 
     fn from_str(text: &str) -> Result<Self, NotATemplate> {
-        let parts = template::parse(text)?;
+        let template = template::parse(text)?;
         let is_legal = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '_' | '-');
         let mut most = 0_usize;
-        for part in &parts {
+        for part in template.parts() {
             most = most.saturating_add(match part {
                 Part::Text(text) if !text.chars().all(is_legal) => {
                     let text = "a topic name may contain only letters, digits, `.`, `_` and `-`";
@@ -61,13 +61,13 @@ impl FromStr for TopicTemplate {
             let text = format!("the name could have {most} characters, and Kafka allows {MAX_NAME}");
             return Err(NotATemplate(text));
         }
-        Ok(Self(parts))
+        Ok(Self(template))
     }
 }
 
 impl fmt::Display for TopicTemplate {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&template::text(&self.0))
+        self.0.fmt(f)
     }
 }
 

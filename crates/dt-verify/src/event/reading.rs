@@ -1,8 +1,12 @@
 //! Readings: what an event reports, as rows of quantity, unit, time and value, for databases and other consumers that do not
 //! want a type for each event type.
 
+use std::collections::BTreeSet;
+
 use super::delivery::Delivery;
+use super::sample::Sample;
 use super::timestamp::Timestamp;
+use super::types::EventType;
 
 /// The units of readings.
 pub(in crate::event) mod unit {
@@ -41,6 +45,29 @@ pub enum ReadingValue<'a> {
 }
 
 impl Reading<'_> {
+    /// Returns the names of all quantities, in alphabetical order: those of a sample of each event type.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use dt_verify::event::Reading;
+    ///
+    /// assert!(Reading::quantities().contains(&"relativeHumidity"));
+    /// ```
+    #[must_use]
+    pub fn quantities() -> Vec<&'static str> {
+        let quantities = |event_type: &EventType| -> Vec<&'static str> {
+            let event_type = event_type.clone();
+            let body =
+                Sample { event_type, event_id: "id", project: "p", device: "d", unix_millis: 0, seed: 0 }
+                    .body();
+            let delivery = Delivery::parse_stored(body.as_bytes()).ok();
+            delivery.iter().flat_map(Delivery::readings).map(|reading| reading.quantity).collect()
+        };
+        let all: BTreeSet<&str> = EventType::KNOWN.iter().flat_map(quantities).collect();
+        all.into_iter().collect()
+    }
+
     /// Returns `true` if the value is a text, which holds until the next reading: a state, or an IP address.
     #[must_use]
     pub const fn is_state(&self) -> bool {

@@ -1,5 +1,7 @@
 //! Readings: what each event type reports, with which time, and how many.
 
+use std::collections::BTreeSet;
+
 use super::*;
 
 /// Parses an event of `event.timestamp` 12:00 with this `data`.
@@ -67,11 +69,28 @@ fn each_event_type_reports_its_quantities() {
     let types: Vec<_> = table.iter().map(|(event_type, ..)| EventType::from(*event_type)).collect();
     // A type that is added later brings a test of its own.
     assert!(EventType::KNOWN.starts_with(&types));
+    let quantities: BTreeSet<_> =
+        table.iter().flat_map(|row| row.2).filter_map(|reading| reading.split(' ').next()).collect();
+    assert_eq!(Reading::quantities(), quantities.into_iter().collect::<Vec<_>>());
     for (event_type, mut members, expected) in table {
         let expected: Vec<_> = expected.iter().map(|reading| format!("{reading} @ {time}")).collect();
         members["updateTime"] = time.into();
         let data = if event_type == "labelsChanged" { members } else { json!({ event_type: members }) };
         assert_eq!(readings(event_type, &data), expected, "{event_type}");
+    }
+}
+
+#[test]
+fn a_number_is_the_nearest_to_the_digits_that_were_received() {
+    for text in
+        ["-91.71000000000001", "0.30000000000000004", "24.9", "5e-324", "1.7976931348623157e308", "99301.25"]
+    {
+        let body = format!(
+            r#"{{"event":{{"eventId":"e","eventType":"co2","data":{{"co2":{{"ppm":{text},"updateTime":"2024-12-01T10:00:00Z"}}}}}}}}"#
+        );
+        let delivery = parse(body).unwrap();
+        let expected: f64 = text.parse().unwrap();
+        assert_eq!(delivery.readings()[0].value, ReadingValue::Number(expected), "{text}");
     }
 }
 
