@@ -134,6 +134,72 @@ fn a_day_is_a_duration_and_a_missing_folder_is_found() {
     assert!(said.contains("is not a folder"), "{said}");
 }
 
+#[test]
+fn files_are_checked_without_making_one() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let path = |name: &str| folder.path().join(name).display().to_string();
+    std::fs::write(path("there.ndjson"), "kept").expect("written");
+    std::os::unix::fs::symlink(path("gone"), path("link.ndjson")).expect("linked");
+    let sinks = |paths: &[(&str, &str)]| -> String {
+        let sinks = paths.iter().map(|(name, path)| {
+            format!("[[sink]]\nname = '{name}'\ntype = 'file'\npath = '{path}'\n")
+        });
+        connector("a", SECRET) + "[[sink]]\nname = 'out'\ntype = 'stdout'\n" + &sinks.collect::<String>()
+    };
+    let good = [
+        ("new", &*path("new.ndjson")),
+        ("old", &*path("there.ndjson")),
+        ("daily", &*path("{date}/x.ndjson")),
+    ];
+    let (code, said, complained) = check_with(&sinks(&good), &["--connect"]);
+    assert_eq!((code, complained.as_str()), (Some(0), ""), "{said}");
+    for line in [
+        "config.toml: ok".to_owned(),
+        "config.toml: sink out (stdout): ok: standard output needs no connection".to_owned(),
+        format!("config.toml: sink new (file): ok: files can be made in {}", folder.path().display()),
+        format!("config.toml: sink old (file): ok: {} can be written", path("there.ndjson")),
+        format!("config.toml: sink daily (file): ok: files can be made in {}", folder.path().display()),
+    ] {
+        assert!(said.lines().any(|said| said == line), "no {line:?} in:\n{said}");
+    }
+    let bad = [
+        ("link", &*path("link.ndjson"), "a symbolic link without a target"),
+        ("folder", folder.path().to_str().expect("text"), "not a regular file"),
+        ("proc", "/proc/no.ndjson", "this user may not write there"),
+    ];
+    let (code, said, complained) =
+        check_with(&sinks(&bad.map(|(name, path, _)| (name, path))), &["--connect", "--json"]);
+    assert_eq!((code, complained.as_str()), (Some(1), ""), "{said}");
+    let said: serde_json::Value = serde_json::from_str(&said).expect("JSON");
+    assert_eq!((&said["ok"], &said["errors"]), (&false.into(), &serde_json::json!([])), "{said}");
+    assert_eq!(said["sinks"][0]["result"], "ok", "{said}");
+    for (at, (name, path, text)) in (1..).zip(bad) {
+        let sink = &said["sinks"][at];
+        assert_eq!((&sink["name"], &sink["result"]), (&name.into(), &"failed".into()), "{said}");
+        let found = sink["text"].as_str().expect("text");
+        assert!(found.contains(path.trim_end_matches("no.ndjson").trim_end_matches('/')) && found.contains(text), "{said}");
+    }
+    let mut names: Vec<_> = folder.path().read_dir().expect("read").map(|entry| entry.expect("one").file_name()).collect();
+    names.sort();
+    assert_eq!(names, ["link.ndjson", "there.ndjson"]);
+    assert_eq!(std::fs::read_to_string(path("there.ndjson")).expect("read"), "kept");
+}
+
+#[test]
+fn a_wrong_configuration_connects_nowhere() {
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").expect("listens");
+    listener.set_nonblocking(true).expect("set");
+    let url = format!("http://{}/", listener.local_addr().expect("an address"));
+    let text = connector("a", SECRET) + &format!("[[sink]]\nname = 'h'\ntype = 'http'\nurl = '{url}'\n");
+    let (code, said, _) = check_with(&("lisen = 1\n".to_owned() + &text), &["--connect", "--json"]);
+    let json: serde_json::Value = serde_json::from_str(&said).expect("JSON");
+    assert_eq!((code, &json["sinks"]), (Some(2), &serde_json::json!([])), "{said}");
+    assert_eq!(listener.accept().expect_err("no connection").kind(), std::io::ErrorKind::WouldBlock);
+    // Without the option, a right one connects nowhere either.
+    assert_eq!(warnings(&text), "");
+    assert_eq!(listener.accept().expect_err("no connection").kind(), std::io::ErrorKind::WouldBlock);
+}
+
 /// A secret stands at each place where a name, a path or a table belongs.
 #[test]
 fn a_secret_in_the_wrong_place_is_never_shown() {

@@ -142,6 +142,21 @@ impl KafkaSink {
         }
     }
 
+    /// Checks at the cluster whether records could be written, without a change, and returns what was found.
+    pub(crate) fn probe(&self) -> Result<String, KafkaSinkError> {
+        let limit = match self.timeout {
+            DeliveryTimeout::Unlimited => Duration::MAX,
+            DeliveryTimeout::After(limit) => limit,
+        };
+        let batch_bytes = self.batch_size.bytes();
+        let producer = Producer::new(&self.config, Kind::Ordered, self.timeout, batch_bytes, &self.reporter)?;
+        let probed = self.topics.probe(&producer, limit);
+        match producer.fatal_error() {
+            Some(failure) => Err(failure.into()),
+            None => probed,
+        }
+    }
+
     /// Returns the producer of this kind. Replaces a producer of the other kind, which must have nothing in flight.
     fn producer(&mut self, kind: Kind) -> Result<&mut Producer, KafkaSinkError> {
         if self.producer.as_ref().is_some_and(|producer| producer.kind() != kind) {

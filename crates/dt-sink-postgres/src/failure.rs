@@ -9,6 +9,10 @@ use tokio_postgres::error::{DbError, SqlState};
 /// The longest text of the server in an error, in characters: it may quote a value.
 const MAX_TEXT: usize = 300;
 
+/// The remedy for a server that takes no events.
+pub const READ_ONLY: &str =
+    "the server is read-only: name the primary in `url`, or add `target_session_attrs=read-write`";
+
 /// Why a batch is not written.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum Failure {
@@ -96,10 +100,7 @@ fn remedy(code: &SqlState, target: Target) -> Option<String> {
             }
             Target::Insert => "allow this user what `insert` does (GRANT INSERT)".to_owned(),
         },
-        "25006" => {
-            "the server is read-only: name the primary in `url`, or add `target_session_attrs=read-write`"
-                .to_owned()
-        }
+        "25006" => READ_ONLY.to_owned(),
         "53100" => "the server's disk is full".to_owned(),
         "53300" => "the server has no connection left: raise its `max_connections`".to_owned(),
         code if code.starts_with("42") => of_table.to_owned(),

@@ -14,6 +14,7 @@ mod batches;
 mod connections;
 mod driver;
 mod order;
+mod probe;
 mod rejections;
 mod settings;
 mod signatures;
