@@ -141,9 +141,9 @@ fn files_are_checked_without_making_one() {
     std::fs::write(path("there.ndjson"), "kept").expect("written");
     std::os::unix::fs::symlink(path("gone"), path("link.ndjson")).expect("linked");
     let sinks = |paths: &[(&str, &str)]| -> String {
-        let sinks = paths.iter().map(|(name, path)| {
-            format!("[[sink]]\nname = '{name}'\ntype = 'file'\npath = '{path}'\n")
-        });
+        let sinks = paths
+            .iter()
+            .map(|(name, path)| format!("[[sink]]\nname = '{name}'\ntype = 'file'\npath = '{path}'\n"));
         connector("a", SECRET) + "[[sink]]\nname = 'out'\ntype = 'stdout'\n" + &sinks.collect::<String>()
     };
     let good = [
@@ -178,7 +178,8 @@ fn files_are_checked_without_making_one() {
         let found = sink["text"].as_str().expect("text");
         assert!(found.contains(path) && found.contains(text), "{said}");
     }
-    let mut names: Vec<_> = folder.path().read_dir().expect("read").map(|entry| entry.expect("one").file_name()).collect();
+    let mut names: Vec<_> =
+        folder.path().read_dir().expect("read").map(|entry| entry.expect("one").file_name()).collect();
     names.sort();
     assert_eq!(names, ["link.ndjson", "there.ndjson"]);
     assert_eq!(std::fs::read_to_string(path("there.ndjson")).expect("read"), "kept");

@@ -121,7 +121,7 @@ fn probe_all(sinks: Vec<SinkConfig>) -> Vec<Probed> {
             context.give_up_after = Some(LIMIT);
             let type_name = settings.type_name();
             let (sender, receiver) = mpsc::channel();
-            // Without the receiver there is no one to tell.
+            // A result that comes too late has no receiver.
             std::thread::spawn(move || drop(sender.send(settings.probe(context))));
             (name, type_name, receiver)
         })
@@ -136,7 +136,9 @@ fn probe_all(sinks: Vec<SinkConfig>) -> Vec<Probed> {
         })
     };
     let probed = running.into_iter();
-    probed.map(|(name, type_name, receiver)| Probed { name, type_name, result: result_of(receiver) }).collect()
+    probed
+        .map(|(name, type_name, receiver)| Probed { name, type_name, result: result_of(receiver) })
+        .collect()
 }
 
 /// Drops what a sink reports beside its result.

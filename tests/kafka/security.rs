@@ -55,7 +55,12 @@ mod with_tls {
         let said = receiver.stop().stderr;
         assert!(!said.contains("a-wrong-password"), "{said}");
         setup.set_password(cluster.password());
-        assert_checked(&setup, cluster.password(), true, &["sink kafka (kafka): ok: ", "has the topic secured"]);
+        assert_checked(
+            &setup,
+            cluster.password(),
+            true,
+            &["sink kafka (kafka): ok: ", "has the topic secured"],
+        );
         let other = secured(&cluster, "none", cluster.password());
         assert_checked(&other, cluster.password(), false, &["topic none does not exist; create it"]);
         let receiver = setup.start();

@@ -65,7 +65,9 @@ fn the_lag_of_an_outage_disappears() {
         }
         let took = begun.elapsed();
         let drained = behind as f64 / took.as_secs_f64() + rate as f64;
-        println!("{behind} events behind after {outage:?} at {rate}/s, none after {took:?} more: {drained:.0}/s");
+        println!(
+            "{behind} events behind after {outage:?} at {rate}/s, none after {took:?} more: {drained:.0}/s"
+        );
     });
     receiver.drain();
     receiver.stop();

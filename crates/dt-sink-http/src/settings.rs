@@ -166,7 +166,11 @@ fn probe(config: &HttpConfig, limit: Duration) -> Result<String, String> {
     let connected = runtime.block_on(client::connect(tls, limit, config.url.expose()));
     // A host name may still be being resolved.
     runtime.shutdown_background();
-    let how = if config.url.is_https() { "accepts connections, and its certificate is valid" } else { "accepts connections" };
+    let how = if config.url.is_https() {
+        "accepts connections, and its certificate is valid"
+    } else {
+        "accepts connections"
+    };
     connected.map(|()| format!("{} {how}; its answers are known with the first event", config.url))
 }
 

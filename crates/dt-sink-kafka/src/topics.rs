@@ -115,7 +115,9 @@ impl Topics {
                 (Ok(Some(false)), Some(topic)) => {
                     Ok(format!("{brokers} answers; the topic {topic} does not exist, and will be created"))
                 }
-                (Ok(_), _) => Ok(format!("{brokers} answers; `topic` has placeholders, so its topics are not known")),
+                (Ok(_), _) => {
+                    Ok(format!("{brokers} answers; `topic` has placeholders, so its topics are not known"))
+                }
             };
         }
     }

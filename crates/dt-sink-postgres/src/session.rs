@@ -14,10 +14,10 @@ use dt_sink::config::SystemSources;
 
 use crate::failure::{self, Failure, Target};
 use crate::row::Row;
+use crate::schema::Tables;
 use crate::settings::{PostgresConfig, authorities};
 use crate::statement::Statement;
 use crate::url::Url;
-use crate::schema::Tables;
 use crate::{metrics, schema, write};
 
 /// How long a connection attempt to one address may take.

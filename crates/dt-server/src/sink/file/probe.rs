@@ -50,6 +50,8 @@ fn metadata(path: &Path) -> Result<Option<fs::Metadata>, String> {
 fn may(path: &Path, access: Access) -> Result<(), String> {
     accessat(CWD, path, access, AtFlags::EACCESS).map_err(|error| match error {
         rustix::io::Errno::NOENT => format!("{0}: does not exist; make it: mkdir -p {0}", path.display()),
-        error => format!("{}: this user may not write there: {error}; check its owner and mode", path.display()),
+        error => {
+            format!("{}: this user may not write there: {error}; check its owner and mode", path.display())
+        }
     })
 }
