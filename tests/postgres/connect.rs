@@ -124,6 +124,6 @@ fn a_standby_is_named() {
     let Some(server) = Server::start_with(&[], &[("standby.signal", "")], "a standby") else { return };
     for sink in ["", "insert = 'INSERT INTO t VALUES (:body)'"] {
         let setup = Setup::new("", &server.url("postgres"), sink);
-        assert_named(&setup, &["is a standby", "name the primary in `url`"]);
+        assert_named(&setup, &["the server is read-only", "name the primary in `url`"]);
     }
 }

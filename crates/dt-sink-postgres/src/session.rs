@@ -273,7 +273,7 @@ async fn server(client: &Client) -> Result<String, Failure> {
     let row = row.await.map_err(of_own)?;
     let version: String = row.try_get(0).map_err(of_own)?;
     if row.try_get(1).map_err(of_own)? {
-        return Err(Failure::Server(format!("the server is a standby; {}", failure::READ_ONLY)));
+        return Err(Failure::Server(failure::READ_ONLY.to_owned()));
     }
     Ok(format!("PostgreSQL {version}"))
 }
