@@ -252,9 +252,10 @@ fn a_check_finds_the_topic_and_creates_none() {
 #[test]
 fn a_check_names_what_is_wrong_with_the_cluster() {
     let place = Place::new(1, 1);
-    for (brokers, part) in
-        [("127.0.0.1:1", "refused"), ("name.invalid:9092", "cannot be resolved; check `brokers`")]
-    {
+    for (brokers, part) in [
+        ("127.0.0.1:1", "cannot connect; check `brokers`, and that they run"),
+        ("name.invalid:9092", "cannot be resolved; check `brokers`"),
+    ] {
         let config = KafkaConfig::new(brokers.to_owned(), TOPIC.parse().expect("a topic"));
         let error = probe(&place, &config).expect_err("no cluster");
         assert!(error.contains(part) && error.contains(brokers), "{error}");

@@ -56,7 +56,7 @@ fn a_broker_that_works_hears_nothing_and_a_running_receiver_stays_connected() {
 #[test]
 fn a_broker_that_cannot_be_reached_is_named() {
     for (address, part) in [("127.0.0.1:1", "refused"), ("name.invalid:1883", "lookup")] {
-        assert_named(&Setup::new(address, ""), &[address, part]);
+        assert_named(&Setup::new(address, ""), &[address, part, "; check `broker`"]);
     }
 }
 

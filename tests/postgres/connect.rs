@@ -77,8 +77,16 @@ fn what_is_wrong_with_the_server_or_the_user_is_named() {
     server.psql(&database, "CREATE ROLE newcomer LOGIN PASSWORD 'n'");
     let url = |user: &str, password: &str| server.url_of(user, password, &database);
     for (url, sink, parts) in [
-        ("postgres://u:wr0ng@127.0.0.1:1/d".to_owned(), "", ["refused", "error connecting"]),
-        ("postgres://u:wr0ng@name.invalid/d".to_owned(), "", ["lookup", "error connecting"]),
+        (
+            "postgres://u:wr0ng@127.0.0.1:1/d".to_owned(),
+            "",
+            ["refused", "check the host and the port of `url`"],
+        ),
+        (
+            "postgres://u:wr0ng@name.invalid/d".to_owned(),
+            "",
+            ["lookup", "check the host and the port of `url`"],
+        ),
         (url("postgres", "wr0ng"), "", ["28P01", "check the user and the password"]),
         (server.url("nowhere"), "", ["3D000", "create the database"]),
         // PostgreSQL 15 lets nobody else create tables in the schema `public`.

@@ -72,7 +72,10 @@ fn an_expired_certificate_is_named_by_check() {
     let ca = server.folder().join("ca.pem");
     std::fs::write(&ca, authority).expect("written");
     let url = format!("postgres://postgres:{PASSWORD}@localhost:{}/postgres?sslmode=require", server.port());
-    assert_named(&Setup::new("", &url, &format!("ca = '{}'", ca.display())), &["TLS handshake", "expired"]);
+    assert_named(
+        &Setup::new("", &url, &format!("ca = '{}'", ca.display())),
+        &["TLS handshake", "expired; renew"],
+    );
 }
 
 #[test]

@@ -28,7 +28,7 @@ fn every_sink_that_cannot_be_reached_is_named_at_once() {
     assert_eq!(code, 1, "{said}");
     for part in [
         "sink closed (http): http://127.0.0.1:1: cannot connect: tcp connect error",
-        "refused",
+        "refused (os error 111); check the host and the port of `url`",
         "sink unknown (http): https://name.invalid: cannot connect: dns error",
         "sink out (stdout): ok: ",
     ] {

@@ -171,6 +171,11 @@ fn probe(config: &HttpConfig, limit: Duration) -> Result<String, String> {
     } else {
         "accepts connections"
     };
+    // What is wrong with TLS has its own remedy.
+    let connected = connected.map_err(|error| match error.starts_with("cannot connect") {
+        true => format!("{error}; check the host and the port of `url`"),
+        false => error,
+    });
     connected.map(|()| format!("{} {how}; its answers are known with the first event", config.url))
 }
 

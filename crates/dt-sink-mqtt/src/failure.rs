@@ -122,14 +122,14 @@ pub fn of_disconnect(reason: u8, client_id: &str) -> (String, bool) {
 
 /// Returns the text of a failed connection with its remedy.
 pub fn of_io(error: &std::io::Error) -> String {
-    let inner = error.get_ref().and_then(|inner| inner.downcast_ref::<rustls::Error>());
-    if let Some(error) = inner {
-        return format!("TLS failed; check [sink.tls]: {error}");
+    let is_tls = error.get_ref().is_some_and(|inner| inner.is::<rustls::Error>());
+    let text = error.to_string();
+    if is_tls || error.kind() == std::io::ErrorKind::InvalidData {
+        // The text of an expired certificate has the current time; without it, the log has equal errors once.
+        let text = text.split(": verification time").next().unwrap_or(&text);
+        return format!("TLS failed; check [sink.tls]: {text}");
     }
-    match error.kind() {
-        std::io::ErrorKind::InvalidData => format!("TLS failed; check [sink.tls]: {error}"),
-        _ => error.to_string(),
-    }
+    text
 }
 
 #[cfg(test)]

@@ -113,11 +113,14 @@ fn of_connection(error: &tokio_postgres::Error) -> String {
     let mut text = error.to_string();
     let mut source = error.source();
     while let Some(cause) = source {
-        text = format!("{text}: {}", shortened(&cause.to_string()));
+        text = format!("{text}: {}", shortened(timeless(&cause.to_string())));
         source = cause.source();
     }
     let remedies = [
         ("UnknownIssuer", "name the authority of the server's certificate in `ca`"),
+        ("certificate expired", "renew the server's certificate, and check the clock of this machine"),
+        ("not valid for name", "use a name of the certificate in `url`"),
+        ("error connecting to server", "check the host and the port of `url`, and that the server runs"),
         (
             "does not support TLS",
             "set up TLS at the server, or add `sslmode=disable` to `url` if the network is trusted",
@@ -127,6 +130,11 @@ fn of_connection(error: &tokio_postgres::Error) -> String {
         Some((_, remedy)) => format!("{text}; {remedy}"),
         None => text,
     }
+}
+
+/// Returns the text of an error of TLS without the current time, so that the log has equal errors once.
+fn timeless(text: &str) -> &str {
+    text.split(": verification time").next().unwrap_or(text)
 }
 
 /// Returns a text of the server on one line, cut off if it is long.

@@ -86,7 +86,8 @@ pub async fn check_creation(client: &Client) -> Result<String, Failure> {
 }
 
 /// The schema of new tables, whether this user may create some there, and which names are taken.
-const CREATION: &str = "SELECT quote_ident(current_schema()), has_schema_privilege(current_schema(), 'CREATE'),
+const CREATION: &str =
+    "SELECT quote_ident(current_schema()), has_schema_privilege(current_schema(), 'CREATE'),
     (SELECT string_agg(name, ', ') FROM unnest(ARRAY['dt_events', 'dt_samples', 'dt_devices']) AS name
         WHERE to_regclass(quote_ident(current_schema()) || '.' || name) IS NOT NULL)";
 

@@ -107,7 +107,7 @@ impl SinkSettings for FileConfig {
 
     fn probe(&self, _: SinkContext) -> Option<Result<String, SinkError>> {
         let needs_folder = self.rotate_size.is_some() || self.rotate_every.is_some();
-        Some(probe(&self.path.absolute(), needs_folder).map_err(SinkError::from))
+        Some(probe(&self.path.clone().absolute(), needs_folder).map_err(SinkError::from))
     }
 }
 
