@@ -398,7 +398,8 @@ fn for_another_user(folder: &Path, left_out: &str) -> Option<Command> {
         return Some(Command::new(&copy));
     }
     if Command::new("setpriv").arg("--version").output().is_err() {
-        eprintln!("left out for want of setpriv: {left_out}");
+        let line = format!("left out for want of setpriv: {left_out}\n");
+        let _said = std::io::Write::write_all(&mut std::io::stderr(), line.as_bytes());
         return None;
     }
     let mut program = Command::new("setpriv");

@@ -160,9 +160,7 @@ impl Connection {
         let stream = match tokio::time::timeout(limits.left(started), stream).await {
             Ok(Ok(stream)) => stream,
             Ok(Err(error)) => {
-                let text = failure::of_io(&error);
-                let error = if text.contains("; check ") { text } else { format!("{text}; check `broker`") };
-                return Err(MqttSinkError::Connect { broker: name, error });
+                return Err(MqttSinkError::Connect { broker: name, error: failure::of_connect(&error) });
             }
             Err(_) => return Err(silent(&name, "connection", limits)),
         };
