@@ -1,6 +1,6 @@
 //! How fast a filled log is drained into the tables, and how long the lag after an outage takes to disappear.
 //!
-//! 4,000 events, and an outage of 3 s at 300/s; `DT_RECEIVER_TEST_POSTGRES_DRAIN_EVENTS`, `…_OUTAGE_SECONDS` and `…_OUTAGE_RATE`
+//! 4,000 events, and an outage of 3 s at 100/s; `DT_RECEIVER_TEST_POSTGRES_DRAIN_EVENTS`, `…_OUTAGE_SECONDS` and `…_OUTAGE_RATE`
 //! set the full counts. `DT_RECEIVER_TEST_POSTGRES_RATE` is the least rate of the drain, for a release build on an idle machine.
 
 use std::time::{Duration, Instant};
@@ -47,7 +47,7 @@ fn a_filled_log_is_drained() {
 fn the_lag_of_an_outage_disappears() {
     let Some(mut server) = Server::start("an outage under load") else { return };
     let outage = Duration::from_secs(setting("DT_RECEIVER_TEST_POSTGRES_OUTAGE_SECONDS", 3));
-    let rate = setting("DT_RECEIVER_TEST_POSTGRES_OUTAGE_RATE", 300);
+    let rate = setting("DT_RECEIVER_TEST_POSTGRES_OUTAGE_RATE", 100);
     let database = server.database();
     let setup = Setup::new("", &server.url(&database), "");
     let receiver = setup.start();
