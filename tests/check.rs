@@ -134,6 +134,98 @@ fn a_day_is_a_duration_and_a_missing_folder_is_found() {
     assert!(said.contains("is not a folder"), "{said}");
 }
 
+#[test]
+fn files_are_checked_without_making_one() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let path = |name: &str| folder.path().join(name).display().to_string();
+    std::fs::write(path("there.ndjson"), "kept").expect("written");
+    std::os::unix::fs::symlink(path("gone"), path("link.ndjson")).expect("linked");
+    let sinks = |paths: &[(&str, &str)]| -> String {
+        let sinks = paths
+            .iter()
+            .map(|(name, path)| format!("[[sink]]\nname = '{name}'\ntype = 'file'\npath = '{path}'\n"));
+        connector("a", SECRET) + "[[sink]]\nname = 'out'\ntype = 'stdout'\n" + &sinks.collect::<String>()
+    };
+    let good = [
+        ("new", &*path("new.ndjson")),
+        ("old", &*path("there.ndjson")),
+        ("daily", &*path("{date}/x.ndjson")),
+    ];
+    let (code, said, complained) = check_with(&sinks(&good), &["--connect"]);
+    assert_eq!((code, complained.as_str()), (Some(0), ""), "{said}");
+    for line in [
+        "config.toml: ok".to_owned(),
+        "config.toml: sink out (stdout): ok: standard output needs no connection".to_owned(),
+        format!("config.toml: sink new (file): ok: files can be made in {}", folder.path().display()),
+        format!("config.toml: sink old (file): ok: {} can be written", path("there.ndjson")),
+        format!("config.toml: sink daily (file): ok: files can be made in {}", folder.path().display()),
+    ] {
+        assert!(said.lines().any(|said| said == line), "no {line:?} in:\n{said}");
+    }
+    let bad = [
+        ("link", &*path("link.ndjson"), "a symbolic link without a target"),
+        ("folder", folder.path().to_str().expect("text"), "not a regular file"),
+    ];
+    let (code, said, complained) =
+        check_with(&sinks(&bad.map(|(name, path, _)| (name, path))), &["--connect", "--json"]);
+    assert_eq!((code, complained.as_str()), (Some(1), ""), "{said}");
+    let said: serde_json::Value = serde_json::from_str(&said).expect("JSON");
+    assert_eq!((&said["ok"], &said["errors"]), (&false.into(), &serde_json::json!([])), "{said}");
+    assert_eq!(said["sinks"][0]["result"], "ok", "{said}");
+    for (at, (name, path, text)) in (1..).zip(bad) {
+        let sink = &said["sinks"][at];
+        assert_eq!((&sink["name"], &sink["result"]), (&name.into(), &"failed".into()), "{said}");
+        let found = sink["text"].as_str().expect("text");
+        assert!(found.contains(path) && found.contains(text), "{said}");
+    }
+    let mut names: Vec<_> =
+        folder.path().read_dir().expect("read").map(|entry| entry.expect("one").file_name()).collect();
+    names.sort();
+    assert_eq!(names, ["link.ndjson", "there.ndjson"]);
+    assert_eq!(std::fs::read_to_string(path("there.ndjson")).expect("read"), "kept");
+}
+
+#[test]
+fn a_folder_of_another_user_is_named() {
+    use std::os::unix::fs::PermissionsExt;
+    let folder = tempfile::tempdir().expect("a folder");
+    let locked = folder.path().join("locked");
+    std::fs::create_dir(&locked).expect("made");
+    std::fs::write(locked.join("old.ndjson"), "").expect("written");
+    for (path, mode) in [(locked.join("old.ndjson"), 0o444), (locked.clone(), 0o555)] {
+        std::fs::set_permissions(path, PermissionsExt::from_mode(mode)).expect("set");
+    }
+    let sink = |name: &str, file: &str| {
+        format!("[[sink]]\nname = '{name}'\ntype = 'file'\npath = '{}'\n", locked.join(file).display())
+    };
+    let text = connector("a", SECRET) + &sink("new", "new.ndjson") + &sink("old", "old.ndjson");
+    std::fs::write(folder.path().join("config.toml"), text).expect("written");
+    let Some(mut program) = for_another_user(folder.path(), "a folder of another user") else { return };
+    program.args(["check", "--connect", "--config"]).arg(folder.path().join("config.toml"));
+    let output = program.current_dir("/").env("SECRET", "some-good-secret").output().expect("runs");
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(1), "{said}");
+    for (name, path) in [("new", locked.clone()), ("old", locked.join("old.ndjson"))] {
+        let line = format!("sink {name} (file): {}: this user may not write there", path.display());
+        assert!(said.contains(&line), "no {line:?} in:\n{said}");
+    }
+}
+
+#[test]
+fn a_wrong_configuration_connects_nowhere() {
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").expect("listens");
+    listener.set_nonblocking(true).expect("set");
+    let url = format!("http://{}/", listener.local_addr().expect("an address"));
+    let text = connector("a", SECRET) + &format!("[[sink]]\nname = 'h'\ntype = 'http'\nurl = '{url}'\n");
+    let (code, said, _) = check_with(&("lisen = 1\n".to_owned() + &text), &["--connect", "--json"]);
+    let json: serde_json::Value = serde_json::from_str(&said).expect("JSON");
+    assert_eq!((code, &json["sinks"]), (Some(2), &serde_json::json!([])), "{said}");
+    assert_eq!(listener.accept().expect_err("no connection").kind(), std::io::ErrorKind::WouldBlock);
+    // Without the option, a right one connects nowhere either.
+    assert_eq!(warnings(&text), "");
+    assert_eq!(listener.accept().expect_err("no connection").kind(), std::io::ErrorKind::WouldBlock);
+}
+
 /// A secret stands at each place where a name, a path or a table belongs.
 #[test]
 fn a_secret_in_the_wrong_place_is_never_shown() {
@@ -294,29 +386,37 @@ fn the_help_names_the_variable_for_the_log() {
     }
 }
 
+/// The program for a user without privileges, with a folder that this user may enter.
+fn for_another_user(folder: &Path, left_out: &str) -> Option<Command> {
+    use std::os::unix::fs::{MetadataExt, PermissionsExt};
+    std::fs::set_permissions(folder, PermissionsExt::from_mode(0o777)).expect("permitted");
+    // Where the build is, others may not be able to look.
+    let copy = folder.join("dt-receiver");
+    std::fs::copy(env!("CARGO_BIN_EXE_dt-receiver"), &copy).expect("copied");
+    let is_root = std::fs::metadata("/proc/self/environ").expect("there").uid() == 0;
+    if !is_root {
+        return Some(Command::new(&copy));
+    }
+    if Command::new("setpriv").arg("--version").output().is_err() {
+        let line = format!("left out for want of setpriv: {left_out}\n");
+        let _said = std::io::Write::write_all(&mut std::io::stderr(), line.as_bytes());
+        return None;
+    }
+    let mut program = Command::new("setpriv");
+    program.args(["--reuid=65534", "--regid=65534", "--clear-groups"]).arg(&copy);
+    Some(program)
+}
+
 /// Other processes of the same user may look into one that may be dumped; into this one only root may.
 #[test]
 fn a_server_does_not_let_others_read_its_memory() {
     use std::io::{BufRead, BufReader};
-    use std::os::unix::fs::{MetadataExt, PermissionsExt};
+    use std::os::unix::fs::MetadataExt;
     use std::process::Stdio;
 
     let folder = tempfile::tempdir().expect("a folder");
-    std::fs::set_permissions(folder.path(), PermissionsExt::from_mode(0o777)).expect("permitted");
-    // Where the build is, others may not be able to look.
-    let copy = folder.path().join("dt-receiver");
-    std::fs::copy(env!("CARGO_BIN_EXE_dt-receiver"), &copy).expect("copied");
-    let is_root = std::fs::metadata("/proc/self/environ").expect("there").uid() == 0;
-    let mut program = if is_root {
-        if Command::new("setpriv").arg("--version").output().is_err() {
-            eprintln!("left out for want of setpriv: the memory of another user's server");
-            return;
-        }
-        let mut program = Command::new("setpriv");
-        program.args(["--reuid=65534", "--regid=65534", "--clear-groups"]).arg(&copy);
-        program
-    } else {
-        Command::new(&copy)
+    let Some(mut program) = for_another_user(folder.path(), "the memory of another user's server") else {
+        return;
     };
     program.args(["serve", "--listen", "127.0.0.1:0", "--admin", "127.0.0.1:0", "--data"]);
     program.arg(folder.path().join("data")).current_dir("/").env("DT_SIGNATURE_SECRET", "some-good-secret");

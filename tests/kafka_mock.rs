@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 
 use dt_receiver::clock::SystemClock;
 use dt_receiver::record::{DeadLetter, Format, KeptHeaders, Reason, Record};
-use dt_receiver::sink::{DeadLetterSink, Fate, Sink, SinkReporter};
+use dt_receiver::sink::{DeadLetterSink, Fate, Sink, SinkContext, SinkReporter, SinkSettings};
 use dt_receiver::telemetry::Telemetry;
 use dt_receiver::verify::VerifiedBy;
 use dt_sink_kafka::{DeliveryTimeout, KafkaConfig, KafkaDeadLetters, KafkaSink, RecordKey};
@@ -221,6 +221,51 @@ fn records_arrive_once_in_order_with_key_and_headers() {
     }
     must_hold(&place.numbers(), 0..5000);
     assert_eq!(place.renewed(), 0);
+}
+
+/// What `check --connect` finds.
+fn probe(place: &Place, config: &KafkaConfig) -> Result<String, String> {
+    let mut context = SinkContext::new(Format::Body, place.reporter());
+    context.give_up_after = Some(Duration::from_secs(10));
+    let begun = Instant::now();
+    let probed = config.probe(context).expect("it can be checked").map_err(|error| error.to_string());
+    assert!(begun.elapsed() < Duration::from_secs(12), "it took {:?}", begun.elapsed());
+    println!("{probed:?}");
+    probed
+}
+
+#[test]
+fn a_check_finds_the_topic_and_creates_none() {
+    let place = Place::new(1, 1);
+    let config = |topic: &str| {
+        let mut config = place.config();
+        config.topic = topic.parse().expect("a topic");
+        config
+    };
+    let found = probe(&place, &config(TOPIC)).expect("it works");
+    assert!(found.contains("has the topic dt.events"), "{found}");
+    let found = probe(&place, &config("dt.{eventType}")).expect("it works");
+    assert!(found.contains("placeholders"), "{found}");
+    assert_eq!(place.numbers(), [[0; 0]], "nothing is written");
+}
+
+#[test]
+fn a_check_names_what_is_wrong_with_the_cluster() {
+    let place = Place::new(1, 1);
+    for (brokers, part) in [
+        ("127.0.0.1:1", "cannot connect; check `brokers`, and that they run"),
+        ("name.invalid:9092", "cannot be resolved; check `brokers`"),
+    ] {
+        let config = KafkaConfig::new(brokers.to_owned(), TOPIC.parse().expect("a topic"));
+        let error = probe(&place, &config).expect_err("no cluster");
+        assert!(error.contains(part) && error.contains(brokers), "{error}");
+    }
+    // No Kafka broker: it takes the connection, and says nothing.
+    let silent = std::net::TcpListener::bind("127.0.0.1:0").expect("listens");
+    let brokers = silent.local_addr().expect("an address").to_string();
+    let config = KafkaConfig::new(brokers.clone(), TOPIC.parse().expect("a topic"));
+    let error = probe(&place, &config).expect_err("no answer");
+    assert!(error.contains(&brokers), "{error}");
 }
 
 #[test]

@@ -3,7 +3,7 @@
 //! | exit code | meaning |
 //! |---|---|
 //! | 0 | done |
-//! | 1 | rejected, not verified, not delivered |
+//! | 1 | rejected, not verified, not delivered, not able to deliver |
 //! | 2 | wrong usage or configuration |
 //! | 70 | internal error |
 
@@ -30,7 +30,7 @@ use clap::{Parser, Subcommand};
 /// The reason for which a subcommand failed.
 #[derive(Debug)]
 enum Failure {
-    /// Rejected, not verified, not delivered: exit code 1. The subcommand has printed why.
+    /// Rejected, not verified, not delivered, not able to deliver: exit code 1. The subcommand has printed why.
     Refused,
     /// Wrong usage or configuration: exit code 2.
     Usage(String),

@@ -11,6 +11,7 @@
 #![allow(clippy::arithmetic_side_effects, reason = "a test that overflows fails")]
 
 mod brokers;
+mod connect;
 mod end_to_end;
 mod oversize;
 mod places;

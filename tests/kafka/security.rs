@@ -15,6 +15,7 @@ mod with_tls {
     use std::time::Duration;
 
     use crate::cluster::{Cluster, three_brokers};
+    use crate::connect::assert_checked;
     use crate::load::{Load, Manner};
     use crate::receiver::{PATIENCE, Receiver, Setup};
     use crate::seen::{Format, Seen};
@@ -48,11 +49,20 @@ mod with_tls {
         let Some(cluster) = three_brokers("SASL_SSL") else { return };
         cluster.create_topic("secured", 3);
         let mut setup = secured(&cluster, "secured", "a-wrong-password");
+        assert_checked(&setup, "a-wrong-password", false, &["[sink.sasl]", "authentication"]);
         let receiver = setup.start();
         let ledger = assert_named(&setup, &receiver, &["[sink.sasl]", "authentication"]);
         let said = receiver.stop().stderr;
         assert!(!said.contains("a-wrong-password"), "{said}");
         setup.set_password(cluster.password());
+        assert_checked(
+            &setup,
+            cluster.password(),
+            true,
+            &["sink kafka (kafka): ok: ", "has the topic secured"],
+        );
+        let other = secured(&cluster, "none", cluster.password());
+        assert_checked(&other, cluster.password(), false, &["topic none does not exist; create it"]);
         let receiver = setup.start();
         receiver.drain(PATIENCE);
         receiver.wait_until_ready();
@@ -93,6 +103,7 @@ mod with_tls {
     fn security_certificates_that_are_wrong_are_named() {
         let Some(expired) = Cluster::start(3, "expired", "an expired certificate") else { return };
         let setup = secured(&expired, "expired", expired.password());
+        assert_checked(&setup, expired.password(), false, &["[sink.tls]", "certificate", "expired"]);
         let receiver = setup.start();
         assert_named(&setup, &receiver, &["sink kafka", "[sink.tls]", "certificate", "expired"]);
         receiver.stop();
@@ -100,6 +111,7 @@ mod with_tls {
         let user = [cluster.username(), cluster.password()];
         let sink = sink("wrong-ca", expired.ca());
         let setup = Setup::with_password("", cluster.sasl_bootstrap(), &sink, user);
+        assert_checked(&setup, cluster.password(), false, &["[sink.tls]", "certificate"]);
         let receiver = setup.start();
         assert_named(&setup, &receiver, &["sink kafka", "[sink.tls]", "certificate"]);
         receiver.stop();

@@ -10,6 +10,7 @@
 #![cfg(test)]
 #![allow(clippy::arithmetic_side_effects, reason = "a test that overflows fails")]
 
+mod connect;
 mod end_to_end;
 mod home_assistant;
 mod outages;

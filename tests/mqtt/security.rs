@@ -10,11 +10,11 @@ use crate::load::{Ledger, Load};
 use crate::receiver::{Receiver, Setup};
 use crate::seen::Seen;
 
-const USER: &str = "plant";
-const PASSWORD: &str = "a-good-password";
+pub(crate) const USER: &str = "plant";
+pub(crate) const PASSWORD: &str = "a-good-password";
 
 /// A broker with a user.
-fn with_user(left_out: &str, more: &str) -> Option<Broker> {
+pub(crate) fn with_user(left_out: &str, more: &str) -> Option<Broker> {
     Broker::start_with(left_out, |folder| {
         let file = folder.join("passwords");
         let made =
@@ -25,7 +25,7 @@ fn with_user(left_out: &str, more: &str) -> Option<Broker> {
 }
 
 /// A broker with TLS, that requires a client certificate. Its files are `ca.pem`, `broker.pem` and `broker.key`.
-fn with_tls(authority: &Authority, pair: &Pair, left_out: &str) -> Option<Broker> {
+pub(crate) fn with_tls(authority: &Authority, pair: &Pair, left_out: &str) -> Option<Broker> {
     Broker::start_with(left_out, |folder| {
         write(folder, "broker", pair);
         fs::write(folder.join("ca.pem"), &authority.pem).expect("written");
@@ -41,7 +41,7 @@ fn with_tls(authority: &Authority, pair: &Pair, left_out: &str) -> Option<Broker
     })
 }
 
-fn write(folder: &Path, name: &str, pair: &Pair) {
+pub(crate) fn write(folder: &Path, name: &str, pair: &Pair) {
     fs::write(folder.join(format!("{name}.pem")), &pair.certificate).expect("written");
     fs::write(folder.join(format!("{name}.key")), &pair.key).expect("written");
 }

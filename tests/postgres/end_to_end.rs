@@ -31,12 +31,7 @@ pub(crate) fn assert_exact(server: &Server, database: &str, ledger: &Ledger) {
     }
     let lost: Vec<_> = ledger.accepted.difference(&seen).collect();
     assert!(lost.is_empty(), "{} acknowledged events are lost: {lost:?}", lost.len());
-    let samples = "SELECT count(*), count(DISTINCT (event_id, time)) FROM dt_samples WHERE value IS NOT NULL";
-    assert_eq!(
-        server.psql(database, samples),
-        format!("{0}|{0}", 2 * seen.len()),
-        "two samples for each event"
-    );
+    assert_samples(server, database, &seen);
     let latest: BTreeMap<u64, u64> = seen.into_iter().collect();
     let latest: Vec<String> = latest
         .into_iter()
@@ -44,6 +39,24 @@ pub(crate) fn assert_exact(server: &Server, database: &str, ledger: &Ledger) {
         .collect();
     let states = "SELECT device, value, event_id FROM dt_devices ORDER BY substr(device, 4)::int";
     assert_eq!(server.rows(database, states), latest, "the latest state of each device");
+}
+
+/// Each event has its two samples: the number of the event at its time, and -1.5 a minute before it.
+fn assert_samples(server: &Server, database: &str, events: &BTreeSet<(u64, u64)>) {
+    let samples = "SELECT event_id, device, quantity, unit, extract(epoch FROM time)::bigint, value, text FROM dt_samples";
+    let mut found = server.rows(database, samples);
+    found.sort_unstable();
+    let mut expected: Vec<String> = events
+        .iter()
+        .flat_map(|(device, number)| {
+            let (id, time) = (id(*device, *number), 1_700_000_000 + 120 * number);
+            let sample = |time: u64, value: &str| format!("{id}|dev{device}|temperature|°C|{time}|{value}|");
+            [sample(time - 60, "-1.5"), sample(time, &number.to_string())]
+        })
+        .collect();
+    expected.sort_unstable();
+    let odd = found.iter().zip(&expected).find(|(found, expected)| found != expected);
+    assert!(odd.is_none() && found.len() == expected.len(), "{} samples: {odd:?}", found.len());
 }
 
 /// Reads the events of each device, as one moment shows them, until `end`: they must be the first ones that were sent.

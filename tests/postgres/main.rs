@@ -9,6 +9,7 @@
 #![cfg(test)]
 #![allow(clippy::arithmetic_side_effects, reason = "a test that overflows fails")]
 
+mod connect;
 mod content;
 mod end_to_end;
 mod grafana;

@@ -1,6 +1,6 @@
 //! How fast a filled log is drained into the tables, and how long the lag after an outage takes to disappear.
 //!
-//! 4,000 events, and an outage of 1 s at 300/s; `DT_RECEIVER_TEST_POSTGRES_DRAIN_EVENTS`, `…_OUTAGE_SECONDS` and `…_OUTAGE_RATE`
+//! 4,000 events, and an outage of 3 s at 100/s; `DT_RECEIVER_TEST_POSTGRES_DRAIN_EVENTS`, `…_OUTAGE_SECONDS` and `…_OUTAGE_RATE`
 //! set the full counts. `DT_RECEIVER_TEST_POSTGRES_RATE` is the least rate of the drain, for a release build on an idle machine.
 
 use std::time::{Duration, Instant};
@@ -46,8 +46,8 @@ fn a_filled_log_is_drained() {
 #[test]
 fn the_lag_of_an_outage_disappears() {
     let Some(mut server) = Server::start("an outage under load") else { return };
-    let outage = Duration::from_secs(setting("DT_RECEIVER_TEST_POSTGRES_OUTAGE_SECONDS", 1));
-    let rate = setting("DT_RECEIVER_TEST_POSTGRES_OUTAGE_RATE", 300);
+    let outage = Duration::from_secs(setting("DT_RECEIVER_TEST_POSTGRES_OUTAGE_SECONDS", 3));
+    let rate = setting("DT_RECEIVER_TEST_POSTGRES_OUTAGE_RATE", 100);
     let database = server.database();
     let setup = Setup::new("", &server.url(&database), "");
     let receiver = setup.start();
@@ -57,12 +57,18 @@ fn the_lag_of_an_outage_disappears() {
         let behind = receiver.backlog();
         server.start_again();
         let begun = Instant::now();
-        // What arrives in a tenth of a second is no lag.
-        while receiver.backlog() > rate.div_ceil(10) {
-            assert!(begun.elapsed() < crate::receiver::PATIENCE, "{}", receiver.readiness());
+        // What arrives in a second is no lag: a busy machine has as much on its way all the time.
+        while receiver.backlog() > rate {
+            // Longer than the outage itself: the sink would never catch up.
+            assert!(begun.elapsed() < crate::receiver::PATIENCE + outage, "{}", receiver.readiness());
             std::thread::sleep(Duration::from_millis(20));
         }
-        println!("{behind} events behind after {outage:?}, none after {:?} more", begun.elapsed());
+        let took = begun.elapsed();
+        let drained = behind.saturating_sub(rate) as f64 / took.as_secs_f64() + rate as f64;
+        assert!(behind > rate, "{behind} events behind");
+        println!(
+            "{behind} events behind after {outage:?} at {rate}/s, a second's after {took:?} more: {drained:.0}/s"
+        );
     });
     receiver.drain();
     receiver.stop();

@@ -8,6 +8,7 @@
 #![cfg(test)]
 #![allow(clippy::arithmetic_side_effects, reason = "a test that overflows fails")]
 
+mod connect;
 mod end_to_end;
 mod fields;
 mod forward;

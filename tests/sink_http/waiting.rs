@@ -22,6 +22,8 @@ fn a_wrong_target_is_named_and_gets_everything_once_it_is_right() {
         number += 4;
         let said = receiver.wait_for_reason(Some(reason));
         assert!(said.contains(&format!("sink http: http://{}: status", target.address)), "{said}");
+        // It may be this event alone that the target fails for.
+        assert_eq!(said.contains(", for event "), status == 503, "{said}");
         target.received.set_status(200);
         receiver.drain();
         receiver.wait_for_reason(None);

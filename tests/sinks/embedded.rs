@@ -105,6 +105,7 @@ fn its_settings_are_read_and_make_the_sink() {
     assert_eq!((&*counter.counter, counter.step), ("x", 3));
     let telemetry = Arc::new(Telemetry::new(Arc::new(SystemClock)));
     let context = SinkContext::new(Format::Body, telemetry.sink_reporter("out", settings.metrics()));
+    assert_eq!(settings.probe(context.clone()), None, "`check --connect` leaves it out");
     let mut sink = settings.sink(context.clone()).expect("made");
     assert_eq!(sink.deliver(&[record(0), record(1)]), Outcome::delivered(2));
     assert!(telemetry.render().contains("dt_receiver_counted_total{sink=\"out\"} 6\n"));

@@ -40,7 +40,12 @@ impl Authority {
 
     /// A certificate for this machine from the start of one year to that of another.
     pub(crate) fn sign(&self, serial: u64, from: i32, until: i32) -> Pair {
-        let names = ["127.0.0.1".to_owned(), "localhost".to_owned()];
+        self.sign_for(&["127.0.0.1", "localhost"], serial, from, until)
+    }
+
+    /// The same for other names.
+    pub(crate) fn sign_for(&self, names: &[&str], serial: u64, from: i32, until: i32) -> Pair {
+        let names: Vec<String> = names.iter().map(|name| (*name).to_owned()).collect();
         let mut params = CertificateParams::new(names).expect("names");
         params.distinguished_name.push(DnType::CommonName, format!("number {serial}"));
         params.serial_number = Some(SerialNumber::from(serial));

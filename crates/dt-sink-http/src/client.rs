@@ -5,13 +5,15 @@ use std::io;
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::{HeaderMap, Request, StatusCode};
+use http::{HeaderMap, Request, StatusCode, Uri};
 use http_body_util::{BodyExt, Full};
 use hyper::body::{Body, Incoming};
 use hyper_util::client::legacy::Client as HyperClient;
 use hyper_util::client::legacy::connect::HttpConnector;
-use hyper_util::rt::{TokioExecutor, TokioTimer};
-use rustls::{CertificateError, ClientConfig};
+use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use rustls::{AlertDescription, CertificateError, ClientConfig};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tower_service::Service;
 
 /// The most bytes of an answer's body that are kept, for an error's text.
 const MAX_KEPT: usize = 1024;
@@ -21,6 +23,9 @@ const MAX_READ: usize = 64 * 1024;
 const BODY_TIMEOUT: Duration = Duration::from_secs(1);
 /// How long a connection is kept without a request. Many servers close theirs after 60 s.
 const IDLE_TIMEOUT: Duration = Duration::from_secs(50);
+
+/// How long to wait for an error of the target after the handshake, where no request is sent.
+const ALERT_WAIT: Duration = Duration::from_millis(500);
 
 type Connector = hyper_rustls::HttpsConnector<HttpConnector>;
 
@@ -44,16 +49,11 @@ impl Client {
     /// Creates a client, without a connection. `concurrency` is how many connections are kept.
     #[must_use]
     pub fn new(tls: ClientConfig, timeout: Duration, concurrency: usize) -> Self {
-        let mut tcp = HttpConnector::new();
-        tcp.enforce_http(false);
-        tcp.set_nodelay(true);
-        tcp.set_connect_timeout(Some(timeout));
-        let connector = hyper_rustls::HttpsConnectorBuilder::new().with_tls_config(tls).https_or_http();
         let inner = HyperClient::builder(TokioExecutor::new())
             .pool_timer(TokioTimer::new())
             .pool_idle_timeout(IDLE_TIMEOUT)
             .pool_max_idle_per_host(concurrency)
-            .build(connector.enable_all_versions().wrap_connector(tcp));
+            .build(connector(tls, timeout));
         Self { inner, timeout }
     }
 
@@ -69,6 +69,38 @@ impl Client {
         let kept = read(body, if parts.status.is_success() { 0 } else { MAX_KEPT }).await;
         Ok(Answer { status: parts.status, headers: parts.headers, body: kept })
     }
+}
+
+/// Returns what makes connections, each within `timeout`.
+fn connector(tls: ClientConfig, timeout: Duration) -> Connector {
+    let mut tcp = HttpConnector::new();
+    tcp.enforce_http(false);
+    tcp.set_nodelay(true);
+    tcp.set_connect_timeout(Some(timeout));
+    let connector = hyper_rustls::HttpsConnectorBuilder::new().with_tls_config(tls).https_or_http();
+    connector.enable_all_versions().wrap_connector(tcp)
+}
+
+/// Connects to the host of a URL, with TLS for https, and closes the connection without a request.
+///
+/// # Errors
+///
+/// A text that says why there is no connection.
+pub async fn connect(tls: ClientConfig, timeout: Duration, url: &Uri) -> Result<(), String> {
+    let connecting = tokio::time::timeout(timeout, connector(tls, timeout).call(url.clone())).await;
+    let connected = connecting.map_err(|_| format!("no connection within {timeout:?}"))?;
+    let mut stream = TokioIo::new(connected.map_err(|error| chain("cannot connect", &*error))?);
+    // In TLS 1.3 the server decides about the client certificate after the handshake of the client (RFC 8446, appendix E.1).
+    let answer = tokio::time::timeout(ALERT_WAIT, stream.read(&mut [0])).await;
+    match answer {
+        Ok(Err(error)) => return Err(chain("the connection broke", &error)),
+        Ok(Ok(0)) => return Err("the target closed the connection before a request".to_owned()),
+        // Nothing, or the first byte of HTTP/2.
+        Ok(Ok(_)) | Err(_) => {}
+    }
+    // The connection is dropped in any case.
+    let _closed = tokio::time::timeout(ALERT_WAIT, stream.shutdown()).await;
+    Ok(())
 }
 
 /// Reads a body, so that its connection can be used again, and returns its first `keep` bytes. A body that is too long,
@@ -96,12 +128,20 @@ async fn read(mut body: Incoming, keep: usize) -> Vec<u8> {
 
 /// Returns why there is no answer. Equal causes have equal texts, so that the log has each once.
 fn cause(error: &hyper_util::client::legacy::Error) -> String {
+    let what = if error.is_connect() { "cannot connect" } else { "the connection broke" };
+    match error.source() {
+        Some(cause) => chain(what, cause),
+        None => what.to_owned(),
+    }
+}
+
+/// Returns an error with its causes, or the failure of TLS among them.
+fn chain(what: &str, error: &(dyn Error + 'static)) -> String {
     if let Some(text) = tls_error(error) {
         return text;
     }
-    let mut text =
-        if error.is_connect() { "cannot connect".to_owned() } else { "the connection broke".to_owned() };
-    let mut next = error.source();
+    let mut text = what.to_owned();
+    let mut next = Some(error);
     while let Some(cause) = next {
         text.push_str(": ");
         text.push_str(&cause.to_string());
@@ -140,6 +180,16 @@ fn tls_text(error: &rustls::Error) -> String {
         ) => {
             "the certificate of the target is of an authority that is not trusted; check `tls.ca`".to_owned()
         }
+        rustls::Error::AlertReceived(
+            AlertDescription::CertificateRequired
+            | AlertDescription::BadCertificate
+            | AlertDescription::UnknownCA
+            | AlertDescription::CertificateUnknown
+            | AlertDescription::CertificateExpired
+            | AlertDescription::AccessDenied
+            // What a server of TLS 1.2 answers without a client certificate.
+            | AlertDescription::HandshakeFailure,
+        ) => format!("{error}; does the target demand a client certificate? Check `tls.certificate`"),
         other => other.to_string(),
     }
 }

@@ -25,6 +25,9 @@ pub const MAX_REJECTED: u32 = 10;
 /// The most characters of an answer's body in an error's text.
 const MAX_SHOWN: usize = 200;
 
+/// The most characters of an event id or a device in an error's text.
+const MAX_NAME: usize = 64;
+
 static IDEMPOTENCY_KEY: HeaderName = HeaderName::from_static("idempotency-key");
 
 /// Why records were not delivered, and may be later.
@@ -188,7 +191,11 @@ impl Exchange {
                     sent.failure = Some(Failure { error: self.holding(), is_of_target: false, pause: None });
                     break;
                 }
-                Outcome::Failed(failure) => {
+                Outcome::Failed(mut failure) => {
+                    // The target may fail for these records only, for ever.
+                    if !failure.is_of_target {
+                        failure.error.push_str(&format!(", for {}", names(of_part)));
+                    }
                     sent.failure = Some(failure);
                     break;
                 }
@@ -316,6 +323,18 @@ impl Exchange {
         let text = String::from_utf8_lossy(&text);
         text.trim().chars().take(MAX_SHOWN).flat_map(char::escape_debug).collect()
     }
+}
+
+/// Returns the event id and the device of the first of some records, and how many others there are.
+fn names(records: &[Arc<Record>]) -> String {
+    let Some(record) = records.first() else { return "no event".to_owned() };
+    let shown = |text: &str| text.chars().take(MAX_NAME).flat_map(char::escape_debug).collect::<String>();
+    let device = record.device.as_deref().map_or_else(String::new, |device| format!(" of {}", shown(device)));
+    let others = match records.len().saturating_sub(1) {
+        0 => String::new(),
+        others => format!(" and {others} more"),
+    };
+    format!("event {}{device}{others}", shown(&record.event_id))
 }
 
 /// Returns a text with each copy of a secret replaced. So is a part of it at the end, where the text was cut off.

@@ -5,11 +5,13 @@ use std::time::Duration;
 use dt_sink::config::{
     Section, Table, config_keys, custom, duration, flag, number, read_source, secret_keys, word,
 };
-use dt_sink::{BadPlace, Metric, OpenError, Sink, SinkContext, SinkSettings};
+use dt_sink::{BadPlace, Metric, OpenError, Sink, SinkContext, SinkError, SinkSettings};
 use dt_verify::Secret;
+use tokio::runtime::Builder;
 
 use crate::HttpSink;
 use crate::auth::{self, Auth};
+use crate::client;
 use crate::fields::{self, Fields};
 use crate::headers::{self, PlainHeaders, SecretHeaders};
 use crate::request::{BatchFormat, CloudEventsMode};
@@ -165,6 +167,33 @@ impl SinkSettings for HttpConfig {
     fn sink(&self, context: SinkContext) -> Result<Box<dyn Sink>, OpenError> {
         Ok(Box::new(HttpSink::new(self.clone(), context)))
     }
+
+    fn probe(&self, context: SinkContext) -> Option<Result<String, SinkError>> {
+        let limit = context.give_up_after.map_or(self.timeout, |limit| limit.min(self.timeout));
+        Some(probe(self, limit).map_err(|error| format!("{}: {error}", self.url).into()))
+    }
+}
+
+/// Connects to the target. A request could change something there, so none is sent.
+fn probe(config: &HttpConfig, limit: Duration) -> Result<String, String> {
+    let tls = config.tls.clone().unwrap_or_default().client_config();
+    let tls = tls.map_err(|error| format!("tls: {error}"))?;
+    let runtime = Builder::new_current_thread().enable_io().enable_time().build();
+    let runtime = runtime.map_err(|error| format!("starting a runtime: {error}"))?;
+    let connected = runtime.block_on(client::connect(tls, limit, config.url.expose()));
+    // A host name may still be being resolved.
+    runtime.shutdown_background();
+    let how = if config.url.is_https() {
+        "accepts connections, and its certificate is valid"
+    } else {
+        "accepts connections"
+    };
+    // What is wrong with TLS has its own remedy.
+    let connected = connected.map_err(|error| match error.starts_with("cannot connect") {
+        true => format!("{error}; check the host and the port of `url`"),
+        false => error,
+    });
+    connected.map(|()| format!("{} {how}; its answers are known with the first event", config.url))
 }
 
 fn read_url(section: &mut Section<'_>, key: &'static str) -> Option<TargetUrl> {

@@ -102,6 +102,9 @@ pub fn of_connection(code: Option<Code>, reason: &str) -> String {
         }
         Some(Code::SSL) => format!("TLS failed; check [sink.tls]: {reason}"),
         _ if reason.contains("SSL") => format!("TLS failed; check [sink.tls]: {reason}"),
+        _ if reason.contains("Connect to ") => {
+            format!("cannot connect; check `brokers`, and that they run: {reason}")
+        }
         _ => reason.to_owned(),
     }
 }

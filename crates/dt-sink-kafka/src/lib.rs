@@ -67,6 +67,9 @@ const MAX_REJECTED_ALONE: usize = 1000;
 /// How often the cluster is checked while there is nothing to deliver.
 const CHECK_EVERY: Duration = Duration::from_secs(2);
 
+/// How long a cluster that says nothing is waited for, unless there is another limit.
+const PROBE_WAIT: Duration = Duration::from_secs(10);
+
 /// How long a record may take until it is acknowledged.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum DeliveryTimeout {
@@ -139,6 +142,21 @@ impl KafkaSink {
             blocked: None,
             last_progress: Instant::now(),
             message: Message::default(),
+        }
+    }
+
+    /// Checks at the cluster whether records could be written, without a change, and returns what was found.
+    pub(crate) fn probe(&self) -> Result<String, KafkaSinkError> {
+        let limit = match self.timeout {
+            DeliveryTimeout::Unlimited => PROBE_WAIT,
+            DeliveryTimeout::After(limit) => limit,
+        };
+        let batch_bytes = self.batch_size.bytes();
+        let producer = Producer::new(&self.config, Kind::Ordered, self.timeout, batch_bytes, &self.reporter)?;
+        let probed = self.topics.probe(&producer, limit);
+        match producer.fatal_error() {
+            Some(failure) => Err(failure.into()),
+            None => probed,
         }
     }
 

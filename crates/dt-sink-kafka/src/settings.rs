@@ -11,7 +11,7 @@ use dt_sink::config::{
     word,
 };
 use dt_sink::record::{Format, TopicTemplate};
-use dt_sink::{BadPlace, DeadLetterSink, Metric, OpenError, Sink, SinkContext, SinkSettings};
+use dt_sink::{BadPlace, DeadLetterSink, Metric, OpenError, Sink, SinkContext, SinkError, SinkSettings};
 use dt_verify::Difference;
 
 use crate::security::{KafkaSasl, KafkaTls, Sasl, Tls};
@@ -207,6 +207,12 @@ impl SinkSettings for KafkaConfig {
     fn sink(&self, context: SinkContext) -> Result<Box<dyn Sink>, OpenError> {
         let timeout = context.give_up_after.map_or(DeliveryTimeout::Unlimited, DeliveryTimeout::After);
         Ok(Box::new(KafkaSink::new(self.clone(), context.format, timeout, context.reporter)))
+    }
+
+    fn probe(&self, context: SinkContext) -> Option<Result<String, SinkError>> {
+        let timeout = context.give_up_after.map_or(DeliveryTimeout::Unlimited, DeliveryTimeout::After);
+        let sink = KafkaSink::new(self.clone(), context.format, timeout, context.reporter);
+        Some(sink.probe().map_err(SinkError::from))
     }
 
     fn is_dead_letter_place(place: &str) -> bool {

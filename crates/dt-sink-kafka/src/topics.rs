@@ -3,7 +3,7 @@
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use rdkafka::admin::{AdminClient, AdminOptions, NewTopic, TopicReplication};
 use rdkafka::client::DefaultClientContext;
@@ -78,12 +78,47 @@ impl Topics {
                 self.known.remove(&topic);
                 self.ensure(&topic, producer)
             }
-            None => match producer.inner().client().fetch_cluster_id(ANSWER_WAIT) {
-                Some(_) => Ok(()),
-                None => Err(KafkaSinkError::Connection(
-                    producer.last_error().unwrap_or_else(|| "no broker answers".to_owned()),
+            None => answers(producer),
+        }
+    }
+
+    /// Checks that the cluster answers before the end of `limit` and, if the topic has no placeholders, that it exists or may
+    /// be created. Creates nothing. Returns what was found.
+    ///
+    /// # Errors
+    ///
+    /// [`KafkaSinkError`] if no broker answers, or the topic is missing or unusable.
+    pub fn probe(&self, producer: &Producer, limit: Duration) -> Result<String, KafkaSinkError> {
+        let brokers = &self.config.brokers;
+        let started = Instant::now();
+        loop {
+            let topic = self.config.topic.fixed();
+            let probed = match &topic {
+                Some(topic) => self.exists(topic, producer).map(Some),
+                None => answers(producer).map(|()| None),
+            };
+            return match (probed, topic) {
+                // Without a cause, the cluster may only be slow.
+                (Err(KafkaSinkError::Connection(_)), _)
+                    if producer.last_error().is_none()
+                        && started.elapsed().saturating_add(ANSWER_WAIT) < limit =>
+                {
+                    continue;
+                }
+                (Err(error), _) => Err(error),
+                (Ok(Some(true)), Some(topic)) => Ok(format!(
+                    "{brokers} has the topic {topic}; whether this user may write to it is known with the first event"
                 )),
-            },
+                (Ok(Some(false)), Some(topic)) if self.config.create_topic.is_none() => {
+                    Err(KafkaSinkError::MissingTopic(topic))
+                }
+                (Ok(Some(false)), Some(topic)) => {
+                    Ok(format!("{brokers} answers; the topic {topic} does not exist, and will be created"))
+                }
+                (Ok(_), _) => {
+                    Ok(format!("{brokers} answers; `topic` has placeholders, so its topics are not known"))
+                }
+            };
         }
     }
 
@@ -112,6 +147,16 @@ impl Topics {
                 _ => Err(KafkaSinkError::UnusableTopic(format!("topic {topic}: {code}"))),
             },
         }
+    }
+}
+
+/// Checks that the cluster answers.
+fn answers(producer: &Producer) -> Result<(), KafkaSinkError> {
+    match producer.inner().client().fetch_cluster_id(ANSWER_WAIT) {
+        Some(_) => Ok(()),
+        None => Err(KafkaSinkError::Connection(
+            producer.last_error().unwrap_or_else(|| "no broker answers".to_owned()),
+        )),
     }
 }
 

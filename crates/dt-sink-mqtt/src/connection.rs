@@ -160,7 +160,7 @@ impl Connection {
         let stream = match tokio::time::timeout(limits.left(started), stream).await {
             Ok(Ok(stream)) => stream,
             Ok(Err(error)) => {
-                return Err(MqttSinkError::Connect { broker: name, error: failure::of_io(&error) });
+                return Err(MqttSinkError::Connect { broker: name, error: failure::of_connect(&error) });
             }
             Err(_) => return Err(silent(&name, "connection", limits)),
         };

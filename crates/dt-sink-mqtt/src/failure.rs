@@ -120,16 +120,26 @@ pub fn of_disconnect(reason: u8, client_id: &str) -> (String, bool) {
     (format!("{text} ({reason:#04x})"), may_be_message)
 }
 
-/// Returns the text of a failed connection with its remedy.
+/// Returns why there is no connection, with the remedy.
+pub fn of_connect(error: &std::io::Error) -> String {
+    of_tls(error).unwrap_or_else(|| format!("{error}; check `broker`"))
+}
+
+/// Returns why a connection ended.
 pub fn of_io(error: &std::io::Error) -> String {
-    let inner = error.get_ref().and_then(|inner| inner.downcast_ref::<rustls::Error>());
-    if let Some(error) = inner {
-        return format!("TLS failed; check [sink.tls]: {error}");
+    of_tls(error).unwrap_or_else(|| error.to_string())
+}
+
+/// Returns the text of a failure of TLS with its remedy; `None` for any other error.
+fn of_tls(error: &std::io::Error) -> Option<String> {
+    let is_tls = error.get_ref().is_some_and(|inner| inner.is::<rustls::Error>());
+    if !is_tls && error.kind() != std::io::ErrorKind::InvalidData {
+        return None;
     }
-    match error.kind() {
-        std::io::ErrorKind::InvalidData => format!("TLS failed; check [sink.tls]: {error}"),
-        _ => error.to_string(),
-    }
+    // The text of an expired certificate has the current time; without it, the log has equal errors once.
+    let text = error.to_string();
+    let text = text.split(": verification time").next().unwrap_or(&text);
+    Some(format!("TLS failed; check [sink.tls]: {text}"))
 }
 
 #[cfg(test)]

@@ -69,8 +69,9 @@ pub struct Connect<'a> {
     pub client_id: &'a str,
     /// User name and password, if the broker requires them.
     pub login: Option<(&'a str, Option<&'a Secret>)>,
-    /// The topic at which the broker reports the end of the connection.
-    pub status_topic: &'a str,
+    /// The topic at which the broker reports the end of the connection. Without it, the connection leaves nothing at the
+    /// broker: it has no last will, and a session of its own that ends with it.
+    pub status_topic: Option<&'a str>,
     /// The longest time between two packets, in seconds.
     pub keep_alive: u16,
 }
@@ -175,7 +176,7 @@ impl From<rumqttc::v5::mqttbytes::Error> for Malformed {
 }
 
 impl MqttVersion {
-    /// Appends the packet CONNECT. The session continues where the broker has one.
+    /// Appends the packet CONNECT. With a status topic, the session continues where the broker has one.
     ///
     /// # Errors
     ///
@@ -185,18 +186,19 @@ impl MqttVersion {
             secret.map_or_else(String::new, |secret| String::from_utf8_lossy(secret.expose()).into_owned())
         };
         let (topic, offline) = (connect.status_topic, Bytes::from_static(OFFLINE.as_bytes()));
+        let is_kept = topic.is_some();
         match self {
             Self::V5 => {
                 let mut properties = v5::ConnectProperties::new();
-                properties.session_expiry_interval = Some(SESSION_EXPIRY);
+                properties.session_expiry_interval = is_kept.then_some(SESSION_EXPIRY);
                 properties.max_packet_size = Some(MAX_INCOMING);
                 let packet = v5::Connect {
                     keep_alive: connect.keep_alive,
                     client_id: connect.client_id.to_owned(),
-                    clean_start: false,
+                    clean_start: !is_kept,
                     properties: Some(properties),
                 };
-                let will = v5::LastWill {
+                let will = topic.map(|topic| v5::LastWill {
                     topic: Bytes::copy_from_slice(topic.as_bytes()),
                     message: offline,
                     qos: rumqttc::v5::mqttbytes::QoS::AtLeastOnce,
@@ -210,15 +212,15 @@ impl MqttVersion {
                         correlation_data: None,
                         user_properties: Vec::new(),
                     }),
-                };
+                });
                 let login = connect.login.map(|(user, secret)| v5::Login::new(user, password(secret)));
-                v5::Packet::Connect(packet, Some(will), login).write(out, None)?;
+                v5::Packet::Connect(packet, will, login).write(out, None)?;
             }
             Self::V311 => {
                 let mut packet = v4::Connect::new(connect.client_id);
                 packet.keep_alive = connect.keep_alive;
-                packet.clean_session = false;
-                packet.last_will = Some(v4::LastWill {
+                packet.clean_session = !is_kept;
+                packet.last_will = topic.map(|topic| v4::LastWill {
                     topic: topic.to_owned(),
                     message: offline,
                     qos: rumqttc::QoS::AtLeastOnce,

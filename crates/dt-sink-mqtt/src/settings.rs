@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use dt_sink::config::{Section, config_keys, custom, duration, flag, number, parsed, word};
 use dt_sink::record::Format;
-use dt_sink::{BadPlace, Metric, OpenError, Sink, SinkContext, SinkSettings};
+use dt_sink::{BadPlace, Metric, OpenError, Sink, SinkContext, SinkError, SinkSettings};
 use dt_verify::Secret;
 
 use crate::metrics;
@@ -190,6 +190,11 @@ impl SinkSettings for MqttConfig {
 
     fn sink(&self, context: SinkContext) -> Result<Box<dyn Sink>, OpenError> {
         Ok(Box::new(MqttSink::new(self.clone(), context)?))
+    }
+
+    fn probe(&self, context: SinkContext) -> Option<Result<String, SinkError>> {
+        let sink = MqttSink::new(self.clone(), context).map_err(|error| SinkError::from(error.to_string()));
+        Some(sink.and_then(|mut sink| sink.probe()))
     }
 }
 

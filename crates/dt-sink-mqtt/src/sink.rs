@@ -57,6 +57,14 @@ impl MqttSink {
         Ok(Self { runtime: Some(runtime), publisher: Publisher::new(config, context)? })
     }
 
+    /// Checks at the broker whether it accepts the connection, without a change, and returns what was found.
+    pub(crate) fn probe(&mut self) -> Result<String, SinkError> {
+        match self.run(async |publisher| publisher.probe().await) {
+            Some(probed) => probed.map_err(|error| error.to_string().into()),
+            None => Err("the sink is closed".into()),
+        }
+    }
+
     /// Runs a future of the publisher to its end; `None` without a runtime.
     fn run<T>(&mut self, work: impl AsyncFnOnce(&mut Publisher) -> T) -> Option<T> {
         let (runtime, publisher) = (self.runtime.as_ref()?, &mut self.publisher);
@@ -185,24 +193,34 @@ impl Publisher {
         self.reporter.set(&metrics::CONNECTED, 0.0);
     }
 
+    /// Returns what a connection is made from. See [`Connect::status_topic`].
+    fn target<'a>(&'a self, client_id: &'a str, status_topic: Option<&'a str>) -> Target<'a> {
+        let login = self.config.username.as_deref().map(|user| (user, self.config.password.as_ref()));
+        Target {
+            broker: &self.config.broker,
+            version: self.config.version,
+            tls: self.tls.as_ref(),
+            connect: Connect { client_id, login, status_topic, keep_alive: KEEP_ALIVE },
+        }
+    }
+
+    /// Connects under another client id, so that a running receiver keeps its connection, and disconnects.
+    async fn probe(&self) -> Result<String, MqttSinkError> {
+        let (limits, client_id) = (self.limits(), format!("{}-check", self.client_id));
+        let connection = Connection::open(&self.target(&client_id, None), limits).await?;
+        connection.close(limits).await?;
+        Ok(format!(
+            "{} accepts the connection; whether this user may publish is known with the first event",
+            self.config.broker
+        ))
+    }
+
     /// Connects unless there is a connection, and reports the sink as online.
     async fn connect(&mut self, limits: Limits) -> Result<(), MqttSinkError> {
         if self.connection.is_some() {
             return Ok(());
         }
-        let login = self.config.username.as_deref().map(|user| (user, self.config.password.as_ref()));
-        let connect = Connect {
-            client_id: &self.client_id,
-            login,
-            status_topic: &self.status_topic,
-            keep_alive: KEEP_ALIVE,
-        };
-        let target = Target {
-            broker: &self.config.broker,
-            version: self.config.version,
-            tls: self.tls.as_ref(),
-            connect,
-        };
+        let target = self.target(&self.client_id, Some(&self.status_topic));
         let mut connection = Connection::open(&target, limits).await?;
         let online = Message::retained(self.status_topic.clone(), ONLINE);
         let mut sent = Vec::new();

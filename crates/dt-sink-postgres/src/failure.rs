@@ -9,6 +9,10 @@ use tokio_postgres::error::{DbError, SqlState};
 /// The longest text of the server in an error, in characters: it may quote a value.
 const MAX_TEXT: usize = 300;
 
+/// The remedy for a server that takes no events.
+pub const READ_ONLY: &str =
+    "the server is read-only: name the primary in `url`, or add `target_session_attrs=read-write`";
+
 /// Why a batch is not written.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum Failure {
@@ -96,10 +100,7 @@ fn remedy(code: &SqlState, target: Target) -> Option<String> {
             }
             Target::Insert => "allow this user what `insert` does (GRANT INSERT)".to_owned(),
         },
-        "25006" => {
-            "the server is read-only: name the primary in `url`, or add `target_session_attrs=read-write`"
-                .to_owned()
-        }
+        "25006" => READ_ONLY.to_owned(),
         "53100" => "the server's disk is full".to_owned(),
         "53300" => "the server has no connection left: raise its `max_connections`".to_owned(),
         code if code.starts_with("42") => of_table.to_owned(),
@@ -112,11 +113,14 @@ fn of_connection(error: &tokio_postgres::Error) -> String {
     let mut text = error.to_string();
     let mut source = error.source();
     while let Some(cause) = source {
-        text = format!("{text}: {}", shortened(&cause.to_string()));
+        text = format!("{text}: {}", shortened(timeless(&cause.to_string())));
         source = cause.source();
     }
     let remedies = [
         ("UnknownIssuer", "name the authority of the server's certificate in `ca`"),
+        ("certificate expired", "renew the server's certificate, and check the clock of this machine"),
+        ("not valid for name", "use a name of the certificate in `url`"),
+        ("error connecting to server", "check the host and the port of `url`, and that the server runs"),
         (
             "does not support TLS",
             "set up TLS at the server, or add `sslmode=disable` to `url` if the network is trusted",
@@ -126,6 +130,11 @@ fn of_connection(error: &tokio_postgres::Error) -> String {
         Some((_, remedy)) => format!("{text}; {remedy}"),
         None => text,
     }
+}
+
+/// Returns the text of an error of TLS without the current time, so that the log has equal errors once.
+fn timeless(text: &str) -> &str {
+    text.split(": verification time").next().unwrap_or(text)
 }
 
 /// Returns a text of the server on one line, cut off if it is long.

@@ -91,6 +91,14 @@ impl PostgresSink {
     }
 }
 
+impl PostgresSink {
+    /// Checks at the server whether events could be stored, without a change, and returns what was found.
+    pub(crate) fn probe(&mut self) -> Result<String, SinkError> {
+        let Self { runtime: Some(runtime), writer } = self else { return Err("the sink is closed".into()) };
+        runtime.block_on(writer.session.probe()).map_err(|failure| failure.to_string().into())
+    }
+}
+
 /// The row of a record, or why it can never be stored.
 type MadeRow<'a> = Result<Row<'a>, String>;
 

@@ -11,16 +11,40 @@ const VERSION: usize = MIGRATIONS.len();
 /// The advisory lock of migrations: "dt-recv" in ASCII.
 const LOCK: i64 = 0x64_74_2d_72_65_63_76;
 
+/// What has to be done before the sink can write.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Tables {
+    /// Nothing: the tables have the version that this program writes.
+    Current,
+    /// There are no tables, and they may be created.
+    Missing,
+    /// The tables have this older version, and may be upgraded.
+    Older(usize),
+}
+
 /// Makes sure that the tables have the version that this program writes.
 ///
 /// # Errors
 ///
-/// [`Failure`], with a remedy if the tables are missing, older without `create`, or newer.
+/// As [`find`], and if the tables cannot be created or upgraded.
 pub async fn prepare(client: &Client, create: bool) -> Result<(), Failure> {
+    match find(client, create).await? {
+        Tables::Current => Ok(()),
+        Tables::Missing | Tables::Older(_) => migrate(client).await,
+    }
+}
+
+/// Returns the state of the tables, without changing it.
+///
+/// # Errors
+///
+/// [`Failure`], with a remedy if the tables are missing, older without `create`, or newer.
+pub async fn find(client: &Client, create: bool) -> Result<Tables, Failure> {
     match version(client).await? {
-        found if found == VERSION => Ok(()),
+        found if found == VERSION => Ok(Tables::Current),
         found if found > VERSION => Err(newer(found)),
-        _ if create => migrate(client).await,
+        0 if create => Ok(Tables::Missing),
+        found if create => Ok(Tables::Older(found)),
         0 => Err(Failure::Server(
             "there is no table dt_schema; set `create = true`, or run the SQL of docs/postgres.md".to_owned(),
         )),
@@ -29,6 +53,43 @@ pub async fn prepare(client: &Client, create: bool) -> Result<(), Failure> {
         ))),
     }
 }
+
+/// Checks whether the missing tables could be created, and returns the schema that would have them.
+///
+/// # Errors
+///
+/// [`Failure`], with a remedy if there is no schema or no permission, or if tables of other programs have the names.
+pub async fn check_creation(client: &Client) -> Result<String, Failure> {
+    let wrong = |text: String| Err(Failure::Server(text));
+    let found = client.query_typed_one(CREATION, &[]).await;
+    let row = found.map_err(|error| of_own(&error))?;
+    let read = |error| of_own(&error);
+    let (schema, taken): (Option<String>, Option<String>) =
+        (row.try_get(0).map_err(read)?, row.try_get(2).map_err(read)?);
+    let is_allowed: Option<bool> = row.try_get(1).map_err(read)?;
+    let Some(schema) = schema else {
+        return wrong("no schema of this user's `search_path` exists; create one for the tables".to_owned());
+    };
+    if let Some(taken) = taken {
+        return wrong(format!(
+            "there is no dt_schema, and these tables exist in schema {schema}: {taken}; they are of another program: use \
+             another schema"
+        ));
+    }
+    if is_allowed != Some(true) {
+        return wrong(format!(
+            "there are no tables, and this user may not create them: GRANT CREATE ON SCHEMA {schema}, or create them by \
+             the SQL of docs/postgres.md"
+        ));
+    }
+    Ok(schema)
+}
+
+/// The schema of new tables, whether this user may create some there, and which names are taken.
+const CREATION: &str =
+    "SELECT quote_ident(current_schema()), has_schema_privilege(current_schema(), 'CREATE'),
+    (SELECT string_agg(name, ', ') FROM unnest(ARRAY['dt_events', 'dt_samples', 'dt_devices']) AS name
+        WHERE to_regclass(quote_ident(current_schema()) || '.' || name) IS NOT NULL)";
 
 fn newer(found: usize) -> Failure {
     Failure::Server(format!(

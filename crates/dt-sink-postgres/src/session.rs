@@ -12,8 +12,9 @@ use tokio_postgres::{Client, NoTls, Socket};
 use dt_sink::SinkReporter;
 use dt_sink::config::SystemSources;
 
-use crate::failure::{Failure, Target};
+use crate::failure::{self, Failure, Target};
 use crate::row::Row;
+use crate::schema::Tables;
 use crate::settings::{PostgresConfig, authorities};
 use crate::statement::Statement;
 use crate::url::Url;
@@ -98,6 +99,40 @@ impl Session {
         self.attempt(None).await
     }
 
+    /// Connects, checks without a change whether rows could be written, and ends the connection. Returns what was found.
+    ///
+    /// # Errors
+    ///
+    /// [`Failure`] if they could not.
+    pub async fn probe(&mut self) -> Result<String, Failure> {
+        let limit = self.timeout;
+        let probed = timeout(limit, self.probe_without_limit()).await;
+        self.close().await;
+        probed.unwrap_or_else(|_| Err(Failure::timed_out("the server", limit)))
+    }
+
+    async fn probe_without_limit(&mut self) -> Result<String, Failure> {
+        let (client, task) = self.open().await?;
+        let Connection { client, .. } = self.connection.insert(Connection { client, task, insert: None });
+        let server = server(client).await?;
+        let found = if self.insert.is_some() {
+            "the statement of `insert` can be executed".to_owned()
+        } else {
+            match schema::find(client, self.settings.create).await? {
+                Tables::Current => "the tables can be written".to_owned(),
+                Tables::Older(version) => {
+                    return Ok(format!("{server}; the tables have version {version}, and will be upgraded"));
+                }
+                Tables::Missing => {
+                    let schema = schema::check_creation(client).await?;
+                    return Ok(format!("{server}; the tables will be created in schema {schema}"));
+                }
+            }
+        };
+        self.attempt_without_limit(None).await.map_err(Failure::of_server)?;
+        Ok(format!("{server}; {found}"))
+    }
+
     /// Writes rows, or checks that this is possible. A connection that turns out to be closed is replaced once.
     async fn attempt(&mut self, rows: Option<&[&Row<'_>]>) -> Result<(), Failure> {
         let (started, was_connected) = (Instant::now(), self.connection.is_some());
@@ -165,11 +200,7 @@ impl Session {
 
     /// Connects, and prepares what batches need.
     async fn connect(&self) -> Result<Connection, Failure> {
-        let (client, task) = if self.url.has_tls() {
-            self.connect_by(self.tls()?).await?
-        } else {
-            self.connect_by(NoTls).await?
-        };
+        let (client, task) = self.open().await?;
         self.reporter.add(&metrics::CONNECTIONS, 1);
         let insert = match &self.insert {
             Some(statement) => {
@@ -182,6 +213,11 @@ impl Session {
             }
         };
         Ok(Connection { client, task, insert })
+    }
+
+    /// Connects, and logs in.
+    async fn open(&self) -> Result<(Client, tokio::task::JoinHandle<()>), Failure> {
+        if self.url.has_tls() { self.connect_by(self.tls()?).await } else { self.connect_by(NoTls).await }
     }
 
     async fn connect_by<T>(&self, tls: T) -> Result<(Client, tokio::task::JoinHandle<()>), Failure>
@@ -224,4 +260,20 @@ impl Session {
         config.alpn_protocols = vec![b"postgresql".to_vec()];
         Ok(MakeRustlsConnect::new(config))
     }
+}
+
+/// Returns the name and version of a server that takes writes.
+///
+/// # Errors
+///
+/// [`Failure`] if it is a standby, or does not answer.
+async fn server(client: &Client) -> Result<String, Failure> {
+    let of_own = |error| Failure::of(&error, Target::OwnTables).of_server();
+    let row = client.query_typed_one("SELECT current_setting('server_version'), pg_is_in_recovery()", &[]);
+    let row = row.await.map_err(of_own)?;
+    let version: String = row.try_get(0).map_err(of_own)?;
+    if row.try_get(1).map_err(of_own)? {
+        return Err(Failure::Server(failure::READ_ONLY.to_owned()));
+    }
+    Ok(format!("PostgreSQL {version}"))
 }

@@ -11,7 +11,7 @@ use dt_sink::config::{
     Changes, Entry, Key, KeyDefault, Reload, SecretSource, Section, Sources, SystemSources, config_keys,
     custom, flag, path, read_secret, read_source,
 };
-use dt_sink::{BadPlace, Format, Metric, OpenError, Sink, SinkContext, SinkSettings};
+use dt_sink::{BadPlace, Format, Metric, OpenError, Sink, SinkContext, SinkError, SinkSettings};
 use dt_verify::{Difference, Secret};
 
 use crate::statement::Statement;
@@ -120,6 +120,11 @@ impl SinkSettings for PostgresConfig {
 
     fn sink(&self, context: SinkContext) -> Result<Box<dyn Sink>, OpenError> {
         Ok(Box::new(PostgresSink::new(self, &context)?))
+    }
+
+    fn probe(&self, context: SinkContext) -> Option<Result<String, SinkError>> {
+        let sink = PostgresSink::new(self, &context).map_err(|error| SinkError::from(error.to_string()));
+        Some(sink.and_then(|mut sink| sink.probe()))
     }
 }
 

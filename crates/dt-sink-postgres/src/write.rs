@@ -53,8 +53,8 @@ fn column<'r, R, T>(rows: &'r [R], of: impl FnMut(&'r R) -> T) -> Vec<T> {
     rows.iter().map(of).collect()
 }
 
-/// Writes rows to the tables of the sink. Returns the number of events that were there already. After an error, the transaction
-/// that `begin` began is still open.
+/// Writes rows to the tables of the sink. Returns the number of events that were there already. Without rows, it checks that this
+/// would be possible, and commits nothing. After an error, the transaction that `begin` began is still open.
 ///
 /// # Errors
 ///
@@ -71,7 +71,7 @@ pub async fn to_own_tables(client: &Client, begin: &str, rows: &[&Row<'_>]) -> R
     let new: Vec<&Row<'_>> = events.into_iter().filter(|row| new.contains(row.event_id)).collect();
     insert_samples(client, &new).await?;
     upsert_devices(client, &new).await?;
-    client.batch_execute("COMMIT").await?;
+    client.batch_execute(if rows.is_empty() { "ROLLBACK" } else { "COMMIT" }).await?;
     Ok(rows.len().saturating_sub(new.len()))
 }
 

@@ -10,7 +10,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::config::{Changes, Keys, Reload, Section, Table};
-use super::{DeadLetterSink, Metric, OpenError, Sink, SinkReporter};
+use super::{DeadLetterSink, Metric, OpenError, Sink, SinkError, SinkReporter};
 use crate::record::{Format, PathTemplate};
 use dt_verify::Difference;
 
@@ -58,6 +58,17 @@ pub trait SinkSettings: Keys + Clone + PartialEq + fmt::Debug + Send + Sync + 's
     ///
     /// [`OpenError::Unusable`] if it can never work.
     fn sink(&self, context: SinkContext) -> Result<Box<dyn Sink>, OpenError>;
+
+    /// Checks at the destination itself whether a sink with these settings could deliver, and changes nothing there: it
+    /// creates, publishes and writes nothing. Blocks, at most for about `context.give_up_after`. Returns what was found, in
+    /// words fit for a report; `None` if the type cannot check this.
+    ///
+    /// # Errors
+    ///
+    /// [`SinkError`] with the cause and its remedy, without a secret.
+    fn probe(&self, _context: SinkContext) -> Option<Result<String, SinkError>> {
+        None
+    }
 
     /// Returns whether dead letters can be stored at a place: the text after `dead_letters = "NAME:`.
     fn is_dead_letter_place(_place: &str) -> bool {
@@ -269,6 +280,15 @@ impl Settings {
         self.values.sink(context)
     }
 
+    /// Checks at the destination itself whether a sink could deliver: see [`SinkSettings::probe`].
+    ///
+    /// # Errors
+    ///
+    /// [`SinkError`] with the cause and its remedy, without a secret.
+    pub fn probe(&self, context: SinkContext) -> Option<Result<String, SinkError>> {
+        self.values.probe(context)
+    }
+
     /// Opens a store of dead letters at a place, with these settings.
     ///
     /// # Errors
@@ -292,6 +312,7 @@ trait AnySettings: Any + fmt::Debug + Send + Sync {
     fn compare(&self, next: &AnySettingsRef, changes: &mut Changes);
     fn needs_new_sink(&self, next: &AnySettingsRef) -> bool;
     fn sink(&self, context: SinkContext) -> Result<Box<dyn Sink>, OpenError>;
+    fn probe(&self, context: SinkContext) -> Option<Result<String, SinkError>>;
     fn open_dead_letters(
         &self,
         place: &str,
@@ -327,6 +348,10 @@ impl<S: SinkSettings> AnySettings for S {
 
     fn sink(&self, context: SinkContext) -> Result<Box<dyn Sink>, OpenError> {
         SinkSettings::sink(self, context)
+    }
+
+    fn probe(&self, context: SinkContext) -> Option<Result<String, SinkError>> {
+        SinkSettings::probe(self, context)
     }
 
     fn open_dead_letters(

@@ -135,6 +135,8 @@ pub struct Findings {
     pub errors: Vec<Problem>,
     /// Values that are allowed but probably wrong.
     pub warnings: Vec<Problem>,
+    /// The sinks; none if there are errors.
+    pub sinks: Vec<SinkConfig>,
 }
 
 /// The condition for the answer 200.
@@ -250,7 +252,8 @@ impl Config {
         // Problems without a line come last.
         errors.sort_by_key(|problem| problem.line.unwrap_or(usize::MAX));
         warnings.sort_by_key(|problem| problem.line.unwrap_or(usize::MAX));
-        Ok(Findings { errors, warnings })
+        let sinks = if errors.is_empty() { config.sinks } else { Vec::new() };
+        Ok(Findings { errors, warnings, sinks })
     }
 
     /// Reads and checks the text of a file, like [`from_file`](Self::from_file).

@@ -12,7 +12,8 @@ const INTRODUCTION: &str = "# Configuration
 
 Every key of the file that `dt-receiver serve --config FILE` reads. This page is made by `dt-receiver config reference`,
 [`deploy/dt-receiver.toml`](../deploy/dt-receiver.toml) by `dt-receiver config sample`; a test compares both with the code. `dt-receiver check --config FILE` reports every mistake of a file at once, each with its line and key, what was
-found and what is allowed, and every warning; missing secrets, missing folders of sinks and unknown keys are mistakes, too.
+found and what is allowed, and every warning; missing secrets, missing folders of sinks and unknown keys are mistakes, too. With
+`--connect` it also connects to the destination of each sink: see [receiving.md](receiving.md#check-before-the-start).
 
 - A duration is a text such as `\"8s\"`, `\"500ms\"`, `\"72h\"` or `\"1d\"` (24 h); 0 may stand without a unit.
 - A size is a text such as `\"64KiB\"`, or a number of bytes.

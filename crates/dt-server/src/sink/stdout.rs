@@ -5,7 +5,7 @@ use std::io::{self, Write};
 use std::os::fd::AsFd;
 use std::sync::Arc;
 
-use super::{BadPlace, Format, OpenError, Outcome, Sink, SinkContext, SinkSettings};
+use super::{BadPlace, Format, OpenError, Outcome, Sink, SinkContext, SinkError, SinkSettings};
 use dt_sink::config::config_keys;
 use dt_sink::record::Record;
 
@@ -28,6 +28,10 @@ impl SinkSettings for StdoutConfig {
     fn sink(&self, context: SinkContext) -> Result<Box<dyn Sink>, OpenError> {
         let unusable = |error| OpenError::Unusable(format!("standard output: {error}"));
         Ok(Box::new(StdoutSink::new(context.format).map_err(unusable)?))
+    }
+
+    fn probe(&self, _: SinkContext) -> Option<Result<String, SinkError>> {
+        Some(Ok("standard output needs no connection".to_owned()))
     }
 }
 

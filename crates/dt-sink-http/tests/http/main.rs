@@ -15,6 +15,7 @@ mod connections;
 mod driver;
 mod fields;
 mod order;
+mod probe;
 mod rejections;
 mod settings;
 mod signatures;

@@ -14,16 +14,16 @@ use tokio_rustls::rustls::{RootCertStore, ServerConfig};
 use crate::driver::{Driver, Files, config, error_of, is_retry, read, records};
 use crate::target::{Reply, Target};
 
-type Authority = CertifiedIssuer<'static, KeyPair>;
+pub(crate) type Authority = CertifiedIssuer<'static, KeyPair>;
 
-fn authority() -> Authority {
+pub(crate) fn authority() -> Authority {
     let mut params = CertificateParams::new([]).expect("parameters");
     params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
     CertifiedIssuer::self_signed(params, KeyPair::generate().expect("a key")).expect("a certificate")
 }
 
 /// A certificate for a name, until a year.
-fn certificate(name: &str, until: i32, by: &Authority) -> (Certificate, KeyPair) {
+pub(crate) fn certificate(name: &str, until: i32, by: &Authority) -> (Certificate, KeyPair) {
     let key = KeyPair::generate().expect("a key");
     let mut params = CertificateParams::new([name.to_owned()]).expect("parameters");
     params.not_before = date_time_ymd(2020, 1, 1);
@@ -31,7 +31,7 @@ fn certificate(name: &str, until: i32, by: &Authority) -> (Certificate, KeyPair)
     (params.signed_by(&key, by).expect("a certificate"), key)
 }
 
-fn server(
+pub(crate) fn server(
     (certificate, key): &(Certificate, KeyPair),
     clients_of: Option<&Authority>,
     alpn: &[&[u8]],
@@ -55,7 +55,7 @@ fn server(
     config
 }
 
-fn files(pairs: &[(&str, String)]) -> Files {
+pub(crate) fn files(pairs: &[(&str, String)]) -> Files {
     Files(pairs.iter().map(|(name, text)| ((*name).to_owned(), text.clone().into_bytes())).collect())
 }
 

@@ -46,6 +46,7 @@ mod compress;
 mod files;
 mod folder;
 mod plan;
+mod probe;
 mod rotate;
 mod settings;
 #[cfg(test)]

@@ -5,7 +5,8 @@ use std::str::FromStr;
 use std::time::Duration;
 
 use super::FileSink;
-use crate::sink::{BadPlace, OpenError, Sink, SinkContext, SinkSettings};
+use super::probe::probe;
+use crate::sink::{BadPlace, OpenError, Sink, SinkContext, SinkError, SinkSettings};
 use dt_sink::config::{Section, config_keys, custom, size, word};
 use dt_sink::record::PathTemplate;
 
@@ -102,6 +103,11 @@ impl SinkSettings for FileConfig {
 
     fn sink(&self, context: SinkContext) -> Result<Box<dyn Sink>, OpenError> {
         Ok(Box::new(FileSink::with(self.clone(), context.format)))
+    }
+
+    fn probe(&self, _: SinkContext) -> Option<Result<String, SinkError>> {
+        let needs_folder = self.rotate_size.is_some() || self.rotate_every.is_some();
+        Some(probe(&self.path.clone().absolute(), needs_folder).map_err(SinkError::from))
     }
 }
 
