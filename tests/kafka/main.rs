@@ -31,3 +31,5 @@ mod common;
 mod events;
 #[path = "../common/sender.rs"]
 mod sender;
+#[path = "../common/setup.rs"]
+mod setup;

@@ -15,9 +15,10 @@ mod with_tls {
     use std::time::Duration;
 
     use crate::cluster::{Cluster, three_brokers};
+    use crate::common::Receiver;
     use crate::load::{Load, Manner};
-    use crate::receiver::{PATIENCE, Receiver, Setup};
     use crate::seen::{Format, Seen};
+    use crate::setup::Setup;
 
     /// How long until the reason is told.
     const TOLD_WITHIN: Duration = Duration::from_secs(10);
@@ -34,9 +35,9 @@ mod with_tls {
 
     /// It says all of this, accepts events all the same, and sets none aside.
     fn assert_named(setup: &Setup, receiver: &Receiver, parts: &[&str]) -> crate::load::Ledger {
-        let before = receiver.wait_for_reason(parts, TOLD_WITHIN);
-        let ledger = Load::of(receiver.address(), 0..4, 10).send();
-        receiver.wait_for_reason(parts, TOLD_WITHIN);
+        let before = receiver.wait_for_reason_within(parts, TOLD_WITHIN);
+        let ledger = Load::of(receiver.listen, 0..4, 10).send();
+        receiver.wait_for_reason_within(parts, TOLD_WITHIN);
         assert_eq!(receiver.backlog(), 40);
         assert!(setup.dead_letters().is_empty());
         println!("{before}");
@@ -52,9 +53,9 @@ mod with_tls {
         let ledger = assert_named(&setup, &receiver, &["[sink.sasl]", "authentication"]);
         let said = receiver.stop().stderr;
         assert!(!said.contains("a-wrong-password"), "{said}");
-        setup.set_password(cluster.password());
+        setup.set_sink_secret(cluster.password());
         let receiver = setup.start();
-        receiver.drain(PATIENCE);
+        receiver.drain();
         receiver.wait_until_ready();
         let said = receiver.stop().stderr;
         assert!(!said.contains(cluster.password()), "a secret was printed");
@@ -67,21 +68,21 @@ mod with_tls {
         cluster.create_topic("guarded", 3);
         let setup = secured(&cluster, "guarded", cluster.password());
         let receiver = setup.start();
-        let load = Load::steady(receiver.address(), 0..16, 300, Manner::Strict);
+        let load = Load::steady(receiver.listen, 0..16, 300, Manner::Strict);
         let ledger = load.during(|| {
-            receiver.drain(PATIENCE);
+            receiver.drain();
             // Not to write, but to look; then nothing at all.
             for operation in ["WRITE", "ALL"] {
                 cluster.admin(["deny", cluster.username(), "guarded", "--operation", operation]);
                 cluster.admin(["allow", cluster.username(), "guarded", "--operation", "DESCRIBE"]);
                 let reason = ["sink kafka: topic guarded", "ACL: WRITE"];
-                println!("{}", receiver.wait_for_reason(&reason, TOLD_WITHIN));
+                println!("{}", receiver.wait_for_reason_within(&reason, TOLD_WITHIN));
                 assert!(setup.dead_letters().is_empty());
                 cluster.admin(["forget", "guarded"]);
                 receiver.wait_until_ready();
             }
         });
-        receiver.drain(PATIENCE);
+        receiver.drain();
         let renewals = receiver.renewals();
         receiver.stop();
         let copies = Seen::new(&cluster.read("guarded"), Format::Body).assert_complete(&ledger);

@@ -36,3 +36,5 @@ mod events;
 mod load;
 #[path = "../common/sender.rs"]
 mod sender;
+#[path = "../common/setup.rs"]
+mod setup;

@@ -2,7 +2,8 @@
 //! the sink.
 
 use crate::broker::{Broker, Subscriber, retain, retained};
-use crate::receiver::{Receiver, Setup};
+use crate::common::Receiver;
+use crate::setup::Setup;
 
 const SINK: &str = "state_topic = 'state/{device}/{quantity}'";
 
@@ -39,8 +40,8 @@ fn a_late_event_does_not_replace_a_newer_state_whoever_was_restarted() {
         assert_eq!(retained(&broker, "state/#"), [state("e1", "2024-01-01T00:10:00Z", "21.5")]);
         send(&receiver, "e2", "2024-01-01T00:15:00.5Z", 22.0);
         assert_eq!(retained(&broker, "state/#"), [state("e2", "2024-01-01T00:15:00.5Z", "22")]);
-        assert_eq!(receiver.count("dt_receiver_mqtt_states_total"), 2);
-        assert_eq!(receiver.count("dt_receiver_mqtt_older_states_total"), 1);
+        assert_eq!(receiver.count("dt_receiver_mqtt_states_total", ""), 2);
+        assert_eq!(receiver.count("dt_receiver_mqtt_older_states_total", ""), 1);
         // The receiver forgets, the broker does not.
         receiver.kill();
         let receiver = setup.start();

@@ -25,3 +25,5 @@ mod events;
 mod load;
 #[path = "../common/sender.rs"]
 mod sender;
+#[path = "../common/setup.rs"]
+mod setup;
