@@ -186,7 +186,7 @@ fn check_names_what_is_wrong_before_the_start() {
         ("max_in_flight = 0", "sink.mqtt.max_in_flight: found 0"),
         ("password = { env = 'PATH' }", "sink.mqtt.username: is missing"),
         ("password = 'secret'", "sink.mqtt.password"),
-        ("tls = { ca = '/etc/hostname' }", "sink.mqtt.tls.ca: no certificate in the file"),
+        ("tls = { ca = '/etc/hostname' }", "sink.mqtt.tls.ca: has no certificate"),
         ("tls = { ca = '/not/there' }", "sink.mqtt.tls.ca: /not/there: "),
         ("tls = { certificate = '/etc/hostname' }", "sink.mqtt.tls.key: is missing"),
         ("retain_latest = true", "sink.mqtt.retain_latest: unknown key"),

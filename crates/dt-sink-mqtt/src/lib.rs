@@ -29,7 +29,6 @@ mod home_assistant;
 mod message;
 mod metrics;
 mod packet;
-mod security;
 mod settings;
 mod sink;
 mod state;
@@ -38,7 +37,6 @@ mod topic;
 
 pub use failure::MqttSinkError;
 pub use packet::{MqttVersion, UnknownVersion};
-pub use security::MqttTls;
 pub use settings::{Broker, MqttConfig, NotABroker};
 pub use sink::MqttSink;
 pub use topic::{BadTopic, MqttTopic};

@@ -152,8 +152,8 @@ impl Publisher {
             .status_topic
             .clone()
             .unwrap_or_else(|| format!("dt/receiver/{}", status_level(&client_id)));
-        let tls = config.tls.as_ref().map(crate::MqttTls::client_config).transpose();
-        let tls = tls.map_err(|(key, error)| OpenError::Unusable(format!("tls.{key}: {error}")))?;
+        let tls = config.tls.as_ref().map(dt_sink::tls::client_config).transpose();
+        let tls = tls.map_err(|error| OpenError::Unusable(error.to_string()))?.map(Arc::new);
         let discovery = config
             .home_assistant
             .then(|| Discovery::new(config.home_assistant_prefix.clone(), status_topic.clone()));
