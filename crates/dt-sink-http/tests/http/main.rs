@@ -13,6 +13,7 @@
 mod batches;
 mod connections;
 mod driver;
+mod network;
 mod order;
 mod rejections;
 mod settings;
