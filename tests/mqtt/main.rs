@@ -10,6 +10,8 @@
 #![cfg(test)]
 #![allow(clippy::arithmetic_side_effects, reason = "a test that overflows fails")]
 
+mod closed;
+mod direct;
 mod end_to_end;
 mod home_assistant;
 mod outages;

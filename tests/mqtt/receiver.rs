@@ -12,6 +12,11 @@ impl Setup {
         Self::with_sinks("", &section(broker, sink))
     }
 
+    /// The same in mode `direct`.
+    pub(crate) fn direct(broker: &str, sink: &str) -> Self {
+        Self::with_sinks("mode = 'direct'", &section(broker, sink))
+    }
+
     /// Writes another section of the sink.
     pub(crate) fn configure(&self, broker: &str, sink: &str) {
         self.write_config(&with_connector("", &section(broker, sink)));

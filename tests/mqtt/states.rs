@@ -3,6 +3,7 @@
 
 use crate::broker::{Broker, Subscriber, retain, retained};
 use crate::common::Receiver;
+use crate::proxy::Proxy;
 use crate::setup::Setup;
 
 const SINK: &str = "state_topic = 'state/{device}/{quantity}'";
@@ -61,6 +62,36 @@ fn a_late_event_does_not_replace_a_newer_state_whoever_was_restarted() {
         receiver.stop();
         retain(&broker, "state/d/temperature", "");
     }
+}
+
+#[test]
+fn the_states_of_many_devices_are_read_with_at_most_eight_topics_in_a_packet() {
+    let left_out = "retained states of many devices";
+    let Some(broker) = Broker::start(left_out) else { return };
+    let proxy = Proxy::start(broker.port());
+    proxy.set_open(false);
+    let setup = Setup::new(&proxy.address(), SINK);
+    let receiver = setup.start();
+    let time = "2024-01-01T00:10:00Z";
+    for device in 0..100 {
+        receiver.accept(&temperature(&format!("e{device}"), &format!("d{device}"), time, 20.5));
+    }
+    // Every tenth device has a newer state.
+    let newer = r#"{"time":"2024-01-01T00:11:00Z","value":1}"#;
+    for device in (0..100).step_by(10) {
+        retain(&broker, &format!("state/d{device}/temperature"), newer);
+    }
+    proxy.set_open(true);
+    receiver.drain();
+    receiver.stop();
+    let states = retained(&broker, "state/#");
+    assert_eq!((states.len(), states.iter().filter(|(_, payload)| payload == newer).count()), (100, 10));
+    let subscribed = proxy.subscribed();
+    assert_eq!(
+        (subscribed.iter().sum::<usize>(), subscribed.iter().max()),
+        (100, Some(&8)),
+        "{subscribed:?}"
+    );
 }
 
 #[test]
