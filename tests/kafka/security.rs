@@ -18,7 +18,7 @@ mod with_tls {
     use crate::common::Receiver;
     use crate::load::{Load, Manner};
     use crate::seen::{Format, Seen};
-    use crate::setup::Setup;
+    use crate::setup::{SINK_SECRET, Setup};
 
     /// How long until the reason is told.
     const TOLD_WITHIN: Duration = Duration::from_secs(10);
@@ -119,5 +119,49 @@ mod with_tls {
         let receiver = setup.start();
         assert_named(&setup, &receiver, &["sink kafka", "brokers are down", "[sink.tls]"]);
         receiver.stop();
+    }
+
+    /// The configuration of the page for Azure Event Hubs, at our brokers and with their authority.
+    fn event_hubs(cluster: &Cluster) -> String {
+        let page = include_str!("../../docs/kafka.md");
+        let part = page.split_once("## Azure Event Hubs").expect("a part of the page").1;
+        let text =
+            part.split_once("```toml\n").and_then(|(_, text)| text.split_once("```")).expect("a block").0;
+        let mut text = text.to_owned();
+        for (of_page, ours) in [
+            ("NAMESPACE.servicebus.windows.net:9093", cluster.sasl_bootstrap()),
+            ("[sink.tls]", &format!("[sink.tls]\nca = '{}'", cluster.ca())),
+            ("DT_EVENT_HUBS_CONNECTION", SINK_SECRET),
+            ("DT_SECRET_2026", crate::common::SECRET_VARIABLE),
+            // The connector that the records are compared with.
+            ("plant-1", "default"),
+        ] {
+            assert_eq!(text.matches(of_page).count(), 1, "{of_page}");
+            text = text.replace(of_page, ours);
+        }
+        format!("data = 'FOLDER/data'\n{text}")
+    }
+
+    #[test]
+    fn security_the_configuration_for_azure_event_hubs_is_taken_by_a_broker_with_plain_over_tls() {
+        let Some(cluster) = three_brokers("SASL_SSL with PLAIN") else { return };
+        cluster.create_topic("dt-events", 3);
+        let mut setup = Setup::of_text(&event_hubs(&cluster));
+        // A key that was regenerated.
+        let wrong = cluster.connection_string().replace("SharedAccessKey=", "SharedAccessKey=0ld");
+        setup.set_sink_secret(&wrong);
+        let receiver = setup.start();
+        let parts = ["sink event-hubs", "[sink.sasl]", "authentication"];
+        let ledger = assert_named(&setup, &receiver, &parts);
+        assert!(!receiver.readiness().contains("SharedAccessKey"), "a secret was shown");
+        let said = receiver.stop().stderr;
+        assert!(!said.contains("SharedAccessKey"), "a secret was printed");
+        setup.set_sink_secret(cluster.connection_string());
+        let receiver = setup.start();
+        receiver.drain();
+        receiver.wait_until_ready();
+        let said = receiver.stop().stderr;
+        assert!(!said.contains("SharedAccessKey"), "a secret was printed");
+        Seen::new(&cluster.read("dt-events"), Format::Body).assert_exact(&ledger);
     }
 }
