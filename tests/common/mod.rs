@@ -122,10 +122,12 @@ impl Receiver {
         self.running.signal(name);
     }
 
-    /// Stops it as a service manager would, and waits for its end.
+    /// Stops it as a service manager would, and waits for its end, which must be in order.
     pub(crate) fn stop(self) -> Ended {
         self.running.signal("TERM");
-        self.running.wait()
+        let ended = self.running.wait();
+        assert_eq!(ended.code(), 0, "{ended:?}");
+        ended
     }
 
     /// Kills it as a crash would, and waits for its end.

@@ -77,3 +77,13 @@ impl Sender {
 pub(crate) fn readiness(admin: SocketAddr) -> String {
     Sender::connect(admin).and_then(|mut sender| sender.get("/readyz")).expect("/readyz answers").body
 }
+
+/// The sum of a metric that counts, over its labels, among the series with this text.
+pub(crate) fn count(admin: SocketAddr, name: &str, label: &str) -> u64 {
+    let text = Sender::connect(admin).and_then(|mut sender| sender.get("/metrics"));
+    let text = text.expect("/metrics answers").body;
+    let lines = text.lines().filter(|line| {
+        line.strip_prefix(name).is_some_and(|rest| rest.starts_with(['{', ' '])) && line.contains(label)
+    });
+    lines.map(|line| line.rsplit(' ').next().and_then(|n| n.parse::<u64>().ok()).expect("a number")).sum()
+}

@@ -6,10 +6,11 @@
 use std::time::{Duration, Instant};
 
 use crate::cluster::{Cluster, three_brokers};
+use crate::common::Receiver;
 use crate::events::setting;
 use crate::load::{Ledger, Load, Manner};
-use crate::receiver::{PATIENCE, Receiver, Setup};
 use crate::seen::{Format, Seen};
+use crate::setup::Setup;
 
 /// Events a second to each of the receivers, from 32 connections together.
 const RATE: u64 = 400;
@@ -39,9 +40,9 @@ fn leave_one(cluster: &mut Cluster, direct: &Receiver, how_long: Duration) -> Le
     cluster.kill(leader % 3 + 1);
     let begun = Instant::now();
     // Devices of their own: all of this was sent while one was left.
-    let load = Load::steady(direct.address(), 100..116, RATE, Manner::Noting);
+    let load = Load::steady(direct.listen, 100..116, RATE, Manner::Noting);
     let ledger = load.during(|| {
-        direct.wait_for_reason(&["sink kafka"], PATIENCE);
+        direct.wait_for_reason(&["sink kafka"]);
         std::thread::sleep(how_long.saturating_sub(begun.elapsed()));
     });
     cluster.start_all();
@@ -62,18 +63,18 @@ fn killed_leaders_and_a_lost_majority_lose_nothing() {
     let (to_spool, to_direct) = (spooled.start(), direct.start());
 
     let mut noted = Ledger::default();
-    let ledger = Load::steady(to_spool.address(), 0..16, RATE, Manner::Strict).during(|| {
+    let ledger = Load::steady(to_spool.listen, 0..16, RATE, Manner::Strict).during(|| {
         // As DT does: one that is answered with 503 is sent again before the device's next one.
-        let load = Load::steady(to_direct.address(), 16..32, RATE, Manner::Insisting);
+        let load = Load::steady(to_direct.listen, 16..32, RATE, Manner::Insisting);
         noted.add(load.during(|| kill_leaders(&mut cluster, leaders)));
         let alone = leave_one(&mut cluster, &to_direct, minority);
         let statuses: Vec<_> = alone.statuses.keys().collect();
         assert_eq!(statuses, [&503], "with one broker left: {:?}", alone.statuses);
         println!("with one broker of three left: {:?}, slowest {:?}", alone.statuses, alone.slowest);
         to_direct.wait_until_ready();
-        noted.add(Load::of(to_direct.address(), 200..232, 10).send());
+        noted.add(Load::of(to_direct.listen, 200..232, 10).send());
     });
-    to_spool.drain(PATIENCE);
+    to_spool.drain();
     println!("spool: {:?} with {} renewed producers", ledger.statuses, to_spool.renewals());
     println!("direct: {:?} with {} renewed producers", noted.statuses, to_direct.renewals());
     to_spool.stop();

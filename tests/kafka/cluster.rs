@@ -268,6 +268,11 @@ impl Cluster {
     pub(crate) fn password(&self) -> &str {
         self.told("password")
     }
+
+    /// The password of the user `$ConnectionString`.
+    pub(crate) fn connection_string(&self) -> &str {
+        self.told("connection_string")
+    }
 }
 
 impl Drop for Cluster {

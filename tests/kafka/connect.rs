@@ -2,13 +2,13 @@
 
 use crate::cluster::one_broker;
 use crate::common;
-use crate::receiver::Setup;
+use crate::setup::{SINK_SECRET, Setup};
 
 /// Runs it with this password for Kafka. It says all of this, and whether the sink can deliver.
 pub(crate) fn assert_checked(setup: &Setup, password: &str, can_deliver: bool, parts: &[&str]) {
     let mut command = common::program();
     command.args(["check", "--connect", "--config"]).arg(setup.config());
-    command.env("DT_RECEIVER_TEST_KAFKA_PASSWORD", password);
+    command.env(SINK_SECRET, password);
     let ended = common::run_command(command, b"");
     let said = format!("{}{}", ended.stdout, ended.stderr);
     assert_eq!(ended.code(), i32::from(!can_deliver), "{said}");

@@ -3,13 +3,13 @@
 //!
 //! 2,000 events; `DT_RECEIVER_TEST_KAFKA_EVENTS` sets the full count.
 
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use crate::cluster::one_broker;
 use crate::events::setting;
 use crate::load::Load;
-use crate::receiver::Setup;
 use crate::seen::{Format, Seen};
+use crate::setup::Setup;
 
 const DEVICES: u64 = 32;
 
@@ -30,9 +30,9 @@ fn every_event_arrives_once_as_it_was_sent_and_in_order() {
     let setup = Setup::new("", brokers, &sinks);
     let receiver = setup.start();
     let begun = Instant::now();
-    let ledger = Load::of(receiver.address(), 0..DEVICES, events.div_ceil(DEVICES)).send();
+    let ledger = Load::of(receiver.listen, 0..DEVICES, events.div_ceil(DEVICES)).send();
     let sent = begun.elapsed();
-    receiver.drain(Duration::from_secs(300));
+    receiver.drain();
     let drained = begun.elapsed();
     receiver.stop();
     Seen::new(&cluster.read(topics[0]), Format::Body).assert_exact(&ledger);

@@ -32,3 +32,5 @@ mod common;
 mod events;
 #[path = "../common/sender.rs"]
 mod sender;
+#[path = "../common/setup.rs"]
+mod setup;

@@ -6,9 +6,9 @@ use std::time::Duration;
 use crate::cluster::{one_broker, wait_until};
 use crate::events::{id, now, token};
 use crate::load::{Ledger, Load};
-use crate::receiver::{PATIENCE, Setup};
 use crate::seen::{Format, Seen};
 use crate::sender::Sender;
+use crate::setup::{PATIENCE, Setup};
 
 /// The device whose event is too large.
 const DEVICE: u64 = 9000;
@@ -28,14 +28,14 @@ fn a_record_over_the_limit_of_its_topic_is_set_aside_alone() {
     let receiver = setup.start();
     // There is no topic yet, so all of it waits, and goes into few batches.
     let mut ledger = Ledger::default();
-    ledger.add(Load::of(receiver.address(), 0..8, 40).send());
+    ledger.add(Load::of(receiver.listen, 0..8, 40).send());
     let body = large();
-    let mut sender = Sender::connect(receiver.address()).expect("connected");
+    let mut sender = Sender::connect(receiver.listen).expect("connected");
     assert_eq!(sender.post("/", &body, &token(&body, now())).expect("an answer").status, 200);
-    ledger.add(Load::of(receiver.address(), 8..16, 40).send());
-    receiver.wait_for_reason(&["sink kafka: topic oversize does not exist"], Duration::from_secs(10));
+    ledger.add(Load::of(receiver.listen, 8..16, 40).send());
+    receiver.wait_for_reason_within(&["sink kafka: topic oversize does not exist"], Duration::from_secs(10));
     cluster.admin(["create", "oversize", "--partitions", "1", "--set", "max.message.bytes=2000"]);
-    receiver.drain(PATIENCE);
+    receiver.drain();
     let letters = setup.dead_letters();
     assert_eq!(letters.len(), 1, "{letters:?}");
     let letter = &letters[0];

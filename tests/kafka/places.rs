@@ -5,7 +5,7 @@ use std::net::{SocketAddr, TcpListener};
 use std::time::Duration;
 
 use crate::load::Load;
-use crate::receiver::Setup;
+use crate::setup::Setup;
 
 /// How long until the reason is told.
 const TOLD_WITHIN: Duration = Duration::from_secs(10);
@@ -14,9 +14,9 @@ const TOLD_WITHIN: Duration = Duration::from_secs(10);
 fn assert_named(brokers: &str, sink: &str, parts: &[&str]) {
     let setup = Setup::new("", brokers, &format!("topic = 'nowhere'\n{sink}"));
     let receiver = setup.start();
-    let before = receiver.wait_for_reason(parts, TOLD_WITHIN);
-    let ledger = Load::of(receiver.address(), 0..4, 10).send();
-    let said = receiver.wait_for_reason(parts, TOLD_WITHIN);
+    let before = receiver.wait_for_reason_within(parts, TOLD_WITHIN);
+    let ledger = Load::of(receiver.listen, 0..4, 10).send();
+    let said = receiver.wait_for_reason_within(parts, TOLD_WITHIN);
     assert_eq!((ledger.count(), receiver.backlog()), (40, 40), "{said}");
     println!("{brokers}: {before}");
     receiver.stop();

@@ -9,8 +9,8 @@ use std::time::{Duration, Instant};
 use crate::cluster::{one_broker, wait_until};
 use crate::events::setting;
 use crate::load::{Load, Manner};
-use crate::receiver::{PATIENCE, Setup};
 use crate::seen::{Format, Seen};
+use crate::setup::{PATIENCE, Setup};
 
 const DEVICES: u64 = 16;
 
@@ -25,13 +25,11 @@ fn a_broker_that_is_away_is_waited_for() {
     let before = receiver.rss();
     let (mut most, mut waiting) = (0, 0);
     let mut back = Instant::now();
-    let ledger = Load::steady(receiver.address(), 0..DEVICES, rate, Manner::Strict).during(|| {
-        wait_until("something was delivered", PATIENCE, || {
-            receiver.count("dt_receiver_sink_records_total", "delivered") > 100
-        });
+    let ledger = Load::steady(receiver.listen, 0..DEVICES, rate, Manner::Strict).during(|| {
+        wait_until("something was delivered", PATIENCE, || receiver.delivered() > 100);
         cluster.kill(1);
         let begun = Instant::now();
-        receiver.wait_for_reason(&["sink kafka"], Duration::from_secs(10));
+        receiver.wait_for_reason_within(&["sink kafka"], Duration::from_secs(10));
         while begun.elapsed() < Duration::from_secs(seconds) {
             most = receiver.rss().max(most);
             std::thread::sleep(Duration::from_millis(200));
@@ -41,7 +39,7 @@ fn a_broker_that_is_away_is_waited_for() {
         back = Instant::now();
         receiver.wait_until_ready();
     });
-    receiver.drain(Duration::from_secs(600));
+    receiver.drain();
     let (drained, after, renewals) = (back.elapsed(), receiver.rss(), receiver.renewals());
     receiver.stop();
     let copies = Seen::new(&cluster.read("outage"), Format::Body).assert_complete(&ledger);
@@ -62,7 +60,7 @@ fn refusals_that_end_producers_lose_nothing_and_set_nothing_aside() {
     cluster.create_topic("purges", 2);
     let setup = Setup::new("", cluster.bootstrap(), "topic = 'purges'\nformat = 'body'");
     let receiver = setup.start();
-    let ledger = Load::steady(receiver.address(), 0..DEVICES, 400, Manner::Strict).during(|| {
+    let ledger = Load::steady(receiver.listen, 0..DEVICES, 400, Manner::Strict).during(|| {
         for round in 0..purges {
             let before = receiver.renewals();
             // Kafka refuses batches that it took a moment ago: all of them, or those of several records.
@@ -80,7 +78,7 @@ fn refusals_that_end_producers_lose_nothing_and_set_nothing_aside() {
             receiver.wait_until_ready();
         }
     });
-    receiver.drain(PATIENCE);
+    receiver.drain();
     let renewals = receiver.renewals();
     receiver.stop();
     let copies = Seen::new(&cluster.read("purges"), Format::Body).assert_complete(&ledger);

@@ -10,11 +10,12 @@ use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
 use crate::cluster::{one_broker, wait_until};
+use crate::common::Receiver;
 use crate::events::{Random, has_tool_with, now, seed, setting, token};
 use crate::load::{Load, Manner};
-use crate::receiver::{PATIENCE, Receiver, Setup};
 use crate::seen::{Format, Seen};
 use crate::sender::Sender;
+use crate::setup::{PATIENCE, Setup};
 
 /// How long all receivers work between one kill and the next.
 const PAUSE: Duration = Duration::from_secs(1);
@@ -31,7 +32,7 @@ impl Fixed {
         let top = "mode = 'direct'\ndead_letters = 'kafka:haproxy.dead'";
         let setup = Setup::new(top, brokers, "topic = 'haproxy'\nformat = 'body'");
         let running = setup.start();
-        let addresses = [running.address(), running.admin()];
+        let addresses = [running.listen, running.admin];
         Self { setup, addresses, running: Some(running) }
     }
 

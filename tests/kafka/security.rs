@@ -15,10 +15,11 @@ mod with_tls {
     use std::time::Duration;
 
     use crate::cluster::{Cluster, three_brokers};
+    use crate::common::Receiver;
     use crate::connect::assert_checked;
     use crate::load::{Load, Manner};
-    use crate::receiver::{PATIENCE, Receiver, Setup};
     use crate::seen::{Format, Seen};
+    use crate::setup::{SINK_SECRET, Setup};
 
     /// How long until the reason is told.
     const TOLD_WITHIN: Duration = Duration::from_secs(10);
@@ -35,9 +36,9 @@ mod with_tls {
 
     /// It says all of this, accepts events all the same, and sets none aside.
     fn assert_named(setup: &Setup, receiver: &Receiver, parts: &[&str]) -> crate::load::Ledger {
-        let before = receiver.wait_for_reason(parts, TOLD_WITHIN);
-        let ledger = Load::of(receiver.address(), 0..4, 10).send();
-        receiver.wait_for_reason(parts, TOLD_WITHIN);
+        let before = receiver.wait_for_reason_within(parts, TOLD_WITHIN);
+        let ledger = Load::of(receiver.listen, 0..4, 10).send();
+        receiver.wait_for_reason_within(parts, TOLD_WITHIN);
         assert_eq!(receiver.backlog(), 40);
         assert!(setup.dead_letters().is_empty());
         println!("{before}");
@@ -54,7 +55,7 @@ mod with_tls {
         let ledger = assert_named(&setup, &receiver, &["[sink.sasl]", "authentication"]);
         let said = receiver.stop().stderr;
         assert!(!said.contains("a-wrong-password"), "{said}");
-        setup.set_password(cluster.password());
+        setup.set_sink_secret(cluster.password());
         assert_checked(
             &setup,
             cluster.password(),
@@ -64,7 +65,7 @@ mod with_tls {
         let other = secured(&cluster, "none", cluster.password());
         assert_checked(&other, cluster.password(), false, &["topic none does not exist; create it"]);
         let receiver = setup.start();
-        receiver.drain(PATIENCE);
+        receiver.drain();
         receiver.wait_until_ready();
         let said = receiver.stop().stderr;
         assert!(!said.contains(cluster.password()), "a secret was printed");
@@ -77,21 +78,21 @@ mod with_tls {
         cluster.create_topic("guarded", 3);
         let setup = secured(&cluster, "guarded", cluster.password());
         let receiver = setup.start();
-        let load = Load::steady(receiver.address(), 0..16, 300, Manner::Strict);
+        let load = Load::steady(receiver.listen, 0..16, 300, Manner::Strict);
         let ledger = load.during(|| {
-            receiver.drain(PATIENCE);
+            receiver.drain();
             // Not to write, but to look; then nothing at all.
             for operation in ["WRITE", "ALL"] {
                 cluster.admin(["deny", cluster.username(), "guarded", "--operation", operation]);
                 cluster.admin(["allow", cluster.username(), "guarded", "--operation", "DESCRIBE"]);
                 let reason = ["sink kafka: topic guarded", "ACL: WRITE"];
-                println!("{}", receiver.wait_for_reason(&reason, TOLD_WITHIN));
+                println!("{}", receiver.wait_for_reason_within(&reason, TOLD_WITHIN));
                 assert!(setup.dead_letters().is_empty());
                 cluster.admin(["forget", "guarded"]);
                 receiver.wait_until_ready();
             }
         });
-        receiver.drain(PATIENCE);
+        receiver.drain();
         let renewals = receiver.renewals();
         receiver.stop();
         let copies = Seen::new(&cluster.read("guarded"), Format::Body).assert_complete(&ledger);
@@ -130,5 +131,49 @@ mod with_tls {
         let receiver = setup.start();
         assert_named(&setup, &receiver, &["sink kafka", "brokers are down", "[sink.tls]"]);
         receiver.stop();
+    }
+
+    /// The configuration of the page for Azure Event Hubs, at our brokers and with their authority.
+    fn event_hubs(cluster: &Cluster) -> String {
+        let page = include_str!("../../docs/kafka.md");
+        let part = page.split_once("## Azure Event Hubs").expect("a part of the page").1;
+        let text =
+            part.split_once("```toml\n").and_then(|(_, text)| text.split_once("```")).expect("a block").0;
+        let mut text = text.to_owned();
+        for (of_page, ours) in [
+            ("NAMESPACE.servicebus.windows.net:9093", cluster.sasl_bootstrap()),
+            ("[sink.tls]", &format!("[sink.tls]\nca = '{}'", cluster.ca())),
+            ("DT_EVENT_HUBS_CONNECTION", SINK_SECRET),
+            ("DT_SECRET_2026", crate::common::SECRET_VARIABLE),
+            // The connector that the records are compared with.
+            ("plant-1", "default"),
+        ] {
+            assert_eq!(text.matches(of_page).count(), 1, "{of_page}");
+            text = text.replace(of_page, ours);
+        }
+        format!("data = 'FOLDER/data'\n{text}")
+    }
+
+    #[test]
+    fn security_the_configuration_for_azure_event_hubs_is_taken_by_a_broker_with_plain_over_tls() {
+        let Some(cluster) = three_brokers("SASL_SSL with PLAIN") else { return };
+        cluster.create_topic("dt-events", 3);
+        let mut setup = Setup::of_text(&event_hubs(&cluster));
+        // A key that was regenerated.
+        let wrong = cluster.connection_string().replace("SharedAccessKey=", "SharedAccessKey=0ld");
+        setup.set_sink_secret(&wrong);
+        let receiver = setup.start();
+        let parts = ["sink event-hubs", "[sink.sasl]", "authentication"];
+        let ledger = assert_named(&setup, &receiver, &parts);
+        assert!(!receiver.readiness().contains("SharedAccessKey"), "a secret was shown");
+        let said = receiver.stop().stderr;
+        assert!(!said.contains("SharedAccessKey"), "a secret was printed");
+        setup.set_sink_secret(cluster.connection_string());
+        let receiver = setup.start();
+        receiver.drain();
+        receiver.wait_until_ready();
+        let said = receiver.stop().stderr;
+        assert!(!said.contains("SharedAccessKey"), "a secret was printed");
+        Seen::new(&cluster.read("dt-events"), Format::Body).assert_exact(&ledger);
     }
 }

@@ -2,12 +2,12 @@
 //!
 //! 5,000 events; `DT_RECEIVER_TEST_KAFKA_DRAIN_EVENTS` sets the full count, which tells something in a release build only.
 
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use crate::cluster::one_broker;
 use crate::common;
 use crate::events::setting;
-use crate::receiver::Setup;
+use crate::setup::Setup;
 
 #[test]
 fn a_full_spool_is_drained() {
@@ -15,7 +15,7 @@ fn a_full_spool_is_drained() {
     let events = setting("DT_RECEIVER_TEST_KAFKA_DRAIN_EVENTS", 5_000);
     let setup = Setup::new("", cluster.bootstrap(), "topic = 'drain'\nformat = 'body'");
     let receiver = setup.start();
-    let url = format!("http://{}/", receiver.address());
+    let url = format!("http://{}/", receiver.listen);
     let (count, begun) = (events.to_string(), Instant::now());
     let sent = common::run(["send", "--url", &url, "--count", &count, "--concurrency", "64", "--json"], b"");
     assert_eq!(sent.code(), 0, "{sent:?}");
@@ -27,7 +27,7 @@ fn a_full_spool_is_drained() {
     let receiver = setup.start();
     let (begun, before) = (Instant::now(), receiver.cpu());
     let first = receiver.backlog();
-    receiver.drain(Duration::from_secs(600));
+    receiver.drain();
     let (drained, used) = (begun.elapsed(), receiver.cpu() - before);
     let rss = receiver.rss();
     receiver.stop();

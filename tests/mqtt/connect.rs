@@ -5,8 +5,8 @@ use std::time::Instant;
 
 use crate::authority::Authority;
 use crate::broker::{Broker, retained};
-use crate::receiver::Setup;
 use crate::security::{PASSWORD, USER, with_tls, with_user, write};
+use crate::setup::Setup;
 
 /// Runs it. Returns the exit code, and what it prints.
 fn check(setup: &Setup) -> (i32, String) {
@@ -42,13 +42,13 @@ fn a_broker_that_works_hears_nothing_and_a_running_receiver_stays_connected() {
         // It is connected once it has delivered.
         receiver.accept(&crate::events::body(1, 1));
         receiver.drain();
-        let connections = receiver.count("dt_receiver_mqtt_connections_total");
+        let connections = receiver.count("dt_receiver_mqtt_connections_total", "");
         assert!(connections > 0);
         let before = retained(&broker, "#");
         assert_ok(&setup);
         receiver.accept(&crate::events::body(1, 2));
         receiver.drain();
-        assert_eq!(receiver.count("dt_receiver_mqtt_connections_total"), connections);
+        assert_eq!(receiver.count("dt_receiver_mqtt_connections_total", ""), connections);
         assert_eq!(retained(&broker, "dt/receiver/#"), before);
         receiver.stop();
         crate::broker::retain(&broker, "dt/receiver/dt-receiver-mqtt", "");
@@ -69,7 +69,7 @@ fn a_wrong_password_is_named_and_the_right_one_accepted() {
         let sink = format!("version = '{version}'");
         let mut setup = Setup::with_password(&broker.address(), &sink, [USER, "a-wrong-password"]);
         assert_named(&setup, &["not authorized", "[sink.password]"]);
-        setup.set_password(PASSWORD);
+        setup.set_sink_secret(PASSWORD);
         assert_ok(&setup);
     }
 }

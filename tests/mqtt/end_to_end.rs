@@ -8,8 +8,8 @@ use std::time::Instant;
 use crate::broker::{Broker, Message, Subscriber};
 use crate::events::{body, id, setting};
 use crate::load::Load;
-use crate::receiver::Setup;
 use crate::seen::{Seen, has_properties};
+use crate::setup::Setup;
 
 const DEVICES: u64 = 32;
 
@@ -43,7 +43,7 @@ fn every_event_arrives_once_as_it_was_sent_and_in_order() {
     let setup = Setup::new(&address, &sinks);
     let receiver = setup.start();
     let begun = Instant::now();
-    let ledger = Load::of(receiver.address(), 0..DEVICES, events.div_ceil(DEVICES)).send();
+    let ledger = Load::of(receiver.listen, 0..DEVICES, events.div_ceil(DEVICES)).send();
     let sent = begun.elapsed();
     receiver.drain();
     let drained = begun.elapsed();

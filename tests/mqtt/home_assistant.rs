@@ -9,7 +9,7 @@ use std::process::{Command, Stdio};
 use serde_json::{Value, json};
 
 use crate::broker::{Broker, retained, script};
-use crate::receiver::Setup;
+use crate::setup::Setup;
 
 const TIME: &str = "2024-01-01T00:00:00.000000Z";
 

@@ -10,7 +10,9 @@
 #![cfg(test)]
 #![allow(clippy::arithmetic_side_effects, reason = "a test that overflows fails")]
 
+mod closed;
 mod connect;
+mod direct;
 mod end_to_end;
 mod home_assistant;
 mod outages;
@@ -37,3 +39,5 @@ mod events;
 mod load;
 #[path = "../common/sender.rs"]
 mod sender;
+#[path = "../common/setup.rs"]
+mod setup;

@@ -6,8 +6,8 @@ use std::time::Duration;
 
 use crate::broker::{Broker, Subscriber};
 use crate::load::Load;
-use crate::receiver::Setup;
 use crate::seen::Seen;
+use crate::setup::Setup;
 
 const SINK: &str = "format = 'body'\ntimeout = '1s'";
 
@@ -18,7 +18,7 @@ fn a_broker_that_is_away_or_silent_is_named_and_costs_no_event() {
     let setup = Setup::new(&broker.address(), SINK);
     let receiver = setup.start();
     println!("{}", receiver.wait_for_reason(&["sink mqtt", &broker.address(), "refused"]));
-    let mut ledger = Load::of(receiver.address(), 0..4, 10).send();
+    let mut ledger = Load::of(receiver.listen, 0..4, 10).send();
     assert_eq!(receiver.backlog(), 40);
     broker.start_again();
     let Some(subscriber) = Subscriber::start(&broker, "dt/p/#", left_out) else { return };
@@ -26,7 +26,7 @@ fn a_broker_that_is_away_or_silent_is_named_and_costs_no_event() {
     receiver.drain();
     receiver.wait_until_ready();
     broker.signal("STOP");
-    ledger.add(Load::of(receiver.address(), 4..8, 10).send());
+    ledger.add(Load::of(receiver.listen, 4..8, 10).send());
     println!("{}", receiver.wait_for_reason(&["sink mqtt", "does not answer", "within 1 s"]));
     broker.signal("CONT");
     receiver.drain();
@@ -51,7 +51,7 @@ fn what_is_no_broker_is_named() {
     let setup = Setup::new(&address, SINK);
     let receiver = setup.start();
     println!("{}", receiver.wait_for_reason(&["sink mqtt", "not an MQTT broker", "[sink.tls]"]));
-    Load::of(receiver.address(), 0..2, 5).send();
+    Load::of(receiver.listen, 0..2, 5).send();
     assert_eq!(receiver.backlog(), 10);
     receiver.stop();
     let setup = Setup::new("no-such-host.invalid:1883", SINK);

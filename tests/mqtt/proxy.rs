@@ -24,11 +24,22 @@ pub(crate) struct Published {
 
 type Shared = Arc<Mutex<Vec<Arc<Mutex<Recorded>>>>>;
 
+/// What the proxy does about a text in what the client sends.
+#[derive(Debug, Default)]
+struct Rules {
+    /// Ends the connection, and does not pass the text on.
+    cut_at: Option<String>,
+    /// Passes the text on, and no answer of the broker from then on.
+    hold_at: Option<String>,
+}
+
 /// A proxy that runs until the process ends.
 pub(crate) struct Proxy {
     address: SocketAddr,
     connections: Shared,
     is_open: Arc<AtomicBool>,
+    rules: Arc<Mutex<Rules>>,
+    is_held: Arc<AtomicBool>,
 }
 
 impl Proxy {
@@ -37,27 +48,53 @@ impl Proxy {
         let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
         let address = listener.local_addr().expect("an address");
         let (connections, is_open) = (Shared::default(), Arc::new(AtomicBool::new(true)));
-        let (shared, gate) = (Arc::clone(&connections), Arc::clone(&is_open));
+        let proxy = Self {
+            address,
+            connections: Arc::clone(&connections),
+            is_open: Arc::clone(&is_open),
+            rules: Arc::default(),
+            is_held: Arc::default(),
+        };
+        let (rules, is_held) = (Arc::clone(&proxy.rules), Arc::clone(&proxy.is_held));
         std::thread::spawn(move || {
             for client in listener.incoming().map_while(Result::ok) {
                 // Without a broker, or while the gate is closed, the client's connection is closed again.
-                if !gate.load(Ordering::SeqCst) {
+                if !is_open.load(Ordering::SeqCst) {
                     continue;
                 }
                 let Ok(broker) = TcpStream::connect(("127.0.0.1", port)) else { continue };
                 let recorded = Arc::<Mutex<Recorded>>::default();
-                lock(&shared).push(Arc::clone(&recorded));
+                lock(&connections).push(Arc::clone(&recorded));
                 let (from_client, from_broker) = (clone(&client), clone(&broker));
-                let other = Arc::clone(&recorded);
+                let (other, rules) = (Arc::clone(&recorded), Arc::clone(&rules));
+                let (is_held, hold) = (Arc::clone(&is_held), Arc::clone(&is_held));
                 std::thread::spawn(move || {
-                    copy(from_client, broker, &other, |recorded| &mut recorded.to_broker)
+                    let keep = |bytes: &[u8]| {
+                        let (text, rules) = (String::from_utf8_lossy(bytes), lock(&rules));
+                        let has =
+                            |part: &Option<String>| part.as_ref().is_some_and(|part| text.contains(part));
+                        hold.fetch_or(has(&rules.hold_at), Ordering::SeqCst);
+                        !has(&rules.cut_at)
+                    };
+                    copy((from_client, broker), &other, |recorded| &mut recorded.to_broker, || (), keep);
                 });
                 std::thread::spawn(move || {
-                    copy(from_broker, client, &recorded, |recorded| &mut recorded.to_client)
+                    let wait = || {
+                        while is_held.load(Ordering::SeqCst) {
+                            std::thread::sleep(Duration::from_millis(1));
+                        }
+                    };
+                    copy(
+                        (from_broker, client),
+                        &recorded,
+                        |recorded| &mut recorded.to_client,
+                        wait,
+                        |_| true,
+                    );
                 });
             }
         });
-        Self { address, connections, is_open }
+        proxy
     }
 
     pub(crate) fn address(&self) -> String {
@@ -67,6 +104,31 @@ impl Proxy {
     /// Whether new connections reach the broker.
     pub(crate) fn set_open(&self, is_open: bool) {
         self.is_open.store(is_open, Ordering::SeqCst);
+    }
+
+    /// Ends each connection on which the client sends this text, before the broker gets it.
+    pub(crate) fn cut_at(&self, text: Option<&str>) {
+        lock(&self.rules).cut_at = text.map(str::to_owned);
+    }
+
+    /// Passes no answer of the broker on once the client has sent this text, until it is [released](Self::release).
+    pub(crate) fn hold_at(&self, text: &str) {
+        lock(&self.rules).hold_at = Some(text.to_owned());
+    }
+
+    /// Passes on what was held.
+    pub(crate) fn release(&self) {
+        lock(&self.rules).hold_at = None;
+        self.is_held.store(false, Ordering::SeqCst);
+    }
+
+    /// How many topics each SUBSCRIBE had, of MQTT 5 without properties.
+    pub(crate) fn subscribed(&self) -> Vec<usize> {
+        let connections = lock(&self.connections);
+        let streams = connections.iter().map(|recorded| lock(recorded).to_broker.clone());
+        streams
+            .flat_map(|stream| packets(&stream).into_iter().filter_map(topics_of).collect::<Vec<_>>())
+            .collect()
     }
 
     /// Waits until the last connection has an event without an acknowledgement, also a moment later.
@@ -99,17 +161,27 @@ fn clone(stream: &TcpStream) -> TcpStream {
     stream.try_clone().expect("a handle")
 }
 
-/// Copies bytes, which are recorded before they are passed on: what the client was told is never missing.
+/// Copies bytes. They are recorded after `wait` and before they are passed on: what the client was told is never missing. Ends
+/// when the recorded bytes are not to be kept.
 fn copy(
-    mut from: TcpStream,
-    mut to: TcpStream,
+    (mut from, mut to): (TcpStream, TcpStream),
     recorded: &Mutex<Recorded>,
     side: fn(&mut Recorded) -> &mut Vec<u8>,
+    wait: impl Fn(),
+    keep: impl Fn(&[u8]) -> bool,
 ) {
     let mut buffer = [0; 16 * 1024];
     while let Ok(count @ 1..) = from.read(&mut buffer) {
-        side(&mut lock(recorded)).extend_from_slice(&buffer[..count]);
-        if to.write_all(&buffer[..count]).is_err() {
+        wait();
+        let is_kept = {
+            let mut recorded = lock(recorded);
+            let bytes = side(&mut recorded);
+            // A text may be in two parts.
+            let start = bytes.len().saturating_sub(64);
+            bytes.extend_from_slice(&buffer[..count]);
+            keep(&bytes[start..])
+        };
+        if !is_kept || to.write_all(&buffer[..count]).is_err() {
             break;
         }
     }
@@ -133,6 +205,20 @@ fn packets(mut bytes: &[u8]) -> Vec<(u8, &[u8])> {
         packets.push((bytes[0], body));
         bytes = &bytes[at + length..];
     }
+}
+
+/// The number of topics of a packet, if it is SUBSCRIBE.
+fn topics_of((first, body): (u8, &[u8])) -> Option<usize> {
+    if first >> 4 != 8 {
+        return None;
+    }
+    // The packet id, and the length of the properties, which is 0.
+    let (mut left, mut count) = (body.get(3..)?, 0);
+    while !left.is_empty() {
+        left = left.get(3 + usize::from(number(left))..)?;
+        count += 1;
+    }
+    Some(count)
 }
 
 fn number(bytes: &[u8]) -> u16 {

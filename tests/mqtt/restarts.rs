@@ -8,8 +8,8 @@ use crate::broker::{Broker, Subscriber};
 use crate::events::setting;
 use crate::load::{Load, Manner};
 use crate::proxy::Proxy;
-use crate::receiver::Setup;
 use crate::seen::Seen;
+use crate::setup::Setup;
 
 const SINK: &str = "format = 'body'";
 /// Events a second, of all devices together.
@@ -23,7 +23,7 @@ fn clean_restarts_of_the_broker_lose_nothing() {
     let restarts = setting("DT_RECEIVER_TEST_MQTT_RESTARTS", 3);
     let setup = Setup::new(&broker.address(), SINK);
     let receiver = setup.start();
-    let load = Load::steady(receiver.address(), 0..16, RATE, Manner::Strict);
+    let load = Load::steady(receiver.listen, 0..16, RATE, Manner::Strict);
     let ledger = load.during(|| {
         for _ in 0..restarts {
             // Restarted while events are on their way.
@@ -35,7 +35,7 @@ fn clean_restarts_of_the_broker_lose_nothing() {
         }
     });
     receiver.drain();
-    let connections = receiver.count("dt_receiver_mqtt_connections_total");
+    let connections = receiver.count("dt_receiver_mqtt_connections_total", "");
     receiver.stop();
     assert!(setup.dead_letters().is_empty());
     let is_complete = |messages: &[_]| Seen::of_bodies(messages).events().len() >= ledger.count();
@@ -61,7 +61,7 @@ fn a_broker_that_is_killed_gets_everything_that_it_did_not_acknowledge() {
     let proxy = Proxy::start(broker.port());
     let setup = Setup::new(&proxy.address(), SINK);
     let receiver = setup.start();
-    let load = Load::steady(receiver.address(), 0..16, RATE, Manner::Strict);
+    let load = Load::steady(receiver.listen, 0..16, RATE, Manner::Strict);
     let ledger = load.during(|| {
         for killed in 0..kills {
             let before = subscriber.messages().len();
@@ -122,7 +122,7 @@ fn a_receiver_that_is_killed_loses_nothing() {
     for round in 0..3 {
         let receiver = setup.start();
         let devices = round * 8..round * 8 + 8;
-        let load = Load::steady(receiver.address(), devices, RATE, Manner::Noting);
+        let load = Load::steady(receiver.listen, devices, RATE, Manner::Noting);
         let before = subscriber.messages().len();
         let mut running = Some(receiver);
         ledger.add(load.during(|| {

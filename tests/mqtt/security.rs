@@ -6,9 +6,10 @@ use std::process::Command;
 
 use crate::authority::{Authority, Pair};
 use crate::broker::{Broker, Subscriber};
+use crate::common::Receiver;
 use crate::load::{Ledger, Load};
-use crate::receiver::{Receiver, Setup};
 use crate::seen::Seen;
+use crate::setup::Setup;
 
 pub(crate) const USER: &str = "plant";
 pub(crate) const PASSWORD: &str = "a-good-password";
@@ -49,7 +50,7 @@ pub(crate) fn write(folder: &Path, name: &str, pair: &Pair) {
 /// It says all of this, accepts events all the same, and moves none to the dead letters.
 fn assert_named(setup: &Setup, receiver: &Receiver, parts: &[&str]) -> Ledger {
     println!("{}", receiver.wait_for_reason(parts));
-    let ledger = Load::of(receiver.address(), 0..4, 10).send();
+    let ledger = Load::of(receiver.listen, 0..4, 10).send();
     receiver.wait_for_reason(parts);
     assert_eq!(receiver.backlog(), 40);
     assert!(setup.dead_letters().is_empty());
@@ -66,7 +67,7 @@ fn a_wrong_password_is_named_and_never_printed() {
         assert_named(&setup, &receiver, &["sink mqtt", "not authorized", "[sink.password]"]);
         let said = receiver.stop().stderr;
         assert!(!said.contains("a-wrong-password"), "{said}");
-        setup.set_password(PASSWORD);
+        setup.set_sink_secret(PASSWORD);
         let receiver = setup.start();
         receiver.drain();
         receiver.wait_until_ready();
@@ -89,7 +90,7 @@ fn a_permission_that_is_missing_is_named_and_costs_no_event() {
     let setup = Setup::new(&broker.address(), "format = 'body'");
     let receiver = setup.start();
     receiver.wait_until_ready();
-    let ledger = Load::of(receiver.address(), 0..4, 10).send();
+    let ledger = Load::of(receiver.listen, 0..4, 10).send();
     println!(
         "{}",
         receiver.wait_for_reason(&[
@@ -130,9 +131,9 @@ fn tls_with_a_client_certificate_delivers() {
     assert_eq!((checked.code(), &*checked.stderr), (0, ""), "{checked:?}");
     let receiver = setup.start();
     receiver.wait_until_ready();
-    Load::of(receiver.address(), 0..4, 100).send();
+    Load::of(receiver.listen, 0..4, 100).send();
     receiver.drain();
-    assert!(receiver.count("dt_receiver_mqtt_connected") == 1);
+    assert!(receiver.count("dt_receiver_mqtt_connected", "") == 1);
     receiver.stop();
     assert!(setup.dead_letters().is_empty());
     // Without the client certificate.
@@ -185,7 +186,7 @@ fn check_names_what_is_wrong_before_the_start() {
         ("max_in_flight = 0", "sink.mqtt.max_in_flight: found 0"),
         ("password = { env = 'PATH' }", "sink.mqtt.username: is missing"),
         ("password = 'secret'", "sink.mqtt.password"),
-        ("tls = { ca = '/etc/hostname' }", "sink.mqtt.tls.ca: no certificate in the file"),
+        ("tls = { ca = '/etc/hostname' }", "sink.mqtt.tls.ca: has no certificate"),
         ("tls = { ca = '/not/there' }", "sink.mqtt.tls.ca: /not/there: "),
         ("tls = { certificate = '/etc/hostname' }", "sink.mqtt.tls.key: is missing"),
         ("retain_latest = true", "sink.mqtt.retain_latest: unknown key"),

@@ -2,7 +2,9 @@
 //! the sink.
 
 use crate::broker::{Broker, Subscriber, retain, retained};
-use crate::receiver::{Receiver, Setup};
+use crate::common::Receiver;
+use crate::proxy::Proxy;
+use crate::setup::Setup;
 
 const SINK: &str = "state_topic = 'state/{device}/{quantity}'";
 
@@ -39,8 +41,8 @@ fn a_late_event_does_not_replace_a_newer_state_whoever_was_restarted() {
         assert_eq!(retained(&broker, "state/#"), [state("e1", "2024-01-01T00:10:00Z", "21.5")]);
         send(&receiver, "e2", "2024-01-01T00:15:00.5Z", 22.0);
         assert_eq!(retained(&broker, "state/#"), [state("e2", "2024-01-01T00:15:00.5Z", "22")]);
-        assert_eq!(receiver.count("dt_receiver_mqtt_states_total"), 2);
-        assert_eq!(receiver.count("dt_receiver_mqtt_older_states_total"), 1);
+        assert_eq!(receiver.count("dt_receiver_mqtt_states_total", ""), 2);
+        assert_eq!(receiver.count("dt_receiver_mqtt_older_states_total", ""), 1);
         // The receiver forgets, the broker does not.
         receiver.kill();
         let receiver = setup.start();
@@ -60,6 +62,36 @@ fn a_late_event_does_not_replace_a_newer_state_whoever_was_restarted() {
         receiver.stop();
         retain(&broker, "state/d/temperature", "");
     }
+}
+
+#[test]
+fn the_states_of_many_devices_are_read_with_at_most_eight_topics_in_a_packet() {
+    let left_out = "retained states of many devices";
+    let Some(broker) = Broker::start(left_out) else { return };
+    let proxy = Proxy::start(broker.port());
+    proxy.set_open(false);
+    let setup = Setup::new(&proxy.address(), SINK);
+    let receiver = setup.start();
+    let time = "2024-01-01T00:10:00Z";
+    for device in 0..100 {
+        receiver.accept(&temperature(&format!("e{device}"), &format!("d{device}"), time, 20.5));
+    }
+    // Every tenth device has a newer state.
+    let newer = r#"{"time":"2024-01-01T00:11:00Z","value":1}"#;
+    for device in (0..100).step_by(10) {
+        retain(&broker, &format!("state/d{device}/temperature"), newer);
+    }
+    proxy.set_open(true);
+    receiver.drain();
+    receiver.stop();
+    let states = retained(&broker, "state/#");
+    assert_eq!((states.len(), states.iter().filter(|(_, payload)| payload == newer).count()), (100, 10));
+    let subscribed = proxy.subscribed();
+    assert_eq!(
+        (subscribed.iter().sum::<usize>(), subscribed.iter().max()),
+        (100, Some(&8)),
+        "{subscribed:?}"
+    );
 }
 
 #[test]

@@ -4,8 +4,8 @@
 use std::time::Instant;
 
 use crate::events::body;
-use crate::receiver::Setup;
 use crate::server::{Server, shared};
+use crate::setup::Setup;
 
 /// Runs it. Returns the exit code, and what it prints.
 pub(crate) fn check(setup: &Setup) -> (i32, String) {
@@ -47,7 +47,7 @@ fn a_server_that_works_is_left_as_it_was() {
     assert_ok(&setup, "the tables will be created in schema public");
     assert_eq!(content(&server, &database), before, "it created something");
     let receiver = setup.start();
-    receiver.send(&body(1, 1));
+    receiver.accept(&body(1, 1));
     receiver.drain();
     // A trigger of the operator, which must not see the check.
     server.psql(

@@ -2,8 +2,8 @@
 
 use dt_receiver::verify::event::{EventType, Sample};
 
-use crate::receiver::Setup;
 use crate::server::shared;
+use crate::setup::Setup;
 
 /// One event of each type, as DT sends it: equal in each run.
 pub(crate) fn samples() -> Vec<(EventType, String)> {
@@ -29,7 +29,7 @@ fn each_event_type_lands_as_the_docs_say() {
     let setup = Setup::new("", &server.url(&database), "");
     let receiver = setup.start();
     let samples = samples();
-    samples.iter().for_each(|(_, body)| receiver.send(body));
+    samples.iter().for_each(|(_, body)| receiver.accept(body));
     receiver.drain();
     receiver.stop();
     assert_eq!(server.psql(&database, "SELECT count(*), count(incomplete) FROM dt_events"), "19|0");
@@ -84,7 +84,7 @@ fn late_and_back_filled_events_do_not_overwrite_newer_states() {
         // The newest sample counts, wherever it is in the list.
         ("e", &[(22.0, 35), (23.0, 40)], true, "23|12:40|e"),
     ] {
-        receiver.send(&temperature(id, samples, is_backfilled));
+        receiver.accept(&temperature(id, samples, is_backfilled));
         receiver.drain();
         assert_eq!(server.psql(&database, state), expected, "{id}");
     }
@@ -115,18 +115,18 @@ fn labels_of_all_kinds_are_stored_or_their_reason_is() {
         )
     };
     for (id, json, _) in &labels {
-        receiver.send(&event(id, &format!(r#"{{"name":"{json}"}}"#)));
+        receiver.accept(&event(id, &format!(r#"{{"name":"{json}"}}"#)));
     }
     let nul = event("nul", r#"{"name":"a\u0000b","other":"c"}"#);
-    receiver.send(&nul);
-    receiver.send(&event("list", "[1,2]"));
-    receiver.send(&event("null", "null"));
+    receiver.accept(&nul);
+    receiver.accept(&event("list", "[1,2]"));
+    receiver.accept(&event("null", "null"));
     // JSON has this number, and `numeric` has not.
-    receiver.send(&event("tiny", r#"{"n":1e-20000}"#));
-    receiver.send(&event("time", "{}").replace("2024-12-01T12", "noon"));
-    receiver.send(&event("year", "{}").replace("2024-", "0000-"));
+    receiver.accept(&event("tiny", r#"{"n":1e-20000}"#));
+    receiver.accept(&event("time", "{}").replace("2024-12-01T12", "noon"));
+    receiver.accept(&event("year", "{}").replace("2024-", "0000-"));
     // An id that no column can hold is dead-lettered alone.
-    receiver.send(&event(r"id\u0000", "{}"));
+    receiver.accept(&event(r"id\u0000", "{}"));
     receiver.drain();
     for (id, _, text) in &labels {
         let hex = format!(

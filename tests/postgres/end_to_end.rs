@@ -9,8 +9,8 @@ use std::time::Instant;
 
 use crate::events::{body, id, parse_id, setting};
 use crate::load::{Ledger, Load};
-use crate::receiver::Setup;
 use crate::server::{Server, shared};
+use crate::setup::Setup;
 
 const DEVICES: u64 = 32;
 
@@ -87,7 +87,7 @@ fn every_event_is_there_once_as_it_was_sent_and_in_order() {
     let (begun, end) = (Instant::now(), AtomicBool::new(false));
     let (ledger, looks) = std::thread::scope(|scope| {
         let watching = scope.spawn(|| watch_order(server, &database, &end));
-        let ledger = Load::of(receiver.address(), 0..DEVICES, events.div_ceil(DEVICES)).send();
+        let ledger = Load::of(receiver.listen, 0..DEVICES, events.div_ceil(DEVICES)).send();
         receiver.drain();
         end.store(true, Ordering::Relaxed);
         (ledger, watching.join().expect("the order holds"))
@@ -111,7 +111,7 @@ fn two_connectors_and_two_sinks_store_an_event_once() {
     for number in 0..50 {
         let body = body(1, number);
         for path in ["/", "/other"] {
-            let mut sender = crate::sender::Sender::connect(receiver.address()).expect("it listens");
+            let mut sender = crate::sender::Sender::connect(receiver.listen).expect("it listens");
             let token = crate::events::token(&body, crate::events::now());
             assert_eq!(sender.post(path, &body, &token).expect("an answer").status, 200);
         }

@@ -3,8 +3,8 @@
 use serde_json::Value;
 
 use crate::content::samples;
-use crate::receiver::Setup;
 use crate::server::shared;
+use crate::setup::Setup;
 
 /// Replaces what Grafana replaces in a query.
 fn expanded(sql: &str) -> String {
@@ -40,7 +40,7 @@ fn the_queries_of_the_dashboard_return_rows() {
     let database = server.database();
     let setup = Setup::new("", &server.url(&database), "");
     let receiver = setup.start();
-    samples().iter().for_each(|(_, body)| receiver.send(body));
+    samples().iter().for_each(|(_, body)| receiver.accept(body));
     receiver.drain();
     receiver.stop();
     let dashboard: Value =

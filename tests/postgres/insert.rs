@@ -2,8 +2,8 @@
 //! dead-lettered alone.
 
 use crate::events::body;
-use crate::receiver::Setup;
 use crate::server::{Server, shared};
+use crate::setup::Setup;
 
 const TABLE: &str = "CREATE TABLE mine (n serial, id text PRIMARY KEY, connector varchar(64), project text, device text, \
                      kind text, at timestamp, received timestamptz, labels json, data jsonb, raw bytea, doc jsonb, \
@@ -32,7 +32,7 @@ fn a_table_of_ones_own_gets_each_value_and_a_bad_row_is_dead_lettered_alone() {
     let setup = Setup::new("", &server.url(&database), INSERT);
     let receiver = setup.start();
     for (number, value) in [1.5, 2.5, 300.5, 3.5].into_iter().enumerate() {
-        receiver.send(&temperature(&format!("t{number}"), value));
+        receiver.accept(&temperature(&format!("t{number}"), value));
     }
     let said = receiver.wait_for_reason(&[
         "sink pg",
@@ -65,7 +65,7 @@ fn rows_are_inserted_in_the_order_of_the_events() {
     let receiver = setup.start();
     // They wait for the table, and are then one batch.
     let ids: Vec<String> = (0..300).map(|number| format!("t{number}")).collect();
-    ids.iter().for_each(|id| receiver.send(&temperature(id, 1.5)));
+    ids.iter().for_each(|id| receiver.accept(&temperature(id, 1.5)));
     server.psql(&database, TABLE);
     receiver.drain();
     assert_eq!(self::ids(server, &database), ids.join(","));
@@ -91,7 +91,7 @@ fn a_statement_that_does_not_fit_waits_and_says_so() {
         server.psql(&database, table);
         let setup = Setup::new("", &server.url(&database), &format!("insert = '{insert}'"));
         let receiver = setup.start();
-        receiver.send(&temperature("t0", 1.5));
+        receiver.accept(&temperature("t0", 1.5));
         receiver.wait_for_reason(&["sink pg", reasons[0], reasons[1]]);
         assert!(setup.dead_letters().is_empty());
         receiver.stop();
@@ -107,7 +107,7 @@ fn a_statement_that_no_event_fits_dead_letters_at_most_a_hundred() {
     let setup = Setup::new("", &server.url(&database), sink);
     let receiver = setup.start();
     for number in 0..120 {
-        receiver.send(&body(1, number));
+        receiver.accept(&body(1, number));
     }
     receiver.wait_for_reason(&["sink pg", "22P02", "100 records in a row failed like this"]);
     assert_eq!(setup.dead_letters().len(), 100);

@@ -2,12 +2,13 @@
 //!
 //! 3 kills; `DT_RECEIVER_TEST_POSTGRES_KILLS` sets the full count.
 
+use crate::common::Receiver;
 use crate::end_to_end::assert_exact;
 use crate::events::{Random, body, now, seed, setting, token};
 use crate::load::{Load, Manner};
-use crate::receiver::{Receiver, Setup};
 use crate::sender::Sender;
 use crate::server::Server;
+use crate::setup::Setup;
 
 #[test]
 fn a_server_that_is_killed_under_load_has_each_event_once() {
@@ -17,7 +18,7 @@ fn a_server_that_is_killed_under_load_has_each_event_once() {
     let database = server.database();
     let setup = Setup::new("", &server.url(&database), "");
     let receiver = setup.start();
-    let load = Load::steady(receiver.address(), 0..16, 500, Manner::Strict);
+    let load = Load::steady(receiver.listen, 0..16, 500, Manner::Strict);
     let ledger = load.during(|| {
         for kill in 0..kills {
             // Some events are stored by this server before it ends.
@@ -25,7 +26,7 @@ fn a_server_that_is_killed_under_load_has_each_event_once() {
             let more = random.below(400);
             let begun = std::time::Instant::now();
             while receiver.delivered() < stored + more {
-                assert!(begun.elapsed() < crate::receiver::PATIENCE, "{}", receiver.readiness());
+                assert!(begun.elapsed() < crate::setup::PATIENCE, "{}", receiver.readiness());
             }
             if kill % 2 == 0 {
                 server.kill()
@@ -50,7 +51,7 @@ fn receivers_in_mode_direct_that_get_each_others_retries_store_each_event_once()
     let database = server.database();
     let setups = [(), ()].map(|()| Setup::new("mode = 'direct'", &server.url(&database), ""));
     let receivers = setups.each_ref().map(Setup::start);
-    let [first, second] = receivers.each_ref().map(|receiver| receiver.address());
+    let [first, second] = receivers.each_ref().map(|receiver| receiver.listen);
     // Both get all events of the same devices, at the same time, and again until both have answered 200.
     let load = |address| Load::steady(address, 0..8, 200, Manner::Insisting);
     let mut other = None;
@@ -60,7 +61,7 @@ fn receivers_in_mode_direct_that_get_each_others_retries_store_each_event_once()
                 let stored = receivers.iter().map(Receiver::delivered).sum::<u64>();
                 let begun = std::time::Instant::now();
                 while receivers.iter().map(Receiver::delivered).sum::<u64>() < stored + 100 {
-                    assert!(begun.elapsed() < crate::receiver::PATIENCE, "{}", receivers[0].readiness());
+                    assert!(begun.elapsed() < crate::setup::PATIENCE, "{}", receivers[0].readiness());
                 }
                 server.kill();
                 server.start_again();

@@ -31,6 +31,8 @@ mod common_events;
 mod load;
 #[path = "../common/sender.rs"]
 mod sender;
+#[path = "../common/setup.rs"]
+mod setup;
 
 /// The events that are sent: temperatures with two samples, a minute apart.
 mod events {

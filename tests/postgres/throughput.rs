@@ -8,8 +8,8 @@ use std::time::{Duration, Instant};
 use crate::end_to_end::assert_exact;
 use crate::events::setting;
 use crate::load::{Load, Manner};
-use crate::receiver::Setup;
 use crate::server::Server;
+use crate::setup::Setup;
 
 #[test]
 fn a_filled_log_is_drained() {
@@ -19,14 +19,14 @@ fn a_filled_log_is_drained() {
     let setup = Setup::new("", &server.url(&database), "");
     server.stop();
     let receiver = setup.start();
-    let ledger = Load::of(receiver.address(), 0..64, events.div_ceil(64)).send();
+    let ledger = Load::of(receiver.listen, 0..64, events.div_ceil(64)).send();
     let (count, before) = (ledger.count() as u64, receiver.cpu());
     assert_eq!(receiver.backlog(), count);
     server.start_again();
     let (server_before, began) = (server.cpu(), Instant::now());
     // The worker waits before it tries again; the drain begins with the first delivered batch.
     while receiver.delivered() == 0 {
-        assert!(began.elapsed() < crate::receiver::PATIENCE, "{}", receiver.readiness());
+        assert!(began.elapsed() < crate::setup::PATIENCE, "{}", receiver.readiness());
     }
     let (first, begun) = (receiver.delivered(), Instant::now());
     receiver.drain();
@@ -51,7 +51,7 @@ fn the_lag_of_an_outage_disappears() {
     let database = server.database();
     let setup = Setup::new("", &server.url(&database), "");
     let receiver = setup.start();
-    let ledger = Load::steady(receiver.address(), 0..32, rate, Manner::Strict).during(|| {
+    let ledger = Load::steady(receiver.listen, 0..32, rate, Manner::Strict).during(|| {
         server.kill();
         std::thread::sleep(outage);
         let behind = receiver.backlog();
@@ -60,7 +60,7 @@ fn the_lag_of_an_outage_disappears() {
         // What arrives in a second is no lag: a busy machine has as much on its way all the time.
         while receiver.backlog() > rate {
             // Longer than the outage itself: the sink would never catch up.
-            assert!(begun.elapsed() < crate::receiver::PATIENCE + outage, "{}", receiver.readiness());
+            assert!(begun.elapsed() < crate::setup::PATIENCE + outage, "{}", receiver.readiness());
             std::thread::sleep(Duration::from_millis(20));
         }
         let took = begun.elapsed();

@@ -4,8 +4,8 @@ use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair,
 
 use crate::connect::{assert_named, assert_ok};
 use crate::events::body;
-use crate::receiver::Setup;
 use crate::server::{PASSWORD, Server};
+use crate::setup::Setup;
 
 /// An authority, and a certificate for `localhost` until this year with its key, in PEM.
 fn certificates(until: i32) -> [String; 3] {
@@ -47,7 +47,7 @@ fn chain_and_host_name_are_checked() {
         let setup = Setup::new("", &url, sink);
         assert_named(&setup, &reasons);
         let receiver = setup.start();
-        receiver.send(&body(1, 1));
+        receiver.accept(&body(1, 1));
         println!("{}", receiver.wait_for_reason(&["sink pg", reasons[0], reasons[1]]));
         receiver.stop();
         assert_eq!(server.psql(&database, "SELECT to_regclass('dt_events')"), "");
@@ -55,7 +55,7 @@ fn chain_and_host_name_are_checked() {
     let setup = Setup::new("", &url("localhost", "sslmode=require"), &ca);
     assert_ok(&setup, "the tables will be created");
     let receiver = setup.start();
-    receiver.send(&body(1, 1));
+    receiver.accept(&body(1, 1));
     receiver.drain();
     let encrypted = "SELECT ssl, version FROM pg_stat_ssl JOIN pg_stat_activity USING (pid) \
                      WHERE application_name = 'dt-receiver'";
@@ -84,7 +84,7 @@ fn a_server_without_tls_is_not_used_in_plain_text() {
     let database = server.database();
     let setup = Setup::new("", &format!("{}?sslmode=require", server.url(&database)), "");
     let receiver = setup.start();
-    receiver.send(&body(1, 1));
+    receiver.accept(&body(1, 1));
     receiver.wait_for_reason(&["sink pg", "does not support TLS", "sslmode=disable"]);
     receiver.stop();
 }

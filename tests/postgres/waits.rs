@@ -2,8 +2,8 @@
 //! event becomes a dead letter, and once it is fixed everything is delivered. The receiver goes on accepting all the while.
 
 use crate::events::body;
-use crate::receiver::Setup;
 use crate::server::{PASSWORD, Server, shared};
+use crate::setup::Setup;
 
 /// A case: how the server is spoiled, what `/readyz` says, and how it is fixed.
 struct Case<'a> {
@@ -18,10 +18,10 @@ impl Case<'_> {
     fn run(&self, server: &Server, database: &str) {
         let setup = Setup::new("", &self.url, self.sink);
         let receiver = setup.start();
-        (0..10).for_each(|number| receiver.send(&body(1, number)));
+        (0..10).for_each(|number| receiver.accept(&body(1, number)));
         let said = receiver.wait_for_reason(&[&["sink pg"], self.reasons].concat());
         println!("{said}");
-        (10..20).for_each(|number| receiver.send(&body(1, number)));
+        (10..20).for_each(|number| receiver.accept(&body(1, number)));
         assert!(setup.dead_letters().is_empty());
         (self.fix)();
         receiver.drain();
@@ -165,7 +165,7 @@ fn hosts_that_cannot_be_reached_are_named() {
     ] {
         let setup = Setup::new("", url, "");
         let receiver = setup.start();
-        receiver.send(&body(1, 1));
+        receiver.accept(&body(1, 1));
         let said = receiver.wait_for_reason(&["sink pg", reasons[0], reasons[1]]);
         let ended = receiver.stop();
         assert!(!format!("{said}{}", ended.stderr).contains("wr0ng"));

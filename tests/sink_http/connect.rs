@@ -1,7 +1,7 @@
 //! `check --connect` of the real program at a target. Its TLS is tested in `crates/dt-sink-http/tests/http/probe.rs`.
 
 use crate::common;
-use crate::receiver::Setup;
+use crate::setup::Setup;
 use crate::target::Target;
 
 fn check(setup: &Setup) -> (i32, String) {
@@ -24,7 +24,7 @@ fn every_sink_that_cannot_be_reached_is_named_at_once() {
     let sinks = "[[sink]]\nname = 'closed'\ntype = 'http'\nurl = 'http://127.0.0.1:1/s3cret'\n\
                  [[sink]]\nname = 'unknown'\ntype = 'http'\nurl = 'https://name.invalid/s3cret'\n\
                  [[sink]]\nname = 'out'\ntype = 'stdout'\n";
-    let (code, said) = check(&Setup::with_sinks(sinks));
+    let (code, said) = check(&Setup::forwarding(sinks));
     assert_eq!(code, 1, "{said}");
     for part in [
         "sink closed (http): http://127.0.0.1:1: cannot connect: tcp connect error",

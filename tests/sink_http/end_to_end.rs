@@ -7,7 +7,7 @@ use std::time::Instant;
 
 use crate::events::setting;
 use crate::load::Load;
-use crate::receiver::Setup;
+use crate::setup::Setup;
 use crate::target::{Received, Target};
 
 const DEVICES: u64 = 32;
@@ -20,7 +20,7 @@ fn every_event_arrives_once_as_it_was_sent_and_in_order() {
         format!("[[sink]]\nname = '{name}'\ntype = 'http'\nformat = 'body'\nurl = '{url}'\n{more}\n")
     };
     let batch = "batch = { format = 'ndjson', max_events = 100 }";
-    let setup = Setup::with_sinks(&format!(
+    let setup = Setup::forwarding(&format!(
         "{}{}[[sink]]\nname = 'file'\ntype = 'file'\nformat = 'body'\npath = 'FOLDER/events.ndjson'\n\
          [[sink]]\nname = 'stdout'\ntype = 'stdout'\nformat = 'body'\n",
         sink("http", alone.url(), ""),
@@ -28,7 +28,7 @@ fn every_event_arrives_once_as_it_was_sent_and_in_order() {
     ));
     let receiver = setup.start();
     let begun = Instant::now();
-    let ledger = Load::of(receiver.address(), 0..DEVICES, events.div_ceil(DEVICES)).send();
+    let ledger = Load::of(receiver.listen, 0..DEVICES, events.div_ceil(DEVICES)).send();
     let sent = begun.elapsed();
     receiver.drain();
     let drained = begun.elapsed();
@@ -61,10 +61,10 @@ fn in_mode_direct_a_200_means_that_the_target_has_the_event() {
     let config = std::fs::read_to_string(setup.config()).expect("read");
     std::fs::write(setup.config(), format!("mode = 'direct'\n{config}")).expect("written");
     let receiver = setup.start();
-    let ledger = Load::of(receiver.address(), 0..8, 20).send();
+    let ledger = Load::of(receiver.listen, 0..8, 20).send();
     assert_eq!(target.received.assert_complete(&ledger), 0);
     assert_eq!(target.received.count(), 160);
-    let mut sender = crate::sender::Sender::connect(receiver.address()).expect("listens");
+    let mut sender = crate::sender::Sender::connect(receiver.listen).expect("listens");
     for (status, expected) in [(500, 503), (404, 503), (422, 200), (200, 200)] {
         target.received.set_status(status);
         assert_eq!(sender.send(9, u64::from(status)).expect("an answer").status, expected, "{status}");

@@ -5,7 +5,7 @@ use serde_json::{Value, json};
 use crate::common;
 use crate::events::{body, parse_id};
 use crate::load::{Ledger, Load};
-use crate::receiver::Setup;
+use crate::setup::Setup;
 use crate::target::{Received, Target};
 
 const FIELDS: &str = "[sink.fields]\nid = '{eventId}'\ndevice = '{device}'\ntouched = '{touch}'\nnothing = '{co2}'\n\
@@ -49,7 +49,7 @@ fn events_arrive_with_the_fields_that_are_configured() {
         sink("alone", &alone.url(), ""),
         sink("lines", &lines.url(), "batch = { format = 'ndjson', max_events = 50 }"),
     ];
-    let setup = Setup::with_sinks(&sinks.concat());
+    let setup = Setup::forwarding(&sinks.concat());
     let receiver = setup.start();
     let ledger = Load::of(receiver.address(), 0..8, 40).send();
     receiver.drain();
@@ -62,7 +62,7 @@ fn events_arrive_with_the_fields_that_are_configured() {
 
 #[test]
 fn check_names_the_line_of_an_unknown_placeholder() {
-    let setup = Setup::with_sinks(&sink("http", "https://h.example/", "").replace("{co2}", "{c02}"));
+    let setup = Setup::forwarding(&sink("http", "https://h.example/", "").replace("{co2}", "{c02}"));
     let config = setup.config();
     let ended = common::run(["check", "--config", config.to_str().expect("text")], b"");
     assert_eq!(ended.code(), 2, "{ended:?}");

@@ -13,15 +13,15 @@ use dt_receiver::sink_types;
 use serde_json::Value;
 
 use crate::events::{body, now, parse_id, token};
-use crate::receiver::Setup;
 use crate::sender::Sender;
+use crate::setup::Setup;
 
 const TWO_HOURS: i64 = 7200;
 const EVENTS: u64 = 50;
 
 /// A receiver that writes envelopes to a file, which say by which secret each event was verified.
 fn second() -> Setup {
-    Setup::with_sinks("[[sink]]\nname = 'file'\ntype = 'file'\npath = 'FOLDER/events.ndjson'")
+    Setup::forwarding("[[sink]]\nname = 'file'\ntype = 'file'\npath = 'FOLDER/events.ndjson'")
 }
 
 /// How each event of the second receiver was verified. Each is there once, with exactly its bytes.
@@ -72,7 +72,7 @@ fn a_second_receiver_accepts_what_is_forwarded_also_after_two_hours() {
     let address: SocketAddr = TcpListener::bind("127.0.0.1:0").expect("a port").local_addr().expect("bound");
     let keys = "format = 'body'\nforward_signature = true\nsign = { secret = { file = 'FOLDER/ours' } }";
     let url = format!("url = 'http://{address}/'");
-    let first = Setup::with_sinks(&format!("[[sink]]\nname = 'http'\ntype = 'http'\n{url}\n{keys}"));
+    let first = Setup::forwarding(&format!("[[sink]]\nname = 'http'\ntype = 'http'\n{url}\n{keys}"));
     accept_at(&first, now() - TWO_HOURS);
 
     let listen = address.to_string();
@@ -85,13 +85,13 @@ fn a_second_receiver_accepts_what_is_forwarded_also_after_two_hours() {
     let forwarding = first.start();
     forwarding.drain();
     // Those of now are forwarded as they are.
-    let mut sender = Sender::connect(forwarding.address()).expect("connects");
+    let mut sender = Sender::connect(forwarding.listen).expect("connects");
     for number in 0..EVENTS {
         assert_eq!(sender.send(3, number).expect("an answer").status, 200);
     }
     forwarding.drain();
-    assert_eq!(forwarding.count("dt_receiver_http_requests_signed_total"), EVENTS);
-    assert_eq!(forwarding.count("dt_receiver_http_requests_accepted_total"), 2 * EVENTS);
+    assert_eq!(forwarding.count("dt_receiver_http_requests_signed_total", ""), EVENTS);
+    assert_eq!(forwarding.count("dt_receiver_http_requests_accepted_total", ""), 2 * EVENTS);
     forwarding.stop();
     receiving.drain();
     receiving.stop();

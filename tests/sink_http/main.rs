@@ -28,3 +28,5 @@ mod events;
 mod load;
 #[path = "../common/sender.rs"]
 mod sender;
+#[path = "../common/setup.rs"]
+mod setup;

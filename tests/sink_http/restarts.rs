@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use crate::events::{Random, seed, setting};
 use crate::load::{Load, Manner};
-use crate::receiver::{PATIENCE, Setup};
+use crate::setup::{PATIENCE, Setup};
 use crate::target::Target;
 
 #[test]
@@ -18,7 +18,7 @@ fn a_target_that_is_killed_again_and_again_gets_every_event_in_order() {
     let receiver = setup.start();
     let (address, received) = (target.address, std::sync::Arc::clone(&target.received));
     let mut target = Some(target);
-    let ledger = Load::steady(receiver.address(), 0..16, 1000, Manner::Strict).during(|| {
+    let ledger = Load::steady(receiver.listen, 0..16, 1000, Manner::Strict).during(|| {
         for kill in 0..kills {
             // Somewhere in the middle of it.
             let (begun, count, goal) = (Instant::now(), received.count(), 50 + random.below(400));
@@ -27,12 +27,12 @@ fn a_target_that_is_killed_again_and_again_gets_every_event_in_order() {
                 std::thread::sleep(Duration::from_millis(1));
             }
             drop(target.take());
-            receiver.wait_for_reason(Some("sink http"));
+            receiver.wait_for_reason(&["sink http"]);
             target = Some(Target::start_at(address, std::sync::Arc::clone(&received)));
         }
     });
     receiver.drain();
-    receiver.wait_for_reason(None);
+    receiver.wait_until_ready();
     receiver.stop();
     let copies = received.assert_complete(&ledger);
     assert!(setup.dead_letters().is_empty());

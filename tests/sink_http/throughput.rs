@@ -7,7 +7,7 @@ use std::time::Instant;
 
 use crate::events::setting;
 use crate::load::Load;
-use crate::receiver::Setup;
+use crate::setup::Setup;
 use crate::target::Target;
 
 const DEVICES: u64 = 64;
@@ -22,7 +22,7 @@ fn a_full_spool_is_drained() {
             TcpListener::bind("127.0.0.1:0").expect("a port").local_addr().expect("bound");
         let setup = Setup::new(&format!("http://{address}/"), &format!("format = 'body'\n{keys}"));
         let receiver = setup.start();
-        let ledger = Load::of(receiver.address(), 0..DEVICES, events.div_ceil(DEVICES)).send();
+        let ledger = Load::of(receiver.listen, 0..DEVICES, events.div_ceil(DEVICES)).send();
         let events = u64::try_from(ledger.count()).expect("few");
         assert_eq!(receiver.backlog(), events);
         // A start of its own, so that neither a back-off nor what the filling used is measured along.

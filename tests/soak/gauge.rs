@@ -5,7 +5,7 @@ use std::fs;
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
-use crate::sender::Sender;
+use crate::sender::count;
 
 /// One look.
 #[derive(Debug, Clone, Copy)]
@@ -36,27 +36,17 @@ impl Gauges {
         let rss = rss.split_whitespace().next().and_then(|text| text.parse().ok()).expect("a number");
         let files = fs::read_dir(format!("/proc/{}/fd", self.pid)).expect("it runs").count();
         let (spool, backlog) = (
-            self.metric("dt_receiver_spool_used_bytes", ""),
-            self.metric("dt_receiver_spool_sink_backlog_records", ""),
+            count(self.admin, "dt_receiver_spool_used_bytes", ""),
+            count(self.admin, "dt_receiver_spool_sink_backlog_records", ""),
         );
         self.samples.push(Sample { rss, files, spool, backlog });
-    }
-
-    /// The sum of a metric over its labels, among those with this text.
-    fn metric(&self, name: &str, label: &str) -> u64 {
-        let text = Sender::connect(self.admin).and_then(|mut sender| sender.get("/metrics"));
-        let text = text.expect("/metrics answers").body;
-        let lines = text.lines().filter(|line| {
-            line.strip_prefix(name).is_some_and(|rest| rest.starts_with(['{', ' '])) && line.contains(label)
-        });
-        lines.map(|line| line.rsplit(' ').next().and_then(|n| n.parse::<u64>().ok()).expect("a number")).sum()
     }
 
     /// How many reloads took the new configuration, and how many kept the old one.
     pub(crate) fn reloads(&self) -> (u64, u64) {
         let name = "dt_receiver_config_reloads_total";
         let sum = |outcomes: &[&str]| -> u64 {
-            outcomes.iter().map(|outcome| self.metric(name, &format!("outcome=\"{outcome}\""))).sum()
+            outcomes.iter().map(|outcome| count(self.admin, name, &format!("outcome=\"{outcome}\""))).sum()
         };
         (sum(&["applied"]), sum(&["invalid", "needs_restart", "refused"]))
     }

@@ -8,12 +8,11 @@ use base64::engine::general_purpose::STANDARD;
 use http::HeaderValue;
 use zeroize::Zeroizing;
 
-use dt_sink::config::{Section, Table, config_keys, custom, read_source, secret_keys, word};
+use dt_sink::config::{Section, Table, TableEntry, config_keys, custom, read_source, secret_keys, word};
 use dt_verify::Secret;
 
 use crate::headers::{check_secret, source_key};
 use crate::request::UnknownWord;
-use crate::tables::TableEntry;
 
 /// How the sink authenticates itself.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -10,7 +10,8 @@ use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, StatusCode};
 use http_body_util::Full;
 
 use dt_sink::clock::Clock;
-use dt_sink::{Fate, Format, OpenError, Record};
+use dt_sink::config::ClientTls;
+use dt_sink::{Fate, Format, OpenError, Record, tls};
 use dt_verify::{Secret, Signer};
 
 use crate::answer::{Verdict, advice, retry_after};
@@ -109,8 +110,8 @@ impl Exchange {
         rejected_in_a_row: Arc<AtomicU32>,
     ) -> Result<Self, OpenError> {
         let unusable = |what: String| OpenError::Unusable(what);
-        let tls = config.tls.clone().unwrap_or_default().client_config();
-        let tls = tls.map_err(|error| unusable(format!("tls: {error}")))?;
+        let tls = tls::client_config(config.tls.as_ref().unwrap_or(&ClientTls::default()))
+            .map_err(|error| unusable(error.to_string()))?;
         let mut headers = HeaderMap::new();
         headers
             .insert(USER_AGENT, HeaderValue::from_static(concat!("dt-receiver/", env!("CARGO_PKG_VERSION"))));

@@ -12,13 +12,11 @@ use serde_json::Value;
 use serde_json::value::RawValue;
 
 use dt_sink::Record;
-use dt_sink::config::{NamedValue, Section, Table};
+use dt_sink::config::{NamedValue, Section, Table, TableEntry};
 use dt_sink::record::{
     BadTemplate, JsonParts, Part, Placeholder, Template, escaped, json_number, write_on_one_line,
 };
 use dt_verify::event::{Delivery, Reading, ReadingValue};
-
-use crate::tables::TableEntry;
 
 /// The placeholders of parts of the body, by name.
 static OF_BODY: [(&str, EventValue); 6] = [

@@ -4,10 +4,8 @@ use std::collections::BTreeMap;
 
 use http::header::{HeaderName, HeaderValue};
 
-use dt_sink::config::{Section, Table, read_source, secret_keys};
+use dt_sink::config::{Section, Table, TableEntry, read_source, secret_keys};
 use dt_verify::Secret;
-
-use crate::tables::TableEntry;
 
 /// Headers that the sink or the protocol sets, each with what an operator can do instead.
 const RESERVED: [(&str, &str); 13] = [

@@ -28,8 +28,6 @@ mod request;
 mod schedule;
 mod settings;
 mod signature;
-mod tables;
-mod tls;
 mod url;
 
 use std::collections::HashSet;
@@ -47,7 +45,6 @@ pub use headers::{PlainHeaders, SecretHeaders};
 pub use request::{BatchFormat, CloudEventsMode, UnknownWord};
 use schedule::Schedule;
 pub use settings::{HttpBatch, HttpConfig};
-pub use tls::{BadTls, HttpTls};
 pub use url::{BadUrl, TargetUrl};
 
 use dt_sink::clock::{Clock, SystemClock};

@@ -3,9 +3,10 @@
 use std::time::Duration;
 
 use dt_sink::config::{
-    Section, Table, config_keys, custom, duration, flag, number, read_source, secret_keys, word,
+    ClientTls, Section, Table, TableEntry, config_keys, custom, duration, flag, needed_secret, number,
+    read_source, secret_keys, word,
 };
-use dt_sink::{BadPlace, Metric, OpenError, Sink, SinkContext, SinkError, SinkSettings};
+use dt_sink::{BadPlace, Metric, OpenError, Sink, SinkContext, SinkError, SinkSettings, tls};
 use dt_verify::Secret;
 use tokio::runtime::Builder;
 
@@ -15,8 +16,6 @@ use crate::client;
 use crate::fields::{self, Fields};
 use crate::headers::{self, PlainHeaders, SecretHeaders};
 use crate::request::{BatchFormat, CloudEventsMode};
-use crate::tables::TableEntry;
-use crate::tls::{self, HttpTls};
 use crate::url::TargetUrl;
 
 /// The shortest and the longest `timeout`.
@@ -59,7 +58,7 @@ config_keys! {
         /// Of a sink of type `http`: a signature of the request's body in the header `X-Dt-Signature`, made as DT makes it.
         sign: Option<Secret> = TableEntry { read: read_sign, tables: sign_tables },
         /// Of a sink of type `http`: TLS, for a URL with https. The certificate and the host name are always verified.
-        tls: Option<HttpTls> = tls::entry(),
+        tls: Option<ClientTls> = tls::entry("the target's certificate", "http"),
     }
 }
 
@@ -176,7 +175,7 @@ impl SinkSettings for HttpConfig {
 
 /// Connects to the target. A request could change something there, so none is sent.
 fn probe(config: &HttpConfig, limit: Duration) -> Result<String, String> {
-    let tls = config.tls.clone().unwrap_or_default().client_config();
+    let tls = tls::client_config(&config.tls.clone().unwrap_or_default());
     let tls = tls.map_err(|error| format!("tls: {error}"))?;
     let runtime = Builder::new_current_thread().enable_io().enable_time().build();
     let runtime = runtime.map_err(|error| format!("starting a runtime: {error}"))?;
@@ -224,17 +223,7 @@ fn batch_tables(field: &'static str, meaning: &str) -> Vec<Table> {
 }
 
 fn read_sign(mut section: Section<'_>) -> Option<Option<Secret>> {
-    let secret = match section.secret_section("secret") {
-        Some(mut source) => {
-            let secret = read_source(&mut source);
-            source.finish();
-            secret
-        }
-        None => {
-            section.missing("secret", "is missing; give { env = \"NAME\" } or { file = \"PATH\" }");
-            None
-        }
-    };
+    let secret = needed_secret(&mut section, "secret");
     section.finish();
     secret.map(Some)
 }

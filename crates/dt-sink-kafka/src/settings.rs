@@ -14,7 +14,7 @@ use dt_sink::record::{Format, TopicTemplate};
 use dt_sink::{BadPlace, DeadLetterSink, Metric, OpenError, Sink, SinkContext, SinkError, SinkSettings};
 use dt_verify::Difference;
 
-use crate::security::{KafkaSasl, KafkaTls, Sasl, Tls};
+use crate::security::{self, KafkaSasl, KafkaTls};
 
 /// Properties of librdkafka that `properties` must not set, each with the reason or the key to set instead.
 const RESERVED: [(&str, &str); 25] = [
@@ -74,10 +74,10 @@ config_keys! {
         create_topic: Option<CreateTopic> = CreateTopicEntry,
         /// Of a sink of type `kafka`: TLS to the brokers. Needs a build with the feature `kafka-tls`, as the Debian package
         /// and the image are.
-        tls: Option<KafkaTls> = Tls,
+        tls: Option<KafkaTls> = security::tls(),
         /// Of a sink of type `kafka`: authentication by user name and password. All mechanisms but `PLAIN` need a
         /// build with the feature `kafka-tls`.
-        sasl: Option<KafkaSasl> = Sasl,
+        sasl: Option<KafkaSasl> = security::sasl(),
         /// Of a sink of type `kafka`: any other property of librdkafka. `check` reports unknown properties, and those
         /// that the receiver sets itself.
         properties: BTreeMap<String, String> = Properties,
@@ -152,13 +152,13 @@ impl KafkaConfig {
             (Some(_), Some(_)) => "sasl_ssl",
         };
         set("security.protocol", protocol);
-        if let Some(KafkaTls { ca, client, key_password, .. }) = &self.tls {
-            if let Some(ca) = ca {
-                set("ssl.ca.location", &ca.to_string_lossy());
+        if let Some(KafkaTls { files, key_password }) = &self.tls {
+            if let Some(ca) = &files.ca {
+                set("ssl.ca.location", &ca.path.to_string_lossy());
             }
-            if let Some((certificate, key)) = client {
-                set("ssl.certificate.location", &certificate.to_string_lossy());
-                set("ssl.key.location", &key.to_string_lossy());
+            if let Some((certificate, key)) = &files.client {
+                set("ssl.certificate.location", &certificate.path.to_string_lossy());
+                set("ssl.key.location", &key.path.to_string_lossy());
             }
             if let Some(password) = key_password {
                 set("ssl.key.password", &String::from_utf8_lossy(password.expose()));
@@ -191,8 +191,9 @@ impl SinkSettings for KafkaConfig {
         Ok(Self::new(brokers.to_owned(), topic.parse().map_err(wrong)?))
     }
 
-    /// Reports each property whose name or value librdkafka does not accept.
+    /// Reports what this build has not, and each property whose name or value librdkafka does not accept.
     fn check(&self, section: &Section<'_>) {
+        security::check(self.tls.as_ref(), self.sasl.as_ref(), section);
         for (key, value) in &self.properties {
             let mut config = rdkafka::ClientConfig::new();
             config.set(key, value);

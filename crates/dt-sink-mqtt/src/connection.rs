@@ -3,31 +3,27 @@
 //!
 //! Nothing runs in the background: each function returns when its answer has arrived, or after a time without progress.
 
+mod retained;
+
 use std::collections::HashMap;
 use std::io;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use bytes::{Bytes, BytesMut};
+use bytes::BytesMut;
 use rustls::ClientConfig;
 use rustls::pki_types::ServerName;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadHalf, WriteHalf};
 use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
 
-use crate::failure::{self, Failure, MqttSinkError};
+use crate::failure::{self, Blame, Failure, MqttSinkError};
 use crate::packet::{BrokerLimits, Connect, Incoming, Message, MqttVersion};
 use crate::settings::Broker;
 
 /// The most bytes that wait to be written before more messages are encoded.
 const MAX_UNWRITTEN: usize = 64 * 1024;
-/// The most bytes of topics in a SUBSCRIBE.
-const MAX_SUBSCRIBE: usize = 32 * 1024;
-/// The bytes of a SUBSCRIBE beside its topics, rounded up.
-const PACKET_HEAD: usize = 64;
-/// How long to wait for retained messages after the broker has answered a later ping: it may send them from another thread.
-const RETAINED_WAIT: Duration = Duration::from_millis(100);
 /// How long to wait for the rest of what the broker sent before the connection failed.
 const LAST_READ: Duration = Duration::from_millis(50);
 /// How many bytes of it are read at most.
@@ -263,76 +259,6 @@ impl Connection {
         }
     }
 
-    /// Returns the retained message of each of these topics that has one.
-    ///
-    /// # Errors
-    ///
-    /// Returns [`MqttSinkError`] if the connection ends, or the user may not read a topic.
-    pub async fn retained(
-        &mut self,
-        topics: &[String],
-        limits: Limits,
-    ) -> Result<HashMap<String, Bytes>, MqttSinkError> {
-        let mut found = HashMap::new();
-        let mut left = topics;
-        let packet = self.limits.max_packet.and_then(|most| usize::try_from(most).ok()).unwrap_or(usize::MAX);
-        let most = MAX_SUBSCRIBE.min(packet.saturating_sub(PACKET_HEAD));
-        while !left.is_empty() {
-            let mut bytes = 0_usize;
-            let fits = |topic: &&String| {
-                bytes = bytes.saturating_add(topic.len()).saturating_add(3);
-                bytes <= most
-            };
-            let count = left.iter().take_while(fits).count().max(1);
-            let (now, later) = left.split_at_checked(count).unwrap_or((left, &[]));
-            self.read_retained(now, limits, &mut found).await?;
-            left = later;
-        }
-        Ok(found)
-    }
-
-    async fn read_retained(
-        &mut self,
-        topics: &[String],
-        limits: Limits,
-        found: &mut HashMap<String, Bytes>,
-    ) -> Result<(), MqttSinkError> {
-        let subscribe = self.new_id(|_| false);
-        self.encode(|version, out| version.write_subscribe(subscribe, topics, out))?;
-        self.version.write_ping(&mut self.output);
-        let started = Instant::now();
-        let (mut is_subscribed, mut is_answered) = (false, false);
-        let mut missing = topics.len();
-        while missing > 0 || !is_subscribed || !is_answered {
-            let is_last = is_subscribed && is_answered;
-            let wait = if is_last { RETAINED_WAIT } else { limits.timeout };
-            let since = if is_last { Instant::now() } else { started };
-            let next = self.next("SUBACK", Limits { timeout: wait, ..limits }, since).await;
-            match next {
-                Err(MqttSinkError::Silent { .. }) if is_last => break,
-                Err(error) => return Err(error),
-                Ok(Incoming::Published { topic, payload }) => {
-                    if topics.contains(&topic) && found.insert(topic, payload).is_none() {
-                        missing = missing.saturating_sub(1);
-                    }
-                }
-                Ok(Incoming::Subscribed { id, is_accepted }) if id == subscribe => {
-                    if let Some((topic, _)) = topics.iter().zip(is_accepted).find(|(_, accepted)| !accepted) {
-                        return Err(MqttSinkError::NotTaken(format!(
-                            "topic {topic}: not authorized to read; allow this user to read the topics of `state_topic`, so that an \
-                             older state does not replace a newer one"
-                        )));
-                    }
-                    is_subscribed = true;
-                }
-                Ok(Incoming::Pong) => is_answered = true,
-                Ok(_) => {}
-            }
-        }
-        let unsubscribe = self.new_id(|_| false);
-        self.encode(|version, out| version.write_unsubscribe(unsubscribe, topics, out))
-    }
-
     /// Waits for the answer to a ping.
     ///
     /// # Errors
@@ -358,7 +284,7 @@ impl Connection {
             self.writer.shutdown().await
         };
         match tokio::time::timeout(limits.timeout, written).await {
-            Ok(written) => written.map_err(|error| lost(&self.broker, error.to_string(), false)),
+            Ok(written) => written.map_err(|error| lost(&self.broker, error.to_string(), Blame::Unknown)),
             Err(_) => Err(silent(&self.broker, "end of the connection", limits)),
         }
     }
@@ -375,14 +301,14 @@ impl Connection {
             match self.version.read(&mut self.input) {
                 Ok(None) => {}
                 Ok(Some(Incoming::Disconnected(reason))) => {
-                    let (reason, may_be_message) = failure::of_disconnect(reason, &self.client_id);
-                    return Err(lost(&self.broker, reason, may_be_message));
+                    let (reason, blame) = failure::of_disconnect(reason, &self.client_id);
+                    return Err(lost(&self.broker, reason, blame));
                 }
                 Ok(Some(packet)) => return Ok(packet),
                 Err(malformed) => return Err(self.not_mqtt(&malformed.to_string())),
             }
             if let Some(ended) = &self.ended {
-                return Err(lost(&self.broker, ended.clone(), true));
+                return Err(lost(&self.broker, ended.clone(), Blame::Unknown));
             }
             let wait = limits.left(since);
             // Also if the broker keeps sending other packets.
@@ -476,8 +402,8 @@ fn next_in_order(messages: &[Queued<'_>], sent: &[Sent]) -> Option<usize> {
     None
 }
 
-fn lost(broker: &str, reason: String, may_be_message: bool) -> MqttSinkError {
-    MqttSinkError::Lost { broker: broker.to_owned(), reason, may_be_message }
+fn lost(broker: &str, reason: String, blame: Blame) -> MqttSinkError {
+    MqttSinkError::Lost { broker: broker.to_owned(), reason, blame }
 }
 
 fn silent(broker: &str, expected: &'static str, limits: Limits) -> MqttSinkError {

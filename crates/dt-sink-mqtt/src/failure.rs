@@ -13,6 +13,17 @@ pub enum Failure {
     Broker(String),
 }
 
+/// Whether the end of a connection may have been the fault of the message that was sent last.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Blame {
+    /// No: the broker states a reason of its own, such as a shutdown.
+    Broker,
+    /// Yes: the broker states a fault of a packet.
+    Message,
+    /// There is no reason: the broker closed the connection, or the network failed.
+    Unknown,
+}
+
 /// Why there is no connection to the broker.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
@@ -40,8 +51,8 @@ pub enum MqttSinkError {
         broker: String,
         /// The reason.
         reason: String,
-        /// Whether the broker ended it, and not for a reason of its own such as a shutdown.
-        may_be_message: bool,
+        /// Whether a message may be the reason.
+        blame: Blame,
     },
     /// The broker does not answer.
     #[error("{broker}: the broker does not answer: no {expected} within {seconds} s")]
@@ -95,29 +106,26 @@ pub fn of_refused(refused: &Refused, client_id: &str) -> String {
     }
 }
 
-/// Returns the reason for which the broker ended a connection, and whether the message that was sent may be the cause
-/// (MQTT 5, section 3.14.2.1).
-pub fn of_disconnect(reason: u8, client_id: &str) -> (String, bool) {
-    let (text, may_be_message) = match reason {
-        0x81 => ("malformed packet".to_owned(), true),
-        0x82 => ("protocol error".to_owned(), true),
-        0x87 => ("not authorized; check the permissions of this user".to_owned(), false),
-        0x89 => ("the broker is busy".to_owned(), false),
-        0x8B => ("the broker shuts down".to_owned(), false),
-        0x8E => (
-            format!(
-                "another client uses the client id {client_id}; set `client_id` to a different one for each receiver"
-            ),
-            false,
+/// Returns the reason for which the broker ended a connection, and whether a message may be the cause (MQTT 5, section 3.14.2.1).
+pub fn of_disconnect(reason: u8, client_id: &str) -> (String, Blame) {
+    let text = match reason {
+        0x81 => "malformed packet".to_owned(),
+        0x82 => "protocol error".to_owned(),
+        0x87 => "not authorized; check the permissions of this user".to_owned(),
+        0x89 => "the broker is busy".to_owned(),
+        0x8B => "the broker shuts down".to_owned(),
+        0x8E => format!(
+            "another client uses the client id {client_id}; set `client_id` to a different one for each receiver"
         ),
-        0x90 => ("the topic name is invalid".to_owned(), true),
-        0x95 => ("the packet is too large".to_owned(), true),
-        0x97 => ("quota exceeded".to_owned(), false),
-        0x98 => ("by an administrator".to_owned(), false),
-        0x99 => ("the payload format is invalid".to_owned(), true),
-        _ => return (format!("reason code {reason:#04x}"), false),
+        0x90 => "the topic name is invalid".to_owned(),
+        0x95 => "the packet is too large".to_owned(),
+        0x97 => "quota exceeded".to_owned(),
+        0x98 => "by an administrator".to_owned(),
+        0x99 => "the payload format is invalid".to_owned(),
+        _ => return (format!("reason code {reason:#04x}"), Blame::Broker),
     };
-    (format!("{text} ({reason:#04x})"), may_be_message)
+    let is_message = matches!(reason, 0x81 | 0x82 | 0x90 | 0x95 | 0x99);
+    (format!("{text} ({reason:#04x})"), if is_message { Blame::Message } else { Blame::Broker })
 }
 
 /// Returns why there is no connection, with the remedy.
@@ -163,9 +171,9 @@ mod tests {
     #[test]
     fn a_broker_that_stops_or_lacks_room_is_no_fault_of_the_message() {
         for reason in 0..=0xFF {
-            let (_, may_be_message) = of_disconnect(reason, "id");
+            let (_, blame) = of_disconnect(reason, "id");
             let expected = [0x81, 0x82, 0x90, 0x95, 0x99].contains(&reason);
-            assert_eq!(may_be_message, expected, "{reason:#x}");
+            assert_eq!(blame == Blame::Message, expected, "{reason:#x}");
         }
         assert!(of_disconnect(0x8E, "plant").0.contains("plant"));
     }

@@ -12,8 +12,10 @@
 //!
 //! - A reason code of MQTT 5 that is the message's own fault rejects the record; any other one is reported, and the record is
 //!   retried (`failure.rs`).
-//! - Some brokers close the connection instead. The records that were in flight are then published one message at a time; if
-//!   the broker closes the connection three times in a row at the same record, the record is rejected (`suspect.rs`).
+//! - Some brokers close the connection instead, and a network that fails looks the same. The records that were in flight are
+//!   then published one message at a time. A record is rejected if three connections end at it alone while events of other
+//!   devices go through on the connections in between, or if the broker states each time that the packet is at fault (MQTT 5).
+//!   Until then the sink retries it, and its device waits (`suspect.rs`).
 //! - After ten rejections in a row the broker is held to be the cause, and no more records are rejected.
 //! - One record of each device is in flight, and a record is retried as long as an earlier one of its device is. So the order of
 //!   a device's events holds whatever the broker takes and does not take.
@@ -28,8 +30,8 @@ mod failure;
 mod home_assistant;
 mod message;
 mod metrics;
+mod order;
 mod packet;
-mod security;
 mod settings;
 mod sink;
 mod state;
@@ -38,12 +40,11 @@ mod topic;
 
 pub use failure::MqttSinkError;
 pub use packet::{MqttVersion, UnknownVersion};
-pub use security::MqttTls;
 pub use settings::{Broker, MqttConfig, NotABroker};
 pub use sink::MqttSink;
 pub use topic::{BadTopic, MqttTopic};
 
-/// How often a broker may close the connection because of the same record before the record is rejected.
+/// How often the connection may end because of the same record before the record is rejected.
 const MAX_STRIKES: u32 = 3;
 /// How many records in a row may be rejected before the broker is held to be the cause.
 const MAX_REJECTED: u32 = 10;

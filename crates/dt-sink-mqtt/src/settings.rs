@@ -5,14 +5,15 @@ use std::net::IpAddr;
 use std::str::FromStr;
 use std::time::Duration;
 
-use dt_sink::config::{Section, config_keys, custom, duration, flag, number, parsed, word};
+use dt_sink::config::{
+    ClientTls, SecretEntry, Section, config_keys, custom, duration, flag, number, parsed, word,
+};
 use dt_sink::record::Format;
-use dt_sink::{BadPlace, Metric, OpenError, Sink, SinkContext, SinkError, SinkSettings};
+use dt_sink::{BadPlace, Metric, OpenError, Sink, SinkContext, SinkError, SinkSettings, tls};
 use dt_verify::Secret;
 
 use crate::metrics;
-use crate::packet::MqttVersion;
-use crate::security::{MqttTls, Password, Tls};
+use crate::packet::{MAX_TEXT, MqttVersion};
 use crate::sink::MqttSink;
 use crate::topic::{MqttTopic, check_topic, is_forbidden};
 
@@ -51,9 +52,9 @@ config_keys! {
             .or_none("")
             .sample("\"dt-receiver\""),
         /// Of a sink of type `mqtt`: the password of the user.
-        password: Option<Secret> = Password,
+        password: Option<Secret> = SecretEntry { variable: "MQTT_PASSWORD", path: "/etc/dt-receiver/mqtt-password" },
         /// Of a sink of type `mqtt`: TLS to the broker. With an empty table, the certificate authorities are those of Mozilla.
-        tls: Option<MqttTls> = Tls,
+        tls: Option<ClientTls> = tls::entry("the broker's certificate", "mqtt"),
         /// The most messages without acknowledgement. The broker's own limit applies as well.
         max_in_flight: u16 = number(1..=65_535).or(100),
         /// How long to wait for a connection or an acknowledgement. Then the sink connects again.
@@ -176,8 +177,14 @@ impl SinkSettings for MqttConfig {
             section
                 .complain("state_topic", "needs `{device}` and `{quantity}`, or states replace each other");
         }
-        if self.password.is_some() && self.username.is_none() {
-            section.complain("username", "is missing; a password needs a user name");
+        if let Some(password) = &self.password {
+            if self.username.is_none() {
+                section.complain("username", "is missing; a password needs a user name");
+            }
+            // The password of MQTT is binary, but the codec takes a text.
+            if std::str::from_utf8(password.expose()).is_err() || password.expose().len() > MAX_TEXT {
+                section.complain("password", "the password must be UTF-8, and at most 65,535 bytes");
+            }
         }
         if self.tls.is_none() && !self.broker.is_local() {
             let what = if self.password.is_some() { "events and the password" } else { "events" };

@@ -1,11 +1,9 @@
 //! The sink: it turns a batch into messages, publishes them, and turns acknowledgements into results.
 
-use std::collections::{HashMap, HashSet};
 use std::ops::Range;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use bytestring::ByteString;
 use dt_sink::record::{Format, Record};
 use dt_sink::{Fate, OpenError, Outcome, Sink, SinkContext, SinkError, SinkReporter};
 use dt_verify::event::Delivery;
@@ -13,14 +11,15 @@ use rustls::ClientConfig;
 use tokio::runtime::Runtime;
 
 use crate::connection::{Connection, Limits, Queued, Sent, Target, Window};
-use crate::failure::{self, Failure, MqttSinkError};
+use crate::failure::{self, Blame, Failure, MqttSinkError};
 use crate::home_assistant::Discovery;
 use crate::message;
 use crate::metrics;
+use crate::order::{device_numbers, hold_back};
 use crate::packet::{Connect, Message, OFFLINE, ONLINE};
 use crate::settings::MqttConfig;
 use crate::state::{RetainedTimes, State};
-use crate::suspect::{Rejections, Suspect};
+use crate::suspect::{Rejections, Suspicion, Turn};
 use crate::topic::MqttTopic;
 
 /// The largest number of records in a batch.
@@ -145,7 +144,9 @@ struct Publisher {
     connection: Option<Connection>,
     retained: RetainedTimes,
     discovery: Option<Discovery>,
-    suspect: Suspect,
+    suspicion: Suspicion,
+    /// Why the last connection ended: the error of the records that have no turn.
+    last_end: String,
     rejections: Rejections,
     /// How many states were older than the retained ones, since the last report.
     older_states: u64,
@@ -160,8 +161,8 @@ impl Publisher {
             .status_topic
             .clone()
             .unwrap_or_else(|| format!("dt/receiver/{}", status_level(&client_id)));
-        let tls = config.tls.as_ref().map(crate::MqttTls::client_config).transpose();
-        let tls = tls.map_err(|(key, error)| OpenError::Unusable(format!("tls.{key}: {error}")))?;
+        let tls = config.tls.as_ref().map(dt_sink::tls::client_config).transpose();
+        let tls = tls.map_err(|error| OpenError::Unusable(error.to_string()))?.map(Arc::new);
         let discovery = config
             .home_assistant
             .then(|| Discovery::new(config.home_assistant_prefix.clone(), status_topic.clone()));
@@ -177,7 +178,8 @@ impl Publisher {
             connection: None,
             retained: RetainedTimes::default(),
             discovery,
-            suspect: Suspect::default(),
+            suspicion: Suspicion::default(),
+            last_end: String::new(),
             rejections: Rejections::default(),
             older_states: 0,
         })
@@ -273,6 +275,45 @@ impl Publisher {
 
     async fn deliver(&mut self, batch: &[Arc<Record>]) -> Vec<Fate> {
         let limits = self.limits();
+        let mut fates: Vec<Option<Fate>> = vec![None; batch.len()];
+        // Each turn takes at least one record.
+        loop {
+            let left = batch.iter().zip(&fates).filter(|(_, fate)| fate.is_none());
+            let left: Vec<Arc<Record>> = left.map(|(record, _)| Arc::clone(record)).collect();
+            if left.is_empty() {
+                break;
+            }
+            let turn = self.suspicion.turn(&left);
+            let has_turn: Vec<bool> = left
+                .iter()
+                .enumerate()
+                .map(|(position, record)| self.suspicion.has_turn(turn, position, record))
+                .collect();
+            let chosen = left.iter().zip(&has_turn).filter(|(_, has_turn)| **has_turn);
+            let chosen: Vec<Arc<Record>> = chosen.map(|(record, _)| Arc::clone(record)).collect();
+            let mut results = self.deliver_some(&chosen, turn, limits).await;
+            results.resize_with(chosen.len(), || Fate::Retry { error: self.last_end.clone() });
+            let is_failed = results.iter().any(|fate| matches!(fate, Fate::Retry { .. }));
+            let mut results = results.into_iter();
+            let open = fates.iter_mut().filter(|fate| fate.is_none()).zip(has_turn);
+            for (fate, _) in open.filter(|(_, has_turn)| *has_turn) {
+                *fate = results.next();
+            }
+            if is_failed {
+                break;
+            }
+        }
+        let waits = || Fate::Retry { error: self.last_end.clone() };
+        let mut fates: Vec<Fate> = fates.into_iter().map(|fate| fate.unwrap_or_else(waits)).collect();
+        hold_back(batch, &mut fates);
+        fates
+    }
+
+    /// Delivers the records of a batch that have their turn.
+    async fn deliver_some(&mut self, batch: &[Arc<Record>], turn: Turn, limits: Limits) -> Vec<Fate> {
+        if matches!(turn, Turn::Suspect(_)) {
+            self.drop_connection();
+        }
         if let Err(error) = self.connect(limits).await {
             return retry(batch.len(), &error);
         }
@@ -288,9 +329,7 @@ impl Publisher {
             }
             return retry(batch.len(), &error);
         }
-        let mut fates = self.publish(batch, &prepared, limits).await;
-        hold_back(batch, &mut fates);
-        fates
+        self.publish(batch, &prepared, (limits, turn)).await
     }
 
     /// Parses the body of a record, if states are published. A record of no delivery has no states.
@@ -331,7 +370,7 @@ impl Publisher {
         &mut self,
         records: &[Arc<Record>],
         prepared: &[Result<Prepared<'_>, String>],
-        limits: Limits,
+        (limits, turn): (Limits, Turn),
     ) -> Vec<Fate> {
         let mut outgoing: Vec<Outgoing> = Vec::new();
         let mut ranges: Vec<Result<Range<usize>, Failure>> = Vec::with_capacity(records.len());
@@ -348,7 +387,7 @@ impl Publisher {
                     self.forget(&message, kind);
                 }
             }
-            if position < self.suspect.alone() {
+            if position < self.suspicion.alone() {
                 alone = outgoing.len();
             }
             ranges.push(added.map(|()| start..outgoing.len()));
@@ -374,41 +413,51 @@ impl Publisher {
                 result(outgoing.get(range.clone()).unwrap_or_default(), sent.get(range).unwrap_or_default())
             }));
         }
-        match &ended {
-            // A connection on which nothing fits is renewed: the broker may have another limit by now.
-            Ok(()) if outgoing.is_empty() => self.drop_connection(),
-            Ok(()) => self.suspect.published(),
+        let error = match &ended {
+            Ok(()) => {
+                // A connection on which nothing fits is renewed: the broker may have another limit by now.
+                if outgoing.is_empty() {
+                    self.drop_connection();
+                } else {
+                    self.suspicion.published(turn, results.iter().any(Result::is_ok));
+                }
+                "an earlier message was not taken".to_owned()
+            }
             Err(error) => {
                 self.drop_connection();
-                self.find_cause(records, &mut results, error);
+                self.find_cause(records, &mut results, error)
             }
-        }
-        let error = ended
-            .err()
-            .map_or_else(|| "an earlier message was not taken".to_owned(), |error| error.to_string());
+        };
         records.iter().zip(results).map(|(record, result)| self.fate(record, result, &error)).collect()
     }
 
-    /// If the broker closed the connection because of a record, makes that the record's failure.
+    /// If the connection ended because of a record, makes that the record's failure. Returns the error of the other records.
     fn find_cause(
         &mut self,
         records: &[Arc<Record>],
         results: &mut [Result<(), Option<Failure>>],
         error: &MqttSinkError,
-    ) {
-        if !matches!(error, MqttSinkError::Lost { may_be_message: true, .. }) {
-            return;
-        }
+    ) -> String {
+        let text = error.to_string();
+        let MqttSinkError::Lost { blame: blame @ (Blame::Message | Blame::Unknown), .. } = error else {
+            return text;
+        };
         let is_open = |result: &Result<(), Option<Failure>>| *result == Err(None);
         let in_flight = results.iter().filter(|result| is_open(result)).count();
         let in_flight = in_flight.min(usize::from(self.config.max_in_flight));
         let first = results.iter_mut().zip(records).enumerate().find(|(_, (result, _))| is_open(result));
-        if let Some((position, (result, record))) = first
-            && self.suspect.closed_at(record, position, in_flight)
-        {
+        let Some((position, (result, record))) = first else { return text };
+        let was_alone = position < self.suspicion.alone();
+        if self.suspicion.ended_at(record, position, in_flight, *blame) {
             let text = format!("the broker closes the connection because of this record: {error}");
             *result = Err(Some(Failure::Message(text)));
         }
+        self.last_end = if was_alone {
+            format!("{text}; only the event {} was in flight", record.event_id)
+        } else {
+            text
+        };
+        self.last_end.clone()
     }
 
     /// Turns the result of a record's messages into its fate.
@@ -424,7 +473,7 @@ impl Publisher {
             self.rejections.delivered();
         }
         if !matches!(fate, Fate::Retry { .. }) {
-            self.suspect.done(record);
+            self.suspicion.done(record);
         }
         fate
     }
@@ -513,60 +562,7 @@ fn retry(count: usize, error: &MqttSinkError) -> Vec<Fate> {
     vec![Fate::Retry { error: error.to_string() }; count]
 }
 
-/// Retries each record whose device has an earlier record that is retried, also if it was acknowledged: delivered alone, the
-/// earlier one would follow it.
-fn hold_back(batch: &[Arc<Record>], fates: &mut [Fate]) {
-    let mut held: HashSet<Option<&ByteString>> = HashSet::new();
-    for (record, fate) in batch.iter().zip(fates) {
-        let device = record.device.as_ref();
-        match fate {
-            Fate::Retry { .. } => {
-                held.insert(device);
-            }
-            Fate::Delivered if held.contains(&device) => {
-                let error = "an earlier record of the device is not delivered".to_owned();
-                *fate = Fate::Retry { error };
-            }
-            _ => {}
-        }
-    }
-}
-
-/// Returns a number for the device of each record. Records without a device count as one device.
-fn device_numbers(records: &[Arc<Record>]) -> Vec<usize> {
-    let mut numbers: HashMap<Option<&ByteString>, usize> = HashMap::new();
-    let mut number = |record| {
-        let next = numbers.len();
-        *numbers.entry(record).or_insert(next)
-    };
-    records.iter().map(|record| number(record.device.as_ref())).collect()
-}
-
 /// Returns a client id as one level of a topic.
 fn status_level(client_id: &str) -> String {
     client_id.chars().map(|c| if matches!(c, '/' | '+' | '#') { '_' } else { c }).collect()
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_record_waits_for_the_earlier_ones_of_its_device() {
-        let record = |device: Option<&str>| {
-            Arc::new(Record { device: device.map(Into::into), ..Record::sample("id") })
-        };
-        let batch = [Some("a"), Some("b"), Some("a"), None, Some("a"), None].map(record);
-        let wait = || Fate::Retry { error: String::new() };
-        let rejected = Fate::Rejected { error: String::new() };
-        let mut fates =
-            [wait(), Fate::Delivered, Fate::Delivered, Fate::Delivered, rejected.clone(), Fate::Delivered];
-        hold_back(&batch, &mut fates);
-        assert!(
-            matches!(fates[0], Fate::Retry { .. }) && matches!(fates[2], Fate::Retry { .. }),
-            "{fates:?}"
-        );
-        assert_eq!((&fates[1], &fates[3], &fates[5]), (&Fate::Delivered, &Fate::Delivered, &Fate::Delivered));
-        assert_eq!(fates[4], rejected);
-    }
 }

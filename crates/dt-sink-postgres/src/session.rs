@@ -3,7 +3,6 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use rustls::{ClientConfig, RootCertStore};
 use rustls_tokio_postgres::MakeRustlsConnect;
 use tokio::time::timeout;
 use tokio_postgres::tls::MakeTlsConnect;
@@ -15,7 +14,7 @@ use dt_sink::config::SystemSources;
 use crate::failure::{self, Failure, Target};
 use crate::row::Row;
 use crate::schema::Tables;
-use crate::settings::{PostgresConfig, authorities};
+use crate::settings::{self, PostgresConfig};
 use crate::statement::Statement;
 use crate::url::Url;
 use crate::{metrics, schema, write};
@@ -248,14 +247,8 @@ impl Session {
 
     /// Returns TLS that checks the chain and the host name.
     fn tls(&self) -> Result<MakeRustlsConnect, Failure> {
-        let roots = match &self.settings.ca {
-            Some(path) => authorities(path, &SystemSources).map_err(Failure::Server)?,
-            None => Arc::new(RootCertStore { roots: webpki_roots::TLS_SERVER_ROOTS.to_vec() }),
-        };
-        let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
-        let builder = ClientConfig::builder_with_provider(provider).with_safe_default_protocol_versions();
-        let builder = builder.map_err(|error| Failure::Server(error.to_string()))?;
-        let mut config = builder.with_root_certificates(roots).with_no_client_auth();
+        let mut config =
+            settings::tls(self.settings.ca.as_deref(), &SystemSources).map_err(Failure::Server)?;
         // As libpq does; `sslnegotiation=direct` needs it.
         config.alpn_protocols = vec![b"postgresql".to_vec()];
         Ok(MakeRustlsConnect::new(config))

@@ -1,16 +1,14 @@
 //! The settings of the sink `postgres`: the server, its authority, and what is written.
 
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 
-use rustls::RootCertStore;
-use rustls::pki_types::CertificateDer;
-use rustls::pki_types::pem::PemObject;
+use rustls::ClientConfig;
 
 use dt_sink::config::{
-    Changes, Entry, Key, KeyDefault, Reload, SecretSource, Section, Sources, SystemSources, config_keys,
-    custom, flag, path, read_secret, read_source,
+    BadTlsFile, Changes, ClientTls, Entry, Key, KeyDefault, PemFile, Reload, SecretSource, Section, Sources,
+    SystemSources, config_keys, custom, flag, needed_secret, path, read_secret,
 };
+use dt_sink::tls::client_config;
 use dt_sink::{BadPlace, Format, Metric, OpenError, Sink, SinkContext, SinkError, SinkSettings};
 use dt_verify::{Difference, Secret};
 
@@ -29,7 +27,7 @@ config_keys! {
             url: Secret = UrlEntry,
         }
         /// The certificate authorities of the server's certificate (PEM).
-        ca: Option<PathBuf> = path("path").or_none("those that browsers trust").sample("\"/etc/dt-receiver/postgres-ca.pem\""),
+        ca: Option<PathBuf> = path("path").or_none("those of Mozilla").sample("\"/etc/dt-receiver/postgres-ca.pem\""),
         /// Whether the sink creates its tables and upgrades them.
         create: bool = flag().or(true),
         /// A statement that is executed for each event, in place of the sink's own tables. It may use `:event_id`,
@@ -45,13 +43,7 @@ struct UrlEntry;
 
 impl Entry<Secret> for UrlEntry {
     fn read(self, field: &'static str, section: &mut Section<'_>) -> Option<Secret> {
-        let Some(mut inner) = section.secret_section(field) else {
-            section.missing(field, "is missing; give { env = \"NAME\" } or { file = \"PATH\" }");
-            return None;
-        };
-        let secret = read_source(&mut inner);
-        inner.finish();
-        secret
+        needed_secret(section, field)
     }
 
     fn compare(self, field: &'static str, values: (&Secret, &Secret), changes: &mut Changes) {
@@ -111,8 +103,9 @@ impl SinkSettings for PostgresConfig {
                 Err(error) => section.complain("url", error.to_string()),
             }
         }
-        if let Some(path) = self.ca.as_deref().filter(|_| section.sources().looks_at_certificates())
-            && let Err(error) = authorities(path, section.sources())
+        if self.ca.is_some()
+            && section.sources().looks_at_certificates()
+            && let Err(error) = tls(self.ca.as_deref(), section.sources())
         {
             section.complain("ca", error);
         }
@@ -140,22 +133,16 @@ fn check_url(url: &Url, section: &Section<'_>) {
     }
 }
 
-/// Reads the certificate authorities in a file.
+/// Makes the configuration of TLS, which trusts the authorities in a file, or those of Mozilla.
 ///
 /// # Errors
 ///
-/// A text for a log, if the file cannot be read or contains none.
-pub fn authorities(path: &Path, sources: &dyn Sources) -> Result<Arc<RootCertStore>, String> {
-    let named = |text: &dyn std::fmt::Display| format!("{}: {text}", path.display());
-    let content = sources.file(path).map_err(|error| named(&error))?;
-    let mut roots = RootCertStore::empty();
-    for certificate in CertificateDer::pem_slice_iter(&content) {
-        // The library's own text shows the line.
-        let certificate = certificate.map_err(|_| named(&"the file is damaged, or not PEM"))?;
-        roots.add(certificate).map_err(|error| named(&error))?;
-    }
-    if roots.is_empty() {
-        return Err(named(&"the file contains no certificate"));
-    }
-    Ok(Arc::new(roots))
+/// A text for a log, if the file cannot be used.
+pub fn tls(ca: Option<&Path>, sources: &dyn Sources) -> Result<ClientConfig, String> {
+    let file = ca.map(|path| PemFile::read(path, sources)).transpose()?;
+    let named = |error: BadTlsFile| match ca {
+        Some(path) => format!("{}: {}", path.display(), error.error),
+        None => error.error,
+    };
+    client_config(&ClientTls::new(file)).map_err(named)
 }

@@ -7,6 +7,8 @@ pub mod config;
 mod metric;
 pub mod record;
 mod reporter;
+#[cfg(feature = "tls")]
+pub mod tls;
 mod types;
 
 use std::sync::Arc;

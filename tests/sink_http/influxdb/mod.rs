@@ -20,7 +20,7 @@ use server::{PASSWORD, Server};
 
 use crate::events::{Random, is_there, seed, setting};
 use crate::load::{Ledger, Load, Manner, StopAtEnd};
-use crate::receiver::{PATIENCE, Setup};
+use crate::setup::{PATIENCE, Setup};
 
 const PAGE: &str = include_str!("../../../docs/time-series.md");
 const DEVICES: u64 = 16;
@@ -40,7 +40,7 @@ fn by_the_page(server: &Server) -> Setup {
     let recipe = block("toml", ":8086/write?db=");
     let sink = recipe.find("[[sink]]").and_then(|at| recipe.get(at..)).expect("a sink");
     let sink = sink.replace("http://127.0.0.1:8086", &server.url());
-    let setup = Setup::with_sinks(&sink.replace("/etc/dt-receiver/", "FOLDER/"));
+    let setup = Setup::forwarding(&sink.replace("/etc/dt-receiver/", "FOLDER/"));
     fs::write(setup.folder().join("influxdb-password"), PASSWORD).expect("written");
     setup
 }

@@ -31,8 +31,8 @@ pub use sink::SinkConfig;
 pub use watch::{FileSnapshot, Recorder, Watch};
 
 pub use dt_sink::config::{
-    ConfigChange, Key, KeyDefault, Problem, Reload, SecretError, SecretSource, Sources, SystemSources, Table,
-    is_name, read_duration, read_secret,
+    BadTlsFile, ClientTls, ConfigChange, Key, KeyDefault, PemFile, Problem, Reload, SecretError,
+    SecretSource, Sources, SystemSources, Table, is_name, read_duration, read_secret,
 };
 
 use crate::sink::SinkTypes;

@@ -14,6 +14,7 @@ mod batches;
 mod connections;
 mod driver;
 mod fields;
+mod network;
 mod order;
 mod probe;
 mod rejections;

@@ -12,6 +12,7 @@ use tokio_rustls::rustls::server::WebPkiClientVerifier;
 use tokio_rustls::rustls::{RootCertStore, ServerConfig};
 
 use crate::driver::{Driver, Files, config, error_of, is_retry, read, records};
+use crate::network::Network;
 use crate::target::{Reply, Target};
 
 pub(crate) type Authority = CertifiedIssuer<'static, KeyPair>;
@@ -98,6 +99,29 @@ fn http_2_is_chosen_where_the_target_has_it_and_order_holds() {
             .collect();
         assert_eq!(numbers, (0..20).chain(0..20).collect::<Vec<_>>());
     }
+}
+
+#[test]
+fn a_connection_of_http_2_whose_peer_is_gone_is_replaced() {
+    let authority = authority();
+    let target =
+        Target::start_tls(server(&certificate("localhost", 2099, &authority), None, &[b"h2"]), |_| {
+            Reply::Status(200)
+        });
+    let network = Network::start(target.address);
+    let keys = format!(
+        "url = 'https://localhost:{}/events'\ntimeout = '2s'\ntls = {{ ca = '/ca.pem' }}",
+        network.address.port()
+    );
+    let mut driver = Driver::with(config(&keys, &files(&[("/ca.pem", authority.pem())])), Format::Body);
+    assert_eq!(driver.deliver(&records(1, 1)), [Fate::Delivered]);
+    network.lose_connections();
+    let fates = driver.deliver(&records(1, 1));
+    assert!(fates.iter().all(is_retry), "{fates:?}");
+    println!("{}", error_of(&fates[0]));
+    assert_eq!(driver.deliver(&records(1, 1)), [Fate::Delivered]);
+    assert_eq!(target.connections(), 2);
+    assert!(target.take().iter().all(|arrived| arrived.version == hyper::Version::HTTP_2));
 }
 
 #[test]

@@ -5,6 +5,7 @@
 //! structs take their keys out of it, and [`Problems`] collects what is wrong.
 
 mod changes;
+mod client_tls;
 pub mod entry;
 mod keys;
 mod lines;
@@ -14,9 +15,11 @@ mod section;
 mod source;
 mod suggest;
 mod table;
+mod table_entry;
 mod units;
 
 pub use changes::{Changes, ConfigChange};
+pub use client_tls::{BadTlsFile, ClientTls, PemFile, TlsEntry};
 pub use entry::{
     Entry, Keys, OptionalEntry, custom, duration, flag, flat, name, number, parsed, path, size, table, text,
     texts, unchecked, word,
@@ -24,9 +27,13 @@ pub use entry::{
 pub use keys::config_keys;
 pub use lines::{Lines, below, segments};
 pub use problem::{Problem, Problems};
-pub use secret::{SecretError, SecretSource, is_name, read_secret, read_source, secret_keys, stand_in};
+pub use secret::{
+    SecretError, SecretSource, is_name, needed_secret, optional_secret, read_secret, read_source,
+    secret_keys, stand_in,
+};
 pub use section::{FlagOrSection, NamedValue, Section};
 pub use source::{Sources, SystemSources};
 pub use suggest::{closest, did_you_mean};
 pub use table::{Key, KeyDefault, Reload, Table};
+pub use table_entry::{SecretEntry, TableEntry};
 pub use units::{read_duration, read_size, write_duration, write_size};

@@ -148,6 +148,23 @@ pub fn read_source(section: &mut Section<'_>) -> Option<Secret> {
     }
 }
 
+/// Reads the table at `key`, which names where a secret is. If it is missing, that is reported.
+pub fn needed_secret(section: &mut Section<'_>, key: &'static str) -> Option<Secret> {
+    let secret = optional_secret(section, key);
+    if secret.is_none() {
+        section.missing(key, "is missing; give { env = \"NAME\" } or { file = \"PATH\" }");
+    }
+    secret
+}
+
+/// Reads the table at `key`, which names where a secret is. `None` if there is none, or anything but a table, which is reported.
+pub fn optional_secret(section: &mut Section<'_>, key: &'static str) -> Option<Secret> {
+    let mut source = section.secret_section(key)?;
+    let secret = read_source(&mut source);
+    source.finish();
+    secret
+}
+
 /// Returns a secret in place of one that could not be read. It is another one at each place, and is never used.
 #[must_use]
 pub fn stand_in(section: &Section<'_>) -> Option<Secret> {
