@@ -51,7 +51,7 @@ fn events_arrive_with_the_fields_that_are_configured() {
     ];
     let setup = Setup::forwarding(&sinks.concat());
     let receiver = setup.start();
-    let ledger = Load::of(receiver.address(), 0..8, 40).send();
+    let ledger = Load::of(receiver.listen, 0..8, 40).send();
     receiver.drain();
     receiver.stop();
     assert_fields(&alone.received, &ledger);

@@ -95,14 +95,14 @@ fn every_point_is_there_with_its_time_tags_and_values_and_in_order() {
     let (ledger, changes) = std::thread::scope(|scope| {
         let watching = scope.spawn(|| assert_order(&server, &is_done));
         let done = StopAtEnd(&is_done);
-        let load = Load::of(receiver.address(), 0..DEVICES, events.div_ceil(DEVICES)).with_body(body);
+        let load = Load::of(receiver.listen, 0..DEVICES, events.div_ceil(DEVICES)).with_body(body);
         let ledger = load.send();
         receiver.drain();
         drop(done);
         (ledger, watching.join().expect("order"))
     });
     let took = begun.elapsed();
-    let requests = receiver.count("dt_receiver_http_requests_accepted_total");
+    let requests = receiver.count("dt_receiver_http_requests_accepted_total", "");
     receiver.stop();
     let checked = assert_complete(&server, &setup, &ledger);
     assert!(requests < events, "{requests} requests are no batches");
@@ -119,17 +119,17 @@ fn a_server_that_is_killed_again_and_again_has_every_point() {
     let mut random = Random::new(seed());
     let setup = by_the_page(&server);
     let receiver = setup.start();
-    let load = Load::steady(receiver.address(), 0..DEVICES, 500, Manner::Strict).with_body(body);
+    let load = Load::steady(receiver.listen, 0..DEVICES, 500, Manner::Strict).with_body(body);
     let ledger = load.during(|| {
         for kill in 0..kills {
             // Some requests are accepted by this server before it is killed.
-            let accepted = || receiver.count("dt_receiver_http_requests_accepted_total");
+            let accepted = || receiver.count("dt_receiver_http_requests_accepted_total", "");
             let (begun, goal) = (Instant::now(), accepted() + 1 + random.below(20));
             while accepted() < goal {
                 assert!(begun.elapsed() < PATIENCE, "kill {kill}: {} of {goal}", accepted());
             }
             server.kill();
-            receiver.wait_for_reason(Some("sink influxdb"));
+            receiver.wait_for_reason(&["sink influxdb"]);
             // Of each device several events that replace each other wait, and share a request.
             let begun = Instant::now();
             while receiver.backlog() < DEVICES * 20 {
