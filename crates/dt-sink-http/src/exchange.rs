@@ -24,6 +24,8 @@ use crate::url::TargetUrl;
 pub const MAX_REJECTED: u32 = 10;
 /// The most characters of an answer's body in an error's text.
 const MAX_SHOWN: usize = 200;
+/// The fewest bytes of a part of a secret that is not shown either. Shorter ones are words such as `Bearer` or `api`.
+const MIN_PART: usize = 8;
 
 static IDEMPOTENCY_KEY: HeaderName = HeaderName::from_static("idempotency-key");
 
@@ -133,6 +135,9 @@ impl Exchange {
             headers.insert(name, header);
         }
         secrets.extend(config.url.expose_path().and_then(|path| Secret::new(path).ok()));
+        // An answer may contain a segment of the URL, or the token of a header without its scheme.
+        let parts: Vec<Secret> = secrets.iter().flat_map(parts).collect();
+        secrets.extend(parts);
         // The longest first: one may contain another.
         secrets.sort_by_key(|secret| std::cmp::Reverse(secret.expose().len()));
         Ok(Self {
@@ -315,6 +320,12 @@ impl Exchange {
         let text = String::from_utf8_lossy(&text);
         text.trim().chars().take(MAX_SHOWN).flat_map(char::escape_debug).collect()
     }
+}
+
+/// Returns the parts of a path, a query or a header's value that may be a secret of their own.
+fn parts(secret: &Secret) -> Vec<Secret> {
+    let parts = secret.expose().split(|byte| b"/?&=:;, ".contains(byte));
+    parts.filter(|part| part.len() >= MIN_PART).filter_map(|part| Secret::new(part).ok()).collect()
 }
 
 /// Returns a text with each copy of a secret replaced. So is a part of it at the end, where the text was cut off.
