@@ -253,7 +253,8 @@ impl Spool {
         self.check_owner()?;
         // It removes nothing: retention is the server's task.
         let log = Log::open(&self.folder, LogOptions::for_repair(), Arc::new(SystemClock)).map_err(usage)?;
-        Ok(Repair::new(Arc::new(log), &config, BTreeSet::new()))
+        let sinks: BTreeSet<_> = config.sinks.iter().map(|sink| Arc::clone(&sink.name)).collect();
+        Ok(Repair::new(Arc::new(log), &config, sinks))
     }
 }
 

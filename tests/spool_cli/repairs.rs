@@ -160,6 +160,32 @@ fn a_spool_without_a_server_is_repaired_and_the_next_start_goes_on() {
     assert!(receiver.stop().status.success());
 }
 
+/// The connector has no `sinks`: its events are for all sinks of the configuration, not for those that the log still has.
+#[test]
+fn without_a_server_events_are_replayed_to_the_configured_sinks_alone() {
+    let place = Place::new("", "[[sink]]\nname = 'old'\ntype = 'stdout'\n");
+    let receiver = place.serve();
+    fill(&place, &receiver);
+    assert!(receiver.stop().status.success(), "both sinks have all events");
+    place.dead_letter(vec![rejected("old", "strange")]);
+
+    place.configure("", "[[sink]]\nname = 'new'\ntype = 'stdout'\n");
+    let (code, report) = place.json(&["dead", "replay", "--reason", "expired"]);
+    assert_eq!((code, &report["skipped"]), (1, &1.into()), "{report}");
+    assert!(report["notes"].to_string().contains("sink new is not in the log yet"), "{report}");
+
+    place.configure("", "");
+    let (code, report) = place.json(&["dead", "replay", "--reason", "rejected"]);
+    assert_eq!((code, &report["skipped"]), (1, &1.into()), "{report}");
+    assert!(report["notes"].to_string().contains("there is no sink old any more"), "{report}");
+    let (code, report) = place.json(&["dead", "replay", "--reason", "expired"]);
+    assert_eq!((code, &report["accepted"]), (0, &1.into()), "{report}");
+    // It would not start if `old` had not received an event.
+    let receiver = place.serve();
+    place.wait_for_lines(4);
+    assert!(receiver.stop().status.success());
+}
+
 #[test]
 fn many_dead_letters_are_processed_in_steps_with_a_server_and_without() {
     let place = Place::new("", "");

@@ -96,6 +96,7 @@ pub use error::LogError;
 pub use frame::{SinkNumber, SinkSet};
 pub use open::is_without_log;
 pub use reader::{ConnectorUse, EventEntry, Reader, SinkStatus, Status};
+pub use shared::FILE_NAMES;
 pub use source::{Source, StoredEvent};
 pub use state::SinkState;
 pub use tail::Tail;

@@ -22,6 +22,8 @@ const STORE_IDS_EVERY: Duration = Duration::from_secs(300);
 const MAX_HELD: u64 = 4;
 /// How often the thread checks for work without being woken.
 const CHECK_EVERY: Duration = Duration::from_secs(1);
+/// How long a finding stays reported, in milliseconds, once nothing has to be done about it.
+const REPORTED_FOR: i64 = 24 * 3_600_000;
 /// The number of spares to keep.
 const SPARES: usize = 2;
 /// The number of zeros that are written at once, in bytes, and the number of such writes between two syncs, so that other
@@ -59,13 +61,15 @@ pub struct Maintenance<'a> {
     /// The number of the newest segment in the lock file.
     marked: u64,
     ids_failed: bool,
-    /// The damage that the start has found, which stays reported.
-    found: Option<String>,
+    /// What the start has found, or what was lost of the index since, and until when it is reported, in Unix milliseconds.
+    found: Option<(String, i64)>,
 }
 
 impl<'a> Maintenance<'a> {
     pub fn new(shared: &'a Shared) -> Self {
-        Self { shared, stored_at: Instant::now(), marked: 0, ids_failed: false, found: shared.tail.damage() }
+        let until = shared.clock.unix_millis().saturating_add(REPORTED_FOR);
+        let found = shared.tail.damage().map(|found| (found, until));
+        Self { shared, stored_at: Instant::now(), marked: 0, ids_failed: false, found }
     }
 
     fn run_once(&mut self) {
@@ -76,6 +80,12 @@ impl<'a> Maintenance<'a> {
         let is_time = waiting > 0 && self.stored_at.elapsed() >= STORE_IDS_EVERY;
         if waiting >= STORE_IDS_AT || is_time || lacks_earlier || self.shared.ids.damage().is_some() {
             self.store_ids();
+        }
+        let now = self.shared.clock.unix_millis();
+        if let Some((text, _)) = self.found.take_if(|(_, until)| *until <= now)
+            && self.shared.tail.damage() == Some(text)
+        {
+            self.shared.tail.set_damage(None);
         }
         self.propose_oldest();
         self.remove_old();
@@ -114,7 +124,7 @@ impl<'a> Maintenance<'a> {
         }
         let mut stored_to = self.store_some(&keys, up_to);
         if stored_to.as_ref().is_err_and(IdsError::is_damage) {
-            // Nothing is lost: the ids of all events are in the log.
+            // No event is lost: the keys are those of events in the log.
             stored_to = self.store_some(&keys, up_to);
         }
         let stored_to = stored_to.inspect_err(|error| self.report(error)).ok();
@@ -128,9 +138,10 @@ impl<'a> Maintenance<'a> {
             }
             drop(queue);
             self.shared.lookups_fail.store(false, Ordering::Relaxed);
-            if tail.damage() != self.found {
-                tracing::info!("the index of event ids is complete again");
-                tail.set_damage(self.found.clone());
+            let found = self.found.as_ref().map(|(text, _)| text.clone());
+            if tail.damage() != found {
+                tracing::info!("the index of event ids has all retained events");
+                tail.set_damage(found);
             }
             return;
         }
@@ -150,11 +161,14 @@ impl<'a> Maintenance<'a> {
 
     /// Stores the ids up to a sequence number; if the index lacks earlier ones, as many of them as a segment has. Replaces a
     /// damaged index first. Returns the sequence number up to which the index is complete then.
-    fn store_some(&self, keys: &[Key], up_to: i64) -> Result<i64, IdsError> {
+    fn store_some(&mut self, keys: &[Key], up_to: i64) -> Result<i64, IdsError> {
         let Shared { ids, queue, .. } = self.shared;
         if let Some(damage) = ids.damage() {
             self.report(&damage);
-            ids.reset(self.shared.clock.unix_millis())?;
+            let now = self.shared.clock.unix_millis();
+            let rebuilt = ids.reset(now)?.to_string();
+            tracing::warn!("{rebuilt}");
+            self.found = Some((rebuilt, now.saturating_add(REPORTED_FOR)));
             queue.lock().lacks_earlier = true;
         }
         let now = self.shared.received_last.load(Ordering::Relaxed);

@@ -125,12 +125,22 @@ impl Log {
                 shared.files.lock().no_spare = Some(error);
             }
         }
-        shared.tail.set_damage(findings.first().cloned());
+        shared.tail.set_damage(summary(&findings));
         findings.iter().for_each(|finding| tracing::warn!("{finding}"));
         let threads = start_threads(&shared, writer)?;
         let (max_queue, max_queue_bytes) = (options.max_queue, options.max_queue_bytes);
         Ok(Self { shared, max_queue, max_queue_bytes, threads: Mutex::new(threads), findings })
     }
+}
+
+/// Returns the findings of a start in one text for `/readyz`: the first one, and how many others there are.
+fn summary(findings: &[String]) -> Option<String> {
+    let (first, others) = findings.split_first()?;
+    Some(if others.is_empty() {
+        first.clone()
+    } else {
+        format!("{first}; the log has {} other findings of this start", others.len())
+    })
 }
 
 fn start_threads(shared: &Arc<Shared>, writer: Writer) -> Result<Vec<thread::JoinHandle<()>>, LogError> {
@@ -468,22 +478,10 @@ fn open_ids(
     let window = i64::try_from(options.dedup_window.as_millis()).unwrap_or(i64::MAX);
     let ids = IdsOptions { store_id: end.store.0, window, max_ids: options.dedup_max };
     let path = folder.join("ids.db");
-    let opened = Ids::open(&path, ids, clock.unix_millis());
+    let opened = Ids::open(&path, ids, end.next_seq.saturating_sub(1), clock.unix_millis());
     let OpenedIds { ids, rebuilt } =
         opened.map_err(|error| LogError::Damaged { path, text: error.to_string() })?;
-    if let Some(rebuilt) = rebuilt.filter(|_| !end.is_new) {
-        findings.push(format!("ids.db: {}; it is rebuilt from the retained events", rebuilt.text));
-    }
-    // Ids of events that the log has lost must not make later copies of them duplicates.
-    let (stored, last) = (ids.stored_up_to(), end.next_seq.saturating_sub(1));
-    if stored > last {
-        findings.push(format!(
-            "ids.db: it has ids of events up to {stored}, and the log ends with {last}: an older log was put back, or its end \
-             is damaged; it is rebuilt from the retained events"
-        ));
-        ids.forget_all()
-            .map_err(|error| LogError::Damaged { path: folder.join("ids.db"), text: error.to_string() })?;
-    }
+    findings.extend(rebuilt.filter(|_| !end.is_new).map(|rebuilt| rebuilt.to_string()));
     Ok(ids)
 }
 

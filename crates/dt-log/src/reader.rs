@@ -9,6 +9,7 @@ use serde::Serialize;
 use super::dead::{ReadOnly, open_existing};
 use super::error::LogError;
 use super::frame::EventFrame;
+use super::ids;
 use super::open::{FolderContent, check_segments, read_end, refuse_first_edition};
 use super::remedy;
 use super::segment::SegmentReader;
@@ -219,6 +220,10 @@ impl Reader {
         }
         step("dead letters");
         findings.extend(self.dead_letters()?.check()?);
+        step("ids");
+        let path = self.folder.join("ids.db");
+        let checked = ids::check(&path, self.store.0);
+        findings.extend(checked.map_err(|error| LogError::Damaged { path, text: error.to_string() })?);
         Ok(findings)
     }
 

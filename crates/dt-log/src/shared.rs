@@ -20,6 +20,29 @@ use crate::sync::{Condvar, Mutex, oneshot};
 use dt_sink::clock::Clock;
 use dt_sink::record::Record;
 
+/// The names of the files in the folder of a log that it opens, creates, replaces or refuses. `*` is a number.
+pub const FILE_NAMES: [&str; 18] = [
+    "segment-*.log",
+    "spare-*.tmp",
+    "spool.lock",
+    "control.sock",
+    "dead.db",
+    "dead.db-journal",
+    "dead.db-wal",
+    "dead.db-shm",
+    "ids.db",
+    "ids.db-journal",
+    "ids.db-wal",
+    "ids.db-shm",
+    "ids.db.unfinished",
+    "ids.db.unfinished-journal",
+    "ids.db.unfinished-wal",
+    "ids.db.unfinished-shm",
+    // Of the unreleased first edition.
+    "spool.db",
+    "spool.journal",
+];
+
 /// The shared state of an open log. Locks are taken in the order `queue`, `state`, `files`.
 #[derive(Debug)]
 pub(super) struct Shared {

@@ -1,7 +1,7 @@
 //! The events for one sink, in order: from memory if the worker has caught up, else from the segments.
 
 use std::collections::{BTreeMap, VecDeque};
-use std::ops::Range;
+use std::ops::{Range, RangeInclusive};
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -132,13 +132,21 @@ impl Source {
                 event.is_for(sink.number) || sink.earlier.has(seq, event.connector())
             };
             let ahead = &mut self.read_ahead;
-            walk.step(&*self.shared, end, |seq, event| match event {
+            let skipped = walk.step(&*self.shared, end, |seq, event| match event {
                 Ok(event) if is_for(seq, event) => {
                     ahead.push_back(StoredEvent { seq, record: Ok(Arc::new(event.record())) });
                 }
                 Ok(_) => {}
                 Err(dead_letter) => ahead.push_back(StoredEvent { seq, record: Err(dead_letter) }),
             })?;
+            if let Some(skipped) = skipped {
+                tracing::warn!(
+                    sink = &*sink.name,
+                    first = skipped.start(),
+                    last = skipped.end(),
+                    "these events are no longer in the log; the sink continues after them"
+                );
+            }
         }
         Ok(())
     }
@@ -171,13 +179,13 @@ impl Walk {
     }
 
     /// Advances by one group, or over damage, and passes each event with its sequence number to `see`. Events up to `end`
-    /// are durable, so a missing one is damage.
+    /// are durable, so a missing one is damage. Returns the events that it passed over since they are no longer in the log.
     pub fn step(
         &mut self,
         segments: &impl Segments,
         end: i64,
         mut see: impl FnMut(i64, ReadEvent<'_, '_>),
-    ) -> Result<(), LogError> {
+    ) -> Result<Option<RangeInclusive<i64>>, LogError> {
         // A new segment may have been created since, and makes later numbers in this one void.
         let mut void_from =
             self.segment.as_ref().map_or(i64::MIN, |(_, number)| segments.first_seq_after(*number));
@@ -190,14 +198,8 @@ impl Walk {
             // Only events that no sink needed are removed, so this reader is late, or they were lost.
             let (first, last) =
                 (self.position.saturating_add(1), segments.first_seq_after(0).saturating_sub(1));
-            let last = last.min(end).max(first);
-            tracing::warn!(
-                first,
-                last,
-                "these events are no longer in the log; reading continues after them"
-            );
-            self.position = last;
-            return Ok(());
+            self.position = last.min(end).max(first);
+            return Ok(Some(first..=self.position));
         };
         let failed = |reader: &SegmentReader, error| LogError::io(reader.path(), "reading", &error);
         let next = reader.next().map_err(|error| failed(reader, error))?;
@@ -229,7 +231,7 @@ impl Walk {
         if matches!(next, Next::End) || self.position > end {
             self.segment = None;
         }
-        Ok(())
+        Ok(None)
     }
 }
 

@@ -1,15 +1,29 @@
-//! The code that the two databases of the log share: how a file is created, opened and recognised, and what an error means.
+//! The code that the two databases of the log share: how a file is created, opened and recognised, what an error means, and
+//! how a damaged table is read.
 
 use std::fs::OpenOptions;
 use std::io;
+use std::ops::RangeInclusive;
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use rusqlite::{Connection, ErrorCode, OpenFlags};
+use rusqlite::{Connection, ErrorCode, OpenFlags, ffi};
 
 /// How long to wait for a lock that another program holds.
 const BUSY_WAIT: Duration = Duration::from_secs(5);
+/// After an unreadable row, how many consecutive ids are tried one by one before the rest is given up.
+const MAX_SKIPPED: u64 = 1000;
+
+/// The endings of a database and of the files that SQLite keeps beside it, and applies to whatever database has its name.
+pub const ENDINGS: [&str; 4] = ["", "-journal", "-wal", "-shm"];
+
+/// Returns a path with an ending added to its last name.
+pub fn with_ending(path: &Path, ending: &str) -> PathBuf {
+    let mut name = path.as_os_str().to_owned();
+    name.push(ending);
+    PathBuf::from(name)
+}
 
 /// The format of a database, by the two numbers in its header.
 #[derive(Debug, Clone, Copy)]
@@ -127,4 +141,58 @@ pub fn kind(error: &rusqlite::Error) -> FailureKind {
         }
         Some(_) => FailureKind::Other,
     }
+}
+
+/// Returns whether an error comes from what was read. Any other concerns access to a file, or the file that is written.
+pub fn is_unreadable(error: &rusqlite::Error) -> bool {
+    let is_unreadable = |error: &ffi::Error| match error.code {
+        // A damaged row can have values that no row may have.
+        ErrorCode::ConstraintViolation | ErrorCode::TypeMismatch | ErrorCode::TooBig => true,
+        ErrorCode::SystemIoFailure => {
+            matches!(error.extended_code, ffi::SQLITE_IOERR_READ | ffi::SQLITE_IOERR_SHORT_READ)
+        }
+        _ => false,
+    };
+    kind(error) == FailureKind::Damage || error.sqlite_error().is_some_and(is_unreadable)
+}
+
+/// What was read of a damaged table.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Salvaged {
+    /// The number of rows that were read.
+    pub rows: u64,
+    /// The number of ids that could not be read. Some or all of them may belong to no row.
+    pub unreadable: u64,
+}
+
+/// Reads the rows of a damaged table one by one. `read` returns the number of rows with an id, of whatever the caller counts,
+/// or `None` if that id cannot be read.
+///
+/// # Errors
+///
+/// The first error of `read`.
+pub fn read_each<E>(
+    ids: RangeInclusive<i64>,
+    mut read: impl FnMut(i64) -> Result<Option<u64>, E>,
+) -> Result<Salvaged, E> {
+    let (mut salvaged, mut in_a_row, last) = (Salvaged::default(), 0_u64, *ids.end());
+    for id in ids {
+        match read(id)? {
+            Some(0) => {}
+            Some(rows) => {
+                salvaged.rows = salvaged.rows.saturating_add(rows);
+                in_a_row = 0;
+            }
+            None => {
+                salvaged.unreadable = salvaged.unreadable.saturating_add(1);
+                in_a_row = in_a_row.saturating_add(1);
+            }
+        }
+        if in_a_row >= MAX_SKIPPED {
+            let rest = u64::try_from(last.saturating_sub(id)).unwrap_or(0);
+            salvaged.unreadable = salvaged.unreadable.saturating_add(rest);
+            break;
+        }
+    }
+    Ok(salvaged)
 }

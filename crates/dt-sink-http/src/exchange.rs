@@ -25,6 +25,8 @@ use crate::url::TargetUrl;
 pub const MAX_REJECTED: u32 = 10;
 /// The most characters of an answer's body in an error's text.
 const MAX_SHOWN: usize = 200;
+/// The fewest bytes of a part of a secret that is not shown either. Shorter ones are words such as `Bearer` or `api`.
+const MIN_PART: usize = 8;
 
 /// The most characters of an event id or a device in an error's text.
 const MAX_NAME: usize = 64;
@@ -137,6 +139,9 @@ impl Exchange {
             headers.insert(name, header);
         }
         secrets.extend(config.url.expose_path().and_then(|path| Secret::new(path).ok()));
+        // An answer may contain a segment of the URL, or the token of a header without its scheme.
+        let parts: Vec<Secret> = secrets.iter().flat_map(parts).collect();
+        secrets.extend(parts);
         // The longest first: one may contain another.
         secrets.sort_by_key(|secret| std::cmp::Reverse(secret.expose().len()));
         Ok(Self {
@@ -336,6 +341,12 @@ fn names(records: &[Arc<Record>]) -> String {
         others => format!(" and {others} more"),
     };
     format!("event {}{device}{others}", shown(&record.event_id))
+}
+
+/// Returns the parts of a path, a query or a header's value that may be a secret of their own.
+fn parts(secret: &Secret) -> Vec<Secret> {
+    let parts = secret.expose().split(|byte| b"/?&=:;, ".contains(byte));
+    parts.filter(|part| part.len() >= MIN_PART).filter_map(|part| Secret::new(part).ok()).collect()
 }
 
 /// Returns a text with each copy of a secret replaced. So is a part of it at the end, where the text was cut off.

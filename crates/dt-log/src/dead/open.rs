@@ -211,9 +211,7 @@ pub fn open_writer(path: &Path) -> Result<Connection, DeadError> {
 
 /// Returns whether there is a write-ahead log: a process has the file open, or was killed.
 pub fn has_log(path: &Path) -> Result<bool, DeadError> {
-    let mut log = path.as_os_str().to_owned();
-    log.push("-wal");
-    let found = Path::new(&log).try_exists();
+    let found = sqlite::with_ending(path, "-wal").try_exists();
     found.map_err(|error| DeadError::io(path, "looking for the write-ahead log", &error))
 }
 

@@ -3,17 +3,14 @@
 
 use std::path::Path;
 
-use rusqlite::{Connection, ErrorCode, ffi};
+use rusqlite::Connection;
 
 use super::super::repair::Saved;
-use super::super::sqlite::{self, FailureKind};
+use super::super::sqlite::{self, Salvaged, is_unreadable};
 use super::error::DeadError;
 use super::open::{self, Expect, flush, open_writer};
 use super::read::ReadOnly;
 use super::schema::DEAD_LETTER_TABLES;
-
-/// After an unreadable row, how many consecutive ids are tried one by one before the rest is given up.
-const MAX_SKIPPED: u64 = 1000;
 
 /// Returns the id of the store that a file belongs to; `None` if the file cannot be read as dead letters.
 pub(in super::super) fn store_of(path: &Path) -> Option<[u8; 16]> {
@@ -76,7 +73,7 @@ pub(super) fn salvage_with(
     let mut saved = Saved::default();
     match connection.execute("ATTACH ?1 AS damaged", [from.to_string_lossy()]) {
         Ok(_) => {}
-        Err(error) if is_damage(&error) => return Ok(saved),
+        Err(error) if is_unreadable(&error) => return Ok(saved),
         Err(error) => return Err(failed(error)),
     }
     for table in DEAD_LETTER_TABLES {
@@ -86,34 +83,18 @@ pub(super) fn salvage_with(
         // Returns how many rows were copied; `None` if some cannot be read.
         let copy_range = |after: i64, to: i64| match connection.execute(&copy, [after, to]) {
             Ok(rows) => Ok(Some(u64::try_from(rows).unwrap_or(0))),
-            Err(error) if is_damage(&error) => Ok(None),
+            Err(error) if is_unreadable(&error) => Ok(None),
             Err(error) => Err(failed(error)),
         };
         if let Some(rows) = copy_range(0, i64::MAX)? {
             saved.dead_letters = saved.dead_letters.saturating_add(rows);
             continue;
         }
-        // Copies one by one up to the damage, and after it as long as rows are found.
-        let (mut id, mut misses) = (0_i64, 0_u64);
-        while id < highest {
-            if misses >= MAX_SKIPPED {
-                let rest = u64::try_from(highest.saturating_sub(id)).unwrap_or(0);
-                saved.unreadable = saved.unreadable.saturating_add(rest);
-                break;
-            }
-            match copy_range(id, id.saturating_add(1))? {
-                Some(0) => {}
-                Some(rows) => {
-                    saved.dead_letters = saved.dead_letters.saturating_add(rows);
-                    misses = 0;
-                }
-                None => {
-                    saved.unreadable = saved.unreadable.saturating_add(1);
-                    misses = misses.saturating_add(1);
-                }
-            }
-            id = id.saturating_add(1);
-        }
+        // One by one up to the damage, and after it as long as rows are found.
+        let Salvaged { rows, unreadable } =
+            sqlite::read_each(1..=highest, |id| copy_range(id.saturating_sub(1), id))?;
+        saved.dead_letters = saved.dead_letters.saturating_add(rows);
+        saved.unreadable = saved.unreadable.saturating_add(unreadable);
     }
     connection.execute("DETACH damaged", []).map_err(failed)?;
     let last = connection
@@ -122,19 +103,6 @@ pub(super) fn salvage_with(
     go_above(connection, to, last)?;
     flush(connection, to)?;
     Ok(saved)
-}
-
-/// Returns whether an error comes from what was read. Any other concerns the file that is written.
-fn is_damage(error: &rusqlite::Error) -> bool {
-    let is_unreadable = |error: &ffi::Error| match error.code {
-        // A damaged row can have values that no row may have.
-        ErrorCode::ConstraintViolation | ErrorCode::TypeMismatch | ErrorCode::TooBig => true,
-        ErrorCode::SystemIoFailure => {
-            matches!(error.extended_code, ffi::SQLITE_IOERR_READ | ffi::SQLITE_IOERR_SHORT_READ)
-        }
-        _ => false,
-    };
-    sqlite::kind(error) == FailureKind::Damage || error.sqlite_error().is_some_and(is_unreadable)
 }
 
 fn go_above(connection: &Connection, path: &Path, above: i64) -> Result<(), DeadError> {

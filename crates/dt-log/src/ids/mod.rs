@@ -21,22 +21,28 @@
 //! |---|---|
 //! | in `store` | the call is undone, as [`stored_up_to`](Ids::stored_up_to) shows: the log stores these ids again |
 //! | after `store` | everything is stored, also after a power loss |
-//! | while the file is created or renamed | a new file is created; `stored_up_to` is 0 |
+//! | while the file is replaced | the old one is replaced again, or a new file is created; `stored_up_to` is 0 |
 //!
 //! A file that is damaged, of another store, of another version, or no database is renamed to `ids.db.damaged-SECONDS`, and
 //! a new one is created. Pages and filters have a checksum; a damaged page is [`IdsError::Damaged`], a damaged filter is
 //! rebuilt from its pages. Any call notes damage ([`Ids::damage`]), and that the file was moved; the log then resets the
 //! index, and stores the ids of the retained events segment by segment, while it accepts events.
+//!
+//! The new file of a damaged one gets the ids that can still be read (the module `salvage`). It is made under another name,
+//! `ids.db.unfinished`, and renamed; if that is interrupted, the next start does it again. The retained events are stored
+//! again whether or not their ids were kept, so for one window the index may have an id twice.
 
 mod error;
 mod filter;
 mod key;
 mod lookup;
+mod salvage;
 mod store;
 mod table;
 #[cfg(test)]
 mod tests;
 
+use std::fmt;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering};
 use std::sync::{Arc, mpsc};
@@ -48,6 +54,8 @@ use tokio::sync::oneshot;
 
 pub use error::IdsError;
 pub use key::Key;
+pub use salvage::Kept;
+pub(super) use salvage::check;
 
 use self::filter::BloomFilter;
 use self::lookup::Lookup;
@@ -72,15 +80,36 @@ pub struct Opened {
     pub rebuilt: Option<Rebuilt>,
 }
 
-/// Why a new file was created.
+/// Why a new file was created. `Display` has the reason and what it means, for the operator.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Rebuilt {
-    /// A stable code: `missing`, `damaged`, `other_store`, `other_version` or `not_ours`.
+    /// A stable code: `missing`, `damaged`, `other_store`, `other_version`, `newer_than_log` or `not_ours`.
     pub code: &'static str,
     /// The reason in words.
     pub text: String,
     /// The new path of the old file.
     pub renamed_to: Option<PathBuf>,
+    /// The ids of the old file; `None` if none are in the new one.
+    pub kept: Option<Kept>,
+}
+
+impl fmt::Display for Rebuilt {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "ids.db: {}", self.text)?;
+        if let Some(renamed_to) = &self.renamed_to {
+            write!(f, " (now {})", renamed_to.display())?;
+        }
+        match self.kept {
+            None => f.write_str(
+                "; it is rebuilt from the retained events, and copies of earlier events are accepted as new",
+            ),
+            Some(Kept { ids, lost: Some(0) }) => write!(f, "; all {ids} ids were kept; check the disk"),
+            Some(kept) => write!(
+                f,
+                "; {kept}: copies of their events are accepted as new, unless the log retains them; check the disk"
+            ),
+        }
+    }
 }
 
 /// Counters since the start.
@@ -141,28 +170,20 @@ struct Period {
 }
 
 impl Ids {
-    /// Opens the index, or creates a new one if the file cannot be used. Filters are loaded in the background. `now`, in
-    /// Unix milliseconds, becomes part of the name of a renamed file.
+    /// Opens the index, or creates a new one if the file cannot be used. Filters are loaded in the background. `last_seq` is
+    /// the last sequence number of the log. `now`, in Unix milliseconds, becomes part of the name of a renamed file.
     ///
     /// # Errors
     ///
     /// [`IdsError`] if the file cannot be read, renamed or created.
-    pub fn open(path: impl Into<PathBuf>, options: IdsOptions, now: i64) -> Result<Opened, IdsError> {
-        let shared = Arc::new(IndexShared {
-            path: path.into(),
-            options,
-            periods: RwLock::default(),
-            writer: Mutex::new(LazyConnection { connection: None, cache_kib: store::WRITER_CACHE_KIB }),
-            reader: Mutex::new(LazyConnection { connection: None, cache_kib: lookup::READER_CACHE_KIB }),
-            closing: AtomicBool::new(false),
-            damage: Mutex::default(),
-            stored_up_to: AtomicI64::new(0),
-            count: AtomicU64::new(0),
-            lookups: AtomicU64::new(0),
-            filter_hits: AtomicU64::new(0),
-            file_reads: AtomicU64::new(0),
-        });
-        let rebuilt = shared.open(now)?;
+    pub fn open(
+        path: impl Into<PathBuf>,
+        options: IdsOptions,
+        last_seq: i64,
+        now: i64,
+    ) -> Result<Opened, IdsError> {
+        let shared = Arc::new(IndexShared::new(path.into(), options));
+        let rebuilt = shared.open(last_seq, now)?;
         let (lookups, receiver) = mpsc::channel();
         let thread = {
             let shared = Arc::clone(&shared);
@@ -218,13 +239,13 @@ impl Ids {
         answer.await.map_err(|_| IdsError::Closed)?
     }
 
-    /// Renames the file to `ids.db.damaged-SECONDS` and creates a new one. Returns the new path of the old file, if there
-    /// was one.
+    /// Renames the file to `ids.db.damaged-SECONDS`, and creates a new one with the ids that can be read. `now` is in Unix
+    /// milliseconds.
     ///
     /// # Errors
     ///
-    /// [`IdsError`] if the file cannot be renamed or created.
-    pub fn reset(&self, now: i64) -> Result<Option<PathBuf>, IdsError> {
+    /// [`IdsError`] if the file cannot be read, renamed or created.
+    pub fn reset(&self, now: i64) -> Result<Rebuilt, IdsError> {
         self.shared.reset(now)
     }
 
@@ -232,15 +253,6 @@ impl Ids {
     #[must_use]
     pub fn damage(&self) -> Option<IdsError> {
         self.shared.damage.lock().clone()
-    }
-
-    /// Removes all ids.
-    ///
-    /// # Errors
-    ///
-    /// The same as [`store`](Self::store).
-    pub fn forget_all(&self) -> Result<(), IdsError> {
-        self.shared.forget_all()
     }
 
     /// Returns the sequence number up to which the ids of all events are stored durably.
@@ -291,6 +303,25 @@ impl Drop for Ids {
         self.lookups = None;
         if let Some(thread) = self.thread.take() {
             let _ended = thread.join();
+        }
+    }
+}
+
+impl IndexShared {
+    fn new(path: PathBuf, options: IdsOptions) -> Self {
+        Self {
+            path,
+            options,
+            periods: RwLock::default(),
+            writer: Mutex::new(LazyConnection { connection: None, cache_kib: store::WRITER_CACHE_KIB }),
+            reader: Mutex::new(LazyConnection { connection: None, cache_kib: lookup::READER_CACHE_KIB }),
+            closing: AtomicBool::new(false),
+            damage: Mutex::default(),
+            stored_up_to: AtomicI64::new(0),
+            count: AtomicU64::new(0),
+            lookups: AtomicU64::new(0),
+            filter_hits: AtomicU64::new(0),
+            file_reads: AtomicU64::new(0),
         }
     }
 }

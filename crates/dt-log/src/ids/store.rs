@@ -6,7 +6,7 @@ use std::sync::atomic::Ordering;
 
 use rusqlite::{Connection, TransactionBehavior};
 
-use super::super::sqlite::{self, DatabaseHeader};
+use super::super::sqlite::{self, DatabaseHeader, ENDINGS, with_ending};
 use super::filter::BloomFilter;
 use super::key::Key;
 use super::table::{self, FORMAT, PeriodRow, TableError};
@@ -22,56 +22,85 @@ const PERIOD: i64 = 6 * 3_600_000;
 const PERIODS: u64 = 12;
 /// The number of keys of the smallest filter.
 const MIN_CAPACITY: u64 = 16_384;
+/// The ending of an index that is not complete yet.
+const UNFINISHED: &str = ".unfinished";
 
 /// Why a file cannot be used.
-struct Unusable {
-    code: &'static str,
-    text: String,
+pub struct Unusable {
+    pub code: &'static str,
+    pub text: String,
+}
+
+/// Returns why a database cannot be the index of a store whose log ends with `last_seq`; `None` if it can.
+pub fn unusable(
+    connection: &Connection,
+    expected: [u8; 16],
+    last_seq: i64,
+) -> rusqlite::Result<Option<Unusable>> {
+    let (code, text) = match FORMAT.header_of(connection)? {
+        DatabaseHeader::Current if table::store_id(connection)? == expected => {
+            let up_to = table::up_to_seq(connection)?;
+            if up_to <= last_seq {
+                return Ok(None);
+            }
+            // Copies of events that the log has lost are no duplicates.
+            let text = format!(
+                "it has ids of events up to {up_to}, and the log ends with {last_seq}: an older log was put back, or its end \
+                 is damaged"
+            );
+            ("newer_than_log", text)
+        }
+        DatabaseHeader::Current => ("other_store", "it belongs to another store".to_owned()),
+        DatabaseHeader::Version(found) => {
+            ("other_version", format!("its format is version {found}, expected {}", FORMAT.version))
+        }
+        DatabaseHeader::Empty => ("damaged", "the file is empty".to_owned()),
+        DatabaseHeader::Other => ("not_ours", "it is another program's database".to_owned()),
+    };
+    Ok(Some(Unusable { code, text }))
 }
 
 impl IndexShared {
     /// Opens the file, or creates a new one.
-    pub fn open(&self, now: i64) -> Result<Option<Rebuilt>, IdsError> {
-        let mut writer = self.writer.lock();
-        let unusable = match self.check() {
+    pub fn open(&self, last_seq: i64, now: i64) -> Result<Option<Rebuilt>, IdsError> {
+        let unusable = match self.check(last_seq) {
             Ok(None) => {
+                let mut writer = self.writer.lock();
                 return self.with(&mut writer, |connection| self.load(connection)).map(|()| None);
             }
             Ok(Some(unusable)) => unusable,
             Err(IdsError::Damaged { text, .. }) => Unusable { code: "damaged", text },
             Err(error) => return Err(error),
         };
-        let renamed_to = self.make_new(now)?;
-        self.with(&mut writer, |connection| self.load(connection))?;
-        let Unusable { code, text } = unusable;
-        Ok(Some(Rebuilt { code, text, renamed_to }))
+        self.replace(unusable, last_seq, now).map(Some)
+    }
+
+    pub fn reset(&self, now: i64) -> Result<Rebuilt, IdsError> {
+        let text = match self.damage.lock().clone() {
+            Some(IdsError::Damaged { text, .. }) => text,
+            _ => String::new(),
+        };
+        // The log has lost no event since the index was opened.
+        self.replace(Unusable { code: "damaged", text }, i64::MAX, now)
     }
 
     /// Returns why the file cannot be used; `None` if it can. Changes nothing: it may be another program's file.
-    fn check(&self) -> Result<Option<Unusable>, IdsError> {
-        let because = |code, text: String| Some(Unusable { code, text });
+    fn check(&self, last_seq: i64) -> Result<Option<Unusable>, IdsError> {
         match self.path.try_exists() {
             Ok(true) => {}
-            Ok(false) => return Ok(because("missing", "the file is missing".to_owned())),
+            Ok(false) => {
+                return Ok(Some(Unusable { code: "missing", text: "the file is missing".to_owned() }));
+            }
             Err(error) => return Err(IdsError::failed(&self.path, "looking for the file", &error)),
         }
         let read = || -> rusqlite::Result<Option<Unusable>> {
             let connection = sqlite::open(&self.path, WRITER_CACHE_KIB)?;
-            Ok(match FORMAT.header_of(&connection)? {
-                DatabaseHeader::Current if table::store_id(&connection)? == self.options.store_id => {
-                    // Read now, so that damage is found on opening.
-                    table::periods(&connection)?;
-                    table::up_to_seq(&connection)?;
-                    None
-                }
-                DatabaseHeader::Current => because("other_store", "it belongs to another store".to_owned()),
-                DatabaseHeader::Version(found) => because(
-                    "other_version",
-                    format!("its format is version {found}, expected {}", FORMAT.version),
-                ),
-                DatabaseHeader::Empty => because("damaged", "the file is empty".to_owned()),
-                DatabaseHeader::Other => because("not_ours", "it is another program's database".to_owned()),
-            })
+            let unusable = unusable(&connection, self.options.store_id, last_seq)?;
+            if unusable.is_none() {
+                // Read now, so that damage is found on opening.
+                table::periods(&connection)?;
+            }
+            Ok(unusable)
         };
         read().map_err(|error| IdsError::sqlite(&self.path, "reading the format", &error))
     }
@@ -94,73 +123,74 @@ impl IndexShared {
         self.stored_up_to.store(up_to_seq, Ordering::Release);
     }
 
-    /// Renames the file, if there is one, and creates an empty index.
-    fn make_new(&self, now: i64) -> Result<Option<PathBuf>, IdsError> {
-        let failed = |doing, error: std::io::Error| IdsError::failed(&self.path, doing, &error);
-        let renamed_to = match self.path.try_exists() {
-            Ok(true) => Some(self.rename_away(now)?),
-            _ => None,
-        };
-        sqlite::create_file(&self.path).map_err(|error| failed("creating the file", error))?;
-        let created = lookup::connect(&self.path, WRITER_CACHE_KIB)
-            .and_then(|mut created| table::create(&mut created, &self.options))
-            .map_err(|error| IdsError::sqlite(&self.path, "creating the file", &error));
-        if created.is_err() {
-            // Without its tables it would be renamed by the next attempt, and each would leave one file more.
-            let _left = std::fs::remove_file(&self.path);
-        }
-        created?;
-        Ok(renamed_to)
+    /// Replaces the file by a new one, with the ids that can be read if it is damaged. Meanwhile, ids are looked up in the old
+    /// one.
+    fn replace(&self, unusable: Unusable, last_seq: i64, now: i64) -> Result<Rebuilt, IdsError> {
+        let Unusable { code, text } = unusable;
+        let new = Self::new(with_ending(&self.path, UNFINISHED), self.options.clone());
+        new.create()?;
+        let kept = if code == "damaged" { new.fill_from(&self.path, last_seq)? } else { None };
+        let mut writer = self.writer.lock();
+        let mut reader = self.reader.lock();
+        (writer.connection, reader.connection) = (None, None);
+        let renamed_to = self.rename_away(now)?;
+        // Stores nothing. But SQLite syncs the folder, as `dead::open::create` explains: not even after a power loss may an old
+        // journal be beside the new file, which SQLite would apply to it.
+        new.store(&[], 0, i64::MIN)?;
+        new.writer.lock().connection = None;
+        std::fs::rename(&new.path, &self.path)
+            .map_err(|error| IdsError::failed(&new.path, "renaming", &error))?;
+        *self.periods.write() = std::mem::take(&mut *new.periods.write());
+        self.count.store(new.count.load(Ordering::Relaxed), Ordering::Relaxed);
+        self.stored_up_to.store(0, Ordering::Release);
+        *self.damage.lock() = None;
+        Ok(Rebuilt { code, text, renamed_to, kept })
     }
 
-    /// Renames the file and its journal to names that no other file has.
-    fn rename_away(&self, now: i64) -> Result<PathBuf, IdsError> {
+    /// Creates an empty index in place of one that was not completed.
+    pub fn create(&self) -> Result<(), IdsError> {
+        self.writer.lock().connection = None;
+        self.periods.write().clear();
+        for ending in ENDINGS {
+            match std::fs::remove_file(with_ending(&self.path, ending)) {
+                Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+                    return Err(IdsError::failed(&self.path, "removing an unfinished file", &error));
+                }
+                _ => {}
+            }
+        }
+        sqlite::create_file(&self.path)
+            .map_err(|error| IdsError::failed(&self.path, "creating the file", &error))?;
+        lookup::connect(&self.path, WRITER_CACHE_KIB)
+            .and_then(|mut created| table::create(&mut created, &self.options))
+            .map_err(|error| IdsError::sqlite(&self.path, "creating the file", &error))
+    }
+
+    /// Renames the file, and those that SQLite keeps beside it, to names that no other file has. Returns the new path of the
+    /// file, if it is there.
+    fn rename_away(&self, now: i64) -> Result<Option<PathBuf>, IdsError> {
         let failed = |error: std::io::Error| IdsError::failed(&self.path, "renaming", &error);
-        let with = |path: &PathBuf, suffix: &str| {
-            let mut name = path.clone().into_os_string();
-            name.push(suffix);
-            PathBuf::from(name)
-        };
         let mut seconds = now.div_euclid(1000);
         let to = loop {
-            let to = with(&self.path, &format!(".damaged-{seconds}"));
-            if !to.try_exists().map_err(failed)? {
+            let to = with_ending(&self.path, &format!(".damaged-{seconds}"));
+            let mut is_free = true;
+            for ending in ENDINGS {
+                is_free &= !with_ending(&to, ending).try_exists().map_err(failed)?;
+            }
+            if is_free {
                 break to;
             }
             seconds = seconds.saturating_add(1);
         };
-        let journal = with(&self.path, "-journal");
-        if journal.try_exists().map_err(failed)? {
-            std::fs::rename(&journal, with(&to, "-journal")).map_err(failed)?;
+        let mut renamed_to = None;
+        for ending in ENDINGS {
+            match std::fs::rename(with_ending(&self.path, ending), with_ending(&to, ending)) {
+                Ok(()) if ending.is_empty() => renamed_to = Some(to.clone()),
+                Err(error) if error.kind() != std::io::ErrorKind::NotFound => return Err(failed(error)),
+                _ => {}
+            }
         }
-        std::fs::rename(&self.path, &to).map_err(failed)?;
-        Ok(to)
-    }
-
-    pub fn reset(&self, now: i64) -> Result<Option<PathBuf>, IdsError> {
-        let mut writer = self.writer.lock();
-        let mut reader = self.reader.lock();
-        (writer.connection, reader.connection) = (None, None);
-        let renamed_to = self.make_new(now)?;
-        self.with(&mut writer, |connection| self.load(connection))?;
-        *self.damage.lock() = None;
         Ok(renamed_to)
-    }
-
-    pub fn forget_all(&self) -> Result<(), IdsError> {
-        let mut writer = self.writer.lock();
-        self.with(&mut writer, |connection| {
-            let mut run = || -> rusqlite::Result<()> {
-                let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
-                for period in table::periods(&transaction)? {
-                    table::drop_period(&transaction, period.id)?;
-                }
-                table::set_up_to_seq(&transaction, 0)?;
-                transaction.commit()
-            };
-            run().map_err(|error| IdsError::sqlite(&self.path, "forgetting all ids", &error))?;
-            self.load(connection)
-        })
     }
 
     pub fn store(&self, keys: &[Key], up_to_seq: i64, now: i64) -> Result<(), IdsError> {

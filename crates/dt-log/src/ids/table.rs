@@ -6,7 +6,7 @@
 //! few runs, however short the calls are. Pages are only appended, and each is about as large as a page of SQLite, so
 //! little more than the keys is written.
 
-use rusqlite::{Connection, OptionalExtension, params};
+use rusqlite::{Connection, OptionalExtension, Row, params};
 
 use super::super::sqlite::DatabaseFormat;
 use super::IdsOptions;
@@ -92,11 +92,31 @@ pub fn set_up_to_seq(connection: &Connection, seq: i64) -> rusqlite::Result<()> 
 pub fn periods(connection: &Connection) -> rusqlite::Result<Vec<PeriodRow>> {
     let mut statement =
         connection.prepare_cached("SELECT id, began_at, last_at, ids FROM periods ORDER BY id")?;
-    let rows = statement.query_map([], |row| {
-        let ids = u64::try_from(row.get::<_, i64>(3)?).unwrap_or(0);
-        Ok(PeriodRow { id: row.get(0)?, began_at: row.get(1)?, last_at: row.get(2)?, ids })
-    })?;
-    rows.collect()
+    statement.query_map([], period_row)?.collect()
+}
+
+fn period_row(row: &Row<'_>) -> rusqlite::Result<PeriodRow> {
+    let ids = u64::try_from(row.get::<_, i64>(3)?).unwrap_or(0);
+    Ok(PeriodRow { id: row.get(0)?, began_at: row.get(1)?, last_at: row.get(2)?, ids })
+}
+
+/// Returns the periods of a damaged index, oldest first, and whether all their rows can be read. For the time of any other, that
+/// of the period before it is returned, and 0 ids.
+pub fn periods_left(connection: &Connection) -> rusqlite::Result<(Vec<PeriodRow>, bool)> {
+    let mut tables = connection.prepare(
+        "SELECT CAST(substr(name, 7) AS INTEGER) AS id FROM sqlite_schema WHERE name GLOB 'pages_*' ORDER BY id",
+    )?;
+    let ids: Vec<i64> = tables.query_map([], |row| row.get(0))?.collect::<rusqlite::Result<_>>()?;
+    let mut periods: Vec<PeriodRow> = Vec::with_capacity(ids.len());
+    let mut are_whole = true;
+    for id in ids {
+        let row = "SELECT id, began_at, last_at, ids FROM periods WHERE id = ?1";
+        let row = connection.query_row(row, [id], period_row);
+        are_whole &= row.is_ok();
+        let before = periods.last().map_or(0, |period| period.last_at);
+        periods.push(row.unwrap_or(PeriodRow { id, began_at: before, last_at: before, ids: 0 }));
+    }
+    Ok((periods, are_whole))
 }
 
 pub fn begin_period(connection: &Connection, id: i64, now: i64) -> rusqlite::Result<PeriodRow> {
@@ -223,8 +243,13 @@ fn checked(crc: Option<u32>, keys: Option<&[u8]>) -> Option<&[[u8; Key::BYTES]]>
     rest.is_empty().then_some(keys)
 }
 
+/// Returns the number of the last page of a period; `None` if it has no page. The pages of a period have no gaps.
+pub fn last_page(connection: &Connection, period: i64) -> rusqlite::Result<Option<i64>> {
+    connection.query_row(&format!("SELECT max(page) FROM pages_{period}"), [], |row| row.get(0))
+}
+
 /// Reads the pages from `first` to before `end`.
-fn each_page(
+pub fn each_page(
     connection: &Connection,
     period: i64,
     first: i64,

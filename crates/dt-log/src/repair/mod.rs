@@ -16,6 +16,7 @@ use std::sync::Arc;
 use self::plan::NewSegment;
 use super::dead;
 use super::error::LogError;
+use super::sqlite::with_ending;
 use super::{StoreId, path_of_dead_letters, segment};
 use crate::disk::{Disk, DiskFile, OpenMode, SystemDisk};
 
@@ -204,7 +205,7 @@ impl Proposal {
                 .and_then(|file| file.sync_data())
                 .map_err(|error| LogError::io(path, "syncing", &error))?;
         }
-        let [_, write_ahead, _] = dead_letter_files(&self.folder);
+        let write_ahead = with_ending(&path_of_dead_letters(&self.folder), "-wal");
         let renames = self.steps.iter().filter_map(|step| match step {
             Step::Rename { path, to, .. } => Some((path, to)),
             _ => None,
@@ -294,17 +295,4 @@ impl Proposal {
             at = at.saturating_add(u64::try_from(read).unwrap_or(u64::MAX));
         }
     }
-}
-
-/// Returns the file of the dead letters, and those that SQLite keeps beside it.
-fn dead_letter_files(folder: &Path) -> [PathBuf; 3] {
-    let path = path_of_dead_letters(folder);
-    [with_ending(&path, ""), with_ending(&path, "-wal"), with_ending(&path, "-shm")]
-}
-
-/// Returns a path with an ending added to its last name.
-fn with_ending(path: &Path, ending: &str) -> PathBuf {
-    let mut name = path.as_os_str().to_owned();
-    name.push(ending);
-    PathBuf::from(name)
 }

@@ -11,9 +11,10 @@ use super::super::group::{self, Owner};
 use super::super::open::{FolderContent, lock, refuse_first_edition};
 use super::super::segment::{self, Next, SegmentHeader, SegmentReader};
 use super::super::source::skipped_to;
+use super::super::sqlite::{ENDINGS, with_ending};
 use super::super::state::State;
 use super::super::{SEGMENT_BYTES, StoreId, path_of_dead_letters};
-use super::{Proposal, Step, dead_letter_files, with_ending};
+use super::{Proposal, Step};
 use crate::disk::Disk;
 
 /// The smallest size of an event in a segment in bytes, which limits how many events a lost segment had.
@@ -126,7 +127,8 @@ pub fn free_name(disk: &dyn Disk, path: &Path, ending: &str) -> Result<PathBuf, 
     last_and_free_name(disk, path, ending).map(|(_, free)| free)
 }
 
-/// Returns the last name that is used and the first that is not, among the path followed by `.ENDING-N`.
+/// Returns the last name that is used and the first that is not, among the path followed by `.ENDING-N`. A name is also used
+/// if only a file is there that SQLite would apply to a database of that name: an interrupted repair leaves such files.
 fn last_and_free_name(
     disk: &dyn Disk,
     path: &Path,
@@ -136,12 +138,22 @@ fn last_and_free_name(
     loop {
         number = number.saturating_add(1);
         let name = with_ending(path, &format!(".{ending}-{number}"));
-        match disk.about(&name) {
-            Ok(None) => return Ok((last, name)),
-            Ok(Some(_)) => last = Some(name),
-            Err(error) => return Err(LogError::io(name, "looking for a free name", &error)),
+        let mut is_free = true;
+        for ending in ENDINGS {
+            if is_there(disk, &with_ending(&name, ending))? {
+                is_free = false;
+                last = if ending.is_empty() { Some(name.clone()) } else { last };
+            }
+        }
+        if is_free {
+            return Ok((last, name));
         }
     }
+}
+
+fn is_there(disk: &dyn Disk, path: &Path) -> Result<bool, LogError> {
+    let found = disk.about(path).map_err(|error| LogError::io(path, "looking for the file", &error))?;
+    Ok(found.is_some())
 }
 
 struct Planner<'a> {
@@ -365,7 +377,7 @@ impl Planner<'_> {
     }
 
     fn dead_letters(&mut self, highest: i64) -> Result<(), LogError> {
-        let [path, write_ahead, shared] = dead_letter_files(self.folder);
+        let path = path_of_dead_letters(self.folder);
         let Some(error) = dead_repair::problem(&path, self.store.0, highest) else { return Ok(()) };
         if error.is_passing() {
             return Err(error.into());
@@ -388,12 +400,10 @@ impl Planner<'_> {
         let above = damaged.map_or(highest, |damaged| highest.max(dead_repair::highest_in(damaged)));
         let why = error.code().replace('_', " ");
         // The write-ahead log is copied first, so that the database never has its new name without it.
-        for (from, ending) in [(&write_ahead, "-wal"), (&path, ""), (&shared, "-shm")] {
-            let is_there = self.disk.about(from);
-            let is_there = is_there.map_err(|error| LogError::io(from, "looking for the file", &error))?;
-            if is_there.is_some() {
-                let to = with_ending(&free, ending);
-                self.steps.push(Step::Rename { path: from.clone(), to, why: why.clone() });
+        for ending in ["-wal", "", "-shm", "-journal"] {
+            let (from, to) = (with_ending(&path, ending), with_ending(&free, ending));
+            if is_there(self.disk, &from)? {
+                self.steps.push(Step::Rename { path: from, to, why: why.clone() });
             }
         }
         let saved_from = if is_damaged { Some(free) } else { renamed };

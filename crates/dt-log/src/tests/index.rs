@@ -40,7 +40,7 @@ fn a_damaged_page_that_a_look_up_finds_is_repaired_while_the_log_is_open() {
     let log = open(&fixture);
     assert!(!is_known(&log, "1"), "an event that cannot be looked up is not lost");
     until("the index has all ids again", &log, || {
-        renamed(&fixture) == 1 && log.ids().stored_up_to() >= 500 && log.tail().damage().is_none()
+        renamed(&fixture) == 1 && log.ids().stored_up_to() >= 500 && log.ids().damage().is_none()
     });
     for number in 1..=500 {
         assert!(is_known(&log, &number.to_string()), "{number}");
@@ -62,7 +62,7 @@ fn an_index_that_was_moved_away_is_created_anew_while_the_log_is_open() {
     // Segments that only the index needs make the maintenance thread store the ids.
     log.set_bounds(options().bounds);
     until("the index has all ids again", &log, || {
-        log.ids().path().exists() && log.ids().stored_up_to() >= 1000 && log.tail().damage().is_none()
+        log.ids().path().exists() && log.ids().stored_up_to() >= 1000 && log.ids().damage().is_none()
     });
     for number in 1..=1000 {
         assert!(is_known(&log, &number.to_string()), "{number}");
@@ -101,5 +101,126 @@ fn a_start_without_an_index_keeps_few_ids_in_memory() {
     assert!(capacity < EVENTS, "all were in memory at once: {capacity}");
     for number in [0, EVENTS / 2, EVENTS - 1] {
         assert!(is_known(&log, &number.to_string()), "{number}");
+    }
+}
+
+/// The log retains no delivered event, so only the index knows the ids of the last 72 hours.
+#[test]
+fn a_damaged_page_costs_only_its_own_ids_and_that_is_reported() {
+    let fixture = Fixture::new(34);
+    let open = || fixture.open(options()).expect("opens");
+    let log = open();
+    let sink = fill(&log, 1, 1000);
+    let progress = Progress { sink: sink.number, cursor: 1000, checkpoint: None, ends_replay: false };
+    log.advance(progress, true).expect("stored");
+    log.close();
+    drop(log);
+    let log = open();
+    log.advance(Progress { sink: sink.number, cursor: 1000, checkpoint: None, ends_replay: false }, true)
+        .expect("stored");
+    until("delivered events are removed", &log, || log.shared.before(0) > 900);
+    log.close();
+    drop(log);
+    let file = rusqlite::Connection::open(fixture.path().join("ids.db")).expect("opens");
+    assert_eq!(file.execute("UPDATE pages_1 SET crc = crc + 1 WHERE page = 1", []).expect("changed"), 1);
+    drop(file);
+    let log = open();
+    let key = |number: &i64| Key::new("default", &number.to_string());
+    let is_damaged = |number: &i64| log.ids().contains(key(number)).is_err_and(|error| error.is_damage());
+    assert!((1..=1000).any(|number| is_damaged(&number)), "a look-up finds it");
+    until("the index is replaced", &log, || renamed(&fixture) == 1 && log.ids().damage().is_none());
+    let lost = (1..=900).filter(|number| !log.ids().contains(key(number)).expect("an answer")).count();
+    assert!((1..300).contains(&lost), "{lost} of 900 ids are lost");
+    let found = log.tail().damage().unwrap_or_default();
+    assert!(found.contains(" cannot: copies of their events are accepted as new"), "{found}");
+}
+
+#[test]
+fn a_finding_of_a_start_is_reported_for_a_day() {
+    let fixture = Fixture::new(35);
+    let log = open(&fixture);
+    fill(&log, 1, 10);
+    log.close();
+    drop(log);
+    std::fs::remove_file(fixture.path().join("ids.db")).expect("removed");
+    let clock = Arc::new(ManualClock::at(1_000_000));
+    let disk = Arc::new(fixture.disk.clone());
+    let log = Log::open_on(disk, fixture.path(), options(), Arc::clone(&clock) as Arc<dyn Clock>);
+    let log = log.expect("opens");
+    let maintained = || {
+        log.shared.maintain();
+        until("the files are maintained", &log, || !log.shared.files.lock().is_due);
+        log.tail().damage().unwrap_or_default()
+    };
+    assert!(maintained().contains("the file is missing"));
+    clock.set(1_000_000 + 23 * 3_600_000);
+    assert!(maintained().contains("the file is missing"));
+    clock.set(1_000_000 + 24 * 3_600_000);
+    until("it is no longer reported", &log, || maintained().is_empty());
+    assert!(log.findings().iter().any(|finding| finding.contains("accepted as new")), "the log has it");
+}
+
+/// Collects the warnings of its thread.
+struct Warnings(std::sync::Mutex<Vec<String>>);
+
+impl tracing::Subscriber for Warnings {
+    fn enabled(&self, about: &tracing::Metadata<'_>) -> bool {
+        *about.level() <= tracing::Level::WARN
+    }
+
+    fn new_span(&self, _: &tracing::span::Attributes<'_>) -> tracing::span::Id {
+        tracing::span::Id::from_u64(1)
+    }
+
+    fn record(&self, _: &tracing::span::Id, _: &tracing::span::Record<'_>) {}
+
+    fn record_follows_from(&self, _: &tracing::span::Id, _: &tracing::span::Id) {}
+
+    fn event(&self, event: &tracing::Event<'_>) {
+        struct Text(String);
+        impl tracing::field::Visit for Text {
+            fn record_debug(&mut self, field: &tracing::field::Field, value: &dyn fmt::Debug) {
+                self.0.push_str(&format!("{field}={value:?} "));
+            }
+        }
+        let mut text = Text(String::new());
+        event.record(&mut text);
+        self.0.lock().expect("no panic").push(text.0);
+    }
+
+    fn enter(&self, _: &tracing::span::Id) {}
+
+    fn exit(&self, _: &tracing::span::Id) {}
+}
+
+#[test]
+fn events_that_are_no_longer_in_the_log_are_reported_once_by_the_sink_that_misses_them() {
+    let fixture = Fixture::new(36);
+    let log = open(&fixture);
+    let sink = fill(&log, 1, 300);
+    log.close();
+    drop(log);
+    // None of them is in memory any more.
+    let log = open(&fixture);
+    let second = {
+        let mut files = log.shared.files.lock();
+        files.segments.remove(0);
+        files.segments[0].first_seq
+    };
+    let warnings = Arc::new(Warnings(std::sync::Mutex::default()));
+    let read = tracing::subscriber::with_default(Arc::clone(&warnings), || {
+        for _ in 0..3 {
+            log.sink_statuses().expect("read");
+            log.owed(&sink).expect("read");
+            log.connector_use("another").expect("read");
+        }
+        assert!(warnings.0.lock().expect("no panic").is_empty(), "{:?}", warnings.0);
+        rest(&log, &sink)
+    });
+    assert_eq!(read.keys().next(), Some(&second));
+    let warnings = warnings.0.lock().expect("no panic");
+    let [only] = &warnings[..] else { panic!("{warnings:?}") };
+    for part in ["sink=\"one\"".to_owned(), "first=1".to_owned(), format!("last={}", second - 1)] {
+        assert!(only.contains(&part), "{only}");
     }
 }

@@ -5,9 +5,19 @@ use std::collections::BTreeSet;
 use std::path::{Component, Path, PathBuf};
 use std::time::Duration;
 
-use super::{Config, Limits, Listen};
+use super::{Config, ConnectorConfig, Limits, Listen, SinkConfig};
 use dt_sink::config::{Problems, did_you_mean, segments};
 use dt_sink::record::PathTemplate;
+
+/// How the files of a sink can be in the spool's folder. Each has the beginning of the message.
+enum InSpool {
+    /// They are there whatever the record is.
+    Always(String),
+    /// The values of placeholders can give a file the name of one of the spool's.
+    CanDamage(String),
+    /// The values of placeholders can lead there, but to no name that the spool uses.
+    Beside(String),
+}
 
 /// The largest sum of header timeout and deadline: DT gives up on a request after 10 s.
 const MAX_ANSWER_TIME: Duration = Duration::from_millis(9500);
@@ -71,6 +81,7 @@ impl Config {
             problems.warning("limits.allow_cidrs", text.to_owned());
         }
         self.check_shared_keys(problems);
+        self.warn_of_sinks_in_spool(problems);
     }
 
     /// Warns of connectors with common keys. A token does not contain the URL that it was sent to: a person who can read the
@@ -103,42 +114,63 @@ impl Config {
 
     /// Rejects sinks that write into the spool's folder: the spool would read their files as its own, or they would damage it.
     pub(super) fn check_sink_places(&self, problems: &Problems) {
+        for (key, place) in self.sinks_in_spool() {
+            let (found, remedy) = match place {
+                InSpool::Always(found) => (found, ""),
+                InSpool::CanDamage(found) => {
+                    (found, ", with a folder of its own before the first placeholder")
+                }
+                InSpool::Beside(_) => continue,
+            };
+            problems.error(&key, format!("{found}; expected a path outside of it{remedy}"));
+        }
+    }
+
+    /// Warns of sinks whose files can be in the spool's folder, and have names that the spool does not use.
+    fn warn_of_sinks_in_spool(&self, problems: &Problems) {
+        for (key, place) in self.sinks_in_spool() {
+            if let InSpool::Beside(found) = place {
+                let text = format!(
+                    "{found}, beside the files of the spool; give it a folder of its own before the first placeholder"
+                );
+                problems.warning(&key, text);
+            }
+        }
+    }
+
+    /// Returns the sinks with files that are or can be in the spool's folder, each with the key of its path.
+    fn sinks_in_spool(&self) -> Vec<(String, InSpool)> {
         let spool = resolved(&self.spool_folder());
-        for sink in &self.sinks {
-            let Some(files) = sink.settings.files() else { continue };
-            let template = files.clone().absolute();
+        let in_spool = |template: &PathTemplate| {
+            let found = |verb| {
+                let path = template.to_string();
+                format!(
+                    "found \"{}\", which {verb} in the spool's folder {}",
+                    path.escape_debug(),
+                    spool.display()
+                )
+            };
+            let template = template.clone().absolute();
             let place = match template.is_fixed() {
                 true => template.root().join(template.relative_text()),
                 false => template.root().to_owned(),
             };
-            let (verb, remedy) = match resolved(&place).starts_with(&spool) {
-                true => ("is", ""),
-                false if self.can_lead_into(&template, &spool) => {
-                    ("can be", ", with a folder of its own before the first placeholder")
-                }
-                false => continue,
-            };
-            let text = format!(
-                "found \"{}\", which {verb} in the spool's folder {}; expected a path outside of it{remedy}",
-                files.to_string().escape_debug(),
-                spool.display()
-            );
-            problems.error(&format!("sink.{}.path", sink.name), text);
-        }
-    }
-
-    /// Returns whether placeholders can yield the names of the folders from the template's root to this folder, so that a file
-    /// would be in it. Projects and event types come from outside; connectors have the names in the configuration.
-    fn can_lead_into(&self, template: &PathTemplate, folder: &Path) -> bool {
-        let Ok(below) = folder.strip_prefix(resolved(template.root())) else { return false };
-        let text = template.relative_text().replace("{date}", "2023-11-14").replace("{hour}", "22");
-        let start = text.split('/').take(below.components().count()).collect::<Vec<_>>().join("/");
-        let matches = |start: PathTemplate| {
-            let below = below.strip_prefix(start.root()).ok().and_then(Path::to_str);
-            below.is_some_and(|below| start.matches(below))
+            if resolved(&place).starts_with(&spool) {
+                return Some(InSpool::Always(found("is")));
+            }
+            let name_for = |connector: &ConnectorConfig| name_in(&template, &spool, &connector.name);
+            let names: Vec<String> = self.connectors.iter().filter_map(name_for).collect();
+            if names.is_empty() {
+                None
+            } else if names.iter().any(|name| name.is_empty() || can_be_of_spool(name)) {
+                Some(InSpool::CanDamage(found("can be")))
+            } else {
+                Some(InSpool::Beside(found("can be")))
+            }
         };
-        let of_connector = |name: &str| start.replace("{connector}", name).parse().is_ok_and(matches);
-        self.connectors.iter().any(|connector| of_connector(&connector.name))
+        let of_sink =
+            |sink: &SinkConfig| Some((format!("sink.{}.path", sink.name), in_spool(sink.settings.files()?)?));
+        self.sinks.iter().filter_map(of_sink).collect()
     }
 
     /// Checks that the sinks' folders exist: `serve` creates only the data folder, and folders with a placeholder in their
@@ -180,6 +212,39 @@ impl Config {
     }
 }
 
+/// Returns the name in a folder to which the placeholders of a template can lead, with the placeholders that it contains: that of
+/// a file, or of a folder. It is empty if the file can have the name of the folder itself; `None` if nothing leads there.
+/// Projects and event types come from outside; connectors have the names in the configuration.
+fn name_in(template: &PathTemplate, folder: &Path, connector: &str) -> Option<String> {
+    let below = folder.strip_prefix(resolved(template.root())).ok()?;
+    let text = template.relative_text().replace("{date}", "2023-11-14").replace("{hour}", "22");
+    let text = text.replace("{connector}", connector);
+    let depth = below.components().count();
+    let start: PathTemplate = text.split('/').take(depth).collect::<Vec<_>>().join("/").parse().ok()?;
+    let below = below.strip_prefix(start.root()).ok()?.to_str()?;
+    start.matches(below).then(|| text.split('/').nth(depth).unwrap_or_default().to_owned())
+}
+
+/// Returns whether a name with placeholders can be that of a file of the spool.
+fn can_be_of_spool(name: &str) -> bool {
+    // Each of those has a dot, and no value of a placeholder has.
+    if !name.contains('.') {
+        return false;
+    }
+    let (start, end) = match (name.split_once('{'), name.rsplit_once('}')) {
+        (Some((start, _)), Some((_, end))) => (start, end),
+        _ => (name, name),
+    };
+    let template: Option<PathTemplate> = name.parse().ok();
+    dt_log::FILE_NAMES.iter().any(|own| match own.split_once('*') {
+        Some((before, after)) => {
+            let begins = start.starts_with(before) || before.starts_with(start);
+            begins && (end.ends_with(after) || after.ends_with(end))
+        }
+        None => template.as_ref().is_none_or(|template| template.matches(own)),
+    })
+}
+
 /// Returns the absolute path without `..` and, as far as the path exists, without symbolic links.
 fn resolved(path: &Path) -> PathBuf {
     let mut resolved = PathBuf::new();
@@ -213,11 +278,11 @@ mod tests {
     use crate::config::{Config, ConfigError, SystemSources};
     use crate::sink::standard_types;
 
-    /// Returns whether a file sink with this path is refused, and checks the message.
-    fn is_refused(folder: &str, data: &str, path: &str) -> bool {
-        let secret = format!("{folder}/secret");
-        std::fs::write(&secret, "some-good-secret").expect("written");
+    /// Returns whether a file sink with this path is refused, or otherwise whether there is a warning. Checks the message.
+    fn verdict(folder: &str, path: &str) -> &'static str {
         let connector = |name: &str, at: &str| {
+            let secret = format!("{folder}/secret-{name}");
+            std::fs::write(&secret, format!("some-good-secret-{name}")).expect("written");
             format!(
                 "[[connector]]\nname = '{name}'\npath = '{at}'\nsecrets = [{{ label = '{name}', file = '{secret}' }}]\n"
             )
@@ -225,48 +290,63 @@ mod tests {
         let connectors = connector("plant", "/a") + &connector("spool", "/b");
         let path = format!("{folder}/{path}");
         let sink = format!("[[sink]]\nname = 'out'\ntype = 'file'\npath = '{path}'\n");
-        let text = format!("data = '{folder}/{data}'\n{connectors}{sink}");
+        let text = format!("data = '{folder}/data'\n{connectors}{sink}");
         let read = Config::from_toml(&text, &SystemSources, &standard_types()).and_then(Config::complete);
-        let problems = match read {
-            Ok(_) => return false,
-            Err(ConfigError::Problems(problems)) => problems,
+        let (verdict, problems) = match read {
+            Ok(config) if config.warnings.is_empty() => return "fine",
+            Ok(config) => ("warned of", config.warnings),
+            Err(ConfigError::Problems(problems)) => ("refused", problems),
             Err(other) => panic!("{path}: {other}"),
         };
-        let text = problems.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n");
-        for word in ["sink.out.path: found", &path, "in the spool's folder", "expected"] {
+        assert_eq!(problems.len(), 1, "{path}: {problems:?}");
+        let text = problems[0].to_string();
+        for word in ["sink.out.path: found", &path, "in the spool's folder"] {
             assert!(text.contains(word), "{path}: {text}");
         }
-        true
+        verdict
     }
 
     /// The value of a placeholder may come from outside.
     #[test]
-    fn no_template_leads_into_the_spools_folder() {
+    fn no_template_leads_to_a_file_of_the_spool() {
         let folder = tempfile::tempdir().expect("a folder");
         let folder = folder.path().to_str().expect("text");
         std::fs::create_dir(format!("{folder}/data")).expect("made");
         std::os::unix::fs::symlink("data", format!("{folder}/link")).expect("linked");
         for (path, expected) in [
-            ("data/{project}/dead.db", true),
-            ("data/{eventType}/{date}", true),
-            ("data/{connector}/dead.db", true),
-            ("data/sp{project}/x/y.ndjson", true),
-            ("data/{project}", true),
-            ("data/{date}{hour}{project}/x", false),
-            ("link/{project}/dead.db", true),
-            ("{project}/spool/dead.db", true),
-            ("{project}/{eventType}/dead.db", true),
-            ("data/{date}/events.ndjson", false),
-            ("data/{hour}/{project}", false),
-            ("data/{project}.ndjson", false),
-            ("data/events-{project}/dead.db", false),
-            ("data/events/{project}/dead.db", false),
-            ("{project}/events/dead.db", false),
-            ("{project}/{connector}/dead.db", true),
-            ("{connector}/{project}/dead.db", false),
-            ("{project}.ndjson", false),
+            ("data/{project}/dead.db", "refused"),
+            ("data/{project}/dead.db-wal", "refused"),
+            ("data/{project}/ids.{eventType}", "refused"),
+            ("data/{project}/{eventType}/{date}.ndjson", "warned of"),
+            ("data/{project}/segment-{hour}.log", "refused"),
+            ("data/{project}/{eventType}.log", "refused"),
+            ("data/{project}/spare-1{eventType}", "warned of"),
+            ("data/{project}/spare-1.t{eventType}", "refused"),
+            ("data/{project}/{date}", "warned of"),
+            ("data/{project}/{date}.ndjson", "warned of"),
+            ("data/{project}/{eventType}.ndjson", "warned of"),
+            ("data/{eventType}/{date}", "warned of"),
+            ("data/{connector}/dead.db", "refused"),
+            ("data/{connector}/{date}.ndjson", "warned of"),
+            ("data/sp{project}/x/y.ndjson", "warned of"),
+            ("data/{project}", "refused"),
+            ("data/{date}{hour}{project}/x", "fine"),
+            ("link/{project}/dead.db", "refused"),
+            ("link/{project}/{date}.ndjson", "warned of"),
+            ("{project}/spool/dead.db", "refused"),
+            ("{project}/spool/{date}.ndjson", "warned of"),
+            ("{project}/{eventType}/dead.db", "refused"),
+            ("data/{date}/events.ndjson", "fine"),
+            ("data/{hour}/{project}", "fine"),
+            ("data/{project}.ndjson", "fine"),
+            ("data/events-{project}/dead.db", "fine"),
+            ("data/events/{project}/dead.db", "fine"),
+            ("{project}/events/dead.db", "fine"),
+            ("{project}/{connector}/dead.db", "refused"),
+            ("{connector}/{project}/dead.db", "fine"),
+            ("{project}.ndjson", "fine"),
         ] {
-            assert_eq!(is_refused(folder, "data", path), expected, "{path}");
+            assert_eq!(verdict(folder, path), expected, "{path}");
         }
     }
 }

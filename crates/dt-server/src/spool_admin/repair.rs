@@ -153,16 +153,16 @@ struct Configured {
     verifiers: BTreeMap<Arc<str>, Arc<LiveVerifier>>,
     /// Whether de-duplication is on for any connector.
     dedup: bool,
-    /// The sinks that have a worker; empty without a server.
-    running: BTreeSet<Arc<str>>,
+    /// The names of the sinks; empty without a configuration.
+    sinks: BTreeSet<Arc<str>>,
 }
 
 impl Configured {
-    fn new(config: &Config, verifiers: &[Arc<LiveVerifier>], running: BTreeSet<Arc<str>>) -> Self {
+    fn new(config: &Config, verifiers: &[Arc<LiveVerifier>], sinks: BTreeSet<Arc<str>>) -> Self {
         let named = config.connectors.iter().map(|connector| Arc::clone(&connector.name));
         let verifiers = named.clone().zip(verifiers.iter().cloned()).collect();
         let connectors = named.zip(config.connectors.iter().cloned()).collect();
-        Self { connectors, verifiers, dedup: !config.dedup_window.is_zero(), running }
+        Self { connectors, verifiers, dedup: !config.dedup_window.is_zero(), sinks }
     }
 }
 
@@ -183,10 +183,11 @@ enum Verdict {
 }
 
 impl Repair {
-    /// Uses an open log and the connectors of `config`. `running` are the sinks that have a worker.
+    /// Uses an open log and the connectors of `config`. `sinks` are the names of its sinks, those of an embedder included;
+    /// without any, events are for all sinks of the log.
     #[must_use]
-    pub fn new(log: Arc<Log>, config: &Config, running: BTreeSet<Arc<str>>) -> Self {
-        Self { log, configured: RwLock::new(Arc::new(Configured::new(config, &[], running))) }
+    pub fn new(log: Arc<Log>, config: &Config, sinks: BTreeSet<Arc<str>>) -> Self {
+        Self { log, configured: RwLock::new(Arc::new(Configured::new(config, &[], sinks))) }
     }
 
     /// Activates another configuration. `verifiers` has one entry for each of its connectors, in their order.
@@ -194,9 +195,9 @@ impl Repair {
         &self,
         config: &Config,
         verifiers: &[Arc<LiveVerifier>],
-        running: BTreeSet<Arc<str>>,
+        sinks: BTreeSet<Arc<str>>,
     ) {
-        *self.configured.write() = Arc::new(Configured::new(config, verifiers, running));
+        *self.configured.write() = Arc::new(Configured::new(config, verifiers, sinks));
     }
 
     fn configured(&self) -> Arc<Configured> {
@@ -223,7 +224,7 @@ impl Repair {
                 let records = self.log.replay(sink, *after)?;
                 Ok(RepairReport { records, ..RepairReport::default() })
             }
-            RepairRequest::Forget { sink } if self.configured().running.contains(&**sink) => {
+            RepairRequest::Forget { sink } if self.configured().sinks.contains(&**sink) => {
                 Err(RepairError::SinkRuns(sink.clone()))
             }
             RepairRequest::Forget { sink } => {
@@ -307,19 +308,21 @@ impl Repair {
     ///
     /// What is missing, if the log does not have all of them: a new sink would begin after a record that is stored now.
     fn sinks_of(&self, connector: &str) -> Result<SinkSet, String> {
-        let (configured, known) = (self.configured(), self.log.sinks());
-        let number = |name: &str| known.iter().find(|sink| &*sink.name == name).map(|sink| sink.number);
+        let configured = self.configured();
+        let number = |name: &str| match self.log.sink(name) {
+            Some(sink) => Ok(sink.number),
+            None => Err(format!("sink {name} is not in the log yet")),
+        };
         let named = configured.connectors.get(connector).and_then(|connector| connector.sinks.as_ref());
-        if let Some(named) = named {
-            let missing = |name: &String| format!("sink {name} is not in the log yet");
-            let numbers = named.iter().map(|name| number(name).ok_or_else(|| missing(name)));
-            return numbers.collect::<Result<Vec<_>, _>>().map(SinkSet::new);
-        }
-        if known.is_empty() {
+        let numbers: Vec<_> = match named {
+            Some(named) => named.iter().map(|name| number(name)).collect::<Result<_, _>>()?,
+            None if configured.sinks.is_empty() => self.log.sinks().iter().map(|sink| sink.number).collect(),
+            None => configured.sinks.iter().map(|name| number(name)).collect::<Result<_, _>>()?,
+        };
+        if numbers.is_empty() {
             return Err("the log has no sink yet".to_owned());
         }
-        let is_meant = |name: &str| configured.running.is_empty() || configured.running.contains(name);
-        Ok(SinkSet::new(known.iter().filter(|sink| is_meant(&sink.name)).map(|sink| sink.number)))
+        Ok(SinkSet::new(numbers))
     }
 
     /// Decides on a dead letter that is replayed.
@@ -352,8 +355,8 @@ impl Repair {
 
     /// Returns whether records for this sink would be delivered.
     fn is_deliverable(&self, sink: &str) -> bool {
-        let running = &self.configured().running;
-        running.contains(sink) || (running.is_empty() && self.log.sink(sink).is_some())
+        let sinks = &self.configured().sinks;
+        (sinks.is_empty() || sinks.contains(sink)) && self.log.sink(sink).is_some()
     }
 
     /// Verifies a stored request and reads its record. An expired or damaged one is verified at the time when its token was
@@ -417,21 +420,20 @@ mod tests {
     use dt_verify::{Secret, Signer, Verifier};
 
     /// Stores a copy of an authentic request whose token had expired.
-    fn add_expired(log: &Log) {
-        let body = br#"{"event":{"eventId":"e1","eventType":"touch"}}"#;
+    fn add_expired(log: &Log, event_id: &str) {
+        let body = format!(r#"{{"event":{{"eventId":"{event_id}","eventType":"touch"}}}}"#);
         let secret = || Secret::new("a-good-secret").expect("good");
         let signer = Signer::secret(secret());
         let mut headers = http::HeaderMap::new();
-        let token = signer.sign(body, 1_700_000_000, "id").expect("signed");
+        let token = signer.sign(body.as_bytes(), 1_700_000_000, "id").expect("signed");
         headers.insert(signer.header_name(), token.parse().expect("a value"));
         let now = SystemClock.unix_millis();
         let (reason, error) = (Reason::Expired, "expired".to_owned());
-        let dead_letter =
-            DeadLetter::of_request(Arc::from("plant"), reason, error, now, Bytes::from_static(body));
+        let dead_letter = DeadLetter::of_request(Arc::from("plant"), reason, error, now, Bytes::from(body));
         log.dead_letters().add_blocking(vec![dead_letter.with_headers(&headers)]).expect("stored");
     }
 
-    fn replay(log: &Arc<Log>, sinks: Option<&[&str]>) -> RepairReport {
+    fn replay(log: &Arc<Log>, sinks: Option<&[&str]>, configured: &[&str]) -> RepairReport {
         let verifier = Verifier::builder()
             .secret("a", Secret::new("a-good-secret").expect("good"))
             .build()
@@ -442,7 +444,8 @@ mod tests {
         let filter = Filter::default();
         let request =
             RepairRequest::ReplayDead { filter, reverify: false, ignore_required_headers: false, after: 0 };
-        Repair::new(Arc::clone(log), &config, BTreeSet::new()).handle(&request).expect("done")
+        let configured = configured.iter().map(|name| Arc::from(*name)).collect();
+        Repair::new(Arc::clone(log), &config, configured).handle(&request).expect("done")
     }
 
     /// No server has been started since they were added to the configuration. The record would be stored for no sink, and a
@@ -453,18 +456,22 @@ mod tests {
         let bounds = Bounds { min_free: 0, ..LogOptions::default().bounds };
         let options = LogOptions { bounds, ..LogOptions::default() };
         let log = Arc::new(Log::open(folder.path(), options, Arc::new(SystemClock)).expect("opens"));
-        add_expired(&log);
-        let kept = |sinks: Option<&[&str]>, why: &str| {
-            let report = replay(&log, sinks);
+        add_expired(&log, "e1");
+        let kept = |sinks: Option<&[&str]>, configured: &[&str], why: &str| {
+            let report = replay(&log, sinks, configured);
             assert_eq!((report.skipped, report.accepted, report.duplicate), (1, 0, 0), "{report:?}");
             assert!(report.notes.iter().any(|note| note.contains(why)), "{report:?}");
         };
-        kept(None, "the log has no sink yet");
+        kept(None, &[], "the log has no sink yet");
         let old = log.register(&Arc::from("old"), StartAt::Now, Vec::new()).expect("registered");
-        kept(Some(&["new"]), "sink new is not in the log yet");
-        kept(Some(&["old", "new"]), "sink new is not in the log yet");
-        assert_eq!(replay(&log, Some(&["old"])).accepted, 1);
-        assert_eq!(log.owed(&old).expect("read"), 1);
+        let removed = log.register(&Arc::from("removed"), StartAt::Now, Vec::new()).expect("registered");
+        kept(Some(&["new"]), &[], "sink new is not in the log yet");
+        kept(Some(&["old", "new"]), &["old", "new"], "sink new is not in the log yet");
+        kept(None, &["old", "new"], "sink new is not in the log yet");
+        assert_eq!(replay(&log, Some(&["old"]), &["old"]).accepted, 1);
+        add_expired(&log, "e2");
+        assert_eq!(replay(&log, None, &["old"]).accepted, 1);
+        assert_eq!((log.owed(&old).expect("read"), log.owed(&removed).expect("read")), (2, 0));
         log.close();
     }
 }

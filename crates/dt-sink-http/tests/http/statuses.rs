@@ -169,3 +169,28 @@ fn an_answer_never_shows_a_secret() {
         assert!(!format!("{:?}", driver.sink).contains(secret));
     }
 }
+
+/// Many targets name what they do not accept: the last segment of the path, a value of the query, the token of a header.
+#[test]
+fn an_answer_shows_no_part_of_a_secret_url_or_header() {
+    use crate::driver::{Files, config};
+    let target = Target::start(|_| Reply::Status(200));
+    let url = format!("http://{}/services/T0/hook-7c2a-91?api_key=k3y-of-the-url&v=2", target.address);
+    let header = "Token t0ken-of-the-api";
+    let secrets = [("URL", url.as_str()), ("KEY", header)];
+    let files = Files(secrets.map(|(name, value)| (name.to_owned(), value.as_bytes().to_vec())).into());
+    let text = "url = { env = 'URL' }\nsecret_headers = { Authorization = { env = 'KEY' } }";
+    let mut driver = Driver::with(config(text, &files), dt_sink::Format::Body);
+    for (answer, shown) in [
+        ("no such hook: hook-7c2a-91.", ": no such hook: [secret]."),
+        ("cannot POST /services/T0/hook-7c2a-91", ": cannot POST [secret]"),
+        ("POST /services/T0/hook-7c2a-91: no", ": POST /[secret]/T0/[secret]: no"),
+        ("the key k3y-of-the-url has expired", ": the key [secret] has expired"),
+        ("unknown token t0ken-of-the-api", ": unknown token [secret]"),
+        ("v=2 is not supported", ": v=2 is not supported"),
+    ] {
+        target.set(move |_| Reply::With(400, None, answer.to_owned()));
+        let fate = driver.deliver_one(record("a", 1));
+        assert!(error_of(&fate).ends_with(shown), "{fate:?}");
+    }
+}

@@ -149,7 +149,7 @@ mod tests {
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
         let broker = listener.local_addr().expect("an address").to_string().parse().expect("a broker");
         let broker_task = tokio::spawn(babbler(listener));
-        let connect = Connect { client_id: "c", login: None, status_topic: "s", keep_alive: 60 };
+        let connect = Connect { client_id: "c", login: None, status_topic: Some("s"), keep_alive: 60 };
         let target = Target { broker: &broker, version: MqttVersion::V5, tls: None, connect };
         let limits = Limits { timeout: Duration::from_secs(60), until: None };
         let mut connection = Connection::open(&target, limits).await.expect("accepted");

@@ -102,3 +102,41 @@ fn a_repair_that_is_interrupted_anywhere_can_be_repeated() {
         }
     }
 }
+
+/// A repair that was interrupted has copied the write-ahead log. Then the receiver ran again, which wrote that into the
+/// database, and added more.
+#[test]
+fn what_an_interrupted_repair_has_copied_is_not_applied_to_a_newer_database() {
+    for ending in ["-wal", "-journal"] {
+        let fixture = Fixture::new();
+        add_dead_letters_of_a_killed_process(&fixture);
+        let (dead, write_ahead) = (fixture.file("dead.db"), fixture.file("dead.db-wal"));
+        let copy = if ending == "-wal" {
+            std::fs::read(&write_ahead).expect("read")
+        } else {
+            let file = rusqlite::Connection::open(fixture.file("old.db")).expect("opens");
+            file.execute_batch(
+                "CREATE TABLE t (x); INSERT INTO t VALUES (zeroblob(100000)); PRAGMA cache_size = 1; BEGIN;
+                 UPDATE t SET x = zeroblob(99999)",
+            )
+            .expect("changed");
+            std::fs::read(fixture.file("old.db-journal")).expect("a journal")
+        };
+        std::fs::write(fixture.file(&format!("dead.db.set-aside-1{ending}")), &copy).expect("written");
+        let file = rusqlite::Connection::open(&dead).expect("opens");
+        let added = file.execute_batch(
+            "INSERT INTO dead SELECT id + 10, reason, connector, sink, NULL, error, attempts, replays, received_at, dead_at,
+                 verified_by, event_id, event_type, project, device, request_id, signatures, header_names, crc, NULL, body
+             FROM dead;
+             PRAGMA wal_checkpoint(TRUNCATE)",
+        );
+        added.expect("added");
+        drop(file);
+        assert!(!write_ahead.exists());
+        Proposal::new(fixture.path()).expect("proposed").carry_out().expect("done");
+        let log = fixture.open().expect("opens");
+        let dead_letters = log.dead_letters().counts().iter().map(|count| count.dead_letters).sum::<u64>();
+        assert_eq!(dead_letters, 4, "{ending}: the newer ones are there");
+        assert_eq!(std::fs::read(fixture.file(&format!("dead.db.set-aside-1{ending}"))).ok(), Some(copy));
+    }
+}

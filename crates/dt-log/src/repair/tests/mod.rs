@@ -12,7 +12,7 @@ use std::time::Duration;
 use tempfile::TempDir;
 
 use super::super::frame::SinkSet;
-use super::super::{Appended, Bounds, Log, LogOptions, Progress, StartAt, StoredEvent};
+use super::super::{Appended, Bounds, Log, LogOptions, Progress, Reader, StartAt, StoredEvent};
 use super::*;
 use dt_sink::clock::ManualClock;
 use dt_sink::record::{DeadLetter, Record};
@@ -400,4 +400,22 @@ fn dead_letters_that_no_store_has_claimed_are_no_loss() {
     dead_letters.expect("made").add_blocking(vec![dead_letter]).expect("stored");
     let log = fixture.open().expect("a new store takes what mode direct made");
     assert_eq!(log.dead_letters().highest_id(), 1);
+}
+
+#[test]
+fn a_check_counts_the_unreadable_ids() {
+    let fixture = Fixture::new();
+    let check = || Reader::open(fixture.path()).and_then(|reader| reader.check(|_| {})).expect("checked");
+    assert_eq!(check(), [] as [String; 0]);
+    let file = rusqlite::Connection::open(fixture.file("ids.db")).expect("opens");
+    assert_eq!(file.execute("UPDATE pages_1 SET crc = crc + 1 WHERE page = 0", []).expect("changed"), 1);
+    drop(file);
+    let findings = check();
+    let [finding] = &findings[..] else { panic!("{findings:?}") };
+    assert!(
+        finding.starts_with("ids.db: damaged: ") && finding.contains(" ids can be read, and "),
+        "{finding}"
+    );
+    std::fs::remove_file(fixture.file("ids.db")).expect("removed");
+    assert!(check()[0].starts_with("ids.db: the file is missing; "));
 }
