@@ -104,7 +104,7 @@ fn every_event_is_there_once_as_it_was_sent_and_in_order() {
 fn two_connectors_and_two_sinks_store_an_event_once() {
     let Some(server) = shared("two connectors of one project") else { return };
     let database = server.database();
-    let sink = "[[sink]]\nname = 'again'\ntype = 'postgres'\nurl = { env = 'DT_RECEIVER_TEST_POSTGRES_URL' }\n\
+    let sink = "[[sink]]\nname = 'again'\ntype = 'postgres'\nurl = { env = 'DT_RECEIVER_TEST_SINK_SECRET' }\n\
                 [[connector]]\nname = 'other'\npath = '/other'\nsecrets = [{ env = 'DT_SIGNATURE_SECRET' }]";
     let setup = Setup::new("", &server.url(&database), sink);
     let receiver = setup.start();
