@@ -66,6 +66,8 @@ pub struct Fault {
     pub operation: Option<Operation>,
     /// A part of the path; empty for all paths.
     pub path: String,
+    /// The fewest bytes of a write that it concerns.
+    pub least: usize,
     /// The number of matching operations that succeed first.
     pub after: u64,
     /// The number of operations that fail then.
@@ -77,7 +79,7 @@ pub struct Fault {
 impl Fault {
     /// Returns a fault that fails every operation of that kind, until [`FakeDisk::heal`](super::FakeDisk::heal).
     pub fn every(operation: Operation, error: Errno) -> Self {
-        Self { operation: Some(operation), path: String::new(), after: 0, times: u64::MAX, error }
+        Self { operation: Some(operation), path: String::new(), least: 0, after: 0, times: u64::MAX, error }
     }
 
     /// Returns a fault that fails the next operation of that kind.

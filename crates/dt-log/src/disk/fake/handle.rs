@@ -20,11 +20,11 @@ pub struct FakeFile {
 }
 
 impl FakeFile {
-    /// Counts a change, and returns an error if it must fail.
-    fn change(&self, operation: Operation) -> (MutexGuard<'_, State>, io::Result<()>) {
+    /// Counts a change with so many bytes, and returns an error if it must fail.
+    fn change(&self, operation: Operation, bytes: usize) -> (MutexGuard<'_, State>, io::Result<()>) {
         let mut state = self.disk.state();
         let allowed = if self.writable { Ok(()) } else { Err(Errno::BADF.into()) };
-        let outcome = state.begin(operation, &self.path).and(allowed);
+        let outcome = state.begin_with(operation, &self.path, bytes).and(allowed);
         (state, outcome)
     }
 
@@ -41,7 +41,7 @@ impl DiskFile for FakeFile {
     }
 
     fn write_all_at(&self, bytes: &[u8], offset: u64) -> io::Result<()> {
-        let (mut state, mut outcome) = self.change(Operation::Write);
+        let (mut state, mut outcome) = self.change(Operation::Write, bytes.len());
         let mut written = bytes.len() as u64;
         let room = state.room(self.inode).saturating_sub(offset);
         if outcome.is_ok() && room < written {
@@ -59,7 +59,7 @@ impl DiskFile for FakeFile {
     }
 
     fn set_length(&self, length: u64) -> io::Result<()> {
-        let (mut state, outcome) = self.change(Operation::SetLength);
+        let (mut state, outcome) = self.change(Operation::SetLength, 0);
         outcome?;
         if length > state.room(self.inode) {
             return Err(Errno::NOSPC.into());

@@ -240,6 +240,11 @@ impl State {
 
     /// Counts an operation, and returns an error if it must fail.
     fn begin(&mut self, operation: Operation, path: &Path) -> io::Result<()> {
+        self.begin_with(operation, path, 0)
+    }
+
+    /// The same for an operation with so many bytes.
+    fn begin_with(&mut self, operation: Operation, path: &Path, bytes: usize) -> io::Result<()> {
         if self.has_stopped() {
             return Err(Errno::IO.into());
         }
@@ -253,7 +258,7 @@ impl State {
         }
         for fault in &mut self.faults {
             let wanted = fault.operation.map_or(operation != Operation::Read, |wanted| wanted == operation);
-            if wanted && path.to_string_lossy().contains(&fault.path) {
+            if wanted && bytes >= fault.least && path.to_string_lossy().contains(&fault.path) {
                 if fault.after > 0 {
                     fault.after -= 1;
                 } else if fault.times > 0 {
