@@ -243,7 +243,7 @@ impl State {
         self.begin_with(operation, path, 0)
     }
 
-    /// The same for an operation with so many bytes.
+    /// Counts an operation with so many bytes, and returns an error if it must fail.
     fn begin_with(&mut self, operation: Operation, path: &Path, bytes: usize) -> io::Result<()> {
         if self.has_stopped() {
             return Err(Errno::IO.into());
