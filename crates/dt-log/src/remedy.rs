@@ -18,6 +18,6 @@ pub const DEAD_LETTERS: &str = "save what can be read with `dt-receiver dead lis
      away, and run `dt-receiver spool repair`";
 /// One dead letter is damaged.
 pub const ONE_DEAD_LETTER: &str = "fetch its event again from DT's event history, then remove the dead letter with `dt-receiver dead drop --id ID`";
-/// The index of event ids cannot be read as a whole.
-pub const IDS: &str = "the receiver keeps what can be read of it, and adds the retained events; copies of other events are accepted as \
-     new, and sinks get them again; check the disk";
+/// The index of event ids cannot be used.
+pub const IDS: &str = "the receiver rebuilds it from the retained events; copies of earlier events are accepted as new, and sinks get them \
+     again";

@@ -11,7 +11,7 @@ use super::super::sqlite::{self, FailureKind};
 #[non_exhaustive]
 pub enum IdsError {
     /// The content is damaged, or the file was moved; [`Ids::reset`](super::Ids::reset) creates a new file.
-    #[error("{path}: damaged ({text}); it is replaced, and what can be read of it is kept", path = .path.display())]
+    #[error("{path}: damaged ({text}); it is rebuilt from the log", path = .path.display())]
     Damaged {
         /// The path of the dedup index.
         path: PathBuf,

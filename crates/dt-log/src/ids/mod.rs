@@ -28,15 +28,14 @@
 //! rebuilt from its pages. Any call notes damage ([`Ids::damage`]), and that the file was moved; the log then resets the
 //! index, and stores the ids of the retained events segment by segment, while it accepts events.
 //!
-//! The new file of a damaged one gets the ids that can still be read (the module `salvage`). It is made under another name,
-//! `ids.db.unfinished`, and renamed; if that is interrupted, the next start does it again. The retained events are stored
-//! again whether or not their ids were kept, so for one window the index may have an id twice.
+//! A new file is made under another name, `ids.db.unfinished`, and renamed; if that is interrupted, the next start does it
+//! again.
 
+mod check;
 mod error;
 mod filter;
 mod key;
 mod lookup;
-mod salvage;
 mod store;
 mod table;
 #[cfg(test)]
@@ -52,10 +51,9 @@ use parking_lot::{Mutex, RwLock};
 use rusqlite::Connection;
 use tokio::sync::oneshot;
 
+pub(super) use check::check;
 pub use error::IdsError;
 pub use key::Key;
-pub use salvage::Kept;
-pub(super) use salvage::check;
 
 use self::filter::BloomFilter;
 use self::lookup::Lookup;
@@ -89,8 +87,6 @@ pub struct Rebuilt {
     pub text: String,
     /// The new path of the old file.
     pub renamed_to: Option<PathBuf>,
-    /// The ids of the old file; `None` if none are in the new one.
-    pub kept: Option<Kept>,
 }
 
 impl fmt::Display for Rebuilt {
@@ -99,16 +95,9 @@ impl fmt::Display for Rebuilt {
         if let Some(renamed_to) = &self.renamed_to {
             write!(f, " (now {})", renamed_to.display())?;
         }
-        match self.kept {
-            None => f.write_str(
-                "; it is rebuilt from the retained events, and copies of earlier events are accepted as new",
-            ),
-            Some(Kept { ids, lost: Some(0) }) => write!(f, "; all {ids} ids were kept; check the disk"),
-            Some(kept) => write!(
-                f,
-                "; {kept}: copies of their events are accepted as new, unless the log retains them; check the disk"
-            ),
-        }
+        f.write_str(
+            "; it is rebuilt from the retained events, and copies of earlier events are accepted as new",
+        )
     }
 }
 
@@ -239,12 +228,11 @@ impl Ids {
         answer.await.map_err(|_| IdsError::Closed)?
     }
 
-    /// Renames the file to `ids.db.damaged-SECONDS`, and creates a new one with the ids that can be read. `now` is in Unix
-    /// milliseconds.
+    /// Renames the file to `ids.db.damaged-SECONDS`, and creates a new one. `now` is in Unix milliseconds.
     ///
     /// # Errors
     ///
-    /// [`IdsError`] if the file cannot be read, renamed or created.
+    /// [`IdsError`] if the file cannot be renamed or created.
     pub fn reset(&self, now: i64) -> Result<Rebuilt, IdsError> {
         self.shared.reset(now)
     }

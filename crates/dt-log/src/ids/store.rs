@@ -72,7 +72,7 @@ impl IndexShared {
             Err(IdsError::Damaged { text, .. }) => Unusable { code: "damaged", text },
             Err(error) => return Err(error),
         };
-        self.replace(unusable, last_seq, now).map(Some)
+        self.replace(unusable, now).map(Some)
     }
 
     pub fn reset(&self, now: i64) -> Result<Rebuilt, IdsError> {
@@ -80,8 +80,7 @@ impl IndexShared {
             Some(IdsError::Damaged { text, .. }) => text,
             _ => String::new(),
         };
-        // The log has lost no event since the index was opened.
-        self.replace(Unusable { code: "damaged", text }, i64::MAX, now)
+        self.replace(Unusable { code: "damaged", text }, now)
     }
 
     /// Returns why the file cannot be used; `None` if it can. Changes nothing: it may be another program's file.
@@ -123,13 +122,11 @@ impl IndexShared {
         self.stored_up_to.store(up_to_seq, Ordering::Release);
     }
 
-    /// Replaces the file by a new one, with the ids that can be read if it is damaged. Meanwhile, ids are looked up in the old
-    /// one.
-    fn replace(&self, unusable: Unusable, last_seq: i64, now: i64) -> Result<Rebuilt, IdsError> {
+    /// Replaces the file by a new one.
+    fn replace(&self, unusable: Unusable, now: i64) -> Result<Rebuilt, IdsError> {
         let Unusable { code, text } = unusable;
         let new = Self::new(with_ending(&self.path, UNFINISHED), self.options.clone());
         new.create()?;
-        let kept = if code == "damaged" { new.fill_from(&self.path, last_seq)? } else { None };
         let mut writer = self.writer.lock();
         let mut reader = self.reader.lock();
         (writer.connection, reader.connection) = (None, None);
@@ -144,7 +141,7 @@ impl IndexShared {
         self.count.store(new.count.load(Ordering::Relaxed), Ordering::Relaxed);
         self.stored_up_to.store(0, Ordering::Release);
         *self.damage.lock() = None;
-        Ok(Rebuilt { code, text, renamed_to, kept })
+        Ok(Rebuilt { code, text, renamed_to })
     }
 
     /// Creates an empty index in place of one that was not completed.

@@ -100,25 +100,6 @@ fn period_row(row: &Row<'_>) -> rusqlite::Result<PeriodRow> {
     Ok(PeriodRow { id: row.get(0)?, began_at: row.get(1)?, last_at: row.get(2)?, ids })
 }
 
-/// Returns the periods of a damaged index, oldest first, and whether all their rows can be read. For the time of any other, that
-/// of the period before it is returned, and 0 ids.
-pub fn periods_left(connection: &Connection) -> rusqlite::Result<(Vec<PeriodRow>, bool)> {
-    let mut tables = connection.prepare(
-        "SELECT CAST(substr(name, 7) AS INTEGER) AS id FROM sqlite_schema WHERE name GLOB 'pages_*' ORDER BY id",
-    )?;
-    let ids: Vec<i64> = tables.query_map([], |row| row.get(0))?.collect::<rusqlite::Result<_>>()?;
-    let mut periods: Vec<PeriodRow> = Vec::with_capacity(ids.len());
-    let mut are_whole = true;
-    for id in ids {
-        let row = "SELECT id, began_at, last_at, ids FROM periods WHERE id = ?1";
-        let row = connection.query_row(row, [id], period_row);
-        are_whole &= row.is_ok();
-        let before = periods.last().map_or(0, |period| period.last_at);
-        periods.push(row.unwrap_or(PeriodRow { id, began_at: before, last_at: before, ids: 0 }));
-    }
-    Ok((periods, are_whole))
-}
-
 pub fn begin_period(connection: &Connection, id: i64, now: i64) -> rusqlite::Result<PeriodRow> {
     connection
         .execute("INSERT INTO periods (id, began_at, last_at, ids) VALUES (?1, ?2, ?2, 0)", [id, now])?;
@@ -241,11 +222,6 @@ fn checked(crc: Option<u32>, keys: Option<&[u8]>) -> Option<&[[u8; Key::BYTES]]>
     let keys = keys.filter(|keys| crc == Some(crc32fast::hash(keys)))?;
     let (keys, rest) = keys.as_chunks();
     rest.is_empty().then_some(keys)
-}
-
-/// Returns the number of the last page of a period; `None` if it has no page. The pages of a period have no gaps.
-pub fn last_page(connection: &Connection, period: i64) -> rusqlite::Result<Option<i64>> {
-    connection.query_row(&format!("SELECT max(page) FROM pages_{period}"), [], |row| row.get(0))
 }
 
 /// Reads the pages from `first` to before `end`.

@@ -155,6 +155,50 @@ fn a_file_that_cannot_be_used_is_renamed_and_made_anew() {
     }
 }
 
+/// A journal belongs to the file that it was written for.
+#[test]
+fn what_is_left_beside_the_old_index_is_not_applied_to_the_new_one() {
+    const IDS: u64 = 10_000;
+    let folder = tempfile::tempdir().expect("a folder");
+    let path = folder.path().join("ids.db");
+    let ids = open(folder.path(), 24_000);
+    for first in (0..IDS).step_by(1000) {
+        ids.store(&keys(first..first + 1000), i64::try_from(first + 1000).expect("small"), NOW)
+            .expect("stored");
+    }
+    drop(ids);
+    // A transaction that has overwritten pages of the file, as a killed process leaves it.
+    let file = rusqlite::Connection::open(&path).expect("opens");
+    file.execute_batch(
+        "PRAGMA cache_size = 1; BEGIN; UPDATE pages_1 SET crc = 0; UPDATE pages_2 SET crc = 0",
+    )
+    .expect("changed");
+    let beside = |ending: &str| super::super::sqlite::with_ending(&path, ending);
+    let journal = fs::read(beside("-journal")).expect("a journal");
+    assert!(journal.starts_with(&[0xd9, 0xd5, 0x05, 0xf9]), "SQLite would apply it");
+    drop(file);
+    for what in ["moved", "damaged"] {
+        match what {
+            "moved" => fs::remove_file(&path).expect("removed"),
+            _ => fs::write(&path, "no database at all, but long enough to be read as one").expect("written"),
+        }
+        for ending in ["-journal", "-wal", "-shm"] {
+            fs::write(beside(ending), &journal).expect("written");
+        }
+        fs::write(beside(".unfinished"), "of an attempt that was interrupted").expect("written");
+        fs::write(beside(".unfinished-journal"), &journal).expect("written");
+        let ids = open(folder.path(), 24_000);
+        ids.store(&keys(0..IDS), 1, NOW).expect("stored");
+        drop(ids);
+        let opened = Ids::open(&path, options(24_000), i64::MAX, NOW).expect("an index");
+        assert_eq!(opened.rebuilt, None, "{what}");
+        assert!(keys(0..IDS).into_iter().all(|key| known(&opened.ids, key)), "{what}");
+        let names = fs::read_dir(folder.path()).expect("listed").map(|entry| entry.expect("an entry").path());
+        let kept = names.filter(|name| fs::read(name).is_ok_and(|bytes| bytes == journal)).count();
+        assert!(kept >= 1, "{what}: the journal is not removed");
+    }
+}
+
 #[test]
 fn a_damaged_page_is_reported_until_the_index_is_reset() {
     let folder = tempfile::tempdir().expect("a folder");
