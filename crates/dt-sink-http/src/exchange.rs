@@ -36,7 +36,7 @@ static IDEMPOTENCY_KEY: HeaderName = HeaderName::from_static("idempotency-key");
 /// Why records were not delivered, and may be later.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Failure {
-    /// In words fit for a log. Equal for the same cause.
+    /// In words fit for a log: the cause, and for a fault of single events the first of them.
     pub error: String,
     /// Whether all other records would fail, too.
     pub is_of_target: bool,

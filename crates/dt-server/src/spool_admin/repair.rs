@@ -132,7 +132,7 @@ pub enum RepairError {
     DeadLetters(#[from] DeadError),
     /// The running server delivers to this sink, so that it cannot be forgotten.
     #[error(
-        "sink {0} is in the configuration of the running server; stop the server, remove the sink there, forget it, start again"
+        "sink {0} is in the configuration; stop the server if it runs, remove the sink there, forget it, start again"
     )]
     SinkRuns(String),
 }
