@@ -242,7 +242,7 @@ mod tests {
         let control = control(folder.path());
         assert_eq!(ask(folder.path(), &drop_all()).expect("done").dropped, 0);
         let refused = ask(folder.path(), &forget("file")).expect_err("it runs").to_string();
-        assert!(refused.contains("running server"), "{refused}");
+        assert!(refused.contains("in the configuration; stop the server"), "{refused}");
         let unknown = ask(folder.path(), &forget("gone")).expect_err("unknown").to_string();
         assert!(unknown.contains("no sink gone"), "{unknown}");
         control.stop();
