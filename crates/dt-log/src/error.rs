@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use super::StoreId;
 use super::dead::DeadError;
 
-/// A failure to open the log, or to store or read something.
+/// A failure of the log: to open it, or to store or read data.
 #[derive(Debug, Clone, thiserror::Error)]
 #[non_exhaustive]
 pub enum LogError {
@@ -22,7 +22,7 @@ pub enum LogError {
          or deliver its events with the program that wrote it"
     )]
     FirstEdition {
-        /// The file by which that edition was recognised.
+        /// The file by which the first edition was recognised.
         path: PathBuf,
     },
     /// A newer version of this program wrote the file.
@@ -32,9 +32,9 @@ pub enum LogError {
     Newer {
         /// The file that the newer version wrote.
         path: PathBuf,
-        /// The version of its format.
+        /// The version of the file's format.
         found: u32,
-        /// The newest version that this program reads.
+        /// The newest version of the format that this program reads.
         known: u32,
     },
     /// The file belongs to another store.
@@ -93,15 +93,15 @@ pub enum LogError {
     Full {
         /// The folder of the log.
         path: PathBuf,
-        /// The limit that is reached.
+        /// The limit that was reached, in words.
         text: String,
     },
-    /// A write or a sync failed, and no new segment can be created; this is tried again every second.
+    /// A write or a sync failed, and no new segment can be created. Creating one is retried every second.
     #[error("{path}: cannot write, trying again every second: {text}")]
     Unwritable {
         /// The folder of the log.
         path: PathBuf,
-        /// What failed, in words.
+        /// The operation that failed, in words.
         text: String,
     },
     /// An event does not fit into a segment.
@@ -110,16 +110,16 @@ pub enum LogError {
         /// The size of the group that contains the event, in bytes.
         bytes: usize,
     },
-    /// The sink is unknown to the log.
+    /// No sink with this name is registered in the log.
     #[error("the spool has no sink {name}; `dt-receiver spool status` lists its sinks")]
     UnknownSink {
         /// The name of the unknown sink.
         name: String,
     },
-    /// The last possible number of its kind is assigned.
+    /// The highest possible number is assigned, so that no further one can be.
     #[error("the spool has no {what} left; deliver its events, and start with a new folder")]
     Exhausted {
-        /// What the numbers count.
+        /// The objects that the numbers count, in words.
         what: &'static str,
     },
     /// The queue of the writer is full.
@@ -131,7 +131,7 @@ pub enum LogError {
 }
 
 impl LogError {
-    /// Returns an error of the operating system at a path.
+    /// Returns the error for a failed operation of the operating system on a path.
     pub(super) fn io(path: impl Into<PathBuf>, doing: &'static str, error: &io::Error) -> Self {
         Self::Io { path: path.into(), doing, text: error.to_string(), kind: error.kind() }
     }

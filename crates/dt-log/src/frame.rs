@@ -12,26 +12,25 @@ use dt_verify::VerifiedBy;
 /// The number of a sink. A sink that is registered again after it was forgotten gets a new number.
 pub type SinkNumber = u32;
 
-/// A change of the log. The position of a variant is its code on the disk: append new ones at the end.
+/// A change of the log. A variant's position is its code in the stored format: append new variants at the end.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) enum Frame<'a> {
     /// An event was accepted. Its sequence number follows from its position in the group.
     #[serde(borrow)]
     Event(EventFrame<'a>),
-    /// A sink has passed everything up to a sequence number.
+    /// The progress of a sink: all events up to a sequence number are delivered, or are not for the sink.
     Cursor(CursorFrame<'a>),
     /// A sink was registered.
     Registered(SinkFrame<'a>),
     /// A sink was forgotten.
     Forgotten { sink: SinkNumber },
-    /// An operator requested a replay of everything after a sequence number.
+    /// An operator requested a replay of all events after a sequence number.
     Replay { sink: SinkNumber, after: i64 },
-    /// The segments before this one are no longer needed.
+    /// The segments before `oldest` are no longer needed.
     Kept { oldest: u64 },
-    /// The state before all later frames; the first frame of each segment.
+    /// The state before all later frames. It is the first frame of each segment.
     Snapshot(Snapshot<'a>),
-    /// The sequence numbers before this one are used: their events are lost with their segments, or dead letters refer to
-    /// them.
+    /// The sequence numbers before `next` are used: their events are lost with their segments, or dead letters refer to them.
     Skipped { next: i64 },
 }
 
@@ -62,7 +61,7 @@ pub(super) struct CursorFrame<'a> {
     /// The checkpoint of the sink; `None` keeps the stored one.
     #[serde(with = "serde_bytes")]
     pub checkpoint: Option<&'a [u8]>,
-    /// Whether this starts the replay that an operator requested, which is then done.
+    /// Whether this cursor begins the replay that an operator requested, which completes the request.
     pub ends_replay: bool,
 }
 
@@ -74,13 +73,13 @@ pub(super) struct Snapshot<'a> {
     pub next_sink: SinkNumber,
     /// The number of the oldest segment that may still be needed.
     pub oldest: u64,
-    /// The highest id that the dead letters ever assigned: an older copy of their database has a lower one.
+    /// The highest id that the dead letters have ever assigned: an older copy of their database has a lower one.
     pub highest_dead_letter: i64,
     /// When each connector accepted its last event, in Unix milliseconds.
     pub connectors: Vec<(&'a str, i64)>,
 }
 
-/// The stored form of `SinkState`: what the log knows of one sink when it is registered, and at the beginning of a segment.
+/// The stored form of `SinkState`: the state of one sink when it is registered, and at the beginning of a segment.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct SinkFrame<'a> {
     pub sink: SinkNumber,
@@ -89,8 +88,8 @@ pub(super) struct SinkFrame<'a> {
     #[serde(with = "serde_bytes")]
     pub checkpoint: Option<&'a [u8]>,
     pub replay_after: Option<i64>,
-    /// The sink also gets the events of these connectors up to this sequence number, which were accepted before its
-    /// registration.
+    /// The highest sequence number of the earlier events that the sink also gets: events of the connectors `earlier_of` that were
+    /// accepted before the sink was registered.
     pub earlier_to: i64,
     pub earlier_of: Vec<&'a str>,
 }
@@ -102,7 +101,7 @@ impl Frame<'_> {
         let _written = postcard::to_io(self, out);
     }
 
-    /// Reads all frames of a group; `None` if one cannot be decoded.
+    /// Reads all frames of a group; `None` if one of them cannot be decoded.
     pub(super) fn read_all(mut payload: &[u8]) -> Option<Vec<Frame<'_>>> {
         let mut frames = Vec::new();
         while !payload.is_empty() {
@@ -113,7 +112,7 @@ impl Frame<'_> {
         Some(frames)
     }
 
-    /// Reads the decodable frames at the beginning of bytes that may be damaged.
+    /// Reads the frames at the beginning of bytes that may be damaged, up to the first one that cannot be decoded.
     pub(super) fn read_some(mut payload: &[u8]) -> Vec<Frame<'_>> {
         let mut frames = Vec::new();
         while let Ok((frame, rest)) = postcard::take_from_bytes(payload) {
@@ -132,13 +131,13 @@ impl Frame<'_> {
 pub struct SinkSet(Arc<[u8]>);
 
 impl SinkSet {
-    /// Returns the set of these sinks.
+    /// Creates the set of the sinks with these numbers.
     #[must_use]
     pub fn new(sinks: impl IntoIterator<Item = SinkNumber>) -> Self {
         Self(sinks.into_iter().flat_map(SinkNumber::to_le_bytes).collect())
     }
 
-    /// Returns whether the set contains a sink.
+    /// Returns whether the set contains the sink with this number.
     #[must_use]
     pub fn contains(&self, sink: SinkNumber) -> bool {
         set_contains(&self.0, sink)
@@ -149,7 +148,8 @@ fn set_contains(set: &[u8], sink: SinkNumber) -> bool {
     set.chunks_exact(4).any(|number| number == sink.to_le_bytes())
 }
 
-/// Appends an accepted event to `out`. `scratch` is a buffer for the text of the key.
+/// Appends an accepted event to `out` as a frame. `scratch` is a buffer for the text of the key that verified the event
+/// (`verified_by`).
 pub fn write_event(record: &Record, sinks: &SinkSet, scratch: &mut String, out: &mut Vec<u8>) {
     use std::fmt::Write as _;
     scratch.clear();
@@ -173,12 +173,12 @@ pub fn write_event(record: &Record, sinks: &SinkSet, scratch: &mut String, out: 
 }
 
 impl EventFrame<'_> {
-    /// Returns whether the event is for a sink.
+    /// Returns whether the event is for the sink with this number.
     pub(super) fn is_for(&self, sink: SinkNumber) -> bool {
         set_contains(self.sinks, sink)
     }
 
-    /// Returns the highest number of the sinks that the event is for; 0 if there is none.
+    /// Returns the highest number among the sinks that the event is for; 0 if it is for none.
     pub(super) fn highest_sink(&self) -> SinkNumber {
         let numbers = self.sinks.as_chunks::<4>().0.iter();
         numbers.map(|number| SinkNumber::from_le_bytes(*number)).max().unwrap_or(0)
@@ -196,7 +196,7 @@ impl EventFrame<'_> {
         self.event_id
     }
 
-    /// Returns the record, with the headers that were kept.
+    /// Returns the record of the event, with the stored parts of its request's headers.
     pub(super) fn record(&self) -> Record {
         Record {
             connector: Arc::from(self.connector),
@@ -213,7 +213,7 @@ impl EventFrame<'_> {
     }
 }
 
-/// Reads `secret:LABEL` or `asymmetric:KID`.
+/// Parses `secret:LABEL` or `asymmetric:KID`.
 pub fn verified_by(text: &str) -> VerifiedBy {
     match text.split_once(':') {
         Some(("asymmetric", kid)) => VerifiedBy::Asymmetric { kid: Arc::from(kid) },

@@ -13,11 +13,11 @@
 
 use super::StoreId;
 
-/// The length of a group's header in bytes.
+/// The length of a group's header, in bytes.
 pub const HEADER: usize = 24;
 pub const MAGIC: [u8; 4] = *b"DTgr";
 
-/// The segment that a group belongs to.
+/// The store and the segment that a group belongs to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Owner {
     pub store: StoreId,
@@ -28,16 +28,16 @@ pub struct Owner {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct GroupHeader {
     crc: u32,
-    /// Length of the frames in bytes.
+    /// The length of the frames in bytes.
     pub length: usize,
-    /// The number of events.
+    /// The number of events in the group.
     pub events: u32,
-    /// The sequence number of the first event.
+    /// The sequence number of the first event; in a group without events, that of the next event.
     pub first_seq: i64,
 }
 
 impl GroupHeader {
-    /// Reads a header; `None` if the bytes are no header. [`is_intact`](Self::is_intact) checks the group.
+    /// Reads a header; `None` if the bytes do not begin with one. [`is_intact`](Self::is_intact) verifies the checksum.
     pub fn read(bytes: &[u8]) -> Option<Self> {
         let (magic, rest) = bytes.split_first_chunk::<4>()?;
         let (crc, rest) = rest.split_first_chunk::<4>()?;
@@ -52,13 +52,14 @@ impl GroupHeader {
         })
     }
 
-    /// Returns whether these frames were written with this header, to this segment.
+    /// Returns whether the frames are undamaged, and were written together with this header to the segment of `owner`: their
+    /// length and the checksum match.
     pub fn is_intact(&self, owner: Owner, frames: &[u8]) -> bool {
         let length = u32::try_from(self.length).unwrap_or(u32::MAX);
         frames.len() == self.length && crc(owner, length, self.events, self.first_seq, frames) == self.crc
     }
 
-    /// Returns the sequence number after the last event; `None` on overflow, which no writer produces.
+    /// Returns the sequence number after the last event; `None` if it overflows, which no writer causes.
     pub fn next_seq(&self) -> Option<i64> {
         self.first_seq.checked_add(i64::from(self.events))
     }
@@ -70,7 +71,7 @@ pub fn begin(buffer: &mut Vec<u8>) {
     buffer.resize(HEADER, 0);
 }
 
-/// Writes the header of a group whose frames follow it in the buffer.
+/// Writes the header of a group into the room that [`begin`] reserved, before the frames in the buffer.
 pub fn finish(buffer: &mut [u8], owner: Owner, events: u32, first_seq: i64) {
     let Some((header, frames)) = buffer.split_at_mut_checked(HEADER) else { return };
     // A group fits into a segment, whose length fits into 32 bits.

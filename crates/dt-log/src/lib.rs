@@ -1,4 +1,4 @@
-//! The log: keeps every accepted event on disk, from before its 200 until every sink has it.
+//! The log: stores every accepted event on disk before it is answered 200, and keeps it until every sink has received it.
 //!
 //! # Format (version 2)
 //!
@@ -112,15 +112,15 @@ use dt_sink::record::Record;
 const SEGMENT_BYTES: u64 = 16 << 20;
 /// The approximate size of an event in a group in bytes, without its body.
 const EVENT_BYTES: usize = 512;
-/// The ticket of the recovered events, until they are durable.
+/// The ticket of the recovered events: they are durable once `durable_ticket` has reached it.
 const RECOVERED_TICKET: u64 = 1;
 
-/// The id of a store: distinguishes its files from those of another store.
+/// The id of a store. It distinguishes the files of this store from those of another one.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub struct StoreId(pub(crate) [u8; 16]);
 
 impl StoreId {
-    /// Returns a new id. It is different each time, but no secret.
+    /// Returns a new, unique id. It is not secret.
     fn random() -> Self {
         let random = || RandomState::new().hash_one(std::process::id()).to_le_bytes();
         let mut store = [0; 16];
@@ -152,23 +152,23 @@ pub enum Appended {
     Duplicate,
 }
 
-/// Where a new sink starts.
+/// The first event that a new sink receives.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum StartAt {
-    /// With the next event.
+    /// The next event that is accepted.
     Now,
-    /// With the oldest retained event.
+    /// The oldest event that is still retained.
     Retained,
 }
 
 /// The limits that can be changed while the log is open.
 #[derive(Debug, Clone)]
 pub struct Bounds {
-    /// The largest size of segments, spares and dead letters together, in bytes.
+    /// The size limit of segments, spares and dead letters together, in bytes.
     pub max_size: u64,
     /// The free space on the disk that a new segment must leave, in bytes.
     pub min_free: u64,
-    /// How long events are kept after they were received, even if every sink has them. Undelivered ones are kept in any case.
+    /// How long events are kept after they were received, even if every sink has them. Undelivered events are always kept.
     pub retain: Duration,
 }
 
@@ -177,13 +177,13 @@ pub struct Bounds {
 pub struct LogOptions {
     /// The limits that can be changed later.
     pub bounds: Bounds,
-    /// How long an accepted event is recognised as a duplicate, at least.
+    /// The shortest time for which an accepted event is recognised as a duplicate.
     pub dedup_window: Duration,
     /// The largest number of accepted events that are recognised as duplicates.
     pub dedup_max: u64,
-    /// The limit for copies of expired requests, in bytes.
+    /// The size limit of all copies of expired requests, in bytes.
     pub max_expired: u64,
-    /// The limit for copies of refused requests, in bytes.
+    /// The size limit of all copies of refused requests, in bytes.
     pub max_refused: u64,
     /// The largest number of events that wait for the writer.
     pub max_queue: usize,
@@ -191,7 +191,7 @@ pub struct LogOptions {
     pub max_queue_bytes: usize,
     /// The length of a segment's file in bytes.
     pub segment_bytes: u64,
-    /// Receives the number of events and the duration of each group.
+    /// Receives the number of events and the duration of each group that becomes durable.
     pub observer: Arc<dyn Observer>,
 }
 
@@ -212,7 +212,7 @@ impl Default for LogOptions {
 }
 
 impl LogOptions {
-    /// Returns the options for a command that changes a log while no server uses it: nothing is removed, and no limit
+    /// Returns the options for a command that changes a log while no server uses the log: nothing is removed, and no limit
     /// applies.
     #[must_use]
     pub fn for_repair() -> Self {
@@ -227,7 +227,7 @@ impl LogOptions {
 
 /// Receives measurements of the log.
 pub trait Observer: fmt::Debug + Send + Sync {
-    /// Reports that a group of `events` events became durable, which took `took`.
+    /// Reports that a group of `events` events became durable. `took` is the time for it.
     fn committed(&self, took: Duration, events: u32);
 }
 
@@ -235,16 +235,16 @@ impl Observer for () {
     fn committed(&self, _took: Duration, _events: u32) {}
 }
 
-/// The progress of a sink, to be stored.
+/// The progress of a sink, which [`Log::advance`] stores.
 #[derive(Debug, Clone)]
 pub struct Progress {
     /// The number of the sink in the log.
     pub sink: SinkNumber,
-    /// Everything up to this sequence number is delivered or a dead letter.
+    /// All records up to this sequence number are delivered, are dead letters, or are not for the sink.
     pub cursor: i64,
     /// The checkpoint of the sink; `None` keeps the stored one.
     pub checkpoint: Option<Vec<u8>>,
-    /// Whether this moves the cursor back for a replay that an operator requested; the request is then done.
+    /// Whether the cursor moves back to begin a replay that an operator requested. The request is then completed.
     pub ends_replay: bool,
 }
 
@@ -254,14 +254,14 @@ pub struct Log {
     shared: Arc<Shared>,
     max_queue: usize,
     max_queue_bytes: usize,
-    /// The writer's thread and the maintenance thread; empty once the log is closed.
+    /// The handles of the writer's thread and the maintenance thread; empty once the log is closed.
     threads: Mutex<Vec<JoinHandle<()>>>,
-    /// The findings of the start, for an operator.
+    /// The findings of the start, for the operator.
     findings: Vec<String>,
 }
 
 impl Log {
-    /// Stores an event durably for these sinks. With `dedup`, an event that its connector sent before is not stored again.
+    /// Stores an event durably for these sinks. With `dedup`, an event that its connector received before is skipped.
     ///
     /// # Errors
     ///
@@ -324,7 +324,7 @@ impl Log {
         answer.blocking_recv().map_err(|_| LogError::Closed)?
     }
 
-    /// Returns whether the index has an event. After an error, the event counts as new, so that it is not lost.
+    /// Returns whether the index contains an event. After an error, the event counts as new, so that it is not lost.
     fn known(&self, answer: Result<bool, ids::IdsError>) -> bool {
         answer.unwrap_or_else(|error| {
             if !self.shared.lookups_fail.swap(true, Ordering::Relaxed) {
@@ -378,8 +378,8 @@ impl Log {
         Ok(Enqueued::Waiting)
     }
 
-    /// Registers a sink durably, unless it is known, and returns its state. With [`StartAt::Retained`] it also gets the
-    /// retained events of these connectors. Blocks.
+    /// Registers a sink durably, unless it is registered, and returns its state. With [`StartAt::Retained`], the sink also gets
+    /// the retained events of these connectors. Blocks.
     ///
     /// # Errors
     ///
@@ -397,11 +397,11 @@ impl Log {
         self.shared.change(change)?.ok_or(LogError::Exhausted { what: "sink numbers" })
     }
 
-    /// Stores the progress of a sink. With `wait` it is durable when this returns, otherwise about 50 ms later. Blocks.
+    /// Stores the progress of a sink durably: with `wait` before this returns, otherwise about 50 ms later. Blocks.
     ///
     /// # Errors
     ///
-    /// [`LogError`] if it is not stored; the progress that was stored before remains.
+    /// [`LogError`] if the progress is not stored; the progress that was stored before remains valid.
     pub fn advance(&self, progress: Progress, wait: bool) -> Result<(), LogError> {
         let Progress { sink, cursor, checkpoint, ends_replay } = progress;
         let (reply, answer) = oneshot::channel();
@@ -446,8 +446,9 @@ impl Log {
         Ok(was_known)
     }
 
-    /// Requests that a sink gets the retained events after a sequence number again. Its worker starts the replay once it
-    /// has delivered what was there when the worker started. Returns how many sequence numbers the replay covers. Blocks.
+    /// Requests a replay of the retained events after a sequence number to a sink. Its worker begins the replay after it has
+    /// delivered the events that existed when the worker started. Returns the number of sequence numbers that the replay covers.
+    /// Blocks.
     ///
     /// # Errors
     ///
@@ -473,7 +474,7 @@ impl Log {
         }
     }
 
-    /// Returns the durable state of a sink.
+    /// Returns the durable state of the sink with this name; `None` if no such sink is registered.
     #[must_use]
     pub fn sink(&self, name: &str) -> Option<SinkState> {
         self.shared.state.lock().named(name).cloned()
@@ -485,7 +486,7 @@ impl Log {
         self.shared.state.lock().sinks.values().cloned().collect()
     }
 
-    /// Returns the source from which the worker of a sink reads, starting at its cursor.
+    /// Returns a source from which the worker of a sink reads events, starting at the sink's cursor.
     #[must_use]
     pub fn source(&self, sink: SinkState) -> Source {
         Source::new(Arc::clone(&self.shared), sink)
@@ -497,13 +498,13 @@ impl Log {
         &self.shared.tail
     }
 
-    /// Returns the dead letters.
+    /// Returns the database of dead letters.
     #[must_use]
     pub fn dead_letters(&self) -> &Arc<dead::DeadLetters> {
         &self.shared.dead
     }
 
-    /// Returns the index of event ids.
+    /// Returns the dedup index.
     #[must_use]
     pub fn ids(&self) -> &ids::Ids {
         &self.shared.ids
@@ -515,8 +516,7 @@ impl Log {
         &self.shared.folder
     }
 
-    /// Returns why no segment can be added; `None` if one can. Without a further segment, events are refused once the
-    /// newest one is full.
+    /// Returns why no segment can be added; `None` if one can. If none can, events are refused once the newest segment is full.
     #[must_use]
     pub fn shortage(&self) -> Option<LogError> {
         self.shared.files.lock().no_spare.clone()
@@ -528,13 +528,13 @@ impl Log {
         self.shared.disk.free_bytes(&self.shared.folder).unwrap_or(0)
     }
 
-    /// Returns when a connector accepted its last event, in Unix milliseconds.
+    /// Returns when a connector accepted its last event, in Unix milliseconds; `None` if it has accepted none.
     #[must_use]
     pub fn last_accepted(&self, connector: &str) -> Option<i64> {
         self.shared.state.lock().connectors.get(connector).copied()
     }
 
-    /// Returns the bytes that the log takes, without the index.
+    /// Returns the size of the log without the dedup index, in bytes.
     #[must_use]
     pub fn used_bytes(&self) -> u64 {
         self.shared.used_bytes()
@@ -547,19 +547,19 @@ impl Log {
         self.shared.ids.count().saturating_add(recent)
     }
 
-    /// Returns the findings of the start, for an operator.
+    /// Returns the findings of the start, for the operator.
     #[must_use]
     pub fn findings(&self) -> &[String] {
         &self.findings
     }
 
-    /// Replaces the limits for the size and the age of what is kept, from now on.
+    /// Replaces the limits of the log's size and of the age of its events.
     pub fn set_bounds(&self, bounds: Bounds) {
         *self.shared.bounds.lock() = bounds;
         self.shared.maintain();
     }
 
-    /// Makes everything that waits durable, and releases the folder. Later changes are rejected. Blocks.
+    /// Makes all queued changes durable, and unlocks the folder. Later changes are rejected. Blocks.
     pub fn close(&self) {
         let threads = std::mem::take(&mut *self.threads.lock());
         self.shared.queue.lock().is_closed = true;
@@ -587,7 +587,7 @@ impl Drop for Log {
 /// The result of queueing an event.
 enum Enqueued {
     Waiting,
-    /// The event is a copy of a durable one.
+    /// The event is a copy of an event that is durable.
     Durable,
     Again(Append),
 }

@@ -10,28 +10,29 @@ use super::ids::{IdsError, Key};
 use super::recall::next_ids;
 use super::segment;
 use super::shared::{Segment, Shared, spare_path};
+use super::tail::FindingKind;
 use crate::disk::OpenMode;
 
-/// The number of ids that are moved to the index at once.
+/// The number of waiting ids at which they are moved to the index.
 pub const STORE_IDS_AT: usize = 65_536;
-/// The limit of ids that wait for an index that cannot be written; beyond it the oldest are dropped.
+/// The largest number of ids that wait while the index cannot be written; beyond it, the oldest are dropped.
 const MAX_UNSTORED: usize = 4 * STORE_IDS_AT;
-/// The longest time that ids wait.
+/// The longest time that an id waits before it is moved to the index.
 const STORE_IDS_EVERY: Duration = Duration::from_secs(300);
-/// The number of segments that may be kept only because their ids are not in the index.
+/// The largest number of segments that are kept only because their ids are not in the index.
 const MAX_HELD: u64 = 4;
-/// How often the thread checks for work without being woken.
+/// The time after which the thread checks for work, if nothing wakes it earlier.
 const CHECK_EVERY: Duration = Duration::from_secs(1);
-/// How long a finding stays reported, in milliseconds, once nothing has to be done about it.
-const REPORTED_FOR: i64 = 24 * 3_600_000;
+/// How long a finding is reported after no action on it is left, in milliseconds.
+pub const REPORTED_FOR: i64 = 24 * 3_600_000;
 /// The number of spares to keep.
 const SPARES: usize = 2;
-/// The number of zeros that are written at once, in bytes, and the number of such writes between two syncs, so that other
-/// writers to the disk are not delayed.
+/// The number of zero bytes that are written at once (`ZEROS`), and the number of such writes between two syncs (`SYNC_EVERY`),
+/// so that other writers to the disk are not delayed.
 const ZEROS: usize = 1 << 20;
 const SYNC_EVERY: u64 = 4;
 
-/// Runs until the log is closed.
+/// Runs the maintenance until the log is closed.
 pub fn run(shared: &Arc<Shared>) {
     let mut maintenance = Maintenance::new(shared);
     loop {
@@ -54,22 +55,18 @@ pub fn run(shared: &Arc<Shared>) {
     }
 }
 
-/// What the thread does.
+/// The state of the maintenance thread.
 pub struct Maintenance<'a> {
     shared: &'a Shared,
     stored_at: Instant,
-    /// The number of the newest segment in the lock file.
+    /// The number of the newest segment that was written to the lock file.
     marked: u64,
     ids_failed: bool,
-    /// What the start has found, or what was lost of the index since, and until when it is reported, in Unix milliseconds.
-    found: Option<(String, i64)>,
 }
 
 impl<'a> Maintenance<'a> {
     pub fn new(shared: &'a Shared) -> Self {
-        let until = shared.clock.unix_millis().saturating_add(REPORTED_FOR);
-        let found = shared.tail.damage().map(|found| (found, until));
-        Self { shared, stored_at: Instant::now(), marked: 0, ids_failed: false, found }
+        Self { shared, stored_at: Instant::now(), marked: 0, ids_failed: false }
     }
 
     fn run_once(&mut self) {
@@ -81,12 +78,7 @@ impl<'a> Maintenance<'a> {
         if waiting >= STORE_IDS_AT || is_time || lacks_earlier || self.shared.ids.damage().is_some() {
             self.store_ids();
         }
-        let now = self.shared.clock.unix_millis();
-        if let Some((text, _)) = self.found.take_if(|(_, until)| *until <= now)
-            && self.shared.tail.damage() == Some(text)
-        {
-            self.shared.tail.set_damage(None);
-        }
+        self.shared.tail.expire_findings(self.shared.clock.unix_millis());
         self.propose_oldest();
         self.remove_old();
         // The free space is checked even if all spares exist, so that a full disk is reported before events are refused.
@@ -138,10 +130,8 @@ impl<'a> Maintenance<'a> {
             }
             drop(queue);
             self.shared.lookups_fail.store(false, Ordering::Relaxed);
-            let found = self.found.as_ref().map(|(text, _)| text.clone());
-            if tail.damage() != found {
+            if tail.set_ids_error(None) {
                 tracing::info!("the index of event ids has all retained events");
-                tail.set_damage(found);
             }
             return;
         }
@@ -161,14 +151,20 @@ impl<'a> Maintenance<'a> {
 
     /// Stores the ids up to a sequence number; if the index lacks earlier ones, as many of them as a segment has. Replaces a
     /// damaged index first. Returns the sequence number up to which the index is complete then.
+    ///
+    /// This thread also makes room, and its work there must not wait until an index is complete again. A reset takes a few
+    /// small writes and renames, however large the index and the log are: it waits for one look-up and for one filter that is
+    /// being loaded, and removes older files. After it, each call reads one segment, and stores no more ids than that
+    /// has. In between, [`run_once`](Self::run_once) sees to segments, spares and free space; it calls this at most four
+    /// times, twice in each of two calls of [`store_ids`](Self::store_ids).
     fn store_some(&mut self, keys: &[Key], up_to: i64) -> Result<i64, IdsError> {
-        let Shared { ids, queue, .. } = self.shared;
+        let Shared { ids, queue, tail, .. } = self.shared;
         if let Some(damage) = ids.damage() {
             self.report(&damage);
             let now = self.shared.clock.unix_millis();
             let rebuilt = ids.reset(now)?.to_string();
             tracing::warn!("{rebuilt}");
-            self.found = Some((rebuilt, now.saturating_add(REPORTED_FOR)));
+            tail.report(FindingKind::NewIndex, rebuilt, now.saturating_add(REPORTED_FOR));
             queue.lock().lacks_earlier = true;
         }
         let now = self.shared.received_last.load(Ordering::Relaxed);
@@ -182,16 +178,16 @@ impl<'a> Maintenance<'a> {
         ids.store(&keys, up_to, now).map(|()| up_to)
     }
 
-    /// Reports why ids are not stored, once to the log.
+    /// Reports why ids are not stored. The log line is written only once.
     fn report(&self, error: &IdsError) {
         if !self.ids_failed {
             tracing::error!(code = error.code(), %error, "event ids cannot be stored; copies may be accepted as new");
         }
-        self.shared.tail.set_damage(Some(error.to_string()));
+        self.shared.tail.set_ids_error(Some(error.to_string()));
     }
 
-    /// Asks the writer to record which segments are needed, if the number has fallen. They are removed once the record is
-    /// durable.
+    /// Requests that the writer records the oldest segment that is needed, if earlier ones are no longer needed. They are removed
+    /// after the record is durable.
     fn propose_oldest(&mut self) {
         let few_spares = self.shared.files.lock().spares.len() < SPARES;
         let held = self.oldest_needed(true).saturating_sub(self.oldest_needed(false));
@@ -225,7 +221,7 @@ impl<'a> Maintenance<'a> {
         needed.or_else(|| files.segments.last().map(|segment| segment.number)).unwrap_or(0)
     }
 
-    /// Removes segments that are no longer needed, or turns them into spares: the oldest first, each durably.
+    /// Removes segments that are no longer needed, or turns them into spares: the oldest first, each one durably.
     fn remove_old(&self) {
         let Shared { disk, folder, .. } = self.shared;
         let oldest = self.shared.state.lock().oldest;
@@ -268,7 +264,7 @@ impl<'a> Maintenance<'a> {
         }
     }
 
-    /// Creates the missing spares.
+    /// Creates spares until their number is [`SPARES`].
     fn make_spares(&self) -> Result<(), LogError> {
         while self.shared.files.lock().spares.len() < SPARES {
             make_spare(self.shared)?;
@@ -277,7 +273,7 @@ impl<'a> Maintenance<'a> {
         Ok(())
     }
 
-    /// Writes the number of the newest segment to the lock file, so that its absence is noticed.
+    /// Writes the number of the newest segment to the lock file, so that a missing newest segment is detected.
     fn mark_newest(&mut self) {
         let newest = self.shared.files.lock().segments.last().map_or(0, |segment| segment.number);
         if newest <= self.marked {
@@ -293,8 +289,8 @@ impl<'a> Maintenance<'a> {
     }
 }
 
-/// Creates one spare within the limits: a file of zeros that is synced, so that a later sync of its content has no length
-/// to write.
+/// Creates one spare within the limits: a file of zeros, which is synced, so that a later sync of its content need not write its
+/// length.
 pub fn make_spare(shared: &Shared) -> Result<(), LogError> {
     let Shared { disk, folder, segment_bytes, .. } = shared;
     has_room(shared)?;
@@ -335,7 +331,7 @@ pub fn make_spare(shared: &Shared) -> Result<(), LogError> {
     }
 }
 
-/// Checks that one more segment is within the limits.
+/// Checks whether one more segment is within the limits.
 fn has_room(shared: &Shared) -> Result<(), LogError> {
     let full = |text: String| LogError::Full { path: shared.folder.clone(), text };
     let max_size = shared.bounds.lock().max_size;

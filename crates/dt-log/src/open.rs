@@ -1,4 +1,4 @@
-//! Opens a log: takes the lock, checks the files, recovers the end, and starts the threads.
+//! Opens a log: takes the lock, checks the files, recovers the end of the log, and starts the threads.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -16,7 +16,7 @@ use super::segment::{self, Next, Opened, SegmentHeader, SegmentReader};
 use super::shared::{Files, Queue, Segment, Shared, lock_path};
 use super::source::skipped_to;
 use super::state::State;
-use super::tail::Tail;
+use super::tail::{FindingKind, Tail};
 use super::writer::{Recovered, Writer};
 use super::{Log, LogOptions, RECOVERED_TICKET, StoreId, maintenance, path_of_dead_letters};
 use crate::disk::{Disk, DiskFile, OpenMode, SystemDisk, create_folders};
@@ -24,23 +24,24 @@ use crate::sync::atomic::{AtomicBool, AtomicI64, AtomicU64};
 use crate::sync::{Condvar, Mutex, thread};
 use dt_sink::clock::Clock;
 
-/// How long a start waits for a command that holds the lock.
+/// The longest time that a start waits for a command that holds the lock.
 const LOCK_WAIT: Duration = Duration::from_secs(1);
 /// The time between two attempts to take the lock.
 const LOCK_RETRY: Duration = Duration::from_millis(10);
 
 impl Log {
-    /// Opens the log in `folder`, and creates it if there is none. Whatever the last process wrote is durable when this
-    /// returns, if there is room for a segment.
+    /// Opens the log in `folder`, or creates it. All data that the last process wrote is durable when this returns, if there is
+    /// room for a segment.
     ///
     /// # Errors
     ///
-    /// [`LogError`], with the path and the remedy. No file is removed to make the log open.
+    /// [`LogError`], with the path and the remedy. No file is removed to make the log open; of the renamed dedup indexes, the
+    /// newest three are kept.
     pub fn open(folder: &Path, options: LogOptions, clock: Arc<dyn Clock>) -> Result<Self, LogError> {
         Self::open_on(SystemDisk::shared(), folder, options, clock)
     }
 
-    /// Opens the log like [`open`](Self::open), on this disk.
+    /// Opens the log like [`open`](Self::open), on the given disk.
     pub(super) fn open_on(
         disk: Arc<dyn Disk>,
         folder: &Path,
@@ -125,7 +126,10 @@ impl Log {
                 shared.files.lock().no_spare = Some(error);
             }
         }
-        shared.tail.set_damage(summary(&findings));
+        if let Some(finding) = summary(&findings) {
+            let until = shared.clock.unix_millis().saturating_add(maintenance::REPORTED_FOR);
+            shared.tail.report(FindingKind::Start, finding, until);
+        }
         findings.iter().for_each(|finding| tracing::warn!("{finding}"));
         let threads = start_threads(&shared, writer)?;
         let (max_queue, max_queue_bytes) = (options.max_queue, options.max_queue_bytes);
@@ -133,7 +137,8 @@ impl Log {
     }
 }
 
-/// Returns the findings of a start in one text for `/readyz`: the first one, and how many others there are.
+/// Returns the findings of a start as one text for `/readyz`: the first finding, and the number of others. `None` without
+/// findings.
 fn summary(findings: &[String]) -> Option<String> {
     let (first, others) = findings.split_first()?;
     Some(if others.is_empty() {
@@ -153,13 +158,13 @@ fn start_threads(shared: &Arc<Shared>, writer: Writer) -> Result<Vec<thread::Joi
     Ok(vec![writer, maintenance])
 }
 
-/// The files in a folder, as their names tell.
+/// The files in the folder of a log, as determined by their names.
 pub struct FolderContent {
     /// The numbers of the segments, in ascending order.
     pub numbers: Vec<u64>,
     pub spares: Vec<u64>,
     has_dead_letters: bool,
-    /// The number of the newest segment in the lock file; 0 if there is none.
+    /// The number of the newest segment according to the lock file; 0 if the file has no number.
     pub marked: u64,
 }
 
@@ -181,8 +186,8 @@ impl FolderContent {
         Ok(Self { numbers, spares, has_dead_letters: names.contains(&"dead.db"), marked })
     }
 
-    /// Returns whether there is no store yet. A start creates the dead letters first, and mode `direct` may have created
-    /// them; as long as no store has adopted them, they are no sign of a lost store.
+    /// Returns whether the folder does not contain a store yet. A start creates the dead letters first, and mode `direct` may
+    /// have created them; as long as no store has adopted them, they do not indicate a lost store.
     pub fn is_new(&self, folder: &Path) -> bool {
         let is_lost =
             self.has_dead_letters && !super::dead::repair::is_unclaimed(&path_of_dead_letters(folder));
@@ -212,7 +217,7 @@ impl FolderContent {
         })
     }
 
-    /// Checks that no segment after the newest one is missing.
+    /// Checks that no segment is missing after the newest one that was found.
     pub fn check_newest(&self, folder: &Path, newest: u64) -> Result<(), LogError> {
         if self.marked > newest {
             let first = newest.saturating_add(1);
@@ -230,7 +235,7 @@ pub struct End {
     pub state: State,
     pub next_seq: i64,
     received_last: i64,
-    /// The last group; `None` if that is the snapshot.
+    /// The last group; `None` if the segment has no group after its snapshot.
     last: Option<Recovered>,
 }
 
@@ -311,7 +316,7 @@ fn lost(path: &Path, first: i64, next: i64) -> String {
     format!("{path}: {events} damaged; {}", remedy::DAMAGED_EVENTS)
 }
 
-/// Checks that no segment is missing, of another store, or of a newer version.
+/// Checks that no segment is missing, belongs to another store, or has a newer version.
 pub fn check_segments(
     disk: &dyn Disk,
     folder: &Path,
@@ -399,8 +404,8 @@ fn open_dead_letters(
     Ok(DeadLetters::open(path_of_dead_letters(folder), options, Arc::clone(clock))?)
 }
 
-/// Returns the next sequence number if dead letters refer to later events than the log contains, since their numbers must not
-/// be reused; otherwise `None`.
+/// Returns the next sequence number if dead letters refer to later events than the log contains, since the numbers of these
+/// events must not be reused; otherwise `None`.
 fn skipped_by_dead_letters(
     dead: &DeadLetters,
     end: &End,
@@ -423,8 +428,8 @@ fn skipped_by_dead_letters(
 }
 
 impl DeadLetters {
-    /// Opens `dead.db` in `folder` for a server without a log (mode `direct`), creates it if it is missing, and locks the
-    /// folder. If the folder has a log nevertheless, its dead letters are checked as in [`Log::open`].
+    /// Opens `dead.db` in `folder` for a server without a log (mode `direct`), and locks the folder. Creates the file if it is
+    /// missing. If the folder contains a log nevertheless, its dead letters are checked as in [`Log::open`].
     ///
     /// # Errors
     ///
@@ -456,7 +461,7 @@ impl DeadLetters {
     }
 }
 
-/// Returns whether a folder contains only the dead letters of mode `direct`: there is no log, and there never was one.
+/// Returns whether a folder contains only the dead letters of mode `direct`: it has no log, and never had one.
 ///
 /// # Errors
 ///
@@ -485,7 +490,7 @@ fn open_ids(
     Ok(ids)
 }
 
-/// Refuses the folder of the first edition, which kept its events in a SQLite database.
+/// Returns an error if the folder is that of the first edition, which kept its events in a SQLite database.
 pub fn refuse_first_edition(disk: &dyn Disk, folder: &Path) -> Result<(), LogError> {
     for name in ["spool.db", "spool.journal"] {
         let path = folder.join(name);
@@ -496,7 +501,7 @@ pub fn refuse_first_edition(disk: &dyn Disk, folder: &Path) -> Result<(), LogErr
     Ok(())
 }
 
-/// Locks the folder. Waits up to [`LOCK_WAIT`] for another process.
+/// Locks the folder. Waits up to [`LOCK_WAIT`] if another process holds the lock.
 pub fn lock(disk: &dyn Disk, folder: &Path) -> Result<Box<dyn DiskFile>, LogError> {
     let path = lock_path(folder);
     let failed = |doing| {

@@ -19,7 +19,7 @@ use super::state::{SinkState, State};
 use super::{Log, StoreId, path_of_dead_letters};
 use crate::disk::{Disk, OpenMode, SystemDisk};
 
-/// How often opening is tried if the files change meanwhile.
+/// The number of attempts to open a log while its files change.
 const TRIES: usize = 5;
 
 /// The status of a log.
@@ -30,7 +30,7 @@ pub struct Status {
     pub records: u64,
     /// The sequence number of the last event.
     pub last_seq: i64,
-    /// When the oldest event was received, in Unix milliseconds.
+    /// When the oldest event was received, in Unix milliseconds; `None` if the log has no readable event.
     pub oldest_received_at: Option<i64>,
     /// The size of segments, spares and dead letters in bytes.
     pub used_bytes: u64,
@@ -48,26 +48,26 @@ pub struct Status {
 pub struct SinkStatus {
     /// The name of the sink.
     pub name: String,
-    /// Everything up to this sequence number is delivered or a dead letter.
+    /// All records up to this sequence number are delivered, are dead letters, or are not for the sink.
     pub cursor: i64,
     /// The number of sequence numbers after the cursor.
     pub backlog: u64,
-    /// When the first event after the cursor was received, in Unix milliseconds.
+    /// When the first event after the cursor was received, in Unix milliseconds; `None` if there is none.
     pub oldest_received_at: Option<i64>,
-    /// The requested replay begins after this sequence number.
+    /// The sequence number after which the requested replay begins; `None` if no replay is requested.
     pub replay_after: Option<i64>,
 }
 
-/// The events of a connector in a log.
+/// Whether a connector still has undelivered events, and when it accepted its last one.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct ConnectorUse {
-    /// Whether there is an event that some sink has not passed.
+    /// Whether the log has an event of the connector that some sink has not received.
     pub undelivered: bool,
-    /// When the connector accepted its last event, in Unix milliseconds.
+    /// When the connector accepted its last event, in Unix milliseconds; `None` if it has accepted none.
     pub last_accepted: Option<i64>,
 }
 
-/// A reader of a log.
+/// A reader of a log, with or without a running server.
 #[derive(Debug)]
 pub struct Reader {
     disk: Arc<dyn Disk>,
@@ -93,12 +93,12 @@ impl Segments for Reader {
 }
 
 impl Reader {
-    /// Reads the state of an existing log as it is now. Takes no lock and creates nothing; tries up to `TRIES` times if a
-    /// running server removes files meanwhile.
+    /// Reads the current state of an existing log. Takes no lock and creates no file. Makes up to `TRIES` attempts, since a
+    /// running server may remove files meanwhile.
     ///
     /// # Errors
     ///
-    /// [`LogError`] if there is no log, or it is damaged; never [`LogError::Locked`].
+    /// [`LogError`] if there is no log, or it is damaged; but never [`LogError::Locked`].
     pub fn open(folder: &Path) -> Result<Self, LogError> {
         let mut opened = Self::try_open(folder);
         for _ in 1..TRIES {
@@ -161,20 +161,20 @@ impl Reader {
         self.last_seq
     }
 
-    /// Returns the sequence number before the first event.
+    /// Returns the last sequence number before the first event in the log.
     #[must_use]
     pub fn before_oldest(&self) -> i64 {
         let first = self.segments.iter().find(|segment| segment.number >= self.state.oldest);
         first.map_or(self.last_seq, |segment| segment.first_seq.saturating_sub(1))
     }
 
-    /// Returns the findings of opening the log.
+    /// Returns the findings when the log was opened.
     #[must_use]
     pub fn findings(&self) -> &[String] {
         &self.findings
     }
 
-    /// Returns the status of the log. The time it takes does not grow with the log.
+    /// Returns the status of the log. The time for this does not depend on the size of the log.
     ///
     /// # Errors
     ///
@@ -193,12 +193,12 @@ impl Reader {
         })
     }
 
-    /// Reads and checks the whole log. Returns the findings, each with its remedy. `step` receives what is checked next,
-    /// for display.
+    /// Reads and checks the whole log. Returns the findings, each with its remedy. `step` is called with the name of each step
+    /// before it begins, for display.
     ///
     /// # Errors
     ///
-    /// [`LogError`] if the log cannot be read at all.
+    /// [`LogError`] if the log is unreadable.
     pub fn check(&self, mut step: impl FnMut(&str)) -> Result<Vec<String>, LogError> {
         const MAX_NAMED: usize = 20;
         let mut findings = self.findings.clone();
@@ -228,8 +228,8 @@ impl Reader {
         Ok(findings)
     }
 
-    /// Passes the events after a sequence number to `show`, in order, with what is left of damaged ones, until `show`
-    /// returns `false`.
+    /// Calls `show` for each event after a sequence number, in order, until it returns `false`. For a damaged event, it gets the
+    /// recovered parts as a dead letter.
     ///
     /// # Errors
     ///
@@ -250,7 +250,7 @@ impl Reader {
     }
 
     /// Returns the sequence number of the first event that was received at or after `since`, in Unix milliseconds; `None` if
-    /// there is none. Damaged events are passed over.
+    /// there is none. Damaged events are skipped.
     ///
     /// # Errors
     ///
@@ -272,13 +272,13 @@ impl Reader {
 /// An event that [`Reader::events`] passes to its caller.
 #[derive(Debug)]
 pub struct EventEntry<'a> {
-    /// The event as it was read: whole, or what is left of it.
+    /// The event as it was read; for a damaged event, its recovered parts.
     pub stored: StoredEvent,
     event: Option<&'a EventFrame<'a>>,
 }
 
 impl EventEntry<'_> {
-    /// Returns whether the event is for a sink; `true` for a damaged event, whose sinks are unknown.
+    /// Returns whether the event is for a sink. A damaged event counts as one for every sink, since its sinks are unknown.
     #[must_use]
     pub fn is_for(&self, sink: &SinkState) -> bool {
         self.event.is_none_or(|event| {
@@ -330,7 +330,7 @@ impl Log {
         statuses(shared, self.sinks().iter(), shared.tail.last_seq())
     }
 
-    /// Returns how many events a sink has not received yet. Reads all of them.
+    /// Returns the number of events that a sink has not received yet. Reads all of them.
     ///
     /// # Errors
     ///
@@ -350,7 +350,8 @@ impl Log {
         Ok(count)
     }
 
-    /// Returns the use of a connector. May read every event that some sink has not passed.
+    /// Returns whether a connector has undelivered events, and when it accepted its last one. May read every event that some sink
+    /// has not received.
     ///
     /// # Errors
     ///

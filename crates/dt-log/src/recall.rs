@@ -1,4 +1,4 @@
-//! Reads the ids of events from the log, for an index that lacks them.
+//! Reads the ids of events from the log, to add them to an index that lacks them.
 
 use std::sync::Arc;
 
@@ -9,10 +9,11 @@ use super::maintenance::{Maintenance, STORE_IDS_AT};
 use super::shared::{Shared, first_seq_after, number_of};
 use super::source::Walk;
 
-/// A start stores ids only if there are so many. After a kill under load there are fewer, and the start does not wait.
+/// The smallest number of ids that a start stores in the index. After a kill under load there are fewer, so that the start is not
+/// delayed.
 const MANY: usize = 2 * STORE_IDS_AT;
 
-/// Reads the ids of retained events after a sequence number, up to `to` or to the end of a segment. Returns them, and the
+/// Reads the ids of retained events after a sequence number, up to `to` or to the end of a segment. Returns the ids, and the
 /// sequence number up to which they are complete.
 ///
 /// # Errors
@@ -34,7 +35,8 @@ pub fn next_ids(shared: &Shared, after: i64, to: i64) -> Result<(Vec<Key>, i64),
     Ok((keys, walk.position))
 }
 
-/// Loads the ids of the events that are not in the index, at a start. Stores them if there are many, as for a new index.
+/// Loads the ids of the events that are not in the index, at a start. If there are many, as for a new index, stores them in the
+/// index.
 ///
 /// # Errors
 ///

@@ -13,7 +13,7 @@ use crate::disk::{Disk, DiskFile, OpenMode};
 
 /// The version of the format that this program writes, and the newest one that it reads.
 pub const VERSION: u32 = 2;
-/// The offset of the first group.
+/// The offset of the first group in a segment's file, in bytes.
 pub const GROUPS_AT: u64 = 512;
 const MAGIC: [u8; 8] = *b"DTlogseg";
 const HEADER: usize = 56;
@@ -24,9 +24,9 @@ const SEARCH: usize = 64 * 1024;
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct SegmentHeader {
     pub owner: Owner,
-    /// The sequence number of its first event. This and later numbers in older segments are void.
+    /// The sequence number of the segment's first event. Events with this or a higher number in older segments are void.
     pub first_seq: i64,
-    /// When the last event before it was received, in Unix milliseconds.
+    /// When the last event before this segment was received, in Unix milliseconds.
     pub received_before: i64,
 }
 
@@ -35,14 +35,14 @@ pub fn path(folder: &Path, number: u64) -> PathBuf {
     folder.join(format!("segment-{number:010}.log"))
 }
 
-/// Returns the number in the name of a segment's file; `None` for other names.
+/// Returns the number in the name of a segment's file; `None` if it is not such a name.
 pub fn number_of(name: &str) -> Option<u64> {
     let digits = name.strip_prefix("segment-")?.strip_suffix(".log")?;
     (digits.len() >= 10).then(|| digits.parse().ok())?
 }
 
 impl SegmentHeader {
-    /// Returns the header in its stored form, padded to the offset of the first group.
+    /// Returns the header as bytes, padded to the offset of the first group.
     pub fn to_bytes(self) -> Vec<u8> {
         let mut bytes = Vec::with_capacity(512);
         bytes.extend_from_slice(&MAGIC);
@@ -81,7 +81,7 @@ impl SegmentHeader {
     }
 }
 
-/// Why a header cannot be read.
+/// Why the header of a segment cannot be read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum HeaderProblem {
     Newer(u32),
@@ -97,20 +97,20 @@ pub struct SegmentReader {
     owner: Owner,
     /// The offset in the file at which the next group is read, in bytes.
     at: u64,
-    /// The sequence number with which the next group should begin.
+    /// The sequence number that the next group is expected to begin with.
     next_seq: i64,
     first_seq: i64,
     frames: Vec<u8>,
 }
 
-/// The next part of a segment.
+/// The next part of a segment, as [`SegmentReader::next`] returns it.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Next {
     /// A group; its frames are in [`SegmentReader::frames`].
     Group(GroupHeader),
-    /// Unreadable bytes before a readable group. They are in [`SegmentReader::frames`].
+    /// Unreadable bytes, followed by a readable group. [`SegmentReader::frames`] returns the bytes.
     Damaged,
-    /// The end: no readable group follows.
+    /// The end of the segment: no readable group follows.
     End,
 }
 
@@ -119,7 +119,7 @@ impl SegmentReader {
     ///
     /// # Errors
     ///
-    /// [`LogError`] with the path. A damaged header alone is no error: the first group can replace it, and
+    /// [`LogError`] with the path. If only the header is damaged, that is not an error: the first group can replace it, and
     /// `is_header_damaged` is set.
     pub fn open(
         disk: &dyn Disk,
@@ -183,7 +183,7 @@ impl SegmentReader {
         Ok(Opened { reader, header, is_header_damaged })
     }
 
-    /// Opens a segment without reading its header; its first event has the number `first_seq`.
+    /// Opens a segment without reading its header. `first_seq` is the sequence number of its first event.
     ///
     /// # Errors
     ///
@@ -214,7 +214,7 @@ impl SegmentReader {
         &self.path
     }
 
-    /// Returns the frames of the last group that was read, or the unreadable bytes.
+    /// Returns the frames of the last group that was read, or the unreadable bytes after [`Next::Damaged`].
     pub fn frames(&self) -> &[u8] {
         &self.frames
     }
@@ -246,8 +246,7 @@ impl SegmentReader {
         Ok(Next::Damaged)
     }
 
-    /// Returns whether bytes other than zeros follow the last group: the place of the next group is zero until it is
-    /// written.
+    /// Returns whether bytes other than zeros follow the last group. The space for the next group is zero until it is written.
     ///
     /// # Errors
     ///
@@ -258,7 +257,7 @@ impl SegmentReader {
         Ok(bytes.iter().take(read).any(|byte| *byte != 0))
     }
 
-    /// Returns the first sequence number of the readable group that comes next.
+    /// Returns the first sequence number of the next readable group.
     ///
     /// # Errors
     ///
@@ -270,8 +269,8 @@ impl SegmentReader {
             .map_or(self.next_seq, |header| header.first_seq))
     }
 
-    /// Skips groups whose events are all before a sequence number, by their headers alone. If a header is missing on the
-    /// way, reading starts again at the first group.
+    /// Skips groups whose events are all before a sequence number, by reading only headers. If a header on the way is unreadable,
+    /// reading starts again at the first group.
     ///
     /// # Errors
     ///
@@ -301,7 +300,7 @@ impl SegmentReader {
         self.next_seq = header.next_seq().unwrap_or(i64::MAX);
     }
 
-    /// Reads the group at an offset with its frames; `None` if there is no intact one.
+    /// Reads the group at an offset with its frames; `None` if there is no intact group.
     fn group_at(&mut self, at: u64) -> io::Result<Option<GroupHeader>> {
         let mut bytes = [0; group::HEADER];
         let read = self.file.read_at(&mut bytes, at)?;
@@ -343,7 +342,7 @@ impl SegmentReader {
     }
 }
 
-/// A segment that was opened for reading, with its header.
+/// A segment that was opened for reading.
 #[derive(Debug)]
 pub struct Opened {
     pub reader: SegmentReader,

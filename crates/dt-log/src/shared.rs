@@ -20,7 +20,7 @@ use crate::sync::{Condvar, Mutex, oneshot};
 use dt_sink::clock::Clock;
 use dt_sink::record::Record;
 
-/// The names of the files in the folder of a log that it opens, creates, replaces or refuses. `*` is a number.
+/// The names of all files that a log opens, creates, replaces or refuses in its folder. `*` stands for a number.
 pub const FILE_NAMES: [&str; 18] = [
     "segment-*.log",
     "spare-*.tmp",
@@ -57,20 +57,19 @@ pub(super) struct Shared {
     pub queue: Mutex<Queue>,
     /// Wakes the writer, which waits while `queue` is empty.
     pub has_work: Condvar,
-    /// Grows whenever ids are moved from [`Queue::recent`] to the index.
+    /// Increases whenever ids are moved from [`Queue::recent`] to the index.
     pub ids_epoch: AtomicU64,
     /// Whether a look-up in the index has failed, which is logged once.
     pub lookups_fail: AtomicBool,
     /// When the last event was received, in Unix milliseconds. Its token was valid then, so this time does not depend on
     /// the system clock alone.
     pub received_last: AtomicI64,
-    /// The lock on the folder, until the log is closed; its content is the number of the newest segment.
+    /// The lock on the folder; `None` once the log is closed. The lock file contains the number of the newest segment.
     pub lock: Mutex<Option<Box<dyn DiskFile>>>,
     pub ids: Ids,
     pub dead: Arc<DeadLetters>,
     pub tail: Arc<Tail>,
-    /// The sinks with their progress, and the connectors, as far as the log has stored them: a change is applied once the
-    /// group that contains it is synced.
+    /// The durable state of sinks and connectors: a change is applied once the group that contains it is synced.
     pub state: Mutex<State>,
     pub files: Mutex<Files>,
     /// Wakes the maintenance thread, and a writer that waits for a spare.
@@ -84,21 +83,23 @@ pub(super) struct Queue {
     /// The approximate size of `appends` in bytes.
     pub bytes: usize,
     pub cursors: Vec<CursorUpdate>,
-    /// Since when the oldest cursor waits to be written.
+    /// When the oldest cursor was queued; `None` if none is queued.
     pub cursors_since: Option<Instant>,
     pub changes: Vec<ChangeRequest>,
-    /// The segments before this one can be removed once this number is durable.
+    /// The number of the oldest segment to keep: once it is recorded durably, earlier segments can be removed. `None` if there is
+    /// nothing to record.
     pub keep_from: Option<u64>,
     /// The events that are not in the index yet, with the ticket under which each was queued.
     pub recent: HashMap<Key, u64>,
-    /// The durable ones among them, in order. Unless `lacks_earlier`, the index and these cover all events up to `unstored_to`.
+    /// The keys of the durable events in `recent`, in order. Unless `lacks_earlier`, the index and these keys cover all events up
+    /// to `unstored_to`.
     pub unstored: Vec<Key>,
     pub unstored_to: i64,
-    /// Whether the index lacks ids of earlier events, after its file was replaced or too many ids had to wait. They are read
+    /// Whether the index lacks ids of earlier events, since its file was replaced or too many ids had to wait. Those ids are read
     /// from the log.
     pub lacks_earlier: bool,
     pub next_ticket: u64,
-    /// Events up to this ticket are durable.
+    /// All events with a ticket up to this one are durable.
     pub durable_ticket: u64,
     /// The error with which events are refused; `None` while they are accepted.
     pub blocked_by: Option<LogError>,
@@ -108,7 +109,8 @@ pub(super) struct Queue {
 /// A queued event, or a copy of one.
 #[derive(Debug)]
 pub(super) struct Append {
-    /// `None` for a copy of an event that is not durable yet; it is answered with the next group.
+    /// The event and its sinks; `None` for a copy of an event that is not durable yet. Such a copy is answered together with the
+    /// next group.
     pub event: Option<(Arc<Record>, SinkSet)>,
     pub key: Option<Key>,
     pub ticket: u64,
@@ -116,14 +118,14 @@ pub(super) struct Append {
 }
 
 impl Append {
-    /// Returns the approximate size in a group, in bytes.
+    /// Returns the approximate size of the event in a group, in bytes.
     pub(super) fn bytes(&self) -> usize {
         self.event.as_ref().map_or(0, |(record, _)| record.body.len().saturating_add(super::EVENT_BYTES))
     }
 }
 
 impl Queue {
-    /// Takes the next events, up to `max_group` bytes, but at least one.
+    /// Removes the next events from the queue: up to `max_group` bytes, but at least one event.
     pub(super) fn take_appends(&mut self, max_group: usize) -> Vec<Append> {
         if self.bytes <= max_group {
             self.bytes = 0;
@@ -143,18 +145,18 @@ impl Queue {
     }
 }
 
-/// The progress of a sink that is queued. A later one replaces it.
+/// A queued update of a sink's progress. A later update of the same sink replaces it.
 #[derive(Debug)]
 pub(super) struct CursorUpdate {
     pub sink: SinkNumber,
     pub cursor: i64,
     pub checkpoint: Option<Vec<u8>>,
     pub ends_replay: bool,
-    /// The callers that wait until it is durable.
+    /// The callers that wait until the progress is durable.
     pub replies: Vec<oneshot::Sender<Result<(), LogError>>>,
 }
 
-/// A change whose caller waits for it.
+/// A queued change whose caller waits for it.
 #[derive(Debug)]
 pub(super) struct ChangeRequest {
     pub change: Change,
@@ -162,7 +164,7 @@ pub(super) struct ChangeRequest {
     pub reply: oneshot::Sender<Result<Option<SinkState>, LogError>>,
 }
 
-/// A change of the state, other than a cursor.
+/// A change of the log's state, other than a cursor.
 #[derive(Debug)]
 pub(super) enum Change {
     /// Registers a sink, unless it is known.
@@ -183,13 +185,13 @@ pub(super) enum Change {
 /// The segments and spares of the log.
 #[derive(Debug, Default)]
 pub(super) struct Files {
-    /// Oldest first; their numbers have no gaps.
+    /// The segments, oldest first. Their numbers have no gaps.
     pub segments: Vec<Segment>,
     pub spares: Vec<PathBuf>,
-    /// Whether the newest segment was the last spare: it is reserved for cursors and changes, so that events can be
+    /// Whether the last spare became the newest segment: it is reserved for cursors and changes, so that old events can be
     /// removed.
     pub is_reserve: bool,
-    /// The highest number that a spare was named with.
+    /// The highest number that was used in the name of a spare.
     pub last_spare: u64,
     /// Why no further spare can be created; `None` if one can.
     pub no_spare: Option<LogError>,
@@ -198,12 +200,12 @@ pub(super) struct Files {
     pub is_stopping: bool,
 }
 
-/// A segment, as its header describes it.
+/// A segment, with the values of its header.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Segment {
     pub number: u64,
     pub first_seq: i64,
-    /// When the last event before it was received, in Unix milliseconds.
+    /// When the last event before this segment was received, in Unix milliseconds.
     pub received_before: i64,
 }
 
@@ -234,22 +236,22 @@ impl Shared {
         }
     }
 
-    /// Takes the proposed number of the oldest segment to keep, for the writer. Since it was proposed, a sink may have begun
-    /// to need an older one.
+    /// Takes the proposed number of the oldest segment to keep, for the writer. A sink may have begun to need an older segment
+    /// since the proposal.
     pub(super) fn take_keep_from(&self, queue: &mut Queue) -> Option<u64> {
         let proposed = queue.keep_from.take()?;
         let passed = self.state.lock().passed().unwrap_or(0);
         number_of(&self.files.lock().segments, passed.saturating_add(1)).map(|needed| needed.min(proposed))
     }
 
-    /// Returns the sequence number before the first event of the segments from `oldest` on.
+    /// Returns the last sequence number before the first event of the segments from `oldest` on.
     pub(super) fn before(&self, oldest: u64) -> i64 {
         let files = self.files.lock();
         let first = files.segments.iter().find(|segment| segment.number >= oldest);
         first.map_or(0, |segment| segment.first_seq.saturating_sub(1))
     }
 
-    /// Returns the size of segments, spares and dead letters in bytes.
+    /// Returns the size of segments, spares and dead letters, in bytes.
     pub(super) fn used_bytes(&self) -> u64 {
         let files = self.files.lock();
         let count =
@@ -286,19 +288,19 @@ impl Segments for Shared {
     }
 }
 
-/// Returns the number of the segment in which an event with this sequence number belongs; `None` if all are later.
+/// Returns the number of the segment to which an event with this sequence number belongs; `None` if all segments are later.
 pub fn number_of(segments: &[Segment], seq: i64) -> Option<u64> {
     let place = segments.partition_point(|segment| segment.first_seq <= seq);
     place.checked_sub(1).and_then(|place| segments.get(place)).map(|segment| segment.number)
 }
 
-/// Returns the first sequence number of the segment after this one; `i64::MAX` if this is the newest.
+/// Returns the first sequence number of the segment after `number`; `i64::MAX` if this is the newest segment.
 pub fn first_seq_after(segments: &[Segment], number: u64) -> i64 {
     let place = segments.partition_point(|segment| segment.number <= number);
     segments.get(place).map_or(i64::MAX, |segment| segment.first_seq)
 }
 
-/// Opens a segment at the group that contains a sequence number. The second value is the segment's number.
+/// Opens the segment with a sequence number, at the group that contains it. The second value is the segment's number.
 pub fn open_at(
     disk: &dyn Disk,
     folder: &Path,
@@ -316,7 +318,7 @@ pub fn lock_path(folder: &Path) -> PathBuf {
     folder.join("spool.lock")
 }
 
-/// Returns the path of a spare, a file that becomes a segment.
+/// Returns the path of a spare: a file that is prepared to become a segment.
 pub fn spare_path(folder: &Path, number: u64) -> PathBuf {
     folder.join(format!("spare-{number}.tmp"))
 }

@@ -1,4 +1,4 @@
-//! The events for one sink, in order: from memory if the worker has caught up, else from the segments.
+//! The events for one sink, in order: read from memory if the worker has caught up, otherwise from the segments.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::ops::{Range, RangeInclusive};
@@ -14,15 +14,18 @@ use super::shared::Shared;
 use super::state::SinkState;
 use dt_sink::record::{DeadLetter, Reason, Record};
 
-/// The limit of one read in bytes, unless a single body is larger.
+/// The size limit of one read in bytes, unless a single body is larger.
 const MAX_BYTES: usize = 8 << 20;
+/// The largest number of events, of all sinks, that one read visits to find more than the first event for the sink. A worker can
+/// be stopped between two reads.
+const MAX_WALK: i64 = 1 << 14;
 
-/// An event that was read: whole, or what is left of it.
+/// An event that was read, or the recovered parts of a damaged one.
 #[derive(Debug, Clone)]
 pub struct StoredEvent {
-    /// The sequence number that the log gave the event.
+    /// The sequence number of the event in the log.
     pub seq: i64,
-    /// The event; if it is damaged, a dead letter of the reason `damaged`.
+    /// The event; if it is damaged, a dead letter with the reason `damaged`.
     pub record: Result<Arc<Record>, Box<DeadLetter>>,
 }
 
@@ -35,14 +38,14 @@ impl StoredEvent {
     }
 }
 
-/// The events for one sink, from a sequence number on.
+/// Reads the events for one sink, from a sequence number on.
 #[derive(Debug)]
 pub struct Source {
     shared: Arc<Shared>,
     sink: SinkState,
-    /// Everything up to this sequence number was read.
+    /// The sequence number up to which all events were read.
     position: i64,
-    /// Events that were read from a segment and not returned yet.
+    /// Events that were read from a segment, but not returned yet.
     read_ahead: VecDeque<StoredEvent>,
     walk: Option<Walk>,
 }
@@ -53,21 +56,21 @@ impl Source {
         Self { shared, sink, position, read_ahead: VecDeque::new(), walk: None }
     }
 
-    /// Returns the sequence number up to which everything was read, or is not for the sink.
+    /// Returns the sequence number up to which all events were returned, or are not for the sink.
     #[must_use]
     pub const fn position(&self) -> i64 {
         self.position
     }
 
-    /// Continues after another sequence number.
+    /// Continues reading after another sequence number.
     pub fn seek(&mut self, seq: i64) {
         self.position = seq;
         self.read_ahead.clear();
         self.walk = None;
     }
 
-    /// Reads up to `limit` next events, none after `end`. If it returns none, [`position`](Self::position) may have grown
-    /// nevertheless.
+    /// Reads up to `limit` events, none after `end`. Even if it returns no event, [`position`](Self::position) may have
+    /// increased.
     ///
     /// # Errors
     ///
@@ -79,7 +82,7 @@ impl Source {
                 self.walk = None;
                 return Ok(found);
             }
-            self.fill(end)?;
+            self.fill(limit, end)?;
         }
         let (mut found, mut bytes) = (Vec::new(), 0_usize);
         while found.len() < limit && bytes <= MAX_BYTES {
@@ -120,25 +123,49 @@ impl Source {
         Some(found)
     }
 
-    /// Reads groups from the segments until one has an event for the sink, or there are no more up to `end`.
-    fn fill(&mut self, end: i64) -> Result<(), LogError> {
+    /// Reads groups from the segments until one has an event for the sink, or there are no more up to `end`. Then goes on up to
+    /// `limit` events, or [`MAX_BYTES`] of them, or [`MAX_WALK`] events of all sinks: a group has few events if few requests came
+    /// at once, and a sink that is behind needs larger batches.
+    ///
+    /// # Errors
+    ///
+    /// [`LogError`] if a segment cannot be read before there was an event.
+    fn fill(&mut self, limit: usize, end: i64) -> Result<(), LogError> {
         if self.walk.as_ref().is_none_or(|walk| walk.position != self.position) {
             self.walk = Some(Walk::new(self.position));
         }
         let Some(walk) = &mut self.walk else { return Ok(()) };
-        while self.read_ahead.is_empty() && walk.position < end {
+        let (mut bytes, far) = (0_usize, walk.position.saturating_add(MAX_WALK));
+        while self.read_ahead.len() < limit
+            && bytes <= MAX_BYTES
+            && walk.position < end
+            && (self.read_ahead.is_empty() || walk.position < far)
+        {
             let sink = &self.sink;
             let is_for = |seq: i64, event: &EventFrame<'_>| {
                 event.is_for(sink.number) || sink.earlier.has(seq, event.connector())
             };
             let ahead = &mut self.read_ahead;
+            let mut add = |stored: StoredEvent| {
+                bytes = bytes.saturating_add(stored.bytes());
+                ahead.push_back(stored);
+            };
             let skipped = walk.step(&*self.shared, end, |seq, event| match event {
                 Ok(event) if is_for(seq, event) => {
-                    ahead.push_back(StoredEvent { seq, record: Ok(Arc::new(event.record())) });
+                    add(StoredEvent { seq, record: Ok(Arc::new(event.record())) })
                 }
                 Ok(_) => {}
-                Err(dead_letter) => ahead.push_back(StoredEvent { seq, record: Err(dead_letter) }),
-            })?;
+                Err(dead_letter) => add(StoredEvent { seq, record: Err(dead_letter) }),
+            });
+            let skipped = match skipped {
+                Ok(skipped) => skipped,
+                Err(error) => {
+                    // The reader may have passed a part of what it could not read. The next call tries again with a new one;
+                    // what was read before the error is delivered first.
+                    *walk = Walk::new(walk.position);
+                    return if self.read_ahead.is_empty() { Err(error) } else { Ok(()) };
+                }
+            };
             if let Some(skipped) = skipped {
                 tracing::warn!(
                     sink = &*sink.name,
@@ -154,23 +181,23 @@ impl Source {
 
 /// The segments of a log.
 pub trait Segments {
-    /// Opens the segment that contains a sequence number, and returns its number as well; `None` if there is none.
+    /// Opens the segment that contains a sequence number, and returns it with its number; `None` if no segment contains it.
     fn segment_of(&self, seq: i64) -> Result<Option<(SegmentReader, u64)>, LogError>;
 
-    /// Returns the first sequence number of the segment after this one; `i64::MAX` if this is the newest.
+    /// Returns the first sequence number of the segment after `number`; `i64::MAX` if this is the newest segment.
     fn first_seq_after(&self, number: u64) -> i64;
 }
 
-/// A walk through the segments, group by group.
+/// Visits the events in the segments, group by group.
 #[derive(Debug)]
 pub struct Walk {
-    /// Everything up to this sequence number was visited.
+    /// The sequence number up to which all events were visited.
     pub position: i64,
-    /// The current segment, and its number.
+    /// The current segment and its number; `None` before the first one.
     segment: Option<(SegmentReader, u64)>,
 }
 
-/// An event during a walk, or the dead letter of a damaged one.
+/// An event during a walk; for a damaged event, its dead letter.
 pub type ReadEvent<'a, 'b> = Result<&'a EventFrame<'b>, Box<DeadLetter>>;
 
 impl Walk {
@@ -178,8 +205,9 @@ impl Walk {
         Self { position: after, segment: None }
     }
 
-    /// Advances by one group, or over damage, and passes each event with its sequence number to `see`. Events up to `end`
-    /// are durable, so a missing one is damage. Returns the events that it passed over since they are no longer in the log.
+    /// Advances by one group, or over damaged bytes, and calls `see` with each event and its sequence number. Events up to `end`
+    /// are durable, so a missing one is damage. Returns the sequence numbers that were skipped since their events are no longer
+    /// in the log; otherwise `None`.
     pub fn step(
         &mut self,
         segments: &impl Segments,
@@ -243,7 +271,7 @@ fn events_of(frames: &[u8]) -> impl Iterator<Item = EventFrame<'_>> {
     })
 }
 
-/// Returns the next sequence number in a group that marks a gap; `i64::MIN` for any other group.
+/// Returns the next sequence number after the gap that a group marks; `i64::MIN` for a group that marks no gap.
 pub fn skipped_to(header: &GroupHeader, frames: &[u8]) -> i64 {
     if header.events > 0 || frames.is_empty() {
         return i64::MIN;
@@ -252,7 +280,7 @@ pub fn skipped_to(header: &GroupHeader, frames: &[u8]) -> i64 {
     Frame::read_all(frames).unwrap_or_default().into_iter().find_map(skipped).unwrap_or(i64::MIN)
 }
 
-/// Passes what is left of unreadable events to `see`.
+/// Calls `see` for each unreadable event, with a dead letter that has its recovered parts.
 fn lost(
     missing: Range<i64>,
     reader: &SegmentReader,
@@ -267,7 +295,7 @@ fn lost(
     }
 }
 
-/// Returns what is left of events in damaged bytes: after a readable group header, the first events may be readable.
+/// Returns the events that can be recovered from damaged bytes: after a readable group header, the first events may be readable.
 fn left_of(missing: &Range<i64>, bytes: &[u8]) -> BTreeMap<i64, Record> {
     let mut left = BTreeMap::new();
     let begins = bytes.windows(group::MAGIC.len()).enumerate().filter(|(_, found)| *found == group::MAGIC);

@@ -1,31 +1,30 @@
-//! The code that the two databases of the log share: how a file is created, opened and recognised, what an error means, and
+//! The code that both databases of the log share: how a file is created, opened and recognised, how an error is classified, and
 //! how a damaged table is read.
 
 use std::fs::OpenOptions;
 use std::io;
-use std::ops::RangeInclusive;
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use rusqlite::{Connection, ErrorCode, OpenFlags, ffi};
 
-/// How long to wait for a lock that another program holds.
+/// The longest time to wait for a lock that another program holds.
 const BUSY_WAIT: Duration = Duration::from_secs(5);
-/// After an unreadable row, how many consecutive ids are tried one by one before the rest is given up.
+/// The largest number of consecutive unreadable ids before reading a damaged table is given up.
 const MAX_SKIPPED: u64 = 1000;
 
-/// The endings of a database and of the files that SQLite keeps beside it, and applies to whatever database has its name.
+/// The suffixes of a database, and of the files beside it that SQLite applies to any database of that name.
 pub const ENDINGS: [&str; 4] = ["", "-journal", "-wal", "-shm"];
 
-/// Returns a path with an ending added to its last name.
+/// Returns a path with a suffix added to its last segment.
 pub fn with_ending(path: &Path, ending: &str) -> PathBuf {
     let mut name = path.as_os_str().to_owned();
     name.push(ending);
     PathBuf::from(name)
 }
 
-/// The format of a database, by the two numbers in its header.
+/// The format of a database, identified by the two numbers in its header.
 #[derive(Debug, Clone, Copy)]
 pub struct DatabaseFormat {
     pub application_id: i64,
@@ -33,16 +32,16 @@ pub struct DatabaseFormat {
     pub version: i64,
 }
 
-/// The format that the header of a file states.
+/// The format according to the header of a file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum DatabaseHeader {
-    /// The format that the caller asks for, in the version that this program writes.
+    /// The expected format, in the version that this program writes.
     Current,
-    /// The same kind of database, in an unknown version.
+    /// The expected kind of database, in an unknown version.
     Version(i64),
     /// A database without any table.
     Empty,
-    /// A database of another kind, such as one of another program.
+    /// Another kind of database, such as that of another program.
     Other,
 }
 
@@ -67,7 +66,7 @@ impl DatabaseFormat {
     }
 }
 
-/// Creates an empty file that only its owner can access, if there is none.
+/// Creates an empty file that only its owner can access, unless the file exists.
 pub fn create_file(path: &Path) -> io::Result<()> {
     OpenOptions::new().write(true).create(true).truncate(false).mode(0o600).open(path).map(drop)
 }
@@ -81,7 +80,7 @@ pub fn open(path: &Path, cache_kib: i64) -> rusqlite::Result<Connection> {
     Ok(connection)
 }
 
-/// Sets the journal mode and the sync level. Returns an error if the file system does not support the mode.
+/// Sets the journal mode and the sync level. It is an error if the file system does not support the mode.
 pub fn set_journal_mode(connection: &Connection, mode: &str, synchronous: &str) -> rusqlite::Result<()> {
     let found: String = connection.pragma_update_and_check(None, "journal_mode", mode, |row| row.get(0))?;
     connection.pragma_update(None, "synchronous", synchronous)?;
@@ -92,8 +91,8 @@ pub fn set_journal_mode(connection: &Connection, mode: &str, synchronous: &str) 
     Err(rusqlite::Error::SqliteFailure(rusqlite::ffi::Error::new(rusqlite::ffi::SQLITE_CANTOPEN), Some(text)))
 }
 
-/// Opens a database for reading, and creates no file. `is_quiet` says that no process has it open, and no write-ahead log
-/// exists.
+/// Opens a database for reading, without creating a file. `is_quiet` says that no process has the database open and that no
+/// write-ahead log exists.
 pub fn open_read_only(path: &Path, is_quiet: bool) -> rusqlite::Result<Connection> {
     let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX;
     let connection = if is_quiet {
@@ -123,9 +122,9 @@ pub fn identity(path: &Path) -> io::Result<Identity> {
 /// The kind of a SQLite error.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum FailureKind {
-    /// The content is not what was written.
+    /// The content is damaged.
     Damage,
-    /// No space on the disk.
+    /// The disk is full.
     Full,
     /// Another error; a later attempt may succeed.
     Other,
@@ -143,7 +142,13 @@ pub fn kind(error: &rusqlite::Error) -> FailureKind {
     }
 }
 
-/// Returns whether an error comes from what was read. Any other concerns access to a file, or the file that is written.
+/// Returns an error of SQLite for content that is damaged, but that SQLite accepts.
+pub fn damaged(text: String) -> rusqlite::Error {
+    rusqlite::Error::SqliteFailure(ffi::Error::new(ffi::SQLITE_CORRUPT), Some(text))
+}
+
+/// Returns whether an error was caused by the content that was read. Other errors concern the access to a file, or the file that
+/// is written.
 pub fn is_unreadable(error: &rusqlite::Error) -> bool {
     let is_unreadable = |error: &ffi::Error| match error.code {
         // A damaged row can have values that no row may have.
@@ -156,43 +161,74 @@ pub fn is_unreadable(error: &rusqlite::Error) -> bool {
     kind(error) == FailureKind::Damage || error.sqlite_error().is_some_and(is_unreadable)
 }
 
-/// What was read of a damaged table.
+/// The result of reading a damaged table.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Salvaged {
-    /// The number of rows that were read.
+    /// The number of rows that could be read.
     pub rows: u64,
-    /// The number of ids that could not be read. Some or all of them may belong to no row.
+    /// The number of ids whose rows could not be read. Some or all of these ids may have no row.
     pub unreadable: u64,
 }
 
-/// Reads the rows of a damaged table one by one. `read` returns the number of rows with an id, of whatever the caller counts,
-/// or `None` if that id cannot be read.
+/// The result of searching the next row of a damaged table.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum NextRow {
+    /// The row with this id.
+    Id(i64),
+    /// There is no further row.
+    End,
+    /// The next row cannot be determined.
+    Unreadable,
+}
+
+/// Reads the rows of a damaged table one by one, by id. `next` searches the first row after an id. `read` reads the row with an
+/// id and returns how many rows (of the kind that the caller counts) it had, or `None` if the row cannot be read.
+///
+/// `highest` is the highest id that any row had. It may be damaged, and so be too high or too low. Therefore `next` is called
+/// only after many ids without a row, and above `highest`: elsewhere, its result near the damage may be wrong.
 ///
 /// # Errors
 ///
-/// The first error of `read`.
+/// The first error of `next` or `read`.
 pub fn read_each<E>(
-    ids: RangeInclusive<i64>,
+    highest: i64,
+    mut next: impl FnMut(i64) -> Result<NextRow, E>,
     mut read: impl FnMut(i64) -> Result<Option<u64>, E>,
 ) -> Result<Salvaged, E> {
-    let (mut salvaged, mut in_a_row, last) = (Salvaged::default(), 0_u64, *ids.end());
-    for id in ids {
+    let mut salvaged = Salvaged::default();
+    let (mut id, mut empty, mut failed) = (0_i64, 0_u64, 0_u64);
+    // Above `highest`, it is not known how many rows there are.
+    let mut unreadable_above = 0;
+    while failed < MAX_SKIPPED {
+        if empty >= MAX_SKIPPED || id >= highest {
+            empty = 0;
+            match next(id)? {
+                NextRow::End => break,
+                NextRow::Id(found) if found > id && (found <= highest || id >= highest) => {
+                    id = found.saturating_sub(1);
+                }
+                NextRow::Id(_) | NextRow::Unreadable => failed = failed.saturating_add(1),
+            }
+        }
+        let Some(following) = id.checked_add(1) else { break };
+        id = following;
         match read(id)? {
-            Some(0) => {}
+            Some(0) => empty = empty.saturating_add(1),
             Some(rows) => {
                 salvaged.rows = salvaged.rows.saturating_add(rows);
-                in_a_row = 0;
+                (empty, failed) = (0, 0);
             }
             None => {
-                salvaged.unreadable = salvaged.unreadable.saturating_add(1);
-                in_a_row = in_a_row.saturating_add(1);
+                failed = failed.saturating_add(1);
+                if id > highest {
+                    unreadable_above = 1;
+                } else {
+                    salvaged.unreadable = salvaged.unreadable.saturating_add(1);
+                }
             }
         }
-        if in_a_row >= MAX_SKIPPED {
-            let rest = u64::try_from(last.saturating_sub(id)).unwrap_or(0);
-            salvaged.unreadable = salvaged.unreadable.saturating_add(rest);
-            break;
-        }
     }
+    let rest = if failed < MAX_SKIPPED { 0 } else { u64::try_from(highest.saturating_sub(id)).unwrap_or(0) };
+    salvaged.unreadable = salvaged.unreadable.saturating_add(rest).saturating_add(unreadable_above);
     Ok(salvaged)
 }

@@ -13,17 +13,17 @@ pub struct SinkState {
     pub number: SinkNumber,
     /// The name of the sink.
     pub name: Arc<str>,
-    /// Everything up to this sequence number is delivered or a dead letter.
+    /// All records up to this sequence number are delivered, are dead letters, or are not for the sink.
     pub cursor: i64,
     /// The checkpoint that the sink last stored with its cursor; `None` if it has stored none.
     pub checkpoint: Option<Arc<[u8]>>,
-    /// The replay that an operator requested begins after this sequence number.
+    /// The sequence number after which the replay begins that an operator requested; `None` if none is requested.
     pub replay_after: Option<i64>,
-    /// The events before its registration that it also gets.
+    /// The events that were accepted before the sink was registered, and that it also gets.
     pub(super) earlier: Arc<Earlier>,
 }
 
-/// The events before the registration of a sink that it also gets.
+/// The events that were accepted before a sink was registered, and that the sink also gets.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub(super) struct Earlier {
     /// The sequence number of the last of these events.
@@ -33,7 +33,7 @@ pub(super) struct Earlier {
 }
 
 impl Earlier {
-    /// Returns whether an event is one of them.
+    /// Returns whether the event with this sequence number and connector is one of these events.
     pub(super) fn has(&self, seq: i64, connector: &str) -> bool {
         seq <= self.to && self.of.iter().any(|name| **name == *connector)
     }
@@ -54,20 +54,21 @@ impl SinkState {
         }
     }
 
-    /// Returns the last sequence number that the sink no longer needs.
+    /// Returns the highest sequence number up to which the sink needs no event.
     pub(super) fn passed(&self) -> i64 {
         self.replay_after.map_or(self.cursor, |after| after.min(self.cursor))
     }
 }
 
-/// The state of the log beside its events: what its synced groups say of sinks, segments and connectors.
+/// The state of the log without its events: the sinks, the oldest needed segment, and the connectors, according to the synced
+/// groups.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(super) struct State {
     pub sinks: BTreeMap<SinkNumber, SinkState>,
     pub next_sink: SinkNumber,
-    /// The oldest segment that may still be needed.
+    /// The number of the oldest segment that may still be needed.
     pub oldest: u64,
-    /// The highest id that the dead letters had ever assigned when the segment was created.
+    /// The highest id that the dead letters had assigned when the segment was created.
     pub highest_dead_letter: i64,
     /// When each connector accepted its last event, in Unix milliseconds.
     pub connectors: BTreeMap<Arc<str>, i64>,
@@ -87,7 +88,7 @@ impl State {
         self.sinks.values().find(|sink| &*sink.name == name)
     }
 
-    /// Returns the last sequence number that no sink needs; `None` without sinks.
+    /// Returns the highest sequence number up to which no sink needs an event; `None` if there are no sinks.
     pub(super) fn passed(&self) -> Option<i64> {
         self.sinks.values().map(SinkState::passed).min()
     }
@@ -137,7 +138,7 @@ impl State {
         }
     }
 
-    /// Returns the snapshot with which a segment begins.
+    /// Returns the snapshot of the state, with which a segment begins.
     pub(super) fn snapshot(&self) -> Frame<'_> {
         Frame::Snapshot(Snapshot {
             sinks: self.sinks.values().map(sink_frame).collect(),

@@ -16,7 +16,7 @@ mod usual {
     pub use tokio::sync::oneshot;
 }
 
-/// The part of the usual API that the code under test uses.
+/// The part of the locks, channels and threads that the code under test uses, implemented with shuttle.
 #[cfg(feature = "_shuttle")]
 mod with_shuttle {
     #![allow(clippy::expect_used, reason = "tests may fail loudly")]
@@ -44,7 +44,7 @@ mod with_shuttle {
     #[derive(Debug, Default)]
     pub struct Mutex<T>(shuttle::sync::Mutex<T>);
 
-    /// `None` only while its thread waits.
+    /// A guard of a locked mutex. The inner value is `None` only while its thread waits.
     #[derive(Debug)]
     pub struct MutexGuard<'a, T>(Option<shuttle::sync::MutexGuard<'a, T>>);
 
@@ -76,7 +76,7 @@ mod with_shuttle {
     #[derive(Debug, Default)]
     pub struct Condvar(shuttle::sync::Condvar);
 
-    /// The result of a wait, which never times out.
+    /// The result of a wait, which never times out in these tests.
     #[derive(Debug)]
     pub struct InTime;
 

@@ -1,6 +1,6 @@
-//! The end of the log: the newest groups in memory, which workers read, and for which they wait.
+//! The end of the log: the newest groups in memory. Workers read these groups, and wait for new ones.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -8,8 +8,8 @@ use super::frame::SinkSet;
 use crate::sync::{Condvar, Mutex, MutexGuard};
 use dt_sink::record::Record;
 
-/// The limit of the groups in memory, in bytes. A worker that is further behind reads segments. A larger limit is slower:
-/// memory that is reused later is cold in every cache.
+/// The size limit of the groups in memory, in bytes. A worker that is further behind reads segments. A larger limit would be
+/// slower, since memory that is reused later is no longer in the caches.
 const MAX_BYTES: usize = 1 << 20;
 /// The approximate size of an event in bytes, without its body.
 const EVENT_BYTES: usize = 512;
@@ -17,13 +17,22 @@ const EVENT_BYTES: usize = 512;
 /// An accepted event, and the sinks that it is for.
 pub type Accepted = (Arc<Record>, SinkSet);
 
-/// The end of the log.
+/// The end of the log, with the newest groups in memory.
 #[derive(Debug)]
 pub struct Tail {
     state: Mutex<TailState>,
     changed: Condvar,
     /// Wakes workers in [`rest`](Self::rest). It is separate from `changed`, so that they do not wake up for every group.
     rest_over: Condvar,
+}
+
+/// The subject of a finding. A finding only replaces an earlier one with the same subject.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum FindingKind {
+    /// The findings of the start.
+    Start,
+    /// The index of event ids was created anew since the start.
+    NewIndex,
 }
 
 /// The events of a group, in order.
@@ -41,11 +50,14 @@ struct TailState {
     bytes: usize,
     /// The smallest sequence number that a resting worker waits for; `i64::MAX` if none rests.
     enough_at: i64,
-    /// Until when workers may continue; set once the service stops.
+    /// The time until which workers may continue; `None` until the service stops.
     stop_at: Option<Instant>,
     last_error: Option<String>,
-    damage: Option<String>,
-    /// The number of changes by an operator that workers have to notice.
+    /// Why event ids cannot be stored; `None` if they can.
+    ids_error: Option<String>,
+    /// The findings, each with the time until which it is reported, in Unix milliseconds.
+    findings: BTreeMap<FindingKind, (String, i64)>,
+    /// The number of changes by operators, by which workers notice a new one.
     changes: u64,
 }
 
@@ -58,7 +70,8 @@ impl Tail {
             enough_at: i64::MAX,
             stop_at: None,
             last_error: None,
-            damage: None,
+            ids_error: None,
+            findings: BTreeMap::new(),
             changes: 0,
         };
         Self { state: Mutex::new(state), changed: Condvar::new(), rest_over: Condvar::new() }
@@ -79,7 +92,7 @@ impl Tail {
         self.move_to(state, first_seq.saturating_add(count).saturating_sub(1));
     }
 
-    /// Publishes that events up to a number are recovered; workers read them from the segments.
+    /// Announces that events up to a sequence number are recovered. Workers read them from the segments.
     pub(super) fn recovered(&self, last_seq: i64) {
         self.move_to(self.state.lock(), last_seq);
     }
@@ -95,7 +108,7 @@ impl Tail {
         self.changed.notify_all();
     }
 
-    /// Returns the groups from the one with the event after `seq` on; `None` if that group is no longer in memory.
+    /// Returns the groups from the one that contains the event after `seq`; `None` if that group is no longer in memory.
     pub(super) fn after(&self, seq: i64) -> Option<Vec<Arc<Published>>> {
         let state = self.state.lock();
         let place = state.groups.partition_point(|group| group.first_seq <= seq.saturating_add(1));
@@ -113,14 +126,27 @@ impl Tail {
         self.state.lock().last_error.clone()
     }
 
-    pub(super) fn set_damage(&self, damage: Option<String>) {
-        self.state.lock().damage = damage;
+    /// Sets the error with which event ids cannot be stored, or clears it with `None`. Returns whether an error was set before.
+    pub(super) fn set_ids_error(&self, error: Option<String>) -> bool {
+        std::mem::replace(&mut self.state.lock().ids_error, error).is_some()
     }
 
-    /// Returns what was found damaged, although events can be stored; `None` if nothing was.
+    /// Reports a finding until the time `until`, in Unix milliseconds.
+    pub(super) fn report(&self, kind: FindingKind, finding: String, until: i64) {
+        self.state.lock().findings.insert(kind, (finding, until));
+    }
+
+    /// Removes the findings whose time has expired at `now`, in Unix milliseconds.
+    pub(super) fn expire_findings(&self, now: i64) {
+        self.state.lock().findings.retain(|_, (_, until)| *until > now);
+    }
+
+    /// Returns the findings about damage. Events can be stored in spite of them.
     #[must_use]
-    pub fn damage(&self) -> Option<String> {
-        self.state.lock().damage.clone()
+    pub fn damage(&self) -> Vec<String> {
+        let state = self.state.lock();
+        let findings = state.findings.values().map(|(finding, _)| finding);
+        state.ids_error.iter().chain(findings).cloned().collect()
     }
 
     /// Returns the sequence number of the last durable event.
@@ -129,20 +155,21 @@ impl Tail {
         self.state.lock().last_seq
     }
 
-    /// Stops the service: wakes every waiting worker, now and from now on. Workers may deliver what is there until `until`.
+    /// Announces that the service stops: wakes every waiting worker, and lets later waits return at once. Workers may deliver the
+    /// remaining events until `until`.
     pub fn stop(&self, until: Instant) {
         self.state.lock().stop_at = Some(until);
         self.changed.notify_all();
         self.rest_over.notify_all();
     }
 
-    /// Returns whether the service stops.
+    /// Returns whether the service is stopping.
     #[must_use]
     pub fn is_stopping(&self) -> bool {
         self.state.lock().stop_at.is_some()
     }
 
-    /// Wakes the workers after a change: a replay was requested, or a sink was forgotten or replaced.
+    /// Wakes the workers after a change by an operator: a replay was requested, or a sink was forgotten or replaced.
     pub fn wake(&self) {
         let mut state = self.state.lock();
         state.changes = state.changes.wrapping_add(1);
@@ -150,8 +177,9 @@ impl Tail {
         self.rest_over.notify_all();
     }
 
-    /// Waits until there are events after `seq`, or an operator changed something since `changes`, or it is `until`.
-    /// Returns the number of changes; `None` if the service stops and there are no such events, or no time is left.
+    /// Waits until there are events after `seq`, an operator has made a change since `changes`, or the time is `until`. Returns
+    /// the number of changes; `None` if the service is stopping and there are no such events, or its time for delivering has
+    /// expired.
     pub fn wait(&self, seq: i64, changes: u64, until: Option<Instant>) -> Option<u64> {
         let mut state = self.state.lock();
         let is_time = || until.is_some_and(|until| until <= Instant::now());
@@ -166,8 +194,8 @@ impl Tail {
         goes_on.then_some(state.changes)
     }
 
-    /// Waits until it is `until`, or there is an event with the number `enough_at`, or the service stops, or an operator
-    /// changed something since `changes`. Earlier groups do not wake the caller.
+    /// Waits until the time is `until`, the event with the number `enough_at` exists, the service is stopping, or an operator has
+    /// made a change since `changes`. Groups before that event do not wake the caller.
     pub fn rest(&self, enough_at: i64, changes: u64, until: Instant) {
         let mut state = self.state.lock();
         while state.last_seq < enough_at && state.stop_at.is_none() && state.changes == changes {
@@ -178,7 +206,7 @@ impl Tail {
         }
     }
 
-    /// Waits for `pause`, or until the service stops, or until an operator changed something since `changes`.
+    /// Waits for the duration `pause`; shorter if the service is stopping, or an operator has made a change since `changes`.
     pub fn pause(&self, pause: Duration, changes: u64) {
         let mut state = self.state.lock();
         let Some(until) = Instant::now().checked_add(pause) else { return };

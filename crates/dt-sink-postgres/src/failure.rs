@@ -1,38 +1,38 @@
-//! Classifies the errors of the server by their SQLSTATE (PostgreSQL's appendix "PostgreSQL Error Codes"): each class decides
-//! whether a record is rejected, or the whole batch is tried again.
+//! Classifies the errors of the server by their SQLSTATE (PostgreSQL's appendix "PostgreSQL Error Codes"). The class determines
+//! whether a record is rejected, or the whole batch is retried.
 
 use std::error::Error as _;
 use std::time::Duration;
 
 use tokio_postgres::error::{DbError, SqlState};
 
-/// The longest text of the server in an error, in characters: it may quote a value.
+/// The largest length of a server's message in an error, in characters: it may quote a value.
 const MAX_TEXT: usize = 300;
 
-/// The remedy for a server that takes no events.
+/// The remedy for a server that does not accept writes.
 pub const READ_ONLY: &str =
     "the server is read-only: name the primary in `url`, or add `target_session_attrs=read-write`";
 
-/// Why a batch is not written.
+/// Why a batch could not be written.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum Failure {
-    /// One of its rows does not fit into the table. The connection is usable after a rollback.
+    /// A row does not fit into the table. The connection can be used again after a rollback.
     #[error("{0}")]
     Row(String),
-    /// The server answers with an error that no single row causes: a table is missing, the disk is full.
+    /// The server returned an error that no single row causes: for example, a table is missing or the disk is full.
     #[error("{0}")]
     Server(String),
-    /// There is no connection, or it was lost.
+    /// There is no connection, or the connection was lost.
     #[error("{0}")]
     Connection(String),
 }
 
-/// What the failed statement writes to. It decides which remedy is named.
+/// The tables that the failed statement writes to. They determine the remedy in the message.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Target {
-    /// The tables of this crate.
+    /// The tables that the sink creates.
     OwnTables,
-    /// The table of the operator's statement.
+    /// The table of the operator's statement `insert`.
     Insert,
 }
 
@@ -55,7 +55,7 @@ impl Failure {
         if is_of_row(code) { Self::Row(text) } else { Self::Server(text) }
     }
 
-    /// Returns the failure of a statement that has no row, such as the login or the preparation of `insert`.
+    /// Returns the failure of a statement without a row, such as the login or the preparation of `insert`.
     pub fn of_server(self) -> Self {
         match self {
             Self::Row(text) => Self::Server(text),
@@ -63,15 +63,15 @@ impl Failure {
         }
     }
 
-    /// Returns the failure of a connection or batch that took too long.
+    /// Returns the failure of a connection or a batch that exceeded its time limit.
     pub fn timed_out(what: &str, timeout: Duration) -> Self {
         Self::Connection(format!("{what} took longer than {} s", timeout.as_secs()))
     }
 }
 
-/// Returns whether a row is at fault: the classes "cardinality violation" (a subquery with several rows), "data exception",
-/// "integrity constraint violation", "WITH CHECK OPTION violation", "program limit exceeded" (an index entry is too large), and
-/// "PL/pgSQL error", of a trigger.
+/// Returns whether a row is at fault. This is so for the classes "cardinality violation" (a subquery with several rows), "data
+/// exception", "integrity constraint violation", "WITH CHECK OPTION violation", "program limit exceeded" (an index entry is too
+/// large), and "PL/pgSQL error" (of a trigger).
 fn is_of_row(code: &SqlState) -> bool {
     matches!(code.code().get(..2), Some("21" | "22" | "23" | "44" | "54" | "P0"))
 }
@@ -108,7 +108,7 @@ fn remedy(code: &SqlState, target: Target) -> Option<String> {
     })
 }
 
-/// Returns the text of an error without an answer of the server, with its causes.
+/// Returns the message of an error without a response of the server, with its causes.
 fn of_connection(error: &tokio_postgres::Error) -> String {
     let mut text = error.to_string();
     let mut source = error.source();
@@ -132,12 +132,12 @@ fn of_connection(error: &tokio_postgres::Error) -> String {
     }
 }
 
-/// Returns the text of an error of TLS without the current time, so that the log has equal errors once.
+/// Returns the message of a TLS error without the current time, so that equal errors are logged once.
 fn timeless(text: &str) -> &str {
     text.split(": verification time").next().unwrap_or(text)
 }
 
-/// Returns a text of the server on one line, cut off if it is long.
+/// Returns a message of the server on one line, cut if it is too long.
 fn shortened(text: &str) -> String {
     let mut short: String =
         text.chars().map(|c| if c.is_control() { ' ' } else { c }).take(MAX_TEXT).collect();

@@ -44,19 +44,20 @@ use url::Url;
 const MAX_BATCH: usize = 2048;
 /// The largest number of records in a transaction.
 const TRANSACTION: usize = 512;
-/// How often the sink checks its tables while there is nothing to deliver.
+/// The interval at which the sink checks its tables while there is nothing to deliver.
 const CHECK_EVERY: Duration = Duration::from_secs(2);
-/// After this many rejected records in a row, the statement or the table is at fault, and the sink waits.
+/// The number of consecutive rejected records after which the statement or the table is assumed to be at fault, and the sink
+/// waits.
 const MAX_REJECTED_IN_A_ROW: usize = 100;
 
 /// A sink that writes to PostgreSQL.
 pub struct PostgresSink {
-    /// Runs the connection. `None` once the sink is being dropped.
+    /// The runtime of the connection; `None` once the sink is being dropped.
     runtime: Option<Runtime>,
     writer: Writer,
 }
 
-/// Writes batches, and decides about each record.
+/// Writes batches to the database, and determines the result of each record.
 struct Writer {
     session: Session,
     rejected_in_a_row: usize,
@@ -69,10 +70,10 @@ impl std::fmt::Debug for PostgresSink {
 }
 
 impl PostgresSink {
-    /// The metrics that it reports.
+    /// The metrics that a PostgreSQL sink reports.
     pub const METRICS: &'static [Metric] = metrics::ALL;
 
-    /// Creates a sink without a connection. A batch may take as long as the context allows.
+    /// Creates a sink, without opening a connection. The time limit of a batch is that of the context.
     ///
     /// # Errors
     ///
@@ -92,14 +93,14 @@ impl PostgresSink {
 }
 
 impl PostgresSink {
-    /// Checks at the server whether events could be stored, without a change, and returns what was found.
+    /// Checks at the server whether events could be stored, without a change there, and returns the result in words.
     pub(crate) fn probe(&mut self) -> Result<String, SinkError> {
         let Self { runtime: Some(runtime), writer } = self else { return Err("the sink is closed".into()) };
         runtime.block_on(writer.session.probe()).map_err(|failure| failure.to_string().into())
     }
 }
 
-/// The row of a record, or why it can never be stored.
+/// The row of a record; `Err` with the reason if the record can never be stored.
 type MadeRow<'a> = Result<Row<'a>, String>;
 
 fn rows_of(records: &[Arc<Record>]) -> Vec<MadeRow<'_>> {
@@ -107,7 +108,7 @@ fn rows_of(records: &[Arc<Record>]) -> Vec<MadeRow<'_>> {
 }
 
 impl Writer {
-    /// Writes rows, and adds their results. Returns whether none of them has to be tried again.
+    /// Writes rows, and appends their results to `fates`. Returns whether none of them has to be retried.
     fn write_part(&mut self, runtime: &Runtime, made: Vec<MadeRow<'_>>, fates: &mut Vec<Fate>) -> bool {
         let mut results = vec![Fate::Retry { error: "not written".to_owned() }; made.len()];
         let mut rows = Vec::with_capacity(made.len());
@@ -125,7 +126,7 @@ impl Writer {
         is_complete
     }
 
-    /// Writes rows, each with the place of its result, and sets these results.
+    /// Writes rows, each with the index of its result in `fates`, and sets these results.
     async fn write(&mut self, rows: &mut [(usize, Row<'_>)], fates: &mut [Fate]) {
         let places: Vec<usize> = rows.iter().map(|(place, _)| *place).collect();
         let mut set = |range: Range<usize>, result: &Fate| {
@@ -174,14 +175,14 @@ impl Writer {
     }
 }
 
-/// Replaces the JSON columns of a row that does not fit by the reason, and returns whether there were any: a number may be out of
-/// range, or a character missing in the encoding of the database.
+/// Replaces the JSON columns of a row that does not fit by the reason. Returns whether the row had any. For example, a number may
+/// be out of range, or the encoding of the database lacks a character.
 fn drop_json(rows: &mut [(usize, Row<'_>)], range: &Range<usize>, error: &str) -> bool {
     rows.get_mut(range.start).is_some_and(|(_, row)| row.drop_json(error))
 }
 
 impl Sink for PostgresSink {
-    /// Does not connect: the service must not wait for a server that does not answer.
+    /// Does not connect, since the service must not wait for a server that does not respond.
     fn open(&mut self, _checkpoint: Option<&[u8]>) -> Result<(), OpenError> {
         // After a panic the state of the last connection is unknown.
         self.writer.session.drop_connection();

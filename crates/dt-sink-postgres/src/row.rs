@@ -1,4 +1,4 @@
-//! The row of an event: what the columns of `dt_events` and the parameters of `insert` hold, and what the event measured.
+//! The row of an event: the values for the columns of `dt_events` and the parameters of `insert`, and the samples of the event.
 
 use std::time::{Duration, SystemTime};
 
@@ -10,7 +10,7 @@ use dt_verify::event::{ReadingValue, Timestamp};
 
 use crate::statement::Parameter;
 
-/// A received part of a body, for a column of type `jsonb`.
+/// A part of the received body, for a column of type `jsonb`.
 type JsonPart<'a> = Option<Json<&'a RawValue>>;
 
 /// The row of one event.
@@ -26,13 +26,13 @@ pub struct Row<'a> {
     pub labels: JsonPart<'a>,
     pub data: JsonPart<'a>,
     pub body: &'a [u8],
-    /// What the event measured, in DT's order.
+    /// The values that the event reports, in DT's order.
     pub samples: Vec<Sample>,
-    /// Why a column or a sample is missing; `None` if none is.
+    /// Why a column or a sample is missing; `None` if the row is complete.
     pub incomplete: Option<String>,
 }
 
-/// One value that an event reports, with the time at which it was measured.
+/// A value that an event reports, with the time at which it was measured.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Sample {
     pub quantity: &'static str,
@@ -58,11 +58,11 @@ impl Reasons {
     }
 }
 
-/// Why a time is missing.
+/// The reason for a sample without a valid time.
 const NO_TIME: &str = "no valid time";
 /// The end of the year 9999, in Unix milliseconds.
 const YEAR_9999: i64 = 253_402_300_799_999;
-/// The character U+0000, which neither `text` nor `jsonb` can hold.
+/// The reason for a value with the character U+0000, which neither `text` nor `jsonb` can hold.
 const HAS_NUL: &str = "PostgreSQL cannot store the character U+0000";
 
 impl<'a> Row<'a> {
@@ -70,7 +70,7 @@ impl<'a> Row<'a> {
     ///
     /// # Errors
     ///
-    /// Why the event can never be stored, in words fit for a log.
+    /// The reason why the event can never be stored, in words fit for a log line.
     pub fn of(record: &'a Record) -> Result<Self, String> {
         for (name, text) in [("event id", &*record.event_id), ("event type", &*record.event_type)] {
             if text.contains('\0') {
@@ -140,7 +140,7 @@ impl<'a> Row<'a> {
         })
     }
 
-    /// Removes `labels` and `data` for a reason, and returns whether there were any.
+    /// Removes the columns `labels` and `data`, and adds the reason. Returns whether the row had any of them.
     pub fn drop_json(&mut self, error: &str) -> bool {
         let had_any = self.labels.take().is_some() | self.data.take().is_some();
         if had_any {
@@ -151,7 +151,7 @@ impl<'a> Row<'a> {
         had_any
     }
 
-    /// Returns the value of a parameter of `insert`.
+    /// Returns the value of a parameter of the statement `insert`.
     pub fn value(&self, parameter: Parameter) -> &(dyn ToSql + Sync) {
         match parameter {
             Parameter::EventId => &self.event_id,
@@ -168,7 +168,7 @@ impl<'a> Row<'a> {
     }
 }
 
-/// Converts a time; `None` if it names no instant. `timestamptz` can hold all years of RFC 3339.
+/// Converts a time; `None` if it is not RFC 3339. `timestamptz` can hold all years of RFC 3339.
 fn system_time(time: &Timestamp) -> Option<SystemTime> {
     let (seconds, nanos) = (time.unix_seconds()?, time.subsec_nanos()?);
     let whole = Duration::from_secs(seconds.unsigned_abs());
@@ -180,7 +180,7 @@ fn system_time(time: &Timestamp) -> Option<SystemTime> {
     whole?.checked_add(Duration::from_nanos(nanos.into()))
 }
 
-/// Returns a part that `jsonb` can hold, and otherwise `None`, after adding the reason.
+/// Returns a part of the body if `jsonb` can hold it; otherwise adds the reason and returns `None`.
 fn storable<'a>(name: &str, part: Option<&'a RawValue>, reasons: &mut Reasons) -> JsonPart<'a> {
     let part = part?;
     if has_escaped_nul(part.get()) {
@@ -190,7 +190,7 @@ fn storable<'a>(name: &str, part: Option<&'a RawValue>, reasons: &mut Reasons) -
     Some(Json(part))
 }
 
-/// Returns whether valid JSON has the escape `\u0000`.
+/// Returns whether a valid JSON text contains the escape `\u0000`.
 fn has_escaped_nul(json: &str) -> bool {
     let mut rest = json;
     while let Some(at) = rest.find('\\') {

@@ -1,32 +1,33 @@
-//! The tables of the sink: creates them, and upgrades those of an older version. Several receivers may do so at once.
+//! The tables of the sink. Creates them, and upgrades tables of an older version. Several receivers may do so at the same time.
 
 use tokio_postgres::Client;
 
 use crate::failure::{Failure, Target};
 
-/// What makes each version from the one before, beginning with an empty database. Each sets `dt_schema.version`.
+/// The scripts that upgrade the tables by one version each, beginning with an empty database. Each script sets
+/// `dt_schema.version`.
 const MIGRATIONS: [&str; 1] = [include_str!("schema.sql")];
-/// The version that this program writes.
+/// The version of the tables that this program uses.
 const VERSION: usize = MIGRATIONS.len();
-/// The advisory lock of migrations: "dt-recv" in ASCII.
+/// The number of the advisory lock for migrations: "dt-recv" in ASCII.
 const LOCK: i64 = 0x64_74_2d_72_65_63_76;
 
-/// What has to be done before the sink can write.
+/// The state of the sink's tables.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Tables {
-    /// Nothing: the tables have the version that this program writes.
+    /// The tables have the version that this program uses.
     Current,
-    /// There are no tables, and they may be created.
+    /// The tables do not exist, and may be created.
     Missing,
     /// The tables have this older version, and may be upgraded.
     Older(usize),
 }
 
-/// Makes sure that the tables have the version that this program writes.
+/// Creates or upgrades the tables, so that they have the version that this program uses.
 ///
 /// # Errors
 ///
-/// As [`find`], and if the tables cannot be created or upgraded.
+/// The errors of [`find`]; also an error if the tables cannot be created or upgraded.
 pub async fn prepare(client: &Client, create: bool) -> Result<(), Failure> {
     match find(client, create).await? {
         Tables::Current => Ok(()),
@@ -54,11 +55,12 @@ pub async fn find(client: &Client, create: bool) -> Result<Tables, Failure> {
     }
 }
 
-/// Checks whether the missing tables could be created, and returns the schema that would have them.
+/// Checks whether the missing tables could be created. Returns the name of the schema in which they would be.
 ///
 /// # Errors
 ///
-/// [`Failure`], with a remedy if there is no schema or no permission, or if tables of other programs have the names.
+/// [`Failure`], with a remedy, if there is no schema or no permission, or if objects of other programs have the names of the
+/// tables.
 pub async fn check_creation(client: &Client) -> Result<String, Failure> {
     let wrong = |text: String| Err(Failure::Server(text));
     let found = client.query_typed_one(CREATION, &[]).await;
@@ -85,7 +87,7 @@ pub async fn check_creation(client: &Client) -> Result<String, Failure> {
     Ok(schema)
 }
 
-/// The schema of new tables, whether this user may create some there, and which names are taken.
+/// A query for the schema of new tables, the permission to create tables in it, and the names that are already used.
 const CREATION: &str =
     "SELECT quote_ident(current_schema()), has_schema_privilege(current_schema(), 'CREATE'),
     (SELECT string_agg(name, ', ') FROM unnest(ARRAY['dt_events', 'dt_samples', 'dt_devices']) AS name
@@ -101,7 +103,7 @@ fn of_own(error: &tokio_postgres::Error) -> Failure {
     Failure::of(error, Target::OwnTables)
 }
 
-/// Returns the version of the tables; 0 if there are none.
+/// Returns the version of the tables; 0 if they do not exist.
 async fn version(client: &Client) -> Result<usize, Failure> {
     let found = client.query_typed_one("SELECT to_regclass('dt_schema') IS NOT NULL", &[]).await;
     let is_there: bool = found.and_then(|row| row.try_get(0)).map_err(|error| of_own(&error))?;
@@ -115,7 +117,7 @@ async fn version(client: &Client) -> Result<usize, Failure> {
     )
 }
 
-/// Upgrades the tables in one transaction, after any other receiver that does the same.
+/// Upgrades the tables in one transaction, after any other receiver that is upgrading them.
 async fn migrate(client: &Client) -> Result<(), Failure> {
     let upgraded = async {
         let begin =

@@ -1,4 +1,4 @@
-//! The connection of a sink: made when it is needed, and dropped after each error but those of single rows.
+//! The connection of a sink. It is opened when it is needed, and dropped after each error except those of single rows.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -19,18 +19,19 @@ use crate::statement::Statement;
 use crate::url::Url;
 use crate::{metrics, schema, write};
 
-/// How long a connection attempt to one address may take.
+/// The time limit for connecting to one address.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
-/// How long a batch may take, a new connection included.
+/// The time limit of a batch, including a new connection.
 const BATCH_TIMEOUT: Duration = Duration::from_secs(60);
-/// How long a rollback or the end of a connection may take.
+/// The time limit of a rollback, and of closing a connection.
 const SHORT_TIMEOUT: Duration = Duration::from_secs(2);
-/// How soon a connection has to fail for a second attempt with a new one: it was closed while there was nothing to do.
+/// The time within which a connection must fail for a second attempt with a new one: it was then closed while there was nothing
+/// to do.
 const STALE_WITHIN: Duration = Duration::from_secs(1);
-/// When an idle connection is probed, and when unanswered data ends it.
+/// The time after which an idle connection is probed, and after which unacknowledged data ends the connection.
 const KEEPALIVE: Duration = Duration::from_secs(30);
 
-/// The connection of one sink, and what it needs to make a new one.
+/// The connection of one sink, and the settings for opening a new one.
 pub struct Session {
     settings: PostgresConfig,
     url: Url,
@@ -43,14 +44,14 @@ pub struct Session {
 /// A connection that is ready for batches.
 struct Connection {
     client: Client,
-    /// Polls the connection until it ends.
+    /// The task that drives the connection until it ends.
     task: tokio::task::JoinHandle<()>,
-    /// The operator's statement, prepared.
+    /// The prepared statement of the operator; `None` if the sink writes to its own tables.
     insert: Option<tokio_postgres::Statement>,
 }
 
 impl Session {
-    /// Creates a session without a connection. A batch may take `timeout`.
+    /// Creates a session, without opening a connection. The time limit of a batch is `timeout`.
     pub fn new(
         settings: PostgresConfig,
         url: Url,
@@ -62,17 +63,17 @@ impl Session {
         Self { settings, url, insert, timeout, reporter, connection: None }
     }
 
-    /// Returns whether it writes to the tables of this crate.
+    /// Returns whether the sink writes to its own tables.
     pub const fn has_own_tables(&self) -> bool {
         self.insert.is_none()
     }
 
-    /// Drops the connection without a word to the server.
+    /// Drops the connection without notifying the server.
     pub fn drop_connection(&mut self) {
         self.connection = None;
     }
 
-    /// Ends the connection.
+    /// Closes the connection.
     pub async fn close(&mut self) {
         if let Some(Connection { client, task, .. }) = self.connection.take() {
             drop(client);
@@ -84,25 +85,25 @@ impl Session {
     ///
     /// # Errors
     ///
-    /// [`Failure`] if nothing was written; or, where the connection was lost during the commit, perhaps all of it.
+    /// [`Failure`] if no row was written. If the connection was lost during the commit, all rows may have been written.
     pub async fn write(&mut self, rows: &[&Row<'_>]) -> Result<(), Failure> {
         self.attempt(Some(rows)).await
     }
 
-    /// Checks that rows could be written.
+    /// Checks that rows could be written now.
     ///
     /// # Errors
     ///
-    /// [`Failure`] if they could not.
+    /// [`Failure`] if rows could not be written.
     pub async fn check(&mut self) -> Result<(), Failure> {
         self.attempt(None).await
     }
 
-    /// Connects, checks without a change whether rows could be written, and ends the connection. Returns what was found.
+    /// Connects, checks without a change whether rows could be written, and closes the connection. Returns the result in words.
     ///
     /// # Errors
     ///
-    /// [`Failure`] if they could not.
+    /// [`Failure`] if rows could not be written.
     pub async fn probe(&mut self) -> Result<String, Failure> {
         let limit = self.timeout;
         let probed = timeout(limit, self.probe_without_limit()).await;
@@ -132,7 +133,8 @@ impl Session {
         Ok(format!("{server}; {found}"))
     }
 
-    /// Writes rows, or checks that this is possible. A connection that turns out to be closed is replaced once.
+    /// Writes rows, or checks that rows could be written if `rows` is `None`. A connection that proves to be closed is replaced
+    /// once.
     async fn attempt(&mut self, rows: Option<&[&Row<'_>]>) -> Result<(), Failure> {
         let (started, was_connected) = (Instant::now(), self.connection.is_some());
         match self.attempt_once(rows).await {
@@ -188,7 +190,7 @@ impl Session {
         Ok(())
     }
 
-    /// Ends a failed transaction; without success, the connection is dropped.
+    /// Rolls back a failed transaction. If this fails, drops the connection.
     async fn roll_back(&mut self) {
         let Some(Connection { client, .. }) = &self.connection else { return };
         let rolled_back = timeout(SHORT_TIMEOUT, client.batch_execute("ROLLBACK")).await;
@@ -197,7 +199,7 @@ impl Session {
         }
     }
 
-    /// Connects, and prepares what batches need.
+    /// Opens a connection, and prepares the tables or the statement for batches.
     async fn connect(&self) -> Result<Connection, Failure> {
         let (client, task) = self.open().await?;
         self.reporter.add(&metrics::CONNECTIONS, 1);
@@ -214,7 +216,7 @@ impl Session {
         Ok(Connection { client, task, insert })
     }
 
-    /// Connects, and logs in.
+    /// Opens a connection, and logs in.
     async fn open(&self) -> Result<(Client, tokio::task::JoinHandle<()>), Failure> {
         if self.url.has_tls() { self.connect_by(self.tls()?).await } else { self.connect_by(NoTls).await }
     }
@@ -245,7 +247,7 @@ impl Session {
         Ok((client, task))
     }
 
-    /// Returns TLS that checks the chain and the host name.
+    /// Returns a TLS connector that verifies the certificate chain and the host name.
     fn tls(&self) -> Result<MakeRustlsConnect, Failure> {
         let mut config =
             settings::tls(self.settings.ca.as_deref(), &SystemSources).map_err(Failure::Server)?;
@@ -255,11 +257,11 @@ impl Session {
     }
 }
 
-/// Returns the name and version of a server that takes writes.
+/// Returns the name and the version of a server that accepts writes.
 ///
 /// # Errors
 ///
-/// [`Failure`] if it is a standby, or does not answer.
+/// [`Failure`] if the server is a standby, or does not respond.
 async fn server(client: &Client) -> Result<String, Failure> {
     let of_own = |error| Failure::of(&error, Target::OwnTables).of_server();
     let row = client.query_typed_one("SELECT current_setting('server_version'), pg_is_in_recovery()", &[]);

@@ -1,4 +1,4 @@
-//! The settings of the sink `postgres`: the server, its authority, and what is written.
+//! The settings of the sink `postgres`: the server, its certificate authorities, and what is written.
 
 use std::path::{Path, PathBuf};
 
@@ -38,7 +38,7 @@ config_keys! {
     }
 }
 
-/// The key `url`: where the URL is kept.
+/// The entry of the key `url`, which says where the URL is stored.
 struct UrlEntry;
 
 impl Entry<Secret> for UrlEntry {
@@ -67,7 +67,7 @@ fn read_insert(section: &mut Section<'_>, key: &'static str) -> Option<String> {
 }
 
 impl PostgresConfig {
-    /// Creates settings for the sink's own tables at a server.
+    /// Creates settings for a sink that writes to its own tables on the server with this URL.
     #[must_use]
     pub fn new(url: Secret) -> Self {
         Self::with_defaults(url)
@@ -81,8 +81,8 @@ impl SinkSettings for PostgresConfig {
     const METRICS: &'static [Metric] = metrics::ALL;
     const FORMATS: &'static [Format] = &[];
 
-    /// Reads the name of the environment variable with the URL: the URL contains a password, which everybody on the machine
-    /// could see in an argument.
+    /// Reads the name of the environment variable that contains the URL. The URL itself contains a password, and all users of the
+    /// machine could see it in an argument.
     fn from_place(place: &str) -> Result<Self, BadPlace> {
         if place.contains("//") {
             return Err(BadPlace::private(
@@ -133,11 +133,11 @@ fn check_url(url: &Url, section: &Section<'_>) {
     }
 }
 
-/// Makes the configuration of TLS, which trusts the authorities in a file, or those of Mozilla.
+/// Creates the configuration of TLS, which trusts the authorities in the file `ca`, or those of Mozilla if it is `None`.
 ///
 /// # Errors
 ///
-/// A text for a log, if the file cannot be used.
+/// A message that says why the file cannot be used.
 pub fn tls(ca: Option<&Path>, sources: &dyn Sources) -> Result<ClientConfig, String> {
     let file = ca.map(|path| PemFile::read(path, sources)).transpose()?;
     let named = |error: BadTlsFile| match ca {

@@ -5,7 +5,7 @@ use std::fmt;
 
 use tokio_postgres::types::Type;
 
-/// A value of an event that a statement can use.
+/// A value of an event that can be a parameter of a statement.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Parameter {
     EventId,
@@ -34,34 +34,34 @@ const PARAMETERS: [(&str, Parameter, Type); 10] = [
     ("body", Parameter::Body, Type::BYTEA),
 ];
 
-/// A statement with the parameters of the protocol.
+/// A statement whose named parameters were replaced by those of the protocol.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Statement {
-    /// The text as configured.
+    /// The text of the statement as configured.
     text: String,
-    /// The text for the server.
+    /// The text of the statement for the server.
     sql: String,
-    /// The values of `$1`, `$2` and so on.
+    /// The parameters `$1`, `$2` and so on, in this order.
     parameters: Vec<Parameter>,
     types: Vec<Type>,
 }
 
-/// Why a text is no statement for a sink.
+/// Why a text is not a valid statement for a sink.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum NotAStatement {
-    /// It is no `INSERT`.
+    /// The statement is not an `INSERT`.
     #[error("it does not begin with INSERT or WITH")]
     NotAnInsert,
-    /// A name after a colon is no parameter.
+    /// A name after a colon is not the name of a parameter.
     #[error("unknown parameter :{0}; expected {expected}", expected = names())]
     Unknown(String),
-    /// It has a parameter of the protocol.
+    /// The statement contains a parameter of the protocol, such as `$1`.
     #[error("${0} is no parameter; expected {expected}", expected = names())]
     Positional(String),
-    /// It has no parameter, so all rows would be equal.
+    /// The statement has no parameter, so that all rows would be equal.
     #[error("it has no parameter; expected some of {expected}", expected = names())]
     NoParameters,
-    /// A quote, comment or dollar quote has no end.
+    /// A quote, a comment or a dollar quote is not closed.
     #[error("{0} has no end")]
     Unfinished(&'static str),
 }
@@ -72,7 +72,7 @@ fn names() -> String {
 }
 
 impl Statement {
-    /// Parses a text. Colons in quotes, in comments and in casts (`::`) begin no parameter.
+    /// Parses a statement. A colon in a quote, in a comment or in a cast (`::`) does not begin a parameter.
     ///
     /// # Errors
     ///
@@ -99,28 +99,28 @@ impl Statement {
         Ok(statement)
     }
 
-    /// Returns the text for the server.
+    /// Returns the text of the statement for the server.
     pub fn sql(&self) -> &str {
         &self.sql
     }
 
-    /// Returns the values of `$1`, `$2` and so on.
+    /// Returns the parameters `$1`, `$2` and so on, in this order.
     pub fn parameters(&self) -> &[Parameter] {
         &self.parameters
     }
 
-    /// Returns the types of `$1`, `$2` and so on.
+    /// Returns the types of the parameters `$1`, `$2` and so on, in this order.
     pub fn types(&self) -> &[Type] {
         &self.types
     }
 
-    /// Copies the first `len` bytes of the rest, and returns their number.
+    /// Copies the first `len` bytes of the rest to the text for the server, and returns their number.
     fn copy(&mut self, rest: &str, len: usize) -> usize {
         self.sql.push_str(rest.get(..len).unwrap_or(rest));
         len
     }
 
-    /// Takes what begins with a colon: a cast, a parameter, or the colon of an array slice.
+    /// Processes a colon and the text that it begins: a cast, a parameter, or the bound of an array slice.
     fn colon(&mut self, rest: &str) -> Result<usize, NotAStatement> {
         let after = rest.get(1..).unwrap_or_default();
         if after.starts_with([':', '=']) {
@@ -142,7 +142,7 @@ impl Statement {
         Ok(name.len().saturating_add(1))
     }
 
-    /// Takes what begins with a dollar: a quoted text `$tag$…$tag$`, a part of a name, or nothing else.
+    /// Processes a dollar sign and the text that it begins: a quoted text `$tag$…$tag$`, a part of a name, or only the sign.
     fn dollar(&mut self, rest: &str) -> Result<usize, NotAStatement> {
         let after = rest.get(1..).unwrap_or_default();
         // `$` may be a part of a name, after its first character.
@@ -176,7 +176,7 @@ fn is_of_word(c: char) -> bool {
     c.is_alphanumeric() || c == '_' || c == '$'
 }
 
-/// Returns the name at the start of a text; empty if there is none.
+/// Returns the name at the beginning of a text; empty if there is none.
 fn word(text: &str) -> &str {
     if !text.starts_with(|c: char| c.is_alphabetic() || c == '_') {
         return "";
@@ -185,8 +185,8 @@ fn word(text: &str) -> &str {
     text.get(..end.unwrap_or(text.len())).unwrap_or_default()
 }
 
-/// Returns the length of the quote, comment or other character at the start of a text, which is not empty. `before` is what
-/// precedes it.
+/// Returns the length of the quote, the comment or the other character at the beginning of a text, which is not empty. `before`
+/// is the text before it.
 fn plain(rest: &str, before: &str) -> Result<usize, NotAStatement> {
     let open = |mark: &str| rest.starts_with(mark);
     if open("'") {
@@ -206,7 +206,7 @@ fn plain(rest: &str, before: &str) -> Result<usize, NotAStatement> {
     Ok(rest.chars().next().map_or(1, char::len_utf8))
 }
 
-/// Returns the length of a quoted text. A doubled quote does not end it; with `has_escapes`, neither does `\'`.
+/// Returns the length of a quoted text. A doubled quote does not end it; with `has_escapes`, `\'` does not end it either.
 fn quoted(rest: &str, quote: char, has_escapes: bool) -> Result<usize, NotAStatement> {
     let mut chars = rest.char_indices().skip(1).peekable();
     while let Some((at, c)) = chars.next() {
@@ -219,7 +219,7 @@ fn quoted(rest: &str, quote: char, has_escapes: bool) -> Result<usize, NotAState
     Err(NotAStatement::Unfinished("a quote"))
 }
 
-/// Returns the length of a comment, which may contain others.
+/// Returns the length of a comment, which may contain other comments.
 fn comment(rest: &str) -> Result<usize, NotAStatement> {
     let (mut at, mut depth) = (0_usize, 0_usize);
     while let Some(text) = rest.get(at..).filter(|text| !text.is_empty()) {

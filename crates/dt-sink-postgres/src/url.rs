@@ -7,7 +7,7 @@ use tokio_postgres::config::{Host, SslMode, TargetSessionAttrs};
 
 use dt_verify::Secret;
 
-/// Options of libpq that the client library does not have, each with what to do instead.
+/// The options of libpq that the client library does not support, each with its replacement.
 const FOREIGN_OPTIONS: [(&str, &str); 6] = [
     ("sslmode=verify-full", "write `sslmode=require`, which checks chain and host name here"),
     ("sslmode=verify-ca", "write `sslmode=require`, which checks chain and host name here"),
@@ -17,7 +17,7 @@ const FOREIGN_OPTIONS: [(&str, &str); 6] = [
     ("passfile", "put the password into the URL"),
 ];
 
-/// Where the server is, how to log in, and whether the connection has TLS.
+/// The address of the server, the credentials, and whether the connection uses TLS.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Url {
     config: Config,
@@ -30,34 +30,35 @@ impl std::fmt::Debug for Url {
     }
 }
 
-/// Why a text is no URL of a PostgreSQL server. No part of the text is shown: it may be one of the password.
+/// Why a text is not the URL of a PostgreSQL server. The message contains no part of the text, which may be a part of the
+/// password.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum NotAUrl {
-    /// It is not UTF-8, or has another scheme.
+    /// The text is not UTF-8, or has another scheme.
     #[error("it does not begin with postgres:// or postgresql://")]
     NoScheme,
-    /// An option of libpq is not available.
+    /// The URL has an option of libpq that is not supported. Contains the option and its replacement.
     #[error("the option {0} is not available; {1}")]
     ForeignOption(&'static str, &'static str),
-    /// An option is unknown or has an invalid value.
+    /// A host, a port or an option is unknown or invalid.
     #[error(
         "a host, port or option is invalid; write postgres://USER:PASSWORD@HOST:PORT/DATABASE, and special characters of \
          the password as %XX (@ is %40, / is %2F, ? is %3F)"
     )]
     Invalid,
-    /// There is no host.
+    /// The URL contains no host.
     #[error("it names no host")]
     NoHost,
-    /// There is no user.
+    /// The URL contains no user.
     #[error("it names no user")]
     NoUser,
-    /// Sockets have no TLS, so both kinds of hosts cannot share one setting.
+    /// The URL contains both a socket and a host on the network. Sockets do not use TLS, so one setting cannot apply to both.
     #[error("it names a host beside a socket folder; use one kind")]
     MixedHosts,
 }
 
 impl Url {
-    /// Parses a URL. Without `sslmode`, the connection has TLS, unless all hosts are this machine.
+    /// Parses a URL. Without `sslmode`, the connection uses TLS, unless all hosts are this machine.
     ///
     /// # Errors
     ///
@@ -113,17 +114,17 @@ impl Url {
         &self.config
     }
 
-    /// Returns whether the connection has TLS.
+    /// Returns whether the connection uses TLS.
     pub fn has_tls(&self) -> bool {
         self.config.get_ssl_mode() != SslMode::Disable
     }
 
-    /// Returns whether the password and the events cross a network in plain text.
+    /// Returns whether the password and the events are sent over a network in plain text.
     pub fn is_plain_on_network(&self) -> bool {
         self.is_remote && !self.has_tls()
     }
 
-    /// Returns whether the URL asks for a server that is read-only.
+    /// Returns whether the URL requires a read-only server.
     pub fn is_read_only(&self) -> bool {
         self.config.get_target_session_attrs() == TargetSessionAttrs::ReadOnly
     }

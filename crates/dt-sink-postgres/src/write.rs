@@ -19,9 +19,9 @@ use tokio_postgres::{Client, Error};
 use crate::row::{Row, Sample};
 use crate::statement::Statement;
 
-/// Returns the statements that begin a transaction. An operator's setting that would break the sink's promise is overridden for
-/// it: rows are on disk before they count as delivered. The server gives up when the sink does, so that a batch whose receiver is
-/// gone does not keep others waiting.
+/// Returns the statements that begin a transaction. They override settings of the server that would break the sink's promise:
+/// rows must be on disk before they count as delivered. The server ends the transaction at the sink's time limit, so that the
+/// batch of a receiver that is gone does not block others.
 pub fn begin(timeout: Duration) -> String {
     let millis = timeout.as_millis();
     format!(
@@ -48,17 +48,17 @@ const UPSERT_DEVICES: &str = "INSERT INTO dt_devices AS known
         time = excluded.time, value = excluded.value, text = excluded.text, event_id = excluded.event_id
     WHERE known.time < excluded.time";
 
-/// Returns one column of some rows.
+/// Returns one column of several rows.
 fn column<'r, R, T>(rows: &'r [R], of: impl FnMut(&'r R) -> T) -> Vec<T> {
     rows.iter().map(of).collect()
 }
 
-/// Writes rows to the tables of the sink. Returns the number of events that were there already. Without rows, it checks that this
-/// would be possible, and commits nothing. After an error, the transaction that `begin` began is still open.
+/// Writes rows to the tables of the sink. Returns the number of events that were already stored. Without rows, checks that rows
+/// could be written, and commits nothing. After an error, the transaction that `begin` began is still open.
 ///
 /// # Errors
 ///
-/// Any error of the server or the connection.
+/// The error of the server or of the connection.
 pub async fn to_own_tables(client: &Client, begin: &str, rows: &[&Row<'_>]) -> Result<usize, Error> {
     // Of copies in one batch, the first counts.
     let mut by_id: BTreeMap<&str, &Row<'_>> = BTreeMap::new();
@@ -75,7 +75,7 @@ pub async fn to_own_tables(client: &Client, begin: &str, rows: &[&Row<'_>]) -> R
     Ok(rows.len().saturating_sub(new.len()))
 }
 
-/// Inserts events, and returns the ids of those that are new.
+/// Inserts events, and returns the ids of the new ones.
 async fn insert_events(client: &Client, events: &[&Row<'_>]) -> Result<HashSet<String>, Error> {
     let parameters: [(&(dyn ToSql + Sync), Type); 11] = [
         (&column(events, |row| row.event_id), Type::TEXT_ARRAY),
@@ -109,7 +109,7 @@ async fn insert_samples(client: &Client, events: &[&Row<'_>]) -> Result<(), Erro
     client.execute_typed(INSERT_SAMPLES, &parameters).await.map(drop)
 }
 
-/// Stores the newest sample of each device and quantity, unless a newer one is known.
+/// Stores the newest sample of each device and quantity, unless a newer one is stored.
 async fn upsert_devices(client: &Client, events: &[&Row<'_>]) -> Result<(), Error> {
     let mut newest: BTreeMap<(&str, &str), (&Row<'_>, &Sample)> = BTreeMap::new();
     for row in events {
@@ -135,11 +135,11 @@ async fn upsert_devices(client: &Client, events: &[&Row<'_>]) -> Result<(), Erro
     client.execute_typed(UPSERT_DEVICES, &parameters).await.map(drop)
 }
 
-/// Executes the operator's statement, which is prepared, for each row, in order. After an error, the transaction is still open.
+/// Executes the prepared statement of the operator for each row, in order. After an error, the transaction is still open.
 ///
 /// # Errors
 ///
-/// Any error of the server or the connection.
+/// The error of the server or of the connection.
 pub async fn by_insert(
     client: &Client,
     begin: &str,
@@ -157,18 +157,18 @@ pub async fn by_insert(
     client.batch_execute("COMMIT").await
 }
 
-/// Checks without a row whether the operator's statement could be executed: tables, columns, types and permissions.
+/// Checks, without a row, whether the operator's statement could be executed: its tables, columns, types and permissions.
 ///
 /// # Errors
 ///
-/// Any error of the server or the connection.
+/// The error of the server or of the connection.
 pub async fn explain(client: &Client, statement: &Statement) -> Result<(), Error> {
     let nulls = statement.types().iter().map(|sql_type| (&Null as &(dyn ToSql + Sync), sql_type.clone()));
     let parameters: Vec<(&(dyn ToSql + Sync), Type)> = nulls.collect();
     client.query_typed(&format!("EXPLAIN {}", statement.sql()), &parameters).await.map(drop)
 }
 
-/// NULL, of any type.
+/// The value NULL, of any type.
 #[derive(Debug)]
 struct Null;
 

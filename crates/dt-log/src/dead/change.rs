@@ -9,7 +9,7 @@ use super::row::{crc, json, sink_of};
 use super::schema::{DEAD_LETTER_TABLES, EXPIRED, REFUSED};
 use dt_sink::record::{DeadLetter, Reason, RequestId};
 
-/// A request to the writer.
+/// A request to the writer of the dead letters.
 #[derive(Debug)]
 pub enum Change {
     Add(Vec<DeadLetter>),
@@ -27,7 +27,7 @@ pub enum Change {
 pub enum Changed {
     /// The ids of the added dead letters, in order; `None` for one that was stored before.
     Added(Vec<Option<i64>>),
-    /// How many dead letters were changed.
+    /// The number of dead letters that were changed.
     Rows(u64),
 }
 
@@ -71,12 +71,12 @@ pub fn make(
     }
 }
 
-/// How many copies were removed to stay within the limits.
+/// The numbers of copies that were removed to stay within the size limits.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Dropped {
-    /// Copies of expired requests.
+    /// The number of removed copies of expired requests.
     pub expired: u64,
-    /// Copies of refused requests.
+    /// The number of removed copies of refused requests.
     pub refused: u64,
 }
 
@@ -151,7 +151,7 @@ fn add(connection: &Connection, dead_letter: &DeadLetter, now: i64) -> rusqlite:
     Ok(None)
 }
 
-/// Returns the hash by which copies of a request are recognised.
+/// Returns the hash by which copies of the same request are recognised.
 fn hash(dead_letter: &DeadLetter, signatures: &str) -> Vec<u8> {
     let mut hash = Sha256::new_with_prefix(&dead_letter.body);
     if dead_letter.reason == Reason::Refused {
@@ -161,7 +161,8 @@ fn hash(dead_letter: &DeadLetter, signatures: &str) -> Vec<u8> {
     hash.finalize().to_vec()
 }
 
-/// Removes the oldest dead letters of a table until the rest takes at most `max_bytes` bytes. Returns how many it removed.
+/// Removes the oldest dead letters of a table until the others take at most `max_bytes` bytes. Returns the number of removed
+/// ones.
 fn drop_oldest(connection: &Connection, table: &str, max_bytes: u64) -> rusqlite::Result<u64> {
     let mut dropped = 0_u64;
     loop {

@@ -40,7 +40,7 @@ pub enum DeadError {
         /// The version of the file.
         found: i64,
     },
-    /// The file is an older copy.
+    /// The file is an older copy of the database: the log has recorded a higher id.
     #[error("{path}: an older copy: its last dead letter has id {found}, expected {expected} or higher; put the newest \
              copy back, or accept the loss with `dt-receiver spool repair`", path = .path.display())]
     Older {
@@ -48,7 +48,7 @@ pub enum DeadError {
         path: PathBuf,
         /// The highest id of a dead letter that the log has recorded.
         expected: i64,
-        /// The highest id in the file.
+        /// The highest id that the file has assigned.
         found: i64,
     },
     /// The file does not contain dead letters.
@@ -60,7 +60,7 @@ pub enum DeadError {
         /// What the file contains instead.
         found: String,
     },
-    /// The database is damaged.
+    /// The database of dead letters is damaged.
     #[error("{path}: damaged ({text}); `dt-receiver spool repair` copies what is readable, and keeps this file",
             path = .path.display())]
     Damaged {
@@ -79,7 +79,7 @@ pub enum DeadError {
         /// The message of SQLite or of the operating system.
         text: String,
     },
-    /// Another failure; a later attempt can succeed.
+    /// The operation failed for another reason; a later attempt can succeed.
     #[error("{path}: {doing}: {text}", path = .path.display())]
     Failed {
         /// The path of the database of dead letters.
@@ -92,7 +92,7 @@ pub enum DeadError {
     /// Too many dead letters of requests are queued.
     #[error("the queue for dead letters of requests is full")]
     Overloaded,
-    /// The dead letters are closed.
+    /// The database of dead letters is closed.
     #[error("the dead letters are closed")]
     Closed,
 }
@@ -115,7 +115,7 @@ impl DeadError {
         }
     }
 
-    /// Returns whether a later attempt can succeed without intervention by an operator.
+    /// Returns whether a later attempt can succeed without an operator.
     #[must_use]
     pub const fn is_passing(&self) -> bool {
         matches!(self, Self::Full { .. } | Self::Failed { .. } | Self::Overloaded)

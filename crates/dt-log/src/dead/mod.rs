@@ -1,5 +1,5 @@
-//! The dead letters: deliveries that no sink takes, in the SQLite database `dead.db`. A dead letter is durable before its
-//! caller gets an answer.
+//! The dead letters: deliveries that a sink rejected, or that could not be accepted or read, in the SQLite database `dead.db`. A
+//! dead letter is durable before its caller gets an answer.
 //!
 //! `dead.db` is the only copy of its content. Three tables, `dead`, `expired` and `refused`, have the same columns and
 //! share one sequence of ids; the view `letters` is their union. Rows of `dead` (rejected by a sink, unreadable, damaged)
@@ -53,32 +53,32 @@ use crate::disk::DiskFile;
 use dt_sink::clock::Clock;
 use dt_sink::record::DeadLetter;
 
-/// The options of the dead letters.
+/// The options for opening the dead letters.
 #[derive(Debug, Clone, Copy)]
 pub struct DeadOptions {
-    /// The limit for copies of expired requests, in bytes.
+    /// The size limit of all copies of expired requests, in bytes.
     pub max_expired: u64,
-    /// The limit for copies of refused requests, in bytes.
+    /// The size limit of all copies of refused requests, in bytes.
     pub max_refused: u64,
-    /// What the caller expects of the file.
+    /// The file that the caller expects.
     pub expect: Expect,
 }
 
 impl DeadOptions {
-    /// Returns options with 64 MiB for each kind of copy.
+    /// Returns options with a limit of 64 MiB for the copies of expired requests, and of 64 MiB for those of refused requests.
     #[must_use]
     pub const fn new(expect: Expect) -> Self {
         Self { max_expired: 64 << 20, max_refused: 64 << 20, expect }
     }
 }
 
-/// The dead letters of a store.
+/// The open database of dead letters of a store.
 #[derive(Debug)]
 pub struct DeadLetters {
     shared: Arc<WriterShared>,
     reader: ReadOnly,
     thread: Option<JoinHandle<()>>,
-    /// The lock on the folder, in mode `direct`; otherwise the log holds it.
+    /// The lock on the folder in mode `direct`; `None` in mode `spool`, where the log holds the lock.
     lock: Option<Box<dyn DiskFile>>,
 }
 
@@ -88,7 +88,7 @@ impl DeadLetters {
     ///
     /// # Errors
     ///
-    /// [`DeadError`] when the file is not what is expected, or cannot be read or made.
+    /// [`DeadError`] if the file is not the expected one, or cannot be read or created.
     pub fn open(
         path: impl Into<PathBuf>,
         options: DeadOptions,
@@ -113,7 +113,7 @@ impl DeadLetters {
         }
     }
 
-    /// Keeps the lock on the folder for as long as the dead letters are open.
+    /// Keeps the lock on the folder as long as the database of dead letters is open.
     pub(super) fn with_lock(mut self, lock: Box<dyn DiskFile>) -> Self {
         self.lock = Some(lock);
         self
@@ -123,35 +123,36 @@ impl DeadLetters {
     ///
     /// # Errors
     ///
-    /// [`DeadError`] if it is not durable; the delivery must not be acknowledged then.
+    /// [`DeadError`] if the dead letter is not durable; the delivery must then not be acknowledged.
     pub async fn add(&self, dead_letter: DeadLetter) -> Result<Option<i64>, DeadError> {
         self.change(Change::Add(vec![dead_letter])).await.map(|changed| changed.ids().pop().flatten())
     }
 
-    /// Stores dead letters durably, all or none. Returns their ids, `None` for each that was stored before; the attempts of
-    /// a record that a sink rejects again are added up. Blocks: not for async code.
+    /// Stores dead letters durably, either all or none. Returns their ids, `None` for each that was stored before; if a sink
+    /// rejects the same record again, its attempts are added up. Blocks: not for async code.
     ///
     /// # Errors
     ///
-    /// [`DeadError`] if they are not durable; the cursor must not advance past them then.
+    /// [`DeadError`] if the dead letters are not durable; the cursor must then not advance past them.
     pub fn add_blocking(&self, dead_letters: Vec<DeadLetter>) -> Result<Vec<Option<i64>>, DeadError> {
         self.change_blocking(Change::Add(dead_letters)).map(Changed::ids)
     }
 
-    /// Removes dead letters by id. Returns how many existed. Blocks: not for async code.
+    /// Removes dead letters by id. Returns the number of removed ones. Blocks: not for async code.
     ///
     /// # Errors
     ///
-    /// [`DeadError`] if they could not be removed.
+    /// [`DeadError`] if the dead letters could not be removed.
     pub fn remove_blocking(&self, ids: Vec<i64>) -> Result<u64, DeadError> {
         self.change_blocking(Change::Remove(ids)).map(|changed| changed.rows())
     }
 
-    /// Records a failed replay of a dead letter. Returns whether the id exists. Blocks: not for async code.
+    /// Records that the replay of a dead letter failed with `error`. Returns whether a dead letter with this id exists. Blocks:
+    /// not for async code.
     ///
     /// # Errors
     ///
-    /// [`DeadError`] if it cannot be stored.
+    /// [`DeadError`] if the change cannot be stored.
     pub fn still_dead_blocking(&self, id: i64, error: String) -> Result<bool, DeadError> {
         self.change_blocking(Change::StillDead { id, error }).map(|changed| changed.rows() > 0)
     }
@@ -161,7 +162,7 @@ impl DeadLetters {
     ///
     /// # Errors
     ///
-    /// [`DeadError`] if they cannot be read.
+    /// [`DeadError`] if the dead letters cannot be read.
     pub fn list(
         &self,
         filter: &Filter,
@@ -172,16 +173,17 @@ impl DeadLetters {
         self.reader.list(filter, after, limit, with_bodies)
     }
 
-    /// Checks the content. Returns the findings, empty if there are none. Reads the whole file: not for async code.
+    /// Checks the content of the database. Returns the findings; empty if there are none. Reads the whole file: not for async
+    /// code.
     ///
     /// # Errors
     ///
-    /// [`DeadError`] if the file cannot be read at all.
+    /// [`DeadError`] if the file is unreadable.
     pub fn check(&self) -> Result<Vec<String>, DeadError> {
         self.reader.check()
     }
 
-    /// Returns the number of dead letters for each reason.
+    /// Returns the number and the size of the dead letters of each reason.
     #[must_use]
     pub fn counts(&self) -> Vec<Count> {
         self.shared.state.lock().counts.clone()
@@ -193,13 +195,15 @@ impl DeadLetters {
         self.shared.state.lock().counts.iter().map(|count| count.bytes).sum()
     }
 
-    /// Returns the highest id that a dead letter of this store ever had, even if it was removed since; 0 if there was none.
+    /// Returns the highest id that this store has ever assigned to a dead letter, including removed ones; 0 if it has assigned
+    /// none.
     #[must_use]
     pub fn highest_id(&self) -> i64 {
         self.shared.highest_id.load(Ordering::Acquire)
     }
 
-    /// Returns the highest sequence number of a record among the dead letters with an id above `after`; 0 if there is none.
+    /// Returns the highest sequence number of the records of the dead letters with an id above `after`; 0 if none of them has
+    /// one.
     ///
     /// # Errors
     ///
@@ -209,13 +213,13 @@ impl DeadLetters {
         ReadOnly::beside(self.path().to_owned()).highest_seq(after)
     }
 
-    /// Returns how many copies were removed since the start to stay within the limits.
+    /// Returns the numbers of copies that were removed since the start to stay within the size limits.
     #[must_use]
     pub fn dropped(&self) -> Dropped {
         self.shared.state.lock().dropped
     }
 
-    /// Returns why the last write failed; `None` once a write has succeeded again.
+    /// Returns why the last write failed; `None` if it succeeded, or there was none.
     #[must_use]
     pub fn last_error(&self) -> Option<String> {
         self.shared.state.lock().last_error.clone()

@@ -1,4 +1,4 @@
-//! Opens `dead.db`, and compares the file with what the caller expects.
+//! Opens `dead.db`, and compares the file with the expectation of the caller.
 
 use std::path::Path;
 
@@ -9,13 +9,13 @@ use super::error::DeadError;
 use super::read::{ReadOnly, highest_id};
 use super::schema::{self, FORMAT};
 
-/// The store id in a file of mode `direct`, which belongs to no store yet.
+/// The store id in a file of mode `direct`, which does not belong to a store yet.
 const NO_STORE: [u8; 16] = [0; 16];
 
-/// The page cache of the writer, in KiB.
+/// The size of the writer's page cache, in KiB.
 const CACHE_KIB: i64 = 1024;
 
-/// What the caller expects of the file.
+/// The file of dead letters that the caller expects.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Expect {
     /// There is no log (mode `direct`): any file of dead letters is accepted, and a missing one is created.
@@ -34,14 +34,14 @@ pub enum Expect {
     },
 }
 
-/// The store id and the highest id in a file.
+/// The store id and the highest assigned id in a file.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct FileInfo {
     pub store_id: [u8; 16],
     pub highest_id: i64,
 }
 
-/// Checks the file, or creates it if `expect` allows it. Needs no free space if the file exists.
+/// Checks the file, or creates it if `expect` allows it. If the file exists, no free space on the disk is needed.
 pub fn prepare(path: &Path, expect: Expect) -> Result<(), DeadError> {
     let is_there = std::fs::metadata(path).map(|about| about.len() > 0);
     match (is_there, expect) {
@@ -78,7 +78,7 @@ pub fn prepare(path: &Path, expect: Expect) -> Result<(), DeadError> {
     compare(path, expect, found)
 }
 
-/// Compares the file with what is expected. Adopts a file that belongs to no store yet.
+/// Compares the file with the expected one. Assigns a file that does not belong to a store yet to the expected store.
 fn compare(path: &Path, expect: Expect, found: FileInfo) -> Result<(), DeadError> {
     let foreign = |expected: [u8; 16]| DeadError::Foreign {
         path: path.to_owned(),
@@ -104,7 +104,7 @@ fn compare(path: &Path, expect: Expect, found: FileInfo) -> Result<(), DeadError
 ///
 /// # Errors
 ///
-/// [`DeadError`] if it does not match, the same as [`DeadLetters::open`](super::DeadLetters::open) returns.
+/// [`DeadError`] if the file does not match the log, as from [`DeadLetters::open`](super::DeadLetters::open).
 pub fn open_existing(path: &Path, store_id: [u8; 16], highest_id: i64) -> Result<ReadOnly, DeadError> {
     match ReadOnly::open(path) {
         Err(DeadError::Missing { path, .. }) => Err(DeadError::Missing { path, expected: highest_id }),
@@ -116,11 +116,12 @@ pub fn open_existing(path: &Path, store_id: [u8; 16], highest_id: i64) -> Result
     }
 }
 
-/// Returns the highest id that a file ever assigned; `None` if it belongs to no store, or its creation was interrupted.
+/// Returns the highest id that a file has ever assigned; `None` if the file does not belong to a store, or its creation was
+/// interrupted.
 ///
 /// # Errors
 ///
-/// [`DeadError`] if it cannot be read, or contains no dead letters.
+/// [`DeadError`] if the file cannot be read, or contains no dead letters.
 pub fn highest_id_of_a_store(path: &Path) -> Result<Option<i64>, DeadError> {
     match ReadOnly::open(path).and_then(|reader| reader.found()) {
         Ok(found) => Ok((found.store_id != NO_STORE).then_some(found.highest_id)),
@@ -145,7 +146,7 @@ impl Expect {
     }
 }
 
-/// Reads the store id and the highest id; an error if the file contains no dead letters.
+/// Reads the store id and the highest assigned id. It is an error if the file contains no dead letters.
 pub fn inspect(connection: &Connection, path: &Path) -> Result<FileInfo, DeadError> {
     let failed = |error: rusqlite::Error| match error.sqlite_error_code() {
         Some(rusqlite::ErrorCode::NotADatabase) => {
@@ -171,7 +172,7 @@ pub fn inspect(connection: &Connection, path: &Path) -> Result<FileInfo, DeadErr
     read().map_err(failed)
 }
 
-/// Creates the file, or completes an empty one, with its tables, and syncs it.
+/// Creates the file with its tables, or completes an empty file, and syncs it.
 ///
 /// SQLite syncs the folder whenever it creates a journal or a write-ahead log in it (`UNIXFILE_DIRSYNC` in its `os_unix.c`), so
 /// the file's name is durable too when this returns.
@@ -183,7 +184,7 @@ pub fn create(path: &Path, store_id: [u8; 16]) -> Result<(), DeadError> {
     flush(&connection, path)
 }
 
-/// Writes the store's id to a file that belongs to no store yet.
+/// Writes the store's id to a file that does not belong to a store yet.
 fn adopt(path: &Path, store_id: [u8; 16]) -> Result<(), DeadError> {
     let connection = open_writer(path)?;
     connection
@@ -192,8 +193,8 @@ fn adopt(path: &Path, store_id: [u8; 16]) -> Result<(), DeadError> {
     flush(&connection, path)
 }
 
-/// Opens the file for writing. First writes what a killed process left in the write-ahead log to the database: otherwise a
-/// dead letter could count as stored and be lost with the power.
+/// Opens the file for writing. First writes the write-ahead log of a killed process to the database: otherwise a dead letter
+/// could count as stored and be lost at a power failure.
 pub fn open_writer(path: &Path) -> Result<Connection, DeadError> {
     // If the database is empty, SQLite would delete the write-ahead log.
     let about =
@@ -209,7 +210,7 @@ pub fn open_writer(path: &Path) -> Result<Connection, DeadError> {
     Ok(connection)
 }
 
-/// Returns whether there is a write-ahead log: a process has the file open, or was killed.
+/// Returns whether the database has a write-ahead log, which means that a process has the file open, or was killed.
 pub fn has_log(path: &Path) -> Result<bool, DeadError> {
     let found = sqlite::with_ending(path, "-wal").try_exists();
     found.map_err(|error| DeadError::io(path, "looking for the write-ahead log", &error))
@@ -225,7 +226,7 @@ fn in_wal_mode(connection: Connection, path: &Path) -> Result<Connection, DeadEr
     Ok(connection)
 }
 
-/// Writes the write-ahead log to the database, and syncs both.
+/// Writes the write-ahead log to the database, and syncs both files.
 pub fn flush(connection: &Connection, path: &Path) -> Result<(), DeadError> {
     const DOING: &str = "flushing the write-ahead log";
     let busy: i64 = connection

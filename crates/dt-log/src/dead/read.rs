@@ -1,4 +1,4 @@
-//! Reads dead letters, with or without a running server. Creates no file.
+//! Reads dead letters, with or without a running server. No file is created.
 
 use std::io;
 use std::path::{Path, PathBuf};
@@ -13,18 +13,18 @@ use super::error::DeadError;
 use super::open::{FileInfo, has_log, inspect};
 use super::row::{COLUMNS, StoredDeadLetter, stored};
 
-/// The limit for the bodies of one list, in bytes, unless a single body is larger.
+/// The size limit of the bodies in the result of one [`ReadOnly::list`], in bytes, unless a single body is larger.
 const MAX_BYTES: usize = 8 << 20;
 
-/// Selects dead letters: all fields that are set must match.
+/// The selection of dead letters: all fields that are `Some` must match.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Filter {
-    /// The id of the only dead letter to select.
+    /// The id of the only selected dead letter.
     pub id: Option<i64>,
-    /// The name of the sink that rejected them.
+    /// The name of the sink that rejected the dead letters.
     pub sink: Option<String>,
-    /// The code of the reason, such as `rejected`.
+    /// The code of the reason of the dead letters, such as `rejected`.
     pub reason: Option<String>,
 }
 
@@ -33,17 +33,17 @@ pub struct Filter {
 pub struct Count {
     /// The code of the reason.
     pub reason: String,
-    /// The number of dead letters.
+    /// The number of dead letters of this reason.
     pub dead_letters: u64,
-    /// The approximate size of these dead letters, in bytes.
+    /// The approximate size of the dead letters of this reason, in bytes.
     pub bytes: u64,
 }
 
-/// A reader of the dead letters in a file. It changes nothing.
+/// A reader of the dead letters in a file, which does not change the file.
 #[derive(Debug)]
 pub struct ReadOnly {
     path: PathBuf,
-    /// With the file that it was opened on; `None` until it is needed, and after an error.
+    /// The connection, with the identity of the file on which it was opened; `None` before the first read, and after an error.
     connection: Mutex<Option<(Connection, Identity)>>,
 }
 
@@ -52,29 +52,29 @@ impl ReadOnly {
     ///
     /// # Errors
     ///
-    /// [`DeadError`] if it does not exist or contains no readable dead letters.
+    /// [`DeadError`] if the file does not exist, or contains no readable dead letters.
     pub fn open(path: impl Into<PathBuf>) -> Result<Self, DeadError> {
         let reader = Self::beside(path.into());
         reader.found()?;
         Ok(reader)
     }
 
-    /// Returns a reader of a file that exists. It opens the file at its first read, and again after an error.
+    /// Creates a reader of an existing file. The file is opened at the first read, and again after an error.
     pub(super) const fn beside(path: PathBuf) -> Self {
         Self { path, connection: Mutex::new(None) }
     }
 
-    /// Reads the store id and the highest id of the file.
+    /// Reads the store id and the highest assigned id of the file.
     pub(super) fn found(&self) -> Result<FileInfo, DeadError> {
         self.with("opening", |connection| inspect(connection, &self.path))
     }
 
-    /// Returns up to `limit` dead letters with an id above `after`, with their bodies if `with_bodies` is set. Returns
-    /// fewer if the bodies are large, but at least one if there is one.
+    /// Returns up to `limit` dead letters with an id above `after`, with their bodies if `with_bodies` is set. Returns fewer if
+    /// the bodies are large, but at least one if one exists.
     ///
     /// # Errors
     ///
-    /// [`DeadError`] if they cannot be read.
+    /// [`DeadError`] if the dead letters cannot be read.
     pub fn list(
         &self,
         filter: &Filter,
@@ -91,9 +91,15 @@ impl ReadOnly {
             ))?;
             let limit = i64::try_from(limit).unwrap_or(i64::MAX);
             let given = params![after, filter.id, filter.sink, filter.reason, limit, with_bodies];
-            let (mut dead_letters, mut bytes) = (Vec::new(), 0_usize);
+            let (mut dead_letters, mut bytes, mut last) = (Vec::new(), 0_usize, after);
             for dead_letter in statement.query_map(given, stored)? {
                 let dead_letter = dead_letter?;
+                // A caller that continued after an earlier id would never end.
+                if dead_letter.id <= last {
+                    let text = format!("dead letter {} is stored after {last}", dead_letter.id);
+                    return Err(sqlite::damaged(text));
+                }
+                last = dead_letter.id;
                 bytes = bytes.saturating_add(dead_letter.dead_letter.body.len());
                 dead_letters.push(dead_letter);
                 if bytes > MAX_BYTES {
@@ -104,16 +110,17 @@ impl ReadOnly {
         })
     }
 
-    /// Returns the number of dead letters for each reason.
+    /// Returns the number and the size of the dead letters of each reason.
     ///
     /// # Errors
     ///
-    /// [`DeadError`] if they cannot be read.
+    /// [`DeadError`] if the dead letters cannot be read.
     pub fn counts(&self) -> Result<Vec<Count>, DeadError> {
         self.read("counting", counts)
     }
 
-    /// Returns the highest sequence number of a record among the dead letters with an id above `after`; 0 if there is none.
+    /// Returns the highest sequence number of the records of the dead letters with an id above `after`; 0 if none of them has
+    /// one.
     ///
     /// # Errors
     ///
@@ -125,7 +132,7 @@ impl ReadOnly {
         })
     }
 
-    /// Returns the highest id that was ever assigned; 0 if there was none.
+    /// Returns the highest id that the file has ever assigned; 0 if it has assigned none.
     ///
     /// # Errors
     ///
@@ -134,11 +141,11 @@ impl ReadOnly {
         self.read("reading the highest id", highest_id)
     }
 
-    /// Checks the content. Returns the findings, empty if there are none.
+    /// Checks the content of the file. Returns the findings; empty if there are none.
     ///
     /// # Errors
     ///
-    /// [`DeadError`] if the file cannot be read at all.
+    /// [`DeadError`] if the file is unreadable.
     pub fn check(&self) -> Result<Vec<String>, DeadError> {
         let mut findings = self.read("checking", |connection| {
             let mut statement = connection.prepare("PRAGMA integrity_check(20)")?;
@@ -193,7 +200,7 @@ impl ReadOnly {
         })
     }
 
-    /// Runs a closure with the connection. Opens the connection if necessary; an error closes it.
+    /// Calls a closure with the connection, which is opened if necessary and closed after an error.
     fn with<T>(
         &self,
         doing: &'static str,
@@ -222,7 +229,8 @@ impl ReadOnly {
     }
 }
 
-/// Opens a database for reading without creating any file. The second value says whether no process writes to it.
+/// Opens a database for reading, without creating a file. The second value is `true` if there is no write-ahead log, so no
+/// process writes to the database.
 fn connect(path: &Path, doing: &'static str) -> Result<(Connection, bool), DeadError> {
     let is_quiet = !has_log(path)?;
     let connection = sqlite::open_read_only(path, is_quiet);

@@ -1,12 +1,12 @@
-//! Repairs a `dead.db` that does not open: an older copy is reused, and a new file replaces any other, with the dead
-//! letters that can still be read.
+//! Repairs a `dead.db` that does not open: reuses an older copy, or creates a new file with the dead letters that are still
+//! readable.
 
 use std::path::Path;
 
-use rusqlite::Connection;
+use rusqlite::{Connection, OptionalExtension};
 
 use super::super::repair::Saved;
-use super::super::sqlite::{self, Salvaged, is_unreadable};
+use super::super::sqlite::{self, NextRow, Salvaged, is_unreadable};
 use super::error::DeadError;
 use super::open::{self, Expect, flush, open_writer};
 use super::read::ReadOnly;
@@ -17,30 +17,42 @@ pub(in super::super) fn store_of(path: &Path) -> Option<[u8; 16]> {
     ReadOnly::open(path).and_then(|reader| reader.found()).ok().map(|found| found.store_id)
 }
 
-/// Returns whether a new store may adopt a file: it belongs to no store, or never had a dead letter.
+/// The highest plausible id of a dead letter; a higher one is damage. At a thousand dead letters a second, it is reached after 35
+/// years.
+pub(in super::super) const MAX_HIGHEST: i64 = 1 << 40;
+
+/// Returns whether a new store may adopt a file: the file belongs to no store, or has never had a dead letter.
 pub(in super::super) fn is_unclaimed(path: &Path) -> bool {
     let is_empty = std::fs::metadata(path).is_ok_and(|about| about.len() == 0);
     let found = ReadOnly::open(path).and_then(|reader| reader.found());
     is_empty || found.is_ok_and(|found| found.store_id == [0; 16] || found.highest_id == 0)
 }
 
-/// Returns why a file cannot be opened for a store whose log knows this highest id; `None` if it can.
+/// Returns why a file cannot be opened for a store whose log has recorded this highest id; `None` if it can.
 pub(in super::super) fn problem(path: &Path, store_id: [u8; 16], highest_id: i64) -> Option<DeadError> {
     let read = || {
         open::prepare(path, Expect::Existing { store_id, highest_id })?;
         let reader = ReadOnly::open(path)?;
         reader.counts()?;
-        reader.check()
+        reader.check()?;
+        match reader.highest_id()? {
+            ..=MAX_HIGHEST => Ok(()),
+            found => {
+                let text = format!("the highest id is {found}, which leaves no room for others");
+                Err(DeadError::Damaged { path: path.to_owned(), text })
+            }
+        }
     };
     read().err()
 }
 
-/// Returns the highest id that a file ever assigned; 0 if it cannot be read.
+/// Returns the highest id that a file has ever assigned; 0 if it cannot be read, or if no higher ids would be left.
 pub(in super::super) fn highest_in(path: &Path) -> i64 {
-    ReadOnly::open(path).and_then(|reader| reader.highest_id()).unwrap_or(0)
+    let found = ReadOnly::open(path).and_then(|reader| reader.highest_id()).ok();
+    found.filter(|found| *found <= MAX_HIGHEST).unwrap_or(0)
 }
 
-/// Raises the highest id of an older copy, so that ids are not reused.
+/// Raises the highest assigned id of an older copy to `above`, so that ids are not reused.
 pub(in super::super) fn raise(path: &Path, above: i64) -> Result<(), DeadError> {
     let connection = open_writer(path)?;
     go_above(&connection, path, above)?;
@@ -62,7 +74,7 @@ pub(in super::super) fn salvage(from: &Path, to: &Path, highest: i64) -> Result<
     salvage_with(&open_writer(to)?, from, to, highest)
 }
 
-/// Copies them through a connection to the new file.
+/// Copies the readable dead letters of a damaged file through a connection to the new file.
 pub(super) fn salvage_with(
     connection: &Connection,
     from: &Path,
@@ -91,8 +103,14 @@ pub(super) fn salvage_with(
             continue;
         }
         // One by one up to the damage, and after it as long as rows are found.
+        let next = format!("SELECT id FROM damaged.{table} WHERE id > ?1 ORDER BY id LIMIT 1");
+        let next = |after: i64| match connection.query_row(&next, [after], |row| row.get(0)).optional() {
+            Ok(found) => Ok(found.map_or(NextRow::End, NextRow::Id)),
+            Err(error) if is_unreadable(&error) => Ok(NextRow::Unreadable),
+            Err(error) => Err(failed(error)),
+        };
         let Salvaged { rows, unreadable } =
-            sqlite::read_each(1..=highest, |id| copy_range(id.saturating_sub(1), id))?;
+            sqlite::read_each(highest, next, |id| copy_range(id.saturating_sub(1), id))?;
         saved.dead_letters = saved.dead_letters.saturating_add(rows);
         saved.unreadable = saved.unreadable.saturating_add(unreadable);
     }

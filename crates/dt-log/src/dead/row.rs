@@ -1,4 +1,4 @@
-//! Converts a dead letter to a row and back, and restores the record.
+//! Converts a dead letter to a row of the database and back, and restores its record.
 
 use std::sync::Arc;
 
@@ -10,29 +10,29 @@ use rusqlite::Row;
 use dt_sink::record::{DeadLetter, KeptHeaders, Reason, Record, RequestId, Routing};
 use dt_verify::{ASYMMETRIC_HEADER, SECRET_HEADER, VerifiedBy};
 
-/// The columns that [`stored`] reads, in order; the body, or an empty one, follows.
+/// The columns that [`stored`] reads, in order. A query appends the body, or an empty one.
 pub const COLUMNS: &str = "id, reason, connector, sink, seq, error, attempts, replays, received_at, dead_at, \
      verified_by, event_id, event_type, project, device, request_id, signatures, header_names, crc, length(body)";
 
-/// A dead letter in the database.
+/// A dead letter in the database, with its id and its history.
 #[derive(Debug, Clone)]
 pub struct StoredDeadLetter {
-    /// Its id, by which operators select it. Later dead letters have higher ids.
+    /// The id of the dead letter, by which operators select it. Later dead letters have higher ids.
     pub id: i64,
-    /// When it was stored, in Unix milliseconds.
+    /// When the dead letter was stored, in Unix milliseconds.
     pub dead_at: i64,
-    /// The number of failed replays.
+    /// The number of failed replays of the dead letter.
     pub replays: u32,
     /// The length of the body in bytes.
     pub body_bytes: usize,
     /// The dead letter; its body is empty unless it was requested.
     pub dead_letter: DeadLetter,
-    /// Whether the checksum matches. Only meaningful with the body.
+    /// Whether the checksum matches the content. Valid only if the body was requested.
     pub is_intact: bool,
 }
 
 impl StoredDeadLetter {
-    /// Returns the headers of the request: the signatures with their values, of the others only the names.
+    /// Returns the stored headers of the request: the signature headers with their values, the other headers with empty values.
     #[must_use]
     pub fn headers(&self) -> HeaderMap {
         let signatures = self.dead_letter.signatures.iter().map(|(name, value)| (*name, value.as_str()));
@@ -46,8 +46,8 @@ impl StoredDeadLetter {
         headers
     }
 
-    /// Returns exactly the record that it was; `None` if it was no record, if the body was not requested, or if the
-    /// checksum does not match.
+    /// Returns exactly the record that was dead-lettered; `None` if the dead letter was not a record, the body was not requested,
+    /// or the checksum does not match.
     #[must_use]
     pub fn record(&self) -> Option<Record> {
         let Self { dead_letter, .. } = self;
@@ -67,12 +67,12 @@ impl StoredDeadLetter {
     }
 }
 
-/// Returns the JSON text of a value that always has one.
+/// Returns the JSON text of a value that can always be serialized.
 pub fn json(value: &impl serde::Serialize) -> String {
     serde_json::to_string(value).unwrap_or_else(|_| "[]".to_owned())
 }
 
-/// Returns the name of the sink that rejected a dead letter; `None` if it was stored for another reason.
+/// Returns the name of the sink that rejected a dead letter; `None` if the reason is another one.
 pub fn sink_of(reason: &Reason) -> Option<&str> {
     match reason {
         Reason::Rejected { sink } => Some(sink),
@@ -80,8 +80,8 @@ pub fn sink_of(reason: &Reason) -> Option<&str> {
     }
 }
 
-/// Returns the checksum of everything from which a record or request is restored. Each part is preceded by its length, so
-/// that bytes cannot move between parts unnoticed.
+/// Returns the checksum of all parts from which a record or request is restored. Each part is preceded by its length, so that a
+/// shift of bytes between two parts changes the checksum.
 pub fn crc(dead_letter: &DeadLetter) -> u32 {
     let mut hasher = crc32fast::Hasher::new();
     let mut add = |part: Option<&[u8]>| {
@@ -111,7 +111,7 @@ pub fn crc(dead_letter: &DeadLetter) -> u32 {
     hasher.finalize()
 }
 
-/// Reads a row of [`COLUMNS`], followed by the body or an empty one.
+/// Reads a row with the [`COLUMNS`], followed by the body or an empty one.
 pub fn stored(row: &Row<'_>) -> rusqlite::Result<StoredDeadLetter> {
     let maybe = |column: usize| row.get::<_, Option<String>>(column).map(|text| text.map(ByteString::from));
     let sink: Option<String> = row.get(3)?;
@@ -154,7 +154,7 @@ pub fn stored(row: &Row<'_>) -> rusqlite::Result<StoredDeadLetter> {
     })
 }
 
-/// Reads `secret:LABEL` or `asymmetric:KID`.
+/// Parses `secret:LABEL` or `asymmetric:KID`.
 fn read_verified_by(text: &str) -> VerifiedBy {
     match text.split_once(':') {
         Some(("asymmetric", kid)) => VerifiedBy::Asymmetric { kid: Arc::from(kid) },

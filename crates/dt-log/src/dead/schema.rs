@@ -7,8 +7,8 @@ use super::super::sqlite::DatabaseFormat;
 pub const FORMAT: DatabaseFormat =
     DatabaseFormat { application_id: 0x4454_6464 /* "DTdd" */, version: 1 };
 
-/// The tables of dead letters. Copies have tables of their own, so that removing the oldest copies touches no other dead
-/// letter.
+/// The names of the tables of dead letters. Copies of requests have tables of their own, so that removing the oldest copies does
+/// not touch other dead letters.
 pub const DEAD_LETTER_TABLES: [&str; 3] = ["dead", EXPIRED, REFUSED];
 pub const EXPIRED: &str = "expired";
 pub const REFUSED: &str = "refused";
@@ -32,8 +32,8 @@ const STORE: &str = "
         ('rejected', 0, 0), ('unreadable', 0, 0), ('expired', 0, 0), ('refused', 0, 0), ('damaged', 0, 0);
 ";
 
-/// One table of dead letters; all three have the same columns and triggers. The triggers count changes that are made by
-/// hand too.
+/// The definition of one table of dead letters; all three have the same columns and triggers. The triggers also count changes
+/// that a person makes in the database.
 const DEAD_LETTERS: &str = "
     CREATE TABLE NAME (
         id           INTEGER PRIMARY KEY,
@@ -82,7 +82,7 @@ const REST: &str = "
         SELECT * FROM dead UNION ALL SELECT * FROM expired UNION ALL SELECT * FROM refused;
 ";
 
-/// Creates the tables in an empty database, all or none.
+/// Creates the tables in an empty database, either all or none.
 pub fn create(connection: &mut Connection, store_id: [u8; 16]) -> rusqlite::Result<()> {
     let transaction = connection.transaction()?;
     transaction.execute_batch(STORE)?;

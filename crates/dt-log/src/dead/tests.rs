@@ -400,6 +400,104 @@ fn what_does_not_fit_on_the_disk_is_not_taken_for_damaged() {
     assert!(matches!(error, DeadError::Full { .. }), "{error}");
 }
 
+/// With a number of its own that is damaged too: the ids are not counted up to it.
+#[test]
+fn all_readable_rows_around_a_damaged_page_are_saved_whatever_the_highest_id_is() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let dead_letters = open(folder.path(), NEW).expect("opens");
+    // Two have a page.
+    let body = |seq: i64| format!("<<{seq}>>{}", "x".repeat(1500));
+    let rejections = |first: i64| {
+        (first..first + 30).map(|seq| DeadLetter { body: body(seq).into(), ..rejected(seq, 1) }).collect()
+    };
+    dead_letters.add_blocking(rejections(1)).expect("stored");
+    let other = rusqlite::Connection::open(folder.path().join("dead.db")).expect("opens");
+    other.execute("UPDATE store SET highest_id = 4000000", []).expect("changed");
+    dead_letters.add_blocking(rejections(31)).expect("stored");
+    other.execute("UPDATE store SET highest_id = ?1", [i64::MAX]).expect("changed");
+    drop((other, dead_letters));
+    let (from, to) = (folder.path().join("dead.db"), folder.path().join("new.db"));
+    let mut bytes = fs::read(&from).expect("read");
+    let text = b"<<15>>";
+    let at = bytes.windows(text.len()).position(|window| window == text).expect("the body");
+    bytes[at / 4096 * 4096..][..4096].fill(0xAA);
+    fs::write(&from, bytes).expect("written");
+    // A thread, since it must not take for ever.
+    let (sender, result) = std::sync::mpsc::channel();
+    let damaged = from.clone();
+    std::thread::spawn(move || {
+        repair::create(&to, STORE, 0).expect("created");
+        let saved = repair::salvage(&damaged, &to, i64::MAX).expect("done");
+        let connection = super::open::open_writer(&to).expect("opens");
+        let highest = super::read::highest_id(&connection).expect("read");
+        sender.send((saved, highest)).expect("waited for");
+    });
+    let (saved, highest) = result.recv_timeout(Duration::from_secs(60)).expect("an end");
+    let lost = saved.unreadable;
+    assert!((1..=4).contains(&lost), "one page has few rows: {lost}");
+    assert_eq!((saved.dead_letters, highest), (60 - lost, 4_000_030));
+    assert_eq!(repair::highest_in(&from), 0, "no id would be left above the one that is stated");
+}
+
+/// SQLite finds no damage in some of these pages, and returns rows that do not exist.
+#[test]
+fn a_torn_sector_costs_no_more_than_its_page() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let dead_letters = open(folder.path(), NEW).expect("opens");
+    let body = |seq: i64| format!("<<{seq}>>{}", "x".repeat(100));
+    let rejections = (1..=400).map(|seq| DeadLetter { body: body(seq).into(), ..rejected(seq, 1) });
+    dead_letters.add_blocking(rejections.collect()).expect("stored");
+    drop(dead_letters);
+    let intact = fs::read(folder.path().join("dead.db")).expect("read");
+    let text = b"<<100>>";
+    let at = intact.windows(text.len()).position(|window| window == text).expect("the body");
+    let (page, from) = (at / 4096 * 4096, folder.path().join("torn.db"));
+    for (number, (sector, fill)) in
+        (0..8).flat_map(|sector| [0x00, 0x01, 0x55, 0xAA, 0xFF].map(|fill| (sector, fill))).enumerate()
+    {
+        let mut bytes = intact.clone();
+        bytes[page + sector * 512..][..512].fill(fill);
+        fs::write(&from, bytes).expect("written");
+        let to = folder.path().join(format!("{number}.db"));
+        repair::create(&to, STORE, 0).expect("created");
+        let saved = repair::salvage(&from, &to, 400).expect("done");
+        assert!(saved.dead_letters >= 370, "sector {sector} with {fill:#x}: {saved:?}");
+        // Such a row cannot be distinguished from others.
+        assert!(saved.dead_letters <= 401, "sector {sector} with {fill:#x}: {saved:?}");
+    }
+}
+
+#[test]
+fn ids_in_a_wrong_order_end_a_list_and_a_check() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let dead_letters = open(folder.path(), NEW).expect("opens");
+    dead_letters.add_blocking((1..=5).map(|seq| rejected(seq, 1)).collect()).expect("stored");
+    drop(dead_letters);
+    let path = folder.path().join("dead.db");
+    let file = rusqlite::Connection::open(&path).expect("opens");
+    let page = "SELECT rootpage FROM sqlite_schema WHERE name = 'dead'";
+    let page: u32 = file.query_row(page, [], |row| row.get(0)).expect("a page");
+    drop(file);
+    // A leaf: after 8 bytes come the places of its rows, each with 2 bytes of its length, and its id.
+    let mut bytes = fs::read(&path).expect("read");
+    let page = &mut bytes[(usize::try_from(page).expect("fits") - 1) * 4096..][..4096];
+    let last = 8 + 2 * 4;
+    let row = usize::from(u16::from_be_bytes([page[last], page[last + 1]]));
+    assert_eq!(std::mem::replace(&mut page[row + 2], 2), 5);
+    fs::write(&path, bytes).expect("written");
+    // A thread, since it must not take for ever.
+    let (sender, results) = std::sync::mpsc::channel();
+    std::thread::spawn(move || {
+        let reader = ReadOnly::open(path).expect("opens");
+        let listed = reader.list(&Filter::default(), 0, 1000, true).map(drop);
+        sender.send((listed, reader.check().map(drop))).expect("waited for");
+    });
+    let (listed, checked) = results.recv_timeout(Duration::from_secs(20)).expect("an end");
+    for error in [listed.expect_err("damage"), checked.expect_err("damage")] {
+        assert!(error.to_string().contains("dead letter 2 is stored after 4"), "{error}");
+    }
+}
+
 #[test]
 fn what_cannot_be_saved_is_counted() {
     let folder = tempfile::tempdir().expect("a folder");
@@ -418,4 +516,6 @@ fn what_cannot_be_saved_is_counted() {
     repair::create(&to, STORE, 5000).expect("created");
     let saved = repair::salvage(&from, &to, 5000).expect("done");
     assert_eq!((saved.dead_letters, saved.unreadable), (0, 5000), "most ids are not even tried");
+    let saved = repair::salvage(&from, &to, 0).expect("done");
+    assert_eq!((saved.dead_letters, saved.unreadable), (0, 1), "their number is not known");
 }

@@ -23,15 +23,15 @@ use super::read::{self, Count};
 use dt_sink::clock::Clock;
 use dt_sink::record::{DeadLetter, Reason};
 
-/// The limit of the copies that wait, and of the other dead letters of requests that wait, in bytes.
+/// The size limit of the queued copies, and also that of the other queued dead letters of requests, in bytes.
 const MAX_WAITING: usize = 16 << 20;
 /// The largest number of changes in one transaction.
 const MAX_CHANGES: usize = 1024;
-/// The size in bytes at which a transaction takes no further change; the last one may exceed it.
+/// The size of a transaction in bytes at which no further change is added; the last added change may exceed it.
 const MAX_BYTES: usize = 4 << 20;
 /// The largest number of copies in one transaction.
 const MAX_COPIES: usize = 64;
-/// After an error: the time between two test writes.
+/// The time between two test writes after an error.
 const PROBE_EVERY: Duration = Duration::from_secs(1);
 
 /// A queued change, and the function that receives its result.
@@ -40,7 +40,7 @@ pub struct Job {
     pub reply: Box<dyn FnOnce(Result<Changed, DeadError>) + Send>,
 }
 
-/// The state that the callers share with the writer's thread.
+/// The state that callers share with the writer's thread.
 #[derive(Debug)]
 pub struct WriterShared {
     pub path: PathBuf,
@@ -55,7 +55,7 @@ pub struct WriterShared {
 /// The state that callers can read without opening the file.
 #[derive(Debug, Default)]
 pub struct WriterState {
-    /// Why the last write failed; `None` after a success.
+    /// Why the last write failed; `None` if it succeeded.
     pub last_error: Option<String>,
     pub counts: Vec<Count>,
     pub dropped: Dropped,
@@ -66,7 +66,7 @@ struct Queues {
     changes: VecDeque<Job>,
     copies: VecDeque<Job>,
     copies_bytes: usize,
-    /// The size of the unreadable requests in `changes`, in bytes.
+    /// The size of the dead letters of unreadable requests in `changes`, in bytes.
     unreadable_bytes: usize,
     is_closed: bool,
 }
@@ -80,7 +80,7 @@ impl std::fmt::Debug for Queues {
     }
 }
 
-/// A connection, and the file that it is open on.
+/// An open connection, with the identity of its file.
 struct Open {
     connection: Connection,
     identity: Identity,
@@ -129,7 +129,7 @@ impl WriterShared {
         }
     }
 
-    /// Queues a change. The reply is called in any case.
+    /// Queues a change. The reply function is called in any case, also if the queue is full or closed.
     pub fn submit(&self, job: Job) {
         let (bytes, is_copy) = (job.bytes(), job.is_copy());
         let mut queues = self.queues.lock();
@@ -165,7 +165,7 @@ impl WriterShared {
         self.wake.notify_one();
     }
 
-    /// Ends the writer once everything in its queues is committed.
+    /// Closes the queues. The writer ends once all queued changes are committed.
     pub fn close(&self) {
         self.queues.lock().is_closed = true;
         self.wake.notify_one();
@@ -195,7 +195,7 @@ impl WriterShared {
         }
     }
 
-    /// Waits for the jobs of the next transaction; `None` once the queues are closed and empty.
+    /// Waits for changes, and returns the jobs of the next transaction; `None` once the queues are closed and empty.
     fn wait(&self, copies_next: &mut bool) -> Option<Vec<Job>> {
         let mut queues = self.queues.lock();
         loop {
@@ -226,7 +226,7 @@ impl WriterShared {
         }
     }
 
-    /// Applies all changes in one transaction, or none.
+    /// Applies the changes in one transaction, either all or none.
     fn commit(&self, open: &mut Option<Open>, jobs: &[Job]) -> Result<Vec<Changed>, DeadError> {
         let identity = sqlite::identity(&self.path).map_err(|error| match error.kind() {
             std::io::ErrorKind::NotFound => DeadError::Missing {
@@ -262,7 +262,7 @@ impl WriterShared {
         Ok(changed)
     }
 
-    /// Opens the file. Rejects an older copy, by which it may have been replaced.
+    /// Opens the file again. An older copy that has replaced the file is an error.
     fn reopen(&self, identity: Identity) -> Result<Open, DeadError> {
         let connection = open_writer(&self.path)?;
         let found = read::highest_id(&connection)
@@ -275,7 +275,7 @@ impl WriterShared {
     }
 }
 
-/// Takes the jobs of one transaction from the front of a queue: at most `limit`, and none after [`MAX_BYTES`] is reached.
+/// Removes the jobs of one transaction from the front of a queue: at most `limit` jobs, and none after [`MAX_BYTES`] is reached.
 fn take(queue: &mut VecDeque<Job>, limit: usize) -> Vec<Job> {
     let (mut jobs, mut bytes) = (Vec::new(), 0_usize);
     while jobs.len() < limit && bytes < MAX_BYTES {

@@ -28,11 +28,11 @@ pub enum OpenMode {
 /// The metadata of a file or folder.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct About {
-    /// The length in bytes.
+    /// The length of the file in bytes.
     pub length: u64,
-    /// The number of its device.
+    /// The number of the device on which the file is stored.
     pub device: u64,
-    /// The inode number, unique on that device.
+    /// The inode number, which is unique on that device.
     pub inode: u64,
     /// Whether it is a regular file.
     pub is_file: bool,
@@ -96,7 +96,7 @@ pub trait Disk: fmt::Debug + Send + Sync {
     /// The error of the operating system.
     fn about(&self, path: &Path) -> io::Result<Option<About>>;
 
-    /// Returns how many bytes this process may still write to the file system of a folder.
+    /// Returns the number of bytes that this process may still write to the file system of a folder.
     ///
     /// # Errors
     ///
@@ -106,15 +106,15 @@ pub trait Disk: fmt::Debug + Send + Sync {
 
 /// An open file.
 pub trait DiskFile: fmt::Debug + Send + Sync {
-    /// Reads from an offset. Returns the number of bytes, which is less than the length of the buffer only at the end of
-    /// the file.
+    /// Reads bytes from an offset into the buffer. Returns the number of bytes read, which is less than the length of the buffer
+    /// only at the end of the file.
     ///
     /// # Errors
     ///
     /// The error of the operating system.
     fn read_at(&self, buffer: &mut [u8], offset: u64) -> io::Result<usize>;
 
-    /// Writes all bytes at an offset, which may be beyond the end.
+    /// Writes all bytes at an offset, which may be beyond the end of the file.
     ///
     /// # Errors
     ///
@@ -128,7 +128,7 @@ pub trait DiskFile: fmt::Debug + Send + Sync {
     /// The error of the operating system.
     fn set_length(&self, length: u64) -> io::Result<()>;
 
-    /// Syncs the content and the length.
+    /// Syncs the content and the length of the file.
     ///
     /// # Errors
     ///
@@ -151,7 +151,7 @@ pub trait DiskFile: fmt::Debug + Send + Sync {
     fn try_lock(&self) -> io::Result<bool>;
 }
 
-/// The operating system's files.
+/// The file system of the operating system.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct SystemDisk;
 
@@ -160,7 +160,7 @@ pub struct SystemDisk;
 struct SystemFile(File);
 
 impl SystemDisk {
-    /// Returns the disk that the program uses outside of tests.
+    /// Returns the disk that the program uses outside of tests: the file system of the operating system.
     #[must_use]
     pub fn shared() -> Arc<dyn Disk> {
         Arc::new(Self)
@@ -273,7 +273,7 @@ fn about(found: &Metadata) -> About {
 ///
 /// # Errors
 ///
-/// The error of the operating system, with the folder.
+/// The error of the operating system, with the path of the folder that could not be created.
 pub fn create_folders(disk: &dyn Disk, path: &Path, is_private: bool) -> Result<(), (PathBuf, io::Error)> {
     let missing: Vec<&Path> =
         path.ancestors().take_while(|folder| !matches!(disk.about(folder), Ok(Some(_)))).collect();
@@ -288,7 +288,7 @@ pub fn create_folders(disk: &dyn Disk, path: &Path, is_private: bool) -> Result<
     Ok(())
 }
 
-/// Returns the folder that contains a path.
+/// Returns the parent folder of a path.
 #[must_use]
 pub fn parent(path: &Path) -> &Path {
     path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."))

@@ -1,4 +1,4 @@
-//! Checks an index without changing it.
+//! Checks a dedup index without changing it.
 
 use std::path::Path;
 
@@ -10,8 +10,8 @@ use super::IdsError;
 use super::store::{Unusable, unusable};
 use super::table::{self, TableError};
 
-/// Reads an index beside a running server or without one, and changes nothing. Returns what is wrong with it and the remedy;
-/// `None` if nothing is.
+/// Checks an index, with or without a running server, without changing it. Returns the problem and the remedy; `None` if there is
+/// no problem.
 ///
 /// # Errors
 ///

@@ -6,7 +6,7 @@ use rusqlite::ffi::SQLITE_READONLY_DBMOVED;
 
 use super::super::sqlite::{self, FailureKind};
 
-/// A failure to open, store or read ids.
+/// A failure of the dedup index: to open it, or to store or read ids.
 #[derive(Debug, Clone, thiserror::Error)]
 #[non_exhaustive]
 pub enum IdsError {
@@ -55,7 +55,7 @@ impl IdsError {
         }
     }
 
-    /// Returns whether [`Ids::reset`](super::Ids::reset) is the remedy; a retry can succeed after any other error.
+    /// Returns whether [`Ids::reset`](super::Ids::reset) is the remedy. After any other error, a retry can succeed.
     #[must_use]
     pub const fn is_damage(&self) -> bool {
         matches!(self, Self::Damaged { .. })
@@ -69,7 +69,7 @@ impl IdsError {
         Self::Failed { path: path.to_owned(), doing, text: error.to_string() }
     }
 
-    /// Returns the error for one of SQLite.
+    /// Returns the error for an error of SQLite.
     pub(super) fn sqlite(path: &Path, doing: &'static str, error: &rusqlite::Error) -> Self {
         let (path, text) = (path.to_owned(), error.to_string());
         match sqlite::kind(error) {
@@ -83,8 +83,8 @@ impl IdsError {
     }
 }
 
-/// Returns whether a file is not the one that SQLite opened, or is gone. SQLite reports the first only to a connection that
-/// is open, and has no code for the second.
+/// Returns whether the file at a path is missing, or is not the one that SQLite opened. SQLite reports a replaced file only on an
+/// open connection, and has no code for a missing one.
 fn was_moved(path: &Path, error: &rusqlite::Error) -> bool {
     let is_another = |error: &rusqlite::ffi::Error| error.extended_code == SQLITE_READONLY_DBMOVED;
     error.sqlite_error().is_some_and(is_another) || matches!(path.try_exists(), Ok(false))

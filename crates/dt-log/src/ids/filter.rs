@@ -8,18 +8,18 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use super::key::Key;
 
-/// The number of bits for each key. A key sets ten of them, so 0.076 % of unknown keys are taken for known ones.
+/// The number of bits for each key. A key sets ten of them, so for 0.076 % of unknown keys the filter reports a match.
 const BITS_PER_ID: u64 = 15;
 const LINES_PER_KEY: u64 = 5;
 const BITS_PER_LINE: u64 = 512;
 const WORDS: usize = 8;
 
-/// One cache line.
+/// One cache line of the filter.
 #[derive(Debug, Default)]
 #[repr(align(64))]
 struct Line([AtomicU64; WORDS]);
 
-/// The filter of one period.
+/// The Bloom filter of one period.
 #[derive(Debug)]
 pub struct BloomFilter {
     lines: Box<[Line]>,
@@ -34,7 +34,7 @@ impl BloomFilter {
         Self { lines: (0..lines).map(|_| Line::default()).collect(), capacity }
     }
 
-    /// Returns the filter of a stored form; `None` if the length is wrong.
+    /// Reads a filter from its stored form; `None` if the length is invalid.
     pub fn from_bytes(bytes: &[u8]) -> Option<Self> {
         let (lines, rest) = bytes.as_chunks::<{ WORDS * 8 }>();
         if lines.is_empty() || !rest.is_empty() {
@@ -52,13 +52,14 @@ impl BloomFilter {
         Some(Self { lines, capacity: bits / BITS_PER_ID })
     }
 
-    /// Returns the stored form.
+    /// Returns the filter in its stored form.
     pub fn to_bytes(&self) -> Vec<u8> {
         let words = self.lines.iter().flat_map(|line| &line.0);
         words.flat_map(|word| word.load(Ordering::Relaxed).to_le_bytes()).collect()
     }
 
-    /// Returns the number of keys that the filter is designed for. With more keys it matches more unknown ones.
+    /// Returns the number of keys that the filter is designed for. With more keys, the filter reports a match for more unknown
+    /// keys.
     pub const fn capacity(&self) -> u64 {
         self.capacity
     }
@@ -75,7 +76,7 @@ impl BloomFilter {
         }
     }
 
-    /// Returns whether the filter may contain a key; `false` is certain.
+    /// Returns whether the filter may contain a key. If the result is `false`, the key is certainly absent.
     pub fn may_contain(&self, key: Key) -> bool {
         self.lines_of(key).all(|(words, hash)| {
             bits(hash).all(|(word, bit)| {

@@ -4,18 +4,18 @@ use std::fmt;
 
 use sha1::{Digest, Sha1};
 
-/// The key of an event: 128 bits of the SHA-1 of its connector and its event id.
+/// The key of an event in the dedup index: 128 bits of the SHA-1 of its connector and its event id.
 ///
-/// Equal keys count as the same event: with 20 million stored ids, the probability that a new one has the key of another is
-/// 10^-31.
+/// Events with equal keys count as the same event. With 20 million stored ids, the probability that a new id has the key of
+/// another one is 10^-31.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Key(u128);
 
 impl Key {
-    /// The length of the stored form in bytes.
+    /// The length of a stored key in bytes.
     pub(super) const BYTES: usize = 16;
 
-    /// Returns the key of an event of a connector.
+    /// Returns the key for an event id and the connector that received the event.
     #[must_use]
     pub fn new(connector: &str, event_id: &str) -> Self {
         // The length distinguishes `a`, `bc` from `ab`, `c`.
@@ -25,12 +25,12 @@ impl Key {
         Self(hash.first_chunk().map_or(0, |bytes| u128::from_be_bytes(*bytes)))
     }
 
-    /// Returns the stored form, which sorts in the order of the keys.
+    /// Returns the key in its stored form, whose bytes sort like the keys.
     pub(super) const fn to_bytes(self) -> [u8; Self::BYTES] {
         self.0.to_be_bytes()
     }
 
-    /// Returns the key of a stored form.
+    /// Returns the key from its stored form.
     pub(super) const fn from_bytes(bytes: [u8; Self::BYTES]) -> Self {
         Self(u128::from_be_bytes(bytes))
     }

@@ -11,10 +11,10 @@ use super::super::sqlite;
 use super::key::Key;
 use super::{IdsError, IndexShared, LazyConnection, table};
 
-/// The page cache of the connection for look-ups, in KiB: it holds the inner pages of the B-trees.
+/// The size of the page cache of the connection for look-ups, in KiB. The inner pages of the B-trees fit.
 pub const READER_CACHE_KIB: i64 = 512;
 
-/// A key to look up, and where the result goes.
+/// A key to look up, and the channel for the result.
 #[derive(Debug)]
 pub struct Lookup {
     pub key: Key,
@@ -88,8 +88,8 @@ impl IndexShared {
         found.map_err(|error| self.named("looking up an id", error))
     }
 
-    /// Runs a closure with a connection, and opens it if necessary. An error closes the connection, so that the next call
-    /// starts with a new one. Damage is noted for [`Ids::damage`](super::Ids::damage).
+    /// Calls a closure with a connection, which is opened if necessary. An error closes the connection, so that the next call
+    /// opens a new one. Damage is recorded for [`Ids::damage`](super::Ids::damage).
     pub fn with<T>(
         &self,
         lazy: &mut LazyConnection,

@@ -24,7 +24,8 @@
 //! | while the file is replaced | the old one is replaced again, or a new file is created; `stored_up_to` is 0 |
 //!
 //! A file that is damaged, of another store, of another version, or no database is renamed to `ids.db.damaged-SECONDS`, and
-//! a new one is created. Pages and filters have a checksum; a damaged page is [`IdsError::Damaged`], a damaged filter is
+//! a new one is created. The newest three of these files are kept, and every file that cannot be recognised as an index of
+//! this store. Pages and filters have a checksum; a damaged page is [`IdsError::Damaged`], a damaged filter is
 //! rebuilt from its pages. Any call notes damage ([`Ids::damage`]), and that the file was moved; the log then resets the
 //! index, and stores the ids of the retained events segment by segment, while it accepts events.
 //!
@@ -36,6 +37,7 @@ mod error;
 mod filter;
 mod key;
 mod lookup;
+mod replaced;
 mod store;
 mod table;
 #[cfg(test)]
@@ -63,29 +65,29 @@ use self::lookup::Lookup;
 pub struct IdsOptions {
     /// The id of the store that the index belongs to.
     pub store_id: [u8; 16],
-    /// How long an id is kept at least, in milliseconds, unless there are too many.
+    /// The shortest time for which an id is kept, in milliseconds, unless there are more than `max_ids`.
     pub window: i64,
-    /// The largest number of ids in the index. Beyond it, the oldest are removed before their time.
+    /// The largest number of ids in the index. Beyond it, the oldest are removed before the end of the window.
     pub max_ids: u64,
 }
 
-/// An index that was opened, and whether its file had to be created anew.
+/// A dedup index that was opened.
 #[derive(Debug)]
 pub struct Opened {
-    /// The index itself.
+    /// The index.
     pub ids: Ids,
     /// Why a new file was created; `None` if the old one is used. The ids of the retained log must then be stored again.
     pub rebuilt: Option<Rebuilt>,
 }
 
-/// Why a new file was created. `Display` has the reason and what it means, for the operator.
+/// Why a new file was created. `Display` writes the reason and its consequence, for the operator.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Rebuilt {
     /// A stable code: `missing`, `damaged`, `other_store`, `other_version`, `newer_than_log` or `not_ours`.
     pub code: &'static str,
-    /// The reason in words.
+    /// Why a new file was created, in words for the operator.
     pub text: String,
-    /// The new path of the old file.
+    /// The new path of the old file; `None` if there was none.
     pub renamed_to: Option<PathBuf>,
 }
 
@@ -101,12 +103,12 @@ impl fmt::Display for Rebuilt {
     }
 }
 
-/// Counters since the start.
+/// The counters of a dedup index since the start.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct IdsStats {
     /// The number of calls of [`Ids::may_contain`].
     pub lookups: u64,
-    /// The number of those that returned `true`.
+    /// The number of calls of [`Ids::may_contain`] that returned `true`.
     pub filter_hits: u64,
     /// The number of look-ups that read the file, since the filter could not decide them.
     pub file_reads: u64,
@@ -144,17 +146,17 @@ struct IndexShared {
 /// A connection that is opened when it is needed.
 #[derive(Debug)]
 struct LazyConnection {
-    /// `None` until it is needed, and after an error.
+    /// The connection; `None` until the first use, and after an error.
     connection: Option<Connection>,
     /// The size of SQLite's page cache for this connection, in KiB.
     cache_kib: i64,
 }
 
-/// A period in memory.
+/// A period of the index, as kept in memory.
 #[derive(Debug, Clone)]
 struct Period {
     id: i64,
-    /// The filter; `None` until it is loaded: then any key may be in the period.
+    /// The filter of the period; `None` until it is loaded. Without a filter, any key may be in the period.
     filter: Option<Arc<BloomFilter>>,
 }
 
@@ -183,7 +185,7 @@ impl Ids {
         Ok(Opened { ids: Self { shared, lookups: Some(lookups), thread: Some(thread) }, rebuilt })
     }
 
-    /// Stores the keys of all events up to a sequence number durably. About 65,536 keys a call are most efficient. After an
+    /// Stores the keys of all events up to a sequence number durably. A call with about 65,536 keys is most efficient. After an
     /// error nothing is stored, and the call may be repeated. `now` is the time of the newest event, in Unix milliseconds.
     ///
     /// # Errors
@@ -193,7 +195,7 @@ impl Ids {
         self.shared.store(keys, up_to_seq, now)
     }
 
-    /// Returns whether a key may be stored. `false` is certain. Does not read the file.
+    /// Returns whether a key may be stored. If the result is `false`, the key is certainly not stored. Does not read the file.
     #[must_use]
     pub fn may_contain(&self, key: Key) -> bool {
         let may = {
@@ -207,7 +209,7 @@ impl Ids {
         may
     }
 
-    /// Looks up a key in the file.
+    /// Returns whether a key is stored, by reading the file.
     ///
     /// # Errors
     ///
@@ -216,11 +218,12 @@ impl Ids {
         self.shared.contains(key)
     }
 
-    /// Looks up a key in the file, on the index's own thread. After a start, this waits until the filters are loaded.
+    /// Returns whether a key is stored, by reading the file on the index's own thread. After a start, the call waits until the
+    /// filters are loaded.
     ///
     /// # Errors
     ///
-    /// The same as [`contains`](Self::contains), and [`IdsError::Closed`].
+    /// As for [`contains`](Self::contains); also [`IdsError::Closed`].
     pub async fn is_stored(&self, key: Key) -> Result<bool, IdsError> {
         let (reply, answer) = oneshot::channel();
         let lookups = self.lookups.as_ref().ok_or(IdsError::Closed)?;
@@ -249,7 +252,7 @@ impl Ids {
         self.shared.stored_up_to.load(Ordering::Acquire)
     }
 
-    /// Returns the number of stored ids.
+    /// Returns the number of ids in the index.
     #[must_use]
     pub fn count(&self) -> u64 {
         self.shared.count.load(Ordering::Relaxed)
@@ -261,7 +264,7 @@ impl Ids {
         std::fs::metadata(&self.shared.path).map_or(0, |found| found.len())
     }
 
-    /// Counters since the start.
+    /// Returns the counters since the start.
     #[must_use]
     pub fn stats(&self) -> IdsStats {
         IdsStats {

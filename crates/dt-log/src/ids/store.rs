@@ -1,6 +1,5 @@
 //! Opens the index, stores ids, removes old periods, and creates a new file.
 
-use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
@@ -12,20 +11,20 @@ use super::key::Key;
 use super::table::{self, FORMAT, PeriodRow, TableError};
 use super::{IdsError, IndexShared, Period, Rebuilt, lookup};
 
-/// The page cache of the connection that writes, in KiB. If a transaction changes more, SQLite writes pages before the
-/// commit, and blocks look-ups from then on; two merged runs fit.
+/// The size of the page cache of the connection that writes, in KiB. Two merged runs fit. If a transaction changes more, SQLite
+/// writes pages before the commit, which blocks look-ups until the commit.
 pub const WRITER_CACHE_KIB: i64 = 4096;
 
 /// The length of a period in milliseconds.
 const PERIOD: i64 = 6 * 3_600_000;
-/// The number of full periods.
+/// The number of full periods that the index can have.
 const PERIODS: u64 = 12;
-/// The number of keys of the smallest filter.
+/// The capacity of the smallest filter, in keys.
 const MIN_CAPACITY: u64 = 16_384;
-/// The ending of an index that is not complete yet.
+/// The suffix of the name of an index that is not complete yet.
 const UNFINISHED: &str = ".unfinished";
 
-/// Why a file cannot be used.
+/// Why a file cannot be used as the index.
 pub struct Unusable {
     pub code: &'static str,
     pub text: String,
@@ -83,7 +82,7 @@ impl IndexShared {
         self.replace(Unusable { code: "damaged", text }, now)
     }
 
-    /// Returns why the file cannot be used; `None` if it can. Changes nothing: it may be another program's file.
+    /// Returns why the file cannot be used; `None` if it can. Does not change the file, which may belong to another program.
     fn check(&self, last_seq: i64) -> Result<Option<Unusable>, IdsError> {
         match self.path.try_exists() {
             Ok(true) => {}
@@ -104,7 +103,7 @@ impl IndexShared {
         read().map_err(|error| IdsError::sqlite(&self.path, "reading the format", &error))
     }
 
-    /// Loads the state that is kept in memory, except the filters.
+    /// Loads the state that is kept in memory, without the filters.
     fn load(&self, connection: &mut Connection) -> Result<(), IdsError> {
         let read = || -> rusqlite::Result<()> {
             let periods = table::periods(connection)?;
@@ -122,7 +121,7 @@ impl IndexShared {
         self.stored_up_to.store(up_to_seq, Ordering::Release);
     }
 
-    /// Replaces the file by a new one.
+    /// Replaces the file by a new, empty index.
     fn replace(&self, unusable: Unusable, now: i64) -> Result<Rebuilt, IdsError> {
         let Unusable { code, text } = unusable;
         let new = Self::new(with_ending(&self.path, UNFINISHED), self.options.clone());
@@ -141,10 +140,12 @@ impl IndexShared {
         self.count.store(new.count.load(Ordering::Relaxed), Ordering::Relaxed);
         self.stored_up_to.store(0, Ordering::Release);
         *self.damage.lock() = None;
+        drop((writer, reader));
+        self.remove_replaced();
         Ok(Rebuilt { code, text, renamed_to })
     }
 
-    /// Creates an empty index in place of one that was not completed.
+    /// Creates an empty index. Replaces one whose creation was interrupted.
     pub fn create(&self) -> Result<(), IdsError> {
         self.writer.lock().connection = None;
         self.periods.write().clear();
@@ -161,33 +162,6 @@ impl IndexShared {
         lookup::connect(&self.path, WRITER_CACHE_KIB)
             .and_then(|mut created| table::create(&mut created, &self.options))
             .map_err(|error| IdsError::sqlite(&self.path, "creating the file", &error))
-    }
-
-    /// Renames the file, and those that SQLite keeps beside it, to names that no other file has. Returns the new path of the
-    /// file, if it is there.
-    fn rename_away(&self, now: i64) -> Result<Option<PathBuf>, IdsError> {
-        let failed = |error: std::io::Error| IdsError::failed(&self.path, "renaming", &error);
-        let mut seconds = now.div_euclid(1000);
-        let to = loop {
-            let to = with_ending(&self.path, &format!(".damaged-{seconds}"));
-            let mut is_free = true;
-            for ending in ENDINGS {
-                is_free &= !with_ending(&to, ending).try_exists().map_err(failed)?;
-            }
-            if is_free {
-                break to;
-            }
-            seconds = seconds.saturating_add(1);
-        };
-        let mut renamed_to = None;
-        for ending in ENDINGS {
-            match std::fs::rename(with_ending(&self.path, ending), with_ending(&to, ending)) {
-                Ok(()) if ending.is_empty() => renamed_to = Some(to.clone()),
-                Err(error) if error.kind() != std::io::ErrorKind::NotFound => return Err(failed(error)),
-                _ => {}
-            }
-        }
-        Ok(renamed_to)
     }
 
     pub fn store(&self, keys: &[Key], up_to_seq: i64, now: i64) -> Result<(), IdsError> {
@@ -219,7 +193,7 @@ impl IndexShared {
         Ok(())
     }
 
-    /// Returns the filter of a period: the stored one, or one built from its keys.
+    /// Returns the filter of a period: the stored filter, or else one that is built from the keys.
     pub fn filter_of(&self, connection: &Connection, period: i64) -> Result<BloomFilter, IdsError> {
         let make = || -> Result<BloomFilter, TableError> {
             if let Some(filter) = table::stored_filter(connection, period)? {
@@ -244,17 +218,17 @@ impl IndexShared {
     }
 }
 
-/// The periods while keys are added.
+/// The periods of the index while keys are added.
 struct Filling<'a> {
-    /// The rows in the file.
+    /// The periods in the file, oldest first.
     rows: Vec<PeriodRow>,
-    /// The periods in memory, in the same order.
+    /// The periods in memory, in the same order as `rows`.
     known: Vec<Period>,
     shared: &'a IndexShared,
 }
 
 impl Filling<'_> {
-    /// Adds keys to the last period, and begins a new one when that is full or too old.
+    /// Adds keys to the last period, and begins a new period when the last one is full or too old.
     fn add(&mut self, connection: &Connection, keys: &[Key], now: i64) -> Result<(), TableError> {
         let mut rest = keys;
         while !rest.is_empty() {
@@ -303,7 +277,7 @@ impl Filling<'_> {
         Ok(table::begin_period(connection, id, now)?)
     }
 
-    /// Adds keys to the filter of the last period, or builds a larger one.
+    /// Adds keys to the filter of the last period. Replaces the filter by a larger one if necessary.
     fn note(&mut self, connection: &Connection, row: PeriodRow, keys: &[Key]) -> Result<(), TableError> {
         let capacity = self.capacity(row.ids.saturating_mul(2));
         let Some(known) = self.known.last_mut() else { return Ok(()) };
@@ -317,7 +291,7 @@ impl Filling<'_> {
         Ok(())
     }
 
-    /// Drops the oldest periods: those whose keys are all older than the window, and those beyond the limit of ids.
+    /// Removes the oldest periods: those whose keys are all older than the window, and those beyond the limit of ids.
     fn drop_old(&mut self, connection: &Connection, now: i64) -> Result<(), TableError> {
         let options = &self.shared.options;
         let mut ids: u64 = self.rows.iter().map(|period| period.ids).sum();

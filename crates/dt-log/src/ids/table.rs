@@ -8,7 +8,7 @@
 
 use rusqlite::{Connection, OptionalExtension, Row, params};
 
-use super::super::sqlite::DatabaseFormat;
+use super::super::sqlite::{self, DatabaseFormat};
 use super::IdsOptions;
 use super::filter::BloomFilter;
 use super::key::Key;
@@ -42,14 +42,17 @@ const TABLES: &str = "
     ) STRICT, WITHOUT ROWID;
 ";
 
-/// The average number of keys of a page. From 253 keys on, a row exceeds a page of SQLite: nearly four standard deviations
-/// above the average.
+/// The average number of keys in a row of `pages_N` ("page"). From 253 keys on, a row exceeds a database page of SQLite; this is
+/// nearly four standard deviations above the average.
 const KEYS_PER_PAGE: usize = 200;
 
-/// Runs are not merged beyond this number of keys (2 MiB).
+/// The length of a stored key in bytes.
+const KEY_BYTES: u64 = 16;
+
+/// The largest number of keys of a merged run (2 MiB).
 const MAX_MERGED: usize = 131_072;
 
-/// A row of `periods`, without its filter.
+/// A row of the table `periods`, without its filter.
 #[derive(Debug, Clone, Copy)]
 pub struct PeriodRow {
     pub id: i64,
@@ -88,15 +91,29 @@ pub fn set_up_to_seq(connection: &Connection, seq: i64) -> rusqlite::Result<()> 
     connection.execute("UPDATE store SET up_to_seq = ?1", [seq]).map(drop)
 }
 
-/// Returns all periods, oldest first.
+/// Returns all periods, the oldest first.
+///
+/// # Errors
+///
+/// The errors of SQLite, and an error if the rows state more ids than the file has room for: these numbers have no checksum, and
+/// they determine the size of the filters and the number of removed periods.
 pub fn periods(connection: &Connection) -> rusqlite::Result<Vec<PeriodRow>> {
     let mut statement =
         connection.prepare_cached("SELECT id, began_at, last_at, ids FROM periods ORDER BY id")?;
-    statement.query_map([], period_row)?.collect()
+    let rows: Vec<PeriodRow> = statement.query_map([], period_row)?.collect::<rusqlite::Result<_>>()?;
+    let pragma = |name| connection.pragma_query_value(None, name, |row| row.get::<_, i64>(0));
+    let bytes = pragma("page_count")?.saturating_mul(pragma("page_size")?);
+    let ids = rows.iter().map(|row| row.ids).fold(0, u64::saturating_add);
+    let room = u64::try_from(bytes).unwrap_or(0) / KEY_BYTES;
+    if ids > room {
+        return Err(sqlite::damaged(format!("it states {ids} ids, and has room for {room}")));
+    }
+    Ok(rows)
 }
 
 fn period_row(row: &Row<'_>) -> rusqlite::Result<PeriodRow> {
-    let ids = u64::try_from(row.get::<_, i64>(3)?).unwrap_or(0);
+    let ids: i64 = row.get(3)?;
+    let ids = u64::try_from(ids).map_err(|_| sqlite::damaged(format!("a period has {ids} ids")))?;
     Ok(PeriodRow { id: row.get(0)?, began_at: row.get(1)?, last_at: row.get(2)?, ids })
 }
 
@@ -129,7 +146,7 @@ pub fn drop_period(connection: &Connection, id: i64) -> rusqlite::Result<()> {
     connection.execute("DELETE FROM periods WHERE id = ?1", [id]).map(drop)
 }
 
-/// Adds keys to a period as one run, merged with the shorter runs before it.
+/// Adds keys to a period as one run. Merges it with the shorter runs before it.
 pub fn add_run(
     connection: &Connection,
     period: &mut PeriodRow,
@@ -174,7 +191,7 @@ pub fn add_run(
     Ok(())
 }
 
-/// Writes sorted keys as a run, from page `first` on.
+/// Writes sorted keys as a run that begins with the page `first`.
 fn write_run(connection: &Connection, period: i64, first: i64, keys: &[Key]) -> rusqlite::Result<()> {
     let pages = i64::try_from(keys.len().div_ceil(KEYS_PER_PAGE).max(1)).unwrap_or(i64::MAX);
     let mut insert = connection.prepare_cached(&format!("INSERT INTO pages_{period} VALUES (?1, ?2, ?3)"))?;
@@ -191,8 +208,8 @@ fn write_run(connection: &Connection, period: i64, first: i64, keys: &[Key]) -> 
     connection.execute("INSERT INTO runs VALUES (?1, ?2, ?3, ?4)", [period, first, pages, ids]).map(drop)
 }
 
-/// Returns the page of keys with these first 31 bits, counted from the first page of the run. Look-ups compute the same in
-/// SQL.
+/// Returns the page of a run in which keys with these first 31 bits are, counted from the first page of the run. Look-ups compute
+/// the same in SQL.
 const fn page_of(prefix: i64, pages: i64) -> i64 {
     // Both are below 2^31.
     prefix.wrapping_mul(pages) >> 31
@@ -224,7 +241,7 @@ fn checked(crc: Option<u32>, keys: Option<&[u8]>) -> Option<&[[u8; Key::BYTES]]>
     rest.is_empty().then_some(keys)
 }
 
-/// Reads the pages from `first` to before `end`.
+/// Reads the pages from `first` up to, but not including, `end`.
 pub fn each_page(
     connection: &Connection,
     period: i64,
@@ -244,7 +261,7 @@ pub fn each_page(
     Ok(())
 }
 
-/// Builds the filter of a period from its keys, for at least `capacity` keys.
+/// Builds the filter of a period from its keys, with a capacity of at least `capacity` keys.
 pub fn build_filter(connection: &Connection, period: i64, capacity: u64) -> Result<BloomFilter, TableError> {
     let filter = BloomFilter::new(capacity);
     each_page(connection, period, 0, i64::MAX, |keys| keys.for_each(|key| filter.add(key)))?;

@@ -150,8 +150,9 @@ fn a_file_that_cannot_be_used_is_renamed_and_made_anew() {
     assert_eq!(rebuilt(&path, known()), ("damaged", name(NOW / 1000 + 6)));
     fs::remove_file(&path).expect("removed");
     assert_eq!(rebuilt(&path, known()), ("missing", None));
+    // The first one was an index of the store that replaced the others.
     for seconds in 0..7 {
-        assert!(name(NOW / 1000 + seconds).expect("a name").exists());
+        assert_eq!(name(NOW / 1000 + seconds).expect("a name").exists(), seconds > 0, "{seconds}");
     }
 }
 
@@ -200,6 +201,56 @@ fn what_is_left_beside_the_old_index_is_not_applied_to_the_new_one() {
 }
 
 #[test]
+fn the_newest_replaced_files_are_kept_and_whatever_is_not_an_index_of_this_store() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let path = folder.path().join("ids.db");
+    let ids = open(folder.path(), 1000);
+    let name = |number: i64| format!("ids.db.damaged-{number}");
+    let put = |name: &str, from: &Path| fs::copy(from, folder.path().join(name)).expect("copied");
+    // Of another store, of another program, a journal without its database, and dead letters.
+    let other = IdsOptions { store_id: [8; 16], ..options(1000) };
+    drop(Ids::open(folder.path().join("other"), other, i64::MAX, NOW).expect("an index"));
+    put(&name(1), &folder.path().join("other"));
+    fs::write(folder.path().join(name(2)), "{}").expect("written");
+    fs::write(folder.path().join("ids.db.damaged-3-journal"), "").expect("written");
+    let foreign = rusqlite::Connection::open(folder.path().join(name(4))).expect("opens");
+    foreign.execute_batch("CREATE TABLE t (a)").expect("created");
+    put("dead.db.set-aside-1", &path);
+    let foreign_names: Vec<String> = vec![name(1), name(2), "ids.db.damaged-3-journal".to_owned(), name(4)];
+    let damaged = || {
+        let names = fs::read_dir(folder.path()).expect("listed");
+        let names = names.map(|entry| entry.expect("an entry").file_name().into_string().expect("text"));
+        let mut names: Vec<String> = names.filter(|name| name.contains(".damaged-")).collect();
+        names.sort();
+        names
+    };
+    let mut kept: Vec<i64> = Vec::new();
+    // The clock may stand still, or go back.
+    for (number, now) in [5, 6, 7, 8, 8, 3, 20].into_iter().enumerate() {
+        fs::write(folder.path().join("ids.db-journal"), number.to_string()).expect("written");
+        let renamed_to = ids.reset(now * 1000).expect("a new index").renamed_to.expect("a name");
+        let number = renamed_to.to_str().and_then(|path| path.rsplit('-').next()).expect("a number");
+        kept.push(number.parse().expect("a number"));
+        let newest = kept
+            .iter()
+            .rev()
+            .take(3)
+            .flat_map(|number| [name(*number), format!("{}-journal", name(*number))]);
+        let mut expected: Vec<String> = newest.chain(foreign_names.clone()).collect();
+        expected.sort();
+        assert_eq!(damaged(), expected);
+    }
+    assert_eq!(kept, [5, 6, 7, 8, 9, 10, 20]);
+    assert!(folder.path().join("dead.db.set-aside-1").exists());
+    ids.store(&keys(0..10), 10, NOW).expect("stored");
+    assert!(known(&ids, keys(5..6)[0]));
+    // A name that leaves no number above its own is not one of ours.
+    fs::write(folder.path().join(name(i64::MAX)), "").expect("written");
+    let renamed_to = ids.reset(21_000).expect("a new index").renamed_to;
+    assert_eq!(renamed_to, Some(folder.path().join(name(21))));
+}
+
+#[test]
 fn a_damaged_page_is_reported_until_the_index_is_reset() {
     let folder = tempfile::tempdir().expect("a folder");
     let ids = open(folder.path(), 100_000);
@@ -221,6 +272,28 @@ fn a_damaged_page_is_reported_until_the_index_is_reset() {
     assert_eq!(ids.stored_up_to(), 0);
     ids.store(&keys(0..5001), 5001, NOW).expect("stored");
     assert!(keys(0..5001).into_iter().all(|key| known(&ids, key)));
+}
+
+/// By these numbers filters are allocated and periods dropped.
+#[test]
+fn a_damaged_number_of_ids_is_damage() {
+    for ids in [i64::MAX, 1 << 40, 100_000, -1] {
+        let folder = tempfile::tempdir().expect("a folder");
+        let log = open(folder.path(), 120_000);
+        log.store(&keys(0..15_000), 15_000, NOW).expect("stored");
+        let set = |path: &Path| {
+            let file = rusqlite::Connection::open(path).expect("a database");
+            file.execute("UPDATE periods SET ids = ?1 WHERE filter IS NULL", [ids]).expect("changed");
+        };
+        set(log.path());
+        let error = log.store(&keys(15_000..15_001), 15_001, NOW).expect_err("damage");
+        assert!(error.is_damage(), "{ids}: {error}");
+        log.reset(NOW).expect("a new index");
+        log.store(&keys(0..15_000), 15_000, NOW).expect("stored");
+        drop(log);
+        set(&folder.path().join("ids.db"));
+        assert_eq!(rebuilt(&folder.path().join("ids.db"), options(120_000)).0, "damaged", "{ids}");
+    }
 }
 
 #[test]

@@ -20,7 +20,7 @@ use super::sqlite::with_ending;
 use super::{StoreId, path_of_dead_letters, segment};
 use crate::disk::{Disk, DiskFile, OpenMode, SystemDisk};
 
-/// The ending of a file that is not complete yet.
+/// The suffix of the name of a file that is not complete yet.
 const UNFINISHED: &str = "unfinished";
 
 /// A step of a repair.
@@ -29,11 +29,11 @@ const UNFINISHED: &str = "unfinished";
 pub enum Step {
     /// Renames a file.
     Rename {
-        /// The present path of the file.
+        /// The path of the file before the step.
         path: PathBuf,
-        /// Its path afterwards.
+        /// The path of the file after the step.
         to: PathBuf,
-        /// Why it is renamed, for the operator.
+        /// Why the file is renamed, in words for the operator.
         why: String,
     },
     /// Replaces a renamed segment by a copy with a new header.
@@ -47,7 +47,8 @@ pub enum Step {
         first: u64,
         /// The number of the last lost segment.
         last: u64,
-        /// The first and the last lost event; without a last one, the number of lost events is unknown.
+        /// The sequence numbers of the first and the last lost event; `None` if no event is lost. Without a last number, the
+        /// number of lost events is unknown.
         lost: Option<(i64, Option<i64>)>,
     },
     /// Continues without the oldest segments, which are missing.
@@ -61,36 +62,36 @@ pub enum Step {
     MoveCursor {
         /// The name of the sink.
         sink: Arc<str>,
-        /// The first event that the sink loses.
+        /// The sequence number of the first event that the sink loses.
         first: i64,
-        /// The last event that the sink loses.
+        /// The sequence number of the last event that the sink loses.
         last: i64,
     },
     /// Creates a new segment.
     Begin {
         /// The number of the new segment.
         segment: u64,
-        /// The sequence number of the next event.
+        /// The sequence number that the next event gets.
         next_seq: i64,
-        /// The segment from which the state of the sinks is read, if that of the newest one is unreadable.
+        /// The segment from which the state of the sinks is read; `None` if that of the newest segment is readable.
         state_of: Option<u64>,
     },
     /// Creates a new file for dead letters.
     NewDeadLetters {
         /// The path of the new database.
         path: PathBuf,
-        /// The highest id that a dead letter ever had, as far as is known. New ones get higher ids.
+        /// The highest id that was ever assigned to a dead letter, as far as known. New dead letters get higher ids.
         above: i64,
-        /// The damaged file from which dead letters are copied.
+        /// The path of the damaged file from which dead letters are copied; `None` if none can be copied.
         saved_from: Option<PathBuf>,
     },
-    /// Uses an older copy of the dead letters.
+    /// Uses an older copy of the database of dead letters.
     OlderDeadLetters {
         /// The path of the older copy.
         path: PathBuf,
-        /// The highest id in the older copy.
+        /// The highest id that the older copy has assigned.
         found: i64,
-        /// The highest id that a dead letter ever had. Those after `found` up to this one are lost.
+        /// The highest id that was ever assigned to a dead letter. The dead letters after `found`, up to this id, are lost.
         above: i64,
     },
 }
@@ -151,26 +152,27 @@ impl fmt::Display for Step {
     }
 }
 
-/// What a repair copied from a damaged file of dead letters.
+/// The result of copying a damaged database of dead letters.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Saved {
     /// The number of dead letters that were copied.
     pub dead_letters: u64,
-    /// The number of ids that could not be read. Some or all of them may belong to no dead letter.
+    /// The number of ids whose rows could not be read. Some or all of these ids may have no dead letter.
     pub unreadable: u64,
 }
 
-/// A proposed repair. It keeps the folder locked.
+/// A proposed repair. The folder stays locked as long as the proposal exists.
 #[derive(Debug)]
 pub struct Proposal {
     disk: Arc<dyn Disk>,
     folder: PathBuf,
     store: StoreId,
-    /// The lock, held until the proposal is dropped.
+    /// The lock on the folder, which is held until the proposal is dropped.
     lock: Box<dyn DiskFile>,
     steps: Vec<Step>,
     segments: Vec<NewSegment>,
-    /// The newest segment that is kept: what a killed process left of it in the page cache must be synced.
+    /// The number of the newest segment that is kept; `None` if none is. Its writes by a killed process may be only in the page
+    /// cache, so the repair syncs the file.
     newest: Option<u64>,
     segment_bytes: u64,
 }
@@ -180,18 +182,18 @@ impl Proposal {
     ///
     /// # Errors
     ///
-    /// [`LogError`] if the folder is in use, cannot be read, or contains nothing to continue with.
+    /// [`LogError`] if the folder is in use, cannot be read, or contains nothing that the log can continue with.
     pub fn new(folder: &Path) -> Result<Self, LogError> {
         plan::propose(SystemDisk::shared(), folder)
     }
 
-    /// Returns the proposed steps in order; none if nothing is wrong.
+    /// Returns the proposed steps in order; empty if no repair is needed.
     #[must_use]
     pub fn steps(&self) -> &[Step] {
         &self.steps
     }
 
-    /// Carries out the repair. Returns what was copied from a damaged file of dead letters.
+    /// Carries out the repair. Returns the result of copying a damaged database of dead letters.
     ///
     /// # Errors
     ///
@@ -257,7 +259,7 @@ impl Proposal {
         Ok(saved)
     }
 
-    /// Renames a file to an unused name.
+    /// Renames a file to an unused name, durably.
     fn rename(&self, from: &Path, to: &Path) -> Result<(), LogError> {
         let failed = |error: std::io::Error| LogError::io(from, "renaming", &error);
         if self.disk.about(to).map_err(failed)?.is_some() {
@@ -272,7 +274,8 @@ impl Proposal {
         renamed.map_err(|error| LogError::io(from, "renaming", &error))
     }
 
-    /// Creates a file under a temporary name, and renames it. It may replace a file whose content has been copied.
+    /// Creates a file under a temporary name, and renames it. A file of the final name is replaced only if its content was
+    /// copied.
     fn create(
         &self,
         path: &Path,

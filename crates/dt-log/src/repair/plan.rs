@@ -1,4 +1,4 @@
-//! Plans a repair.
+//! Plans the steps of a repair.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -17,24 +17,25 @@ use super::super::{SEGMENT_BYTES, StoreId, path_of_dead_letters};
 use super::{Proposal, Step};
 use crate::disk::Disk;
 
-/// The smallest size of an event in a segment in bytes, which limits how many events a lost segment had.
+/// The smallest size of an event in a segment, in bytes. It limits the number of events that a lost segment can have had.
 const MIN_EVENT_BYTES: u64 = 16;
-/// The number in the lock file is ignored if it is this far beyond the newest segment.
+/// The largest number of consecutive segments that may be missing. A higher number in the lock file, or in the name of a file
+/// without content, is ignored.
 const MAX_LOST: u64 = 1 << 16;
 
-/// A segment to be written.
+/// A segment that the repair writes.
 #[derive(Debug)]
 pub struct NewSegment {
     pub header: SegmentHeader,
-    /// The events before this one are lost.
+    /// The sequence number before which all events are lost; `None` if the segment marks no gap.
     skips_to: Option<i64>,
     state: Arc<State>,
-    /// The file with its groups, if only the header is new.
+    /// The path of the file whose groups are copied behind the new header; `None` for a segment without events.
     pub copy_of: Option<PathBuf>,
 }
 
 impl NewSegment {
-    /// Returns the beginning of the file.
+    /// Returns the bytes at the beginning of the file.
     pub fn to_bytes(&self) -> Vec<u8> {
         let SegmentHeader { owner, first_seq, .. } = self.header;
         let mut bytes = self.header.to_bytes();
@@ -54,19 +55,19 @@ impl NewSegment {
     }
 }
 
-/// A state, the segment with its snapshot, and the ends of the segments that were read for it.
+/// A state, the number of the segment with its snapshot, and the ends of the segments that were read for it.
 type StateOf = (State, Option<u64>, BTreeMap<u64, EndOf>);
 
-/// A segment that is kept.
+/// A segment that the repair keeps.
 struct Kept {
     number: u64,
     reader: SegmentReader,
     header: SegmentHeader,
-    /// The new name of the file, if its header must be replaced.
+    /// The new name of the file, if its header must be replaced; otherwise `None`.
     renamed_to: Option<PathBuf>,
 }
 
-/// The end of a segment.
+/// The position and the time at the end of a segment.
 #[derive(Clone, Copy)]
 struct EndOf {
     next_seq: i64,
@@ -87,7 +88,7 @@ pub fn propose(disk: Arc<dyn Disk>, folder: &Path) -> Result<Proposal, LogError>
     Ok(Proposal { folder: folder.to_owned(), store, lock, steps, segments, newest, segment_bytes, disk })
 }
 
-/// Returns the store of most segments; on a tie that of the dead letters, then that of the newest segment.
+/// Returns the id of the store to which most segments belong; on a tie that of the dead letters, then that of the newest segment.
 fn store_of(disk: &dyn Disk, folder: &Path, found: &FolderContent) -> Result<StoreId, LogError> {
     let of_dead = dead_repair::store_of(&path_of_dead_letters(folder)).filter(|store| *store != [0; 16]);
     let mut counts: BTreeMap<[u8; 16], (u64, bool, u64)> = BTreeMap::new();
@@ -122,13 +123,13 @@ fn segment_bytes(disk: &dyn Disk, folder: &Path, found: &FolderContent) -> u64 {
     longest.filter(|length| *length > segment::GROUPS_AT).unwrap_or(SEGMENT_BYTES)
 }
 
-/// Returns an unused name: the path, followed by `.ENDING-N`.
+/// Returns an unused path: the given path, followed by `.ENDING-N`.
 pub fn free_name(disk: &dyn Disk, path: &Path, ending: &str) -> Result<PathBuf, LogError> {
     last_and_free_name(disk, path, ending).map(|(_, free)| free)
 }
 
-/// Returns the last name that is used and the first that is not, among the path followed by `.ENDING-N`. A name is also used
-/// if only a file is there that SQLite would apply to a database of that name: an interrupted repair leaves such files.
+/// Returns the last used and the first unused path of the form `PATH.ENDING-N`. A path also counts as used if there is a file
+/// beside it that SQLite would apply to a database of this name: an interrupted repair leaves such files.
 fn last_and_free_name(
     disk: &dyn Disk,
     path: &Path,
@@ -179,7 +180,8 @@ impl Planner<'_> {
             self.steps.retain(|step| step.segment().is_none_or(|number| number >= state.oldest));
         }
         let top = kept.last().map_or(0, |segment| segment.number);
-        let found_last = found.numbers.last().copied().unwrap_or(0);
+        let is_near = |number: &&u64| top == 0 || number.saturating_sub(top) <= MAX_LOST;
+        let found_last = found.numbers.iter().rev().find(is_near).copied().unwrap_or(0);
         let is_believed = found.marked.saturating_sub(found_last) <= MAX_LOST || found_last == 0;
         let last = found_last.max(if is_believed { found.marked } else { 0 });
         let mut is_new_needed = top == 0 || state_of != Some(top) || !is_believed;
@@ -198,8 +200,8 @@ impl Planner<'_> {
         Ok(kept.last().filter(|kept| kept.renamed_to.is_none()).map(|kept| kept.number))
     }
 
-    /// Inspects one segment; `None` if it is not kept. The newest one needs a readable header, from which a start reads the
-    /// store's id.
+    /// Inspects one segment; `None` if it is not kept. The newest segment needs a readable header, since a start reads the
+    /// store's id from it.
     fn inspect(&mut self, number: u64, is_newest: bool) -> Result<Option<Kept>, LogError> {
         let path = segment::path(self.folder, number);
         let (why, is_damaged) = match SegmentReader::open(self.disk, self.folder, number, Some(self.store)) {
@@ -268,7 +270,7 @@ impl Planner<'_> {
         Ok((state, base, ends))
     }
 
-    /// Moves the cursors of sinks that need missing oldest segments to the first kept one.
+    /// Moves the cursors of sinks that need a missing oldest segment to the first kept segment.
     fn begin_later(&mut self, state: &mut State, first_kept: u64, first_seq: i64) {
         let (first, last) = (state.oldest, first_kept.saturating_sub(1));
         self.steps.push(Step::BeginLater { first, last });
@@ -284,7 +286,7 @@ impl Planner<'_> {
         }
     }
 
-    /// Fills the gaps between and after the kept segments, up to `last`.
+    /// Plans segments without events for the gaps between and after the kept segments, up to the number `last`.
     fn stand_in(
         &mut self,
         kept: &mut [Kept],
@@ -306,6 +308,9 @@ impl Planner<'_> {
                 Some(end) => *end,
                 None => read_through(segment, None)?,
             };
+            if until.saturating_sub(first) > MAX_LOST {
+                return Err(self.exhausted());
+            }
             let most = self.most_events(until.saturating_sub(first));
             let next_seq = match next {
                 Some((_, seq)) => seq.max(end.next_seq),
@@ -331,17 +336,17 @@ impl Planner<'_> {
         Ok(())
     }
 
-    /// Returns an upper limit of the number of events in this many segments.
+    /// Returns an upper limit of the number of events in `segments` segments.
     fn most_events(&self, segments: u64) -> i64 {
         let each = self.segment_bytes.checked_div(MIN_EVENT_BYTES).unwrap_or(0);
         i64::try_from(each.saturating_mul(segments)).unwrap_or(i64::MAX)
     }
 
-    /// Adds a segment after all that exist or existed. All new segments get its state.
+    /// Plans a segment after all segments that exist or existed. All new segments get its state.
     ///
     /// # Errors
     ///
-    /// [`LogError::Damaged`] if there is no higher sequence number.
+    /// [`LogError::Damaged`] if no higher sequence number is left.
     fn begin(
         &mut self,
         state: &mut State,
@@ -367,7 +372,7 @@ impl Planner<'_> {
         Ok(())
     }
 
-    /// Returns the error for numbers so high that there is none above them.
+    /// Returns the error for a log whose numbers are so high that no higher one is left.
     fn exhausted(&self) -> LogError {
         beyond_repair(self.folder.to_owned(), "the number in `spool.lock` or of a segment is too high")
     }

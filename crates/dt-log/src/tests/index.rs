@@ -1,6 +1,7 @@
 //! The index of event ids breaks while the log is open: it is created anew from the log, without a restart.
 
 use super::*;
+use crate::maintenance::Maintenance;
 
 /// Opens a log that retains all events. Its index has twelve periods of a hundred ids.
 fn open(fixture: &Fixture) -> Arc<Log> {
@@ -70,31 +71,37 @@ fn an_index_that_was_moved_away_is_created_anew_while_the_log_is_open() {
     assert_eq!(renamed(&fixture), 0);
 }
 
-#[test]
-fn a_start_without_an_index_keeps_few_ids_in_memory() {
-    const EVENTS: usize = 230_000;
-    let fixture = Fixture::new(32);
-    let open = || {
-        let bounds = Bounds { retain: Duration::MAX, ..options().bounds };
-        fixture.open(LogOptions { bounds, segment_bytes: 1 << 20, ..options() }).expect("opens")
-    };
-    let log = open();
-    let set = SinkSet::new([sink_of(&log, "one").number]);
-    // At once, which is faster than one by one.
+/// Opens a log with segments of 1 MiB that retains all events.
+fn open_large(fixture: &Fixture) -> Arc<Log> {
+    let bounds = Bounds { retain: Duration::MAX, ..options().bounds };
+    fixture.open(LogOptions { bounds, segment_bytes: 1 << 20, ..options() }).expect("opens")
+}
+
+/// Adds events at once, which is faster than one by one.
+fn fill_at_once(log: &Log, events: usize) {
+    let set = SinkSet::new([sink_of(log, "one").number]);
     {
         let mut queue = log.shared.queue.lock();
-        queue.appends.extend((0..EVENTS).map(|number| {
+        queue.appends.extend((0..events).map(|number| {
             let event = Some((record(&number.to_string(), 1), set.clone()));
             Append { event, key: None, ticket: 0, reply: oneshot::channel().0 }
         }));
         queue.bytes = queue.appends.iter().map(Append::bytes).sum();
     }
     log.flush();
-    until("all events", &log, || log.tail().last_seq() == 230_000);
+    until("all events", log, || usize::try_from(log.tail().last_seq()) == Ok(events));
+}
+
+#[test]
+fn a_start_without_an_index_keeps_few_ids_in_memory() {
+    const EVENTS: usize = 230_000;
+    let fixture = Fixture::new(32);
+    let log = open_large(&fixture);
+    fill_at_once(&log, EVENTS);
     log.close();
     drop(log);
     std::fs::remove_file(fixture.path().join("ids.db")).expect("removed");
-    let log = open();
+    let log = open_large(&fixture);
     let stored_up_to = log.ids().stored_up_to();
     assert!(stored_up_to >= 131_072, "{stored_up_to}");
     let capacity = log.shared.queue.lock().recent.capacity();
@@ -131,10 +138,87 @@ fn what_a_damaged_page_costs_is_reported() {
     until("the index is replaced", &log, || renamed(&fixture) == 1 && log.ids().damage().is_none());
     // First, that its ids are being stored again.
     until("it is reported", &log, || {
-        log.tail()
-            .damage()
-            .is_some_and(|found| found.contains("copies of earlier events are accepted as new"))
+        log.tail().damage().iter().any(|found| found.contains("copies of earlier events are accepted as new"))
     });
+}
+
+/// Damages the index so that only the next ids to be stored find it.
+fn spoil_runs(fixture: &Fixture) {
+    let file = rusqlite::Connection::open(fixture.path().join("ids.db")).expect("opens");
+    file.execute_batch("DROP TABLE runs; UPDATE store SET up_to_seq = 0").expect("changed");
+}
+
+/// Returns whether a finding is that of an index whose damage was found later than at the opening of the file.
+fn is_of_runs(found: &str) -> bool {
+    found.contains("no such table: runs") && found.contains("accepted as new")
+}
+
+#[test]
+fn an_index_is_completed_one_segment_at_a_time() {
+    let fixture = Fixture::new(39);
+    let log = open(&fixture);
+    fill(&log, 1, 500);
+    // The test does what the maintenance thread does otherwise.
+    log.close();
+    spoil_runs(&fixture);
+    log.ids().store(&[Key::new("default", "another")], 500, 0).expect_err("damage");
+    let mut maintenance = Maintenance::new(&log.shared);
+    let firsts = log.shared.files.lock().segments.iter().map(|segment| segment.first_seq).collect::<Vec<_>>();
+    assert!(firsts.len() > 3, "{firsts:?}");
+    for next in firsts.into_iter().skip(1).chain([501]) {
+        maintenance.store_ids();
+        assert_eq!(log.ids().stored_up_to(), next - 1);
+    }
+    assert_eq!((renamed(&fixture), log.ids().count()), (1, 500));
+}
+
+#[test]
+fn an_index_that_a_start_replaces_after_its_other_checks_is_reported() {
+    // So many that the start itself stores the ids.
+    const EVENTS: usize = 140_000;
+    let fixture = Fixture::new(38);
+    let log = open_large(&fixture);
+    fill_at_once(&log, EVENTS);
+    log.close();
+    drop(log);
+    spoil_runs(&fixture);
+    let log = open_large(&fixture);
+    assert_eq!(renamed(&fixture), 1);
+    until("it is reported", &log, || matches!(&log.tail().damage()[..], [found] if is_of_runs(found)));
+}
+
+#[test]
+fn a_finding_of_a_start_and_a_later_one_are_reported_each_for_a_day() {
+    const HOUR: i64 = 3_600_000;
+    let fixture = Fixture::new(37);
+    let log = open(&fixture);
+    fill(&log, 1, 10);
+    log.close();
+    drop(log);
+    std::fs::remove_file(fixture.path().join("ids.db")).expect("removed");
+    let clock = Arc::new(ManualClock::at(HOUR));
+    let disk = Arc::new(fixture.disk.clone());
+    let log = Log::open_on(disk, fixture.path(), options(), Arc::clone(&clock) as Arc<dyn Clock>);
+    let log = log.expect("opens");
+    spoil_runs(&fixture);
+    clock.set(2 * HOUR);
+    // The maintenance thread finds it when it stores ids.
+    log.shared.queue.lock().lacks_earlier = true;
+    log.shared.maintain();
+    until("both are reported", &log, || {
+        let found = log.tail().damage();
+        matches!(&found[..], [first, second] if first.contains("the file is missing") && is_of_runs(second))
+    });
+    clock.set(25 * HOUR);
+    log.shared.maintain();
+    until(
+        "the first is no longer reported",
+        &log,
+        || matches!(&log.tail().damage()[..], [second] if is_of_runs(second)),
+    );
+    clock.set(26 * HOUR);
+    log.shared.maintain();
+    until("the second is no longer reported", &log, || log.tail().damage().is_empty());
 }
 
 #[test]
@@ -152,7 +236,7 @@ fn a_finding_of_a_start_is_reported_for_a_day() {
     let maintained = || {
         log.shared.maintain();
         until("the files are maintained", &log, || !log.shared.files.lock().is_due);
-        log.tail().damage().unwrap_or_default()
+        log.tail().damage().concat()
     };
     assert!(maintained().contains("the file is missing"));
     clock.set(1_000_000 + 23 * 3_600_000);

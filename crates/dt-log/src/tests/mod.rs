@@ -4,6 +4,7 @@
 
 #![allow(clippy::arithmetic_side_effects, reason = "a test that overflows fails")]
 
+mod behind;
 mod index;
 mod kept;
 mod maintained;

@@ -1,4 +1,4 @@
-//! The writer: one thread that makes everything in the queue durable, with one write and one sync.
+//! The writer: one thread that makes all queued requests durable, with one write and one sync.
 //!
 //! Only the writer appends to the newest segment and changes the state. A group that cannot be written or synced is written
 //! once more to a new segment, whose header makes the remains of the first copy void. If that fails too, every waiting
@@ -23,17 +23,18 @@ use crate::disk::{DiskFile, OpenMode};
 use crate::sync::atomic::Ordering;
 use dt_sink::record::Record;
 
-/// The limit of one group in bytes, unless a single body is larger.
+/// The size limit of one group in bytes, unless a single body is larger.
 const MAX_GROUP_BYTES: usize = 4 << 20;
-/// How long a cursor waits, to be written together with an event.
+/// The longest time that a cursor waits so that it can be written together with an event.
 const CURSOR_WAIT: Duration = Duration::from_millis(50);
-/// After this time without a group, an empty group is written, which proves that the one before it was durable.
+/// The time without a group after which an empty group is written, which proves that the group before it was durable.
 const SEAL_AFTER: Duration = Duration::from_millis(50);
 /// The time between two attempts to create a segment while there is none.
 const RETRY_AFTER: Duration = Duration::from_secs(1);
-/// How long the writer waits for a spare that is being created.
+/// The longest time that the writer waits for a spare that is being created.
 const SPARE_WAIT: Duration = Duration::from_secs(5);
-/// If less than this fraction of a segment is free, the next segment is created early, while no caller waits.
+/// The divisor of a segment's length: if less than this fraction of a segment is free, the next segment is created early, while
+/// no caller waits.
 const NEARLY_FULL: u64 = 256;
 
 /// The state of the writer's thread.
@@ -44,21 +45,21 @@ pub struct Writer {
     pub next_number: u64,
     /// The sequence number of the next event.
     pub next_seq: i64,
-    /// The last group of the previous process, until it is durable in a new segment.
+    /// The last group of the previous process; `None` once it is durable in a new segment.
     pub recovered: Option<Recovered>,
-    /// The next sequence number after a gap, until the gap is durable.
+    /// The next sequence number after a gap; `None` once the gap is durable, or if there is none.
     pub skips_to: Option<i64>,
     /// The buffer in which a group is built.
     pub buffer: Vec<u8>,
     pub scratch: String,
-    /// Whether the group in the buffer has a sink that begins, or a replay, with the oldest event at that time: until the
-    /// state shows it, no older segment may be given up.
+    /// Whether the group in the buffer registers a sink, or requests a replay, that begins with the oldest event. Until this is
+    /// applied to the state, no old segment may be removed.
     pub reaches_back: bool,
-    /// When the last group was written; `None` once an empty group follows it.
+    /// When the last group was written; `None` if an empty group follows it.
     pub unsealed_since: Option<Instant>,
 }
 
-/// The segment that is appended to.
+/// The segment to which groups are appended.
 #[derive(Debug)]
 pub struct Current {
     file: Box<dyn DiskFile>,
@@ -67,7 +68,7 @@ pub struct Current {
     at: u64,
 }
 
-/// The last group, as it was read on opening.
+/// The last group of the previous process, as it was read at the start.
 #[derive(Debug)]
 pub struct Recovered {
     pub frames: Vec<u8>,
@@ -75,7 +76,7 @@ pub struct Recovered {
     pub first_seq: i64,
 }
 
-/// The requests that one group makes durable.
+/// The requests that are made durable by one group.
 #[derive(Debug, Default)]
 struct Batch {
     appends: Vec<Append>,
@@ -136,7 +137,7 @@ impl Writer {
         }
     }
 
-    /// Waits for the next action.
+    /// Waits until there is something to do, and returns it.
     fn next_turn(&self) -> Turn {
         let mut queue = self.shared.queue.lock();
         // Cursors are written to the last spare, and no event has tested the disk since.
@@ -175,7 +176,7 @@ impl Writer {
         }
     }
 
-    /// Makes a batch durable, and answers every caller in it.
+    /// Makes a batch of requests durable, and answers every caller in it.
     fn commit(&mut self, batch: Batch) {
         let started = Instant::now();
         let state = (!batch.changes.is_empty()).then(|| self.shared.state.lock().clone());
@@ -349,7 +350,8 @@ impl Writer {
         self.shared.observer.committed(started.elapsed(), events);
     }
 
-    /// Answers the callers of a batch that is not stored. Without its events, the rest of the batch may still fit.
+    /// Answers the callers of a batch that could not be stored with the error. The rest of the batch is tried again without its
+    /// events, since it may still fit.
     fn fail(&mut self, batch: Batch, error: &LogError) {
         let Batch { appends, cursors, changes, keep_from } = batch;
         // An event that is too large does not stop the others.
@@ -381,7 +383,7 @@ impl Writer {
         }
     }
 
-    /// Queues cursors without a waiting caller again, unless the log is closed.
+    /// Queues cursors again for which no caller waits, unless the log is closed.
     fn keep_for_later(&self, cursors: Vec<CursorUpdate>, keep_from: Option<u64>, error: &LogError) {
         let mut queue = self.shared.queue.lock();
         let is_closed = queue.is_closed;
@@ -416,7 +418,7 @@ impl Writer {
         self.shared.files.lock().is_reserve
     }
 
-    /// Returns the limit of one group in bytes.
+    /// Returns the size limit of one group in bytes.
     fn max_group(&self) -> usize {
         let quarter = self.shared.segment_bytes.checked_div(4).unwrap_or(0);
         usize::try_from(quarter).unwrap_or(MAX_GROUP_BYTES).min(MAX_GROUP_BYTES)
@@ -491,7 +493,7 @@ impl Writer {
         self.shared.tail.recovered(self.next_seq.saturating_sub(1));
     }
 
-    /// Writes a group without frames. If a start can read it, the group before it was durable.
+    /// Writes a group without frames. If a later start can read it, the group before it was durable.
     fn seal(&mut self) {
         if self.unsealed_since.is_none() || self.current.is_none() {
             return;

@@ -1,9 +1,10 @@
 //! Creates the writer's next segment from a spare, whose content is synced before it gets the name of a segment.
 
+use super::super::dead::repair::MAX_HIGHEST;
 use super::*;
 
 impl Writer {
-    /// Creates the next segment. For events, another spare must remain.
+    /// Creates the next segment. If it is for events (`for_events`), another spare must remain.
     pub fn roll(&mut self, for_events: bool) -> Result<(), LogError> {
         let after = self.next_number.checked_add(1).ok_or(LogError::Exhausted { what: "segment numbers" })?;
         let has_two = self.shared.files.lock().spares.len() >= 2;
@@ -28,21 +29,21 @@ impl Writer {
         result
     }
 
-    /// Ends the reservation of the newest segment, once there is another spare.
+    /// Ends the reservation of the newest segment for cursors and changes, once there is another spare.
     pub fn end_reserve(&mut self) -> Result<(), LogError> {
         self.wait_for_spares(1)?;
         self.shared.files.lock().is_reserve = false;
         Ok(())
     }
 
-    /// Takes a spare, if there are at least `needed`.
+    /// Takes a spare, if at least `needed` spares exist.
     pub fn take_spare(&mut self, needed: usize) -> Result<PathBuf, LogError> {
         self.wait_for_spares(needed)?;
         // The maintenance thread only adds spares.
         self.shared.files.lock().spares.pop().ok_or(LogError::Closed)
     }
 
-    /// Waits until there are `needed` spares. The maintenance thread creates them.
+    /// Waits until `needed` spares exist. The maintenance thread creates them.
     pub fn wait_for_spares(&mut self, needed: usize) -> Result<(), LogError> {
         let until = Instant::now().checked_add(SPARE_WAIT);
         loop {
@@ -68,7 +69,7 @@ impl Writer {
         }
     }
 
-    /// Writes which segments are no longer needed, if there is room.
+    /// Writes a frame that says which segments are no longer needed, if there is room for it.
     pub fn write_keep_from(&mut self) {
         if self.reaches_back {
             return;
@@ -94,8 +95,8 @@ impl Writer {
         self.shared.queue.lock().keep_from = Some(oldest);
     }
 
-    /// Turns a spare into the next segment. The content is synced before the rename, and includes the recovered group: from
-    /// the rename on, the segment makes the place that the group was read from void.
+    /// Turns a spare into the next segment. Its content, which includes the recovered group, is synced before the rename: from
+    /// then on, the original of that group in the older segment is void.
     pub fn begin(&mut self, spare: &std::path::Path) -> Result<(), LogError> {
         let Shared { disk, folder, store, .. } = &*self.shared;
         let owner = Owner { store: *store, segment: self.next_number };
@@ -104,7 +105,9 @@ impl Writer {
         let header = SegmentHeader { owner, first_seq, received_before };
         let snapshot = {
             let mut state = self.shared.state.lock();
-            state.highest_dead_letter = self.shared.dead.highest_id();
+            // A damaged number is not recorded: the file that replaces the damaged one has a lower number.
+            let highest = Some(self.shared.dead.highest_id()).filter(|highest| *highest <= MAX_HIGHEST);
+            state.highest_dead_letter = highest.unwrap_or(state.highest_dead_letter);
             let mut group = Vec::new();
             group::begin(&mut group);
             state.snapshot().write(&mut group);

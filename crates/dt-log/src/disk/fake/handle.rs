@@ -20,7 +20,7 @@ pub struct FakeFile {
 }
 
 impl FakeFile {
-    /// Counts a change with so many bytes, and returns an error if it must fail.
+    /// Counts a change of `bytes` bytes, and returns the error if a fault makes it fail.
     fn change(&self, operation: Operation, bytes: usize) -> (MutexGuard<'_, State>, io::Result<()>) {
         let mut state = self.disk.state();
         let allowed = if self.writable { Ok(()) } else { Err(Errno::BADF.into()) };

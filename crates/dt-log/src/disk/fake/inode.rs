@@ -5,10 +5,10 @@ use std::sync::Arc;
 
 use super::Random;
 
-/// The size in bytes that a disk writes atomically.
+/// The number of bytes that a disk writes atomically.
 const SECTOR: u64 = 512;
 
-/// The bytes of a sector; `None` for zeros.
+/// The content of a sector; `None` for zeros.
 type Sector = Option<Arc<[u8; 512]>>;
 
 #[derive(Debug, Clone, Default)]
@@ -43,7 +43,7 @@ impl Content {
         }
     }
 
-    /// Removes sectors beyond the end.
+    /// Removes sectors beyond the end of the file.
     fn trim(&mut self) {
         drop(self.sectors.split_off(&self.length.div_ceil(SECTOR)));
         let last = self.length / SECTOR;
@@ -51,7 +51,7 @@ impl Content {
     }
 }
 
-/// Returns a sector with zeros from an offset on.
+/// Returns a sector whose bytes are zeros from an offset on.
 fn cut(sector: Sector, from: u64) -> Sector {
     let mut bytes = *sector?;
     bytes[usize::try_from(from).unwrap()..].fill(0);
@@ -129,7 +129,7 @@ impl Inode {
         self.lengths.push(length);
     }
 
-    /// Makes all changes durable. Changes that a failed sync has lost stay lost.
+    /// Makes all changes durable. Changes that were lost in a failed sync stay lost.
     pub fn sync(&mut self) {
         for (number, _) in std::mem::take(&mut self.versions) {
             self.durable.put(number, self.cached.get(number));
@@ -140,8 +140,8 @@ impl Inode {
         self.durable.trim();
     }
 
-    /// Simulates a sync that is cut off. Each changed sector, and the length, becomes durable with a chance of `share` percent, in
-    /// one of its versions since the last sync. The rest never becomes durable.
+    /// Simulates an interrupted sync. Each changed sector, and the length, becomes durable with a probability of `share` percent,
+    /// in one of its versions since the last sync. The other changes never become durable.
     pub fn sync_part(&mut self, random: &mut Random, share: u64) {
         for (number, mut versions) in std::mem::take(&mut self.versions) {
             if random.below(100) < share {
@@ -162,12 +162,12 @@ impl Inode {
     }
 }
 
-/// Returns a random index below `count`, often the last.
+/// Returns a random index below `count`, often the last one.
 fn one_of(random: &mut Random, count: usize) -> usize {
     if random.below(2) == 0 { count - 1 } else { usize::try_from(random.below(count as u64)).unwrap() }
 }
 
-/// Returns the sector at an offset, the offset in it, and how many of `length` bytes it contains.
+/// Returns the number of the sector at an offset, the offset within it, and how many of `length` bytes it contains.
 fn piece(offset: u64, length: usize) -> (u64, usize, usize) {
     let within = usize::try_from(offset % SECTOR).unwrap();
     (offset / SECTOR, within, length.min(512 - within))

@@ -41,7 +41,7 @@ use self::handle::FakeFile;
 use self::inode::Inode;
 use super::{About, Disk, DiskFile, OpenMode, parent};
 
-/// A file system in memory. Clones share it.
+/// A simulated file system in memory. Clones share its content.
 #[derive(Debug, Clone)]
 pub struct FakeDisk(Arc<Mutex<State>>);
 
@@ -53,15 +53,16 @@ struct State {
     inodes: BTreeMap<u64, Inode>,
     names: BTreeMap<PathBuf, u64>,
     durable_names: BTreeMap<PathBuf, u64>,
-    /// The unsynced changes of names, in order. The changes of one entry are atomic.
+    /// The unsynced changes of names, in order. All changes of one entry take effect together.
     pending_names: Vec<Vec<NameChange>>,
     next_inode: u64,
-    /// The inodes that are reported with another number, as another file system had it.
+    /// The inodes that are reported with another number, in order to match another file system.
     shown: BTreeMap<u64, u64>,
     next_handle: u64,
     capacity: u64,
     faults: Vec<Fault>,
-    /// What other programs append, and when: before an operation of that kind, on a path that contains the text.
+    /// The bytes that other programs append: before an operation of this kind on a path that contains the text, to the file with
+    /// this path.
     appends: Vec<(Operation, String, PathBuf, Vec<u8>)>,
     stop_at: u64,
     counts: BTreeMap<Operation, u64>,
@@ -69,7 +70,7 @@ struct State {
 }
 
 impl FakeDisk {
-    /// Returns an empty disk. The seed determines the remains of failed operations.
+    /// Returns an empty disk. The seed determines which parts of failed operations take effect.
     pub fn new(seed: u64) -> Self {
         let names = BTreeMap::from([(PathBuf::from("/"), 0)]);
         Self(Arc::new(Mutex::new(State {
@@ -115,7 +116,7 @@ impl FakeDisk {
         Self(Arc::new(Mutex::new(state)))
     }
 
-    /// Returns the disk after the process was killed: what was written is there, and no more is synced than before.
+    /// Returns the disk after the process was killed: all written data is there, and no more of it is synced than before.
     pub fn kill(&self) -> Self {
         Self(Arc::new(Mutex::new(self.state().restarted())))
     }
@@ -130,19 +131,19 @@ impl FakeDisk {
         self.state().faults.clear();
     }
 
-    /// Lets another program append bytes to the file `path` just before the next operation of a kind on a path that contains
+    /// Makes another program append bytes to the file `path` just before the next operation of this kind on a path that contains
     /// `on`.
     pub fn append_before(&self, operation: Operation, on: &str, path: impl Into<PathBuf>, bytes: &[u8]) {
         self.state().appends.push((operation, on.to_owned(), path.into(), bytes.to_owned()));
     }
 
-    /// Makes every operation after the first `operations` fail ([`operations`](Self::operations) counts them), reads
-    /// included: the moment of a crash.
+    /// Makes every operation after the first `operations` fail ([`operations`](Self::operations) counts them), including reads.
+    /// This simulates the moment of a crash.
     pub fn stop_after(&self, operations: u64) {
         self.state().stop_at = operations;
     }
 
-    /// Returns the number of operations, without `Read`.
+    /// Returns the number of operations so far, without those of the kind `Read`.
     pub fn operations(&self) -> u64 {
         self.state().operations()
     }
@@ -243,7 +244,7 @@ impl State {
         self.begin_with(operation, path, 0)
     }
 
-    /// Counts an operation with so many bytes, and returns an error if it must fail.
+    /// Counts an operation with `bytes` bytes, and returns the error if a fault makes it fail.
     fn begin_with(&mut self, operation: Operation, path: &Path, bytes: usize) -> io::Result<()> {
         if self.has_stopped() {
             return Err(Errno::IO.into());
@@ -301,7 +302,7 @@ impl State {
         self.capacity.saturating_sub(used)
     }
 
-    /// Returns the length to which a file may grow, in bytes.
+    /// Returns the largest length of a file within the capacity of the disk, in bytes.
     fn room(&self, inode: u64) -> u64 {
         self.inodes[&inode].length() + self.free()
     }
@@ -311,7 +312,7 @@ impl State {
         self.shown.get(&inode).copied().unwrap_or(inode)
     }
 
-    /// Returns the inode for which a number is, or would be, reported.
+    /// Returns the inode for which this number is, or would be, reported.
     fn inode_shown_as(&self, number: u64) -> u64 {
         self.shown.iter().find(|(_, shown)| **shown == number).map_or(number, |(inode, _)| *inode)
     }

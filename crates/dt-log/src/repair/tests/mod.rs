@@ -238,6 +238,20 @@ fn missing_newest_segments_are_replaced_and_no_number_is_reused() {
     assert!(steps[0].ends_with(&format!("all events in them from {first} on are lost")), "{steps:?}");
 }
 
+/// There would be a segment for each number before it.
+#[test]
+fn a_file_with_the_name_of_a_far_segment_is_only_renamed() {
+    let fixture = Fixture::new();
+    std::fs::write(fixture.segment(1_000_000), "no segment").expect("written");
+    let proposal = Proposal::new(fixture.path()).expect("a proposal");
+    let steps: Vec<String> = proposal.steps().iter().map(ToString::to_string).collect();
+    assert!(steps[0].contains("segment-0001000000.log.set-aside-1"), "{steps:?}");
+    assert_eq!(steps.len(), 1, "{steps:?}");
+    drop(proposal);
+    fixture.repair();
+    assert_eq!(given(&fixture.open().expect("opens"), "behind").len(), usize::try_from(EVENTS).expect("few"));
+}
+
 #[test]
 fn without_any_segment_a_new_one_begins_above_all_numbers() {
     let fixture = Fixture::new();
@@ -387,6 +401,28 @@ fn foreign_and_damaged_dead_letters_are_renamed() {
         1,
         "the dead letter was copied"
     );
+}
+
+#[test]
+fn a_damaged_highest_id_of_the_dead_letters_leaves_ids_after_a_repair() {
+    let fixture = Fixture::new();
+    let file = rusqlite::Connection::open(fixture.file("dead.db")).expect("opens");
+    file.execute("UPDATE store SET highest_id = ?1", [i64::MAX]).expect("changed");
+    drop(file);
+    let dead_letter = || {
+        let record = Record::sample("new");
+        vec![DeadLetter::of_record(&record, Arc::from("ahead"), "odd".to_owned(), 1).with_seq(2)]
+    };
+    let log = fixture.open().expect("opens, and begins a segment");
+    let error = log.dead_letters().add_blocking(dead_letter()).expect_err("no id is left");
+    assert!(error.to_string().contains("`dt-receiver spool repair`"), "{error}");
+    drop(log);
+    let proposal = Proposal::new(fixture.path()).expect("proposed");
+    assert!(matches!(proposal.steps().last(), Some(Step::NewDeadLetters { above: 1, .. })), "{proposal:?}");
+    let saved = proposal.carry_out().expect("done");
+    assert_eq!((saved.dead_letters, saved.unreadable), (1, 0));
+    let log = fixture.open().expect("opens");
+    assert_eq!(log.dead_letters().add_blocking(dead_letter()).expect("stored"), [Some(2)]);
 }
 
 #[test]
