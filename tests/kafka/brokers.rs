@@ -5,7 +5,7 @@
 
 use std::time::{Duration, Instant};
 
-use crate::cluster::{Cluster, three_brokers};
+use crate::cluster::{Cluster, three_brokers_alone};
 use crate::common::Receiver;
 use crate::events::setting;
 use crate::load::{Ledger, Load, Manner};
@@ -52,7 +52,7 @@ fn leave_one(cluster: &mut Cluster, direct: &Receiver, how_long: Duration) -> Le
 
 #[test]
 fn killed_leaders_and_a_lost_majority_lose_nothing() {
-    let Some(mut cluster) = three_brokers("three brokers of which some are killed") else { return };
+    let Some(mut cluster) = three_brokers_alone("three brokers of which some are killed") else { return };
     let leaders = setting("DT_RECEIVER_TEST_KAFKA_LEADERS", 3);
     let minority = Duration::from_secs(setting("DT_RECEIVER_TEST_KAFKA_MINORITY_SECONDS", 6));
     [SPOOLED, DIRECT].iter().for_each(|topic| cluster.create_topic(topic, 3));

@@ -7,7 +7,7 @@ use std::io::{BufRead, BufReader};
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
-use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
+use std::sync::{OnceLock, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 use std::time::{Duration, Instant};
 
 use base64::Engine;
@@ -75,28 +75,51 @@ fn script(name: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/kafka").join(name)
 }
 
-/// The shared cluster of one broker; `None` where there can be none. It is all the caller's until the guard is dropped.
-pub(crate) fn one_broker(left_out: &str) -> Option<MutexGuard<'static, Cluster>> {
-    static CLUSTER: OnceLock<Option<Mutex<Cluster>>> = OnceLock::new();
-    shared(&CLUSTER, 1, left_out)
+/// A cluster that the tests share.
+type Shared = OnceLock<Option<RwLock<Cluster>>>;
+
+static ONE: Shared = OnceLock::new();
+static THREE: Shared = OnceLock::new();
+
+/// The shared cluster of one broker, which other tests use at the same time; `None` where there can be none.
+pub(crate) fn one_broker(left_out: &str) -> Option<RwLockReadGuard<'static, Cluster>> {
+    Some(running(cluster(&ONE, 1, left_out)?))
 }
 
-/// The same with three.
-pub(crate) fn three_brokers(left_out: &str) -> Option<MutexGuard<'static, Cluster>> {
-    static CLUSTER: OnceLock<Option<Mutex<Cluster>>> = OnceLock::new();
-    shared(&CLUSTER, 3, left_out)
+/// The same, for a test that kills the broker: no other test uses it until the guard is dropped.
+pub(crate) fn one_broker_alone(left_out: &str) -> Option<RwLockWriteGuard<'static, Cluster>> {
+    Some(alone(cluster(&ONE, 1, left_out)?))
 }
 
-fn shared(
-    cluster: &'static OnceLock<Option<Mutex<Cluster>>>,
-    brokers: u32,
-    left_out: &str,
-) -> Option<MutexGuard<'static, Cluster>> {
-    let cluster = cluster.get_or_init(|| Cluster::start(brokers, "valid", left_out).map(Mutex::new));
-    // A test that failed leaves the cluster to the next one; what it killed is started again.
-    let mut cluster = cluster.as_ref()?.lock().unwrap_or_else(PoisonError::into_inner);
+/// The shared cluster of three brokers.
+#[cfg(feature = "kafka-tls")]
+pub(crate) fn three_brokers(left_out: &str) -> Option<RwLockReadGuard<'static, Cluster>> {
+    Some(running(cluster(&THREE, 3, left_out)?))
+}
+
+/// The same, for a test that kills some of them.
+pub(crate) fn three_brokers_alone(left_out: &str) -> Option<RwLockWriteGuard<'static, Cluster>> {
+    Some(alone(cluster(&THREE, 3, left_out)?))
+}
+
+fn cluster(shared: &'static Shared, brokers: u32, left_out: &str) -> Option<&'static RwLock<Cluster>> {
+    shared.get_or_init(|| Cluster::start(brokers, "valid", left_out).map(RwLock::new)).as_ref()
+}
+
+/// The cluster with all of its brokers. A test that failed leaves it to the next one; what it killed is started again.
+fn alone(cluster: &'static RwLock<Cluster>) -> RwLockWriteGuard<'static, Cluster> {
+    let mut cluster = cluster.write().unwrap_or_else(PoisonError::into_inner);
     cluster.start_all();
-    Some(cluster)
+    cluster
+}
+
+fn running(cluster: &'static RwLock<Cluster>) -> RwLockReadGuard<'static, Cluster> {
+    let shared = cluster.read().unwrap_or_else(PoisonError::into_inner);
+    if shared.down.is_empty() {
+        return shared;
+    }
+    drop(shared);
+    RwLockWriteGuard::downgrade(alone(cluster))
 }
 
 impl Cluster {

@@ -6,7 +6,7 @@
 
 use std::time::{Duration, Instant};
 
-use crate::cluster::{one_broker, wait_until};
+use crate::cluster::{one_broker, one_broker_alone, wait_until};
 use crate::events::setting;
 use crate::load::{Load, Manner};
 use crate::seen::{Format, Seen};
@@ -16,7 +16,7 @@ const DEVICES: u64 = 16;
 
 #[test]
 fn a_broker_that_is_away_is_waited_for() {
-    let Some(mut cluster) = one_broker("a broker that is away for long") else { return };
+    let Some(mut cluster) = one_broker_alone("a broker that is away for long") else { return };
     let seconds = setting("DT_RECEIVER_TEST_KAFKA_OUTAGE_SECONDS", 20);
     let rate = setting("DT_RECEIVER_TEST_KAFKA_OUTAGE_RATE", 200);
     cluster.create_topic("outage", 6);

@@ -9,6 +9,7 @@ use crate::events::{body, id};
 use crate::load::Load;
 use crate::proxy::{Proxy, Published};
 use crate::seen::Seen;
+use crate::sender::Sender;
 use crate::setup::{PATIENCE, Setup};
 
 const SINK: &str = "format = 'body'\ntimeout = '5s'";
@@ -100,4 +101,33 @@ fn an_event_at_which_each_connection_ends_waits_until_others_go_through() {
     let is_complete = |messages: &[_]| Seen::of_bodies(messages).events().len() >= ledger.count();
     Seen::of_bodies(&subscriber.wait_for("all others", is_complete)).assert_exact(&ledger);
     println!("turns after {before} connections: {text}");
+}
+
+#[test]
+fn in_mode_direct_an_event_that_is_sent_again_and_again_is_moved_to_the_dead_letters_too() {
+    let left_out = "an event at which connections end, in mode direct";
+    let Some(broker) = Broker::start(left_out) else { return };
+    let proxy = Proxy::start(broker.port());
+    let stopped = id(STOPPED.0, STOPPED.1);
+    proxy.cut_at(Some(&stopped));
+    let setup = Setup::direct(&proxy.address(), SINK);
+    let receiver = setup.start();
+    receiver.wait_until_ready();
+    let mut sender = Sender::connect(receiver.listen).expect("it listens");
+    let mut send = |(device, number)| sender.send(device, number).expect("an answer").status;
+    let (mut statuses, mut others) = (Vec::new(), 0);
+    while statuses.last() != Some(&200) {
+        // Each event is a batch of its own, and others come before DT sends this one again.
+        statuses.push(send(STOPPED));
+        assert!(statuses.len() < 20, "{statuses:?}");
+        others += 1;
+        let answered = (0..20).any(|_| send((STOPPED.0 + 1, others)) == 200);
+        assert!(answered, "other events are not delivered");
+    }
+    receiver.stop();
+    let letters = setup.dead_letters();
+    assert_eq!((letters.len(), letters[0]["eventId"].as_str()), (1, Some(&*stopped)));
+    let error = letters[0]["error"].as_str().expect("text");
+    assert!(error.contains("closes the connection because of this record"), "{error}");
+    println!("answers: {statuses:?}");
 }
