@@ -15,6 +15,7 @@
 //! | `dt-sink-http` | – | the sink `http` (feature `http`) |
 //! | `dt-sink-kafka` | – | the sink `kafka` (feature `kafka`) |
 //! | `dt-sink-mqtt` | – | the sink `mqtt` (feature `mqtt`) |
+//! | `dt-api` | [`api`] | a client of DT's REST API |
 //! | `dt-emulator` | [`emulator`] | DT's cloud on this machine, for tests |
 //!
 //! # Examples
@@ -41,6 +42,7 @@ pub mod cli;
 mod sink_types;
 pub use sink_types::sink_types;
 
+pub use dt_api as api;
 pub use dt_emulator as emulator;
 pub use dt_log::{self as log, disk};
 pub use dt_server::{config, deliver, http, keys, service, sink, spool_admin, telemetry, tls};

@@ -1,4 +1,4 @@
-//! The types of sinks in this build, one line each. The only place that knows which features add which type.
+//! The types of sinks in this build, one line each. This is the only file that depends on which features add which type.
 
 use dt_server::sink::{MissingType, SinkTypes, standard_types};
 

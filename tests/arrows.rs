@@ -17,7 +17,7 @@ use std::process::Command;
 use serde_json::Value;
 
 /// Each crate of the workspace, and those that it may depend on.
-const ARROWS: [(&str, &[&str]); 10] = [
+const ARROWS: [(&str, &[&str]); 11] = [
     ("dt-verify", &[]),
     ("dt-sink", &["dt-verify"]),
     ("dt-log", &["dt-sink", "dt-verify"]),
@@ -25,11 +25,13 @@ const ARROWS: [(&str, &[&str]); 10] = [
     ("dt-sink-kafka", &["dt-sink", "dt-verify"]),
     ("dt-sink-mqtt", &["dt-sink", "dt-verify"]),
     ("dt-sink-postgres", &["dt-sink", "dt-verify"]),
+    ("dt-api", &["dt-verify"]),
     ("dt-emulator", &["dt-verify"]),
     ("dt-server", &["dt-log", "dt-sink", "dt-verify"]),
     (
         "dt-receiver",
         &[
+            "dt-api",
             "dt-emulator",
             "dt-log",
             "dt-server",

@@ -6,7 +6,7 @@ use super::complain;
 use dt_emulator::{Role, ServiceAccount};
 use dt_server::config::{SecretError, SecretSource, Sources, read_secret};
 
-/// Explains why the value of the option is not accepted. No message repeats the value, which may be a secret.
+/// Why the value of the option is not accepted. No message contains the value, which may be a secret.
 #[derive(Debug, thiserror::Error)]
 pub enum ServiceAccountError {
     #[error(
@@ -21,7 +21,7 @@ pub enum ServiceAccountError {
     Secret(#[from] SecretError),
 }
 
-/// Reads a service account, and its secret from the environment variable or file that the text names.
+/// Reads a service account. The text says in which environment variable or file its secret is.
 pub fn read(text: &str, from: &dyn Sources) -> Result<ServiceAccount, ServiceAccountError> {
     let mut parts = text.splitn(4, ':');
     let mut part = || parts.next().filter(|part| !part.is_empty()).ok_or(ServiceAccountError::Malformed);

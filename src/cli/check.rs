@@ -13,9 +13,9 @@ use crate::sink_types;
 use dt_server::config::{Config, ConfigError, Findings, Problem, SinkConfig, SystemSources};
 use dt_server::sink::{LogPermit, Metric, SinkContext, SinkError, SinkReporter};
 
-/// How long the destination of a sink may take to answer.
+/// The time limit for the destination of a sink.
 const LIMIT: Duration = Duration::from_secs(10);
-/// How much longer the client library of a sink may take, such as for a host name.
+/// The additional time for the client library of a sink, such as for resolving a host name.
 const GRACE: Duration = Duration::from_secs(2);
 
 /// Check a configuration, and report every problem at once
@@ -92,11 +92,11 @@ pub fn run(arguments: &Arguments) -> Ended {
     if has_failed { Err(Failure::Refused) } else { Ok(()) }
 }
 
-/// What the check of a sink at its destination found.
+/// The result of checking a sink at its destination.
 struct Probed {
     name: Arc<str>,
     type_name: &'static str,
-    /// `None` if the type cannot be checked.
+    /// The result of the check; `None` if sinks of this type cannot be checked.
     result: Option<Result<String, SinkError>>,
 }
 
@@ -111,7 +111,8 @@ impl Probed {
     }
 }
 
-/// Checks all sinks at their destinations, at the same time. A sink that takes too long is left to the end of the process.
+/// Checks all sinks at their destinations at the same time. A sink that exceeds the time limit is abandoned until the process
+/// ends.
 fn probe_all(sinks: Vec<SinkConfig>) -> Vec<Probed> {
     let started = Instant::now();
     let running: Vec<_> = sinks
@@ -141,7 +142,7 @@ fn probe_all(sinks: Vec<SinkConfig>) -> Vec<Probed> {
         .collect()
 }
 
-/// Drops what a sink reports beside its result.
+/// A reporter that discards the metrics and log lines of a sink.
 #[derive(Debug)]
 struct Unreported(Arc<str>);
 

@@ -16,7 +16,7 @@ use dt_server::spool_admin::RepairRequest;
 use dt_sink::record::Reason;
 use dt_verify::event::rfc3339_millis;
 
-/// The number of dead letters that are read at once.
+/// The number of dead letters that are read from the file at once.
 const PART: usize = 100;
 
 /// List, show, replay and drop dead letters; safe beside a running server
@@ -164,7 +164,7 @@ pub fn run(arguments: &Arguments) -> Ended {
     }
 }
 
-/// Ends without a dead letter, which is a failure if the user named an id.
+/// Ends without a dead letter. This is a failure if the user named an id.
 fn no_match(filter: &Filter) -> Ended {
     match filter.id {
         None => Ok(()),
@@ -175,18 +175,19 @@ fn no_match(filter: &Filter) -> Ended {
     }
 }
 
-/// A page of dead letters.
+/// The range of dead letters to read.
 #[derive(Clone, Copy)]
 struct Page {
-    /// The id before the first.
+    /// The id after which the range begins.
     after: i64,
-    /// The largest number.
+    /// The largest number of dead letters.
     limit: usize,
-    /// Whether their bodies are read.
+    /// Whether the bodies are read.
     with_bodies: bool,
 }
 
-/// Calls `take` for each dead letter of a page, in order. Returns the id after which the next page starts, if there is one.
+/// Calls `take` for each dead letter of a page, in order. Returns the id after which the next page starts; `None` if there is no
+/// further one.
 fn each(
     spool: &Spool,
     filter: &Filter,
@@ -290,7 +291,7 @@ fn sink_of(reason: &Reason) -> Option<&str> {
     }
 }
 
-/// Returns the properties of a dead letter without its body.
+/// Returns the properties of a dead letter without its body, as JSON.
 fn about(stored: &StoredDeadLetter) -> Value {
     let dead = &stored.dead_letter;
     json!({
@@ -310,7 +311,7 @@ fn about(stored: &StoredDeadLetter) -> Value {
     })
 }
 
-/// Returns a dead letter with its body, in base64 if it is not UTF-8.
+/// Returns a dead letter with its body, as JSON. The body is in base64 if it is not UTF-8.
 fn with_body(stored: &StoredDeadLetter) -> Value {
     let dead = &stored.dead_letter;
     let mut object = about(stored);

@@ -139,7 +139,7 @@ fn is_loopback(address: SocketAddr) -> bool {
     address.ip().is_loopback()
 }
 
-/// Converts an error: exit code 2 if the user can fix it by other options.
+/// Converts an error of the emulator. If the user can fix it by other options, the exit code is 2.
 fn failure(error: EmulatorError) -> Failure {
     match error {
         EmulatorError::NoKey | EmulatorError::NoTls => Failure::Internal(error.into()),
@@ -147,7 +147,7 @@ fn failure(error: EmulatorError) -> Failure {
     }
 }
 
-/// Creates the connectors that the state file does not have yet.
+/// Creates the connectors for `--connector` that the state file does not have yet.
 fn connect(emulator: &Emulator, project: &str, urls: &[String]) -> Ended {
     let path = format!("/v2/projects/{project}/dataconnectors");
     let rejected = |error| usage(format!("--connector: {error}"));

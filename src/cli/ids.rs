@@ -2,7 +2,7 @@
 
 use dt_verify::xid;
 
-/// The random numbers from which the ids of a run are counted, so that two runs have different ids.
+/// The random numbers from which the ids of one run are derived, so that two runs have different ids.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Run {
     events: u64,
@@ -22,12 +22,12 @@ impl Run {
         Self { events, tokens }
     }
 
-    /// Returns the id of event `number` at a time in Unix seconds.
+    /// Returns the id of event number `number`, created at a time in Unix seconds.
     pub fn event_id(self, number: u64, unix_seconds: i64) -> String {
         xid(unix_seconds, self.events.wrapping_add(number).to_be_bytes())
     }
 
-    /// Returns the id of token `number`, which is issued at a time in Unix seconds.
+    /// Returns the id of token number `number`, issued at a time in Unix seconds.
     pub fn token_id(self, number: u64, unix_seconds: i64) -> String {
         xid(unix_seconds, self.tokens.wrapping_add(number).to_be_bytes())
     }

@@ -8,6 +8,7 @@
 //! | 70 | internal error |
 
 mod account;
+mod api;
 mod explain;
 mod ids;
 mod logging;
@@ -27,14 +28,15 @@ use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 
-/// The reason for which a subcommand failed.
+/// Why a subcommand failed.
 #[derive(Debug)]
 enum Failure {
-    /// Rejected, not verified, not delivered, not able to deliver: exit code 1. The subcommand has printed why.
+    /// A negative result: rejected, not verified, not delivered, or not able to deliver. Exit code 1. The subcommand has printed
+    /// the reason.
     Refused,
-    /// Wrong usage or configuration: exit code 2.
+    /// Wrong usage or configuration. Exit code 2.
     Usage(String),
-    /// Anything else: exit code 70.
+    /// Any other error. Exit code 70.
     Internal(anyhow::Error),
 }
 
@@ -92,6 +94,7 @@ subcommands! {
     Send: send,
     Spool: spool,
     Dead: dead,
+    Connectors: connectors,
     Emulate: emulate,
     Demo: demo,
     Check: check,
@@ -131,7 +134,7 @@ fn run(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
     }
 }
 
-/// Returns whether the reader of standard output has closed it, as `| head` does.
+/// Returns whether an error says that the reader of standard output has closed it, as `| head` does.
 fn is_broken_pipe(error: &anyhow::Error) -> bool {
     let io = error.downcast_ref::<std::io::Error>();
     io.is_some_and(|error| error.kind() == std::io::ErrorKind::BrokenPipe)
@@ -154,7 +157,7 @@ fn say(line: impl fmt::Display) -> std::io::Result<()> {
     writeln!(std::io::stdout(), "{line}")
 }
 
-/// Reads all of a file, or of standard input for `-`.
+/// Reads a whole file, or standard input for `-`.
 fn read_input(path: &std::path::Path) -> Result<Vec<u8>, Failure> {
     use std::io::Read;
     let mut content = Vec::new();

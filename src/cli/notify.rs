@@ -21,8 +21,8 @@ pub fn stopping() {
     notify(&[NotifyState::Stopping, NotifyState::Status("finishing what is in flight")]);
 }
 
-/// Notifies that the receiver is alive, twice within the timeout of the service manager (`WatchdogSec=`). A runtime that hangs
-/// stops it, and the service manager restarts the receiver.
+/// Notifies the service manager that the receiver is alive, twice within its timeout (`WatchdogSec=`). If the runtime hangs, the
+/// notifications stop, and the service manager restarts the receiver.
 pub async fn keep_alive() {
     let Some(timeout) = sd_notify::watchdog_enabled() else { return };
     let mut ticks = tokio::time::interval(timeout.checked_div(2).unwrap_or(timeout).max(MIN_INTERVAL));
@@ -33,7 +33,7 @@ pub async fn keep_alive() {
     }
 }
 
-/// The shortest interval of watchdog notifications.
+/// The shortest interval between two watchdog notifications.
 const MIN_INTERVAL: std::time::Duration = std::time::Duration::from_millis(10);
 
 fn notify(state: &[NotifyState<'_>]) {

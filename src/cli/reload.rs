@@ -1,5 +1,5 @@
-//! Reloads the configuration of `serve`: on SIGHUP, and when one of its files has changed and is then stable. All signals that
-//! arrive during a reload cause one more reload.
+//! Reloads the configuration of `serve`: on SIGHUP, and when one of its files has changed and does not change further. All
+//! signals during a reload cause one more reload.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -12,16 +12,16 @@ use super::{notify, serve};
 use dt_server::config::{Config, ConfigError, FileSnapshot, Recorder, Sources, SystemSources, Watch};
 use dt_server::service::ReloadHandle;
 
-/// The triggers of reloads, and what a reload changes.
+/// The triggers of reloads, and the state that a reload changes.
 pub struct Reloader {
     pub handle: ReloadHandle,
-    /// The files that were read at the start.
+    /// The state of the files that were read at the start.
     pub files: FileSnapshot,
-    /// The interval between two checks of the files; zero for no checks.
+    /// The interval between two checks of the files; zero if they are not checked.
     pub interval: Duration,
-    /// SIGHUP.
+    /// The stream of SIGHUP signals.
     pub hangup: Signal,
-    /// The status for the service manager after a reload.
+    /// The status text for the service manager after a reload.
     pub status: String,
 }
 

@@ -6,20 +6,20 @@
 /// The largest number of headers.
 const MAX_HEADERS: usize = 256;
 
-/// A parsed dump.
+/// A request that was parsed from a dump.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub struct Request {
-    /// The headers, in their order.
+    /// The headers of the request, in their order.
     pub headers: Vec<(String, Vec<u8>)>,
-    /// The body, without its framing.
+    /// The body of the request, without its framing.
     pub body: Vec<u8>,
-    /// All bytes after the head, if `Content-Length` says that the body is shorter.
+    /// All bytes after the head, if `Content-Length` says that the body is shorter; otherwise `None`.
     pub whole: Option<Vec<u8>>,
-    /// Notes for the user.
+    /// Notes about the dump, for the user.
     pub notes: Vec<String>,
 }
 
-/// Explains why a dump is not readable.
+/// Why a dump cannot be parsed.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum RequestError {
     #[error("not an HTTP request: it is a single line")]
@@ -36,7 +36,7 @@ pub enum RequestError {
     Chunks(#[from] ChunkError),
 }
 
-/// Explains why a body is not chunked correctly.
+/// Why a chunked body is malformed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum ChunkError {
     #[error("it ends before its last chunk")]
@@ -115,7 +115,7 @@ impl Request {
     }
 }
 
-/// Returns the headers and the bytes after them. Verification does not need the request line.
+/// Returns the headers and the bytes after them. The request line is not needed for verification.
 fn without_request_line(dump: &[u8]) -> Result<&[u8], RequestError> {
     let end = dump.iter().position(|byte| *byte == b'\n').ok_or(RequestError::SingleLine)?;
     let (line, rest) = dump.split_at_checked(end.saturating_add(1)).unwrap_or((dump, &[]));
@@ -127,7 +127,7 @@ fn without_request_line(dump: &[u8]) -> Result<&[u8], RequestError> {
     Ok(if is_header { dump } else { rest })
 }
 
-/// Decodes a chunked body (RFC 9112, section 7.1). Its line ends may be LF; trailers are ignored.
+/// Decodes a chunked body (RFC 9112, section 7.1). Its line ends may be LF. Trailers are ignored.
 pub fn unchunk(mut rest: &[u8]) -> Result<Vec<u8>, ChunkError> {
     let mut body = Vec::new();
     loop {

@@ -8,32 +8,32 @@ use dt_verify::xid;
 /// The number of devices of each event type, so that receivers that work per device have several.
 const DEVICES_PER_TYPE: u64 = 10;
 
-/// The time in the ids of devices, in Unix seconds.
+/// The creation time in the ids of devices, in Unix seconds.
 const DEVICES_CREATED: i64 = 1_600_000_000;
 
-/// The sample events of a run. Each device has one event type.
+/// The sample events of one run. Each device has one event type.
 #[derive(Debug)]
 pub struct Samples {
     types: Vec<EventType>,
     project: String,
-    /// The prefix of the ids of devices; `emu` for emulated ones.
+    /// The prefix of the ids of devices: `emu` for emulated devices.
     device_prefix: &'static str,
     run: Run,
 }
 
 impl Samples {
-    /// Starts a run with events of these types in turn, of devices of a project.
+    /// Creates the sample events of a run, with these types in turn, of devices of a project.
     pub const fn new(types: Vec<EventType>, project: String, run: Run) -> Self {
         Self { types, project, device_prefix: "", run }
     }
 
-    /// Marks the devices as emulated by their ids.
+    /// Assigns ids of emulated devices to the devices.
     #[must_use]
     pub fn emulated(self) -> Self {
         Self { device_prefix: "emu", ..self }
     }
 
-    /// Returns the body of event `number` at a time. Its values depend only on the number.
+    /// Returns the body of event number `number`, at a time in Unix milliseconds. Its values depend only on the number.
     pub fn body(&self, number: u64, unix_millis: i64) -> String {
         let count = u64::try_from(self.types.len()).unwrap_or(u64::MAX);
         let round = number.checked_div(count).unwrap_or(0);
@@ -74,7 +74,7 @@ pub fn event_types(name: Option<&str>) -> Result<Vec<EventType>, Failure> {
     Ok(vec![event_type])
 }
 
-/// Spreads consecutive numbers over all 64 bits. Different numbers stay different, since the factor is odd.
+/// Spreads consecutive numbers over all 64 bits. Different numbers have different results, since the factor is odd.
 const fn scatter(nth: u64) -> [u8; 8] {
     nth.wrapping_mul(0x9e37_79b9_7f4a_7c15).to_be_bytes()
 }

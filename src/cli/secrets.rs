@@ -25,7 +25,7 @@ pub struct SecretOptions {
     file: Vec<PathBuf>,
 }
 
-/// Explains why the secrets cannot be read.
+/// Why the secrets cannot be read.
 #[derive(Debug, thiserror::Error)]
 pub enum SecretsError {
     #[error(
@@ -45,7 +45,7 @@ impl SecretOptions {
         !self.env.is_empty() || !self.file.is_empty()
     }
 
-    /// Reads the secrets, each with a label: `default`, the variable's name, or the file's name.
+    /// Reads the secrets, each with a label: `default`, the name of the variable, or the name of the file.
     pub fn read(&self) -> Result<Vec<(Arc<str>, Secret)>, Failure> {
         self.read_from(&SystemSources).map_err(usage)
     }
@@ -80,14 +80,14 @@ impl SecretOptions {
         Ok(secrets)
     }
 
-    /// Reads the first secret, to sign with.
+    /// Reads the first secret, with which requests are signed.
     pub fn read_first(&self) -> Result<Secret, Failure> {
         let first = self.read()?.into_iter().next();
         first.map(|(_, secret)| secret).ok_or_else(|| usage("no signature secret is given"))
     }
 }
 
-/// Protects the secrets in memory: no other process of this user can read it, and the system writes no core dump.
+/// Protects the secrets in memory: no other process of this user can read the memory, and the system writes no core dump.
 pub fn hide_memory() {
     #[cfg(target_os = "linux")]
     if let Err(error) = rustix::process::set_dumpable_behavior(rustix::process::DumpableBehavior::NotDumpable)

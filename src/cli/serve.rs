@@ -24,7 +24,8 @@ use dt_server::sink::NotASink;
 use dt_server::tls::TlsSettings;
 use dt_verify::Verifier;
 
-/// The largest number of open files other than connections: the spool, the sinks, their brokers, the other listener.
+/// The number of file descriptors that are reserved for other uses than connections: the spool, the sinks, their brokers, the
+/// other listener.
 const OTHER_FILES: u64 = 256;
 
 /// Receive events: verify each request, store its event and forward it to the sinks
@@ -72,8 +73,8 @@ pub struct Arguments {
     secrets: SecretOptions,
 }
 
-/// Raises the limit of open files as far as the system permits, and lowers the number of connections to it. Each connection is
-/// a file descriptor.
+/// Raises the limit of open files as far as the system permits, and reduces the largest number of connections to it, since each
+/// connection is a file descriptor.
 fn fit_connections(config: &mut Config) {
     // If the limit cannot be raised, the current one stays.
     let Ok(files) = rlimit::increase_nofile_limit(u64::MAX) else { return };
@@ -169,12 +170,12 @@ fn configure(arguments: &Arguments, sources: &dyn Sources) -> Result<Config, Con
     Ok(config)
 }
 
-/// Converts an error in the arguments.
+/// Converts an error in the arguments to an error of the configuration.
 fn rejected(error: impl std::fmt::Display) -> ConfigError {
     ConfigError::Refused(error.to_string())
 }
 
-/// Reads every `--sink`. A second sink of one type has a number in its name.
+/// Reads every `--sink`. The second and later sinks of one type have a number in their names.
 fn parse_sinks(texts: &[String]) -> Result<Vec<SinkConfig>, NotASink> {
     let types = sink_types();
     let mut sinks: Vec<SinkConfig> = Vec::new();

@@ -21,7 +21,7 @@ use dt_sink::clock::{Clock, SystemClock};
 use dt_verify::event::EventType;
 use dt_verify::{DT_ISSUER, Signer, TOKEN_LIFETIME};
 
-/// The smallest number of events with a progress bar: fewer are written within a moment.
+/// The smallest number of events for which a progress bar is shown: fewer are written within a moment.
 const MIN_PROGRESS: u64 = 20_000;
 
 /// The project of sample events.
@@ -121,7 +121,7 @@ fn signer(arguments: &Arguments) -> Result<Signer, Failure> {
     }
 }
 
-/// Reads a PKCS#8 key in DER or in PEM (RFC 7468).
+/// Reads a PKCS#8 private key in DER or in PEM (RFC 7468).
 fn private_key(path: &Path) -> Result<Zeroizing<Vec<u8>>, Failure> {
     const BEGIN: &str = "-----BEGIN ";
     let content = Zeroizing::new(read_input(path)?);
@@ -146,17 +146,17 @@ fn private_key(path: &Path) -> Result<Zeroizing<Vec<u8>>, Failure> {
 /// Issues the tokens of a run.
 struct TokenIssuer {
     signer: Signer,
-    /// In Unix seconds.
+    /// The time of issue, in Unix seconds.
     issued_at: i64,
-    /// In seconds.
+    /// The lifetime of the tokens, in seconds.
     lifetime: i64,
     run: Run,
-    /// The number of issued tokens.
+    /// The number of tokens that were issued.
     tokens: u64,
 }
 
 impl TokenIssuer {
-    /// Signs a body.
+    /// Returns a token for a body.
     fn token(&mut self, body: &[u8]) -> Result<String, Failure> {
         let id = self.run.token_id(self.tokens, self.issued_at);
         self.tokens = self.tokens.wrapping_add(1);
@@ -191,7 +191,7 @@ fn many(mut issuer: TokenIssuer, count: u64, unix_millis: i64, types: Vec<EventT
     output.finish()
 }
 
-/// Returns a progress bar on standard error, which `indicatif` hides if that is not a terminal.
+/// Returns a progress bar on standard error. `indicatif` hides it if that is not a terminal.
 fn progress(count: u64) -> ProgressBar {
     if count < MIN_PROGRESS {
         return ProgressBar::hidden();
@@ -200,7 +200,7 @@ fn progress(count: u64) -> ProgressBar {
     ProgressBar::new(count).with_style(style.unwrap_or_else(|_| ProgressStyle::default_bar()))
 }
 
-/// A file or standard output. Its errors name the path.
+/// A file or standard output. Its errors contain the path.
 struct Output<'a> {
     path: &'a Path,
     to: BufWriter<Box<dyn Write>>,

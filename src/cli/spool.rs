@@ -125,7 +125,8 @@ pub fn run(arguments: &Arguments) -> Ended {
     }
 }
 
-/// Shows or carries out a repair. Exit code 0: not necessary, or done. 1: necessary. 2: not possible.
+/// Shows or carries out a repair. The exit code is 0 if no repair is necessary or it is done, 1 if it is necessary, and 2 if it
+/// is not possible.
 fn repair(spool: &Spool, yes: bool, json: bool) -> Ended {
     spool.check_owner()?;
     let proposal = Proposal::new(&spool.folder).map_err(usage)?;
@@ -328,7 +329,7 @@ fn show(spool: &Spool, seq: i64) -> Ended {
     }
 }
 
-/// Returns a failure if the spool has no such sink.
+/// Returns a failure if the spool has no sink with this name.
 fn check_sink(reader: &Reader, sink: &str) -> Ended {
     match reader.sink(sink) {
         Some(_) => Ok(()),

@@ -1,4 +1,5 @@
-//! Access to the spool for `spool` and `dead`: they read it beside a server, and change it by the server, or with its lock.
+//! Access to the spool for the subcommands `spool` and `dead`: they read it with or without a running server, and change it
+//! through the running server, or with the lock of the spool.
 
 use std::collections::BTreeSet;
 use std::io::ErrorKind;
@@ -34,14 +35,14 @@ pub struct SpoolOptions {
 /// A spool: its folder, and the configuration if one was given.
 pub struct Spool {
     pub folder: PathBuf,
-    /// The configuration, with placeholders for its secrets.
+    /// The configuration, with placeholders for its secrets; `None` if none was given.
     pub config: Option<Config>,
-    /// The path of the configuration.
+    /// The path of the configuration file; `None` if none was given.
     config_file: Option<PathBuf>,
 }
 
-/// Sources without secrets and keys, to read what a service has stored: an operator's shell has neither the environment of the
-/// service nor its credentials.
+/// A source without secrets and keys, for reading what a service has stored: the shell of an operator has neither the environment
+/// of the service nor its credentials.
 #[derive(Debug, Clone, Copy, Default)]
 struct WithoutSecrets<S>(S);
 
@@ -63,7 +64,7 @@ impl<S: Sources> Sources for WithoutSecrets<S> {
     }
 }
 
-/// Reads a configuration file for its addresses and paths, without its secrets.
+/// Reads a configuration file for its addresses and paths, without the secrets that it refers to.
 pub fn read_config(path: &Path) -> Result<Config, Failure> {
     read_config_from(path, &WithoutSecrets(SystemSources))
 }
@@ -76,7 +77,7 @@ fn complete(path: &Path, config: Config) -> Result<Config, Failure> {
     config.complete().map_err(|error| bad_config(Some(path), &error))
 }
 
-/// Returns a failure for a folder that this user cannot read, which names the user that can.
+/// Returns the failure for a folder that this user cannot read. It names the user that can.
 fn forbidden(folder: &Path, error: &std::io::Error) -> Failure {
     let visible = folder.ancestors().find_map(|folder| std::fs::metadata(folder).ok());
     let owner = visible.map_or_else(String::new, |about| format!("user {}; ", about.uid()));
@@ -87,7 +88,7 @@ fn forbidden(folder: &Path, error: &std::io::Error) -> Failure {
     ))
 }
 
-/// Returns a failure for a configuration from a file or, without one, from the command line.
+/// Returns the failure for an invalid configuration, from a file or, without one, from the command line.
 pub fn bad_config(path: Option<&Path>, error: &ConfigError) -> Failure {
     let Some(path) = path.map(Path::display) else { return usage(error) };
     match error {
@@ -127,7 +128,7 @@ impl SpoolOptions {
 }
 
 impl Spool {
-    /// Opens the log to read it, also beside a running server. It creates and changes nothing.
+    /// Opens the log for reading, with or without a running server. Creates and changes nothing.
     pub fn reader(&self) -> Result<Reader, Failure> {
         self.check_owner()?;
         if is_without_log(&self.folder).map_err(usage)? {
@@ -136,13 +137,13 @@ impl Spool {
         Reader::open(&self.folder).map_err(usage)
     }
 
-    /// Opens the dead letters to read them.
+    /// Opens the dead letters for reading.
     pub fn dead_letters(&self) -> Result<ReadOnly, Failure> {
         self.check_owner()?;
         ReadOnly::open(path_of_dead_letters(&self.folder)).map_err(usage)
     }
 
-    /// Returns whether the folder or the configuration has mode `direct`.
+    /// Returns whether the spool belongs to mode `direct`, according to the configuration or the content of the folder.
     fn is_direct(&self) -> Result<bool, Failure> {
         let is_configured = self.config.as_ref().is_some_and(|config| config.mode == Mode::Direct);
         Ok(is_configured || is_without_log(&self.folder).map_err(usage)?)
@@ -156,9 +157,9 @@ impl Spool {
         ))
     }
 
-    /// Drops dead letters of mode `direct`. It needs no lock, since a running server shares the lock of SQLite.
+    /// Drops dead letters of mode `direct`. No lock of the spool is needed, since a running server shares the lock of SQLite.
     fn drop_dead(&self, filter: &Filter) -> Result<RepairReport, Failure> {
-        /// The number of dead letters that are dropped at once.
+        /// The number of dead letters that are dropped in one step.
         const STEP: usize = 256;
         // Opened to read first, so that a missing file is not created.
         drop(self.dead_letters()?);
@@ -176,7 +177,7 @@ impl Spool {
         }
     }
 
-    /// Returns a failure if the folder belongs to another user: the server could not use files that this user creates.
+    /// Returns a failure if the folder belongs to another user, since the server could not use files that this user creates.
     pub fn check_owner(&self) -> Result<(), Failure> {
         let owner = std::fs::metadata(&self.folder).map(|found| found.uid()).map_err(anyhow::Error::from)?;
         let user = rustix::process::geteuid().as_raw();
@@ -189,7 +190,7 @@ impl Spool {
         )))
     }
 
-    /// Carries out a request in steps, by the running server or, without one, with the lock of the spool.
+    /// Carries out a request in steps: through the running server or, without one, with the lock of the spool.
     pub fn repair(
         &self,
         mut request: RepairRequest,
@@ -230,7 +231,7 @@ impl Spool {
         Ok(report)
     }
 
-    /// Locks the spool and opens it without a server.
+    /// Locks the spool and opens the log. This fails if a server is running.
     fn lock(&self, request: &RepairRequest, secrets: Option<&SecretOptions>) -> Result<Repair, Failure> {
         let mut config = match (&self.config_file, request) {
             // To verify requests again, the secrets themselves are needed.
@@ -265,7 +266,7 @@ pub fn progress() -> ProgressBar {
     bar
 }
 
-/// Formats rows as a table. Control characters in cells become spaces, since their text may come from requests.
+/// Formats rows as a table. Control characters in cells become spaces, since the text may come from requests.
 pub fn table(headings: &[&str], rows: &[Vec<String>]) -> String {
     let clean =
         |text: &String| text.chars().map(|c| if c.is_control() { ' ' } else { c }).collect::<String>();
@@ -284,7 +285,7 @@ pub fn table(headings: &[&str], rows: &[Vec<String>]) -> String {
     lines.join("\n")
 }
 
-/// Prints a report. Returns exit code 1 if a dead letter failed again or was skipped.
+/// Prints a report. The exit code is 1 if a dead letter failed again or was skipped.
 pub fn print_report(report: &RepairReport, done: &str, json: bool) -> super::Ended {
     if json {
         super::say(serde_json::to_string(report).map_err(anyhow::Error::from)?)?;

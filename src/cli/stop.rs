@@ -2,7 +2,7 @@
 
 use tokio::signal::unix::{SignalKind, signal};
 
-/// Waits for SIGTERM and SIGINT. The first signal stops gracefully, the second at once.
+/// Waits for SIGTERM and SIGINT. The first signal stops the subcommand gracefully, the second one immediately.
 pub struct Stop {
     terminate: tokio::signal::unix::Signal,
     interrupt: tokio::signal::unix::Signal,

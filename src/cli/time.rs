@@ -1,4 +1,4 @@
-//! Times and durations in options and messages.
+//! Parses and formats times and durations in options and messages.
 
 use std::time::Duration;
 
@@ -6,7 +6,7 @@ use dt_server::config::read_duration;
 use dt_sink::clock::{Clock, SystemClock};
 use dt_verify::event::Timestamp;
 
-/// Explains why a text is not the expected time or duration.
+/// Why a text is not the expected time or duration.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum TimeError {
     #[error("expected RFC 3339 such as 2026-01-31T12:00:00Z, or a number of Unix seconds")]
@@ -21,12 +21,12 @@ pub enum TimeError {
     DurationOrZero,
 }
 
-/// Reads a time in RFC 3339 or Unix seconds, which tokens have, as Unix seconds.
+/// Parses a time in RFC 3339 or Unix seconds (as in tokens), and returns it in Unix seconds.
 pub fn parse_instant(text: &str) -> Result<i64, TimeError> {
     Timestamp::new(text).unix_seconds().or_else(|| text.parse().ok()).ok_or(TimeError::Instant)
 }
 
-/// Reads a duration such as `1h`, `90s` or `90`, in seconds.
+/// Parses a duration such as `1h`, `90s` or `90`, and returns it in seconds.
 pub fn parse_length(text: &str) -> Result<i64, TimeError> {
     let seconds = match text.parse::<i64>() {
         Ok(seconds) => Some(seconds),
@@ -35,7 +35,7 @@ pub fn parse_length(text: &str) -> Result<i64, TimeError> {
     seconds.filter(|seconds| *seconds >= 0).ok_or(TimeError::Length)
 }
 
-/// Reads a time in RFC 3339, or a time ago such as `2h`, as Unix milliseconds.
+/// Parses a time in RFC 3339, or the time since then, such as `2h`, and returns it in Unix milliseconds.
 pub fn since(text: &str) -> Result<i64, TimeError> {
     if let Ok(instant) = text.parse::<jiff::Timestamp>() {
         return Ok(instant.as_millisecond());
@@ -45,7 +45,7 @@ pub fn since(text: &str) -> Result<i64, TimeError> {
     Ok(SystemClock.unix_millis().saturating_sub(ago))
 }
 
-/// Reads a duration such as `5s`, or 0.
+/// Parses a duration such as `5s`, or 0.
 pub fn parse_duration(text: &str) -> Result<Duration, TimeError> {
     if text == "0" {
         return Ok(Duration::ZERO);
@@ -53,12 +53,12 @@ pub fn parse_duration(text: &str) -> Result<Duration, TimeError> {
     read_duration(text).ok_or(TimeError::DurationOrZero)
 }
 
-/// Reads a duration of at least a millisecond.
+/// Parses a duration of at least a millisecond.
 pub fn parse_interval(text: &str) -> Result<Duration, TimeError> {
     read_duration(text).filter(|length| length.as_millis() > 0).ok_or(TimeError::Interval)
 }
 
-/// Writes how long ago a time in Unix milliseconds was, in its largest unit.
+/// Formats the time since a time in Unix milliseconds, in its largest unit.
 pub fn ago(unix_millis: i64) -> String {
     let seconds = SystemClock.unix_millis().saturating_sub(unix_millis).max(0) / 1000;
     match seconds {
@@ -69,7 +69,7 @@ pub fn ago(unix_millis: i64) -> String {
     }
 }
 
-/// Writes a number of seconds in its largest one or two units, such as "5 minutes 5 seconds".
+/// Formats a number of seconds in its largest one or two units, such as "5 minutes 5 seconds".
 pub fn in_words(seconds: u64) -> String {
     const UNITS: [(u64, &str); 4] = [(86_400, "day"), (3_600, "hour"), (60, "minute"), (1, "second")];
     let mut rest = seconds;

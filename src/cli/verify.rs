@@ -118,7 +118,7 @@ pub fn run(arguments: &Arguments) -> Ended {
     answer.map(drop).map_err(|_| Failure::Refused)
 }
 
-/// Reads the request, without keys, and notes about it.
+/// Reads the request, without keys. Returns it with notes about it for the user.
 fn read_request(arguments: &Arguments) -> Result<(Attempt, Vec<String>), Failure> {
     if let Some(path) = &arguments.request {
         let wrong = |error: RequestError| usage(format!("--request {}: {error}", path.display()));
@@ -155,7 +155,7 @@ fn read_keys(options: &KeyOptions) -> Result<Option<TrustedKeys>, Failure> {
     Ok(Some(TrustedKeys { keys, organization, issuer }))
 }
 
-/// Reads the secrets, which are required unless the keys of the other scheme are sufficient.
+/// Reads the secrets. They are required unless the keys of the other scheme are sufficient.
 fn read_secrets(arguments: &Arguments) -> Result<Vec<(Arc<str>, Secret)>, Failure> {
     let Arguments { secrets, signature, asymmetric, policy, keys, .. } = arguments;
     let has_keys = keys.key_set.is_some();
@@ -180,7 +180,7 @@ fn read_secrets(arguments: &Arguments) -> Result<Vec<(Arc<str>, Secret)>, Failur
     })
 }
 
-/// Returns a hint at the other option if the token names the algorithm of the other scheme.
+/// Returns a hint to use the other option, if the token names the algorithm of the other scheme; otherwise an empty text.
 fn meant_for(token: Option<&str>, alg: &str, option: &str) -> String {
     if token.is_some_and(|token| explain::algorithm(token).as_deref() == Some(alg)) {
         format!("; but this is an {alg} token, which goes with {option}")
@@ -189,7 +189,7 @@ fn meant_for(token: Option<&str>, alg: &str, option: &str) -> String {
     }
 }
 
-/// Returns the secret of the environment if options name other secrets: `--explain` finds such a mix-up.
+/// Returns the secret in the environment if options select other secrets, so that `--explain` finds such a mix-up.
 fn spare_secrets(options: &SecretOptions) -> Vec<(Arc<str>, Secret)> {
     let value = std::env::var_os(DEFAULT_VARIABLE).filter(|_| options.is_given());
     let secret = value.and_then(|value| Secret::new(value.into_encoded_bytes()).ok());

@@ -9,12 +9,12 @@ use serde_json::json;
 use super::wire::Wire;
 use dt_emulator::{Emulator, Population};
 
-/// The 25 devices.
+/// The numbers and types of the 25 devices.
 const DEVICES: &str = "temperature:8,humidity:4,co2:2,proximity:2,contact:3,motion:3,touch:2,ccon:1";
 
 const PROJECT: &str = "demo";
 
-/// The organization that the cloud signs for.
+/// The id of the organization in the signatures of the cloud.
 pub const ORGANIZATION: &str = "demo-organization";
 
 /// Starts the cloud. Each device sends one event in each `interval`.
@@ -24,11 +24,11 @@ pub async fn start(wire: Arc<Wire>, interval: Duration) -> anyhow::Result<Emulat
     emulator.transport(wire).start().await.context("the emulator")
 }
 
-/// The settings of a Data Connector.
+/// The settings of a Data Connector of the demo.
 pub struct Connector<'a> {
     pub url: &'a str,
     pub secret: &'a str,
-    /// The event types that it sends; empty for all.
+    /// The event types that the connector forwards; empty for all.
     pub events: &'a [&'a str],
 }
 

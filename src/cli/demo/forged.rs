@@ -16,17 +16,17 @@ use dt_verify::{SECRET_HEADER, Secret, Signer, xid};
 /// The forged temperature, in °C.
 const FORGED: &str = "99.5";
 
-/// The answers to the forged requests.
+/// The responses to the forged requests.
 #[derive(Debug, Default)]
 pub struct Rejections(Vec<Answer>);
 
 impl Rejections {
-    /// Returns the code of each request that was answered 401.
+    /// Returns the codes of the forged requests that were answered 401.
     pub fn codes(&self) -> Vec<&str> {
         self.0.iter().filter(|answer| answer.status == 401).map(|answer| answer.code.as_str()).collect()
     }
 
-    /// Returns how many forged requests were accepted.
+    /// Returns the number of forged requests that were accepted.
     pub fn accepted(&self) -> usize {
         self.0.iter().filter(|answer| (200..300).contains(&answer.status)).count()
     }
@@ -36,7 +36,7 @@ impl Rejections {
 ///
 /// # Errors
 ///
-/// [`Failure::Internal`] if a request gets no answer.
+/// [`Failure::Internal`] if a request gets no response.
 pub async fn send(wire: &Wire) -> Result<Rejections, Failure> {
     let authentic = wire.temperature().await.context("waiting for a temperature")?;
     let (changed, from) = changed(&authentic).context("changing a request")?;
@@ -69,7 +69,8 @@ fn report(answer: &Answer, what: &str) -> std::io::Result<()> {
     screen::report(tone, tag, what, &format!("{} {}", answer.status, answer.code))
 }
 
-/// Returns the request with a forged temperature and the same signatures, and the true temperature.
+/// Returns the request with a forged temperature and the same signatures, and the true temperature. `None` if the body has no
+/// temperature.
 fn changed(authentic: &AttemptRequest) -> Option<(AttemptRequest, String)> {
     let text = std::str::from_utf8(&authentic.body).ok()?;
     let body: Value = serde_json::from_str(text).ok()?;

@@ -26,19 +26,19 @@ const BURST: u32 = 3_000;
 /// The number of acknowledged events after which the receiver is killed.
 const KILL_AFTER: usize = 300;
 
-/// The timeout of each step.
+/// The time limit of each step.
 const TIMEOUT: Duration = Duration::from_secs(60);
 
-/// The counts of events.
+/// The numbers of events in this scene.
 #[derive(Debug)]
 pub struct Counted {
     pub sent: usize,
     pub acknowledged_before: usize,
-    /// Events in the sink.
+    /// The number of events in the sink.
     pub delivered: usize,
-    /// Acknowledged events that are not in the sink.
+    /// The number of acknowledged events that are not in the sink.
     pub lost: usize,
-    /// Events that are in the sink more than once.
+    /// The number of events that are in the sink more than once.
     pub repeated: usize,
 }
 
@@ -115,7 +115,7 @@ fn count(file: &Path, before: &[String], acknowledged: &[String]) -> anyhow::Res
     })
 }
 
-/// The common settings of both processes: the folder of the spool, the sink's file, the secret.
+/// The settings that both processes share: the folder of the spool, the sink's file, the secret.
 struct Receiver {
     data: PathBuf,
     sink: PathBuf,

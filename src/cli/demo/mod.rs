@@ -72,7 +72,7 @@ pub fn run(arguments: &Arguments) -> Ended {
     ended
 }
 
-/// The results of the scenes; incomplete if the demo was stopped.
+/// The results of the scenes; incomplete if the demo was stopped early.
 #[derive(Debug, Default)]
 struct Story {
     rejections: Rejections,
@@ -100,6 +100,8 @@ async fn demo(arguments: &Arguments) -> Ended {
         }
         // The archive receives its backlog before the receiver stops.
         delivered.bring_archive_up();
+        // Otherwise an event could be delivered whose answer is not counted.
+        let _paused = wire.pause().await;
         // The emulator ends first: it needs a running receiver.
         if let Err(error) = stage.emulator.shutdown().await.context("the emulator") {
             ended = Err(error.into());
@@ -122,7 +124,7 @@ async fn demo(arguments: &Arguments) -> Ended {
     summary.verdict()
 }
 
-/// The local cloud, the receiver's URL and secret, and the records of both sides.
+/// The parts of the running demo: the local cloud, the receiver's URL and secret, and the records of both sides.
 struct Stage {
     emulator: Emulator,
     url: String,
@@ -132,7 +134,7 @@ struct Stage {
 }
 
 impl Stage {
-    /// Runs until the screen has `events` events; in between, forges requests and takes a sink down.
+    /// Plays the scenes until the screen has shown `events` events: meanwhile, sends forged requests and takes a sink down.
     async fn play(&self, events: usize, story: &mut Story) -> Ended {
         let Self { emulator, url, secret, wire, delivered } = self;
         summary::introduce(&emulator.api_url(), url)?;

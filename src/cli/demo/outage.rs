@@ -8,24 +8,24 @@ use super::screen::{self, Tone};
 use super::sinks::Delivered;
 use crate::cli::Failure;
 
-/// The timeout of the archive's catching up; far longer than the pauses between attempts.
+/// The time limit for the archive to catch up. It is much longer than the pauses between attempts.
 const TIMEOUT: Duration = Duration::from_secs(60);
 
-/// The result of an outage.
+/// The result of the outage of a sink.
 #[derive(Debug)]
 pub struct Outage {
-    /// The number of events that waited.
+    /// The number of events that waited for the sink.
     pub waited: usize,
-    /// The time that the sink was down.
+    /// The duration of the outage.
     pub length: Duration,
 }
 
-/// Takes the archive down until the screen has `until` events and at least one more than before, then waits until the archive
-/// has caught up.
+/// Takes the archive down until the screen has shown `until` events and at least one more than before, then waits until the
+/// archive has caught up.
 ///
 /// # Errors
 ///
-/// [`Failure::Internal`] if it does not catch up within 60 s, or receives the events in another order than the screen.
+/// [`Failure::Internal`] if the archive does not catch up within 60 s, or receives the events in another order than the screen.
 pub async fn run(delivered: &Delivered, until: usize) -> Result<Outage, Failure> {
     let (began, before) = (Instant::now(), delivered.archive.count());
     delivered.take_archive_down();

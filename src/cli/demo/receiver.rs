@@ -14,7 +14,7 @@ use dt_server::config::{Config, ConnectorConfig};
 use dt_server::service::Service;
 use dt_verify::{KeySet, Policy, Secret, Verifier};
 
-/// Starts the receiver. It accepts events once the service runs.
+/// Starts the receiver. It accepts events once the returned service runs.
 pub async fn start(
     emulator: &Emulator,
     secret: &str,

@@ -1,27 +1,27 @@
-//! What the demo writes: aligned lines, coloured where standard output is a terminal that allows it.
+//! The output of the demo: aligned lines, coloured if standard output is a terminal that permits it.
 //!
-//! `anstream` decides on colours: none in a pipe or a file, none with `NO_COLOR` or `TERM=dumb`.
+//! `anstream` determines whether colours are used: not in a pipe or a file, and not with `NO_COLOR` or `TERM=dumb`.
 
 use std::fmt::Display;
 use std::io::{self, Write};
 
 use anstyle::{AnsiColor, Style};
 
-/// The widths of the columns: time or tag, device, event type, value.
+/// The widths of the columns, in characters: time or tag, device, event type, value.
 const TAG: usize = 12;
 const DEVICE: usize = 14;
 const EVENT_TYPE: usize = 13;
 const VALUE: usize = 25;
 
-/// The width of the text after a tag: as wide as the three columns in whose place it stands.
+/// The width of the text after a tag, in characters: that of the three columns which it replaces.
 const TEXT: usize = DEVICE + EVENT_TYPE + VALUE + 4;
 
-/// How a text is shown.
+/// The style of a text.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Tone {
     Plain,
     Heading,
-    /// Less important than its surroundings.
+    /// Less important than the text around it.
     Faint,
     /// A measured value.
     Value,
@@ -44,7 +44,7 @@ impl Tone {
     }
 }
 
-/// Returns the text in its tone. Spaces at its end get no colour, so that [`line`] can cut them off.
+/// Returns the text in its style. Spaces at its end are not coloured, so that [`line`] can remove them.
 fn paint(tone: Tone, text: &str) -> String {
     let style = tone.style();
     let shown = text.trim_end();
@@ -59,12 +59,12 @@ pub struct EventLine<'a> {
     pub device: &'a str,
     pub event_type: &'a str,
     pub value: &'a str,
-    /// What else there is to say; mostly empty.
+    /// An additional remark; usually empty.
     pub note: &'a str,
 }
 
 impl EventLine<'_> {
-    /// Returns the line; `device` and `value` are the tones of these columns.
+    /// Returns the line. `device` and `value` are the styles of these columns.
     fn text(&self, device: Tone, value: Tone) -> String {
         let Self { time, device: name, event_type, value: shown, note } = self;
         format!(
@@ -78,11 +78,11 @@ impl EventLine<'_> {
     }
 }
 
-/// Writes one line, in one piece: two threads write.
+/// Writes one line with a single call, since two threads write lines.
 ///
 /// # Errors
 ///
-/// What the system says, such as that the pipe is closed.
+/// The error of the operating system, such as that the pipe is closed.
 pub fn line(text: impl Display) -> io::Result<()> {
     let text = format!("{}\n", text.to_string().trim_end_matches(' '));
     let mut out = anstream::stdout().lock();
@@ -107,17 +107,17 @@ pub fn event(event: &EventLine<'_>) -> io::Result<()> {
     line(event.text(Tone::Plain, Tone::Value))
 }
 
-/// Writes what happened: a tag, a text, and what came of it.
+/// Writes a report: a tag, a text, and the outcome.
 pub fn report(tone: Tone, tag: &str, text: &str, outcome: &str) -> io::Result<()> {
     line(format_args!("  {}  {text:<TEXT$}  {}", paint(tone, &format!("{tag:<TAG$}")), paint(tone, outcome)))
 }
 
-/// Writes a command below what it is for, as a comment: all of it can be pasted into a shell.
+/// Writes a command, preceded by its purpose as a comment, so that both can be pasted into a shell.
 pub fn command(purpose: &str, text: &str) -> io::Result<()> {
     line(format_args!("  {}\n  {}", paint(Tone::Faint, &format!("# {purpose}")), paint(Tone::Value, text)))
 }
 
-/// Writes a whole number with a comma between groups of three digits: `12,345`.
+/// Formats a whole number with a comma between groups of three digits: `12,345`.
 pub fn grouped(number: usize) -> String {
     let digits = number.to_string();
     let mut text = String::new();
@@ -130,7 +130,7 @@ pub fn grouped(number: usize) -> String {
     text
 }
 
-/// Writes the time of day in UTC, as `12:34:56.789`.
+/// Formats the time of day in UTC: `12:34:56.789`.
 pub fn time_of_day(unix_millis: i64) -> String {
     const DAY: i64 = 86_400_000;
     let millis = unix_millis.rem_euclid(DAY);

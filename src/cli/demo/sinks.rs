@@ -13,7 +13,7 @@ use super::values;
 use dt_sink::record::Record;
 use dt_sink::{OpenError, Outcome, Sink};
 
-/// The ids of received events, in their order, and their number.
+/// The ids of the received events, in the order of receipt, and their number.
 #[derive(Debug, Default)]
 pub struct ReceivedIds {
     ids: Mutex<Vec<String>>,
@@ -30,7 +30,7 @@ impl ReceivedIds {
         *self.count.borrow()
     }
 
-    /// Waits until there are `count` events.
+    /// Waits until `count` events are received.
     pub async fn reach(&self, count: usize) {
         let mut counts = self.count.subscribe();
         // It fails only if the sender is dropped, which `self` owns.
@@ -41,7 +41,7 @@ impl ReceivedIds {
         self.ids.lock().clone()
     }
 
-    /// Returns how many of `ids` are not here.
+    /// Returns how many of `ids` were not received.
     pub fn missing(&self, ids: &[String]) -> usize {
         let known = self.ids.lock();
         let known: HashSet<&str> = known.iter().map(String::as_str).collect();
@@ -55,9 +55,9 @@ pub struct Delivered {
     pub screen: ReceivedIds,
     pub archive: ReceivedIds,
     archive_is_down: AtomicBool,
-    /// True from the start of the outage until the archive has caught up.
+    /// Whether the archive is behind: from the start of the outage until it has caught up.
     archive_is_behind: AtomicBool,
-    /// True once a delivery to the archive has failed.
+    /// Whether a delivery to the archive has failed.
     archive_failed: watch::Sender<bool>,
     output_closed: watch::Sender<bool>,
 }
@@ -93,7 +93,7 @@ async fn become_true(flag: &watch::Sender<bool>) {
     let _changed = changes.wait_for(|flag| *flag).await;
 }
 
-/// Writes a line for each event.
+/// A sink that writes a line for each event to the screen.
 pub struct Screen(pub Arc<Delivered>);
 
 impl Sink for Screen {
@@ -132,7 +132,7 @@ fn show(record: &Record, note: &str) -> std::io::Result<()> {
     })
 }
 
-/// Keeps the ids of events, unless it is down.
+/// A sink that stores the ids of events, unless it is down.
 pub struct Archive(pub Arc<Delivered>);
 
 impl Sink for Archive {

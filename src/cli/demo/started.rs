@@ -4,20 +4,20 @@ use std::env;
 use std::ffi::{OsStr, OsString};
 use std::path::{Path, PathBuf};
 
-/// The parts of the start of this process.
+/// The facts about the start of this process.
 #[derive(Debug, Default)]
 struct Start {
-    /// The first argument: the program as typed, or as called by `cargo run`.
+    /// The first argument: the path of the program as typed, or as passed by `cargo run`.
     typed: Option<OsString>,
-    /// The folder of the package, set by `cargo run`.
+    /// The folder of the package, which `cargo run` sets; `None` without it.
     package: Option<PathBuf>,
-    /// The current folder.
+    /// The current folder; `None` if it is not known.
     folder: Option<PathBuf>,
-    /// The executable file.
+    /// The path of the executable file; `None` if it is not known.
     file: Option<PathBuf>,
 }
 
-/// Returns the command that precedes a subcommand.
+/// Returns the command to write before a subcommand.
 pub fn command() -> String {
     let is_ours = env::var_os("CARGO_PKG_NAME").is_some_and(|name| name == env!("CARGO_PKG_NAME"));
     Start {
@@ -34,7 +34,7 @@ impl Start {
         self.cargo().or_else(|| self.program()).unwrap_or_else(|| env!("CARGO_PKG_NAME").to_owned())
     }
 
-    /// Returns `cargo run` with the profile in use; `None` outside of the package's folder, where it does not work.
+    /// Returns `cargo run` with the current profile; `None` outside of the package's folder, where it does not work.
     fn cargo(&self) -> Option<String> {
         let package = self.package.as_deref()?;
         let profile = self.file.as_deref()?.parent()?.file_name()?.to_str()?;
@@ -48,8 +48,8 @@ impl Start {
         })
     }
 
-    /// Returns the program as typed. After `cargo run`, that path may be relative to another folder, so the executable file is
-    /// returned.
+    /// Returns the program as typed. After `cargo run`, this path may be relative to another folder, so the executable file is
+    /// returned. `None` if none is known.
     fn program(&self) -> Option<String> {
         let typed = self.typed.as_deref().filter(|typed| self.package.is_none() && !typed.is_empty());
         typed.or_else(|| self.file.as_deref().map(Path::as_os_str)).and_then(OsStr::to_str).map(quoted)

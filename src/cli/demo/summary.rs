@@ -9,7 +9,7 @@ use super::sinks::Delivered;
 use super::wire::Wire;
 use crate::cli::{Ended, Failure};
 
-/// The data of the summary.
+/// The results that the summary shows: requests and responses, deliveries, scenes, and with `--kill` the counts of that scene.
 pub struct Summary<'a> {
     pub wire: &'a Wire,
     pub delivered: &'a Delivered,
@@ -17,7 +17,7 @@ pub struct Summary<'a> {
     pub killed: Option<&'a Counted>,
 }
 
-/// Writes the addresses of cloud and receiver, before the first event.
+/// Writes the addresses of the local cloud and the receiver, before the first event.
 pub fn introduce(cloud: &str, receiver: &str) -> std::io::Result<()> {
     screen::report(
         Tone::Heading,
@@ -36,7 +36,7 @@ pub fn introduce(cloud: &str, receiver: &str) -> std::io::Result<()> {
 }
 
 impl Summary<'_> {
-    /// Writes the summary.
+    /// Writes the summary of the results.
     pub fn show(&self) -> std::io::Result<()> {
         let Self { wire, delivered, story, killed } = self;
         screen::heading("summary")?;
@@ -62,7 +62,7 @@ impl Summary<'_> {
         screen::report(if lost == 0 { Tone::Good } else { Tone::Bad }, "lost", &grouped(lost), "")
     }
 
-    /// Returns the number of acknowledged events that a sink did not receive; the larger number of both sinks.
+    /// Returns the number of acknowledged events that a sink did not receive: the larger one of both sinks.
     fn lost(&self) -> usize {
         let acknowledged = self.wire.acknowledged.ids();
         let (screen, archive) = (&self.delivered.screen, &self.delivered.archive);
@@ -70,7 +70,7 @@ impl Summary<'_> {
         screen.missing(&acknowledged).max(archive.missing(&acknowledged)).saturating_add(of_killed)
     }
 
-    /// Checks that no event was lost or repeated, and no forged request accepted.
+    /// Checks that no event was lost or repeated, and that no forged request was accepted.
     ///
     /// # Errors
     ///
@@ -93,7 +93,7 @@ impl Summary<'_> {
     }
 }
 
-/// Writes the next steps. `command` is the command that started the program; `killed` tells whether `--kill` was used.
+/// Writes the suggested next steps. `command` is the command that started the program; `killed` says whether `--kill` was used.
 pub fn suggest(command: &str, killed: bool) -> std::io::Result<()> {
     let secret = "DT_SIGNATURE_SECRET=some-good-secret";
     screen::heading("next")?;

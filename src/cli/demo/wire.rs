@@ -11,18 +11,18 @@ use hyper_util::client::legacy::connect::HttpConnector;
 use hyper_util::rt::TokioExecutor;
 use parking_lot::Mutex;
 use serde_json::Value;
-use tokio::sync::watch;
+use tokio::sync::{RwLock, RwLockWriteGuard, watch};
 
 use super::sinks::ReceivedIds;
 use dt_emulator::{AttemptRequest, Transport, TransportFuture};
 
-/// The timeout of an answer; that of DT.
+/// The time limit of a response: that of DT.
 const TIMEOUT: Duration = Duration::from_secs(10);
 
-/// The longest answer that is read, in bytes. The receiver's answers are far shorter.
+/// The largest size of a response that is read, in bytes. The receiver's responses are far smaller.
 const MAX_ANSWER: usize = 64 * 1024;
 
-/// An answer: the HTTP status and the receiver's code, such as `accepted` or `checksum_mismatch`.
+/// A response: the HTTP status and the receiver's code, such as `accepted` or `checksum_mismatch`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Answer {
     pub status: u16,
@@ -39,16 +39,18 @@ impl Answer {
     }
 }
 
-/// Sends requests and records the accepted events.
+/// Sends requests to the receiver, and records the accepted events.
 #[derive(Debug)]
 pub struct Wire {
     client: Client<HttpConnector, Full<Bytes>>,
     /// The events that were answered 2xx.
     pub acknowledged: ReceivedIds,
-    /// The duration of each of these requests.
+    /// The times until the responses of the acknowledged requests.
     took: Mutex<Vec<Duration>>,
-    /// The latest accepted request with a temperature.
+    /// The latest accepted request with a temperature; `None` before the first.
     temperature: watch::Sender<Option<AttemptRequest>>,
+    /// A lock that each request of the cloud holds for reading until its response.
+    sending: RwLock<()>,
 }
 
 impl Wire {
@@ -58,7 +60,13 @@ impl Wire {
             acknowledged: ReceivedIds::default(),
             took: Mutex::default(),
             temperature: watch::Sender::default(),
+            sending: RwLock::default(),
         })
+    }
+
+    /// Waits until the cloud has received all responses. It sends no further requests as long as the guard exists.
+    pub async fn pause(&self) -> RwLockWriteGuard<'_, ()> {
+        self.sending.write().await
     }
 
     /// Sends a request and reads the answer.
@@ -87,7 +95,7 @@ impl Wire {
         self.temperature.subscribe().wait_for(Option::is_some).await.ok()?.clone()
     }
 
-    /// Returns the median time from request to 200; `None` without any.
+    /// Returns the median time from a request to its 200; `None` if there was none.
     pub fn median(&self) -> Option<Duration> {
         let mut took = self.took.lock().clone();
         took.sort_unstable();
@@ -98,6 +106,7 @@ impl Wire {
 impl Transport for Wire {
     fn post(&self, request: AttemptRequest) -> TransportFuture<'_> {
         Box::pin(async move {
+            let _sending = self.sending.read().await;
             let began = Instant::now();
             let answer = self.send(request.clone()).await?;
             if let (200, Some(id)) = (answer.status, &answer.event_id) {

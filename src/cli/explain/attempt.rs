@@ -1,4 +1,4 @@
-//! A request with the keys that verify it. Both can be changed, and the request verified again.
+//! A request with the keys that verify it. Both can be changed, and the request can be verified again.
 
 use std::sync::Arc;
 
@@ -6,7 +6,7 @@ use dt_verify::{
     ASYMMETRIC_HEADER, Found, Headers, KeySet, Policy, Rejection, SECRET_HEADER, Secret, Verifier,
 };
 
-/// The keys, organization and issuer that the asymmetric scheme trusts.
+/// The keys, the organization and the issuer that the asymmetric scheme trusts.
 #[derive(Debug, Clone)]
 pub struct TrustedKeys {
     pub keys: KeySet,
@@ -19,10 +19,10 @@ pub struct TrustedKeys {
 pub struct Attempt {
     pub headers: Vec<(String, Vec<u8>)>,
     pub body: Vec<u8>,
-    /// All bytes after the head of a dump, if they are more than the body.
+    /// All bytes after the head of a dump; `None` if they are just the body.
     pub whole: Option<Vec<u8>>,
     pub secrets: Vec<(Arc<str>, Secret)>,
-    /// Secrets that exist but were not selected.
+    /// Secrets that the environment contains, but that were not selected.
     pub spare_secrets: Vec<(Arc<str>, Secret)>,
     pub trusted: Option<TrustedKeys>,
 }
@@ -51,7 +51,7 @@ impl Scheme {
         }
     }
 
-    /// The option of `verify` that takes this scheme's token.
+    /// Returns the option of `verify` for the token of this scheme.
     pub const fn option(self) -> &'static str {
         match self {
             Self::Secret => "--signature",
@@ -75,7 +75,7 @@ impl Scheme {
 }
 
 impl Attempt {
-    /// Builds a verifier with all keys.
+    /// Builds a verifier with all keys of the attempt.
     pub fn verifier(&self, policy: Policy) -> Result<Verifier, dt_verify::BuildError> {
         let mut builder = Verifier::builder().policy(policy);
         for (label, secret) in &self.secrets {
@@ -87,7 +87,7 @@ impl Attempt {
         builder.build()
     }
 
-    /// Verifies the request by one scheme only.
+    /// Verifies the request by one scheme only, at `now` in Unix seconds.
     pub fn verify(&self, scheme: Scheme, now: i64) -> Result<(), Rejection> {
         let missing = Rejection::SignatureMissing { header: scheme.header() };
         let verifier = self.verifier(scheme.policy()).map_err(|_| missing)?;
@@ -105,7 +105,7 @@ impl Attempt {
         self.headers.find(scheme.header()) != Found::Absent
     }
 
-    /// Returns the scheme's token, if there is exactly one.
+    /// Returns the token of a scheme; `None` if its header is absent or repeated.
     pub fn token(&self, scheme: Scheme) -> Option<&[u8]> {
         match self.headers.find(scheme.header()) {
             Found::Once(value) => Some(value),
@@ -113,7 +113,7 @@ impl Attempt {
         }
     }
 
-    /// Returns a copy with `value` as the only header of a scheme.
+    /// Returns a copy whose only header of the scheme has this value.
     pub fn with_token(&self, scheme: Scheme, value: Vec<u8>) -> Self {
         let mut changed = self.clone();
         changed.headers.retain(|(name, _)| !name.eq_ignore_ascii_case(scheme.header()));
@@ -126,24 +126,24 @@ impl Attempt {
         Self { body, ..self.clone() }
     }
 
-    /// Returns a copy with one secret only.
+    /// Returns a copy with only this secret.
     pub fn with_secret(&self, label: &Arc<str>, secret: Secret) -> Self {
         Self { secrets: vec![(Arc::clone(label), secret)], ..self.clone() }
     }
 }
 
-/// The check that rejects a request, in the order of the verifier's checks.
+/// The stage of the verification that rejects a request, in the order of the verifier.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Stage {
-    /// The signature is not valid.
+    /// The signature is invalid.
     Token,
-    /// The claims are not sufficient.
+    /// A claim is missing or wrong.
     Claims,
-    /// The checksum is not that of the body.
+    /// The checksum does not match the body.
     Body,
-    /// The token is expired or not valid yet.
+    /// The token has expired, or is not valid yet.
     Time,
-    /// No check rejects it.
+    /// No stage rejects the request.
     Passed,
 }
 

@@ -9,7 +9,7 @@ use super::attempt::{Attempt, Scheme};
 use super::json_text;
 use crate::cli::request;
 
-/// The largest size of a decompressed body, in bytes. DT's bodies are below 64 KiB.
+/// The largest size of a decompressed body, in bytes. DT's bodies have less than 64 KiB.
 const MAX_UNPACKED: usize = 4 * 1024 * 1024;
 
 pub fn without_line_end(body: &[u8]) -> Vec<Vec<u8>> {
@@ -63,7 +63,7 @@ pub fn from_base64(body: &[u8]) -> Vec<Vec<u8>> {
     super::secret::from_base64(body)
 }
 
-/// Returns the text of a JSON string, or of the member `body` of an object, which may be base64.
+/// Returns the text in a JSON string, or in the member `body` of an object, which may be base64. Empty if the body is neither.
 pub fn unwrapped(body: &[u8]) -> Vec<Vec<u8>> {
     let text = match serde_json::from_slice(body) {
         Ok(Value::String(text)) => text.into_bytes(),

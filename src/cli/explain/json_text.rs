@@ -1,7 +1,7 @@
 //! Rewrites a JSON text with other white space or escapes. It works on the text itself, since a parser would lose the spelling
 //! of numbers and the order of members.
 
-/// Returns the text without white space between its tokens, except `gap` after each `,` and `:`.
+/// Returns a JSON text without white space between its tokens, except for `gap` after each `,` and `:`.
 pub fn respaced(text: &[u8], gap: &[u8]) -> Vec<u8> {
     let mut out = Vec::with_capacity(text.len());
     let (mut in_string, mut escaped) = (false, false);
@@ -25,7 +25,7 @@ pub fn respaced(text: &[u8], gap: &[u8]) -> Vec<u8> {
     out
 }
 
-/// Returns the text with `\/` and every unnecessary `\uXXXX` replaced by the character.
+/// Returns a JSON text in which `\/` and every unnecessary `\uXXXX` are replaced by the character.
 pub fn unescaped(text: &str) -> String {
     let mut out = String::with_capacity(text.len());
     let mut rest = text;
@@ -48,7 +48,8 @@ pub fn unescaped(text: &str) -> String {
     out
 }
 
-/// Returns the character of an escape at the start of `text`, and the length of the escape in bytes.
+/// Returns the character of an escape at the start of `text`, and the length of the escape in bytes; `None` if the text does not
+/// begin with `\/` or a valid `\uXXXX`.
 fn character(text: &str) -> Option<(char, usize)> {
     if text.starts_with("\\/") {
         return Some(('/', 2));
@@ -67,7 +68,7 @@ fn code_unit(text: &str) -> Option<u16> {
     digits.bytes().all(|byte| byte.is_ascii_hexdigit()).then(|| u16::from_str_radix(digits, 16).ok())?
 }
 
-/// Returns the text with `\uXXXX` for every character that is not ASCII, as Python writes it.
+/// Returns a JSON text with `\uXXXX` for every character that is not ASCII, as Python writes it.
 pub fn escaped(text: &str) -> String {
     let mut out = String::with_capacity(text.len());
     for c in text.chars() {

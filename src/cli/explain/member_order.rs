@@ -6,10 +6,10 @@ use serde_json::Value;
 use super::json_text::respaced;
 use dt_verify::event::{EventType, Sample};
 
-/// The largest depth of nested JSON. DT's has a depth of six.
+/// The largest depth of nested JSON that is parsed. DT's bodies have a depth of six.
 const MAX_DEPTH: usize = 32;
 
-/// The largest number of labels that are tried in every order; four labels have 24 orders.
+/// The largest number of labels for which every order is tried; four labels have 24 orders.
 const MAX_LABELS: usize = 4;
 
 /// Returns the body as DT writes it: compact, with its members in DT's order, and with labels in each order.
@@ -22,7 +22,7 @@ pub fn as_dt_orders(body: &[u8]) -> Vec<Vec<u8>> {
     ordered.with_labels_in_any_order().iter().map(|node| node.text().into_bytes()).collect()
 }
 
-/// Returns a sample body of the same event type.
+/// Returns a sample body of the same event type as `body`.
 fn template(body: &[u8]) -> String {
     let body: Value = serde_json::from_slice(body).unwrap_or_default();
     let event_type = body.pointer("/event/eventType").and_then(Value::as_str).unwrap_or_default();
@@ -30,7 +30,7 @@ fn template(body: &[u8]) -> String {
     Sample { event_type, event_id: "", project: "", device: "", unix_millis: 0, seed: 0 }.body()
 }
 
-/// JSON without white space that keeps the spelling of every key and value.
+/// A JSON value without white space, which keeps the spelling of every key and value.
 #[derive(Debug, Clone, PartialEq, Eq)]
 enum Node<'t> {
     Object(Vec<(&'t str, Self)>),
@@ -46,7 +46,7 @@ impl<'t> Node<'t> {
         parser.rest.is_empty().then_some(node)
     }
 
-    /// Sorts the members of each object in the order of `template`. Members that it does not have are last.
+    /// Sorts the members of each object in the order of `template`. Members that `template` does not have are last.
     fn ordered_like(self, template: Option<&Self>) -> Self {
         match self {
             Self::Object(mut members) => {
@@ -74,7 +74,7 @@ impl<'t> Node<'t> {
         }
     }
 
-    /// Returns a copy for each order of the labels.
+    /// Returns a copy of the value for each order of the labels.
     fn with_labels_in_any_order(self) -> Vec<Self> {
         let Self::Object(members) = &self else { return vec![self] };
         let labels = members.iter().position(|(key, _)| *key == "\"labels\"");
@@ -125,7 +125,7 @@ impl<'t> Node<'t> {
     }
 }
 
-/// Returns all permutations of some items.
+/// Returns all permutations of the items.
 fn orders<T: Clone>(items: &[T]) -> Vec<Vec<T>> {
     let Some((first, rest)) = items.split_first() else { return vec![Vec::new()] };
     let insert = |order: Vec<T>| {
@@ -155,7 +155,7 @@ impl<'t> Parser<'t> {
         Some(taken)
     }
 
-    /// Takes a string with its quotes.
+    /// Parses a string and returns it with its quotes; `None` if there is no complete string at this position.
     fn string(&mut self) -> Option<&'t str> {
         let mut escaped = false;
         let inside = self.rest.strip_prefix('"')?;

@@ -26,12 +26,12 @@ use unverified_token::UnverifiedToken;
 
 use dt_verify::Policy;
 
-/// A cause and its remedy.
+/// A cause of a rejection, and its remedy.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Cause {
-    /// The stable name.
+    /// The stable name of the cause.
     pub code: &'static str,
-    /// The description and the remedy. It never has a secret.
+    /// The description and the remedy. It never contains a secret.
     pub text: String,
 }
 
@@ -49,7 +49,7 @@ pub fn explain(attempt: &Attempt, policy: Policy, now: i64) -> Vec<Cause> {
     causes
 }
 
-/// Returns the schemes to explain. If one of two is sufficient, it is the one whose header was sent.
+/// Returns the schemes to explain. If one of the two is sufficient, it is the one whose header was sent.
 fn schemes(attempt: &Attempt, policy: Policy) -> Vec<Scheme> {
     let configured: Vec<_> = match policy {
         Policy::Secret => vec![Scheme::Secret],
@@ -77,7 +77,8 @@ fn explain_scheme(attempt: &Attempt, scheme: Scheme, now: i64) -> Vec<Cause> {
     causes
 }
 
-/// Reverses one or two changes so that the attempt passes the stage. Returns the causes and the fixed attempt.
+/// Reverses one or two changes, so that the attempt passes the stage. Returns the causes and the fixed attempt; `None` if no
+/// reversal succeeds.
 fn fix(attempt: &Attempt, scheme: Scheme, stage: Stage, now: i64) -> Option<(Vec<Cause>, Attempt)> {
     let suspects: Vec<_> = SUSPECTS.iter().filter(|suspect| suspect.stage() == stage).collect();
     let passes = |attempt: &Attempt| Stage::of(&attempt.verify(scheme, now)) > stage;
@@ -101,7 +102,7 @@ fn fix(attempt: &Attempt, scheme: Scheme, stage: Stage, now: i64) -> Option<(Vec
     None
 }
 
-/// Returns the algorithm that a token names, if it is a token.
+/// Returns the algorithm that a token names; `None` if the text is not a token.
 pub fn algorithm(token: &str) -> Option<String> {
     UnverifiedToken::parse(token.as_bytes()).alg().map(str::to_owned)
 }

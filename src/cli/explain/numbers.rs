@@ -5,13 +5,15 @@ use std::ops::Range;
 use super::attempt::{Attempt, Scheme};
 use super::unverified_token::UnverifiedToken;
 
-/// The largest number of bytes that are hashed to find the spelling: some milliseconds.
+/// The largest number of bytes that are hashed to find the original spelling, which takes some milliseconds.
 const MAX_HASHED: usize = 8 * 1024 * 1024;
 
-/// The largest number of numbers of which every subset is tried; of more, all of them and each one are tried.
+/// The largest count of numbers for which every subset is tried. For more numbers, only all of them, and each one alone, are
+/// tried.
 const MAX_SUBSETS: usize = 6;
 
-/// Returns the body with its numbers in the signed spelling, if that is one of the usual ones.
+/// Returns the attempt with the numbers of its body in the spelling that was signed; empty if that is not one of the usual
+/// spellings.
 pub fn respelt(attempt: &Attempt, scheme: Scheme) -> Vec<Attempt> {
     let Ok(text) = std::str::from_utf8(&attempt.body) else { return Vec::new() };
     let Some(token) = attempt.token(scheme).map(UnverifiedToken::parse) else { return Vec::new() };
@@ -21,7 +23,7 @@ pub fn respelt(attempt: &Attempt, scheme: Scheme) -> Vec<Attempt> {
     found.map(|body| attempt.with_body(body.into_bytes())).into_iter().collect()
 }
 
-/// Returns the text with some of its numbers in each of the usual spellings.
+/// Returns variants of the text, with subsets of its numbers in each of the usual spellings.
 fn candidates(text: &str) -> impl Iterator<Item = String> + '_ {
     let numbers: Vec<(Range<usize>, Number)> =
         numbers(text).filter_map(|at| Some((at.clone(), Number::read(text.get(at)?)?))).collect();
@@ -39,7 +41,7 @@ fn candidates(text: &str) -> impl Iterator<Item = String> + '_ {
     })
 }
 
-/// Returns sets of the numbers below `count`, the set of all first.
+/// Returns the sets of indexes below `count` to try, the set of all indexes first.
 fn subsets(count: usize) -> Vec<Vec<usize>> {
     let all: Vec<usize> = (0..count).collect();
     if count > MAX_SUBSETS {
@@ -89,7 +91,7 @@ fn numbers(text: &str) -> impl Iterator<Item = Range<usize>> + '_ {
     })
 }
 
-/// A spelling of numbers.
+/// A spelling of numbers in JSON.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Style {
     /// `1000`, `21.5`
@@ -121,18 +123,18 @@ impl Style {
     }
 }
 
-/// A number: its digits without leading and trailing zeros, and the position of the decimal point.
+/// A number in JSON: its digits without leading and trailing zeros, and the position of the decimal point.
 #[derive(Debug, Clone, PartialEq, Eq)]
 struct Number {
     is_negative: bool,
-    /// Empty for zero.
+    /// The significant digits; empty for zero.
     digits: String,
     /// The number of digits before the decimal point.
     point: i32,
 }
 
 impl Number {
-    /// Reads a number of JSON. Returns `None` for one with a large exponent or more than 40 digits.
+    /// Parses a number of JSON. Returns `None` for a number with a large exponent or more than 40 digits.
     fn read(text: &str) -> Option<Self> {
         const MAX_EXPONENT: i32 = 64;
         let (is_negative, rest) = text.strip_prefix('-').map_or((false, text), |rest| (true, rest));

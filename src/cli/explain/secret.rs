@@ -9,7 +9,7 @@ use base64::engine::general_purpose::{
 
 use super::attempt::{Attempt, Scheme};
 
-/// The largest number of lines of a file of settings.
+/// The largest number of lines of a settings file that are tried.
 const MAX_LINES: usize = 64;
 
 pub fn trimmed(secret: &[u8]) -> Vec<Vec<u8>> {
@@ -20,12 +20,12 @@ pub fn unquoted(secret: &[u8]) -> Vec<Vec<u8>> {
     super::token::unquoted(secret)
 }
 
-/// Returns the value of each line of a file of settings, such as `.env`.
+/// Returns the value of each line of a settings file such as `.env`.
 pub fn without_name(secret: &[u8]) -> Vec<Vec<u8>> {
     secret.split(|byte| *byte == b'\n').take(MAX_LINES).filter_map(setting).map(<[u8]>::to_vec).collect()
 }
 
-/// Returns the value of `NAME=value`.
+/// Returns the value in a line of the form `NAME=value`; `None` for any other line.
 fn setting(line: &[u8]) -> Option<&[u8]> {
     let line = line.trim_ascii();
     let line = line.strip_prefix(b"export ").unwrap_or(line);
@@ -40,7 +40,7 @@ pub fn without_bom(secret: &[u8]) -> Vec<Vec<u8>> {
     plain.into_iter().chain(utf8_of_utf16(secret)).collect()
 }
 
-/// Converts UTF-16 with a byte order mark to UTF-8, without and with its line end.
+/// Converts UTF-16 with a byte order mark to UTF-8. Returns the text without and with its line end; empty if it is not UTF-16.
 pub fn utf8_of_utf16(bytes: &[u8]) -> Vec<Vec<u8>> {
     let read: fn([u8; 2]) -> u16 = match bytes {
         [0xff, 0xfe, ..] => u16::from_le_bytes,

@@ -1,4 +1,4 @@
-//! The table of the usual causes, in the order in which they are tried. A new one is a row here, and a case in
+//! The table of the usual causes, in the order in which they are tried. A new cause needs a row here, and a case in
 //! `tests/cli_verify`.
 
 use super::attempt::{Attempt, Scheme, Stage};
@@ -7,31 +7,31 @@ use dt_verify::Secret;
 
 /// A change that may have been made to a request or a secret.
 pub struct Suspect {
-    /// The stable name.
+    /// The stable name of the cause.
     code: &'static str,
     /// The reversal of the change.
     change: Change,
-    /// The description and the remedy. `{secret}` is the secret's label, `{header}` the header's name.
+    /// The description of the cause and the remedy. `{secret}` stands for the secret's label, `{header}` for the header's name.
     text: &'static str,
 }
 
-/// Returns candidates for the bytes before the change; none if the change is not possible.
+/// A function that returns candidates for the bytes before the change; empty if the change is not possible.
 type Reverse = fn(&[u8]) -> Vec<Vec<u8>>;
 
-/// The part of the request that is changed.
+/// The part of the request that a change affects.
 enum Change {
     /// The value of the signature header.
     Token(Reverse),
-    /// Each of the secrets.
+    /// A secret. Each secret is tried in turn, alone.
     Secret(Reverse),
-    /// The body.
+    /// The body of the request.
     Body(Reverse),
-    /// Any part, to pass that stage.
+    /// Any part of the request. The reversal is tried in order to pass this stage.
     Any(Stage, fn(&Attempt, Scheme) -> Vec<Attempt>),
 }
 
 impl Suspect {
-    /// Returns the stage that the reversal may pass.
+    /// Returns the stage that the request may pass after the reversal.
     pub const fn stage(&self) -> Stage {
         match self.change {
             Change::Token(_) | Change::Secret(_) => Stage::Token,
@@ -40,7 +40,7 @@ impl Suspect {
         }
     }
 
-    /// Returns the attempts with the change reversed, each with the cause that it would prove.
+    /// Returns the attempts with the change reversed, each with the cause that is proven if the attempt passes.
     pub fn reverse(&self, attempt: &Attempt, scheme: Scheme) -> Vec<(Cause, Attempt)> {
         let cause = |label: &str| Cause {
             code: self.code,

@@ -11,15 +11,15 @@ use sha2::Sha256;
 pub struct UnverifiedToken {
     alg: Option<String>,
     claims: Value,
-    /// Whether it begins like a JWT.
+    /// Whether the token begins like a JWT.
     has_jwt_prefix: bool,
     parts: usize,
-    /// The length of the signature, in characters.
+    /// The length of the token's signature, in characters.
     signature_length: usize,
 }
 
 impl UnverifiedToken {
-    /// Reads a token. Parts that are not readable are left out.
+    /// Parses a token. Parts that cannot be read are empty.
     pub fn parse(token: &[u8]) -> Self {
         let token = token.trim_ascii();
         let parts: Vec<&[u8]> = token.split(|byte| *byte == b'.').collect();
@@ -45,7 +45,7 @@ impl UnverifiedToken {
         self.claims.get("iat").and_then(Value::as_i64)
     }
 
-    /// Returns whether the token seems to be the beginning of a longer one.
+    /// Returns whether the token seems to be cut off.
     pub fn is_cut_short(&self) -> bool {
         let complete_length = match self.alg() {
             Some("HS256") => 43,
@@ -55,7 +55,7 @@ impl UnverifiedToken {
         self.has_jwt_prefix && (self.parts < 3 || self.parts == 3 && self.signature_length < complete_length)
     }
 
-    /// Returns whether the token's checksum is that of the body, or `None` if it has no checksum.
+    /// Returns whether the checksum in the token matches the body; `None` if the token has no checksum.
     pub fn matches_body(&self, body: &[u8]) -> Option<bool> {
         let claim = |name: &str| self.claims.get(name).and_then(Value::as_str).map(str::to_ascii_lowercase);
         let sha256 = claim("checksum_sha256").map(|claimed| claimed == hex::encode(Sha256::digest(body)));

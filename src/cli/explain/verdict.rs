@@ -7,7 +7,7 @@ use crate::cli::time::in_words;
 use dt_verify::Rejection;
 use dt_verify::event::rfc3339_seconds;
 
-/// The time after which DT drops an undelivered event, in seconds: no delivery is older.
+/// The time after which DT drops an undelivered event, in seconds. No delivery is later.
 const RETENTION: u64 = 12 * 3600;
 
 /// The tolerance in seconds when a difference of clocks is compared with whole hours, as between time zones.
@@ -232,7 +232,7 @@ fn clock_behind(valid_from: i64, now: i64) -> Cause {
     )
 }
 
-/// Returns a hint if a difference in seconds looks like that of a time zone.
+/// Returns a hint if a difference in seconds looks like a wrong time zone; otherwise `None`.
 fn time_zone(seconds: u64) -> Option<String> {
     let hours = seconds.saturating_add(TIME_ZONE_SLACK).checked_div(3600)?;
     let off = hours.saturating_mul(3600).abs_diff(seconds);

@@ -1,4 +1,4 @@
-//! The HTTP client of `send`: one connection, kept alive, with one request at a time.
+//! The HTTP client of `send`: one kept connection, with one request at a time.
 
 use std::borrow::Cow;
 use std::io;
@@ -19,13 +19,13 @@ use tokio::time::timeout;
 
 use super::tls::Tls;
 
-/// The time that DT waits for a response.
+/// The time limit of a response: that of DT.
 const TIMEOUT: Duration = Duration::from_secs(10);
 
-/// The largest size of a response's body, in bytes. Those of the receiver are far smaller.
+/// The largest size of a response's body, in bytes. Bodies of the receiver are far smaller.
 const MAX_RESPONSE: usize = 64 * 1024;
 
-/// The reason for which a request has no response.
+/// Why a request has no response, as one of few kinds.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum SendErrorKind {
     /// No process listens on the address.
@@ -34,16 +34,16 @@ pub enum SendErrorKind {
     Unreachable,
     /// The TLS handshake failed.
     Tls,
-    /// There was no response in time.
+    /// There was no response within 10 s.
     Timeout,
-    /// The connection ended before the response.
+    /// The connection ended before the response was complete.
     Lost,
     /// The response is not HTTP/1.
     NotHttp,
 }
 
 impl SendErrorKind {
-    /// Returns the stable name.
+    /// Returns the stable name of the kind.
     pub const fn code(self) -> &'static str {
         match self {
             Self::Refused => "connection_refused",
@@ -56,12 +56,12 @@ impl SendErrorKind {
     }
 }
 
-/// Explains why a request has no response.
+/// Why a request has no response.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{}: {detail}", kind.code())]
 pub struct SendError {
     pub kind: SendErrorKind,
-    /// The message of the operating system or the HTTP library; may be empty.
+    /// The message of the operating system or of the HTTP library; may be empty.
     pub detail: String,
 }
 
@@ -82,18 +82,18 @@ impl From<hyper::Error> for SendError {
     }
 }
 
-/// A response.
+/// A response of the receiver.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Answer {
     pub status: StatusCode,
-    /// Empty if it was too long.
+    /// The body of the response; empty if it was too long.
     body: Bytes,
 }
 
-/// The members of a response of this receiver; other receivers may not have them.
+/// The members in the body of a response of this receiver. Other receivers may not have them.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub struct ResponseMembers<'a> {
-    /// `code` of a problem, otherwise `status`.
+    /// The member `code` of a problem, or else the member `status`; `None` if the body has neither.
     pub code: Option<Cow<'a, str>>,
     pub event_id: Option<Cow<'a, str>>,
 }
@@ -105,7 +105,7 @@ impl Answer {
         Self { status, body: Bytes::copy_from_slice(body.as_bytes()) }
     }
 
-    /// Reads the members of the body, if it is one of this receiver.
+    /// Parses the members of the body, if it is that of a response of this receiver.
     pub fn members(&self) -> ResponseMembers<'_> {
         #[derive(Deserialize)]
         struct Reply<'a> {
@@ -131,7 +131,7 @@ impl Answer {
     }
 }
 
-/// A client with one connection.
+/// An HTTP client with one connection.
 #[derive(Debug)]
 pub struct Client {
     addresses: Arc<[SocketAddr]>,
@@ -140,17 +140,17 @@ pub struct Client {
 }
 
 impl Client {
-    /// Makes a client that connects at its first request.
+    /// Creates a client, which connects at its first request.
     pub const fn new(addresses: Arc<[SocketAddr]>, tls: Option<Tls>) -> Self {
         Self { addresses, tls, connection: None }
     }
 
-    /// Makes a client of the same receiver without a connection.
+    /// Creates another client for the same receiver, without a connection.
     pub fn another(&self) -> Self {
         Self::new(Arc::clone(&self.addresses), self.tls.clone())
     }
 
-    /// Connects now, to find out whether the receiver is reachable.
+    /// Connects now, in order to find out whether the receiver is reachable.
     pub async fn connect(&mut self) -> Result<(), SendError> {
         let opened = timeout(TIMEOUT, self.open()).await;
         self.connection = Some(opened.map_err(|_late| SendError::new(SendErrorKind::Timeout, ""))??);
@@ -222,7 +222,7 @@ where
     Ok(sender)
 }
 
-/// Reads the body of a response. Returns the connection as well if it can be used again.
+/// Reads the body of a response. Returns the connection as well, if it can be used for another request.
 async fn read(
     response: http::Response<hyper::body::Incoming>,
     connection: http1::SendRequest<Full<Bytes>>,

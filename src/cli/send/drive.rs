@@ -16,11 +16,11 @@ use super::report::{Report, Tally};
 use super::target::Target;
 use dt_sink::clock::{Clock, SystemClock};
 
-/// The number of events, their rate and the concurrency.
+/// The number of events, their rate and the number of workers.
 #[derive(Debug, Clone, Copy)]
 pub struct Load {
     pub count: u64,
-    /// Events per second; `None` for as fast as they are answered.
+    /// The number of events per second; `None` to send each as soon as a worker is free.
     pub rate: Option<f64>,
     pub concurrency: usize,
 }
@@ -31,11 +31,11 @@ struct Shared {
     target: Target,
     plan: Plan,
     turns: Turns,
-    /// Shared by all workers, since a histogram for each would need more memory.
+    /// The counts and latencies. All workers share them, since a histogram for each would need more memory.
     tally: Mutex<Tally>,
 }
 
-/// Sends all events, or those that are sent before Ctrl-C, and returns the report.
+/// Sends all events, or until Ctrl-C, and returns the report.
 pub async fn run(load: Load, target: Target, plan: Plan) -> anyhow::Result<Report> {
     let Load { count, rate, concurrency } = load;
     let requested = count.saturating_mul(plan.copies());
@@ -84,7 +84,7 @@ async fn connect(target: &Target) -> Result<Client, SendError> {
     Ok(client)
 }
 
-/// Waits for the workers. After the first Ctrl-C they finish their requests, after the second they are stopped.
+/// Waits for the workers. After the first Ctrl-C they finish their requests; after the second one they are stopped.
 async fn watch(workers: &mut JoinSet<anyhow::Result<()>>, turns: &Turns) -> anyhow::Result<()> {
     let mut interrupts: u32 = 0;
     loop {
@@ -106,7 +106,7 @@ async fn watch(workers: &mut JoinSet<anyhow::Result<()>>, turns: &Turns) -> anyh
     }
 }
 
-/// Sends the events of each turn until there are no more.
+/// Sends the event of each turn, until there are no more turns.
 async fn work(shared: Arc<Shared>, mut client: Client) -> anyhow::Result<()> {
     let Shared { target, plan, turns, tally } = &*shared;
     while let Some(Turn { event, planned }) = turns.next().await {

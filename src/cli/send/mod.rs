@@ -90,7 +90,7 @@ pub struct Arguments {
 /// The largest number of connections: a machine has about 28,000 ports for them.
 const MAX_CONCURRENCY: usize = 20_000;
 
-/// Explains why the value of an option is not the expected number.
+/// Why the value of an option is not the expected number.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 enum NumberError {
     #[error("expected a whole number from 1")]

@@ -1,5 +1,5 @@
-//! The times at which `send` sends. Each worker takes its next turn here. Without a rate it is at once (a closed loop). With a
-//! rate each event has a planned time, which does not depend on the speed of the receiver (an open loop).
+//! The times at which `send` sends events. Each worker waits here for its next turn. Without a rate, a turn is available at once
+//! (closed loop). With a rate, each event has a planned time, which does not depend on the speed of the receiver (open loop).
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -8,19 +8,19 @@ use std::time::{Duration, Instant};
 
 use tokio::sync::Semaphore;
 
-/// The longest sleep of the pacing thread, after which it checks whether it is stopped.
+/// The longest sleep of the pacing thread, after which it checks whether it was stopped.
 const MAX_SLEEP: Duration = Duration::from_millis(100);
 
 /// The permission to send one event.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Turn {
-    /// The event's number, from 0.
+    /// The number of the event, from 0.
     pub event: u64,
-    /// The time at which it should be sent; `None` for now.
+    /// The time at which the event should be sent; `None` for now.
     pub planned: Option<Instant>,
 }
 
-/// Hands out turns.
+/// The source of turns for all workers.
 #[derive(Debug)]
 pub struct Turns {
     next: AtomicU64,
@@ -34,17 +34,17 @@ pub struct Turns {
 struct Schedule {
     start: Instant,
     rate: f64,
-    /// One permit for each event that is due.
+    /// The permits for turns: one for each event that is due.
     due: Arc<Semaphore>,
 }
 
 impl Turns {
-    /// Returns turns for `count` events, each as soon as a worker is free.
+    /// Creates turns for `count` events, each available as soon as a worker is free.
     pub const fn at_once(count: u64) -> Self {
         Self { next: AtomicU64::new(0), count, stopped: AtomicBool::new(false), schedule: None }
     }
 
-    /// Returns turns for `count` events, `rate` of them per second from now on, for `workers` workers.
+    /// Creates turns for `count` events, `rate` of them per second from now on, for `workers` workers.
     pub fn paced(count: u64, rate: f64, workers: usize) -> std::io::Result<Self> {
         let schedule = Schedule { start: Instant::now(), rate, due: Arc::new(Semaphore::new(0)) };
         let pacing = schedule.clone();
@@ -54,7 +54,7 @@ impl Turns {
         Ok(Self { schedule: Some(schedule), ..Self::at_once(count) })
     }
 
-    /// Waits for the next turn until it is due; `None` if there are no more.
+    /// Waits until the next turn is due, and returns it; `None` if there are no more.
     pub async fn next(&self) -> Option<Turn> {
         if let Some(schedule) = &self.schedule {
             schedule.due.acquire().await.ok()?.forget();
@@ -67,7 +67,7 @@ impl Turns {
         (event < self.count).then_some(Turn { event, planned })
     }
 
-    /// Hands out no more turns.
+    /// Stops the turns: later calls of [`next`](Self::next) return `None`.
     pub fn stop(&self) {
         self.stopped.store(true, Ordering::Relaxed);
         if let Some(schedule) = &self.schedule {
@@ -77,14 +77,14 @@ impl Turns {
 }
 
 impl Schedule {
-    /// Returns the planned time of an event, by its number.
+    /// Returns the planned time of the event with this number; `None` if it cannot be represented.
     fn time_of(&self, event: u64) -> Option<Instant> {
         #[expect(clippy::cast_precision_loss, reason = "2^52 events take longer than any run")]
         let after = event as f64 / self.rate;
         self.start.checked_add(Duration::try_from_secs_f64(after).ok()?)
     }
 
-    /// Adds the permits at their times, and at the end one for each worker, so that no worker waits for ever.
+    /// Adds the permits at the planned times, and at the end one for each worker, so that no worker waits for ever.
     fn run(&self, count: u64, workers: usize) {
         let mut permitted: u64 = 0;
         while permitted < count && !self.due.is_closed() {

@@ -14,7 +14,7 @@ use dt_verify::{Secret, Signer, SignerError};
 /// The default project of sample events.
 pub const PROJECT: &str = "s3nd0pr0ject00000000";
 
-/// The age of the token of `expired`, in seconds: two hours, since the lifetime of DT's tokens is one.
+/// The age of the token of `expired`, in seconds: two hours. DT's tokens are valid for one hour.
 const EXPIRED_AGE: i64 = 7_200;
 
 /// The fault of the requests.
@@ -37,37 +37,37 @@ pub enum Fault {
 }
 
 impl Fault {
-    /// Returns whether a receiver has to accept such requests.
+    /// Returns whether a receiver has to accept requests with this fault.
     pub const fn is_acceptable(self) -> bool {
         matches!(self, Self::None | Self::Duplicate)
     }
 
-    /// Returns whether a status is the expected one. For DT any 2xx means "accepted".
+    /// Returns whether a status is the expected one for this fault. For DT, any 2xx means "accepted".
     pub fn expects(self, status: StatusCode) -> bool {
         if self.is_acceptable() { status.is_success() } else { status == StatusCode::UNAUTHORIZED }
     }
 
-    /// Returns the expected status in words.
+    /// Returns the expected status for this fault, in words.
     pub const fn expected(self) -> &'static str {
         if self.is_acceptable() { "2xx" } else { "401" }
     }
 
-    /// Returns whether such requests need the receiver's secret.
+    /// Returns whether requests with this fault need the receiver's secret.
     pub const fn needs_secret(self) -> bool {
         !matches!(self, Self::WrongSecret | Self::Unsigned | Self::Garbage)
     }
 }
 
-/// The source of bodies.
+/// The source of the bodies of events.
 #[derive(Debug)]
 pub enum Bodies {
     /// Sample events.
     Samples(Samples),
-    /// These bytes for every event.
+    /// The same bytes for every event.
     Exactly(Bytes),
 }
 
-/// The requests of a run.
+/// The plan of the requests of a run: bodies, fault and keys.
 #[derive(Debug)]
 pub struct Plan {
     bodies: Bodies,
@@ -84,7 +84,7 @@ pub struct PreparedRequest {
 }
 
 impl Plan {
-    /// Makes a plan. Faults without a signature need no secret.
+    /// Creates a plan. `secret` may be `None` for faults that do not need it ([`Fault::needs_secret`]).
     pub fn new(bodies: Bodies, fault: Fault, secret: Option<Secret>, run: Run) -> Self {
         Self { bodies, fault, signer: secret.map(Signer::secret), run }
     }
@@ -93,12 +93,12 @@ impl Plan {
         self.fault
     }
 
-    /// Returns how many times each event is sent.
+    /// Returns the number of times that each event is sent.
     pub const fn copies(&self) -> u64 {
         if matches!(self.fault, Fault::Duplicate) { 2 } else { 1 }
     }
 
-    /// Returns the body of an event, by its number, at a time in Unix milliseconds.
+    /// Returns the body of the event with this number, at a time in Unix milliseconds.
     pub fn body(&self, event: u64, unix_millis: i64) -> Bytes {
         match &self.bodies {
             Bodies::Exactly(body) => body.clone(),
@@ -106,7 +106,7 @@ impl Plan {
         }
     }
 
-    /// Signs a body and applies the fault. `request` is the number of the request, which makes its token id unique.
+    /// Signs a body and applies the fault. `request` is the number of the request, which makes the id of its token unique.
     pub fn prepare(&self, body: &Bytes, request: u64, unix_seconds: i64) -> Result<PreparedRequest, SignerError> {
         let issued_at = match self.fault {
             Fault::Expired => unix_seconds.saturating_sub(EXPIRED_AGE),
@@ -134,7 +134,7 @@ fn garbage(seed: u64) -> String {
     format!("{}.{}.{}", piece(0), piece(1), piece(2))
 }
 
-/// Returns the body with one bit flipped, at another position for each request.
+/// Returns the body with one bit flipped, at a different position for each request.
 fn changed(body: &Bytes, seed: u64) -> Bytes {
     let mut bytes = body.to_vec();
     let index = u64::try_from(bytes.len()).ok().and_then(|len| seed.checked_rem(len));

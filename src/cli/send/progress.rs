@@ -5,13 +5,13 @@ use std::time::Duration;
 
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 
-/// The time before the bar is shown.
+/// The time after which the progress bar is shown.
 const DELAY: Duration = Duration::from_secs(1);
 
-/// The interval between two updates.
+/// The interval between two updates of the progress bar.
 const REFRESH: Duration = Duration::from_millis(200);
 
-/// Shows the progress of `done` towards `all` while it is awaited. Never ends by itself.
+/// Shows the progress of `done` towards `all` while the future is awaited. Never ends by itself.
 pub async fn show(all: u64, done: impl Fn() -> u64) -> Infallible {
     tokio::time::sleep(DELAY).await;
     // Without its start position, the bar would compute its speed as if all previous requests were sent now.

@@ -8,13 +8,13 @@ use serde_json::{Map, Value, json};
 use super::client::{Answer, SendError, SendErrorKind};
 use super::plan::Fault;
 
-/// The largest number of codes that are counted separately: another server may send any number of them.
+/// The largest number of codes that are counted separately, since another server may send any number of them.
 const MAX_CODES: usize = 100;
 
-/// The number of responses that are shown one by one.
+/// The number of responses that are described individually.
 const SHOWN: usize = 2;
 
-/// Counts responses and errors.
+/// The counts of responses and errors of a run.
 #[derive(Debug)]
 pub struct Tally {
     sent: u64,
@@ -23,7 +23,7 @@ pub struct Tally {
     failures: Vec<Failures>,
     /// Descriptions of the first responses.
     first: Vec<String>,
-    /// Microseconds, of answered requests only.
+    /// The times until the response in microseconds, of answered requests only.
     latency: Histogram<u64>,
 }
 
@@ -39,7 +39,7 @@ struct Answers {
 #[derive(Debug)]
 struct Failures {
     kind: SendErrorKind,
-    /// The message of the first one.
+    /// The message of the first error of this kind.
     detail: String,
     count: u64,
 }
@@ -56,7 +56,7 @@ impl Tally {
         })
     }
 
-    /// Returns the number of requests that were answered or failed.
+    /// Returns the number of requests that were answered or that failed.
     pub const fn sent(&self) -> u64 {
         self.sent
     }
@@ -100,16 +100,16 @@ fn label(status: u16, code: &str) -> String {
 #[derive(Debug)]
 pub struct Report {
     pub tally: Tally,
-    /// The number of requests of a complete run.
+    /// The number of requests in a complete run.
     pub requested: u64,
     pub took: Duration,
     pub fault: Fault,
-    /// The receiver, for messages.
+    /// The receiver's host and port, for messages.
     pub target: String,
 }
 
 impl Report {
-    /// Returns whether every request was sent and has the expected response.
+    /// Returns whether every request was sent and had the expected response.
     pub fn is_expected(&self) -> bool {
         let Tally { sent, unexpected, failures, .. } = &self.tally;
         *sent == self.requested && *unexpected == 0 && failures.is_empty()
@@ -140,7 +140,7 @@ impl Report {
         })
     }
 
-    /// Returns the lines of the report: one for each response to a single event, otherwise a summary.
+    /// Returns the lines of the report: the responses to a single event, or else a summary.
     pub fn lines(&self, single: bool) -> Vec<String> {
         let tally = &self.tally;
         if single {
@@ -165,7 +165,7 @@ impl Report {
         lines
     }
 
-    /// Returns the messages about errors and unexpected responses, for standard error.
+    /// Returns the messages about errors and unexpected responses, which go to standard error.
     pub fn complaints(&self) -> Vec<String> {
         let (Tally { sent, unexpected, answers, failures, .. }, target) = (&self.tally, &self.target);
         let mut complaints: Vec<String> = failures
@@ -199,7 +199,7 @@ impl Report {
         if seconds > 0.0 { as_f64(self.tally.latency.len()) / seconds } else { 0.0 }
     }
 
-    /// Returns quantiles of the latency in milliseconds; `None` without responses.
+    /// Returns quantiles of the latency in milliseconds, with their names; `None` without responses.
     fn latency(&self) -> Option<[(&'static str, f64); 5]> {
         let latency = &self.tally.latency;
         let at = |quantile| rounded(as_f64(latency.value_at_quantile(quantile)) / 1_000.0);

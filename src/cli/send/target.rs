@@ -1,4 +1,4 @@
-//! The receiver that `send` sends to: the URL and headers of every request, which are checked before the first one.
+//! The receiver to which `send` sends: the URL and the headers of every request, which are checked before the first one.
 
 use std::net::SocketAddr;
 use std::path::Path;
@@ -29,7 +29,7 @@ pub struct Target {
 }
 
 impl Target {
-    /// Reads `--url`, `--ca` and every `--header`. No message repeats a URL that may have a password.
+    /// Reads the options `--url`, `--ca` and `--header`. No message contains a URL that may have a password.
     pub fn read(url: &str, ca: Option<&Path>, headers: &[String]) -> Result<Self, Failure> {
         let found = |why: &str| usage(format!("--url: {why}; expected {URL_FORM}"));
         if url.contains('@') {
@@ -73,7 +73,8 @@ impl Target {
         Ok(target)
     }
 
-    /// Adds the user's headers. A header replaces the default one of its name. No message repeats a value, which may be secret.
+    /// Adds the headers of the user. A header replaces the default header of the same name. No message contains a value, which
+    /// may be secret.
     fn add_headers(&mut self, headers: &[String]) -> Result<(), Failure> {
         let mut own = HeaderMap::new();
         for text in headers {
@@ -115,17 +116,17 @@ impl Target {
         if host.contains(':') { format!("[{host}]:{port}") } else { format!("{host}:{port}") }
     }
 
-    /// Returns the configuration of TLS, if the URL has https.
+    /// Returns the configuration of TLS; `None` if the URL does not have https.
     pub fn tls(&self) -> Option<&Tls> {
         self.tls.as_ref()
     }
 
-    /// Resolves the addresses of the host, once for the whole run.
+    /// Resolves the addresses of the receiver's host, once for the whole run.
     pub async fn resolve(&self) -> std::io::Result<Vec<SocketAddr>> {
         Ok(tokio::net::lookup_host((self.host.as_str(), self.port)).await?.collect())
     }
 
-    /// Makes a request with DT's headers.
+    /// Creates a request with the headers that DT sends.
     pub fn request(&self, body: Bytes, token: Option<HeaderValue>) -> Request<Full<Bytes>> {
         let mut request = Request::new(Full::new(body));
         *request.method_mut() = Method::POST;

@@ -1,4 +1,4 @@
-//! TLS to the receiver: the trusted authorities, and the handshake.
+//! TLS connections to the receiver: the trusted certificate authorities, and the handshake.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -21,7 +21,7 @@ pub struct Tls {
 }
 
 impl Tls {
-    /// Trusts the authorities in a PEM file or, without one, the public ones of Mozilla's list.
+    /// Creates a configuration that trusts the authorities in a PEM file or, without a file, the public ones of Mozilla's list.
     pub fn new(host: &str, ca: Option<&Path>) -> Result<Self, Failure> {
         let name = ServerName::try_from(host.to_owned())
             .map_err(|_| usage("--url: the host is not a name that a certificate can have"))?;
@@ -47,7 +47,7 @@ impl Tls {
     }
 }
 
-/// Reads the authorities in a PEM file.
+/// Reads the certificate authorities in a PEM file.
 fn authorities(path: &Path) -> Result<RootCertStore, Failure> {
     let bad = |why: String| usage(format!("--ca: {}: {why}", path.display()));
     let pem = read_input(path)?;
