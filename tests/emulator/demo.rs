@@ -117,6 +117,7 @@ fn it_shows_values_rejections_an_outage_and_a_summary() {
     let count = events(&shown).len();
     let delivered = format!("{count} to screen, {count} to archive");
     assert!(tagged(&shown, "delivered   ")[0].contains(&delivered), "{shown}");
+    assert_eq!(number_before(tagged(&shown, "accepted    ")[0], "events,"), count, "{shown}");
     assert_eq!(tagged(&shown, "lost        ")[0].split_whitespace().last(), Some("0"), "{shown}");
     assert!(is_empty(folder.path()), "it cleans up");
 }

@@ -29,14 +29,14 @@ const INTERVAL: Duration = Duration::from_secs(15 * 60);
 const ORGANIZATION: &str = "emulator";
 const ORGANIZATION_NAME: &str = "Emulator";
 
-/// Explains why the emulator does not start, or cannot save its state.
+/// Why the emulator cannot start, or cannot save its state.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum EmulatorError {
     /// The emulator cannot listen on the address.
     #[error("{address}: {source}")]
     Listen {
-        /// The address.
+        /// The address that the emulator cannot listen on.
         address: SocketAddr,
         /// The error of the operating system.
         source: io::Error,
@@ -44,8 +44,8 @@ pub enum EmulatorError {
     /// The state file cannot be read or written, or does not hold a state.
     #[error("state: {0}")]
     State(String),
-    /// The address is not a single one, so the public URL has to be configured: the issuer of `DT-Asymmetric-Signature` and
-    /// the token endpoint are below it.
+    /// The emulator listens on several addresses, so the public URL must be configured: the issuer of `DT-Asymmetric-Signature`
+    /// and the token endpoint are below it.
     #[error("{0}: expected a public URL (`public_url`, `--public-url`) such as http://192.0.2.7:8081")]
     NoPublicUrl(SocketAddr),
     /// The public URL is not a URL with the scheme `http` or `https`, a host, and no query.
@@ -57,7 +57,7 @@ pub enum EmulatorError {
     /// The system has no random numbers, or the cryptographic back-end rejects a key.
     #[error("cannot create a signing key")]
     NoKey,
-    /// The cryptographic back-end does not offer what TLS needs.
+    /// The cryptographic back-end does not support the algorithms that TLS needs.
     #[error("cannot set up TLS")]
     NoTls,
 }
@@ -110,8 +110,8 @@ impl fmt::Debug for EmulatorBuilder {
 }
 
 impl Default for EmulatorBuilder {
-    /// Returns a configuration with a free port of the loopback address, no devices, no faults, the machine's time, and no
-    /// state file.
+    /// Returns a configuration with a free port of the loopback address, the system clock, and no devices, no faults and no state
+    /// file.
     fn default() -> Self {
         Self {
             listen: SocketAddr::from(([127, 0, 0, 1], 0)),
@@ -141,8 +141,8 @@ impl EmulatorBuilder {
         self
     }
 
-    /// Sets the URL that clients use, such as `http://192.0.2.7:8081`. It is required when the emulator listens on all
-    /// addresses (`0.0.0.0`). The default is `http://` and the address.
+    /// Sets the URL that clients use, such as `http://192.0.2.7:8081`. It is required if the emulator listens on all addresses
+    /// (`0.0.0.0`). The default is `http://` followed by the address.
     #[must_use]
     pub fn public_url(mut self, url: impl Into<String>) -> Self {
         self.public_url = Some(url.into());
@@ -158,7 +158,7 @@ impl EmulatorBuilder {
         self
     }
 
-    /// Sets how many times faster than the machine's clock the emulated one runs, from 1 to
+    /// Sets the factor by which the emulated clock is faster than the system clock, from 1 to
     /// [`MAX_TIME_SCALE`](super::MAX_TIME_SCALE).
     #[must_use]
     pub const fn time_scale(mut self, scale: u32) -> Self {
@@ -166,8 +166,8 @@ impl EmulatorBuilder {
         self
     }
 
-    /// Sets the seed of values, chances and ids. The default is a random one. With the same seed they repeat, except for the
-    /// time in ids and for the order in which the machine makes attempts.
+    /// Sets the seed of random values, chances and ids. The default is a random seed. With the same seed they repeat, except for
+    /// the time in ids, and for the order of attempts, which depends on the machine.
     #[must_use]
     pub const fn seed(mut self, seed: u64) -> Self {
         self.seed = Some(seed);
@@ -181,7 +181,7 @@ impl EmulatorBuilder {
         self
     }
 
-    /// Adds a service account. Once there is one, only the added ones are accepted.
+    /// Adds a service account. If there is at least one, the credentials of others are rejected.
     #[must_use]
     pub fn service_account(mut self, account: ServiceAccount) -> Self {
         self.accounts.push(account);
@@ -202,7 +202,7 @@ impl EmulatorBuilder {
         self
     }
 
-    /// Saves the state in a file, and starts with the state that the file has.
+    /// Sets the state file: the emulator starts with the state in the file, and saves its state to it.
     #[must_use]
     pub fn state_file(mut self, path: impl Into<PathBuf>) -> Self {
         self.state = Some(path.into());
@@ -216,7 +216,8 @@ impl EmulatorBuilder {
         self
     }
 
-    /// Replaces the machine's clock, in Unix milliseconds. It sets the emulated clock at the start, and the times of tokens.
+    /// Replaces the system clock by a function that returns Unix milliseconds. It determines the emulated time at the start, and
+    /// the times of tokens.
     #[must_use]
     pub fn clock(mut self, unix_millis: impl Fn() -> i64 + Send + Sync + 'static) -> Self {
         self.wall = WallClock(Arc::new(unix_millis));

@@ -1,4 +1,4 @@
-//! Holds what all parts of the emulator share: the state behind its lock, the clocks, the keys, the network.
+//! The state that all parts of the emulator share: the state of the cloud behind its lock, the clocks, the keys, the network.
 
 use std::sync::Arc;
 
@@ -11,10 +11,10 @@ use super::state::{Now, Published, State};
 use super::time::{EmulatedTime, WallClock};
 use dt_verify::Signer;
 
-/// The largest number of events that a stream may be behind; beyond it, the stream misses events.
+/// The largest number of events by which a stream may be behind; beyond it, the stream misses events.
 const STREAM_BACKLOG: usize = 4_096;
 
-/// The emulated cloud.
+/// The emulated cloud: all parts of the emulator share it.
 pub struct Cloud {
     time: EmulatedTime,
     wall: WallClock,
@@ -32,13 +32,13 @@ pub struct Cloud {
 
 /// The addresses under which clients reach the emulator.
 pub struct Reach {
-    /// Whether only this machine can reach it.
+    /// Whether only this machine can reach the emulator.
     pub on_loopback: bool,
-    /// The host of its public URL, if there is one.
+    /// The host of the emulator's public URL; `None` if none is configured.
     pub public_host: Option<String>,
 }
 
-/// The parts of a [`Cloud`].
+/// The arguments for creating a [`Cloud`].
 pub struct CloudParts {
     pub time: EmulatedTime,
     pub wall: WallClock,
@@ -75,19 +75,19 @@ impl Cloud {
         &self.time
     }
 
-    /// Returns the machine's time, in Unix seconds.
+    /// Returns the time of the system clock, in Unix seconds.
     pub fn wall_seconds(&self) -> i64 {
         self.wall.unix_seconds()
     }
 
-    /// Converts a time of the emulated clock (Unix milliseconds; `None` for now) to one of the machine's clock (Unix seconds)
-    /// that has the same age.
+    /// Converts a time of the emulated clock (Unix milliseconds; `None` for now) to the time of the system clock (Unix seconds)
+    /// that is equally long ago.
     pub fn wall_time_of(&self, emulated_millis: Option<i64>) -> i64 {
         let age = emulated_millis.map_or(0, |millis| self.time.now_millis().saturating_sub(millis));
         self.wall_seconds().saturating_sub(age.div_euclid(1_000))
     }
 
-    /// Calls `act` with the locked state and the emulated time. It must not take long: all other parts wait.
+    /// Calls `act` with the locked state and the emulated time. `act` must be short, since all other parts of the emulator wait.
     pub fn with_state<T>(&self, act: impl FnOnce(&mut State, Now) -> T) -> T {
         let mut state = self.state.lock();
         // Read under the lock, so that no caller's time is before one that the state already has.

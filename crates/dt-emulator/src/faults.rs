@@ -20,19 +20,20 @@ use serde::{Deserialize, Serialize};
 #[serde(rename_all = "camelCase", deny_unknown_fields, default)]
 #[non_exhaustive]
 pub struct Faults {
-    /// Share of events that are sent twice.
+    /// The share of events that are sent twice, from 0 to 1.
     pub duplicate: f64,
-    /// Share of events that are delayed by up to 10 s, so that later ones overtake them.
+    /// The share of events that are delayed by up to 10 s, so that later events overtake them, from 0 to 1.
     pub reorder: f64,
-    /// Delay of every event, in milliseconds.
+    /// The delay of every event, in milliseconds.
     pub delay_millis: u32,
-    /// Share of attempts whose connection is cut: half of them within the request, half before the response is read.
+    /// The share of attempts whose connection is interrupted, from 0 to 1: half of them within the request, half before the
+    /// response is read.
     pub drop: f64,
-    /// Share of attempts whose body is changed after signing.
+    /// The share of attempts whose body is changed after signing, from 0 to 1.
     pub tamper: f64,
-    /// Share of attempts that are signed with another secret.
+    /// The share of attempts that are signed with another secret, from 0 to 1.
     pub wrong_secret: f64,
-    /// Whether the tokens of a retry are those of the first attempt, which expire after an hour.
+    /// Whether a retry uses the tokens of the first attempt, which expire after an hour.
     pub stale_tokens: bool,
     /// Whether DT has an outage: events stay in their queues.
     pub outage: bool,
@@ -40,19 +41,19 @@ pub struct Faults {
     pub identity_outage: bool,
     /// Whether the REST API answers 503.
     pub api_outage: bool,
-    /// Share of calls of the REST API that are answered 429 with `Retry-After`.
+    /// The share of calls of the REST API that are answered 429 with `Retry-After`, from 0 to 1.
     pub rate_limit: f64,
-    /// Number of events to publish at once, spread over all devices. They are published when it is set; then it is 0 again.
+    /// The number of events to publish at once, spread over all devices. They are published when it is set; then it becomes 0.
     pub burst: u32,
 }
 
 /// The largest number of events of a burst.
 pub const MAX_BURST: u32 = 50_000;
 
-/// Explains why a fault cannot be set.
+/// Why a fault cannot be set.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum FaultError {
-    /// There is no fault of that name.
+    /// No fault has this name.
     #[error(
         "there is no fault \"{0}\"; expected duplicate, reorder, delay, drop, tamper, wrong-secret, stale-tokens, \
          outage, identity-outage, api-outage, rate-limit or burst"
@@ -61,9 +62,9 @@ pub enum FaultError {
     /// The value of a fault is not valid.
     #[error("{fault}: found \"{found}\"; expected {expected}")]
     BadValue {
-        /// The fault.
+        /// The name of the fault.
         fault: &'static str,
-        /// The value.
+        /// The value that was given.
         found: String,
         /// The expected value.
         expected: &'static str,

@@ -13,14 +13,15 @@ use super::cloud::Cloud;
 use super::state::{DeviceRef, NewEvent, Now, Published, State};
 use dt_verify::event::simulation::{self, DeviceModel, Rng};
 
-/// Identifies a device: the ids of its project and of the device.
+/// The identity of a device: the id of its project, and its own id.
 type DeviceKey = (Arc<str>, Arc<str>);
 
-/// Knows when each device with a heartbeat sends next, and what it sends.
+/// Determines when each device with a heartbeat sends next, and what it sends.
 struct HeartbeatScheduler {
     /// The time between two heartbeats of a device, in milliseconds of the emulated clock.
     interval: i64,
-    /// Each model has random numbers of its own, so that its values do not depend on when the other devices send.
+    /// The models of the devices. Each has random numbers of its own, so that its values do not depend on when other devices
+    /// send.
     models: BTreeMap<DeviceKey, DeviceModel>,
     due: BTreeSet<(i64, DeviceKey)>,
 }
@@ -93,7 +94,7 @@ pub async fn run(cloud: Arc<Cloud>, interval: Duration, mut stop: watch::Receive
     }
 }
 
-/// Publishes `count` events at once, spread over all devices. Returns whether there is any device.
+/// Publishes `count` events at once, spread over all devices. Returns `false` if there are no devices.
 pub fn burst(state: &mut State, count: u32, now: Now, published: &mut Vec<Published>) -> bool {
     let mut devices = Vec::new();
     for (project_id, project) in &state.projects {

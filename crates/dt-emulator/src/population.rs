@@ -1,4 +1,4 @@
-//! The devices that an emulator starts with: how many of which type, and their creation.
+//! The devices that an emulator starts with: their types and numbers, and their creation.
 
 use std::collections::BTreeMap;
 use std::str::FromStr;
@@ -7,7 +7,7 @@ use super::api::add_device;
 use super::state::{Device, Labels, MAX_DEVICES, Now, State};
 use dt_verify::event::simulation;
 
-/// Says how many devices of each type have a heartbeat: `temperature:20,humidity:5`.
+/// The number of devices of each type that have a heartbeat: `temperature:20,humidity:5`.
 ///
 /// # Examples
 ///
@@ -21,11 +21,11 @@ use dt_verify::event::simulation;
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Population(BTreeMap<&'static str, usize>);
 
-/// Explains why a text is not a [`Population`].
+/// Why a text is not a [`Population`].
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum PopulationError {
-    /// There is no device type of that name.
+    /// No device type has this name.
     #[error("there is no device type \"{0}\"; expected {known}", known = simulation::device_types().join(", "))]
     UnknownType(String),
     /// The text after the colon is not a number of devices.
@@ -58,7 +58,7 @@ impl Population {
         self.0.is_empty()
     }
 
-    /// Creates the devices that a project does not have yet. Devices that do not fit into the project are left out.
+    /// Creates the devices that a project does not have yet. Devices beyond the limit of the project are not created.
     pub(crate) fn create_missing(&self, state: &mut State, project: &str, now: Now) {
         for (device_type, wanted) in &self.0 {
             let counts = |device: &&Device| device.has_heartbeat && device.device_type == *device_type;

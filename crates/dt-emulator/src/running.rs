@@ -20,7 +20,7 @@ use super::faults::{FaultError, Faults};
 use super::state::{Now, StateFile, document};
 use dt_verify::event::rfc3339_micros;
 
-/// The time between two saves of a state that changes.
+/// The interval at which a changed state is saved.
 const SAVE_EVERY: Duration = Duration::from_secs(5);
 
 /// An error response of DT's REST API.
@@ -40,7 +40,7 @@ impl From<ApiError> for CallError {
     }
 }
 
-/// A running emulator of DT's cloud. Dropping it ends it; [`shutdown`](Self::shutdown) also saves its state.
+/// A running emulator of DT's cloud. Dropping it stops it; [`shutdown`](Self::shutdown) also saves its state.
 pub struct Emulator {
     address: SocketAddr,
     root: String,
@@ -49,7 +49,7 @@ pub struct Emulator {
     tasks: Tasks,
 }
 
-/// The tasks of an emulator, which end when they are stopped or dropped.
+/// The tasks of an emulator. They end when they are stopped or dropped.
 pub(super) struct Tasks {
     stop: watch::Sender<bool>,
     running: JoinSet<()>,
@@ -60,7 +60,7 @@ impl Tasks {
         Self { stop: watch::Sender::new(false), running: JoinSet::new() }
     }
 
-    /// Spawns a task, which has to end once its receiver is true.
+    /// Spawns a task, which has to end once the value of its receiver is `true`.
     pub(super) fn spawn<F>(&mut self, task: impl FnOnce(watch::Receiver<bool>) -> F)
     where
         F: Future<Output = ()> + Send + 'static,
@@ -107,7 +107,8 @@ impl Emulator {
         self.address
     }
 
-    /// Returns its root URL, such as `http://127.0.0.1:8081`; the [public URL](EmulatorBuilder::public_url), if it has one.
+    /// Returns the root URL of the emulator, such as `http://127.0.0.1:8081`, or its [public URL](EmulatorBuilder::public_url) if
+    /// one is configured.
     #[must_use]
     pub fn url(&self) -> String {
         self.root.clone()
@@ -151,7 +152,7 @@ impl Emulator {
     ///
     /// # Errors
     ///
-    /// Returns [`CallError`] as the REST API does. A call of a stream is answered 400.
+    /// Returns [`CallError`] if the REST API answers with an error. A call that opens a stream is answered 400.
     pub fn call(&self, method: &str, path: &str, body: &Value) -> Result<Value, CallError> {
         let bad = |text: &str| ApiError::bad_request(text);
         let method = Method::from_bytes(method.as_bytes()).map_err(|_| bad("not an HTTP method"))?;
@@ -183,7 +184,8 @@ impl Emulator {
         Ok(())
     }
 
-    /// Returns the delivery status of the newest events for every connector, oldest first. The number of entries is limited.
+    /// Returns the delivery status of the newest events for every connector, oldest first. The number of entries is limited
+    /// ([`EmulatorBuilder::ledger_entries`]).
     #[must_use]
     pub fn ledger(&self) -> Vec<LedgerEntry> {
         self.cloud.with_state(|state, _| state.ledger.entries().collect())
@@ -225,7 +227,7 @@ impl Emulator {
     }
 }
 
-/// Saves the state regularly, if it has changed, until `stop` is true.
+/// Saves the state at an interval, if it has changed, until `stop` is `true`.
 async fn save_regularly(cloud: Arc<Cloud>, file: Arc<StateFile>, mut stop: watch::Receiver<bool>) {
     let mut written = 0;
     loop {

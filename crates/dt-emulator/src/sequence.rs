@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-/// Counts up from 0. It is serialised as a plain number: the one that [`next`](Self::next) returns next.
+/// A counter that starts at 0. It is serialised as a plain number: the one that [`next`](Self::next) returns next.
 #[derive(Debug, Clone, Copy, Default, Serialize, Deserialize)]
 #[serde(transparent)]
 pub struct Sequence(u64);

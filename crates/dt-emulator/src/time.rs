@@ -9,7 +9,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use tokio::time::Instant;
 
-/// The largest factor by which the emulated clock is faster than the machine's: a year in five minutes.
+/// The largest factor by which the emulated clock is faster than the system clock: a year takes five minutes.
 pub const MAX_TIME_SCALE: u32 = 100_000;
 
 /// The machine's clock, as a function that returns Unix milliseconds.
@@ -23,7 +23,7 @@ impl fmt::Debug for WallClock {
 }
 
 impl WallClock {
-    /// Returns the operating system's clock.
+    /// Returns the clock of the operating system.
     pub(crate) fn system() -> Self {
         // A clock before 1970 or after the year 292 million reads as its nearest edge.
         let since = || SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
@@ -41,7 +41,7 @@ impl WallClock {
     }
 }
 
-/// A clock that runs `scale` times as fast as the machine's. It uses tokio's time, so that a test can pause it.
+/// A clock that runs `scale` times as fast as the system clock. It uses tokio's time, so that a test can pause it.
 #[derive(Clone)]
 pub(crate) struct EmulatedTime {
     origin: Instant,
@@ -56,7 +56,7 @@ impl fmt::Debug for EmulatedTime {
 }
 
 impl EmulatedTime {
-    /// Returns a clock that shows `unix_millis` now.
+    /// Returns a clock whose time is `unix_millis` now.
     pub(crate) fn new(unix_millis: i64, scale: u32) -> Self {
         let epoch_micros = unix_millis.saturating_mul(1_000);
         Self { origin: Instant::now(), epoch_micros, scale: scale.clamp(1, MAX_TIME_SCALE) }
@@ -83,7 +83,7 @@ impl EmulatedTime {
         }
     }
 
-    /// Returns the time from the start of the clock until it shows `unix_millis`, on the machine's clock.
+    /// Returns the real time from the start of the clock until its time is `unix_millis`.
     fn real_since_origin(&self, unix_millis: i64) -> Duration {
         let micros = unix_millis.saturating_mul(1_000).saturating_sub(self.epoch_micros);
         let nanos = u64::try_from(micros).unwrap_or(0).saturating_mul(1_000);

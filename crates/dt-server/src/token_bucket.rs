@@ -1,11 +1,11 @@
-//! A token bucket, which limits a rate and a burst. The caller passes the time.
+//! A token bucket, which limits a rate with a burst. The caller passes the time.
 
-/// A budget of tokens that is refilled at a constant rate, up to the burst.
+/// A budget of tokens that is refilled at a constant rate, up to the size of the burst.
 #[derive(Debug, Clone, Copy)]
 pub struct TokenBucket {
     per_second: u32,
     burst: u32,
-    /// The remaining tokens, in thousandths.
+    /// The number of remaining tokens, in thousandths.
     left: u64,
     /// The time of the last refill, in Unix milliseconds.
     refilled_at: i64,
@@ -17,7 +17,7 @@ impl TokenBucket {
         Self { per_second, burst, left: thousandths(burst), refilled_at: 0 }
     }
 
-    /// Takes a token, if there is one. Returns whether there was. `now_ms` is in Unix milliseconds.
+    /// Takes a token. Returns `false` if there is none. `now_ms` is in Unix milliseconds.
     pub fn take(&mut self, now_ms: i64) -> bool {
         self.refill(now_ms);
         let left = self.left.checked_sub(1000);

@@ -1,30 +1,30 @@
-//! Classifies the answers of a target: what becomes of the records of a request, by its status.
+//! Classifies the responses of a target: determines the result of the records of a request by the HTTP status.
 
 use std::time::{Duration, SystemTime};
 
 use http::header::RETRY_AFTER;
 use http::{HeaderMap, StatusCode};
 
-/// The longest time that a `Retry-After` is honoured.
+/// The largest value of `Retry-After` that is accepted; a larger one is reduced to it.
 const MAX_RETRY_AFTER: Duration = Duration::from_secs(3600);
 
-/// What a status says about the records of the request.
+/// The meaning of an HTTP status for the records of the request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Verdict {
-    /// The target has the records.
+    /// The target has stored the records.
     Accepted,
-    /// The target will never take a record of the request.
+    /// The target will never accept a record of the request.
     Rejected,
-    /// The target may take the records later. It may take other records now.
+    /// The target may accept the records later. It may accept other records now.
     Busy,
-    /// The target takes no record now, and asks for a pause.
+    /// The target accepts no records now, and requests a pause.
     Pause,
-    /// The target is not what the sink expects, or does not let it in: an operator has to act.
+    /// The target is not the expected one, or denies access to the sink: an operator has to fix this.
     Misconfigured,
 }
 
 impl Verdict {
-    /// Returns the verdict of a status.
+    /// Returns the verdict for a status.
     #[must_use]
     pub const fn of(status: StatusCode) -> Self {
         match status.as_u16() {
@@ -37,7 +37,7 @@ impl Verdict {
     }
 }
 
-/// Returns what an operator can do about a status that does not pass by itself.
+/// Returns the remedy for a status that does not pass by itself.
 #[must_use]
 pub const fn advice(status: StatusCode) -> &'static str {
     match status.as_u16() {
@@ -49,8 +49,8 @@ pub const fn advice(status: StatusCode) -> &'static str {
     }
 }
 
-/// Returns how long the target asks to wait (RFC 9110, section 10.2.3: seconds or a date), at most an hour. `None` without
-/// a valid `Retry-After`. `now` is the time in Unix milliseconds.
+/// Returns how long the target requests to wait (`Retry-After`, RFC 9110, section 10.2.3: seconds or a date), at most an hour.
+/// `None` without a valid `Retry-After`. `now` is the time in Unix milliseconds.
 #[must_use]
 pub fn retry_after(headers: &HeaderMap, now: i64) -> Option<Duration> {
     let text = headers.get(RETRY_AFTER)?.to_str().ok()?.trim();

@@ -1,4 +1,4 @@
-//! The table `auth`: who the sink is, by a password (RFC 7617) or a bearer token (RFC 6750).
+//! The table `auth`: the credentials of the sink, as a password (RFC 7617) or a bearer token (RFC 6750).
 
 use std::fmt;
 use std::str::FromStr;
@@ -14,23 +14,23 @@ use dt_verify::Secret;
 use crate::headers::{check_secret, source_key};
 use crate::request::UnknownWord;
 
-/// How the sink authenticates itself.
+/// The credentials with which the sink authenticates itself.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Auth {
-    /// By user name and password.
+    /// A user name and a password (basic authentication).
     Basic {
         /// The user name.
         username: String,
         /// The password.
         password: Secret,
     },
-    /// By a token.
+    /// A bearer token.
     Bearer(Secret),
 }
 
 impl Auth {
-    /// Returns the value of the header `Authorization`, marked as sensitive. `None` if the token cannot be in a header.
+    /// Returns the value of the header `Authorization`, marked as sensitive. `None` if the token cannot be part of a header.
     #[must_use]
     pub fn header(&self) -> Option<HeaderValue> {
         let text = match self {
@@ -56,7 +56,7 @@ impl Auth {
     }
 }
 
-/// The scheme of the header `Authorization`.
+/// The authentication scheme of the header `Authorization`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Scheme {
     Basic,

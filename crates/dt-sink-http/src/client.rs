@@ -1,4 +1,4 @@
-//! Sends single requests: the connections, the time limit, and the answer as far as it is needed.
+//! Sends single requests: the connections, the time limits, and the needed part of the response.
 
 use std::error::Error;
 use std::io;
@@ -15,38 +15,38 @@ use rustls::{AlertDescription, CertificateError, ClientConfig};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tower_service::Service;
 
-/// The most bytes of an answer's body that are kept, for an error's text.
+/// The largest number of bytes of a response's body that are kept, for an error message.
 const MAX_KEPT: usize = 1024;
-/// The most bytes of an answer's body that are read. The connection of a longer one is closed.
+/// The largest number of bytes of a response's body that are read. If the body is longer, its connection is closed.
 const MAX_READ: usize = 64 * 1024;
-/// How long the body of an answer may take, after its status.
+/// The time limit for the body of a response, after its status line.
 const BODY_TIMEOUT: Duration = Duration::from_secs(1);
-/// How long a connection is kept without a request. Many servers close theirs after 60 s.
+/// How long an unused connection is kept. Many servers close unused connections after 60 s.
 const IDLE_TIMEOUT: Duration = Duration::from_secs(50);
 
-/// How long to wait for an error of the target after the handshake, where no request is sent.
+/// How long to wait for an error of the target after the TLS handshake, if no request is sent.
 const ALERT_WAIT: Duration = Duration::from_millis(500);
 
 type Connector = hyper_rustls::HttpsConnector<HttpConnector>;
 
-/// Sends requests over kept connections.
+/// Sends requests over a pool of kept connections.
 #[derive(Debug)]
 pub struct Client {
     inner: HyperClient<Connector, Full<Bytes>>,
     timeout: Duration,
 }
 
-/// An answer of the target.
+/// A response of the target.
 #[derive(Debug)]
 pub struct Answer {
     pub status: StatusCode,
     pub headers: HeaderMap,
-    /// The start of the body; empty for an accepted request.
+    /// The first bytes of the body; empty for an accepted request.
     pub body: Vec<u8>,
 }
 
 impl Client {
-    /// Creates a client, without a connection. `concurrency` is how many connections are kept.
+    /// Creates a client, without opening a connection. `concurrency` is the number of unused connections that are kept.
     #[must_use]
     pub fn new(tls: ClientConfig, timeout: Duration, concurrency: usize) -> Self {
         // A request that times out leaves its connection of HTTP/2 in use. So pings detect a peer that is gone before the request
@@ -63,11 +63,11 @@ impl Client {
         Self { inner, timeout }
     }
 
-    /// Sends a request, and waits for the answer.
+    /// Sends a request, and waits for the response.
     ///
     /// # Errors
     ///
-    /// A text that says why there is no answer.
+    /// A message that says why there is no response.
     pub async fn send(&self, request: Request<Full<Bytes>>) -> Result<Answer, String> {
         let answer = tokio::time::timeout(self.timeout, self.inner.request(request)).await;
         let answer = answer.map_err(|_| format!("no answer within {:?}", self.timeout))?;
@@ -77,7 +77,7 @@ impl Client {
     }
 }
 
-/// Returns what makes connections, each within `timeout`.
+/// Returns a connector that opens connections, each within `timeout`.
 fn connector(tls: ClientConfig, timeout: Duration) -> Connector {
     let mut tcp = HttpConnector::new();
     tcp.enforce_http(false);
@@ -91,7 +91,7 @@ fn connector(tls: ClientConfig, timeout: Duration) -> Connector {
 ///
 /// # Errors
 ///
-/// A text that says why there is no connection.
+/// A message that says why the connection failed.
 pub async fn connect(tls: ClientConfig, timeout: Duration, url: &Uri) -> Result<(), String> {
     let connecting = tokio::time::timeout(timeout, connector(tls, timeout).call(url.clone())).await;
     let connected = connecting.map_err(|_| format!("no connection within {timeout:?}"))?;
@@ -109,8 +109,8 @@ pub async fn connect(tls: ClientConfig, timeout: Duration, url: &Uri) -> Result<
     Ok(())
 }
 
-/// Reads a body, so that its connection can be used again, and returns its first `keep` bytes. A body that is too long,
-/// too slow or broken is left: the status has said what counts.
+/// Reads a body, so that its connection can be used again, and returns its first `keep` bytes. A body that is too long, too slow
+/// or broken is not read to its end, since the status is sufficient.
 async fn read(mut body: Incoming, keep: usize) -> Vec<u8> {
     let mut kept = Vec::new();
     if body.is_end_stream() {
@@ -132,7 +132,7 @@ async fn read(mut body: Incoming, keep: usize) -> Vec<u8> {
     kept
 }
 
-/// Returns why there is no answer. Equal causes have equal texts, so that the log has each once.
+/// Returns why there is no response. Equal causes have equal messages, so that each is logged once.
 fn cause(error: &hyper_util::client::legacy::Error) -> String {
     let what = if error.is_connect() { "cannot connect" } else { "the connection broke" };
     match error.source() {
@@ -141,7 +141,7 @@ fn cause(error: &hyper_util::client::legacy::Error) -> String {
     }
 }
 
-/// Returns an error with its causes, or the failure of TLS among them.
+/// Returns an error with its causes, or only the TLS error if there is one among them.
 fn chain(what: &str, error: &(dyn Error + 'static)) -> String {
     if let Some(text) = tls_error(error) {
         return text;
@@ -156,7 +156,7 @@ fn chain(what: &str, error: &(dyn Error + 'static)) -> String {
     text
 }
 
-/// Returns the failure of TLS that caused an error; `None` if it had another cause.
+/// Returns a message for the TLS error that caused an error; `None` if it has another cause.
 fn tls_error(error: &(dyn Error + 'static)) -> Option<String> {
     let mut next = Some(error);
     while let Some(error) = next {
@@ -172,7 +172,7 @@ fn tls_error(error: &(dyn Error + 'static)) -> Option<String> {
     None
 }
 
-/// Returns the text of an error without the current time, which the library's own text contains.
+/// Returns the message of a TLS error without the current time, which the library's own message contains.
 fn tls_text(error: &rustls::Error) -> String {
     match error {
         rustls::Error::InvalidCertificate(

@@ -1,4 +1,4 @@
-//! Makes the requests for some records, and decides what becomes of each record by the answers.
+//! Makes the requests for records, and determines the result of each record by the responses.
 
 use std::fmt;
 use std::sync::Arc;
@@ -21,39 +21,39 @@ use crate::settings::HttpConfig;
 use crate::signature::Signatures;
 use crate::url::TargetUrl;
 
-/// How many records in a row are rejected before the target is held to be the cause.
+/// The number of consecutive rejected records after which the target is assumed to be the cause.
 pub const MAX_REJECTED: u32 = 10;
-/// The most characters of an answer's body in an error's text.
+/// The largest number of characters of a response's body in an error message.
 const MAX_SHOWN: usize = 200;
-/// The fewest bytes of a part of a secret that is not shown either. Shorter ones are words such as `Bearer` or `api`.
+/// The smallest size in bytes of a part of a secret that is redacted as well. Shorter parts are words such as `Bearer` or `api`.
 const MIN_PART: usize = 8;
 
-/// The most characters of an event id or a device in an error's text.
+/// The largest number of characters of an event id or a device in an error message.
 const MAX_NAME: usize = 64;
 
 static IDEMPOTENCY_KEY: HeaderName = HeaderName::from_static("idempotency-key");
 
-/// Why records were not delivered, and may be later.
+/// Why records were not delivered. A later attempt may succeed.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Failure {
-    /// In words fit for a log: the cause, and for a fault of single events the first of them.
+    /// The cause, in words fit for a log line. For a fault of single events, it names the first of them.
     pub error: String,
-    /// Whether all other records would fail, too.
+    /// Whether the target is at fault, so that all other records would fail, too.
     pub is_of_target: bool,
-    /// How long the target asks to wait.
+    /// How long the target requests to wait; `None` if it does not.
     pub pause: Option<Duration>,
 }
 
 /// The result of sending some records.
 #[derive(Debug, Default)]
 pub struct Sent {
-    /// The result of each record, in order; `None` for one that was not sent since the sink pauses.
+    /// The result of each record, in order; `None` for a record that was not sent since the sink pauses.
     pub fates: Vec<Option<Fate>>,
-    /// Why records have the result [`Fate::Retry`], if any have.
+    /// Why records have the result [`Fate::Retry`]; `None` if no record has it.
     pub failure: Option<Failure>,
 }
 
-/// Counts requests by their outcome.
+/// The numbers of requests by their outcome.
 #[derive(Debug, Default)]
 pub struct Counts {
     pub accepted: AtomicU64,
@@ -62,18 +62,18 @@ pub struct Counts {
     pub signed: AtomicU64,
 }
 
-/// What all requests of a sink have in common.
+/// The state that all requests of a sink share.
 pub struct Exchange {
     url: TargetUrl,
     client: Client,
     encoder: Encoder,
     signatures: Signatures,
-    /// The chosen headers, `Authorization` and `User-Agent`.
+    /// The configured headers, `Authorization` and `User-Agent`.
     headers: HeaderMap,
-    /// The texts that an answer may contain and an error must not show.
+    /// The secrets that a response may repeat, and that an error message must not contain.
     secrets: Vec<Secret>,
     clock: Arc<dyn Clock>,
-    /// The number of records in a row that were rejected. It outlives the exchange.
+    /// The number of consecutive rejected records. The sink keeps it when the exchange is replaced.
     rejected_in_a_row: Arc<AtomicU32>,
     /// Whether no further request may be started.
     pub is_closing: AtomicBool,
@@ -89,10 +89,10 @@ impl fmt::Debug for Exchange {
     }
 }
 
-/// What an answer means for the records of its request.
+/// The meaning of a response for the records of its request.
 enum Outcome {
     Accepted,
-    /// Encoded, nothing is left of the records, so there was no request.
+    /// The encoded body is empty, so no request was sent.
     Nothing,
     Rejected(String),
     Failed(Failure),
@@ -166,13 +166,14 @@ impl Exchange {
         })
     }
 
-    /// Returns whether so many records in a row were rejected that none is rejected any more.
+    /// Returns whether so many consecutive records were rejected that the target is assumed to be the cause, and no record is
+    /// rejected.
     pub fn is_holding(&self) -> bool {
         self.rejected_in_a_row.load(Ordering::Relaxed) >= MAX_REJECTED
     }
 
-    /// Sends records in one request. If it is rejected, each half is sent in a request of its own, and so on, until each
-    /// record that is at fault is alone.
+    /// Sends records in one request. If it is rejected, each half is sent in a request of its own, and so on, until each record
+    /// that is at fault is in a request of its own.
     pub async fn send(&self, records: &[Arc<Record>]) -> Sent {
         let mut sent = Sent { fates: vec![None; records.len()], failure: None };
         // The parts that are left, as first index and number of records, the next one last.
@@ -200,7 +201,7 @@ impl Exchange {
                 Outcome::Failed(mut failure) => {
                     // The target may fail for these records only, for ever.
                     if !failure.is_of_target {
-                        failure.error.push_str(&format!(", for {}", names(of_part)));
+                        failure.error.push_str(&format!(", for {}", name_of_first(of_part)));
                     }
                     sent.failure = Some(failure);
                     break;
@@ -218,13 +219,13 @@ impl Exchange {
         sent
     }
 
-    /// Counts a rejected record. Returns `false` if it must not be rejected: too many were, one after the other.
+    /// Counts a rejected record. Returns `false` if it must not be rejected, since too many consecutive records were.
     fn may_reject(&self) -> bool {
         let add = |count: u32| count.checked_add(1).filter(|count| *count <= MAX_REJECTED);
         self.rejected_in_a_row.fetch_update(Ordering::Relaxed, Ordering::Relaxed, add).is_ok()
     }
 
-    /// Returns the error of a record that would be rejected, after too many were.
+    /// Returns the error for a record that would be rejected after too many consecutive ones were.
     fn holding(&self) -> String {
         format!(
             "{}: {MAX_REJECTED} events in a row were rejected, so the target may be at fault; no more are dead-lettered until \
@@ -233,7 +234,7 @@ impl Exchange {
         )
     }
 
-    /// Makes one request.
+    /// Sends one request with these records.
     async fn send_part(&self, records: &[Arc<Record>]) -> Outcome {
         let request = match self.request(records) {
             Ok(Some(request)) => request,
@@ -257,7 +258,7 @@ impl Exchange {
         }
     }
 
-    /// Returns the request for some records; `None` if nothing is left of them in the format.
+    /// Returns the request for records; `None` if their encoded body is empty.
     fn request(&self, records: &[Arc<Record>]) -> Result<Option<Request<Full<bytes::Bytes>>>, String> {
         let encoded = self.encoder.encode(records);
         if encoded.body.is_empty() {
@@ -287,7 +288,7 @@ impl Exchange {
         Ok(Some(request))
     }
 
-    /// Returns what an answer means. `tokens` are the signatures of the request, which are not shown.
+    /// Returns the meaning of a response. `tokens` are the signatures of the request, which are redacted.
     fn outcome(&self, answer: &Answer, tokens: &[HeaderValue]) -> Outcome {
         let verdict = Verdict::of(answer.status);
         let count = match verdict {
@@ -319,7 +320,7 @@ impl Exchange {
         }
     }
 
-    /// Returns the start of an answer's body, without secrets that it may repeat, and on one line.
+    /// Returns the first characters of a response's body on one line, with secrets redacted that it may repeat.
     fn shown_body(&self, body: &[u8], tokens: &[HeaderValue]) -> String {
         let mut text = body.to_vec();
         let tokens = tokens.iter().map(HeaderValue::as_bytes).filter(|token| !token.is_empty());
@@ -331,25 +332,22 @@ impl Exchange {
     }
 }
 
-/// Returns the event id and the device of the first of some records, and how many others there are.
-fn names(records: &[Arc<Record>]) -> String {
+/// Returns the event id and the device of the first of the records. It does not say how many others there are: that number
+/// differs with each attempt while events arrive, and each text would be one more line in the log.
+fn name_of_first(records: &[Arc<Record>]) -> String {
     let Some(record) = records.first() else { return "no event".to_owned() };
     let shown = |text: &str| text.chars().take(MAX_NAME).flat_map(char::escape_debug).collect::<String>();
     let device = record.device.as_deref().map_or_else(String::new, |device| format!(" of {}", shown(device)));
-    let others = match records.len().saturating_sub(1) {
-        0 => String::new(),
-        others => format!(" and {others} more"),
-    };
-    format!("event {}{device}{others}", shown(&record.event_id))
+    format!("event {}{device}", shown(&record.event_id))
 }
 
-/// Returns the parts of a path, a query or a header's value that may be a secret of their own.
+/// Returns the parts of a path, a query or a header's value that may be secrets themselves.
 fn parts(secret: &Secret) -> Vec<Secret> {
     let parts = secret.expose().split(|byte| b"/?&=:;, ".contains(byte));
     parts.filter(|part| part.len() >= MIN_PART).filter_map(|part| Secret::new(part).ok()).collect()
 }
 
-/// Returns a text with each copy of a secret replaced. So is a part of it at the end, where the text was cut off.
+/// Returns a text with each copy of a secret redacted, including a part of it at the end, where the text was cut.
 fn without(text: &[u8], secret: &[u8]) -> Vec<u8> {
     let mut out = Vec::with_capacity(text.len());
     let mut rest = text;
@@ -368,7 +366,7 @@ fn without(text: &[u8], secret: &[u8]) -> Vec<u8> {
     out
 }
 
-/// Returns a status as `404 Not Found`, or as its number.
+/// Returns a status as text, such as `404 Not Found`, or as its number if it has no name.
 fn shown(status: StatusCode) -> String {
     match status.canonical_reason() {
         Some(reason) => format!("{} {reason}", status.as_str()),

@@ -1,8 +1,8 @@
-//! The table `fields`: the JSON object that is sent for an event, with members of the operator's choice.
+//! The table `fields`: the JSON object that is sent for an event, with the members that the operator chooses.
 //!
-//! A member has a text with placeholders, a constant, or a table that becomes an object. A text that is only a placeholder has
-//! its value as JSON, so that a number stays a number; any other text becomes a string. A member of which a placeholder has no
-//! value in an event is left out.
+//! The value of a member is a text with placeholders, a constant, or a table that becomes an object. A text that consists of one
+//! placeholder becomes the JSON value of the placeholder, so that a number stays a number; any other text becomes a string. A
+//! member is omitted for an event in which one of its placeholders has no value.
 
 use std::cell::OnceCell;
 use std::fmt;
@@ -18,7 +18,7 @@ use dt_sink::record::{
 };
 use dt_verify::event::{Delivery, Reading, ReadingValue};
 
-/// The placeholders of parts of the body, by name.
+/// The placeholders for parts of the body, by name.
 static OF_BODY: [(&str, EventValue); 6] = [
     ("timestamp", EventValue::Timestamp),
     ("timestampMillis", EventValue::TimestampMillis),
@@ -28,18 +28,18 @@ static OF_BODY: [(&str, EventValue); 6] = [
     ("body", EventValue::Body),
 ];
 
-/// The start of the placeholder of a label.
+/// The prefix of a placeholder for a label.
 const LABEL: &str = "labels.";
 
 const NANOS_PER_MILLI: i128 = 1_000_000;
 
-/// What a placeholder stands for. `Display` writes its name.
+/// The value that a placeholder inserts. `Display` writes the name of the placeholder.
 #[derive(Debug, Clone, PartialEq, Eq)]
 enum EventValue {
     Record(Placeholder),
     /// `event.timestamp`.
     Timestamp,
-    /// The same in Unix milliseconds, as a number.
+    /// `event.timestamp` in Unix milliseconds, as a number.
     TimestampMillis,
     /// `metadata.deviceType`.
     DeviceType,
@@ -51,7 +51,7 @@ enum EventValue {
     Data,
     /// The whole body, as received.
     Body,
-    /// The newest reading of a quantity.
+    /// The value of the newest reading of this quantity.
     Quantity(&'static str),
 }
 
@@ -68,7 +68,7 @@ impl fmt::Display for EventValue {
     }
 }
 
-/// The placeholders that fields can have.
+/// The names of the placeholders that fields can contain.
 struct Names {
     quantities: Vec<&'static str>,
 }
@@ -78,7 +78,7 @@ impl Names {
         Self { quantities: Reading::quantities() }
     }
 
-    /// Returns what a name stands for; `None` if it is unknown.
+    /// Returns the value for the name of a placeholder; `None` if the name is unknown.
     fn find(&self, name: &str) -> Option<EventValue> {
         if let Some(key) = name.strip_prefix(LABEL).filter(|key| !key.is_empty()) {
             return Some(EventValue::Label(key.to_owned()));
@@ -90,7 +90,7 @@ impl Names {
         of_record.or_else(of_body).or_else(quantity)
     }
 
-    /// Returns all placeholders as they are written.
+    /// Returns all placeholders in braces, as they are written in the configuration.
     fn in_braces(&self) -> Vec<String> {
         let of_record = Placeholder::ALL.iter().map(|placeholder| placeholder.name());
         let of_body = OF_BODY.iter().map(|(name, _)| *name);
@@ -163,7 +163,7 @@ impl Fields {
     }
 }
 
-/// Reports a text that is no template.
+/// Reports an error about a text that is not a valid template.
 fn report(section: &Section<'_>, key: &str, (text, error): (&str, &BadTemplate), names: &Names) {
     match error {
         BadTemplate::Unknown(name) => {
@@ -176,7 +176,7 @@ fn report(section: &Section<'_>, key: &str, (text, error): (&str, &BadTemplate),
 }
 
 impl Field {
-    /// Appends the value; returns `false` if there is none.
+    /// Appends the value of the member. Returns `false` if it has none for this record.
     fn write(&self, record: &ParsedRecord<'_>, out: &mut Vec<u8>) -> bool {
         let template = match self {
             Self::Constant(value) => {
@@ -208,11 +208,11 @@ impl Field {
     }
 }
 
-/// A value of an event.
+/// The value of a placeholder for one event.
 enum Found<'a> {
-    /// A text, which becomes a JSON string.
+    /// A text, which is written as a JSON string.
     Text(&'a str),
-    /// JSON.
+    /// A JSON value, which is written unchanged.
     Json(&'a str),
 }
 
@@ -231,7 +231,7 @@ impl Found<'_> {
     }
 }
 
-/// A record whose body is parsed once at most, and only if a placeholder needs it.
+/// A record whose body is parsed at most once, and only if a placeholder needs it.
 struct ParsedRecord<'a> {
     record: &'a Record,
     delivery: OnceCell<Option<Delivery>>,
@@ -251,7 +251,7 @@ impl<'a> ParsedRecord<'a> {
         self.parts.get_or_init(|| self.record.json_parts())
     }
 
-    /// Calls `act` with the value of a placeholder; returns `None` if there is none.
+    /// Calls `act` with the value of a placeholder, and returns the result; `None` if the placeholder has no value.
     fn with<T>(&self, value: &EventValue, act: impl FnOnce(Found<'_>) -> T) -> Option<T> {
         let found = match value {
             EventValue::Record(placeholder) => {
@@ -280,7 +280,7 @@ impl<'a> ParsedRecord<'a> {
         Some(act(found))
     }
 
-    /// Returns the newest reading of a quantity; the first of several with the same time.
+    /// Returns the newest reading of a quantity; if several have the same time, the first of them. `None` if there is no reading.
     fn newest(&self, quantity: &str) -> Option<Reading<'_>> {
         let readings = self.delivery()?.readings();
         let of_quantity = readings.into_iter().filter(|reading| reading.quantity == quantity);

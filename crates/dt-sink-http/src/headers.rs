@@ -1,4 +1,4 @@
-//! The headers that the operator chooses: plain ones from the file, secret ones from the environment or from files.
+//! The headers that the operator chooses: plain ones in the configuration, secret ones in the environment or in files.
 
 use std::collections::BTreeMap;
 
@@ -7,7 +7,7 @@ use http::header::{HeaderName, HeaderValue};
 use dt_sink::config::{Section, Table, TableEntry, read_source, secret_keys};
 use dt_verify::Secret;
 
-/// Headers that the sink or the protocol sets, each with what an operator can do instead.
+/// The headers that the sink or the protocol sets, each with the remedy for the operator.
 const RESERVED: [(&str, &str); 13] = [
     ("connection", "connections are handled by the sink"),
     ("content-length", "it is set for each request"),
@@ -24,7 +24,7 @@ const RESERVED: [(&str, &str); 13] = [
     ("dt-asymmetric-signature", "set `forward_signature`"),
 ];
 
-/// Parts of the names of headers whose values are secrets.
+/// Words in the names of headers whose values are secrets.
 const SECRET_NAMES: [&str; 8] =
     ["authorization", "api-key", "apikey", "cookie", "credential", "password", "secret", "token"];
 
@@ -109,12 +109,13 @@ fn read_secret_headers(section: Section<'_>) -> Option<SecretHeaders> {
     is_complete.then_some(headers)
 }
 
-/// Returns the key that names where a secret is. To be called before the secret is read.
+/// Returns the key that says where a secret is stored. Call this before the secret is read.
 pub fn source_key(section: &Section<'_>) -> &'static str {
     if section.has("file") { "file" } else { "env" }
 }
 
-/// Reports a secret that cannot be in a header, at the key that names where it is. It is not shown.
+/// Reports a secret that cannot be part of a header, about the key that says where it is stored. The message does not contain the
+/// secret.
 pub fn check_secret(section: &Section<'_>, key: &str, secret: &Secret) {
     if HeaderValue::from_bytes(secret.expose()).is_err() {
         section.complain(key, "holds a secret with control characters, which no header can have");

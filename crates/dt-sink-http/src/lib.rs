@@ -11,11 +11,12 @@
 //!
 //! `answer.rs` classifies the statuses.
 //!
-//! - The target rejects the record. It becomes a dead letter; a rejected batch is halved until the record is alone. After ten
-//!   rejections in a row the target itself is likely to be wrong: the sink rejects nothing more until the target accepts a
-//!   record. A rejected record then waits, and other devices are tried. A restart or a changed key lets ten more be rejected.
-//! - The target is busy, down or misconfigured. The sink starts no more requests, waits for those in flight, and the engine
-//!   tries again later. Later records of a device wait for the one that failed.
+//! - The target rejects the record. The record becomes a dead letter; a rejected batch is halved until the record is alone. After
+//!   ten consecutive rejections, the target is assumed to be the cause: the sink rejects no more records until the target
+//!   accepts one. A record that the target rejects then waits, and records of other devices are sent. After a restart or a
+//!   changed key, ten more records can be rejected.
+//! - The target is busy, down or misconfigured. The sink starts no more requests and waits for those in flight, and the engine
+//!   retries the records later. Later records of a device wait for the one that failed.
 
 mod answer;
 mod auth;
@@ -50,28 +51,28 @@ pub use url::{BadUrl, TargetUrl};
 use dt_sink::clock::{Clock, SystemClock};
 use dt_sink::{Fate, Metric, OpenError, Outcome, Record, Sink, SinkContext};
 
-/// The most records of a batch of the engine, unless a request has more than a quarter of it.
+/// The largest number of records in a batch of the engine, unless four times the records of one request are more.
 const MAX_BATCH: usize = 1024;
-/// The records of a batch for each request that may be in flight, so that there are enough devices to choose from. Few, since
-/// a changed configuration waits for a batch.
+/// The number of records in a batch for each request that may be in flight, so that the batch has enough devices to choose from.
+/// It is small, since a changed configuration waits for the end of a batch.
 const BATCH_PER_REQUEST: usize = 16;
-/// The engine adds records as long as the batch has fewer than this for each request that may be in flight.
+/// The number of records for each request that may be in flight. The engine adds records as long as the batch has fewer.
 const GATHERED_PER_REQUEST: usize = 2;
-/// How long `deliver` works on a batch of which no record has a result, unless the last one failed.
+/// How long `deliver` works on a batch of which no record has a result, unless the previous batch failed.
 const TURN: Duration = Duration::from_millis(500);
-/// How long `deliver` works on a batch of which some records have.
+/// How long `deliver` works on a batch of which some records have a result.
 const SHORT_TURN: Duration = Duration::from_millis(20);
-/// After how long without an answer an error is reported, while requests are in flight.
+/// The time without a response after which an error is reported, while requests are in flight.
 const STALLED: Duration = Duration::from_secs(3);
 
-/// Sends records to a URL.
+/// A sink that sends records to a URL.
 pub struct HttpSink {
     config: HttpConfig,
     context: SinkContext,
     clock: Arc<dyn Clock>,
-    /// The number of records in a row that were rejected.
+    /// The number of consecutive rejected records.
     rejected_in_a_row: Arc<AtomicU32>,
-    /// `None` until the sink is opened.
+    /// The runtime and the worker of the open sink; `None` until the sink is opened, and after it was closed.
     running: Option<Running>,
 }
 
@@ -88,7 +89,7 @@ impl HttpSink {
     /// The metrics that an HTTP sink reports.
     pub const METRICS: &'static [Metric] = metrics::ALL;
 
-    /// Creates a sink. It connects when it sends the first record.
+    /// Creates a sink. It opens connections when it sends the first record.
     #[must_use]
     pub fn new(config: HttpConfig, context: SinkContext) -> Self {
         Self {
@@ -100,19 +101,19 @@ impl HttpSink {
         }
     }
 
-    /// Sets the clock, which decides whether a token is still valid, and tells the time of a new one.
+    /// Sets the clock. It determines whether a token is still valid, and the time of a new token.
     #[must_use]
     pub fn with_clock(mut self, clock: Arc<dyn Clock>) -> Self {
         self.clock = clock;
         self
     }
 
-    /// Returns the most records of a request.
+    /// Returns the largest number of records in a request.
     fn max_events(&self) -> usize {
         self.config.batch.map_or(1, |batch| batch.max_events)
     }
 
-    /// Reports the requests since the last call.
+    /// Adds the requests since the last call to the metrics.
     fn report(&self, exchange: &Exchange) {
         let counts = &exchange.counts;
         let report = |metric: &Metric, count: &AtomicU64| match count.swap(0, Ordering::Relaxed) {
@@ -194,9 +195,9 @@ impl Sink for HttpSink {
     }
 }
 
-/// What an open sink has.
+/// The parts of an open sink.
 struct Running {
-    /// `None` only while it is dropped.
+    /// The runtime of the requests; `None` only while the sink is dropped.
     runtime: Option<Runtime>,
     worker: Worker,
 }
@@ -210,36 +211,37 @@ impl Drop for Running {
     }
 }
 
-/// The requests in flight.
+/// The state of an open sink: its requests in flight, and the progress of the current batch.
 struct Worker {
     exchange: Arc<Exchange>,
-    /// Each returns the addresses of its records, and their results.
+    /// The tasks of the requests in flight. Each returns the addresses of its records, and their results.
     jobs: JoinSet<(Vec<usize>, Sent)>,
-    /// The addresses of the records in flight. Their requests keep the records alive.
+    /// The addresses of the records in flight. The requests keep the records alive, so the addresses stay unique.
     in_flight: HashSet<usize>,
-    /// Until when the target asked to wait, and the error to report until then.
+    /// The end of the pause that the target requested, and the error to report until then; `None` without a pause.
     pause: Option<(Instant, String)>,
-    /// When a request was last answered, or none was in flight.
+    /// When the last response was received, or when a call began with no request in flight.
     last_progress: Instant,
-    /// How many records of the last batch have no result.
+    /// The number of records of the last batch that are still to be delivered.
     left: usize,
-    /// Whether one of them failed.
+    /// Whether a record of the last batch failed.
     has_failed: bool,
 }
 
 impl Worker {
-    /// Returns whether the engine shall add records before requests are started. After an outage it reads the log group by
-    /// group, and a group may be a single record: without this, there would be one request at a time. It is asked again as
-    /// long as it adds some. Not after a failure, since a batch without a result ends the engine's back-off.
+    /// Returns whether the engine shall add records to the batch before requests are started. After an outage, the engine reads
+    /// the log group by group, and a group may have a single record: without this, there would be one request at a time. `true`
+    /// as long as each call has added records, and there are fewer than `enough`. `false` after a failure, since a batch without
+    /// a result ends the engine's back-off.
     fn gathers(&mut self, records: usize, enough: usize) -> bool {
         let has_grown = records > self.left;
         self.left = records;
         has_grown && records < enough && !self.has_failed
     }
 
-    /// Starts requests for the records of a batch, and takes the results. Returns once half of the records have one, or the
-    /// time for this call is used up. After a failure it waits for all requests in flight: the engine pauses then, and
-    /// nothing would go on meanwhile.
+    /// Starts requests for the records of a batch, and collects the results. Returns once half of the records have a result, or
+    /// the time for this call has expired. After a failure, waits for all requests in flight: the engine pauses then, and
+    /// requests make no progress during the pause.
     async fn work(&mut self, schedule: &mut Schedule<'_>, concurrency: usize, max_events: usize) {
         // Connections that the target has closed meanwhile are noticed before they are used.
         for _ in 0..2 {
@@ -281,8 +283,8 @@ impl Worker {
         }
     }
 
-    /// Starts as many requests as may be in flight. A request that would not be full waits for those in flight: their devices
-    /// may have more records for it.
+    /// Starts as many requests as may be in flight. A request that would not be full waits for the end of those in flight, since
+    /// their devices may have more records for it.
     fn start(&mut self, schedule: &mut Schedule<'_>, concurrency: usize, max_events: usize) {
         while self.jobs.len() < concurrency {
             // A batch of records that may all be rejected would hide the one that is accepted.
@@ -323,13 +325,13 @@ impl Worker {
         schedule.finish(&addresses, sent);
     }
 
-    /// Returns why no request is made now, if the target asked to wait.
+    /// Returns the error that led to the requested pause; `None` if requests may be started.
     fn pause_error(&mut self) -> Option<String> {
         self.pause = self.pause.take().filter(|(until, _)| *until > Instant::now());
         self.pause.as_ref().map(|(_, error)| error.clone())
     }
 
-    /// Returns an error if no request was answered for a while.
+    /// Returns an error if requests are in flight and no response was received for [`STALLED`]; otherwise `None`.
     fn stall_error(&self) -> Option<&'static str> {
         let is_stalled = !self.jobs.is_empty() && self.last_progress.elapsed() >= STALLED;
         // A constant text, so that the log has it once.

@@ -1,4 +1,4 @@
-//! Encodes records as the body of a request: one record as it is, or a batch as lines or as a JSON array.
+//! Encodes records as the body of a request: a single record, or a batch as lines or as a JSON array.
 
 use std::fmt;
 use std::str::FromStr;
@@ -19,31 +19,31 @@ const TEXT: &str = "text/plain; charset=utf-8";
 const CLOUD_EVENT: &str = "application/cloudevents+json";
 const CLOUD_EVENTS: &str = "application/cloudevents-batch+json";
 
-/// The longest event id that becomes an idempotency key as it is; a longer one is replaced by its digest.
+/// The largest length in bytes of an event id that becomes an idempotency key unchanged; a longer one is replaced by its digest.
 const MAX_KEY: usize = 255;
 
-/// How a CloudEvent is sent (CloudEvents HTTP protocol binding 1.0, section 3).
+/// The form in which a CloudEvent is sent (CloudEvents HTTP protocol binding 1.0, section 3).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 #[non_exhaustive]
 pub enum CloudEventsMode {
-    /// The attributes are headers, and the body is the received one.
+    /// The attributes are sent as headers, and the body is the received one.
     #[default]
     Binary,
-    /// Attributes and body are one JSON object.
+    /// The attributes and the body are sent as one JSON object.
     Structured,
 }
 
-/// How the records of a batch are joined.
+/// The form in which the records of a batch are joined.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum BatchFormat {
-    /// One line each.
+    /// One line for each record.
     Ndjson,
-    /// One JSON array.
+    /// One JSON array of all records.
     JsonArray,
 }
 
-/// A text that names no mode or batch format.
+/// The error for a text that is not the name of a mode or of a batch format.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("unknown word")]
 pub struct UnknownWord;
@@ -90,14 +90,14 @@ impl fmt::Display for BatchFormat {
     }
 }
 
-/// Encodes records.
+/// Encodes the records of a request as its body, its content type, and for a CloudEvent in binary mode its headers.
 #[derive(Debug, Clone)]
 pub struct Encoder {
     pub format: Format,
-    /// The members of each record's JSON object, in place of `format`.
+    /// The members of each record's JSON object, in place of `format`; `None` if `format` applies.
     pub fields: Option<Fields>,
     pub cloud_events: CloudEventsMode,
-    /// How batches are joined; `None` if each request has one record.
+    /// The form in which the records of a batch are joined; `None` if each request has one record.
     pub batch: Option<BatchFormat>,
 }
 
@@ -106,12 +106,12 @@ pub struct Encoder {
 pub struct Encoded {
     pub body: Bytes,
     pub content_type: HeaderValue,
-    /// The headers of a CloudEvent in binary mode.
+    /// The headers of a CloudEvent in binary mode; empty in any other case.
     pub headers: Vec<(HeaderName, HeaderValue)>,
 }
 
 impl Encoder {
-    /// Encodes the records of one request.
+    /// Encodes the records of one request. They may be several only if the sink has batches.
     #[must_use]
     pub fn encode(&self, records: &[Arc<Record>]) -> Encoded {
         match (self.batch, records) {
@@ -186,7 +186,7 @@ impl Encoder {
         }
     }
 
-    /// Appends a record as one line, with its line feed.
+    /// Appends a record as one line, with a line feed.
     fn write_line(&self, record: &Record, out: &mut Vec<u8>) {
         match &self.fields {
             Some(fields) => {
@@ -198,7 +198,8 @@ impl Encoder {
     }
 }
 
-/// Returns a digest of the event ids: equal for another attempt with the same records, and for no other request.
+/// Returns a digest of the event ids of a request. It is equal for another attempt with the same records, and different for any
+/// other request.
 #[must_use]
 pub fn digest(records: &[Arc<Record>]) -> [u8; 32] {
     let mut digest = Sha256::new();
@@ -210,10 +211,11 @@ pub fn digest(records: &[Arc<Record>]) -> [u8; 32] {
     digest.finalize().into()
 }
 
-/// Returns the idempotency key of a request: the event id of a single record, else `digest` in hexadecimal.
+/// Returns the idempotency key of a request: the event id of a single record, or else `digest` in hexadecimal. `None` if it
+/// cannot be part of a header.
 ///
-/// A batch must not have the id of one of its records as its key. The next attempt may contain further records, which a
-/// target that knows the key would then drop.
+/// The key of a batch must not be the id of one of its records: the next attempt may contain further records, which a target that
+/// knows the key would drop.
 #[must_use]
 pub fn idempotency_key(records: &[Arc<Record>], digest: &[u8; 32]) -> Option<HeaderValue> {
     if let [record] = records
@@ -238,8 +240,8 @@ fn attributes(record: &Record) -> Vec<(HeaderName, HeaderValue)> {
     attributes.filter_map(header).collect()
 }
 
-/// Encodes a value as the HTTP binding of CloudEvents does (section 3.1.3.2): printable ASCII stays, but for the space, the
-/// double quote and the percent sign.
+/// Encodes a value as the HTTP binding of CloudEvents does (section 3.1.3.2): printable ASCII is unchanged, except for the space,
+/// the double quote and the percent sign.
 fn percent_encoded(value: &str) -> String {
     let mut out = String::with_capacity(value.len());
     for byte in value.bytes() {

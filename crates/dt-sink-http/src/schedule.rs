@@ -1,4 +1,5 @@
-//! The schedule of a batch: a queue for each device, and of each queue one request at a time, so that order holds.
+//! The schedule of a batch: one queue per device, with at most one request in flight for each queue, so that the order of a
+//! device's events is kept.
 
 use std::collections::{HashMap, HashSet, VecDeque};
 use std::sync::Arc;
@@ -7,43 +8,43 @@ use dt_sink::{Fate, Record};
 
 use crate::exchange::{Failure, Sent};
 
-/// How many devices may fail before no further request of the batch is started.
+/// The number of failed devices after which no further request of the batch is started.
 const MAX_FAILED_DEVICES: usize = 10;
 
-/// Returns the address of a record, by which the sink recognises it in the next batch.
+/// Returns the memory address of a record, by which the sink recognises the record in the next batch.
 pub fn address(record: &Arc<Record>) -> usize {
     Arc::as_ptr(record).addr()
 }
 
-/// The state of the records of one device.
+/// The records of one device in the batch, and their state.
 #[derive(Debug, Default)]
 struct DeviceQueue {
-    /// The indices of the records that were not sent, in order.
+    /// The indexes of the records that were not sent yet, in order.
     waiting: VecDeque<usize>,
     /// Whether a request with records of this queue is in flight.
     is_busy: bool,
-    /// Why the queue waits for the next batch.
+    /// Why the remaining records of the device wait for the next batch; `None` if they can be sent.
     error: Option<String>,
 }
 
 /// Schedules the records of one batch.
 pub struct Schedule<'a> {
     batch: &'a [Arc<Record>],
-    /// The index of each record, by its address.
+    /// The index of each record in the batch, by the record's address.
     index: HashMap<usize, usize>,
     queue_of: Vec<usize>,
     queues: Vec<DeviceQueue>,
-    /// The queues from which records may be sent.
+    /// The indexes of the queues from which records may be sent.
     ready: VecDeque<usize>,
     fates: Vec<Option<Fate>>,
     finished: usize,
     failed_devices: usize,
-    /// Why no further request is started.
+    /// Why no further request is started; `None` if requests may be started.
     stopped: Option<String>,
 }
 
 impl<'a> Schedule<'a> {
-    /// Sorts the records of a batch into queues. `in_flight` are the addresses of those that were sent.
+    /// Sorts the records of a batch into queues. `in_flight` are the addresses of the records whose requests are in flight.
     pub fn new(batch: &'a [Arc<Record>], in_flight: &HashSet<usize>) -> Self {
         let mut by_device: HashMap<Option<&str>, usize> = HashMap::new();
         let mut queues: Vec<DeviceQueue> = Vec::new();
@@ -71,8 +72,8 @@ impl<'a> Schedule<'a> {
         Self { batch, index, queue_of, queues, ready, fates, finished, failed_devices: 0, stopped: None }
     }
 
-    /// Takes the records of the next request, at most `most`; none if no request may be started. A queue that contributes
-    /// waits until [`finish`](Self::finish).
+    /// Returns the records of the next request, at most `most`; empty if no request may be started. A queue whose records are in
+    /// the request waits until [`finish`](Self::finish).
     pub fn next(&mut self, most: usize) -> Vec<Arc<Record>> {
         let mut records = Vec::new();
         while records.len() < most && !self.is_stopped() {
@@ -89,7 +90,7 @@ impl<'a> Schedule<'a> {
         records
     }
 
-    /// Notes the result of a request.
+    /// Records the results of a request for its records, which have these addresses.
     pub fn finish(&mut self, addresses: &[usize], sent: Sent) {
         let mut freed: Vec<usize> = Vec::new();
         for (address, fate) in addresses.iter().zip(sent.fates) {
@@ -125,7 +126,7 @@ impl<'a> Schedule<'a> {
         }
     }
 
-    /// Returns whether at least so many records may be sent now.
+    /// Returns whether at least `least` records may be sent now.
     pub fn has_ready(&self, least: usize) -> bool {
         let mut count = 0_usize;
         let waiting =
@@ -136,7 +137,7 @@ impl<'a> Schedule<'a> {
         })
     }
 
-    /// Returns whether no further request is started, because the target does not work.
+    /// Returns whether no further request is started, since the target does not work.
     pub const fn is_stopped(&self) -> bool {
         self.stopped.is_some()
     }
@@ -146,18 +147,18 @@ impl<'a> Schedule<'a> {
         self.failed_devices > 0
     }
 
-    /// Returns how many records have a result.
+    /// Returns the number of records with a result.
     pub const fn finished(&self) -> usize {
         self.finished
     }
 
-    /// Returns how many records the batch has.
+    /// Returns the number of records in the batch.
     pub const fn len(&self) -> usize {
         self.batch.len()
     }
 
-    /// Returns the result of each record. One without a result is pending, with `last_error`; but after a failure, it waits
-    /// for the next attempt like the one that failed.
+    /// Returns the result of each record. A record without a result is pending, with `last_error`; after a failure of its device
+    /// or of the target, it is retried instead.
     pub fn into_fates(self, last_error: Option<&str>) -> Vec<Fate> {
         let Self { fates, queue_of, queues, stopped, .. } = self;
         let missing = |number: usize| {

@@ -18,7 +18,7 @@ use crate::headers::{self, PlainHeaders, SecretHeaders};
 use crate::request::{BatchFormat, CloudEventsMode};
 use crate::url::TargetUrl;
 
-/// The shortest and the longest `timeout`.
+/// The allowed values of `timeout`.
 const TIMEOUTS: std::ops::RangeInclusive<Duration> = Duration::from_millis(100)..=Duration::from_secs(120);
 
 config_keys! {
@@ -173,7 +173,7 @@ impl SinkSettings for HttpConfig {
     }
 }
 
-/// Connects to the target. A request could change something there, so none is sent.
+/// Connects to the target, without sending a request, which could change something there.
 fn probe(config: &HttpConfig, limit: Duration) -> Result<String, String> {
     let tls = tls::client_config(&config.tls.clone().unwrap_or_default());
     let tls = tls.map_err(|error| format!("tls: {error}"))?;

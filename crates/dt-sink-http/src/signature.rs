@@ -1,4 +1,4 @@
-//! The signature headers of a request: DT's own as received, as long as they are valid, or a new one.
+//! The signature headers of a request: DT's own headers as received, as long as they are valid, or a new signature.
 
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
@@ -8,15 +8,15 @@ use serde_json::Value;
 use dt_sink::Record;
 use dt_verify::{ASYMMETRIC_HEADER, SECRET_HEADER, Signer, SignerError, TOKEN_LIFETIME, xid};
 
-/// A token that expires within this many seconds is not forwarded: the request may take a while, and clocks differ.
+/// The smallest remaining lifetime of a forwarded token, in seconds: the request may take a while, and clocks differ.
 const MIN_TIME_LEFT: i64 = 300;
 
-/// Decides which signature headers a request carries.
+/// Determines which signature headers a request has.
 #[derive(Debug)]
 pub struct Signatures {
     /// Whether DT's own headers are forwarded while they are valid.
     pub is_forwarding: bool,
-    /// Signs requests that carry none of DT's headers.
+    /// The signer for requests without DT's headers; `None` if they are not signed.
     pub signer: Option<Signer>,
 }
 
@@ -24,13 +24,13 @@ pub struct Signatures {
 #[derive(Debug, Default)]
 pub struct Signed {
     pub headers: Vec<(HeaderName, HeaderValue)>,
-    /// Whether the request was signed anew.
+    /// Whether the request has a new signature.
     pub is_new: bool,
 }
 
 impl Signatures {
-    /// Returns the headers for a request with this body. `records` are those of the request, and `now` is in Unix seconds.
-    /// `unique` makes the id of a new token.
+    /// Returns the signature headers for a request with these records and this body. `now` is in Unix seconds. `unique` is the
+    /// unique part of a new token's id.
     ///
     /// # Errors
     ///
@@ -54,7 +54,7 @@ impl Signatures {
     }
 }
 
-/// Returns DT's own headers of a record; `None` if there are none, or one of them is not valid for long enough.
+/// Returns DT's own signature headers of a record; `None` if there are none, or if a token is not valid for long enough.
 fn forwarded(record: &Record, now: i64) -> Option<Vec<(HeaderName, HeaderValue)>> {
     let signatures = record.headers.signatures();
     if signatures.is_empty() {
@@ -65,8 +65,8 @@ fn forwarded(record: &Record, now: i64) -> Option<Vec<(HeaderName, HeaderValue)>
     signatures.iter().map(|(name, token)| header(name, token).filter(|_| is_valid(token))).collect()
 }
 
-/// Returns when a token expires, in Unix seconds: its `exp`, else an hour after its `iat`, as the receiver reads it. The
-/// token was verified when its record was accepted.
+/// Returns when a token expires, in Unix seconds: its `exp`, or else an hour after its `iat`, as in the receiver's own
+/// verification. `None` if it has neither. The token was verified when its record was accepted.
 fn expiry(token: &str) -> Option<i64> {
     let payload = token.split('.').nth(1)?;
     let claims: Value = serde_json::from_slice(&URL_SAFE_NO_PAD.decode(payload).ok()?).ok()?;
@@ -78,7 +78,8 @@ fn expiry(token: &str) -> Option<i64> {
     seconds("exp").or_else(|| seconds("iat")?.checked_add(TOKEN_LIFETIME))
 }
 
-/// Returns a signature header. It is marked as sensitive, so that it is never shown or indexed.
+/// Returns a signature header, which is marked as sensitive, so that it is never shown or indexed. `None` if the token cannot be
+/// part of a header.
 fn header(name: &str, token: &str) -> Option<(HeaderName, HeaderValue)> {
     let name = match name {
         SECRET_HEADER => HeaderName::from_static("x-dt-signature"),

@@ -1,4 +1,4 @@
-//! The URL of a target. Its path may be a secret, as with webhooks of chat services, so only its origin is ever shown.
+//! The URL of a target. Its path may be a secret, as for webhooks of chat services, so only its origin is ever shown.
 
 use std::fmt;
 use std::net::IpAddr;
@@ -6,31 +6,31 @@ use std::net::IpAddr;
 use http::Uri;
 use http::uri::Scheme;
 
-/// The URL that a sink sends to. `Debug` and `Display` show its origin only.
+/// The URL to which a sink sends requests. `Debug` and `Display` show only its origin.
 #[derive(Clone, PartialEq, Eq)]
 pub struct TargetUrl(Uri);
 
-/// Why a text is not the URL of a target. The text itself is not shown.
+/// Why a text is not the URL of a target. The message does not contain the text.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum BadUrl {
-    /// It is not an absolute http or https URL.
+    /// The text is not an absolute http or https URL.
     #[error("is no URL; expected one such as \"https://example.com/events\"")]
     NotAUrl,
-    /// It contains a user or a password.
+    /// The URL contains a user or a password.
     #[error("contains a user name; give user and password in [sink.auth]")]
     HasUser,
-    /// It contains a fragment, which is never sent.
+    /// The URL contains a fragment, which is never sent.
     #[error("contains a `#`, and what follows it is never sent; delete it")]
     HasFragment,
 }
 
 impl TargetUrl {
-    /// Reads a URL.
+    /// Parses a URL.
     ///
     /// # Errors
     ///
-    /// [`BadUrl`] if it is not the URL of a target.
+    /// [`BadUrl`] if the text is not a valid URL of a target.
     pub fn new(text: &str) -> Result<Self, BadUrl> {
         if text.contains('#') {
             return Err(BadUrl::HasFragment);
@@ -50,7 +50,7 @@ impl TargetUrl {
         Ok(Self(uri))
     }
 
-    /// Returns the whole URL, for a request.
+    /// Returns the complete URL, for a request.
     #[must_use]
     pub const fn expose(&self) -> &Uri {
         &self.0

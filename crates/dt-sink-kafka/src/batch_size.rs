@@ -1,21 +1,21 @@
-//! The size limit of a batch. Kafka's `max.message.bytes` limits a whole batch, so records that are small enough one by one
-//! can be too large together. The limit is halved when a rejected batch has no record that is rejected alone.
+//! The size limit of a batch. Kafka's `max.message.bytes` limits a whole batch, so records that are small enough individually can
+//! be too large together. The limit is halved if no record of a rejected batch is rejected when it is sent alone.
 
 use std::time::{Duration, Instant};
 
 use crate::producer::BATCH_BYTES;
 
-/// The lower bound of the limit, in bytes. librdkafka sends at least one record whatever its size.
+/// The lower bound of the limit, in bytes. librdkafka sends at least one record, whatever its size.
 const MIN_BYTES: usize = 1024;
-/// How long a lowered limit is kept: the topic's limit may have been raised meanwhile.
+/// How long a lowered limit applies: the limit of the topic may have been raised meanwhile.
 const MAX_AGE: Duration = Duration::from_secs(3600);
 
-/// Keeps the current limit, and the batch that is being tried record by record.
+/// The current size limit, and the state of the records that are sent alone after their batch was rejected.
 #[derive(Debug, Default)]
 pub struct BatchSize {
-    /// The lowered limit in bytes, and when it was set.
+    /// The lowered limit in bytes, and when it was set; `None` if the default applies.
     lowered: Option<(usize, Instant)>,
-    /// The records that were rejected together, until each was tried alone.
+    /// The records that were rejected together, until each of them was sent alone; `None` if there are none.
     rejected: Option<Rejected>,
 }
 
@@ -23,7 +23,7 @@ pub struct BatchSize {
 struct Rejected {
     records: usize,
     bytes: usize,
-    /// One of the records was rejected alone as well, so the batch was not too large.
+    /// Whether one of these records was rejected alone as well, so that the batch was not too large.
     has_bad_record: bool,
 }
 
@@ -33,7 +33,7 @@ impl BatchSize {
         self.lowered.map_or(BATCH_BYTES, |(bytes, _)| bytes)
     }
 
-    /// Removes a lowered limit that expired, and returns whether there was one: a producer with larger batches can then be
+    /// Removes a lowered limit that has expired. Returns whether there was one: a producer with larger batches can then be
     /// created.
     pub fn take_expired(&mut self) -> bool {
         self.lowered.take_if(|(_, since)| since.elapsed() >= MAX_AGE).is_some()
@@ -46,14 +46,14 @@ impl BatchSize {
         rejected.bytes = rejected.bytes.saturating_add(bytes);
     }
 
-    /// Notes that a record was rejected alone.
+    /// Records that a record was rejected when it was sent alone.
     pub fn rejected_alone(&mut self) {
         if let Some(rejected) = &mut self.rejected {
             rejected.has_bad_record = true;
         }
     }
 
-    /// Lowers the limit if no record was rejected alone. Called once each record was tried.
+    /// Lowers the limit if no record was rejected alone. Call this after each record was sent alone.
     pub fn conclude(&mut self) {
         let Some(Rejected { records, bytes, has_bad_record }) = self.rejected.take() else { return };
         if records > 1 && !has_bad_record {

@@ -1,5 +1,5 @@
-//! Writes dead letters to a Kafka topic, for receivers in mode `direct` that store nothing on disk. The value of a record is
-//! the request's body; everything else is in headers.
+//! Writes dead letters to a Kafka topic, for receivers in mode `direct` that store nothing on disk. The value of a Kafka record
+//! is the body of the request; all other data is in its headers.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -16,13 +16,13 @@ use dt_sink::record::{DeadLetter, Reason};
 use dt_sink::{DeadLetterSink, SinkError, SinkReporter};
 use dt_verify::event::rfc3339_millis;
 
-/// How long a failure is reported by `last_error`.
+/// How long `last_error` reports a failure.
 const LAST_ERROR_MAX_AGE: Duration = Duration::from_secs(10);
 
-/// Writes dead letters to one topic, and waits for each acknowledgement.
+/// Writes dead letters to one topic, and waits for the acknowledgement of each.
 pub struct KafkaDeadLetters {
     topic: String,
-    /// Locked until a dead letter is acknowledged: dead letters are rare.
+    /// The producer. It is locked until a dead letter is acknowledged, since dead letters are rare.
     state: Mutex<DeadLetterProducer>,
 }
 
@@ -33,7 +33,7 @@ struct DeadLetterProducer {
     producer: Producer,
     topics: Topics,
     last_ticket: u64,
-    /// When the last write failed, and why.
+    /// The time of the last failed write and its error; `None` after a success.
     last_error: Option<(Instant, String)>,
 }
 

@@ -1,9 +1,9 @@
-//! The errors of the producer and of topics, as operators read them.
+//! The errors of the producer and of topics, in words for operators.
 
 use crate::failure::Failure;
 use dt_sink::{OpenError, SinkError};
 
-/// Says why records or dead letters cannot be written to Kafka now.
+/// Why records or dead letters cannot be written to Kafka now.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum KafkaSinkError {
@@ -19,12 +19,12 @@ pub enum KafkaSinkError {
     /// The topic does not exist, and the attempt to create it failed.
     #[error("topic {topic} does not exist, and cannot be created: {reason}")]
     TopicNotCreated {
-        /// The topic's name.
+        /// The name of the topic.
         topic: String,
-        /// Why it was not created.
+        /// Why the topic was not created.
         reason: String,
     },
-    /// The cluster does not let the sink use the topic.
+    /// The cluster denies the sink the use of the topic.
     #[error("{0}")]
     UnusableTopic(String),
     /// The producer's queue is full.

@@ -1,22 +1,22 @@
-//! Classifies the errors of librdkafka: each class decides whether a record is retried or rejected.
+//! Classifies the errors of librdkafka. The class determines whether a record is retried or rejected.
 
 use rdkafka::error::RDKafkaErrorCode as Code;
 
-/// Why a record has no delivery.
+/// Why a record was not delivered.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Failure {
     /// The producer was purged, or another record of the batch was rejected. The record is sent again.
     Purged,
     /// The record was not acknowledged before its timeout (mode `direct`).
     TimedOut(String),
-    /// This record may be too large, or its whole batch.
+    /// The record may be too large, or its whole batch.
     TooLarge(String),
-    /// This record is invalid, or another one of its batch.
+    /// The record may be invalid, or another record of its batch.
     Record(String),
     /// The producer stopped with a fatal error and must be replaced.
     Producer(String),
-    /// The record is valid and can be delivered later: a topic is missing, a permission or password is wrong, or the cluster
-    /// is down.
+    /// The record is valid and can be delivered later: a topic is missing, a permission is missing, a password is wrong, or the
+    /// cluster is down.
     Destination(String),
 }
 
@@ -74,7 +74,7 @@ pub fn of_producer(code: Code, text: &str) -> Failure {
     }
 }
 
-/// Returns the text of a connection error with its remedy. Repeated errors have the same text, so that the log has it once.
+/// Returns the message for a connection error, with its remedy. Repeated errors have the same message, so that it is logged once.
 pub fn of_connection(code: Option<Code>, reason: &str) -> String {
     // The part in brackets holds times and counts, which change with every attempt.
     let reason = reason.split(" (after ").next().unwrap_or(reason);

@@ -54,50 +54,50 @@ use dt_sink::{Fate, Metric, OpenError, Outcome, Sink, SinkReporter};
 const MAX_WINDOW: usize = 2048;
 /// How long `deliver` works on a batch of which no record has reached a final state.
 const TURN: Duration = Duration::from_millis(500);
-/// How long `deliver` works on a batch of which some records have.
+/// How long `deliver` works on a batch of which some records have reached a final state.
 const SHORT_TURN: Duration = Duration::from_millis(20);
-/// How long one wait for delivery reports takes at most.
+/// The longest time of one wait for delivery reports.
 const REPORT_WAIT: Duration = Duration::from_millis(10);
-/// How long to wait for the reports of purged records.
+/// The longest time to wait for the reports of purged records.
 const PURGE_WAIT: Duration = Duration::from_secs(5);
-/// After how long without an acknowledgement an error is reported.
+/// The time without an acknowledgement after which an error is reported.
 const STALLED: Duration = Duration::from_secs(3);
-/// How many records in a row may be rejected alone before the topic is held to be the cause.
+/// The number of consecutive records that may be rejected alone before the topic is assumed to be the cause.
 const MAX_REJECTED_ALONE: usize = 1000;
-/// How often the cluster is checked while there is nothing to deliver.
+/// The interval at which the cluster is checked while there is nothing to deliver.
 const CHECK_EVERY: Duration = Duration::from_secs(2);
 
-/// How long a cluster that says nothing is waited for, unless there is another limit.
+/// How long a probe waits for the cluster, unless there is another limit.
 const PROBE_WAIT: Duration = Duration::from_secs(10);
 
-/// How long a record may take until it is acknowledged.
+/// The time limit for the acknowledgement of a record.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum DeliveryTimeout {
-    /// No limit: mode `spool`.
+    /// No limit, in mode `spool`.
     Unlimited,
-    /// This long after it was passed to librdkafka: mode `direct`, where a request waits for it.
+    /// This time after the record was passed to librdkafka, in mode `direct`, where a request waits for the record.
     After(Duration),
 }
 
-/// Writes records to Kafka.
+/// A sink that writes records to Kafka.
 pub struct KafkaSink {
     config: Arc<KafkaConfig>,
     format: Format,
     timeout: DeliveryTimeout,
     reporter: Arc<dyn SinkReporter>,
-    /// The records of the current batch and those in flight.
+    /// The records of the current batch, and those in flight.
     window: Window,
-    /// The current producer; one of kind `Alone` replaces it while records are sent alone.
+    /// The current producer; `None` if none was created yet. A producer of kind `Alone` replaces it while records are sent alone.
     producer: Option<Producer>,
-    /// Unsent records up to this ticket wait for an earlier record of their device.
+    /// The ticket up to which all unsent records wait for an earlier record of their device.
     scanned_to: u64,
     topics: Topics,
     batch_size: BatchSize,
-    /// The number of records in a row that were rejected alone.
+    /// The number of consecutive records that were rejected alone.
     rejected_alone: usize,
-    /// The number of producers in a row that stopped before a record was acknowledged.
+    /// The number of consecutive producers that stopped before a record was acknowledged.
     failed_producers: usize,
-    /// Why nothing is sent until the next call of `deliver` or `check`.
+    /// Why nothing is sent until the next call of `deliver` or `check`; `None` if records may be sent.
     blocked: Option<String>,
     /// The time from which a stall is measured: the last acknowledgement, the last rejection of a record that was sent alone,
     /// the last `check`, or the last `deliver` with nothing in flight.
@@ -118,7 +118,7 @@ impl KafkaSink {
     /// The metrics that a Kafka sink reports.
     pub const METRICS: &'static [Metric] = metrics::ALL;
 
-    /// Creates a sink. `open` connects it.
+    /// Creates a sink. It connects when it is opened.
     #[must_use]
     pub fn new(
         config: KafkaConfig,
@@ -145,7 +145,7 @@ impl KafkaSink {
         }
     }
 
-    /// Checks at the cluster whether records could be written, without a change, and returns what was found.
+    /// Checks at the cluster whether records could be written, without a change there, and returns the result in words.
     pub(crate) fn probe(&self) -> Result<String, KafkaSinkError> {
         let limit = match self.timeout {
             DeliveryTimeout::Unlimited => PROBE_WAIT,
@@ -160,7 +160,7 @@ impl KafkaSink {
         }
     }
 
-    /// Returns the producer of this kind. Replaces a producer of the other kind, which must have nothing in flight.
+    /// Returns the producer of this kind. A producer of the other kind is replaced, and must have nothing in flight.
     fn producer(&mut self, kind: Kind) -> Result<&mut Producer, KafkaSinkError> {
         if self.producer.as_ref().is_some_and(|producer| producer.kind() != kind) {
             self.producer = None;
@@ -172,7 +172,7 @@ impl KafkaSink {
         Ok(self.producer.insert(producer))
     }
 
-    /// Sends the records that may be sent now.
+    /// Sends the records of the window that may be sent now.
     fn send(&mut self) -> Result<(), KafkaSinkError> {
         let is_alone = self.producer.as_ref().is_some_and(|producer| producer.kind() == Kind::Alone);
         // After a rejected record the next ones are sent alone too: they are likely to be rejected, and a new producer takes
@@ -226,7 +226,7 @@ impl KafkaSink {
         Ok(())
     }
 
-    /// Handles the delivery reports. If there are none, waits up to `wait` for the first.
+    /// Handles the delivery reports. If there are none, waits up to `wait` for the first one.
     fn take_reports(&mut self, wait: Duration) {
         let Some(producer) = &self.producer else { return };
         let kind = producer.kind();
@@ -327,8 +327,8 @@ impl KafkaSink {
         }
     }
 
-    /// Purges the producer, so that the next one continues with the first record that was not delivered. Returns whether
-    /// it was not purged before.
+    /// Purges the producer, so that the next producer continues with the first record that was not delivered. Returns whether the
+    /// producer was not purged before.
     fn renew(&mut self, why: &str) -> bool {
         let is_first = self.producer.as_mut().is_some_and(Producer::purge);
         if is_first {
@@ -353,7 +353,7 @@ impl KafkaSink {
         self.producer = None;
     }
 
-    /// Drops the producer if a lowered batch limit expired. Called with nothing in flight.
+    /// Drops the producer if a lowered batch limit has expired. Call this only with nothing in flight.
     fn renew_for_larger_batches(&mut self) {
         if self.batch_size.take_expired() {
             self.producer = None;
@@ -375,7 +375,7 @@ impl KafkaSink {
         }
     }
 
-    /// Sends a batch and handles reports until half of it is final, or the time for this call is used up.
+    /// Sends a batch and handles reports, until half of the records are final or the time for this call has expired.
     fn work(&mut self, tickets: &[u64]) {
         let started = Instant::now();
         loop {

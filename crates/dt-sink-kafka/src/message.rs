@@ -7,7 +7,7 @@ use dt_verify::event::rfc3339_millis;
 /// The prefix of a CloudEvent's attributes in headers (CloudEvents, Kafka protocol binding 1.0, section 3.2.3).
 const CE_PREFIX: &str = "ce_";
 
-/// Returns the key of a record as `key` in the configuration selects it; `None` if it has none.
+/// Returns the key of a record, as selected by `key` in the configuration; `None` if the record has none.
 pub fn key<'a>(record: &'a Record, config: &KafkaConfig) -> Option<&'a str> {
     match config.key {
         RecordKey::Device => record.device.as_deref(),
@@ -17,13 +17,13 @@ pub fn key<'a>(record: &'a Record, config: &KafkaConfig) -> Option<&'a str> {
     }
 }
 
-/// The encoded form of a record. One value is filled again for each record.
+/// The encoded form of a record. The same value is filled again for each record.
 #[derive(Debug, Default)]
 pub struct Message {
     pub topic: String,
     key: Option<String>,
     value: Vec<u8>,
-    /// Pairs of name and value.
+    /// The headers, as pairs of name and value.
     headers: Vec<(String, String)>,
 }
 
@@ -38,7 +38,7 @@ impl Message {
         Self { topic, key, value, headers }
     }
 
-    /// Replaces the content by a record in this format.
+    /// Replaces the content by a record in the given format.
     pub fn fill(&mut self, record: &Record, config: &KafkaConfig, format: Format) {
         config.topic.render(record, &mut self.topic);
         self.key = key(record, config).map(str::to_owned);
@@ -68,9 +68,9 @@ impl Message {
         }
     }
 
-    /// Returns the approximate size in a batch, in bytes.
+    /// Returns the approximate size of the message in a batch, in bytes.
     pub fn size(&self) -> usize {
-        /// Bytes of a record's fixed fields, rounded up.
+        /// The size of a record's fixed fields in bytes, rounded up.
         const OVERHEAD: usize = 70;
         let headers: usize =
             self.headers.iter().map(|(name, value)| name.len().saturating_add(value.len())).sum();
@@ -78,12 +78,12 @@ impl Message {
         self.value.len().saturating_add(headers).saturating_add(key).saturating_add(OVERHEAD)
     }
 
-    /// Returns the key.
+    /// Returns the key of the message; `None` if it has none.
     pub fn key(&self) -> Option<&[u8]> {
         self.key.as_deref().map(str::as_bytes)
     }
 
-    /// Returns the value.
+    /// Returns the value of the message.
     pub fn value(&self) -> &[u8] {
         &self.value
     }

@@ -8,10 +8,11 @@
 use std::collections::HashMap;
 use std::hash::{DefaultHasher, Hash, Hasher};
 
-/// The largest number of keys kept. A device whose key was removed waits once more.
+/// The largest number of order keys that are kept. A device whose key was removed waits for an acknowledgement once more.
 const MAX_ORDER_KEYS: usize = 100_000;
 
-/// Identifies the records of one device in one topic, which all go to one partition; `None` if their order does not matter.
+/// The key of records whose order matters: those of one device in one topic, which all go to one partition. `None` if their order
+/// does not matter.
 pub type OrderKey = Option<u64>;
 
 /// Returns the order key of a device in a topic.
@@ -23,10 +24,10 @@ pub fn order_key(topic: &str, device: Option<&str>) -> OrderKey {
     })
 }
 
-/// The order keys for which one producer may send.
+/// The order keys for which a producer has sent records.
 #[derive(Debug, Default)]
 pub struct OrderGate {
-    /// Whether a record of the key was acknowledged; if not, its first record is in flight.
+    /// For each order key, whether a record was acknowledged; if not, its first record is in flight.
     acknowledged_keys: HashMap<u64, bool>,
 }
 
@@ -38,7 +39,7 @@ impl OrderGate {
             .is_none_or(|is_acknowledged| *is_acknowledged)
     }
 
-    /// Notes that a record with this key was sent.
+    /// Records that a record with this key was sent.
     pub fn sent(&mut self, order_key: OrderKey) {
         let Some(order_key) = order_key else { return };
         if self.acknowledged_keys.len() >= MAX_ORDER_KEYS {
@@ -47,7 +48,7 @@ impl OrderGate {
         self.acknowledged_keys.entry(order_key).or_insert(false);
     }
 
-    /// Notes that a record with this key was acknowledged. Returns whether it was the first one.
+    /// Records that a record with this key was acknowledged. Returns whether it was the first one.
     pub fn acknowledged(&mut self, order_key: OrderKey) -> bool {
         match order_key.and_then(|order_key| self.acknowledged_keys.get_mut(&order_key)) {
             Some(is_acknowledged) => !std::mem::replace(is_acknowledged, true),

@@ -21,46 +21,47 @@ use crate::order_gate::OrderGate;
 use crate::settings::KafkaConfig;
 use dt_sink::{LogPermit, SinkReporter};
 
-/// The largest size of a batch in bytes, librdkafka's default. Topics may accept less: see `batch_size.rs`.
+/// The largest size of a batch in bytes: librdkafka's default. Topics may accept less: see `batch_size.rs`.
 pub const BATCH_BYTES: usize = 1_000_000;
 /// The interval of librdkafka's statistics, in milliseconds.
 const STATISTICS_MS: &str = "5000";
 
-/// Whether a producer sends many records at once, in order, or one at a time.
+/// The way in which a producer sends records.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Kind {
-    /// Many records in order; stops at the first that fails.
+    /// Many records at once, in order. The producer stops at the first record that fails.
     Ordered,
-    /// One record at a time; each may fail without stopping the producer.
+    /// One record at a time. A failed record does not stop the producer.
     Alone,
 }
 
-/// The ticket of a record, and whether it was acknowledged.
+/// The ticket of a record, and whether the record was acknowledged.
 pub type Report = (u64, Result<(), Failure>);
 
-/// One producer of librdkafka, replaced after a failure.
+/// A producer of librdkafka. It is replaced after a failure.
 pub struct Producer {
-    /// Polls on its own thread: `BaseProducer::poll` busy-waits through the last millisecond of each wait.
+    /// The producer of the `rdkafka` crate. It polls on its own thread: `BaseProducer::poll` busy-waits through the last
+    /// millisecond of each wait.
     producer: ThreadedProducer<Context>,
     kind: Kind,
     is_purged: bool,
-    /// The devices whose records may be sent without waiting.
+    /// The devices whose records may be sent without waiting for an acknowledgement.
     pub order_gate: OrderGate,
 }
 
-/// The state that librdkafka's callbacks write.
+/// The state that the callbacks of librdkafka write.
 pub struct Context {
     reporter: Arc<dyn SinkReporter>,
     reports: Mutex<Vec<Report>>,
     reported: Condvar,
-    /// The last connection error.
+    /// The last connection error; `None` if the cluster has answered since.
     last_error: Mutex<Option<String>>,
-    /// The number of retried requests in the last statistics.
+    /// The number of retried requests according to the last statistics.
     retries: Mutex<u64>,
 }
 
 impl Producer {
-    /// Creates a producer. It connects in the background.
+    /// Creates a producer, which connects in the background.
     ///
     /// # Errors
     ///
@@ -101,11 +102,11 @@ impl Producer {
         &self.producer
     }
 
-    /// Queues a message; returns `false` if the queue is full. `timestamp` is in Unix milliseconds, 0 for none.
+    /// Queues a message. Returns `false` if the queue is full. `timestamp` is in Unix milliseconds; 0 for none.
     ///
     /// # Errors
     ///
-    /// The class of the error if librdkafka does not accept the message.
+    /// The class of the error, if librdkafka does not accept the message.
     pub fn send(&self, message: &Message, timestamp: i64, ticket: u64) -> Result<bool, Failure> {
         let mut headers = OwnedHeaders::new_with_capacity(message.header_count());
         for (key, value) in message.headers() {
@@ -132,7 +133,7 @@ impl Producer {
         }
     }
 
-    /// Takes the delivery reports. If there are none, waits up to `wait` for the first.
+    /// Returns the delivery reports. If there are none, waits up to `wait` for the first one.
     pub fn reports(&self, wait: Duration) -> Vec<Report> {
         let context = Arc::clone(self.producer.context());
         let mut waiting = context.reports.lock();
@@ -148,7 +149,7 @@ impl Producer {
         reports
     }
 
-    /// Drops all records that have no report, in the queue and in flight. Returns whether this is the first call.
+    /// Drops all records without a report, whether queued or in flight. Returns whether this is the first call.
     pub fn purge(&mut self) -> bool {
         let is_first = !self.is_purged;
         if is_first {
@@ -158,17 +159,17 @@ impl Producer {
         is_first
     }
 
-    /// Returns the class of the fatal error that stopped the producer, if there is one.
+    /// Returns the class of the fatal error that stopped the producer; `None` if it has not stopped.
     pub fn fatal_error(&self) -> Option<Failure> {
         self.producer.client().fatal_error().map(|(code, text)| failure::of_producer(code, &text))
     }
 
-    /// Returns the last connection error, if nothing was acknowledged since.
+    /// Returns the last connection error; `None` if the cluster has answered since.
     pub fn last_error(&self) -> Option<String> {
         self.producer.context().last_error.lock().clone()
     }
 
-    /// Clears the last connection error, after the cluster answered.
+    /// Clears the last connection error, since the cluster has answered.
     pub fn answered(&self) {
         *self.producer.context().last_error.lock() = None;
     }
@@ -207,7 +208,7 @@ fn settings(config: &KafkaConfig, kind: Kind, timeout: DeliveryTimeout, batch_by
     settings
 }
 
-/// Returns the text of librdkafka's error, without the prefix of the `rdkafka` crate.
+/// Returns the message of librdkafka's error, without the prefix of the `rdkafka` crate.
 pub fn readable(error: &KafkaError) -> String {
     match error {
         KafkaError::ClientConfig(_, text, key, _) => format!("property {key}: {text}"),

@@ -8,7 +8,7 @@ use dt_verify::Secret;
 
 /// The SASL mechanisms with user name and password.
 const MECHANISMS: [&str; 3] = ["PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512"];
-/// The error of a build without TLS for Kafka.
+/// The error message of a build without TLS for Kafka.
 const NO_TLS: &str = "this build has no TLS and no SCRAM for Kafka; build with the feature `kafka-tls` (or `kafka-tls-vendored`)";
 
 /// Returns whether librdkafka was built with OpenSSL.
@@ -28,10 +28,10 @@ const TLS: TlsEntry = TlsEntry {
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 #[non_exhaustive]
 pub struct KafkaTls {
-    /// The certificate authorities of the brokers' certificates, and the client certificate. Without `ca`, the authorities are those
-    /// of the system.
+    /// The certificate authorities of the brokers' certificates, and the client certificate. Without `ca`, the authorities of the
+    /// operating system are trusted.
     pub files: ClientTls,
-    /// The password of the private key.
+    /// The password of the private key of the client certificate; `None` if it has none.
     pub key_password: Option<Secret>,
 }
 
@@ -39,7 +39,7 @@ pub struct KafkaTls {
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct KafkaSasl {
-    /// `PLAIN`, `SCRAM-SHA-256` or `SCRAM-SHA-512`.
+    /// The SASL mechanism: `PLAIN`, `SCRAM-SHA-256` or `SCRAM-SHA-512`.
     pub mechanism: String,
     /// The user name with which the sink logs in to the brokers.
     pub username: String,
@@ -114,7 +114,7 @@ fn read_sasl(mut section: Section<'_>) -> Option<Option<KafkaSasl>> {
     Some(Some(KafkaSasl { mechanism, username, password: password? }))
 }
 
-/// Reports what needs a librdkafka with OpenSSL, in a build without it.
+/// Reports the settings that need a librdkafka with OpenSSL, in a build without it.
 pub fn check(tls: Option<&KafkaTls>, sasl: Option<&KafkaSasl>, section: &Section<'_>) {
     if has_tls() {
         return;

@@ -16,7 +16,7 @@ use dt_verify::Difference;
 
 use crate::security::{self, KafkaSasl, KafkaTls};
 
-/// Properties of librdkafka that `properties` must not set, each with the reason or the key to set instead.
+/// The properties of librdkafka that the table `properties` must not set, each with the reason or the key to set instead.
 const RESERVED: [(&str, &str); 25] = [
     ("bootstrap.servers", "set `brokers`"),
     ("metadata.broker.list", "set `brokers`"),
@@ -84,7 +84,7 @@ config_keys! {
     }
 }
 
-/// The source of a record's key. Records with the same key go to one partition, in order.
+/// The source of the key of a Kafka record. Records with the same key go to one partition, in order.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 #[non_exhaustive]
 pub enum RecordKey {
@@ -95,7 +95,7 @@ pub enum RecordKey {
     Project,
     /// The connector's name.
     Connector,
-    /// None: any partition, in no order.
+    /// No key: a record goes to any partition, in no order.
     None,
 }
 
@@ -125,20 +125,20 @@ impl FromStr for RecordKey {
     }
 }
 
-/// The name is not a source of record keys.
+/// The error for a text that is not a source of record keys.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("unknown key; expected device, project, connector, none")]
 pub struct UnknownKey;
 
 impl KafkaConfig {
-    /// Creates settings for plain-text connections to these brokers, keyed by device. Missing topics are created with the
-    /// brokers' defaults.
+    /// Creates settings for plain-text connections to these brokers, with the device as the record key. Missing topics are
+    /// created with the brokers' defaults.
     #[must_use]
     pub fn new(brokers: String, topic: TopicTemplate) -> Self {
         Self { create_topic: Some(CreateTopic::default()), ..Self::with_defaults(brokers, topic) }
     }
 
-    /// Returns the properties for librdkafka as pairs of name and value, secrets included.
+    /// Returns the properties for librdkafka as pairs of name and value, including secrets.
     #[must_use]
     pub fn settings(&self) -> Vec<(String, String)> {
         let mut settings: Vec<(String, String)> =
@@ -191,7 +191,7 @@ impl SinkSettings for KafkaConfig {
         Ok(Self::new(brokers.to_owned(), topic.parse().map_err(wrong)?))
     }
 
-    /// Reports what this build has not, and each property whose name or value librdkafka does not accept.
+    /// Reports settings that this build does not support, and each property whose name or value librdkafka does not accept.
     fn check(&self, section: &Section<'_>) {
         security::check(self.tls.as_ref(), self.sasl.as_ref(), section);
         for (key, value) in &self.properties {
@@ -278,7 +278,7 @@ fn read_topic(section: &mut Section<'_>, key: &'static str) -> Option<TopicTempl
     text.parse().map_err(wrong).ok()
 }
 
-/// The key `create_topic`: `true`, `false` or a table.
+/// The entry of the key `create_topic`, whose value is `true`, `false` or a table.
 struct CreateTopicEntry;
 
 impl Entry<Option<CreateTopic>> for CreateTopicEntry {
@@ -320,7 +320,7 @@ impl OptionalEntry<Option<CreateTopic>> for CreateTopicEntry {
     }
 }
 
-/// The table `properties`: librdkafka's own keys.
+/// The entry of the table `properties`, whose keys are those of librdkafka.
 struct Properties;
 
 impl Entry<BTreeMap<String, String>> for Properties {

@@ -16,11 +16,11 @@ use crate::failure::{self, Failure};
 use crate::producer::{Producer, readable};
 use crate::settings::{CreateTopic, KafkaConfig};
 
-/// How long to wait for the cluster's metadata.
+/// The time limit for the cluster's metadata.
 const ANSWER_WAIT: Duration = Duration::from_secs(2);
-/// How long to wait until a topic is created.
+/// The time limit for the creation of a topic.
 const CREATE_WAIT: Duration = Duration::from_secs(10);
-/// The largest number of topic names kept; a template may have many.
+/// The largest number of topic names that are kept; a template may have many.
 const MAX_KNOWN: usize = 10_000;
 
 /// The topics that are known to exist.
@@ -31,13 +31,13 @@ pub struct Topics {
 }
 
 impl Topics {
-    /// Starts without known topics: each is checked when its first record is sent.
+    /// Creates an empty list of known topics. The existence of each topic is checked before its first record is sent.
     pub const fn new(config: Arc<KafkaConfig>) -> Self {
         Self { config, known: BTreeSet::new() }
     }
 
-    /// Makes sure that a topic exists. Blocks up to 2 s to ask the cluster, and up to 10 s to create the topic, unless it is
-    /// known.
+    /// Makes sure that a topic exists. Unless the topic is known, blocks up to 2 s to request the metadata, and up to 10 s to
+    /// create the topic.
     ///
     /// # Errors
     ///
@@ -62,12 +62,12 @@ impl Topics {
         Ok(())
     }
 
-    /// Forgets all topics, so that the next record of each asks the cluster.
+    /// Forgets all topics, so that the existence of each is checked again before its next record is sent.
     pub fn forget(&mut self) {
         self.known.clear();
     }
 
-    /// Checks that the cluster answers and, if the topic has no placeholders, that it exists.
+    /// Checks that the cluster answers and, if the configured topic has no placeholders, that the topic exists.
     ///
     /// # Errors
     ///
@@ -82,8 +82,8 @@ impl Topics {
         }
     }
 
-    /// Checks that the cluster answers before the end of `limit` and, if the topic has no placeholders, that it exists or may
-    /// be created. Creates nothing. Returns what was found.
+    /// Checks that the cluster answers within `limit` and, if the configured topic has no placeholders, that the topic exists or
+    /// may be created. Creates nothing. Returns the result in words.
     ///
     /// # Errors
     ///
@@ -122,7 +122,7 @@ impl Topics {
         }
     }
 
-    /// Asks the cluster whether a topic exists.
+    /// Requests from the cluster whether a topic exists.
     fn exists(&self, topic: &str, producer: &Producer) -> Result<bool, KafkaSinkError> {
         let metadata =
             producer.inner().client().fetch_metadata(Some(topic), ANSWER_WAIT).map_err(|error| {

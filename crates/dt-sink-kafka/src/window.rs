@@ -1,5 +1,5 @@
-//! Tracks the records between `deliver` and their delivery reports. The worker passes a record again until its state is
-//! final; the record is recognised by its [`Arc`] and not sent twice. Tickets are numbered in the order of the records.
+//! Tracks the records between `deliver` and their delivery reports. The worker passes a record again until its state is final.
+//! The record is recognised by its [`Arc`], and is not sent twice. Tickets are numbered in the order of the records.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
@@ -7,26 +7,26 @@ use std::sync::Arc;
 use crate::order_gate::OrderKey;
 use dt_sink::record::Record;
 
-/// After how many batches without the record a final entry is removed.
+/// The number of batches without a record after which the record's final entry is removed.
 const FORGET_AFTER: u64 = 64;
 
-/// The state of a record.
+/// The state of a record in the window.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum State {
-    /// Not sent, or to be sent again.
+    /// The record was not sent, or is to be sent again.
     Unsent,
-    /// Sent, without a report yet.
+    /// The record was sent, and has no report yet.
     Sent,
-    /// Acknowledged.
+    /// The record was acknowledged.
     Delivered,
-    /// Rejected when it was sent alone, with the reason.
+    /// The record was rejected when it was sent alone. Contains the reason.
     Rejected(String),
-    /// Not acknowledged before the timeout, with the reason.
+    /// The record was not acknowledged before the timeout. Contains the reason.
     Failed(String),
 }
 
 impl State {
-    /// Returns whether the record is done with: it is not sent any more.
+    /// Returns whether the state is final, so that the record is not sent again.
     const fn is_final(&self) -> bool {
         matches!(self, Self::Delivered | Self::Rejected(_) | Self::Failed(_))
     }
@@ -36,24 +36,25 @@ impl State {
 struct Entry {
     record: Arc<Record>,
     state: State,
-    /// The number of the last batch with this record.
+    /// The number of the last batch that contained this record.
     batch: u64,
-    /// Its approximate size in a Kafka batch, in bytes.
+    /// The approximate size of the record in a Kafka batch, in bytes.
     size: usize,
     order_key: OrderKey,
 }
 
-/// The records of the current batch, and earlier ones without a report.
+/// The records of the current batch, and earlier records without a report.
 #[derive(Debug, Default)]
 pub struct Window {
     entries: BTreeMap<u64, Entry>,
-    /// The ticket of a record by the address of its `Arc`. The entry keeps the `Arc`, so the address stays unique.
+    /// The tickets of the records, by the address of a record's `Arc`. The entry of the record keeps the `Arc` alive, so the
+    /// address stays unique.
     tickets: HashMap<usize, u64>,
     last_ticket: u64,
     /// The number of the current batch.
     batch: u64,
     unsent: BTreeSet<u64>,
-    /// The tickets whose batch was rejected; each is sent alone to find the record that causes it.
+    /// The tickets of records whose batch was rejected. Each of them is sent alone, to find the record that is the cause.
     suspects: BTreeSet<u64>,
     in_flight: usize,
     /// The number of records of the current batch whose state is not final.
@@ -61,8 +62,8 @@ pub struct Window {
 }
 
 impl Window {
-    /// Starts a batch, and returns the ticket of each record. Calls `order_key` for each new record. Unsent records that are
-    /// not in the batch are removed.
+    /// Begins a batch, and returns the ticket of each record. Calls `order_key` for each new record. Unsent records that are not
+    /// in the batch are removed.
     pub fn present(
         &mut self,
         batch: &[Arc<Record>],
@@ -115,37 +116,37 @@ impl Window {
         self.pending
     }
 
-    /// Returns the number of records that were sent and have no report.
+    /// Returns the number of records that were sent and have no report yet.
     pub const fn in_flight(&self) -> usize {
         self.in_flight
     }
 
-    /// Returns the record of a ticket.
+    /// Returns the record with this ticket; `None` if it is unknown.
     pub fn record(&self, ticket: u64) -> Option<Arc<Record>> {
         self.entries.get(&ticket).map(|entry| Arc::clone(&entry.record))
     }
 
-    /// Returns whether a record is known and its state is not final.
+    /// Returns whether the record with this ticket is known, and its state is not final.
     pub fn is_pending(&self, ticket: u64) -> bool {
         self.entries.get(&ticket).is_some_and(|entry| !entry.state.is_final())
     }
 
-    /// Returns whether a record was sent and has no report.
+    /// Returns whether the record with this ticket was sent, and has no report yet.
     pub fn is_sent(&self, ticket: u64) -> bool {
         self.entries.get(&ticket).is_some_and(|entry| entry.state == State::Sent)
     }
 
-    /// Returns the ticket of the first unsent record.
+    /// Returns the ticket of the first unsent record; `None` if there is none.
     pub fn first_unsent(&self) -> Option<u64> {
         self.unsent.first().copied()
     }
 
-    /// Returns the ticket of the first unsent record after this one.
+    /// Returns the ticket of the first unsent record after the one with the ticket `after`; `None` if there is none.
     pub fn next_unsent(&self, after: u64) -> Option<u64> {
         self.unsent.range(after.saturating_add(1)..).next().copied()
     }
 
-    /// Returns the order key of a record.
+    /// Returns the order key of the record with this ticket.
     pub fn order_key(&self, ticket: u64) -> OrderKey {
         self.entries.get(&ticket).and_then(|entry| entry.order_key)
     }
@@ -155,7 +156,7 @@ impl Window {
         !self.suspects.is_empty()
     }
 
-    /// Notes that a record was sent, with its size in bytes.
+    /// Records that a record was sent, with its size in bytes.
     pub fn sent(&mut self, ticket: u64, size: usize) {
         self.unsent.remove(&ticket);
         if let Some(entry) = self.entries.get_mut(&ticket)
@@ -166,7 +167,7 @@ impl Window {
         }
     }
 
-    /// Sets the final state of a record.
+    /// Sets the final state of the record with this ticket.
     pub fn finish(&mut self, ticket: u64, state: State) {
         let of_last = self.entries.get(&ticket).is_some_and(|entry| entry.batch == self.batch);
         if of_last && self.is_pending(ticket) {
@@ -176,13 +177,13 @@ impl Window {
         self.suspects.remove(&ticket);
     }
 
-    /// Marks a record to be sent again.
+    /// Marks the record with this ticket to be sent again.
     pub fn unsent(&mut self, ticket: u64) {
         self.change(ticket, State::Unsent);
         self.unsent.insert(ticket);
     }
 
-    /// Marks a record to be sent again, alone. Returns its approximate size in bytes.
+    /// Marks the record with this ticket to be sent again, alone. Returns its approximate size in bytes.
     pub fn suspect(&mut self, ticket: u64) -> usize {
         self.unsent(ticket);
         self.suspects.insert(ticket);
@@ -207,7 +208,7 @@ impl Window {
         }
     }
 
-    /// Removes a record whose state is final, and returns the state.
+    /// Removes the entry of a record whose state is final, and returns the state; `None` if it is not final.
     pub fn take_final(&mut self, ticket: u64) -> Option<State> {
         if !self.entries.get(&ticket)?.state.is_final() {
             return None;

@@ -1,7 +1,7 @@
-//! A connection to the broker: it connects, publishes messages with a bounded number in flight, reads retained messages, and
-//! pings. After an error it is of no use; the sink drops it, and makes a new one.
+//! A connection to the broker: opens it, publishes messages with a limited number in flight, reads retained messages, and pings.
+//! After an error the connection cannot be used any more; the sink drops it and opens a new one.
 //!
-//! Nothing runs in the background: each function returns when its answer has arrived, or after a time without progress.
+//! Nothing runs in the background: each function returns when its answer was received, or after a time without progress.
 
 mod retained;
 
@@ -22,11 +22,11 @@ use crate::failure::{self, Blame, Failure, MqttSinkError};
 use crate::packet::{BrokerLimits, Connect, Incoming, Message, MqttVersion};
 use crate::settings::Broker;
 
-/// The most bytes that wait to be written before more messages are encoded.
+/// The number of unwritten bytes above which no more messages are encoded.
 const MAX_UNWRITTEN: usize = 64 * 1024;
-/// How long to wait for the rest of what the broker sent before the connection failed.
+/// How long to wait for the remaining data that the broker sent before the connection failed.
 const LAST_READ: Duration = Duration::from_millis(50);
-/// How many bytes of it are read at most.
+/// The largest number of bytes of this data that are read.
 const LAST_BYTES: usize = 64 * 1024;
 
 trait Stream: AsyncRead + AsyncWrite + Send {}
@@ -36,79 +36,79 @@ impl<T: AsyncRead + AsyncWrite + Send> Stream for T {}
 /// The time limits of one call.
 #[derive(Debug, Clone, Copy)]
 pub struct Limits {
-    /// How long to wait without progress.
+    /// The longest time without progress.
     pub timeout: Duration,
-    /// When the call has to return, in mode `direct`.
+    /// The time at which the call must return, in mode `direct`; `None` for no limit.
     pub until: Option<Instant>,
 }
 
 impl Limits {
-    /// Returns how long to wait, after the last progress at `since`.
+    /// Returns how long the call may still wait, if the last progress was at `since`.
     fn left(self, since: Instant) -> Duration {
         let left = self.timeout.saturating_sub(since.elapsed());
         self.until.map_or(left, |until| left.min(until.saturating_duration_since(Instant::now())))
     }
 }
 
-/// A message with its place in the order.
+/// A message, with the numbers that determine its place in the order.
 #[derive(Debug, Clone, Copy)]
 pub struct Queued<'a> {
     /// The message.
     pub message: &'a Message,
-    /// The number of its record.
+    /// The number of the message's record.
     pub record: usize,
-    /// The number of its device.
+    /// The number of the message's device.
     pub device: usize,
 }
 
 impl<'a> Queued<'a> {
-    /// A message that belongs to no record.
+    /// Returns a queued message that belongs to no record, such as the status.
     pub const fn alone(message: &'a Message) -> Self {
         Self { message, record: 0, device: 0 }
     }
 }
 
-/// How many messages may be in flight.
+/// The number of messages that may be in flight.
 #[derive(Debug, Clone, Copy)]
 pub struct Window {
-    /// The most messages without acknowledgement. The broker's limit applies as well.
+    /// The largest number of messages without an acknowledgement. The broker's limit applies as well.
     pub most: u16,
-    /// So many of the first messages are sent one at a time.
+    /// The number of messages, from the first one on, that are sent one at a time.
     pub alone: usize,
 }
 
 impl Window {
-    /// For a single message.
+    /// The window for a single message.
     pub const ONE: Self = Self { most: 1, alone: 0 };
 }
 
-/// What became of a message.
+/// The state of a message.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Sent {
-    /// It was not sent.
+    /// The message was not sent.
     No,
-    /// It was sent, and is not acknowledged.
+    /// The message was sent, but not acknowledged.
     Unacknowledged,
-    /// It is acknowledged, with this reason code.
+    /// The message was acknowledged with this reason code.
     Acknowledged(u8),
 }
 
-/// The parts that a connection is made from.
+/// The settings for opening a connection.
 #[derive(Debug)]
 pub struct Target<'a> {
-    /// Where to connect.
+    /// The address of the broker.
     pub broker: &'a Broker,
-    /// The version of the protocol.
+    /// The version of the MQTT protocol.
     pub version: MqttVersion,
-    /// TLS; `None` for plain text.
+    /// The configuration of TLS; `None` for a connection in plain text.
     pub tls: Option<&'a Arc<ClientConfig>>,
-    /// The first packet.
+    /// The content of the first packet, CONNECT.
     pub connect: Connect<'a>,
 }
 
 /// A connection that the broker has accepted.
 pub struct Connection {
-    /// The broker: HOST:PORT, for errors.
+    /// The address of the broker as HOST:PORT, for errors.
     broker: String,
     client_id: String,
     version: MqttVersion,
@@ -117,11 +117,11 @@ pub struct Connection {
     writer: WriteHalf<Pin<Box<dyn Stream>>>,
     input: BytesMut,
     output: BytesMut,
-    /// Whether written bytes may still wait in the TLS layer.
+    /// Whether written bytes may still be in the buffer of the TLS layer.
     needs_flush: bool,
     /// The packet id that was used last.
     last_id: u16,
-    /// Why the connection ended, once it has.
+    /// Why the connection ended; `None` while it is open.
     ended: Option<String>,
 }
 
@@ -136,7 +136,7 @@ impl Connection {
     ///
     /// # Errors
     ///
-    /// Returns [`MqttSinkError`] if it does not.
+    /// Returns [`MqttSinkError`] if the broker cannot be reached, or does not accept the connection.
     pub async fn open(target: &Target<'_>, limits: Limits) -> Result<Self, MqttSinkError> {
         let Target { broker, version, tls, connect } = target;
         let name = broker.to_string();
@@ -199,7 +199,7 @@ impl Connection {
         Ok(connection)
     }
 
-    /// Returns why a message is larger than the broker allows; `None` if it is not.
+    /// Returns why a message exceeds the largest packet of the broker; `None` if it does not.
     pub fn too_large(&self, message: &Message) -> Option<String> {
         let most = usize::try_from(self.limits.max_packet?).unwrap_or(usize::MAX);
         let size = self.version.publish_size(message);
@@ -209,13 +209,13 @@ impl Connection {
     }
 
     /// Publishes messages in order, with at most `window.most` of them unacknowledged, and waits for all acknowledgements. `sent`
-    /// has the state of each message, also after an error. If the broker does not take a message now, no more are sent.
+    /// has the state of each message, also after an error. After the broker has not accepted a message, no more are sent.
     ///
-    /// Only one record of each device is in flight: if the broker does not take it, it has not taken a later one either.
+    /// Only one record of each device is in flight: if the broker does not accept it, it cannot have accepted a later one.
     ///
     /// # Errors
     ///
-    /// Returns [`MqttSinkError`] if the connection ends, or the broker does not answer.
+    /// Returns [`MqttSinkError`] if the connection ends, or the broker does not respond.
     pub async fn publish(
         &mut self,
         messages: &[Queued<'_>],
@@ -263,7 +263,7 @@ impl Connection {
     ///
     /// # Errors
     ///
-    /// Returns [`MqttSinkError`] if the connection has ended, or the broker does not answer.
+    /// Returns [`MqttSinkError`] if the connection has ended, or the broker does not respond.
     pub async fn ping(&mut self, limits: Limits) -> Result<(), MqttSinkError> {
         self.version.write_ping(&mut self.output);
         let started = Instant::now();
@@ -275,7 +275,7 @@ impl Connection {
     ///
     /// # Errors
     ///
-    /// Returns [`MqttSinkError`] if the broker does not take the bytes.
+    /// Returns [`MqttSinkError`] if the bytes cannot be written.
     pub async fn close(mut self, limits: Limits) -> Result<(), MqttSinkError> {
         self.version.write_disconnect(&mut self.output);
         let bytes = self.output.split();
@@ -289,8 +289,8 @@ impl Connection {
         }
     }
 
-    /// Returns the next packet. Meanwhile, writes what waits to be written. The packets that arrived before the end of the
-    /// connection are returned before its error.
+    /// Returns the next packet, and writes unwritten bytes meanwhile. Packets that were received before the end of the connection
+    /// are returned before its error.
     async fn next(
         &mut self,
         expected: &'static str,
@@ -339,7 +339,7 @@ impl Connection {
         }
     }
 
-    /// Reads or writes some bytes, whichever is possible first. Returns `false` at the end of the stream.
+    /// Reads or writes bytes, whichever is possible first. Returns `false` at the end of the stream.
     async fn exchange(&mut self) -> io::Result<bool> {
         let Self { reader, writer, input, output, needs_flush, .. } = self;
         let has_output = !output.is_empty() || *needs_flush;
@@ -387,8 +387,8 @@ impl Connection {
     }
 }
 
-/// Returns the number of the next message to send: the first unsent one whose device has no earlier record without an
-/// acknowledgement.
+/// Returns the index of the next message to send: the first unsent one whose device has no earlier record without an
+/// acknowledgement. `None` if there is none.
 fn next_in_order(messages: &[Queued<'_>], sent: &[Sent]) -> Option<usize> {
     let mut first_of_device: HashMap<usize, usize> = HashMap::new();
     let open =

@@ -1,26 +1,26 @@
-//! What a reason code of the broker means for a record, and the errors as operators read them.
+//! The meaning of the broker's reason codes for a record, and the errors in words for operators.
 
 use crate::packet::Refused;
 
-/// Why a message was not taken.
+/// Why a message was not accepted.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Failure {
-    /// The record can never be published, whatever the broker is like.
+    /// The record can never be published, whatever the state of the broker is.
     Record(String),
-    /// The broker rejects the message for a fault of its own, and never takes it.
+    /// The broker rejects the message because of the message itself, and will never accept it.
     Message(String),
-    /// The broker does not take it now: a permission is missing, or a quota is reached. It can be taken later.
+    /// The broker does not accept the message now: a permission is missing, or a quota is reached. A later attempt can succeed.
     Broker(String),
 }
 
-/// Whether the end of a connection may have been the fault of the message that was sent last.
+/// Whether the end of a connection may have been caused by the message that was sent last.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Blame {
-    /// No: the broker states a reason of its own, such as a shutdown.
+    /// No: the broker states another reason, such as a shutdown.
     Broker,
-    /// Yes: the broker states a fault of a packet.
+    /// Yes: the broker states that a packet is at fault.
     Message,
-    /// There is no reason: the broker closed the connection, or the network failed.
+    /// Unknown: the broker closed the connection without a reason, or the network failed.
     Unknown,
 }
 
@@ -28,43 +28,43 @@ pub enum Blame {
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum MqttSinkError {
-    /// The broker cannot be reached, or TLS fails.
+    /// The broker cannot be reached, or TLS failed.
     #[error("{broker}: {error}")]
     Connect {
-        /// The broker: HOST:PORT.
+        /// The address of the broker, as HOST:PORT.
         broker: String,
-        /// The reason, with its remedy if one is known.
+        /// The cause, with its remedy if one is known.
         error: String,
     },
     /// The broker rejects the connection.
     #[error("{broker}: the broker rejects the connection: {reason}")]
     Refused {
-        /// The broker: HOST:PORT.
+        /// The address of the broker, as HOST:PORT.
         broker: String,
-        /// The reason, with its remedy.
+        /// The cause, with its remedy.
         reason: String,
     },
     /// The connection ended.
     #[error("{broker}: the connection ended: {reason}")]
     Lost {
-        /// The broker: HOST:PORT.
+        /// The address of the broker, as HOST:PORT.
         broker: String,
-        /// The reason.
+        /// The cause.
         reason: String,
-        /// Whether a message may be the reason.
+        /// Whether a message may be the cause.
         blame: Blame,
     },
-    /// The broker does not answer.
+    /// The broker does not respond.
     #[error("{broker}: the broker does not answer: no {expected} within {seconds} s")]
     Silent {
-        /// The broker: HOST:PORT.
+        /// The address of the broker, as HOST:PORT.
         broker: String,
-        /// The packet that did not arrive.
+        /// The name of the packet that was not received.
         expected: &'static str,
-        /// How long the sink waited.
+        /// How long the sink waited, in seconds.
         seconds: u64,
     },
-    /// The broker does not take a message of the sink's own.
+    /// The broker does not accept a message of the sink itself, such as its status.
     #[error("{0}")]
     NotTaken(String),
 }
@@ -96,7 +96,7 @@ pub fn of_acknowledgement(reason: u8, topic: &str) -> Option<Failure> {
     Some(Failure::Message(format!("topic {topic}: the broker rejects the message: {text} ({reason:#04x})")))
 }
 
-/// Returns the text of a rejected connection with its remedy.
+/// Returns the message for a rejected connection, with its remedy.
 pub fn of_refused(refused: &Refused, client_id: &str) -> String {
     match refused {
         Refused::Login => "not authorized; check `username` and [sink.password]".to_owned(),
@@ -106,7 +106,7 @@ pub fn of_refused(refused: &Refused, client_id: &str) -> String {
     }
 }
 
-/// Returns the reason for which the broker ended a connection, and whether a message may be the cause (MQTT 5, section 3.14.2.1).
+/// Returns why the broker ended a connection, and whether a message may be the cause (MQTT 5, section 3.14.2.1).
 pub fn of_disconnect(reason: u8, client_id: &str) -> (String, Blame) {
     let text = match reason {
         0x81 => "malformed packet".to_owned(),
@@ -128,7 +128,7 @@ pub fn of_disconnect(reason: u8, client_id: &str) -> (String, Blame) {
     (format!("{text} ({reason:#04x})"), if is_message { Blame::Message } else { Blame::Broker })
 }
 
-/// Returns why there is no connection, with the remedy.
+/// Returns why a connection could not be opened, with the remedy.
 pub fn of_connect(error: &std::io::Error) -> String {
     of_tls(error).unwrap_or_else(|| format!("{error}; check `broker`"))
 }
@@ -138,7 +138,7 @@ pub fn of_io(error: &std::io::Error) -> String {
     of_tls(error).unwrap_or_else(|| error.to_string())
 }
 
-/// Returns the text of a failure of TLS with its remedy; `None` for any other error.
+/// Returns the message for a TLS error, with its remedy; `None` for any other error.
 fn of_tls(error: &std::io::Error) -> Option<String> {
     let is_tls = error.get_ref().is_some_and(|inner| inner.is::<rustls::Error>());
     if !is_tls && error.kind() != std::io::ErrorKind::InvalidData {

@@ -1,4 +1,4 @@
-//! MQTT discovery of Home Assistant: one retained message for each device and quantity, from which Home Assistant makes an
+//! MQTT discovery of Home Assistant: one retained message for each device and quantity, from which Home Assistant creates an
 //! entity (Home Assistant's page "MQTT", section "MQTT Discovery").
 
 use std::collections::HashMap;
@@ -10,29 +10,29 @@ use serde_json::{Map, Value, json};
 use crate::packet::{Message, OFFLINE, ONLINE};
 use crate::state::State;
 
-/// The most entities that are known to be announced. When there are more, all are announced again.
+/// The largest number of entities whose announcement is remembered. If there are more, all are announced again.
 const MAX_KNOWN: usize = 100_000;
 
-/// How a quantity appears in Home Assistant.
+/// The representation of a quantity in Home Assistant.
 struct Entity {
-    /// The name, without that of the device.
+    /// The name of the entity, without that of the device.
     name: &'static str,
     kind: Kind,
     device_class: Option<&'static str>,
-    /// Whether it tells about the device itself, not about its surroundings.
+    /// Whether the quantity describes the device itself, and not its surroundings.
     is_diagnostic: bool,
 }
 
 enum Kind {
-    /// A number that is measured.
+    /// A measured number.
     Measurement,
-    /// A number that only grows.
+    /// A number that only increases.
     Total,
     /// A text.
     Text,
     /// The time of the last event.
     Time,
-    /// One of two states: the values for on and off.
+    /// One of two states. Contains the values for on and off.
     Binary(&'static str, &'static str),
 }
 
@@ -44,7 +44,7 @@ const fn diagnostic(name: &'static str, kind: Kind, device_class: Option<&'stati
     Entity { name, kind, device_class, is_diagnostic: true }
 }
 
-/// Returns how a quantity appears.
+/// Returns the representation of a quantity in Home Assistant.
 fn entity_of(quantity: &'static str) -> Entity {
     use Kind::{Binary, Measurement, Text, Time, Total};
     match quantity {
@@ -71,33 +71,33 @@ fn entity_of(quantity: &'static str) -> Entity {
     }
 }
 
-/// Makes the discovery messages, each once for a connection, and again when a device gets another name.
+/// Creates the discovery messages: one for each entity and connection, and another one when a device gets another name.
 #[derive(Debug)]
 pub struct Discovery {
     prefix: String,
     status_topic: String,
-    /// The announced entities: the topic, and a hash of the message.
+    /// A hash of the last message for each announced entity, by its topic.
     announced: HashMap<String, u64>,
     hasher: RandomState,
 }
 
 impl Discovery {
-    /// Creates messages below the discovery prefix. Entities are available while the status topic is `online`.
+    /// Creates a source of messages below the discovery prefix. Entities are available while the status topic is `online`.
     pub fn new(prefix: String, status_topic: String) -> Self {
         Self { prefix, status_topic, announced: HashMap::new(), hasher: RandomState::new() }
     }
 
-    /// Announces all entities again.
+    /// Forgets all announcements, so that all entities are announced again.
     pub fn clear(&mut self) {
         self.announced.clear();
     }
 
-    /// Announces an entity again, whose message was not taken.
+    /// Forgets the announcement of an entity whose message was not accepted, so that it is announced again.
     pub fn forget(&mut self, topic: &str) {
         self.announced.remove(topic);
     }
 
-    /// Returns the discovery message of a state's entity; `None` if it is announced.
+    /// Returns the discovery message for a state's entity; `None` if it is already announced.
     pub fn message(&mut self, state: &State<'_>, delivery: &Delivery, device: &str) -> Option<Message> {
         let quantity = state.reading.quantity;
         let entity = entity_of(quantity);
@@ -123,7 +123,7 @@ impl Discovery {
     }
 }
 
-/// Returns the configuration of an entity.
+/// Returns the configuration of an entity, as JSON.
 fn config(state: &State<'_>, entity: &Entity, status_topic: &str, device: Value) -> Value {
     let unique_id = device.pointer("/identifiers/0").and_then(Value::as_str).unwrap_or_default().to_owned();
     let mut members = Map::new();
@@ -160,7 +160,7 @@ fn config(state: &State<'_>, entity: &Entity, status_topic: &str, device: Value)
     Value::Object(members)
 }
 
-/// Returns the description of a device. Home Assistant groups entities by its identifier.
+/// Returns the description of a device, as JSON. Home Assistant groups entities by its identifier.
 fn device_block(delivery: &Delivery, device: &str, name: Option<&String>) -> Value {
     let metadata = delivery.metadata.as_ref();
     let text = |text: Option<&String>| text.filter(|text| !text.is_empty()).cloned();

@@ -16,9 +16,9 @@
 //!   then published one message at a time. A record is rejected if three connections end at it alone while events of other
 //!   devices go through on the connections in between, or if the broker states each time that the packet is at fault (MQTT 5).
 //!   Until then the sink retries it, and its device waits (`suspect.rs`).
-//! - After ten rejections in a row the broker is held to be the cause, and no more records are rejected.
-//! - One record of each device is in flight, and a record is retried as long as an earlier one of its device is. So the order of
-//!   a device's events holds whatever the broker takes and does not take.
+//! - After ten consecutive rejections, the broker is assumed to be the cause, and no more records are rejected.
+//! - One record of each device is in flight, and a record is retried as long as an earlier record of its device is. So the order
+//!   of a device's events is kept, whichever messages the broker accepts.
 //!
 //! # States
 //!
@@ -44,7 +44,7 @@ pub use settings::{Broker, MqttConfig, NotABroker};
 pub use sink::MqttSink;
 pub use topic::{BadTopic, MqttTopic};
 
-/// How often the connection may end because of the same record before the record is rejected.
+/// The number of connections that may end because of the same record before the record is rejected.
 const MAX_STRIKES: u32 = 3;
-/// How many records in a row may be rejected before the broker is held to be the cause.
+/// The number of consecutive rejected records after which the broker is assumed to be the cause.
 const MAX_REJECTED: u32 = 10;

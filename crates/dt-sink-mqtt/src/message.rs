@@ -11,7 +11,7 @@ use crate::topic::{MqttTopic, is_forbidden};
 ///
 /// # Errors
 ///
-/// Returns the reason if it can never be published.
+/// Returns the reason, if the record can never be published.
 pub fn of(
     record: &Record,
     topic: &MqttTopic,
@@ -61,7 +61,7 @@ fn properties(record: &Record, format: Format) -> Result<Vec<(String, String)>, 
     }
 }
 
-/// Returns a value as a user property: a broker may reject control characters, so they are percent-encoded.
+/// Returns a value for a user property. Control characters are percent-encoded, since a broker may reject them.
 fn escaped(value: &str) -> String {
     if !value.contains(is_forbidden) {
         return value.to_owned();

@@ -1,4 +1,4 @@
-//! The order of a device's events: which records wait for an earlier one of their device.
+//! The order of a device's events: determines which records wait for an earlier record of their device.
 
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
@@ -7,8 +7,8 @@ use bytestring::ByteString;
 use dt_sink::Fate;
 use dt_sink::record::Record;
 
-/// Retries each record whose device has an earlier record that is retried, also if it was acknowledged: delivered alone, the
-/// earlier one would follow it.
+/// Sets the fate [`Fate::Retry`] for each record whose device has an earlier record that is retried, even if it was acknowledged:
+/// otherwise the earlier record would follow it.
 pub fn hold_back(batch: &[Arc<Record>], fates: &mut [Fate]) {
     let mut held: HashSet<Option<&ByteString>> = HashSet::new();
     for (record, fate) in batch.iter().zip(fates) {
@@ -26,7 +26,7 @@ pub fn hold_back(batch: &[Arc<Record>], fates: &mut [Fate]) {
     }
 }
 
-/// Returns a number for the device of each record. Records without a device count as one device.
+/// Returns the number of each record's device. Records without a device count as one device.
 pub fn device_numbers(records: &[Arc<Record>]) -> Vec<usize> {
     let mut numbers: HashMap<Option<&ByteString>, usize> = HashMap::new();
     let mut number = |record| {

@@ -1,4 +1,4 @@
-//! The packets of MQTT 5 and 3.1.1, as far as a publisher needs them.
+//! The packets of MQTT 5 and 3.1.1 that a publisher needs.
 //!
 //! The packets that hold properties are written and read by the codec of `rumqttc`. Acknowledgements and the reason of a
 //! disconnection are read here: the codec returns an error for a reason code that it does not know, such as the 0x95
@@ -12,20 +12,20 @@ use dt_verify::Secret;
 use rumqttc::mqttbytes::v4;
 use rumqttc::v5::mqttbytes::v5;
 
-/// The largest packet that is read: retained states are small. A larger one ends the connection.
+/// The largest packet that is read, in bytes: retained states are small. A larger one ends the connection.
 pub const MAX_INCOMING: u32 = 1 << 20;
-/// The longest text in a packet, in bytes. Its length has 16 bits.
+/// The largest length of a text in a packet, in bytes: the length is stored in 16 bits.
 pub const MAX_TEXT: usize = 65_535;
-/// How long a broker keeps the session after a disconnection, in seconds.
+/// How long a broker keeps the session after the connection ends, in seconds.
 const SESSION_EXPIRY: u32 = 3600;
 /// How long a broker waits for the sink to connect again before it reports the sink as offline, in seconds (MQTT 5).
 const WILL_DELAY: u32 = 5;
 /// The payload of the status topic while the sink is connected.
 pub const ONLINE: &str = "online";
-/// The payload of the status topic while it is not.
+/// The payload of the status topic while the sink is not connected.
 pub const OFFLINE: &str = "offline";
 
-/// The version of the protocol.
+/// The version of the MQTT protocol.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 #[non_exhaustive]
 pub enum MqttVersion {
@@ -36,7 +36,7 @@ pub enum MqttVersion {
     V311,
 }
 
-/// The text is not a version of MQTT.
+/// The error for a text that is not a version of MQTT.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("unknown version; expected 5 or 3.1.1")]
 pub struct UnknownVersion;
@@ -65,12 +65,12 @@ impl fmt::Display for MqttVersion {
 /// The content of the packet CONNECT.
 #[derive(Debug)]
 pub struct Connect<'a> {
-    /// The client id: with the same one, a broker continues the session.
+    /// The client id. If the same id connects again, a broker continues the session.
     pub client_id: &'a str,
-    /// User name and password, if the broker requires them.
+    /// The user name and the password; `None` if the broker does not require them.
     pub login: Option<(&'a str, Option<&'a Secret>)>,
-    /// The topic at which the broker reports the end of the connection. Without it, the connection leaves nothing at the
-    /// broker: it has no last will, and a session of its own that ends with it.
+    /// The topic at which the broker reports the end of the connection. With `None`, nothing remains at the broker: there is no
+    /// last will, and the session ends with the connection.
     pub status_topic: Option<&'a str>,
     /// The longest time between two packets, in seconds.
     pub keep_alive: u16,
@@ -79,73 +79,73 @@ pub struct Connect<'a> {
 /// A message to publish, with QoS 1.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Message {
-    /// The topic.
+    /// The topic of the message.
     pub topic: String,
-    /// The payload.
+    /// The payload of the message.
     pub payload: Bytes,
-    /// Whether the broker keeps it for later subscribers.
+    /// Whether the broker retains the message for later subscribers.
     pub is_retained: bool,
-    /// The user properties (MQTT 5).
+    /// The user properties of the message (MQTT 5).
     pub properties: Vec<(String, String)>,
 }
 
 impl Message {
-    /// Returns a message that the broker keeps.
+    /// Returns a message that the broker retains.
     pub fn retained(topic: String, payload: impl Into<Bytes>) -> Self {
         Self { topic, payload: payload.into(), is_retained: true, properties: Vec::new() }
     }
 }
 
-/// The limits that a broker sets when it accepts a connection.
+/// The limits that a broker states when it accepts a connection.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct BrokerLimits {
-    /// The most packets without acknowledgement.
+    /// The largest number of packets without an acknowledgement.
     pub receive_maximum: u16,
-    /// The largest packet, in bytes; `None` for no limit of its own.
+    /// The largest packet in bytes; `None` if the broker states no limit.
     pub max_packet: Option<u32>,
-    /// Whether it accepts QoS 1.
+    /// Whether the broker accepts QoS 1.
     pub has_qos_1: bool,
-    /// Whether it keeps messages for later subscribers.
+    /// Whether the broker retains messages for later subscribers.
     pub has_retain: bool,
 }
 
-/// A packet from the broker.
+/// A packet that was received from the broker.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Incoming {
-    /// The broker accepts the connection.
+    /// The broker accepts the connection, with these limits.
     Accepted(BrokerLimits),
-    /// The broker rejects the connection.
+    /// The broker rejects the connection for this reason.
     Refused(Refused),
-    /// The result of a published packet: 0, or a reason code.
+    /// The result of a published packet.
     Acknowledged {
-        /// The packet id.
+        /// The id of the published packet.
         id: u16,
-        /// The reason code; less than 0x80 for success.
+        /// The reason code; less than 0x80 means success.
         reason: u8,
     },
-    /// The result of a subscription: whether each topic was accepted.
+    /// The result of a subscription.
     Subscribed {
-        /// The packet id.
+        /// The id of the subscription's packet.
         id: u16,
-        /// One entry for each topic.
+        /// For each topic, whether it was accepted.
         is_accepted: Vec<bool>,
     },
-    /// A message of a topic.
+    /// A message that was published to a subscribed topic.
     Published {
-        /// The topic.
+        /// The topic of the message.
         topic: String,
-        /// The payload.
+        /// The payload of the message.
         payload: Bytes,
     },
     /// The answer to a ping.
     Pong,
-    /// The broker ends the connection, for a reason code (MQTT 5).
+    /// The broker ends the connection, with this reason code (MQTT 5).
     Disconnected(u8),
     /// A packet without meaning for a publisher.
     Other,
 }
 
-/// Why a broker rejects a connection, as far as a remedy depends on it.
+/// Why a broker rejects a connection, as far as the remedies differ.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Refused {
     /// The user name or the password is wrong, or the user may not connect.
@@ -154,11 +154,11 @@ pub enum Refused {
     Version,
     /// The broker does not allow the client id.
     ClientId,
-    /// Another reason, in the broker's words.
+    /// Another reason, as the broker states it.
     Other(String),
 }
 
-/// What the broker sent is not MQTT.
+/// The error for received data that is not MQTT.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{0}")]
 pub struct Malformed(String);
@@ -180,7 +180,7 @@ impl MqttVersion {
     ///
     /// # Errors
     ///
-    /// Returns `Malformed` if it cannot be encoded.
+    /// Returns `Malformed` if the packet cannot be encoded.
     pub fn write_connect(self, connect: &Connect<'_>, out: &mut BytesMut) -> Result<(), Malformed> {
         let password = |secret: Option<&Secret>| {
             secret.map_or_else(String::new, |secret| String::from_utf8_lossy(secret.expose()).into_owned())
@@ -237,7 +237,7 @@ impl MqttVersion {
     ///
     /// # Errors
     ///
-    /// Returns `Malformed` if it cannot be encoded.
+    /// Returns `Malformed` if the packet cannot be encoded.
     pub fn write_publish(self, id: u16, message: &Message, out: &mut BytesMut) -> Result<(), Malformed> {
         match self {
             Self::V5 => self.publish_5(id, message).write(out, None)?,
@@ -286,7 +286,7 @@ impl MqttVersion {
     ///
     /// # Errors
     ///
-    /// Returns `Malformed` if it cannot be encoded.
+    /// Returns `Malformed` if the packet cannot be encoded.
     pub fn write_subscribe(self, id: u16, topics: &[String], out: &mut BytesMut) -> Result<(), Malformed> {
         match self {
             Self::V5 => {
@@ -311,7 +311,7 @@ impl MqttVersion {
     ///
     /// # Errors
     ///
-    /// Returns `Malformed` if it cannot be encoded.
+    /// Returns `Malformed` if the packet cannot be encoded.
     pub fn write_unsubscribe(self, id: u16, topics: &[String], out: &mut BytesMut) -> Result<(), Malformed> {
         match self {
             Self::V5 => {
@@ -332,16 +332,16 @@ impl MqttVersion {
         out.extend_from_slice(&[0xC0, 0]);
     }
 
-    /// Appends DISCONNECT without a reason, which is the same in both versions. The broker drops the last will.
+    /// Appends DISCONNECT without a reason, which is the same in both versions. The broker discards the last will.
     pub fn write_disconnect(self, out: &mut BytesMut) {
         out.extend_from_slice(&[0xE0, 0]);
     }
 
-    /// Takes the next packet out of what was read; `None` if it is not complete.
+    /// Removes the next packet from the received data and returns it; `None` if it is not complete.
     ///
     /// # Errors
     ///
-    /// Returns `Malformed` if it is not MQTT, or is larger than `MAX_INCOMING`.
+    /// Returns `Malformed` if the data is not MQTT, or the packet is larger than `MAX_INCOMING`.
     pub fn read(self, input: &mut BytesMut) -> Result<Option<Incoming>, Malformed> {
         let length = match v5::check(input.iter(), Some(MAX_INCOMING)) {
             Ok(header) => header.frame_length(),

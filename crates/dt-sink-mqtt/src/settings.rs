@@ -17,11 +17,11 @@ use crate::packet::{MAX_TEXT, MqttVersion};
 use crate::sink::MqttSink;
 use crate::topic::{MqttTopic, check_topic, is_forbidden};
 
-/// The topic of an event unless another one is set.
+/// The default topic of an event.
 const TOPIC: &str = "dt/{project}/{device}/{eventType}";
-/// The topic of a state with `home_assistant`, unless another one is set.
+/// The default topic of a state with `home_assistant`.
 const STATE_TOPIC: &str = "dt/{project}/{device}/state/{quantity}";
-/// The longest client id: shorter than any broker's limit except that of MQTT 3.1 (23).
+/// The largest length of a client id in bytes. It is below the limit of every broker, except for that of MQTT 3.1 (23).
 const MAX_CLIENT_ID: usize = 256;
 
 config_keys! {
@@ -89,11 +89,11 @@ const MINUTE: Duration = Duration::from_secs(60);
 pub struct Broker {
     /// The name or address of the host; an IPv6 address without brackets.
     pub host: String,
-    /// The port.
+    /// The port of the broker.
     pub port: u16,
 }
 
-/// The text is not `HOST:PORT`.
+/// The error for a text that is not `HOST:PORT`.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("not HOST:PORT")]
 pub struct NotABroker;
@@ -129,7 +129,7 @@ impl fmt::Display for Broker {
 }
 
 impl Broker {
-    /// Returns whether the connection stays on this machine.
+    /// Returns whether the broker's host is `localhost` or a loopback address, so that connections do not leave this machine.
     #[must_use]
     pub fn is_local(&self) -> bool {
         self.host == "localhost" || self.host.parse::<IpAddr>().is_ok_and(|address| address.is_loopback())
@@ -137,7 +137,7 @@ impl Broker {
 }
 
 impl MqttConfig {
-    /// Returns the topic of states; `None` if none are published.
+    /// Returns the topic template of states; `None` if states are not published.
     #[must_use]
     pub fn states(&self) -> Option<MqttTopic> {
         self.state_topic.clone().or_else(|| self.home_assistant.then(|| default_topic(STATE_TOPIC)))
@@ -205,10 +205,10 @@ impl SinkSettings for MqttConfig {
     }
 }
 
-/// Why `{quantity}` is not allowed in `topic`.
+/// The error message for `{quantity}` in `topic`.
 const NO_QUANTITY: &str = "`{quantity}` is for `state_topic`; an event may report several";
 
-/// Returns a topic of this file, which is valid; a test shows it.
+/// Returns a default topic of this file. A test checks that each is valid.
 fn default_topic(text: &str) -> MqttTopic {
     text.parse().unwrap_or_else(|_| MqttTopic::plain(text))
 }

@@ -1,4 +1,4 @@
-//! The sink: it turns a batch into messages, publishes them, and turns acknowledgements into results.
+//! The sink: converts a batch to messages, publishes them, and converts the acknowledgements to results.
 
 use std::ops::Range;
 use std::sync::Arc;
@@ -24,16 +24,16 @@ use crate::topic::MqttTopic;
 
 /// The largest number of records in a batch.
 const MAX_BATCH: usize = 512;
-/// How often the broker is pinged while there is nothing to deliver.
+/// The interval at which the broker is pinged while there is nothing to deliver.
 const CHECK_EVERY: Duration = Duration::from_secs(2);
 /// The longest time between two packets that the broker expects, in seconds. It is longer than the pause between two attempts.
 const KEEP_ALIVE: u16 = 120;
-/// How long the end of a connection may take.
+/// The time limit for closing a connection.
 const CLOSE_WAIT: Duration = Duration::from_secs(2);
 
-/// Publishes records to an MQTT broker.
+/// A sink that publishes records to an MQTT broker.
 pub struct MqttSink {
-    /// Drives the connection while a method waits. `None` only while the sink is dropped.
+    /// The runtime that drives the connection while a method waits; `None` only while the sink is dropped.
     runtime: Option<Runtime>,
     publisher: Publisher,
 }
@@ -45,7 +45,7 @@ impl std::fmt::Debug for MqttSink {
 }
 
 impl MqttSink {
-    /// Creates a sink. It connects when it delivers or is checked.
+    /// Creates a sink. It connects when it delivers records or is checked.
     ///
     /// # Errors
     ///
@@ -56,7 +56,7 @@ impl MqttSink {
         Ok(Self { runtime: Some(runtime), publisher: Publisher::new(config, context)? })
     }
 
-    /// Checks at the broker whether it accepts the connection, without a change, and returns what was found.
+    /// Checks whether the broker accepts the connection, without a change there, and returns the result in words.
     pub(crate) fn probe(&mut self) -> Result<String, SinkError> {
         match self.run(async |publisher| publisher.probe().await) {
             Some(probed) => probed.map_err(|error| error.to_string().into()),
@@ -110,10 +110,10 @@ impl Sink for MqttSink {
     }
 }
 
-/// A record as messages.
+/// The messages of a record.
 struct Prepared<'a> {
     event: Message,
-    /// The parsed body, if states are published.
+    /// The parsed body; `None` if states are not published, or the body is not a delivery.
     delivery: Option<&'a Delivery>,
     states: Vec<State<'a>>,
 }
@@ -131,7 +131,7 @@ enum Kind {
     Discovery,
 }
 
-/// The work of the sink, which waits for the network.
+/// The part of the sink that waits for the network.
 struct Publisher {
     config: MqttConfig,
     format: Format,
@@ -145,10 +145,10 @@ struct Publisher {
     retained: RetainedTimes,
     discovery: Option<Discovery>,
     suspicion: Suspicion,
-    /// Why the last connection ended: the error of the records that have no turn.
+    /// Why the last connection ended. It is the error of the records that do not have their turn.
     last_end: String,
     rejections: Rejections,
-    /// How many states were older than the retained ones, since the last report.
+    /// The number of states that were older than the retained ones, since the last report.
     older_states: u64,
 }
 
@@ -195,7 +195,7 @@ impl Publisher {
         self.reporter.set(&metrics::CONNECTED, 0.0);
     }
 
-    /// Returns what a connection is made from. See [`Connect::status_topic`].
+    /// Returns the settings for opening a connection. See [`Connect::status_topic`].
     fn target<'a>(&'a self, client_id: &'a str, status_topic: Option<&'a str>) -> Target<'a> {
         let login = self.config.username.as_deref().map(|user| (user, self.config.password.as_ref()));
         Target {
@@ -206,7 +206,7 @@ impl Publisher {
         }
     }
 
-    /// Connects under another client id, so that a running receiver keeps its connection, and disconnects.
+    /// Connects with another client id, so that a running receiver keeps its connection, and disconnects.
     async fn probe(&self) -> Result<String, MqttSinkError> {
         let (limits, client_id) = (self.limits(), format!("{}-check", self.client_id));
         let connection = Connection::open(&self.target(&client_id, None), limits).await?;
@@ -217,7 +217,7 @@ impl Publisher {
         ))
     }
 
-    /// Connects unless there is a connection, and reports the sink as online.
+    /// Opens a connection unless one is open, and publishes the status of the sink as online.
     async fn connect(&mut self, limits: Limits) -> Result<(), MqttSinkError> {
         if self.connection.is_some() {
             return Ok(());
@@ -329,16 +329,16 @@ impl Publisher {
             }
             return retry(batch.len(), &error);
         }
-        self.publish(batch, &prepared, (limits, turn)).await
+        self.publish(batch, &prepared, limits).await
     }
 
-    /// Parses the body of a record, if states are published. A record of no delivery has no states.
+    /// Parses the body of a record; `None` if states are not published, or the body is not a delivery.
     fn parsed(&self, record: &Record) -> Option<Delivery> {
         self.state_topic.as_ref()?;
         record.delivery().ok()
     }
 
-    /// Returns the messages of a record, or why it can never be published.
+    /// Returns the messages of a record; `Err` with the reason if it can never be published.
     fn prepare<'a>(&self, record: &Record, delivery: Option<&'a Delivery>) -> Result<Prepared<'a>, String> {
         let event = message::of(record, &self.config.topic, self.config.version, self.format)?;
         let states = match (&self.state_topic, delivery) {
@@ -350,7 +350,7 @@ impl Publisher {
         Ok(Prepared { event, delivery, states })
     }
 
-    /// Reads what the broker retains for the states whose time is not known.
+    /// Reads the retained messages for the states whose time is not known.
     async fn read_retained(
         &mut self,
         prepared: &[Result<Prepared<'_>, String>],
@@ -370,11 +370,12 @@ impl Publisher {
         &mut self,
         records: &[Arc<Record>],
         prepared: &[Result<Prepared<'_>, String>],
-        (limits, turn): (Limits, Turn),
+        limits: Limits,
     ) -> Vec<Fate> {
         let mut outgoing: Vec<Outgoing> = Vec::new();
         let mut ranges: Vec<Result<Range<usize>, Failure>> = Vec::with_capacity(records.len());
-        let mut alone = 0;
+        // The first records, and their messages, that are published one at a time.
+        let (alone_records, mut alone) = (self.suspicion.alone(records), 0);
         for (position, (record, prepared)) in records.iter().zip(prepared).enumerate() {
             let start = outgoing.len();
             let prepared = prepared.as_ref().map_err(|error| Failure::Record(error.clone()));
@@ -387,7 +388,7 @@ impl Publisher {
                     self.forget(&message, kind);
                 }
             }
-            if position < self.suspicion.alone() {
+            if position < alone_records {
                 alone = outgoing.len();
             }
             ranges.push(added.map(|()| start..outgoing.len()));
@@ -419,36 +420,40 @@ impl Publisher {
                 if outgoing.is_empty() {
                     self.drop_connection();
                 } else {
-                    self.suspicion.published(turn, results.iter().any(Result::is_ok));
+                    for (record, result) in records.iter().zip(&results) {
+                        self.suspicion.published(record, result.is_ok());
+                    }
                 }
                 "an earlier message was not taken".to_owned()
             }
             Err(error) => {
                 self.drop_connection();
-                self.find_cause(records, &mut results, error)
+                self.find_cause(records, &mut results, (alone_records, error))
             }
         };
         records.iter().zip(results).map(|(record, result)| self.fate(record, result, &error)).collect()
     }
 
-    /// If the connection ended because of a record, makes that the record's failure. Returns the error of the other records.
+    /// Determines whether the connection ended because of a record, and sets that record's failure. The first `alone` records
+    /// were published one message at a time. Returns the error of the other records.
     fn find_cause(
         &mut self,
         records: &[Arc<Record>],
         results: &mut [Result<(), Option<Failure>>],
-        error: &MqttSinkError,
+        (alone, error): (usize, &MqttSinkError),
     ) -> String {
         let text = error.to_string();
         let MqttSinkError::Lost { blame: blame @ (Blame::Message | Blame::Unknown), .. } = error else {
             return text;
         };
         let is_open = |result: &Result<(), Option<Failure>>| *result == Err(None);
-        let in_flight = results.iter().filter(|result| is_open(result)).count();
-        let in_flight = in_flight.min(usize::from(self.config.max_in_flight));
+        let open = records.iter().zip(&*results).filter(|(_, result)| is_open(result));
+        let in_flight: Vec<_> =
+            open.map(|(record, _)| record).take(usize::from(self.config.max_in_flight)).collect();
         let first = results.iter_mut().zip(records).enumerate().find(|(_, (result, _))| is_open(result));
         let Some((position, (result, record))) = first else { return text };
-        let was_alone = position < self.suspicion.alone();
-        if self.suspicion.ended_at(record, position, in_flight, *blame) {
+        let was_alone = position < alone;
+        if self.suspicion.ended_at(&in_flight, was_alone, *blame) {
             let text = format!("the broker closes the connection because of this record: {error}");
             *result = Err(Some(Failure::Message(text)));
         }
@@ -460,7 +465,7 @@ impl Publisher {
         self.last_end.clone()
     }
 
-    /// Turns the result of a record's messages into its fate.
+    /// Converts the result of a record's messages to its fate.
     fn fate(&mut self, record: &Record, result: Result<(), Option<Failure>>, error: &str) -> Fate {
         let fate = match result {
             Ok(()) => Fate::Delivered,
@@ -478,7 +483,7 @@ impl Publisher {
         fate
     }
 
-    /// Adds the messages of a record: the event, descriptions of new entities, and newer states.
+    /// Adds the messages of a record: the event, the discovery messages of new entities, and newer states.
     fn add_messages(
         &mut self,
         record: &Record,
@@ -508,7 +513,7 @@ impl Publisher {
         Ok(())
     }
 
-    /// Forgets that a message was published.
+    /// Forgets that a message was published, so that it is published again.
     fn forget(&mut self, message: &Message, kind: Kind) {
         match (kind, &mut self.discovery) {
             (Kind::State, _) => self.retained.forget(&message.topic),
@@ -517,7 +522,7 @@ impl Publisher {
         }
     }
 
-    /// Counts what was published, and forgets what was not.
+    /// Counts the published messages, and forgets the others.
     fn count(&mut self, outgoing: &[Outgoing], sent: &[Sent]) {
         let (mut states, mut rejected) = (0_u64, 0_u64);
         for (Outgoing { message, kind }, sent) in outgoing.iter().zip(sent) {
@@ -542,7 +547,7 @@ impl Publisher {
     }
 }
 
-/// Returns the result of a record's messages: the first failure, or `None` if one of them is not acknowledged.
+/// Returns the result of a record's messages: `Err` with the first failure, or with `None` if a message was not acknowledged.
 fn result(messages: &[Outgoing], sent: &[Sent]) -> Result<(), Option<Failure>> {
     let mut is_open = false;
     for (Outgoing { message, .. }, sent) in messages.iter().zip(sent) {

@@ -13,22 +13,22 @@ use serde_json::{Value, json};
 
 use crate::topic::{BadTopic, MqttTopic};
 
-/// The most topics whose time is known. When there are more, all are read again.
+/// The largest number of topics whose time is kept. If there are more, the retained messages of all are read again.
 const MAX_KNOWN: usize = 100_000;
 
 /// The newest reading of a quantity in an event.
 #[derive(Debug, Clone, PartialEq)]
 pub struct State<'a> {
-    /// The topic of the state.
+    /// The topic to which the state is published.
     pub topic: String,
-    /// When it was measured.
+    /// When the reading was measured.
     pub time: Timestamp,
-    /// The reading.
+    /// The newest reading of the quantity.
     pub reading: Reading<'a>,
 }
 
 impl<'a> State<'a> {
-    /// Returns the newest state of each quantity that an event reports. An event without a device has none.
+    /// Returns the newest state of each quantity that an event reports. An event without a device has no states.
     ///
     /// # Errors
     ///
@@ -67,7 +67,7 @@ impl<'a> State<'a> {
     }
 }
 
-/// The times of the retained states that are known.
+/// The known times of the retained states, by topic.
 #[derive(Debug, Default)]
 pub struct RetainedTimes(HashMap<String, Option<Timestamp>>);
 
@@ -82,7 +82,7 @@ impl RetainedTimes {
         self.0.remove(topic);
     }
 
-    /// Makes room for these topics, and returns those whose time is not known, each once.
+    /// Makes room for these topics, and returns those whose time is not known, without repetitions.
     pub fn unknown<'a>(&mut self, topics: impl Iterator<Item = &'a str> + Clone) -> Vec<String> {
         if self.0.len().saturating_add(topics.clone().count()) > MAX_KNOWN {
             self.0.clear();
@@ -94,7 +94,7 @@ impl RetainedTimes {
         unknown
     }
 
-    /// Stores what the broker retains for these topics. A message without a time is replaced by any state.
+    /// Stores the times of the retained messages of these topics. A message without a time is replaced by any state.
     pub fn learn(&mut self, topics: Vec<String>, mut retained: HashMap<String, Bytes>) {
         for topic in topics {
             let time = retained.remove(&topic).and_then(|payload| time_of(&payload));
@@ -102,7 +102,7 @@ impl RetainedTimes {
         }
     }
 
-    /// Returns whether a state is newer than the retained one. If it is, it counts as published.
+    /// Returns whether a state is newer than the retained one. If so, it counts as published from then on.
     pub fn is_newer(&mut self, state: &State<'_>) -> bool {
         let is_newer = self
             .0
@@ -115,7 +115,7 @@ impl RetainedTimes {
     }
 }
 
-/// Returns the time in the payload of a state.
+/// Returns the time in the payload of a state; `None` if it has none.
 fn time_of(payload: &[u8]) -> Option<Timestamp> {
     let payload: Value = serde_json::from_slice(payload).ok()?;
     let time = Timestamp::new(payload.get("time")?.as_str()?);

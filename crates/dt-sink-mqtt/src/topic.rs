@@ -12,14 +12,14 @@ use dt_sink::record::{BadTemplate, Part, Placeholder, Record, Template};
 
 use crate::packet::MAX_TEXT;
 
-/// The placeholders of the record that a topic can have.
+/// The placeholders for values of a record that a topic can contain.
 const OF_RECORDS: [Placeholder; 4] =
     [Placeholder::Connector, Placeholder::Project, Placeholder::Device, Placeholder::EventType];
 
 /// The name of the placeholder that only the topics of states have.
 const QUANTITY: &str = "quantity";
 
-/// What a placeholder stands for.
+/// The value that a placeholder in a topic inserts.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Value {
     OfRecord(Placeholder),
@@ -59,23 +59,23 @@ impl fmt::Display for Value {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct MqttTopic(Template<Value>);
 
-/// Why a text is no topic.
+/// Why a text is not a valid topic.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum BadTopic {
-    /// It is empty.
+    /// The topic is empty.
     #[error("a topic may not be empty")]
     Empty,
-    /// It has more bytes than the protocol allows.
+    /// The topic has more bytes than the protocol allows. Contains their number.
     #[error("a topic of {0} bytes is longer than MQTT allows ({MAX_TEXT})")]
     TooLong(usize),
-    /// It contains a wildcard or a control character.
+    /// The topic contains a wildcard or a control character.
     #[error("a topic may not contain `+`, `#` or control characters")]
     Character,
-    /// Brokers reserve such topics.
+    /// The topic is one of those that brokers reserve.
     #[error("topics that begin with `$` belong to the broker")]
     Reserved,
-    /// A brace has no partner, or there is no such placeholder.
+    /// A brace is unmatched, or a placeholder is unknown.
     #[error("{0}; the placeholders are {{connector}}, {{project}}, {{device}}, {{eventType}}, {{quantity}}")]
     Template(#[from] BadTemplate),
 }
@@ -102,11 +102,11 @@ pub fn is_forbidden(c: char) -> bool {
 }
 
 impl MqttTopic {
-    /// Writes the topic of a record into `out`.
+    /// Returns the topic for a record.
     ///
     /// # Errors
     ///
-    /// Returns [`BadTopic`] if it is too long.
+    /// Returns [`BadTopic`] if the topic is too long.
     pub fn render(&self, record: &Record, quantity: Option<&str>) -> Result<String, BadTopic> {
         let mut out = String::new();
         for part in self.0.parts() {
@@ -128,13 +128,13 @@ impl MqttTopic {
         Self(Template::fixed(text.to_owned()))
     }
 
-    /// Returns whether each device and quantity has a topic of its own.
+    /// Returns whether each device and quantity has a different topic.
     #[must_use]
     pub fn tells_states_apart(&self) -> bool {
         self.has(Value::OfRecord(Placeholder::Device)) && self.has_quantity()
     }
 
-    /// Returns whether the topic depends on a quantity, which an event has not.
+    /// Returns whether the topic contains the placeholder of a quantity, which an event does not have.
     #[must_use]
     pub fn has_quantity(&self) -> bool {
         self.has(Value::Quantity)

@@ -4,7 +4,7 @@ use std::fmt;
 use std::sync::atomic::{AtomicI64, Ordering};
 use std::time::{SystemTime, UNIX_EPOCH};
 
-/// Tells the time in Unix milliseconds.
+/// A source of the current time in Unix milliseconds.
 pub trait Clock: fmt::Debug + Send + Sync {
     /// Returns the time in milliseconds since 1970-01-01T00:00:00Z.
     fn unix_millis(&self) -> i64;

@@ -21,29 +21,29 @@ pub use types::{
     BadPlace, MissingType, NoSinkType, NotASink, Settings, SinkContext, SinkSettings, SinkType, SinkTypes,
 };
 
-/// The limit of a sink's checkpoint in bytes.
+/// The largest size of a sink's checkpoint in bytes.
 pub const MAX_CHECKPOINT: usize = 64 * 1024;
 
 /// The result of delivering one record.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Fate {
-    /// The record is delivered, as durably as the sink can make it.
+    /// The record is delivered, as durably as the sink can achieve.
     Delivered,
     /// The record is not delivered, and a later attempt may succeed: the destination is full, down or busy.
     Retry {
-        /// The error, in words fit for a log.
+        /// The error, in words fit for a log line.
         error: String,
     },
-    /// The record can never be delivered. Others may succeed.
+    /// The record can never be delivered by this sink. Other records may still succeed.
     Rejected {
-        /// The reason, in words fit for a log.
+        /// The reason for the rejection, in words fit for a log line.
         error: String,
     },
-    /// The record is on its way, and the result is not known yet. The worker passes it again at once, as the same [`Arc`]
-    /// and before later records, until there is another result. The sink recognises it by its address, and does not send it
-    /// twice.
+    /// The delivery of the record is in progress, and its result is not known yet. The worker passes the same [`Arc`] again at
+    /// once, before later records, until there is another result. The sink recognises the record by the address of the `Arc`, and
+    /// does not send it twice.
     Pending {
-        /// Why it takes longer than it should; `None` while there is no problem. In words fit for a log.
+        /// Why the delivery takes longer than expected, in words fit for a log line; `None` while there is no problem.
         last_error: Option<String>,
     },
 }
@@ -51,38 +51,38 @@ pub enum Fate {
 /// The result of delivering a batch.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Outcome {
-    /// One result for each record, in the order of the batch. A missing one counts as [`Fate::Retry`].
+    /// One result for each record, in the order of the batch. A missing result counts as [`Fate::Retry`].
     pub fates: Vec<Fate>,
-    /// The checkpoint of the sink after this batch, of at most [`MAX_CHECKPOINT`] bytes. It is stored with the sink's
-    /// cursor, and passed to [`Sink::open`] on the next start.
+    /// The checkpoint of the sink after this batch, of at most [`MAX_CHECKPOINT`] bytes; `None` if it has not changed. It is
+    /// stored with the sink's cursor, and passed to [`Sink::open`] at the next start.
     pub checkpoint: Option<Vec<u8>>,
-    /// Whether the checkpoint must be durable before the next call of [`Sink::deliver`]. Otherwise it becomes durable soon,
-    /// and a later one may replace it first. Several such outcomes in a row without a delivered or rejected record count as
-    /// a failure of the sink.
+    /// Whether the checkpoint must be durable before the next call of [`Sink::deliver`]. If `false`, the checkpoint becomes
+    /// durable a little later, and a newer one may replace it before that. After eight consecutive outcomes with `true` in which
+    /// every record is pending, the sink counts as failed.
     pub is_checkpoint_due: bool,
 }
 
 impl Outcome {
-    /// Returns the result for `count` delivered records.
+    /// Returns the outcome of a batch of `count` records that are all delivered.
     #[must_use]
     pub fn delivered(count: usize) -> Self {
         Self { fates: vec![Fate::Delivered; count], ..Self::default() }
     }
 
-    /// Returns the result for `count` records that can be tried again.
+    /// Returns the outcome of a batch of `count` records that are all to be retried, with the same error.
     #[must_use]
     pub fn retry(count: usize, error: &str) -> Self {
         Self { fates: vec![Fate::Retry { error: error.to_owned() }; count], ..Self::default() }
     }
 }
 
-/// A store of dead letters other than `dead.db`.
+/// A destination for dead letters other than the database `dead.db`.
 pub trait DeadLetterSink: Send + Sync + std::fmt::Debug {
-    /// Stores a dead letter durably. Blocks until it is durable. A copy may be stored twice.
+    /// Stores a dead letter, and returns after it is durable. The same dead letter may be stored twice.
     ///
     /// # Errors
     ///
-    /// [`SinkError`] if it is not stored.
+    /// [`SinkError`] if the dead letter could not be stored.
     fn store(&self, dead_letter: &DeadLetter) -> Result<(), SinkError>;
 
     /// Returns the last error; `None` if dead letters can be stored.
@@ -109,7 +109,7 @@ impl From<&str> for SinkError {
 /// Why a sink cannot be opened.
 #[derive(Debug, thiserror::Error)]
 pub enum OpenError {
-    /// The destination is down. Opening is tried again, and the service starts without the sink.
+    /// The destination is unavailable. Opening is retried, and the service starts meanwhile.
     #[error("{0}")]
     Down(String),
     /// The sink can never work as configured. The service does not start.
@@ -119,19 +119,19 @@ pub enum OpenError {
 
 /// A destination to which deliveries are forwarded.
 ///
-/// One worker drives a sink, on a thread of its own, so its methods may block. A sink never retries, drops or reorders
-/// records: it returns the result, and the worker decides. Records arrive in the order in which they were accepted; a
-/// record may arrive again after a failure or a crash, with the same event id.
+/// One worker drives a sink, on a thread of its own, so the sink's methods may block. A sink does not retry, drop or reorder
+/// records: it returns the result of each one, and the worker decides. Records are passed in the order in which they were
+/// accepted. After a failure or a crash, a record may be passed again, with the same event id.
 pub trait Sink: Send {
-    /// Makes the sink ready. Called before the first delivery, and again after a failure. `checkpoint` is the last one that
-    /// was stored, if checkpoints are kept.
+    /// Prepares the sink for deliveries. Called before the first delivery, and again after a failure. `checkpoint` is the last
+    /// stored checkpoint; `None` if there is none, or checkpoints are not kept.
     ///
     /// # Errors
     ///
     /// [`OpenError`], which says whether a later attempt can succeed.
     fn open(&mut self, checkpoint: Option<&[u8]>) -> Result<(), OpenError>;
 
-    /// Returns the checkpoint before the first delivery, if the sink needs one to be stored first. Called after each
+    /// Returns a checkpoint that must be stored before the first delivery; `None` if there is no need for one. Called after each
     /// [`open`](Self::open) if checkpoints are kept.
     fn begin(&mut self) -> Option<Vec<u8>> {
         None
@@ -146,21 +146,21 @@ pub trait Sink: Send {
         256
     }
 
-    /// Returns how often [`check`](Self::check) is called while there is nothing to deliver; `None` for never.
+    /// Returns the interval of [`check`](Self::check) while there is nothing to deliver; `None` if the sink is never checked.
     fn check_every(&self) -> Option<Duration> {
         None
     }
 
-    /// Checks whether a record could be delivered, without one.
+    /// Checks whether a record could be delivered now, without delivering one.
     ///
     /// # Errors
     ///
-    /// [`SinkError`] if it could not.
+    /// [`SinkError`] if a record could not be delivered now.
     fn check(&mut self) -> Result<(), SinkError> {
         Ok(())
     }
 
-    /// Flushes, and releases all resources. Called when the service stops, or when a changed configuration replaces the
+    /// Flushes the sink, and releases its resources. Called when the service stops, or when a changed configuration replaces the
     /// sink. If the new sink does not work, this one is opened again.
     fn close(&mut self) {}
 }

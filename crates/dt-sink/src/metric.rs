@@ -1,7 +1,7 @@
 //! The description of a metric. Its registration, its row in `docs/metrics.md` and the checks of the dashboard and the alert
 //! rules derive from it. It depends on no metrics library, so that a sink's crate can describe its own metrics.
 
-/// A metric: one row of a table.
+/// The description of a metric: one row of a table of metrics.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Metric {
     /// The name in Prometheus, such as `dt_receiver_spool_used_bytes`.
@@ -10,7 +10,7 @@ pub struct Metric {
     pub kind: MetricKind,
     /// The unit of the value, such as `bytes`; empty for a flag.
     pub unit: &'static str,
-    /// The names of the labels. Their values must be few: names from the configuration and codes of the program.
+    /// The names of the labels. A label must have few values: names from the configuration, or codes of the program.
     pub labels: &'static [&'static str],
     /// The description, in one sentence.
     pub help: &'static str,
@@ -19,19 +19,19 @@ pub struct Metric {
 /// The type of a metric.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub enum MetricKind {
-    /// A count that only grows, until the program is restarted.
+    /// A count that only increases, until the program is restarted.
     Counter,
-    /// A value that may grow and shrink.
+    /// A value that can increase and decrease.
     Gauge,
-    /// Counts of values by size.
+    /// The distribution of values over buckets.
     Histogram {
-        /// The upper bound of each bucket, in ascending order. One without an upper bound is added.
+        /// The upper bounds of the buckets, in ascending order. A bucket without an upper bound is added.
         buckets: &'static [f64],
     },
 }
 
 impl MetricKind {
-    /// Returns the name that Prometheus has for the type.
+    /// Returns the name of the type in Prometheus: `counter`, `gauge` or `histogram`.
     #[must_use]
     pub const fn name(&self) -> &'static str {
         match self {
@@ -43,7 +43,7 @@ impl MetricKind {
 }
 
 impl Metric {
-    /// Describes a counter, a number that only grows. Its name ends with `_total`.
+    /// Describes a counter, whose value only increases. Its name ends with `_total`. The parameters are the fields of [`Metric`].
     #[must_use]
     pub const fn counter(
         name: &'static str,
@@ -54,7 +54,7 @@ impl Metric {
         Self { name, kind: MetricKind::Counter, unit, labels, help }
     }
 
-    /// Describes a gauge, a value that may grow and shrink. The parameters are the fields of [`Metric`].
+    /// Describes a gauge, whose value can increase and decrease. The parameters are the fields of [`Metric`].
     #[must_use]
     pub const fn gauge(
         name: &'static str,
@@ -65,7 +65,7 @@ impl Metric {
         Self { name, kind: MetricKind::Gauge, unit, labels, help }
     }
 
-    /// Describes a histogram, which counts values by size. `buckets` are their upper bounds, in ascending order.
+    /// Describes a histogram, which counts values by bucket. `buckets` are the upper bounds of the buckets, in ascending order.
     #[must_use]
     pub const fn histogram(
         name: &'static str,

@@ -1,4 +1,4 @@
-//! TLS to a server by rustls, for sinks: whose certificates are trusted, and the client certificate.
+//! TLS connections of sinks to a server, by rustls: the trusted certificate authorities, and the client certificate.
 
 use std::sync::Arc;
 
@@ -8,18 +8,18 @@ use rustls::{ClientConfig, RootCertStore};
 
 use crate::config::{BadTlsFile, ClientTls, PemFile, TlsEntry};
 
-/// The certificate authorities of a table `tls` without `ca`.
+/// The default certificate authorities, in words for the reference.
 const MOZILLA: &str = "those of Mozilla";
 
-/// Returns the entry of a table `tls`, which checks the files by rustls. `certificate` says whose certificate it is, and `sample`
-/// how the file names of the sample begin.
+/// Returns the entry of a table `tls` whose files are checked by rustls. `certificate` names the certificate that `ca` verifies,
+/// `sample` is the prefix of the file names in the sample.
 #[must_use]
 pub const fn entry(certificate: &'static str, sample: &'static str) -> TlsEntry {
     TlsEntry { certificate, default_ca: MOZILLA, sample, check: |tls| client_config(tls).map(|_| ()) }
 }
 
-/// Makes the configuration of handshakes. The server's certificate chain and its host name are always verified. Without `ca`, the
-/// authorities are those of Mozilla.
+/// Creates the configuration of TLS handshakes. The certificate chain and the host name of the server are always verified.
+/// Without `ca`, the trusted authorities are those of Mozilla.
 ///
 /// # Errors
 ///
@@ -55,7 +55,7 @@ pub fn client_config(tls: &ClientTls) -> Result<ClientConfig, BadTlsFile> {
 ///
 /// # Errors
 ///
-/// Why the file cannot be used, without its content.
+/// A message that says why the file cannot be used, without its content.
 pub fn authorities(pem: &[u8]) -> Result<RootCertStore, String> {
     let mut roots = RootCertStore::empty();
     for certificate in certificates(pem)? {
@@ -64,7 +64,7 @@ pub fn authorities(pem: &[u8]) -> Result<RootCertStore, String> {
     Ok(roots)
 }
 
-/// Reads the certificates of a PEM file, at least one.
+/// Reads the certificates of a PEM file. It is an error if there are none.
 fn certificates(pem: &[u8]) -> Result<Vec<CertificateDer<'static>>, String> {
     // The library's own text shows the line.
     let read: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(pem).collect();

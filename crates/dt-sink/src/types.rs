@@ -16,9 +16,9 @@ use dt_verify::Difference;
 
 /// The settings of one type of sink, and everything that is specific to the type.
 pub trait SinkSettings: Keys + Clone + PartialEq + fmt::Debug + Send + Sync + 'static {
-    /// The name of the type: `type = "NAME"`.
+    /// The name of the sink type, for `type = "NAME"`.
     const NAME: &'static str;
-    /// The form of the text after `--sink NAME:`, such as `PATH`; `None` if there is none.
+    /// The form of the text after `--sink NAME:`, such as `PATH`; `None` if the type has no such text.
     const PLACE: Option<&'static str>;
     /// The purpose of the sink, in Markdown, for the reference.
     const ABOUT: &'static str;
@@ -26,60 +26,61 @@ pub trait SinkSettings: Keys + Clone + PartialEq + fmt::Debug + Send + Sync + 's
     const SAMPLE_NAME: &'static str = Self::NAME;
     /// The form of the text after `dead_letters = "NAME:`, such as `TOPIC`; `None` if the type stores no dead letters.
     const DEAD_LETTERS: Option<&'static str> = None;
-    /// The metrics that its sinks report.
+    /// The metrics that sinks of this type report.
     const METRICS: &'static [Metric] = &[];
-    /// The formats in which its sinks can write: what the key `format` may be. Without any, the key is an error.
+    /// The formats that sinks of this type can write: the allowed values of the key `format`. If there are none, the key is an
+    /// error.
     const FORMATS: &'static [Format] = &Format::ALL;
 
-    /// Reads the text after `--sink NAME:`; empty without a [`PLACE`](Self::PLACE).
+    /// Creates the settings from the text after `--sink NAME:`; the text is empty if [`PLACE`](Self::PLACE) is `None`.
     ///
     /// # Errors
     ///
     /// [`BadPlace`] if the text is invalid.
     fn from_place(place: &str) -> Result<Self, BadPlace>;
 
-    /// Checks combinations of keys that were read.
+    /// Checks combinations of keys after they were read, and reports problems to the section.
     fn check(&self, _section: &Section<'_>) {}
 
     /// Returns the files that the sink writes, from the key `path`; `None` for a sink that writes no files. No other sink may
-    /// write them, and they may not be in the spool's folder.
+    /// write the same files, and they must not be in the folder of the spool.
     fn files(&self) -> Option<&PathTemplate> {
         None
     }
 
-    /// Returns whether a running sink has to be replaced by a new one to get these settings.
+    /// Returns whether the change to the settings `next` requires a new sink in place of the running one.
     fn needs_new_sink(&self, next: &Self) -> bool {
         self != next
     }
 
-    /// Creates a sink, which is not opened yet.
+    /// Creates a sink, without opening it.
     ///
     /// # Errors
     ///
-    /// [`OpenError::Unusable`] if it can never work.
+    /// [`OpenError::Unusable`] if the sink can never work with these settings.
     fn sink(&self, context: SinkContext) -> Result<Box<dyn Sink>, OpenError>;
 
-    /// Checks at the destination itself whether a sink with these settings could deliver, and changes nothing there: it
-    /// creates, publishes and writes nothing. Blocks, at most for about `context.give_up_after`. Returns what was found, in
-    /// words fit for a report; `None` if the type cannot check this.
+    /// Checks at the destination whether a sink with these settings could deliver, without any change there: nothing is created,
+    /// published or written. Blocks for at most about `context.give_up_after`. Returns the result in words fit for a report;
+    /// `None` if the type cannot check this.
     ///
     /// # Errors
     ///
-    /// [`SinkError`] with the cause and its remedy, without a secret.
+    /// [`SinkError`] with the cause and the remedy, without a secret.
     fn probe(&self, _context: SinkContext) -> Option<Result<String, SinkError>> {
         None
     }
 
-    /// Returns whether dead letters can be stored at a place: the text after `dead_letters = "NAME:`.
+    /// Returns whether `place`, the text after `dead_letters = "NAME:`, names a valid destination for dead letters.
     fn is_dead_letter_place(_place: &str) -> bool {
         false
     }
 
-    /// Opens a store of dead letters at a place, with the settings of this sink.
+    /// Opens the destination for dead letters that `place` names, with the settings of this sink.
     ///
     /// # Errors
     ///
-    /// [`OpenError::Unusable`] if it can never work, or the type stores none.
+    /// [`OpenError::Unusable`] if the destination can never work, or the type stores no dead letters.
     fn open_dead_letters(
         &self,
         _place: &str,
@@ -89,15 +90,16 @@ pub trait SinkSettings: Keys + Clone + PartialEq + fmt::Debug + Send + Sync + 's
     }
 }
 
-/// The arguments for creating a sink, beside its settings.
+/// The arguments for creating a sink, in addition to its settings.
 #[derive(Debug, Clone)]
 #[non_exhaustive]
 pub struct SinkContext {
-    /// The format in which it writes records.
+    /// The format in which the sink writes records.
     pub format: Format,
-    /// How long a record is tried before it counts as failed; `None` for no limit. In mode `direct` a request waits for it.
+    /// How long the delivery of a record is retried before it counts as failed; `None` for no limit. In mode `direct`, a request
+    /// waits for the delivery.
     pub give_up_after: Option<Duration>,
-    /// The receiver of its metrics and log lines. It has the sink's name.
+    /// Receives the metrics and log lines of the sink, and knows the sink's name.
     pub reporter: Arc<dyn SinkReporter>,
 }
 
@@ -109,7 +111,7 @@ impl SinkContext {
     }
 }
 
-/// Why the place of a sink on the command line is invalid.
+/// Why the text after `--sink NAME:` is invalid.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{why}")]
 pub struct BadPlace {
@@ -118,12 +120,12 @@ pub struct BadPlace {
 }
 
 impl BadPlace {
-    /// Creates the error with a short reason.
+    /// Creates the error with a short reason; the message contains the text.
     pub fn new(why: impl fmt::Display) -> Self {
         Self { why: why.to_string(), is_private: false }
     }
 
-    /// Creates the error for a place that may be a secret by mistake: it is not shown.
+    /// Creates the error for a text that may be a secret by mistake: the message does not contain the text.
     pub fn private(why: impl fmt::Display) -> Self {
         Self { why: why.to_string(), is_private: true }
     }
@@ -184,7 +186,7 @@ impl SinkType {
         (self.read)(self, section)
     }
 
-    /// Returns the tables of a `[[sink]]` of this type, for the reference; none if it has no keys of its own.
+    /// Returns the tables of a `[[sink]]` of this type, for the reference; empty if the type has no keys of its own.
     #[must_use]
     pub fn tables(&self) -> Vec<Table> {
         (self.tables)()
@@ -235,13 +237,13 @@ impl Settings {
         self.sink_type.name
     }
 
-    /// Returns the metrics that its sinks report.
+    /// Returns the metrics that sinks of this type report.
     #[must_use]
     pub const fn metrics(&self) -> &'static [Metric] {
         self.sink_type.metrics
     }
 
-    /// Returns the formats in which its sinks can write.
+    /// Returns the formats that sinks of this type can write.
     #[must_use]
     pub const fn formats(&self) -> &'static [Format] {
         self.sink_type.formats
@@ -254,46 +256,46 @@ impl Settings {
         values.downcast_ref()
     }
 
-    /// Returns the files that the sink writes, named by the key `path`; `None` for a sink that writes no files.
+    /// Returns the files that the sink writes, from the key `path`; `None` for a sink that writes no files.
     #[must_use]
     pub fn files(&self) -> Option<&PathTemplate> {
         self.values.files()
     }
 
-    /// Adds the differences to `next` to `changes`.
+    /// Adds the keys whose values differ in `next` to `changes`.
     pub fn compare(&self, next: &Self, changes: &mut Changes) {
         self.values.compare(&*next.values, changes);
     }
 
-    /// Returns whether a running sink has to be replaced by a new one to get the settings `next`.
+    /// Returns whether the change to the settings `next` requires a new sink in place of the running one.
     #[must_use]
     pub fn needs_new_sink(&self, next: &Self) -> bool {
         self.values.needs_new_sink(&*next.values)
     }
 
-    /// Creates a sink, which is not opened yet.
+    /// Creates a sink, without opening it.
     ///
     /// # Errors
     ///
-    /// [`OpenError::Unusable`] if it can never work.
+    /// [`OpenError::Unusable`] if the sink can never work with these settings.
     pub fn sink(&self, context: SinkContext) -> Result<Box<dyn Sink>, OpenError> {
         self.values.sink(context)
     }
 
-    /// Checks at the destination itself whether a sink could deliver: see [`SinkSettings::probe`].
+    /// Checks at the destination whether a sink with these settings could deliver: see [`SinkSettings::probe`].
     ///
     /// # Errors
     ///
-    /// [`SinkError`] with the cause and its remedy, without a secret.
+    /// [`SinkError`] with the cause and the remedy, without a secret.
     pub fn probe(&self, context: SinkContext) -> Option<Result<String, SinkError>> {
         self.values.probe(context)
     }
 
-    /// Opens a store of dead letters at a place, with these settings.
+    /// Opens the destination for dead letters that `place` names, with these settings.
     ///
     /// # Errors
     ///
-    /// [`OpenError::Unusable`] if it can never work, or the type stores none.
+    /// [`OpenError::Unusable`] if the destination can never work, or the type stores no dead letters.
     pub fn open_dead_letters(
         &self,
         place: &str,
@@ -363,18 +365,18 @@ impl<S: SinkSettings> AnySettings for S {
     }
 }
 
-/// A type of sink that this build leaves out.
+/// A type of sink that is not in this build.
 #[derive(Debug, Clone, Copy)]
 pub struct MissingType {
     /// The name of the type.
     pub name: &'static str,
-    /// The name of the system that it writes to, such as `Kafka`.
+    /// The name of the destination system, such as `Kafka`.
     pub title: &'static str,
-    /// The feature that adds it.
+    /// The Cargo feature that adds the type to a build.
     pub feature: &'static str,
-    /// The form of the text after `--sink NAME:`.
+    /// The form of the text after `--sink NAME:`; `None` if the type has no such text.
     pub place: Option<&'static str>,
-    /// The form of the text after `dead_letters = "NAME:`.
+    /// The form of the text after `dead_letters = "NAME:`; `None` if the type stores no dead letters.
     pub dead_letters: Option<&'static str>,
 }
 
@@ -385,9 +387,9 @@ pub enum NoSinkType {
     /// The type exists, but not in this build.
     #[error("this build has no {title}; build with the feature `{feature}`")]
     LeftOut {
-        /// The system that it writes to.
+        /// The name of the destination system, such as `Kafka`.
         title: &'static str,
-        /// The feature that adds it.
+        /// The Cargo feature that adds the type to a build.
         feature: &'static str,
     },
     /// No type has this name.
@@ -395,7 +397,7 @@ pub enum NoSinkType {
     Unknown,
 }
 
-/// The types of sinks that a program knows. It starts with none.
+/// The types of sinks that a program knows. Empty by default.
 #[derive(Debug, Clone, Default)]
 pub struct SinkTypes {
     types: Vec<SinkType>,
@@ -403,14 +405,14 @@ pub struct SinkTypes {
 }
 
 impl SinkTypes {
-    /// Adds the type that has these settings.
+    /// Adds the sink type with the settings `S`.
     #[must_use]
     pub fn with<S: SinkSettings>(mut self) -> Self {
         self.types.push(SinkType::of::<S>());
         self
     }
 
-    /// Adds a type that this build leaves out, unless it is there.
+    /// Adds a type that is not in this build, unless a type with the same name was added.
     #[must_use]
     pub fn or_left_out(mut self, missing: MissingType) -> Self {
         if self.types.iter().all(|sink_type| sink_type.name != missing.name) {
@@ -419,7 +421,7 @@ impl SinkTypes {
         self
     }
 
-    /// Returns the types of this build.
+    /// Returns the types of this build, without those that are left out.
     pub fn iter(&self) -> impl Iterator<Item = &SinkType> {
         self.types.iter()
     }
@@ -431,14 +433,14 @@ impl SinkTypes {
         self.types.iter().map(|sink_type| sink_type.name).chain(left_out).collect()
     }
 
-    /// Returns the metrics that each type declares, by the name of the type. A type that declares none is left out.
+    /// Returns the name of each type with the metrics that it declares. A type that declares none is left out.
     #[must_use]
     pub fn metrics(&self) -> Vec<(&'static str, &'static [Metric])> {
         let types = self.types.iter().filter(|sink_type| !sink_type.metrics.is_empty());
         types.map(|sink_type| (sink_type.name, sink_type.metrics)).collect()
     }
 
-    /// Returns how each type is written on the command line, such as `file:PATH`.
+    /// Returns the form of each type on the command line, such as `file:PATH`.
     #[must_use]
     pub fn usages(&self) -> Vec<String> {
         let types = self.types.iter().map(|sink_type| (sink_type.name, sink_type.place));
@@ -450,7 +452,7 @@ impl SinkTypes {
         types.chain(left_out).map(usage).collect()
     }
 
-    /// Returns how each place for dead letters is written, such as `kafka:TOPIC`.
+    /// Returns the form of each destination for dead letters in the configuration, such as `kafka:TOPIC`.
     #[must_use]
     pub fn dead_letter_places(&self) -> Vec<String> {
         let types = self.types.iter().map(|sink_type| (sink_type.name, sink_type.dead_letters));
@@ -459,11 +461,11 @@ impl SinkTypes {
         types.chain(left_out).filter_map(place).collect()
     }
 
-    /// Finds a type by its name.
+    /// Returns the type with this name.
     ///
     /// # Errors
     ///
-    /// [`NoSinkType`] if there is none, or not in this build.
+    /// [`NoSinkType`] if no type has this name, or if the type is not in this build.
     pub fn find(&self, name: &str) -> Result<SinkType, NoSinkType> {
         if let Some(sink_type) = self.types.iter().find(|sink_type| sink_type.name == name) {
             return Ok(*sink_type);
@@ -475,7 +477,7 @@ impl SinkTypes {
         }))
     }
 
-    /// Reads a sink of the command line, such as `stdout` or `file:PATH`.
+    /// Parses a sink of the command line, such as `stdout` or `file:PATH`.
     ///
     /// # Errors
     ///
@@ -508,8 +510,8 @@ impl SinkTypes {
         (sink_type.from_place)(sink_type, place).map_err(wrong)
     }
 
-    /// Returns whether dead letters can be stored at a place, such as `kafka:TOPIC`. Any place of a type that this build
-    /// leaves out is accepted.
+    /// Returns whether a text such as `kafka:TOPIC` names a valid destination for dead letters. For a type that is not in this
+    /// build, any text after the name is accepted.
     #[must_use]
     pub fn is_dead_letter_place(&self, text: &str) -> bool {
         let Some((name, place)) = text.split_once(':') else { return false };
@@ -522,24 +524,24 @@ impl SinkTypes {
     }
 }
 
-/// Why a text of the command line is not a sink.
+/// Why a text of the command line does not name a sink.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum NotASink {
-    /// The text has no known type, or not the form of its type.
+    /// The text does not begin with a known type, or does not have the form of its type.
     #[error("\"{text}\" is no sink; expected {allowed}")]
     Unknown {
         /// The text of the command line.
         text: String,
-        /// The forms of all types.
+        /// The forms of all types, such as `file:PATH`.
         allowed: String,
     },
     /// The text after the type is invalid.
     #[error("{text}: {why}")]
     BadPlace {
-        /// The text of the command line; only the type if the rest may be a secret.
+        /// The text of the command line; only the name of the type if the rest may be a secret.
         text: String,
-        /// Why what stands after the type is invalid.
+        /// Why the text after the name of the type is invalid.
         why: BadPlace,
     },
     /// The type is not in this build.

@@ -12,13 +12,13 @@ use serde::Deserialize;
 use super::rejection::{Rejection, safe_to_show};
 use super::token::{self, Compact};
 
-/// Name of the header (DT's Terraform provider).
+/// The name of the request header with the ES256 token (DT's Terraform provider).
 pub const ASYMMETRIC_HEADER: &str = "DT-Asymmetric-Signature";
 
 /// The issuer of DT's tokens; its discovery document is at `/.well-known/openid-configuration` below it.
 pub const DT_ISSUER: &str = "https://identity.disruptive-technologies.com/data-connector";
 
-/// The most keys of a set. It limits the search that every request needs.
+/// The largest number of keys in a set. It limits the search that every request needs.
 const MAX_KEYS: usize = 64;
 
 /// DT's public keys: the part of a JWK set (RFC 7517) that can verify ES256.
@@ -42,28 +42,28 @@ pub enum KeySetError {
     /// The text is not a JWK set.
     #[error("not a JWK set (RFC 7517): {0}")]
     NotAKeySet(#[from] serde_json::Error),
-    /// The coordinates of a P-256 key are not 32 bytes of base64url each.
+    /// A coordinate (`x` or `y`) of a P-256 key is missing, or is not 32 bytes in base64url.
     #[error("the coordinates of key `{kid}` are not two times 32 bytes of base64url")]
     BadCoordinates {
-        /// The `kid` (key id) of that key.
+        /// The `kid` (key id) of the key with the invalid coordinates.
         kid: String,
     },
     /// Two keys have the same `kid`.
     #[error("two keys have the kid `{kid}`")]
     RepeatedKey {
-        /// The `kid` (key id) that both have.
+        /// The `kid` (key id) that both keys have.
         kid: String,
     },
-    /// The set has more keys than are allowed.
+    /// The set has more than 64 keys.
     #[error("the set has {found} keys; at most {MAX_KEYS} are allowed")]
     TooMany {
-        /// The number of keys.
+        /// The number of keys in the set.
         found: usize,
     },
     /// No key of the set can verify ES256.
     #[error("none of the {found} key(s) is an EC key on P-256 for signatures")]
     NoUsableKey {
-        /// The number of keys of any kind.
+        /// The number of keys of any type in the set.
         found: usize,
     },
 }
@@ -134,30 +134,30 @@ impl KeySet {
         if keys.is_empty() { Err(KeySetError::NoUsableKey { found }) } else { Ok(Self { keys }) }
     }
 
-    /// Returns a set without keys. It rejects every token with [`Rejection::KeyUnknown`].
+    /// Returns a set without keys. A verifier with this set rejects every ES256 token with [`Rejection::KeyUnknown`].
     #[must_use]
     pub const fn none() -> Self {
         Self { keys: Vec::new() }
     }
 
-    /// Returns whether the set has no keys.
+    /// Returns whether the set has no usable keys.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.keys.is_empty()
     }
 
-    /// Returns the number of usable keys.
+    /// Returns the number of usable keys: those that can verify ES256.
     #[must_use]
     pub fn len(&self) -> usize {
         self.keys.len()
     }
 
-    /// Returns the ids of the usable keys, in the order of the set.
+    /// Returns the ids (`kid`) of the usable keys, in the order of the set. Keys without an id are left out.
     pub fn ids(&self) -> impl Iterator<Item = &str> {
         self.keys.iter().filter_map(|key| key.id.as_deref())
     }
 
-    /// Returns ids and keys as bytes, to compare two sets.
+    /// Returns the ids and the bytes of all keys, so that two sets can be compared.
     pub(super) fn contents(&self) -> Vec<u8> {
         let mut contents = Vec::new();
         for Key { id, key } in &self.keys {
@@ -167,7 +167,8 @@ impl KeySet {
         contents
     }
 
-    /// Returns the key with this id; without an id, the only key of a set of one. `None` if there is no such key.
+    /// Returns the key with the id `kid`. Without a `kid`, returns the key of a set that has exactly one. `None` if there is no
+    /// such key.
     fn select(&self, kid: Option<&str>) -> Option<&Key> {
         match (kid, self.keys.as_slice()) {
             (Some(kid), keys) => keys.iter().find(|key| key.id.as_deref() == Some(kid)),
@@ -233,5 +234,30 @@ impl AsymmetricScheme {
             return Err(Rejection::OrganizationMismatch { expected, found });
         }
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// RFC 7517 section 5: a set may have keys for other purposes, and DT may add some at any time.
+    #[test]
+    fn keys_of_another_kind_are_ignored() {
+        let usable = r#"{"kty":"EC","crv":"P-256","use":"sig","alg":"ES256","kid":"one","x":"f83OJ3D2xF1Bg8vub9tLe1gHMzV76e8Tus9uPHvRVEU","y":"x_FEzRu9m36HLN_tue659LNpXW6pCyStikYjKIWI5a0"}"#;
+        for (member, other) in [
+            (r#""kty":"EC""#, r#""kty":"OKP""#),
+            (r#""crv":"P-256""#, r#""crv":"P-384""#),
+            (r#""crv":"P-256","#, ""),
+            (r#""use":"sig""#, r#""use":"enc""#),
+            (r#""alg":"ES256""#, r#""alg":"ES384""#),
+        ] {
+            let unusable = usable.replacen(member, other, 1).replace("\"x\":\"", "\"x\":\"AAAA");
+            assert_ne!(unusable, usable);
+            let set = |keys: &str| KeySet::from_jwks(format!(r#"{{"keys":[{keys}]}}"#).as_bytes());
+            let both = set(&format!("{unusable},{usable}")).expect("one key is usable");
+            assert_eq!(both.ids().collect::<Vec<_>>(), ["one"], "{other}");
+            assert!(matches!(set(&unusable), Err(KeySetError::NoUsableKey { found: 1 })), "{other}");
+        }
     }
 }

@@ -7,7 +7,7 @@ use subtle::ConstantTimeEq;
 use super::rejection::{Rejection, safe_to_show};
 use super::token::{Claimed, Claims, NumericDate};
 
-/// The most seconds by which DT's clock and the receiver's may differ, in both directions.
+/// The tolerated difference between DT's clock and the receiver's, in seconds, in both directions.
 pub const LEEWAY: i64 = 60;
 
 /// The lifetime of DT's tokens, in seconds. It applies to an ES256 token without `exp`.
@@ -52,8 +52,9 @@ fn compare<const DIGITS: usize>(
     Err(Rejection::ChecksumMismatch { claim, expected, found })
 }
 
-/// Compares in constant time, eight bytes at once: `subtle` takes as long for eight bytes as for one. Together with claims that
-/// are read without copies, it reduces a verification from 26,800 instructions to 15,400 (`benches/guard`, `verify`).
+/// Compares two checksums in constant time, eight bytes at once: `subtle` takes as long for eight bytes as for one. Together with
+/// claims that are read without copies, this reduces a verification from 26,800 instructions to 15,400 (`benches/guard`,
+/// `verify`).
 fn are_equal<const DIGITS: usize>(one: &[u8; DIGITS], other: &[u8; DIGITS]) -> bool {
     let ((ones, one), (others, other)) = (one.as_chunks::<8>(), other.as_chunks::<8>());
     let words = ones.iter().zip(others);

@@ -7,19 +7,19 @@ use zeroize::Zeroizing;
 use super::policy::Policy;
 use super::verifier::Verifier;
 
-/// How an item differs between two configurations.
+/// How a key differs between an old and a new configuration.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Difference {
-    /// Only the new one has it.
+    /// Only the new configuration has the key.
     Added,
-    /// Only the old one has it.
+    /// Only the old configuration has the key.
     Removed,
-    /// Both have it, with different values.
+    /// Both configurations have the key, with different values.
     Changed,
 }
 
 impl Difference {
-    /// Returns the name in logs.
+    /// Returns the word for logs: `added`, `removed` or `changed`.
     #[must_use]
     pub const fn name(self) -> &'static str {
         match self {
@@ -29,7 +29,7 @@ impl Difference {
         }
     }
 
-    /// Compares two maps. Returns the keys that differ, and how.
+    /// Compares two maps. Returns the keys that only one map has or whose values differ, each with its [`Difference`].
     #[must_use]
     pub fn between<K: Ord + Clone, V: PartialEq>(
         before: &BTreeMap<K, V>,
@@ -47,8 +47,8 @@ impl Difference {
 }
 
 impl Verifier {
-    /// Compares this verifier with `next`. Returns the keys of the configuration that differ, such as `secrets.2026` or
-    /// `policy`, and how. It returns no values.
+    /// Compares this verifier with `next`. Returns the configuration keys that differ, such as `secrets.2026` or `policy`, each
+    /// with its [`Difference`]. The result contains no values.
     ///
     /// # Examples
     ///
@@ -79,8 +79,8 @@ impl Verifier {
         secrets(self).iter().any(|secret| others.contains(secret))
     }
 
-    /// Returns whether a request with DT's signature (ES256) alone can be authentic for both verifiers: they have the same issuer
-    /// and organization, and one of them needs no secret.
+    /// Returns whether a request for one verifier can be authentic for the other by DT's signature (ES256) alone: both verifiers
+    /// have the same issuer and organization, and at least one of them does not require both signatures.
     #[must_use]
     pub fn shares_an_organization_with(&self, other: &Self) -> bool {
         let (Some(one), Some(another)) = (&self.asymmetric, &other.asymmetric) else { return false };
@@ -89,7 +89,7 @@ impl Verifier {
         is_enough && one.issuer == another.issuer && one.organization == another.organization
     }
 
-    /// Returns all parts of a verifier by their keys in the configuration.
+    /// Returns the parts of this verifier, by their keys in the configuration.
     fn parts(&self) -> BTreeMap<String, Zeroizing<Vec<u8>>> {
         let bytes = |bytes: &[u8]| Zeroizing::new(bytes.to_vec());
         let mut parts = BTreeMap::from([("policy".to_owned(), bytes(self.policy.name().as_bytes()))]);

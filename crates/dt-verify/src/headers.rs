@@ -7,14 +7,15 @@ use std::collections::{BTreeMap, HashMap};
 pub enum Found<'a> {
     /// There is no header with this name.
     Absent,
-    /// There is one header with this name; the bytes of its value.
+    /// There is one header with this name. Contains the bytes of its value.
     Once(&'a [u8]),
-    /// There are several headers with this name. The verifier rejects the request, since any choice would be a guess.
+    /// There are several headers with this name. The verifier rejects the request, since a choice between the values would be a
+    /// guess.
     Repeated,
 }
 
 impl<'a> Found<'a> {
-    /// Makes a `Found` from all values of one name.
+    /// Returns the `Found` for the values of all headers with one name.
     pub fn from_values(mut values: impl Iterator<Item = &'a [u8]>) -> Self {
         match (values.next(), values.next()) {
             (None, _) => Self::Absent,

@@ -3,17 +3,17 @@
 use std::fmt;
 use std::str::FromStr;
 
-/// The signatures that a request must have. No policy accepts unsigned requests.
+/// The signatures that a request must have. Every policy requires at least one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum Policy {
-    /// `X-Dt-Signature` must verify; the other header is ignored. The default when secrets are given.
+    /// `X-Dt-Signature` must be valid; the other header is ignored. The default when secrets are given.
     Secret,
-    /// `DT-Asymmetric-Signature` must verify; the other header is ignored. The default when only a key set is given.
+    /// `DT-Asymmetric-Signature` must be valid; the other header is ignored. The default when only a key set is given.
     Asymmetric,
-    /// One of the two headers must verify.
+    /// One of the two headers must be valid.
     Either,
-    /// Both headers must verify.
+    /// Both headers must be valid.
     Both,
 }
 
@@ -21,7 +21,7 @@ impl Policy {
     /// All policies.
     pub const ALL: [Self; 4] = [Self::Secret, Self::Asymmetric, Self::Either, Self::Both];
 
-    /// Returns the name in a configuration.
+    /// Returns the name of the policy in a configuration.
     #[must_use]
     pub const fn name(self) -> &'static str {
         match self {
@@ -47,7 +47,7 @@ impl fmt::Display for Policy {
     }
 }
 
-/// The text is not the name of a policy.
+/// The error for a text that is not the name of a policy.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("unknown policy; expected secret, asymmetric, either or both")]
 pub struct UnknownPolicy;

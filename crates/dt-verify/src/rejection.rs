@@ -4,7 +4,7 @@ use std::fmt;
 
 use super::rfc3339::rfc3339_seconds;
 
-/// The place to look for the cause of a [`Rejection`].
+/// Where the cause of a [`Rejection`] is to be found.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum Fault {
@@ -18,7 +18,7 @@ pub enum Fault {
     Time,
 }
 
-/// The problem of a required header.
+/// Why a required header does not match.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum HeaderProblem {
@@ -47,24 +47,24 @@ impl fmt::Display for HeaderProblem {
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum Rejection {
-    /// The signature header that the policy asks for was not sent.
+    /// The signature header that the policy requires was not sent.
     #[error("the header {header} is missing")]
     SignatureMissing {
-        /// Name of the header.
+        /// The name of the signature header.
         header: &'static str,
     },
     /// The signature header holds no readable compact JWS (RFC 7515, section 7.1), or was sent twice.
     #[error("the header {header} holds no readable token: {reason}")]
     SignatureMalformed {
-        /// Name of the header.
+        /// The name of the signature header.
         header: &'static str,
-        /// What could not be read.
+        /// The part of the token that could not be read.
         reason: &'static str,
     },
-    /// The token names another algorithm than that of the scheme.
+    /// The algorithm in the token (`alg`) is not the one of the scheme.
     #[error("the token in {header} is signed with `{found}`; only {expected} is allowed")]
     AlgorithmNotAllowed {
-        /// Name of the header.
+        /// The name of the signature header.
         header: &'static str,
         /// The only algorithm that the scheme of this header allows, as in `alg`.
         expected: &'static str,
@@ -74,9 +74,9 @@ pub enum Rejection {
     /// The signature was made with none of the secrets, or not with the key that the token names.
     #[error("the signature in {header} was not made with any of the {keys} key(s) known here")]
     SignatureMismatch {
-        /// Name of the header.
+        /// The name of the signature header.
         header: &'static str,
-        /// How many keys were tried.
+        /// The number of keys that were tried.
         keys: usize,
     },
     /// The key set does not contain the key that the token names.
@@ -84,7 +84,7 @@ pub enum Rejection {
     KeyUnknown {
         /// The token's `kid`, shortened and sanitised.
         found: Option<String>,
-        /// How many keys the set has.
+        /// The number of keys in the set.
         known: usize,
     },
     /// The token has expired. All other checks of the request succeeded.
@@ -100,9 +100,9 @@ pub enum Rejection {
     /// The token is not valid yet.
     #[error("the token's {claim} is {}, {} s after {} (leeway {leeway} s)", rfc3339_seconds(*valid_from), valid_from.saturating_sub(*now), rfc3339_seconds(*now))]
     NotYetValid {
-        /// The claim whose time is still to come: `iat` or `nbf`.
+        /// The claim with a time in the future: `iat` or `nbf`.
         claim: &'static str,
-        /// The time in this claim, in Unix seconds.
+        /// The time of this claim, in Unix seconds.
         valid_from: i64,
         /// The time given to the verifier, in Unix seconds.
         now: i64,
@@ -112,20 +112,20 @@ pub enum Rejection {
     /// The token lacks a claim that the scheme needs.
     #[error("the token has no `{claim}`")]
     ClaimsMissing {
-        /// Name of the claim.
+        /// The name of the missing claim.
         claim: &'static str,
     },
-    /// The token has no checksum that is strong enough for its scheme, so it does not prove the body.
+    /// The token has no checksum that is strong enough for its scheme, so it does not prove that the body is unchanged.
     #[error("the token has no `checksum_sha256` (with HS256, `checksum` is enough)")]
     ChecksumMissing,
-    /// The body is not the one that was signed.
+    /// The checksum of the body differs from the one in the token: the body is not the one that was signed.
     #[error("`{claim}` of the token is {expected}, that of the body is {found}")]
     ChecksumMismatch {
-        /// `checksum` (SHA-1) or `checksum_sha256`.
+        /// The claim with the checksum: `checksum` (SHA-1) or `checksum_sha256`.
         claim: &'static str,
-        /// The token's value, shortened and sanitised.
+        /// The checksum in the token, shortened and sanitised.
         expected: String,
-        /// The body's checksum, lower-case hex.
+        /// The checksum of the body, in lower-case hex.
         found: String,
     },
     /// The token comes from another issuer.
@@ -147,15 +147,15 @@ pub enum Rejection {
     /// A required custom header is absent, repeated or different.
     #[error("the header {name} {problem}")]
     HeaderMismatch {
-        /// Name of the header.
+        /// The name of the required header.
         name: String,
-        /// The problem. The value is not shown, since it may be a credential.
+        /// Why the header does not match. Its value is not shown, since it may be a credential.
         problem: HeaderProblem,
     },
 }
 
 impl Rejection {
-    /// Returns the stable code of the reason.
+    /// Returns the stable code of this variant.
     #[must_use]
     pub const fn code(&self) -> &'static str {
         match self {
@@ -175,7 +175,7 @@ impl Rejection {
         }
     }
 
-    /// All codes, for tables and metrics.
+    /// The codes of all variants, for tables and metrics.
     pub const CODES: [&'static str; 13] = [
         "signature_missing",
         "signature_malformed",
@@ -192,7 +192,7 @@ impl Rejection {
         "header_mismatch",
     ];
 
-    /// Returns the place to look for the cause.
+    /// Returns where the cause is to be found.
     #[must_use]
     pub const fn fault(&self) -> Fault {
         match self {

@@ -50,7 +50,8 @@ pub fn rfc3339_micros(unix_micros: i64) -> String {
     format!("{:.6}", saturating(Timestamp::from_microsecond(unix_micros), unix_micros < 0))
 }
 
-/// Appends what [`rfc3339_millis`] returns, without its formatting machinery: every record of a sink has such a time.
+/// Appends the text that [`rfc3339_millis`] returns, without its formatting machinery: every record that a sink writes has such a
+/// time.
 #[inline]
 pub fn append_rfc3339_millis(unix_millis: i64, out: &mut Vec<u8>) {
     let instant = Timestamp::from_millisecond(unix_millis).ok();

@@ -9,12 +9,12 @@ use zeroize::Zeroizing;
 use super::rejection::Rejection;
 use super::token::{self, Compact};
 
-/// Name of the header (DT docs, "Receiving events").
+/// The name of the request header with the HS256 token (DT docs, "Receiving events").
 pub const SECRET_HEADER: &str = "X-Dt-Signature";
 
 /// A signature secret, as entered in DT Studio.
 ///
-/// The key is the UTF-8 bytes of the text, with no decoding. It is never printed, and zeroed when dropped.
+/// The HMAC key is the UTF-8 bytes of the text, with no decoding. A `Secret` is never printed, and is zeroed when dropped.
 ///
 /// # Examples
 ///
@@ -38,7 +38,7 @@ impl Secret {
     ///
     /// # Errors
     ///
-    /// Returns [`EmptySecret`] if there are none.
+    /// Returns [`EmptySecret`] if `bytes` is empty.
     pub fn new(bytes: impl Into<Vec<u8>>) -> Result<Self, EmptySecret> {
         let bytes = Zeroizing::new(bytes.into());
         if bytes.is_empty() { Err(EmptySecret) } else { Ok(Self(bytes)) }

@@ -87,7 +87,7 @@ impl Signer {
     ///
     /// # Errors
     ///
-    /// [`SignerError::BadKey`] when nothing can be signed with the key.
+    /// Returns [`SignerError::BadKey`] if the private key cannot sign.
     pub fn asymmetric(
         pkcs8_der: &[u8],
         kid: impl Into<Arc<str>>,
@@ -103,7 +103,7 @@ impl Signer {
         }
     }
 
-    /// Returns the name of the header that the token goes into.
+    /// Returns the name of the header for the token.
     #[must_use]
     pub const fn header_name(&self) -> &'static str {
         match self.scheme {
@@ -112,16 +112,16 @@ impl Signer {
         }
     }
 
-    /// Makes the token for `body`, issued at `issued_at` (Unix seconds) for an hour, with `jti` as its id.
+    /// Makes the token for `body`, issued at `issued_at` (Unix seconds) and valid for an hour, with the token id `jti`.
     ///
     /// # Errors
     ///
-    /// [`SignerError::Refused`] when the back-end does not sign.
+    /// Returns [`SignerError::Refused`] if the cryptographic back-end does not sign.
     pub fn sign(&self, body: &[u8], issued_at: i64, jti: &str) -> Result<String, SignerError> {
         self.sign_for(body, issued_at, TOKEN_LIFETIME, jti)
     }
 
-    /// Signs a body with a token that expires `lifetime` seconds after `issued_at`.
+    /// Makes the token for `body`, issued at `issued_at` (Unix seconds), which expires after `lifetime` seconds.
     ///
     /// # Errors
     ///
@@ -187,7 +187,7 @@ impl fmt::Debug for Signer {
 
 /// Returns an id as DT makes for events and tokens: an xid, which has 20 characters of base32hex and begins with the time.
 ///
-/// `unique` stands for machine, process and counter. It must differ among ids of one second.
+/// `unique` takes the part of machine, process and counter. It must differ among ids of the same second.
 ///
 /// # Examples
 ///

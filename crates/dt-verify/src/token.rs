@@ -14,7 +14,7 @@ use serde::de::{Deserializer, IgnoredAny, Visitor};
 use super::provider;
 use super::rejection::{Rejection, safe_to_show};
 
-/// The most bytes of a token. DT's tokens have about 400.
+/// The largest size of a token in bytes. DT's tokens have about 400.
 pub const MAX_TOKEN_LEN: usize = 8192;
 
 /// The parts of a token whose signature is not verified yet.
@@ -36,8 +36,8 @@ struct JoseHeader {
 }
 
 impl JoseHeader {
-    /// `{"alg":"HS256","typ":"JWT"}` in base64url, the header of all of DT's tokens with a shared secret. It is compared, not
-    /// parsed.
+    /// `{"alg":"HS256","typ":"JWT"}` in base64url, the header of all of DT's tokens with a shared secret. The parser compares a
+    /// token's header with this text, and parses it only if they differ.
     const USUAL: &str = "eyJhbGciOiJIUzI1NiIsInR5cCI6IkpXVCJ9";
 
     /// The length of the signature of such a token, with the dot before it.
@@ -95,11 +95,11 @@ impl<'a> Compact<'a> {
         Ok(Self { header, jose, signed, payload, signature })
     }
 
-    /// Checks that the token has the scheme's only algorithm.
+    /// Checks that the algorithm in the token is the only one that the scheme allows.
     ///
     /// # Errors
     ///
-    /// Returns [`Rejection::AlgorithmNotAllowed`], or [`Rejection::SignatureMalformed`] if it names none.
+    /// Returns [`Rejection::AlgorithmNotAllowed`], or [`Rejection::SignatureMalformed`] if the token names no algorithm.
     pub(super) fn require_algorithm(&self, expected: &'static str) -> Result<(), Rejection> {
         let header = self.header;
         match self.jose.alg.as_deref() {
@@ -109,7 +109,7 @@ impl<'a> Compact<'a> {
         }
     }
 
-    /// Returns the id of the key that the token names (`kid`); `None` if it names none.
+    /// Returns the id of the key that the token names (`kid`); `None` if it has no `kid`.
     pub(super) fn kid(&self) -> Option<&str> {
         self.jose.kid.as_deref()
     }
@@ -120,7 +120,7 @@ thread_local! {
     static VERIFIED: std::cell::Cell<u32> = const { std::cell::Cell::new(0) };
 }
 
-/// Returns how many signatures this thread has verified.
+/// Returns the number of signatures that this thread has verified.
 #[cfg(test)]
 pub fn verified_here() -> u32 {
     VERIFIED.with(std::cell::Cell::get)
@@ -156,8 +156,7 @@ pub struct Claims {
     pub checksum_sha256: Option<Claimed<64>>,
 }
 
-/// A checksum as the token has it: a text with as many bytes as the checksum has hex digits, or another text, which never
-/// matches.
+/// A checksum in a token: a text with as many bytes as the checksum has hex digits, or another text, which never matches.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Claimed<const DIGITS: usize> {
     Digits([u8; DIGITS]),
@@ -169,7 +168,7 @@ impl<const DIGITS: usize> Claimed<DIGITS> {
         text.as_bytes().try_into().map_or_else(|_| Self::Other(text.to_owned()), Self::Digits)
     }
 
-    /// Returns the text in the token.
+    /// Returns the checksum as the text in the token.
     pub fn text(&self) -> Cow<'_, str> {
         match self {
             Self::Digits(digits) => String::from_utf8_lossy(digits),
@@ -178,7 +177,7 @@ impl<const DIGITS: usize> Claimed<DIGITS> {
     }
 }
 
-/// The claims as they are parsed, without a copy.
+/// The claims in the form in which they are parsed, borrowed from the token.
 #[derive(Debug, PartialEq, Eq, Deserialize)]
 struct ReadClaims<'a> {
     exp: Option<NumericDate>,
@@ -227,14 +226,15 @@ impl<'a> ReadClaims<'a> {
     }
 }
 
-/// Parses a time of ten digits, which are those of the years 2001 to 2286. Returns it with the rest of the text.
+/// Parses a time of ten digits: the years 2001 to 2286. Returns the time and the rest of the text; `None` for any other text.
 fn usual_seconds(text: &str) -> Option<(NumericDate, &str)> {
     let (digits, rest) = text.split_at_checked(10)?;
     let is_number = digits.bytes().all(|byte| byte.is_ascii_digit()) && !digits.starts_with('0');
     if is_number { Some((NumericDate(digits.parse().ok()?), rest)) } else { None }
 }
 
-/// A text, borrowed if it has no escapes. serde borrows for a `Cow` in a field, but not for one in an `Option`.
+/// A string in a token, borrowed if it has no escapes. The wrapper is needed since serde borrows for a field of type `Cow`, but
+/// not for an `Option<Cow>`.
 #[derive(Debug, PartialEq, Eq, Deserialize)]
 struct Text<'a>(#[serde(borrow)] Cow<'a, str>);
 
@@ -249,7 +249,7 @@ impl Claims {
         token: &Compact<'_>,
         check_parties: impl FnOnce(Option<&str>, Option<&str>) -> Result<(), Rejection>,
     ) -> Result<Self, Rejection> {
-        /// The size of the buffer on the stack. DT's claims have about 250 bytes.
+        /// The size of the buffer on the stack, in bytes. DT's claims have about 250.
         const USUAL: usize = 512;
         let mut usual = [0; USUAL];
         let decoded = match URL_SAFE_NO_PAD.decode_slice(token.payload, &mut usual) {
@@ -278,7 +278,7 @@ impl Claims {
     }
 }
 
-/// Parses a JSON object. serde would accept an array for a struct as well.
+/// Parses a JSON object. Without this check, serde would accept an array for a struct as well.
 fn from_object<'a, T: Deserialize<'a>>(text: &'a str) -> Option<T> {
     if text.trim_ascii_start().starts_with('{') { serde_json::from_str(text).ok() } else { None }
 }

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use super::rejection::Rejection;
 
-/// The key that has verified a request.
+/// The key with which a request was verified.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum VerifiedBy {
@@ -16,7 +16,7 @@ pub enum VerifiedBy {
     },
     /// A key of DT's key set.
     Asymmetric {
-        /// The key's id; empty for the only key of a set whose key has none.
+        /// The id of the key (`kid`); empty if the key has none, which is possible for the only key of a set.
         kid: Arc<str>,
     },
 }
@@ -31,9 +31,10 @@ impl fmt::Display for VerifiedBy {
     }
 }
 
-/// A body whose signature, claims, checksum and time were verified. Only [`Verifier`](super::Verifier) makes one.
+/// A body whose signature, claims, checksum and time were verified. Only a [`Verifier`](super::Verifier) creates values of this
+/// type.
 ///
-/// `B` is the type of the body that the caller passed in, such as `&[u8]`, `Vec<u8>` or `bytes::Bytes`.
+/// `B` is the type of the body that was passed to the verifier, such as `&[u8]`, `Vec<u8>` or `bytes::Bytes`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Verified<B> {
     pub(super) body: B,
@@ -55,22 +56,23 @@ impl<B: AsRef<[u8]>> Verified<B> {
         self.body.as_ref()
     }
 
-    /// Returns the body as it was passed in.
+    /// Returns the body as it was passed to the verifier.
     pub const fn inner(&self) -> &B {
         &self.body
     }
 
-    /// Returns the body as it was passed in, by value.
+    /// Returns the body as it was passed to the verifier, by value.
     pub fn into_body(self) -> B {
         self.body
     }
 
-    /// Returns the scheme and the key that matched. With [`Policy::Both`](super::Policy::Both), it is the secret.
+    /// Returns the scheme and the key with which the request was verified. With [`Policy::Both`](super::Policy::Both), it is the
+    /// secret.
     pub const fn by(&self) -> &VerifiedBy {
         &self.proof.by
     }
 
-    /// Returns when the token was issued (`iat`), in Unix seconds; `None` if it does not say so.
+    /// Returns when the token was issued (`iat`), in Unix seconds; `None` if the token has no `iat`.
     pub const fn issued_at(&self) -> Option<i64> {
         self.proof.issued_at
     }
@@ -80,13 +82,13 @@ impl<B: AsRef<[u8]>> Verified<B> {
         self.proof.expires_at
     }
 
-    /// Returns the id of the token (`jti`); `None` if it has none.
+    /// Returns the id of the token (`jti`); `None` if the token has none.
     pub fn token_id(&self) -> Option<&str> {
         self.proof.token_id.as_deref()
     }
 
-    /// Returns why the other scheme's token was rejected, if it was sent. [`Policy::Either`](super::Policy::Either) accepts the
-    /// request all the same.
+    /// Returns why the token of the other scheme was rejected; `None` if it was not rejected or not sent. With
+    /// [`Policy::Either`](super::Policy::Either) a request is authentic in spite of such a rejection.
     pub fn other_scheme(&self) -> Option<&Rejection> {
         self.proof.other_scheme.as_deref()
     }

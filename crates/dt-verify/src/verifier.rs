@@ -14,7 +14,7 @@ use super::secret::{SECRET_HEADER, Secret, SecretScheme};
 use super::token::{Claims, Compact};
 use super::verified::{Proof, Verified, VerifiedBy};
 
-/// Verifies the requests of one connector. [`Verifier::builder`] makes one. Share it behind an `Arc`.
+/// Verifies the requests of one connector. Created with [`Verifier::builder`]. Share it behind an `Arc`.
 #[derive(Clone)]
 pub struct Verifier {
     pub(super) policy: Policy,
@@ -30,13 +30,13 @@ pub enum BuildError {
     /// Neither a secret nor a key set was given.
     #[error("no secret and no key set was given; nothing could be verified")]
     NoKeys,
-    /// The policy needs a secret.
+    /// The policy requires a secret, and none was given.
     #[error("policy `{0}` needs a secret")]
     SecretNeeded(Policy),
-    /// The policy needs a key set.
+    /// The policy requires a key set, and none was given.
     #[error("policy `{0}` needs a key set with an organization")]
     KeySetNeeded(Policy),
-    /// Two secrets have one label.
+    /// Two secrets have the same label.
     #[error("two secrets have the label `{0}`")]
     RepeatedLabel(String),
     /// The organization is empty. DT's keys sign for all customers, so it must be set.
@@ -54,21 +54,21 @@ pub struct VerifierBuilder {
 }
 
 impl VerifierBuilder {
-    /// Adds a shared secret. While a secret is being changed, add both; logs and envelopes show the label of the one that
-    /// matched.
+    /// Adds a shared secret. While DT's secret is being changed, add the old and the new one; logs and envelopes show the label
+    /// of the one that matched.
     #[must_use]
     pub fn secret(mut self, label: impl Into<Arc<str>>, secret: Secret) -> Self {
         self.secrets.push((label.into(), secret));
         self
     }
 
-    /// Sets DT's key set, and the organization id that tokens must name.
+    /// Sets DT's key set, and the organization id that tokens must contain.
     #[must_use]
     pub fn key_set(self, keys: KeySet, organization: impl Into<String>) -> Self {
         self.key_set_of_issuer(keys, organization, DT_ISSUER)
     }
 
-    /// Sets the key set of another issuer than DT, such as an emulator, and the organization id that tokens must name.
+    /// Sets the key set of an issuer other than DT, such as an emulator, and the organization id that tokens must contain.
     #[must_use]
     pub fn key_set_of_issuer(
         mut self,
@@ -81,14 +81,14 @@ impl VerifierBuilder {
         self
     }
 
-    /// Sets the policy. Without it: [`Policy::Secret`] when there are secrets, otherwise [`Policy::Asymmetric`].
+    /// Sets the policy. The default is [`Policy::Secret`] if a secret was added, and otherwise [`Policy::Asymmetric`].
     #[must_use]
     pub const fn policy(mut self, policy: Policy) -> Self {
         self.policy = Some(policy);
         self
     }
 
-    /// Requires a custom header (`httpConfig.headers` of the connector) with exactly this value.
+    /// Requires a custom header (`httpConfig.headers` of the Data Connector) with exactly this value.
     #[must_use]
     pub fn require_header(mut self, name: impl Into<String>, value: Secret) -> Self {
         self.required_headers.push((name.into(), value));
@@ -177,7 +177,7 @@ impl Verifier {
     ///
     /// # Errors
     ///
-    /// Returns [`Rejection`] if the request is not authentic, whatever its body is.
+    /// Returns [`Rejection`] if the request cannot be authentic with any body.
     pub fn authenticate<H: Headers + ?Sized>(&self, headers: &H) -> Result<Authenticated, Rejection> {
         let policy = self.policy;
         let secret = self.secret.as_ref().map(|scheme| Token::signed_with_secret(scheme, headers));
@@ -203,8 +203,8 @@ impl Verifier {
         Ok(Authenticated { policy, first, second, header_mismatch })
     }
 
-    /// Returns this verifier without the required headers. It verifies stored requests, of which only the signature headers
-    /// were stored.
+    /// Returns this verifier without the required headers. It verifies stored requests, for which only the signature headers are
+    /// kept.
     #[must_use]
     pub fn without_required_headers(&self) -> Self {
         Self { required_headers: Vec::new(), ..self.clone() }
@@ -219,7 +219,7 @@ impl Verifier {
         token.is_ok_and(|token| matches!(scheme.key_of(&token), Err(Rejection::KeyUnknown { .. })))
     }
 
-    /// Returns this verifier with another key set. A verifier that only uses secrets does not change.
+    /// Returns this verifier with another key set. A verifier that only uses secrets ignores `keys`.
     #[must_use]
     pub fn with_keys(&self, keys: KeySet) -> Self {
         let mut other = self.clone();
@@ -248,9 +248,9 @@ impl Verifier {
 #[derive(Debug)]
 pub struct Authenticated {
     policy: Policy,
-    /// The result of the first active scheme. It is `Ok`, or with [`Policy::Either`] `second` is.
+    /// The result for the first active scheme. If it is an error, the policy is [`Policy::Either`] and `second` is `Ok`.
     first: Result<Token, Rejection>,
-    /// The result of the second scheme, if both are active.
+    /// The result for the second scheme; `None` if only one scheme is active.
     second: Option<Box<Result<Token, Rejection>>>,
     header_mismatch: Option<Box<Rejection>>,
 }
@@ -260,19 +260,19 @@ impl Authenticated {
         std::iter::once(&self.first).chain(self.second.as_deref())
     }
 
-    /// Returns whether a token names a key that is not in the key set, although the other token is valid.
+    /// Returns whether one of the two tokens names a key that is not in the key set. The other token then has a valid signature.
     #[must_use]
     pub fn names_unknown_key(&self) -> bool {
         self.tokens().any(|token| matches!(token, Err(Rejection::KeyUnknown { .. })))
     }
 
-    /// Returns whether the request can be authentic without an unknown key.
+    /// Returns whether the tokens with valid signatures are as many as the policy requires.
     #[must_use]
     pub fn is_enough(&self) -> bool {
         self.policy == Policy::Either || self.tokens().all(Result::is_ok)
     }
 
-    /// Returns whether the tokens are valid at `now`, in Unix seconds: as many of them as the policy requires.
+    /// Returns whether as many tokens as the policy requires are valid at `now`, in Unix seconds.
     #[must_use]
     pub fn is_timely(&self, now: i64) -> bool {
         let is_timely = |token: &Result<Token, Rejection>| {

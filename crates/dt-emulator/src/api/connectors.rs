@@ -114,12 +114,12 @@ fn find<'a>(state: &'a mut State, project: &str, id: &str) -> Result<&'a mut Con
     connector.ok_or_else(|| ApiError::not_found("there is no such data connector"))
 }
 
-/// Returns a connector as JSON, with a warning if the real DT would reject it.
+/// Returns a connector as JSON, with a warning if the real DT would reject its URL.
 fn answer(connector: &Connector, project: &str) -> Answer {
     Answer::Json(connector.to_json(project), connector.settings.warning())
 }
 
-/// Logs the warning about a changed connector, since clients seldom show headers. Callers in this process log their own.
+/// Logs the warning about a changed connector, since few clients show the header with it. Callers in this process log their own.
 fn log_warning(call: &Call, connector: &Connector) {
     if let Some(warning) = connector.settings.warning().filter(|_| !call.trusted) {
         tracing::warn!(connector = connector.id, warning, "accepted by the emulator");

@@ -18,7 +18,7 @@ use crate::state::{
 };
 use dt_verify::event::{rfc3339_micros, simulation};
 
-/// The largest number of devices in one call: all other calls wait while they are changed.
+/// The largest number of devices in one call, since all other calls wait while they are changed.
 const MAX_NAMES: usize = 1_000;
 
 /// The largest size of a published event, in bytes: real events are far smaller.
@@ -191,7 +191,7 @@ pub fn batch_update(cloud: &Cloud, call: &Call, project: &str) -> Answered {
     })
 }
 
-/// Explains why one device of a batch was not changed.
+/// Why one device of a batch was not changed.
 #[derive(Debug, thiserror::Error)]
 enum BatchError {
     #[error("the device is not of this project")]
@@ -285,7 +285,7 @@ fn not_found() -> ApiError {
     ApiError::not_found("there is no such device")
 }
 
-/// Returns the device's id in a full name of this project, or `None` for another name.
+/// Returns the id of the device in a full name of this project; `None` for any other name.
 fn own_device<'a>(project: &str, name: &'a str) -> Option<&'a str> {
     name.strip_prefix("projects/")?.strip_prefix(project)?.strip_prefix("/devices/").filter(|id| is_id(id))
 }

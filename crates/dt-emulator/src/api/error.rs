@@ -7,16 +7,16 @@ use serde_json::{Value, json};
 /// The page on which DT explains its errors.
 const HELP: &str = "https://docs.developer.disruptive-technologies.com/error-codes";
 
-/// A response with another status than 200.
+/// A response with a status other than 200.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct ApiError {
     pub status: StatusCode,
     pub text: String,
-    /// `Retry-After`, in seconds.
+    /// The header `Retry-After` in seconds; `None` to omit it.
     pub retry_after: Option<u16>,
-    /// `Allow`.
+    /// The header `Allow`; `None` to omit it.
     pub allow: Option<&'static str>,
-    /// `error` of RFC 6749, for the token endpoint.
+    /// The member `error` of RFC 6749, for the token endpoint; `None` for other calls.
     pub oauth: Option<&'static str>,
 }
 

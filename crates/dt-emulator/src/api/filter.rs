@@ -15,7 +15,7 @@ pub struct Filter {
     words: Vec<String>,
 }
 
-/// `key=value`; `key=` or `key` for any value.
+/// A condition on a label: `key=value`; `key=` or `key` matches any value.
 struct LabelFilter {
     key: String,
     value: Option<String>,

@@ -44,10 +44,10 @@ pub struct Call {
     pub path: String,
     pub query: String,
     pub headers: HeaderMap,
-    /// `:authority` of HTTP/2, which has no `Host`.
+    /// The `:authority` of an HTTP/2 request, which has no `Host`.
     pub authority: Option<String>,
     pub body: Bytes,
-    /// Whether the caller is this process, which needs no credentials.
+    /// Whether the caller is this process. If so, no credentials are needed.
     pub trusted: bool,
 }
 
@@ -65,18 +65,18 @@ impl Call {
         Query::read(&self.query)
     }
 
-    /// Returns the host and port in the request.
+    /// Returns the host and port in the request; `None` if it has none.
     fn host(&self) -> Option<&str> {
         let header = self.headers.get(HOST).and_then(|host| host.to_str().ok());
         self.authority.as_deref().or(header)
     }
 }
 
-/// The response to a request that succeeds; failures are [`ApiError`]s.
+/// The response to a successful request; failures are [`ApiError`]s.
 pub enum Answer {
-    /// 200 with JSON, and perhaps a warning.
+    /// A response with status 200 and JSON. The second value is a warning, if there is one.
     Json(Value, Option<&'static str>),
-    /// 200 with events, until the client closes the connection.
+    /// A response with status 200, and events until the client closes the connection.
     Stream(Box<Stream>),
 }
 
@@ -190,7 +190,7 @@ fn rest_api(cloud: &Cloud, call: &Call, segments: &[&str]) -> Answered {
     }
 }
 
-/// Splits the last segment of a path into a name and the verb after its colon.
+/// Splits the last segment of a path into a name and the verb after its colon; `None` if it has no verb.
 fn with_verb(name: &str) -> (&str, Option<&str>) {
     name.split_once(':').map_or((name, None), |(name, verb)| (name, Some(verb)))
 }

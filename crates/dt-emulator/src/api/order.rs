@@ -12,7 +12,7 @@ use super::query::Query;
 use crate::state::Device;
 use dt_verify::event::{EventType, Timestamp};
 
-/// An order of devices.
+/// The sort order of a list of devices.
 pub struct Order {
     field: Field,
     descending: bool,
@@ -28,11 +28,11 @@ enum Field {
     Reported { event_type: String, member: String },
 }
 
-/// The value of a field. Values of different variants have the order of the variants.
+/// The value of a field. Values of different variants are sorted in the order of the variants.
 #[derive(PartialEq, PartialOrd)]
 enum FieldValue {
     Number(f64),
-    /// In Unix microseconds, since texts of times with and without a fraction would have the wrong order.
+    /// A time in Unix microseconds: as texts, times with and without a fraction would be sorted wrongly.
     Time(i64),
     Text(String),
 }

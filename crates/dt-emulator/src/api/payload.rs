@@ -7,7 +7,7 @@ use dt_verify::event::{EventType, Timestamp, rfc3339_micros, simulation};
 /// A complete event: its type, the object `data` as JSON, and its time.
 type CompleteEvent = (EventType, String, Timestamp);
 
-/// Explains why an event cannot be published.
+/// Why an event cannot be published.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum PayloadError {
     #[error("the body has no event type; expected one such as {{\"touch\":{{}}}}")]

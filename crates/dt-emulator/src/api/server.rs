@@ -21,16 +21,16 @@ use super::stream::StreamBody;
 use super::{Answer, ApiError, Call, answer, is_stream};
 use crate::cloud::Cloud;
 
-/// The largest number of connections; beyond it, clients wait.
+/// The largest number of open connections; further clients wait.
 const MAX_CONNECTIONS: usize = 1_024;
 
 /// The largest size of a request's body, in bytes.
 const MAX_BODY: usize = 1 << 20;
 
-/// The time that a connection has for its first request, and a request for its head and its body.
+/// The time limit of a connection for its first request, and of a request for its head and its body.
 const TIMEOUT: Duration = Duration::from_secs(10);
 
-/// The largest number of requests in progress; beyond it, requests are answered 429.
+/// The largest number of requests in progress; further requests are answered 429.
 const MAX_REQUESTS: usize = 128;
 
 /// The pause after a failed accept, which means that the system lacks a resource.

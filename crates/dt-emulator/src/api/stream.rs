@@ -36,10 +36,10 @@ const SHORTEST_PING: Duration = Duration::from_secs(1);
 /// The longest interval of pings.
 const LONGEST_PING: Duration = Duration::from_secs(3_600);
 
-/// The largest number of lines that wait for the client.
+/// The largest number of lines that wait to be sent to the client.
 const WAITING: usize = 64;
 
-/// A stream before its first line.
+/// A stream that has not sent a line yet.
 pub struct Stream {
     events: broadcast::Receiver<Arc<Published>>,
     project: String,

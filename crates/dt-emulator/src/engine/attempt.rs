@@ -39,7 +39,7 @@ pub struct Attempt {
     cut: Option<Cut>,
     tamper: bool,
     wrong_secret: bool,
-    /// Whether its tokens are too old for any receiver. Set when they are issued.
+    /// Whether the tokens of the attempt are too old for any receiver. Set when they are issued.
     expired: bool,
 }
 
@@ -54,7 +54,7 @@ pub(super) struct AttemptResult {
 }
 
 impl Attempt {
-    /// Prepares an attempt to deliver an event of the connector's queue, and decides by chance which faults it has.
+    /// Prepares an attempt to deliver an event of the connector's queue, and determines at random which faults it has.
     pub fn new(
         project: &str,
         connector: &Connector,
@@ -83,7 +83,7 @@ impl Attempt {
         }
     }
 
-    /// Returns whether a receiver that verifies should accept it.
+    /// Returns whether a receiver that verifies requests should accept the attempt.
     pub const fn is_valid(&self) -> bool {
         !self.tamper && !self.wrong_secret && !self.expired
     }

@@ -26,20 +26,20 @@ pub enum DeliveryStatus {
     Overflowed,
 }
 
-/// The history of one event for one connector.
+/// The entry of an event in the ledger: its deliveries to one connector.
 #[derive(Debug, Clone, Serialize)]
 #[serde(rename_all = "camelCase")]
 #[non_exhaustive]
 pub struct LedgerEntry {
-    /// The connector's id.
+    /// The id of the connector.
     pub connector: Box<str>,
-    /// `event.eventId`.
+    /// The id of the event: `event.eventId`.
     pub event_id: Box<str>,
-    /// The device's id.
+    /// The id of the device.
     pub device: Box<str>,
-    /// `event.eventType`.
+    /// The type of the event: `event.eventType`.
     pub event_type: Box<str>,
-    /// The number of attempts, including those of copies and with faults.
+    /// The number of delivery attempts, including those of copies and those with faults.
     pub attempts: u32,
     /// The number of attempts that were answered 2xx.
     pub acknowledged: u32,
@@ -48,15 +48,15 @@ pub struct LedgerEntry {
     pub wrongly_acknowledged: u32,
     /// The delivery status.
     pub fate: DeliveryStatus,
-    /// The outcome of the last attempt, such as `status_200` or `timeout`; empty before the first.
+    /// The outcome of the last attempt, such as `status_200` or `timeout`; empty before the first attempt.
     pub last: Box<str>,
-    /// The time at which it was queued, in Unix milliseconds of the emulated clock.
+    /// When the event was queued, in Unix milliseconds of the emulated clock.
     pub queued_at: i64,
-    /// The time at which the status became final, in Unix milliseconds of the emulated clock.
+    /// When the status became final, in Unix milliseconds of the emulated clock; `None` while it is pending.
     pub decided_at: Option<i64>,
 }
 
-/// A stored entry. It shares the event with the history.
+/// A stored entry. It shares the event with the event history.
 #[derive(Debug)]
 struct Row {
     connector: Box<str>,
@@ -88,11 +88,11 @@ impl Row {
     }
 }
 
-/// The newest entries, oldest first.
+/// The newest entries of the ledger, oldest first.
 #[derive(Debug, Default)]
 pub(crate) struct Ledger {
     next: Sequence,
-    /// The largest number of entries.
+    /// The largest number of entries that are kept.
     capacity: usize,
     rows: BTreeMap<u64, Row>,
 }

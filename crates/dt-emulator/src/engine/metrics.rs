@@ -18,11 +18,11 @@ pub(crate) struct Metrics(VecDeque<IntervalMetrics>);
 
 /// The metrics of one interval.
 struct IntervalMetrics {
-    /// In Unix milliseconds of the emulated clock.
+    /// The start of the interval, in Unix milliseconds of the emulated clock.
     start: i64,
     successes: u64,
     errors: BTreeMap<String, u64>,
-    /// Milliseconds until the response, with 2 significant digits.
+    /// The times until the response in milliseconds, with 2 significant digits; `None` if there were no responses.
     latency: Option<Histogram<u32>>,
 }
 

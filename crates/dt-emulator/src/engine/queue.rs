@@ -14,7 +14,8 @@ pub const MAX_QUEUE: usize = 100_000;
 /// The largest size of all bodies in a queue, in bytes; beyond it, the oldest events are removed.
 pub const MAX_QUEUE_BYTES: usize = 128 << 20;
 
-/// The largest number of requests of one connector in progress. DT does not wait for one response before the next request.
+/// The largest number of requests in progress for one connector. DT does not wait for the response before it sends the next
+/// request.
 pub const MAX_IN_FLIGHT: usize = 64;
 
 /// An event in the queue of one connector.
@@ -22,14 +23,14 @@ pub const MAX_IN_FLIGHT: usize = 64;
 pub(crate) struct QueuedEvent {
     pub event: Arc<StoredEvent>,
     pub body: Arc<str>,
-    /// The time at which it was queued, in Unix milliseconds of the emulated clock.
+    /// When the event was queued, in Unix milliseconds of the emulated clock.
     pub queued_at: i64,
-    /// The time of the next attempt, in Unix milliseconds of the emulated clock.
+    /// When the next attempt is due, in Unix milliseconds of the emulated clock.
     pub due: i64,
     pub attempts: u32,
-    /// The time of the first attempt, in Unix milliseconds of the emulated clock.
+    /// When the first attempt was made, in Unix milliseconds of the emulated clock; `None` before it.
     pub first_tried_at: Option<i64>,
-    /// The number of its entry in the ledger; copies share one.
+    /// The number of the event's entry in the ledger. Copies of an event share one entry.
     pub entry: u64,
 }
 
@@ -44,7 +45,7 @@ pub(crate) struct Queue {
     ready: BTreeSet<(i64, u64)>,
     #[serde(skip)]
     in_flight: BTreeSet<u64>,
-    /// The size of all bodies.
+    /// The size of all bodies in the queue, in bytes.
     #[serde(skip)]
     bytes: usize,
 }
@@ -83,7 +84,7 @@ impl Queue {
         self.in_flight.len()
     }
 
-    /// Returns the oldest event without a request in progress.
+    /// Returns the number of the oldest event without a request in progress; `None` if there is none.
     fn oldest_ready(&self) -> Option<u64> {
         self.events.keys().find(|number| !self.in_flight.contains(number)).copied()
     }
@@ -107,7 +108,8 @@ impl Queue {
         expired
     }
 
-    /// Returns the next event that is due, if another request may be made, and counts its request as in progress.
+    /// Returns the next event that is due, and counts its request as in progress. `None` if no event is due, or no further
+    /// request may be made.
     pub(crate) fn take(&mut self, now: i64) -> Option<(u64, &mut QueuedEvent)> {
         let (due, number) = *self.ready.first()?;
         if due > now || self.in_flight.len() >= MAX_IN_FLIGHT {
@@ -145,13 +147,13 @@ impl Queue {
         std::mem::take(&mut self.events).into_values().collect()
     }
 
-    /// Returns the time of the next attempt, in Unix milliseconds of the emulated clock; `None` if a request has to end first.
+    /// Returns when the next attempt is due, in Unix milliseconds of the emulated clock; `None` if a request has to end first.
     pub(crate) fn next_due(&self) -> Option<i64> {
         self.ready.first().filter(|_| self.in_flight.len() < MAX_IN_FLIGHT).map(|(due, _)| *due)
     }
 
-    /// Returns the time at which the next event expires, in Unix milliseconds of the emulated clock. `retention` is in
-    /// milliseconds.
+    /// Returns when the next event expires, in Unix milliseconds of the emulated clock; `None` if there is none. `retention` is
+    /// in milliseconds.
     pub(crate) fn next_expiry(&self, retention: i64) -> Option<i64> {
         let oldest = self.events.get(&self.oldest_ready()?)?;
         Some(oldest.queued_at.saturating_add(retention))

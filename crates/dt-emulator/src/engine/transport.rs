@@ -17,13 +17,13 @@ use hyper_util::client::legacy::connect::HttpConnector;
 use hyper_util::rt::{TokioExecutor, TokioTimer};
 use tokio::sync::Semaphore;
 
-/// The time that a receiver has for its response (DT, "Best Practices").
+/// The time limit for the response of a receiver (DT, "Best Practices").
 const TIMEOUT: Duration = Duration::from_secs(10);
 
-/// The time that the body of a response may take after its head. A timeout does not change the result of the attempt.
+/// The time limit for the body of a response, after its head. A timeout does not change the result of the attempt.
 const DRAIN_TIMEOUT: Duration = Duration::from_secs(2);
 
-/// The largest number of response bodies that are read at once; beyond it, connections are closed instead.
+/// The largest number of response bodies that are read at the same time; beyond it, connections are closed instead.
 const MAX_DRAINS: usize = 512;
 
 /// The largest size of a response body that is read and ignored, in bytes; beyond it, the connection is closed.
@@ -32,17 +32,17 @@ const MAX_RESPONSE: usize = 64 * 1024;
 /// The largest number of idle connections to one receiver.
 const MAX_IDLE: usize = 64;
 
-/// The point at which the fault `drop` cuts a connection.
+/// The point at which the fault `drop` interrupts a connection.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Cut {
-    /// After half of the body.
+    /// After half of the request's body.
     Request,
     /// Before the response is read: the receiver has the event, but the sender has no acknowledgement.
     Answer,
 }
 
-/// The `POST` of one attempt.
+/// The `POST` request of one attempt.
 #[derive(Debug, Clone)]
 #[non_exhaustive]
 pub struct AttemptRequest {
@@ -50,16 +50,16 @@ pub struct AttemptRequest {
     pub url: Arc<str>,
     /// All headers except those that HTTP itself needs.
     pub headers: HeaderMap,
-    /// The body.
+    /// The body of the request.
     pub body: Bytes,
-    /// The point at which to cut the connection, if any.
+    /// The point at which the connection is interrupted; `None` if it is not.
     pub cut: Option<Cut>,
 }
 
-/// Resolves to the status of the response, or to a short stable name of the error such as `timeout`.
+/// The result of a request: the status of the response, or a short stable name of the error, such as `timeout`.
 pub type TransportFuture<'a> = Pin<Box<dyn Future<Output = Result<u16, &'static str>> + Send + 'a>>;
 
-/// Sends requests to receivers. Tests implement their own.
+/// Sends requests to receivers. Tests implement their own transport.
 pub trait Transport: fmt::Debug + Send + Sync {
     /// Sends one request and waits at most 10 s for the status of its response.
     fn post(&self, request: AttemptRequest) -> TransportFuture<'_>;
@@ -74,7 +74,7 @@ pub struct HttpTransport {
     drains: Arc<Semaphore>,
 }
 
-/// The cryptographic back-end does not support the protocol versions of TLS.
+/// The error if the cryptographic back-end does not support the protocol versions of TLS.
 #[derive(Debug, Clone, Copy, thiserror::Error)]
 #[error("cannot set up TLS")]
 pub struct TlsSetupError;
@@ -170,7 +170,7 @@ fn reason(error: &hyper_util::client::legacy::Error) -> &'static str {
     if error.is_connect() { "connection_failed" } else { "connection_lost" }
 }
 
-/// A body in one piece, or its first half and then an error, which makes hyper close the connection.
+/// A body that is sent completely, or only its first half followed by an error, which makes hyper close the connection.
 pub struct AttemptBody {
     rest: Option<Bytes>,
     length: u64,
@@ -186,7 +186,7 @@ impl AttemptBody {
     }
 }
 
-/// The fault `drop` cut the request.
+/// The error by which the fault `drop` interrupts a request.
 #[derive(Debug, thiserror::Error)]
 #[error("cut by the fault drop")]
 pub struct CutByFault;

@@ -53,18 +53,18 @@ impl FromStr for Role {
 #[derive(Clone)]
 #[non_exhaustive]
 pub struct ServiceAccount {
-    /// The id of its key: `kid` of assertions, and the user name of basic auth.
+    /// The id of the account's key: `kid` of assertions, and the user name of basic auth.
     pub key_id: Arc<str>,
-    /// The secret of its key: it signs assertions, and is the password of basic auth.
+    /// The secret of the account's key: it signs assertions, and is the password of basic auth.
     pub secret: Secret,
-    /// Its e-mail address: `iss` of assertions.
+    /// The e-mail address of the account: `iss` of assertions.
     pub email: String,
-    /// Its role.
+    /// The role of the account.
     pub role: Role,
 }
 
 impl ServiceAccount {
-    /// Makes an account from its parts.
+    /// Creates an account from its parts.
     #[must_use]
     pub fn new(key_id: impl Into<Arc<str>>, secret: Secret, email: impl Into<String>, role: Role) -> Self {
         Self { key_id: key_id.into(), secret, email: email.into(), role }
@@ -77,7 +77,7 @@ impl fmt::Debug for ServiceAccount {
     }
 }
 
-/// Explains why a text is not a service account or a role.
+/// Why a text is not a service account or a role.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum AccountError {
@@ -119,13 +119,13 @@ impl FromStr for ServiceAccount {
 #[derive(Debug, Default)]
 pub(crate) struct Accounts(Vec<ServiceAccount>);
 
-/// The result of a search for the account of a key.
+/// The result of searching the account of a key.
 pub(crate) enum AccountLookup<'a> {
-    /// The account is configured.
+    /// The configured account of the key.
     Found(&'a ServiceAccount),
-    /// No account is configured: any key is that of a developer.
+    /// No account is configured: every key counts as that of a developer.
     Unrestricted,
-    /// Other accounts are configured.
+    /// The key does not belong to a configured account.
     Unknown,
 }
 
@@ -148,7 +148,7 @@ impl Accounts {
         }
     }
 
-    /// Returns the role of a client that presents a key's id and secret (basic auth), or `None` if they are wrong.
+    /// Returns the role of a client that presents a key's id and secret (basic auth); `None` if they are wrong.
     pub(crate) fn check(&self, key_id: &str, secret: &str) -> Option<Role> {
         match self.find(key_id) {
             AccountLookup::Found(account) => {

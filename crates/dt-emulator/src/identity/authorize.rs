@@ -8,7 +8,7 @@ use http::header::AUTHORIZATION;
 use super::accounts::{Accounts, Role};
 use super::token::Grants;
 
-/// Explains why the credentials of a request are not accepted.
+/// Why the credentials of a request are not accepted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum AuthorizationError {
     #[error("the Authorization header is missing")]

@@ -1,4 +1,4 @@
-//! The keys of `DT-Asymmetric-Signature`: ES256, published as a JWK set (RFC 7517). The newest one signs.
+//! The keys of `DT-Asymmetric-Signature`: ES256, published as a JWK set (RFC 7517). The newest key signs.
 //!
 //! DT does not document its rotation. Here a rotation adds a key, which signs from then on. The key before it stays in the
 //! set, so that its signatures can be verified; older keys are removed.
@@ -16,19 +16,19 @@ use dt_verify::Signer;
 /// The largest number of keys in the set.
 const MAX_KEYS: usize = 2;
 
-/// The private keys, as the state file has them.
+/// The private keys, in the form of the state file.
 #[derive(Clone, Serialize, Deserialize)]
 pub(crate) struct SavedKeys {
-    /// Private keys, each 32 bytes in base64url. The last one signs.
+    /// The private keys, each 32 bytes in base64url. The last one signs.
     keys: Vec<String>,
 }
 
-/// A key cannot be created or read.
+/// The error if a key cannot be created or read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("cannot create a signing key")]
 pub(crate) struct KeyError;
 
-/// The keys, and the issuer and organization of their tokens.
+/// The keys, and the issuer and the organization of the tokens that are signed with them.
 pub(crate) struct Keys {
     issuer: String,
     organization: String,
@@ -87,7 +87,7 @@ impl Keys {
         self.keys.last().map(|key| key.id.clone()).ok_or(KeyError)
     }
 
-    /// Returns the signer with the newest key.
+    /// Returns a signer with the newest key.
     pub(crate) fn signer(&self) -> Option<Signer> {
         self.keys.last().map(|key| key.signer.clone())
     }

@@ -35,7 +35,7 @@ const DT_ENDPOINTS: [&str; 2] =
 pub(crate) struct Grants(BTreeMap<String, (Role, i64)>);
 
 impl Grants {
-    /// Returns the role of an access token, or `None` if it is unknown or expired at `now`.
+    /// Returns the role of an access token; `None` if the token is unknown, or has expired at `now`.
     pub(crate) fn role(&self, token: &str, now: i64) -> Option<Role> {
         self.0.get(token).filter(|(_, expires)| *expires > now).map(|(role, _)| *role)
     }
@@ -59,7 +59,7 @@ impl Grants {
     }
 }
 
-/// Explains why the token endpoint issues no access token.
+/// Why the token endpoint issues no access token.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum TokenError {
     #[error("grant_type is not {GRANT_TYPE}")]
@@ -81,7 +81,7 @@ impl TokenError {
     }
 }
 
-/// Explains why an assertion is rejected. The messages begin with DT's headings, where DT has one.
+/// Why an assertion is rejected. The messages begin with the heading in DT's documentation, if there is one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum AssertionError {
     #[error("the assertion is not a JWT")]
@@ -145,7 +145,7 @@ struct Claims {
     aud: Audience,
 }
 
-/// `aud` (RFC 7519, section 4.1.3).
+/// The claim `aud` (RFC 7519, section 4.1.3).
 #[derive(Deserialize)]
 #[serde(untagged)]
 enum Audience {
@@ -154,7 +154,7 @@ enum Audience {
 }
 
 impl Audience {
-    /// Returns whether one of the names is the token endpoint of `host`, or DT's own.
+    /// Returns whether one of the audiences is the token endpoint of `host`, or that of DT.
     fn names(&self, host: Option<&str>) -> bool {
         let names = match self {
             Self::One(name) => std::slice::from_ref(name),

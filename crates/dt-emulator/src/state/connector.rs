@@ -9,22 +9,22 @@ use crate::engine::{Metrics, Queue};
 /// The only type of connector that is emulated.
 pub const HTTP_PUSH: &str = "HTTP_PUSH";
 
-/// A Data Connector of a project. Not `Debug`: it has a secret.
+/// A Data Connector of a project. It does not implement `Debug`, since it has a secret.
 #[derive(Serialize, Deserialize)]
 pub struct Connector {
     pub id: String,
     pub settings: Settings,
     pub queue: Queue,
-    /// Distinguishes connectors that had the same name since the start.
+    /// A number that distinguishes connectors that had the same name since the start.
     #[serde(skip)]
     pub incarnation: u64,
     #[serde(skip)]
     pub metrics: Metrics,
-    /// The time of the first failed attempt since the last success, in Unix milliseconds of the emulated clock. Not saved:
-    /// while the emulator does not run, no attempt can succeed.
+    /// The time of the first failed attempt since the last success, in Unix milliseconds of the emulated clock; `None` without a
+    /// failure. Not saved: while the emulator does not run, no attempt can succeed.
     #[serde(skip)]
     pub failing_since: Option<i64>,
-    /// The time at which the system disabled it, in Unix milliseconds of the emulated clock.
+    /// The time at which the system disabled the connector, in Unix milliseconds of the emulated clock; `None` if it did not.
     pub disabled_at: Option<i64>,
 }
 
@@ -45,7 +45,7 @@ impl Connector {
         self.settings.status == ConnectorStatus::Active
     }
 
-    /// Returns whether it forwards events of this type.
+    /// Returns whether the connector forwards events of this type.
     pub fn wants(&self, event_type: &str) -> bool {
         let events = &self.settings.events;
         events.is_empty() || events.iter().any(|wanted| wanted == event_type)

@@ -24,7 +24,7 @@ pub fn is_label(key: &str, value: &str) -> bool {
     !key.is_empty() && key.len() <= MAX_LABEL && value.len() <= MAX_LABEL
 }
 
-/// A device would have more than [`MAX_LABELS`] labels.
+/// The error if a device would have more than [`MAX_LABELS`] labels.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("a device has at most {MAX_LABELS} labels")]
 pub struct TooManyLabels;
@@ -36,13 +36,13 @@ pub type Labels = BTreeMap<String, String>;
 #[derive(Clone, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Device {
-    /// Empty if a state file leaves it out; reading the file fills it in.
+    /// The id of the device; empty if a state file omits it, until the file is read completely.
     #[serde(default)]
     pub id: String,
     pub device_type: String,
     #[serde(default)]
     pub labels: Labels,
-    /// Whether it sends events by itself. The member of the state file is `lively`.
+    /// Whether the device sends events by itself. The member of the state file is named `lively`.
     #[serde(default, rename = "lively")]
     pub has_heartbeat: bool,
     /// The latest event of each type.
@@ -60,7 +60,7 @@ impl Device {
     ///
     /// # Errors
     ///
-    /// Returns [`TooManyLabels`] if the device would have too many labels; its labels are unchanged then.
+    /// Returns [`TooManyLabels`] if the device would have too many labels. In this case, its labels are not changed.
     pub fn change_labels(
         &mut self,
         set: &Labels,

@@ -8,7 +8,7 @@ use serde_json::Value;
 use super::device::{Device, Labels};
 use dt_verify::event::EventType;
 
-/// Identifies a device by the ids of its project and of the device.
+/// The identity of a device: the id of its project, and its own id.
 #[derive(Debug, Clone, Copy)]
 pub struct DeviceRef<'a> {
     pub project: &'a str,
@@ -20,22 +20,22 @@ pub struct DeviceRef<'a> {
 pub struct NewEvent<'a> {
     pub device: DeviceRef<'a>,
     pub event_type: &'a EventType,
-    /// The object `data`, as JSON.
+    /// The object `data` of the event, as JSON.
     pub data: &'a str,
 }
 
 /// A published event. Its JSON is written once, so that history, streams and deliveries have the same bytes.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct StoredEvent {
-    /// The position in the order of publication.
+    /// The position of the event in the order of publication.
     pub number: u64,
     pub id: Box<str>,
     pub project: Box<str>,
     pub device: Box<str>,
     pub event_type: Box<str>,
-    /// `timestamp`, in Unix microseconds.
+    /// The `timestamp` of the event, in Unix microseconds.
     pub micros: i64,
-    /// The object `event`: compact, members in DT's order.
+    /// The object `event` as compact JSON, with its members in DT's order.
     pub json: Box<str>,
 }
 
@@ -68,13 +68,13 @@ impl StoredEvent {
         }
     }
 
-    /// Returns `data.<type>`, if the event has it.
+    /// Returns `data.<type>`; `None` if the event does not have it.
     pub fn payload(&self) -> Option<Value> {
         let event: Value = serde_json::from_str(&self.json).ok()?;
         event.get("data")?.get(&*self.event_type).cloned()
     }
 
-    /// Returns the body of a delivery: the event, the device's labels with one of the keys, and its metadata.
+    /// Returns the body of a delivery: the event, the labels of the device whose keys are in `keys`, and the device's metadata.
     pub fn delivery(&self, device: &Device, keys: &[String]) -> String {
         let labels: Labels =
             keys.iter().filter_map(|key| Some((key.clone(), device.labels.get(key)?.clone()))).collect();

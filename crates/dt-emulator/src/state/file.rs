@@ -25,7 +25,7 @@ use dt_verify::event::simulation;
 /// The version of the format.
 const VERSION: u32 = 1;
 
-/// Explains why the state cannot be read or written.
+/// Why the state cannot be read or written.
 #[derive(Debug, thiserror::Error)]
 pub enum StateFileError {
     #[error("{}: {source}", path.display())]
@@ -38,7 +38,7 @@ pub enum StateFileError {
     Version { path: PathBuf, found: u32 },
 }
 
-/// Explains which rule of the API a state breaks.
+/// The rule of the API that a state violates.
 #[derive(Debug, thiserror::Error)]
 pub enum InvalidState {
     #[error("\"{}\": an id has 1 to 64 letters, digits, - and _", .0.escape_debug())]
@@ -61,13 +61,13 @@ pub enum InvalidState {
     BadLabel { device: String },
 }
 
-/// The document as it is read.
+/// The content of the state file, as it is read.
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Saved {
     #[serde(rename = "version")]
     _version: u32,
-    /// The time of the emulated clock, in Unix milliseconds: it never goes back.
+    /// The time of the emulated clock, in Unix milliseconds. The clock never goes back.
     now_millis: Option<i64>,
     keys: Option<SavedKeys>,
     #[serde(default)]
@@ -98,8 +98,8 @@ impl StateFile {
         Self(path)
     }
 
-    /// Reads the file into `state`, and returns the keys and the time (Unix milliseconds) if it has them. A file that does not
-    /// exist changes nothing.
+    /// Reads the file into `state`, and returns the keys and the time (Unix milliseconds) if the file has them. If the file does
+    /// not exist, nothing changes.
     pub fn read(&self, state: &mut State) -> Result<(Option<SavedKeys>, Option<i64>), StateFileError> {
         let text = match fs::read(&self.0) {
             Ok(text) => text,
@@ -130,7 +130,7 @@ impl StateFile {
         Ok((saved.keys, saved.now_millis))
     }
 
-    /// Checks at the start that the file's folder exists, since a save at the end would fail.
+    /// Checks at the start that the folder of the file exists, since otherwise a later save would fail.
     pub fn check_folder(&self) -> Result<(), StateFileError> {
         let folder = folder(&self.0);
         let found = fs::metadata(folder).and_then(|found| {
@@ -139,7 +139,7 @@ impl StateFile {
         found.map_err(|source| StateFileError::Io { path: folder.to_owned(), source })
     }
 
-    /// Writes a document that [`document`] made.
+    /// Writes a document that [`document`] returned.
     pub fn write(&self, document: &[u8]) -> Result<(), StateFileError> {
         let path = &self.0;
         self.replace(document).map_err(|source| StateFileError::Io { path: path.clone(), source })
@@ -162,7 +162,7 @@ impl StateFile {
     }
 }
 
-/// Checks a document that a user may have written by the rules of the API, and fills in ids that are left out.
+/// Checks a document, which a user may have written, by the rules of the API, and adds ids that are omitted.
 fn checked(projects: BTreeMap<String, SavedProject>) -> Result<BTreeMap<String, Project>, InvalidState> {
     if projects.len() > MAX_PROJECTS {
         return Err(InvalidState::TooManyProjects);
@@ -254,7 +254,7 @@ fn write_synced(mut file: File, document: &[u8]) -> std::io::Result<()> {
     file.sync_all()
 }
 
-/// Syncs the file's folder, which makes a rename durable.
+/// Syncs the folder of a file, which makes a rename durable.
 fn sync_folder(path: &Path) -> std::io::Result<()> {
     File::open(folder(path))?.sync_all()
 }

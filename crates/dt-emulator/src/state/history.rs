@@ -1,4 +1,4 @@
-//! The event history: one queue for all devices, so that one limit holds for its size.
+//! The event history: one queue for the events of all devices, so that one size limit applies to it.
 
 use std::cmp::Reverse;
 use std::collections::VecDeque;
@@ -8,17 +8,17 @@ use serde::{Deserialize, Serialize};
 
 use super::event::StoredEvent;
 
-/// The largest number of events; beyond it, the oldest are removed. DT removes events after 31 days. Here their age does not
-/// matter, since an event may be published with a time long ago.
+/// The largest number of events in the history; beyond it, the oldest are removed. DT removes events after 31 days. Here their
+/// age does not matter, since a client may publish an event with a time long ago.
 pub const MAX_EVENTS: usize = 40_000;
 
-/// The largest size of the JSON of all events, in bytes; beyond it, the oldest are removed.
+/// The largest size of the JSON of all events, in bytes; beyond it, the oldest events are removed.
 const MAX_BYTES: usize = 64 << 20;
 
-/// A position in the order of time: `timestamp` in Unix microseconds, then the number of the event.
+/// A position in the order of events: the `timestamp` in Unix microseconds, then the number of the event.
 pub type Position = (i64, u64);
 
-/// Returns the position of an event. An event that is published late comes before newer ones.
+/// Returns the position of an event. A late event has a position before newer ones.
 pub fn position(event: &StoredEvent) -> Position {
     (event.micros, event.number)
 }

@@ -1,7 +1,7 @@
-//! The state of the cloud: projects with their devices and connectors, the event history, the ledger.
+//! The state of the cloud: projects with their devices and connectors, the event history, and the ledger.
 //!
-//! One lock guards all of it, and short functions that never wait change it. The sizes are limited here and in the queue,
-//! the history and the ledger.
+//! One lock protects the whole state, and short functions that never wait change it. The sizes are limited in this file, in the
+//! queue, the history and the ledger.
 
 mod connector;
 mod device;
@@ -46,7 +46,7 @@ const MAX_HOLD: u32 = 10_000;
 /// A project. It exists as soon as a request names it.
 #[derive(Default)]
 pub struct Project {
-    /// Not empty; `None` when the project has only its id.
+    /// The display name of the project, not empty; `None` if the project has only its id.
     pub display_name: Option<String>,
     pub devices: BTreeMap<String, Device>,
     pub connectors: BTreeMap<String, Connector>,
@@ -65,13 +65,13 @@ pub struct State {
     pub history: History,
     pub ledger: Ledger,
     pub faults: Faults,
-    /// The time at which the fault `outage` was set, in Unix milliseconds of the emulated clock.
+    /// The time at which the fault `outage` was set, in Unix milliseconds of the emulated clock; `None` without an outage.
     pub outage_since: Option<i64>,
     /// The random numbers of devices. Each use has its own, so that it does not change the numbers of the others.
     pub rng: Rng,
     /// The random numbers of faults that change how events are queued.
     queue_rng: Rng,
-    /// The random numbers of attempts, whose order the machine decides.
+    /// The random numbers of attempts, whose order depends on the machine.
     pub attempt_rng: Rng,
     /// The random numbers of calls of the API.
     pub api_rng: Rng,
@@ -80,7 +80,7 @@ pub struct State {
     counter: u32,
     pings: u32,
     next_number: Sequence,
-    /// Counts changes: the state is saved if the count differs from that of the last save.
+    /// The number of changes: the state is saved if it differs from that of the last save.
     pub changes: u64,
 }
 
@@ -154,7 +154,7 @@ impl State {
         xid(now.seconds(), [!a, b, c, d, e, x, y, z])
     }
 
-    /// Returns a number that no connector has had since the start, which distinguishes connectors of the same name.
+    /// Returns a number that no connector has had since the start. It distinguishes connectors with the same name.
     pub const fn incarnation(&mut self) -> u64 {
         self.incarnations.next()
     }
@@ -274,7 +274,7 @@ struct Enqueuer<'a> {
     ledger: &'a mut Ledger,
     faults: &'a Faults,
     rng: &'a mut Rng,
-    /// In Unix milliseconds of the emulated clock.
+    /// The emulated time, in Unix milliseconds.
     now: i64,
 }
 

@@ -43,22 +43,22 @@ pub enum ConnectorStatus {
     SystemDisabled,
 }
 
-/// The configuration of a connector. Not `Debug`: it has a secret.
+/// The settings of a connector. The type does not implement `Debug`, since it contains a secret.
 #[derive(Clone, Serialize, Deserialize)]
 pub struct Settings {
     pub display_name: String,
     pub status: ConnectorStatus,
-    /// The event types that are forwarded; empty for all.
+    /// The event types that the connector forwards; empty for all.
     pub events: Vec<String>,
-    /// The keys of the labels that a delivery includes.
+    /// The keys of the labels that each delivery includes.
     pub labels: Vec<String>,
     pub url: String,
-    /// Empty for no `X-Dt-Signature`.
+    /// The secret for `X-Dt-Signature`; empty if deliveries do not have this header.
     pub signature_secret: String,
     pub headers: BTreeMap<String, String>,
 }
 
-/// Explains what is wrong with the settings in a request's body. No message repeats the URL, since it may have a password.
+/// Why the settings in a request's body are invalid. No message contains the URL, which may have a password.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum SettingsError {
     #[error("type is missing; expected \"HTTP_PUSH\"")]
@@ -100,7 +100,7 @@ pub enum SettingsError {
 }
 
 impl Settings {
-    /// Returns the defaults of a new connector.
+    /// Returns the default settings of a new connector.
     pub const fn new() -> Self {
         Self {
             display_name: String::new(),
@@ -183,13 +183,13 @@ impl Settings {
         Ok(())
     }
 
-    /// Returns a warning about the URL, if there is one.
+    /// Returns a warning about the URL; `None` if there is none.
     pub fn warning(&self) -> Option<&'static str> {
         url_warning(&self.url)
     }
 }
 
-/// Returns why the real DT rejects a URL that the emulator accepts, or `None` if it does not.
+/// Returns why the real DT rejects a URL that the emulator accepts; `None` if DT accepts it.
 #[must_use]
 pub fn url_warning(url: &str) -> Option<&'static str> {
     let uri: http::Uri = url.parse().ok()?;
@@ -203,7 +203,7 @@ pub fn url_warning(url: &str) -> Option<&'static str> {
     }
 }
 
-/// Returns a member that is present and not `null`.
+/// Returns a member of an object; `None` if it is absent or `null`.
 fn member<'a>(object: &'a Map<String, Value>, name: &str) -> Option<&'a Value> {
     object.get(name).filter(|value| !value.is_null())
 }

@@ -9,7 +9,7 @@ use dt_sink::config::{Changes, ConfigChange, Reload};
 use dt_verify::Difference;
 
 impl Config {
-    /// Returns the differences of `next` from this configuration.
+    /// Returns the keys whose values differ in `next`, with their values where these may be shown.
     #[must_use]
     pub fn changes_to(&self, next: &Self) -> Vec<ConfigChange> {
         let mut changes = Changes::default();
@@ -27,7 +27,7 @@ impl Config {
         changes.found()
     }
 
-    /// Returns the keys of `changes` that need a restart, by the mode of this configuration.
+    /// Returns the keys in `changes` whose new values need a restart, according to the mode of this configuration.
     #[must_use]
     pub fn need_restart<'a>(&self, changes: &'a [ConfigChange]) -> Vec<&'a str> {
         let needs_restart = |change: &&ConfigChange| match change.reload {
@@ -39,10 +39,11 @@ impl Config {
     }
 }
 
-/// Connectors or sinks by name.
+/// Connectors or sinks, by name.
 type Named<V> = BTreeMap<Arc<str>, V>;
 
-/// Compares connectors or sinks: records those that were added or removed, and the differences that `differ` finds in others.
+/// Compares connectors or sinks by name: records those that were added or removed, and calls `differ` for those in both
+/// configurations.
 fn each<V>(
     changes: &mut Changes,
     section: &str,

@@ -1,5 +1,5 @@
 //! Checks across keys and sections, after all of them were read: values that must differ, that exclude each other, or that are
-//! probably wrong. Checks of keys of one table are beside that table.
+//! probably wrong. Checks of the keys of one table are in the file of that table.
 
 use std::collections::BTreeSet;
 use std::path::{Component, Path, PathBuf};
@@ -9,17 +9,18 @@ use super::{Config, ConnectorConfig, Limits, Listen, SinkConfig};
 use dt_sink::config::{Problems, did_you_mean, segments};
 use dt_sink::record::PathTemplate;
 
-/// How the files of a sink can be in the spool's folder. Each has the beginning of the message.
+/// How the files of a sink can be located in the spool's folder. Each variant has the beginning of the message.
 enum InSpool {
-    /// They are there whatever the record is.
+    /// All files of the sink are in the spool's folder.
     Always(String),
-    /// The values of placeholders can give a file the name of one of the spool's.
+    /// Depending on the values of placeholders, a file can get a name that the spool uses.
     CanDamage(String),
-    /// The values of placeholders can lead there, but to no name that the spool uses.
+    /// Depending on the values of placeholders, a file can be in the spool's folder, but only under a name that the spool does
+    /// not use.
     Beside(String),
 }
 
-/// The largest sum of header timeout and deadline: DT gives up on a request after 10 s.
+/// The largest sum of `header_timeout` and `deadline`: DT gives up on a request after 10 s.
 const MAX_ANSWER_TIME: Duration = Duration::from_millis(9500);
 
 impl Config {
@@ -84,7 +85,7 @@ impl Config {
         self.warn_of_sinks_in_spool(problems);
     }
 
-    /// Warns of connectors with common keys. A token does not contain the URL that it was sent to: a person who can read the
+    /// Warns of connectors with the same keys. A token does not contain the URL to which it was sent: a person who can read the
     /// requests of one connector can send them to the other one.
     pub(super) fn check_shared_keys(&self, problems: &Problems) {
         let names: Vec<_> = self.connectors.iter().map(|connector| Some(&*connector.name)).collect();
@@ -112,7 +113,8 @@ impl Config {
         }
     }
 
-    /// Rejects sinks that write into the spool's folder: the spool would read their files as its own, or they would damage it.
+    /// Reports an error for sinks that write into the spool's folder: the spool would read their files as its own, or the sinks
+    /// would overwrite its files.
     pub(super) fn check_sink_places(&self, problems: &Problems) {
         for (key, place) in self.sinks_in_spool() {
             let (found, remedy) = match place {
@@ -126,7 +128,7 @@ impl Config {
         }
     }
 
-    /// Warns of sinks whose files can be in the spool's folder, and have names that the spool does not use.
+    /// Warns of sinks whose files can be in the spool's folder, under names that the spool does not use.
     fn warn_of_sinks_in_spool(&self, problems: &Problems) {
         for (key, place) in self.sinks_in_spool() {
             if let InSpool::Beside(found) = place {
@@ -138,7 +140,7 @@ impl Config {
         }
     }
 
-    /// Returns the sinks with files that are or can be in the spool's folder, each with the key of its path.
+    /// Returns the sinks whose files are, or can be, in the spool's folder, each with the key of its path.
     fn sinks_in_spool(&self) -> Vec<(String, InSpool)> {
         let spool = resolved(&self.spool_folder());
         let in_spool = |template: &PathTemplate| {
@@ -173,7 +175,7 @@ impl Config {
         self.sinks.iter().filter_map(of_sink).collect()
     }
 
-    /// Checks that the sinks' folders exist: `serve` creates only the data folder, and folders with a placeholder in their
+    /// Checks that the folders of sinks exist: `serve` creates only the data folder, and folders with a placeholder in their
     /// name. A missing folder of a fixed path is an error, since `serve` would not start. In a template it is a warning: events
     /// wait until the folder exists.
     pub(super) fn check_sink_folders(&self, problems: &Problems) {
@@ -198,7 +200,7 @@ impl Config {
         }
     }
 
-    /// Checks the names in `connector.sinks`. It is a separate check, since an embedder may add sinks after reading.
+    /// Checks the sink names in `connector.sinks`. This is a separate check, since an embedder may add sinks after reading.
     pub(super) fn check_sink_names(&self, problems: &Problems) {
         let known: BTreeSet<&str> = self.sinks.iter().map(|sink| &*sink.name).collect();
         for connector in &self.connectors {
@@ -225,7 +227,7 @@ fn name_in(template: &PathTemplate, folder: &Path, connector: &str) -> Option<St
     start.matches(below).then(|| text.split('/').nth(depth).unwrap_or_default().to_owned())
 }
 
-/// Returns whether a name with placeholders can be that of a file of the spool.
+/// Returns whether a name with placeholders can become the name of a file of the spool.
 fn can_be_of_spool(name: &str) -> bool {
     // Each of those has a dot, and no value of a placeholder has.
     if !name.contains('.') {
@@ -245,7 +247,7 @@ fn can_be_of_spool(name: &str) -> bool {
     })
 }
 
-/// Returns the absolute path without `..` and, as far as the path exists, without symbolic links.
+/// Returns the absolute path without `..`. As far as the path exists, symbolic links are resolved.
 fn resolved(path: &Path) -> PathBuf {
     let mut resolved = PathBuf::new();
     for component in std::path::absolute(path).unwrap_or_else(|_| path.to_owned()).components() {
@@ -260,7 +262,7 @@ fn resolved(path: &Path) -> PathBuf {
     resolved
 }
 
-/// Adds an error for each value that an earlier entry of the list has, too. `names` are the names of the entries.
+/// Adds an error for each value that an earlier entry of the list has as well. `names` are the names of the entries.
 fn each_once(problems: &Problems, section: &str, key: &str, names: &[Option<&str>], values: &[Option<&str>]) {
     let mut seen = BTreeSet::new();
     for (value, segment) in values.iter().zip(segments(names)) {

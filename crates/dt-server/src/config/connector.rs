@@ -53,7 +53,19 @@ config_keys! {
         pub verifier: Verifier,
         /// The issuer whose keys are fetched; `None` if no keys have to be fetched.
         pub key_issuer: Option<String>,
+        /// What a Data Connector of DT sends so that the verifier accepts its deliveries; empty unless it was read from a file.
+        pub sent: SentSecrets,
     }
+}
+
+/// The secrets that the Data Connectors of DT use for a connector. The verifier does not return them.
+#[derive(Debug, Clone, Default)]
+#[non_exhaustive]
+pub struct SentSecrets {
+    /// The signature secrets, in the order of the file. None if the policy is `asymmetric`.
+    pub signature: Vec<Secret>,
+    /// The headers that each request must carry, with their values.
+    pub headers: Vec<(String, Secret)>,
 }
 
 config_keys! {
@@ -81,7 +93,7 @@ config_keys! {
     }
 }
 
-/// The error if the organization is missing.
+/// The error message if the organization is missing.
 const NO_ORGANIZATION: &str =
     "is missing; DT's keys sign for all of its customers, so name your organization's id";
 
@@ -89,15 +101,16 @@ impl ConnectorConfig {
     /// Returns a connector that forwards every event type of any project.
     #[must_use]
     pub fn new(name: impl Into<Arc<str>>, path: impl Into<String>, verifier: Verifier) -> Self {
-        Self { path: path.into(), ..Self::with_defaults(name.into(), verifier, None) }
+        Self { path: path.into(), ..Self::with_defaults(name.into(), verifier, None, SentSecrets::default()) }
     }
 
-    /// Reads a connector. `quarantine_refused` is the value if the connector does not set the key. A value that cannot be read
-    /// adds an error and is replaced by a placeholder, so that the rest is checked; a configuration with errors is never used.
+    /// Reads a connector. `quarantine_refused` is the value that applies if the connector does not set the key. An invalid value
+    /// adds an error and is replaced by a placeholder, so that the other keys are checked; a configuration with errors is never
+    /// used.
     pub(super) fn read(mut section: Section<'_>, quarantine_refused: bool) -> Option<Self> {
         let overrides = section.has("quarantine_refused");
-        let (verifier, key_issuer) = read_verifier(&mut section)?;
-        let mut connector = Self::read_keys(&mut section, verifier, key_issuer)?;
+        let (verifier, key_issuer, sent) = read_verifier(&mut section)?;
+        let mut connector = Self::read_keys(&mut section, verifier, key_issuer, sent)?;
         section.finish();
         if !overrides {
             connector.quarantine_refused = quarantine_refused;
@@ -105,7 +118,7 @@ impl ConnectorConfig {
         Some(connector)
     }
 
-    /// Adds the differences of `next`, below the connector's name. A changed secret is reported without its value.
+    /// Adds the differences of `next` to `changes`, below the connector's name. A changed secret is reported without its value.
     pub(super) fn changes_to(&self, next: &Self, changes: &mut Changes) {
         self.compare_keys(next, changes);
         for (part, how) in self.verifier.differences(&next.verifier) {
@@ -181,14 +194,15 @@ pub fn read_events(section: &mut Section<'_>, key: &'static str) -> Option<BTree
     Some(events.into_iter().collect())
 }
 
-/// Reads whether events are de-duplicated. The only valid value is 0, for no.
+/// Reads the key `dedup`. Its only valid value is 0, which turns de-duplication off.
 fn read_dedup(section: &mut Section<'_>, key: &'static str) -> Option<bool> {
     section.duration(key, &(Duration::ZERO..=Duration::ZERO)).map(|_| false)
 }
 
-/// Reads the verifier. The second value is the issuer whose keys are fetched for it, if any have to be.
-fn read_verifier(section: &mut Section<'_>) -> Option<(Verifier, Option<String>)> {
+/// Reads the verifier. The second value is the issuer whose keys are fetched for it, if any have to be; the third are its secrets.
+fn read_verifier(section: &mut Section<'_>) -> Option<(Verifier, Option<String>, SentSecrets)> {
     let mut key_issuer = None;
+    let mut sent = SentSecrets::default();
     let mut builder = Verifier::builder();
     if let Some(policy) = VerifierKeys::read_keys(section)?.policy {
         builder = builder.policy(policy);
@@ -197,6 +211,7 @@ fn read_verifier(section: &mut Section<'_>) -> Option<(Verifier, Option<String>)
     let only = secrets.len() == 1;
     for secret in secrets {
         let (label, secret) = read_labelled_secret(secret, only)?;
+        sent.signature.push(secret.clone());
         builder = builder.secret(label, secret);
     }
     if let Some(asymmetric) = section.section("asymmetric") {
@@ -209,12 +224,18 @@ fn read_verifier(section: &mut Section<'_>) -> Option<(Verifier, Option<String>)
             if name.parse::<http::HeaderName>().is_err() {
                 section.problem("headers", &name, "names of HTTP headers such as X-Api-Key");
             }
+            sent.headers.push((name.clone(), value.clone()));
             builder = builder.require_header(name, value);
             header.finish();
         }
     }
     match builder.build() {
-        Ok(verifier) => Some((verifier, key_issuer)),
+        Ok(verifier) => {
+            if verifier.policy() == Policy::Asymmetric {
+                sent.signature.clear();
+            }
+            Some((verifier, key_issuer, sent))
+        }
         Err(error) => {
             // If a secret or key set could not be read, that error was already added.
             if !section.has_errors_at("secrets") && !section.has_errors_at("asymmetric") {
@@ -222,7 +243,7 @@ fn read_verifier(section: &mut Section<'_>) -> Option<(Verifier, Option<String>)
                 section.complain("secrets", format!("{error}; {remedy}"));
             }
             let stand_in = Verifier::builder().secret("default", stand_in(section)?);
-            Some((stand_in.build().ok()?, None))
+            Some((stand_in.build().ok()?, None, sent))
         }
     }
 }

@@ -36,7 +36,7 @@ config_keys! {
     }
 }
 
-/// What a label must be.
+/// The condition on a label.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Label {
@@ -47,7 +47,7 @@ pub enum Label {
 }
 
 impl SinkFilter {
-    /// Returns whether the sink receives this record.
+    /// Returns whether a record matches the filter.
     #[must_use]
     pub fn wants(&self, record: &Record) -> bool {
         let is_among = |list: &BTreeSet<String>, value: Option<&str>| {

@@ -32,12 +32,14 @@ config_keys! {
     #[non_exhaustive]
     pub struct SpoolLimits {
         /// The largest size of records and dead letters together. Remembered event ids come on top, about 30 bytes
-        /// each. The log grows by 16 MiB at a time, and two such parts are always in reserve.
+        /// each. The log grows by segments of 16 MiB, and has two spare ones, which count too.
         max_size: u64 = size(64 << 20..=1 << 44).or(4 << 30),
-        /// The space on the disk that must stay free when the log grows by a part. Sinks continue when the log is full.
+        /// The space on the disk that must stay free when the log grows by a segment. Below it, sinks still receive what the
+        /// log has.
         min_free: u64 = size(0..=1 << 44).or(256 << 20),
         /// How long events are kept after they were received, even if every sink has acknowledged them. `spool replay`
-        /// can go back as far. Undelivered events are kept in any case.
+        /// can go back as far. Undelivered events are kept in any case. Both count towards `max_size`.
+        /// Both count towards `max_size`.
         retain: Duration = duration(Duration::ZERO..=YEAR).or(Duration::ZERO),
     }
 }
@@ -97,16 +99,17 @@ impl Limits {
                 .is_some_and(|address| self.allow_cidrs.iter().any(|network| network.contains(&address)))
     }
 
-    /// Returns the HTTP/2 flow-control window, in bytes, of each connection and each of its streams.
+    /// Returns the size of the HTTP/2 flow-control window of a connection, and of each of its streams, in bytes.
     pub(crate) fn window(&self) -> u32 {
-        /// The initial window of a connection, which cannot be reduced (RFC 9113, section 6.9.2).
+        /// The initial window of a connection in bytes, which cannot be reduced (RFC 9113, section 6.9.2).
         const MIN: u32 = 65_535;
-        /// A larger window does not make bodies of megabytes faster on usual networks.
+        /// The largest useful window in bytes: on usual networks, a larger one does not make the transfer of bodies of megabytes
+        /// faster.
         const MAX: u32 = 1024 * 1024;
         u32::try_from(self.max_body).unwrap_or(u32::MAX).clamp(MIN, MAX)
     }
 
-    /// Returns the largest size of all bodies in memory that are unauthenticated or have an old token, in bytes.
+    /// Returns the size limit of all bodies in memory whose requests are unauthenticated or have an old token, in bytes.
     pub(crate) fn unauthenticated_bytes(&self) -> usize {
         (self.max_in_flight_bytes / 4).max(self.max_body)
     }
@@ -128,11 +131,11 @@ impl Limits {
     /// ```
     #[must_use]
     pub fn max_memory(&self) -> u64 {
-        /// The program, the caches of the spool, and batches in delivery.
+        /// The memory of the program, the caches of the spool, and batches in delivery, in bytes.
         const BASE: u64 = 64 << 20;
-        /// A connection's task, socket state and HTTP state.
+        /// The memory of a connection's task, socket state and HTTP state, in bytes.
         const CONNECTION: u64 = 16 << 10;
-        /// A request's task and answer.
+        /// The memory of a request's task and answer, in bytes.
         const REQUEST: u64 = 8 << 10;
         let size = |size: usize| u64::try_from(size).unwrap_or(u64::MAX);
         let head = size(self.max_head);
@@ -147,13 +150,13 @@ impl Limits {
             .saturating_add(bodies)
     }
 
-    /// Raises `max_in_flight_bytes` to the size of one body.
+    /// Raises `max_in_flight_bytes` to at least `max_body`.
     pub(super) fn check(&mut self, _: &Section<'_>) {
         self.max_in_flight_bytes = self.max_in_flight_bytes.max(self.max_body);
     }
 }
 
-/// Reads a list of networks, such as `"192.0.2.0/24"`, and addresses.
+/// Reads a list of IP addresses and of networks such as `"192.0.2.0/24"`.
 fn networks(section: &mut Section<'_>, key: &'static str) -> Option<Vec<IpNet>> {
     let mut networks = Vec::new();
     for text in section.strings(key)? {

@@ -33,7 +33,7 @@ pub enum Listen {
     Tcp(SocketAddr),
     /// A Unix socket: `unix:PATH`.
     Unix(PathBuf),
-    /// A socket that systemd has opened: `systemd` for the first one, `systemd:NAME` for the one of that name
+    /// A socket that systemd has opened: `systemd` for the first one, `systemd:NAME` for the one with that name
     /// (`FileDescriptorName=`).
     Systemd(Option<String>),
 }
@@ -66,11 +66,11 @@ impl fmt::Display for Listen {
     }
 }
 
-/// The valid values of `listen`, for messages.
+/// The valid values of `listen`, for error messages.
 pub const LISTEN_EXPECTED: &str =
     "an address such as \"127.0.0.1:8080\", \"unix:PATH\", \"systemd\" or \"systemd:NAME\"";
 
-/// The text is not the address of a listener.
+/// The error for a text that is not the address of a listener.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("expected {LISTEN_EXPECTED}")]
 pub struct NotAListener;
@@ -112,7 +112,7 @@ config_keys! {
     }
 }
 
-/// The proxies that are trusted.
+/// The peers that are trusted as proxies.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct TrustedProxies {
@@ -123,7 +123,7 @@ pub struct TrustedProxies {
 }
 
 impl Proxies {
-    /// Returns whether a peer is a trusted proxy. `None` is a client of the Unix socket.
+    /// Returns whether a peer is a trusted proxy. `None` stands for a client of the Unix socket.
     #[must_use]
     pub fn trusts(&self, peer: Option<IpAddr>) -> bool {
         let Some(address) = peer else { return self.trusted.unix };
@@ -170,7 +170,7 @@ impl FromStr for ClientHeader {
     }
 }
 
-/// The text is not the name of a client-address header.
+/// The error for a text that is not the name of a client-address header.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("unknown header; expected X-Forwarded-For or Forwarded")]
 pub struct UnknownClientHeader;
@@ -200,8 +200,8 @@ fn read_trusted(root: &mut Section<'_>, key: &'static str) -> Option<TrustedProx
     Some(trusted)
 }
 
-/// Reads the address of `/healthz`, `/readyz` and `/metrics`. The inner `None` means "off"; the outer one, that the key is
-/// missing or wrong.
+/// Reads the address of `/healthz`, `/readyz` and `/metrics`. The inner `None` means "off"; the outer `None` means that the key
+/// is absent or invalid.
 pub fn read_admin(root: &mut Section<'_>, key: &'static str) -> Option<Option<Listen>> {
     let text = root.string(key)?;
     if text == "off" {
@@ -214,7 +214,7 @@ pub fn read_admin(root: &mut Section<'_>, key: &'static str) -> Option<Option<Li
     address.map(Some)
 }
 
-/// Reads the mode of a Unix socket, as octal digits.
+/// Reads the file mode of Unix sockets, as octal digits.
 pub fn read_mode(root: &mut Section<'_>, key: &'static str) -> Option<u32> {
     let text = root.string(key)?;
     let mode = u32::from_str_radix(&text, 8).ok().filter(|mode| *mode <= 0o777);
@@ -269,7 +269,7 @@ impl OptionalEntry<Option<TlsSettings>> for Tls {
     }
 }
 
-/// A key of `[tls]`, and the problem of its file.
+/// A key of `[tls]`, and the problem of the file that it names.
 pub type Finding = (&'static str, String);
 
 /// Checks the files of `[tls]`. Returns the errors, and then the warnings.

@@ -21,7 +21,7 @@ use std::path::{Path, PathBuf};
 use std::str::FromStr;
 use std::time::Duration;
 
-pub use connector::ConnectorConfig;
+pub use connector::{ConnectorConfig, SentSecrets};
 pub use filter::{Label, SinkFilter};
 pub use limits::{Limits, SpoolLimits};
 pub(crate) use limits::{MAX_LEAVING, MAX_TURNED_AWAY};
@@ -42,11 +42,11 @@ use dt_sink::config::{
     unchecked, word,
 };
 
-/// The address on which DT's requests arrive, unless set.
+/// The default address that receives DT's requests.
 pub const DEFAULT_LISTEN: &str = "127.0.0.1:8080";
-/// The address of `/healthz`, `/readyz` and `/metrics`, unless set.
+/// The default address of `/healthz`, `/readyz` and `/metrics`.
 pub const DEFAULT_ADMIN: &str = "127.0.0.1:9464";
-/// The data folder, unless set.
+/// The default data folder.
 pub const DEFAULT_DATA: &str = "./dt-receiver-data";
 
 const HOUR: Duration = Duration::from_secs(3600);
@@ -131,15 +131,15 @@ fn on_this_machine(port: u16) -> Listen {
 #[derive(Debug, Default)]
 #[non_exhaustive]
 pub struct Findings {
-    /// Errors: the configuration cannot be used.
+    /// The errors. If there are any, the configuration cannot be used.
     pub errors: Vec<Problem>,
-    /// Values that are allowed but probably wrong.
+    /// The warnings: values that are allowed but probably wrong.
     pub warnings: Vec<Problem>,
-    /// The sinks; none if there are errors.
+    /// The sinks of the configuration; empty if there are errors.
     pub sinks: Vec<SinkConfig>,
 }
 
-/// The condition for the answer 200.
+/// The condition under which a request is answered 200.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Mode {
@@ -170,7 +170,7 @@ impl std::fmt::Display for Mode {
     }
 }
 
-/// The text is not the name of a mode.
+/// The error for a text that is not the name of a mode.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("unknown mode; expected spool or direct")]
 pub struct UnknownMode;
@@ -181,7 +181,7 @@ pub enum ConfigError {
     /// The file cannot be read.
     #[error("{path}: {source}")]
     Unreadable {
-        /// The configuration file.
+        /// The path of the configuration file.
         path: PathBuf,
         /// The error of the operating system.
         source: std::io::Error,
@@ -189,22 +189,23 @@ pub enum ConfigError {
     /// The text is not TOML.
     #[error("not TOML: {0}")]
     Syntax(String),
-    /// An option of the command line, or another input beside the file, cannot be used.
+    /// An option of the command line, or another input besides the file, is invalid.
     #[error("{0}")]
     Refused(String),
-    /// Keys or values are wrong; every problem that was found.
+    /// Keys or values are invalid. Contains every problem that was found.
     #[error("{}", list(.0))]
     Problems(Vec<Problem>),
 }
 
-/// Returns the error of a text that is not TOML, with its line number but not the line, which may contain a secret by mistake.
+/// Returns the error for a text that is not TOML. It names the number of the line, but does not show the line, which may contain
+/// a secret by mistake.
 fn syntax(text: &str, error: &toml::de::Error) -> ConfigError {
     let before = error.span().and_then(|span| text.get(..span.start)).unwrap_or_default();
     let line = before.matches('\n').count().saturating_add(1);
     ConfigError::Syntax(format!("line {line}: {}", error.message()))
 }
 
-/// Reads the text of a file, at most 1 MiB.
+/// Reads a text file of at most 1 MiB.
 fn read_text(path: &Path, sources: &dyn Sources) -> Result<String, ConfigError> {
     let unreadable = |source| ConfigError::Unreadable { path: path.to_owned(), source };
     let bytes = sources.file(path).map_err(unreadable)?;
@@ -217,13 +218,14 @@ fn list(problems: &[Problem]) -> String {
 }
 
 impl Config {
-    /// Returns a configuration with defaults, without connectors and sinks.
+    /// Returns a configuration with the defaults of all keys, without connectors and sinks.
     #[must_use]
     pub fn empty() -> Self {
         Self::with_defaults(Vec::new(), Vec::new(), Vec::new(), Lines::default())
     }
 
-    /// Reads and checks a TOML file of at most 1 MiB, with the secrets that it names. `types` are the types of sinks.
+    /// Reads and checks a TOML file of at most 1 MiB, and reads the secrets that it refers to. `types` are the known types of
+    /// sinks.
     ///
     /// # Errors
     ///
@@ -321,7 +323,7 @@ impl Config {
         if errors.is_empty() { Ok(config) } else { Err(ConfigError::Problems(errors)) }
     }
 
-    /// Adds the default sink if there is no other one.
+    /// Adds the sink `stdout` if there is no sink.
     fn or_stdout(mut self) -> Self {
         if self.sinks.is_empty() {
             self.sinks.push(SinkConfig::stdout());
@@ -345,24 +347,26 @@ impl Config {
         Ok(self)
     }
 
-    /// Turns off copies of refused requests if dead letters do not go to `dead.db`: elsewhere, their size would be unlimited.
+    /// Turns off copies of refused requests if dead letters are not stored in `dead.db`, since elsewhere their size would be
+    /// unlimited.
     pub(crate) fn drop_unbounded_copies(&mut self) {
         if self.dead_letter_place().is_some() {
             self.connectors.iter_mut().for_each(|connector| connector.quarantine_refused = false);
         }
     }
 
-    /// Returns the largest amount of memory that clients can cause, in bytes: [`Limits::max_memory`] and the buffers of TLS.
+    /// Returns an upper limit of the memory that the program uses, whatever clients do, in bytes: [`Limits::max_memory`] and the
+    /// buffers of TLS.
     #[must_use]
     pub fn max_memory(&self) -> u64 {
-        /// The buffers of a TLS connection and its keys, in bytes.
+        /// The memory of the buffers and keys of a TLS connection, in bytes.
         const TLS: u64 = 40 << 10;
         let tls =
             if self.tls.is_some() { self.limits.connections_in_memory().saturating_mul(TLS) } else { 0 };
         self.limits.max_memory().saturating_add(tls)
     }
 
-    /// Returns the folder of fetched key sets.
+    /// Returns the folder in which fetched key sets are stored.
     #[must_use]
     pub fn key_folder(&self) -> PathBuf {
         self.data.join("keys")
@@ -374,13 +378,13 @@ impl Config {
         self.data.join("spool")
     }
 
-    /// Returns the largest number of ids in a sink's de-duplication window in memory (mode `direct`).
+    /// Returns the largest number of ids in the de-duplication window of a sink in memory (mode `direct`).
     #[must_use]
     pub fn dedup_ids(&self) -> usize {
         self.dedup_max.unwrap_or(100_000)
     }
 
-    /// Returns the destination of dead letters; `None` for `dead.db`.
+    /// Returns the destination of dead letters; `None` if they are stored in `dead.db`.
     #[must_use]
     pub fn dead_letter_place(&self) -> Option<DeadLetterPlace<'_>> {
         let text = self.dead_letters.as_deref().filter(|_| self.mode == Mode::Direct)?;
@@ -388,8 +392,8 @@ impl Config {
         Some(DeadLetterPlace { sink_type, place })
     }
 
-    /// Returns the sink whose settings are used to write dead letters: the first one of the destination's type.
-    /// `None` if they go to `dead.db`, or there is no such sink.
+    /// Returns the sink whose settings are used to write dead letters: the first sink of the destination's type. `None` if dead
+    /// letters are stored in `dead.db`, or if there is no such sink.
     #[must_use]
     pub fn dead_letter_sink(&self) -> Option<&SinkConfig> {
         let sink_type = self.dead_letter_place()?.sink_type;
@@ -408,14 +412,14 @@ impl Config {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct DeadLetterPlace<'a> {
-    /// The type of the sink that stores them.
+    /// The type of the sink that stores the dead letters.
     pub sink_type: &'a str,
     /// The destination in the syntax of that type, such as a topic.
     pub place: &'a str,
 }
 
 impl DeadLetterPlace<'_> {
-    /// Returns the error text for a missing sink of its type.
+    /// Returns the error text for a configuration without a sink of the destination's type.
     pub(crate) fn needs_a_sink(self) -> String {
         let Self { sink_type, place } = self;
         format!("\"{sink_type}:{place}\" needs a sink of type \"{sink_type}\", whose brokers it uses")

@@ -60,7 +60,7 @@ impl From<Settings> for SinkConfig {
 }
 
 impl SinkConfig {
-    /// Returns the default sink, standard output.
+    /// Returns the default sink: standard output.
     #[must_use]
     pub fn stdout() -> Self {
         Self::from(Settings::from(StdoutConfig::default()))
@@ -75,7 +75,7 @@ impl SinkConfig {
         types.parse(text).map(Self::from)
     }
 
-    /// Reads a sink. A value that cannot be read adds an error and is replaced by a placeholder, so that the rest is checked; a
+    /// Reads a sink. An invalid value adds an error and is replaced by a placeholder, so that the other keys are checked; a
     /// configuration with errors is never used.
     pub(super) fn read(mut section: Section<'_>, types: &SinkTypes) -> Option<Self> {
         let has_format = section.has("format");
@@ -89,7 +89,7 @@ impl SinkConfig {
         Some(sink)
     }
 
-    /// Reports a format in which this type of sink cannot write.
+    /// Reports an error if sinks of this type cannot write the configured format.
     fn check_format(&self, section: &Section<'_>) {
         let (formats, type_name) = (self.settings.formats(), self.settings.type_name());
         if formats.contains(&self.format) {
@@ -107,14 +107,14 @@ impl SinkConfig {
         );
     }
 
-    /// Adds the differences of `next`, below the sink's name.
+    /// Adds the differences of `next` to `changes`, below the sink's name.
     pub(super) fn changes_to(&self, next: &Self, changes: &mut Changes) {
         self.compare_keys(next, changes);
         self.settings.compare(&next.settings, changes);
     }
 
-    /// Returns whether a running sink has to be replaced for `next`. The key `start` only matters for a new sink, and its worker
-    /// applies `only`.
+    /// Returns whether the settings `next` require a new sink in place of the running one. The key `start` only matters for a new
+    /// sink, and a changed `only` is applied by the worker.
     pub(crate) fn is_other_than(&self, next: &Self) -> bool {
         self.format != next.format || self.settings.needs_new_sink(&next.settings)
     }
@@ -135,7 +135,7 @@ impl SinkConfig {
     }
 }
 
-/// Reads the type of the sink and the keys of this type.
+/// Reads the key `type` of a sink, and the keys that this type has.
 fn read_settings(section: &mut Section<'_>, types: &SinkTypes) -> Option<Settings> {
     let Some(name) = section.string("type") else {
         section.missing("type", &format!("is missing; expected one of {}", types.names().join(", ")));
@@ -159,7 +159,7 @@ fn read_settings(section: &mut Section<'_>, types: &SinkTypes) -> Option<Setting
     }
 }
 
-/// Skips the keys of all types: without a type, the check of unknown keys cannot cover them.
+/// Skips the keys of all types: without a valid `type`, it is unknown which keys are valid.
 fn skip_keys_of_types(section: &mut Section<'_>, types: &SinkTypes) {
     for table in types.iter().flat_map(|sink_type| sink_type.tables()) {
         section.skip(table.keys.iter().map(|key| key.name).filter(|_| table.header == "[[sink]]"));

@@ -27,13 +27,13 @@ impl FileState {
     }
 }
 
-/// The state of every file that a configuration was read from, at the time of reading.
+/// The states of all files from which a configuration was read, at the time of reading.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct FileSnapshot(BTreeMap<PathBuf, FileState>);
 
 impl FileSnapshot {
-    /// Returns the state of the same files now. The state of a file that is not regular, such as a pipe, is copied: reading it
-    /// again could block for ever.
+    /// Returns the current states of the same files. The state of a file that is not regular, such as a pipe, is copied: reading
+    /// the file again could block for ever.
     #[must_use]
     pub fn refreshed(&self, sources: &dyn Sources) -> Self {
         let now = self.0.iter().map(|(path, before)| {
@@ -44,7 +44,7 @@ impl FileSnapshot {
     }
 }
 
-/// Wraps sources and records the state of each file that is read.
+/// A source of secrets and files that records the state of each file that is read.
 #[derive(Debug)]
 pub struct Recorder<S> {
     sources: S,
@@ -53,7 +53,7 @@ pub struct Recorder<S> {
 }
 
 impl<S: Sources> Recorder<S> {
-    /// Wraps `sources`; no file is recorded yet.
+    /// Creates a recorder that reads from `sources`.
     pub fn new(sources: S) -> Self {
         Self { sources, files: Mutex::default(), looks_at_certificates: true }
     }
@@ -66,7 +66,7 @@ impl<S: Sources> Recorder<S> {
         self
     }
 
-    /// Returns the recorded files.
+    /// Returns the states of the files that were read.
     pub fn into_snapshot(self) -> FileSnapshot {
         self.files.into_inner()
     }
@@ -109,21 +109,21 @@ impl<S: Sources> Sources for Recorder<S> {
 /// Detects a change of the files that is stable between two checks, so that a file is not read while it is being written.
 #[derive(Debug)]
 pub struct Watch {
-    /// What the files contained when the configuration was last read from them.
+    /// The states of the files when the configuration was last read from them.
     current: FileSnapshot,
-    /// The files at the last check, if they differed.
+    /// The states of the files at the last check, if they differed from `current`; otherwise `None`.
     changed: Option<FileSnapshot>,
 }
 
 impl Watch {
-    /// Starts with the files that were read.
+    /// Creates a watch for the files that were read.
     #[must_use]
     pub const fn new(current: FileSnapshot) -> Self {
         Self { current, changed: None }
     }
 
-    /// Checks the files. Returns true if they have changed since the configuration was last read from them, and are the same
-    /// as at the previous check. To be called at an interval.
+    /// Checks the files. Returns `true` if they have changed since the configuration was last read from them, and have not
+    /// changed since the previous check. Call this at an interval.
     pub fn has_stable_change(&mut self, sources: &dyn Sources) -> bool {
         let now = self.current.refreshed(sources);
         let is_changed = now != self.current;
@@ -133,8 +133,8 @@ impl Watch {
         is_stable
     }
 
-    /// Sets what the files contained when the configuration was last read from them, be it valid or not. Only later changes
-    /// count from now on.
+    /// Sets the states of the files when the configuration was last read from them, whether it was valid or not. Later calls only
+    /// detect changes after that.
     pub fn set_current(&mut self, files: FileSnapshot) {
         self.current = files;
         self.changed = None;

@@ -1,23 +1,23 @@
-//! How long a worker waits before it retries a sink: exponential back-off with jitter, within bounds.
+//! Computes how long a worker waits before it retries a sink: exponential back-off with jitter, within bounds.
 
 use std::time::Duration;
 
-/// Computes pauses between `least` and `most` that double with every attempt.
+/// Computes pauses between `least` and `most`, which double with every failed attempt.
 #[derive(Debug, Clone)]
 pub struct Backoff {
     least: Duration,
     most: Duration,
-    /// State of a xorshift generator. The jitter keeps several sinks from retrying at the same moment.
+    /// The state of a xorshift generator of random numbers. The jitter prevents several sinks from retrying at the same moment.
     jitter: u64,
 }
 
-/// The bounds of a [`Backoff`] are not valid.
+/// The error for invalid bounds of a [`Backoff`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("the shortest wait must be over 0 and not over the longest")]
 pub struct BadBackoff;
 
 impl Backoff {
-    /// Creates a back-off with these bounds. `seed` seeds the jitter.
+    /// Creates a back-off with these bounds. `seed` is the seed of the jitter.
     ///
     /// # Errors
     ///
@@ -30,7 +30,7 @@ impl Backoff {
         Ok(Self { least, most, jitter: seed | 1 })
     }
 
-    /// Returns the pause before the next attempt, after `attempts` failed ones: half of it fixed, half of it jitter.
+    /// Returns the pause after `attempts` failed attempts. Half of it is fixed and half of it is jitter.
     pub fn pause(&mut self, attempts: u32) -> Duration {
         self.jitter ^= self.jitter << 13;
         self.jitter ^= self.jitter >> 7;

@@ -31,20 +31,20 @@ pub struct DeadLetterStore {
 enum Backend {
     Database {
         dead_letters: Arc<DeadLetters>,
-        /// The numbers of dropped copies that are counted in the metrics already.
+        /// The numbers of removed copies that are already counted in the metrics.
         counted: Mutex<Dropped>,
     },
     Elsewhere(Arc<dyn DeadLetterSink>),
 }
 
 impl DeadLetterStore {
-    /// Stores dead letters in `dead.db`. A copy of a stored one is not stored again.
+    /// Creates a store that writes to `dead.db`. A copy of a stored dead letter is not stored again.
     #[must_use]
     pub fn database(dead_letters: Arc<DeadLetters>, telemetry: Arc<Telemetry>) -> Self {
         Self { backend: Backend::Database { dead_letters, counted: Mutex::default() }, telemetry }
     }
 
-    /// Stores dead letters in `target`.
+    /// Creates a store that writes to `target`.
     #[must_use]
     pub fn elsewhere(target: Arc<dyn DeadLetterSink>, telemetry: Arc<Telemetry>) -> Self {
         Self { backend: Backend::Elsewhere(target), telemetry }
@@ -91,7 +91,7 @@ impl DeadLetterStore {
         self.report(dead_letter, stored)
     }
 
-    /// Counts and logs a result. `Ok(false)` stands for a copy of a dead letter that was stored before.
+    /// Counts and logs the result of storing a dead letter. `Ok(false)` means that a copy of it was stored before.
     fn report(
         &self,
         dead_letter: &DeadLetter,

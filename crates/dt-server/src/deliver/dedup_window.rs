@@ -1,5 +1,5 @@
-//! The window of event ids that a sink has received, so that copies are not delivered again. It is limited in number and in
-//! age. It is in memory only, and therefore empty after a restart.
+//! The de-duplication window of a sink: the ids of the events that it has received, so that copies are not delivered again. The
+//! window is limited in number and in age. It exists only in memory, and is therefore empty after a restart.
 
 use std::collections::HashMap;
 use std::hash::RandomState;
@@ -11,40 +11,40 @@ use tokio::sync::oneshot;
 
 use super::from_requests::Undelivered;
 
-/// Identifies an event of a connector.
+/// The identity of an event: its connector and its event id.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct Key {
     pub connector: Arc<str>,
     pub event_id: Arc<str>,
 }
 
-/// Whether the sink took a record.
+/// The result of delivering a record to a sink.
 pub type DeliveryResult = Result<(), Undelivered>;
 /// Receives the result of a record that is being delivered.
 pub type Waiter = oneshot::Receiver<DeliveryResult>;
 
-/// The state of an event that was looked up.
+/// The result of looking up an event in the window.
 #[derive(Debug)]
 pub enum Lookup {
-    /// The window does not know it: the caller has to deliver it. The waiter receives the result.
+    /// The event is not in the window: the caller has to deliver it. The waiter receives the result.
     New(Waiter),
-    /// An earlier copy is being delivered. The waiter receives the result.
+    /// An earlier copy of the event is being delivered. The waiter receives its result.
     Pending(Waiter),
-    /// The sink has it.
+    /// The sink has received the event.
     Delivered,
 }
 
-/// The ids of the events that are being delivered to a sink, and of those that it has.
+/// The ids of the events that are being delivered to a sink, and of those that it has received.
 #[derive(Debug)]
 pub struct DedupWindow {
     max_ids: usize,
     max_age_ms: i64,
-    /// The events that are being delivered, with those that wait for the result.
+    /// The events that are being delivered, each with the channels to the requests that wait for the result.
     pending: HashMap<Key, Vec<oneshot::Sender<DeliveryResult>>>,
-    /// When each event was delivered, in Unix milliseconds; the oldest first.
+    /// The delivered events, oldest first, each with the time of its delivery in Unix milliseconds.
     delivered: LinkedHashMap<Key, i64, RandomState>,
-    /// When the last event arrived, in Unix milliseconds. Ids expire by this time, which is trusted since the event's token
-    /// was valid then; if the system clock jumps ahead, they stay.
+    /// When the last event was received, in Unix milliseconds. Ids expire by this time. It is trusted, since the event's token
+    /// was valid then; if the system clock jumps ahead, ids do not expire.
     last_event_ms: i64,
 }
 
@@ -77,7 +77,7 @@ impl DedupWindow {
         }
     }
 
-    /// Stores the result of an event that was being delivered, and sends it to the waiters.
+    /// Records the result of an event that was being delivered, and sends it to the waiters.
     pub fn resolve(&mut self, key: Key, result: &DeliveryResult) {
         let waiters = self.pending.remove(&key);
         if result.is_ok() {

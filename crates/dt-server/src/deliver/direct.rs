@@ -8,20 +8,21 @@ use dt_sink::record::Record;
 /// The result of [`Direct::submit`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Submitted {
-    /// At least one sink took the record now.
+    /// At least one sink did not have the record yet: it was delivered now.
     New,
-    /// Every sink had the record already, or had it in progress.
+    /// Every sink had received the record before, or was receiving an earlier copy of it.
     Duplicate,
 }
 
-/// Delivers records to the workers of all sinks.
+/// Delivers records in mode `direct`: a request is answered once every sink of its connector has stored the record. Holds one
+/// worker per sink.
 #[derive(Debug, Default)]
 pub struct Direct {
     workers: Vec<Arc<DirectWorker>>,
 }
 
 impl Direct {
-    /// Creates the set of workers. [`submit`](Self::submit) takes their indices in this list.
+    /// Creates the set of workers. [`submit`](Self::submit) identifies a worker by its index in this list.
     #[must_use]
     pub const fn new(workers: Vec<Arc<DirectWorker>>) -> Self {
         Self { workers }
@@ -33,16 +34,16 @@ impl Direct {
         &self.workers
     }
 
-    /// Delivers a record to the sinks with these indices and waits until all of them have it. With `remember`, each sink
+    /// Delivers a record to the sinks with these indexes, and waits until all of them have stored it. With `remember`, each sink
     /// recognises later copies of the record.
     ///
-    /// Dropping the future does not cancel the delivery: a sink that takes the record later recognises the retry as a
-    /// copy.
+    /// Dropping the future does not cancel the delivery: with `remember`, a sink that stores the record later recognises the
+    /// retry as a copy.
     ///
     /// # Errors
     ///
-    /// Returns the reason of the first sink that does not have the record. The other sinks may have it; with `remember`
-    /// they do not get the retry again.
+    /// Returns the error of the first sink that has not stored the record. Other sinks may have stored it; with `remember`, they
+    /// do not receive the retry again.
     pub async fn submit(
         &self,
         record: &Arc<Record>,

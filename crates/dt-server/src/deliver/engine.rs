@@ -19,15 +19,15 @@ use dt_log::LogError;
 use dt_log::dead::DeadError;
 use dt_sink::record::Record;
 
-/// The engine takes no more records while the bodies of the current batch exceed this many bytes.
+/// The size of the bodies of a batch, in bytes, above which the engine adds no more records.
 const MAX_BATCH_BYTES: usize = 8 << 20;
 /// The time between attempts to open a sink that has no records to deliver.
 const REOPEN_INTERVAL: Duration = Duration::from_secs(1);
-/// The limit of the attempt number while the source itself fails, which keeps the pause under a second.
+/// The limit of the attempt number while the source fails. It keeps the pause under a second.
 const MAX_SOURCE_ATTEMPTS: u32 = 4;
 
-/// How often in a row a sink may ask for its checkpoint to be stored without taking a record, before that is an error. A sink
-/// needs a few such calls, for example to close files.
+/// The number of consecutive calls after which a sink that only asks for its checkpoint to be stored, and accepts no record,
+/// counts as failed. A sink needs a few such calls, for example to close files.
 const MAX_CHECKPOINT_CALLS: u32 = 8;
 
 /// Why a source cannot return records or store results.
@@ -36,26 +36,26 @@ pub enum SourceError {
     /// The log cannot be read or written.
     #[error(transparent)]
     Log(#[from] LogError),
-    /// A dead letter cannot be stored.
+    /// A dead letter of the sink cannot be stored.
     #[error(transparent)]
     DeadLetters(#[from] DeadError),
 }
 
-/// Where the engine takes records from, and where it reports their results.
+/// The interface of a source: it provides records to the engine, and stores their results.
 pub trait Source: Send + 'static {
-    /// Identifies a record within the source.
+    /// The identifier of a record within the source.
     type Ticket: Send;
     /// Whether the source stores the sink's checkpoints.
     const KEEPS_CHECKPOINTS: bool;
-    /// Whether the engine retries a record that the sink did not take. Otherwise it reports the record as failed.
+    /// Whether the engine retries a record that the sink did not accept. If `false`, the engine reports such a record as failed.
     const RETRIES: bool;
 
-    /// Waits until there may be another record, or until `until`, or until the state of the source has changed. Does not
-    /// wait if `has_batch`: records of the current batch are still to be delivered. Returns `false` if there will be no
+    /// Waits until a record may be available, the time is `until`, or the state of the source has changed. Does not wait if
+    /// `has_batch`, which says that records of the current batch are still to be delivered. Returns `false` if there will be no
     /// more records.
     fn wait(&mut self, has_batch: bool, until: Option<Instant>) -> bool;
 
-    /// Adds up to `room` of the next records to the batch.
+    /// Adds up to `room` records to the batch, in the order of the source.
     ///
     /// # Errors
     ///
@@ -66,7 +66,7 @@ pub trait Source: Send + 'static {
     ///
     /// # Errors
     ///
-    /// Returns [`SourceError`] if a result is not durable. The source keeps it, and [`flush`](Self::flush) stores it.
+    /// Returns [`SourceError`] if a result is not durable. The source keeps the result, and [`flush`](Self::flush) stores it.
     fn complete(&mut self, result: BatchResult<'_, Self::Ticket>) -> Result<(), SourceError>;
 
     /// Stores the results that are not durable yet. The engine delivers nothing else until this succeeds.
@@ -78,23 +78,23 @@ pub trait Source: Send + 'static {
         Ok(())
     }
 
-    /// Returns the checkpoint that the sink returned last; `None` if there is none, or the source stores none.
+    /// Returns the checkpoint that the sink returned last; `None` if there is none, or if the source stores no checkpoints.
     fn checkpoint(&self) -> Option<&[u8]> {
         None
     }
 
-    /// Waits before the next attempt, unless the source has a reason to go on earlier.
+    /// Waits for `pause` before the next attempt. The source may return earlier, if it has a reason.
     fn pause(&mut self, pause: Duration);
 
-    /// Returns whether the service stops. The engine retries nothing then.
+    /// Returns whether the service is stopping. The engine then retries nothing.
     fn is_stopping(&self) -> bool;
 }
 
-/// The records that were taken from the source and have no result yet, in order. A record with a result leaves the batch,
-/// also if an earlier one has none, so that it is not delivered twice.
+/// The records that were taken from the source and have no result yet, in order. A record with a result leaves the batch, even if
+/// an earlier record has none, so that it is not delivered twice.
 pub struct Batch<T> {
     tickets: Vec<T>,
-    /// The records of `tickets`, in the same order. A sink takes them as one slice.
+    /// The records with the identifiers `tickets`, in the same order. A sink receives them as one slice.
     records: Vec<Arc<Record>>,
 }
 
@@ -133,9 +133,9 @@ impl<T> Batch<T> {
 pub struct BatchResult<'a, T> {
     /// The records that have a result, in order.
     pub done: Vec<(T, Arc<Record>, RecordResult)>,
-    /// The ticket of the first record that has no result yet; `None` if all have one.
+    /// The identifier of the first record that has no result yet; `None` if all have one.
     pub first_left: Option<&'a T>,
-    /// How often the first record of the batch was delivered.
+    /// The number of times that the first record of the batch was delivered.
     pub attempts: u32,
     pub checkpoint: Option<Vec<u8>>,
     /// Whether the checkpoint has to be durable before the next batch.
@@ -147,16 +147,16 @@ pub struct BatchResult<'a, T> {
 pub enum RecordResult {
     Delivered,
     Rejected(String),
-    /// The sink did not take it, and the source does not retry.
+    /// The sink did not accept the record, and the source does not retry. Contains the error.
     Failed(String),
 }
 
-/// The state that an engine shares with its handle.
+/// The state that an engine shares with the handle of its worker.
 #[derive(Debug, Default)]
 pub struct Shared {
-    /// Why the sink does not work; `None` while it does.
+    /// Why the sink does not work; `None` if it works.
     pub last_error: Mutex<Option<String>>,
-    /// Holds a request to replace the sink until the engine takes it.
+    /// The request to replace the sink, until the engine takes it.
     pub swap: SinkSwap,
 }
 
@@ -165,15 +165,15 @@ pub struct Engine<S: Source> {
     name: Arc<str>,
     sink: Box<dyn Sink>,
     is_open: bool,
-    /// Whether the source has stored the checkpoint that the sink had when it was opened.
+    /// Whether the source has stored the checkpoint that the sink returned when it was opened.
     has_checkpoint: bool,
-    /// Whether the sink has records without a result.
+    /// Whether the sink has pending records: their delivery is in progress.
     has_pending: bool,
     max_batch: usize,
     batch: Batch<S::Ticket>,
-    /// How often the first record of the batch was delivered.
+    /// The number of times that the first record of the batch was delivered.
     attempts: u32,
-    /// How often in a row the sink has asked for its checkpoint to be stored, and taken no record.
+    /// The number of consecutive calls in which the sink asked for its checkpoint to be stored and accepted no record.
     checkpoint_calls: u32,
     backoff: Backoff,
     source: S,
@@ -182,8 +182,8 @@ pub struct Engine<S: Source> {
 }
 
 impl<S: Source> Engine<S> {
-    /// Opens the sink at the source's checkpoint and creates its engine. Of a sink that is down, the engine is created all
-    /// the same: it retries.
+    /// Opens the sink at the source's checkpoint, and creates its engine. If the sink is down, the engine is created nevertheless
+    /// and retries to open it.
     ///
     /// # Errors
     ///
@@ -222,13 +222,13 @@ impl<S: Source> Engine<S> {
         Ok((engine, shared))
     }
 
-    /// Limits the number of records of a batch. The sink's own limit applies as well.
+    /// Sets the largest number of records in a batch. The sink's own limit applies as well.
     pub const fn with_max_batch(mut self, max_batch: usize) -> Self {
         self.max_batch = max_batch;
         self
     }
 
-    /// Delivers until the source ends. When the service stops, the records that are left are delivered until the first
+    /// Delivers records until the source ends. While the service is stopping, the remaining records are delivered until the first
     /// failure.
     pub fn run(mut self) {
         while self.source.wait(!self.batch.records.is_empty(), self.wake_at()) {
@@ -251,13 +251,14 @@ impl<S: Source> Engine<S> {
         self.shared.swap.end();
     }
 
-    /// Returns when to wake up although there is nothing to deliver: to check the sink, or to open it.
+    /// Returns when to wake up while there is nothing to deliver, in order to check or to open the sink; `None` if that is not
+    /// needed.
     fn wake_at(&self) -> Option<Instant> {
         let every = if self.is_open { self.sink.check_every() } else { Some(REOPEN_INTERVAL) };
         every.and_then(|every| Instant::now().checked_add(every))
     }
 
-    /// Swaps the sink if that was requested and no record is pending.
+    /// Replaces the sink, if that was requested and no record is pending.
     fn take_replacement(&mut self) {
         // The new sink is opened at the checkpoint, which must contain the results of the old one.
         if !self.shared.swap.is_requested() || self.source.flush().is_err() {
@@ -280,8 +281,8 @@ impl<S: Source> Engine<S> {
         (self.attempts, self.checkpoint_calls) = (0, 0);
     }
 
-    /// Delivers one batch. If there is nothing to deliver, checks the sink, so that `/readyz` shows its state before the
-    /// next event arrives.
+    /// Delivers one batch. If there is nothing to deliver, checks the sink, so that `/readyz` shows its state before the next
+    /// event is received.
     ///
     /// # Errors
     ///
@@ -318,8 +319,8 @@ impl<S: Source> Engine<S> {
         self.source.take(room, &mut self.batch)
     }
 
-    /// Opens the sink if it is not open, and stores its checkpoint before the first batch: after a crash in that batch,
-    /// the sink compares its content with the checkpoint.
+    /// Opens the sink if it is not open, and stores its checkpoint before the first batch: after a crash during that batch, the
+    /// sink compares its content with the checkpoint.
     fn ready(&mut self) -> Result<(), Failure> {
         if !self.is_open {
             let (sink, checkpoint) = (&mut self.sink, self.source.checkpoint());
@@ -347,7 +348,7 @@ impl<S: Source> Engine<S> {
         Ok(())
     }
 
-    /// Checks the sink if it has a check.
+    /// Checks the sink, if it has a check.
     fn check(&mut self) -> Result<(), Failure> {
         let sink = &mut self.sink;
         if sink.check_every().is_some() {
@@ -362,7 +363,7 @@ impl<S: Source> Engine<S> {
         Ok(())
     }
 
-    /// Delivers the batch to the sink.
+    /// Passes the batch to the sink.
     fn deliver(&mut self) -> Outcome {
         let (sink, records) = (&mut self.sink, &self.batch.records);
         // A sink of an embedder may panic, which must not end the worker.
@@ -377,7 +378,7 @@ impl<S: Source> Engine<S> {
         outcome
     }
 
-    /// Reports the results to the source, and keeps the records that have none.
+    /// Reports the results of a batch to the source, and keeps the records without a result.
     #[expect(clippy::arithmetic_side_effects, reason = "counts the records of one batch")]
     fn complete(&mut self, outcome: Outcome) -> Result<(), Failure> {
         let Outcome { fates, checkpoint, is_checkpoint_due } = outcome;
@@ -443,7 +444,7 @@ impl<S: Source> Engine<S> {
         }
     }
 
-    /// Stores the sink's error, and logs it if it is a new one or if `records` records were returned to their senders.
+    /// Records the error of the sink. Logs it if it is a new error, or if `records` records were returned to their senders.
     fn failed(&self, error: &str, records: u64) {
         let before = self.shared.last_error.lock().replace(error.to_owned());
         if records > 0 || before.as_deref() != Some(error) {
@@ -451,7 +452,7 @@ impl<S: Source> Engine<S> {
         }
     }
 
-    /// Clears the sink's error, and logs that the sink recovered if it had one.
+    /// Clears the error of the sink, and logs that the sink recovered if it had an error.
     fn recovered(&self) {
         if self.shared.last_error.lock().take().is_some() {
             self.telemetry.emit(&SinkRecovered { sink: &self.name });
@@ -459,7 +460,7 @@ impl<S: Source> Engine<S> {
     }
 }
 
-/// Why the engine has to pause.
+/// Why the engine pauses.
 struct Failure {
     error: String,
     is_of_sink: bool,

@@ -27,13 +27,13 @@ pub enum Undelivered {
     /// The queue of the sink is full.
     #[error("too many records wait for the sink")]
     Overloaded,
-    /// The sink did not take it.
+    /// The sink did not accept the record.
     #[error("the sink did not take it: {error}")]
     SinkUnavailable {
-        /// The error that the sink returned, or that its worker has stopped.
+        /// The error that the sink returned, or the information that its worker has stopped.
         error: String,
     },
-    /// The sink rejected it, and the dead letter could not be stored.
+    /// The sink rejected the record, and the dead letter could not be stored.
     #[error("it could not be moved to the dead letters: {error}")]
     StorageUnavailable {
         /// Why the dead letter could not be stored.
@@ -44,22 +44,22 @@ pub enum Undelivered {
 /// The limits of a [`DirectWorker`].
 #[derive(Debug, Clone, Copy)]
 pub struct DirectWorkerOptions {
-    /// The most records that may wait for the sink.
+    /// The largest number of records that wait for the sink.
     pub max_queue: usize,
-    /// The most records of a batch.
+    /// The largest number of records in a batch.
     pub max_batch: usize,
-    /// The most ids that the window holds.
+    /// The largest number of ids in the de-duplication window.
     pub window_ids: usize,
-    /// The age at which an id leaves the window.
+    /// The age at which an id is removed from the de-duplication window.
     pub window_age: Duration,
 }
 
-/// The state of a record that was offered to a worker.
+/// The result of offering a record to a worker.
 #[derive(Debug)]
 pub(super) enum Offered {
     /// The record is being delivered, and the waiter receives the result. `new` is false if an earlier copy is being delivered.
     Waiting { waiter: Waiter, new: bool },
-    /// The sink has it already.
+    /// The sink has received the record before.
     Duplicate,
 }
 
@@ -69,48 +69,48 @@ struct Job {
     result: ResultTo,
 }
 
-/// Where the result of a record goes.
+/// The receiver of the result of a record.
 #[derive(Debug)]
 enum ResultTo {
-    /// To the window, which sends it to all that wait for this event.
+    /// The de-duplication window, which sends the result to all requests that wait for this event.
     Window(Key),
-    /// To the only request that waits.
+    /// The only request that waits for the result.
     Waiter(oneshot::Sender<DeliveryResult>),
 }
 
-/// Delivers the records of requests to one sink: its queue, its thread and its window of ids.
+/// Delivers the records of requests to one sink. Consists of a queue, a thread and a de-duplication window.
 #[derive(Debug)]
 pub struct DirectWorker {
     name: Arc<str>,
-    /// Sends jobs to the thread; `None` only wakes it. Absent after [`close`](Self::close).
+    /// The queue to the thread. The message `None` only wakes the thread. Absent after [`close`](Self::close).
     queue: Mutex<Option<mpsc::SyncSender<Option<Job>>>>,
     thread: Arc<DirectWorkerThread>,
     window: Arc<Mutex<DedupWindow>>,
     engine: Arc<engine::Shared>,
-    /// Whether the sink was removed. Its metrics are removed when the thread ends.
+    /// Whether the sink was removed. If so, its metrics are removed when the thread ends.
     is_removed: Arc<AtomicBool>,
     clock: Arc<dyn Clock>,
 }
 
-/// The parts from which a [`DirectWorker`] is made.
+/// The arguments for creating a [`DirectWorker`].
 #[derive(Debug, Clone)]
 pub struct DirectWorkerParts {
-    /// Tells how old the ids in the window are.
+    /// The clock by which ids in the de-duplication window expire.
     pub clock: Arc<dyn Clock>,
-    /// Counts and logs the results of the sink.
+    /// Receives the results of the sink, for metrics and log lines.
     pub telemetry: Arc<Telemetry>,
-    /// Stores the records that the sink rejects.
+    /// The store for the records that the sink rejects.
     pub dead_letters: Arc<DeadLetterStore>,
     /// The pauses before the sink is reopened.
     pub backoff: Backoff,
 }
 
-/// The thread of a [`DirectWorker`]. It delivers the queued records before it ends, also after the worker was dropped.
+/// The thread of a [`DirectWorker`]. It delivers all queued records before it ends, even after the worker was dropped.
 #[derive(Debug)]
 pub struct DirectWorkerThread(Mutex<Option<JoinHandle<()>>>);
 
 impl DirectWorkerThread {
-    /// Waits for the thread to end. It blocks as long as the sink does.
+    /// Waits until the thread has ended. Blocks as long as the sink blocks.
     pub fn join(&self) {
         let thread = self.0.lock().take();
         if let Some(thread) = thread {
@@ -168,14 +168,14 @@ impl DirectWorker {
         &self.name
     }
 
-    /// Returns why the sink does not work; `None` while it does.
+    /// Returns why the sink does not work; `None` if it works.
     #[must_use]
     pub fn last_error(&self) -> Option<String> {
         self.engine.last_error.lock().clone()
     }
 
-    /// Replaces the sink as soon as the old one has no pending record, and returns the old one, closed. The ids of delivered
-    /// events stay known, so that copies are still recognised. Blocks until then, but at most for `timeout`.
+    /// Replaces the sink as soon as the old sink has no pending record, and returns the old sink, closed. The de-duplication
+    /// window is kept, so that copies are still recognised. Blocks until the sink is replaced, but at most for `timeout`.
     ///
     /// # Errors
     ///
@@ -197,13 +197,13 @@ impl DirectWorker {
         Arc::clone(&self.thread)
     }
 
-    /// Returns the number of delivered ids in the window.
+    /// Returns the number of delivered ids in the de-duplication window.
     #[must_use]
     pub fn window_len(&self) -> usize {
         self.window.lock().len()
     }
 
-    /// Queues a record, unless the sink has it. With `remember`, later copies of it are recognised.
+    /// Queues a record, unless the sink has received it before. With `remember`, later copies of the record are recognised.
     ///
     /// # Errors
     ///
@@ -241,24 +241,24 @@ impl DirectWorker {
         }
     }
 
-    /// Accepts no more records. The thread delivers the queued ones, then closes the sink.
+    /// Closes the queue to new records. The thread delivers the queued records, then closes the sink.
     pub fn close(&self) {
         *self.queue.lock() = None;
     }
 
-    /// Waits for the thread to end, after [`close`](Self::close). It blocks as long as the sink does.
+    /// Waits until the thread has ended, after [`close`](Self::close). Blocks as long as the sink blocks.
     pub fn join(&self) {
         self.thread.join();
     }
 }
 
-/// The waiting requests as a source of records.
+/// The records of waiting requests, as a source for the engine.
 struct RequestSource {
     name: Arc<str>,
     jobs: mpsc::Receiver<Option<Job>>,
-    /// The job whose arrival ended the last `wait`. The next `take` puts it into the batch.
+    /// The job that ended the last `wait`. The next `take` adds it to the batch.
     first: Option<Job>,
-    /// Whether `jobs` was closed, so that no further record comes: the worker was closed or dropped.
+    /// Whether the queue was closed, so that no further record follows: the worker was closed or dropped.
     has_ended: bool,
     window: Arc<Mutex<DedupWindow>>,
     dead_letters: Arc<DeadLetterStore>,

@@ -9,7 +9,8 @@ use parking_lot::{Condvar, Mutex};
 
 use crate::sink::{OpenError, Sink};
 
-/// How long the worker waits for pending records before it swaps. The new sink delivers those that are left again.
+/// The longest time that the worker waits for pending records before it swaps the sinks. The new sink delivers the records that
+/// are still pending again.
 const DRAIN_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// Why a sink was not replaced. The old one stays in use.
@@ -22,7 +23,7 @@ pub enum ReplaceError {
     /// The old sink did not finish its batch within this time.
     #[error("the old one is busy and did not pause within {} s; try again", .0.as_secs())]
     Busy(Duration),
-    /// The worker has ended.
+    /// The worker of the sink has ended.
     #[error("its worker has ended")]
     Ended,
 }
@@ -31,7 +32,7 @@ pub enum ReplaceError {
 #[derive(Debug, Default)]
 pub struct SinkSwap(Mutex<Option<Arc<SwapRequest>>>);
 
-/// A request that a worker replaces its sink: it carries the new sink to the worker, and the result back.
+/// A request to a worker to replace its sink. It carries the new sink to the worker, and the result back.
 pub struct SwapRequest {
     since: Instant,
     state: Mutex<State>,
@@ -46,33 +47,33 @@ impl std::fmt::Debug for SwapRequest {
 
 enum State {
     Waiting(Box<dyn Sink>),
-    /// The worker is opening it.
+    /// The worker is opening the new sink.
     Taken,
-    /// The result: the old sink, closed, or why the new one can never work.
+    /// The result: the old sink, closed, or why the new sink can never work.
     Done(Result<Box<dyn Sink>, OpenError>),
     /// The caller has given up, or the worker has ended.
     Withdrawn,
 }
 
-/// Which sink a worker has after a swap, and in what state.
+/// The sink that a worker has after a swap, and its state.
 #[derive(Debug)]
 pub enum SwapOutcome {
     /// The worker has the new sink, which is open.
     Open,
-    /// The worker has the new sink, which is down for this reason: it has to be opened later.
+    /// The worker has the new sink, which is down for the contained reason and has to be opened later.
     Down(String),
-    /// The worker keeps the old sink, since the new one can never work or the caller has given up. It was closed for the swap,
-    /// and has to be reopened.
+    /// The worker keeps the old sink, since the new one can never work or the caller has given up. The old sink was closed for
+    /// the swap, and has to be reopened.
     Kept,
 }
 
 impl SinkSwap {
-    /// Requests that the worker takes `sink`, wakes it by `wake`, and waits until it has done so. Returns the old sink,
-    /// closed; it can be opened again.
+    /// Requests that the worker replaces its sink by `sink`, wakes the worker by `wake`, and waits for the result. Returns the
+    /// old sink, closed; it can be opened again.
     ///
     /// # Errors
     ///
-    /// Returns [`ReplaceError`] if the old sink stays in use, among other reasons after `timeout`.
+    /// Returns [`ReplaceError`] if the old sink stays in use, also if the swap takes longer than `timeout`.
     pub fn replace(
         &self,
         sink: Box<dyn Sink>,
@@ -103,7 +104,8 @@ impl SinkSwap {
         self.0.lock().as_ref().is_some_and(|request| matches!(*request.state.lock(), State::Waiting(_)))
     }
 
-    /// Takes the request if the worker can swap now: the old sink `is_idle`, or [`DRAIN_TIMEOUT`] has passed.
+    /// Returns the request if the worker can swap now: the old sink is idle (`is_idle`), or [`DRAIN_TIMEOUT`] has passed. `None`
+    /// if not, or if there is no request.
     pub fn due(&self, is_idle: bool) -> Option<Arc<SwapRequest>> {
         let mut swap = self.0.lock();
         let is_due = swap.as_ref().is_some_and(|request| is_idle || request.since.elapsed() >= DRAIN_TIMEOUT);

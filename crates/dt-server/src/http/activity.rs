@@ -1,4 +1,4 @@
-//! Limits how long a connection may stay in one phase, and yields to other tasks while it reads much.
+//! Limits how long a connection may stay in one phase, and lets other tasks run while the connection reads much.
 //!
 //! hyper's own header timer also runs between requests, allocates a timer for each of them, and does not exist for HTTP/2.
 //! So these limits hold for both versions:
@@ -23,7 +23,8 @@ use parking_lot::Mutex;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::time::{Instant, Sleep};
 
-/// The most bytes between two requests. A correct client may send the rest of a rejected body there, up to its window.
+/// The largest number of bytes that a client may send between two requests. A correct client may send the rest of a rejected body
+/// there, up to its window.
 const MAX_IDLE_BYTES: usize = 2 * 1024 * 1024;
 
 /// The timer's interval while a request is being answered.
@@ -42,9 +43,9 @@ struct Phase {
     /// The number of requests that are being answered.
     requests: usize,
     idle_since: Instant,
-    /// When the first byte of the incomplete head arrived.
+    /// When the first byte of the incomplete head was received; `None` if no head is incomplete.
     head_since: Option<Instant>,
-    /// When the last bytes arrived while no request was being answered.
+    /// When the last bytes were received while no request was being answered; `None` if there were none.
     last_read: Option<Instant>,
     /// The number of bytes received since the last request.
     idle_bytes: usize,
@@ -64,8 +65,8 @@ impl Activity {
         Self { header_timeout, keep_alive_idle, phase: Mutex::new(phase) }
     }
 
-    /// Returns when the connection has waited too long for the rest of a head or for the next request; `None` while a
-    /// request is being answered, which this does not limit.
+    /// Returns when the connection has waited too long for the rest of a head or for the next request; `None` while a request is
+    /// being answered, which has its own deadline.
     fn deadline(&self) -> Option<Instant> {
         let phase = self.phase.lock();
         if phase.requests > 0 {
@@ -80,8 +81,8 @@ impl Activity {
         }
     }
 
-    /// Waits until the connection's phase has expired. Resets `timer` only if the deadline is earlier than before, or if the
-    /// timer has fired, since most requests only postpone the deadline.
+    /// Waits until the time limit of the connection's phase has expired. Resets `timer` only if the deadline is earlier than
+    /// before, or if the timer has fired, since most requests only postpone the deadline.
     pub async fn expired(&self, mut timer: Pin<&mut Sleep>) {
         std::future::poll_fn(|cx| {
             loop {
@@ -155,7 +156,7 @@ impl RequestGuard {
         self.started
     }
 
-    /// Ends the request, which was answered at this time.
+    /// Ends the request, which was answered at the time `at`.
     pub fn end(mut self, at: Instant) {
         self.ended = Some(at);
     }
@@ -170,11 +171,11 @@ impl Drop for RequestGuard {
     }
 }
 
-/// The bytes that are read before other tasks run. They can contain thousands of small frames.
+/// The number of bytes after which other tasks run. They can contain thousands of small frames.
 const YIELD_AFTER_BYTES: usize = 32 * 1024;
 
-/// The most bytes that are read and discarded after a head that was too large. Closing the connection while the client still
-/// sends would reset it, and the client might lose the answer. The time limit of the head applies as well.
+/// The largest number of bytes that are read and discarded after a head that was too large. If the connection were closed while
+/// the client still sends, it would be reset, and the client might lose the answer. The time limit of the head applies as well.
 const LINGER_BYTES: usize = 4 * 1024 * 1024;
 
 /// A stream that reports received bytes to the connection's [`Activity`], and lets other tasks run after
@@ -185,7 +186,7 @@ pub struct Watched<S> {
     activity: Arc<Activity>,
     read: usize,
     is_shut: bool,
-    /// The number of bytes read and discarded after the answer.
+    /// The number of bytes that were read and discarded after the answer.
     lingered: usize,
 }
 

@@ -17,11 +17,12 @@ use super::intake::Readiness;
 const PLAIN: &str = "text/plain; charset=utf-8";
 const PROMETHEUS: &str = "text/plain; version=0.0.4; charset=utf-8";
 
-/// How long a request for the metrics may take, with the time that it waits for another one: the default timeout of a scrape by
-/// Prometheus.
+/// The time limit of a request for the metrics, including the time that it waits for another one: the default timeout of a scrape
+/// by Prometheus.
 const METRICS_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// Answers a request of an operator. `local` says that the listener has a loopback address. `measuring` has one permit.
+/// Answers a request of an operator. `local` says that the listener has a loopback address. `measuring` has one permit, so that
+/// metrics are measured by one request at a time.
 pub async fn answer(
     endpoint: Arc<Endpoint>,
     measuring: Arc<Semaphore>,
@@ -57,8 +58,8 @@ pub async fn answer(
     }
 }
 
-/// Answers with the metrics. They are measured on a thread that may block, one request at a time, since this reads the log: while
-/// its disk hangs, events and other requests of operators are still answered in time.
+/// Answers a request for the metrics. They are measured on a thread that may block, one request at a time, since this reads the
+/// log: while the disk of the log hangs, events and other requests of operators are still answered in time.
 async fn metrics(endpoint: Arc<Endpoint>, measuring: Arc<Semaphore>) -> Response<Full<Bytes>> {
     let measured = async {
         let permit = measuring.acquire_owned().await.ok()?;
@@ -86,8 +87,8 @@ fn measure(endpoint: &Endpoint) -> String {
     endpoint.telemetry.render()
 }
 
-/// Returns whether the requested host is an IP address or `localhost`, or absent. A web page that reaches this listener by
-/// DNS rebinding sends its own host name. Browsers always send a host, so a request without one is no attack.
+/// Returns whether the requested host is an IP address, `localhost`, or absent. A web page that reaches this listener by DNS
+/// rebinding sends its own host name. Browsers always send a host, so a request without one is not such an attack.
 fn names_this_machine<B>(request: &Request<B>) -> bool {
     let host = request.headers().get(HOST).map(|host| host.to_str().unwrap_or_default());
     let Some(host) = host.or_else(|| request.uri().authority().map(Authority::as_str)) else { return true };

@@ -11,10 +11,10 @@ use tokio::time::{Instant, timeout_at};
 
 use super::reply::Reply;
 
-/// The time to read a body that has arrived already.
+/// The time limit for reading a body that was already received.
 const ARRIVED_TIMEOUT: Duration = Duration::from_millis(10);
 
-/// Returns whether the client waits for `100 Continue`. It has not sent its body then.
+/// Returns whether the client waits for `100 Continue`. If so, it has not sent the body yet.
 pub fn expects_continue(headers: &HeaderMap) -> bool {
     headers.contains_key(EXPECT)
 }
@@ -37,7 +37,7 @@ impl<B: Body<Data = Bytes> + Unpin> CappedBody<B> {
         self.body.size_hint().lower() > max
     }
 
-    /// Returns the most bytes that the body can have: the announced length, otherwise the limit.
+    /// Returns the largest size that the body can have, in bytes: the announced length, or else the limit.
     pub fn at_most(&self) -> usize {
         let announced = self.body.size_hint().exact().and_then(|bytes| usize::try_from(bytes).ok());
         announced.unwrap_or(self.max).min(self.max)
@@ -64,7 +64,7 @@ impl<B: Body<Data = Bytes> + Unpin> CappedBody<B> {
         Ok(all.freeze())
     }
 
-    /// Returns the next piece of the body; `None` at its end.
+    /// Returns the next part of the body; `None` at its end.
     async fn next(&mut self) -> Result<Option<Bytes>, Reply> {
         loop {
             match self.body.frame().await {
@@ -80,13 +80,13 @@ impl<B: Body<Data = Bytes> + Unpin> CappedBody<B> {
         }
     }
 
-    /// Reads and discards the body of a rejected request. Each piece counts as at least 512 bytes.
+    /// Reads and discards the body of a rejected request. Each part counts as at least 512 bytes.
     ///
     /// # Errors
     ///
     /// Returns the [`Reply`] to send if the body is too large, too slow, or ends early.
     pub async fn discard(&mut self) -> Result<(), Reply> {
-        /// The least size that a piece counts as. It limits the cost of a body in chunks of one byte.
+        /// The smallest size that a part counts as, in bytes. It limits the cost of a body in chunks of one byte.
         const PIECE: usize = 512;
         let (max, deadline) = (self.max.max(PIECE), self.deadline);
         let all = async {
@@ -103,16 +103,16 @@ impl<B: Body<Data = Bytes> + Unpin> CappedBody<B> {
         timeout_at(deadline, all).await.unwrap_or(Err(Reply::BodyTimeout))
     }
 
-    /// Discards the bytes that have arrived already. Returns whether they were the whole body.
+    /// Discards the bytes that were already received. Returns whether they were the whole body.
     pub async fn discard_arrived(&mut self) -> bool {
         self.limit_time(ARRIVED_TIMEOUT);
         self.discard().await.is_ok()
     }
 
-    /// Discards the body for up to 500 ms and returns `reply`. Closing the connection while the client still sends would
-    /// reset it, and the client might lose the answer.
+    /// Discards the body for up to 500 ms and returns `reply`. If the connection were closed while the client still sends, it
+    /// would be reset, and the client might lose the answer.
     pub async fn linger(mut self, reply: Reply, headers: &HeaderMap) -> Reply {
-        /// The most bytes that are discarded.
+        /// The largest number of bytes that are discarded.
         const LINGER_BYTES: usize = 1024 * 1024;
         const LINGER: Duration = Duration::from_millis(500);
         if !expects_continue(headers) {

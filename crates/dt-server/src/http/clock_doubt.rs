@@ -1,6 +1,6 @@
 //! Detects a wrong system clock by the times in DT's tokens.
 //!
-//! Only requests count that are authentic except for their time, so no other sender can raise a false alarm. Several
+//! Only requests count that are authentic except for their time, so that no other sender can cause a false alarm. Several
 //! different tokens have to agree, since DT may send one old token many times. An accepted event ends the suspicion.
 
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -10,14 +10,14 @@ use parking_lot::Mutex;
 use crate::telemetry::{ClockSkewCleared, ClockSkewSuspected, Telemetry};
 use dt_verify::{Rejection, TOKEN_LIFETIME};
 
-/// The number of different tokens that have to agree.
+/// The number of different tokens that have to agree before the clock is suspected.
 const NEEDED: usize = 3;
 
 /// The times of the tokens that were rejected since the last accepted event.
 #[derive(Debug, Default)]
 pub(super) struct ClockDoubt {
     state: Mutex<State>,
-    /// Whether `state` has any token. It is read without a lock for each accepted event.
+    /// Whether `state` contains a token. It is read without a lock for each accepted event.
     is_any: AtomicBool,
 }
 
@@ -32,7 +32,7 @@ struct State {
 }
 
 impl ClockDoubt {
-    /// Adds the token of a rejected request.
+    /// Records the token of a request that was rejected because of its time.
     pub(super) fn refused(&self, rejection: &Rejection, telemetry: &Telemetry) {
         let (token, offset) = match rejection {
             // The token was issued an hour before it expired.
@@ -58,7 +58,7 @@ impl ClockDoubt {
         }
     }
 
-    /// Ends the suspicion after a request was accepted.
+    /// Ends the suspicion, since a request was accepted.
     pub(super) fn accepted(&self, telemetry: &Telemetry) {
         if !self.is_any.load(Ordering::Acquire) {
             return;
@@ -73,7 +73,7 @@ impl ClockDoubt {
         }
     }
 
-    /// Returns by how much the clock seems to be wrong; `None` without a suspicion.
+    /// Returns a message with the supposed error of the system clock; `None` if the clock is not suspected.
     pub(super) fn problem(&self) -> Option<String> {
         let state = self.state.lock();
         if state.tokens.len() < NEEDED {

@@ -24,22 +24,23 @@ use super::intake::Unavailable;
 use super::reply::Reply;
 use crate::config::Limits;
 
-/// The most concurrent requests of an HTTP/2 connection.
+/// The largest number of concurrent requests on an HTTP/2 connection.
 const MAX_STREAMS: u32 = 256;
-/// The most HTTP/2 streams that a client may have reset before they were accepted (rapid reset, CVE-2023-44487).
+/// The largest number of HTTP/2 streams that a client may reset before they were accepted (rapid reset, CVE-2023-44487).
 const MAX_RESET_BY_PEER: usize = 20;
-/// The most HTTP/2 streams that may be reset for the client's errors (such as CVE-2024-2758) before the connection ends.
+/// The largest number of HTTP/2 streams that are reset for the client's errors (such as CVE-2024-2758) before the connection
+/// ends.
 const MAX_RESET_BY_US: usize = 128;
 /// The largest HTTP/2 frame in bytes: the smallest limit that RFC 9113 allows.
 const MAX_FRAME: u32 = 16 * 1024;
-/// The most bytes of an answer that are buffered for each HTTP/2 stream. Answers are far smaller.
+/// The largest number of bytes of an answer that are buffered for each HTTP/2 stream. Answers are far smaller.
 const MAX_SEND: usize = 16 * 1024;
 
 /// Serves the Endpoint URL on one connection that the caller has accepted, such as a TLS stream, a Unix socket or a stream
 /// in memory.
 ///
-/// Returns when the client has closed the connection or stayed too long in one phase, or when its last request is answered
-/// after `stop` became true. The caller limits the number of connections; all other limits are those of the endpoint.
+/// Returns when the client has closed the connection or has exceeded the time limit of a phase, or when its last request is
+/// answered after `stop` became `true`. The caller limits the number of connections; all other limits are those of the endpoint.
 pub async fn serve_connection<S>(
     stream: S,
     peer: Option<SocketAddr>,
@@ -117,8 +118,8 @@ pub async fn serve_overloaded<S>(
     serve_with(stream, &limits, stop, answer).await;
 }
 
-/// Serves a stream with the answers of `answer`, within the limits. A request counts as being answered until its guard is
-/// dropped.
+/// Serves a stream with the answers that `answer` returns, within the limits. A request counts as being answered until its guard
+/// is dropped.
 pub async fn serve_with<S, A, F>(stream: S, limits: &Limits, mut stop: watch::Receiver<bool>, answer: A)
 where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
@@ -168,7 +169,7 @@ where
     }
 }
 
-/// Waits until the server stops. Never returns if the server was dropped.
+/// Waits until the server stops. If the server was dropped without a stop, waits for ever.
 async fn stopped(stop: &mut watch::Receiver<bool>) {
     if stop.wait_for(|stop| *stop).await.is_err() {
         std::future::pending::<()>().await;

@@ -21,7 +21,7 @@ use dt_sink::clock::Clock;
 use dt_sink::record::RequestIds;
 use dt_verify::Policy;
 
-/// A connector, as a request on its path uses it.
+/// A connector, with the parts that requests on its path use.
 pub struct Connector {
     pub(super) intake: Arc<dyn Intake>,
     /// The index of the connector in the configuration, by which the intake identifies it.
@@ -31,7 +31,7 @@ pub struct Connector {
     pub(super) events: BTreeSet<String>,
     pub(super) projects: BTreeSet<String>,
     pub(super) quarantine_refused: bool,
-    /// The connector's metrics; set when the routing becomes active.
+    /// The connector's metrics; `None` until the routing becomes active.
     pub(super) series: Option<ConnectorSeries>,
 }
 
@@ -78,7 +78,8 @@ impl Routing {
         self
     }
 
-    /// Replaces the verifiers by ones whose keys may change, one for each connector, in the order of the configuration.
+    /// Replaces the verifiers of the connectors by verifiers whose keys may change. `verifiers` are in the order of the
+    /// configuration.
     #[must_use]
     pub fn verified_by(mut self, verifiers: &[Arc<LiveVerifier>]) -> Self {
         for connector in self.connectors.values_mut() {
@@ -104,27 +105,28 @@ impl Routing {
     }
 }
 
-/// The Endpoint URL: all that is needed to answer a request.
+/// The Endpoint URL: the state that is needed to answer a request.
 pub struct Endpoint {
     routing: RwLock<Arc<Routing>>,
-    /// Why the last changed configuration is not active; `None` if it is.
+    /// Why the last changed configuration is not active; `None` if it is active.
     config_problem: RwLock<Option<String>>,
     pub(super) clock_doubt: ClockDoubt,
     pub(super) telemetry: Arc<Telemetry>,
     pub(super) clock: Arc<dyn Clock>,
-    /// The limits at the start, which set the size of the semaphores. Those that a reload can change are in the routing.
+    /// The limits at the start, which determine the size of the semaphores. The limits that a reload can change are in the
+    /// routing.
     pub(super) limits: Limits,
     pub(super) tls: Option<Arc<TlsIdentity>>,
     pub(super) ids: RequestIds,
     pub(super) rejections: RejectionBudget,
-    /// Permits for requests with a valid signature, or one that needs a key that is being fetched.
+    /// The permits for requests with a valid signature, or with one that needs a key that is being fetched.
     pub(super) requests: Semaphore,
-    /// Permits for rejected requests while their bodies are read. They are separate, so that these requests cannot use up
-    /// those of valid ones.
+    /// The permits for rejected requests while their bodies are read. They are separate, so that rejected requests cannot use up
+    /// the permits of valid ones.
     pub(super) unauthenticated: Semaphore,
-    /// The bytes of the bodies of valid requests.
+    /// The permits for the bytes of the bodies of valid requests.
     pub(super) body_bytes: Semaphore,
-    /// The bytes of the bodies of rejected requests and of those with an expired token.
+    /// The permits for the bytes of the bodies of rejected requests, and of requests with an expired token.
     pub(super) unauthenticated_bytes: Semaphore,
     stopping: AtomicBool,
 }
@@ -158,7 +160,7 @@ impl Endpoint {
         }
     }
 
-    /// Sets the certificate for TLS. With `None`, connections are in clear text.
+    /// Sets the certificate for TLS. With `None`, connections are not encrypted.
     #[must_use]
     pub fn with_tls(mut self, tls: Option<Arc<TlsIdentity>>) -> Self {
         self.tls = tls;
@@ -178,7 +180,7 @@ impl Endpoint {
         drop(before);
     }
 
-    /// Sets why the last changed configuration is not active; `None` if it is.
+    /// Sets why the last changed configuration is not active; `None` if it is active.
     pub fn set_config_problem(&self, problem: Option<String>) {
         *self.config_problem.write() = problem;
     }
@@ -187,7 +189,7 @@ impl Endpoint {
         self.config_problem.read().clone()
     }
 
-    /// Returns the problems of the key sets, and whether a connector can verify no request because it has no keys.
+    /// Returns the problems of the key sets, and whether a connector can verify no request since it has no keys.
     pub(super) fn key_problems(&self) -> (Vec<String>, bool) {
         let (mut problems, mut are_missing) = (Vec::new(), false);
         for connector in self.routing().connectors.values() {
@@ -207,7 +209,7 @@ impl Endpoint {
         self.telemetry.key_sets(keys.map(|keys| (keys.issuer(), keys.fetched_at())));
     }
 
-    /// Lets new requests be answered with `shutting_down` from now on.
+    /// Answers new requests with `shutting_down` from now on.
     pub fn stop(&self) {
         self.stopping.store(true, Ordering::SeqCst);
     }
@@ -221,8 +223,8 @@ impl Endpoint {
         self.limits.max_in_flight.saturating_sub(self.requests.available_permits())
     }
 
-    /// Returns whether at least half of the permits are in use. Requests are then rejected before their bodies are read, to
-    /// leave room for valid ones.
+    /// Returns whether at least half of the permits are in use. If so, requests are rejected before their bodies are read, so
+    /// that permits remain for valid ones.
     pub(super) fn is_busy(&self) -> bool {
         self.requests.available_permits() <= self.limits.max_in_flight / 2
     }

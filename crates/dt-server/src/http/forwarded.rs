@@ -10,17 +10,18 @@ use http::HeaderMap;
 
 use crate::config::{ClientHeader, Proxies};
 
-/// The origin of a request.
+/// The client of a request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Client {
-    /// The client's address, with port 0 if the proxy does not name the port; the proxy's address if it names no client.
+    /// The address of the client, with port 0 if the proxy does not name the port; the address of the proxy if it names no
+    /// client. `None` for a Unix socket.
     pub address: Option<SocketAddr>,
-    /// Whether `address` is that of the client.
+    /// Whether `address` is the address of the client itself.
     is_known: bool,
 }
 
 impl Client {
-    /// Returns the client's own address; `None` if it is not known.
+    /// Returns the address of the client itself; `None` if it is not known.
     pub fn known(&self) -> Option<IpAddr> {
         self.address.filter(|_| self.is_known).map(|address| address.ip())
     }
@@ -58,7 +59,7 @@ fn named_client(proxies: &Proxies, headers: &HeaderMap) -> Option<SocketAddr> {
     client
 }
 
-/// Returns the address in `for=` of one element of `Forwarded`; `None` if there is no valid one.
+/// Returns the address in the parameter `for=` of one element of `Forwarded`; `None` if there is no valid one.
 fn forwarded_for(element: &str) -> Option<SocketAddr> {
     let mut pairs = element.split(';').filter_map(|pair| pair.split_once('='));
     let (_, value) = pairs.find(|(name, _)| name.trim().eq_ignore_ascii_case("for"))?;
@@ -66,7 +67,7 @@ fn forwarded_for(element: &str) -> Option<SocketAddr> {
     address(value.strip_prefix('"').and_then(|value| value.strip_suffix('"')).unwrap_or(value))
 }
 
-/// Parses an address, with or without a port and brackets; `None` if it is not an address. Without a port, it gets port 0.
+/// Parses an IP address, with or without a port and brackets; `None` for any other text. Without a port, the result has port 0.
 fn address(text: &str) -> Option<SocketAddr> {
     let text = text.trim();
     if let Ok(address) = text.parse::<SocketAddr>() {

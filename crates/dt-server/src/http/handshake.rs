@@ -17,13 +17,13 @@ use super::stream::Stream;
 use crate::config::Proxies;
 use crate::telemetry::{HandshakeFailed, ProxyHeaderRefused};
 
-/// Why a connection is closed before HTTP.
+/// Why a connection is closed before its first request.
 enum OpenFailure {
-    /// The PROXY header was not accepted: the reason for the metrics, and the error.
+    /// The PROXY header was not accepted. Contains the reason for the metrics, and the error.
     Proxy(&'static str, String),
-    /// The TLS handshake failed: the reason for the metrics, and the error.
+    /// The TLS handshake failed. Contains the reason for the metrics, and the error.
     Handshake(&'static str, String),
-    /// The peer closed the connection, or the server stops.
+    /// The peer closed the connection, or the server is stopping.
     Closed,
 }
 
@@ -75,7 +75,7 @@ fn count_handshake(endpoint: &Endpoint, client: Option<SocketAddr>) {
     }
 }
 
-/// The step that a handshake has reached.
+/// The current step of the preparation of a connection.
 #[derive(Default, PartialEq)]
 enum Phase {
     #[default]
@@ -83,8 +83,8 @@ enum Phase {
     Tls,
 }
 
-/// Reads the PROXY header and makes the TLS handshake, each if configured. Sets `phase` to the current step. The second value
-/// is the address of the client: that in the PROXY header, or else that of the peer.
+/// Reads the PROXY header and makes the TLS handshake, each if configured. Sets `phase` to the current step. The second value is
+/// the client's address: the address in the PROXY header, or else that of the peer.
 async fn negotiate(
     mut stream: Stream,
     peer: Option<SocketAddr>,

@@ -25,15 +25,15 @@ use crate::telemetry::{OtherSchemeFailed, RequestAnswered};
 use dt_sink::record::{DeadLetter, Reason, Record, RequestId};
 use dt_verify::{Authenticated, Rejection, Verified};
 
-/// The most allowed projects that a log line names.
+/// The largest number of allowed projects that a log line names.
 const MAX_NAMED: usize = 10;
 
-/// The connection of a request, and when the request arrived.
+/// The connection of a request, and the time of the request.
 #[derive(Debug)]
 pub(super) struct RequestContext<'a> {
-    /// The slot of the connection, if the server has accepted it.
+    /// The slot of the connection; `None` if the connection was not accepted by the server.
     pub slot: Option<&'a ConnectionSlot>,
-    /// The address that connected, or that a PROXY header named.
+    /// The address of the peer, or the one in a PROXY header; `None` for a Unix socket.
     pub peer: Option<SocketAddr>,
     /// When the request's head was complete.
     pub started: Instant,
@@ -45,9 +45,9 @@ pub struct Exchange<'a> {
     pub endpoint: &'a Endpoint,
     pub limits: &'a Limits,
     pub id: RequestId,
-    /// The address whose limits apply: that of the client, or that of a proxy that names none.
+    /// The address to which limits apply: the address of the client, or that of a proxy that names no client.
     pub address: Option<IpAddr>,
-    /// The client's own address, if it is known.
+    /// The address of the client itself; `None` if it is not known.
     known_client: Option<IpAddr>,
     slot: Option<&'a ConnectionSlot>,
     pub deadline: Instant,
@@ -56,8 +56,8 @@ pub struct Exchange<'a> {
 }
 
 impl Endpoint {
-    /// Answers a request within the deadline. `peer` is the address that connected, or that a PROXY header named. If it is a
-    /// trusted proxy, the request's headers name the client.
+    /// Answers a request within the deadline. `peer` is the address of the peer, or the one in a PROXY header. If it is a trusted
+    /// proxy, the request's headers name the client.
     pub async fn answer<B>(&self, peer: Option<SocketAddr>, request: Request<B>) -> Response<Full<Bytes>>
     where
         B: Body<Data = Bytes> + Unpin,
@@ -67,8 +67,8 @@ impl Endpoint {
         self.answer_in(context, &mut head, &mut body).await.0
     }
 
-    /// Answers a request on a connection of the server, and returns the answer with its time. The request is borrowed, since
-    /// each future that owned it would be larger by its size.
+    /// Answers a request on a connection of the server, and returns the answer with its time. The request is passed by reference,
+    /// since each future that owned it would be larger by its size.
     pub(super) async fn answer_in<B>(
         &self,
         context: RequestContext<'_>,
@@ -125,8 +125,8 @@ enum Verdict {
 }
 
 impl<'a> Exchange<'a> {
-    /// Answers the request. The futures for rejected requests are boxed: without that, the future of every request would be
-    /// as large as theirs.
+    /// Answers a request. The futures for rejected requests are boxed: otherwise the future of every request would be as large as
+    /// theirs.
     async fn ingest<B>(&self, connector: Option<&Connector>, head: &mut Parts, body: &mut B) -> Reply
     where
         B: Body<Data = Bytes> + Unpin,
@@ -213,7 +213,7 @@ impl<'a> Exchange<'a> {
     ///
     /// # Errors
     ///
-    /// Returns [`Unavailable`] if the key set cannot be fetched now: the request may be authentic.
+    /// Returns [`Unavailable`] if the key set cannot be fetched now. The request may be authentic.
     async fn authenticate(
         &self,
         connector: &Connector,
@@ -270,7 +270,7 @@ impl<'a> Exchange<'a> {
         Ok(Admission { _request: request, _body: body, _held: held })
     }
 
-    /// Reads the event of a verified body, and decides the next step.
+    /// Reads the event of a verified body, and returns the next step.
     fn read(&self, connector: &Connector, verified: &Verified<Bytes>, headers: &HeaderMap) -> Verdict {
         if let Some(other) = verified.other_scheme() {
             let (connector, reason) = (&*connector.name, other.code());
@@ -336,7 +336,7 @@ impl<'a> Exchange<'a> {
         }
     }
 
-    /// Stores the record, and waits for that until the deadline.
+    /// Stores the record, and waits for the result until the deadline.
     async fn store(&self, connector: &Connector, record: Record, issued_at: Option<i64>) -> Reply {
         let event_id = record.event_id.clone();
         match timeout_at(self.deadline, connector.intake.accept(connector.index, record)).await {

@@ -13,11 +13,11 @@ use tokio::net::{TcpListener, TcpSocket, UnixListener};
 use super::stream::Stream;
 use crate::config::Listen;
 
-/// The most connections that may wait to be accepted. If the queue is full, the system drops the client's SYN, and the client
-/// repeats it a second later.
+/// The largest number of connections that wait to be accepted. If the queue is full, the system drops the client's SYN, and the
+/// client repeats it a second later.
 const BACKLOG: u32 = 4096;
 
-/// The sockets that systemd has passed to this process. Each can be taken once.
+/// The sockets that systemd has passed to this process. Each socket can be taken once.
 pub struct Inherited {
     sockets: ListenFd,
     names: Vec<String>,
@@ -30,8 +30,8 @@ impl fmt::Debug for Inherited {
 }
 
 impl Inherited {
-    /// Takes the sockets that the environment announces (`LISTEN_FDS`, `LISTEN_PID`, `LISTEN_FDNAMES`), if they are for this
-    /// process. It changes the environment, so call it before starting threads.
+    /// Takes the sockets that the environment announces (`LISTEN_FDS`, `LISTEN_PID`, `LISTEN_FDNAMES`), if they are intended for
+    /// this process. This changes the environment, so call it before threads are started.
     #[must_use]
     pub fn from_env() -> Self {
         let names = std::env::var("LISTEN_FDNAMES").unwrap_or_default();
@@ -45,7 +45,7 @@ impl Inherited {
         Self { sockets: ListenFd::empty(), names: Vec::new() }
     }
 
-    /// Takes the first socket that is left, or the one with this name.
+    /// Takes the first remaining socket, or the one with this name.
     ///
     /// # Errors
     ///
@@ -81,7 +81,7 @@ impl Inherited {
 pub enum Listener {
     /// A socket with a TCP address.
     Tcp(TcpListener),
-    /// A Unix socket, with its file if this process has created it.
+    /// A Unix socket, with its file if this process has created the file.
     Unix(UnixListener, Option<SocketFile>),
 }
 
@@ -92,12 +92,13 @@ impl From<TcpListener> for Listener {
 }
 
 impl Listener {
-    /// Starts to listen. A socket file gets the mode `socket_mode`. A socket file that no process listens on is replaced.
+    /// Starts to listen. A new socket file gets the mode `socket_mode`. An existing socket file on which no process listens is
+    /// replaced.
     ///
     /// # Errors
     ///
-    /// Returns the system's error, `AlreadyExists` if the path is another kind of file, or `AddrInUse` if another process
-    /// listens there.
+    /// Returns the error of the operating system; `AlreadyExists` if the path is a file of another kind; `AddrInUse` if another
+    /// process listens on it.
     pub fn bind(listen: &Listen, socket_mode: u32, inherited: &mut Inherited) -> io::Result<Self> {
         match listen {
             Listen::Tcp(address) => Ok(Self::Tcp(listen_at(*address)?)),
@@ -121,12 +122,12 @@ impl Listener {
         }
     }
 
-    /// Returns whether this is a loopback address, which only this machine can reach.
+    /// Returns whether the listener has a loopback address, which only this machine can reach.
     pub(super) fn is_loopback(&self) -> bool {
         self.address().is_some_and(|address| address.ip().to_canonical().is_loopback())
     }
 
-    /// Waits for the next connection. Returns the stream, and the peer's address for TCP.
+    /// Waits for the next connection. Returns its stream, and for TCP the address of the peer.
     pub(super) async fn accept(&self) -> io::Result<(Stream, Option<SocketAddr>)> {
         match self {
             Self::Tcp(listener) => {
@@ -158,7 +159,7 @@ impl fmt::Display for Listener {
     }
 }
 
-/// The file of a Unix socket. Dropping this removes the file, unless another process has replaced it.
+/// The file of a Unix socket. It is removed on drop, unless another process has replaced it.
 #[derive(Debug)]
 pub struct SocketFile {
     path: PathBuf,
@@ -196,11 +197,11 @@ fn listen_at(address: SocketAddr) -> io::Result<TcpListener> {
     socket.listen(BACKLOG)
 }
 
-/// Removes a socket file that no process listens on.
+/// Removes a socket file on which no process listens.
 ///
 /// # Errors
 ///
-/// Returns `AlreadyExists` if the path is another kind of file, or `AddrInUse` if a process listens there.
+/// Returns `AlreadyExists` if the path is a file of another kind, or `AddrInUse` if a process listens on it.
 fn remove_stale(path: &Path) -> io::Result<()> {
     let metadata = match fs::symlink_metadata(path) {
         Ok(metadata) => metadata,

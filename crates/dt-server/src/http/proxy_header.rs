@@ -1,7 +1,7 @@
 //! Reads the header of the PROXY protocol, with which a TCP proxy names the client at the start of a connection.
 //!
-//! It can have version 2 (binary) or version 1 (a line of text). Exactly the header is read, and no byte after it. Its size is
-//! limited here, its time by the caller.
+//! The header has version 2 (binary) or version 1 (a line of text). Exactly the bytes of the header are read. Its size is limited
+//! here, its time by the caller.
 
 use std::io;
 use std::net::SocketAddr;
@@ -9,18 +9,18 @@ use std::net::SocketAddr;
 use proxy_header::{ParseConfig, ProxyHeader};
 use tokio::io::{AsyncRead, AsyncReadExt};
 
-/// The length of the fixed part of version 2, which contains the length of the rest.
+/// The length of the fixed part of version 2 in bytes. It contains the length of the variable part.
 const V2_START: usize = 16;
 /// The first bytes of version 2.
 const V2_SIGNATURE: &[u8] = b"\r\n\r\n\0\r\nQUIT\n";
 /// The first bytes of version 1.
 const V1_SIGNATURE: &[u8] = b"PROXY ";
-/// The longest header of version 1, with its line end.
+/// The largest length of a header of version 1 in bytes, with its line end.
 const V1_MAX: usize = 107;
-/// The longest variable part of version 2: the addresses, and details such as those of the proxy's TLS.
+/// The largest length of the variable part of version 2 in bytes: the addresses, and details such as those of the proxy's TLS.
 const V2_MAX: usize = 4096;
 
-/// Why a header was not accepted.
+/// Why a PROXY header was not accepted.
 #[derive(Debug, thiserror::Error)]
 pub enum ProxyHeaderError {
     /// The connection ended before the end of the header.
@@ -34,8 +34,8 @@ pub enum ProxyHeaderError {
     Malformed,
 }
 
-/// Reads the header and returns the client's address. `None` stands for a connection of the proxy itself, such as a health
-/// check, or for a client whose address the proxy does not know.
+/// Reads the header and returns the address of the client. `None` for a connection of the proxy itself, such as a health check,
+/// or for a client whose address the proxy does not know.
 ///
 /// # Errors
 ///

@@ -1,4 +1,4 @@
-//! Answers requests that are not authentic: decides how much of the body is read, and which requests become dead letters.
+//! Answers requests that are not authentic. Determines how much of the body is read, and which requests become dead letters.
 
 use std::sync::Arc;
 
@@ -15,9 +15,9 @@ use dt_sink::record::{DeadLetter, Reason};
 use dt_verify::Rejection;
 
 impl Exchange<'_> {
-    /// Rejects a request because of its signature. Within the rejection budget, and while the server is not busy, reads the
-    /// body to its end, so that the connection can stay open; a body that is too large or too slow is answered as such.
-    /// Otherwise discards only the bytes that have arrived.
+    /// Rejects a request because of its signature. Within the rejection budget, and while the server is not busy, reads the body
+    /// to its end, so that the connection can stay open; a body that is too large or too slow is answered accordingly. Otherwise
+    /// discards only the bytes that were already received.
     pub async fn reject<B: Body<Data = Bytes> + Unpin>(
         &self,
         connector: &Connector,
@@ -43,7 +43,7 @@ impl Exchange<'_> {
         }
     }
 
-    /// Rejects a request before its body is read. Within the rejection budget, discards the body for a moment, as
+    /// Rejects a request before its body is read. Within the rejection budget, discards the body for a short time, as
     /// [`CappedBody::linger`] describes.
     pub async fn reject_unread<B: Body<Data = Bytes> + Unpin>(
         &self,
@@ -83,8 +83,8 @@ impl Exchange<'_> {
         }
     }
 
-    /// Stores a rejected request as a dead letter. DT keeps the event after a 401, but might not renew its expired token;
-    /// with `quarantine_refused`, the copy also helps if a secret was configured wrongly.
+    /// Stores a rejected request as a dead letter. After a 401, DT keeps the event, but might not renew its expired token. With
+    /// `quarantine_refused`, the dead letter also helps if a secret was configured wrongly.
     pub async fn dead_letter_rejected(
         &self,
         connector: &Connector,

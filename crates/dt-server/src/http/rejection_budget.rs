@@ -17,12 +17,12 @@ use super::peer::Peer;
 use crate::config::Limits;
 use crate::token_bucket::TokenBucket;
 
-/// The most peers in the table: those that had a request rejected lately. They take about 1 MB.
+/// The largest number of peers in the table. It contains the peers that recently had a request rejected, and takes about 1 MB.
 const MAX_PEERS: usize = 8192;
-/// The least time between two searches of a full table for peers to remove, in milliseconds.
+/// The shortest time between two searches of a full table for peers to remove, in milliseconds.
 const SWEEP_INTERVAL_MS: i64 = 1000;
 
-/// The budgets of all peers.
+/// The rejection budgets of all peers.
 #[derive(Debug)]
 pub(super) struct RejectionBudget {
     per_peer: u32,
@@ -37,15 +37,15 @@ struct State {
     swept_at: i64,
 }
 
-/// The budget of one peer.
+/// The rejection budget of one peer.
 #[derive(Debug)]
 struct Account {
     bucket: TokenBucket,
-    /// The number of unverified bytes held for the peer.
+    /// The number of unverified bytes that are held in memory for the peer.
     held: usize,
 }
 
-/// Unverified bytes that are held for a peer. Dropping this releases them.
+/// Unverified bytes that are held in memory for a peer. They are released on drop.
 #[derive(Debug)]
 pub(super) struct Held<'a> {
     budget: &'a RejectionBudget,
@@ -64,7 +64,8 @@ impl RejectionBudget {
         }
     }
 
-    /// Counts a rejection. Returns whether it was within the budgets. `now_ms` is in Unix milliseconds.
+    /// Takes a rejection from the budgets of the peer and of all peers. Returns whether both had one left. `now_ms` is in Unix
+    /// milliseconds.
     pub(super) fn take(&self, address: Option<IpAddr>, now_ms: i64) -> bool {
         let mut state = self.state.lock();
         let is_within = match address.map(Peer::from) {
@@ -75,7 +76,7 @@ impl RejectionBudget {
         is_within && state.all.take(now_ms)
     }
 
-    /// Undoes a [`take`](Self::take) for a request that turned out to be authentic.
+    /// Undoes a [`take`](Self::take) for a request that proved to be authentic.
     pub(super) fn give_back(&self, address: IpAddr) {
         let mut state = self.state.lock();
         state.all.give_back();
@@ -90,7 +91,7 @@ impl RejectionBudget {
         state.peers.get_mut(&Peer::from(address)).is_some_and(|account| !account.bucket.has_any(now_ms))
     }
 
-    /// Reserves unverified bytes of a peer; `None` if its limit would be exceeded. `now_ms` is in Unix milliseconds.
+    /// Reserves unverified bytes for a peer; `None` if the peer's limit would be exceeded. `now_ms` is in Unix milliseconds.
     pub(super) fn hold(&self, address: Option<IpAddr>, bytes: usize, now_ms: i64) -> Option<Held<'_>> {
         let peer = address.map(Peer::from);
         if let Some(peer) = peer {

@@ -1,5 +1,5 @@
-//! The table of answers, which alone decides the HTTP statuses. An answer contains nothing from the request but the event's
-//! id, and nothing from the configuration, from paths or from error texts of libraries.
+//! The table of answers. It alone determines the HTTP statuses. An answer contains only the event's id from the request, and
+//! nothing from the configuration, from paths or from error texts of libraries.
 
 use bytes::Bytes;
 use bytestring::ByteString;
@@ -12,7 +12,7 @@ use super::intake::Unavailable;
 use dt_sink::record::{RequestId, escaped};
 use dt_verify::Rejection;
 
-/// The header with the request's id. Only hyper's own answers to malformed HTTP lack it.
+/// The header with the request's id. Only hyper's own answers to malformed HTTP do not have it.
 const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 
 /// The answer to a request.

@@ -27,7 +27,7 @@ const REPORT_EVERY: Duration = Duration::from_secs(10);
 /// The pause after a failed accept, which usually means that a resource of the system is exhausted.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
-/// The public listener: the Endpoint URL.
+/// The server of the public listener, for the Endpoint URL.
 #[derive(Debug)]
 pub struct Server {
     listener: Listener,
@@ -41,8 +41,8 @@ impl Server {
         Self { listener: listener.into(), endpoint }
     }
 
-    /// Serves until `stop` becomes true. Then accepts no more connections, finishes the requests in flight, and returns after
-    /// `drain_timeout` at the latest.
+    /// Serves until `stop` becomes `true`. Then accepts no more connections, finishes the requests in flight, and returns after
+    /// at most `drain_timeout`.
     pub async fn run(self, mut stop: watch::Receiver<bool>, drain_timeout: Duration) {
         let Self { listener, endpoint } = self;
         let Limits { max_connections, max_connections_per_peer, .. } = endpoint.limits;
@@ -126,7 +126,7 @@ impl Server {
     }
 }
 
-/// Returns whether the error says that the process or the system has no free file descriptor.
+/// Returns whether an error says that the process or the system has no free file descriptor.
 fn is_out_of_files(error: &io::Error) -> bool {
     let code = error.raw_os_error().map(Errno::from_raw_os_error);
     matches!(code, Some(Errno::MFILE | Errno::NFILE))
@@ -149,7 +149,7 @@ async fn serve(
     }
 }
 
-/// Returns the accepted connection. After an error, logs it, pauses for [`ACCEPT_PAUSE`] and returns `None`.
+/// Returns the accepted connection. After an error, logs it, waits for [`ACCEPT_PAUSE`] and returns `None`.
 async fn usable(
     accepted: io::Result<(Stream, Option<SocketAddr>)>,
     failing: &mut bool,
@@ -170,7 +170,7 @@ async fn usable(
     }
 }
 
-/// The listener for operators: `/healthz`, `/readyz`, `/metrics`.
+/// The server of the listener for operators: `/healthz`, `/readyz`, `/metrics`.
 #[derive(Debug)]
 pub struct AdminServer {
     listener: Listener,
@@ -178,7 +178,7 @@ pub struct AdminServer {
 }
 
 impl AdminServer {
-    /// The most open connections of operators.
+    /// The largest number of open connections of operators.
     const MAX_CONNECTIONS: usize = 64;
 
     /// Creates a server that reports on `endpoint`, on this listener.

@@ -28,8 +28,8 @@ impl Stream {
     }
 }
 
-/// Sends `close_notify` when a TLS connection is dropped, so that the client can tell the end from an attacker's cut. hyper
-/// does so only for connections that had a request.
+/// Sends `close_notify` when a TLS connection is dropped, so that the client can distinguish the end from an interruption by an
+/// attacker. hyper does so only for connections that had a request.
 impl Drop for Stream {
     fn drop(&mut self) {
         struct NonBlocking<'a>(&'a Stream);
@@ -53,7 +53,7 @@ impl Drop for Stream {
     }
 }
 
-/// Calls a method on the stream of any kind.
+/// Calls a method on the stream, whatever its variant.
 macro_rules! each {
     ($self:ident, $stream:ident => $call:expr) => {
         match $self.get_mut() {

@@ -9,7 +9,7 @@ use sha2::{Digest, Sha256};
 
 use super::fetch::MAX_ANSWER;
 
-/// Returns the path of an issuer's file.
+/// Returns the path of the file for an issuer's key set.
 pub fn file(folder: &Path, issuer: &str) -> PathBuf {
     let hash = Sha256::digest(issuer.as_bytes());
     let name = hex::encode(hash.iter().take(8).copied().collect::<Vec<u8>>());
@@ -30,11 +30,11 @@ pub fn written_at(file: &Path) -> Option<i64> {
     i64::try_from(since.as_secs()).ok()
 }
 
-/// Replaces a file atomically and durably.
+/// Replaces the content of a file atomically and durably.
 ///
 /// # Errors
 ///
-/// Returns the system's error. The old file stays then.
+/// Returns the error of the operating system. In this case, the old file stays.
 pub fn write(file: &Path, json: &[u8]) -> io::Result<()> {
     let folder = file.parent().unwrap_or(Path::new("."));
     DirBuilder::new().recursive(true).mode(0o700).create(folder)?;

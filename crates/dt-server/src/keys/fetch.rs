@@ -12,11 +12,11 @@ use hyper_util::client::legacy::connect::HttpConnector;
 use hyper_util::rt::TokioExecutor;
 use serde::Deserialize;
 
-/// The path of the discovery document below the issuer's URL.
+/// The path of the discovery document, which is appended to the issuer's URL.
 const DISCOVERY: &str = "/.well-known/openid-configuration";
-/// The time limit for each of the two answers.
+/// The time limit for each of the two responses.
 const FETCH_TIMEOUT: Duration = Duration::from_secs(3);
-/// The most bytes of an answer.
+/// The largest size of a response, in bytes.
 pub const MAX_ANSWER: usize = 256 * 1024;
 
 type Connector = hyper_rustls::HttpsConnector<HttpConnector>;
@@ -25,10 +25,10 @@ type Connector = hyper_rustls::HttpsConnector<HttpConnector>;
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum BadIssuer {
-    /// The issuer is not a URL.
+    /// The issuer is not a valid URL.
     #[error("found \"{}\"; expected a URL such as \"https://issuer.example/path\"", .0.escape_debug())]
     NotAUrl(String),
-    /// The connection is not secure, so an attacker in the network could replace the keys.
+    /// The URL is not https, so an attacker in the network could replace the keys.
     #[error("found \"{}\"; expected https (http is allowed on this machine only), since an attacker in the network could forge keys", .0.escape_debug())]
     NotSecure(String),
     /// The TLS library does not accept its own defaults.
@@ -40,20 +40,20 @@ pub enum BadIssuer {
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum FetchError {
-    /// There was no answer, or it was incomplete.
+    /// There was no response, or it was incomplete.
     #[error("{url}: {text}")]
     NoAnswer {
         /// The requested URL.
         url: String,
-        /// Why there was none: the failure of the connection, of TLS or of the reading, or that the time was up.
+        /// The cause, in words: a failure of the connection, of TLS or of reading, or a timeout.
         text: String,
     },
-    /// The status of the answer was not 200.
+    /// The status of the response was not 200.
     #[error("{url}: found status {found}; expected 200")]
     Status {
         /// The requested URL.
         url: String,
-        /// The status of the answer.
+        /// The status of the response.
         found: StatusCode,
     },
     /// The discovery document is malformed, or that of another issuer.
@@ -61,7 +61,7 @@ pub enum FetchError {
     Discovery {
         /// The URL of the document.
         url: String,
-        /// What is wrong with the document.
+        /// A description of the problem of the document.
         text: String,
     },
 }
@@ -77,7 +77,7 @@ struct Discovery {
 ///
 /// # Errors
 ///
-/// Returns [`BadIssuer`] if the issuer is not a URL, or not a secure one.
+/// Returns [`BadIssuer`] if the issuer is not a valid URL, or not a secure one.
 pub fn check_issuer(issuer: &str) -> Result<(), BadIssuer> {
     let uri: Uri = issuer.parse().map_err(|_| BadIssuer::NotAUrl(issuer.to_owned()))?;
     let host = uri.host().ok_or_else(|| BadIssuer::NotAUrl(issuer.to_owned()))?;
@@ -93,7 +93,7 @@ pub fn check_issuer(issuer: &str) -> Result<(), BadIssuer> {
 ///
 /// # Errors
 ///
-/// Returns [`BadIssuer`] if it is not a URL, or not as secure.
+/// Returns [`BadIssuer`] if the `jwks_uri` is not a valid URL, or less secure.
 fn check_jwks_uri(issuer: &str, jwks_uri: &str) -> Result<(), BadIssuer> {
     check_issuer(jwks_uri)?;
     let is_https = |url: &str| url.parse().is_ok_and(|uri: Uri| uri.scheme_str() == Some("https"));
@@ -116,7 +116,7 @@ pub struct Fetcher {
 }
 
 impl Fetcher {
-    /// Creates a fetcher, without a request.
+    /// Creates a fetcher, without sending a request.
     ///
     /// # Errors
     ///
@@ -131,7 +131,7 @@ impl Fetcher {
     ///
     /// # Errors
     ///
-    /// Returns [`FetchError`] if an answer is late, is not 200, is too large, or is not what it should be.
+    /// Returns [`FetchError`] if a response is late, does not have status 200, is too large, or is not as expected.
     pub async fn fetch(&self) -> Result<(String, Vec<u8>), FetchError> {
         let discovery = format!("{}{DISCOVERY}", self.issuer.trim_end_matches('/'));
         let found = self.get(&discovery).await?;
@@ -175,7 +175,7 @@ fn connector() -> Result<Connector, BadIssuer> {
     Ok(builder.map_err(|_| BadIssuer::NoTls)?.https_or_http().enable_http1().build())
 }
 
-/// Returns the text of an error with those of its causes, since the outermost text is often too general.
+/// Returns the text of an error, followed by those of its causes, since the outermost text is often too general.
 fn causes(error: &dyn std::error::Error) -> String {
     let mut text = error.to_string();
     let mut next = error.source();

@@ -7,14 +7,14 @@ use parking_lot::RwLock;
 use super::{FetchOutcome, Keys};
 use dt_verify::Verifier;
 
-/// The result of a refresh for a key that is not in the key set.
+/// The result of fetching the key set for a key that it does not contain.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum RefreshOutcome {
-    /// The key set has changed.
+    /// The key set was fetched, and it has changed.
     New,
-    /// The key set was fetched, and it is the same.
+    /// The key set was fetched, and it has not changed.
     Unchanged,
-    /// The key set was fetched less than 30 s ago and is not fetched again yet.
+    /// The key set was fetched less than 30 s ago, so it was not fetched again.
     TooSoon,
     /// The key set could not be fetched.
     Unavailable,
@@ -28,7 +28,7 @@ pub struct LiveVerifier(Kind);
 enum Kind {
     Fixed(Arc<Verifier>),
     WithKeys {
-        /// The verifier, and the generation of its key set.
+        /// The verifier, and the generation of the key set that it uses.
         current: RwLock<(Arc<Verifier>, u64)>,
         keys: Arc<Keys>,
     },
@@ -47,7 +47,7 @@ impl LiveVerifier {
         Self(Kind::WithKeys { current: RwLock::new((Arc::new(verifier), 0)), keys })
     }
 
-    /// Returns the verifier if it never changes, without a lock or a reference count.
+    /// Returns the verifier if it never changes, without a lock or a reference count; otherwise `None`.
     #[must_use]
     pub fn unchanging(&self) -> Option<&Verifier> {
         match &self.0 {
@@ -56,7 +56,7 @@ impl LiveVerifier {
         }
     }
 
-    /// Returns the verifier with the current key set.
+    /// Returns the verifier, with the current key set.
     #[must_use]
     pub fn get(&self) -> Arc<Verifier> {
         let (current, keys) = match &self.0 {

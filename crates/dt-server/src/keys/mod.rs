@@ -1,9 +1,9 @@
-//! DT's key set for the header `DT-Asymmetric-Signature`. It is found through the issuer's discovery document, kept in memory
-//! and on disk, and fetched again when a token names a key that is not in it.
+//! DT's key set for the header `DT-Asymmetric-Signature`. It is located by the issuer's discovery document, kept in memory and on
+//! disk, and fetched again when a token names a key that it does not contain.
 //!
-//! It is fetched at most once in 30 s, so that forged tokens cannot cause a request to the issuer each. While the issuer cannot
-//! be reached, the last valid set stays in use, also after a restart. A request with a key that could not be looked up is
-//! answered 503, so that DT sends it again.
+//! The key set is fetched at most once in 30 s, so that forged tokens cannot cause a request to the issuer each. While the issuer
+//! cannot be reached, the last valid key set stays in use, also after a restart. A request with a key that could not be looked up
+//! is answered 503, so that DT sends it again.
 
 mod cache;
 mod fetch;
@@ -26,38 +26,38 @@ pub use fetch::{BadIssuer, check_issuer};
 use fetch::{FetchError, Fetcher};
 pub use live::{LiveVerifier, RefreshOutcome};
 
-/// The least time between two fetches.
+/// The shortest time between two fetches.
 const MIN_REFRESH_INTERVAL: Duration = Duration::from_secs(30);
-/// The time between two fetches without an unknown key, after which a revoked key is no longer accepted.
+/// The time between two regular fetches of the key set. A key that the issuer revokes is rejected after the next one.
 const REFRESH_INTERVAL: Duration = Duration::from_secs(3600);
 
-/// Why there is no new key set.
+/// Why a new key set could not be fetched.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum KeysError {
     /// Keys cannot be fetched from this issuer.
     #[error(transparent)]
     Issuer(#[from] BadIssuer),
-    /// The issuer did not answer, or not as expected.
+    /// The issuer did not respond, or not as expected.
     #[error("{0}")]
     Fetch(#[from] FetchError),
-    /// The answer is not a key set.
+    /// The issuer's response is not a key set.
     #[error("{url}: {source}")]
     KeySet {
         /// The URL of the key set.
         url: String,
-        /// What is wrong with the key set.
+        /// The problem of the key set.
         source: KeySetError,
     },
 }
 
-/// The age of a key set that is reported as a problem, in seconds: keys revoked since then are still accepted.
+/// The age in seconds from which a key set is reported as a problem, since keys that were revoked meanwhile are still accepted.
 const MAX_AGE_SECONDS: i64 = 7 * 86_400;
 
-/// The most callers that may wait for the issuer's answer.
+/// The largest number of callers that wait for the issuer's response.
 const MAX_WAITING: usize = 256;
 
-/// Counts a caller that waits, until it is dropped.
+/// Counts a waiting caller until it is dropped.
 struct Waiting<'a>(&'a AtomicUsize);
 
 impl<'a> Waiting<'a> {
@@ -92,15 +92,16 @@ pub struct Keys {
     clock: Arc<dyn Clock>,
     telemetry: Arc<Telemetry>,
     set: RwLock<Option<KeySet>>,
-    /// The number of the key set; it increases with every new one.
+    /// The generation of the key set: a number that increases with every new one.
     generation: AtomicU64,
-    /// Locked during a fetch, so that all waiting callers share one.
+    /// The last fetch. It is locked during a fetch, so that all waiting callers share one.
     last_fetch: tokio::sync::Mutex<LastFetch>,
-    /// When the key set was fetched last, in Unix seconds; 0 for never.
+    /// When the key set was last fetched, in Unix seconds; 0 if it was never fetched.
     fetched_at: AtomicI64,
-    /// The number of callers that wait. Requests wait, and any client can send some, so it is limited.
+    /// The number of waiting callers. It is limited, since any client can send requests that wait.
     waiting: AtomicUsize,
-    /// Why the last fetch failed, or that the issuer has revoked all keys.
+    /// The problem of the keys: why the last fetch failed, or that the issuer has revoked all keys. `None` if there is no
+    /// problem.
     problem: RwLock<Option<String>>,
 }
 
@@ -109,9 +110,9 @@ pub struct Keys {
 struct LastFetch {
     /// When the fetch began, in Unix milliseconds, and its result; `None` before the first fetch.
     outcome: Option<(i64, FetchOutcome)>,
-    /// The JSON text of the key set.
+    /// The JSON text of the key set that was fetched.
     json: Vec<u8>,
-    /// Whether the last answer was a key set without keys.
+    /// Whether the last response was a key set without keys.
     was_empty: bool,
 }
 
@@ -122,7 +123,8 @@ impl std::fmt::Debug for Keys {
 }
 
 impl Keys {
-    /// Creates the key set of an issuer, with the keys that an earlier run has stored in `folder`. Fetches nothing yet.
+    /// Creates the key set of an issuer, with the keys that an earlier process has stored in `folder`. Does not fetch the key
+    /// set.
     ///
     /// # Errors
     ///
@@ -155,18 +157,19 @@ impl Keys {
         })
     }
 
-    /// Returns the key set; `None` if none was fetched yet.
+    /// Returns the key set; `None` if it was never fetched.
     #[must_use]
     pub fn set(&self) -> Option<KeySet> {
         self.set.read().clone()
     }
 
-    /// Returns the number of the current key set.
+    /// Returns the generation of the current key set.
     fn generation(&self) -> u64 {
         self.generation.load(Ordering::Acquire)
     }
 
-    /// Returns the problem of the keys: the last fetch failed, the issuer has revoked all keys, or the set is old.
+    /// Returns the problem of the keys: the last fetch failed, the issuer has revoked all keys, or the key set is too old. `None`
+    /// if there is no problem.
     #[must_use]
     pub fn problem(&self) -> Option<String> {
         let age = self.clock.unix_seconds().saturating_sub(self.fetched_at());
@@ -188,14 +191,14 @@ impl Keys {
         &self.issuer
     }
 
-    /// Returns when the key set was fetched last, in Unix seconds; 0 for never.
+    /// Returns when the key set was last fetched, in Unix seconds; 0 if it was never fetched.
     #[must_use]
     pub fn fetched_at(&self) -> i64 {
         self.fetched_at.load(Ordering::Relaxed)
     }
 
-    /// Fetches the key set, unless it was fetched a moment ago. The fetch goes on when the caller drops the future: otherwise
-    /// requests that are cancelled early could start one fetch after the other without a result.
+    /// Fetches the key set, unless it was fetched less than 30 s ago. The fetch continues if the caller drops the future:
+    /// otherwise requests that are cancelled early could start one fetch after another without a result.
     pub async fn refresh(self: &Arc<Self>) -> FetchOutcome {
         let keys = Arc::clone(self);
         tokio::spawn(async move { keys.refresh_once().await }).await.unwrap_or(FetchOutcome::Failed)

@@ -19,7 +19,7 @@ pub(super) struct Certificate {
     identity: Arc<TlsIdentity>,
     clock: Arc<dyn Clock>,
     telemetry: Arc<Telemetry>,
-    /// Notified to check the files at once, before the next interval.
+    /// Notified to check the files at once instead of at the next interval.
     check: Notify,
 }
 
@@ -41,7 +41,7 @@ impl Certificate {
         Arc::clone(&self.identity)
     }
 
-    /// Reads the files of other settings, without activating them. Blocks.
+    /// Reads the files of new settings, without activating them. Blocks.
     ///
     /// # Errors
     ///

@@ -1,5 +1,5 @@
-//! The store of mode `direct`: a request waits for its sinks. Dead letters are stored in `dead.db`, or by a sink type that
-//! supports it.
+//! The store of events in mode `direct`: a request waits until its sinks have stored the event. Dead letters are stored in
+//! `dead.db`, or by a sink type that supports it.
 
 use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
@@ -24,7 +24,7 @@ use dt_log::dead::DeadLetters;
 use dt_sink::clock::Clock;
 use dt_sink::record::{DeadLetter, Record};
 
-/// The number of records that may wait for a sink in addition to those of requests in flight.
+/// The number of records that may wait for a sink, in addition to those of requests in flight.
 const QUEUE_SPARE: usize = 4096;
 /// The largest number of records in one batch.
 const MAX_BATCH: usize = 4096;
@@ -35,7 +35,7 @@ const DEAD_LETTERS: &str = "dead-letters";
 #[derive(Debug)]
 pub struct DirectStore {
     workers: RwLock<Vec<Arc<DirectWorker>>>,
-    /// Workers of removed sinks. Each ends after the last request that may use it.
+    /// The workers of removed sinks. Each worker ends after the last request that may use it.
     removed: Mutex<Vec<Removed>>,
     shared: Arc<Shared>,
     options: DirectWorkerOptions,
@@ -56,7 +56,7 @@ struct Shared {
     telemetry: Arc<Telemetry>,
 }
 
-/// The intake of one configuration. It keeps the workers of this configuration alive.
+/// The intake of one configuration. It keeps the workers of this configuration running.
 #[derive(Debug)]
 struct DirectIntake {
     direct: Direct,
@@ -96,8 +96,8 @@ impl DirectStore {
         DirectWorker::start(Arc::clone(&name), sink, self.options, parts).map(Arc::new).map_err(failed)
     }
 
-    /// Waits until the removed sinks with the names of added ones have ended. Two sinks of one name would mix up the order of
-    /// a device's events, and the removed one removes the metrics.
+    /// Waits until removed sinks have ended whose names are used again by added ones. Two sinks with one name would change the
+    /// order of a device's events, and the removed one removes the metrics of that name.
     ///
     /// # Errors
     ///

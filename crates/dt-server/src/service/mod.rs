@@ -35,14 +35,14 @@ use routes::Routes;
 use sinks::{NamedSink, make_sinks};
 use verifiers::live_verifiers;
 
-/// The time that a stop waits for sinks to close after the drain timeout.
+/// The time that a stop waits for sinks to close, after the drain timeout.
 const CLOSE_GRACE: Duration = Duration::from_secs(1);
 
-/// Why the service does not start.
+/// Why the service cannot start.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum StartError {
-    /// An address or a socket cannot be listened on.
+    /// The service cannot listen on an address or a socket.
     #[error("{key} = \"{listen}\": {source}")]
     Listen {
         /// The key in the configuration that names the address.
@@ -55,12 +55,12 @@ pub enum StartError {
     /// The certificate cannot be used.
     #[error("tls.{}: {}", .0.key(), .0)]
     Tls(#[from] TlsError),
-    /// A sink can never work as configured.
+    /// A sink can never work with its settings.
     #[error("sink {name}: {source}")]
     Sink {
         /// The sink's name.
         name: Arc<str>,
-        /// Why it cannot work, as the sink says.
+        /// Why the sink cannot work.
         source: OpenError,
     },
     /// Keys cannot be fetched from the issuer of a connector.
@@ -77,7 +77,7 @@ pub enum StartError {
     /// The log cannot be used.
     #[error("spool: {0}")]
     Log(#[from] LogError),
-    /// A sink that was removed from the configuration has undelivered events.
+    /// A sink that was removed from the configuration still has undelivered events.
     #[error(
         "sink {sink}: it is not in the configuration any more, and {events} events are yet to be delivered to it; \
          put it back, or discard them with `dt-receiver spool forget {sink} --yes`"
@@ -124,7 +124,7 @@ pub enum StartError {
     },
 }
 
-/// Builds a [`Service`]: configuration, own sinks, clock, inherited sockets.
+/// Builds a [`Service`] from a configuration. An embedder can add its own sinks, a clock and inherited sockets.
 ///
 /// # Examples
 ///
@@ -177,11 +177,11 @@ impl ServiceBuilder {
         self
     }
 
-    /// Opens everything and binds the listeners. Nothing is accepted before [`Service::run_until`].
+    /// Opens the store and the sinks, and binds the listeners. No connection is accepted before [`Service::run_until`].
     ///
     /// # Errors
     ///
-    /// [`StartError`], when something can never work as configured. A sink that is down for now is not an error.
+    /// [`StartError`] if a part can never work as configured. A sink that is down is not an error.
     pub async fn start(self) -> Result<Service, StartError> {
         let Self { mut config, clock, sinks: own, mut inherited } = self;
         check_connectors(&config.connectors)?;
@@ -247,7 +247,7 @@ impl ServiceBuilder {
     }
 }
 
-/// Checks the connectors. A configuration that was read from TOML passes; one that was built in code may not.
+/// Checks the connectors. A configuration that was read from TOML always passes; one that was built in code may not.
 fn check_connectors(connectors: &[ConnectorConfig]) -> Result<(), StartError> {
     if connectors.is_empty() {
         return Err(StartError::NoConnector);
@@ -269,23 +269,23 @@ fn check_connectors(connectors: &[ConnectorConfig]) -> Result<(), StartError> {
     Ok(())
 }
 
-/// The store of events of one mode.
+/// The store of events in one mode.
 trait Store: fmt::Debug + Send + Sync {
-    /// Prepares everything for another configuration. Blocks.
+    /// Prepares the store for another configuration. Blocks.
     ///
     /// # Errors
     ///
-    /// [`ReloadError`]; then nothing has changed.
+    /// [`ReloadError`]; in this case, nothing has changed.
     fn prepare(&self, next: Next) -> Result<Ready, ReloadError>;
 
-    /// Waits up to `drain` for the sinks to finish, then closes everything. Blocks.
+    /// Waits up to `drain` for the sinks to finish, then closes the store. Blocks.
     fn close(&self, drain: Duration);
 }
 
 /// A store, and the intake of its first configuration.
 type Opened = (Arc<dyn Store>, Arc<dyn Intake>);
 
-/// The parts of a store.
+/// The arguments for opening a store.
 struct Parts {
     config: Config,
     clock: Arc<dyn Clock>,
@@ -302,7 +302,7 @@ fn open_store(parts: Parts) -> Result<Opened, StartError> {
     }
 }
 
-/// A receiver that is ready to listen.
+/// A receiver whose listeners are bound, and which is ready to serve.
 #[derive(Debug)]
 pub struct Service {
     listener: Listener,
@@ -325,14 +325,14 @@ impl Service {
         }
     }
 
-    /// Returns the address that receives DT's requests, with the actual port if the configuration says 0. `None` for a Unix
+    /// Returns the address that receives DT's requests, with the actual port if the configured port is 0. `None` for a Unix
     /// socket.
     #[must_use]
     pub fn address(&self) -> Option<SocketAddr> {
         self.listener.address()
     }
 
-    /// Returns the address of `/healthz`, `/readyz` and `/metrics`. `None` for a Unix socket, or if `admin` is off.
+    /// Returns the address of `/healthz`, `/readyz` and `/metrics`; `None` for a Unix socket, or if `admin` is off.
     #[must_use]
     pub fn admin_address(&self) -> Option<SocketAddr> {
         self.admin.as_ref().and_then(Listener::address)

@@ -1,4 +1,4 @@
-//! Activates a changed configuration while the service runs: all of it or nothing, without dropping a request.
+//! Activates a changed configuration while the service runs: completely or not at all, without dropping a request.
 //!
 //! Every step that can fail comes first, in this order: the text and its secrets, the keys that need a restart, new keys of
 //! issuers, removed parts that are in use, new sinks, changed sinks. A failure rolls these steps back. Then the routing is
@@ -29,13 +29,14 @@ use crate::tls::Prepared;
 use dt_log::LogError;
 use dt_sink::clock::Clock;
 
-/// The timeout of reading the configuration: a file may be a pipe without a writer.
+/// The time limit for reading the configuration: a file may be a pipe without a writer.
 const READ_TIMEOUT: Duration = Duration::from_secs(30);
-/// The timeout of fetching the keys of a new issuer.
+/// The time limit for fetching the keys of a new issuer.
 const KEYS_TIMEOUT: Duration = Duration::from_secs(10);
-/// The timeout of replacing a changed sink.
+/// The time limit for replacing a changed sink.
 pub const SINK_TIMEOUT: Duration = Duration::from_secs(15);
-/// The time within which a sink to be removed has to receive the records accepted so far; otherwise it has a backlog.
+/// The time within which a sink that is to be removed has to receive the records accepted so far. A sink that takes longer has a
+/// backlog.
 pub const CATCH_UP_TIMEOUT: Duration = Duration::from_secs(5);
 /// The time after its last event during which a connector counts as in use: DT retries for this long.
 const IN_USE: Duration = Duration::from_secs(12 * 3600);
@@ -44,23 +45,23 @@ const MAX_AUDITED: usize = 1000;
 /// The largest length of an error in logs and `/readyz`, in characters.
 const MAX_ERROR: usize = 2000;
 
-/// Why a changed configuration is not activated. The old one stays active, as a whole.
+/// Why a changed configuration is not activated. The old configuration stays active, as a whole.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum ReloadError {
-    /// The configuration cannot be read, or is wrong.
+    /// The configuration cannot be read, or is invalid.
     #[error("{0}")]
     Config(#[from] ConfigError),
     /// The configuration cannot be read within 30 s.
     #[error("reading it takes more than {} s; is one of its files a pipe?", READ_TIMEOUT.as_secs())]
     TooSlow,
-    /// Keys changed that are only read at the start.
+    /// Keys were changed whose values are only read at the start. Contains these keys.
     #[error("{}: {}", .0.join(", "), if .0.len() == 1 { "needs a restart" } else { "need a restart" })]
     NeedsRestart(Vec<String>),
     /// A service with this configuration would not start.
     #[error("{0}")]
     Start(#[from] StartError),
-    /// A connector that is in use would be removed.
+    /// A connector that is in use is missing from the new configuration.
     #[error(
         "connector {connector}: it is removed or renamed, but {reason}; a restart accepts the change deliberately"
     )]
@@ -70,7 +71,7 @@ pub enum ReloadError {
         /// Why it counts as in use.
         reason: String,
     },
-    /// A sink with undelivered events would be removed.
+    /// A sink with undelivered events is missing from the new configuration.
     #[error(
         "sink {sink}: it is removed or renamed, but {records} events are yet to be delivered to it; let it drain, or \
          discard them with `dt-receiver spool forget {sink} --yes`"
@@ -81,10 +82,10 @@ pub enum ReloadError {
         /// The number of its undelivered events.
         records: u64,
     },
-    /// A sink is added again while it is still being removed.
+    /// A sink was added again while the removed sink with the same name has not ended. Contains the name.
     #[error("sink {0}: it was removed just now, and still receives its backlog; try again later")]
     Leaving(Arc<str>),
-    /// A sink cannot be replaced by the changed one.
+    /// A sink cannot be replaced by one with the changed settings.
     #[error("sink {sink}: {source}")]
     Sink {
         /// The sink's name.
@@ -92,19 +93,19 @@ pub enum ReloadError {
         /// Why the sink was not replaced.
         source: ReplaceError,
     },
-    /// The keys of a new issuer cannot be fetched.
+    /// The keys of a new issuer cannot be fetched. Contains the problem.
     #[error("{0}; without its keys nothing could be verified")]
     Keys(String),
     /// The log cannot be used.
     #[error("spool: {0}")]
     Log(#[from] LogError),
-    /// The service stops.
+    /// The service is stopping.
     #[error("the service stops")]
     Stopping,
 }
 
 impl ReloadError {
-    /// Returns the outcome, as in metrics and logs: `invalid`, `needs_restart` or `refused`.
+    /// Returns the outcome for metrics and logs: `invalid`, `needs_restart` or `refused`.
     #[must_use]
     pub const fn outcome(&self) -> &'static str {
         match self {
@@ -120,14 +121,14 @@ impl ReloadError {
 pub struct ReloadHandle(pub(super) Arc<Reloader>);
 
 impl ReloadHandle {
-    /// Reads a configuration with `read` and activates all of it or nothing. `who` names the requester in the audit. Returns
-    /// the changes; an empty list if there are none. Sinks of the embedder stay unchanged.
+    /// Reads a configuration with `read`, and activates it completely or not at all. `who` names the requester in the audit.
+    /// Returns the changes; an empty list if there are none. Sinks of the embedder are not changed.
     ///
     /// Reloads run one after another. A reload that has started runs to its end, even if the future is dropped.
     ///
     /// # Errors
     ///
-    /// [`ReloadError`], when the old configuration stays active. Log, metrics and `/readyz` report it, too.
+    /// [`ReloadError`] if the old configuration stays active. The log, the metrics and `/readyz` report the error, too.
     ///
     /// # Examples
     ///
@@ -156,12 +157,12 @@ impl ReloadHandle {
     }
 }
 
-/// The next configuration of a store.
+/// The configuration for which a store is prepared.
 pub struct Next {
     pub config: Config,
     pub routes: Routes,
     pub verifiers: Vec<Arc<LiveVerifier>>,
-    /// All sinks, in the order of the routes.
+    /// The names of all sinks, in the order of the routes.
     pub sinks: Vec<Arc<str>>,
     pub added: Vec<NamedSink>,
     pub changed: Vec<NamedSink>,
@@ -169,11 +170,11 @@ pub struct Next {
     pub removed_connectors: Vec<Arc<str>>,
 }
 
-/// A prepared store: the steps that are left cannot fail.
+/// A store that is prepared for a configuration: the remaining steps cannot fail.
 pub struct Ready {
-    /// Takes the deliveries of new requests from now on.
+    /// The intake for new requests.
     pub intake: Arc<dyn Intake>,
-    /// The last step, to be called once new requests are routed to the intake.
+    /// The last step, to be called after new requests are routed to `intake`.
     pub finish: Box<dyn FnOnce() + Send>,
 }
 
@@ -210,7 +211,7 @@ struct Current {
     keys: HashMap<String, Arc<Keys>>,
 }
 
-/// The tasks that fetch keys, by issuer; none until the service runs.
+/// The tasks that fetch keys, by issuer; empty until the service runs.
 #[derive(Default)]
 struct Fetching {
     runs: bool,
@@ -218,7 +219,7 @@ struct Fetching {
 }
 
 impl Reloader {
-    /// Starts with the active configuration. `own` are the sinks that an embedder added.
+    /// Creates the reloader with the active configuration. `own` are the names of the sinks that an embedder added.
     pub(super) fn new(
         config: Config,
         keys: HashMap<String, Arc<Keys>>,
@@ -238,13 +239,13 @@ impl Reloader {
         *self.drain_timeout.lock()
     }
 
-    /// Starts to fetch keys from the issuers.
+    /// Starts the tasks that fetch keys from the issuers.
     pub(super) async fn run(&self) {
         self.fetching.lock().runs = true;
         self.fetch(&self.current.lock().await.keys);
     }
 
-    /// Ends the fetching of keys and refuses new reloads. Waits up to `timeout` for a running reload.
+    /// Ends the tasks that fetch keys, and refuses new reloads. Waits up to `timeout` for a running reload.
     pub(super) async fn stop(&self, timeout: Duration) {
         self.stopping.store(true, Ordering::SeqCst);
         {
@@ -256,7 +257,7 @@ impl Reloader {
         let _late = tokio::time::timeout(timeout, self.current.lock()).await;
     }
 
-    /// Fetches keys from these issuers only: starts and ends tasks accordingly.
+    /// Fetches keys from these issuers only: starts tasks for new issuers, and ends those of others.
     fn fetch(&self, keys: &HashMap<String, Arc<Keys>>) {
         let mut fetching = self.fetching.lock();
         if !fetching.runs {
@@ -357,7 +358,7 @@ impl Reloader {
         Ok(changes)
     }
 
-    /// Reads the certificate of changed settings; `None` if the settings are the same.
+    /// Reads the certificate of changed settings; `None` if the settings have not changed.
     async fn prepare_certificate(
         &self,
         old: &Config,
@@ -413,7 +414,7 @@ impl Reloader {
 ///
 /// # Errors
 ///
-/// [`ReloadError::NeedsRestart`] with the keys that need one.
+/// [`ReloadError::NeedsRestart`] with the keys whose new values need a restart.
 fn require_no_restart(old: &Config, next: &Config, changes: &[ConfigChange]) -> Result<(), ReloadError> {
     let mut keys: Vec<String> = old.need_restart(changes).into_iter().map(str::to_owned).collect();
     // Dead letters are written with the settings of the first sink of their type.
@@ -424,7 +425,7 @@ fn require_no_restart(old: &Config, next: &Config, changes: &[ConfigChange]) -> 
     if keys.is_empty() { Ok(()) } else { Err(ReloadError::NeedsRestart(keys)) }
 }
 
-/// Fetches the keys of new issuers, before a request needs them.
+/// Fetches the keys of new issuers, before the first request needs them.
 ///
 /// # Errors
 ///
@@ -440,20 +441,20 @@ async fn fetch_new_keys(live: &Live, known: &HashMap<String, Arc<Keys>>) -> Resu
     Ok(())
 }
 
-/// Returns why a connector counts as in use; `None` if it does not. `last_accepted` is the time of its last event, 0 for none;
-/// both times are in Unix milliseconds.
+/// Returns why a connector counts as in use: it accepted an event less than 12 hours before `now`. `None` if it does not.
+/// `last_accepted` is the time of its last accepted event, or 0 if there was none. Both times are in Unix milliseconds.
 pub fn in_use_since(last_accepted: i64, now: i64) -> Option<String> {
     let passed = u64::try_from(now.saturating_sub(last_accepted)).unwrap_or(0);
     let is_recent = last_accepted > 0 && Duration::from_millis(passed) < IN_USE;
     is_recent.then(|| format!("it accepted an event {} min ago (less than 12 hours)", passed / 60_000))
 }
 
-/// The swapped sinks of a reload, each with the sink that it replaced.
+/// The swapped sinks of a reload: for each one, the old sink, with its name.
 #[derive(Default)]
 pub struct SwappedSinks(Vec<NamedSink>);
 
 impl SwappedSinks {
-    /// Replaces all sinks, or none: after a failure, the sinks that were replaced are restored.
+    /// Replaces all sinks, or none: after a failure, the old sinks are restored.
     ///
     /// # Errors
     ///
@@ -475,7 +476,7 @@ impl SwappedSinks {
         Ok(swapped)
     }
 
-    /// Restores the old sinks.
+    /// Restores the old sinks in place of the new ones.
     pub fn undo(self, replace: impl Fn(&str, Box<dyn Sink>) -> Result<Box<dyn Sink>, ReplaceError>) {
         for (sink, old) in self.0 {
             if let Err(error) = replace(&sink, old) {

@@ -7,26 +7,26 @@ use super::StartError;
 use crate::config::{Config, SinkFilter, is_name};
 use dt_sink::record::Record;
 
-/// The route of each connector, in the order of the configuration.
+/// The routes of all connectors, in the order of the configuration, and the filters of the sinks.
 #[derive(Debug)]
 pub struct Routes {
     pub connectors: Vec<Route>,
-    /// The filter of each sink, in the order of all sinks.
+    /// The filters of all sinks, in the order of the list of all sinks.
     filters: Vec<SinkFilter>,
 }
 
-/// The sinks of a connector.
+/// The route of one connector: the sinks that receive its events.
 #[derive(Debug)]
 pub struct Route {
     pub connector: Arc<str>,
-    /// The indexes of its sinks in the list of all sinks.
+    /// The indexes of the connector's sinks in the list of all sinks.
     pub sinks: Vec<usize>,
-    /// Whether events are de-duplicated.
+    /// Whether the connector's events are de-duplicated.
     pub dedup: bool,
 }
 
 impl Routes {
-    /// Resolves the names of sinks in the configuration. `sinks` are the names of all sinks.
+    /// Resolves the names of sinks in the configuration to indexes. `sinks` are the names of all sinks.
     ///
     /// # Errors
     ///
@@ -63,12 +63,12 @@ impl Routes {
         Ok(Self { connectors: routes, filters })
     }
 
-    /// Returns the route of the connector with this index.
+    /// Returns the route of the connector with this index in the configuration; `None` if there is none.
     pub fn get(&self, connector: usize) -> Option<&Route> {
         self.connectors.get(connector)
     }
 
-    /// Returns the indexes of the sinks on a route that receive this record.
+    /// Returns the indexes of the sinks on a route whose filters match a record.
     pub fn sinks_for(&self, route: &Route, record: &Record) -> Vec<usize> {
         let is_wanted = |place: &usize| self.filters.get(*place).is_none_or(|filter| filter.wants(record));
         route.sinks.iter().copied().filter(is_wanted).collect()

@@ -8,15 +8,15 @@ use crate::config::{Config, Mode, SinkConfig};
 use crate::sink::{Sink, SinkContext};
 use crate::telemetry::Telemetry;
 
-/// The time before a request's deadline at which the outcome of its record has to be known.
+/// How long before a request's deadline the result of its record has to be known.
 const MARGIN: Duration = Duration::from_millis(1500);
-/// The shortest time limit of a sink.
+/// The shortest time limit of a sink for the attempts of a record.
 const LEAST: Duration = Duration::from_millis(500);
 
 /// A sink and its name.
 pub type NamedSink = (Arc<str>, Box<dyn Sink>);
 
-/// Creates the sinks of the configuration; those of the embedder, `own`, follow. None is opened yet.
+/// Creates the sinks of the configuration, without opening them; the sinks of the embedder, `own`, follow.
 pub fn make_sinks(
     config: &Config,
     own: Vec<NamedSink>,
@@ -40,8 +40,8 @@ pub fn make_sink(
     sink.settings.sink(context).map_err(|source| StartError::Sink { name: Arc::clone(&sink.name), source })
 }
 
-/// Returns the time limit for the attempts of a record; `None` for no limit. In mode `direct`, the outcome is needed before the
-/// request's deadline.
+/// Returns the time limit for the attempts of a record; `None` if there is no limit. In mode `direct`, the result is needed
+/// before the request's deadline.
 pub fn give_up_after(config: &Config) -> Option<Duration> {
     match config.mode {
         Mode::Direct => Some(config.limits.deadline.saturating_sub(MARGIN).max(LEAST)),

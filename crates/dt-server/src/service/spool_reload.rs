@@ -18,11 +18,11 @@ use crate::sink::Sink;
 /// The interval between two checks of a sink's progress.
 pub const POLL_INTERVAL: Duration = Duration::from_millis(20);
 
-/// Does every step that can fail; the rest follows in [`Ready::finish`].
+/// Carries out every step that can fail; [`Ready::finish`] carries out the others.
 ///
 /// # Errors
 ///
-/// [`ReloadError`]; then all steps are undone.
+/// [`ReloadError`]; in this case, all steps are undone.
 pub fn prepare(store: &Arc<SpoolStore>, next: Next) -> Result<Ready, ReloadError> {
     store.leaving.lock().retain(|worker| !worker.is_finished());
     if let Some((name, _)) =
@@ -100,8 +100,8 @@ pub fn prepare(store: &Arc<SpoolStore>, next: Next) -> Result<Ready, ReloadError
     Ok(Ready { intake, finish: Box::new(finish) })
 }
 
-/// Lets workers end after the last event that can be for them. Waits for the requests of earlier intakes, which may still
-/// store events for these workers.
+/// Makes workers end after the last event that can be for them. Waits for the requests of earlier intakes, which may still store
+/// events for these workers.
 fn leave(store: &SpoolStore, workers: &[Arc<WorkerHandle>], before: &[Weak<SpoolIntake>]) {
     let is_used = || before.iter().any(|intake| intake.strong_count() > 0);
     while is_used() && !store.log.tail().is_stopping() {
@@ -113,10 +113,10 @@ fn leave(store: &SpoolStore, workers: &[Arc<WorkerHandle>], before: &[Weak<Spool
     workers.iter().for_each(|worker| worker.leave_after(last));
 }
 
-/// The added sinks, to be removed again if the reload fails.
+/// The added sinks, which are removed again if the reload fails.
 struct Rollback<'a> {
     store: &'a SpoolStore,
-    /// The added sinks that the log already knew; it keeps their events and positions.
+    /// The added sinks that were already registered in the log, which keeps their events and positions.
     known: BTreeSet<Arc<str>>,
     added: Vec<Arc<WorkerHandle>>,
 }
@@ -135,7 +135,7 @@ impl Rollback<'_> {
         }
     }
 
-    /// Removes a sink from the log, unless the log knew it before the reload.
+    /// Removes a sink from the log, unless it was registered before the reload.
     fn forget(&self, name: &Arc<str>) {
         if self.known.contains(name) {
             return;
@@ -150,11 +150,11 @@ fn find<'a>(workers: &'a [Arc<WorkerHandle>], name: &str) -> Option<&'a Arc<Work
     workers.iter().find(|worker| &**worker.name() == name)
 }
 
-/// Protects a connector to which DT may still send from being removed by mistake.
+/// Prevents that a connector to which DT may still send events is removed by mistake.
 ///
 /// # Errors
 ///
-/// [`ReloadError::ConnectorInUse`] if it accepted an event within 12 hours, or has undelivered records.
+/// [`ReloadError::ConnectorInUse`] if the connector accepted an event within 12 hours, or has undelivered records.
 fn refuse_in_use(store: &SpoolStore, connector: &Arc<str>) -> Result<(), ReloadError> {
     let now = store.clock.unix_millis();
     let held = store.log.connector_use(connector)?;
@@ -168,8 +168,8 @@ fn refuse_in_use(store: &SpoolStore, connector: &Arc<str>) -> Result<(), ReloadE
     Err(ReloadError::ConnectorInUse { connector: Arc::clone(connector), reason })
 }
 
-/// Waits until a sink has received the records that are in the log now. A sink under load is always a little behind, so this
-/// separates it from one that has a backlog.
+/// Waits until a sink has received the records that are in the log now. A sink under load is always a little behind; this wait
+/// distinguishes it from a sink with a backlog.
 ///
 /// # Errors
 ///

@@ -1,5 +1,5 @@
-//! The store of mode `spool`: a request waits until its event is in the log. Workers deliver the records of the log to the
-//! sinks, without a time limit.
+//! The store of events in mode `spool`: a request waits until its event is in the log. Workers deliver the records of the log to
+//! the sinks, without a time limit.
 
 use std::collections::BTreeSet;
 use std::hash::{BuildHasher, RandomState};
@@ -31,14 +31,14 @@ pub const BACKOFF: (Duration, Duration) = (Duration::from_millis(100), Duration:
 pub struct SpoolStore {
     pub log: Arc<Log>,
     pub workers: RwLock<Vec<Arc<WorkerHandle>>>,
-    /// Workers of removed sinks, until they have delivered every event that was accepted for them.
+    /// The workers of removed sinks, until they have delivered every event that was accepted for them.
     pub leaving: Mutex<Vec<Arc<WorkerHandle>>>,
     dead_letters: DeadLetterStore,
     pub telemetry: Arc<Telemetry>,
     pub clock: Arc<dyn Clock>,
-    /// Owned by the control socket; gone if that could not be opened.
+    /// The handler of administration requests, owned by the control socket; gone if that could not be opened.
     pub repair: Weak<Repair>,
-    /// The intakes, the current one last. Each lives until its last request has ended.
+    /// The intakes, with the current one last. Each exists until its last request has ended.
     pub intakes: Mutex<Vec<Weak<SpoolIntake>>>,
     control: Option<Control>,
 }
@@ -47,12 +47,12 @@ pub struct SpoolStore {
 #[derive(Debug)]
 pub struct SpoolIntake {
     store: Arc<SpoolStore>,
-    /// For each connector, in the order of the configuration: the sinks of its events, and whether it is de-duplicated.
+    /// For each connector, in the order of the configuration: the set of its sinks, and whether its events are de-duplicated.
     routes: Vec<(SinkSet, bool)>,
 }
 
 impl SpoolIntake {
-    /// Builds an intake from the routes. `numbers` has the log's number of each sink, in the order of the sinks.
+    /// Creates an intake from the routes. `numbers` are the numbers of the sinks in the log, in the order of the sinks.
     pub fn new(store: Arc<SpoolStore>, routes: &Routes, numbers: &[u32]) -> Self {
         let route = |Route { sinks, dedup, .. }: &Route| {
             (SinkSet::new(sinks.iter().filter_map(|place| numbers.get(*place).copied())), *dedup)
@@ -61,7 +61,7 @@ impl SpoolIntake {
     }
 }
 
-/// Counts the commits of the log.
+/// Counts the commits of the log in the metrics.
 #[derive(Debug)]
 struct LogMetrics(Arc<Telemetry>);
 
@@ -126,7 +126,7 @@ impl SpoolStore {
     }
 }
 
-/// Registers a sink with the log. `place` is its position in the routes.
+/// Registers a sink in the log. `place` is the sink's index in the routes.
 pub fn register(
     log: &Log,
     name: &Arc<str>,
@@ -151,7 +151,7 @@ pub fn start_worker(
     WorkerHandle::start(sink, state, parts).map(Arc::new).map_err(failed)
 }
 
-/// Returns the parts of the worker of a sink, with its filter.
+/// Returns the arguments for creating the worker of a sink.
 pub fn worker_parts(
     name: &Arc<str>,
     config: &Config,
@@ -165,7 +165,7 @@ pub fn worker_parts(
     Ok(WorkerParts { log, backoff: backoff(name, clock).map_err(failed)?, telemetry, filter })
 }
 
-/// Returns the pauses between attempts, with random jitter, so that sinks that fail together are not tried at the same time.
+/// Returns the pauses between attempts, with random jitter, so that sinks that fail together are not retried at the same time.
 pub fn backoff(name: &str, clock: &Arc<dyn Clock>) -> Result<Backoff, OpenError> {
     let jitter = RandomState::new().hash_one((name, clock.unix_millis()));
     Backoff::new(BACKOFF.0, BACKOFF.1, jitter).map_err(|error| OpenError::Unusable(error.to_string()))
@@ -179,12 +179,12 @@ pub fn options(config: &Config) -> LogOptions {
     LogOptions { bounds, dedup_window: config.dedup_window, dedup_max, ..defaults }
 }
 
-/// Removes the positions of sinks that are no longer configured and have no undelivered events; such a position would keep
-/// every later event in the log.
+/// Removes the positions of sinks that are no longer configured and have no undelivered events. Such a position would keep every
+/// later event in the log.
 ///
 /// # Errors
 ///
-/// [`StartError::Owed`] if one has undelivered events: only an operator may discard them.
+/// [`StartError::Owed`] if such a sink has undelivered events: only an operator may discard them.
 fn forget_removed_sinks(log: &Log, configured: &BTreeSet<Arc<str>>) -> Result<(), StartError> {
     for sink in log.sinks().into_iter().filter(|sink| !configured.contains(&sink.name)) {
         let events = log.owed(&sink)?;
@@ -281,7 +281,7 @@ impl SpoolStore {
     }
 }
 
-/// The store as the service owns it; the intakes share it.
+/// The store, as the service owns it. The intakes share it.
 #[derive(Debug)]
 pub struct SharedStore(Arc<SpoolStore>);
 

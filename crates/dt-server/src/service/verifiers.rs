@@ -9,17 +9,17 @@ use crate::keys::{Keys, LiveVerifier};
 use crate::telemetry::Telemetry;
 use dt_sink::clock::Clock;
 
-/// The verifiers of the connectors, in the order of the configuration, and their fetched keys, by issuer.
+/// The verifiers of the connectors, in the order of the configuration, and the key sets that are fetched for them, by issuer.
 pub struct Live {
     pub verifiers: Vec<Arc<LiveVerifier>>,
     pub keys: HashMap<String, Arc<Keys>>,
 }
 
-/// Creates the verifiers, without fetching keys. The issuers in `known` keep their keys.
+/// Creates the verifiers of the connectors, without fetching keys. The key sets of the issuers in `known` are reused.
 ///
 /// # Errors
 ///
-/// [`StartError::Issuer`] if an issuer's URL cannot be used.
+/// [`StartError::Issuer`] if keys cannot be fetched from an issuer's URL.
 pub fn live_verifiers(
     config: &Config,
     known: &HashMap<String, Arc<Keys>>,

@@ -39,7 +39,7 @@ impl SinkSettings for StdoutConfig {
 pub struct StdoutSink {
     format: Format,
     out: Box<dyn Write + Send>,
-    /// The last write failed and may have left a part of a line, so a line feed goes first.
+    /// Whether the last write failed and may have left an incomplete line, so that a line feed is written first.
     needs_newline: bool,
     lines: Vec<u8>,
 }
@@ -56,7 +56,7 @@ impl StdoutSink {
     ///
     /// # Errors
     ///
-    /// The operating system's error if standard output is closed and its file descriptor cannot be duplicated.
+    /// The error of the operating system if standard output is closed and its file descriptor cannot be duplicated.
     pub fn new(format: Format) -> io::Result<Self> {
         let fd = io::stdout().as_fd().try_clone_to_owned()?;
         Ok(Self::to(Box::new(File::from(fd)), format))

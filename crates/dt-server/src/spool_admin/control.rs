@@ -1,4 +1,4 @@
-//! Connects the command line to a running server: a Unix socket in the spool's folder, which only its owner may open.
+//! Connects the command line to a running server: a Unix socket in the spool's folder that only its owner may open.
 //!
 //! A connection carries one request: a line of JSON, answered by a line of JSON, `{"ok":…}` or `{"error":…}`. The server
 //! handles one connection at a time, each within a few seconds. The process that holds the spool's lock replaces a socket
@@ -21,23 +21,23 @@ use serde::{Deserialize, Serialize};
 use super::repair::{Repair, RepairReport, RepairRequest};
 
 const NAME: &str = "control.sock";
-/// The longest request and the longest answer, in bytes.
+/// The largest size of a request and of an answer, in bytes.
 const MAX_LINE: usize = 64 * 1024;
-/// The timeout of reading a request, and of writing an answer.
+/// The time limit for reading a request, and for writing an answer.
 const REQUEST_TIME: Duration = Duration::from_secs(5);
-/// The timeout of an answer on the client's side. The answer waits for a commit, which is slow on a slow disk.
+/// The time limit for an answer on the client's side. The answer waits for a commit, which is slow on a slow disk.
 const ANSWER_TIME: Duration = Duration::from_secs(60);
-/// The longest path of a socket's address, in bytes, on every supported system.
+/// The largest length of a socket's path that every supported system accepts, in bytes.
 const MAX_PATH: usize = 100;
 
 /// Why a running server did not carry out a request.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum ControlError {
-    /// No server runs there.
+    /// No server runs on this spool.
     #[error("no server runs there")]
     NoServer,
-    /// The server refused the request; its reason.
+    /// The server refused the request. Contains its reason.
     #[error("{0}")]
     Refused(String),
     /// The server cannot be reached, or did not answer.
@@ -45,7 +45,7 @@ pub enum ControlError {
     Unanswered {
         /// The path of the server's socket for spool administration.
         path: PathBuf,
-        /// What the system says.
+        /// The error of the operating system.
         source: io::Error,
     },
 }
@@ -58,7 +58,7 @@ enum Answer {
 }
 
 /// Returns a path of the socket that is short enough. On Linux, a long path is replaced by one through the open folder, which
-/// has to stay open while the path is used.
+/// must stay open while the path is used.
 fn address(folder: &Path, name: &str) -> io::Result<(PathBuf, Option<File>)> {
     let path = folder.join(name);
     if path.as_os_str().len() <= MAX_PATH || !cfg!(target_os = "linux") {
@@ -72,7 +72,7 @@ fn address(folder: &Path, name: &str) -> io::Result<(PathBuf, Option<File>)> {
 ///
 /// # Errors
 ///
-/// [`ControlError::NoServer`] if no server runs, so that the caller can lock the spool itself; other variants if the server
+/// [`ControlError::NoServer`] if no server runs, so that the caller can lock the spool itself; another variant if the server
 /// refuses the request or does not answer.
 pub fn ask(folder: &Path, request: &RepairRequest) -> Result<RepairReport, ControlError> {
     let unanswered = |source| ControlError::Unanswered { path: folder.join(NAME), source };
@@ -97,11 +97,11 @@ pub fn ask(folder: &Path, request: &RepairRequest) -> Result<RepairReport, Contr
     }
 }
 
-/// Reads up to a line feed, at most [`MAX_LINE`] bytes.
+/// Reads up to and including a line feed, at most [`MAX_LINE`] bytes.
 ///
 /// # Errors
 ///
-/// Returns an error if the line does not end within `time` or is longer.
+/// Returns an error if the line is not complete within `time`, or is longer.
 fn read_line(stream: &mut UnixStream, time: Duration) -> io::Result<Vec<u8>> {
     let started = Instant::now();
     let mut line = Vec::new();

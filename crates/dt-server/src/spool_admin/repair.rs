@@ -14,9 +14,10 @@ use dt_log::dead::{DeadError, Filter, StoredDeadLetter};
 use dt_log::{Appended, Log, LogError, SinkSet};
 use dt_sink::record::{Reason, Record};
 
-/// The largest number of dead letters of one request, so that the answer comes soon. The caller continues after the last one.
+/// The largest number of dead letters that one request processes, so that it is answered soon. The caller continues after the
+/// last one.
 const MAX_PER_REQUEST: usize = 256;
-/// The start of the error of a dead letter that was refused because of a required header.
+/// The beginning of the error of a dead letter that was refused because of a required header.
 const HEADER_MISMATCH: &str = "header_mismatch:";
 /// The largest number of notes in a report.
 const MAX_NOTES: usize = 5;
@@ -26,7 +27,7 @@ const MAX_NOTES: usize = 5;
 #[serde(tag = "do", rename_all = "snake_case", deny_unknown_fields)]
 #[non_exhaustive]
 pub enum RepairRequest {
-    /// Stores the records of dead letters again.
+    /// Stores the records of dead letters again, so that they are delivered.
     ReplayDead {
         /// Selects the dead letters to replay.
         filter: Filter,
@@ -35,14 +36,14 @@ pub enum RepairRequest {
         /// Whether requests that were refused because of a required header may be accepted. The dead letter does not contain
         /// the header's value.
         ignore_required_headers: bool,
-        /// Only dead letters with an id above this.
+        /// Only dead letters with an id above this one are processed.
         after: i64,
     },
     /// Drops dead letters.
     DropDead {
         /// Selects the dead letters to drop.
         filter: Filter,
-        /// Only dead letters with an id above this.
+        /// Only dead letters with an id above this one are processed.
         after: i64,
     },
     /// Delivers records to a sink again.
@@ -64,25 +65,25 @@ pub enum RepairRequest {
 #[serde(rename_all = "camelCase", default)]
 #[non_exhaustive]
 pub struct RepairReport {
-    /// Dead letters that are queued for their sink again.
+    /// The number of dead letters that are queued for their sink again.
     pub queued: u64,
-    /// Dead letters that were accepted and removed.
+    /// The number of dead letters that were accepted and removed.
     pub accepted: u64,
-    /// Dead letters that were removed because their event was stored before.
+    /// The number of dead letters that were removed since their event was stored before.
     pub duplicate: u64,
-    /// Dead letters that were removed because the connector does not forward their event type.
+    /// The number of dead letters that were removed since the connector does not forward their event type.
     pub ignored: u64,
-    /// Dead letters that were dropped.
+    /// The number of dead letters that were dropped.
     pub dropped: u64,
-    /// Dead letters that failed again; they are kept.
+    /// The number of dead letters that failed again. They are kept.
     pub failed: u64,
-    /// Dead letters that were not tried; they are kept.
+    /// The number of dead letters that were not processed. They are kept.
     pub skipped: u64,
-    /// Records that are delivered again, or that a forgotten sink did not receive.
+    /// The number of records that are delivered again, or that a forgotten sink did not receive.
     pub records: u64,
-    /// Why dead letters were kept, each reason once; at most 5.
+    /// Why dead letters were kept; each reason once, at most 5.
     pub notes: BTreeSet<String>,
-    /// The id of the last dead letter of this request, if there may be more after it.
+    /// The id of the last dead letter that was processed, if more may follow; otherwise `None`.
     pub next: Option<i64>,
 }
 
@@ -124,7 +125,7 @@ impl RepairReport {
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum RepairError {
-    /// The log failed, or has no such sink.
+    /// The log failed, or no such sink is registered in it.
     #[error(transparent)]
     Log(#[from] LogError),
     /// The dead letters cannot be read or changed.
@@ -141,15 +142,15 @@ pub enum RepairError {
 #[derive(Debug)]
 pub struct Repair {
     log: Arc<Log>,
-    /// What requests need of the active configuration: connectors, their verifiers, and the running sinks. A reload replaces
-    /// it.
+    /// The parts of the active configuration that requests need: connectors, their verifiers, and the running sinks. A reload
+    /// replaces them.
     configured: RwLock<Arc<Configured>>,
 }
 
 #[derive(Debug)]
 struct Configured {
     connectors: BTreeMap<Arc<str>, ConnectorConfig>,
-    /// The verifiers of the running server, by connector; their keys may change.
+    /// The verifiers of the running server, by connector. Their keys may change.
     verifiers: BTreeMap<Arc<str>, Arc<LiveVerifier>>,
     /// Whether de-duplication is on for any connector.
     dedup: bool,
@@ -166,7 +167,7 @@ impl Configured {
     }
 }
 
-/// The decision on a dead letter.
+/// The decision about a dead letter.
 enum Verdict {
     /// The request is authentic: its record is stored like that of a new request.
     Accept { record: Box<Record>, sinks: SinkSet, dedup: bool },
@@ -183,8 +184,8 @@ enum Verdict {
 }
 
 impl Repair {
-    /// Uses an open log and the connectors of `config`. `sinks` are the names of its sinks, those of an embedder included;
-    /// without any, events are for all sinks of the log.
+    /// Creates the handler for an open log, with the connectors of `config`. `sinks` are the names of all sinks, including those
+    /// of an embedder; if it is empty, events are for all sinks of the log.
     #[must_use]
     pub fn new(log: Arc<Log>, config: &Config, sinks: BTreeSet<Arc<str>>) -> Self {
         Self { log, configured: RwLock::new(Arc::new(Configured::new(config, &[], sinks))) }
@@ -204,12 +205,12 @@ impl Repair {
         Arc::clone(&self.configured.read())
     }
 
-    /// Carries out a request, for at most 256 dead letters: [`RepairReport::next`] says where the next request continues.
+    /// Carries out a request, for at most 256 dead letters: [`RepairReport::next`] says where the next request has to continue.
     /// Blocks.
     ///
     /// # Errors
     ///
-    /// [`RepairError`], when the log fails or the request names a sink that it cannot change.
+    /// [`RepairError`] if the log fails, or if the request names a sink that it cannot change.
     pub fn handle(&self, request: &RepairRequest) -> Result<RepairReport, RepairError> {
         match request {
             RepairRequest::ReplayDead { filter, reverify, ignore_required_headers, after } => {
@@ -237,7 +238,7 @@ impl Repair {
         }
     }
 
-    /// Decides on each dead letter that matches, and applies the decision.
+    /// Makes a decision about each dead letter that matches, and applies it.
     fn for_each(
         &self,
         filter: &Filter,
@@ -258,7 +259,7 @@ impl Repair {
         Ok(report)
     }
 
-    /// Applies a decision. Returns the count of the report to increase; `None` if the dead letter or its sink was removed
+    /// Applies a decision. Returns the count of the report that increases; `None` if the dead letter or its sink was removed
     /// meanwhile.
     fn apply<'a>(
         &self,
@@ -306,7 +307,8 @@ impl Repair {
     ///
     /// # Errors
     ///
-    /// What is missing, if the log does not have all of them: a new sink would begin after a record that is stored now.
+    /// The names of the missing sinks, if the log does not have all of them: a new sink would begin after a record that is stored
+    /// now.
     fn sinks_of(&self, connector: &str) -> Result<SinkSet, String> {
         let configured = self.configured();
         let number = |name: &str| match self.log.sink(name) {
@@ -325,7 +327,7 @@ impl Repair {
         Ok(SinkSet::new(numbers))
     }
 
-    /// Decides on a dead letter that is replayed.
+    /// Makes the decision about a dead letter that is to be replayed.
     fn decide(&self, stored: &StoredDeadLetter, reverify: bool, ignore_required_headers: bool) -> Verdict {
         match &stored.dead_letter.reason {
             Reason::Rejected { sink } if !self.is_deliverable(sink) => {
@@ -353,14 +355,14 @@ impl Repair {
         }
     }
 
-    /// Returns whether records for this sink would be delivered.
+    /// Returns whether records for this sink would be delivered: the sink is configured, and is registered in the log.
     fn is_deliverable(&self, sink: &str) -> bool {
         let sinks = &self.configured().sinks;
         (sinks.is_empty() || sinks.contains(sink)) && self.log.sink(sink).is_some()
     }
 
-    /// Verifies a stored request and reads its record. An expired or damaged one is verified at the time when its token was
-    /// issued, any other at its time of receipt.
+    /// Verifies a stored request and reads its record. An expired or damaged request is verified at the time at which its token
+    /// was issued, any other one at its time of receipt.
     fn verify_again(&self, stored: &StoredDeadLetter) -> Verdict {
         let dead_letter = &stored.dead_letter;
         let configured = self.configured();

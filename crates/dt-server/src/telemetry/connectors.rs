@@ -1,5 +1,5 @@
-//! The metrics of connectors. A connector's series are registered with it and removed with it; a request that ends later
-//! must not bring them back.
+//! The metrics of connectors. The series of a connector are registered and removed together with it; a request that ends later
+//! must not register them again.
 
 use std::sync::OnceLock;
 use std::time::Duration;
@@ -9,21 +9,22 @@ use prometheus::{IntCounter, IntGauge};
 
 use super::Telemetry;
 
-/// The series that nearly all requests of a connector count in, looked up once. All others are looked up by name.
+/// The series in which nearly all requests of a connector are counted. They are looked up once; all other series are looked up by
+/// name.
 ///
-/// It belongs to a configuration. Once the connector is removed, its series are not shown any more, and a request that ends
-/// later counts in series that are not shown.
+/// The series belong to one configuration. After the connector is removed, they are no longer shown, and a request that ends
+/// later is counted in series that are not shown.
 #[derive(Debug)]
 pub struct ConnectorSeries {
-    /// The counters of the successful outcomes by reason, all with status 200.
+    /// The counters of the successful outcomes, by reason. All of them have status 200.
     successes: Vec<(&'static str, IntCounter)>,
     last_accepted: IntGauge,
-    /// Empty before the first event, since no skew is known then.
+    /// The clock skew; empty before the first event, since it is not known then.
     clock_skew: OnceLock<IntGauge>,
 }
 
 impl ConnectorSeries {
-    /// Counts an answer. Returns whether it is one that these series have.
+    /// Counts an answer, if these series contain its outcome. Returns whether they do.
     fn count(&self, status: StatusCode, reason: &str, now: i64) -> bool {
         if status != StatusCode::OK {
             return false;
@@ -40,8 +41,8 @@ impl ConnectorSeries {
 }
 
 impl Telemetry {
-    /// Registers a connector and returns its series. `outcomes` are all that a request may come to, as status and reason:
-    /// each has its series from the start, so that `increase()` sees the first request.
+    /// Registers a connector and returns its series. `outcomes` are all possible outcomes of a request, as status and reason:
+    /// each has its series from the start, so that `increase()` counts the first request.
     pub fn register_connector(&self, name: &str, outcomes: &[(StatusCode, &'static str)]) -> ConnectorSeries {
         self.connectors.write().insert(name.to_owned());
         let counters = self.register_outcomes(name, outcomes).into_iter().zip(outcomes);
@@ -53,7 +54,7 @@ impl Telemetry {
         }
     }
 
-    /// Registers the outcomes of requests on a path of no connector.
+    /// Registers the outcomes of requests on paths that belong to no connector.
     pub fn register_no_connector(&self, outcomes: &[(StatusCode, &'static str)]) {
         self.register_outcomes("", outcomes);
     }
@@ -65,15 +66,15 @@ impl Telemetry {
         outcomes.iter().map(counter).collect()
     }
 
-    /// Removes the series of a connector that was removed: they would look like those of one that fell silent. Counters are
-    /// removed as well, or there would be one for each name there ever was.
+    /// Removes the series of a removed connector, which would look like those of a connector without events. Counters are removed
+    /// as well, since otherwise there would be one for each name that was ever used.
     pub fn unregister_connector(&self, name: &str) {
         let mut connectors = self.connectors.write();
         connectors.remove(name);
         self.families.remove_series("connector", name);
     }
 
-    /// Restores the time of the last accepted event, in Unix seconds, from before this process began.
+    /// Restores the time of the last event that was accepted by an earlier process, in Unix seconds.
     pub fn restore_last_accepted(&self, connector: &str, at: i64) {
         let gauge = self.metrics.last_accepted.with_label_values(&[connector]);
         gauge.set(gauge.get().max(at));
@@ -89,7 +90,7 @@ impl Telemetry {
         self.metrics.last_accepted.with_label_values(&[connector]).get()
     }
 
-    /// Reports the token's `iat` minus our time, in seconds, when a connector accepted an event.
+    /// Records the token's `iat` minus the receiver's time, in seconds, when a connector accepted an event.
     pub fn clock_skew(&self, connector: &str, series: Option<&ConnectorSeries>, seconds: i64) {
         if let Some(gauge) = series.and_then(|series| series.clock_skew.get()) {
             gauge.set(seconds);
@@ -125,7 +126,7 @@ impl Telemetry {
         });
     }
 
-    /// Calls `count` unless the connector was removed. The name is empty for a path of no connector.
+    /// Calls `count` unless the connector was removed. `connector` is empty for a path that belongs to no connector.
     pub(super) fn if_registered(&self, connector: &str, count: impl FnOnce()) {
         let connectors = self.connectors.read();
         if connector.is_empty() || connectors.contains(connector) {

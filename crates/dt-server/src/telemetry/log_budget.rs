@@ -1,23 +1,23 @@
-//! Limits how many log lines of a kind are written, whatever an attacker sends, and counts the suppressed ones.
+//! Limits the number of log lines of each kind, whatever an attacker sends, and counts the suppressed ones.
 
 use parking_lot::Mutex;
 
 use crate::token_bucket::TokenBucket;
 
-/// The budgets of all kinds of log lines that others can cause. Each kind has its own, so that none hides another.
+/// The budgets of all kinds of log lines that others can cause. Each kind has its own budget, so that no kind suppresses another.
 #[derive(Debug)]
 pub struct LogBudgets {
-    /// Anybody who reaches the port can cause these.
+    /// Rejected requests. Any client that reaches the port can cause these lines.
     pub rejections: LogBudget,
     pub unavailable: LogBudget,
     pub dead_letters: LogBudget,
     pub failures: LogBudget,
-    /// A client library may repeat itself without end.
+    /// Messages of client libraries of sinks, which may repeat them endlessly.
     pub sink_libraries: LogBudget,
     pub connections: LogBudget,
-    /// Anybody who reaches the port can cause these.
+    /// TLS handshakes and PROXY headers. Any client that reaches the port can cause these lines.
     pub handshakes: LogBudget,
-    /// Signals can come at any rate.
+    /// Reloads of the configuration. Signals can come at any rate.
     pub reloads: LogBudget,
 }
 
@@ -35,7 +35,7 @@ impl LogBudgets {
         }
     }
 
-    /// Returns each budget with what its lines are about.
+    /// Returns each budget with the subject of its lines.
     pub const fn all(&self) -> [(&'static str, &LogBudget); 8] {
         [
             ("refused requests", &self.rejections),
@@ -50,7 +50,7 @@ impl LogBudgets {
     }
 }
 
-/// A budget of log lines: a rate, and a burst.
+/// A budget of log lines, with a rate and a burst.
 #[derive(Debug)]
 pub struct LogBudget(Mutex<State>);
 
@@ -65,8 +65,8 @@ impl LogBudget {
         Self(Mutex::new(State { bucket: TokenBucket::new(per_second, burst), suppressed: 0 }))
     }
 
-    /// Takes one line from the budget. Returns how many lines were suppressed since the last one, or `None` if this line is
-    /// to be suppressed as well. `now_ms` is in Unix milliseconds.
+    /// Takes one line from the budget. Returns the number of lines that were suppressed since the last one; `None` if this line
+    /// must be suppressed as well. `now_ms` is in Unix milliseconds.
     pub fn take(&self, now_ms: i64) -> Option<u64> {
         let mut state = self.0.lock();
         if state.bucket.take(now_ms) {
@@ -77,7 +77,7 @@ impl LogBudget {
         }
     }
 
-    /// Returns how many lines were suppressed and not reported yet. They count as reported then.
+    /// Returns the number of lines that were suppressed and not reported yet. From then on they count as reported.
     pub fn take_suppressed(&self) -> u64 {
         std::mem::take(&mut self.0.lock().suppressed)
     }

@@ -1,6 +1,6 @@
-//! Logs and metrics of the service. There is one struct for each internal event (`internal_events`); emitting it writes the
-//! log line and counts. The table of metrics is in `table.rs`. Each service has its own registry: two in one process share no
-//! counters.
+//! The logs and metrics of the service. Each internal event is a struct (`internal_events`), which writes its log line and
+//! updates its metrics when it is emitted. The table of metrics is in `table.rs`. Each service has its own registry: two services
+//! in one process share no counters.
 
 mod connectors;
 mod internal_events;
@@ -37,7 +37,7 @@ use dt_sink::record::Reason;
 pub struct Telemetry {
     pub(crate) metrics: Metrics,
     families: Families,
-    /// The registered connectors.
+    /// The names of the registered connectors.
     connectors: RwLock<HashSet<String>>,
     budgets: LogBudgets,
     clock: Arc<dyn Clock>,
@@ -50,7 +50,7 @@ impl fmt::Debug for Telemetry {
 }
 
 impl Telemetry {
-    /// Creates the metrics, all of them 0. The configuration counts as read at this time.
+    /// Creates the metrics, all with value 0. The configuration counts as read at this time.
     #[must_use]
     pub fn new(clock: Arc<dyn Clock>) -> Self {
         let families = Families::new();
@@ -68,13 +68,13 @@ impl Telemetry {
         telemetry
     }
 
-    /// Writes the log line of an internal event, and counts it.
+    /// Writes the log line of an internal event, and updates its metrics.
     pub fn emit(&self, event: &impl InternalEvent) {
         event.emit(self);
     }
 
-    /// Asks to write a log line. Returns `None` if it is to be suppressed, or else how many lines were suppressed before it, if
-    /// any were.
+    /// Requests the permission to write a log line. Returns `None` if the line must be suppressed; otherwise the number of lines
+    /// that were suppressed before it, or `Some(None)` if there were none.
     fn may_log(&self, budget: &LogBudget) -> Option<Option<u64>> {
         let suppressed = budget.take(self.clock.unix_millis());
         if suppressed.is_none() {
@@ -83,8 +83,8 @@ impl Telemetry {
         suppressed.map(|lines| (lines > 0).then_some(lines))
     }
 
-    /// Logs how many lines were suppressed since the last line of their kind. A next line, which would say it too, may never
-    /// come, so this has to be called now and then.
+    /// Logs the number of lines that were suppressed since the last line of their kind. Call this at an interval: the next line
+    /// of that kind, which would report them, may never be written.
     pub fn report_suppressed_lines(&self) {
         for (about, budget) in self.budgets.all() {
             let suppressed = budget.take_suppressed();
@@ -94,7 +94,8 @@ impl Telemetry {
         }
     }
 
-    /// Reports when each issuer last returned its key set, in Unix seconds. An issuer that is not among them is removed.
+    /// Reports when each issuer last returned its key set, in Unix seconds. The series of issuers that are not in `fetched_at`
+    /// are removed.
     pub fn key_sets<'a>(&self, fetched_at: impl Iterator<Item = (&'a str, i64)>) {
         self.metrics.keys_fetched_at.reset();
         for (issuer, at) in fetched_at {
@@ -102,7 +103,7 @@ impl Telemetry {
         }
     }
 
-    /// Counts a commit of the spool: how long it took, and how many commands it had.
+    /// Counts a commit of the spool: its duration, and the number of its commands.
     pub fn spool_commit(&self, took: Duration, commands: usize) {
         self.metrics.spool_commit_duration.observe(took.as_secs_f64());
         self.metrics.spool_batch.observe(commands as f64);

@@ -59,13 +59,13 @@ where
     }
 }
 
-/// What the program holds to count with: one series, or a family of them. It is looked up once, when it is registered.
+/// The handle by which the program counts: one series, or a family of series. It is created when the metric is registered.
 pub(super) trait Handle: Sized {
     /// Registers a metric.
     fn register(families: &Families, metric: &Metric) -> Result<Self>;
 }
 
-/// Implements [`Handle`] for a family, and for the one series of a family without labels.
+/// Implements [`Handle`] for a family, and for the single series of a family without labels.
 macro_rules! handles {
     ($($family:ident of $series:ident: $options:ident, $kind:ident;)+) => {$(
         impl Handle for $family {
@@ -103,7 +103,7 @@ fn histogram_options(metric: &Metric) -> HistogramOpts {
     }
 }
 
-/// The registered metrics. Each service has its own: two in one process share no counters.
+/// The registered metrics of a service. Two services in one process share no counters.
 pub(super) struct Families {
     registry: Registry,
     families: RwLock<Vec<(Metric, Family)>>,
@@ -119,15 +119,15 @@ impl Families {
 
     /// Registers a metric of the table.
     ///
-    /// The library checks names and labels at run time. Those of the table are constants, all of which are registered
-    /// whenever a service starts, so a wrong one does not pass the first test.
+    /// The library checks names and labels at run time. Those of the table are constants, and all of them are registered when a
+    /// service starts, so that the first test would detect an invalid one.
     #[expect(clippy::expect_used, reason = "names and labels are constants that every test registers")]
     pub(super) fn register<H: Handle>(&self, metric: &Metric) -> H {
         H::register(self, metric).expect("the table of metrics is valid")
     }
 
-    /// Registers a metric that a sink declares, unless another sink of its type has done so. Fails for a row that is not
-    /// valid, and for a name that another metric has.
+    /// Registers a metric that a sink declares, unless another sink of its type has registered it. It is an error if the metric
+    /// is invalid, or another metric has the same name.
     pub(super) fn register_for_sink(&self, metric: &Metric) -> Result<Family> {
         if let Some((known, family)) =
             self.families.read().iter().find(|(known, _)| known.name == metric.name)
@@ -158,7 +158,7 @@ impl Families {
         Ok(())
     }
 
-    /// Removes all series, of all metrics, whose label has this value.
+    /// Removes all series, of all metrics, in which the label `label` has the value `value`.
     pub(super) fn remove_series(&self, label: &str, value: &str) {
         for (metric, family) in &*self.families.read() {
             if metric.labels.contains(&label) {

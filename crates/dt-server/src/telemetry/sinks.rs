@@ -1,4 +1,4 @@
-//! The metrics of sinks: those that every sink has, and those that a sink's type declares and reports itself.
+//! The metrics of sinks: those that every sink has, and those that the type of a sink declares and the sink reports itself.
 
 use std::fmt;
 use std::sync::Arc;
@@ -19,13 +19,13 @@ impl Telemetry {
         }
     }
 
-    /// Removes the series of a sink that was removed, with those that it reported itself.
+    /// Removes the series of a removed sink, including those that it reported itself.
     pub fn unregister_sink(&self, name: &str) {
         self.families.remove_series("sink", name);
     }
 
-    /// Registers the metrics that a type of sink declares, and returns where a sink of this type and name reports. A metric
-    /// that cannot be registered is logged and not shown.
+    /// Registers the metrics that a type of sink declares, and returns the reporter for a sink of this type with this name. A
+    /// metric that cannot be registered is logged and not shown.
     pub fn sink_reporter(self: &Arc<Self>, sink: &str, metrics: &[Metric]) -> Arc<dyn SinkReporter> {
         let mut families = Vec::with_capacity(metrics.len());
         for metric in metrics {
@@ -39,7 +39,7 @@ impl Telemetry {
         Arc::new(Reporter { telemetry: Arc::clone(self), sink: sink.into(), families })
     }
 
-    /// Counts a batch that was given to a sink.
+    /// Counts a batch that was passed to a sink, and its results.
     pub fn sink_batch(&self, sink: &str, records: u64, delivered: u64, rejected: u64) {
         let metrics = &self.metrics;
         metrics.sink_batch.with_label_values(&[sink]).observe(records as f64);
@@ -47,13 +47,13 @@ impl Telemetry {
         metrics.sink_records.with_label_values(&[sink, "rejected"]).inc_by(rejected);
     }
 
-    /// Counts records that a sink did not take and that will be tried again.
+    /// Counts records that a sink did not accept and that will be retried.
     pub fn sink_retries(&self, sink: &str, records: u64) {
         self.metrics.sink_records.with_label_values(&[sink, "retry"]).inc_by(records);
     }
 }
 
-/// Where one sink reports.
+/// The reporter of one sink.
 struct Reporter {
     telemetry: Arc<Telemetry>,
     sink: Arc<str>,

@@ -12,7 +12,7 @@ pub enum TlsError {
     Unreadable {
         /// The key in the configuration that names the file.
         key: &'static str,
-        /// The file that cannot be read.
+        /// The path of the file that cannot be read.
         path: PathBuf,
         /// The error of the operating system.
         source: io::Error,
@@ -25,7 +25,7 @@ pub enum TlsError {
         key: &'static str,
         /// The damaged file.
         path: PathBuf,
-        /// What is not as PEM requires.
+        /// The violation of the PEM format.
         text: String,
     },
     /// A file contains no certificate.
@@ -33,7 +33,7 @@ pub enum TlsError {
     NoCertificate {
         /// The key in the configuration that names the file.
         key: &'static str,
-        /// The file without a certificate.
+        /// The path of the file without a certificate.
         path: PathBuf,
     },
     /// A certificate is malformed, or unusable.
@@ -41,55 +41,55 @@ pub enum TlsError {
     BadCertificate {
         /// The key in the configuration that names the file.
         key: &'static str,
-        /// The file that contains the certificate.
+        /// The path of the file that contains the certificate.
         path: PathBuf,
         /// The number of the certificate in the file, from 1.
         number: usize,
-        /// Why it cannot be used.
+        /// Why the certificate cannot be used.
         text: String,
     },
-    /// The file of the private key contains none.
+    /// The file for the private key contains no private key.
     #[error("{path}: there is no private key in it; expected \"-----BEGIN PRIVATE KEY-----\"")]
     NoKey {
-        /// The file that should contain the private key.
+        /// The path of the file that should contain the private key.
         path: PathBuf,
     },
     /// The private key is encrypted.
     #[error("{path}: the private key is encrypted; decrypt it with `openssl pkey -in FILE -out PLAIN`")]
     EncryptedKey {
-        /// The file of the private key.
+        /// The path of the private key's file.
         path: PathBuf,
     },
     /// The private key is malformed, or unusable.
     #[error("{path}: the private key cannot be used: {text}")]
     BadKey {
-        /// The file of the private key.
+        /// The path of the private key's file.
         path: PathBuf,
-        /// Why it cannot be used.
+        /// Why the private key cannot be used.
         text: String,
     },
     /// The private key does not belong to the certificate.
     #[error("{key}: is not the private key of the certificate in {certificate}")]
     KeyMismatch {
-        /// The file of the certificate.
+        /// The path of the certificate's file.
         certificate: PathBuf,
-        /// The file of the key.
+        /// The path of the private key's file.
         key: PathBuf,
     },
     /// The certificate has expired.
     #[error("{path}: the certificate expired at {at}; renew it")]
     Expired {
-        /// The file of the certificate.
+        /// The path of the certificate's file.
         path: PathBuf,
-        /// When it expired, as RFC 3339.
+        /// When the certificate expired, in RFC 3339.
         at: String,
     },
     /// The certificate is not valid yet.
     #[error("{path}: the certificate is not valid before {at}; is the clock right?")]
     NotYetValid {
-        /// The file of the certificate.
+        /// The path of the certificate's file.
         path: PathBuf,
-        /// When it becomes valid, as RFC 3339.
+        /// When the certificate becomes valid, in RFC 3339.
         at: String,
     },
     /// The TLS library does not support the configured versions of TLS.

@@ -10,25 +10,26 @@ use super::load::{Files, Validity};
 use super::{ReadFile, TlsError, TlsSettings};
 use dt_verify::event::rfc3339_seconds;
 
-/// The time before its expiry at which a certificate is reported, in seconds: 72 h.
+/// How long before its expiry a certificate is reported as a problem, in seconds (72 h).
 const EXPIRY_WARNING: i64 = 72 * 3600;
 
-/// The result of a successful reload.
+/// The result of a reload that did not fail.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Reloaded {
     /// New handshakes use the new files.
     Changed,
-    /// The files have not changed.
+    /// The files have not changed since they were read.
     Unchanged,
 }
 
-/// The active certificate, its key and the clients' CAs. A reload replaces all of them at once, for new handshakes.
+/// The active certificate, its private key and the CAs for client certificates. A reload replaces all of them at once, for new
+/// handshakes.
 pub struct TlsIdentity {
     read: ReadFile,
     state: Mutex<State>,
 }
 
-/// Other settings whose files were read and are valid.
+/// New settings whose files were read and are valid, but not active yet.
 pub struct Prepared(State);
 
 impl fmt::Debug for Prepared {
@@ -57,8 +58,8 @@ impl fmt::Debug for TlsIdentity {
 }
 
 impl TlsIdentity {
-    /// Reads the files at the start. An expired certificate, or one that is not valid yet, is accepted, since there is no
-    /// other one; [`problem`](Self::problem) reports it.
+    /// Reads the files at the start. An expired certificate, or one that is not valid yet, is accepted, since no other
+    /// certificate is available; [`problem`](Self::problem) reports it.
     ///
     /// # Errors
     ///
@@ -88,12 +89,12 @@ impl TlsIdentity {
         self.state.lock().validity
     }
 
-    /// Reads the files again and activates them if they are valid at `now`, in Unix seconds. It reads files, so it may block.
+    /// Reads the files again, and activates them if they are valid at `now`, in Unix seconds. Reading files may block.
     ///
     /// # Errors
     ///
-    /// Returns [`TlsError`] if the files cannot be used. The old ones stay active then, and [`problem`](Self::problem) reports
-    /// the error until a reload succeeds.
+    /// Returns [`TlsError`] if the files cannot be used. In this case, the old certificate stays active, and
+    /// [`problem`](Self::problem) reports the error until a reload succeeds.
     pub fn reload(&self, now: i64) -> Result<Reloaded, TlsError> {
         let settings = self.settings();
         // Without the lock, so that handshakes do not wait for files.
@@ -127,12 +128,12 @@ impl TlsIdentity {
         }
     }
 
-    /// Reads the files of other settings, which must be valid at `now`, in Unix seconds, without activating them. It reads
-    /// files, so it may block.
+    /// Reads the files of new settings, which must be valid at `now`, in Unix seconds, without activating them. Reading files may
+    /// block.
     ///
     /// # Errors
     ///
-    /// Returns [`TlsError`] if the files cannot be used. [`problem`](Self::problem) does not report it.
+    /// Returns [`TlsError`] if the files cannot be used. [`problem`](Self::problem) does not report this error.
     pub fn prepare(&self, settings: TlsSettings, now: i64) -> Result<Prepared, TlsError> {
         let files = Files::read(&settings, &*self.read)?;
         let (config, validity) = files.load()?;
@@ -140,15 +141,15 @@ impl TlsIdentity {
         Ok(Prepared(State { settings, files, config, validity, failed: None }))
     }
 
-    /// Activates prepared settings.
+    /// Activates settings that were prepared with [`prepare`](Self::prepare).
     pub fn activate(&self, prepared: Prepared) {
         let before = std::mem::replace(&mut *self.state.lock(), prepared.0);
         // After the lock is released.
         drop(before);
     }
 
-    /// Returns the problem of the certificate at `now`, in Unix seconds: the last reload failed, or the certificate has
-    /// expired or will expire within 72 h.
+    /// Returns the problem of the certificate at `now`, in Unix seconds: the last reload failed, or the certificate has expired
+    /// or will expire within 72 h. `None` if there is no problem.
     #[must_use]
     pub fn problem(&self, now: i64) -> Option<String> {
         let state = self.state.lock();

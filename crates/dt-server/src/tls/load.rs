@@ -19,13 +19,13 @@ use dt_verify::event::rfc3339_seconds;
 /// The protocols that clients may choose by ALPN, in the order of preference.
 const ALPN: [&[u8]; 2] = [b"h2", b"http/1.1"];
 
-/// The time for which a certificate is valid.
+/// The period in which a certificate is valid.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Validity {
-    /// The first second, in Unix time.
+    /// The first second of the period, in Unix time.
     pub from: i64,
-    /// The last second, in Unix time.
+    /// The last second of the period, in Unix time.
     pub until: i64,
 }
 
@@ -47,7 +47,7 @@ impl Validity {
     }
 }
 
-/// The content of the files that some settings name.
+/// The content of the files that the settings name.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Files {
     settings: TlsSettings,
@@ -77,7 +77,7 @@ impl Files {
         })
     }
 
-    /// Makes the configuration of handshakes. The second value says when the certificate is valid.
+    /// Creates the configuration of handshakes. The second value is the validity of the certificate.
     ///
     /// # Errors
     ///
@@ -116,8 +116,8 @@ impl Files {
     }
 }
 
-/// Checks the files of some settings for `config check`. Returns the errors, then the warnings: with `now`, in Unix seconds, a
-/// certificate that is not valid at that time.
+/// Checks the files that the settings name, for `config check`. Returns the errors and the warnings. There is a warning if a
+/// certificate is not valid at `now`, in Unix seconds; `None` omits this check.
 #[must_use]
 pub fn problems(
     settings: &TlsSettings,
@@ -179,7 +179,7 @@ fn certificates(
     Ok(found)
 }
 
-/// Returns a text for an error in PEM. The library's own text shows the line, which may contain a part of a key.
+/// Returns a message for an error in PEM. The library's own message shows the line, which may contain a part of a key.
 fn pem_error(error: &pem::Error) -> String {
     match error {
         pem::Error::MissingSectionEnd { .. } => "the line \"-----END …-----\" is missing".to_owned(),
@@ -189,7 +189,7 @@ fn pem_error(error: &pem::Error) -> String {
     }
 }
 
-/// Returns the validity of the first certificate of the chain, which is the server's.
+/// Returns the validity of the first certificate of the chain, which is the server's certificate.
 fn validity(key: &'static str, path: &Path, chain: &[CertificateDer<'_>]) -> Result<Validity, TlsError> {
     let bad = |text: String| TlsError::BadCertificate { key, path: path.to_owned(), number: 1, text };
     let first = chain.first().ok_or_else(|| TlsError::NoCertificate { key, path: path.to_owned() })?;

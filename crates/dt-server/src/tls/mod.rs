@@ -21,7 +21,7 @@ pub use error::TlsError;
 pub use identity::{Prepared, Reloaded, TlsIdentity};
 pub use load::{Validity, problems};
 
-/// Reads a whole file, of bounded size.
+/// A function that reads a whole file of limited size.
 pub type ReadFile = Arc<dyn Fn(&Path) -> io::Result<Vec<u8>> + Send + Sync>;
 
 config_keys! {
@@ -51,7 +51,7 @@ config_keys! {
     }
 }
 
-/// Reads a path. The value is not shown in errors, since it may be a private key by mistake.
+/// Reads a path. Error messages do not contain the value, which may be a private key by mistake.
 fn read_path(section: &mut Section<'_>, key: &'static str) -> Option<PathBuf> {
     let path = section.private_string(key)?;
     if path.is_empty() || path.contains(char::is_control) {
@@ -62,7 +62,7 @@ fn read_path(section: &mut Section<'_>, key: &'static str) -> Option<PathBuf> {
 }
 
 impl TlsSettings {
-    /// Creates settings for TLS 1.2 or newer, without certificates of clients.
+    /// Creates settings for TLS 1.2 or newer, without client certificates.
     #[must_use]
     pub fn new(certificate: impl Into<PathBuf>, key: impl Into<PathBuf>) -> Self {
         Self::with_defaults(certificate.into(), key.into())
@@ -100,7 +100,7 @@ impl fmt::Display for TlsVersion {
     }
 }
 
-/// Not a version of TLS that can be spoken.
+/// The error for a text that is not a supported version of TLS.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("unknown version; expected 1.2 or 1.3")]
 pub struct UnknownTlsVersion;

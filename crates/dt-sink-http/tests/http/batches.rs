@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use dt_sink::{Fate, Format, Sink};
 
-use crate::driver::{Driver, Files, config, id_of, is_rejected, is_retry, record, records};
+use crate::driver::{Driver, Files, config, error_of, id_of, is_rejected, is_retry, record, records};
 use crate::target::{Reply, Target};
 
 const LINES: &str = "batch = { format = 'ndjson', max_events = 100 }";
@@ -132,4 +132,16 @@ fn the_largest_batch_suffices_for_all_requests() {
     assert_eq!(Driver::new(url, "batch = { format = 'ndjson', max_events = 1000 }").sink.max_batch(), 4000);
     let mut driver = Driver::new(url, "");
     assert!(is_retry(&driver.deliver_one(record("a", 1))));
+}
+
+/// The engine logs an error that differs from the last one.
+#[test]
+fn a_target_that_fails_has_one_text_however_many_events_wait() {
+    let target = Target::start(|_| Reply::With(500, None, "text".to_owned()));
+    let mut driver = Driver::new(&target.url(), LINES);
+    let texts: BTreeSet<String> =
+        [1, 2, 7, 40].map(|each| error_of(&driver.deliver(&records(3, each))[0]).to_owned()).into();
+    let expected =
+        format!("http://{}: status 500 Internal Server Error, for event dev0-0 of dev0", target.address);
+    assert_eq!(texts, BTreeSet::from([expected]));
 }

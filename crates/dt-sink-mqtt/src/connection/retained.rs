@@ -1,4 +1,4 @@
-//! Reads the messages that the broker retains: it sends them to each new subscription.
+//! Reads retained messages, which the broker sends to each new subscription.
 
 use std::collections::HashMap;
 use std::time::{Duration, Instant};
@@ -9,23 +9,23 @@ use super::{Connection, Limits};
 use crate::failure::MqttSinkError;
 use crate::packet::Incoming;
 
-/// The most topics of a SUBSCRIBE. AWS IoT Core allows 8 (quotas of its message broker).
+/// The largest number of topics in a SUBSCRIBE. AWS IoT Core allows 8 (quotas of its message broker).
 const MAX_FILTERS: usize = 8;
-/// The most topics that are subscribed to at a time. AWS IoT Core allows 50 for each connection.
+/// The largest number of topics that are subscribed to at the same time. AWS IoT Core allows 50 for each connection.
 const MAX_SUBSCRIBED: usize = 48;
-/// The most bytes of topics in a SUBSCRIBE, unless it has one topic.
+/// The largest size of the topics in a SUBSCRIBE in bytes, unless it has one topic.
 const MAX_SUBSCRIBE: usize = 32 * 1024;
-/// The bytes of a SUBSCRIBE beside its topics, rounded up.
+/// The size of a SUBSCRIBE without its topics in bytes, rounded up.
 const PACKET_HEAD: usize = 64;
 /// How long to wait for each retained message after the broker has answered a later ping: it may send them from another thread.
 const RETAINED_WAIT: Duration = Duration::from_millis(100);
 
 impl Connection {
-    /// Returns the retained message of each of these topics that has one.
+    /// Returns the retained messages of these topics, by topic. A topic without one is left out.
     ///
     /// # Errors
     ///
-    /// Returns [`MqttSinkError`] if the connection ends, or the user may not read a topic.
+    /// Returns [`MqttSinkError`] if the connection ends, or the user has no permission to read a topic.
     pub async fn retained(
         &mut self,
         topics: &[String],
@@ -92,7 +92,7 @@ impl Connection {
     }
 }
 
-/// Splits topics into groups of at most [`MAX_FILTERS`] topics and `most` bytes, or of one topic.
+/// Splits topics into groups of at most [`MAX_FILTERS`] topics and `most` bytes, or of a single topic.
 fn groups(topics: &[String], most: usize) -> Vec<&[String]> {
     let mut groups = Vec::new();
     let mut left = topics;

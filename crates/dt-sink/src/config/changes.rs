@@ -1,5 +1,5 @@
-//! What is different between two configurations: for the audit, and to know what needs a restart. Values of secrets are
-//! never among it, only that one was added, removed or changed.
+//! The differences between two configurations: for the audit, and to know which changes need a restart. A secret is only reported
+//! as added, removed or changed, without its value.
 
 use std::fmt;
 
@@ -7,20 +7,21 @@ use super::lines::below;
 use super::table::Reload;
 use dt_verify::Difference;
 
-/// The longest value that is shown, in characters.
+/// The largest number of characters of a value in a difference.
 const MAX_SHOWN: usize = 80;
 
 /// One difference between two configurations: a key that was added, removed or changed.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct ConfigChange {
-    /// The key's path with names for places, such as `connector.plant-1.secrets.2026` or `limits.deadline`.
+    /// The path of the key, such as `connector.plant-1.secrets.2026` or `limits.deadline`. Entries of a list are identified by
+    /// their names.
     pub key: String,
     /// Whether the key was added, removed, or got another value.
     pub how: Difference,
-    /// The values before and after, where they may be shown.
+    /// The values before and after the change, shortened; `None` if they must not be shown.
     pub values: Option<(String, String)>,
-    /// Whether a running receiver takes it.
+    /// Whether a running receiver takes the new value by a reload.
     pub reload: Reload,
 }
 
@@ -33,7 +34,7 @@ impl fmt::Display for ConfigChange {
     }
 }
 
-/// Collects what is different, below a path.
+/// Collects the differences between two configurations, with a path that is prefixed to their keys.
 #[derive(Debug, Default)]
 pub struct Changes {
     path: String,
@@ -41,13 +42,13 @@ pub struct Changes {
 }
 
 impl Changes {
-    /// Returns what was found.
+    /// Returns the collected differences.
     #[must_use]
     pub fn found(self) -> Vec<ConfigChange> {
         self.found
     }
 
-    /// Collects below a key of this path.
+    /// Calls `collect` with `key` appended to the path.
     pub fn below(&mut self, key: &str, collect: impl FnOnce(&mut Self)) {
         let inner = below(&self.path, key);
         let outer = std::mem::replace(&mut self.path, inner);
@@ -55,7 +56,7 @@ impl Changes {
         self.path = outer;
     }
 
-    /// Adds a value that changed, with what may be shown of it before and after.
+    /// Adds a key whose value changed. `shown` are the values before and after, in a form fit for a log.
     pub fn value(&mut self, key: &str, shown: (String, String), reload: Reload) {
         let values = Some((short(shown.0), short(shown.1)));
         self.found.push(ConfigChange {
@@ -66,7 +67,7 @@ impl Changes {
         });
     }
 
-    /// Adds something whose values are not shown.
+    /// Adds a difference without values.
     pub fn note(&mut self, key: &str, how: Difference, reload: Reload) {
         self.found.push(ConfigChange { key: below(&self.path, key), how, values: None, reload });
     }

@@ -1,4 +1,4 @@
-//! The table `tls` of a sink: the files by which it trusts a server, and by which the server trusts it.
+//! The table `tls` of a sink: the certificate authorities that the sink trusts, and the client certificate that it presents.
 
 use std::path::PathBuf;
 
@@ -11,13 +11,13 @@ use super::table::{Key, KeyDefault, Table};
 use super::table_entry::note_table;
 use dt_verify::Secret;
 
-/// A file in PEM, as it was read. The content is never shown, since it may be a private key.
+/// A PEM file, as it was read. The content is never shown, since it may be a private key.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct PemFile {
     /// The path of the file.
     pub path: PathBuf,
-    /// The content of the file. A reload detects a renewed file under the same name by it.
+    /// The content of the file. A reload compares it, so that a renewed file under the same name is detected.
     pub content: Secret,
 }
 
@@ -25,14 +25,14 @@ pub struct PemFile {
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 #[non_exhaustive]
 pub struct ClientTls {
-    /// The trusted certificate authorities; `None` for the default ones.
+    /// The trusted certificate authorities; `None` for the default ones of the sink's type.
     pub ca: Option<PemFile>,
-    /// The client certificate and its private key.
+    /// The client certificate and its private key; `None` if the sink presents no certificate.
     pub client: Option<(PemFile, PemFile)>,
 }
 
 impl PemFile {
-    /// Takes a file with its content.
+    /// Creates a `PemFile` from a path and the content that was read from it.
     #[must_use]
     pub fn new(path: impl Into<PathBuf>, content: Secret) -> Self {
         Self { path: path.into(), content }
@@ -42,7 +42,7 @@ impl PemFile {
     ///
     /// # Errors
     ///
-    /// A text with the path, if the file cannot be read or is empty.
+    /// A message with the path, if the file cannot be read or is empty.
     pub fn read(path: impl Into<PathBuf>, sources: &dyn Sources) -> Result<Self, String> {
         let path = path.into();
         let content = sources.file(&path).map_err(|error| format!("{}: {error}", path.display()))?;
@@ -52,13 +52,13 @@ impl PemFile {
 }
 
 impl ClientTls {
-    /// Trusts these certificate authorities. `None` selects the default ones.
+    /// Creates settings that trust these certificate authorities. `None` selects the default ones.
     #[must_use]
     pub fn new(ca: Option<PemFile>) -> Self {
         Self { ca, client: None }
     }
 
-    /// Shows the server this certificate, which belongs to this private key.
+    /// Sets the client certificate that is presented to the server, and its private key.
     #[must_use]
     pub fn with_client(mut self, certificate: PemFile, key: PemFile) -> Self {
         self.client = Some((certificate, key));
@@ -66,39 +66,39 @@ impl ClientTls {
     }
 }
 
-/// A file of a table `tls` that cannot be used.
+/// The error for a file of a table `tls` that cannot be used.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("tls.{key}: {error}")]
 #[non_exhaustive]
 pub struct BadTlsFile {
-    /// The key with the file: `ca`, `certificate` or `key`.
+    /// The key that names the file: `ca`, `certificate` or `key`.
     pub key: &'static str,
     /// Why the file cannot be used.
     pub error: String,
 }
 
 impl BadTlsFile {
-    /// Reports why the file at a key cannot be used.
+    /// Creates the error. `error` says why the file at `key` cannot be used.
     pub fn new(key: &'static str, error: impl Into<String>) -> Self {
         Self { key, error: error.into() }
     }
 }
 
-/// The entry of a table `tls`, with the words that differ between the types of sinks.
+/// The entry of a table `tls`, with the texts that differ between the types of sinks.
 #[derive(Clone, Copy)]
 pub struct TlsEntry {
-    /// Whose certificate it is, such as `the broker's certificate`.
+    /// The certificate that the key `ca` verifies, for the reference, such as `the broker's certificate`.
     pub certificate: &'static str,
-    /// The certificate authorities without `ca`.
+    /// The certificate authorities that are trusted if `ca` is not given, in words for the reference.
     pub default_ca: &'static str,
-    /// How the file names of the sample begin.
+    /// The prefix of the file names in the sample.
     pub sample: &'static str,
-    /// Checks the content of the files.
+    /// Checks whether the files can be used, by their content.
     pub check: fn(&ClientTls) -> Result<(), BadTlsFile>,
 }
 
 impl TlsEntry {
-    /// Returns the rows of the keys.
+    /// Returns the rows of the keys `ca`, `certificate` and `key`, for the reference.
     #[must_use]
     pub fn keys(&self) -> Vec<Key> {
         let row = |name, meaning: &str, file: &str| {
@@ -113,8 +113,8 @@ impl TlsEntry {
         ]
     }
 
-    /// Takes the keys out of a table, and reads their files. `None` if it is invalid, which was reported: without these settings the sink would trust
-    /// other authorities, or connect in plain text.
+    /// Reads the keys of a table, and the files that they name. Returns `None` after it reported an invalid key or file: without
+    /// these settings the sink would trust other authorities, or connect in plain text.
     pub fn read_files(&self, section: &mut Section<'_>) -> Option<ClientTls> {
         let [ca, certificate, key] = ["ca", "certificate", "key"].map(|key| read_file(section, key));
         let missing = match (&certificate, &key) {
@@ -140,7 +140,8 @@ impl TlsEntry {
     }
 }
 
-/// Takes a path, and reads its file. `Err` after a report.
+/// Reads the path at `key`, and the content of the file. Returns `None` if the key is absent, and `Err` after it reported a
+/// problem.
 fn read_file(section: &mut Section<'_>, key: &'static str) -> Result<Option<PemFile>, ()> {
     let is_given = section.has(key);
     let Some(path) = section.string(key) else { return if is_given { Err(()) } else { Ok(None) } };

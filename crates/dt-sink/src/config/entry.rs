@@ -1,6 +1,6 @@
-//! What stands at one key: how its value is read, checked, written, compared and documented.
+//! The entry of one key of the configuration: how its value is read, checked, written, compared and documented.
 //!
-//! An entry begins with the type of the value, and says what holds without it:
+//! An entry begins with the type of the value, and continues with the default:
 //!
 //! ```text
 //! size(1024..=65_536).or(4096)                    a size, 4 KiB unless given
@@ -9,7 +9,7 @@
 //! path("PEM").needed("is missing; name a file")   has to be given
 //! ```
 //!
-//! Where no type fits, [`custom`] takes a function. Where a key is a table, [`table`] stands for another struct of keys.
+//! Where no type fits, [`custom`] takes a function. For a key that is a table, [`table`] takes another struct of keys.
 
 use std::fmt;
 use std::ops::RangeInclusive;
@@ -26,53 +26,54 @@ use super::units::{write_duration, write_size};
 
 /// A struct whose fields are the keys of a table. [`config_keys!`](crate::config_keys) implements it.
 pub trait Keys: Sized {
-    /// Reads the keys; what is wrong is reported, and has its default. `None` if a key that is needed cannot be had.
+    /// Reads the keys of a table. An invalid value is reported and replaced by the default of its key. Returns `None` if a key
+    /// has neither a valid value nor a default.
     fn read(section: &mut Section<'_>) -> Option<Self>;
 
-    /// Adds what is different in `next`.
+    /// Adds the keys whose values differ in `next` to `changes`.
     fn compare(&self, next: &Self, changes: &mut Changes);
 
-    /// Returns the rows of the keys.
+    /// Returns the description of each key of this table, for the reference.
     fn rows() -> Vec<Key>;
 
-    /// Returns the tables below this one.
+    /// Returns the descriptions of the tables below this one, for the reference.
     fn tables() -> Vec<Table>;
 }
 
-/// What stands at the key of a field of type `T`.
+/// The entry of a key whose value is stored in a field of type `T`.
 pub trait Entry<T>: Sized {
-    /// Reads the value, or returns the default. `None` where there is none of the two, after that was reported.
+    /// Reads the value, or returns the default. Returns `None`, after a report, if there is neither a valid value nor a default.
     fn read(self, field: &'static str, section: &mut Section<'_>) -> Option<T>;
 
-    /// Adds the difference between two values.
+    /// Adds the difference between the values before and after to `changes`, if they differ.
     fn compare(self, field: &'static str, values: (&T, &T), changes: &mut Changes);
 
-    /// Returns the rows that it adds to its table.
+    /// Returns the rows that this entry adds to the reference of its table.
     fn rows(self, field: &'static str, meaning: &str) -> Vec<Key>;
 
-    /// Returns the tables that it adds below its table.
+    /// Returns the tables that this entry adds below its table.
     fn tables(self, _field: &'static str, _meaning: &str) -> Vec<Table> {
         Vec::new()
     }
 }
 
-/// An entry that need not be given.
+/// An entry with a default, so that the key may be absent.
 pub trait OptionalEntry<T>: Entry<T> {
-    /// Returns what holds without it.
+    /// Returns the value that is used if the key is absent.
     fn default(self) -> T;
 }
 
-/// Takes a value out of a section.
+/// Reads the value of a key of a section; `None` if the key is absent, or after an invalid value was reported.
 type Read<T> = Box<dyn FnOnce(&mut Section<'_>, &'static str) -> Option<T>>;
 
-/// The type of a key's value: what is allowed, and how it is read, written as TOML and shown. The functions below describe
-/// the usual ones; their `allowed` is the text for the reference.
+/// The type of a key's value: the allowed values, and how a value is read, written as TOML and shown in the audit. The functions
+/// below create the usual types; their parameter `allowed` is the description of the allowed values in the reference.
 pub struct Kind<T> {
     allowed: String,
     read: Read<T>,
-    /// Writes a value as TOML.
+    /// Writes a value as TOML, for the default in the reference.
     toml: fn(&T) -> String,
-    /// Writes a value for the audit.
+    /// Writes a value for the audit of a changed configuration.
     shown: fn(&T) -> String,
 }
 
@@ -85,20 +86,21 @@ impl<T: fmt::Debug + 'static> Kind<T> {
         Self { allowed: allowed.into(), read: Box::new(read), toml, shown: |value| format!("{value:?}") }
     }
 
-    /// Sets how the audit shows a value; without, by its `Debug`.
+    /// Sets how the audit shows a value. The default is its `Debug` representation.
     #[must_use]
     pub fn shown_as(mut self, shown: fn(&T) -> String) -> Self {
         self.shown = shown;
         self
     }
 
-    /// Sets the value that holds when the key is not given.
+    /// Sets the default: the value that is used if the key is absent.
     pub fn or(self, value: T) -> Optional<T> {
         let default = KeyDefault::Value((self.toml)(&value));
         Optional { value, about: About::new(self, default) }
     }
 
-    /// Makes it an `Option` that is `None` unless given; `words` say what that means, and may be empty.
+    /// Makes the value an `Option` that is `None` if the key is absent. `words` describe this default in the reference, and may
+    /// be empty.
     pub fn or_none(self, words: &'static str) -> Optional<Option<T>> {
         let read = self.read;
         let kind = Kind::new(self.allowed, |section, key| read(section, key).map(Some), |_| String::new());
@@ -106,7 +108,7 @@ impl<T: fmt::Debug + 'static> Kind<T> {
         Optional { value: None, about: About::new(kind, default) }
     }
 
-    /// Makes the key required. A configuration without it is invalid, with the message `missing`.
+    /// Makes the key required. A configuration without the key is invalid, with the error message `missing`.
     pub fn needed(self, missing: &'static str) -> Needed<T> {
         Needed { missing, about: About::new(self, KeyDefault::Needed) }
     }
@@ -117,7 +119,7 @@ fn quoted(value: &impl fmt::Display) -> String {
     format!("\"{value}\"")
 }
 
-/// Describes a key with a whole number.
+/// Creates the type of a whole number within `range`.
 pub fn number<T>(range: RangeInclusive<T>) -> Kind<T>
 where
     T: TryFrom<u64> + TryInto<u64> + Copy + fmt::Debug + fmt::Display + 'static,
@@ -128,7 +130,7 @@ where
     Kind::new(allowed, read, T::to_string)
 }
 
-/// Describes a key with a size, in bytes.
+/// Creates the type of a size in bytes within `range`, such as `64KiB`.
 pub fn size<T>(range: RangeInclusive<T>) -> Kind<T>
 where
     T: TryFrom<u64> + TryInto<u64> + Copy + fmt::Debug + 'static,
@@ -139,12 +141,12 @@ where
     Kind::new(allowed, read, |bytes| quoted(&write_size(as_u64(*bytes))))
 }
 
-/// Converts a bound of a range or a default, which are not negative and no wider than 64 bits.
+/// Converts a bound of a range, or a default, to `u64`. They are not negative and have at most 64 bits.
 fn as_u64<T: TryInto<u64>>(value: T) -> u64 {
     value.try_into().unwrap_or(u64::MAX)
 }
 
-/// Describes a key with a duration.
+/// Creates the type of a duration within `range`, such as `8s`.
 #[must_use]
 pub fn duration(range: RangeInclusive<Duration>) -> Kind<Duration> {
     let allowed = format!("duration, {} to {}", write_duration(*range.start()), write_duration(*range.end()));
@@ -152,33 +154,33 @@ pub fn duration(range: RangeInclusive<Duration>) -> Kind<Duration> {
     Kind::new(allowed, read, |duration| quoted(&write_duration(*duration)))
 }
 
-/// Describes a key with `true` or `false`.
+/// Creates the type of a boolean: `true` or `false`.
 #[must_use]
 pub fn flag() -> Kind<bool> {
     Kind::new("`true`, `false`", |section, key| section.flag(key), bool::to_string)
 }
 
-/// Describes a key with one of a few words.
+/// Creates the type of a string that is one of `words`.
 pub fn word<T: FromStr + fmt::Debug + fmt::Display + 'static>(words: &'static [&'static str]) -> Kind<T> {
     let allowed: Vec<String> = words.iter().map(|word| format!("`\"{word}\"`")).collect();
     let read = |section: &mut Section<'_>, key| section.word(key, words);
     Kind::new(allowed.join(", "), read, quoted)
 }
 
-/// Describes a key with any text.
+/// Creates the type of a string with any content.
 #[must_use]
 pub fn text(allowed: &str) -> Kind<String> {
     Kind::new(allowed, |section, key| section.string(key), quoted)
 }
 
-/// Describes a key with the path of a file or a folder, which need not exist.
+/// Creates the type of a path of a file or folder, which need not exist.
 #[must_use]
 pub fn path(allowed: &str) -> Kind<PathBuf> {
     let read = |section: &mut Section<'_>, key| section.string(key).map(PathBuf::from);
     Kind::new(allowed, read, |path| quoted(&path.display()))
 }
 
-/// Describes a key with a text that is parsed as a `T`. Messages name `expected` when it cannot be.
+/// Creates the type of a string that is parsed as a `T`. The error message for an invalid string names `expected`.
 pub fn parsed<T>(allowed: &str, expected: &'static str) -> Kind<T>
 where
     T: FromStr + fmt::Debug + fmt::Display + 'static,
@@ -186,7 +188,8 @@ where
     Kind::new(allowed, |section, key| section.parsed(key, expected), quoted)
 }
 
-/// Describes a key with a name. If it is missing, that is reported, and the table's number stands in.
+/// Creates the type of a name ([`is_name`]). If the key is absent, an error is reported, and the index of the table in its list
+/// takes its place.
 #[must_use]
 pub fn name() -> Kind<Arc<str>> {
     let read = |section: &mut Section<'_>, key| {
@@ -202,7 +205,7 @@ pub fn name() -> Kind<Arc<str>> {
     Kind::new("name", read, quoted)
 }
 
-/// Describes a key with a list of texts that is not empty. `without` says what a missing key means.
+/// Creates the type of a list of strings that must not be empty. `without` says, in the error message, what an absent key means.
 pub fn texts<T>(allowed: &str, without: &'static str) -> Kind<T>
 where
     T: FromIterator<String> + fmt::Debug + 'static,
@@ -213,7 +216,8 @@ where
     Kind::new(allowed, read, |_| String::new())
 }
 
-/// Reads a value by a function of its own, which reports what is wrong. `allowed` is for the reference.
+/// Creates a type whose values are read by the function `read`, which reports problems itself. `allowed` describes the allowed
+/// values in the reference.
 pub fn custom<T: fmt::Debug + 'static>(
     allowed: &str,
     read: fn(&mut Section<'_>, &'static str) -> Option<T>,
@@ -221,7 +225,7 @@ pub fn custom<T: fmt::Debug + 'static>(
     Kind::new(allowed, read, |_| String::new())
 }
 
-/// What is known of a key beside its default.
+/// The properties of a key other than its default value.
 struct About<T> {
     kind: Kind<T>,
     key: Option<&'static str>,
@@ -254,51 +258,51 @@ impl<T> About<T> {
     }
 }
 
-/// A key with a default.
+/// The entry of a key with a default.
 pub struct Optional<T> {
     value: T,
     about: About<T>,
 }
 
-/// A key that has to be given.
+/// The entry of a required key.
 pub struct Needed<T> {
     missing: &'static str,
     about: About<T>,
 }
 
-/// Adds to both kinds of entries what may be said of any key.
+/// Adds the setters that both kinds of entries have.
 macro_rules! described {
     ($($entry:ident)+) => {$(
         impl<T> $entry<T> {
-            /// Names the key, where the field has another name.
+            /// Sets the name of the key, if it differs from the name of the field.
             #[must_use]
             pub fn key(mut self, key: &'static str) -> Self {
                 self.about.key = Some(key);
                 self
             }
 
-            /// Sets a value for the sample file, as TOML.
+            /// Sets the value that the sample file shows, as TOML.
             #[must_use]
             pub fn sample(mut self, toml: &'static str) -> Self {
                 self.about.sample = Some(toml);
                 self
             }
 
-            /// Makes a new value need a restart.
+            /// Declares that a new value takes effect only after a restart.
             #[must_use]
             pub fn restart(mut self) -> Self {
                 self.about.reload = Reload::Restart;
                 self
             }
 
-            /// Makes a new value need a restart in mode `direct`.
+            /// Declares that a new value takes effect only after a restart if the mode is `direct`.
             #[must_use]
             pub fn restart_in_direct(mut self) -> Self {
                 self.about.reload = Reload::RestartInDirect;
                 self
             }
 
-            /// Leaves the key out of the differences: it is compared elsewhere, or does not matter once it was used.
+            /// Leaves the key out of the differences: it is compared elsewhere, or has no effect once it was used.
             #[must_use]
             pub fn not_compared(mut self) -> Self {
                 self.about.is_compared = false;
@@ -311,14 +315,14 @@ macro_rules! described {
 described! { Optional Needed }
 
 impl<T> Optional<T> {
-    /// Sets the default as the reference shows it, as TOML.
+    /// Sets the default that the reference shows, as TOML.
     #[must_use]
     pub fn default_shown(mut self, toml: &str) -> Self {
         self.about.default = KeyDefault::Value(toml.to_owned());
         self
     }
 
-    /// Describes the default in words.
+    /// Sets a description of the default in words, for the reference.
     #[must_use]
     pub fn default_words(mut self, words: &'static str) -> Self {
         self.about.default = KeyDefault::Words(words);
@@ -366,30 +370,30 @@ impl<T: PartialEq> Entry<T> for Needed<T> {
     }
 }
 
-/// A check between the keys of a table, after they were read.
+/// Checks the keys of a table in combination, after they were read, and can change them.
 type Check<T> = fn(&mut T, &Section<'_>);
 
-/// A table of its own: `[FIELD]`.
+/// The entry of a key that is a table: `[FIELD]`.
 pub struct Inner<T> {
     check: Check<T>,
 }
 
-/// Keys of the same table, held together by a struct of their own.
+/// The entry of several keys of the same table, which are grouped in a struct of their own.
 pub struct Flat<T> {
     check: Check<T>,
 }
 
-/// Stands for a table `[FIELD]` with these keys; `check` looks across them.
+/// Creates the entry of a table `[FIELD]` whose keys are those of `T`. `check` checks them in combination.
 pub fn table<T: Keys + Default>(check: Check<T>) -> Inner<T> {
     Inner { check }
 }
 
-/// Stands for keys of the same table; `check` looks across them.
+/// Creates the entry of keys of the same table that are grouped in a `T`. `check` checks them in combination.
 pub fn flat<T: Keys + Default>(check: Check<T>) -> Flat<T> {
     Flat { check }
 }
 
-/// Checks nothing, for [`table`] and [`flat`].
+/// The check for [`table`] and [`flat`] that accepts all combinations.
 pub fn unchecked<T>(_: &mut T, _: &Section<'_>) {}
 
 impl<T: Keys + Default> Entry<T> for Inner<T> {

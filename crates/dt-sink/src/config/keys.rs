@@ -1,11 +1,11 @@
-//! The macro behind every table of the configuration.
+//! The macro that declares a table of the configuration.
 
 pub use crate::config_keys;
 
-/// Declares a table of the configuration: one entry for each key, and nothing else to be changed for a new one.
+/// Declares a table of the configuration, with one entry for each key. A new key needs no change elsewhere.
 ///
-/// An entry is the key's description for the reference, its name, the type of its value, and how that is read
-/// ([`entry`](crate::config::entry)). From the entries come:
+/// An entry consists of the key's description for the reference, its name, the type of its value, and the way in which the value
+/// is read ([`entry`](crate::config::entry)). The macro generates:
 ///
 /// - the struct, with a field for each key;
 /// - `with_defaults`, which takes what has no default; and `Default` where everything has one;
@@ -14,7 +14,7 @@ pub use crate::config_keys;
 /// - `rows` and `tables`, from which `config reference`, `config sample` and `docs/configuration.md` are written;
 /// - [`Keys`](crate::config::Keys), unless there is a `with { … }`.
 ///
-/// Keys that have to be given stand in `needed { … }`. Fields that are no keys stand in `with { … }`.
+/// Required keys are listed in `needed { … }`. Fields that are not keys are listed in `with { … }`.
 ///
 /// # Examples
 ///
@@ -68,7 +68,7 @@ macro_rules! config_keys {
 
         #[allow(dead_code, unused_mut, unused_variables, reason = "there may be no keys, or no use for one of these")]
         impl $name {
-            /// Takes what has no default; all else has it.
+            /// Creates the struct from values for the fields without a default; all other fields get their defaults.
             #[must_use]
             $visibility fn with_defaults(
                 $($($needed: $needed_type,)+)?
@@ -87,7 +87,7 @@ macro_rules! config_keys {
                 }
             }
 
-            /// Reads the keys. `None` if one that is needed cannot be had; what is wrong was reported.
+            /// Reads the keys of a section. Returns `None`, after a report, if a key has neither a valid value nor a default.
             $visibility fn read_keys(
                 section: &mut $crate::config::Section<'_>,
                 $($($other: $other_type,)+)?
@@ -102,7 +102,7 @@ macro_rules! config_keys {
                 Some(Self { $($($needed: $needed?,)+)? $($key: $key?,)* $($($other,)+)? })
             }
 
-            /// Adds what is different in `next`.
+            /// Adds the keys whose values differ in `next` to `changes`.
             $visibility fn compare_keys(&self, next: &Self, changes: &mut $crate::config::Changes) {
                 $($(
                     let values = (&self.$needed, &next.$needed);
@@ -114,7 +114,7 @@ macro_rules! config_keys {
                 )*
             }
 
-            /// Returns the rows of the keys.
+            /// Returns the description of each key of this table, for the reference.
             $visibility fn rows() -> Vec<$crate::config::Key> {
                 let mut rows = Vec::new();
                 $($(
@@ -128,7 +128,7 @@ macro_rules! config_keys {
                 rows
             }
 
-            /// Returns the tables below this one.
+            /// Returns the descriptions of the tables below this one, for the reference.
             $visibility fn tables() -> Vec<$crate::config::Table> {
                 let mut tables = Vec::new();
                 $(

@@ -1,4 +1,4 @@
-//! Where each key of the file stands, so that a problem can name its line; and how entries of a list of tables are named.
+//! The line of each key in the file, so that a problem can name it; and the names of list entries in a key's path.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -7,7 +7,7 @@ use toml::de::{DeTable, DeValue};
 
 use super::secret::is_name;
 
-/// The line of each key, by the key's path such as `connector.plant-1.path`.
+/// The lines of the keys, by the key's path such as `connector.plant-1.path`.
 #[derive(Clone, Default)]
 pub struct Lines(BTreeMap<String, usize>);
 
@@ -18,7 +18,7 @@ impl fmt::Debug for Lines {
 }
 
 impl Lines {
-    /// Finds the lines of all keys; none where the text is not TOML.
+    /// Finds the lines of all keys in a text of TOML. The result is empty if the text is not valid TOML.
     #[must_use]
     pub fn of(text: &str) -> Self {
         let mut lines = Self::default();
@@ -28,8 +28,8 @@ impl Lines {
         lines
     }
 
-    /// Returns the line of a key, counted from 1. For a key that is missing, it is the line of its table; keys missing at
-    /// the top of the file have none.
+    /// Returns the line of a key, counted from 1. For an absent key, it is the line of its table; `None` for an absent key at the
+    /// top of the file.
     #[must_use]
     pub fn line(&self, key: &str) -> Option<usize> {
         let mut key = key.replace('"', "");
@@ -73,14 +73,14 @@ impl Lines {
     }
 }
 
-/// Returns the path of a key in the table at `path`.
+/// Returns the path of `key` in the table with the path `path`.
 #[must_use]
 pub fn below(path: &str, key: &str) -> String {
     if path.is_empty() { key.to_owned() } else { format!("{path}.{key}") }
 }
 
-/// Returns what stands for each entry of a list of tables in a key's path: its name where it has a usable one that no other
-/// entry has, otherwise its number from 0.
+/// Returns the segment that identifies each entry of a list of tables in a key's path: the entry's name, if it is valid and
+/// unique, and otherwise the entry's index from 0.
 #[must_use]
 pub fn segments<T: AsRef<str>>(names: &[Option<T>]) -> Vec<String> {
     let mut uses: BTreeMap<&str, usize> = BTreeMap::new();

@@ -1,8 +1,9 @@
-//! Reading a configuration: what the server and the settings of sinks have in common. Nothing here knows the server.
+//! Reads a configuration: the parts that the server and the settings of sinks share. Nothing in this module depends on the
+//! server.
 //!
-//! A table of the file is a struct, declared by [`config_keys!`] with one entry for each key; an
-//! [`entry`] says what may stand there and what it is for. To read a file: [`Section::root`] takes the parsed text, the
-//! structs take their keys out of it, and [`Problems`] collects what is wrong.
+//! A table of the file is a struct, declared by [`config_keys!`] with one [`entry`] for each key, which describes the allowed
+//! values and the purpose of the key. To read a file: [`Section::root`] takes the parsed text, the structs read their keys from
+//! it, and [`Problems`] collects the errors and warnings.
 
 mod changes;
 mod client_tls;

@@ -1,25 +1,25 @@
-//! What is wrong, or looks wrong, in a configuration: collected while it is read, so that all of it is reported at once.
+//! The errors and warnings in a configuration. They are collected while it is read, so that all of them are reported at once.
 
 use std::cell::RefCell;
 use std::fmt;
 
 use super::lines::Lines;
 
-/// An error or a warning at a key.
+/// An error or a warning about a key.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Problem {
-    /// The key's path, such as `limits.max_body` or `connector.plant-1.path`. A connector or sink without a name of its own
-    /// has its number from 0.
+    /// The path of the key, such as `limits.max_body` or `connector.plant-1.path`. A connector or sink without a valid, unique
+    /// name is identified by its index from 0.
     pub key: String,
-    /// What is wrong, what was found, what is allowed.
+    /// The message: the problem, the value that was found, the allowed values.
     pub text: String,
-    /// The line of the file, from 1: of the key, or of its table if the key is missing. `None` where there is none.
+    /// The line of the key in the file, from 1; for an absent key, the line of its table. `None` if there is no such line.
     pub line: Option<usize>,
 }
 
 impl Problem {
-    /// Describes a problem that has no line.
+    /// Creates a problem without a line.
     pub fn new(key: impl Into<String>, text: impl Into<String>) -> Self {
         Self { key: key.into(), text: text.into(), line: None }
     }
@@ -43,7 +43,7 @@ pub struct Problems {
 }
 
 impl Problems {
-    /// Starts without a problem, in a file with these lines.
+    /// Creates an empty collection. `lines` are the lines of the keys in the file.
     #[must_use]
     pub fn at(lines: Lines) -> Self {
         Self { lines, ..Self::default() }
@@ -53,17 +53,17 @@ impl Problems {
         Problem { key: key.to_owned(), text, line: self.lines.line(key) }
     }
 
-    /// Adds an error at a key, given by its full path.
+    /// Adds an error about the key with this full path.
     pub fn error(&self, key: &str, text: String) {
         self.errors.borrow_mut().push(self.problem(key, text));
     }
 
-    /// Adds a warning at a key, given by its full path.
+    /// Adds a warning about the key with this full path.
     pub fn warning(&self, key: &str, text: String) {
         self.warnings.borrow_mut().push(self.problem(key, text));
     }
 
-    /// Returns whether there is an error at a key, or below it.
+    /// Returns whether an error was reported about a key, or about a key below it.
     #[must_use]
     pub fn has_errors_at(&self, key: &str) -> bool {
         let is_at = |problem: &Problem| {
@@ -73,7 +73,7 @@ impl Problems {
         self.errors.borrow().iter().any(is_at)
     }
 
-    /// Returns the errors, and the warnings.
+    /// Returns the errors and the warnings, in this order.
     #[must_use]
     pub fn into_parts(self) -> (Vec<Problem>, Vec<Problem>) {
         (self.errors.into_inner(), self.warnings.into_inner())

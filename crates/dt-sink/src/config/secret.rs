@@ -1,5 +1,5 @@
-//! Secrets and names in a configuration. A secret never stands in the file: `env` names an environment variable, `file` a
-//! file that holds it.
+//! Secrets and names in a configuration. The file does not contain a secret: the key `env` names an environment variable, the key
+//! `file` a file that contains it.
 
 use std::fmt;
 use std::path::{Path, PathBuf};
@@ -9,20 +9,21 @@ use super::source::Sources;
 use super::table::Key;
 use dt_verify::Secret;
 
-/// Where a secret is kept.
+/// Where a secret is stored.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum SecretSource {
-    /// In the environment variable of this name.
+    /// In the environment variable with this name.
     Env(String),
-    /// In this file.
+    /// In the file with this path.
     File(PathBuf),
 }
 
-/// Why a name is not shown.
+/// The replacement for a name that is not shown, in error messages.
 const NOT_SHOWN: &str = "(not shown: it may be the secret itself)";
 
-/// Returns whether a text looks like the name of an environment variable, and not like a secret that stands there by mistake:
-/// upper-case words joined by `_`, none longer than 16 characters, and none of more than 8 that mixes letters and digits.
+/// Returns whether a text looks like the name of an environment variable, and not like a secret that was written there by
+/// mistake: upper-case words joined by `_`, none longer than 16 characters, and none of more than 8 that mixes letters and
+/// digits.
 fn is_variable(text: &str) -> bool {
     let is_word = |word: &str| {
         let digits = word.bytes().filter(u8::is_ascii_digit).count();
@@ -34,8 +35,8 @@ fn is_variable(text: &str) -> bool {
         && text.split('_').all(is_word)
 }
 
-/// Returns whether a text looks like the path of a file, and not like a secret that stands there by mistake: it begins with `/`,
-/// `./` or `../`, or is a file's name with an extension.
+/// Returns whether a path looks like the path of a file, and not like a secret that was written there by mistake: it begins with
+/// `/`, `./` or `../`, or is a file name with an extension.
 fn is_path(path: &Path) -> bool {
     let Some(text) = path.to_str() else { return false };
     let is_printable = !text.contains(|c: char| c.is_whitespace() || c.is_control());
@@ -57,32 +58,32 @@ impl fmt::Display for SecretSource {
     }
 }
 
-/// Why there is no secret. The secret itself is never shown.
+/// Why a secret cannot be read. The messages never contain the secret.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum SecretError {
     /// The environment variable is not set.
     #[error("{0} is not set")]
     NotSet(SecretSource),
-    /// There is nothing in it.
+    /// The environment variable or the file is empty.
     #[error("{0} is empty")]
     Empty(SecretSource),
-    /// The file cannot be read.
+    /// The file that should contain the secret cannot be read.
     #[error("{file}: {source}")]
     Unreadable {
         /// The file that should contain the secret.
         file: SecretSource,
-        /// What the system says.
+        /// The error of the operating system.
         source: std::io::Error,
     },
 }
 
-/// Reads a secret from an environment variable (as it stands) or a file (without the line end that editors add).
-/// The second value is a warning if the secret begins or ends with white space, and otherwise `None`.
+/// Reads a secret from an environment variable (unchanged) or a file (without the line end that editors add). The second value is
+/// a warning if the secret begins or ends with white space, and otherwise `None`.
 ///
 /// # Errors
 ///
-/// [`SecretError`] when the variable is not set, the file cannot be read, or there is nothing in it.
+/// [`SecretError`] if the variable is not set, the file cannot be read, or the secret is empty.
 pub fn read_secret(
     source: &SecretSource,
     sources: &dyn Sources,
@@ -112,8 +113,8 @@ pub fn read_secret(
     }
 }
 
-/// Reads `env = "NAME"` or `file = "PATH"`, and the secret it leads to. What cannot be read is reported as an error, and has
-/// a stand-in. The keys are those of [`secret_keys`].
+/// Reads the key `env` or `file` of a table (see [`secret_keys`]), and the secret that it refers to. If this fails, an error is
+/// reported. Then, and if [`Sources::reads_secrets`] is `false`, the result is a stand-in ([`stand_in`]).
 pub fn read_source(section: &mut Section<'_>) -> Option<Secret> {
     let is_given = section.has("env") || section.has("file");
     let (env, file) = (section.private_string("env"), section.private_string("file"));
@@ -148,7 +149,8 @@ pub fn read_source(section: &mut Section<'_>) -> Option<Secret> {
     }
 }
 
-/// Reads the table at `key`, which names where a secret is. If it is missing, that is reported.
+/// Reads the required table at `key`, and the secret that it refers to. Returns `None`, after a report, if the table is absent or
+/// the value is not a table.
 pub fn needed_secret(section: &mut Section<'_>, key: &'static str) -> Option<Secret> {
     let secret = optional_secret(section, key);
     if secret.is_none() {
@@ -157,7 +159,8 @@ pub fn needed_secret(section: &mut Section<'_>, key: &'static str) -> Option<Sec
     secret
 }
 
-/// Reads the table at `key`, which names where a secret is. `None` if there is none, or anything but a table, which is reported.
+/// Reads the optional table at `key`, and the secret that it refers to. Returns `None` if the key is absent, or if its value is
+/// not a table, which is reported.
 pub fn optional_secret(section: &mut Section<'_>, key: &'static str) -> Option<Secret> {
     let mut source = section.secret_section(key)?;
     let secret = read_source(&mut source);
@@ -165,13 +168,15 @@ pub fn optional_secret(section: &mut Section<'_>, key: &'static str) -> Option<S
     secret
 }
 
-/// Returns a secret in place of one that could not be read. It is another one at each place, and is never used.
+/// Returns a text that takes the place of a secret that was not read, so that reading can continue. It contains the path of the
+/// table, so it differs between tables, and is never used as a secret.
 #[must_use]
 pub fn stand_in(section: &Section<'_>) -> Option<Secret> {
     Secret::new(format!("not read: {}", section.path())).ok()
 }
 
-/// Returns the rows of a table that [`read_source`] reads, with values to show.
+/// Returns the rows of the keys `env` and `file` of a table that [`read_source`] reads. `variable` and `path` are their values in
+/// the sample.
 #[must_use]
 pub fn secret_keys(variable: &str, path: &str) -> Vec<Key> {
     let env = Key::new("env", "name of a variable", "The environment variable that holds it.");
@@ -179,8 +184,8 @@ pub fn secret_keys(variable: &str, path: &str) -> Vec<Key> {
     vec![env.sample(&format!("\"{variable}\"")), file.sample(&format!("\"{path}\"")).instead_of("env")]
 }
 
-/// Returns whether a text can name a connector, a sink or a secret. Names go into file names, metrics and logs: 1 to 64
-/// letters, digits, `-` and `_`.
+/// Returns whether a text is valid as the name of a connector, a sink or a secret: 1 to 64 letters, digits, `-` and `_`. Names
+/// are used in file names, metrics and logs.
 #[must_use]
 pub fn is_name(text: &str) -> bool {
     (1..=64).contains(&text.len())

@@ -1,4 +1,4 @@
-//! Reads one table of TOML key by key, and collects what is wrong instead of stopping at it.
+//! Reads one table of TOML key by key, and collects all problems instead of stopping at the first one.
 
 use std::ops::RangeInclusive;
 use std::str::FromStr;
@@ -12,8 +12,8 @@ use super::source::Sources;
 use super::suggest::did_you_mean;
 use super::units::{read_duration, read_size, write_duration, write_size};
 
-/// A table that is being read. Each key is taken out once; [`finish`](Self::finish) reports what is left as unknown. A
-/// method that takes a key returns `None` where there is none, and where it reported the value as an error.
+/// A table that is being read. Reading a key removes it from the table; [`finish`](Self::finish) reports the remaining keys as
+/// unknown. A method that reads a key returns `None` if the key is absent, or after it reported the value as invalid.
 pub struct Section<'a> {
     path: String,
     left: Table,
@@ -22,7 +22,7 @@ pub struct Section<'a> {
     sources: &'a dyn Sources,
 }
 
-/// A switch, or the details of what it turns on.
+/// The value of a key that is a boolean or a table, such as a feature that can be switched on with or without details.
 pub enum FlagOrSection<'a> {
     /// `true` or `false`.
     Flag(bool),
@@ -30,7 +30,7 @@ pub enum FlagOrSection<'a> {
     Section(Section<'a>),
 }
 
-/// A value of a table whose keys are names that the file's author chose.
+/// The value of a key in a table whose keys are names chosen by the author of the file.
 pub enum NamedValue<'a> {
     /// A string.
     Text(String),
@@ -40,9 +40,9 @@ pub enum NamedValue<'a> {
     Section(Section<'a>),
 }
 
-/// Making sections, and what they know.
+/// Creates sections, and returns their properties.
 impl<'a> Section<'a> {
-    /// Starts with the top of a file.
+    /// Creates the section of the top level of a file.
     #[must_use]
     pub fn root(table: Table, problems: &'a Problems, sources: &'a dyn Sources) -> Self {
         Self { path: String::new(), left: table, allowed: Vec::new(), problems, sources }
@@ -52,7 +52,7 @@ impl<'a> Section<'a> {
         Section { path, left: table, allowed: Vec::new(), problems: self.problems, sources: self.sources }
     }
 
-    /// Returns where secrets and files are read.
+    /// Returns the source of secrets and files.
     #[must_use]
     pub fn sources(&self) -> &'a dyn Sources {
         self.sources
@@ -69,25 +69,25 @@ impl<'a> Section<'a> {
         below(&self.path, key)
     }
 
-    /// Returns the last part of this table's path: in a list, the name or number that stands for it.
+    /// Returns the last segment of this table's path. For an entry of a list, it is the entry's name or index.
     #[must_use]
     pub fn segment(&self) -> &str {
         self.path.rsplit('.').next().unwrap_or_default()
     }
 
-    /// Returns whether there is a value at a key that was not read yet.
+    /// Returns whether the table has a value at a key that was not read yet.
     #[must_use]
     pub fn has(&self, key: &str) -> bool {
         self.left.contains_key(key)
     }
 
-    /// Returns the value at a key that was not read yet, as a problem shows it.
+    /// Returns the value at a key that was not read yet, as text for a message; empty if there is none.
     #[must_use]
     pub fn shown(&self, key: &str) -> String {
         self.left.get(key).map(short).unwrap_or_default()
     }
 
-    /// Returns whether there is an error at a key of this table.
+    /// Returns whether an error was reported about a key of this table.
     #[must_use]
     pub fn has_errors_at(&self, key: &str) -> bool {
         self.problems.has_errors_at(&self.path_of(key))
@@ -98,19 +98,19 @@ impl<'a> Section<'a> {
         self.left.remove(key)
     }
 
-    /// Leaves out keys that cannot be read, and are not unknown either.
+    /// Removes keys that are known, but cannot be read, so that [`finish`](Self::finish) does not report them as unknown.
     pub fn skip<'b>(&mut self, keys: impl IntoIterator<Item = &'b str>) {
         for key in keys {
             self.left.remove(key);
         }
     }
 
-    /// Leaves out all that was not read, but for these keys.
+    /// Removes all keys that were not read yet, except for `keys`.
     pub fn skip_all_but(&mut self, keys: &[&str]) {
         self.left.retain(|key, _| keys.contains(&key));
     }
 
-    /// Reports every key that was not read.
+    /// Reports every key that was not read as unknown.
     pub fn finish(self) {
         let allowed = self.allowed.join(", ");
         for key in self.left.keys() {
@@ -120,31 +120,31 @@ impl<'a> Section<'a> {
     }
 }
 
-/// Reporting problems.
+/// Reports problems.
 impl Section<'_> {
-    /// Reports an error at a key.
+    /// Reports an error about a key.
     pub fn complain(&self, key: &str, text: impl Into<String>) {
         self.problems.error(&self.path_of(key), text.into());
     }
 
-    /// Reports a warning at a key.
+    /// Reports a warning about a key.
     pub fn warn(&self, key: &str, text: impl Into<String>) {
         self.problems.warning(&self.path_of(key), text.into());
     }
 
-    /// Reports a key that has to be there, unless there is an error at it already.
+    /// Reports that a required key is absent, with the message `text`, unless an error was already reported about the key.
     pub fn missing(&self, key: &str, text: &str) {
         if !self.has_errors_at(key) {
             self.complain(key, text);
         }
     }
 
-    /// Reports that `found` is not what is allowed at `key`.
+    /// Reports that the value `found` at `key` is invalid. `allowed` describes the allowed values.
     pub fn problem(&self, key: &str, found: &str, allowed: &str) {
         self.complain(key, format!("found \"{}\"; expected {allowed}", found.escape_debug()));
     }
 
-    /// Reports that `found` is not one of the choices at `key`.
+    /// Reports that the value `found` at `key` is not one of the choices, and suggests the closest one.
     pub fn no_choice(&self, key: &str, found: &str, choices: &[&str]) {
         let hint = did_you_mean(found, choices.iter().copied());
         let (found, allowed) = (found.escape_debug(), choices.join(", "));
@@ -155,15 +155,15 @@ impl Section<'_> {
         self.complain(key, format!("found {} ({}); expected {allowed}", short(found), found.type_str()));
     }
 
-    /// Reports a wrong type where a secret may stand by mistake: the value is not shown.
+    /// Reports a value of a wrong type at a key where it may be a secret by mistake. The message does not contain the value.
     fn wrong_kind(&self, key: &str, found: &Value, allowed: &str) {
         self.complain(key, format!("found a value of type {}; expected {allowed}", found.type_str()));
     }
 }
 
-/// Taking plain values.
+/// Reads plain values.
 impl Section<'_> {
-    /// Takes a string.
+    /// Reads a string.
     pub fn string(&mut self, key: &'static str) -> Option<String> {
         match self.take(key)? {
             Value::String(text) => Some(text),
@@ -174,7 +174,8 @@ impl Section<'_> {
         }
     }
 
-    /// Takes a string where a secret may stand by mistake: a value of another type is not shown.
+    /// Reads a string at a key where a secret may be written by mistake. The report of a value of another type does not contain
+    /// the value.
     pub fn private_string(&mut self, key: &'static str) -> Option<String> {
         match self.take(key)? {
             Value::String(text) => Some(text),
@@ -185,7 +186,7 @@ impl Section<'_> {
         }
     }
 
-    /// Takes `true` or `false`.
+    /// Reads a boolean.
     pub fn flag(&mut self, key: &'static str) -> Option<bool> {
         match self.take(key)? {
             Value::Boolean(flag) => Some(flag),
@@ -196,7 +197,7 @@ impl Section<'_> {
         }
     }
 
-    /// Takes a list of strings.
+    /// Reads a list of strings.
     pub fn strings(&mut self, key: &'static str) -> Option<Vec<String>> {
         let value = self.take(key)?;
         let strings = value.as_array().and_then(|values| {
@@ -208,8 +209,8 @@ impl Section<'_> {
         strings
     }
 
-    /// Takes a list of strings that may not be empty: that could be meant as "none" or as "all". `without` says what a
-    /// missing key means.
+    /// Reads a list of strings that must not be empty, since an empty list could mean "none" or "all". `without` says, in the
+    /// error message, what an absent key means.
     pub fn strings_not_empty(&mut self, key: &'static str, without: &str) -> Option<Vec<String>> {
         let strings = self.strings(key)?;
         if strings.is_empty() {
@@ -218,7 +219,7 @@ impl Section<'_> {
         Some(strings)
     }
 
-    /// Takes a list of strings, or one string.
+    /// Reads a list of strings, or one string, which becomes a list of one.
     pub fn strings_or_string(&mut self, key: &'static str) -> Option<Vec<String>> {
         match self.left.get(key) {
             Some(Value::String(_)) => self.string(key).map(|text| vec![text]),
@@ -226,7 +227,7 @@ impl Section<'_> {
         }
     }
 
-    /// Takes one of a few words.
+    /// Reads a string that is one of `words`, and parses it.
     pub fn word<T: FromStr>(&mut self, key: &'static str, words: &[&str]) -> Option<T> {
         let text = self.string(key)?;
         let value = text.parse().ok();
@@ -236,7 +237,7 @@ impl Section<'_> {
         value
     }
 
-    /// Takes something that is written as a string.
+    /// Reads a string and parses it. `allowed` describes the allowed values in the error message.
     pub fn parsed<T: FromStr>(&mut self, key: &'static str, allowed: &str) -> Option<T> {
         let text = self.string(key)?;
         let value = text.parse().ok();
@@ -246,7 +247,7 @@ impl Section<'_> {
         value
     }
 
-    /// Takes a whole number.
+    /// Reads a whole number within `range`.
     pub fn number(&mut self, key: &'static str, range: &RangeInclusive<u64>) -> Option<u64> {
         let value = self.take(key)?;
         let number = value.as_integer().and_then(|number| u64::try_from(number).ok());
@@ -258,7 +259,7 @@ impl Section<'_> {
         number
     }
 
-    /// Takes a size such as `"64KiB"`, or a number of bytes.
+    /// Reads a size within `range`, such as `"64KiB"`, or a number of bytes.
     pub fn size(&mut self, key: &'static str, range: &RangeInclusive<u64>) -> Option<u64> {
         let value = self.take(key)?;
         let bytes = match &value {
@@ -275,7 +276,7 @@ impl Section<'_> {
         bytes
     }
 
-    /// Takes a duration such as `"8s"`, `"500ms"`, `"72h"` or `"1d"`; a bare 0 is 0.
+    /// Reads a duration within `range`, such as `"8s"`, `"500ms"`, `"72h"` or `"1d"`. The number 0 is accepted without a unit.
     pub fn duration(&mut self, key: &'static str, range: &RangeInclusive<Duration>) -> Option<Duration> {
         let value = self.take(key)?;
         let duration = match &value {
@@ -293,14 +294,15 @@ impl Section<'_> {
     }
 }
 
-/// Taking tables.
+/// Reads tables.
 impl<'a> Section<'a> {
-    /// Takes a table below this one.
+    /// Reads a table below this one.
     pub fn section(&mut self, key: &'static str) -> Option<Section<'a>> {
         self.table(key, &format!("a table, [{key}]"))
     }
 
-    /// Takes a table that names where a secret is. The message for anything else shows how, but not what was found.
+    /// Reads a table that says where a secret is stored. The error message for a value of another type shows the form of such a
+    /// table, but not the value.
     pub fn secret_section(&mut self, key: &'static str) -> Option<Section<'a>> {
         self.table(key, "{ env = \"NAME\" } or { file = \"PATH\" }")
     }
@@ -315,7 +317,7 @@ impl<'a> Section<'a> {
         }
     }
 
-    /// Takes a list of tables below this one.
+    /// Reads a list of tables below this one.
     pub fn sections(&mut self, key: &'static str) -> Vec<Section<'a>> {
         let Some(value) = self.take(key) else { return Vec::new() };
         let Value::Array(items) = value else {
@@ -335,7 +337,7 @@ impl<'a> Section<'a> {
         sections
     }
 
-    /// Takes `true` or `false`, or a table below this one.
+    /// Reads a boolean, or a table below this one.
     pub fn flag_or_section(&mut self, key: &'static str) -> Option<FlagOrSection<'a>> {
         match self.take(key)? {
             Value::Boolean(flag) => Some(FlagOrSection::Flag(flag)),
@@ -347,7 +349,7 @@ impl<'a> Section<'a> {
         }
     }
 
-    /// Takes all remaining keys, for a table whose keys are names that the file's author chose.
+    /// Reads all remaining keys of a table whose keys are names chosen by the author of the file. Each value must be a table.
     pub fn named_sections(mut self, allowed: &str) -> Vec<(String, Section<'a>)> {
         let mut sections = Vec::new();
         for (name, value) in std::mem::take(&mut self.left) {
@@ -362,8 +364,8 @@ impl<'a> Section<'a> {
         sections
     }
 
-    /// Takes all remaining keys, each with a string or `true`, for a table whose keys are names that the file's author chose. `None`
-    /// stands for `true`.
+    /// Reads all remaining keys of a table whose keys are names chosen by the author of the file. Each value must be a string or
+    /// `true`, which is returned as `None`.
     #[must_use]
     pub fn into_texts_or_true(mut self) -> Vec<(String, Option<String>)> {
         let mut pairs = Vec::new();
@@ -377,8 +379,8 @@ impl<'a> Section<'a> {
         pairs
     }
 
-    /// Takes all keys with their values, for a table whose keys are names that the file's author chose. Returns these pairs, and
-    /// the section without them.
+    /// Reads all remaining keys of a table whose keys are names chosen by the author of the file. Returns the pairs of key and
+    /// value, and the section without them.
     pub fn into_values(mut self) -> (Vec<(String, NamedValue<'a>)>, Self) {
         let mut pairs = Vec::new();
         for (key, value) in std::mem::take(&mut self.left) {
@@ -398,8 +400,8 @@ impl<'a> Section<'a> {
         (pairs, self)
     }
 
-    /// Takes all keys with their values as text, for a table whose keys are another program's. Returns these pairs, and the
-    /// section without them.
+    /// Reads all remaining keys of a table whose keys are defined by another program. Returns the pairs of key and value as text,
+    /// and the section without them.
     pub fn into_pairs(mut self) -> (Vec<(String, String)>, Self) {
         let mut pairs = Vec::new();
         for (key, value) in std::mem::take(&mut self.left) {
@@ -415,7 +417,7 @@ impl<'a> Section<'a> {
     }
 }
 
-/// Returns a value as it may be shown: short. Nothing secret stands in the file, but people make mistakes.
+/// Returns a value as a short text for a message. The file should not contain secrets, but a person may have written one there.
 fn short(value: &Value) -> String {
     match value {
         Value::Table(_) => "a table".to_owned(),

@@ -1,5 +1,5 @@
-//! Where a configuration reads secrets and files: environment variables and paths, through a trait so that tests and
-//! fuzzers need neither.
+//! The source from which a configuration reads secrets and files. It is a trait, so that tests and fuzzers need no environment
+//! variables and no files.
 
 use std::ffi::OsString;
 use std::io::{self, Read};
@@ -8,10 +8,10 @@ use std::path::Path;
 
 use crate::clock::{Clock, SystemClock};
 
-/// The largest file that is read for a secret or a key set.
+/// The largest size of a file that is read for a secret or a key set, in bytes.
 const MAX_FILE: u64 = 1024 * 1024;
 
-/// The outside world, as far as a configuration needs it.
+/// Provides the environment variables, the files and the time that a configuration needs.
 pub trait Sources {
     /// Returns the value of an environment variable; `None` if it is not set.
     fn env(&self, name: &str) -> Option<OsString>;
@@ -20,41 +20,43 @@ pub trait Sources {
     ///
     /// # Errors
     ///
-    /// What the system says.
+    /// The error of the operating system, or [`io::ErrorKind::FileTooLarge`].
     fn file(&self, path: &Path) -> io::Result<Vec<u8>>;
 
-    /// Returns the content of a file of `[tls]`, at most 1 MiB. A running service watches these by other means.
+    /// Returns the content of a file that `[tls]` names, at most 1 MiB. The default is [`file`](Self::file). A running service
+    /// overrides it, since it watches these files by other means.
     ///
     /// # Errors
     ///
-    /// What the system says.
+    /// The error of the operating system, or [`io::ErrorKind::FileTooLarge`].
     fn certificate(&self, path: &Path) -> io::Result<Vec<u8>> {
         self.file(path)
     }
 
-    /// Returns whether the files of `[tls]` are looked at, and what is wrong with them is an error.
+    /// Returns whether the files that `[tls]` names are read and checked, so that an unusable one is an error. The default is
+    /// `true`.
     fn looks_at_certificates(&self) -> bool {
         true
     }
 
-    /// Returns whether secrets and keys are read. Without them, a configuration can say where things are, and nothing else:
-    /// stand-ins take their place.
+    /// Returns whether secrets and keys are read. If not, stand-ins take their place, and the configuration serves only for its
+    /// other values, such as paths. The default is `true`.
     fn reads_secrets(&self) -> bool {
         true
     }
 
-    /// Returns whether everybody on this machine may read a file.
+    /// Returns whether all users of this machine may read a file. The default is `false`.
     fn is_world_readable(&self, _path: &Path) -> bool {
         false
     }
 
-    /// Returns the current time, in Unix seconds; `None` where it shall not matter.
+    /// Returns the current time in Unix seconds, or `None` if results must not depend on it. The default is `None`.
     fn unix_seconds(&self) -> Option<i64> {
         None
     }
 }
 
-/// This process's environment and file system.
+/// The environment and the file system of this process.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct SystemSources;
 

@@ -1,9 +1,10 @@
-//! "Did you mean …": the choice that a mistyped word is most like.
+//! "Did you mean …": finds the choice that is closest to a mistyped word.
 
-/// Returns the choice that is most like `found`, if one is so close that a slip of the finger explains the difference:
-/// one character wrong, missing, extra or swapped, and one more for every further three characters.
+/// Returns the choice that is closest to `found`, if it is close enough for a typing error: one character wrong, missing, extra
+/// or swapped, and one more for every further three characters. `None` if no choice is that close.
 pub fn closest<'a>(found: &str, choices: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
-    /// No choice is longer; a long text, such as a secret in the wrong place, takes no time.
+    /// The largest length in bytes of a text that is compared; longer ones, such as a secret in the wrong place, have no
+    /// suggestion.
     const MAX: usize = 64;
     if found.len() > MAX {
         return None;
@@ -16,7 +17,7 @@ pub fn closest<'a>(found: &str, choices: impl IntoIterator<Item = &'a str>) -> O
     (distance <= allowed).then_some(choice)
 }
 
-/// Returns `did you mean "CHOICE"? ` for the closest choice, or nothing.
+/// Returns `did you mean "CHOICE"? ` for the closest choice, or an empty text if no choice is close.
 pub fn did_you_mean<'a>(found: &str, choices: impl IntoIterator<Item = &'a str>) -> String {
     closest(found, choices).map_or_else(String::new, |choice| format!("did you mean \"{choice}\"? "))
 }

@@ -1,67 +1,66 @@
-//! What a configuration may hold, as data: tables and their keys. `docs/configuration.md`, the sample file and
-//! `config reference` are written from it. The rows themselves come from the entries of
-//! [`config_keys!`](crate::config_keys).
+//! The tables and keys of a configuration, as data. `docs/configuration.md`, the sample file and `config reference` are written
+//! from it. The rows are created from the entries of [`config_keys!`](crate::config_keys).
 
-/// A key, and what may stand there.
+/// A configuration key: its name, its allowed values, and its default.
 #[derive(Debug, Clone)]
 #[non_exhaustive]
 pub struct Key {
     /// The name of the key in its table, without a path.
     pub name: &'static str,
-    /// The type and the range of its value, in Markdown.
+    /// The type and the range of the key's value, in Markdown.
     pub allowed: String,
-    /// What the key is for, in Markdown.
+    /// The purpose of the key, in Markdown.
     pub meaning: String,
-    /// What holds if the key is not given.
+    /// The default: what applies if the key is absent.
     pub default: KeyDefault,
-    /// A value to show, as TOML; `None` where the default is one.
+    /// The value for the sample file, as TOML; `None` if the default serves as the sample.
     pub sample: Option<String>,
-    /// The key of the same table that it cannot stand beside.
+    /// The key of the same table that must be absent if this key is given; `None` if there is no such key.
     pub instead_of: Option<&'static str>,
-    /// Whether a reload takes a new value.
+    /// Whether a running receiver takes a new value by a reload.
     pub reload: Reload,
 }
 
-/// What holds if a key is not given.
+/// What applies if a key is absent.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum KeyDefault {
-    /// The configuration is invalid: the key has to be given.
+    /// There is no default: the key is required, and a configuration without it is invalid.
     Needed,
-    /// Nothing, or what the meaning says.
+    /// No value, or what the meaning of the key says.
     None,
-    /// This value, as TOML.
+    /// This value, written as TOML.
     Value(String),
-    /// What these words say.
+    /// A default that is described in words.
     Words(&'static str),
 }
 
-/// Whether a running receiver takes a new value.
+/// Whether a running receiver takes a new value of a key by a reload.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Reload {
     /// A reload takes the new value.
     Yes,
-    /// The receiver has to be started again.
+    /// The new value takes effect after a restart of the receiver.
     Restart,
-    /// In mode `direct` the receiver has to be started again; in mode `spool` a reload takes the new value.
+    /// In mode `direct`, the new value takes effect after a restart; in mode `spool`, a reload takes it.
     RestartInDirect,
 }
 
-/// The keys of a table.
+/// A table of the configuration: its header and its keys.
 #[derive(Debug, Clone)]
 #[non_exhaustive]
 pub struct Table {
-    /// The line of the file that begins the table, such as `[[connector.secrets]]`; empty for the top of the file.
+    /// The header of the table in the file, such as `[[connector.secrets]]`; empty for the top level of the file.
     pub header: String,
-    /// Lines of TOML that the keys stand below, for a table that comes in several kinds.
+    /// The lines of TOML that precede the keys, for a table with several kinds (such as `type = "kafka"`).
     pub given: String,
-    /// What the table is for, in Markdown.
+    /// The purpose of the table, in Markdown.
     pub about: String,
-    /// The keys of the table; none where the author of the file chooses their names.
+    /// The keys of the table; empty if the author of the file chooses their names.
     pub keys: Vec<Key>,
 }
 
 impl Key {
-    /// Describes a key without a default, which a reload takes.
+    /// Creates a key without a default, whose new value a reload takes.
     pub fn new(name: &'static str, allowed: impl Into<String>, meaning: impl Into<String>) -> Self {
         Self {
             name,
@@ -74,28 +73,28 @@ impl Key {
         }
     }
 
-    /// Sets a value to show, as TOML.
+    /// Sets the value for the sample file, as TOML.
     #[must_use]
     pub fn sample(mut self, toml: &str) -> Self {
         self.sample = Some(toml.to_owned());
         self
     }
 
-    /// Names the key that it stands in place of.
+    /// Names the key of the same table that must be absent if this key is given.
     #[must_use]
     pub const fn instead_of(mut self, key: &'static str) -> Self {
         self.instead_of = Some(key);
         self
     }
 
-    /// Sets what holds without it.
+    /// Sets the default of the key.
     #[must_use]
     pub fn or(mut self, default: KeyDefault) -> Self {
         self.default = default;
         self
     }
 
-    /// Returns the value that the sample file shows.
+    /// Returns the value that the sample file shows for the key, as TOML.
     #[must_use]
     pub fn shown(&self) -> &str {
         match (&self.sample, &self.default) {
@@ -106,19 +105,19 @@ impl Key {
 }
 
 impl Table {
-    /// Describes a table by its line in the file, such as `[limits]`, and its keys.
+    /// Creates a table from its header in the file, such as `[limits]`, its purpose in Markdown, and its keys.
     pub fn new(header: impl Into<String>, about: impl Into<String>, keys: Vec<Key>) -> Self {
         Self { header: header.into(), given: String::new(), about: about.into(), keys }
     }
 
-    /// Sets the lines of TOML that the keys stand below.
+    /// Sets the lines of TOML that precede the keys.
     #[must_use]
     pub fn given(mut self, toml: impl Into<String>) -> Self {
         self.given = toml.into();
         self
     }
 
-    /// Puts it below another table: `[tls]` below `sink` is `[sink.tls]`.
+    /// Moves the table below another one: `[tls]` below `sink` becomes `[sink.tls]`.
     #[must_use]
     pub fn below(mut self, parent: &str) -> Self {
         let brackets = self.header.chars().take_while(|c| *c == '[').count();

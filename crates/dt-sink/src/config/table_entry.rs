@@ -1,4 +1,4 @@
-//! Entries for tables that need not be there: any table, and one that names where a secret is.
+//! Entries for optional tables: any table, and a table that says where a secret is stored.
 
 use super::changes::Changes;
 use super::entry::{Entry, OptionalEntry};
@@ -7,24 +7,24 @@ use super::section::Section;
 use super::table::{Key, Reload, Table};
 use dt_verify::{Difference, Secret};
 
-/// A table `[FIELD]`. Without it the value is the default. A changed one is reported without its values, since they may be
-/// secrets.
+/// The entry of an optional table `[FIELD]`. If it is absent, the value is `T::default()`. A change is reported without values,
+/// since they may be secrets.
 pub struct TableEntry<T> {
-    /// Reads the table. `None`, after a report, if it is invalid: then the whole sink is.
+    /// Reads the table. Returns `None`, after a report, if the table is invalid; then the settings of the whole sink are invalid.
     pub read: fn(Section<'_>) -> Option<T>,
-    /// Returns the tables for the reference, by the name and the meaning of the field.
+    /// Returns the tables for the reference. The parameters are the name of the field and its meaning.
     pub tables: fn(&'static str, &str) -> Vec<Table>,
 }
 
-/// A table `[FIELD]` that names where a secret is: by `env` or by `file`.
+/// The entry of an optional table `[FIELD]` that says where a secret is stored, by the key `env` or `file`.
 pub struct SecretEntry {
-    /// A name of a variable, for the sample.
+    /// The name of an environment variable, for the sample.
     pub variable: &'static str,
-    /// A path, for the sample.
+    /// The path of a file, for the sample.
     pub path: &'static str,
 }
 
-/// Reports that a table differs, without its values.
+/// Adds the difference of a table to `changes`, without its values.
 pub(super) fn note_table<T: PartialEq>(field: &str, (before, after): (&T, &T), changes: &mut Changes) {
     if before != after {
         changes.note(field, Difference::Changed, Reload::Yes);

@@ -1,10 +1,11 @@
-//! Durations and sizes as people write them: `8s`, `500ms`, `72h`, `1d`; `64KiB`. The only parsers of either.
+//! Reads and writes durations and sizes in the form for people: `8s`, `500ms`, `72h`, `1d`; `64KiB`. All code that reads them
+//! uses these functions.
 
 use std::fmt::Write;
 use std::time::Duration;
 
-/// Reads a duration such as `8s`, `500ms`, `1h 30m` or `7d`; a day has 24 hours. `None` for anything else, and for a
-/// negative one.
+/// Reads a duration such as `8s`, `500ms`, `1h 30m` or `7d`; a day has 24 hours. Returns `None` for any other text, and for a
+/// negative duration.
 #[must_use]
 pub fn read_duration(text: &str) -> Option<Duration> {
     // A `Span` knows days and weeks, which a `SignedDuration` does not.
@@ -13,7 +14,8 @@ pub fn read_duration(text: &str) -> Option<Duration> {
     Duration::try_from(signed).ok()
 }
 
-/// Writes a duration as people write it: `8s`, `1h30m`, `1.5s` as `1500ms`.
+/// Writes a duration in hours, minutes and seconds: `8s`, `1h30m`; with a fraction of a second, in milliseconds: 1.5 s is
+/// `1500ms`.
 #[must_use]
 pub fn write_duration(duration: Duration) -> String {
     let seconds = duration.as_secs();
@@ -37,7 +39,7 @@ pub fn write_duration(duration: Duration) -> String {
     if text.is_empty() { "0s".to_owned() } else { text }
 }
 
-/// Reads a size such as `64KiB`, `1MB` or `512`, in bytes. `None` for anything else.
+/// Reads a size such as `64KiB`, `1MB` or `512`, and returns it in bytes. Returns `None` for any other text.
 #[must_use]
 pub fn read_size(text: &str) -> Option<u64> {
     text.parse().ok().map(|size: bytesize::ByteSize| size.as_u64())

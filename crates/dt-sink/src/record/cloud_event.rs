@@ -6,29 +6,29 @@ use std::borrow::Cow;
 use super::Record;
 use dt_verify::event::{Timestamp, rfc3339_millis, target_and_time};
 
-/// The prefix of every `type`.
+/// The prefix of the attribute `type`; the event type follows.
 const TYPE_PREFIX: &str = "com.disruptive-technologies.";
-/// The prefix of a project in `source`.
+/// The prefix of the attribute `source`; the project follows.
 const SOURCE_PREFIX: &str = "//disruptive-technologies.com/projects/";
-/// The `source` of an event without a project.
+/// The attribute `source` of an event without a project.
 const NO_PROJECT: &str = "//disruptive-technologies.com";
 
 /// The attributes of a CloudEvent. Its data is the record's body.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct CloudEvent<'a> {
-    /// `id`: the event id, equal for every copy.
+    /// `id`: the event id, equal for every copy of the event.
     pub id: &'a str,
     /// `source`: a URI that names the project, or only DT for an event without a project.
     pub source: String,
-    /// `type`: the event's type.
+    /// `type`: the event type with a prefix.
     pub event_type: String,
-    /// `subject`: `event.targetName`, if there is one.
+    /// `subject`: `event.targetName`; `None` if the event has none.
     pub subject: Option<Cow<'a, str>>,
-    /// `time`: `event.timestamp`, if it is RFC 3339.
+    /// `time`: `event.timestamp`; `None` if it is absent or not RFC 3339.
     pub time: Option<Cow<'a, str>>,
-    /// `dtconnector`: the connector that received it.
+    /// `dtconnector`: the name of the connector that received the event.
     pub connector: &'a str,
-    /// `dtreceivedat`: when it was received, in RFC 3339.
+    /// `dtreceivedat`: when the event was received, in RFC 3339.
     pub received_at: String,
 }
 
@@ -70,7 +70,7 @@ impl<'a> CloudEvent<'a> {
     }
 }
 
-/// Escapes a text as a part of a URI (RFC 3986, section 2.3).
+/// Escapes a text for use in a URI (RFC 3986, section 2.3).
 fn escaped(text: &str) -> Cow<'_, str> {
     let is_plain = |byte: &u8| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'.' | b'_' | b'~');
     if text.as_bytes().iter().all(is_plain) {

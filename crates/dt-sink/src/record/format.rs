@@ -12,10 +12,10 @@ use dt_verify::event::append_rfc3339_millis;
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 #[non_exhaustive]
 pub enum Format {
-    /// The received bytes.
+    /// The received body, unchanged.
     Body,
-    /// The received object, with `receivedAt` (RFC 3339, milliseconds), `connector`, `verifiedBy` and `requestId` inserted
-    /// before its own members, which follow byte for byte.
+    /// The received JSON object, with the members `receivedAt` (RFC 3339, milliseconds), `connector`, `verifiedBy` and
+    /// `requestId` inserted before its own members, which follow byte for byte.
     #[default]
     Envelope,
     /// A CloudEvent: a JSON object in line-based output; on Kafka, headers and the received bytes.
@@ -29,7 +29,7 @@ impl Format {
     /// All formats.
     pub const ALL: [Self; 4] = [Self::Body, Self::Envelope, Self::CloudEvents, Self::LineProtocol];
 
-    /// Returns the name in the configuration.
+    /// Returns the name of the format in the configuration.
     #[must_use]
     pub const fn name(self) -> &'static str {
         match self {
@@ -40,8 +40,8 @@ impl Format {
         }
     }
 
-    /// Appends the record as a single value, as on Kafka: the received part is exact. In line protocol, it is empty for an event
-    /// without readings.
+    /// Appends the record as a single value, such as the value of a Kafka record: the received part is byte for byte the same. In
+    /// line protocol, nothing is appended for an event without readings.
     pub fn write_value(self, record: &Record, out: &mut Vec<u8>) {
         match self {
             Self::Body | Self::CloudEvents => out.extend_from_slice(&record.body),
@@ -58,7 +58,7 @@ impl Format {
         }
     }
 
-    /// Appends the record as one line, with its line feed. In line protocol, an event may be several lines, or none.
+    /// Appends the record as one line, with a line feed. In line protocol, an event can be several lines, or none.
     pub fn write_line(self, record: &Record, out: &mut Vec<u8>) {
         match self {
             Self::LineProtocol => return line_protocol::write_lines(record, out),
@@ -84,7 +84,7 @@ impl Format {
     }
 }
 
-/// Writes the inserted members, up to the received ones.
+/// Writes the opening brace and the inserted members of the envelope, up to the received members.
 fn write_head(record: &Record, out: &mut Vec<u8>) {
     out.extend_from_slice(br#"{"receivedAt":""#);
     append_rfc3339_millis(record.received_at, out);
@@ -101,7 +101,7 @@ fn write_head(record: &Record, out: &mut Vec<u8>) {
     out.push(b',');
 }
 
-/// Returns what follows the opening brace. A record's body is a JSON object with at least the member `event`.
+/// Returns the part of a body after the opening brace. The body of a record is a JSON object with at least the member `event`.
 fn members(body: &[u8]) -> &[u8] {
     let body = body.trim_ascii_start();
     body.strip_prefix(b"{").unwrap_or(body)
@@ -118,7 +118,7 @@ impl fmt::Display for Format {
     }
 }
 
-/// A text that is no name of a format.
+/// The error for a text that is not the name of a format.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("unknown format; expected body, envelope, cloudevents or line-protocol")]
 pub struct UnknownFormat;

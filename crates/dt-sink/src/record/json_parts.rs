@@ -7,7 +7,8 @@ use serde_json::value::RawValue;
 
 use super::Record;
 
-/// Parts of a record's body, as they were received. What is absent or `null` is `None`.
+/// The members of a record's body that sinks store as JSON, byte for byte as received. A member that is absent or `null` is
+/// `None`.
 #[derive(Debug, Clone, Copy)]
 pub struct JsonParts<'a> {
     /// The member `labels`.

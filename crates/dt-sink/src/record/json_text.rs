@@ -4,7 +4,7 @@ use std::borrow::Cow;
 
 use serde_json::Value;
 
-/// Returns a text as it is written between the quotes of a JSON string.
+/// Returns a text with the escapes that it needs between the quotes of a JSON string.
 pub fn escaped(text: &str) -> Cow<'_, str> {
     // The characters that `serde_json` does not escape. The loop has no early exit and no branch, so that the compiler
     // vectorises it.
@@ -16,10 +16,10 @@ pub fn escaped(text: &str) -> Cow<'_, str> {
     Cow::Owned(string.get(1..string.len().saturating_sub(1)).unwrap_or_default().to_owned())
 }
 
-/// Returns a number in its short form: 469 instead of 469.0. One that is not finite becomes `null`.
+/// Returns a number as JSON in its short form: 469 instead of 469.0. A number that is not finite becomes `null`.
 #[must_use]
 pub fn json_number(number: f64) -> Value {
-    /// Whole numbers up to here are exact.
+    /// The largest absolute value up to which an `f64` holds every whole number exactly (2^53).
     const EXACT: f64 = 9_007_199_254_740_992.0;
     if number.fract() == 0.0 && number.abs() <= EXACT {
         #[expect(clippy::cast_possible_truncation, reason = "whole, and within the range of i64")]
@@ -28,7 +28,7 @@ pub fn json_number(number: f64) -> Value {
     Value::from(number)
 }
 
-/// Appends JSON as one line. CR and LF are only valid between tokens, where a space is equivalent.
+/// Appends JSON as one line. Line breaks (CR and LF), which JSON allows only between tokens, are replaced by spaces.
 pub fn write_on_one_line(json: &[u8], out: &mut Vec<u8>) {
     let start = out.len();
     out.extend_from_slice(json.trim_ascii());

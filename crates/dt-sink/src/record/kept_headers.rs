@@ -1,4 +1,4 @@
-//! The parts of a request's headers that are kept: enough to verify a dead letter again, and no credential.
+//! The parts of a request's headers that are stored: enough to verify a dead letter again, and no credential.
 
 use std::fmt;
 
@@ -12,21 +12,21 @@ static SECRET: HeaderName = HeaderName::from_static("x-dt-signature");
 /// [`ASYMMETRIC_HEADER`] in lower case, as in a [`HeaderMap`].
 static ASYMMETRIC: HeaderName = HeaderName::from_static("dt-asymmetric-signature");
 
-/// The two signature headers with their values, and the names of all other headers; their values may be credentials.
+/// The two signature headers with their values, and only the names of all other headers, since their values may be credentials.
 ///
 /// A record in memory holds these instead of the whole [`HeaderMap`], which also keeps the read buffer of its connection
 /// alive.
 #[derive(Clone, Default, PartialEq, Eq)]
 pub struct KeptHeaders {
-    /// Two JSON arrays in their stored form: signatures, each a pair of name and value, and names. Empty if there are no
-    /// headers.
+    /// The two JSON arrays in which the headers are stored: the signatures, each a pair of name and value, followed by the names.
+    /// Empty if there are no headers.
     json: String,
-    /// The offset of the second array.
+    /// The offset of the second array in `json`.
     names_at: usize,
 }
 
 impl KeptHeaders {
-    /// Returns the parts of these headers that are kept.
+    /// Returns the parts of `headers` that are stored.
     #[must_use]
     pub fn of(headers: &HeaderMap) -> Self {
         // The capacity suffices unless a value must be escaped.
@@ -64,7 +64,7 @@ impl KeptHeaders {
         Self { json: [signatures, names].concat(), names_at: signatures.len() }
     }
 
-    /// Returns the signature headers: name and value.
+    /// Returns the signature headers, each as name and value.
     #[must_use]
     pub fn signatures(&self) -> Vec<(&'static str, String)> {
         let all: Vec<(String, String)> = serde_json::from_str(self.signatures_json()).unwrap_or_default();

@@ -76,13 +76,14 @@ fn write_line(series: &[u8], readings: &[Reading<'_>], time: Nanos, out: &mut Ve
     drop(writeln!(out, " {time}"));
 }
 
-/// Returns a reading's time; `None` if there is none that fits. InfluxDB reserves the two smallest numbers and the largest.
+/// Returns the time of a reading in Unix nanoseconds; `None` if the reading has no time, or one that 64 bits cannot hold.
+/// InfluxDB reserves the two smallest numbers and the largest.
 fn nanos(reading: &Reading<'_>) -> Option<Nanos> {
     let nanos = i64::try_from(reading.time?.unix_nanos()?).ok()?;
     (i64::MIN.saturating_add(2)..i64::MAX).contains(&nanos).then_some(nanos)
 }
 
-/// Returns measurement and tags, which all lines of a record share. The tags are sorted, as the specification recommends.
+/// Returns the measurement and the tags, which all lines of a record share. The tags are sorted, as the specification recommends.
 fn series(record: &Record, delivery: &Delivery) -> Vec<u8> {
     let device_type = delivery.metadata.as_ref().and_then(|metadata| metadata.device_type.as_deref());
     let mut tags = BTreeMap::new();
@@ -106,13 +107,13 @@ fn series(record: &Record, delivery: &Delivery) -> Vec<u8> {
     out
 }
 
-/// Replaces what a tag cannot express.
+/// Replaces the characters that a tag cannot contain.
 fn cleaned(text: &str) -> String {
     let clean = |c: char| if c == '\\' { '/' } else { without_control(c) };
     text.chars().map(clean).collect()
 }
 
-/// Replaces a control character, also a line feed.
+/// Returns a space for a control character such as a line feed, and any other character unchanged.
 fn without_control(c: char) -> char {
     if c.is_control() { ' ' } else { c }
 }

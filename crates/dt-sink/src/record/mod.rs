@@ -1,6 +1,6 @@
-//! The data that the stages of the service exchange: a [`Record`] is an event for the sinks, a [`DeadLetter`] a delivery
-//! that no sink takes. A [`Format`] is the representation of a record in line-based output; [`PathTemplate`] and
-//! [`TopicTemplate`] determine its file or topic.
+//! The data that the stages of the service exchange: a [`Record`] is an event for the sinks; a [`DeadLetter`] is a delivery that
+//! a sink rejected, or that could not be accepted or read. A [`Format`] is the representation of a record in line-based output;
+//! [`PathTemplate`] and [`TopicTemplate`] determine its file or topic.
 
 mod cloud_event;
 mod format;
@@ -36,30 +36,29 @@ use dt_verify::{Verified, VerifiedBy};
 /// A verified delivery, with its exact bytes and the fields that routing needs.
 #[derive(Debug, Clone)]
 pub struct Record {
-    /// The name of the connector that received it.
+    /// The name of the connector that received the event.
     pub connector: Arc<str>,
-    /// When it was received, in Unix milliseconds.
+    /// When the event was received, in Unix milliseconds.
     pub received_at: i64,
-    /// The key that verified it.
+    /// The key with which the request was verified.
     pub verified_by: VerifiedBy,
-    /// `event.eventId`: equal for every copy of the event. This and the following texts share the memory of the body.
+    /// `event.eventId`: equal for every copy of the event. This field and the following texts share the memory of the body.
     pub event_id: ByteString,
     /// `event.eventType`, such as `touch`.
     pub event_type: ByteString,
-    /// The project in `event.targetName`; `None` if it names none.
+    /// The id of the project in `event.targetName`; `None` if it names no project.
     pub project: Option<ByteString>,
-    /// The device in `event.targetName`, else `metadata.deviceId`; `None` if neither names one.
+    /// The id of the device in `event.targetName`, else `metadata.deviceId`; `None` if neither names a device.
     pub device: Option<ByteString>,
-    /// The id of the request in which it arrived.
+    /// The id of the request in which the event was received; `None` if it is not known.
     pub request_id: Option<RequestId>,
-    /// The parts of the request's headers that are kept for dead letters.
+    /// The parts of the request's headers that are stored for dead letters.
     pub headers: KeptHeaders,
-    /// The body as received.
+    /// The body of the request, as received.
     pub body: Bytes,
 }
 
-/// Returns a text that was read from a body: as a part of the body that shares its memory, or as a copy if it was
-/// unescaped.
+/// Returns a text that was read from a body: a slice that shares the memory of the body, or a copy if escapes were removed.
 fn part(body: &Bytes, text: &str) -> ByteString {
     let start = text.as_ptr().addr().checked_sub(body.as_ptr().addr());
     let range = start.and_then(|start| Some(start..start.checked_add(text.len())?));
@@ -68,11 +67,11 @@ fn part(body: &Bytes, text: &str) -> ByteString {
 }
 
 impl Record {
-    /// Reads the fields that routing needs from a verified body. [`with_headers`](Self::with_headers) adds the headers.
+    /// Reads the fields that routing needs from a verified body. Add the headers with [`with_headers`](Self::with_headers).
     ///
     /// # Errors
     ///
-    /// [`NotADelivery`] if the authentic body is no delivery.
+    /// [`NotADelivery`] if the authentic body is not a delivery.
     pub fn read(
         verified: &Verified<Bytes>,
         connector: Arc<str>,
@@ -93,17 +92,17 @@ impl Record {
         })
     }
 
-    /// Parses the body: the typed payload with its [readings](Delivery::readings), the labels and the metadata. It builds a JSON
-    /// tree, so that a sink calls it only if it needs more than the fields of the record.
+    /// Parses the body: the typed payload with its [readings](Delivery::readings), the labels and the metadata. This builds a
+    /// JSON tree, so a sink should call it only if it needs more than the fields of the record.
     ///
     /// # Errors
     ///
-    /// [`NotADelivery`] if the body is no delivery, which [`read`](Self::read) excludes.
+    /// [`NotADelivery`] if the body is not a delivery, which [`read`](Self::read) excludes.
     pub fn delivery(&self) -> Result<Delivery, NotADelivery> {
         Delivery::parse_stored(&self.body)
     }
 
-    /// Returns a record of a made-up event with this id, for tests of sinks.
+    /// Returns a record of a fictitious event with this id, for tests of sinks.
     #[must_use]
     pub fn sample(event_id: &str) -> Self {
         Self {
@@ -120,7 +119,7 @@ impl Record {
         }
     }
 
-    /// Returns the record with what [`KeptHeaders`] keeps of the headers of its request.
+    /// Returns the record with the parts of its request's headers that are stored ([`KeptHeaders`]).
     #[must_use]
     pub fn with_headers(mut self, headers: &HeaderMap) -> Self {
         self.headers = KeptHeaders::of(headers);
@@ -135,21 +134,22 @@ impl Record {
     }
 }
 
-/// Why a delivery became a dead letter.
+/// Why a delivery was dead-lettered.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Reason {
     /// A sink rejected the event for good.
     Rejected {
-        /// The name of the sink.
+        /// The name of the sink that rejected the event.
         sink: Arc<str>,
     },
-    /// The request is authentic, but its body is no delivery that this program can read.
+    /// The request is authentic, but its body is not a delivery that this program can read.
     Unreadable,
     /// The request is authentic, but its token has expired.
     Expired,
-    /// The request could not be verified. Kept only if configured, since a wrong secret in this receiver looks the same.
+    /// The request could not be verified. Stored only if configured: a wrong secret in the configuration of this receiver causes
+    /// the same error.
     Refused,
-    /// The event was accepted, but is damaged on the disk.
+    /// The event was accepted, but its stored data is damaged.
     Damaged,
 }
 
@@ -157,7 +157,7 @@ impl Reason {
     /// The codes of all reasons, for tables and metrics.
     pub const CODES: [&'static str; 5] = ["rejected", "unreadable", "expired", "refused", "damaged"];
 
-    /// Returns the stable code, for metrics, files and the command line.
+    /// Returns the stable code of the reason, for metrics, files and the command line.
     #[must_use]
     pub const fn code(&self) -> &'static str {
         match self {
@@ -176,50 +176,51 @@ impl fmt::Display for Reason {
     }
 }
 
-/// A delivery that no sink takes, with everything that is needed to try it again.
+/// A delivery that a sink rejected, or that could not be accepted or read, with everything that is needed to retry it.
 #[derive(Debug, Clone)]
 pub struct DeadLetter {
-    /// The name of the connector that received it.
+    /// The name of the connector that received the delivery.
     pub connector: Arc<str>,
-    /// Why no sink takes it.
+    /// Why the delivery was dead-lettered.
     pub reason: Reason,
-    /// What was wrong, in words: `reason` is the code for it.
+    /// A description of the error in words; `reason` is its code.
     pub error: String,
-    /// The number of delivery attempts.
+    /// The number of delivery attempts by the sink.
     pub attempts: u32,
-    /// When it was received, in Unix milliseconds.
+    /// When the delivery was received, in Unix milliseconds.
     pub received_at: i64,
-    /// The id of the request in which it arrived.
+    /// The id of the request in which the delivery was received; `None` if it is not known.
     pub request_id: Option<RequestId>,
-    /// `event.eventId`, if it could be read.
+    /// `event.eventId`; `None` if it could not be read.
     pub event_id: Option<ByteString>,
-    /// The sequence number of the record that was rejected or damaged.
+    /// The sequence number of the rejected or damaged record in the log; `None` if the delivery is not in the log.
     pub seq: Option<i64>,
-    /// The other fields of the record, from which it can be restored; `None` if it was no record.
+    /// The other fields of the record, from which the record can be restored; `None` if the delivery did not become a record.
     pub routing: Option<Routing>,
     /// The two signature headers, as received.
     pub signatures: Vec<(&'static str, String)>,
-    /// The names of all other headers; their values may be credentials and are not kept.
+    /// The names of all other headers. Their values may be credentials and are not stored.
     pub header_names: Vec<String>,
-    /// The body as received.
+    /// The body of the request, as received.
     pub body: Bytes,
 }
 
-/// The fields that a [`Record`] has and a request has not.
+/// The fields that a [`Record`] has in addition to those of a request.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Routing {
-    /// The key that verified it.
+    /// The key with which the request was verified.
     pub verified_by: VerifiedBy,
     /// `event.eventType`, such as `touch`.
     pub event_type: ByteString,
-    /// The project in `event.targetName`; `None` if it names none.
+    /// The id of the project in `event.targetName`; `None` if it names no project.
     pub project: Option<ByteString>,
-    /// The device, as in [`Record::device`].
+    /// The id of the device, as in [`Record::device`].
     pub device: Option<ByteString>,
 }
 
 impl DeadLetter {
-    /// Returns the dead letter of a request that became no record. [`with_headers`](Self::with_headers) adds the headers.
+    /// Returns the dead letter of a request that did not become a record. Add the headers with
+    /// [`with_headers`](Self::with_headers).
     #[must_use]
     pub fn of_request(
         connector: Arc<str>,
@@ -244,7 +245,7 @@ impl DeadLetter {
         }
     }
 
-    /// Returns the dead letter with what [`KeptHeaders`] keeps of the headers of its request.
+    /// Returns the dead letter with the parts of its request's headers that are stored ([`KeptHeaders`]).
     #[must_use]
     pub fn with_headers(mut self, headers: &HeaderMap) -> Self {
         let kept = KeptHeaders::of(headers);
@@ -266,7 +267,7 @@ impl DeadLetter {
         self
     }
 
-    /// Returns the dead letter of a record that a sink rejected, after `attempts` attempts.
+    /// Returns the dead letter of a record that a sink rejected after `attempts` delivery attempts.
     #[must_use]
     pub fn of_record(record: &Record, sink: Arc<str>, error: String, attempts: u32) -> Self {
         Self {

@@ -1,4 +1,5 @@
-//! The path of the file for a record, with placeholders such as `{date}`. No value can lead out of the folder.
+//! The path of the file for a record, with placeholders such as `{date}`. A placeholder's value cannot contain a path separator,
+//! so a path never leaves its folder.
 
 use std::fmt;
 use std::path::{Path, PathBuf};
@@ -26,7 +27,7 @@ pub struct PathTemplate {
 }
 
 impl PathTemplate {
-    /// Returns a template for exactly this path. In a file name that is not UTF-8, invalid bytes are replaced.
+    /// Returns a template for exactly this path, without placeholders. Bytes of a file name that are not UTF-8 are replaced.
     #[must_use]
     pub fn fixed(path: &Path) -> Self {
         let name = path.file_name().map(|name| name.to_string_lossy().into_owned());
@@ -38,13 +39,13 @@ impl PathTemplate {
         }
     }
 
-    /// Returns the folder that contains all files. It must exist.
+    /// Returns the folder that contains all files of the template. It must exist.
     #[must_use]
     pub fn root(&self) -> &Path {
         &self.root
     }
 
-    /// Returns the template with an absolute folder.
+    /// Returns the template with its folder as an absolute path.
     #[must_use]
     pub fn absolute(mut self) -> Self {
         let root = if self.root.as_os_str().is_empty() { Path::new(".") } else { &self.root };
@@ -54,37 +55,37 @@ impl PathTemplate {
         self
     }
 
-    /// Returns whether all records go to one file.
+    /// Returns whether the template has no placeholders, so that all records go to one file.
     #[must_use]
     pub fn is_fixed(&self) -> bool {
         self.rest.is_fixed()
     }
 
-    /// Returns the number of folders between the root and the files.
+    /// Returns the number of folder levels between [`root`](Self::root) and the files.
     #[must_use]
     pub fn depth(&self) -> usize {
         self.relative_text().matches('/').count()
     }
 
-    /// Writes the record's path below [`root`](Self::root) into `out`.
+    /// Writes the path of the record's file, relative to [`root`](Self::root), into `out`.
     pub fn render(&self, record: &Record, out: &mut String) {
         template::render(&self.rest, record, out);
     }
 
-    /// Returns whether the placeholders have equal values for two records, so that the paths are equal. Much faster than
+    /// Returns whether the placeholders have equal values for two records, so that both go to the same file. Much faster than
     /// [`render`](Self::render).
     #[must_use]
     pub fn is_same(&self, one: &Record, other: &Record) -> bool {
         template::is_same(&self.rest, one, other)
     }
 
-    /// Returns whether [`render`](Self::render) can return a path.
+    /// Returns whether `relative` is a path that [`render`](Self::render) can write.
     #[must_use]
     pub fn matches(&self, relative: &str) -> bool {
         fits(self.rest.parts(), relative)
     }
 
-    /// Returns the part with the placeholders, as it was written.
+    /// Returns the part of the template with the placeholders, as it was written.
     #[must_use]
     pub fn relative_text(&self) -> String {
         self.rest.to_string()

@@ -9,15 +9,15 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use http::HeaderValue;
 
-/// The digits of an id, in ascending order, so that the ids of a process sort by age.
+/// The digits of an id, in ascending order of their characters, so that the ids of one process sort by age.
 const DIGITS: &[u8; 32] = b"0123456789abcdefghijklmnopqrstuv";
-/// The number of digits that identify the process: 60 bits.
+/// The number of digits that identify the process (60 bits).
 const PREFIX: usize = 12;
-/// The length of an id.
+/// The number of characters of an id.
 const LENGTH: usize = 20;
 
-/// The id of a request: 20 digits and letters, such as `5q1vpkd0sfmn00000042`. The first 12 are random for each process,
-/// the others count its requests.
+/// The id of a request: 20 digits and letters, such as `5q1vpkd0sfmn00000042`. The first 12 are random for each process, the
+/// others count the requests of the process.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct RequestId([u8; LENGTH]);
 
@@ -30,7 +30,7 @@ impl RequestId {
         std::str::from_utf8(&self.0).unwrap_or_default()
     }
 
-    /// Returns the id as the value of a header.
+    /// Returns the id as the value of the header `X-Request-Id`.
     #[must_use]
     pub fn header_value(&self) -> HeaderValue {
         // All digits are valid in a header.
@@ -50,7 +50,7 @@ impl fmt::Debug for RequestId {
     }
 }
 
-/// A text that is no request id.
+/// The error for a text that is not a request id.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("not a request id: expected {LENGTH} of the characters 0-9 and a-v")]
 pub struct NotARequestId;
@@ -64,7 +64,7 @@ impl FromStr for RequestId {
     }
 }
 
-/// Creates the ids of a process.
+/// Generates the request ids of a process.
 #[derive(Debug)]
 pub struct RequestIds {
     prefix: [u8; PREFIX],
@@ -72,7 +72,7 @@ pub struct RequestIds {
 }
 
 impl RequestIds {
-    /// Returns a generator for a process that the last 60 bits of `process` identify.
+    /// Returns a generator whose ids begin with the last 60 bits of `process`.
     ///
     /// # Examples
     ///
@@ -86,14 +86,14 @@ impl RequestIds {
         Self { prefix: digits(process), count: AtomicU64::new(0) }
     }
 
-    /// Returns a generator for this process. The standard library's random state is sufficient: ids must differ, but are no
-    /// secret.
+    /// Returns a generator with random bits for this process. The random state of the standard library is sufficient: ids must
+    /// differ, but are not secret.
     #[must_use]
     pub fn random() -> Self {
         Self::new(RandomState::new().hash_one(std::process::id()))
     }
 
-    /// Returns the next id. After 10^12 requests the ids repeat.
+    /// Returns the next id. Ids repeat after 10^12 requests.
     pub fn next(&self) -> RequestId {
         let count: [u8; LENGTH - PREFIX] = digits(self.count.fetch_add(1, Ordering::Relaxed));
         let mut id = [0; LENGTH];
@@ -104,7 +104,7 @@ impl RequestIds {
     }
 }
 
-/// Returns the last digits of a number.
+/// Returns the last `N` digits of a number, in base 32.
 fn digits<const N: usize>(mut number: u64) -> [u8; N] {
     let mut digits = [b'0'; N];
     for digit in digits.iter_mut().rev() {

@@ -11,7 +11,7 @@ use std::ops::Range;
 use super::Record;
 use dt_verify::event::rfc3339_millis;
 
-/// The longest value of a placeholder in a path or a Kafka topic, in characters.
+/// The largest length of a placeholder's value in a path or a Kafka topic, in characters.
 pub const MAX_VALUE: usize = 64;
 
 const MILLIS_PER_HOUR: i64 = 3_600_000;
@@ -25,7 +25,7 @@ const OF_PATHS: [Placeholder; 5] = [
     Placeholder::EventType,
 ];
 
-/// A text of a record that a template can name. `Display` writes the name.
+/// A value of a record that a template can contain as a placeholder. `Display` writes its name.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Placeholder {
@@ -45,9 +45,9 @@ pub enum Placeholder {
     EventId,
     /// `receivedAt`: the time of receipt in RFC 3339, with milliseconds.
     ReceivedAt,
-    /// `verifiedBy`: the key that verified the event.
+    /// `verifiedBy`: the key with which the event was verified.
     VerifiedBy,
-    /// `requestId`: the id of the request in which it arrived.
+    /// `requestId`: the id of the request in which the event was received.
     RequestId,
 }
 
@@ -66,7 +66,7 @@ impl Placeholder {
         Self::RequestId,
     ];
 
-    /// Returns the name, without braces.
+    /// Returns the name of the placeholder, without braces.
     #[must_use]
     pub const fn name(self) -> &'static str {
         match self {
@@ -83,13 +83,13 @@ impl Placeholder {
         }
     }
 
-    /// Returns the placeholder of this name, if it is one of `among`.
+    /// Returns the placeholder with this name; `None` if it is not one of `among`.
     #[must_use]
     pub fn find(name: &str, among: &[Self]) -> Option<Self> {
         among.iter().copied().find(|placeholder| placeholder.name() == name)
     }
 
-    /// Returns the value for a record; `None` if the record has none.
+    /// Returns the value of the placeholder for a record; `None` if the record has none.
     #[must_use]
     pub fn value(self, record: &Record) -> Option<Cow<'_, str>> {
         let part_of_time = |part: Range<usize>| {
@@ -121,35 +121,35 @@ impl fmt::Display for Placeholder {
 pub enum Part<T> {
     /// A text that is written as it is.
     Text(String),
-    /// What a placeholder stands for.
+    /// A placeholder.
     Value(T),
 }
 
-/// Text with placeholders. `Display` writes it as it was read.
+/// A text with placeholders. `Display` writes it as it was read.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Template<T>(Vec<Part<T>>);
 
-/// Why a text is no template.
+/// Why a text is not a valid template.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum BadTemplate {
-    /// A brace is not closed.
+    /// An opening brace has no closing brace.
     #[error("a `{{` without a `}}`")]
     Unclosed,
-    /// A brace is not opened.
+    /// A closing brace has no opening brace.
     #[error("a `}}` without a `{{`")]
     Unopened,
-    /// There is no such placeholder, or not in this kind of template.
+    /// The name between braces is not a placeholder, or not one of this kind of template.
     #[error("unknown placeholder \"{{{}}}\"", .0.escape_debug())]
     Unknown(String),
 }
 
 impl<T> Template<T> {
-    /// Reads text with placeholders. `find` returns what a name between braces stands for.
+    /// Parses a text with placeholders. `find` returns the placeholder with a name; `None` if there is no such placeholder.
     ///
     /// # Errors
     ///
-    /// [`BadTemplate`] for a brace without its partner, and for a name that stands for nothing.
+    /// [`BadTemplate`] for an unmatched brace, or an unknown placeholder.
     pub fn parse(text: &str, find: impl Fn(&str) -> Option<T>) -> Result<Self, BadTemplate> {
         let (mut parts, mut left) = (Vec::new(), text);
         while !left.is_empty() {
@@ -176,13 +176,13 @@ impl<T> Template<T> {
         Self(vec![Part::Text(text)])
     }
 
-    /// Returns the parts in order.
+    /// Returns the texts and placeholders of the template, in order.
     #[must_use]
     pub fn parts(&self) -> &[Part<T>] {
         &self.0
     }
 
-    /// Returns whether the text has no placeholders.
+    /// Returns whether the template has no placeholders.
     #[must_use]
     pub fn is_fixed(&self) -> bool {
         self.0.iter().all(|part| matches!(part, Part::Text(_)))
@@ -198,12 +198,12 @@ impl<T: fmt::Display> fmt::Display for Template<T> {
     }
 }
 
-/// A text that is no template of a path or of a Kafka topic.
+/// The error for a text that is not a template of a path or of a Kafka topic.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{0}; the placeholders are {{date}}, {{hour}}, {{connector}}, {{project}}, {{eventType}}")]
 pub struct NotATemplate(pub(super) String);
 
-/// Reads the template of a path or of a Kafka topic.
+/// Parses the template of a path or of a Kafka topic.
 pub fn parse(text: &str) -> Result<Template<Placeholder>, NotATemplate> {
     let find = |name: &str| Placeholder::find(name, &OF_PATHS);
     Template::parse(text, find).map_err(|error| NotATemplate(error.to_string()))

@@ -6,10 +6,10 @@ use std::str::FromStr;
 use super::Record;
 use super::template::{self, MAX_VALUE, NotATemplate, Part, Placeholder, Template};
 
-/// The longest name that Kafka allows (`org.apache.kafka.common.internals.Topic`).
+/// The largest length of a topic's name in Kafka, in characters (`org.apache.kafka.common.internals.Topic`).
 const MAX_NAME: usize = 249;
 
-/// A topic name with placeholders. Kafka accepts the name whatever their values are.
+/// The name of a Kafka topic, with placeholders. The name is valid for Kafka with any values of the placeholders.
 ///
 /// # Examples
 ///
@@ -25,12 +25,12 @@ const MAX_NAME: usize = 249;
 pub struct TopicTemplate(Template<Placeholder>);
 
 impl TopicTemplate {
-    /// Writes the name of the record's topic into `out`.
+    /// Writes the name of the topic for a record into `out`.
     pub fn render(&self, record: &Record, out: &mut String) {
         template::render(&self.0, record, out);
     }
 
-    /// Returns the name if it has no placeholders.
+    /// Returns the name of the topic if the template has no placeholders; otherwise `None`.
     #[must_use]
     pub fn fixed(&self) -> Option<String> {
         self.0.is_fixed().then(|| self.0.to_string())

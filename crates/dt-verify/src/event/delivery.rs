@@ -34,12 +34,12 @@ use crate::Verified;
 #[derive(Debug, Clone, PartialEq)]
 #[non_exhaustive]
 pub struct Delivery {
-    /// The member `event`: what happened, to which device, and when.
+    /// The member `event`: the event type, the device, the payload and the time.
     pub event: Event,
     /// The labels of the device that the Data Connector is configured to send. A value that is not a string is converted to
     /// its JSON text.
     pub labels: BTreeMap<String, String>,
-    /// The device's ids and type. Bodies from before 2022 have none.
+    /// The device's ids and type. `None` if the body has no `metadata`, as bodies from before 2022.
     pub metadata: Option<Metadata>,
     /// Unknown members, and members of another type than documented.
     pub extra: Map<String, Value>,
@@ -53,13 +53,13 @@ pub struct Event {
     pub event_id: String,
     /// `targetName`: `projects/<project>/devices/<device>`.
     pub target_name: Option<String>,
-    /// `eventType`, such as `touch`. It determines what `data` contains.
+    /// `eventType`, such as `touch`. It determines the type of the payload in `data`.
     pub event_type: EventType,
-    /// `data`: what was measured or happened.
+    /// `data`: the payload, such as a measured value or a new state.
     pub data: Payload,
     /// Members of `data` other than the one named after the event type. DT has sent none so far.
     pub data_extra: Map<String, Value>,
-    /// `timestamp`: when a Cloud Connector received the event. Events may arrive out of order; this time orders them.
+    /// `timestamp`: when a Cloud Connector received the event. Events may arrive out of order; sort them by this time.
     pub timestamp: Option<Timestamp>,
     /// Unknown members, and members of another type than documented.
     pub extra: Map<String, Value>,
@@ -77,7 +77,7 @@ pub struct Metadata {
     pub device_type: Option<String>,
     /// `productNumber`: empty for emulated devices.
     pub product_number: Option<String>,
-    /// Unknown members, and members of another type than documented.
+    /// Members of `metadata` that are unknown, or of another type than documented.
     pub extra: Map<String, Value>,
 }
 
@@ -173,8 +173,8 @@ fn into_object(value: Option<Value>) -> Map<String, Value> {
     }
 }
 
-/// Removes a member and returns it converted. `None` if it is absent, or `null`, which is removed as well, or if it cannot be
-/// converted: then it stays.
+/// Removes the member `name` and returns its converted value. Returns `None` if the member is absent or `null` (which is removed
+/// as well), or if its value cannot be converted; such a member stays in the object.
 fn take<T>(
     members: &mut Map<String, Value>,
     name: &str,

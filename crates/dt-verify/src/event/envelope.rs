@@ -11,7 +11,7 @@ use super::not_a_delivery::{MAX_NAME_LEN, NotADelivery};
 use super::target_name;
 use crate::Verified;
 
-/// A view of a delivery. It copies only texts that contain escapes.
+/// The fields of a delivery that are needed to forward it, borrowed from its body. Only texts that contain escapes are copied.
 ///
 /// `targetName`, `timestamp` and `deviceId` count as absent if they are not strings. Members that decide where an event is stored
 /// must not be repeated, since JSON parsers choose different ones. The texts can contain any characters, also control characters.
@@ -42,7 +42,7 @@ pub struct Envelope<'a> {
     pub target_name: Option<Cow<'a, str>>,
     /// `event.timestamp`, normally RFC 3339.
     pub timestamp: Option<Cow<'a, str>>,
-    /// `metadata.deviceId`: the id of the device. Used where `targetName` names none.
+    /// `metadata.deviceId`: the id of the device. [`device`](Self::device) uses it if `targetName` names no device.
     pub metadata_device_id: Option<Cow<'a, str>>,
 }
 
@@ -56,7 +56,7 @@ impl<'a> Envelope<'a> {
         Self::of_body(verified.body())
     }
 
-    /// Parses a body that is verified.
+    /// Parses a body that was verified by the caller.
     pub(super) fn of_body(body: &'a [u8]) -> Result<Self, NotADelivery> {
         let body = BodyMembers::of(body)?.ok_or(NotADelivery::NotAnObject)?;
         let event = body.event.only("event")?.flatten().ok_or(NotADelivery::EventMissing)?;
@@ -110,7 +110,7 @@ fn name<'a>(
     }
 }
 
-/// A member that may be present once.
+/// A member of which at most one occurrence is valid.
 enum Member<T> {
     Absent,
     Once(T),
@@ -140,10 +140,10 @@ impl<T> Member<T> {
     }
 }
 
-/// Visits the whole body.
+/// Visits the members of the body: reads `event` and `metadata`, and skips all others.
 struct Body;
 
-/// `deviceId` of `metadata`.
+/// The member `deviceId` of `metadata`; an occurrence is `None` if its value is not a string.
 type DeviceId<'de> = Member<Option<Cow<'de, str>>>;
 
 struct BodyMembers<'de> {
@@ -167,7 +167,7 @@ impl<'de> BodyMembers<'de> {
     }
 }
 
-/// `eventId`, `eventType`, `targetName`, `timestamp` and `deviceId` as the parser reads them.
+/// Returns `eventId`, `eventType`, `targetName`, `timestamp` and `deviceId` as the general JSON parser reads them.
 #[cfg(test)]
 pub fn read_by_the_parser(body: &[u8]) -> Result<[Option<Cow<'_, str>>; 5], NotADelivery> {
     let body = json::visit(body, Body)?.ok_or(NotADelivery::NotAnObject)?;
@@ -239,7 +239,7 @@ impl<'de> FieldVisitor<'de> for EventObject {
     }
 }
 
-/// Looks at `metadata`, for `deviceId`.
+/// Reads `deviceId` from the member `metadata`.
 struct MetadataObject;
 
 impl<'de> FieldVisitor<'de> for MetadataObject {

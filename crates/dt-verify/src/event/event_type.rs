@@ -8,11 +8,11 @@ use super::simulation::Moment;
 
 /// The properties of an event type, except for the members of its payload ([`Object`]).
 pub trait KnownType: Object {
-    /// The name: `event.eventType`, and the key below `event.data`.
+    /// The name of the event type: the value of `event.eventType`, and the key below `event.data`.
     const NAME: &'static str;
-    /// Whether `data` is `{"<name>": {…}}`. Otherwise the members are in `data` itself.
+    /// Whether `data` is `{"<name>": {…}}`. If `false`, `data` contains the members of the payload directly.
     const IS_KEYED: bool = true;
-    /// Which devices send it, and when.
+    /// Which devices send this event type, and when.
     const SENT: Sent;
 
     /// Makes a random payload, from the whole range of values that DT may send.
@@ -21,37 +21,37 @@ pub trait KnownType: Object {
     /// Returns the payload that a device sends after `last`, or its first payload.
     fn next(last: Option<&Self>, moment: &mut Moment<'_>) -> Self;
 
-    /// Adds what the payload reports, if anything.
+    /// Adds the quantities that the payload contains to `readings`; none for payloads without any.
     fn report<'a>(&'a self, readings: &mut Readings<'a>);
 
-    /// Adds the members that clients need when they read, but omit when they publish by DT's emulator API.
+    /// Adds the members that clients require when they read an event, but omit when they publish one by DT's emulator API.
     fn fill_in(_members: &mut Map<String, Value>, _update_time: &str) {}
 }
 
 /// Which devices send an event type, and when (DT's pages "Devices" and "Events").
 pub(in crate::event) struct Sent {
-    /// The device types that send this event type. A new device type becomes known when it is named here.
+    /// The device types that send this event type. A device type is known to the simulation if an event type lists it here.
     pub by: &'static [&'static str],
-    /// The other devices that send it.
+    /// The devices that send this event type in addition to those in `by`.
     pub others: Others,
-    /// When devices send it.
+    /// The occasion on which devices send this event type.
     pub when: When,
 }
 
-/// The devices that send an event type in addition to those of its own device types.
+/// The devices that send an event type in addition to the device types listed for it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(in crate::event) enum Others {
     /// No other device.
     No,
     /// All sensors, but not Cloud Connectors.
     Sensors,
-    /// All other devices, also Cloud Connectors.
+    /// All other devices, including Cloud Connectors.
     All,
-    /// Only the devices for which it is published.
+    /// Only devices for which a client publishes the event by the emulator's API.
     Published,
 }
 
-/// When devices send an event type.
+/// The occasion on which devices send an event type.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(in crate::event) enum When {
     /// At each heartbeat.
@@ -62,7 +62,7 @@ pub(in crate::event) enum When {
     Daily,
     /// When a person touches the device.
     Touch,
-    /// When an operator changes something. Simulated devices do not send it.
+    /// When an operator changes something, such as labels. Simulated devices do not send such events.
     ByHand,
 }
 
@@ -135,7 +135,7 @@ macro_rules! event_types {
                 }
             }
 
-            /// Adds what the payload reports.
+            /// Adds the quantities that the payload contains to the readings.
             pub(in crate::event) fn report<'a>(&'a self, readings: &mut Readings<'a>) {
                 match self {
                     $(Self::$name(payload) => payload.report(readings),)+
@@ -172,7 +172,7 @@ macro_rules! event_types {
                 }
             }
 
-            /// Returns whether `data` is keyed by the event type.
+            /// Returns whether `data` has the payload below a key named after the event type.
             const fn is_keyed(&self) -> bool {
                 match self {
                     $(Self::$name => payload::$name::IS_KEYED,)+
@@ -180,7 +180,7 @@ macro_rules! event_types {
                 }
             }
 
-            /// Returns which devices send it, and when; `None` for an unknown type.
+            /// Returns which devices send this event type, and when; `None` for an unknown type.
             pub(in crate::event) const fn sent(&self) -> Option<&'static Sent> {
                 match self {
                     $(Self::$name => Some(&payload::$name::SENT),)+
@@ -214,7 +214,7 @@ macro_rules! event_types {
                 }
             }
 
-            /// Adds the members that clients omit when they publish.
+            /// Adds the members that clients omit when they publish an event of this type, but require when they read it.
             pub(in crate::event) fn fill_in(&self, members: &mut Map<String, Value>, update_time: &str) {
                 match self {
                     $(Self::$name => payload::$name::fill_in(members, update_time),)+

@@ -4,23 +4,23 @@
 //! It returns the same texts as [`json::visit`](super::json::visit), or `None`: then the body is not in this form, and
 //! `json::visit` decides whether it is JSON.
 
-/// The deepest nesting that is accepted. DT's events have less.
+/// The deepest nesting that this parser accepts. DT's events have less.
 const MAX_DEPTH: usize = 16;
-/// The most digits before and after the decimal point. Every JSON parser accepts such numbers.
+/// The largest number of digits before, and after, the decimal point. Every JSON parser accepts such numbers.
 const MAX_DIGITS: usize = 15;
 
 /// The texts of an envelope, each of which is present at most once.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub struct FastEnvelope<'a> {
-    /// `event.eventId`.
+    /// `event.eventId`; `None` if it is absent.
     pub event_id: Option<&'a str>,
-    /// `event.eventType`.
+    /// `event.eventType`; `None` if it is absent.
     pub event_type: Option<&'a str>,
-    /// `event.targetName`.
+    /// `event.targetName`; `None` if it is absent.
     pub target_name: Option<&'a str>,
-    /// `event.timestamp`.
+    /// `event.timestamp`; `None` if it is absent.
     pub timestamp: Option<&'a str>,
-    /// `metadata.deviceId`.
+    /// `metadata.deviceId`; `None` if it is absent.
     pub device_id: Option<&'a str>,
 }
 
@@ -55,8 +55,8 @@ pub fn parse_fast(text: &str) -> Option<FastEnvelope<'_>> {
     (parser.next().is_none() && found.event_id.is_some() && found.event_type.is_some()).then_some(found)
 }
 
-/// A position in a text without escapes and control characters. Each method reads one item there, or returns `None` if the body
-/// is not in the expected form.
+/// A position in a text without escapes and control characters. Each method reads one item at this position, or returns `None` if
+/// the text there is not in the expected form.
 struct Parser<'a> {
     text: &'a str,
     at: usize,
@@ -76,7 +76,7 @@ impl<'a> Parser<'a> {
         self.text.as_bytes().get(self.at).copied()
     }
 
-    /// Skips spaces and returns the next byte, without reading it; `None` at the end of the text.
+    /// Skips spaces and returns the next byte without consuming it; `None` at the end of the text.
     fn next(&mut self) -> Option<u8> {
         while self.peek() == Some(b' ') {
             self.step(1);
@@ -186,7 +186,7 @@ impl<'a> Parser<'a> {
         Some(())
     }
 
-    /// Reads digits and returns how many there were; `None` for none, and for more than [`MAX_DIGITS`].
+    /// Reads digits and returns their number; `None` if there are none, or more than [`MAX_DIGITS`].
     fn digits(&mut self) -> Option<usize> {
         let start = self.at;
         while self.peek().is_some_and(|byte| byte.is_ascii_digit()) {
@@ -196,7 +196,7 @@ impl<'a> Parser<'a> {
     }
 }
 
-/// Returns the position of the first quotation mark; `None` if there is none. It checks eight bytes at once.
+/// Returns the position of the first quotation mark; `None` if there is none. Checks eight bytes at once.
 fn find_quote(bytes: &[u8]) -> Option<usize> {
     const QUOTES: u64 = u64::from_ne_bytes([b'"'; 8]);
     const ONES: u64 = u64::from_ne_bytes([1; 8]);

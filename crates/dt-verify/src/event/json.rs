@@ -13,19 +13,19 @@ use serde_json::{Map, Number, Value};
 
 use super::not_a_delivery::NotADelivery;
 
-/// Reads one JSON value and returns what it needs from it.
+/// Reads one JSON value and extracts a result from it.
 pub trait FieldVisitor<'de>: Sized {
     type Found;
 
-    /// Returns the result for a value that the visitor does not read.
+    /// Returns the result for a value of a type that the visitor does not read.
     fn otherwise(self) -> Self::Found;
 
-    /// Reads a text without escapes, which is a part of the input.
+    /// Reads a string without escapes, borrowed from the input.
     fn borrowed_text(self, text: &'de str) -> Self::Found {
         self.text(text)
     }
 
-    /// Reads a text with escapes, which is temporary.
+    /// Reads a string with escapes, which lives only during the call.
     fn text(self, _text: &str) -> Self::Found {
         self.otherwise()
     }
@@ -95,7 +95,7 @@ impl<'de, L: FieldVisitor<'de>> Visitor<'de> for At<L> {
     }
 }
 
-/// Reads a value of any type, and keeps nothing of it.
+/// Reads a value of any type and discards it.
 pub struct Skip;
 
 impl FieldVisitor<'_> for Skip {
@@ -104,7 +104,7 @@ impl FieldVisitor<'_> for Skip {
     fn otherwise(self) {}
 }
 
-/// Reads a text, without a copy if it has no escapes.
+/// Reads a string, without a copy if it has no escapes. The result is `None` for a value of another type.
 pub struct Text;
 
 impl<'de> FieldVisitor<'de> for Text {
@@ -123,7 +123,7 @@ impl<'de> FieldVisitor<'de> for Text {
     }
 }
 
-/// Reads the key of a member, if it is one of these.
+/// Reads the key of a member. The result is `None` unless the key is one of these names.
 pub struct OneOf(pub &'static [&'static str]);
 
 impl FieldVisitor<'_> for OneOf {

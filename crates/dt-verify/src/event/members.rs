@@ -17,11 +17,11 @@ use serde_json::{Map, Value};
 
 use super::timestamp::Timestamp;
 
-/// A type of values that members can have.
+/// A Rust type that represents the value of a member.
 pub(in crate::event) trait Json: Sized {
-    /// The name of one such value in an error, such as "a number".
+    /// The name of one such value in an error message, such as "a number".
     const ONE: &'static str;
-    /// The name of a list of such values in an error.
+    /// The name of a list of such values in an error message.
     const MANY: &'static str;
 
     /// Converts a JSON value; `None` if it has another type.
@@ -45,7 +45,7 @@ pub(in crate::event) trait Json: Sized {
     }
 }
 
-/// A value is not one that DT documents. The text names the documented values, as after "is not".
+/// The error for a value that DT does not document. The text names the documented values, in a form that continues "is not".
 #[derive(Debug, PartialEq, Eq)]
 pub(in crate::event) struct Undocumented(pub(in crate::event) String);
 
@@ -181,7 +181,7 @@ impl<T: Json> Json for Option<T> {
     }
 }
 
-/// A list. If one item has another type, the whole list has.
+/// A list. If one item has another type than documented, the whole list counts as having another type.
 impl<T: Json> Json for Vec<T> {
     const ONE: &'static str = T::MANY;
     const MANY: &'static str = "a list of lists";
@@ -202,7 +202,7 @@ impl<T: Json> Json for Vec<T> {
     }
 }
 
-/// Returns a float as the whole number that it is exactly, if it is one.
+/// Returns a float as an integer, if it is exactly a whole number; otherwise `None`.
 fn whole(number: f64) -> Option<i64> {
     const EXACT: f64 = 9_007_199_254_740_992.0; // 2^53
     #[expect(clippy::cast_possible_truncation, reason = "whole, and far below 2^63")]
@@ -223,7 +223,7 @@ pub trait Object: Json + Serialize {
     fn undocumented(&self) -> Option<(&'static str, String)>;
 }
 
-/// Makes the struct of a JSON object from its members, in DT's order; `extra` comes with it.
+/// Makes the struct of a JSON object from its members, in DT's order, and adds the field `extra`.
 macro_rules! object {
     ($(#[$meta:meta])* $name:ident {
         $($(#[$doc:meta])* $strictness:ident $text:literal $member:ident: $type:ty,)+
@@ -233,7 +233,7 @@ macro_rules! object {
         #[non_exhaustive]
         pub struct $name {
             $($(#[$doc])* pub $member: $type,)+
-            /// Members not known here, or not of the documented type.
+            /// Members that are unknown, or of another type than documented.
             pub extra: ::serde_json::Map<String, ::serde_json::Value>,
         }
 
@@ -326,7 +326,7 @@ impl<'a, M: SerializeMap> Members<'a, M> {
 /// A required member is missing or has another type, so the object cannot be read.
 pub(in crate::event) struct Unfit {
     pub name: &'static str,
-    /// The expected type, as after "is not".
+    /// The expected type, in a form that continues "is not".
     pub wanted: &'static str,
     pub is_absent: bool,
 }

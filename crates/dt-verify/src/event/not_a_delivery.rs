@@ -1,6 +1,6 @@
 //! The reasons for which an authentic body is not a delivery: one variant for each. None of them shows content of the body.
 
-/// The most bytes of `eventId` and `eventType`. DT's ids have 20, its longest type has 18.
+/// The largest size of `eventId` and `eventType` in bytes. DT's ids have 20, its longest type has 18.
 pub const MAX_NAME_LEN: usize = 256;
 
 /// Why a body is not a delivery.
@@ -37,24 +37,24 @@ pub enum NotADelivery {
     /// There is no `event.eventType`, or it is not a string, or empty.
     #[error("there is no text `event.eventType`")]
     EventTypeMissing,
-    /// A name is longer than [`MAX_NAME_LEN`].
+    /// `eventId` or `eventType` is longer than [`MAX_NAME_LEN`].
     #[error("`{member}` has {found} bytes, more than {MAX_NAME_LEN}")]
     TooLong {
-        /// `event.eventId` or `event.eventType`.
+        /// The member that is too long: `event.eventId` or `event.eventType`.
         member: &'static str,
-        /// The number of its bytes.
+        /// The size of its value, in bytes.
         found: usize,
     },
     /// A required member is repeated. Any choice between the values would be a guess.
     #[error("`{member}` is there more than once")]
     Repeated {
-        /// `event`, `event.eventId` or `event.eventType`.
+        /// The repeated member: `event`, `event.eventId` or `event.eventType`.
         member: &'static str,
     },
 }
 
 impl NotADelivery {
-    /// All codes, for tables and metrics.
+    /// The codes of all variants, for tables and metrics.
     pub const CODES: [&'static str; 8] = [
         "not_utf8",
         "not_json",
@@ -66,7 +66,7 @@ impl NotADelivery {
         "repeated",
     ];
 
-    /// Returns the stable code of the reason.
+    /// Returns the stable code of this variant.
     #[must_use]
     pub const fn code(&self) -> &'static str {
         match self {

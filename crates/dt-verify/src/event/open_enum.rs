@@ -67,7 +67,7 @@ macro_rules! open_enum {
 }
 pub(in crate::event) use open_enum;
 
-/// Makes an [`open_enum!`] that is a member of payloads.
+/// Makes an [`open_enum!`] that can also be the type of a payload's member.
 macro_rules! text_member {
     ($(#[$meta:meta])* $name:ident { $($rest:tt)+ }) => {
         $crate::event::open_enum::open_enum! { $(#[$meta])* $name { $($rest)+ } }

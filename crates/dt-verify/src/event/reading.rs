@@ -1,5 +1,5 @@
-//! Readings: what an event reports, as rows of quantity, unit, time and value, for databases and other consumers that do not
-//! want a type for each event type.
+//! Readings: the quantities that an event reports, as rows of quantity, unit, time and value, for databases and other consumers
+//! that do not want a type for each event type.
 
 use std::collections::BTreeSet;
 
@@ -27,10 +27,10 @@ pub struct Reading<'a> {
     pub quantity: &'static str,
     /// The unit; `None` for counts and texts.
     pub unit: Option<&'static str>,
-    /// When it was measured: the first of `sampleTime` of the sample, `updateTime` and `event.timestamp` that is RFC 3339.
-    /// `None` if none of them is, so a time that is here always has an [`instant`](Timestamp::instant).
+    /// When the value was measured: the first of the sample's `sampleTime`, the payload's `updateTime` and `event.timestamp` that
+    /// is RFC 3339. `None` if none of them is, so a time in this field always has an [`instant`](Timestamp::instant).
     pub time: Option<&'a Timestamp>,
-    /// The value.
+    /// The measured value, count or state.
     pub value: ReadingValue<'a>,
 }
 
@@ -38,14 +38,14 @@ pub struct Reading<'a> {
 #[derive(Debug, Clone, Copy, PartialEq)]
 #[non_exhaustive]
 pub enum ReadingValue<'a> {
-    /// A measured value, a count, or the `1.0` that stands for a touch. It is finite.
+    /// A measured value, a count, or `1.0` for a touch. Always finite.
     Number(f64),
-    /// A state such as `MOTION_DETECTED`, in DT's own word, also one that is not known here; or an IP address.
+    /// A state such as `MOTION_DETECTED`, spelled as by DT and possibly unknown to this crate; or an IP address.
     Text(&'a str),
 }
 
 impl Reading<'_> {
-    /// Returns the names of all quantities, in alphabetical order: those of a sample of each event type.
+    /// Returns the names of all quantities, in alphabetical order. They are determined from a sample of each event type.
     ///
     /// # Examples
     ///
@@ -68,7 +68,7 @@ impl Reading<'_> {
         all.into_iter().collect()
     }
 
-    /// Returns `true` if the value is a text, which holds until the next reading: a state, or an IP address.
+    /// Returns `true` if the value is a text that stays valid until the next reading: a state, or an IP address.
     #[must_use]
     pub const fn is_state(&self) -> bool {
         matches!(self.value, ReadingValue::Text(_))
@@ -76,7 +76,7 @@ impl Reading<'_> {
 }
 
 impl Delivery {
-    /// Returns what the event reports.
+    /// Returns the readings of the event.
     ///
     /// | event type | quantities |
     /// |---|---|
@@ -94,8 +94,8 @@ impl Delivery {
     /// | `cellularStatus` | `signalStrength` in % |
     /// | `labelsChanged`, unknown types, unreadable payloads | none |
     ///
-    /// `docs/formats.md` has the same table. Samples are in DT's order, the newest first. Where the list of samples is empty or absent, the value beside it counts as
-    /// the only sample.
+    /// `docs/formats.md` has the same table. Samples are in DT's order, the newest first. Where the list of samples is empty or
+    /// absent, the value beside it counts as the only sample.
     ///
     /// # Examples
     ///
@@ -125,7 +125,7 @@ impl Delivery {
 
 /// Collects the readings of a payload.
 pub struct Readings<'a> {
-    /// The time of a reading without one of its own.
+    /// The time of readings that have no time of their own: `updateTime`, else `event.timestamp`.
     time: Option<&'a Timestamp>,
     list: Vec<Reading<'a>>,
 }
@@ -174,7 +174,7 @@ impl<'a> Readings<'a> {
         self.list.push(Reading { quantity, unit, time, value });
     }
 
-    /// Returns a time only if it names an instant.
+    /// Returns the time if it is RFC 3339, and otherwise `None`.
     fn instant(time: Option<&'a Timestamp>) -> Option<&'a Timestamp> {
         time.filter(|time| time.instant().is_some())
     }

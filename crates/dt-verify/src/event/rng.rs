@@ -2,8 +2,8 @@
 
 /// A seeded generator of pseudo-random numbers (SplitMix64). Not for secrets.
 ///
-/// One seed always returns the same numbers, also in later versions, so that samples stay the same. A library does not promise
-/// that.
+/// The same seed always returns the same numbers, also in later versions, so that samples stay the same. A library for random
+/// numbers does not guarantee that.
 ///
 /// # Examples
 ///
@@ -17,13 +17,13 @@
 pub struct Rng(u64);
 
 impl Rng {
-    /// Starts from a seed.
+    /// Creates a generator with this seed.
     #[must_use]
     pub const fn new(seed: u64) -> Self {
         Self(seed)
     }
 
-    /// Returns the next number.
+    /// Returns the next random number.
     pub const fn next_u64(&mut self) -> u64 {
         self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
         let mut z = self.0;
@@ -32,28 +32,29 @@ impl Rng {
         z ^ (z >> 31)
     }
 
-    /// Returns one of `count` numbers from 0; 0 where `count` is 0.
+    /// Returns a random number from 0 to `count` - 1; 0 if `count` is 0.
     pub fn below(&mut self, count: u32) -> u32 {
         let number = self.next_u64().checked_rem(u64::from(count)).unwrap_or(0);
         u32::try_from(number).unwrap_or(0)
     }
 
-    /// Returns one of `count` numbers from `first`.
+    /// Returns a random number from `first` to `first + count - 1`; `first` if `count` is 0.
     pub fn from(&mut self, first: i64, count: u32) -> i64 {
         first.saturating_add(i64::from(self.below(count)))
     }
 
-    /// Returns one of `count` tenths from `first` tenths: `tenths(-10, 21)` is from -1.0 to 1.0.
+    /// Returns a random multiple of 0.1: one of `count` values that start at `first` tenths. `tenths(-10, 21)` returns numbers
+    /// from -1.0 to 1.0.
     pub fn tenths(&mut self, first: i32, count: u32) -> f64 {
         (f64::from(first) + f64::from(self.below(count))) / 10.0
     }
 
-    /// Returns `true` with this probability, from 0 to 1.
+    /// Returns `true` with the given probability, from 0 to 1.
     pub fn chance(&mut self, probability: f64) -> bool {
         probability > 0.0 && f64::from(self.below(1 << 24)) < probability * f64::from(1 << 24)
     }
 
-    /// Returns `first` or one of the others.
+    /// Returns `first` or one of the `others`, at random.
     pub(crate) fn pick<T: Clone>(&mut self, first: T, others: &[T]) -> T {
         let count = u32::try_from(others.len()).unwrap_or(0).saturating_add(1);
         let chosen = usize::try_from(self.below(count)).unwrap_or(0);

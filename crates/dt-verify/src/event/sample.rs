@@ -73,7 +73,7 @@ impl Sample<'_> {
         )
     }
 
-    /// Returns a device type that sends such events.
+    /// Returns a device type that sends events of this sample's type.
     fn device_type(&self) -> &'static str {
         self.event_type.sent().and_then(|sent| sent.by.first()).copied().unwrap_or("temperature")
     }

@@ -9,10 +9,10 @@ pub use super::rng::Rng;
 use super::timestamp::Timestamp;
 use super::types::{EventType, Payload};
 
-/// The time between two reports of a battery, in microseconds.
+/// The time between two daily reports of a device, in microseconds.
 const DAY: i64 = 24 * 3_600 * 1_000_000;
 
-/// The probabilities, per heartbeat, that a device is touched and that its state changes.
+/// The probabilities, per heartbeat, that a device is touched (`TOUCHED`) and that its state changes (`CHANGED`).
 const TOUCHED: f64 = 0.02;
 const CHANGED: f64 = 0.2;
 
@@ -34,7 +34,7 @@ pub fn device_types() -> Vec<&'static str> {
     device_types
 }
 
-/// Returns the event types that a device of this type sends without being asked.
+/// Returns the event types that a simulated device of this type sends by itself.
 #[must_use]
 pub fn sent_by(device_type: &str) -> Vec<EventType> {
     let sends = |sent: &Sent| match sent.others {
@@ -104,7 +104,7 @@ impl DeviceModel {
         Self { rng, sends, active, daily_due: i64::MIN, has_sent: false }
     }
 
-    /// Returns the events that the device sends at a heartbeat.
+    /// Returns the events that the device sends at a heartbeat, at `unix_micros` in Unix microseconds.
     pub fn heartbeat(&mut self, unix_micros: i64) -> Vec<(EventType, Payload)> {
         let changes = self.has_sent && self.rng.chance(CHANGED);
         let tells_state = changes || !self.has_sent;
@@ -134,23 +134,24 @@ impl DeviceModel {
     }
 }
 
-/// The time and the random numbers for a payload.
+/// The context in which a payload is made: the time, the random numbers and the state of the device.
 pub(in crate::event) struct Moment<'a> {
     pub rng: &'a mut Rng,
     pub unix_micros: i64,
-    /// The state of the device: whether an object is present, moves or is open, or the best connection is in use.
+    /// The state of the device: `true` if an object is present, something moves, a door is open, or the best connection is in
+    /// use.
     pub active: bool,
 }
 
-/// A value that changes a little from event to event.
+/// The parameters of a value that changes a little from event to event.
 pub(in crate::event) struct Drift {
-    /// The range of the first value.
+    /// The range of the first value, as minimum and maximum.
     pub first: (f64, f64),
     /// The largest change from one event to the next.
     pub step: f64,
-    /// The range of all values.
+    /// The range of all values, as minimum and maximum.
     pub limits: (f64, f64),
-    /// The number of steps in a unit: 100 for two decimal places.
+    /// The number of steps in one unit: 100 for two decimal places.
     pub resolution: f64,
 }
 
@@ -166,7 +167,7 @@ impl Moment<'_> {
         (1..=self.rng.from(0, 3)).map(before).map(Timestamp::from_unix_micros).collect()
     }
 
-    /// Returns the value after `last`, or a first value.
+    /// Returns the next value after `last`; without `last`, a random value of the first range.
     pub(in crate::event) fn drift(&mut self, last: Option<f64>, drift: &Drift) -> f64 {
         let Drift { first: (from, to), step, limits: (low, high), resolution } = *drift;
         // In thousandths of the range.
@@ -185,14 +186,14 @@ impl Moment<'_> {
     }
 }
 
-/// Why a payload cannot be published.
+/// Why a payload cannot be completed for publishing.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum CompleteError {
     /// The event type is unknown.
     #[error("\"{}\" is no event type", .0.escape_debug())]
     UnknownType(String),
-    /// A member is missing that events of this type always have.
+    /// A member that events of this type always have is missing.
     #[error("{event_type}.{member} is missing")]
     Missing {
         /// The event type of the payload, such as `touch`.
@@ -200,7 +201,7 @@ pub enum CompleteError {
         /// The name of the missing member.
         member: &'static str,
     },
-    /// A member is not what DT sends.
+    /// The value of a member is not one that DT sends.
     #[error("{event_type}.{member} is not {wanted}")]
     Undocumented {
         /// The event type of the payload, such as `touch`.

@@ -5,8 +5,8 @@ pub fn project(target_name: &str) -> Option<&str> {
     target_name.strip_prefix("projects/")?.split('/').next().filter(|id| !id.is_empty())
 }
 
-/// Returns the id of the device: the last segment, if the one before it is `devices`; otherwise `None`. Ids have different
-/// lengths: those of emulated devices have three characters more.
+/// Returns the id of the device: the last segment, if the segment before it is `devices`; otherwise `None`. The ids of emulated
+/// devices have three characters more than those of real ones.
 pub fn device(target_name: &str) -> Option<&str> {
     let (parent, id) = target_name.rsplit_once('/')?;
     let in_devices = parent == "devices" || parent.ends_with("/devices");

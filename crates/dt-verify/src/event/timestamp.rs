@@ -57,8 +57,8 @@ impl Timestamp {
         Self { text: instant.to_string(), instant: Some(instant) }
     }
 
-    /// Returns a time in Unix microseconds, with the six digits of a second that DT writes today; the nearest that
-    /// [`jiff::Timestamp`] can hold, if it cannot hold this one.
+    /// Returns a time in Unix microseconds, with the six digits of a second that DT writes today. A time that [`jiff::Timestamp`]
+    /// cannot hold becomes the nearest one that it can.
     #[must_use]
     pub fn from_unix_micros(unix_micros: i64) -> Self {
         let instant = saturating(jiff::Timestamp::from_microsecond(unix_micros), unix_micros < 0);
@@ -77,21 +77,21 @@ impl Timestamp {
         self.instant
     }
 
-    /// Returns the nanoseconds since 1970, negative before; `None` if the text is not RFC 3339. All times until 2262 fit into
-    /// 64 bits.
+    /// Returns the nanoseconds since 1970-01-01T00:00:00Z, negative before; `None` if the text is not RFC 3339. All times until
+    /// 2262 fit into 64 bits.
     #[must_use]
     pub fn unix_nanos(&self) -> Option<i128> {
         self.instant.map(jiff::Timestamp::as_nanosecond)
     }
 
-    /// Returns the seconds since 1970, rounded down; `None` if the text is not RFC 3339.
+    /// Returns the seconds since 1970-01-01T00:00:00Z, rounded down; `None` if the text is not RFC 3339.
     #[must_use]
     pub fn unix_seconds(&self) -> Option<i64> {
         i64::try_from(self.instant?.as_nanosecond().div_euclid(NANOS_PER_SECOND)).ok()
     }
 
-    /// Returns the nanoseconds since the second that [`unix_seconds`](Self::unix_seconds) returns; `None` if
-    /// the text is not RFC 3339.
+    /// Returns the nanoseconds since the start of the second that [`unix_seconds`](Self::unix_seconds) returns; `None` if the
+    /// text is not RFC 3339.
     #[must_use]
     pub fn subsec_nanos(&self) -> Option<u32> {
         u32::try_from(self.instant?.as_nanosecond().rem_euclid(NANOS_PER_SECOND)).ok()
@@ -161,7 +161,8 @@ fn instant_of(text: &str) -> Option<jiff::Timestamp> {
     format!("{date_time}.{nanos}{offset}").parse().ok()
 }
 
-/// Returns whether a text has digits where the pattern has `0`, a sign where it has `+`, and otherwise the same characters.
+/// Returns whether a text matches a pattern: a digit where the pattern has `0`, a sign where it has `+`, and otherwise the same
+/// character.
 fn is_like(text: &str, pattern: &str) -> bool {
     text.len() == pattern.len()
         && text.bytes().zip(pattern.bytes()).all(|(byte, wanted)| match wanted {

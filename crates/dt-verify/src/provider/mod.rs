@@ -27,7 +27,7 @@ pub fn sign(algorithm: Algorithm, key: &EncodingKey, message: &[u8]) -> Result<V
     signer.try_sign(message).map_err(|error| ErrorKind::Signing(error.to_string()).into())
 }
 
-/// Returns whether `key` made `signature`, which is decoded, over `message`. A key that is not one for `algorithm` made none.
+/// Returns whether `signature`, in bytes, was made with `key` over `message`. `false` if `key` is not a key for `algorithm`.
 pub fn verify(algorithm: Algorithm, key: &DecodingKey, message: &[u8], signature: &Vec<u8>) -> bool {
     (PROVIDER.verifier_factory)(&algorithm, key)
         .is_ok_and(|verifier| verifier.verify(message, signature).is_ok())

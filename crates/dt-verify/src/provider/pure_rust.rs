@@ -14,7 +14,8 @@ use p256::ecdsa::{Signature, SigningKey, VerifyingKey};
 use p256::pkcs8::DecodePrivateKey;
 use sha2::Sha256;
 
-/// The provider. Its `key_utils` panic; only `jsonwebtoken::jwk` calls them, and only those of a provider that is installed.
+/// The cryptographic provider. Its `key_utils` panic: only `jsonwebtoken::jwk` calls them, and only those of an installed
+/// provider.
 pub(super) static PROVIDER: CryptoProvider = CryptoProvider {
     signer_factory: signer,
     verifier_factory: verifier,
@@ -47,7 +48,7 @@ fn verifier(algorithm: &Algorithm, key: &DecodingKey) -> Result<Box<dyn JwtVerif
     }
 }
 
-/// Returns the reason for a pair of algorithm and key that this provider does not serve.
+/// Returns the error for a pair of algorithm and key that this provider does not support.
 fn refused(algorithm: Algorithm) -> jsonwebtoken::errors::Error {
     match algorithm {
         Algorithm::HS256 | Algorithm::ES256 => ErrorKind::InvalidKeyFormat.into(),
@@ -55,7 +56,7 @@ fn refused(algorithm: Algorithm) -> jsonwebtoken::errors::Error {
     }
 }
 
-/// HMAC-SHA256, with the key absorbed.
+/// HMAC-SHA256, initialised with the key.
 struct Hs256(Hmac<Sha256>);
 
 impl Hs256 {

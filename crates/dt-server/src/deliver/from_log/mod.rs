@@ -32,10 +32,10 @@ use dt_sink::record::DeadLetter;
 /// How long a worker rests after a batch. At 15,000 events a second from 64 connections to the sink `file`, it makes batches
 /// of 227 records instead of 50, with a quarter of the context switches.
 pub const REST: Duration = Duration::from_millis(10);
-/// The most records that a rest waits for. A full batch of a sink may be smaller.
+/// The largest number of records that a rest waits for. A full batch of a sink may be smaller.
 const MAX_REST_RECORDS: i64 = 256;
 
-/// The pause after the start of a replay could not be stored.
+/// The pause after a failure to store the start of a replay.
 const REPLAY_RETRY_INTERVAL: Duration = Duration::from_secs(1);
 
 /// A handle of the running worker of a sink.
@@ -50,30 +50,30 @@ pub struct WorkerHandle {
     thread: Mutex<Option<JoinHandle<()>>>,
 }
 
-/// When a worker ends before the service does.
+/// The condition under which a worker ends before the service stops.
 #[derive(Debug)]
 struct Leave {
-    /// The worker ends when the cursor has reached this sequence number.
+    /// The sequence number that the cursor must have reached before the worker ends.
     after: AtomicI64,
-    /// Whether the log then forgets the sink.
+    /// Whether the log forgets the sink when the worker ends.
     forget: AtomicBool,
 }
 
-/// The parts from which a worker is made.
+/// The arguments for creating a worker.
 #[derive(Debug)]
 pub struct WorkerParts {
-    /// The log to read from.
+    /// The log from which the worker reads.
     pub log: Arc<Log>,
-    /// The pauses between attempts.
+    /// The pauses between the attempts.
     pub backoff: Backoff,
-    /// Counts and logs the results of the sink.
+    /// Receives the results of the sink, for metrics and log lines.
     pub telemetry: Arc<Telemetry>,
-    /// The events that the sink receives, of those that the log has for it.
+    /// The filter of the sink: which of the events that the log has for the sink it receives.
     pub filter: Arc<SinkFilter>,
 }
 
 impl WorkerHandle {
-    /// Opens a sink at the checkpoint that the log has for it, and starts its worker. A sink that is down is opened later.
+    /// Opens a sink at the checkpoint that the log has stored for it, and starts its worker. A sink that is down is opened later.
     ///
     /// # Errors
     ///
@@ -82,7 +82,7 @@ impl WorkerHandle {
         Self::start_with_rest(sink, state, parts, REST)
     }
 
-    /// Starts a worker as [`start`](Self::start) does, with this rest after each batch.
+    /// Starts a worker as [`start`](Self::start) does, with the given duration of the rest after each batch.
     pub(super) fn start_with_rest(
         sink: Box<dyn Sink>,
         state: SinkState,
@@ -127,20 +127,20 @@ impl WorkerHandle {
         &self.name
     }
 
-    /// Returns the sink's number in the log.
+    /// Returns the number of the sink in the log.
     #[must_use]
     pub const fn number(&self) -> SinkNumber {
         self.number
     }
 
-    /// Returns why the sink does not work; `None` while it does.
+    /// Returns why the sink does not work; `None` if it works.
     #[must_use]
     pub fn last_error(&self) -> Option<String> {
         self.shared.last_error.lock().clone()
     }
 
-    /// Replaces the sink as soon as the old one has no pending record. The new one continues at the cursor. Returns
-    /// the old one, closed. Blocks until then, but at most for `timeout`.
+    /// Replaces the sink as soon as the old sink has no pending record. The new sink continues at the cursor. Returns the old
+    /// sink, closed. Blocks until the sink is replaced, but at most for `timeout`.
     ///
     /// # Errors
     ///
@@ -152,7 +152,7 @@ impl WorkerHandle {
         self.shared.swap.replace(sink, || self.log.tail().wake(), timeout)
     }
 
-    /// Replaces the filter, for the records that the worker takes from now on.
+    /// Replaces the filter of the sink, for records that the worker takes from now on.
     pub fn set_filter(&self, filter: SinkFilter) {
         let mut current = self.filter.lock();
         if **current != filter {
@@ -160,14 +160,14 @@ impl WorkerHandle {
         }
     }
 
-    /// Ends the worker, and lets the log forget the sink, as soon as the cursor has reached this sequence number.
+    /// Ends the worker, and makes the log forget the sink, once the cursor has reached this sequence number.
     pub fn leave_after(&self, seq: i64) {
         self.leave.forget.store(true, Ordering::SeqCst);
         self.leave.after.store(seq, Ordering::SeqCst);
         self.log.tail().wake();
     }
 
-    /// Ends the worker at its current cursor. The log still knows the sink.
+    /// Ends the worker at its current cursor. The sink stays registered in the log.
     pub fn stop(&self) {
         self.leave.after.store(i64::MIN, Ordering::SeqCst);
         self.log.tail().wake();
@@ -179,8 +179,8 @@ impl WorkerHandle {
         self.thread.lock().as_ref().is_none_or(JoinHandle::is_finished)
     }
 
-    /// Waits for the worker to end, after [`stop`](Self::stop) or after the stop of the log's tail. It blocks as long as the
-    /// sink does.
+    /// Waits until the worker has ended, after [`stop`](Self::stop) or after the log's tail was stopped. Blocks as long as the
+    /// sink blocks.
     pub fn join(&self) {
         let thread = self.thread.lock().take();
         if let Some(thread) = thread {
@@ -194,34 +194,34 @@ impl WorkerHandle {
 struct LogSource {
     name: Arc<str>,
     number: SinkNumber,
-    /// The sequence number up to which the log knows all records as delivered or rejected.
+    /// The sequence number up to which all records are recorded in the log as delivered or rejected.
     cursor: i64,
-    /// The checkpoint that the sink returned last. The sink is reopened at it.
+    /// The checkpoint that the sink returned last, with which it is reopened; `None` if there is none.
     checkpoint: Option<Vec<u8>>,
-    /// The end of the log when the worker started. After a crash the sink may have some of the records between the cursor
-    /// and here, so a replay begins only when all of them are delivered.
+    /// The last sequence number of the log when the worker started. After a crash, the sink may already have some of the records
+    /// between the cursor and this number, so a replay begins only after all of them are delivered.
     caught_up_at: i64,
     reader: dt_log::Source,
     unstored: Unstored,
-    /// Which records the sink receives. Any other one is done without it, like a record for other sinks.
+    /// The filter of the sink. A record that does not match counts as done, like a record for other sinks.
     filter: Arc<SinkFilter>,
-    /// The filter of the active configuration. It replaces `filter` when the batch is done.
+    /// The filter of the active configuration. It replaces `filter` after the batch.
     next_filter: Arc<Mutex<Arc<SinkFilter>>>,
     rest: Duration,
-    /// A rest ends when this many records are there.
+    /// The number of available records at which a rest ends.
     rest_records: i64,
     rest_until: Option<Instant>,
-    /// The number of changes by operators when the sink's state was read last.
+    /// The number of changes by operators when the sink's state was last read.
     changes: u64,
-    /// Whether the sink's state has been read since the last change, and no replay is left to begin.
+    /// Whether the sink's state was read after the last change, and no replay is waiting to begin.
     has_read_state: bool,
     log: Arc<Log>,
     telemetry: Arc<Telemetry>,
     leave: Arc<Leave>,
 }
 
-/// Results that are not durable yet. The worker delivers nothing else until they are: after a restart from the old cursor,
-/// it would deliver those records again.
+/// Results that are not durable yet. The worker delivers no other records until they are: after a restart from the old cursor, it
+/// would deliver those records again.
 #[derive(Default)]
 struct Unstored {
     dead_letters: Vec<DeadLetter>,
@@ -231,7 +231,8 @@ struct Unstored {
 }
 
 impl LogSource {
-    /// Returns whether the worker has delivered all that it has to before it leaves. Lets the log forget the sink then.
+    /// Returns whether the worker has delivered everything that it has to deliver before it ends. In this case, makes the log
+    /// forget the sink if that was requested.
     fn has_left(&mut self) -> Result<bool, LogError> {
         let is_complete =
             self.cursor >= self.leave.after.load(Ordering::SeqCst) && self.unstored.progress.is_none();
@@ -246,7 +247,7 @@ impl LogSource {
         Ok(true)
     }
 
-    /// Returns whether the worker goes on.
+    /// Returns whether the worker continues. It ends once [`has_left`](Self::has_left).
     fn goes_on(&mut self) -> bool {
         match self.has_left() {
             Ok(has_left) => !has_left,
@@ -258,8 +259,8 @@ impl LogSource {
         }
     }
 
-    /// Takes over the filter of the active configuration. Returns `false` while the batch has records that the previous one let
-    /// pass.
+    /// Activates the filter of the active configuration. Returns `false` while the batch has records that matched the previous
+    /// filter, if the sink has a checkpoint.
     ///
     /// # Errors
     ///

@@ -31,7 +31,7 @@ use crate::telemetry::{ConnectionEvicted, Telemetry};
 use dt_log::sync::Mutex;
 use dt_log::sync::atomic::{AtomicBool, Ordering};
 
-/// Counts the open connections and closes unauthenticated ones for others.
+/// Limits the number of open connections, and closes unauthenticated ones so that others get their slots.
 #[derive(Debug)]
 pub struct ConnectionLimiter {
     max: usize,
@@ -58,8 +58,8 @@ struct State {
     by_count: BTreeSet<(usize, Reverse<u64>, Holder)>,
 }
 
-/// Identifies the connections that are counted together: those of a peer. A connection without a peer, such as one of a
-/// proxy, is counted alone until a PROXY header names the client.
+/// The holder of connections that are counted together: a peer. A connection without a peer, such as one of a proxy, is counted
+/// alone until a PROXY header names the client.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 enum Holder {
     Peer(Peer),
@@ -80,16 +80,17 @@ pub(super) struct ConnectionSlot {
     number: u64,
     limiter: Arc<ConnectionLimiter>,
     is_authenticated: AtomicBool,
-    /// The client whose rejection budget was charged for the TLS handshake, until the connection is authenticated.
+    /// The client whose rejection budget was charged for the TLS handshake; `None` if none was charged. The charge is undone when
+    /// the connection is authenticated.
     handshake_of: Option<IpAddr>,
 }
 
 /// A new connection that needs a slot.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct NewConnection {
-    /// The address, for the log.
+    /// The address of the peer, for the log; `None` for a Unix socket.
     pub address: Option<SocketAddr>,
-    /// The peer whose connections it is counted with; `None` for a proxy, which forwards for many clients.
+    /// The peer with whose connections this one is counted; `None` for a proxy, which forwards for many clients.
     pub peer: Option<Peer>,
     /// Whether the peer has used up its rejection budget.
     pub is_over_budget: bool,
@@ -101,8 +102,8 @@ impl ConnectionLimiter {
         Arc::new(Self { max, max_per_peer, state, has_ended, telemetry })
     }
 
-    /// Returns a slot for a new connection, and closes another connection if necessary. Returns `None` if none can be closed.
-    /// The caller then names the task that serves the connection with [`served_by`](Self::served_by).
+    /// Returns a slot for a new connection, and closes another connection if necessary. Returns `None` if none can be closed. The
+    /// caller must then set the task that serves the connection with [`served_by`](Self::served_by).
     #[expect(clippy::arithmetic_side_effects, reason = "no process ever opens 2^64 connections")]
     pub fn enter(self: &Arc<Self>, new_connection: NewConnection) -> Option<ConnectionSlot> {
         let NewConnection { address, peer, is_over_budget } = new_connection;
@@ -135,8 +136,8 @@ impl ConnectionLimiter {
         }
     }
 
-    /// Closes a connection because the system is out of file descriptors, unless one is being closed already. Returns whether
-    /// a connection is being closed.
+    /// Closes a connection, since the system has no free file descriptor, unless one is already being closed. Returns whether a
+    /// connection is being closed.
     pub fn evict_one(&self) -> bool {
         let mut state = self.state.lock();
         let victim = state.largest_holder();
@@ -155,7 +156,7 @@ impl ConnectionLimiter {
         self.has_ended.notified().await;
     }
 
-    /// Closes the oldest unauthenticated connection of a holder. Returns whether there was one.
+    /// Closes the oldest unauthenticated connection of a holder. Returns whether a connection was closed.
     #[expect(clippy::arithmetic_side_effects, reason = "an unauthenticated connection is counted in `open`")]
     fn evict(&self, state: &mut State, holder: Option<Holder>) -> bool {
         let oldest = holder.and_then(|holder| state.of_holders.get(&holder)?.first().copied());
@@ -172,12 +173,12 @@ impl ConnectionLimiter {
 }
 
 impl State {
-    /// Returns the holder with the most unauthenticated connections; `None` if there is no such connection.
+    /// Returns the holder with the largest number of unauthenticated connections; `None` if there are none.
     fn largest_holder(&self) -> Option<Holder> {
         self.by_count.last().map(|(_, _, holder)| *holder)
     }
 
-    /// Changes the connections of a holder, and updates its position in `by_count`.
+    /// Changes the set of connections of a holder, and updates the holder's position in `by_count`.
     fn change(&mut self, holder: Holder, change: impl FnOnce(&mut BTreeSet<u64>) -> bool) {
         let position = |connections: &BTreeSet<u64>| {
             connections.first().map(|oldest| (connections.len(), Reverse(*oldest), holder))
@@ -197,7 +198,7 @@ impl State {
         }
     }
 
-    /// Moves a connection to another holder. Returns how many connections that holder then has.
+    /// Moves a connection to another holder. Returns the number of connections that this holder then has.
     fn move_to(&mut self, number: u64, holder: Holder) -> usize {
         let Some(candidate) = self.unauthenticated.get_mut(&number) else { return 0 };
         let before = std::mem::replace(&mut candidate.holder, holder);
@@ -206,7 +207,7 @@ impl State {
         self.of_holders.get(&holder).map_or(0, BTreeSet::len)
     }
 
-    /// Removes a connection from those that may be closed; `None` if it is not one of them.
+    /// Removes a connection from the unauthenticated ones, and returns it; `None` if it is not unauthenticated.
     fn forget(&mut self, number: u64) -> Option<Candidate> {
         let candidate = self.unauthenticated.remove(&number)?;
         self.change(candidate.holder, |connections| connections.remove(&number));
@@ -220,7 +221,8 @@ impl ConnectionSlot {
         self.number
     }
 
-    /// Sets the client behind a proxy, whose peer the connection then counts for, and the client of the TLS handshake.
+    /// Sets the client that a PROXY header names, with whose peer the connection is counted from now on, and the client that was
+    /// charged for the TLS handshake.
     pub(super) fn set_client(&mut self, behind_proxy: Option<SocketAddr>, handshake_of: Option<SocketAddr>) {
         self.handshake_of = handshake_of.map(|address| address.ip());
         let Some(client) = behind_proxy else { return };
@@ -231,8 +233,8 @@ impl ConnectionSlot {
         }
     }
 
-    /// Marks the connection as authenticated, since a request on it was verified. From then on, it is never closed to make
-    /// room. The first call returns the client whose budget was charged for the TLS handshake; later ones return `None`.
+    /// Marks the connection as authenticated, since a request on it was verified. From then on, it is never closed for another
+    /// connection. The first call returns the client whose budget was charged for the TLS handshake; later calls return `None`.
     pub(super) fn authenticated(&self) -> Option<IpAddr> {
         // Without the lock, since every verified request calls this.
         if self.is_authenticated.load(Ordering::Relaxed) {

@@ -14,7 +14,7 @@ use dt_sink::record::{Format, PathTemplate};
 /// another version cannot be compared.
 pub const VERSION: u32 = 1;
 
-/// Bytes of a checkpoint for everything but files and the template.
+/// The number of bytes of a checkpoint that are reserved for everything except the files and the template.
 const REST: usize = 1024;
 
 /// The rules that map records to lines in files.
@@ -25,18 +25,19 @@ pub struct Rules {
     pub rotation: Rotation,
 }
 
-/// A file in the checkpoint.
+/// A file in a checkpoint.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Listed {
-    /// The path below the template's root.
+    /// The path of the file below the template's root.
     pub path: String,
-    /// The inode; 0 for a file that is to be created. The device is left out: its number may change at a reboot.
+    /// The inode of the file; 0 for a file that is still to be created. The device is not stored, since its number may change at
+    /// a reboot.
     pub inode: u64,
-    /// Up to which byte the content is delivered or foreign.
+    /// The length up to which the content of the file is delivered, or was written by other programs, in bytes.
     pub length: u64,
-    /// The start of its period by `rotate_every`, in Unix milliseconds.
+    /// The start of the file's period by `rotate_every`, in Unix milliseconds; 0 without `rotate_every`.
     pub since: i64,
-    /// The name to which it is to be renamed, below the root.
+    /// The path below the root to which the file is to be renamed when it is closed; `None` if it is not to be closed.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub close_as: Option<String>,
 }
@@ -47,7 +48,7 @@ struct Stored<F> {
     version: u32,
     root: String,
     path: String,
-    /// Whether braces in the path are literal characters.
+    /// Whether the path is fixed, so that braces in it are literal characters.
     is_fixed: bool,
     format: String,
     rotate_size: Option<u64>,
@@ -78,7 +79,7 @@ pub fn encode<'a>(rules: &Rules, files: impl Iterator<Item = &'a Listed>) -> Opt
     serde_json::to_vec(&stored).ok().filter(|bytes| bytes.len() <= MAX_CHECKPOINT)
 }
 
-/// Decodes a checkpoint; `None` if it is invalid. Its template is taken from `configured` if both are the same.
+/// Decodes a checkpoint; `None` if it is invalid. If its template equals that of `configured`, the latter is used.
 pub fn decode(bytes: &[u8], configured: &Rules) -> Option<Checkpoint> {
     let stored: Stored<Listed> = serde_json::from_slice(bytes).ok()?;
     let is_configured = stored.root == configured.template.root().to_string_lossy()
@@ -96,7 +97,7 @@ pub fn decode(bytes: &[u8], configured: &Rules) -> Option<Checkpoint> {
     Some(Checkpoint { version: stored.version, rules, files: stored.files })
 }
 
-/// Returns how many bytes of a checkpoint, whose size is limited, its other members leave for the entries of files.
+/// Returns the number of bytes that a checkpoint of limited size leaves for the entries of files.
 pub fn room(template: &PathTemplate) -> usize {
     let texts = [template.root().to_string_lossy().into_owned(), template.relative_text()];
     texts

@@ -20,10 +20,10 @@ use super::settings::Compression;
 use dt_log::disk::{Disk, DiskFile, OpenMode, parent};
 use dt_sink::record::PathTemplate;
 
-/// How many files may wait in the queue. Others are compressed after the next start.
+/// The largest number of files in the queue. Further files are compressed after the next start.
 const MAX_QUEUE: usize = 1024;
 
-/// The thread that compresses, and its queue.
+/// The thread that compresses closed files, and its queue.
 #[derive(Debug)]
 pub struct Compressor {
     queue: Option<SyncSender<PathBuf>>,
@@ -32,12 +32,12 @@ pub struct Compressor {
 }
 
 impl Compressor {
-    /// Starts the thread. It first compresses the closed files that an earlier run left uncompressed, without those in
+    /// Starts the thread. It first compresses the closed files that an earlier process left uncompressed, except for those in
     /// `except`.
     ///
     /// # Errors
     ///
-    /// The operating system's error if the template's root cannot be read, or the thread not started.
+    /// The error of the operating system if the template's root cannot be read, or the thread cannot be started.
     pub fn start(
         disk: &Arc<dyn Disk>,
         kind: Compression,
@@ -76,7 +76,7 @@ impl Drop for Compressor {
     }
 }
 
-/// The settings of one thread.
+/// The arguments of one compressing thread.
 struct Compress<'a> {
     disk: &'a dyn Disk,
     kind: Compression,
@@ -100,7 +100,8 @@ fn run(compress: &Compress<'_>, left: Vec<PathBuf>, files: &Receiver<PathBuf>) {
 ///
 /// # Errors
 ///
-/// The operating system's error if the folder cannot be read.
+/// Collects the uncompressed closed files in a folder below the template's root, and removes incomplete compressed files. Files
+/// and folders that cannot be read are skipped, so that they do not prevent the sink from delivering.
 fn find_closed(
     disk: &dyn Disk,
     template: &PathTemplate,
@@ -174,11 +175,11 @@ impl Compress<'_> {
         self.disk.remove_file(path)
     }
 
-    /// Checks that a compressed file, which any program may have written, has the content of the original. Syncs it.
+    /// Checks that a compressed file, which any program may have written, has the content of the original, and syncs it.
     ///
     /// # Errors
     ///
-    /// If the content differs, or a file cannot be read or synced.
+    /// An error if the content differs, or a file cannot be read or synced.
     fn compare(&self, original: &Path, compressed: &Path) -> io::Result<()> {
         let source = self.disk.open(original, OpenMode::Read)?;
         let target = self.disk.open(compressed, OpenMode::Read)?;
@@ -236,7 +237,7 @@ impl Compress<'_> {
     }
 }
 
-/// Reads or writes a file sequentially, from an offset.
+/// Reads or writes a file sequentially, starting at an offset.
 struct At<'a> {
     file: &'a dyn DiskFile,
     at: u64,
@@ -262,7 +263,7 @@ impl Read for At<'_> {
     }
 }
 
-/// Compares what is written to it with what it reads.
+/// A writer that compares the written bytes with those of a reader.
 struct Expected<'a>(Box<dyn Read + 'a>);
 
 impl Write for Expected<'_> {
@@ -284,7 +285,7 @@ fn differs() -> io::Error {
     io::Error::new(io::ErrorKind::AlreadyExists, "its content differs")
 }
 
-/// Ignores that the file is missing in the file system: simulated disks of tests have no modes.
+/// Ignores an error that says that the file is missing in the file system: the simulated disks of tests have no file modes.
 fn ignore_missing(error: io::Error) -> io::Result<()> {
     if error.kind() == io::ErrorKind::NotFound { Ok(()) } else { Err(error) }
 }

@@ -1,4 +1,5 @@
-//! The files in use. When there are too many for the checkpoint, the least recently used one is dropped from the list.
+//! The files that a sink has in use. If there are too many for the checkpoint, the least recently used one is removed from the
+//! list.
 
 use std::path::PathBuf;
 
@@ -11,20 +12,19 @@ use dt_sink::record::Record;
 
 /// The largest number of files in use.
 const MAX_FILES: usize = 64;
-/// Up to how many files in use buffers are kept for the next call, which saves their page faults.
+/// The number of files in use up to which their buffers are kept for the next call, which avoids page faults.
 const MAX_BUFFERS: usize = 8;
-/// The largest buffer that is kept, in bytes: several times the lines of a full batch.
+/// The largest size of a buffer that is kept, in bytes: several times the lines of a full batch.
 const MAX_BUFFER: usize = 1 << 20;
 
-/// All files in use.
+/// All files that a sink has in use.
 #[derive(Debug)]
 pub struct Files {
     pub folder: SinkFolder,
-    /// Whether the worker stores checkpoints: then only files in the stored one are written to or closed.
+    /// Whether the worker stores checkpoints. If so, only files in the stored checkpoint are written to or closed.
     pub is_kept: bool,
     list: Vec<Tracked>,
-    /// How many bytes of the stored checkpoint, whose size is limited, the entries of files may take: what its other members
-    /// leave.
+    /// The number of bytes that the stored checkpoint, whose size is limited, leaves for the entries of files.
     room: usize,
     /// The number of calls of `deliver`.
     call: u64,
@@ -32,12 +32,12 @@ pub struct Files {
 }
 
 impl Files {
-    /// Starts without files.
+    /// Creates an empty list of files in a folder.
     pub fn new(folder: SinkFolder) -> Self {
         Self { folder, is_kept: false, list: Vec::new(), room: 0, call: 0, evictions: 0 }
     }
 
-    /// Closes all files, and uses the root and the room of these rules from now on.
+    /// Closes all files, and uses the root and the room for entries of these rules from now on.
     pub fn reset(&mut self, rules: &Rules) {
         self.list.clear();
         self.folder.root = rules.template.root().to_owned();
@@ -49,7 +49,7 @@ impl Files {
         self.list.clear();
     }
 
-    /// Starts a call of `deliver`.
+    /// Begins a call of `deliver`.
     pub fn next_call(&mut self) {
         self.call = self.call.saturating_add(1);
     }
@@ -58,14 +58,14 @@ impl Files {
     ///
     /// # Errors
     ///
-    /// [`OpenError`] if it cannot be opened.
+    /// [`OpenError`] if the file cannot be opened.
     pub fn restore(&mut self, listed: Listed) -> Result<(), OpenError> {
         self.list.extend(Tracked::reopen(&self.folder, listed)?);
         Ok(())
     }
 
-    /// Returns the index of the file at a path, opened or replaced if the path leads to another file; `None` if one call
-    /// uses too many files.
+    /// Returns the index of the file at a path, and opens the file; it is opened again if the path leads to another file. `None`
+    /// if one call uses too many files.
     ///
     /// # Errors
     ///
@@ -95,7 +95,8 @@ impl Files {
         Ok(Some(at))
     }
 
-    /// Adds a file to the list, and removes unused ones if there is no room. Returns its index.
+    /// Adds a file to the list, and removes unused files if there is no room. Returns the file's index; `None` if no room can be
+    /// made.
     fn make_room(&mut self, path: &str) -> Option<usize> {
         let is_free = |tracked: &Tracked, call: u64| {
             tracked.used != call && tracked.listed.close_as.is_none() && !tracked.has_tail()
@@ -115,17 +116,17 @@ impl Files {
         }
     }
 
-    /// Returns how many files were removed from the list. Each removal changes the indices of others.
+    /// Returns the number of files that were removed from the list. Each removal changes the indexes of other files.
     pub const fn evictions(&self) -> u64 {
         self.evictions
     }
 
-    /// Adds a record's line to those of this call. Returns `false` if it has to wait until the file is in the stored
-    /// checkpoint, or is closed.
+    /// Adds the line of a record to those that this call writes. Returns `false` if the record has to wait until the file is in
+    /// the stored checkpoint, or is closed.
     ///
     /// # Errors
     ///
-    /// [`OpenError`] if the name for closing the file cannot be chosen.
+    /// [`OpenError`] if no name for closing the file can be determined.
     pub fn add(&mut self, at: usize, rules: &Rules, record: &Record) -> Result<bool, OpenError> {
         let Some(tracked) = self.list.get_mut(at) else { return Ok(false) };
         if !tracked.is_durable || tracked.listed.close_as.is_some() {
@@ -150,7 +151,8 @@ impl Files {
         Ok(true)
     }
 
-    /// Plans to close all files of periods before that of `millis` (Unix milliseconds). Returns whether there are any.
+    /// Plans to close all files of periods before that of `millis` (Unix milliseconds). Returns whether any files are to be
+    /// closed.
     pub fn close_older(&mut self, rotation: Rotation, millis: i64) -> Result<bool, OpenError> {
         let since = rotation.since(millis);
         let is_older = |tracked: &Tracked| tracked.next_length() > 0 && tracked.listed.since < since;
@@ -175,7 +177,7 @@ impl Files {
         Ok(())
     }
 
-    /// Renames the files to be closed to their names in the stored checkpoint. Returns their new paths.
+    /// Renames the files that are to be closed to the names in the stored checkpoint. Returns their new paths.
     ///
     /// # Errors
     ///
@@ -188,8 +190,8 @@ impl Files {
         Ok(closed)
     }
 
-    /// Writes the lines of this call, with one write and one sync per file. Returns the path of a file that another program
-    /// has changed during the call, if there is one: neither that file nor those after it are written.
+    /// Writes the lines of this call, with one write and one sync per file. Returns the path of a file that another program has
+    /// changed during the call, if there is one: neither this file nor later ones are written then.
     ///
     /// # Errors
     ///
@@ -226,12 +228,12 @@ impl Files {
         self.list.iter_mut().for_each(|tracked| tracked.is_durable = true);
     }
 
-    /// Returns a file with bytes after its listed length that are not compared yet; `None` if there is none.
+    /// Returns a file with bytes after its length in the checkpoint that are not compared yet; `None` if there is none.
     pub fn tail(&self) -> Option<&Tracked> {
         self.list.iter().find(|tracked| tracked.has_tail())
     }
 
-    /// Drops files with bytes to compare that were moved away meanwhile.
+    /// Removes files with uncompared bytes from the list, if they were moved away meanwhile.
     ///
     /// # Errors
     ///
@@ -256,7 +258,7 @@ impl Files {
         names.map(|name| self.folder.root.join(name))
     }
 
-    /// Returns the entries of the files for a checkpoint.
+    /// Returns the entries of all files, for a checkpoint.
     pub fn listed(&self) -> impl Iterator<Item = &Listed> {
         self.list.iter().map(|tracked| &tracked.listed)
     }

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use crate::sink::OpenError;
 use dt_log::disk::{About, Disk, DiskFile, OpenMode, parent};
 
-/// A folder on a disk, below which all files of a sink are.
+/// A folder on a disk, which contains all files of a sink.
 #[derive(Debug, Clone)]
 pub struct SinkFolder {
     pub disk: Arc<dyn Disk>,
@@ -17,7 +17,7 @@ pub struct SinkFolder {
 /// An open and locked file, with its metadata after locking.
 pub type Locked = (Box<dyn DiskFile>, About);
 
-/// Returns [`OpenError::Unusable`], which stops the start, for errors that a wrong configuration causes. Returns
+/// Returns [`OpenError::Unusable`], which prevents the start, for errors that a wrong configuration causes. Returns
 /// [`OpenError::Down`] for other errors, such as a full or failing disk: events can be stored without the sink.
 pub fn open_error(path: &Path, doing: &str, error: &io::Error) -> OpenError {
     use io::ErrorKind::{InvalidFilename, IsADirectory, NotADirectory, NotFound, PermissionDenied};
@@ -31,11 +31,11 @@ pub fn open_error(path: &Path, doing: &str, error: &io::Error) -> OpenError {
 }
 
 impl SinkFolder {
-    /// Returns the metadata of a path; `None` if nothing is there.
+    /// Returns the metadata of a path; `None` if nothing exists there.
     ///
     /// # Errors
     ///
-    /// [`OpenError`] if it cannot be read.
+    /// [`OpenError`] if the metadata cannot be read.
     pub fn about(&self, path: &Path) -> Result<Option<About>, OpenError> {
         match self.disk.about(path) {
             // A parent of the path is a file, so the path does not exist.
@@ -48,7 +48,7 @@ impl SinkFolder {
     ///
     /// # Errors
     ///
-    /// [`OpenError`] if it cannot be opened, is locked by another sink, or is not a regular file.
+    /// [`OpenError`] if the file cannot be opened, is locked by another sink, or is not a regular file.
     pub fn open(&self, path: &Path) -> Result<Option<Locked>, OpenError> {
         match self.disk.open(path, OpenMode::Write) {
             Ok(file) => Self::lock(path, file).map(Some),
@@ -57,7 +57,7 @@ impl SinkFolder {
         }
     }
 
-    /// Creates and locks a file, with the folders between it and the root; `None` if it exists. The root must exist.
+    /// Creates and locks a file, with the folders between it and the root; `None` if the file exists. The root must exist.
     ///
     /// # Errors
     ///
@@ -109,11 +109,11 @@ impl SinkFolder {
         self.folders(path).into_iter().try_for_each(synced)
     }
 
-    /// Renames a closed file, never over another one.
+    /// Renames a closed file. It never replaces another file.
     ///
     /// # Errors
     ///
-    /// [`OpenError`] if the new name is taken, or the rename fails.
+    /// [`OpenError`] if a file with the new name exists, or the rename fails.
     pub fn rename(&self, from: &Path, to: &Path) -> Result<(), OpenError> {
         if self.about(to)?.is_some() {
             let (from, to) = (from.display(), to.display());

@@ -67,7 +67,7 @@ use super::{Fate, Format, OpenError, Outcome, Sink};
 use dt_log::disk::{Disk, SystemDisk};
 use dt_sink::record::{PathTemplate, Record};
 
-/// Appends one line per event to files.
+/// A sink that appends one line per event to files.
 #[derive(Debug)]
 pub struct FileSink {
     /// The rules of the configuration.
@@ -75,10 +75,10 @@ pub struct FileSink {
     /// The current rules: those of the checkpoint until all repeated lines are compared, then `configured`.
     rules: Rules,
     files: Files,
-    /// The last checkpoint, to which a failed batch returns.
+    /// The last checkpoint, to which the sink returns after a failed batch; `None` if there is none.
     last: Option<Vec<u8>>,
     is_failed: bool,
-    /// The file that another program changed during the failed batch, as a path below the root.
+    /// The path, below the root, of the file that another program changed during the failed batch; `None` if there is none.
     changed: Option<String>,
     /// Whether the rules have changed since the last checkpoint.
     is_changed: bool,
@@ -91,7 +91,7 @@ pub struct FileSink {
 }
 
 impl FileSink {
-    /// Creates a sink that appends to exactly this path. The file is created if it is missing; its folder must exist.
+    /// Creates a sink that appends to the file with this path. The file is created if it is missing; its folder must exist.
     #[must_use]
     pub fn new(path: impl Into<PathBuf>, format: Format) -> Self {
         Self::with(FileConfig::new(PathTemplate::fixed(&path.into())), format)
@@ -103,7 +103,7 @@ impl FileSink {
         Self::on(SystemDisk::shared(), config, format)
     }
 
-    /// Creates a sink that writes to this disk, which tests replace.
+    /// Creates a sink that writes to the given disk. Tests use a simulated one.
     pub(crate) fn on(disk: Arc<dyn Disk>, config: FileConfig, format: Format) -> Self {
         let FileConfig { path, rotate_size, rotate_every, compress } = config;
         let rotation = Rotation { size: rotate_size, every: rotate_every };
@@ -164,7 +164,8 @@ impl FileSink {
         Ok(())
     }
 
-    /// Activates the configuration, once all lines are compared and all files closed by the rules of the checkpoint.
+    /// Activates the rules of the configuration, if all lines are compared and all files are closed by the rules of the
+    /// checkpoint.
     fn change_rules(&mut self) -> Result<(), OpenError> {
         if self.rules == self.configured {
             return Ok(());
@@ -181,7 +182,7 @@ impl FileSink {
         self.open_fixed()
     }
 
-    /// Opens the file of a fixed path, so that a path that can never be opened fails the start.
+    /// Opens the file of a fixed path, so that the start fails if the file can never be opened.
     fn open_fixed(&mut self) -> Result<(), OpenError> {
         if self.rules.template.is_fixed() {
             self.files.touch(&self.rules.template.relative_text(), self.rules.rotation)?;
@@ -243,7 +244,7 @@ impl FileSink {
         self.last.clone()
     }
 
-    /// Marks the last checkpoint as stored: the worker stores it before the next call of `deliver`.
+    /// Marks the last checkpoint as durable in advance: the worker stores it before the next call of `deliver`.
     fn set_durable(&mut self) {
         self.is_changed = false;
         self.files.set_durable();

@@ -1,5 +1,5 @@
-//! Decides how much of a batch can be delivered now: up to the first record that needs a file to be listed in the stored
-//! checkpoint, or closed, first.
+//! Determines how many records of a batch can be delivered now: those before the first record that needs a file to be listed in
+//! the stored checkpoint, or closed, first.
 
 use std::sync::Arc;
 
@@ -8,11 +8,12 @@ use super::files::Files;
 use crate::sink::OpenError;
 use dt_sink::record::Record;
 
-/// How many kinds of records are recognised without rendering their paths: above the number of event types.
+/// The largest number of kinds of records that are recognised without rendering their paths. It is larger than the number of
+/// event types.
 const MAX_KINDS: usize = 32;
 
-/// Appends the lines of the first records to the buffers of their files, and returns how many records these are. The files
-/// of the other records are opened too, so that one checkpoint lists them all.
+/// Appends the lines of the first records to the buffers of their files, and returns the number of these records. The files of
+/// the other records are opened too, so that one checkpoint lists them all.
 ///
 /// # Errors
 ///

@@ -1,4 +1,4 @@
-//! Checks whether the files of a sink could be written, without making, opening or locking one: a receiver may use them.
+//! Checks whether the files of a sink could be written, without creating, opening or locking a file: a receiver may use them.
 
 use std::fs;
 use std::io;
@@ -7,12 +7,12 @@ use std::path::Path;
 use dt_sink::record::PathTemplate;
 use rustix::fs::{Access, AtFlags, CWD, accessat};
 
-/// Checks that this user may write the file of a fixed path, or make files in the folder of a template, and returns what was
-/// found. `needs_folder` says that files are renamed, which needs their folder as well.
+/// Checks that this user may write the file of a fixed path, or create files in the folder of a template, and returns the result
+/// in words. `needs_folder` says that files are renamed, which requires write access to their folder as well.
 ///
 /// # Errors
 ///
-/// A text that names the path, the cause and the remedy.
+/// A message that names the path, the cause and the remedy.
 pub fn probe(template: &PathTemplate, needs_folder: bool) -> Result<String, String> {
     let folder = template.root();
     let path = folder.join(template.relative_text());
@@ -33,7 +33,7 @@ pub fn probe(template: &PathTemplate, needs_folder: bool) -> Result<String, Stri
     })
 }
 
-/// Returns the metadata of a path; `None` if nothing is there.
+/// Returns the metadata of a path; `None` if nothing exists there.
 fn metadata(path: &Path) -> Result<Option<fs::Metadata>, String> {
     match fs::metadata(path) {
         Ok(found) => Ok(Some(found)),
@@ -46,7 +46,7 @@ fn metadata(path: &Path) -> Result<Option<fs::Metadata>, String> {
     }
 }
 
-/// Checks the permissions of the process's user, and that the file system is not read-only.
+/// Checks the permissions of this process's user on a path, and that the file system is not read-only.
 fn may(path: &Path, access: Access) -> Result<(), String> {
     accessat(CWD, path, access, AtFlags::EACCESS).map_err(|error| match error {
         rustix::io::Errno::NOENT => format!("{0}: does not exist; make it: mkdir -p {0}", path.display()),

@@ -1,5 +1,5 @@
-//! Decides when a file is closed, and names closed files: `events.ndjson` becomes
-//! `events.20231114T221320Z-0000.ndjson`, and `….ndjson.gz` once it is compressed.
+//! Determines when a file is closed, and the names of closed files: `events.ndjson` becomes
+//! `events.20231114T221320Z-0000.ndjson`, and `….ndjson.gz` after compression.
 //!
 //! The time (UTC) is when the event that closed the file was received; the number counts closed files within one second.
 //! The names therefore sort in the order in which the files were written, unless the clock is set back.
@@ -11,7 +11,7 @@ use super::settings::Compression;
 use crate::sink::OpenError;
 use dt_verify::event::rfc3339_millis;
 
-/// The suffix of a compressed file that is still being written. The next start removes it.
+/// The suffix of a compressed file that is not complete. The next start removes the file.
 pub const UNFINISHED: &str = ".tmp";
 
 const COMPRESSIONS: [Compression; 2] = [Compression::Gzip, Compression::Zstd];
@@ -31,8 +31,8 @@ impl Rotation {
         millis.saturating_sub(millis.checked_rem_euclid(every).unwrap_or(0))
     }
 
-    /// Returns whether a file of `length` bytes, of the period that started at `since`, is closed before `more` bytes of the
-    /// period that started at `later` are added. An event of an earlier period does not close it.
+    /// Returns whether a file of `length` bytes, whose period started at `since`, must be closed before `more` bytes of the
+    /// period that started at `later` are added. An event of an earlier period does not close the file.
     pub fn is_due(self, length: u64, since: i64, more: usize, later: i64) -> bool {
         let more = u64::try_from(more).unwrap_or(u64::MAX);
         let full = self.size.is_some_and(|size| length.saturating_add(more) > size);
@@ -40,7 +40,7 @@ impl Rotation {
     }
 }
 
-/// Returns the suffix of compressed files.
+/// Returns the suffix of files with this compression.
 pub const fn suffix(compression: Compression) -> &'static str {
     match compression {
         Compression::Gzip => ".gz",
@@ -48,7 +48,7 @@ pub const fn suffix(compression: Compression) -> &'static str {
     }
 }
 
-/// Returns the first free name for a closed file: not taken by a file, compressed or not, and not in `planned`.
+/// Returns the first unused name for a closed file: no file has it, compressed or not, and it is not in `planned`.
 ///
 /// # Errors
 ///
@@ -73,7 +73,7 @@ pub fn free_name(
     }
 }
 
-/// Returns the name of a closed file.
+/// Returns the name that a file gets when it is closed.
 fn closed_name(current: &str, millis: i64, number: u32) -> String {
     let stamp: String = rfc3339_millis(millis).chars().take(19).filter(|c| !matches!(c, '-' | ':')).collect();
     let name_at = current.rfind('/').map_or(0, |at| at.saturating_add(1));
@@ -87,16 +87,16 @@ fn closed_name(current: &str, millis: i64, number: u32) -> String {
 /// The parts of a closed file's name.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Closed {
-    /// The name before it was closed.
+    /// The name of the file before it was closed.
     pub current: String,
-    /// The name without the suffixes of compression.
+    /// The name of the closed file without the suffixes of compression.
     pub name: String,
     pub compression: Option<Compression>,
     /// Whether the compressed file is incomplete.
     pub unfinished: bool,
 }
 
-/// Parses a name that [`closed_name`] returned, with or without suffixes of compression; `None` for other names.
+/// Parses a name that [`closed_name`] returned, with or without suffixes of compression; `None` for any other name.
 pub fn read_closed_name(name: &str) -> Option<Closed> {
     let (name, unfinished) = match name.strip_suffix(UNFINISHED) {
         Some(name) => (name, true),

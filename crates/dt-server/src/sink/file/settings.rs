@@ -44,7 +44,7 @@ config_keys! {
     }
 }
 
-/// The error if the path is missing.
+/// The error message if the path is missing.
 const NO_PATH: &str = "is missing; name the file to append to";
 
 fn read_path(section: &mut Section<'_>, key: &'static str) -> Option<PathTemplate> {
@@ -69,7 +69,7 @@ fn read_rotate_every(section: &mut Section<'_>, key: &'static str) -> Option<Dur
 }
 
 impl FileConfig {
-    /// Creates settings with this path, without rotation.
+    /// Creates settings with this path, without rotation and compression.
     #[must_use]
     pub fn new(path: PathTemplate) -> Self {
         Self::with_defaults(path)
@@ -111,7 +111,7 @@ impl SinkSettings for FileConfig {
     }
 }
 
-/// How a closed file is compressed.
+/// The method by which closed files are compressed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Compression {
@@ -133,7 +133,7 @@ impl FromStr for Compression {
     }
 }
 
-/// The name is not a compression.
+/// The error for a text that is not the name of a compression.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("unknown compression; expected gzip, zstd")]
 pub struct UnknownCompression;

@@ -8,23 +8,23 @@ use super::rotate::Rotation;
 use crate::sink::OpenError;
 use dt_log::disk::{About, DiskFile};
 
-/// The size of the block for comparing, in bytes.
+/// The size of the blocks in which bytes are compared.
 const BLOCK: usize = 64 * 1024;
 
-/// A file that the sink appends to, or that it is going to create.
+/// A file that the sink appends to, or will create.
 #[derive(Debug)]
 pub struct Tracked {
-    /// The file's entry in the next checkpoint.
+    /// The entry of the file in the next checkpoint.
     pub listed: Listed,
-    /// The absolute path.
+    /// The absolute path of the file.
     pub path: PathBuf,
-    /// Whether it may be written to: the stored checkpoint lists it, or the worker stores no checkpoints.
+    /// Whether the file may be written to: the stored checkpoint lists it, or the worker stores no checkpoints.
     pub is_durable: bool,
-    /// The number of the last call of `deliver` that used it.
+    /// The number of the last call of `deliver` that used the file.
     pub used: u64,
-    /// The lines that this call appends.
+    /// The lines that the current call appends.
     pub lines: Vec<u8>,
-    /// `None` until it is created.
+    /// The open file; `None` until it is created.
     open: Option<Open>,
 }
 
@@ -40,7 +40,7 @@ struct Open {
 }
 
 impl Tracked {
-    /// Describes a file that is to be created, and that no checkpoint lists.
+    /// Creates the entry of a file that is to be created, and that no checkpoint lists.
     pub fn to_be_created(folder: &SinkFolder, path: &str) -> Self {
         Self::new(folder, Listed { path: path.to_owned(), inode: 0, length: 0, since: 0, close_as: None })
     }
@@ -50,11 +50,12 @@ impl Tracked {
         Self { listed, path, is_durable: false, used: 0, lines: Vec::new(), open: None }
     }
 
-    /// Opens a file that no checkpoint lists: its content is foreign or delivered. If it does not exist, it is to be created.
+    /// Opens a file that no checkpoint lists: its content is delivered, or was written by another program. If the file does not
+    /// exist, it is to be created.
     ///
     /// # Errors
     ///
-    /// [`OpenError`] if it cannot be opened or synced.
+    /// [`OpenError`] if the file cannot be opened or synced.
     pub fn find(folder: &SinkFolder, path: &str, rotation: Rotation) -> Result<Self, OpenError> {
         let mut tracked = Self::to_be_created(folder, path);
         if let Some((file, about)) = folder.open(&tracked.path)? {
@@ -68,11 +69,11 @@ impl Tracked {
         Ok(tracked)
     }
 
-    /// Opens a file of a stored checkpoint; `None` if it is missing, shorter, or another file is at its path.
+    /// Opens a file of a stored checkpoint; `None` if the file is missing, is shorter, or was replaced by another file.
     ///
     /// # Errors
     ///
-    /// [`OpenError`] if it cannot be opened.
+    /// [`OpenError`] if the file cannot be opened.
     pub fn reopen(folder: &SinkFolder, listed: Listed) -> Result<Option<Self>, OpenError> {
         let mut tracked = Self::new(folder, listed);
         tracked.is_durable = true;
@@ -106,7 +107,7 @@ impl Tracked {
         Ok(Some(tracked))
     }
 
-    /// Takes over an open file, and checks whether its last line has a line feed.
+    /// Sets the open file, and checks whether its last line has a line feed.
     fn attach(&mut self, file: Box<dyn DiskFile>, about: About) -> Result<(), OpenError> {
         let mut last = [b'\n'];
         if let Some(at) = self.listed.length.checked_sub(1) {
@@ -118,12 +119,12 @@ impl Tracked {
         Ok(())
     }
 
-    /// Returns whether the path still leads to the same file with the same length. It does not after `logrotate`, or when
-    /// another program has written to it.
+    /// Returns whether the path still leads to the same file with the same length. Not after `logrotate`, or after another
+    /// program has written to the file.
     ///
     /// # Errors
     ///
-    /// [`OpenError`] if the metadata cannot be read.
+    /// [`OpenError`] if the metadata of the path cannot be read.
     pub fn is_unchanged(&mut self, folder: &SinkFolder) -> Result<bool, OpenError> {
         let (found, shown) = (folder.about(&self.path)?, self.path.display());
         let Some(open) = &mut self.open else { return Ok(found.is_none()) };
@@ -143,11 +144,11 @@ impl Tracked {
         Ok(length == open.end)
     }
 
-    /// Creates the file durably, if it is still to be created. Returns `false` if another program has created it.
+    /// Creates the file durably, if it is still to be created. Returns `false` if another program has created it meanwhile.
     ///
     /// # Errors
     ///
-    /// [`OpenError`] if it cannot be created or synced.
+    /// [`OpenError`] if the file cannot be created or synced.
     pub fn create(&mut self, folder: &SinkFolder) -> Result<bool, OpenError> {
         if self.open.is_some() {
             return Ok(true);
@@ -163,8 +164,8 @@ impl Tracked {
         self.open = None;
     }
 
-    /// Renames the file to its closed name, unless that is done already. Returns the path of the closed file; `None` if it is
-    /// not to be closed, or was moved away. Then the old path is free, or leads to a file that a killed process wrote.
+    /// Renames the file to its closed name, unless that is already done. Returns the path of the closed file; `None` if it is not
+    /// to be closed, or was moved away. After that, the old path is free, or leads to a file that a killed process wrote.
     ///
     /// # Errors
     ///
@@ -193,7 +194,7 @@ impl Tracked {
         Ok(Some(closed))
     }
 
-    /// Returns the listed length of the file, in bytes, once the buffered lines are written.
+    /// Returns the length of the file for the checkpoint after the buffered lines are written, in bytes.
     pub fn next_length(&self) -> u64 {
         self.listed.length.saturating_add(u64::try_from(self.lines.len()).unwrap_or(u64::MAX))
     }
@@ -203,12 +204,12 @@ impl Tracked {
         self.open.as_ref().is_some_and(|open| open.lacks_newline)
     }
 
-    /// Returns whether bytes after the listed length are not compared yet.
+    /// Returns whether the file has bytes after its length in the checkpoint that are not compared yet.
     pub fn has_tail(&self) -> bool {
         self.open.as_ref().is_some_and(|open| open.end > self.listed.length)
     }
 
-    /// Returns the error for foreign bytes at this offset.
+    /// Returns the error for bytes of another program at this offset.
     pub fn foreign(&self, at: u64) -> OpenError {
         OpenError::Down(format!(
             "{}: the content from byte {at} differs from the lines that belong there; nothing was overwritten. \
@@ -245,7 +246,7 @@ impl Tracked {
         Ok(true)
     }
 
-    /// Checks that the existing bytes are equal to the lines, or NUL where a sector was lost.
+    /// Checks that the existing bytes equal the lines, or are NUL where a sector did not reach the disk.
     fn compare(&self) -> Result<(), OpenError> {
         let Some(open) = self.open.as_ref().filter(|open| open.end > self.listed.length) else {
             return Ok(());

@@ -2,14 +2,14 @@
 
 use super::{InternalEvent, Telemetry};
 
-/// A certificate is active.
+/// A certificate was activated.
 #[derive(Debug)]
 pub struct CertificateActivated<'a> {
-    /// The file of the certificate.
+    /// The path of the certificate's file.
     pub path: &'a str,
-    /// When it expires, in Unix seconds.
+    /// When the certificate expires, in Unix seconds.
     pub until: i64,
-    /// Whether it replaces another one.
+    /// Whether the certificate replaces another one.
     pub is_reloaded: bool,
 }
 
@@ -28,10 +28,10 @@ impl InternalEvent for CertificateActivated<'_> {
     }
 }
 
-/// Changed certificate files are not valid; the old certificate stays active.
+/// Changed certificate files are invalid; the old certificate stays active.
 #[derive(Debug)]
 pub struct CertificateRefused<'a> {
-    /// The error, with the file.
+    /// The error, with the path of the file.
     pub error: &'a str,
 }
 

@@ -20,7 +20,7 @@ impl InternalEvent for ClockSkewSuspected {
     }
 }
 
-/// A request was valid after a clock skew had been suspected.
+/// A request was valid after a clock skew was suspected.
 #[derive(Debug)]
 pub struct ClockSkewCleared;
 

@@ -2,10 +2,10 @@
 
 use super::{InternalEvent, Telemetry};
 
-/// The outcomes of a reload, as in the metric.
+/// The possible outcomes of a reload, as in the metric.
 const OUTCOMES: [&str; 5] = ["applied", "unchanged", "invalid", "needs_restart", "refused"];
 
-/// Registers all outcomes. The configuration that the service starts with counts as reloaded successfully.
+/// Registers all outcomes of reloads. The configuration at the start counts as a successful reload.
 pub fn register_config_outcomes(telemetry: &Telemetry) {
     for outcome in OUTCOMES {
         telemetry.metrics.config_reloads.with_label_values(&[outcome]);
@@ -21,9 +21,9 @@ fn set_successful(telemetry: &Telemetry) {
 /// A configuration was read again, and is active.
 #[derive(Debug)]
 pub struct ConfigReloaded<'a> {
-    /// What asked for the reload, such as `SIGHUP`.
+    /// The cause of the reload, such as `SIGHUP`.
     pub who: &'a str,
-    /// How many settings changed.
+    /// The number of settings that changed.
     pub changes: usize,
 }
 
@@ -47,13 +47,13 @@ impl InternalEvent for ConfigReloaded<'_> {
 /// One setting of the configuration changed.
 #[derive(Debug)]
 pub struct ConfigChanged<'a> {
-    /// What asked for the reload, such as `SIGHUP`.
+    /// The cause of the reload, such as `SIGHUP`.
     pub who: &'a str,
     /// The path of the key in the configuration, such as `limits.deadline`.
     pub key: &'a str,
     /// `added`, `removed` or `changed`.
     pub change: &'static str,
-    /// The values before and after; `None` if they may be secret.
+    /// The values before and after the change; `None` if they may be secret.
     pub values: Option<(&'a str, &'a str)>,
 }
 
@@ -68,11 +68,11 @@ impl InternalEvent for ConfigChanged<'_> {
 /// A configuration was read again and refused; the old one stays active.
 #[derive(Debug)]
 pub struct ConfigRefused<'a> {
-    /// What asked for the reload, such as `SIGHUP`.
+    /// The cause of the reload, such as `SIGHUP`.
     pub who: &'a str,
-    /// The outcome: `invalid`, `needs_restart` or `refused`.
+    /// The outcome of the reload: `invalid`, `needs_restart` or `refused`.
     pub outcome: &'static str,
-    /// Why it was refused.
+    /// Why the configuration was refused.
     pub error: &'a str,
 }
 

@@ -1,4 +1,4 @@
-//! Internal events of connections, before HTTP.
+//! Internal events of connections, before their first request.
 
 use std::net::SocketAddr;
 
@@ -9,7 +9,7 @@ use super::{InternalEvent, Telemetry};
 pub struct ConnectionRefused {
     /// The address of the peer; `None` for a Unix socket.
     pub peer: Option<SocketAddr>,
-    /// Why it was refused.
+    /// Why the connection was refused.
     pub reason: ConnectionRefusedReason,
 }
 
@@ -18,14 +18,14 @@ pub struct ConnectionRefused {
 pub enum ConnectionRefusedReason {
     /// Too many connections are open.
     TooMany,
-    /// The address may not connect.
+    /// The peer's address is not in the allowed networks.
     NotAllowed,
 }
 
 impl ConnectionRefusedReason {
     pub(in crate::telemetry) const ALL: [Self; 2] = [Self::TooMany, Self::NotAllowed];
 
-    /// Returns the stable name, for metrics.
+    /// Returns the stable name of the reason, for metrics.
     pub(in crate::telemetry) const fn code(self) -> &'static str {
         match self {
             Self::TooMany => "too_many",
@@ -48,7 +48,7 @@ impl InternalEvent for ConnectionRefused {
 /// An unauthenticated connection was closed to make room for another one.
 #[derive(Debug)]
 pub struct ConnectionEvicted {
-    /// The address of the peer.
+    /// The address of the peer; `None` for a Unix socket.
     pub peer: Option<SocketAddr>,
 }
 
@@ -67,7 +67,7 @@ impl InternalEvent for ConnectionEvicted {
 pub struct AcceptFailed<'a> {
     /// The error of the operating system.
     pub error: &'a std::io::Error,
-    /// Whether the accept before it succeeded. Only the first failure is logged.
+    /// Whether the previous accept succeeded. Only the first failure is logged.
     pub is_first: bool,
 }
 
@@ -86,16 +86,16 @@ impl InternalEvent for AcceptFailed<'_> {
 /// A TLS handshake failed.
 #[derive(Debug)]
 pub struct HandshakeFailed<'a> {
-    /// The address of the peer.
+    /// The address of the peer; `None` for a Unix socket.
     pub peer: Option<SocketAddr>,
-    /// Why it failed, as in metrics: one of few codes.
+    /// The reason for the metrics: one of few codes.
     pub reason: &'static str,
-    /// Why it failed, in words.
+    /// The error, in words.
     pub error: &'a str,
 }
 
 impl HandshakeFailed<'_> {
-    /// The reason of a peer that closed the connection, such as a health check that only tests whether the port is open.
+    /// The reason for a peer that closed the connection, such as a health check that only tests whether the port is open.
     pub const CLOSED: &'static str = "closed";
 }
 
@@ -117,11 +117,11 @@ impl InternalEvent for HandshakeFailed<'_> {
 /// A connection did not begin with a valid PROXY header, or came from a peer that may not send one.
 #[derive(Debug)]
 pub struct ProxyHeaderRefused<'a> {
-    /// The address of the peer.
+    /// The address of the peer; `None` for a Unix socket.
     pub peer: Option<SocketAddr>,
-    /// Why it was refused, as in metrics: one of few codes.
+    /// The reason for the metrics: one of few codes.
     pub reason: &'static str,
-    /// Why it was refused, in words.
+    /// The error, in words.
     pub error: &'a str,
 }
 

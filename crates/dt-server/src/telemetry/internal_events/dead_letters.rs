@@ -5,13 +5,13 @@ use super::{InternalEvent, Telemetry};
 /// A delivery was moved to the dead letters.
 #[derive(Debug)]
 pub struct DeadLetterStored<'a> {
-    /// The code of the reason.
+    /// The code of the dead letter's reason.
     pub reason: &'static str,
     /// The connector's name.
     pub connector: &'a str,
-    /// What was wrong with the delivery.
+    /// The error of the delivery.
     pub error: &'a str,
-    /// Whether it is a copy of a refused request, which has its own line.
+    /// Whether the dead letter is a copy of a refused request, which has its own log line.
     pub is_copy: bool,
 }
 
@@ -30,9 +30,9 @@ impl InternalEvent for DeadLetterStored<'_> {
 /// A delivery could not be moved to the dead letters.
 #[derive(Debug)]
 pub struct DeadLetterFailed<'a> {
-    /// The code of the reason.
+    /// The code of the dead letter's reason.
     pub reason: &'static str,
-    /// Why it could not be stored.
+    /// Why the dead letter could not be stored.
     pub error: &'a str,
 }
 

@@ -7,7 +7,7 @@ use super::{InternalEvent, Telemetry};
 pub struct KeysFetched<'a> {
     /// The URL of the issuer, as configured.
     pub issuer: &'a str,
-    /// The ids of its keys.
+    /// The ids of the keys in the key set.
     pub keys: &'a [&'a str],
 }
 
@@ -24,7 +24,7 @@ impl InternalEvent for KeysFetched<'_> {
 pub struct KeysFailed<'a> {
     /// The URL of the issuer, as configured.
     pub issuer: &'a str,
-    /// Why it could not be fetched.
+    /// Why the key set could not be fetched.
     pub error: &'a str,
 }
 

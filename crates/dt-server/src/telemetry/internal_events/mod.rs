@@ -1,4 +1,4 @@
-//! The internal events: what happens in the service, each with its log line and its metrics. One file for each area.
+//! The internal events of the service. Each has its log line and its metrics. One file for each area.
 
 mod certificates;
 mod clock;
@@ -24,8 +24,8 @@ pub use sinks::{SinkFailed, SinkRecovered};
 
 use super::{ConnectorSeries, StatusCode, Telemetry};
 
-/// An internal event: it knows its log line and its metrics.
+/// An internal event, which writes its log line and updates its metrics.
 pub trait InternalEvent {
-    /// Writes the log line and counts.
+    /// Writes the log line, and updates the metrics.
     fn emit(&self, telemetry: &Telemetry);
 }

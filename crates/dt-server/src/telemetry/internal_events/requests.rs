@@ -11,21 +11,21 @@ use dt_sink::record::RequestId;
 pub struct RequestAnswered<'a> {
     /// The request's id.
     pub id: RequestId,
-    /// The connector's name; `None` for a path of no connector.
+    /// The connector's name; `None` for a path that belongs to no connector.
     pub connector: Option<&'a str>,
-    /// The connector's series, if they were looked up.
+    /// The connector's series; `None` if they were not looked up.
     pub series: Option<&'a ConnectorSeries>,
-    /// The address of the sender.
+    /// The address of the sender; `None` if it is not known.
     pub peer: Option<SocketAddr>,
-    /// The reply's status.
+    /// The HTTP status of the reply.
     pub status: StatusCode,
-    /// The reply's reason, as in metrics and problem details.
+    /// The reason of the reply, as in metrics and problem details.
     pub reason: &'static str,
-    /// Returns details beyond the reason, safe to show. It is called only if a line is written.
+    /// Returns details in addition to the reason, safe to show; `None` if there are none. Called only if a log line is written.
     pub detail: &'a dyn Fn() -> Option<String>,
     /// When the request was received, in Unix milliseconds.
     pub received_at: i64,
-    /// The time from the complete head of the request to its answer.
+    /// The time from the complete head of the request to its reply.
     pub took: Duration,
 }
 
@@ -69,12 +69,12 @@ impl InternalEvent for RequestAnswered<'_> {
     }
 }
 
-/// With policy `either`, one of two signatures is valid and the other is not.
+/// With policy `either`, one of the two signatures is valid and the other one is not.
 #[derive(Debug)]
 pub struct OtherSchemeFailed<'a> {
     /// The connector's name.
     pub connector: &'a str,
-    /// Why the other signature is invalid, as in metrics.
+    /// The code of the reason for which the other signature is invalid, as in metrics.
     pub reason: &'static str,
 }
 

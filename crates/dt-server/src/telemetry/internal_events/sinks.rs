@@ -1,15 +1,15 @@
-//! Internal events of sinks, of whatever type.
+//! Internal events of sinks of any type.
 
 use super::{InternalEvent, Telemetry};
 
-/// A sink did not take records, or could not be opened.
+/// A sink did not accept records, or could not be opened.
 #[derive(Debug)]
 pub struct SinkFailed<'a> {
     /// The sink's name.
     pub sink: &'a str,
     /// The error that the sink returned.
     pub error: &'a str,
-    /// How many records it did not take.
+    /// The number of records that the sink did not accept.
     pub records: u64,
 }
 
@@ -24,7 +24,7 @@ impl InternalEvent for SinkFailed<'_> {
     }
 }
 
-/// A sink that had failed takes records again.
+/// A sink that had failed accepts records again.
 #[derive(Debug)]
 pub struct SinkRecovered<'a> {
     /// The sink's name.

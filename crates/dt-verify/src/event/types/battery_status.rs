@@ -13,7 +13,7 @@ object! {
     BatteryStatus {
         /// The remaining charge in percent, in coarse steps.
         required "percentage" percentage: f64,
-        /// When it was measured.
+        /// `updateTime`: when the charge was measured.
         optional "updateTime" update_time: Option<Timestamp>,
     }
 }

@@ -15,7 +15,7 @@ object! {
         required "signalStrength" signal_strength: f64,
         /// Errors, as in [`EthernetStatus::errors`](crate::event::payload::EthernetStatus::errors).
         optional "errors" errors: Vec<Value>,
-        /// When it changed.
+        /// `updateTime`: when the cellular signal changed.
         optional "updateTime" update_time: Option<Timestamp>,
     }
 }

@@ -13,7 +13,7 @@ object! {
     Co2 {
         /// CO₂ concentration in parts per million.
         required "ppm" ppm: f64,
-        /// When it was measured.
+        /// `updateTime`: when the concentration was measured.
         optional "updateTime" update_time: Option<Timestamp>,
     }
 }

@@ -10,15 +10,15 @@ use crate::event::simulation::Moment;
 use crate::event::timestamp::Timestamp;
 
 text_member! {
-    /// `connection` and `available` of [`ConnectionStatus`].
+    /// A connection of a device to DT's cloud, in `connection` and `available` of [`ConnectionStatus`].
     Connection {
-        /// By DT's radio protocol, which sensors use.
+        /// DT's radio protocol, which sensors use.
         Sds = "SDS",
-        /// By Ethernet.
+        /// Ethernet.
         Ethernet = "ETHERNET",
-        /// By a cellular network.
+        /// A cellular network.
         Cellular = "CELLULAR",
-        /// The device is offline.
+        /// No connection: the device is offline.
         Offline = "OFFLINE",
     }
 }
@@ -30,7 +30,7 @@ object! {
         required "connection" connection: Connection,
         /// The available connections; empty while the device is offline.
         optional "available" available: Vec<Connection>,
-        /// When it changed.
+        /// `updateTime`: when the connection changed.
         optional "updateTime" update_time: Option<Timestamp>,
     }
 }
@@ -62,7 +62,7 @@ impl KnownType for ConnectionStatus {
 }
 
 impl ConnectionStatus {
-    /// Returns the available connections. A Cloud Connector with Ethernet has the cellular network as well.
+    /// Returns the payload for the connection in use. A Cloud Connector with Ethernet has the cellular network as well.
     fn by(connection: Connection, update_time: Option<Timestamp>) -> Self {
         let available = match connection {
             Connection::Offline => Vec::new(),

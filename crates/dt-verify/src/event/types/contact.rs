@@ -10,11 +10,11 @@ use crate::event::simulation::Moment;
 use crate::event::timestamp::Timestamp;
 
 text_member! {
-    /// `state` of [`Contact`].
+    /// The state of a door or window, in `state` of [`Contact`].
     ContactState {
         /// The door or window is open.
         Open = "OPEN",
-        /// It is closed.
+        /// The door or window is closed.
         Closed = "CLOSED",
     }
 }
@@ -22,9 +22,9 @@ text_member! {
 object! {
     /// `contact`: sent when a door or window is opened or closed.
     Contact {
-        /// Whether it is open now.
+        /// Whether the door or window is open or closed since this event.
         required "state" state: ContactState,
-        /// When it happened.
+        /// `updateTime`: when the door or window was opened or closed.
         optional "updateTime" update_time: Option<Timestamp>,
     }
 }

@@ -11,7 +11,7 @@ use crate::event::simulation::Moment;
 use crate::event::timestamp::Timestamp;
 
 text_member! {
-    /// `state` of [`DeskOccupancy`].
+    /// The state of a desk, in `state` of [`DeskOccupancy`].
     DeskOccupancyState {
         /// A person is at the desk.
         Occupied = "OCCUPIED",
@@ -31,9 +31,9 @@ text_member! {
 object! {
     /// `deskOccupancy`: sent when a desk is taken or left.
     DeskOccupancy {
-        /// Whether the desk is taken now.
+        /// Whether the desk is occupied since this event.
         required "state" state: DeskOccupancyState,
-        /// When it changed.
+        /// `updateTime`: when the state changed.
         optional "updateTime" update_time: Option<Timestamp>,
         /// Remarks on the reliability of the state.
         optional "remarks" remarks: Vec<DeskRemark>,

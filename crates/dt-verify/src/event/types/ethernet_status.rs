@@ -11,13 +11,13 @@ use crate::event::timestamp::Timestamp;
 object! {
     /// `ethernetStatus`: sent when the Ethernet of a Cloud Connector changes.
     EthernetStatus {
-        /// MAC address, such as `f0:b5:b7:00:0a:08`.
+        /// The MAC address of the Cloud Connector, such as `f0:b5:b7:00:0a:08`.
         required "macAddress" mac_address: String,
-        /// IP address; empty while there is none.
+        /// The IP address of the Cloud Connector; empty while it has none.
         optional "ipAddress" ip_address: String,
         /// Errors. The list is empty in all examples of DT, so the form of an item is not known.
         optional "errors" errors: Vec<Value>,
-        /// When it changed.
+        /// `updateTime`: when the Ethernet status changed.
         optional "updateTime" update_time: Option<Timestamp>,
     }
 }

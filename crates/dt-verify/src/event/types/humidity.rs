@@ -18,7 +18,7 @@ object! {
         required "relativeHumidity" relative_humidity: f64,
         /// The measurements since the last heartbeat. Events from before November 2024 have none.
         optional "samples" samples: Vec<HumiditySample>,
-        /// When it was measured.
+        /// `updateTime`: when temperature and humidity were measured.
         optional "updateTime" update_time: Option<Timestamp>,
         /// Whether the event was delivered late, after a gap. Events from before December 2024 do not have it.
         optional "isBackfilled" is_backfilled: Option<bool>,
@@ -32,7 +32,7 @@ object! {
         required "temperature" temperature: f64,
         /// Relative humidity in percent.
         required "relativeHumidity" relative_humidity: f64,
-        /// When it was measured, which DT interpolates.
+        /// `sampleTime`: when the sample was measured, as interpolated by DT.
         optional "sampleTime" sample_time: Option<Timestamp>,
     }
 }

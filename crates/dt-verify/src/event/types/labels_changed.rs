@@ -14,7 +14,7 @@ use crate::event::timestamp::Timestamp;
 object! {
     /// `labelsChanged`: sent when labels of a device are set, changed or removed.
     ///
-    /// Its members are in `data` itself. The keyed form of all other types is accepted too.
+    /// The members of the payload are in `data` itself. The keyed form of all other types is accepted too.
     LabelsChanged {
         /// New labels and their values. A value that is not a string is converted to its JSON text.
         checked "added" added: BTreeMap<String, String>,

@@ -68,7 +68,7 @@ impl Payload {
     }
 }
 
-/// Why `data` is not as documented. The texts name members and show no values.
+/// Why `data` is not as documented. The texts name members, and contain no values.
 #[derive(Debug, thiserror::Error)]
 enum DataError<'a> {
     #[error("`data` is not an object")]

@@ -10,11 +10,11 @@ use crate::event::simulation::Moment;
 use crate::event::timestamp::Timestamp;
 
 text_member! {
-    /// `state` of [`Motion`].
+    /// The state of a motion sensor, in `state` of [`Motion`].
     MotionState {
-        /// Something moves.
+        /// The sensor detects motion.
         Detected = "MOTION_DETECTED",
-        /// Nothing moves.
+        /// The sensor detects no motion.
         NotDetected = "NO_MOTION_DETECTED",
     }
 }
@@ -22,9 +22,9 @@ text_member! {
 object! {
     /// `motion`: sent when motion begins or ends.
     Motion {
-        /// Whether something moves now.
+        /// Whether the sensor detects motion since this event.
         required "state" state: MotionState,
-        /// When it happened.
+        /// `updateTime`: when motion began or ended.
         optional "updateTime" update_time: Option<Timestamp>,
     }
 }

@@ -12,11 +12,11 @@ use crate::event::timestamp::Timestamp;
 use crate::xid;
 
 text_member! {
-    /// `transmissionMode` of [`NetworkStatus`].
+    /// How a sensor transmits, in `transmissionMode` of [`NetworkStatus`].
     TransmissionMode {
-        /// The sensor sends as usual.
+        /// The sensor transmits with normal power.
         LowPowerStandard = "LOW_POWER_STANDARD_MODE",
-        /// The sensor sends with more power, which drains its battery.
+        /// The sensor transmits with more power, which drains its battery faster.
         HighPowerBoost = "HIGH_POWER_BOOST_MODE",
     }
 }
@@ -24,15 +24,15 @@ text_member! {
 object! {
     /// `networkStatus`: sent with each heartbeat and beside each other event.
     NetworkStatus {
-        /// Signal strength in percent, at the Cloud Connector that hears the sensor best.
+        /// The signal strength in percent, at the Cloud Connector with the best reception.
         required "signalStrength" signal_strength: f64,
         /// Received signal strength at the same Cloud Connector. DT names no unit; the values look like dBm.
         required "rssi" rssi: f64,
-        /// When it was measured.
+        /// `updateTime`: when the signal was measured.
         optional "updateTime" update_time: Option<Timestamp>,
-        /// All Cloud Connectors that hear the sensor.
+        /// All Cloud Connectors that receive the sensor's signal.
         optional "cloudConnectors" cloud_connectors: Vec<CloudConnector>,
-        /// How the sensor sends.
+        /// How the sensor transmits; `None` if the event does not say it.
         optional "transmissionMode" transmission_mode: Option<TransmissionMode>,
     }
 }

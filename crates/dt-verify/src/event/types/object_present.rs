@@ -10,11 +10,12 @@ use crate::event::simulation::Moment;
 use crate::event::timestamp::Timestamp;
 
 text_member! {
-    /// `state` of [`ObjectPresent`] and [`WaterPresent`](crate::event::payload::WaterPresent).
+    /// Whether an object or water is present, in `state` of [`ObjectPresent`] and
+    /// [`WaterPresent`](crate::event::payload::WaterPresent).
     PresenceState {
         /// The object, or the water, is present.
         Present = "PRESENT",
-        /// It is absent.
+        /// The object, or the water, is absent.
         NotPresent = "NOT_PRESENT",
     }
 }
@@ -22,9 +23,9 @@ text_member! {
 object! {
     /// `objectPresent`: sent when an object appears at a proximity sensor, or goes away.
     ObjectPresent {
-        /// Whether the object is there now.
+        /// Whether the object is present since this event.
         required "state" state: PresenceState,
-        /// When it happened.
+        /// `updateTime`: when the object appeared or went away.
         optional "updateTime" update_time: Option<Timestamp>,
     }
 }

@@ -13,7 +13,7 @@ object! {
     ObjectPresentCount {
         /// The number of times that objects appeared or went away since the sensor was made.
         required "total" total: i64,
-        /// When it was sent.
+        /// `updateTime`: when the sensor sent the count.
         optional "updateTime" update_time: Option<Timestamp>,
     }
 }

@@ -13,7 +13,7 @@ object! {
     Pressure {
         /// Air pressure in pascal.
         required "pascal" pascal: f64,
-        /// When it was measured.
+        /// `updateTime`: when the pressure was measured.
         optional "updateTime" update_time: Option<Timestamp>,
     }
 }

@@ -11,7 +11,7 @@ use crate::event::simulation::Moment;
 use crate::event::timestamp::Timestamp;
 
 text_member! {
-    /// `state` of [`ProbeWireStatus`].
+    /// The state of a probe's wires, in `state` of [`ProbeWireStatus`].
     ProbeWireState {
         /// The wires are connected in a way that does not work.
         InvalidWireConfiguration = "INVALID_WIRE_CONFIGURATION",
@@ -31,7 +31,7 @@ object! {
     ProbeWireStatus {
         /// The state of the wires.
         required "state" state: ProbeWireState,
-        /// When it changed.
+        /// `updateTime`: when the state of the wires changed.
         optional "updateTime" update_time: Option<Timestamp>,
     }
 }

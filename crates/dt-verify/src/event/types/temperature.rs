@@ -14,7 +14,7 @@ object! {
     Temperature {
         /// Temperature in °C.
         required "value" value: f64,
-        /// When it was measured.
+        /// `updateTime`: when the temperature was measured.
         optional "updateTime" update_time: Option<Timestamp>,
         /// The measurements since the last heartbeat. Events from before 2021 have none.
         optional "samples" samples: Vec<TemperatureSample>,
@@ -28,7 +28,7 @@ object! {
     TemperatureSample {
         /// Temperature in °C.
         required "value" value: f64,
-        /// When it was measured, which DT interpolates.
+        /// `sampleTime`: when the sample was measured, as interpolated by DT.
         optional "sampleTime" sample_time: Option<Timestamp>,
     }
 }

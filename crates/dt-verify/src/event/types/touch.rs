@@ -11,7 +11,7 @@ use crate::event::timestamp::Timestamp;
 object! {
     /// `touch`: sent when a sensor is touched.
     Touch {
-        /// When it was touched.
+        /// `updateTime`: when the sensor was touched.
         optional "updateTime" update_time: Option<Timestamp>,
     }
 }

@@ -11,9 +11,9 @@ use crate::event::timestamp::Timestamp;
 object! {
     /// `touchCount`: sent with each heartbeat.
     TouchCount {
-        /// How often the sensor was touched in its life.
+        /// The number of times that the sensor was touched since it was made.
         required "total" total: i64,
-        /// When it was sent.
+        /// `updateTime`: when the sensor sent the count.
         optional "updateTime" update_time: Option<Timestamp>,
     }
 }

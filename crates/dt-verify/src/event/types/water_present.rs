@@ -10,11 +10,11 @@ use crate::event::simulation::Moment;
 use crate::event::timestamp::Timestamp;
 
 object! {
-    /// `waterPresent`: sent when water comes to a water detector, or goes away.
+    /// `waterPresent`: sent when a water detector detects water, or no longer does.
     WaterPresent {
-        /// Whether there is water now.
+        /// Whether water is present since this event.
         required "state" state: PresenceState,
-        /// When it happened.
+        /// `updateTime`: when the state changed.
         optional "updateTime" update_time: Option<Timestamp>,
     }
 }
