@@ -426,3 +426,36 @@ fn every_code_has_its_paragraph() {
     // A heading of its own each, with words below it.
     assert!(page.split("### `").skip(1).all(|part| part.lines().nth(1).is_some_and(|line| line.len() > 3)));
 }
+
+/// Returns the subcommands that the help of a command lists.
+fn subcommands(of: &[&str]) -> Vec<String> {
+    let help =
+        Command::new(env!("CARGO_BIN_EXE_dt-receiver")).args(of).arg("--help").output().expect("a help");
+    let help = text(&help.stdout);
+    let listed =
+        help.lines().skip_while(|line| *line != "Commands:").skip(1).take_while(|line| !line.is_empty());
+    let names = listed.filter(|line| line.starts_with("  ") && !line.starts_with("   "));
+    names
+        .filter_map(|line| line.split_whitespace().next())
+        .filter(|name| *name != "help")
+        .map(str::to_owned)
+        .collect()
+}
+
+#[test]
+fn the_page_of_commands_lists_each_of_them_once() {
+    let page = include_str!("../docs/commands.md");
+    let cells: String = page.lines().filter_map(|line| line.split('|').nth(1)).collect();
+    let mut listed: Vec<&str> = cells.split('`').skip(1).step_by(2).collect();
+    let mut known = Vec::new();
+    for command in subcommands(&[]) {
+        let below = subcommands(&[&command]);
+        let is_single = below.is_empty();
+        known.extend(below.into_iter().map(|name| format!("{command} {name}")));
+        known.extend(Some(command).filter(|_| is_single));
+    }
+    listed.sort_unstable();
+    known.sort_unstable();
+    assert!(known.len() >= 30, "{known:?}");
+    assert_eq!(listed, known);
+}

@@ -35,7 +35,7 @@ config_keys! {
         }
         /// How long a request may take, until its status has arrived.
         timeout: Duration = duration(TIMEOUTS).or(Duration::from_secs(10)),
-        /// The most requests at a time. A device has one at a time, so that its events stay in order.
+        /// The largest number of concurrent requests. There is one at a time for each device, so that its events stay in order.
         concurrency: usize = number(1..=1024).or(32),
         /// Whether DT's own signature headers are sent as received, until five minutes before their token expires. Needs
         /// `format = "body"`, and `sign`, which signs the later requests.
@@ -73,7 +73,7 @@ config_keys! {
                 .needed("is missing; expected ndjson or json-array")
                 .sample("\"ndjson\""),
         }
-        /// The most events of a request.
+        /// The largest number of events in a request.
         max_events: usize = number(1..=1000).or(100),
     }
 }

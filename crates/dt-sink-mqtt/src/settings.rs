@@ -55,7 +55,7 @@ config_keys! {
         password: Option<Secret> = SecretEntry { variable: "MQTT_PASSWORD", path: "/etc/dt-receiver/mqtt-password" },
         /// Of a sink of type `mqtt`: TLS to the broker. With an empty table, the certificate authorities are those of Mozilla.
         tls: Option<ClientTls> = tls::entry("the broker's certificate", "mqtt"),
-        /// The most messages without acknowledgement. The broker's own limit applies as well.
+        /// The largest number of messages that the broker has not acknowledged. The broker's own limit applies as well.
         max_in_flight: u16 = number(1..=65_535).or(100),
         /// How long to wait for a connection or an acknowledgement. Then the sink connects again.
         timeout: Duration = duration(SECOND..=MINUTE).or(TEN_SECONDS),

@@ -140,7 +140,7 @@ impl ConnectorConfig {
             Key::new(
                 "label",
                 "name",
-                "Its name in logs and in `verifiedBy`; needed where there are several.",
+                "The name of the secret in logs and in `verifiedBy`; required if there are several secrets.",
             )
             .or(crate::config::KeyDefault::Words("`\"default\"`"))
             .sample("\"2026\""),

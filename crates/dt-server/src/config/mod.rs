@@ -76,7 +76,7 @@ config_keys! {
         /// The file mode of Unix sockets that are created.
         socket_mode: u32 =
             custom("octal digits", listen::read_mode).or(0o660).default_shown("\"0660\"").restart(),
-        /// Who may say on behalf of whom a request comes.
+        /// The proxies in front of the receiver, and how they name the client.
         proxies: Proxies = flat(Proxies::check),
         /// The certificate of `listen`; without it, plain HTTP. Details: [tls.md](tls.md). Changed files are
         /// activated while the receiver runs; adding or removing the table needs a restart.
