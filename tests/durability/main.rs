@@ -8,6 +8,7 @@
 #![cfg(test)]
 #![allow(clippy::arithmetic_side_effects, reason = "a test that overflows fails")]
 
+mod crash;
 mod crash_matrix;
 mod damage;
 mod duplicates;
@@ -22,6 +23,8 @@ mod reconfigured;
 mod sync_before_reply;
 
 mod child;
+#[path = "../common/mod.rs"]
+mod common;
 #[path = "../common/events.rs"]
 mod events;
 #[path = "../common/sender.rs"]

@@ -252,7 +252,8 @@ impl Inner {
         Ok(Answer { body, open: None, call: failed.boxed() })
     }
 
-    /// Reads DT's message for an error from the body of a response; `no reason given` if the body has none.
+    /// Returns the error message in the body of DT's response; `no reason given` if the body has none. `hidden` and the token in
+    /// `authorization` are redacted in it.
     pub async fn reason(&self, body: Incoming, hidden: &[SecretText], authorization: &HeaderValue) -> String {
         // Without a readable body, the status has to suffice.
         let body = tokio::time::timeout(REASON_TIMEOUT, Limited::new(body, MAX_REASON).collect()).await;

@@ -65,7 +65,7 @@ impl GroupHeader {
     }
 }
 
-/// Clears a buffer and reserves room for a header, after which frames can be appended.
+/// Clears a buffer and fills the place of the group's header with zeros. The caller appends the frames after it.
 pub fn begin(buffer: &mut Vec<u8>) {
     buffer.clear();
     buffer.resize(HEADER, 0);

@@ -547,7 +547,7 @@ impl Log {
         self.shared.ids.count().saturating_add(recent)
     }
 
-    /// Returns the findings of the start, for the operator.
+    /// Returns what was found damaged, missing or replaced when the log was opened: a sentence each, for the operator.
     #[must_use]
     pub fn findings(&self) -> &[String] {
         &self.findings

@@ -13,7 +13,7 @@ use super::shared::{Segment, Shared, spare_path};
 use super::tail::FindingKind;
 use crate::disk::OpenMode;
 
-/// The number of waiting ids at which they are moved to the index.
+/// The number of event ids in memory at which they are moved to the dedup index on the disk.
 pub const STORE_IDS_AT: usize = 65_536;
 /// The largest number of ids that wait while the index cannot be written; beyond it, the oldest are dropped.
 const MAX_UNSTORED: usize = 4 * STORE_IDS_AT;

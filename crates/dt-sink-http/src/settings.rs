@@ -57,7 +57,8 @@ config_keys! {
         auth: Option<Auth> = auth::entry(),
         /// Of a sink of type `http`: a signature of the request's body in the header `X-Dt-Signature`, made as DT makes it.
         sign: Option<Secret> = TableEntry { read: read_sign, tables: sign_tables },
-        /// Of a sink of type `http`: TLS, for a URL with https. The certificate and the host name are always verified.
+        /// Of a sink of type `http` whose URL has https: the certificate authorities and the client certificate. The target's
+        /// certificate and host name are always verified.
         tls: Option<ClientTls> = tls::entry("the target's certificate", "http"),
     }
 }

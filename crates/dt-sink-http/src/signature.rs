@@ -113,7 +113,7 @@ mod tests {
         Arc::new(Record::sample("a").with_headers(&headers))
     }
 
-    /// The names of the headers, and whether a new one was made.
+    /// Returns the names and values of the signature headers of a record's request, and whether a new signature was made.
     fn signed(signatures: &Signatures, record: &Arc<Record>) -> (Vec<(String, String)>, bool) {
         let signed =
             signatures.headers(std::slice::from_ref(record), &record.body, NOW, [0; 8]).expect("signed");

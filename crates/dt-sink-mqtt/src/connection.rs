@@ -73,7 +73,7 @@ impl<'a> Queued<'a> {
 pub struct Window {
     /// The largest number of messages without an acknowledgement. The broker's limit applies as well.
     pub most: u16,
-    /// The number of messages, from the first one on, that are sent one at a time.
+    /// The number of messages at the start of a batch of which each is sent only after the one before was acknowledged.
     pub alone: usize,
 }
 

@@ -23,7 +23,8 @@ pub fn respelt(attempt: &Attempt, scheme: Scheme) -> Vec<Attempt> {
     found.map(|body| attempt.with_body(body.into_bytes())).into_iter().collect()
 }
 
-/// Returns variants of the text, with subsets of its numbers in each of the usual spellings.
+/// Returns variants of a JSON text in which some of the numbers are written in another usual way, such as `1.0` for `1`, and the
+/// others as they are. One of them may be the text that was signed.
 fn candidates(text: &str) -> impl Iterator<Item = String> + '_ {
     let numbers: Vec<(Range<usize>, Number)> =
         numbers(text).filter_map(|at| Some((at.clone(), Number::read(text.get(at)?)?))).collect();

@@ -1,5 +1,5 @@
 //! The table of the usual causes, in the order in which they are tried. A new cause needs a row here, and a case in
-//! `tests/cli_verify`.
+//! `tests/program/cli_verify`.
 
 use super::attempt::{Attempt, Scheme, Stage};
 use super::{Cause, body, member_order, numbers, secret, token};

@@ -132,7 +132,8 @@ fn next(state: &mut State, now: Now, room: usize, turn: usize) -> (Vec<Attempt>,
     (due, wake_at)
 }
 
-/// Records the result of an attempt: in the ledger, the metrics, the queue and the status of its connector.
+/// Records the result of an attempt to deliver an event: in the ledger and in the metrics of its connector. An accepted event
+/// leaves the queue; a failure may disable the connector.
 fn record(state: &mut State, attempt: &Attempt, result: &AttemptResult, now: Now) {
     let now = now.millis();
     state.mark_changed();

@@ -230,8 +230,8 @@ impl State {
         Some(Published { event, device_type, labels: Arc::new(device.labels.clone()) })
     }
 
-    /// Changes the labels of a device, and publishes `labelsChanged` if a label has changed. Returns `None` if none has, or if
-    /// the device does not exist.
+    /// Changes the labels of a device. If a label has changed, publishes a `labelsChanged` event and returns it. Returns `None` if
+    /// no label has changed, or if the device does not exist.
     pub fn change_labels(
         &mut self,
         name: DeviceRef<'_>,

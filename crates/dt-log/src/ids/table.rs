@@ -49,7 +49,7 @@ const KEYS_PER_PAGE: usize = 200;
 /// The length of a stored key in bytes.
 const KEY_BYTES: u64 = 16;
 
-/// The largest number of keys of a merged run (2 MiB).
+/// The largest number of keys of a run that a merge of several runs may produce: 2 MiB of keys.
 const MAX_MERGED: usize = 131_072;
 
 /// A row of the table `periods`, without its filter.

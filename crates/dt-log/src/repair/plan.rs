@@ -27,7 +27,8 @@ const MAX_LOST: u64 = 1 << 16;
 #[derive(Debug)]
 pub struct NewSegment {
     pub header: SegmentHeader,
-    /// The sequence number before which all events are lost; `None` if the segment marks no gap.
+    /// The sequence number at which the log continues after lost events: those from the end of the segment before it. `None`
+    /// if no events are lost.
     skips_to: Option<i64>,
     state: Arc<State>,
     /// The path of the file whose groups are copied behind the new header; `None` for a segment without events.

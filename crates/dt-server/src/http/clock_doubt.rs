@@ -17,7 +17,8 @@ const NEEDED: usize = 3;
 #[derive(Debug, Default)]
 pub(super) struct ClockDoubt {
     state: Mutex<State>,
-    /// Whether `state` contains a token. It is read without a lock for each accepted event.
+    /// Whether `state` has the time of at least one token. This copy is read for each accepted event, without the lock of
+    /// `state`.
     is_any: AtomicBool,
 }
 

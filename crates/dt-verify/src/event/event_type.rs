@@ -62,7 +62,7 @@ pub(in crate::event) enum When {
     Daily,
     /// When a person touches the device.
     Touch,
-    /// When an operator changes something, such as labels. Simulated devices do not send such events.
+    /// When an operator changes something, such as a label. Simulated devices send no event of this kind.
     ByHand,
 }
 

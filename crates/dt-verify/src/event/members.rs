@@ -19,7 +19,7 @@ use super::timestamp::Timestamp;
 
 /// A Rust type that represents the value of a member.
 pub(in crate::event) trait Json: Sized {
-    /// The name of one such value in an error message, such as "a number".
+    /// What an error message calls one value of this type, such as "a number".
     const ONE: &'static str;
     /// The name of a list of such values in an error message.
     const MANY: &'static str;

@@ -190,7 +190,8 @@ impl FileSink {
         Ok(())
     }
 
-    /// Writes the records that can be delivered now, and returns their number.
+    /// Writes the records of a batch in order, up to the first one whose file must be in a stored checkpoint first. Returns the
+    /// number of written records.
     fn try_deliver(&mut self, batch: &[Arc<Record>]) -> Result<usize, OpenError> {
         if self.is_failed {
             self.restore()?;

@@ -11,14 +11,12 @@
 
 mod apply;
 mod cloud;
-#[path = "../common/mod.rs"]
-mod common;
 mod other_clouds;
 
 use std::process::Command;
 
+use crate::common::Ended;
 use cloud::{Cloud, KEY_SECRET};
-use common::Ended;
 use serde_json::{Value, json};
 
 /// Texts that no output may contain.

@@ -4,20 +4,13 @@
 #![cfg(test)]
 #![allow(clippy::arithmetic_side_effects, clippy::indexing_slicing, reason = "tests may fail loudly")]
 
-#[path = "common/mod.rs"]
-mod common;
-#[path = "common/events.rs"]
-mod events;
-#[path = "common/sender.rs"]
-mod sender;
-
 use std::fs;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-use common::{Ended, Receiver};
-use events::{body, now, token};
-use sender::Sender;
+use crate::common::{Ended, Receiver};
+use crate::events::{body, now, token};
+use crate::sender::Sender;
 use serde_json::Value;
 
 fn start(folder: &Path, spool: &str, connector: &str) -> Receiver {

@@ -6,8 +6,8 @@ use std::sync::{Arc, Mutex};
 
 use serde_json::json;
 
-use crate::cloud::Cloud;
-use crate::ended;
+use super::cloud::Cloud;
+use super::ended;
 
 /// What the proxy does with the first request that creates a connector.
 #[derive(Clone, Copy)]

@@ -137,7 +137,7 @@ impl Sources for Fixed {
 
 fn key_set() -> String {
     let vectors: serde_json::Value =
-        serde_json::from_str(include_str!("../vectors/verify.json")).expect("JSON");
+        serde_json::from_str(include_str!("../../vectors/verify.json")).expect("JSON");
     let verifiers = vectors["verifiers"].as_object().expect("an object");
     let with_keys = verifiers.values().find(|verifier| verifier["key_set"].is_object()).expect("a key set");
     with_keys["key_set"].to_string()
@@ -415,7 +415,7 @@ fn text_that_is_not_toml_is_refused_with_its_line() {
 
 #[test]
 fn the_page_on_limits_has_the_memory_that_they_allow() {
-    let page = include_str!("../../docs/limits.md");
+    let page = include_str!("../../../docs/limits.md");
     let defaults = dt_receiver::config::Limits::default();
     let mut fewer = defaults.clone();
     fewer.max_connections = 500;

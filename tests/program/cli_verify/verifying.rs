@@ -3,7 +3,7 @@
 use dt_receiver::verify::{DT_ISSUER, Signer};
 use serde_json::json;
 
-use crate::program::{BODY, ISSUED, KID, ORGANIZATION, Outcome, Program, SECRET, sign, sign_with};
+use super::program::{BODY, ISSUED, KID, ORGANIZATION, Outcome, Program, SECRET, sign, sign_with};
 
 const AT: &str = "2025-01-04T14:13:20Z";
 

@@ -33,7 +33,7 @@ impl Sources for Everything {
 
     fn file(&self, path: &Path) -> io::Result<Vec<u8>> {
         if path.extension().is_some_and(|extension| extension == "json") {
-            let vectors: serde_json::Value = serde_json::from_str(include_str!("vectors/verify.json"))?;
+            let vectors: serde_json::Value = serde_json::from_str(include_str!("../vectors/verify.json"))?;
             let verifiers: BTreeMap<String, serde_json::Value> =
                 serde_json::from_value(vectors["verifiers"].clone())?;
             let keys =

@@ -14,8 +14,6 @@
     reason = "tests may fail loudly"
 )]
 
-mod common;
-
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::fs;
 use std::io::{Read, Write};
@@ -23,7 +21,7 @@ use std::net::SocketAddr;
 use std::path::Path;
 use std::sync::Arc;
 
-use common::Receiver;
+use crate::common::Receiver;
 use dt_receiver::verify::{Secret, Signer, xid};
 use http_body_util::{BodyExt, Full};
 use hyper::body::Bytes;

@@ -12,8 +12,6 @@
     reason = "tests may fail loudly"
 )]
 
-mod common;
-
 use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::fs;
@@ -23,12 +21,12 @@ use std::process::{Command, Output, Stdio};
 use std::sync::LazyLock;
 use std::time::{Duration, Instant};
 
-use common::Receiver;
+use crate::common::Receiver;
 use dt_receiver::config::{Config, Sources};
 
-const README: &str = include_str!("../README.md");
-const FIRST_STEPS: &str = include_str!("../docs/getting-started.md");
-const RECOVERY: &str = include_str!("../docs/spool-and-recovery.md");
+const README: &str = include_str!("../../README.md");
+const FIRST_STEPS: &str = include_str!("../../docs/getting-started.md");
+const RECOVERY: &str = include_str!("../../docs/spool-and-recovery.md");
 
 /// Returns the code blocks of a language, in order.
 fn blocks_of(page: &str, language: &str) -> Vec<String> {
@@ -89,7 +87,7 @@ fn the_first_command_shows_events() {
 
 #[test]
 fn the_second_command_is_the_one_that_ci_runs() {
-    let ci = include_str!("../.ci/run");
+    let ci = include_str!("../../.ci/run");
     assert_eq!(block_with(README, "sh", "cargo test").trim(), "cargo test");
     assert!(ci.lines().any(|line| line.contains("cargo test")), "{ci}");
 }
@@ -123,7 +121,7 @@ fn the_local_cloud_of_the_readme_delivers_to_its_receiver() {
     let block = block_with(README, "sh", "dt-receiver emulate");
     let arguments = block.replace("\\\n", " ").replace("127.0.0.1:8080", &receiver.listen.to_string());
     let arguments = arguments.strip_prefix("DT_SIGNATURE_SECRET=some-good-secret dt-receiver emulate ");
-    let mut cloud = common::program()
+    let mut cloud = crate::common::program()
         .args(["emulate", "--listen", "127.0.0.1:0"])
         .args(arguments.expect("one command").split_whitespace())
         .stdout(Stdio::null())
@@ -245,7 +243,7 @@ impl Sources for Everything {
 
     fn file(&self, path: &Path) -> io::Result<Vec<u8>> {
         if path.extension().is_some_and(|extension| extension == "json") {
-            let vectors: serde_json::Value = serde_json::from_str(include_str!("vectors/verify.json"))?;
+            let vectors: serde_json::Value = serde_json::from_str(include_str!("../vectors/verify.json"))?;
             let verifiers: BTreeMap<String, serde_json::Value> =
                 serde_json::from_value(vectors["verifiers"].clone())?;
             let keys =
@@ -367,7 +365,7 @@ fn every_link_of_the_pages_leads_somewhere() {
 
 #[test]
 fn the_index_lists_every_page_once() {
-    let index = include_str!("../docs/README.md");
+    let index = include_str!("../../docs/README.md");
     for (name, _) in pages() {
         let Some(page) = name.strip_prefix("docs/").filter(|page| *page != "README.md") else { continue };
         assert_eq!(index.matches(&format!("- [{page}]({page}): ")).count(), 1, "{page}");
@@ -396,16 +394,16 @@ fn every_path_that_the_pages_name_exists() {
 
 #[test]
 fn every_code_has_its_paragraph() {
-    let page = include_str!("../docs/troubleshooting.md");
+    let page = include_str!("../../docs/troubleshooting.md");
     let headings: Vec<&str> =
         page.lines().filter_map(|line| line.strip_prefix("### `")?.strip_suffix('`')).collect();
     // The exit codes, and the one code of a dead letter that depends on the configuration.
     let mut codes = vec!["0", "1", "2", "70", "project_missing"];
     for source in [
-        include_str!("../crates/dt-server/src/http/reply.rs"),
-        include_str!("../crates/dt-verify/src/rejection.rs"),
-        include_str!("../crates/dt-sink/src/record/mod.rs"),
-        include_str!("../crates/dt-verify/src/event/not_a_delivery.rs"),
+        include_str!("../../crates/dt-server/src/http/reply.rs"),
+        include_str!("../../crates/dt-verify/src/rejection.rs"),
+        include_str!("../../crates/dt-sink/src/record/mod.rs"),
+        include_str!("../../crates/dt-verify/src/event/not_a_delivery.rs"),
     ] {
         let function = source.split("fn code(").nth(1).or_else(|| source.split("fn reason(").nth(1));
         let function = function.expect("the function");
@@ -444,7 +442,7 @@ fn subcommands(of: &[&str]) -> Vec<String> {
 
 #[test]
 fn the_page_of_commands_lists_each_of_them_once() {
-    let page = include_str!("../docs/commands.md");
+    let page = include_str!("../../docs/commands.md");
     let cells: String = page.lines().filter_map(|line| line.split('|').nth(1)).collect();
     let mut listed: Vec<&str> = cells.split('`').skip(1).step_by(2).collect();
     let mut known = Vec::new();

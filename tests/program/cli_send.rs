@@ -2,8 +2,6 @@
 
 #![expect(clippy::unwrap_used, reason = "tests may fail loudly, and so may their helpers")]
 
-mod common;
-
 use std::collections::BTreeSet;
 use std::fs;
 use std::io::{Read, Write};
@@ -12,7 +10,7 @@ use std::path::{Path, PathBuf};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use common::{Ended, Receiver, SECRET_VARIABLE, program, run, run_command};
+use crate::common::{Ended, Receiver, SECRET_VARIABLE, program, run, run_command};
 use serde_json::{Value, json};
 use tempfile::TempDir;
 use tokio::net::TcpSocket;

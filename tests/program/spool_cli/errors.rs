@@ -6,7 +6,7 @@ use std::process::Command;
 
 use serde_json::Value;
 
-use crate::setup::{Place, SECRET, event, send};
+use super::setup::{Place, SECRET, event, send};
 
 #[test]
 fn errors_name_the_path_and_the_remedy() {

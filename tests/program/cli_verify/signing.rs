@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use dt_receiver::event::{Delivery, EventType};
 use dt_receiver::verify::{Secret, Verifier};
 
-use crate::program::{BODY, ISSUED, KID, ORGANIZATION, Program, SECRET};
+use super::program::{BODY, ISSUED, KID, ORGANIZATION, Program, SECRET};
 
 #[test]
 fn what_is_signed_verifies() {

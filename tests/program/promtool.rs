@@ -12,13 +12,11 @@
     reason = "tests may fail loudly"
 )]
 
-mod common;
-
 use std::io::{Read, Write};
 use std::net::TcpStream;
 use std::process::{Command, Stdio};
 
-use common::Receiver;
+use crate::common::Receiver;
 
 fn get(address: std::net::SocketAddr, path: &str) -> String {
     let mut stream = TcpStream::connect(address).expect("connects");
@@ -38,7 +36,7 @@ fn promtool_has_nothing_against_the_metrics() {
         assert!(named.is_none(), "{promtool} does not run");
         // Not a print macro: this line is to be seen although the test passes.
         let _said = std::io::stderr()
-            .write_all(b"tests/promtool.rs leaves out the check of /metrics: needs promtool\n");
+            .write_all(b"tests/program/promtool.rs leaves out the check of /metrics: needs promtool\n");
         return;
     }
     let folder = tempfile::tempdir().expect("a folder");

@@ -3,7 +3,7 @@
 use std::fs;
 use std::time::{Duration, Instant};
 
-use crate::setup::{OTHER, Place, SECRET, event, metrics, send};
+use super::setup::{OTHER, Place, SECRET, event, metrics, send};
 
 #[test]
 fn in_mode_direct_dead_letters_are_listed_and_dropped_and_mode_spool_replays_them() {

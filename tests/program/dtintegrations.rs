@@ -38,7 +38,7 @@ fn python() -> Option<String> {
     }
     assert!(named.is_none(), "DT_RECEIVER_TEST_PYTHON={python} has no dtintegrations");
     // Not a print macro: this line is to be seen although the test passes.
-    let line = "tests/dtintegrations.rs leaves out DT's own package: needs Python with tests/interop/requirements.txt\n";
+    let line = "tests/program/dtintegrations.rs leaves out DT's own package: needs Python with tests/interop/requirements.txt\n";
     let _said = std::io::stderr().write_all(line.as_bytes());
     None
 }

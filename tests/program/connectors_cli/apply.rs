@@ -9,10 +9,10 @@ use base64::engine::general_purpose::STANDARD;
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
-use crate::cloud::{Cloud, KEY_SECRET};
+use super::cloud::{Cloud, KEY_SECRET};
+use super::other_clouds::{First, Seen, proxy, stubborn_api};
+use super::{SECRETS, connectors, ended};
 use crate::common::{self, Ended};
-use crate::other_clouds::{First, Seen, proxy, stubborn_api};
-use crate::{SECRETS, connectors, ended};
 
 const CONFIG: &str = r#"
 [[connector]]
@@ -175,7 +175,7 @@ fn seen_by_dts_client(setup: &Setup) {
         let required = std::env::var_os("DT_RECEIVER_TEST_REQUIRE_TOOLS").is_some();
         assert!(!required, "DT_RECEIVER_TEST_PYTHON is not set, but the tools are required");
         // Not a print macro: the line has to be seen although the test passes.
-        let line = "tests/connectors_cli leaves out DT's Python client: DT_RECEIVER_TEST_PYTHON is not set\n";
+        let line = "tests/program/connectors_cli leaves out DT's Python client: DT_RECEIVER_TEST_PYTHON is not set\n";
         let _written = std::io::stderr().write_all(line.as_bytes());
         return;
     };

@@ -11,11 +11,6 @@
     reason = "tests may fail loudly"
 )]
 
-#[path = "tls/authority.rs"]
-#[allow(dead_code, reason = "each test uses a part")]
-mod authority;
-mod common;
-#[path = "packaging/metric_table.rs"]
 mod metric_table;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -26,7 +21,8 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::{Duration, Instant};
 
-use common::{Receiver, run};
+use crate::authority;
+use crate::common::{Receiver, run};
 
 /// Metrics of the dashboard that show only once something has happened that this test does not bring about.
 const LATER: [&str; 2] =
@@ -47,7 +43,7 @@ fn tool(program: &str, probe: &[&str], what: &str) -> bool {
     }
     assert!(std::env::var_os("DT_RECEIVER_TEST_REQUIRE_TOOLS").is_none(), "{program} does not run: {what}");
     // Not a print macro: this line is to be seen although the test passes.
-    let _said = writeln!(std::io::stderr(), "tests/packaging.rs leaves out {what}: needs {program}");
+    let _said = writeln!(std::io::stderr(), "tests/program/packaging.rs leaves out {what}: needs {program}");
     false
 }
 

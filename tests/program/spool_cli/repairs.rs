@@ -5,7 +5,7 @@ use std::os::unix::fs::PermissionsExt;
 
 use serde_json::Value;
 
-use crate::setup::{Place, SECRET, event, fill, letters, metrics, rejected, send_with, unreadable};
+use super::setup::{Place, SECRET, event, fill, letters, metrics, rejected, send_with, unreadable};
 
 #[test]
 fn a_running_server_is_inspected_and_repaired() {

@@ -10,8 +10,6 @@
     reason = "helpers of tests may fail loudly"
 )]
 
-#[path = "../common/mod.rs"]
-mod common;
 mod direct;
 mod errors;
 mod repairs;

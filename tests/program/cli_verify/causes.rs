@@ -11,7 +11,7 @@ use hmac::{Hmac, KeyInit, Mac};
 use serde_json::{Value, json};
 use sha2::Sha256;
 
-use crate::program::{BODY, ISSUED, KID, ORGANIZATION, Program, SECRET, sign, sign_with};
+use super::program::{BODY, ISSUED, KID, ORGANIZATION, Program, SECRET, sign, sign_with};
 
 /// A call of `verify`, and what must come of it.
 struct Case {
