@@ -120,7 +120,7 @@ fn sign_claims(claims: &Value) -> String {
 }
 
 fn es256(kid: &str, issuer: &str, organization: &str, body: &str) -> String {
-    let pem = include_str!("../vectors/keys/test-only-es256.pem");
+    let pem = include_str!("../../vectors/keys/test-only-es256.pem");
     let base64: String = pem.lines().filter(|line| !line.starts_with("---")).collect();
     let signer = Signer::asymmetric(&STANDARD.decode(base64).unwrap(), kid, issuer, organization).unwrap();
     signer.sign(body.as_bytes(), ISSUED, "cto3k00h4vq2o1t5g7a0").unwrap()

@@ -71,13 +71,13 @@ impl Program {
 
     /// Writes the public key set of the asymmetric tests.
     pub(crate) fn key_set(&self) -> String {
-        let vectors: Value = serde_json::from_str(include_str!("../vectors/verify.json")).unwrap();
+        let vectors: Value = serde_json::from_str(include_str!("../../vectors/verify.json")).unwrap();
         self.file("jwks.json", vectors["verifiers"]["asym"]["key_set"].to_string())
     }
 
     /// Writes the private key of the asymmetric tests.
     pub(crate) fn private_key(&self) -> String {
-        self.file("key.pem", include_str!("../vectors/keys/test-only-es256.pem"))
+        self.file("key.pem", include_str!("../../vectors/keys/test-only-es256.pem"))
     }
 
     pub(crate) fn run(&self, arguments: &[&str]) -> Outcome {

@@ -15,7 +15,7 @@ fn verify(program: &Program, token: &str, more: &[&str]) -> Outcome {
 }
 
 fn sign_es256() -> String {
-    let pem = include_str!("../vectors/keys/test-only-es256.pem");
+    let pem = include_str!("../../vectors/keys/test-only-es256.pem");
     let base64: String = pem.lines().filter(|line| !line.starts_with("---")).collect();
     let der = base64::Engine::decode(&base64::engine::general_purpose::STANDARD, base64).unwrap();
     let signer = Signer::asymmetric(&der, KID, DT_ISSUER, ORGANIZATION).unwrap();

@@ -28,7 +28,7 @@ fn connectors(cloud: &Cloud, arguments: &[&str]) -> Ended {
 }
 
 fn ended(command: Command) -> Ended {
-    let ended = common::run_command(command, b"");
+    let ended = crate::common::run_command(command, b"");
     for secret in SECRETS {
         assert!(!ended.stdout.contains(secret) && !ended.stderr.contains(secret), "{ended:?}");
     }
