@@ -118,8 +118,10 @@ fn the_asymmetric_scheme_signs_with_pem_and_der() {
 fn wrong_usage_is_told_by_the_name_of_the_option() {
     let program = Program::new();
     let body = program.file("body.json", BODY);
-    let (pem, rsa) =
-        (program.private_key(), program.file("rsa.pem", include_str!("../../vectors/keys/test-only-rsa.pem")));
+    let (pem, rsa) = (
+        program.private_key(),
+        program.file("rsa.pem", include_str!("../../vectors/keys/test-only-rsa.pem")),
+    );
     let ec = program.file("ec.pem", "-----BEGIN EC PRIVATE KEY-----\nAAAA\n-----END EC PRIVATE KEY-----\n");
     let torn = program.file("torn.pem", "-----BEGIN PRIVATE KEY-----\nA*AA\n-----END PRIVATE KEY-----\n");
     let key_of =
