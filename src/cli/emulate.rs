@@ -63,7 +63,7 @@ pub struct Arguments {
     /// The organization's display name
     #[arg(long, value_name = "NAME", default_value = "Emulator", value_parser = clap::builder::NonEmptyStringValueParser::new())]
     organization_name: String,
-    /// Inject faults: duplicate=SHARE, reorder=SHARE, delay=MILLIS, drop=SHARE, tamper=SHARE, wrong-secret=SHARE, stale-tokens, outage, identity-outage, api-outage, rate-limit=SHARE, burst=COUNT; repeatable
+    /// Inject faults: duplicate=SHARE, reorder=SHARE, delay=MILLIS, drop=SHARE, tamper=SHARE, wrong-secret=SHARE, stale-tokens, outage, identity-outage, api-outage, rate-limit=SHARE, retry-after-date, index-delay=MILLIS, history-oldest-first, burst=COUNT; repeatable
     #[arg(long = "fault", value_name = "FAULT,…")]
     faults: Vec<String>,
     /// Repeat the values, chances and ids (except their time) of an earlier run with this seed

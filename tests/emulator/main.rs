@@ -26,6 +26,7 @@ mod disruptive;
 mod errors;
 mod faults;
 mod flask;
+mod history;
 mod keep;
 mod outage;
 mod program;

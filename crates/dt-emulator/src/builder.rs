@@ -10,17 +10,17 @@ use std::time::Duration;
 use tokio::net::TcpListener;
 
 use super::cloud::{Cloud, CloudParts, Reach};
-use super::engine::{HttpTransport, TlsSetupError, Transport};
+use super::engine::{DEFAULT_ENTRIES, HttpTransport, Ledger, RetryPauses, TlsSetupError, Transport};
 use super::faults::{FaultError, Faults};
 use super::identity::{Accounts, Keys, ServiceAccount};
 use super::population::Population;
 use super::running::{Emulator, Tasks};
-use super::state::{Now, State, StateFile, StateFileError};
+use super::state::{DEFAULT_EVENTS, History, Now, State, StateFile, StateFileError};
 use super::time::{EmulatedTime, WallClock};
 use super::{api, engine, heartbeat};
 
-/// The default number of entries in the ledger.
-const LEDGER_ENTRIES: usize = 40_000;
+/// The largest capacity of the event history and of the ledger.
+pub const MAX_CAPACITY: usize = 1_000_000;
 
 /// The default heartbeat: the nominal one of DT's sensors.
 const INTERVAL: Duration = Duration::from_secs(15 * 60);
@@ -98,7 +98,9 @@ pub struct EmulatorBuilder {
     organization: String,
     organization_name: String,
     state: Option<PathBuf>,
+    history_events: usize,
     ledger_entries: usize,
+    retry_pauses: RetryPauses,
     wall: WallClock,
     transport: Option<Arc<dyn Transport>>,
 }
@@ -126,7 +128,9 @@ impl Default for EmulatorBuilder {
             organization: ORGANIZATION.to_owned(),
             organization_name: ORGANIZATION_NAME.to_owned(),
             state: None,
-            ledger_entries: LEDGER_ENTRIES,
+            history_events: DEFAULT_EVENTS,
+            ledger_entries: DEFAULT_ENTRIES,
+            retry_pauses: RetryPauses::default(),
             wall: WallClock::system(),
             transport: None,
         }
@@ -209,7 +213,27 @@ impl EmulatorBuilder {
         self
     }
 
-    /// Sets the largest number of entries in the ledger, by default 40,000. Beyond it, the oldest are removed.
+    /// Sets the largest number of events in the event history, by default 40,000, at most [`MAX_CAPACITY`]. Beyond it, or beyond
+    /// 1,600 bytes per event, the oldest are removed.
+    #[must_use]
+    pub const fn history_events(mut self, count: usize) -> Self {
+        self.history_events = count;
+        self
+    }
+
+    /// Sets the pauses between the attempts to deliver an event, in emulated time: the first one, which doubles after each
+    /// attempt, and the longest one. The defaults are 1 s and 5 min. Longer ones need less CPU time where many events wait for
+    /// days in seconds.
+    #[must_use]
+    pub fn retry_pauses(mut self, first: Duration, longest: Duration) -> Self {
+        // At least 1 ms, so that a receiver that fails does not take all CPU time.
+        let millis = |pause: Duration| i64::try_from(pause.as_millis()).unwrap_or(i64::MAX).max(1);
+        self.retry_pauses = RetryPauses { first: millis(first), longest: millis(longest) };
+        self
+    }
+
+    /// Sets the largest number of entries in the ledger, by default 40,000, at most [`MAX_CAPACITY`]. Beyond it, the oldest are
+    /// removed.
     #[must_use]
     pub const fn ledger_entries(mut self, count: usize) -> Self {
         self.ledger_entries = count;
@@ -246,7 +270,10 @@ impl EmulatorBuilder {
         let listener =
             TcpListener::bind(address).await.map_err(|source| EmulatorError::Listen { address, source })?;
         let address = listener.local_addr().map_err(|source| EmulatorError::Listen { address, source })?;
-        let mut state = State::new(self.seed.map_or_else(random_seed, Ok)?, self.ledger_entries);
+        let mut state = State::new(self.seed.map_or_else(random_seed, Ok)?);
+        state.history = History::new(self.history_events.min(MAX_CAPACITY));
+        state.ledger = Ledger::new(self.ledger_entries.min(MAX_CAPACITY));
+        state.retry_pauses = self.retry_pauses;
         let file = self.state.map(StateFile::new);
         let (keys, saved_millis) = match &file {
             Some(file) => {

@@ -1,6 +1,7 @@
 //! The state that all parts of the emulator share: the state of the cloud behind its lock, the clocks, the keys, the network.
 
 use std::sync::Arc;
+use std::time::{Duration, UNIX_EPOCH};
 
 use parking_lot::Mutex;
 use tokio::sync::{Notify, broadcast};
@@ -78,6 +79,15 @@ impl Cloud {
     /// Returns the time of the system clock, in Unix seconds.
     pub fn wall_seconds(&self) -> i64 {
         self.wall.unix_seconds()
+    }
+
+    /// Returns the time of the system clock `seconds` from now, as an HTTP date (RFC 9110, section 5.6.7).
+    pub fn http_date(&self, seconds: u16) -> String {
+        // The latest time that an HTTP date can have.
+        const LAST: i64 = 253_402_300_799;
+        let at = self.wall_seconds().saturating_add(seconds.into()).clamp(0, LAST);
+        let since = Duration::from_secs(u64::try_from(at).unwrap_or(0));
+        httpdate::fmt_http_date(UNIX_EPOCH.checked_add(since).unwrap_or(UNIX_EPOCH))
     }
 
     /// Converts a time of the emulated clock (Unix milliseconds; `None` for now) to the time of the system clock (Unix seconds)

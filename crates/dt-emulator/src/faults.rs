@@ -43,6 +43,14 @@ pub struct Faults {
     pub api_outage: bool,
     /// The share of calls of the REST API that are answered 429 with `Retry-After`, from 0 to 1.
     pub rate_limit: f64,
+    /// Whether `Retry-After` is an HTTP date instead of a number of seconds.
+    pub retry_after_date: bool,
+    /// The time until an event that is published from now on is in the event history, in milliseconds of the emulated clock. It
+    /// is pushed, streamed and `reported` at once.
+    pub index_delay_millis: u32,
+    /// Whether the event history is sorted by `timestamp` with the oldest event first. By default, the newest is first. DT does
+    /// not document the order.
+    pub history_oldest_first: bool,
     /// The number of events to publish at once, spread over all devices. They are published when it is set; then it becomes 0.
     pub burst: u32,
 }
@@ -56,7 +64,7 @@ pub enum FaultError {
     /// No fault has this name.
     #[error(
         "there is no fault \"{0}\"; expected duplicate, reorder, delay, drop, tamper, wrong-secret, stale-tokens, \
-         outage, identity-outage, api-outage, rate-limit or burst"
+         outage, identity-outage, api-outage, rate-limit, retry-after-date, index-delay, history-oldest-first or burst"
     )]
     Unknown(String),
     /// The value of a fault is not valid.
@@ -94,7 +102,7 @@ impl Faults {
             match name {
                 "duplicate" => self.duplicate = share("duplicate", value)?,
                 "reorder" => self.reorder = share("reorder", value)?,
-                "delay" => self.delay_millis = number("delay", value, "a number of milliseconds")?,
+                "delay" => self.delay_millis = number("delay", value, MILLIS)?,
                 "drop" => self.drop = share("drop", value)?,
                 "tamper" => self.tamper = share("tamper", value)?,
                 "wrong-secret" => self.wrong_secret = share("wrong-secret", value)?,
@@ -103,6 +111,9 @@ impl Faults {
                 "identity-outage" => self.identity_outage = switch("identity-outage", value)?,
                 "api-outage" => self.api_outage = switch("api-outage", value)?,
                 "rate-limit" => self.rate_limit = share("rate-limit", value)?,
+                "retry-after-date" => self.retry_after_date = switch("retry-after-date", value)?,
+                "index-delay" => self.index_delay_millis = number("index-delay", value, MILLIS)?,
+                "history-oldest-first" => self.history_oldest_first = switch("history-oldest-first", value)?,
                 "burst" => self.burst = number("burst", value, "a number of events")?,
                 other => return Err(FaultError::Unknown(other.to_owned())),
             }
@@ -134,6 +145,7 @@ impl Faults {
 }
 
 const SHARE: &str = "a share from 0 to 1";
+const MILLIS: &str = "a number of milliseconds";
 
 fn share(fault: &'static str, text: &str) -> Result<f64, FaultError> {
     let bad = || FaultError::BadValue { fault, found: text.to_owned(), expected: SHARE };
@@ -163,11 +175,16 @@ mod tests {
         faults.apply("duplicate=1, delay=250 ,outage,api-outage=off,burst=10,").unwrap();
         assert_eq!((faults.duplicate, faults.delay_millis, faults.burst), (1.0, 250, 10));
         assert!(faults.outage && !faults.api_outage);
+        faults.apply("index-delay=10000,history-oldest-first,retry-after-date").unwrap();
+        assert!(
+            faults.index_delay_millis == 10_000 && faults.history_oldest_first && faults.retry_after_date
+        );
         for (text, code) in [
             ("duplicate", "fault_value"),
             ("duplicate=2", "fault_value"),
             ("duplicate=NaN", "fault_value"),
             ("delay=-1", "fault_value"),
+            ("index-delay=1s", "fault_value"),
             ("outage=maybe", "fault_value"),
             ("burst=50001", "fault_value"),
             ("nothing", "fault_unknown"),

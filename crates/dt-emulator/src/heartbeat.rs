@@ -47,18 +47,20 @@ impl HeartbeatScheduler {
     }
 
     /// Publishes the events of all devices whose heartbeat is due, and schedules the next ones. A deleted device is
-    /// forgotten.
+    /// forgotten; a transferred one continues in its new project.
     fn publish_due(&mut self, state: &mut State, now: Now, published: &mut Vec<Published>) {
         while let Some((due, _)) = self.due.first()
             && *due <= now.millis()
-            && let Some((due, key)) = self.due.pop_first()
+            && let Some((due, mut key)) = self.due.pop_first()
         {
+            if state.device(DeviceRef { project: &key.0, device: &key.1 }).is_none() {
+                let (model, project) = (self.models.remove(&key), state.project_of(&key.1));
+                let (Some(model), Some(project)) = (model, project) else { continue };
+                key.0 = project.into();
+                self.models.insert(key.clone(), model);
+            }
             let device = DeviceRef { project: &key.0, device: &key.1 };
             let Some(model) = self.models.get_mut(&key) else { continue };
-            if state.device(device).is_none() {
-                self.models.remove(&key);
-                continue;
-            }
             for (event_type, payload) in model.heartbeat(now.micros()) {
                 let event = NewEvent { device, event_type: &event_type, data: &payload.to_json() };
                 published.extend(state.publish(event, None, now));
@@ -118,7 +120,7 @@ mod tests {
 
     #[test]
     fn every_device_has_one_heartbeat_an_interval() {
-        let mut state = State::new(7, 100);
+        let mut state = State::new(7);
         let population: Population = "temperature:3,touch:2".parse().unwrap();
         population.create_missing(&mut state, "p", Now(0));
         let mut scheduler = HeartbeatScheduler::new(&mut state, 1_000, Now(0));
@@ -154,7 +156,7 @@ mod tests {
 
     #[test]
     fn a_burst_has_the_requested_size() {
-        let mut state = State::new(7, 100);
+        let mut state = State::new(7);
         let mut published = Vec::new();
         assert!(!burst(&mut state, 5, Now(0), &mut published));
         let population: Population = "temperature:2,touch".parse().unwrap();

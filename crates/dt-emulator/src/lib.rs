@@ -58,7 +58,7 @@ mod sequence;
 mod state;
 mod time;
 
-pub use builder::{EmulatorBuilder, EmulatorError};
+pub use builder::{EmulatorBuilder, EmulatorError, MAX_CAPACITY};
 pub use engine::{
     AttemptRequest, Cut, DISABLE_AFTER, DeliveryStatus, LedgerEntry, RETENTION, Transport, TransportFuture,
 };
@@ -66,5 +66,5 @@ pub use faults::{FaultError, Faults, MAX_BURST};
 pub use identity::{AccountError, Role, ServiceAccount};
 pub use population::{Population, PopulationError};
 pub use running::{CallError, Emulator};
-pub use state::url_warning;
+pub use state::{HistoryEvent, url_warning};
 pub use time::MAX_TIME_SCALE;

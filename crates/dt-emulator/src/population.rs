@@ -120,7 +120,7 @@ mod tests {
 
     #[test]
     fn no_device_is_created_twice() {
-        let mut state = State::new(7, 100);
+        let mut state = State::new(7);
         let population: Population = "temperature:3,touch:2".parse().unwrap();
         population.create_missing(&mut state, "p", Now(0));
         population.create_missing(&mut state, "p", Now(0));

@@ -17,7 +17,7 @@ use super::builder::EmulatorError;
 use super::cloud::Cloud;
 use super::engine::LedgerEntry;
 use super::faults::{FaultError, Faults};
-use super::state::{Now, StateFile, document};
+use super::state::{HistoryEvent, Now, StateFile, document};
 use dt_verify::event::rfc3339_micros;
 
 /// The interval at which a changed state is saved.
@@ -189,6 +189,13 @@ impl Emulator {
     #[must_use]
     pub fn ledger(&self) -> Vec<LedgerEntry> {
         self.cloud.with_state(|state, _| state.ledger.entries().collect())
+    }
+
+    /// Returns the events of the history in the order in which they were published, also those that are not indexed yet (fault
+    /// `index-delay`) or are older than 31 days. The number of events is limited ([`EmulatorBuilder::history_events`]).
+    #[must_use]
+    pub fn history(&self) -> Vec<HistoryEvent> {
+        self.cloud.with_state(|state, _| state.history.all().map(|event| event.show()).collect())
     }
 
     /// Returns the number of events in the queues of all connectors.

@@ -5,7 +5,7 @@ use serde_json::json;
 
 use super::{Answer, Answered, ApiError, Call, pages, with_verb};
 use crate::cloud::Cloud;
-use crate::state::{Connector, MAX_CONNECTORS, Settings, State, drop_queue, is_id};
+use crate::state::{self, Connector, MAX_CONNECTORS, Settings, State, drop_queue, is_id};
 
 pub fn collection(cloud: &Cloud, call: &Call, project: &str) -> Answered {
     match call.method {
@@ -109,9 +109,26 @@ fn update(cloud: &Cloud, call: &Call, project: &str, id: &str) -> Answered {
     })
 }
 
+/// Disables a connector at once, as DT does after five days of failures.
+pub fn system_disable(cloud: &Cloud, project: &str, id: &str) -> Answered {
+    cloud.with_state(|state, now| {
+        let State { projects, ledger, .. } = &mut *state;
+        let connectors = projects.get_mut(project).map(|project| &mut project.connectors);
+        let connector = connectors.and_then(|connectors| connectors.get_mut(id)).ok_or_else(no_connector)?;
+        state::system_disable(connector, ledger, now.millis());
+        let shown = answer(connector, project);
+        state.mark_changed();
+        Ok(shown)
+    })
+}
+
 fn find<'a>(state: &'a mut State, project: &str, id: &str) -> Result<&'a mut Connector, ApiError> {
     let connector = state.projects.get_mut(project).and_then(|project| project.connectors.get_mut(id));
-    connector.ok_or_else(|| ApiError::not_found("there is no such data connector"))
+    connector.ok_or_else(no_connector)
+}
+
+fn no_connector() -> ApiError {
+    ApiError::not_found("there is no such data connector")
 }
 
 /// Returns a connector as JSON, with a warning if the real DT would reject its URL.

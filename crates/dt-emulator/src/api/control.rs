@@ -7,15 +7,18 @@
 //! | `GET`, `PATCH`, `DELETE /emulator/faults` | shows, changes and clears the faults |
 //! | `GET /emulator/ledger?fate=…&connector=…` | the delivery status of every event |
 //! | `POST /emulator/keys:rotate` | creates a key, which signs from now on |
+//! | `POST /emulator/projects/P/dataconnectors/C:disable` | makes a connector `SYSTEM_DISABLED` |
+//! | `POST /emulator/projects/P/devices/D:publish?age=SECONDS&push=false` | publishes late events |
 
 use http::Method;
 use serde_json::json;
 
-use super::{Answered, ApiError, Call, check_credentials, query::Query};
+use super::devices::{LateEvents, publish};
+use super::{Answered, ApiError, Call, check_credentials, connectors, query::Query, with_verb};
 use crate::cloud::Cloud;
 use crate::faults::Faults;
 use crate::heartbeat;
-use crate::state::Now;
+use crate::state::{DeviceRef, Now};
 use dt_verify::event::rfc3339_micros;
 
 pub fn answer(cloud: &Cloud, call: &Call, path: &[&str]) -> Answered {
@@ -38,6 +41,17 @@ pub fn answer(cloud: &Cloud, call: &Call, path: &[&str]) -> Answered {
             tracing::info!(kid, "a new key signs from now on");
             Ok(json!({"kid": kid}).into())
         }
+        (["projects", project, "dataconnectors", name], &Method::POST) => match with_verb(name) {
+            (id, Some("disable")) => connectors::system_disable(cloud, project, id),
+            _ => Err(ApiError::not_found("the only method is :disable")),
+        },
+        (["projects", project, "devices", name], &Method::POST) => match with_verb(name) {
+            (device, Some("publish")) => {
+                publish(cloud, call, DeviceRef { project, device }, late_events(&call.query())?)
+            }
+            _ => Err(ApiError::not_found("the only method is :publish")),
+        },
+        (["projects", _, "dataconnectors" | "devices", _], _) => Err(ApiError::method("POST")),
         ([], _) | (["ledger"], _) => Err(ApiError::method("GET")),
         (["faults"], _) => Err(ApiError::method("GET, PATCH, DELETE")),
         (["keys:rotate"], _) => Err(ApiError::method("POST")),
@@ -71,6 +85,18 @@ fn change_faults(cloud: &Cloud, call: &Call) -> Answered {
         }
         show(&state.faults)
     })
+}
+
+/// Reads `age`, in seconds, and `push`.
+fn late_events(query: &Query) -> Result<LateEvents, ApiError> {
+    let age = query.last("age").unwrap_or("0").parse::<u32>();
+    let age = age.map_err(|_| ApiError::bad_request("age: expected a number of seconds"))?;
+    let is_unpushed = match query.last("push") {
+        None | Some("true") => false,
+        Some("false") => true,
+        Some(_) => return Err(ApiError::bad_request("push: expected true or false")),
+    };
+    Ok(LateEvents { age: Some(i64::from(age).saturating_mul(1_000_000)), is_unpushed })
 }
 
 fn ledger(cloud: &Cloud, query: &Query) -> Answered {

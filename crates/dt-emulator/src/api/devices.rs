@@ -113,23 +113,34 @@ pub fn one(cloud: &Cloud, call: &Call, project: &str, name: &str) -> Answered {
             state.history.forget(id);
             Ok(json!({}).into())
         }),
-        ((id, Some("publish")), &Method::POST) => publish(cloud, call, project, id),
+        ((id, Some("publish")), &Method::POST) => {
+            publish(cloud, call, DeviceRef { project, device: id }, LateEvents::default())
+        }
         ((_, None), _) => Err(ApiError::method("GET, PUT, PATCH, DELETE")),
         ((_, Some("publish")), _) => Err(ApiError::method("POST")),
         ((_, Some(_)), _) => Err(ApiError::not_found("a device has no such method")),
     }
 }
 
-fn publish(cloud: &Cloud, call: &Call, project: &str, id: &str) -> Answered {
+/// How the events of a body are published that were measured earlier than they are received.
+#[derive(Clone, Copy, Default)]
+pub struct LateEvents {
+    /// The age of an event without `updateTime`, in microseconds; `None` for events that are not late.
+    pub age: Option<i64>,
+    /// Whether the events are only stored: neither connectors nor streams get them.
+    pub is_unpushed: bool,
+}
+
+/// Publishes the events of a body such as `{"touch":{}}`.
+pub fn publish(cloud: &Cloud, call: &Call, name: DeviceRef<'_>, late: LateEvents) -> Answered {
     if call.body.len() > MAX_EVENT {
         return Err(ApiError::bad_request("an event has at most 16 KiB"));
     }
     let body = call.object()?;
-    let name = DeviceRef { project, device: id };
     cloud.publishing(|state, now, published| {
         let device = state.device(name).ok_or_else(not_found)?;
-        let default_time = rfc3339_micros(now.micros());
-        let events = payload::complete(&body, &default_time)
+        let default_time = rfc3339_micros(now.micros().saturating_sub(late.age.unwrap_or(0)));
+        let events = payload::complete(&body, &default_time, late.age.is_some())
             .map_err(|error| ApiError::bad_request(error.to_string()))?;
         if let Some((foreign, ..)) =
             events.iter().find(|(event_type, ..)| !simulation::may_send(&device.device_type, event_type))
@@ -141,7 +152,11 @@ fn publish(cloud: &Cloud, call: &Call, project: &str, id: &str) -> Answered {
         }
         for (event_type, data, time) in events {
             let event = NewEvent { device: name, event_type: &event_type, data: &data };
-            published.extend(state.publish(event, Some(&time), now));
+            if late.is_unpushed {
+                let _stored = state.store(event, Some(&time), now);
+            } else {
+                published.extend(state.publish(event, Some(&time), now));
+            }
         }
         Ok(json!({}).into())
     })
@@ -230,8 +245,8 @@ fn update_one(
     Ok(state.change_labels(name, add, remove, now)?)
 }
 
-/// Moves devices to this project. Their history moves with them, and old events keep their `targetName`. A moved device has no
-/// heartbeat any more.
+/// Moves devices to this project. Their history and their heartbeat move with them. Old events keep their `targetName`, and stay in
+/// the queues of the connectors of their old project.
 pub fn transfer(cloud: &Cloud, call: &Call, project: &str) -> Answered {
     if call.method != Method::POST {
         return Err(ApiError::method("POST"));
@@ -261,9 +276,7 @@ fn move_one(state: &mut State, target: &str, name: &str) -> Result<String, Batch
     let target_project = state.project(target).filter(|project| project.devices.len() < MAX_DEVICES);
     target_project.ok_or(BatchError::ProjectFull)?;
     let device = state.projects.get_mut(source).and_then(|project| project.devices.remove(id));
-    let mut device = device.ok_or(BatchError::NoDevice)?;
-    // So that a restart does not schedule heartbeats.
-    device.has_heartbeat = false;
+    let device = device.ok_or(BatchError::NoDevice)?;
     add(state, target, device).map_err(|_| BatchError::ProjectFull)?;
     Ok(format!("projects/{target}/devices/{id}"))
 }

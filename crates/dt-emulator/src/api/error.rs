@@ -12,7 +12,7 @@ const HELP: &str = "https://docs.developer.disruptive-technologies.com/error-cod
 pub(crate) struct ApiError {
     pub status: StatusCode,
     pub text: String,
-    /// The header `Retry-After` in seconds; `None` to omit it.
+    /// The header `Retry-After`, in seconds; `None` to omit it.
     pub retry_after: Option<u16>,
     /// The header `Allow`; `None` to omit it.
     pub allow: Option<&'static str>,
@@ -57,7 +57,8 @@ impl ApiError {
         Self::new(StatusCode::REQUEST_TIMEOUT, "the body was not complete within 10 s")
     }
 
-    /// Returns 429. `Retry-After` is in seconds, since DT's Python client cannot read a date.
+    /// Returns 429. `Retry-After` is in seconds, since DT's Python client cannot read a date; with the fault `retry-after-date` it
+    /// is a date.
     pub(crate) fn too_many(text: impl Into<String>) -> Self {
         Self { retry_after: Some(1), ..Self::new(StatusCode::TOO_MANY_REQUESTS, text) }
     }

@@ -1,7 +1,8 @@
-//! `/v2/projects/{p}/devices/{d}/events`: the event history of a device, newest first by `timestamp`.
+//! `/v2/projects/{p}/devices/{d}/events`: the event history of a device, sorted by `timestamp`: newest first, or with the fault
+//! `history-oldest-first` oldest first.
 //!
-//! A page token is the position of the last event of its page, so that events that are published meanwhile, also late ones,
-//! neither repeat nor hide others.
+//! A page token is the position of the last event of its page, so that events that are indexed or published meanwhile neither
+//! repeat nor hide others: those at positions after the token are on the next pages.
 
 use std::collections::BTreeSet;
 
@@ -31,7 +32,7 @@ pub fn history(cloud: &Cloud, call: &Call, project: &str, device: &str) -> Answe
         },
     };
     let (start, end, size) = (time("startTime")?, time("endTime")?, pages::size(&query)?);
-    let before = match query.last("pageToken") {
+    let last = match query.last("pageToken") {
         None => None,
         Some(token) => Some(
             read_token(token)
@@ -44,13 +45,24 @@ pub fn history(cloud: &Cloud, call: &Call, project: &str, device: &str) -> Answe
         }
         let end = end.unwrap_or_else(|| now.micros());
         let start = start.unwrap_or_else(|| end.saturating_sub(DEFAULT_MICROS));
+        if start > end {
+            return Err(ApiError::bad_request("startTime is after endTime, which is now by default"));
+        }
+        let oldest_first = state.faults.history_oldest_first;
+        let is_after = |event: &StoredEvent, last: Position| {
+            if oldest_first { position(event) > last } else { position(event) < last }
+        };
         let wanted = |event: &StoredEvent| {
             // Of any project: the history moves with the device.
             &*event.device == device
                 && (start..=end).contains(&event.micros)
+                && last.is_none_or(|last| is_after(event, last))
                 && (types.is_empty() || types.contains(&*event.event_type))
         };
-        let found = state.history.newest_first(before, wanted);
+        let mut found = state.history.shown(now, wanted);
+        if !oldest_first {
+            found.reverse();
+        }
         let (page, rest) = found.split_at_checked(size).unwrap_or((&found, &[]));
         let next = page.last().filter(|_| !rest.is_empty()).map(|event| token(event)).unwrap_or_default();
         let mut events = Vec::with_capacity(page.len());

@@ -24,15 +24,27 @@ pub enum PayloadError {
     BadMember(#[from] simulation::CompleteError),
 }
 
-/// Reads the events in a body and fills in the members that are left out.
-pub fn complete(body: &Map<String, Value>, default_time: &str) -> Result<Vec<CompleteEvent>, PayloadError> {
+/// The member of a payload that marks events which a device sent late. Only some types have it.
+const BACKFILLED: &str = "isBackfilled";
+
+/// Reads the events in a body and fills in the members that are left out. `is_late` is the default of `isBackfilled`.
+pub fn complete(
+    body: &Map<String, Value>,
+    default_time: &str,
+    is_late: bool,
+) -> Result<Vec<CompleteEvent>, PayloadError> {
     if body.is_empty() {
         return Err(PayloadError::Empty);
     }
-    body.iter().map(|(name, payload)| complete_one(name, payload, default_time)).collect()
+    body.iter().map(|(name, payload)| complete_one(name, payload, default_time, is_late)).collect()
 }
 
-fn complete_one(name: &str, payload: &Value, default_time: &str) -> Result<CompleteEvent, PayloadError> {
+fn complete_one(
+    name: &str,
+    payload: &Value,
+    default_time: &str,
+    is_late: bool,
+) -> Result<CompleteEvent, PayloadError> {
     let event_type = EventType::from(name);
     if !event_type.is_known() {
         return Err(PayloadError::UnknownType(name.to_owned()));
@@ -40,13 +52,23 @@ fn complete_one(name: &str, payload: &Value, default_time: &str) -> Result<Compl
     if event_type == EventType::LabelsChanged {
         return Err(PayloadError::LabelsChanged);
     }
-    let members = payload.as_object().ok_or_else(|| PayloadError::NotAnObject(name.to_owned()))?.clone();
+    let mut members = payload.as_object().ok_or_else(|| PayloadError::NotAnObject(name.to_owned()))?.clone();
     let time = match members.get("updateTime") {
         None | Some(Value::Null) => default_time.to_owned(),
         Some(time) => time.as_str().and_then(in_utc).ok_or_else(|| PayloadError::BadTime(name.to_owned()))?,
     };
-    let payload = simulation::complete(&event_type, members, &time)?;
-    Ok((event_type, payload.to_json(), Timestamp::new(time)))
+    let mut data = simulation::complete(&event_type, members.clone(), &time)?.to_json();
+    if is_late && members.get(BACKFILLED).is_none_or(Value::is_null) && has_member(&data, name, BACKFILLED) {
+        members.insert(BACKFILLED.to_owned(), true.into());
+        data = simulation::complete(&event_type, members, &time)?.to_json();
+    }
+    Ok((event_type, data, Timestamp::new(time)))
+}
+
+/// Returns whether the payload in an object `data` has a member.
+fn has_member(data: &str, event_type: &str, member: &str) -> bool {
+    let data = serde_json::from_str::<Value>(data);
+    data.is_ok_and(|data| data.get(event_type).is_some_and(|payload| payload.get(member).is_some()))
 }
 
 /// Converts a time to UTC, as DT's are; `None` if the text is not RFC 3339.
@@ -65,7 +87,7 @@ mod tests {
     const TIME: &str = "2026-01-01T00:00:00.000000Z";
 
     fn completed(body: &Value) -> Result<Value, PayloadError> {
-        let events = complete(body.as_object().unwrap(), TIME)?;
+        let events = complete(body.as_object().unwrap(), TIME, false)?;
         Ok(serde_json::from_str(&events[0].1).unwrap())
     }
 
@@ -92,7 +114,7 @@ mod tests {
     #[test]
     fn members_of_the_body_are_kept() {
         let sent = json!({"temperature": {"value": -1.5, "samples": [], "isBackfilled": true, "updateTime": "2020-02-03T04:05:06Z"}});
-        let events = complete(sent.as_object().unwrap(), TIME).unwrap();
+        let events = complete(sent.as_object().unwrap(), TIME, false).unwrap();
         assert_eq!(
             events[0].1,
             r#"{"temperature":{"value":-1.5,"updateTime":"2020-02-03T04:05:06Z","samples":[],"isBackfilled":true}}"#,
@@ -102,9 +124,26 @@ mod tests {
     }
 
     #[test]
+    fn late_events_are_marked_where_their_type_can_be() {
+        for (sent, marked) in [
+            (json!({"temperature": {"value": 1}}), json!(true)),
+            (
+                json!({"humidity": {"temperature": 1, "relativeHumidity": 2, "isBackfilled": null}}),
+                json!(true),
+            ),
+            (json!({"temperature": {"value": 1, "isBackfilled": false}}), json!(false)),
+            (json!({"touch": {}}), Value::Null),
+        ] {
+            let events = complete(sent.as_object().unwrap(), TIME, true).unwrap();
+            let data: Value = serde_json::from_str(&events[0].1).unwrap();
+            assert_eq!(data[events[0].0.as_str()][BACKFILLED], marked, "{sent}");
+        }
+    }
+
+    #[test]
     fn times_become_utc() {
         let sent = json!({"touch": {"updateTime": "2020-02-03T05:05:06.5+01:00"}});
-        let events = complete(sent.as_object().unwrap(), TIME).unwrap();
+        let events = complete(sent.as_object().unwrap(), TIME, false).unwrap();
         assert_eq!(events[0].2.as_str(), "2020-02-03T04:05:06.500000Z");
         assert_eq!(events[0].1, r#"{"touch":{"updateTime":"2020-02-03T04:05:06.500000Z"}}"#);
     }

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::header::{ALLOW, CONTENT_TYPE, HeaderName, HeaderValue, RETRY_AFTER, WWW_AUTHENTICATE};
+use http::header::{ALLOW, CONTENT_TYPE, DATE, HeaderName, HeaderValue, RETRY_AFTER, WWW_AUTHENTICATE};
 use http::{Request, Response, StatusCode};
 use http_body_util::{BodyExt, Either, Full, LengthLimitError, Limited};
 use hyper::body::Incoming;
@@ -121,7 +121,7 @@ async fn reply(
         },
         Err(_) => Err(ApiError::too_many("too many requests at once")),
     };
-    match answered {
+    let mut response = match answered {
         Ok(Answer::Json(value, warning)) => {
             let mut response = json(StatusCode::OK, &value);
             if let Some(warning) = warning {
@@ -135,8 +135,13 @@ async fn reply(
             response.headers_mut().insert(CONTENT_TYPE, content_type);
             response
         }
-        Err(error) => error_reply(&error, of_stream),
+        Err(error) => error_reply(cloud, &error, of_stream),
+    };
+    // The emulator's own date, since its clock may be a test's.
+    if let Ok(date) = HeaderValue::try_from(cloud.http_date(0)) {
+        response.headers_mut().insert(DATE, date);
     }
+    response
 }
 
 /// Reads a request with its complete body.
@@ -166,12 +171,14 @@ fn json(status: StatusCode, value: &serde_json::Value) -> Reply {
     response
 }
 
-fn error_reply(error: &ApiError, of_stream: bool) -> Reply {
+fn error_reply(cloud: &Cloud, error: &ApiError, of_stream: bool) -> Reply {
     let body = if of_stream { error.stream_body() } else { error.body() };
     let mut response = json(error.status, &body);
     let headers = response.headers_mut();
     if let Some(seconds) = error.retry_after {
-        headers.insert(RETRY_AFTER, HeaderValue::from(seconds));
+        let is_date = cloud.with_state(|state, _| state.faults.retry_after_date);
+        let date = HeaderValue::try_from(cloud.http_date(seconds)).ok().filter(|_| is_date);
+        headers.insert(RETRY_AFTER, date.unwrap_or_else(|| HeaderValue::from(seconds)));
     }
     if let Some(allow) = error.allow {
         headers.insert(ALLOW, HeaderValue::from_static(allow));

@@ -9,6 +9,9 @@ use super::attempt::AttemptResult;
 use crate::sequence::Sequence;
 use crate::state::StoredEvent;
 
+/// The default of the largest number of entries in the ledger.
+pub const DEFAULT_ENTRIES: usize = 40_000;
+
 /// The delivery status of an event for one connector.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 #[serde(rename_all = "snake_case")]

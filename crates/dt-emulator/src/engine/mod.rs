@@ -4,7 +4,7 @@
 //! |---|---|---|
 //! | an event leaves the queue when it is answered 2xx | yes | DT, "Best Practices" |
 //! | an attempt fails on any other status, also a redirect, and without a response in 10 s | yes, on the machine's clock | DT, "Best Practices" |
-//! | pause before the next attempt | 1 s, doubled after each failure, at most 5 min | only "grows gradually" is known |
+//! | pause before the next attempt | by default 1 s, doubled after each failure, at most 5 min | only "grows gradually" is known |
 //! | an event expires | 12 hours after it was queued | DT, "Introduction" |
 //! | a connector becomes `SYSTEM_DISABLED` | when an attempt fails 5 days or more after the first failure since the last success; the fault `outage` stops these days | DT, "Configuring a Data Connector" |
 //! | attempts at once | 64 a connector and 512 in all, in turn; each connector has at least 4 | only "in parallel" is known |
@@ -25,7 +25,7 @@ use std::time::Duration;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 
-pub(crate) use ledger::Ledger;
+pub(crate) use ledger::{DEFAULT_ENTRIES, Ledger};
 pub use ledger::{DeliveryStatus, LedgerEntry};
 pub(crate) use metrics::Metrics;
 pub(crate) use queue::{Queue, QueuedEvent};
@@ -33,7 +33,7 @@ pub use transport::{AttemptRequest, Cut, Transport, TransportFuture};
 pub(crate) use transport::{HttpTransport, TlsSetupError};
 
 use super::cloud::Cloud;
-use super::state::{ConnectorStatus, Now, State, drop_queue};
+use super::state::{Now, State, system_disable};
 use attempt::{Attempt, AttemptResult};
 
 /// The time after which an undelivered event expires (DT, "Introduction to Data Connectors").
@@ -42,12 +42,6 @@ pub const RETENTION: Duration = Duration::from_secs(12 * 3600);
 /// The time of failures without any success after which a connector is disabled (DT, "Configuring a Data Connector").
 pub const DISABLE_AFTER: Duration = Duration::from_secs(5 * 86_400);
 
-/// The pause after the first failed attempt at an event, in milliseconds. DT's is not known.
-const FIRST_PAUSE: i64 = 1_000;
-
-/// The longest pause between two attempts, in milliseconds. DT's is not known.
-const LONGEST_PAUSE: i64 = 300_000;
-
 /// The largest number of attempts in progress, of all connectors.
 const MAX_ATTEMPTS: usize = 512;
 
@@ -55,10 +49,26 @@ const MAX_ATTEMPTS: usize = 512;
 /// respond does not stop the deliveries to others.
 const RESERVED_ATTEMPTS: usize = 4;
 
-/// Returns the pause after a number of failed attempts, in milliseconds.
-fn pause(attempts: u32) -> i64 {
-    let doubled = attempts.saturating_sub(1).min(30);
-    FIRST_PAUSE.checked_shl(doubled).unwrap_or(LONGEST_PAUSE).min(LONGEST_PAUSE)
+/// The pauses between the attempts to deliver an event, in milliseconds of the emulated clock. DT's are not known.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct RetryPauses {
+    /// The pause after the first attempt. It doubles after each further one.
+    pub first: i64,
+    pub longest: i64,
+}
+
+impl Default for RetryPauses {
+    fn default() -> Self {
+        Self { first: 1_000, longest: 300_000 }
+    }
+}
+
+impl RetryPauses {
+    /// Returns the pause after a number of failed attempts.
+    fn after(self, attempts: u32) -> i64 {
+        let factor = 2_i64.saturating_pow(attempts.saturating_sub(1));
+        self.first.saturating_mul(factor).min(self.longest)
+    }
 }
 
 /// Converts a duration of a few days to milliseconds.
@@ -137,7 +147,7 @@ fn next(state: &mut State, now: Now, room: usize, turn: usize) -> (Vec<Attempt>,
 fn record(state: &mut State, attempt: &Attempt, result: &AttemptResult, now: Now) {
     let now = now.millis();
     state.mark_changed();
-    let State { projects, ledger, outage_since, .. } = state;
+    let State { projects, ledger, outage_since, retry_pauses, .. } = state;
     ledger.attempted(attempt.entry, result, attempt.is_valid(), now);
     let connector =
         projects.get_mut(&attempt.project).and_then(|project| project.connectors.get_mut(&attempt.connector));
@@ -161,9 +171,7 @@ fn record(state: &mut State, attempt: &Attempt, result: &AttemptResult, now: Now
     let counted = outage_since.map_or(now, |since| since.min(now));
     let failing_for = connector.failing_since.map(|since| counted.saturating_sub(since));
     if connector.is_active() && failing_for.is_some_and(|time| time >= millis(DISABLE_AFTER)) {
-        connector.settings.status = ConnectorStatus::SystemDisabled;
-        connector.disabled_at = Some(now);
-        drop_queue(connector, ledger, now);
+        system_disable(connector, ledger, now);
         tracing::warn!(connector = connector.id, "SYSTEM_DISABLED after 5 days of failures only");
         return;
     }
@@ -177,7 +185,7 @@ fn record(state: &mut State, attempt: &Attempt, result: &AttemptResult, now: Now
         reason,
         "an attempt failed"
     );
-    connector.queue.again(attempt.number, now.saturating_add(pause(attempts)));
+    connector.queue.again(attempt.number, now.saturating_add(retry_pauses.after(attempts)));
 }
 
 #[cfg(test)]
@@ -186,10 +194,12 @@ mod tests {
 
     #[test]
     fn pauses_grow_to_five_minutes() {
+        let pause = |attempts| RetryPauses::default().after(attempts);
         assert_eq!(
             [1, 2, 3, 9, 10, 100, u32::MAX].map(pause),
             [1_000, 2_000, 4_000, 256_000, 300_000, 300_000, 300_000]
         );
         assert_eq!(pause(0), 1_000);
+        assert_eq!(RetryPauses { first: i64::MAX, longest: 7 }.after(u32::MAX), 7);
     }
 }

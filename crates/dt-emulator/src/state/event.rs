@@ -24,6 +24,22 @@ pub struct NewEvent<'a> {
     pub data: &'a str,
 }
 
+/// An event of the history.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct HistoryEvent {
+    /// The id of the event: `event.eventId`.
+    pub event_id: Box<str>,
+    /// The id of the project that the device belonged to when the event was published.
+    pub project: Box<str>,
+    /// The id of the device.
+    pub device: Box<str>,
+    /// The type of the event: `event.eventType`.
+    pub event_type: Box<str>,
+    /// The `timestamp` of the event, in Unix microseconds.
+    pub timestamp_micros: i64,
+}
+
 /// A published event. Its JSON is written once, so that history, streams and deliveries have the same bytes.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct StoredEvent {
@@ -65,6 +81,17 @@ impl StoredEvent {
             event_type: event_type.as_str().into(),
             micros,
             json: json.into_boxed_str(),
+        }
+    }
+
+    /// Returns the event as an entry of the history.
+    pub fn show(&self) -> HistoryEvent {
+        HistoryEvent {
+            event_id: self.id.clone(),
+            project: self.project.clone(),
+            device: self.device.clone(),
+            event_type: self.event_type.clone(),
+            timestamp_micros: self.micros,
         }
     }
 

@@ -6,17 +6,18 @@
 //!
 //! A user can write the first one by hand: only `version`, `projects` and the `device_type` of devices are required.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::fs::{self, File, OpenOptions};
 use std::io::Write;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
 use super::{
-    Connector, Device, History, MAX_CONNECTORS, MAX_DEVICES, MAX_LABELS, MAX_NAME, MAX_PROJECTS, Project,
-    State, TooManyLabels, is_id, is_label,
+    Connector, Device, MAX_CONNECTORS, MAX_DEVICES, MAX_LABELS, MAX_NAME, MAX_PROJECTS, Project, State,
+    StoredEvent, TooManyLabels, is_id, is_label,
 };
 use crate::identity::SavedKeys;
 use crate::sequence::Sequence;
@@ -76,7 +77,7 @@ struct Saved {
     next_number: Sequence,
     projects: BTreeMap<String, SavedProject>,
     #[serde(default)]
-    history: History,
+    history: VecDeque<Arc<StoredEvent>>,
 }
 
 #[derive(Deserialize)]
@@ -120,7 +121,10 @@ impl StateFile {
         let projects = projects.map_err(|source| StateFileError::Invalid { path: self.0.clone(), source })?;
         state.counter = saved.counter;
         state.next_number = saved.next_number;
-        state.history = saved.history;
+        for event in saved.history {
+            // The fault `index-delay` is not saved either.
+            state.history.push(event, i64::MIN);
+        }
         state.projects = projects;
         let State { projects, ledger, .. } = state;
         for connector in projects.values_mut().flat_map(|project| project.connectors.values_mut()) {
@@ -229,7 +233,7 @@ pub fn document(state: &State, keys: SavedKeys, now_millis: i64) -> Result<Vec<u
         counter: u32,
         next_number: Sequence,
         projects: BTreeMap<&'a str, ProjectRef<'a>>,
-        history: &'a History,
+        history: Vec<&'a Arc<StoredEvent>>,
     }
     serde_json::to_vec(&SavedRef {
         version: VERSION,
@@ -245,7 +249,7 @@ pub fn document(state: &State, keys: SavedKeys, now_millis: i64) -> Result<Vec<u
                 (id.as_str(), ProjectRef { display_name, devices, connectors })
             })
             .collect(),
-        history: &state.history,
+        history: state.history.all().collect(),
     })
 }
 

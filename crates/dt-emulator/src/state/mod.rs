@@ -15,13 +15,14 @@ use std::sync::Arc;
 
 pub(crate) use connector::Connector;
 pub(crate) use device::{Device, Labels, MAX_LABELS, TooManyLabels, is_label};
+pub use event::HistoryEvent;
 pub(crate) use event::{DeviceRef, NewEvent, Published, StoredEvent};
 pub(crate) use file::{StateFile, StateFileError, document};
-pub(crate) use history::{History, Position, position};
+pub(crate) use history::{DEFAULT_EVENTS, History, Position, position};
 pub use settings::url_warning;
 pub(crate) use settings::{ConnectorStatus, Settings};
 
-use super::engine::{DeliveryStatus, Ledger, QueuedEvent};
+use super::engine::{DEFAULT_ENTRIES, DeliveryStatus, Ledger, QueuedEvent, RetryPauses};
 use super::faults::Faults;
 use super::sequence::Sequence;
 use dt_verify::event::simulation::Rng;
@@ -65,6 +66,7 @@ pub struct State {
     pub history: History,
     pub ledger: Ledger,
     pub faults: Faults,
+    pub retry_pauses: RetryPauses,
     /// The time at which the fault `outage` was set, in Unix milliseconds of the emulated clock; `None` without an outage.
     pub outage_since: Option<i64>,
     /// The random numbers of devices. Each use has its own, so that it does not change the numbers of the others.
@@ -109,14 +111,16 @@ impl Now {
 }
 
 impl State {
-    pub fn new(seed: u64, most_entries: usize) -> Self {
+    /// Returns an empty state with the default capacities and pauses.
+    pub fn new(seed: u64) -> Self {
         let mut rng = Rng::new(seed);
         let [a, b, c, d, e, ..] = rng.next_u64().to_be_bytes();
         Self {
             projects: BTreeMap::new(),
-            history: History::default(),
-            ledger: Ledger::new(most_entries),
+            history: History::new(DEFAULT_EVENTS),
+            ledger: Ledger::new(DEFAULT_ENTRIES),
             faults: Faults::default(),
+            retry_pauses: RetryPauses::default(),
             outage_since: None,
             queue_rng: Rng::new(rng.next_u64()),
             attempt_rng: Rng::new(rng.next_u64()),
@@ -192,16 +196,43 @@ impl State {
         self.projects.get_mut(name.project)?.devices.get_mut(name.device)
     }
 
-    /// Publishes an event: adds it to the history, to its device and to the queues of all connectors that forward its type.
-    /// `timestamp` is `now` by default. Returns `None` if the device does not exist.
+    /// Returns the id of the project of a device; `None` if no project has the device.
+    pub fn project_of(&self, device: &str) -> Option<&str> {
+        let mut projects = self.projects.iter();
+        projects.find(|(_, project)| project.devices.contains_key(device)).map(|(id, _)| id.as_str())
+    }
+
+    /// Publishes an event: [stores](Self::store) it, and adds it to the queues of all connectors that forward its type.
     pub fn publish(
         &mut self,
         new: NewEvent<'_>,
         timestamp: Option<&Timestamp>,
         now: Now,
     ) -> Option<Published> {
-        let NewEvent { device: DeviceRef { project: project_id, device: device_id }, event_type, .. } = new;
-        self.projects.get(project_id)?.devices.get(device_id)?;
+        let DeviceRef { project, device } = new.device;
+        let event = self.store(new, timestamp, now)?;
+        let Self { projects, ledger, faults, queue_rng: rng, .. } = self;
+        let project = projects.get_mut(project)?;
+        let device = project.devices.get(device)?;
+        let mut enqueuer = Enqueuer { ledger, faults, rng, now: now.millis() };
+        for connector in project.connectors.values_mut() {
+            if connector.is_active() && connector.wants(&event.event_type) {
+                enqueuer.enqueue(connector, device, &event);
+            }
+        }
+        let device_type = device.device_type.as_str().into();
+        Some(Published { event, device_type, labels: Arc::new(device.labels.clone()) })
+    }
+
+    /// Adds an event to the history and to its device. `timestamp` is `now` by default. Returns `None` if the device does not
+    /// exist.
+    pub fn store(
+        &mut self,
+        new: NewEvent<'_>,
+        timestamp: Option<&Timestamp>,
+        now: Now,
+    ) -> Option<Arc<StoredEvent>> {
+        self.device(new.device)?;
         let (text, micros) = match timestamp.and_then(|time| Some((time, time.instant()?))) {
             Some((time, instant)) => (time.as_str().to_owned(), instant.as_microsecond()),
             None => (rfc3339_micros(now.micros()), now.micros()),
@@ -209,25 +240,17 @@ impl State {
         let (id, number) = (self.id(now), self.next_number.next());
         self.mark_changed();
         let event = Arc::new(StoredEvent::new(number, id, new, (&text, micros)));
-        self.history.push(Arc::clone(&event));
-        let Self { projects, ledger, faults, queue_rng: rng, .. } = self;
-        let project = projects.get_mut(project_id)?;
-        let device = project.devices.get_mut(device_id)?;
+        let delay = i64::from(self.faults.index_delay_millis).saturating_mul(1_000);
+        self.history.push(Arc::clone(&event), now.micros().saturating_add(delay));
+        let device = self.device(new.device)?;
         // An event that is published late must not hide a newer one.
-        match device.latest.get(event_type.as_str()) {
+        match device.latest.get(&*event.event_type) {
             Some(latest) if latest.micros > event.micros => {}
             _ => {
-                device.latest.insert(event_type.as_str().to_owned(), Arc::clone(&event));
+                device.latest.insert(event.event_type.as_ref().to_owned(), Arc::clone(&event));
             }
         }
-        let mut enqueuer = Enqueuer { ledger, faults, rng, now: now.millis() };
-        for connector in project.connectors.values_mut() {
-            if connector.is_active() && connector.wants(event_type.as_str()) {
-                enqueuer.enqueue(connector, device, &event);
-            }
-        }
-        let device_type = device.device_type.as_str().into();
-        Some(Published { event, device_type, labels: Arc::new(device.labels.clone()) })
+        Some(event)
     }
 
     /// Changes the labels of a device. If a label has changed, publishes a `labelsChanged` event and returns it. Returns `None` if
@@ -303,6 +326,13 @@ impl Enqueuer<'_> {
             }
         }
     }
+}
+
+/// Disables a connector as DT does after five days of failures. `now` is in Unix milliseconds of the emulated clock.
+pub fn system_disable(connector: &mut Connector, ledger: &mut Ledger, now: i64) {
+    connector.settings.status = ConnectorStatus::SystemDisabled;
+    connector.disabled_at = Some(now);
+    drop_queue(connector, ledger, now);
 }
 
 /// Empties the queue of a connector that is disabled or deleted. `now` is in Unix milliseconds of the emulated clock.
