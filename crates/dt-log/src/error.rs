@@ -5,6 +5,7 @@ use std::path::PathBuf;
 
 use super::StoreId;
 use super::dead::DeadError;
+use super::ids::IdsError;
 
 /// A failure of the log: to open it, or to store or read data.
 #[derive(Debug, Clone, thiserror::Error)]
@@ -76,6 +77,9 @@ pub enum LogError {
     /// The dead letters cannot be used.
     #[error(transparent)]
     DeadLetters(#[from] DeadError),
+    /// The id of an event cannot be looked up.
+    #[error(transparent)]
+    Ids(#[from] IdsError),
     /// A file or folder cannot be used.
     #[error("{path}: {doing}: {text}")]
     Io {
@@ -147,6 +151,7 @@ impl LogError {
             Self::Missing { .. } => "missing",
             Self::Damaged { .. } => "damaged",
             Self::DeadLetters(_) => "dead_letters",
+            Self::Ids(_) => "ids",
             Self::Io { .. } => "io",
             Self::Full { .. } => "full",
             Self::Unwritable { .. } => "unwritable",

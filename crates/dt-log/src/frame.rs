@@ -6,8 +6,7 @@ use bytes::Bytes;
 use bytestring::ByteString;
 use serde::{Deserialize, Serialize};
 
-use dt_sink::record::{KeptHeaders, Record, RequestId};
-use dt_verify::VerifiedBy;
+use dt_sink::record::{KeptHeaders, Provenance, Record, RequestId};
 
 /// The number of a sink. A sink that is registered again after it was forgotten gets a new number.
 pub type SinkNumber = u32;
@@ -41,7 +40,8 @@ pub(super) struct EventFrame<'a> {
     sinks: &'a [u8],
     received_at: i64,
     connector: &'a str,
-    verified_by: &'a str,
+    /// [`Provenance`] in its stored form.
+    provenance: &'a str,
     event_id: &'a str,
     event_type: &'a str,
     project: Option<&'a str>,
@@ -148,18 +148,17 @@ fn set_contains(set: &[u8], sink: SinkNumber) -> bool {
     set.chunks_exact(4).any(|number| number == sink.to_le_bytes())
 }
 
-/// Appends an accepted event to `out` as a frame. `scratch` is a buffer for the text of the key that verified the event
-/// (`verified_by`).
+/// Appends an accepted event to `out` as a frame. `scratch` is a buffer for the text of its provenance.
 pub fn write_event(record: &Record, sinks: &SinkSet, scratch: &mut String, out: &mut Vec<u8>) {
     use std::fmt::Write as _;
     scratch.clear();
     // Writing to a string cannot fail.
-    let _written = write!(scratch, "{}", record.verified_by);
+    let _written = write!(scratch, "{}", record.provenance);
     Frame::Event(EventFrame {
         sinks: &sinks.0,
         received_at: record.received_at,
         connector: &record.connector,
-        verified_by: scratch,
+        provenance: scratch,
         event_id: &record.event_id,
         event_type: &record.event_type,
         project: record.project.as_deref(),
@@ -201,7 +200,7 @@ impl EventFrame<'_> {
         Record {
             connector: Arc::from(self.connector),
             received_at: self.received_at,
-            verified_by: verified_by(self.verified_by),
+            provenance: Provenance::from_stored(self.provenance),
             event_id: self.event_id.into(),
             event_type: self.event_type.into(),
             project: self.project.map(ByteString::from),
@@ -213,36 +212,29 @@ impl EventFrame<'_> {
     }
 }
 
-/// Parses `secret:LABEL` or `asymmetric:KID`.
-pub fn verified_by(text: &str) -> VerifiedBy {
-    match text.split_once(':') {
-        Some(("asymmetric", kid)) => VerifiedBy::Asymmetric { kid: Arc::from(kid) },
-        Some((_, label)) => VerifiedBy::Secret { label: Arc::from(label) },
-        None => VerifiedBy::Secret { label: Arc::from(text) },
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use dt_sink::record::RequestIds;
+    use dt_sink::record::{ApiSource, RequestIds};
+    use dt_verify::VerifiedBy;
 
     fn any_record() -> impl Strategy<Value = Record> {
         let text = || any::<String>().prop_map(ByteString::from);
-        let names = (any::<String>(), any::<String>(), any::<bool>());
+        let names = (any::<String>(), any::<String>(), 0..4_u8);
         let routing = (text(), text(), proptest::option::of(text()), proptest::option::of(text()));
         let rest = (any::<i64>(), any::<bool>(), any::<Vec<u8>>());
         (names, routing, rest).prop_map(|(names, (event_id, event_type, project, device), rest)| {
-            let ((connector, key, is_secret), (received_at, has_request_id, body)) = (names, rest);
+            let ((connector, key, kind), (received_at, has_request_id, body)) = (names, rest);
             Record {
                 connector: Arc::from(connector),
                 received_at,
-                verified_by: if is_secret {
-                    VerifiedBy::Secret { label: Arc::from(key) }
-                } else {
-                    VerifiedBy::Asymmetric { kid: Arc::from(key) }
+                provenance: match kind {
+                    0 => VerifiedBy::Secret { label: Arc::from(key) }.into(),
+                    1 => VerifiedBy::Asymmetric { kid: Arc::from(key) }.into(),
+                    2 => Provenance::Api(ApiSource::Backfill),
+                    _ => Provenance::Api(ApiSource::Stream),
                 },
                 event_id,
                 event_type,

@@ -38,7 +38,8 @@
 //! - `min_free`: the free space on the disk that a new segment must leave.
 //! - There are two spares. If no further one can be created, events are refused, and the last spare is reserved for cursors
 //!   and changes.
-//! - Nothing is removed to make room.
+//! - To make room, only events are removed that every sink has: they may be removed before the end of `retain`. One sink can be
+//!   excepted ([`LogOptions::gives_way`]): events that only it lacks are removed as well, and it continues after them.
 //!
 //! # What happens on a crash
 //!
@@ -62,6 +63,7 @@
 //! fails too, events are refused, and the write is tried again every second. [`repair`] makes such a folder open again: it
 //! renames files that are in the way, and writes segments in place of lost ones. It removes nothing.
 
+mod append;
 pub mod dead;
 pub mod disk;
 mod error;
@@ -77,7 +79,7 @@ pub mod repair;
 mod segment;
 mod shared;
 mod source;
-mod sqlite;
+pub mod sqlite;
 mod state;
 #[doc(hidden)]
 pub mod sync;
@@ -101,12 +103,9 @@ pub use source::{Source, StoredEvent};
 pub use state::SinkState;
 pub use tail::Tail;
 
-use self::ids::Key;
-use self::shared::{Append, Change, CursorUpdate, Shared};
-use crate::sync::atomic::Ordering;
+use self::shared::{Change, CursorUpdate, Shared};
 use crate::sync::thread::JoinHandle;
 use crate::sync::{Mutex, oneshot};
-use dt_sink::record::Record;
 
 /// The length of a segment's file in bytes.
 const SEGMENT_BYTES: u64 = 16 << 20;
@@ -168,7 +167,8 @@ pub struct Bounds {
     pub max_size: u64,
     /// The free space on the disk that a new segment must leave, in bytes.
     pub min_free: u64,
-    /// How long events are kept after they were received, even if every sink has them. Undelivered events are always kept.
+    /// How long events are kept after they were received, even if every sink has them, while there is room for them; with
+    /// [`Duration::MAX`] also without room. Undelivered events are always kept.
     pub retain: Duration,
 }
 
@@ -193,6 +193,9 @@ pub struct LogOptions {
     pub segment_bytes: u64,
     /// Receives the number of events and the duration of each group that becomes durable.
     pub observer: Arc<dyn Observer>,
+    /// The name of the sink that must not stop the log: without room, events are removed that only this sink has not received.
+    /// `None` if there is no such sink.
+    pub gives_way: Option<Arc<str>>,
 }
 
 impl Default for LogOptions {
@@ -207,6 +210,7 @@ impl Default for LogOptions {
             max_queue_bytes: 64 << 20,
             segment_bytes: SEGMENT_BYTES,
             observer: Arc::new(()),
+            gives_way: None,
         }
     }
 }
@@ -261,123 +265,6 @@ pub struct Log {
 }
 
 impl Log {
-    /// Stores an event durably for these sinks. With `dedup`, an event that its connector received before is skipped.
-    ///
-    /// # Errors
-    ///
-    /// [`LogError`] if the event is not stored.
-    pub async fn append(
-        &self,
-        record: Arc<Record>,
-        sinks: SinkSet,
-        dedup: bool,
-    ) -> Result<Appended, LogError> {
-        let key = dedup.then(|| Key::new(&record.connector, &record.event_id));
-        let (reply, answer) = oneshot::channel();
-        let mut append = Append { event: Some((record, sinks)), key, ticket: 0, reply };
-        loop {
-            let epoch = self.shared.ids_epoch.load(Ordering::Acquire);
-            if let Some(key) = key
-                && self.shared.ids.may_contain(key)
-                && self.known(self.shared.ids.is_stored(key).await)
-            {
-                return Ok(Appended::Duplicate);
-            }
-            match self.enqueue(append, epoch)? {
-                Enqueued::Waiting => break,
-                Enqueued::Durable => return Ok(Appended::Duplicate),
-                // Ids were moved to the index in between.
-                Enqueued::Again(back) => append = back,
-            }
-        }
-        answer.await.map_err(|_| LogError::Closed)?
-    }
-
-    /// Stores an event like [`append`](Self::append), and blocks until it is durable.
-    ///
-    /// # Errors
-    ///
-    /// [`LogError`] if the event is not stored.
-    pub fn append_blocking(
-        &self,
-        record: Arc<Record>,
-        sinks: SinkSet,
-        dedup: bool,
-    ) -> Result<Appended, LogError> {
-        let key = dedup.then(|| Key::new(&record.connector, &record.event_id));
-        let (reply, answer) = oneshot::channel();
-        let mut append = Append { event: Some((record, sinks)), key, ticket: 0, reply };
-        loop {
-            let epoch = self.shared.ids_epoch.load(Ordering::Acquire);
-            if let Some(key) = key
-                && self.shared.ids.may_contain(key)
-                && self.known(self.shared.ids.contains(key))
-            {
-                return Ok(Appended::Duplicate);
-            }
-            match self.enqueue(append, epoch)? {
-                Enqueued::Waiting => break,
-                Enqueued::Durable => return Ok(Appended::Duplicate),
-                Enqueued::Again(back) => append = back,
-            }
-        }
-        answer.blocking_recv().map_err(|_| LogError::Closed)?
-    }
-
-    /// Returns whether the index contains an event. After an error, the event counts as new, so that it is not lost.
-    fn known(&self, answer: Result<bool, ids::IdsError>) -> bool {
-        answer.unwrap_or_else(|error| {
-            if !self.shared.lookups_fail.swap(true, Ordering::Relaxed) {
-                tracing::warn!(code = error.code(), %error, "looking up an event id failed; copies may be accepted as new");
-            }
-            false
-        })
-    }
-
-    fn enqueue(&self, mut append: Append, epoch: u64) -> Result<Enqueued, LogError> {
-        let bytes = append.bytes();
-        let is_first = {
-            let mut queue = self.shared.queue.lock();
-            if let Some(key) = append.key {
-                if let Some(ticket) = queue.recent.get(&key) {
-                    if *ticket <= queue.durable_ticket {
-                        return Ok(Enqueued::Durable);
-                    }
-                    append.event = None;
-                } else if self.shared.ids_epoch.load(Ordering::Acquire) != epoch {
-                    return Ok(Enqueued::Again(append));
-                }
-            }
-            if queue.is_closed {
-                return Err(queue.blocked_by.clone().unwrap_or(LogError::Closed));
-            }
-            if let Some(blocked_by) = &queue.blocked_by {
-                return Err(blocked_by.clone());
-            }
-            let total = queue.bytes.saturating_add(bytes);
-            // A single body that is larger than the limit is accepted.
-            let is_too_much = queue.bytes > 0 && total > self.max_queue_bytes;
-            if is_too_much || queue.appends.len() >= self.max_queue {
-                return Err(LogError::Overloaded);
-            }
-            #[expect(clippy::arithmetic_side_effects, reason = "one ticket a nanosecond lasts 584 years")]
-            {
-                queue.next_ticket += 1;
-            }
-            append.ticket = queue.next_ticket;
-            if let (Some(key), Some(_)) = (append.key, &append.event) {
-                queue.recent.insert(key, append.ticket);
-            }
-            queue.bytes = total;
-            queue.appends.push(append);
-            queue.appends.len() == 1
-        };
-        if is_first {
-            self.shared.has_work.notify_one();
-        }
-        Ok(Enqueued::Waiting)
-    }
-
     /// Registers a sink durably, unless it is registered, and returns its state. With [`StartAt::Retained`], the sink also gets
     /// the retained events of these connectors. Blocks.
     ///
@@ -516,6 +403,12 @@ impl Log {
         &self.shared.folder
     }
 
+    /// Returns the last sequence number before the first event that the log still has.
+    #[must_use]
+    pub fn before_oldest(&self) -> i64 {
+        self.shared.before(0)
+    }
+
     /// Returns why no segment can be added; `None` if one can. If none can, events are refused once the newest segment is full.
     #[must_use]
     pub fn shortage(&self) -> Option<LogError> {
@@ -534,10 +427,16 @@ impl Log {
         self.shared.state.lock().connectors.get(connector).copied()
     }
 
-    /// Returns the size of the log without the dedup index, in bytes.
+    /// Returns the names of all connectors that have accepted an event, also of those that are no longer configured; the one that
+    /// accepted the latest is first.
     #[must_use]
-    pub fn used_bytes(&self) -> u64 {
-        self.shared.used_bytes()
+    pub fn connectors(&self) -> Vec<Arc<str>> {
+        let state = self.shared.state.lock();
+        let mut connectors: Vec<_> =
+            state.connectors.iter().map(|(name, at)| (*at, Arc::clone(name))).collect();
+        drop(state);
+        connectors.sort_by(|one, other| other.cmp(one));
+        connectors.into_iter().map(|(_, name)| name).collect()
     }
 
     /// Returns the approximate number of events that are recognised as duplicates.
@@ -582,14 +481,6 @@ impl Drop for Log {
     fn drop(&mut self) {
         self.close();
     }
-}
-
-/// The result of queueing an event.
-enum Enqueued {
-    Waiting,
-    /// The event is a copy of an event that is durable.
-    Durable,
-    Again(Append),
 }
 
 /// Returns the path of the database of dead letters.

@@ -5,13 +5,15 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
+use super::Bounds;
 use super::error::LogError;
 use super::ids::{IdsError, Key};
-use super::recall::next_ids;
+use super::recall::{next_ids, note_lost_ids};
 use super::segment;
 use super::shared::{Segment, Shared, spare_path};
 use super::tail::FindingKind;
 use crate::disk::OpenMode;
+use dt_verify::event::rfc3339_millis;
 
 /// The number of event ids in memory at which they are moved to the dedup index on the disk.
 pub const STORE_IDS_AT: usize = 65_536;
@@ -62,11 +64,14 @@ pub struct Maintenance<'a> {
     /// The number of the newest segment that was written to the lock file.
     marked: u64,
     ids_failed: bool,
+    /// When the newest event was received that was removed before the end of `retain`, in Unix milliseconds; `None` if `retain` has
+    /// ended for all removed events.
+    short_to: Option<i64>,
 }
 
 impl<'a> Maintenance<'a> {
     pub fn new(shared: &'a Shared) -> Self {
-        Self { shared, stored_at: Instant::now(), marked: 0, ids_failed: false }
+        Self { shared, stored_at: Instant::now(), marked: 0, ids_failed: false, short_to: None }
     }
 
     fn run_once(&mut self) {
@@ -79,13 +84,15 @@ impl<'a> Maintenance<'a> {
             self.store_ids();
         }
         self.shared.tail.expire_findings(self.shared.clock.unix_millis());
-        self.propose_oldest();
+        let are_unneeded = self.propose_oldest();
         self.remove_old();
         // The free space is checked even if all spares exist, so that a full disk is reported before events are refused.
         let made = self.make_spares().and_then(|()| has_free(self.shared));
+        let makes_room = are_unneeded || self.can_give_way() > 0;
         let mut files = self.shared.files.lock();
         let has_all = files.spares.len() >= SPARES;
-        files.no_spare = made.err();
+        // Segments that are removed, or can become spares, make room. The writer waits for that instead of refusing events.
+        files.no_spare = made.err().filter(|error| !(makes_room && matches!(error, LogError::Full { .. })));
         let refused_for = files.no_spare.clone().filter(|_| files.is_reserve && files.spares.is_empty());
         drop(files);
         self.shared.files_changed.notify_all();
@@ -171,7 +178,9 @@ impl<'a> Maintenance<'a> {
         if !queue.lock().lacks_earlier {
             return ids.store(keys, up_to, now).map(|()| up_to);
         }
-        let (keys, up_to) = next_ids(self.shared, ids.stored_up_to(), up_to).map_err(|error| {
+        let read =
+            note_lost_ids(self.shared, up_to).and_then(|()| next_ids(self.shared, ids.stored_up_to(), up_to));
+        let (keys, up_to) = read.map_err(|error| {
             let (path, text) = (ids.path().to_owned(), error.to_string());
             IdsError::Failed { path, doing: "reading the ids of events", text }
         })?;
@@ -187,38 +196,109 @@ impl<'a> Maintenance<'a> {
     }
 
     /// Requests that the writer records the oldest segment that is needed, if earlier ones are no longer needed. They are removed
-    /// after the record is durable.
-    fn propose_oldest(&mut self) {
+    /// after the record is durable. Returns whether there are such segments.
+    fn propose_oldest(&mut self) -> bool {
         let few_spares = self.shared.files.lock().spares.len() < SPARES;
-        let held = self.oldest_needed(true).saturating_sub(self.oldest_needed(false));
-        if held > MAX_HELD || (few_spares && held > 0) {
+        let wanted = self.segments_short();
+        let held = self.oldest_needed(true, wanted).saturating_sub(self.oldest_needed(false, wanted));
+        if held > MAX_HELD || (held > 0 && (few_spares || wanted > 0)) {
             self.store_ids();
         }
-        let oldest = self.oldest_needed(false);
-        if oldest > self.shared.state.lock().oldest {
+        let oldest = self.oldest_needed(false, wanted);
+        self.note_retention(oldest);
+        let are_unneeded = oldest > self.shared.state.lock().oldest;
+        if are_unneeded {
             let mut queue = self.shared.queue.lock();
             queue.keep_from = Some(oldest);
             queue.cursors_since.get_or_insert_with(Instant::now);
             drop(queue);
             self.shared.has_work.notify_one();
         }
+        are_unneeded
     }
 
-    /// Returns the number of the oldest segment that a sink, the index or `retain` needs.
-    fn oldest_needed(&self, without_ids: bool) -> u64 {
-        let passed = self.shared.state.lock().passed().unwrap_or(0);
+    /// Returns the number of the oldest segment that a sink, the index or `retain` needs. `retain`, and the sink that gives way, do
+    /// not apply to the oldest `wanted` segments.
+    fn oldest_needed(&self, without_ids: bool, wanted: usize) -> u64 {
         let stored = if without_ids || self.ids_failed { i64::MAX } else { self.shared.ids.stored_up_to() };
-        let retain = self.shared.bounds.lock().retain;
-        let retain = i64::try_from(retain.as_millis()).unwrap_or(i64::MAX);
-        let kept_since = self.shared.received_last.load(Ordering::Relaxed).saturating_sub(retain);
+        let by_all = self.shared.passed_segments(stored, None);
+        let passed = self.shared.passed_segments(stored, self.shared.gives_way.as_deref());
+        let kept_since = self.kept_since();
         let files = self.shared.files.lock();
-        let is_needed = |next: &Segment| {
-            let last = next.first_seq.saturating_sub(1);
-            last > passed || last > stored || (retain > 0 && next.received_before > kept_since)
+        let is_expired = |next: &Segment| kept_since.is_none_or(|since| next.received_before <= since);
+        let later = files.segments.iter().skip(1).take(passed).enumerate();
+        let unneeded =
+            later.take_while(|(place, next)| *place < wanted || (*place < by_all && is_expired(next)));
+        let unneeded = unneeded.count();
+        files.segments.get(unneeded).map_or(0, |segment| segment.number)
+    }
+
+    /// Returns the time of receipt since which `retain` keeps events, in Unix milliseconds; `None` if it keeps none.
+    fn kept_since(&self) -> Option<i64> {
+        let retain = self.shared.bounds.lock().retain;
+        let millis = i64::try_from(retain.as_millis()).unwrap_or(i64::MAX);
+        let last = self.shared.received_last.load(Ordering::Relaxed);
+        (millis > 0).then(|| last.saturating_sub(millis))
+    }
+
+    /// Returns how many of the oldest segments can be removed before the end of `retain`, or without the sink that gives way.
+    fn can_give_way(&self) -> usize {
+        if self.shared.bounds.lock().retain == Duration::MAX {
+            return 0;
+        }
+        self.shared.passed_segments(i64::MAX, self.shared.gives_way.as_deref())
+    }
+
+    /// Returns how many segments must be removed so that the missing spares are within `max_size`, and leave the free space on the
+    /// disk that new segments must leave. If there are not as many to remove, only those are that become the missing spares: the
+    /// others would be lost in vain.
+    fn segments_short(&self) -> usize {
+        let Bounds { max_size, min_free, .. } = self.shared.bounds.lock().clone();
+        let missing = SPARES.saturating_sub(self.shared.files.lock().spares.len());
+        let bytes_of = |segments: usize| {
+            self.shared.segment_bytes.saturating_mul(u64::try_from(segments).unwrap_or(u64::MAX))
         };
-        let mut pairs = files.segments.iter().zip(files.segments.iter().skip(1));
-        let needed = pairs.find(|(_, next)| is_needed(next)).map(|(segment, _)| segment.number);
-        needed.or_else(|| files.segments.last().map(|segment| segment.number)).unwrap_or(0)
+        let excess = self.shared.used_bytes().saturating_add(bytes_of(missing)).saturating_sub(max_size);
+        // Without a known free space, no segment is created.
+        let free = self.shared.disk.free_bytes(&self.shared.folder).unwrap_or(u64::MAX);
+        let too_little = match missing {
+            0 => 0,
+            _ => min_free.saturating_add(bytes_of(missing)).saturating_sub(free),
+        };
+        let segments = excess.max(too_little).div_ceil(self.shared.segment_bytes.max(1));
+        let segments = usize::try_from(segments).unwrap_or(usize::MAX);
+        let most = self.can_give_way();
+        if segments <= most { segments } else { missing.min(most) }
+    }
+
+    /// Reports that segments before `oldest` are removed earlier than `retain` says: once, until `retain` alone would have removed
+    /// all of them.
+    fn note_retention(&mut self, oldest: u64) {
+        let kept_since = self.kept_since();
+        let removed_to = {
+            let files = self.shared.files.lock();
+            let kept = files.segments.iter().find(|segment| segment.number == oldest);
+            kept.filter(|_| oldest > files.segments.first().map_or(0, |first| first.number))
+                .map(|segment| segment.received_before)
+        };
+        let is_early = |received: &i64| kept_since.is_some_and(|since| *received > since);
+        let was_short = self.short_to.is_some();
+        self.short_to = removed_to.max(self.short_to).filter(is_early);
+        let Some(short_to) = self.short_to else {
+            if was_short {
+                self.shared.tail.withdraw(FindingKind::ShortRetention);
+            }
+            return;
+        };
+        if was_short {
+            return;
+        }
+        let removed =
+            "delivered events are removed before the end of `spool.retain`, since there is no room for them";
+        let remedy = "raise `spool.max_size`, free space on the disk, or shorten `spool.retain`";
+        let received_to = rfc3339_millis(short_to);
+        tracing::warn!(%received_to, "{removed}; {remedy}");
+        self.shared.tail.report(FindingKind::ShortRetention, format!("{removed}; {remedy}"), i64::MAX);
     }
 
     /// Removes segments that are no longer needed, or turns them into spares: the oldest first, each one durably.

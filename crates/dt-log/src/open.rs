@@ -76,6 +76,7 @@ impl Log {
             disk,
             clock,
             observer: options.observer,
+            gives_way: options.gives_way,
             segment_bytes: options.segment_bytes,
             bounds: Mutex::new(options.bounds),
             queue: Mutex::new(Queue { next_ticket: RECOVERED_TICKET, ..Queue::default() }),

@@ -38,6 +38,8 @@ pub struct Status {
     pub dead_letters: BTreeMap<String, u64>,
     /// The sinks, by name.
     pub sinks: Vec<SinkStatus>,
+    /// The time of receipt since which every event is recognised as a duplicate, in Unix milliseconds; `None` if it is unknown.
+    pub ids_complete_since: Option<i64>,
     /// The findings, each with its remedy.
     pub findings: Vec<String>,
 }
@@ -189,6 +191,7 @@ impl Reader {
             used_bytes: self.bytes.saturating_add(counts.iter().map(|count| count.bytes).sum()),
             dead_letters: counts.into_iter().map(|count| (count.reason, count.dead_letters)).collect(),
             sinks: statuses(self, self.state.sinks.values(), self.last_seq)?,
+            ids_complete_since: ids::complete_since(&self.folder.join("ids.db"), self.store.0),
             findings: self.findings.clone(),
         })
     }
@@ -288,7 +291,7 @@ impl EventEntry<'_> {
 }
 
 /// Returns when the first undamaged event after a sequence number was received, in Unix milliseconds; `None` if there is none.
-fn received_after(segments: &impl Segments, after: i64, last_seq: i64) -> Result<Option<i64>, LogError> {
+pub fn received_after(segments: &impl Segments, after: i64, last_seq: i64) -> Result<Option<i64>, LogError> {
     let (mut walk, mut found) = (Walk::new(after), None);
     while found.is_none() && walk.position < last_seq {
         walk.step(segments, last_seq, |_, event| {
@@ -359,7 +362,7 @@ impl Log {
     pub fn connector_use(&self, connector: &str) -> Result<ConnectorUse, LogError> {
         let (passed, last_accepted) = {
             let state = self.shared.state.lock();
-            (state.passed(), state.connectors.get(connector).copied())
+            (state.passed(self.shared.gives_way.as_deref()), state.connectors.get(connector).copied())
         };
         let last_seq = self.shared.tail.last_seq();
         let mut undelivered = false;

@@ -13,7 +13,7 @@ use super::segment::SegmentReader;
 use super::source::Segments;
 use super::state::{SinkState, State};
 use super::tail::Tail;
-use super::{Appended, Bounds, Observer, StartAt, StoreId};
+use super::{Appended, Bounds, Log, Observer, StartAt, StoreId};
 use crate::disk::{Disk, DiskFile};
 use crate::sync::atomic::{AtomicBool, AtomicI64, AtomicU64};
 use crate::sync::{Condvar, Mutex, oneshot};
@@ -51,6 +51,8 @@ pub(super) struct Shared {
     pub disk: Arc<dyn Disk>,
     pub clock: Arc<dyn Clock>,
     pub observer: Arc<dyn Observer>,
+    /// The name of the sink for which no segment is kept if there is no room.
+    pub gives_way: Option<Arc<str>>,
     /// The length of a segment's file in bytes.
     pub segment_bytes: u64,
     pub bounds: Mutex<Bounds>,
@@ -237,10 +239,10 @@ impl Shared {
     }
 
     /// Takes the proposed number of the oldest segment to keep, for the writer. A sink may have begun to need an older segment
-    /// since the proposal.
+    /// since the proposal; the one that gives way never begins to.
     pub(super) fn take_keep_from(&self, queue: &mut Queue) -> Option<u64> {
         let proposed = queue.keep_from.take()?;
-        let passed = self.state.lock().passed().unwrap_or(0);
+        let passed = self.state.lock().passed(self.gives_way.as_deref()).unwrap_or(0);
         number_of(&self.files.lock().segments, passed.saturating_add(1)).map(|needed| needed.min(proposed))
     }
 
@@ -249,6 +251,24 @@ impl Shared {
         let files = self.files.lock();
         let first = files.segments.iter().find(|segment| segment.number >= oldest);
         first.map_or(0, |segment| segment.first_seq.saturating_sub(1))
+    }
+
+    /// Returns how many of the oldest segments every sink but `except` has passed, and have no events after the sequence number
+    /// `stored`. The newest segment is never one of them.
+    pub(super) fn passed_segments(&self, stored: i64, except: Option<&str>) -> usize {
+        let passed = self.state.lock().passed(except).unwrap_or(0);
+        let files = self.files.lock();
+        let is_passed = |next: &&Segment| {
+            let last = next.first_seq.saturating_sub(1);
+            last <= passed && last <= stored
+        };
+        files.segments.iter().skip(1).take_while(is_passed).count()
+    }
+
+    /// Returns the size of the segments that every sink has passed, in bytes. Their ids are stored when they have to be removed.
+    pub(super) fn removable_bytes(&self) -> u64 {
+        let passed = self.passed_segments(i64::MAX, None);
+        u64::try_from(passed).unwrap_or(u64::MAX).saturating_mul(self.segment_bytes)
     }
 
     /// Returns the size of segments, spares and dead letters, in bytes.
@@ -273,6 +293,21 @@ impl Shared {
         }
         self.has_work.notify_one();
         answer.blocking_recv().map_err(|_| LogError::Closed)?
+    }
+}
+
+impl Log {
+    /// Returns the size of the log without the dedup index, in bytes.
+    #[must_use]
+    pub fn used_bytes(&self) -> u64 {
+        self.shared.used_bytes()
+    }
+
+    /// Returns the size of the segments that every sink has passed, in bytes: a part of [`used_bytes`](Self::used_bytes) that only
+    /// [`Bounds::retain`] keeps, and that is removed when there is no room.
+    #[must_use]
+    pub fn removable_bytes(&self) -> u64 {
+        self.shared.removable_bytes()
     }
 }
 

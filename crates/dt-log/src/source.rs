@@ -223,15 +223,17 @@ impl Walk {
                 self.segment.as_ref().map_or(i64::MAX, |(_, number)| segments.first_seq_after(*number));
         }
         let Some((reader, _)) = &mut self.segment else {
-            // Only events that no sink needed are removed, so this reader is late, or they were lost.
-            let (first, last) =
-                (self.position.saturating_add(1), segments.first_seq_after(0).saturating_sub(1));
-            self.position = last.min(end).max(first);
-            return Ok(Some(first..=self.position));
+            // This reader is late, or its sink gives way, or the events were lost.
+            return Ok(Some(self.skip(segments, end)));
         };
         let failed = |reader: &SegmentReader, error| LogError::io(reader.path(), "reading", &error);
         let next = reader.next().map_err(|error| failed(reader, error))?;
         let first_missing = self.position.saturating_add(1);
+        // The file of a segment that was removed meanwhile may have become that of a new one.
+        if first_missing < segments.first_seq_after(0) {
+            self.segment = None;
+            return Ok(Some(self.skip(segments, end)));
+        }
         let last = match &next {
             Next::Group(header) if header.first_seq <= end => {
                 lost(first_missing..header.first_seq, reader, &[], &mut see);
@@ -260,6 +262,13 @@ impl Walk {
             self.segment = None;
         }
         Ok(None)
+    }
+
+    /// Advances over events that are no longer in the log, but not beyond `end`. Returns their sequence numbers.
+    fn skip(&mut self, segments: &impl Segments, end: i64) -> RangeInclusive<i64> {
+        let (first, last) = (self.position.saturating_add(1), segments.first_seq_after(0).saturating_sub(1));
+        self.position = last.min(end).max(first);
+        first..=self.position
     }
 }
 

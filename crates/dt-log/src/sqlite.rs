@@ -1,5 +1,5 @@
-//! The code that both databases of the log share: how a file is created, opened and recognised, how an error is classified, and
-//! how a damaged table is read.
+//! The code that the databases of a receiver share: how a file is created, opened and recognised, how an error is classified,
+//! and how a damaged table is read.
 
 use std::fs::OpenOptions;
 use std::io;
@@ -18,6 +18,7 @@ const MAX_SKIPPED: u64 = 1000;
 pub const ENDINGS: [&str; 4] = ["", "-journal", "-wal", "-shm"];
 
 /// Returns a path with a suffix added to its last segment.
+#[must_use]
 pub fn with_ending(path: &Path, ending: &str) -> PathBuf {
     let mut name = path.as_os_str().to_owned();
     name.push(ending);
@@ -27,6 +28,7 @@ pub fn with_ending(path: &Path, ending: &str) -> PathBuf {
 /// The format of a database, identified by the two numbers in its header.
 #[derive(Debug, Clone, Copy)]
 pub struct DatabaseFormat {
+    /// The application id in the header: one number for each kind of database.
     pub application_id: i64,
     /// The newest version that this program reads.
     pub version: i64,
@@ -47,6 +49,10 @@ pub enum DatabaseHeader {
 
 impl DatabaseFormat {
     /// Reads the header of a database.
+    ///
+    /// # Errors
+    ///
+    /// The error of SQLite.
     pub fn header_of(self, connection: &Connection) -> rusqlite::Result<DatabaseHeader> {
         let pragma = |name| connection.pragma_query_value(None, name, |row| row.get::<_, i64>(0));
         let (application_id, version) = (pragma("application_id")?, pragma("user_version")?);
@@ -60,6 +66,10 @@ impl DatabaseFormat {
     }
 
     /// Writes the header, in the transaction that creates the tables.
+    ///
+    /// # Errors
+    ///
+    /// The error of SQLite.
     pub fn mark(self, connection: &Connection) -> rusqlite::Result<()> {
         connection.pragma_update(None, "application_id", self.application_id)?;
         connection.pragma_update(None, "user_version", self.version)
@@ -67,11 +77,19 @@ impl DatabaseFormat {
 }
 
 /// Creates an empty file that only its owner can access, unless the file exists.
+///
+/// # Errors
+///
+/// The error of the operating system.
 pub fn create_file(path: &Path) -> io::Result<()> {
     OpenOptions::new().write(true).create(true).truncate(false).mode(0o600).open(path).map(drop)
 }
 
 /// Opens an existing database for writing, with a page cache of `cache_kib` KiB.
+///
+/// # Errors
+///
+/// The error of SQLite.
 pub fn open(path: &Path, cache_kib: i64) -> rusqlite::Result<Connection> {
     let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
     let connection = Connection::open_with_flags(path, flags)?;
@@ -81,6 +99,10 @@ pub fn open(path: &Path, cache_kib: i64) -> rusqlite::Result<Connection> {
 }
 
 /// Sets the journal mode and the sync level. It is an error if the file system does not support the mode.
+///
+/// # Errors
+///
+/// The error of SQLite.
 pub fn set_journal_mode(connection: &Connection, mode: &str, synchronous: &str) -> rusqlite::Result<()> {
     let found: String = connection.pragma_update_and_check(None, "journal_mode", mode, |row| row.get(0))?;
     connection.pragma_update(None, "synchronous", synchronous)?;
@@ -93,6 +115,10 @@ pub fn set_journal_mode(connection: &Connection, mode: &str, synchronous: &str) 
 
 /// Opens a database for reading, without creating a file. `is_quiet` says that no process has the database open and that no
 /// write-ahead log exists.
+///
+/// # Errors
+///
+/// The error of SQLite.
 pub fn open_read_only(path: &Path, is_quiet: bool) -> rusqlite::Result<Connection> {
     let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX;
     let connection = if is_quiet {
@@ -115,6 +141,10 @@ fn escaped(path: &Path) -> String {
 pub type Identity = (u64, u64);
 
 /// Returns the identity of the file at a path.
+///
+/// # Errors
+///
+/// The error of the operating system.
 pub fn identity(path: &Path) -> io::Result<Identity> {
     std::fs::metadata(path).map(|found| (found.dev(), found.ino()))
 }
@@ -131,6 +161,7 @@ pub enum FailureKind {
 }
 
 /// Returns the kind of a SQLite error.
+#[must_use]
 pub fn kind(error: &rusqlite::Error) -> FailureKind {
     match error.sqlite_error_code() {
         Some(ErrorCode::DiskFull) => FailureKind::Full,
@@ -143,12 +174,14 @@ pub fn kind(error: &rusqlite::Error) -> FailureKind {
 }
 
 /// Returns an error of SQLite for content that is damaged, but that SQLite accepts.
+#[must_use]
 pub fn damaged(text: String) -> rusqlite::Error {
     rusqlite::Error::SqliteFailure(ffi::Error::new(ffi::SQLITE_CORRUPT), Some(text))
 }
 
 /// Returns whether an error was caused by the content that was read. Other errors concern the access to a file, or the file that
 /// is written.
+#[must_use]
 pub fn is_unreadable(error: &rusqlite::Error) -> bool {
     let is_unreadable = |error: &ffi::Error| match error.code {
         // A damaged row can have values that no row may have.

@@ -88,9 +88,11 @@ impl State {
         self.sinks.values().find(|sink| &*sink.name == name)
     }
 
-    /// Returns the highest sequence number up to which no sink needs an event; `None` if there are no sinks.
-    pub(super) fn passed(&self) -> Option<i64> {
-        self.sinks.values().map(SinkState::passed).min()
+    /// Returns the highest sequence number up to which no sink needs an event, apart from the one named `except`; `None` if there
+    /// are no such sinks.
+    pub(super) fn passed(&self, except: Option<&str>) -> Option<i64> {
+        let sinks = self.sinks.values().filter(|sink| except.is_none_or(|except| *sink.name != *except));
+        sinks.map(SinkState::passed).min()
     }
 
     /// Applies the change that a frame describes.

@@ -33,6 +33,8 @@ pub(super) enum FindingKind {
     Start,
     /// The index of event ids was created anew since the start.
     NewIndex,
+    /// Events were removed before the end of `retain`, to make room.
+    ShortRetention,
 }
 
 /// The events of a group, in order.
@@ -134,6 +136,11 @@ impl Tail {
     /// Reports a finding until the time `until`, in Unix milliseconds.
     pub(super) fn report(&self, kind: FindingKind, finding: String, until: i64) {
         self.state.lock().findings.insert(kind, (finding, until));
+    }
+
+    /// Withdraws a finding.
+    pub(super) fn withdraw(&self, kind: FindingKind) {
+        self.state.lock().findings.remove(&kind);
     }
 
     /// Removes the findings whose time has expired at `now`, in Unix milliseconds.

@@ -310,6 +310,7 @@ mod tests {
     use super::*;
     use bytes::Bytes;
     use dt_sink::config::{Problems, SystemSources};
+    use dt_sink::record::{ApiSource, Provenance};
     use serde_json::json;
 
     /// Reads `fields` from TOML. Returns the errors as well.
@@ -410,6 +411,15 @@ mod tests {
         );
         let body = Record { body: Bytes::from_static(b"no JSON"), ..Record::sample("1") };
         assert_eq!(written("a = '{data}'\nb = '{deviceType}'\nc = '{eventId}'", &body), r#"{"c":"1"}"#);
+    }
+
+    #[test]
+    fn an_event_of_the_api_has_a_source() {
+        let fields = "by = '{verifiedBy}'\nfrom = '{source}'";
+        let pushed = Record::sample("1");
+        assert_eq!(written(fields, &pushed), r#"{"by":"secret:a"}"#);
+        let fetched = Record { provenance: Provenance::Api(ApiSource::Backfill), ..pushed };
+        assert_eq!(written(fields, &fetched), r#"{"by":"api","from":"backfill"}"#);
     }
 
     #[test]

@@ -56,6 +56,9 @@ impl Message {
         if let Some(id) = &record.request_id {
             self.headers.push(("dt-request-id".to_owned(), id.as_str().to_owned()));
         }
+        if let Some(source) = record.provenance.source() {
+            self.headers.push(("dt-source".to_owned(), source.name().to_owned()));
+        }
         if format == Format::CloudEvents {
             for (name, value) in CloudEvent::of(record).attributes() {
                 // The protocol binding maps this one attribute to a header without the prefix.

@@ -238,7 +238,7 @@ mod tests {
             Arc::new(Record {
                 connector: Arc::from("c"),
                 received_at: 0,
-                verified_by: VerifiedBy::Secret { label: Arc::from("a") },
+                provenance: VerifiedBy::Secret { label: Arc::from("a") }.into(),
                 event_id: number.to_string().into(),
                 event_type: "touch".into(),
                 project: None,

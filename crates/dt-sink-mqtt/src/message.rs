@@ -44,6 +44,9 @@ fn properties(record: &Record, format: Format) -> Result<Vec<(String, String)>, 
     if let Some(id) = &record.request_id {
         properties.push(("dt-request-id".to_owned(), id.as_str().to_owned()));
     }
+    if let Some(source) = record.provenance.source() {
+        properties.push(("dt-source".to_owned(), source.name().to_owned()));
+    }
     if format == Format::CloudEvents {
         for (name, value) in CloudEvent::of(record).attributes() {
             // The binding maps this one attribute to the content type of the message, which every message has.

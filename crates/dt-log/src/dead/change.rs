@@ -124,7 +124,7 @@ fn add(connection: &Connection, dead_letter: &DeadLetter, now: i64) -> rusqlite:
             dead_letter.attempts,
             dead_letter.received_at,
             now,
-            routing.map(|routing| routing.verified_by.to_string()),
+            routing.map(|routing| routing.provenance.to_string()),
             dead_letter.event_id.as_deref(),
             routing.map(|routing| &*routing.event_type),
             routing.and_then(|routing| routing.project.as_deref()),

@@ -7,8 +7,8 @@ use bytestring::ByteString;
 use http::{HeaderMap, HeaderName, HeaderValue};
 use rusqlite::Row;
 
-use dt_sink::record::{DeadLetter, KeptHeaders, Reason, Record, RequestId, Routing};
-use dt_verify::{ASYMMETRIC_HEADER, SECRET_HEADER, VerifiedBy};
+use dt_sink::record::{DeadLetter, KeptHeaders, Provenance, Reason, Record, RequestId, Routing};
+use dt_verify::{ASYMMETRIC_HEADER, SECRET_HEADER};
 
 /// The columns that [`stored`] reads, in order. A query appends the body, or an empty one.
 pub const COLUMNS: &str = "id, reason, connector, sink, seq, error, attempts, replays, received_at, dead_at, \
@@ -55,7 +55,7 @@ impl StoredDeadLetter {
         Some(Record {
             connector: Arc::clone(&dead_letter.connector),
             received_at: dead_letter.received_at,
-            verified_by: routing.verified_by,
+            provenance: routing.provenance,
             event_id: dead_letter.event_id.clone()?,
             event_type: routing.event_type,
             project: routing.project,
@@ -90,13 +90,13 @@ pub fn crc(dead_letter: &DeadLetter) -> u32 {
         hasher.update(part.unwrap_or_default());
     };
     let routing = dead_letter.routing.as_ref();
-    let verified_by = routing.map(|routing| routing.verified_by.to_string());
+    let provenance = routing.map(|routing| routing.provenance.to_string());
     add(Some(dead_letter.reason.code().as_bytes()));
     add(Some(dead_letter.connector.as_bytes()));
     add(Some(&dead_letter.received_at.to_le_bytes()));
     for part in [
         sink_of(&dead_letter.reason),
-        verified_by.as_deref(),
+        provenance.as_deref(),
         dead_letter.event_id.as_deref(),
         routing.map(|routing| &*routing.event_type),
         routing.and_then(|routing| routing.project.as_deref()),
@@ -115,10 +115,10 @@ pub fn crc(dead_letter: &DeadLetter) -> u32 {
 pub fn stored(row: &Row<'_>) -> rusqlite::Result<StoredDeadLetter> {
     let maybe = |column: usize| row.get::<_, Option<String>>(column).map(|text| text.map(ByteString::from));
     let sink: Option<String> = row.get(3)?;
-    let verified_by: Option<String> = row.get(10)?;
-    let routing = match (verified_by, maybe(12)?) {
-        (Some(verified_by), Some(event_type)) => Some(Routing {
-            verified_by: read_verified_by(&verified_by),
+    let provenance: Option<String> = row.get(10)?;
+    let routing = match (provenance, maybe(12)?) {
+        (Some(provenance), Some(event_type)) => Some(Routing {
+            provenance: Provenance::from_stored(&provenance),
             event_type,
             project: maybe(13)?,
             device: maybe(14)?,
@@ -152,15 +152,6 @@ pub fn stored(row: &Row<'_>) -> rusqlite::Result<StoredDeadLetter> {
         is_intact: written == i64::from(crc(&dead_letter)),
         dead_letter,
     })
-}
-
-/// Parses `secret:LABEL` or `asymmetric:KID`.
-fn read_verified_by(text: &str) -> VerifiedBy {
-    match text.split_once(':') {
-        Some(("asymmetric", kid)) => VerifiedBy::Asymmetric { kid: Arc::from(kid) },
-        Some((_, label)) => VerifiedBy::Secret { label: Arc::from(label) },
-        None => VerifiedBy::Secret { label: Arc::from(text) },
-    }
 }
 
 /// Reads the code of a reason. An unknown code is a damaged row, which the checksum reveals.

@@ -46,7 +46,7 @@ const DEAD_LETTERS: &str = "
         replays      INTEGER NOT NULL,  -- how many replays failed
         received_at  INTEGER NOT NULL,  -- Unix milliseconds
         dead_at      INTEGER NOT NULL,  -- Unix milliseconds
-        verified_by  TEXT,              -- of a record: secret:LABEL or asymmetric:KID
+        verified_by  TEXT,              -- of a record: secret:LABEL, asymmetric:KID, api:backfill or api:stream
         event_id     TEXT,
         event_type   TEXT,              -- of a record
         project      TEXT,

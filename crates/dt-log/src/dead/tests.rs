@@ -36,7 +36,7 @@ fn record() -> Record {
     headers.insert("dt-asymmetric-signature", "a.\"b\\".parse().expect("a value"));
     headers.insert("host", "example.com".parse().expect("a value"));
     Record {
-        verified_by: VerifiedBy::Asymmetric { kid: Arc::from("k:1") },
+        provenance: VerifiedBy::Asymmetric { kid: Arc::from("k:1") }.into(),
         project: Some("p".into()),
         device: Some("d".into()),
         body: Bytes::from_static(b"{\"a\":\0\xff}"),

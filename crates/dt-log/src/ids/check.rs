@@ -49,3 +49,11 @@ pub fn check(path: &Path, store_id: [u8; 16]) -> Result<Option<String>, IdsError
         },
     }
 }
+
+/// Returns the time of receipt since which an index has all ids, in Unix milliseconds, with or without a running server; `None` if
+/// the file cannot be read, or does not belong to this store.
+pub fn complete_since(path: &Path, store_id: [u8; 16]) -> Option<i64> {
+    let connection = sqlite::open_read_only(path, false).ok()?;
+    let unusable = unusable(&connection, store_id, i64::MAX).ok()?;
+    table::complete_since(&connection).ok()?.filter(|_| unusable.is_none())
+}

@@ -6,8 +6,8 @@
 //!
 //! # Format
 //!
-//! `ids.db` is a SQLite database; the module `table` defines its tables. Keys are grouped by period: six hours, or a
-//! twelfth of [`max_ids`](IdsOptions::max_ids), whichever ends first. A period is removed as a whole once all its keys are
+//! `ids.db` is a SQLite database; the module `table` defines its tables. Keys are grouped by period: a twelfth of
+//! the window, but at least six hours, or a twelfth of [`max_ids`](IdsOptions::max_ids), whichever ends first. A period is removed as a whole once all its keys are
 //! older than the window, or as the oldest if there are too many ids. Each period has a Bloom filter in memory with 15 bits
 //! a key: with 12 full periods, 0.9 % of unknown keys are looked up in the file. The filter of the current period grows
 //! with it; the filter of a closed period is stored.
@@ -53,12 +53,16 @@ use parking_lot::{Mutex, RwLock};
 use rusqlite::Connection;
 use tokio::sync::oneshot;
 
-pub(super) use check::check;
+pub(super) use check::{check, complete_since};
 pub use error::IdsError;
 pub use key::Key;
+pub(super) use store::RECEIPT_SPREAD;
 
 use self::filter::BloomFilter;
 use self::lookup::Lookup;
+
+/// The value of [`IndexShared::complete_since`] if it is unknown. Any time is later.
+const UNKNOWN: i64 = i64::MIN;
 
 /// The options of a dedup index.
 #[derive(Debug, Clone)]
@@ -137,6 +141,8 @@ struct IndexShared {
     /// The first damage that was found; `None` once the file is replaced.
     damage: Mutex<Option<IdsError>>,
     stored_up_to: AtomicI64,
+    /// The time of receipt since which no id is missing, in Unix milliseconds; [`UNKNOWN`] if it is unknown.
+    complete_since: AtomicI64,
     count: AtomicU64,
     lookups: AtomicU64,
     filter_hits: AtomicU64,
@@ -252,6 +258,21 @@ impl Ids {
         self.shared.stored_up_to.load(Ordering::Acquire)
     }
 
+    /// Returns the time since which no id is missing, in Unix milliseconds: the index has the id of every event that was received
+    /// at or after it, up to the sequence number [`stored_up_to`](Self::stored_up_to). `None` if it is unknown, as for a new file
+    /// until [`set_complete_since`](Self::set_complete_since).
+    #[must_use]
+    pub fn complete_since(&self) -> Option<i64> {
+        Some(self.shared.complete_since.load(Ordering::Acquire)).filter(|since| *since != UNKNOWN)
+    }
+
+    /// Sets the time since which no id is missing, in Unix milliseconds, unless it is later already. Call it before ids are stored
+    /// in a new file, with the time since which the log has all events; and if ids were lost, with the time since which none
+    /// is. The next call of [`store`](Self::store) makes it durable.
+    pub fn set_complete_since(&self, since: i64) {
+        self.shared.complete_since.fetch_max(since, Ordering::AcqRel);
+    }
+
     /// Returns the number of ids in the index.
     #[must_use]
     pub fn count(&self) -> u64 {
@@ -309,6 +330,7 @@ impl IndexShared {
             closing: AtomicBool::new(false),
             damage: Mutex::default(),
             stored_up_to: AtomicI64::new(0),
+            complete_since: AtomicI64::new(UNKNOWN),
             count: AtomicU64::new(0),
             lookups: AtomicU64::new(0),
             filter_hits: AtomicU64::new(0),

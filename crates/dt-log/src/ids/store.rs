@@ -9,18 +9,23 @@ use super::super::sqlite::{self, DatabaseHeader, ENDINGS, with_ending};
 use super::filter::BloomFilter;
 use super::key::Key;
 use super::table::{self, FORMAT, PeriodRow, TableError};
-use super::{IdsError, IndexShared, Period, Rebuilt, lookup};
+use super::{IdsError, IndexShared, Period, Rebuilt, UNKNOWN, lookup};
 
 /// The size of the page cache of the connection that writes, in KiB. Two merged runs fit. If a transaction changes more, SQLite
 /// writes pages before the commit, which blocks look-ups until the commit.
 pub const WRITER_CACHE_KIB: i64 = 4096;
 
-/// The length of a period in milliseconds.
-const PERIOD: i64 = 6 * 3_600_000;
+/// The shortest length of a period in milliseconds.
+const MIN_PERIOD: i64 = 6 * 3_600_000;
 /// The number of full periods that the index can have.
 const PERIODS: u64 = 12;
+/// The divisor of the window that gives the length of a period.
+const WINDOW_PERIODS: i64 = 12;
 /// The capacity of the smallest filter, in keys.
 const MIN_CAPACITY: u64 = 16_384;
+/// Added to the time of the last key of a removed period, in milliseconds. Events are stored nearly in the order of their receipt:
+/// one that was received up to a request's deadline later may have been stored earlier.
+pub const RECEIPT_SPREAD: i64 = 60_000;
 /// The suffix of the name of an index that is not complete yet.
 const UNFINISHED: &str = ".unfinished";
 
@@ -111,6 +116,8 @@ impl IndexShared {
             *self.periods.write() =
                 periods.iter().map(|period| Period { id: period.id, filter: None }).collect();
             self.publish_counts(&periods, up_to_seq);
+            let since = table::complete_since(connection)?;
+            self.complete_since.store(since.unwrap_or(UNKNOWN), Ordering::Release);
             Ok(())
         };
         read().map_err(|error| IdsError::sqlite(&self.path, "reading", &error))
@@ -139,6 +146,7 @@ impl IndexShared {
         *self.periods.write() = std::mem::take(&mut *new.periods.write());
         self.count.store(new.count.load(Ordering::Relaxed), Ordering::Relaxed);
         self.stored_up_to.store(0, Ordering::Release);
+        self.complete_since.store(UNKNOWN, Ordering::Release);
         *self.damage.lock() = None;
         drop((writer, reader));
         self.remove_replaced();
@@ -172,18 +180,22 @@ impl IndexShared {
                 let mut filling = Filling {
                     rows: table::periods(&transaction)?,
                     known: self.periods.read().clone(),
+                    complete_since: self.complete_since.load(Ordering::Acquire),
                     shared: self,
                 };
                 filling.add(&transaction, keys, now)?;
                 filling.drop_old(&transaction, now)?;
-                table::set_up_to_seq(&transaction, up_to_seq)?;
+                let since = Some(filling.complete_since).filter(|since| *since != UNKNOWN);
+                table::set_extent(&transaction, up_to_seq, since)?;
                 transaction.commit()?;
-                Ok((filling.rows, filling.known))
+                Ok(filling)
             };
-            let (rows, known) = run(connection).map_err(|error| self.named("storing ids", error))?;
+            let Filling { rows, known, complete_since, .. } =
+                run(connection).map_err(|error| self.named("storing ids", error))?;
             // Only after the commit: after an error, a dropped period still exists.
             *self.periods.write() = known;
             self.publish_counts(&rows, up_to_seq);
+            self.complete_since.fetch_max(complete_since, Ordering::AcqRel);
             Ok(())
         })?;
         // The cached pages are of no use until the next call.
@@ -216,6 +228,12 @@ impl IndexShared {
     fn max_per_period(&self) -> u64 {
         (self.options.max_ids / PERIODS).max(1)
     }
+
+    /// Returns the length of a period in milliseconds. With a longer window there are not more periods: each is another filter
+    /// that may be wrong.
+    fn period(&self) -> i64 {
+        (self.options.window / WINDOW_PERIODS).max(MIN_PERIOD)
+    }
 }
 
 /// The periods of the index while keys are added.
@@ -224,6 +242,8 @@ struct Filling<'a> {
     rows: Vec<PeriodRow>,
     /// The periods in memory, in the same order as `rows`.
     known: Vec<Period>,
+    /// The time of receipt since which no key is missing; [`UNKNOWN`] if it is unknown.
+    complete_since: i64,
     shared: &'a IndexShared,
 }
 
@@ -232,9 +252,9 @@ impl Filling<'_> {
     fn add(&mut self, connection: &Connection, keys: &[Key], now: i64) -> Result<(), TableError> {
         let mut rest = keys;
         while !rest.is_empty() {
-            let full = self.shared.max_per_period();
+            let (full, period) = (self.shared.max_per_period(), self.shared.period());
             let mut period = match self.rows.pop() {
-                Some(last) if last.ids < full && now.saturating_sub(last.began_at) < PERIOD => last,
+                Some(last) if last.ids < full && now.saturating_sub(last.began_at) < period => last,
                 last => self.begin(connection, last, now)?,
             };
             let room = usize::try_from(full.saturating_sub(period.ids)).unwrap_or(usize::MAX);
@@ -301,6 +321,8 @@ impl Filling<'_> {
                 break;
             }
             table::drop_period(connection, oldest.id)?;
+            let kept_since = oldest.last_at.saturating_add(RECEIPT_SPREAD);
+            self.complete_since = self.complete_since.max(kept_since);
             self.rows.remove(0);
             self.known.remove(0);
             ids = ids.saturating_sub(oldest.ids);

@@ -20,7 +20,8 @@ const TABLES: &str = "
     CREATE TABLE store (
         id        INTEGER PRIMARY KEY CHECK (id = 1),
         store_id  BLOB NOT NULL,
-        up_to_seq INTEGER NOT NULL      -- the ids of all events up to this one are stored
+        up_to_seq INTEGER NOT NULL,     -- the ids of all events up to this one are stored
+        complete_since INTEGER          -- and those of all events received since then, Unix milliseconds; NULL: unknown
     ) STRICT;
 
     CREATE TABLE periods (
@@ -74,7 +75,10 @@ pub enum TableError {
 pub fn create(connection: &mut Connection, options: &IdsOptions) -> rusqlite::Result<()> {
     let transaction = connection.transaction()?;
     transaction.execute_batch(TABLES)?;
-    transaction.execute("INSERT INTO store VALUES (1, ?1, 0)", [options.store_id.as_slice()])?;
+    transaction.execute(
+        "INSERT INTO store (id, store_id, up_to_seq) VALUES (1, ?1, 0)",
+        [options.store_id.as_slice()],
+    )?;
     FORMAT.mark(&transaction)?;
     transaction.commit()
 }
@@ -87,8 +91,35 @@ pub fn up_to_seq(connection: &Connection) -> rusqlite::Result<i64> {
     connection.query_row("SELECT up_to_seq FROM store", [], |row| row.get(0))
 }
 
-pub fn set_up_to_seq(connection: &Connection, seq: i64) -> rusqlite::Result<()> {
-    connection.execute("UPDATE store SET up_to_seq = ?1", [seq]).map(drop)
+/// Returns the time of receipt since which the ids of all events are stored, in Unix milliseconds; `None` if it is unknown. A file
+/// of an earlier build of this version does not contain it: nothing was received before its oldest period.
+pub fn complete_since(connection: &Connection) -> rusqlite::Result<Option<i64>> {
+    let query = if has_complete_since(connection)? {
+        "SELECT complete_since FROM store"
+    } else {
+        "SELECT min(began_at) FROM periods"
+    };
+    connection.query_row(query, [], |row| row.get(0))
+}
+
+fn has_complete_since(connection: &Connection) -> rusqlite::Result<bool> {
+    let query = "SELECT count(*) FROM pragma_table_info('store') WHERE name = 'complete_since'";
+    connection.query_row(query, [], |row| row.get(0))
+}
+
+/// Sets the sequence number up to which, and the time of receipt since which the ids of all events are stored; `None` keeps the
+/// time unknown.
+pub fn set_extent(
+    connection: &Connection,
+    up_to_seq: i64,
+    complete_since: Option<i64>,
+) -> rusqlite::Result<()> {
+    if !has_complete_since(connection)? {
+        connection.execute_batch("ALTER TABLE store ADD COLUMN complete_since INTEGER")?;
+    }
+    connection
+        .execute("UPDATE store SET up_to_seq = ?1, complete_since = ?2", params![up_to_seq, complete_since])
+        .map(drop)
 }
 
 /// Returns all periods, the oldest first.

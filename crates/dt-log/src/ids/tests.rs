@@ -82,6 +82,64 @@ fn the_oldest_go_with_the_window_and_with_the_limit() {
 }
 
 #[test]
+fn the_time_since_which_no_id_is_missing_moves_with_removed_periods_and_is_durable() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let ids = open(folder.path(), 12_000);
+    assert_eq!(ids.complete_since(), None, "a new file does not know what the log has");
+    ids.set_complete_since(NOW - HOUR);
+    ids.store(&keys(0..12_000), 12_000, NOW).expect("stored");
+    assert_eq!(ids.complete_since(), Some(NOW - HOUR));
+    drop(ids);
+    let ids = open(folder.path(), 12_000);
+    assert_eq!(ids.complete_since(), Some(NOW - HOUR));
+    ids.store(&keys(12_000..12_001), 12_001, NOW + HOUR).expect("stored");
+    assert_eq!((ids.count(), ids.complete_since()), (11_001, Some(NOW + RECEIPT_SPREAD)));
+    drop(ids);
+    let ids = open(folder.path(), 12_000);
+    assert_eq!(ids.complete_since(), Some(NOW + RECEIPT_SPREAD));
+    ids.set_complete_since(NOW - HOUR);
+    assert_eq!(ids.complete_since(), Some(NOW + RECEIPT_SPREAD), "it never moves back");
+    ids.store(&[], 12_001, NOW + 80 * HOUR).expect("stored");
+    assert_eq!((ids.count(), ids.complete_since()), (0, Some(NOW + HOUR + RECEIPT_SPREAD)));
+    assert_eq!(check::complete_since(ids.path(), [7; 16]), ids.complete_since());
+    assert_eq!(check::complete_since(ids.path(), [8; 16]), None, "of another store");
+    ids.reset(NOW).expect("a new index");
+    assert_eq!((ids.complete_since(), check::complete_since(ids.path(), [7; 16])), (None, None));
+}
+
+#[test]
+fn a_file_that_does_not_state_since_when_it_is_complete_is_complete_since_its_oldest_period() {
+    for (count, expected) in [(0, None), (10, Some(NOW))] {
+        let folder = tempfile::tempdir().expect("a folder");
+        let ids = open(folder.path(), 12_000);
+        ids.store(&keys(0..count), 10, NOW).expect("stored");
+        let path = ids.path().to_owned();
+        drop(ids);
+        let file = rusqlite::Connection::open(&path).expect("a database");
+        file.execute_batch("ALTER TABLE store DROP COLUMN complete_since").expect("changed");
+        drop(file);
+        let opened = Ids::open(&path, options(12_000), i64::MAX, NOW + HOUR).expect("an index");
+        assert_eq!((opened.rebuilt, opened.ids.complete_since()), (None, expected));
+        opened.ids.store(&keys(10..20), 20, NOW + HOUR).expect("stored");
+        assert_eq!(check::complete_since(&path, [7; 16]), expected);
+    }
+}
+
+#[test]
+fn a_long_window_has_no_more_periods() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let options = IdsOptions { window: 32 * 24 * HOUR, ..options(1 << 20) };
+    let ids = Ids::open(folder.path().join("ids.db"), options, i64::MAX, NOW).expect("an index").ids;
+    for step in 0..160_u64 {
+        let now = NOW + i64::try_from(step).expect("small") * 6 * HOUR;
+        ids.store(&keys(step..step + 1), i64::try_from(step).expect("small"), now).expect("stored");
+    }
+    let periods = ids.shared.periods.read().len();
+    assert!((12..=14).contains(&periods), "{periods}");
+    assert!(keys(32..160).into_iter().all(|key| known(&ids, key)));
+}
+
+#[test]
 fn short_calls_end_in_few_runs() {
     let folder = tempfile::tempdir().expect("a folder");
     let ids = open(folder.path(), 1_000_000);

@@ -50,6 +50,43 @@ fn a_damaged_page_that_a_look_up_finds_is_repaired_while_the_log_is_open() {
 }
 
 #[test]
+fn an_event_whose_id_cannot_be_looked_up_is_not_filled() {
+    let find = |log: &Log| log.find_received("default", "1");
+    let fill_again = |log: &Log| {
+        let filled = log.append_all_blocking(vec![(record("1", 300), SinkSet::new([1]))])?;
+        Ok(filled == [Appended::Duplicate])
+    };
+    type LookUp<'a> = &'a dyn Fn(&Log) -> Result<bool, LogError>;
+    let ways: [LookUp<'_>; 2] = [&find, &fill_again];
+    for is_known in ways {
+        let fixture = Fixture::new(40);
+        let log = open(&fixture);
+        fill(&log, 1, 100);
+        log.close();
+        drop(log);
+        let file = rusqlite::Connection::open(fixture.path().join("ids.db")).expect("opens");
+        assert!(file.execute("UPDATE pages_1 SET crc = crc + 1", []).expect("changed") > 0);
+        drop(file);
+        let log = open(&fixture);
+        let error = is_known(&log).expect_err("damage");
+        assert!(matches!(error, LogError::Ids(_)), "{error}");
+        assert_eq!(log.tail().last_seq(), 100);
+        until("it is known again", &log, || is_known(&log).is_ok_and(|known| known));
+    }
+}
+
+#[test]
+fn a_queued_event_is_not_known_before_it_is_durable() {
+    let fixture = Fixture::new(41);
+    let log = open(&fixture);
+    fill(&log, 1, 1);
+    assert!(log.find_received("default", "1").expect("found"));
+    log.shared.queue.lock().recent.insert(Key::new("default", "2"), u64::MAX);
+    assert!(matches!(log.find_received("default", "2"), Err(LogError::Overloaded)));
+    assert!(!log.has_received("default", "2"));
+}
+
+#[test]
 fn an_index_that_was_moved_away_is_created_anew_while_the_log_is_open() {
     let fixture = Fixture::new(31);
     let log = open(&fixture);
@@ -69,6 +106,71 @@ fn an_index_that_was_moved_away_is_created_anew_while_the_log_is_open() {
         assert!(is_known(&log, &number.to_string()), "{number}");
     }
     assert_eq!(renamed(&fixture), 0);
+}
+
+#[test]
+fn the_time_since_which_every_copy_is_recognised_follows_the_log_that_the_index_is_rebuilt_from() {
+    let fixture = Fixture::new(38);
+    let log = open(&fixture);
+    assert_eq!(log.ids_complete_since(), Some(1_000_000), "of a new log: now");
+    let sink = sink_of(&log, "one");
+    for number in 1..=500_i64 {
+        let record =
+            Record { received_at: number * 1000, ..Record::clone(&record(&number.to_string(), 300)) };
+        log.append_blocking(Arc::new(record), SinkSet::new([sink.number]), true).expect("stored");
+    }
+    let store = log.shared.store.0;
+    log.close();
+    drop(log);
+    assert_eq!(ids::complete_since(&fixture.path().join("ids.db"), store), Some(1_000_000));
+    std::fs::remove_file(fixture.path().join("ids.db")).expect("removed");
+    let log = open(&fixture);
+    assert_eq!(log.ids_complete_since(), Some(1000), "when the oldest event was received");
+
+    let moves_away = |name: &str| {
+        std::fs::rename(log.ids().path(), fixture.path().join(name)).expect("moved");
+        append(&log, name, &SinkSet::new([sink.number])).expect("stored");
+        // Storing ids finds that the file is gone.
+        log.shared.queue.lock().lacks_earlier = true;
+        assert_eq!(log.ids_complete_since(), None, "ids are missing");
+        log.shared.maintain();
+        until("the index has all ids again", &log, || {
+            log.ids().path().exists() && log.ids().stored_up_to() >= 500 && log.ids_complete_since().is_some()
+        });
+    };
+    moves_away("first");
+    assert_eq!(log.ids_complete_since(), Some(1000));
+    let progress = Progress { sink: sink.number, cursor: 400, checkpoint: None, ends_replay: false };
+    log.advance(progress, true).expect("stored");
+    log.set_bounds(options().bounds);
+    until("delivered events are removed", &log, || log.shared.before(0) > 300);
+    assert_eq!(log.ids_complete_since(), Some(1000), "the index still has their ids");
+    moves_away("second");
+    let oldest = (log.shared.before(0) + 1) * 1000;
+    assert_eq!(log.ids_complete_since(), Some(oldest + ids::RECEIPT_SPREAD));
+    log.shared.lookups_fail.store(true, Ordering::Relaxed);
+    assert_eq!(log.ids_complete_since(), None, "copies may be accepted as new");
+}
+
+#[test]
+fn ids_are_complete_since_the_last_event_if_the_log_has_no_event_any_more() {
+    let fixture = Fixture::new(42);
+    let log = fixture.open(options()).expect("opens");
+    let sink = sink_of(&log, "one");
+    // Later than the clock says, which was set back since.
+    let last = Record { received_at: 5_000_000, ..Record::clone(&record("1", 300)) };
+    log.append_blocking(Arc::new(last), SinkSet::new([sink.number]), true).expect("stored");
+    let progress = Progress { sink: sink.number, cursor: 1, checkpoint: None, ends_replay: false };
+    log.advance(progress, true).expect("stored");
+    log.close();
+    drop(log);
+    let log = fixture.open(options()).expect("opens");
+    until("delivered events are removed", &log, || log.shared.before(0) == 1);
+    log.close();
+    drop(log);
+    std::fs::remove_file(fixture.path().join("ids.db")).expect("removed");
+    let log = fixture.open(options()).expect("opens");
+    assert_eq!(log.ids_complete_since(), Some(5_000_000 + ids::RECEIPT_SPREAD));
 }
 
 /// Opens a log with segments of 1 MiB that retains all events.

@@ -9,6 +9,7 @@ mod index;
 mod kept;
 mod maintained;
 mod recovers;
+mod room;
 #[cfg(feature = "_shuttle")]
 mod schedules;
 
@@ -21,7 +22,11 @@ use tempfile::TempDir;
 use super::*;
 use crate::disk::Disk;
 use crate::disk::fake::{FakeDisk, Fault, Operation, Random};
+use crate::ids::Key;
+use crate::shared::Append;
+use crate::sync::atomic::Ordering;
 use dt_sink::clock::{Clock, ManualClock};
+use dt_sink::record::Record;
 
 const SEGMENT: u64 = 32 << 10;
 

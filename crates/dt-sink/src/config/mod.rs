@@ -36,5 +36,5 @@ pub use section::{FlagOrSection, NamedValue, Section};
 pub use source::{Sources, SystemSources};
 pub use suggest::{closest, did_you_mean};
 pub use table::{Key, KeyDefault, Reload, Table};
-pub use table_entry::{SecretEntry, TableEntry};
+pub use table_entry::{OptionalTable, SecretEntry, TableEntry, optional_table};
 pub use units::{read_duration, read_size, write_duration, write_size};

@@ -1,7 +1,7 @@
-//! Entries for optional tables: any table, and a table that says where a secret is stored.
+//! Entries for optional tables: any table, a table that says where a secret is stored, and a table of keys.
 
 use super::changes::Changes;
-use super::entry::{Entry, OptionalEntry};
+use super::entry::{Entry, Keys, OptionalEntry};
 use super::secret::{optional_secret, secret_keys};
 use super::section::Section;
 use super::table::{Key, Reload, Table};
@@ -75,6 +75,53 @@ impl Entry<Option<Secret>> for SecretEntry {
 
 impl OptionalEntry<Option<Secret>> for SecretEntry {
     fn default(self) -> Option<Secret> {
+        None
+    }
+}
+
+/// The entry of an optional table `[FIELD]` whose keys are those of `T`. The value is `None` if the table is absent, or was reported
+/// as invalid. The keys are compared one by one; adding or removing the table needs a restart.
+pub struct OptionalTable<T> {
+    check: fn(&mut T, &Section<'_>),
+}
+
+/// Creates the entry of an optional table. `check` checks its keys in combination.
+pub fn optional_table<T: Keys>(check: fn(&mut T, &Section<'_>)) -> OptionalTable<T> {
+    OptionalTable { check }
+}
+
+impl<T: Keys> Entry<Option<T>> for OptionalTable<T> {
+    fn read(self, field: &'static str, section: &mut Section<'_>) -> Option<Option<T>> {
+        let Some(mut section) = section.section(field) else { return Some(None) };
+        let mut read = T::read(&mut section);
+        if let Some(read) = &mut read {
+            (self.check)(read, &section);
+        }
+        section.finish();
+        Some(read)
+    }
+
+    fn compare(self, field: &'static str, values: (&Option<T>, &Option<T>), changes: &mut Changes) {
+        match values {
+            (Some(before), Some(after)) => changes.below(field, |changes| before.compare(after, changes)),
+            (None, Some(_)) => changes.note(field, Difference::Added, Reload::Restart),
+            (Some(_), None) => changes.note(field, Difference::Removed, Reload::Restart),
+            (None, None) => {}
+        }
+    }
+
+    fn rows(self, _: &'static str, _: &str) -> Vec<Key> {
+        Vec::new()
+    }
+
+    fn tables(self, field: &'static str, meaning: &str) -> Vec<Table> {
+        let table = Table::new(format!("[{field}]"), meaning, T::rows());
+        std::iter::once(table).chain(T::tables().into_iter().map(|table| table.below(field))).collect()
+    }
+}
+
+impl<T: Keys> OptionalEntry<Option<T>> for OptionalTable<T> {
+    fn default(self) -> Option<T> {
         None
     }
 }

@@ -3,7 +3,7 @@
 
 use std::borrow::Cow;
 
-use super::Record;
+use super::{ApiSource, Record};
 use dt_verify::event::{Timestamp, rfc3339_millis, target_and_time};
 
 /// The prefix of the attribute `type`; the event type follows.
@@ -30,6 +30,8 @@ pub struct CloudEvent<'a> {
     pub connector: &'a str,
     /// `dtreceivedat`: when the event was received, in RFC 3339.
     pub received_at: String,
+    /// `dtsource`: the part of DT's API from which the event was fetched; `None` if DT pushed it.
+    pub api_source: Option<&'static str>,
 }
 
 impl<'a> CloudEvent<'a> {
@@ -49,6 +51,7 @@ impl<'a> CloudEvent<'a> {
             time: time.filter(is_time),
             connector: &record.connector,
             received_at: rfc3339_millis(record.received_at),
+            api_source: record.provenance.source().map(ApiSource::name),
         }
     }
 
@@ -64,6 +67,7 @@ impl<'a> CloudEvent<'a> {
             ("datacontenttype", Some("application/json")),
             ("dtconnector", Some(self.connector)),
             ("dtreceivedat", Some(&*self.received_at)),
+            ("dtsource", self.api_source),
         ]
         .into_iter()
         .filter_map(|(name, value)| Some((name, value?)))
@@ -94,21 +98,15 @@ mod tests {
 
     use bytes::Bytes;
 
-    use crate::record::KeptHeaders;
-    use dt_verify::VerifiedBy;
+    use crate::record::Provenance;
 
     fn attributes(project: Option<&str>, body: &'static str) -> Vec<(&'static str, String)> {
         let record = Record {
             connector: Arc::from("plant"),
             received_at: 1_700_000_000_123,
-            verified_by: VerifiedBy::Secret { label: Arc::from("a") },
-            event_id: "c82gg9catj3vmh4248og".into(),
-            event_type: "touch".into(),
             project: project.map(Into::into),
-            device: None,
-            request_id: None,
-            headers: KeptHeaders::default(),
             body: Bytes::from_static(body.as_bytes()),
+            ..Record::sample("c82gg9catj3vmh4248og")
         };
         CloudEvent::of(&record).attributes().map(|(name, value)| (name, value.to_owned())).collect()
     }
@@ -144,5 +142,15 @@ mod tests {
         assert_eq!(of(None, r#"{"event":{"targetName":"","timestamp":"yesterday"}}"#), (nowhere, None, None));
         let odd = Some("//disruptive-technologies.com/projects/a%20%C3%A6%2F".to_owned());
         assert_eq!(of(Some("a \u{e6}/"), "not JSON"), (odd, None, None));
+    }
+
+    #[test]
+    fn an_event_of_the_api_names_its_source() {
+        for source in ApiSource::ALL {
+            let record = Record { provenance: Provenance::Api(source), ..Record::sample("e1") };
+            let event = CloudEvent::of(&record);
+            let found = event.attributes().find(|(name, _)| *name == "dtsource");
+            assert_eq!(found, Some(("dtsource", source.name())));
+        }
     }
 }

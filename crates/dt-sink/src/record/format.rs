@@ -14,8 +14,8 @@ use dt_verify::event::append_rfc3339_millis;
 pub enum Format {
     /// The received body, unchanged.
     Body,
-    /// The received JSON object, with the members `receivedAt` (RFC 3339, milliseconds), `connector`, `verifiedBy` and
-    /// `requestId` inserted before its own members, which follow byte for byte.
+    /// The received JSON object, with the members `receivedAt` (RFC 3339, milliseconds), `connector`, `verifiedBy`,
+    /// `source` (only of DT's API) and `requestId` (only of a request) inserted before its own members, which follow byte for byte.
     #[default]
     Envelope,
     /// A CloudEvent: a JSON object in line-based output; on Kafka, headers and the received bytes.
@@ -91,7 +91,11 @@ fn write_head(record: &Record, out: &mut Vec<u8>) {
     out.extend_from_slice(br#"","connector":"#);
     write_json_string(&record.connector, out);
     out.extend_from_slice(br#","verifiedBy":"#);
-    write_json_string(&record.verified_by, out);
+    write_json_string(&record.provenance.verified_by(), out);
+    if let Some(source) = record.provenance.source() {
+        out.extend_from_slice(br#","source":"#);
+        write_json_string(source.name(), out);
+    }
     if let Some(id) = &record.request_id {
         out.extend_from_slice(br#","requestId":""#);
         // Digits and letters only, so nothing is escaped.
@@ -134,6 +138,33 @@ impl FromStr for Format {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::record::{ApiSource, Provenance};
+    use bytes::Bytes;
+
+    #[test]
+    fn an_envelope_names_the_source_of_an_event_of_the_api() {
+        let pushed = Record { body: Bytes::from_static(br#" {"event":{}}"#), ..Record::sample("e1") };
+        let fetched =
+            |source| Record { provenance: Provenance::Api(source), received_at: 0, ..pushed.clone() };
+        for (record, expected) in [
+            (
+                &pushed,
+                r#""receivedAt":"1970-01-01T00:00:01.000Z","connector":"default","verifiedBy":"secret:a""#,
+            ),
+            (
+                &fetched(ApiSource::Backfill),
+                r#""receivedAt":"1970-01-01T00:00:00.000Z","connector":"default","verifiedBy":"api","source":"backfill""#,
+            ),
+            (
+                &fetched(ApiSource::Stream),
+                r#""receivedAt":"1970-01-01T00:00:00.000Z","connector":"default","verifiedBy":"api","source":"stream""#,
+            ),
+        ] {
+            let mut out = Vec::new();
+            Format::Envelope.write_line(record, &mut out);
+            assert_eq!(String::from_utf8_lossy(&out), format!("{{{expected},\"event\":{{}}}}\n"));
+        }
+    }
 
     #[test]
     fn strings_are_escaped_as_json_wants_it() {

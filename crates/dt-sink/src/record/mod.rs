@@ -9,6 +9,7 @@ mod json_text;
 mod kept_headers;
 pub mod line_protocol;
 mod path_template;
+mod provenance;
 mod request_id;
 mod template;
 mod topic_template;
@@ -26,6 +27,7 @@ pub use json_parts::JsonParts;
 pub use json_text::{escaped, json_number, write_on_one_line};
 pub use kept_headers::KeptHeaders;
 pub use path_template::PathTemplate;
+pub use provenance::{ApiSource, Provenance};
 pub use request_id::{NotARequestId, RequestId, RequestIds};
 pub use template::{BadTemplate, NotATemplate, Part, Placeholder, Template};
 pub use topic_template::TopicTemplate;
@@ -33,15 +35,15 @@ pub use topic_template::TopicTemplate;
 use dt_verify::event::{Delivery, Envelope, NotADelivery};
 use dt_verify::{Verified, VerifiedBy};
 
-/// A verified delivery, with its exact bytes and the fields that routing needs.
+/// A verified delivery, or an event of DT's API in the form of one, with its exact bytes and the fields that routing needs.
 #[derive(Debug, Clone)]
 pub struct Record {
     /// The name of the connector that received the event.
     pub connector: Arc<str>,
     /// When the event was received, in Unix milliseconds.
     pub received_at: i64,
-    /// The key with which the request was verified.
-    pub verified_by: VerifiedBy,
+    /// How the event reached this receiver: the key with which its request was verified, or DT's API.
+    pub provenance: Provenance,
     /// `event.eventId`: equal for every copy of the event. This field and the following texts share the memory of the body.
     pub event_id: ByteString,
     /// `event.eventType`, such as `touch`.
@@ -50,11 +52,11 @@ pub struct Record {
     pub project: Option<ByteString>,
     /// The id of the device in `event.targetName`, else `metadata.deviceId`; `None` if neither names a device.
     pub device: Option<ByteString>,
-    /// The id of the request in which the event was received; `None` if it is not known.
+    /// The id of the request in which the event was received; `None` if it is not known, or the event is of DT's API.
     pub request_id: Option<RequestId>,
-    /// The parts of the request's headers that are stored for dead letters.
+    /// The parts of the request's headers that are stored for dead letters; empty for an event of DT's API.
     pub headers: KeptHeaders,
-    /// The body of the request, as received.
+    /// The body of the request, as received. For an event of DT's API, a body of the same form that contains the event as received.
     pub body: Bytes,
 }
 
@@ -81,7 +83,7 @@ impl Record {
         Ok(Self {
             connector,
             received_at,
-            verified_by: verified.by().clone(),
+            provenance: verified.by().clone().into(),
             event_id: part(body, &envelope.event_id),
             event_type: part(body, &envelope.event_type),
             project: envelope.project().map(|project| part(body, project)),
@@ -108,7 +110,7 @@ impl Record {
         Self {
             connector: Arc::from("default"),
             received_at: 1000,
-            verified_by: VerifiedBy::Secret { label: Arc::from("a") },
+            provenance: VerifiedBy::Secret { label: Arc::from("a") }.into(),
             event_id: event_id.into(),
             event_type: "touch".into(),
             project: None,
@@ -208,8 +210,8 @@ pub struct DeadLetter {
 /// The fields that a [`Record`] has in addition to those of a request.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Routing {
-    /// The key with which the request was verified.
-    pub verified_by: VerifiedBy,
+    /// How the event reached this receiver.
+    pub provenance: Provenance,
     /// `event.eventType`, such as `touch`.
     pub event_type: ByteString,
     /// The id of the project in `event.targetName`; `None` if it names no project.
@@ -280,7 +282,7 @@ impl DeadLetter {
             event_id: Some(record.event_id.clone()),
             seq: None,
             routing: Some(Routing {
-                verified_by: record.verified_by.clone(),
+                provenance: record.provenance.clone(),
                 event_type: record.event_type.clone(),
                 project: record.project.clone(),
                 device: record.device.clone(),

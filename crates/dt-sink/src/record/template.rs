@@ -45,15 +45,17 @@ pub enum Placeholder {
     EventId,
     /// `receivedAt`: the time of receipt in RFC 3339, with milliseconds.
     ReceivedAt,
-    /// `verifiedBy`: the key with which the event was verified.
+    /// `verifiedBy`: the key with which the event was verified, or `api`.
     VerifiedBy,
+    /// `source`: the part of DT's API from which the event was fetched.
+    Source,
     /// `requestId`: the id of the request in which the event was received.
     RequestId,
 }
 
 impl Placeholder {
     /// All placeholders.
-    pub const ALL: [Self; 10] = [
+    pub const ALL: [Self; 11] = [
         Self::Date,
         Self::Hour,
         Self::Connector,
@@ -63,6 +65,7 @@ impl Placeholder {
         Self::EventId,
         Self::ReceivedAt,
         Self::VerifiedBy,
+        Self::Source,
         Self::RequestId,
     ];
 
@@ -79,6 +82,7 @@ impl Placeholder {
             Self::EventId => "eventId",
             Self::ReceivedAt => "receivedAt",
             Self::VerifiedBy => "verifiedBy",
+            Self::Source => "source",
             Self::RequestId => "requestId",
         }
     }
@@ -104,7 +108,8 @@ impl Placeholder {
             Self::EventType => Some((&*record.event_type).into()),
             Self::EventId => Some((&*record.event_id).into()),
             Self::ReceivedAt => Some(rfc3339_millis(record.received_at).into()),
-            Self::VerifiedBy => Some(record.verified_by.to_string().into()),
+            Self::VerifiedBy => Some(record.provenance.verified_by().to_string().into()),
+            Self::Source => record.provenance.source().map(|source| source.name().into()),
             Self::RequestId => record.request_id.map(|id| id.as_str().to_owned().into()),
         }
     }
