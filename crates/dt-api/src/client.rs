@@ -9,6 +9,7 @@ use tokio::sync::Mutex;
 
 use crate::connection::{self, HttpClient};
 use crate::credentials::Credentials;
+use crate::pace::Pace;
 use crate::retry::Backoff;
 use crate::token::Token;
 use crate::url::{BadUrl, BaseUrl};
@@ -42,8 +43,8 @@ pub enum BuildError {
         "the credentials: expected a key id without a colon, a secret, and for OAuth2 an e-mail address, all in one line each"
     )]
     Credentials,
-    /// A time limit, or the number of attempts, is 0.
-    #[error("the time limits and the number of attempts must not be 0")]
+    /// A time limit, the number of attempts, or the rate of requests is 0.
+    #[error("the time limits, the number of attempts and the rate of requests must not be 0")]
     Limits,
     /// The TLS library does not accept its own defaults.
     #[error("TLS cannot be set up")]
@@ -84,6 +85,8 @@ pub struct Inner {
     pub basic: Option<HeaderValue>,
     pub token: Mutex<Option<Token>>,
     pub limits: Limits,
+    /// Spaces the attempts; `None` without a limit of their rate.
+    pub pace: Option<Pace>,
     pub backoff: Backoff,
     pub clock: Clock,
 }
@@ -106,6 +109,7 @@ pub struct ClientBuilder {
     api_url: String,
     token_endpoint: String,
     limits: Limits,
+    rate: Option<u32>,
     clock: Clock,
     seed: Option<u64>,
 }
@@ -118,6 +122,7 @@ impl Client {
             api_url: DT_API_URL.to_owned(),
             token_endpoint: DT_TOKEN_ENDPOINT.to_owned(),
             limits: Limits { request: REQUEST_TIMEOUT, total: TOTAL_TIMEOUT, attempts: ATTEMPTS },
+            rate: None,
             clock: Arc::new(system_millis),
             seed: None,
         }
@@ -168,6 +173,14 @@ impl ClientBuilder {
         self
     }
 
+    /// Sets the largest rate of requests in attempts per second, by default without a limit. Attempts of all calls and of all
+    /// clones start at equal distances, also after a pause. The time that a call waits for its first attempt is no part of its
+    /// time limit. Requests to the token endpoint do not count.
+    pub const fn max_requests_per_second(mut self, rate: u32) -> Self {
+        self.rate = Some(rate);
+        self
+    }
+
     /// Replaces the system clock by a function that returns Unix milliseconds. The clock is used for the times of assertions, and
     /// for dates in `Retry-After`.
     pub fn clock(mut self, unix_millis: impl Fn() -> i64 + Send + Sync + 'static) -> Self {
@@ -200,6 +213,10 @@ impl ClientBuilder {
             Some(_) => None,
             None => Some(self.credentials.basic_header().ok_or(BuildError::Credentials)?),
         };
+        let pace = match self.rate {
+            Some(rate) => Some(Pace::new(rate).ok_or(BuildError::Limits)?),
+            None => None,
+        };
         let seed = self.seed.map_or_else(getrandom::u64, Ok).map_err(|_| BuildError::NoRandomNumbers)?;
         Ok(Client(Arc::new(Inner {
             // Less than the limit of an attempt, so that an attempt without a connection is known as one: nothing was sent.
@@ -211,6 +228,7 @@ impl ClientBuilder {
             basic,
             token: Mutex::new(None),
             limits: self.limits,
+            pace,
             backoff: Backoff::new(seed),
             clock: self.clock,
         })))
@@ -240,6 +258,7 @@ mod tests {
         assert_eq!(code(builder().token_endpoint("x")), Some("token_endpoint"));
         assert_eq!(code(builder().attempts(0)), Some("limits"));
         assert_eq!(code(builder().total_timeout(Duration::ZERO)), Some("limits"));
+        assert_eq!(code(builder().max_requests_per_second(0)), Some("limits"));
         let secret = Secret::new("s").expect("not empty");
         assert_eq!(code(Client::builder(Credentials::basic("a:b", secret))), Some("credentials_malformed"));
     }

@@ -147,6 +147,7 @@ impl Failure {
 impl Inner {
     /// Sends a request until there is a response with a success status. Returns the error of the last attempt if none is left.
     pub async fn answer(&self, call: &Call) -> Result<Answer, Error> {
+        self.pace().await;
         let started = Instant::now();
         let mut failed = FailedCall {
             method: call.method.clone(),
@@ -176,6 +177,7 @@ impl Inner {
                 Next::NewToken if has_new_token => return Err(error),
                 Next::NewToken => {
                     has_new_token = true;
+                    self.pace().await;
                     continue;
                 }
                 Next::RepeatIfSafe { after } | Next::Repeat { after } => {
@@ -193,6 +195,14 @@ impl Inner {
                 "DT's API: the request is repeated"
             );
             tokio::time::sleep(pause).await;
+            self.pace().await;
+        }
+    }
+
+    /// Waits until the rate of requests permits an attempt.
+    async fn pace(&self) {
+        if let Some(pace) = &self.pace {
+            pace.wait().await;
         }
     }
 

@@ -16,7 +16,8 @@
 //!   are sent by https only, or to this machine.
 //! - **Retries**: exponential back-off with jitter, or what `Retry-After` says. A request that creates something is repeated
 //!   only if DT has certainly done nothing; otherwise [`Error::may_have_been_done`] says that the state has to be read first.
-//! - **Limits**: a time limit for each attempt and for each call, the number of attempts, and the size of answers.
+//! - **Limits**: a time limit for each attempt and for each call, the number of attempts, and the size of answers; on request
+//!   ([`ClientBuilder::max_requests_per_second`]), the rate of requests.
 //! - **Secrets** appear neither in `Debug` and `Display` nor in errors, also if an answer repeats them.
 //!
 //! Facts about the API are from DT's documentation (<https://docs.developer.disruptive-technologies.com>), its Python client
@@ -85,6 +86,7 @@ mod error;
 mod exchange;
 mod history;
 mod json;
+mod pace;
 mod pages;
 mod projects;
 mod retry;
