@@ -45,7 +45,7 @@ pub use sink_types::sink_types;
 pub use dt_api as api;
 pub use dt_emulator as emulator;
 pub use dt_log::{self as log, disk};
-pub use dt_server::{config, deliver, http, keys, service, sink, spool_admin, telemetry, tls};
+pub use dt_server::{cloud, config, deliver, http, keys, service, sink, spool_admin, telemetry, tls};
 pub use dt_sink::{clock, record};
 pub use dt_verify::{self as verify, event};
 

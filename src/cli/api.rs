@@ -7,7 +7,7 @@ use clap::Args;
 use serde::Deserialize;
 
 use super::{Failure, complain, usage};
-use dt_api::{BuildError, Client, Credentials, DT_API_URL, DT_TOKEN_ENDPOINT};
+use dt_api::{BuildError, Client, ClientBuilder, Credentials, DT_API_URL, DT_TOKEN_ENDPOINT};
 use dt_server::config::{SecretError, SecretSource, Sources, SystemSources, read_secret};
 use dt_verify::Secret;
 
@@ -98,7 +98,23 @@ impl ApiOptions {
         self.client_from(&SystemSources).map_err(usage)
     }
 
+    /// Returns whether options or the environment name a service account.
+    pub fn is_given(&self) -> bool {
+        let is_set = |name| std::env::var_os(name).is_some_and(|value| !value.is_empty());
+        self.key_id.is_some() || is_set(KEY_ID) || is_set(FILE)
+    }
+
+    /// Creates a client that sends at most this number of requests per second.
+    pub fn client_at(&self, max_requests_per_second: u32) -> Result<Client, Failure> {
+        let builder = self.builder_from(&SystemSources).map_err(usage)?;
+        builder.max_requests_per_second(max_requests_per_second).build().map_err(usage)
+    }
+
     fn client_from(&self, from: &dyn Sources) -> Result<Client, ApiOptionsError> {
+        Ok(self.builder_from(from)?.build()?)
+    }
+
+    fn builder_from(&self, from: &dyn Sources) -> Result<ClientBuilder, ApiOptionsError> {
         let file = self.credentials_file(from)?;
         let api_url = self.api_url.clone().or(text(API_URL, from)?).as_deref().map(with_version);
         let of_file = file.as_ref().and_then(|account| account.token_endpoint.clone());
@@ -109,10 +125,9 @@ impl ApiOptions {
         {
             return Err(ApiOptionsError::NoTokenEndpoint);
         }
-        let builder = Client::builder(self.credentials(file, from)?)
+        Ok(Client::builder(self.credentials(file, from)?)
             .api_url(api_url.unwrap_or_else(|| DT_API_URL.to_owned()))
-            .token_endpoint(token_endpoint.unwrap_or_else(|| DT_TOKEN_ENDPOINT.to_owned()));
-        Ok(builder.build()?)
+            .token_endpoint(token_endpoint.unwrap_or_else(|| DT_TOKEN_ENDPOINT.to_owned())))
     }
 
     /// Reads the credentials file that the environment names; `None` if it names none, or if options contain the credentials.

@@ -95,6 +95,7 @@ subcommands! {
     Spool: spool,
     Dead: dead,
     Connectors: connectors,
+    Backfill: backfill,
     Emulate: emulate,
     Demo: demo,
     Check: check,

@@ -198,19 +198,25 @@ async fn serve(config: Config, arguments: Arguments, files: FileSnapshot, inheri
     let connectors: Vec<_> = config.connectors.iter().map(|connector| &*connector.path).collect();
     let sinks: Vec<_> = config.sinks.iter().map(|sink| &*sink.name).collect();
     let scheme = if config.tls.is_some() { "https" } else { "http" };
-    let (listen, admin) = (service.listener().to_string(), service.admin_listener());
+    let sources: Vec<_> = config.sources.iter().map(|source| &*source.name).collect();
+    let (listen, admin) = (service.listener().map(ToString::to_string), service.admin_listener());
     tracing::info!(
         listen,
         scheme,
         admin = admin.map(tracing::field::display),
         ?connectors,
+        ?sources,
         ?sinks,
         version = env!("CARGO_PKG_VERSION"),
-        "listening"
+        "{}",
+        if listen.is_some() { "listening" } else { "reading events; there is no connector, so no port is open for DT" }
     );
     let (handle, interval) = (service.reload_handle(), arguments.watch);
     let read = move |sources: &dyn Sources| configure(&arguments, sources);
-    let status = format!("receiving events on {listen} ({scheme})");
+    let status = match listen {
+        Some(listen) => format!("receiving events on {listen} ({scheme})"),
+        None => "reading events of DT's API".to_owned(),
+    };
     notify::ready(&status);
     tokio::spawn(reload::keep_current(Reloader { handle, files, interval, hangup, status }, read));
     let alive = tokio::spawn(notify::keep_alive());

@@ -204,6 +204,7 @@ fn status(spool: &Spool, json: bool) -> Ended {
         if let Some(members) = object.as_object_mut() {
             members.insert("folder".to_owned(), json!(spool.folder.display().to_string()));
             members.insert("oldestReceivedAt".to_owned(), json!(time(status.oldest_received_at)));
+            members.insert("idsCompleteSince".to_owned(), json!(time(status.ids_complete_since)));
             members.insert("sinks".to_owned(), json!(sinks));
         }
         say(object)?;
@@ -218,6 +219,8 @@ fn status(spool: &Spool, json: bool) -> Ended {
         oldest(status.oldest_received_at)
     ))?;
     say(format_args!("used          {}", bytesize::ByteSize(status.used_bytes)))?;
+    let known = status.ids_complete_since.map_or_else(|| "unknown".to_owned(), rfc3339_millis);
+    say(format_args!("event ids     complete since {known}"))?;
     let dead = status.dead_letters.iter().filter(|(_, count)| **count > 0);
     let dead: Vec<String> = dead.map(|(reason, count)| format!("{count} {reason}")).collect();
     let dead = if dead.is_empty() { "none".to_owned() } else { dead.join(", ") };

@@ -16,8 +16,9 @@ use super::{Failure, complain, usage};
 use crate::sink_types;
 use dt_log::dead::{DeadLetters, DeadOptions, Expect, Filter, ReadOnly};
 use dt_log::{Log, LogOptions, Reader, is_without_log, path_of_dead_letters};
+use dt_server::cloud::backfill::{ControlSocket, Fill};
 use dt_server::config::{Config, ConfigError, ConnectorConfig, DEFAULT_DATA, Mode, Sources, SystemSources};
-use dt_server::spool_admin::{ControlError, Repair, RepairReport, RepairRequest, ask};
+use dt_server::spool_admin::{ControlError, FillRequest, Repair, RepairReport, RepairRequest, ask};
 use dt_sink::clock::SystemClock;
 use dt_verify::Verifier;
 
@@ -69,6 +70,11 @@ pub fn read_config(path: &Path) -> Result<Config, Failure> {
     read_config_from(path, &WithoutSecrets(SystemSources))
 }
 
+/// Reads a configuration file with all secrets that it refers to.
+pub fn read_config_with_secrets(path: &Path) -> Result<Config, Failure> {
+    complete(path, read_config_from(path, &SystemSources)?)
+}
+
 fn read_config_from(path: &Path, sources: &dyn Sources) -> Result<Config, Failure> {
     Config::from_file(path, sources, &sink_types()).map_err(|error| bad_config(Some(path), &error))
 }
@@ -102,6 +108,11 @@ pub fn bad_config(path: Option<&Path>, error: &ConfigError) -> Failure {
 }
 
 impl SpoolOptions {
+    /// Returns the options for the spool of a configuration.
+    pub const fn of_config(path: PathBuf) -> Self {
+        Self { config: Some(path), data: None }
+    }
+
     /// Finds the spool. Returns a failure if there is none.
     pub fn find(&self) -> Result<Spool, Failure> {
         let mut config = match &self.config {
@@ -231,13 +242,33 @@ impl Spool {
         Ok(report)
     }
 
+    /// Returns where fetched events are stored: the running server or, without one, the log with the lock of the spool. The second
+    /// value says whether a server runs.
+    pub fn filler(&self) -> Result<(Arc<dyn Fill>, bool), Failure> {
+        if self.is_direct()? {
+            return Err(usage(format!(
+                "{}: mode `direct` has no log and keeps no ids of events, so that back-filled events would be delivered twice; \
+                 serve with `mode = \"spool\"`",
+                self.folder.display()
+            )));
+        }
+        self.check_owner()?;
+        // A request without events says whether a server runs.
+        match ask(&self.folder, &RepairRequest::Fill(FillRequest::default())) {
+            Ok(_) => Ok((Arc::new(ControlSocket(self.folder.clone())), true)),
+            Err(ControlError::NoServer) => {
+                let request = RepairRequest::Fill(FillRequest::default());
+                Ok((Arc::new(self.lock(&request, None)?), false))
+            }
+            Err(error) => Err(usage(error)),
+        }
+    }
+
     /// Locks the spool and opens the log. This fails if a server is running.
     fn lock(&self, request: &RepairRequest, secrets: Option<&SecretOptions>) -> Result<Repair, Failure> {
         let mut config = match (&self.config_file, request) {
             // To verify requests again, the secrets themselves are needed.
-            (Some(path), RepairRequest::ReplayDead { .. }) => {
-                complete(path, read_config_from(path, &SystemSources)?)?
-            }
+            (Some(path), RepairRequest::ReplayDead { .. }) => read_config_with_secrets(path)?,
             _ => self.config.clone().unwrap_or_else(Config::empty),
         };
         let given =

@@ -13,6 +13,10 @@ pub enum TimeError {
     Instant,
     #[error("expected a time such as 2026-03-01T08:00:00Z, or a time ago such as 2h or 1d")]
     InstantOrAgo,
+    #[error(
+        "expected a date such as 2026-03-01 (UTC), a time such as 2026-03-01T08:00:00Z, or a time ago such as 2h or 1d"
+    )]
+    DateOrAgo,
     #[error("expected a duration such as 1d, 1h, 15m or 90s")]
     Length,
     #[error("expected a duration such as 15m, 10s or 500ms")]
@@ -43,6 +47,13 @@ pub fn since(text: &str) -> Result<i64, TimeError> {
     let ago = read_duration(text).ok_or(TimeError::InstantOrAgo)?;
     let ago = i64::try_from(ago.as_millis()).unwrap_or(i64::MAX);
     Ok(SystemClock.unix_millis().saturating_sub(ago))
+}
+
+/// Parses a date (its first moment in UTC), a time in RFC 3339, or the time since then, and returns it in Unix milliseconds.
+pub fn date_or_since(text: &str) -> Result<i64, TimeError> {
+    let is_date = text.parse::<jiff::civil::Date>().is_ok() && text.len() == "2026-03-01".len();
+    let time = if is_date { format!("{text}T00:00:00Z") } else { text.to_owned() };
+    since(&time).map_err(|_| TimeError::DateOrAgo)
 }
 
 /// Parses a duration such as `5s`, or 0.

@@ -326,7 +326,7 @@ fn what_a_sink_rejects_while_the_disk_is_full_becomes_one_dead_letter_and_is_not
     let record = Record {
         connector: Arc::from("default"),
         received_at: 0,
-        verified_by: VerifiedBy::Secret { label: Arc::from("s") },
+        provenance: VerifiedBy::Secret { label: Arc::from("s") }.into(),
         event_id: "id".into(),
         event_type: "touch".into(),
         project: None,

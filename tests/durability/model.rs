@@ -279,7 +279,7 @@ impl Model {
         let record = Record {
             connector: Arc::from(CONNECTORS[key.0]),
             received_at: self.now,
-            verified_by: VerifiedBy::Secret { label: Arc::from("s") },
+            provenance: VerifiedBy::Secret { label: Arc::from("s") }.into(),
             event_id: format!("id{}", key.1).into(),
             event_type: "touch".into(),
             project: None,

@@ -33,7 +33,7 @@ pub(crate) fn record(number: u64) -> Record {
     Record {
         connector: Arc::from("default"),
         received_at: THEN,
-        verified_by: VerifiedBy::Secret { label: Arc::from("secret-1") },
+        provenance: VerifiedBy::Secret { label: Arc::from("secret-1") }.into(),
         event_id: id(1, number).into(),
         event_type: "touch".into(),
         project: Some("p".into()),

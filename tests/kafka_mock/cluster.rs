@@ -121,7 +121,7 @@ pub(crate) fn record(number: usize) -> Arc<Record> {
     Arc::new(Record {
         connector: Arc::from("plant"),
         received_at: 1_700_000_000_123,
-        verified_by: VerifiedBy::Secret { label: Arc::from("a") },
+        provenance: VerifiedBy::Secret { label: Arc::from("a") }.into(),
         event_id: format!("id{number}").into(),
         event_type: "touch".into(),
         project: Some("p".into()),

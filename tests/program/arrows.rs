@@ -1,16 +1,5 @@
 //! The arrows between the crates are those of the map in `docs/contributing.md`; `cargo metadata` says which there are.
 
-#![allow(
-    clippy::arithmetic_side_effects,
-    clippy::cast_possible_truncation,
-    clippy::expect_used,
-    clippy::indexing_slicing,
-    clippy::panic,
-    clippy::print_stdout,
-    clippy::unwrap_used,
-    reason = "tests may fail loudly"
-)]
-
 use std::collections::BTreeSet;
 use std::process::Command;
 
@@ -27,7 +16,7 @@ const ARROWS: [(&str, &[&str]); 11] = [
     ("dt-sink-postgres", &["dt-sink", "dt-verify"]),
     ("dt-api", &["dt-verify"]),
     ("dt-emulator", &["dt-verify"]),
-    ("dt-server", &["dt-log", "dt-sink", "dt-verify"]),
+    ("dt-server", &["dt-api", "dt-log", "dt-sink", "dt-verify"]),
     (
         "dt-receiver",
         &[

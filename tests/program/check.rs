@@ -1,7 +1,5 @@
 //! `dt-receiver check` reports every problem at once, where it is, and never shows a secret.
 
-#![allow(clippy::expect_used, clippy::indexing_slicing, clippy::panic, reason = "tests may fail loudly")]
-
 use std::path::Path;
 use std::process::Command;
 

@@ -1,7 +1,5 @@
 //! `dt-receiver send` against a real `dt-receiver serve`: what goes over the wire, what is told, and the exit codes.
 
-#![expect(clippy::unwrap_used, reason = "tests may fail loudly, and so may their helpers")]
-
 use std::collections::BTreeSet;
 use std::fs;
 use std::io::{Read, Write};

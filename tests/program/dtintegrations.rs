@@ -3,17 +3,6 @@
 //! It needs Python with the packages of `tests/interop/requirements.txt`: `.ci/run` makes a virtual environment and
 //! names its Python in `DT_RECEIVER_TEST_PYTHON`. Without it, the test says in one line what it leaves out.
 
-#![allow(
-    clippy::arithmetic_side_effects,
-    clippy::cast_possible_truncation,
-    clippy::expect_used,
-    clippy::indexing_slicing,
-    clippy::panic,
-    clippy::print_stdout,
-    clippy::unwrap_used,
-    reason = "tests may fail loudly"
-)]
-
 use std::collections::BTreeMap;
 use std::io::Write;
 use std::path::Path;

@@ -1,9 +1,5 @@
 //! What the log of the real program says of a request that is not taken: once, in words, with what was expected and found.
 
-// Everything here is a test, helpers included: they may fail loudly.
-#![cfg(test)]
-#![allow(clippy::arithmetic_side_effects, clippy::indexing_slicing, reason = "tests may fail loudly")]
-
 use std::fs;
 use std::path::Path;
 use std::time::{Duration, Instant};

@@ -1,6 +1,20 @@
 //! The program and its pages: every subcommand but `serve`, which has test binaries of its own, the generated pages, the snippets
 //! of the documentation, what `deploy/` holds, and the arrows between the crates. One binary, since each one is linked anew.
 
+// Everything here is a test, helpers included: they may fail loudly.
+#![cfg(test)]
+#![allow(
+    clippy::arithmetic_side_effects,
+    clippy::cast_possible_truncation,
+    clippy::expect_used,
+    clippy::indexing_slicing,
+    clippy::panic,
+    clippy::print_stderr,
+    clippy::print_stdout,
+    clippy::unwrap_used,
+    reason = "tests may fail loudly"
+)]
+
 #[path = "../tls/authority.rs"]
 #[allow(dead_code, reason = "each test uses a part")]
 mod authority;

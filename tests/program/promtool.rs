@@ -1,17 +1,6 @@
 //! `/metrics` passes `promtool check metrics`. The tool is part of Prometheus; without it (or
 //! `DT_RECEIVER_TEST_PROMTOOL`), the test says in one line what it leaves out.
 
-#![allow(
-    clippy::arithmetic_side_effects,
-    clippy::cast_possible_truncation,
-    clippy::expect_used,
-    clippy::indexing_slicing,
-    clippy::panic,
-    clippy::print_stdout,
-    clippy::unwrap_used,
-    reason = "tests may fail loudly"
-)]
-
 use std::io::{Read, Write};
 use std::net::TcpStream;
 use std::process::{Command, Stdio};

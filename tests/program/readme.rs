@@ -1,17 +1,6 @@
 //! Runs what the README and the pages of `docs/` show: shell commands against the built program, queries against its
 //! database, configurations through the checks. Their Rust code is a doc test of the crate (`src/lib.rs`).
 
-#![allow(
-    clippy::arithmetic_side_effects,
-    clippy::cast_possible_truncation,
-    clippy::expect_used,
-    clippy::indexing_slicing,
-    clippy::panic,
-    clippy::print_stdout,
-    clippy::unwrap_used,
-    reason = "tests may fail loudly"
-)]
-
 use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::fs;

@@ -143,7 +143,7 @@ async fn all_vectors_give_their_answers_over_a_socket() {
     assert_eq!(records.len(), delivered.len());
     for (record, (vector, body)) in records.iter().zip(&delivered) {
         assert_eq!(record.body, body, "{}", vector.name);
-        assert!(vector.by.is_none() || vector.by == Some(record.verified_by.to_string()), "{}", vector.name);
+        assert!(vector.by.is_none() || vector.by == Some(record.provenance.to_string()), "{}", vector.name);
     }
     let letters = receiver.letters();
     let of = |reason: &str| letters.iter().filter(|letter| letter.reason.code() == reason).count();

@@ -17,7 +17,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 /// The modules in the order of their dependencies: a module may use those before it.
-const ORDER: [&str; 10] = [
+const ORDER: [&str; 11] = [
     "token_bucket",
     "telemetry",
     "keys",
@@ -27,6 +27,7 @@ const ORDER: [&str; 10] = [
     "spool_admin",
     "deliver",
     "http",
+    "cloud",
     "service",
 ];
 

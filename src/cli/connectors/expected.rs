@@ -7,7 +7,6 @@ use std::sync::Arc;
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use clap::Args;
-use http::Uri;
 
 use super::settings::Changes;
 use super::show;
@@ -15,7 +14,7 @@ use crate::cli::spool_access::bad_config;
 use crate::cli::{Failure, complain, usage};
 use crate::sink_types;
 use dt_api::{Connector, ConnectorStatus, EndpointUrl, HttpConfig, SecretText, Target};
-use dt_server::config::{Config, ConnectorConfig, SystemSources};
+use dt_server::config::{Config, ConnectorConfig, PublicUrl, SystemSources, is_same_url};
 use dt_verify::Secret;
 use dt_verify::event::EventType;
 
@@ -56,13 +55,7 @@ pub struct Difference {
 
 /// Reads a configuration, and returns the Data Connectors that it expects in a project.
 pub fn read(path: &Path, public_url: &str, project: &str) -> Result<Vec<Expected>, Failure> {
-    let base = base_of(public_url).ok_or_else(|| {
-        // The URL is not repeated: it may contain a password.
-        usage(
-            "--public-url: expected the URL at which DT reaches the receiver, without user, password and query, such as \
-             https://receiver.example.com; the `path` of each connector is appended",
-        )
-    })?;
+    let base: PublicUrl = public_url.parse().map_err(|error| usage(format!("--public-url: {error}")))?;
     let config = Config::from_file(path, &SystemSources, &sink_types()).and_then(Config::complete);
     let config = config.map_err(|error| bad_config(Some(path), &error))?;
     let path = path.display();
@@ -73,7 +66,7 @@ pub fn read(path: &Path, public_url: &str, project: &str) -> Result<Vec<Expected
         |connector: &&ConnectorConfig| connector.projects.is_empty() || connector.projects.contains(project);
     let expected = config.connectors.iter().filter(accepts);
     let expected: Vec<_> =
-        expected.map(|connector| Expected::of(connector, base, &config)).collect::<Result<_, _>>()?;
+        expected.map(|connector| Expected::of(connector, &base, &config)).collect::<Result<_, _>>()?;
     if expected.is_empty() {
         return Err(usage(format!(
             "{path}: no [[connector]] accepts events of the project {}",
@@ -81,26 +74,6 @@ pub fn read(path: &Path, public_url: &str, project: &str) -> Result<Vec<Expected
         )));
     }
     Ok(expected)
-}
-
-/// Returns a URL without the slash at its end; `None` if a path cannot be appended to it.
-fn base_of(url: &str) -> Option<&str> {
-    let uri: Uri = url.parse().ok()?;
-    let is_http = matches!(uri.scheme_str(), Some("http" | "https"));
-    let authority = uri.authority()?.as_str();
-    (is_http && !authority.contains('@') && !url.contains(['?', '#'])).then(|| url.trim_end_matches('/'))
-}
-
-/// Returns whether two URLs are the same, except for the case of the host and the slash of an empty path.
-fn is_same(a: &EndpointUrl, b: &EndpointUrl) -> bool {
-    fn user(uri: &Uri) -> Option<&str> {
-        uri.authority()?.as_str().rsplit_once('@').map(|(user, _)| user)
-    }
-    let (Ok(a_uri), Ok(b_uri)) = (a.expose().parse::<Uri>(), b.expose().parse::<Uri>()) else {
-        return a == b;
-    };
-    // `Uri` itself ignores the case of a password.
-    a_uri == b_uri && user(&a_uri) == user(&b_uri)
 }
 
 /// Returns a URL with the user and the password of the header `authorization`; `None` if there is no such header with basic auth.
@@ -121,7 +94,7 @@ fn text_of(secret: &Secret, connector: &str, what: &str) -> Result<SecretText, F
 }
 
 impl Expected {
-    fn of(connector: &ConnectorConfig, base: &str, config: &Config) -> Result<Self, Failure> {
+    fn of(connector: &ConnectorConfig, base: &PublicUrl, config: &Config) -> Result<Self, Failure> {
         let name = &connector.name;
         let secrets = connector.sent.signature.iter();
         let headers = connector.sent.headers.iter().map(|(header, value)| {
@@ -131,11 +104,11 @@ impl Expected {
             connector.sinks.as_ref().is_none_or(|sinks| sinks.iter().any(|name| **name == *sink.name))
         });
         let headers = headers.collect::<Result<Vec<_>, Failure>>()?;
-        let url = format!("{base}{}", connector.path);
+        let url = base.at(&connector.path);
         Ok(Self {
             name: Arc::clone(name),
-            url_with_user: with_user(&url, &headers),
-            url: EndpointUrl::new(url),
+            url_with_user: with_user(url.expose(), &headers),
+            url,
             events: connector.events.iter().map(|event| EventType::from(event.as_str())).collect(),
             labels: sinks.flat_map(|sink| sink.only.labels.keys().cloned()).collect(),
             secrets: secrets
@@ -178,7 +151,7 @@ impl Expected {
         };
         let is_named = |connector: &&Connector| connector.display_name == *self.name;
         let is_at_url = |connector: &&'a Connector| {
-            url_of(connector).is_some_and(|url| is_same(url, &self.url) || self.has_user(url))
+            url_of(connector).is_some_and(|url| is_same_url(url, &self.url) || self.has_user(url))
         };
         let found: Vec<_> = connectors.iter().filter(|connector| url_of(connector).is_some()).collect();
         let (named, others): (Vec<_>, Vec<_>) = found.into_iter().partition(is_named);
@@ -219,7 +192,7 @@ impl Expected {
             changes.status = Some(ConnectorStatus::Active);
         }
         let has_user = at_dt.url.as_ref().is_some_and(|url| self.has_user(url));
-        if !has_user && !at_dt.url.as_ref().is_some_and(|url| is_same(url, &self.url)) {
+        if !has_user && !at_dt.url.as_ref().is_some_and(|url| is_same_url(url, &self.url)) {
             let url = at_dt.url.as_ref().map(ToString::to_string).unwrap_or_default();
             note("url", url, self.url());
             config.url = Some(self.url.clone());
@@ -253,7 +226,7 @@ impl Expected {
 
     /// Returns whether a URL has the user and the password that the configuration requires.
     fn has_user(&self, url: &EndpointUrl) -> bool {
-        self.url_with_user.as_ref().is_some_and(|with_user| is_same(url, with_user))
+        self.url_with_user.as_ref().is_some_and(|with_user| is_same_url(url, with_user))
     }
 }
 
@@ -293,46 +266,4 @@ fn shown(connector: &Connector) -> String {
 
 fn names_of(events: &[EventType]) -> BTreeSet<&str> {
     events.iter().map(EventType::as_str).collect()
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_path_is_appended_to_a_plain_url_only() {
-        for (url, base) in [
-            ("https://receiver.example.com", Some("https://receiver.example.com")),
-            ("https://receiver.example.com/", Some("https://receiver.example.com")),
-            ("https://example.com:8443/dt/", Some("https://example.com:8443/dt")),
-            ("http://127.0.0.1:8080", Some("http://127.0.0.1:8080")),
-            ("receiver.example.com", None),
-            ("/dt", None),
-            ("ftp://example.com", None),
-            ("https://user:hunter2@example.com", None),
-            ("https://example.com?key=hunter2", None),
-            ("https://example.com/#a", None),
-            ("", None),
-        ] {
-            assert_eq!(base_of(url), base, "{url}");
-        }
-    }
-
-    #[test]
-    fn urls_are_compared_by_what_they_mean() {
-        for (a, b, same) in [
-            ("https://example.com", "https://example.com/", true),
-            ("https://Example.com/a", "https://example.com/a", true),
-            ("https://example.com/a", "https://example.com/A", false),
-            ("https://example.com/a", "https://example.com/a/", false),
-            ("https://example.com/a", "https://example.com/a?b", false),
-            ("https://u:p@example.com/", "https://example.com/", false),
-            ("https://u:p@example.com/", "https://u:P@example.com/", false),
-            ("https://u:p@Example.com/", "https://u:p@example.com", true),
-            ("no url", "no url", true),
-            ("no url", "another none", false),
-        ] {
-            assert_eq!(is_same(&EndpointUrl::new(a), &EndpointUrl::new(b)), same, "{a} {b}");
-        }
-    }
 }

@@ -1,17 +1,6 @@
 //! The configuration refuses what it does not understand: each mistake is named by its key, with what was found and
 //! what is allowed, and all mistakes are reported at once.
 
-#![allow(
-    clippy::arithmetic_side_effects,
-    clippy::cast_possible_truncation,
-    clippy::expect_used,
-    clippy::indexing_slicing,
-    clippy::panic,
-    clippy::print_stdout,
-    clippy::unwrap_used,
-    reason = "tests may fail loudly"
-)]
-
 mod kafka;
 
 use std::ffi::OsString;
@@ -90,6 +79,7 @@ name = "archive"
 type = "file"
 path = "{date}/events.ndjson"
 start = "retained"
+backfill = false
 rotate_size = "100MiB"
 rotate_every = "1h"
 compress = "zstd"
@@ -173,6 +163,7 @@ fn a_configuration_with_every_key_is_read() {
     assert!(!config.connectors[0].dedup);
     assert_eq!(config.sinks.len(), 2);
     assert_eq!(config.sinks[0].only, SinkFilter::default());
+    assert!(config.sinks[0].backfill && !config.sinks[1].backfill);
     let only = &config.sinks[1].only;
     assert!(only.events.contains("touch") && only.projects.contains("p1") && only.devices.len() == 1);
     let labels = [("floor", Label::Present), ("room", Label::Is("kitchen".to_owned()))];

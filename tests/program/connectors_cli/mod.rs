@@ -1,14 +1,5 @@
 //! `dt-receiver connectors` against `dt-receiver emulate`, both as the real program.
 
-#![allow(
-    clippy::arithmetic_side_effects,
-    clippy::expect_used,
-    clippy::indexing_slicing,
-    clippy::panic,
-    clippy::unwrap_used,
-    reason = "tests may fail loudly"
-)]
-
 mod apply;
 mod cloud;
 mod other_clouds;

@@ -143,7 +143,7 @@ pub(crate) fn rejected(sink: &str, id: &str) -> DeadLetter {
     let reason = Reason::Rejected { sink: Arc::from(sink) };
     let letter = unreadable(event(id));
     let routing = Routing {
-        verified_by: VerifiedBy::Secret { label: Arc::from("a") },
+        provenance: VerifiedBy::Secret { label: Arc::from("a") }.into(),
         event_type: "touch".into(),
         project: None,
         device: None,

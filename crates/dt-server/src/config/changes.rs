@@ -4,7 +4,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use super::{Config, ConnectorConfig, Mode, SinkConfig};
+use super::{Config, ConnectorConfig, Mode, SinkConfig, SourceConfig};
 use dt_sink::config::{Changes, ConfigChange, Reload};
 use dt_verify::Difference;
 
@@ -18,12 +18,17 @@ impl Config {
             config.connectors.iter().map(|c| (c.name.clone(), c.clone())).collect()
         };
         let both = (&named(self), &named(next));
-        each(&mut changes, "connector", both, ConnectorConfig::changes_to);
+        each(&mut changes, ("connector", Reload::Yes), both, ConnectorConfig::changes_to);
         let named = |config: &Self| -> BTreeMap<_, _> {
             config.sinks.iter().map(|s| (s.name.clone(), s.clone())).collect()
         };
         let both = (&named(self), &named(next));
-        each(&mut changes, "sink", both, SinkConfig::changes_to);
+        each(&mut changes, ("sink", Reload::Yes), both, SinkConfig::changes_to);
+        let named = |config: &Self| -> BTreeMap<_, _> {
+            config.sources.iter().map(|s| (s.name.clone(), s.clone())).collect()
+        };
+        let both = (&named(self), &named(next));
+        each(&mut changes, ("source", Reload::Restart), both, SourceConfig::changes_to);
         changes.found()
     }
 
@@ -39,25 +44,25 @@ impl Config {
     }
 }
 
-/// Connectors or sinks, by name.
+/// Connectors, sinks or sources, by name.
 type Named<V> = BTreeMap<Arc<str>, V>;
 
-/// Compares connectors or sinks by name: records those that were added or removed, and calls `differ` for those in both
-/// configurations.
+/// Compares connectors, sinks or sources by name: records those that were added or removed, with what activates that, and calls
+/// `differ` for those in both configurations.
 fn each<V>(
     changes: &mut Changes,
-    section: &str,
+    (section, reload): (&str, Reload),
     (before, after): (&Named<V>, &Named<V>),
     differ: impl Fn(&V, &V, &mut Changes),
 ) {
     for name in before.keys().filter(|name| !after.contains_key(*name)) {
-        changes.note(&format!("{section}.{name}"), Difference::Removed, Reload::Yes);
+        changes.note(&format!("{section}.{name}"), Difference::Removed, reload);
     }
     for (name, value) in after {
         let key = format!("{section}.{name}");
         match before.get(name) {
             Some(old) => changes.below(&key, |changes| differ(old, value, changes)),
-            None => changes.note(&key, Difference::Added, Reload::Yes),
+            None => changes.note(&key, Difference::Added, reload),
         }
     }
 }

@@ -3,9 +3,10 @@
 
 use std::collections::BTreeSet;
 use std::path::{Component, Path, PathBuf};
+use std::sync::Arc;
 use std::time::Duration;
 
-use super::{Config, ConnectorConfig, Limits, Listen, SinkConfig};
+use super::{Config, Limits, Listen, SinkConfig};
 use dt_sink::config::{Problems, did_you_mean, segments};
 use dt_sink::record::PathTemplate;
 
@@ -32,7 +33,8 @@ impl Config {
                 "`header_timeout` and `deadline` together must not be over 9.5s, since DT gives up at 10s";
             problems.error("limits.deadline", text.to_owned());
         }
-        if self.connectors.is_empty() && !problems.has_errors_at("connector") {
+        let has_errors = problems.has_errors_at("connector") || problems.has_errors_at("source");
+        if self.connectors.is_empty() && self.sources.is_empty() && !has_errors {
             let text = "at least one is needed; add a [[connector]] with `secrets = [{ env = \"NAME\" }]`";
             problems.error("connector", text.to_owned());
         }
@@ -60,6 +62,8 @@ impl Config {
         each_once(problems, "sink", "name", &names, &names);
         each_once(problems, "sink", "path", &names, &paths);
         self.check_sink_places(problems);
+        self.check_monitor(problems);
+        self.check_sources(problems);
         let is_any_port = self.listen.address().is_some_and(|address| address.port() == 0);
         if Some(&self.listen) == self.admin.as_ref() && !is_any_port {
             problems.error("admin", format!("is {} like `listen`; the two never share a port", self.listen));
@@ -160,8 +164,10 @@ impl Config {
             if resolved(&place).starts_with(&spool) {
                 return Some(InSpool::Always(found("is")));
             }
-            let name_for = |connector: &ConnectorConfig| name_in(&template, &spool, &connector.name);
-            let names: Vec<String> = self.connectors.iter().filter_map(name_for).collect();
+            let name_for = |name: &Arc<str>| name_in(&template, &spool, name);
+            let of_connectors = self.connectors.iter().map(|connector| &connector.name);
+            let of_sources = self.sources.iter().map(|source| &source.name);
+            let names: Vec<String> = of_connectors.chain(of_sources).filter_map(name_for).collect();
             if names.is_empty() {
                 None
             } else if names.iter().any(|name| name.is_empty() || can_be_of_spool(name)) {
@@ -203,12 +209,14 @@ impl Config {
     /// Checks the sink names in `connector.sinks`. This is a separate check, since an embedder may add sinks after reading.
     pub(super) fn check_sink_names(&self, problems: &Problems) {
         let known: BTreeSet<&str> = self.sinks.iter().map(|sink| &*sink.name).collect();
-        for connector in &self.connectors {
-            for name in connector.sinks.iter().flatten().filter(|name| !known.contains(&***name)) {
+        let of_connectors = self.connectors.iter().map(|own| (format!("connector.{}", own.name), &own.sinks));
+        let of_sources = self.sources.iter().map(|own| (format!("source.{}", own.name), &own.sinks));
+        for (table, sinks) in of_connectors.chain(of_sources) {
+            for name in sinks.iter().flatten().filter(|name| !known.contains(&***name)) {
                 let allowed = known.iter().copied().collect::<Vec<_>>().join(", ");
                 let (hint, name) = (did_you_mean(name, known.iter().copied()), name.escape_debug());
                 let text = format!("no sink is named \"{name}\"; {hint}there are: {allowed}");
-                problems.error(&format!("connector.{}.sinks", connector.name), text);
+                problems.error(&format!("{table}.sinks"), text);
             }
         }
     }

@@ -1,10 +1,35 @@
-//! Which events a sink receives: `only` in `[[sink]]`.
+//! Which events a sink receives: `only` and `backfill` in `[[sink]]`.
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::connector::read_events;
 use dt_sink::config::{Section, config_keys, custom, texts};
-use dt_sink::record::Record;
+use dt_sink::record::{ApiSource, Record};
+
+/// Which of the events of its connectors a sink receives. The default is all.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct RecordFilter {
+    /// The condition `only` of the sink.
+    pub only: SinkFilter,
+    /// Whether the sink receives no events that were fetched from a device's history.
+    pub skips_backfilled: bool,
+}
+
+impl RecordFilter {
+    /// Returns whether the sink receives a record.
+    #[must_use]
+    pub fn wants(&self, record: &Record) -> bool {
+        let is_skipped = self.skips_backfilled && record.provenance.source() == Some(ApiSource::Backfill);
+        !is_skipped && self.only.wants(record)
+    }
+}
+
+impl From<SinkFilter> for RecordFilter {
+    fn from(only: SinkFilter) -> Self {
+        Self { only, ..Self::default() }
+    }
+}
 
 config_keys! {
     /// The events that a sink receives. An event must match every key that is given, and of a list one value.
@@ -90,6 +115,7 @@ fn shown_labels(labels: &BTreeMap<String, Label>) -> String {
 mod tests {
     use super::*;
     use bytes::Bytes;
+    use dt_sink::record::Provenance;
 
     fn record(event_type: &str, device: Option<&str>, labels: &str) -> Record {
         let body = format!(r#"{{"event":{{"eventId":"e","eventType":"{event_type}"}},"labels":{labels}}}"#);
@@ -148,6 +174,20 @@ mod tests {
         }
         let unreadable = Record { body: Bytes::from_static(b"{}"), ..kitchen };
         assert!(!with(&[("room", Label::Present)]).wants(&unreadable));
+    }
+
+    #[test]
+    fn a_sink_without_backfill_gets_all_but_backfilled_events() {
+        let from = |provenance| Record { provenance, ..record("touch", Some("d"), "{}") };
+        let pushed = record("touch", Some("d"), "{}");
+        let (filled, streamed) =
+            (from(Provenance::Api(ApiSource::Backfill)), from(Provenance::Api(ApiSource::Stream)));
+        let all = RecordFilter::default();
+        assert!(all.wants(&pushed) && all.wants(&filled) && all.wants(&streamed));
+        let without = RecordFilter { skips_backfilled: true, ..RecordFilter::default() };
+        assert!(without.wants(&pushed) && !without.wants(&filled) && without.wants(&streamed));
+        let other = SinkFilter { devices: set(&["c"]), ..SinkFilter::default() };
+        assert!(!RecordFilter { skips_backfilled: true, only: other }.wants(&pushed));
     }
 
     #[test]

@@ -32,14 +32,15 @@ config_keys! {
     #[non_exhaustive]
     pub struct SpoolLimits {
         /// The largest size of records and dead letters together. Remembered event ids come on top, about 30 bytes
-        /// each. The log grows by segments of 16 MiB, and has two spare ones, which count too.
+        /// each. The log grows by segments of 16 MiB, and has two spare ones, which count too. Without room for another
+        /// segment, the oldest events that only `retain` keeps are removed; then events are answered 503.
         max_size: u64 = size(64 << 20..=1 << 44).or(4 << 30),
         /// The space on the disk that must stay free when the log grows by a segment. Below it, sinks still receive what the
         /// log has.
         min_free: u64 = size(0..=1 << 44).or(256 << 20),
-        /// How long events are kept after they were received, even if every sink has acknowledged them. `spool replay`
-        /// can go back as far. Undelivered events are kept in any case. Both count towards `max_size`.
-        /// Both count towards `max_size`.
+        /// How long events are kept after they were received, even if every sink has acknowledged them, as long as
+        /// `max_size` and `min_free` have room for them. `spool replay` can go back as far. Undelivered events are kept
+        /// in any case. Both count towards `max_size`.
         retain: Duration = duration(Duration::ZERO..=YEAR).or(Duration::ZERO),
     }
 }

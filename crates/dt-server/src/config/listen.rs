@@ -8,11 +8,7 @@ use std::str::FromStr;
 use ipnet::IpNet;
 
 use crate::tls::{TlsError, TlsSettings, problems};
-use dt_sink::config::{
-    Changes, Entry, Key, Keys, OptionalEntry, Reload, Section, Sources, Table, config_keys, custom, flag,
-    word,
-};
-use dt_verify::Difference;
+use dt_sink::config::{Section, Sources, config_keys, custom, flag, word};
 
 /// The address of a listener.
 ///
@@ -224,49 +220,11 @@ pub fn read_mode(root: &mut Section<'_>, key: &'static str) -> Option<u32> {
     mode
 }
 
-/// The table `[tls]`, with a check of its files. Adding or removing the table needs a restart.
-pub struct Tls;
-
-impl Entry<Option<TlsSettings>> for Tls {
-    fn read(self, field: &'static str, root: &mut Section<'_>) -> Option<Option<TlsSettings>> {
-        let Some(mut section) = root.section(field) else { return Some(None) };
-        let settings = TlsSettings::read(&mut section);
-        if let Some(settings) = &settings {
-            let (errors, warnings) = check_files(settings, section.sources());
-            errors.into_iter().for_each(|(key, text)| section.complain(key, text));
-            warnings.into_iter().for_each(|(key, text)| section.warn(key, text));
-        }
-        section.finish();
-        Some(settings)
-    }
-
-    fn compare(
-        self,
-        field: &'static str,
-        values: (&Option<TlsSettings>, &Option<TlsSettings>),
-        changes: &mut Changes,
-    ) {
-        match values {
-            (Some(before), Some(after)) => changes.below(field, |changes| before.compare(after, changes)),
-            (None, Some(_)) => changes.note(field, Difference::Added, Reload::Restart),
-            (Some(_), None) => changes.note(field, Difference::Removed, Reload::Restart),
-            (None, None) => {}
-        }
-    }
-
-    fn rows(self, _: &'static str, _: &str) -> Vec<Key> {
-        Vec::new()
-    }
-
-    fn tables(self, field: &'static str, meaning: &str) -> Vec<Table> {
-        vec![Table::new(format!("[{field}]"), meaning, TlsSettings::rows())]
-    }
-}
-
-impl OptionalEntry<Option<TlsSettings>> for Tls {
-    fn default(self) -> Option<TlsSettings> {
-        None
-    }
+/// Checks the files of the table `[tls]`, and reports their problems.
+pub fn check_tls(settings: &mut TlsSettings, section: &Section<'_>) {
+    let (errors, warnings) = check_files(settings, section.sources());
+    errors.into_iter().for_each(|(key, text)| section.complain(key, text));
+    warnings.into_iter().for_each(|(key, text)| section.warn(key, text));
 }
 
 /// A key of `[tls]`, and the problem of the file that it names.

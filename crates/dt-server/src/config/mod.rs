@@ -6,14 +6,18 @@
 //! Each key has one entry, in the struct of its table: `Config` here for the top of the file, `Limits` and `SpoolLimits` in
 //! `limits.rs`, and so on. Reader, reference, sample file and the comparison at a reload derive from it: see [`config_keys!`].
 
+mod api;
 mod changes;
 mod checks;
 mod connector;
 mod filter;
 mod limits;
 mod listen;
+mod monitor;
+mod public_url;
 mod reference;
 mod sink;
+mod source;
 mod watch;
 
 use std::net::{Ipv4Addr, SocketAddr};
@@ -21,13 +25,17 @@ use std::path::{Path, PathBuf};
 use std::str::FromStr;
 use std::time::Duration;
 
+pub use api::ApiSettings;
 pub use connector::{ConnectorConfig, SentSecrets};
-pub use filter::{Label, SinkFilter};
+pub use filter::{Label, RecordFilter, SinkFilter};
 pub use limits::{Limits, SpoolLimits};
 pub(crate) use limits::{MAX_LEAVING, MAX_TURNED_AWAY};
 pub use listen::{ClientHeader, Listen, NotAListener, Proxies, TrustedProxies, UnknownClientHeader};
+pub use monitor::MonitorSettings;
+pub use public_url::{NotAPublicUrl, PublicUrl, is_same_url, without_user};
 pub use reference::{reference, reference_markdown, sample_file};
 pub use sink::SinkConfig;
+pub use source::{SourceConfig, SourceType, UnknownSourceType};
 pub use watch::{FileSnapshot, Recorder, Watch};
 
 pub use dt_sink::config::{
@@ -38,8 +46,8 @@ pub use dt_sink::config::{
 use crate::sink::SinkTypes;
 use crate::tls::TlsSettings;
 use dt_sink::config::{
-    Lines, Problems, Section, config_keys, custom, duration, flag, flat, number, parsed, path, table, text,
-    unchecked, word,
+    Lines, Problems, Section, config_keys, custom, duration, flag, flat, number, optional_table, parsed,
+    path, table, text, unchecked, word,
 };
 
 /// The default address that receives DT's requests.
@@ -58,7 +66,7 @@ config_keys! {
     #[non_exhaustive]
     pub struct Config {
         /// The address that receives DT's requests: an address, a Unix socket that is created, or a socket that
-        /// systemd opened.
+        /// systemd opened. Without a `[[connector]]` it is not used, and no port is open for DT.
         listen: Listen = parsed(
             "address, `\"unix:PATH\"`, `\"systemd\"`, `\"systemd:NAME\"`",
             listen::LISTEN_EXPECTED,
@@ -80,7 +88,7 @@ config_keys! {
         proxies: Proxies = flat(Proxies::check),
         /// The certificate of `listen`; without it, plain HTTP. Details: [tls.md](tls.md). Changed files are
         /// activated while the receiver runs; adding or removing the table needs a restart.
-        tls: Option<TlsSettings> = listen::Tls,
+        tls: Option<TlsSettings> = optional_table(listen::check_tls),
         /// When a request is answered 200: `spool` once the event is stored and synced, `direct` once every sink of
         /// its connector has acknowledged it.
         mode: Mode = word(&["spool", "direct"]).or(Mode::Spool).restart(),
@@ -93,7 +101,8 @@ config_keys! {
             .restart_in_direct(),
         /// How long a stop waits for requests and deliveries in flight.
         drain_timeout: Duration = duration(Duration::ZERO..=HOUR).or(Duration::from_secs(10)),
-        /// How long an event id is remembered; copies of the event are answered `duplicate`.
+        /// How long an event id is remembered; copies of the event are answered `duplicate`. With `monitor.backfill`, at least
+        /// 32 days.
         dedup_window: Duration = duration(Duration::ZERO..=YEAR).or(HOUR.saturating_mul(72)).restart_in_direct(),
         /// The largest number of event ids that are remembered; beyond it, the oldest are forgotten.
         dedup_max: Option<usize> = number(1..=20_000_000)
@@ -110,10 +119,19 @@ config_keys! {
         /// The limits of the HTTP server. Priorities and memory: [limits.md](limits.md). `header_timeout` and
         /// `deadline` together are at most 9.5 s, since DT gives up after 10 s.
         limits: Limits = table(Limits::check),
+        /// The service account with which the receiver calls DT's REST API. A receiver without `[monitor]` and `[[source]]`
+        /// calls nothing. The account needs the role `project.user` in each project, and `project.developer` for
+        /// `monitor.reenable`.
+        api: Option<ApiSettings> = optional_table(ApiSettings::check),
+        /// Watches the Data Connectors that deliver to this receiver, and fetches what was missed. Off without this table; needs
+        /// `[api]`. Details: [monitor.md](monitor.md).
+        monitor: Option<MonitorSettings> = optional_table(MonitorSettings::check),
     }
     with {
         /// The connectors, each with a path of its own.
         pub connectors: Vec<ConnectorConfig>,
+        /// The sources: projects whose events are read from DT's API.
+        pub sources: Vec<SourceConfig>,
         /// The sinks.
         pub sinks: Vec<SinkConfig>,
         /// Values that are allowed but probably wrong.
@@ -221,7 +239,7 @@ impl Config {
     /// Returns a configuration with the defaults of all keys, without connectors and sinks.
     #[must_use]
     pub fn empty() -> Self {
-        Self::with_defaults(Vec::new(), Vec::new(), Vec::new(), Lines::default())
+        Self::with_defaults(Vec::new(), Vec::new(), Vec::new(), Vec::new(), Lines::default())
     }
 
     /// Reads and checks a TOML file of at most 1 MiB, and reads the secrets that it refers to. `types` are the known types of
@@ -287,7 +305,7 @@ impl Config {
         let lines = Lines::of(text);
         let problems = Problems::at(lines.clone());
         let mut root = Section::root(table, &problems, sources);
-        let read = Self::read_keys(&mut root, Vec::new(), Vec::new(), Vec::new(), lines);
+        let read = Self::read_keys(&mut root, Vec::new(), Vec::new(), Vec::new(), Vec::new(), lines);
         // No key at the top of the file is required.
         let mut config = read.unwrap_or_else(Self::empty);
         if let Some(text) = config.dead_letters.take_if(|text| !types.is_dead_letter_place(text)) {
@@ -301,6 +319,7 @@ impl Config {
         let connectors = root.sections("connector").into_iter();
         let read = |section| ConnectorConfig::read(section, config.quarantine_refused);
         config.connectors = connectors.filter_map(read).collect();
+        config.sources = root.sections("source").into_iter().filter_map(SourceConfig::read).collect();
         root.finish();
         Ok((config, problems))
     }
@@ -402,9 +421,10 @@ impl Config {
 
     /// Returns the filter of the sink with this name. A sink that an embedder added receives every event.
     #[must_use]
-    pub fn sink_filter(&self, name: &str) -> SinkFilter {
+    pub fn sink_filter(&self, name: &str) -> RecordFilter {
         let sink = self.sinks.iter().find(|sink| &*sink.name == name);
-        sink.map(|sink| sink.only.clone()).unwrap_or_default()
+        sink.map(|sink| RecordFilter { only: sink.only.clone(), skips_backfilled: !sink.backfill })
+            .unwrap_or_default()
     }
 }
 

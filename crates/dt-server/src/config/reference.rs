@@ -4,7 +4,7 @@
 
 use std::fmt::Write;
 
-use super::{Config, ConnectorConfig, SinkConfig};
+use super::{Config, ConnectorConfig, SinkConfig, SourceConfig};
 use crate::sink::SinkTypes;
 use dt_sink::config::{KeyDefault, Reload, Table};
 
@@ -37,6 +37,7 @@ pub fn reference(types: &SinkTypes) -> Vec<Table> {
     let mut tables = vec![top];
     tables.extend(Config::tables());
     tables.extend(ConnectorConfig::described());
+    tables.push(SourceConfig::described());
     tables.extend(SinkConfig::described(types));
     tables
 }

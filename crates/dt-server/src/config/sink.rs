@@ -6,7 +6,7 @@ use std::sync::Arc;
 use super::SinkFilter;
 use crate::sink::{NoSinkType, NotASink, Settings, SinkTypes, StdoutConfig};
 use dt_sink::config::{
-    Changes, Key, KeyDefault, Section, Table, config_keys, custom, name, table, unchecked, word,
+    Changes, Key, KeyDefault, Section, Table, config_keys, custom, flag, name, table, unchecked, word,
 };
 use dt_sink::record::Format;
 
@@ -34,6 +34,9 @@ config_keys! {
         /// must match every key that is given, and of a list one value. The sink counts as having received any other
         /// event. Details: [receiving.md](receiving.md#events-of-a-sink).
         only: SinkFilter = table(unchecked),
+        /// Whether the sink receives events that were fetched from a device's history at DT after an interruption:
+        /// those with `"source":"backfill"` in an envelope. If `false`, the sink counts as having received them.
+        backfill: bool = flag().or(true),
     }
     with {
         /// The keys of its type.
@@ -114,7 +117,7 @@ impl SinkConfig {
     }
 
     /// Returns whether the settings `next` require a new sink in place of the running one. The key `start` only matters for a new
-    /// sink, and a changed `only` is applied by the worker.
+    /// sink, and a changed `only` or `backfill` is applied by the worker.
     pub(crate) fn is_other_than(&self, next: &Self) -> bool {
         self.format != next.format || self.settings.needs_new_sink(&next.settings)
     }

@@ -42,7 +42,7 @@ pub async fn answer(
     match request.uri().path() {
         "/healthz" => respond(StatusCode::OK, PLAIN, "ok\n".to_owned()),
         "/readyz" => {
-            let Readiness { ready, problems } = readiness(&endpoint);
+            let Readiness { ready, problems } = endpoint.readiness();
             let status = if ready { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
             // Error texts may contain line ends; the answer is one line.
             let reasons = problems.join("; ").replace(['\r', '\n'], " ");
@@ -83,7 +83,7 @@ fn measure(endpoint: &Endpoint) -> String {
     endpoint.routing().intake.measure();
     endpoint.telemetry.metrics.in_flight.set(endpoint.in_flight() as f64);
     endpoint.measure_keys();
-    endpoint.telemetry.metrics.ready.set(f64::from(readiness(endpoint).ready));
+    endpoint.telemetry.metrics.ready.set(f64::from(endpoint.readiness().ready));
     endpoint.telemetry.render()
 }
 
@@ -96,23 +96,6 @@ fn names_this_machine<B>(request: &Request<B>) -> bool {
     let host = authority.host();
     let bare = host.strip_prefix('[').and_then(|host| host.strip_suffix(']')).unwrap_or(host);
     bare.parse::<IpAddr>().is_ok() || host.eq_ignore_ascii_case("localhost")
-}
-
-/// Returns the readiness of the whole service, with all known problems.
-fn readiness(endpoint: &Endpoint) -> Readiness {
-    if endpoint.is_stopping() {
-        return Readiness { ready: false, problems: vec!["shutting down".to_owned()] };
-    }
-    let Readiness { ready, mut problems } = endpoint.routing().intake.readiness();
-    let (keys, are_missing) = endpoint.key_problems();
-    if are_missing && keys.is_empty() {
-        problems.push("the key set is not fetched yet".to_owned());
-    }
-    problems.extend(keys);
-    problems.extend(endpoint.tls.as_ref().and_then(|tls| tls.problem(endpoint.clock.unix_seconds())));
-    problems.extend(endpoint.clock_doubt.problem());
-    problems.extend(endpoint.config_problem());
-    Readiness { ready: ready && !are_missing, problems }
 }
 
 fn respond(status: StatusCode, content_type: &'static str, text: String) -> Response<Full<Bytes>> {

@@ -1,7 +1,7 @@
 //! The state that all connections share: the connectors by path, the intake, and the permits that limit the load. A reload
 //! replaces the connectors and the intake while requests are being answered.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::fmt;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -10,7 +10,7 @@ use parking_lot::RwLock;
 use tokio::sync::Semaphore;
 
 use super::clock_doubt::ClockDoubt;
-use super::intake::Intake;
+use super::intake::{Intake, Readiness};
 use super::rejection_budget::RejectionBudget;
 use super::reply::Reply;
 use crate::config::{ConnectorConfig, Limits, Proxies};
@@ -110,6 +110,8 @@ pub struct Endpoint {
     routing: RwLock<Arc<Routing>>,
     /// Why the last changed configuration is not active; `None` if it is active.
     config_problem: RwLock<Option<String>>,
+    /// What the monitor found at DT, one line for each problem.
+    cloud_problems: RwLock<BTreeMap<&'static str, Vec<String>>>,
     pub(super) clock_doubt: ClockDoubt,
     pub(super) telemetry: Arc<Telemetry>,
     pub(super) clock: Arc<dyn Clock>,
@@ -151,6 +153,7 @@ impl Endpoint {
             unauthenticated_bytes: Semaphore::new(limits.unauthenticated_bytes().min(Semaphore::MAX_PERMITS)),
             routing: RwLock::new(routing.registered_with(&telemetry)),
             config_problem: RwLock::new(None),
+            cloud_problems: RwLock::default(),
             clock_doubt: ClockDoubt::default(),
             telemetry,
             clock,
@@ -185,12 +188,39 @@ impl Endpoint {
         *self.config_problem.write() = problem;
     }
 
-    pub(super) fn config_problem(&self) -> Option<String> {
+    fn config_problem(&self) -> Option<String> {
         self.config_problem.read().clone()
     }
 
+    /// Sets the problems with DT's API that one part of the receiver found, such as `monitor`: one line for each. `/readyz` reports
+    /// them after the name of the part; they do not make it unready.
+    pub fn set_cloud_problems(&self, part: &'static str, problems: Vec<String>) {
+        self.cloud_problems.write().insert(part, problems);
+    }
+
+    /// Returns the readiness of the whole service, with all known problems.
+    #[must_use]
+    pub fn readiness(&self) -> Readiness {
+        if self.is_stopping() {
+            return Readiness { ready: false, problems: vec!["shutting down".to_owned()] };
+        }
+        let Readiness { ready, mut problems } = self.routing().intake.readiness();
+        let (keys, are_missing) = self.key_problems();
+        if are_missing && keys.is_empty() {
+            problems.push("the key set is not fetched yet".to_owned());
+        }
+        problems.extend(keys);
+        problems.extend(self.tls.as_ref().and_then(|tls| tls.problem(self.clock.unix_seconds())));
+        problems.extend(self.clock_doubt.problem());
+        problems.extend(self.config_problem());
+        for (part, found) in &*self.cloud_problems.read() {
+            problems.extend(found.iter().map(|problem| format!("{part}: {problem}")));
+        }
+        Readiness { ready: ready && !are_missing, problems }
+    }
+
     /// Returns the problems of the key sets, and whether a connector can verify no request since it has no keys.
-    pub(super) fn key_problems(&self) -> (Vec<String>, bool) {
+    fn key_problems(&self) -> (Vec<String>, bool) {
         let (mut problems, mut are_missing) = (Vec::new(), false);
         for connector in self.routing().connectors.values() {
             let Some(keys) = connector.verifier.keys() else { continue };

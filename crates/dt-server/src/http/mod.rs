@@ -35,3 +35,8 @@ pub use intake::{Accepted, Intake, IntakeFuture, Readiness, Unavailable};
 pub use listener::{Inherited, Listener, SocketFile};
 pub use proxy_header::{ProxyHeaderError, read_proxy_header};
 pub use server::{AdminServer, Server};
+
+/// Returns the status and the reason of every possible answer to a request.
+pub(crate) fn outcomes() -> Vec<(::http::StatusCode, &'static str)> {
+    reply::Reply::outcomes()
+}

@@ -19,7 +19,7 @@ const FETCH_TIMEOUT: Duration = Duration::from_secs(3);
 /// The largest size of a response, in bytes.
 pub const MAX_ANSWER: usize = 256 * 1024;
 
-type Connector = hyper_rustls::HttpsConnector<HttpConnector>;
+pub type Connector = hyper_rustls::HttpsConnector<HttpConnector>;
 
 /// Why keys cannot be fetched from an issuer.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -169,14 +169,14 @@ impl Fetcher {
 }
 
 /// Returns the connector for HTTPS, and for HTTP on this machine.
-fn connector() -> Result<Connector, BadIssuer> {
+pub fn connector() -> Result<Connector, BadIssuer> {
     let provider = rustls::crypto::aws_lc_rs::default_provider();
     let builder = hyper_rustls::HttpsConnectorBuilder::new().with_provider_and_webpki_roots(provider);
     Ok(builder.map_err(|_| BadIssuer::NoTls)?.https_or_http().enable_http1().build())
 }
 
 /// Returns the text of an error, followed by those of its causes, since the outermost text is often too general.
-fn causes(error: &dyn std::error::Error) -> String {
+pub fn causes(error: &dyn std::error::Error) -> String {
     let mut text = error.to_string();
     let mut next = error.source();
     while let Some(cause) = next {

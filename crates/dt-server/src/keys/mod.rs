@@ -24,6 +24,7 @@ use dt_verify::{KeySet, KeySetError};
 
 pub use fetch::{BadIssuer, check_issuer};
 use fetch::{FetchError, Fetcher};
+pub(crate) use fetch::{causes, connector};
 pub use live::{LiveVerifier, RefreshOutcome};
 
 /// The shortest time between two fetches.

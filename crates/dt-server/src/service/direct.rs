@@ -12,6 +12,7 @@ use super::sinks::{NamedSink, give_up_after};
 use super::spool_reload::POLL_INTERVAL;
 use super::spooled::backoff;
 use super::{Next, Opened, Parts, Ready, ReloadError, StartError, Store};
+use crate::cloud::LogAccess;
 use crate::config::Config;
 use crate::deliver::{
     DeadLetterStore, Direct, DirectWorker, DirectWorkerOptions, DirectWorkerParts, DirectWorkerThread,
@@ -222,6 +223,10 @@ impl Store for DirectStore {
         drop(removed);
         self.workers.write().clone_from(&workers);
         Ok(Ready { intake: self.intake(workers, next.routes), finish: Box::new(|| ()) })
+    }
+
+    fn log_access(&self) -> Option<LogAccess> {
+        None
     }
 
     fn close(&self, _drain: Duration) {

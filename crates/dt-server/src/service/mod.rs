@@ -19,10 +19,13 @@ use std::time::Duration;
 
 use tokio::sync::{oneshot, watch};
 
+use crate::cloud::store::CloudStore;
+use crate::cloud::{Cloud, CloudParts, CloudStartError, LogAccess, MissingSender};
 use crate::config::{Config, ConnectorConfig, Listen, Mode, is_name};
 use crate::http::{AdminServer, Endpoint, Inherited, Intake, Listener, Routing, Server};
 use crate::keys::{BadIssuer, LiveVerifier};
 use crate::sink::{OpenError, Sink};
+use crate::spool_admin::NEWEST_SINK;
 use crate::telemetry::Telemetry;
 use crate::tls::TlsError;
 use dt_log::LogError;
@@ -77,6 +80,9 @@ pub enum StartError {
     /// The log cannot be used.
     #[error("spool: {0}")]
     Log(#[from] LogError),
+    /// The monitor cannot start.
+    #[error(transparent)]
+    Cloud(#[from] CloudStartError),
     /// A sink that was removed from the configuration still has undelivered events.
     #[error(
         "sink {sink}: it is not in the configuration any more, and {events} events are yet to be delivered to it; \
@@ -99,8 +105,8 @@ pub enum StartError {
     /// A sink panicked while it was opened.
     #[error("a sink panicked while it was opened")]
     Panicked,
-    /// No connector is configured.
-    #[error("there is no connector")]
+    /// Neither a connector nor a source is configured.
+    #[error("there is no connector and no source")]
     NoConnector,
     /// No sink is configured, so that no event could be delivered.
     #[error("there is no sink; add a [[sink]], or one of your own")]
@@ -147,6 +153,7 @@ pub struct ServiceBuilder {
     clock: Arc<dyn Clock>,
     sinks: Vec<NamedSink>,
     inherited: Inherited,
+    time_scale: u32,
 }
 
 impl fmt::Debug for ServiceBuilder {
@@ -170,6 +177,14 @@ impl ServiceBuilder {
         self
     }
 
+    /// Says that the clock is so many times as fast as real time, for tests of the monitor: its tasks then look at the clock more
+    /// often. The default is 1.
+    #[must_use]
+    pub const fn time_scale(mut self, scale: u32) -> Self {
+        self.time_scale = scale;
+        self
+    }
+
     /// Sets the sockets that systemd opened, for `listen = "systemd"`.
     #[must_use]
     pub fn inherited(mut self, inherited: Inherited) -> Self {
@@ -183,17 +198,21 @@ impl ServiceBuilder {
     ///
     /// [`StartError`] if a part can never work as configured. A sink that is down is not an error.
     pub async fn start(self) -> Result<Service, StartError> {
-        let Self { mut config, clock, sinks: own, mut inherited } = self;
-        check_connectors(&config.connectors)?;
+        let Self { mut config, clock, sinks: mut own, mut inherited, time_scale } = self;
+        check_connectors(&config)?;
         config.drop_unbounded_copies();
         let telemetry = Arc::new(Telemetry::new(Arc::clone(&clock)));
         let certificate = match config.tls.clone() {
             Some(settings) => Some(Arc::new(Certificate::load(settings, &clock, &telemetry)?)),
             None => None,
         };
+        let (for_cloud, its_clock) = (config.clone(), Arc::clone(&clock));
+        let opened = tokio::task::spawn_blocking(move || CloudParts::open(&for_cloud, &its_clock)).await;
+        let cloud = opened.map_err(|_| StartError::Panicked)??;
+        own.extend(cloud.as_ref().and_then(CloudParts::sink).map(|sink| (Arc::from(NEWEST_SINK), sink)));
         let own_names = own.iter().map(|(name, _)| Arc::clone(name)).collect();
         let sinks = make_sinks(&config, own, &telemetry)?;
-        if sinks.is_empty() {
+        if sinks.iter().all(|(name, _)| **name == *NEWEST_SINK) {
             return Err(StartError::NoSink);
         }
         for (name, _) in &sinks {
@@ -208,6 +227,8 @@ impl ServiceBuilder {
             routes,
             sinks,
             verifiers: live.verifiers.clone(),
+            missing: cloud.as_ref().and_then(|cloud| cloud.missing.clone()),
+            cloud_store: cloud.as_ref().and_then(CloudParts::filled_store),
         };
         // Opening blocks: it recovers the log after a crash.
         let opened = tokio::task::spawn_blocking(move || open_store(parts)).await;
@@ -222,7 +243,11 @@ impl ServiceBuilder {
             bound.map_err(|source| StartError::Listen { key, listen, source })
         };
         let mut listeners = || {
-            let listener = bind("listen", config.listen.clone())?;
+            // Without a connector, there is nothing that DT could reach.
+            let listener = match config.listens() {
+                true => Some(bind("listen", config.listen.clone())?),
+                false => None,
+            };
             let admin = match config.admin.clone() {
                 Some(listen) => Some(bind("admin", listen)?),
                 None => None,
@@ -237,19 +262,25 @@ impl ServiceBuilder {
                 return Err(error);
             }
         };
+        let cloud = cloud.map(|parts| {
+            let (endpoint, log) = (Arc::clone(&endpoint), store.log_access());
+            Arc::new(Cloud::new(parts, endpoint, log, Arc::clone(&telemetry), time_scale))
+        });
         let parts = Reloadable {
             endpoint: Arc::clone(&endpoint),
             store: Arc::clone(&store),
             certificate: certificate.clone(),
+            cloud: cloud.clone(),
         };
         let reloader = Reloader::new(config, live.keys, own_names, parts, telemetry, clock);
-        Ok(Service { listener, admin, endpoint, store, certificate, reloader: Arc::new(reloader) })
+        Ok(Service { listener, admin, endpoint, store, certificate, cloud, reloader: Arc::new(reloader) })
     }
 }
 
 /// Checks the connectors. A configuration that was read from TOML always passes; one that was built in code may not.
-fn check_connectors(connectors: &[ConnectorConfig]) -> Result<(), StartError> {
-    if connectors.is_empty() {
+fn check_connectors(config: &Config) -> Result<(), StartError> {
+    let Config { connectors, sources, .. } = config;
+    if connectors.is_empty() && sources.is_empty() {
         return Err(StartError::NoConnector);
     }
     let (mut names, mut paths) = (HashSet::new(), HashSet::new());
@@ -278,6 +309,9 @@ trait Store: fmt::Debug + Send + Sync {
     /// [`ReloadError`]; in this case, nothing has changed.
     fn prepare(&self, next: Next) -> Result<Ready, ReloadError>;
 
+    /// Returns the log for the back-fill; `None` if there is none, or if missed events are not fetched.
+    fn log_access(&self) -> Option<LogAccess>;
+
     /// Waits up to `drain` for the sinks to finish, then closes the store. Blocks.
     fn close(&self, drain: Duration);
 }
@@ -293,6 +327,10 @@ struct Parts {
     routes: Routes,
     sinks: Vec<NamedSink>,
     verifiers: Vec<Arc<LiveVerifier>>,
+    /// Notes the events that could not be stored.
+    missing: Option<MissingSender>,
+    /// The database that the internal sink keeps up to date.
+    cloud_store: Option<Arc<CloudStore>>,
 }
 
 fn open_store(parts: Parts) -> Result<Opened, StartError> {
@@ -305,11 +343,13 @@ fn open_store(parts: Parts) -> Result<Opened, StartError> {
 /// A receiver whose listeners are bound, and which is ready to serve.
 #[derive(Debug)]
 pub struct Service {
-    listener: Listener,
+    /// The listener for DT's requests; `None` without a connector.
+    listener: Option<Listener>,
     admin: Option<Listener>,
     endpoint: Arc<Endpoint>,
     store: Arc<dyn Store>,
     certificate: Option<Arc<Certificate>>,
+    cloud: Option<Arc<Cloud>>,
     reloader: Arc<Reloader>,
 }
 
@@ -322,14 +362,15 @@ impl Service {
             clock: Arc::new(SystemClock),
             sinks: Vec::new(),
             inherited: Inherited::none(),
+            time_scale: 1,
         }
     }
 
     /// Returns the address that receives DT's requests, with the actual port if the configured port is 0. `None` for a Unix
-    /// socket.
+    /// socket, or if there is no connector.
     #[must_use]
     pub fn address(&self) -> Option<SocketAddr> {
-        self.listener.address()
+        self.listener.as_ref().and_then(Listener::address)
     }
 
     /// Returns the address of `/healthz`, `/readyz` and `/metrics`; `None` for a Unix socket, or if `admin` is off.
@@ -338,10 +379,10 @@ impl Service {
         self.admin.as_ref().and_then(Listener::address)
     }
 
-    /// Returns the listener that receives DT's requests.
+    /// Returns the listener that receives DT's requests; `None` if there is no connector.
     #[must_use]
-    pub const fn listener(&self) -> &Listener {
-        &self.listener
+    pub const fn listener(&self) -> Option<&Listener> {
+        self.listener.as_ref()
     }
 
     /// Returns the listener of `/healthz`, `/readyz` and `/metrics`; `None` if `admin` is off.
@@ -359,7 +400,7 @@ impl Service {
     /// Serves until `stop` resolves. Then accepts no more connections, finishes the requests in flight, and lets the sinks
     /// finish and close. This takes at most twice the drain timeout.
     pub async fn run_until(self, stop: impl Future<Output = ()>) {
-        let Self { listener, admin, endpoint, store, certificate, reloader } = self;
+        let Self { listener, admin, endpoint, store, certificate, cloud, reloader } = self;
         // Listening does not wait for the issuers' keys; a request that needs a key does.
         reloader.run().await;
         // The task ends when the set is dropped.
@@ -367,14 +408,22 @@ impl Service {
         if let Some(certificate) = certificate {
             watching.spawn(async move { certificate.keep_fresh().await });
         }
+        let cloud = cloud.and_then(|cloud| cloud.start());
         let (stop_public, public_stopped) = watch::channel(false);
         let (stop_admin, admin_stopped) = watch::channel(false);
         let admin = admin.map(|listener| {
             tokio::spawn(AdminServer::new(listener, Arc::clone(&endpoint)).run(admin_stopped))
         });
         // The drain timeout is read at the stop, since a reload may change it.
-        let mut public = tokio::spawn(Server::new(listener, endpoint).run(public_stopped, Duration::MAX));
+        let mut public = tokio::spawn(async move {
+            if let Some(listener) = listener {
+                Server::new(listener, endpoint).run(public_stopped, Duration::MAX).await;
+            }
+        });
         stop.await;
+        if let Some(cloud) = cloud {
+            cloud.stop().await;
+        }
         let drain_timeout = reloader.drain_timeout();
         tracing::info!("stopping: no new connections; finishing what is in flight");
         // It fails only if the task has ended.

@@ -19,6 +19,7 @@ use super::routes::Routes;
 use super::sinks::{NamedSink, make_sink};
 use super::verifiers::{Live, live_verifiers};
 use super::{StartError, Store, check_connectors};
+use crate::cloud::Cloud;
 use crate::config::{Config, ConfigChange, ConfigError, SinkConfig};
 use crate::deliver::ReplaceError;
 use crate::http::{Endpoint, Intake, Routing};
@@ -183,6 +184,7 @@ pub(super) struct Reloadable {
     pub endpoint: Arc<Endpoint>,
     pub store: Arc<dyn Store>,
     pub certificate: Option<Arc<Certificate>>,
+    pub cloud: Option<Arc<Cloud>>,
 }
 
 /// Reloads the configuration of a service.
@@ -326,7 +328,7 @@ impl Reloader {
             return Ok(changes);
         }
         require_no_restart(&current.config, &config, &changes)?;
-        check_connectors(&config.connectors)?;
+        check_connectors(&config)?;
         let live = live_verifiers(&config, &current.keys, &self.clock, &self.telemetry)?;
         let certificate = self.prepare_certificate(&current.config, &config).await?;
         fetch_new_keys(&live, &current.keys).await?;
@@ -352,6 +354,9 @@ impl Reloader {
         let _finished = tokio::task::spawn_blocking(finish).await;
         self.fetch(&live.keys);
         *self.drain_timeout.lock() = config.drain_timeout;
+        if let Some(cloud) = &self.parts.cloud {
+            cloud.reload(&config);
+        }
         // The metrics of a removed sink are removed when its worker ends.
         removed.iter().for_each(|connector| self.telemetry.unregister_connector(connector));
         *current = Current { config, keys: live.keys };
@@ -421,6 +426,9 @@ fn require_no_restart(old: &Config, next: &Config, changes: &[ConfigChange]) -> 
     let settings = |config: &Config| config.dead_letter_sink().map(|sink| sink.settings.clone());
     if old.dead_letter_place().is_some() && settings(old) != settings(next) {
         keys.push("the sink whose brokers take the dead letters".to_owned());
+    }
+    if old.listens() != next.listens() {
+        keys.push("the first or the last connector: the receiver listens only with one".to_owned());
     }
     if keys.is_empty() { Ok(()) } else { Err(ReloadError::NeedsRestart(keys)) }
 }

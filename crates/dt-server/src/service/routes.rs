@@ -4,15 +4,16 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use super::StartError;
-use crate::config::{Config, SinkFilter, is_name};
+use crate::config::{Config, RecordFilter, is_name};
+use crate::spool_admin::NEWEST_SINK;
 use dt_sink::record::Record;
 
-/// The routes of all connectors, in the order of the configuration, and the filters of the sinks.
+/// The routes of all connectors, in the order of the configuration, those of the sources after them, and the filters of the sinks.
 #[derive(Debug)]
 pub struct Routes {
     pub connectors: Vec<Route>,
     /// The filters of all sinks, in the order of the list of all sinks.
-    filters: Vec<SinkFilter>,
+    filters: Vec<RecordFilter>,
 }
 
 /// The route of one connector: the sinks that receive its events.
@@ -34,7 +35,7 @@ impl Routes {
     pub fn new<'a>(config: &Config, sinks: impl Iterator<Item = &'a Arc<str>>) -> Result<Self, StartError> {
         let (mut places, mut filters): (HashMap<&str, usize>, Vec<_>) = (HashMap::new(), Vec::new());
         for (place, name) in sinks.enumerate() {
-            if !is_name(name) {
+            if !is_name(name) && **name != *NEWEST_SINK {
                 return Err(StartError::BadName(Arc::clone(name)));
             }
             if places.insert(name, place).is_some() {
@@ -42,23 +43,27 @@ impl Routes {
             }
             filters.push(config.sink_filter(name));
         }
-        let mut routes = Vec::with_capacity(config.connectors.len());
-        for connector in &config.connectors {
+        let of_connectors = config.connectors.iter().map(|own| (&own.name, &own.sinks, own.dedup));
+        let of_sources = config.sources.iter().map(|own| (&own.name, &own.sinks, true));
+        let mut routes = Vec::with_capacity(config.connectors.len().saturating_add(config.sources.len()));
+        for (connector, its_sinks, has_dedup) in of_connectors.chain(of_sources) {
             let mut sinks = Vec::new();
-            match &connector.sinks {
+            match its_sinks {
                 None => sinks.extend(0..places.len()),
                 Some(names) => {
                     for name in names {
                         let place = places.get(name.as_str()).ok_or_else(|| StartError::UnknownSink {
-                            connector: Arc::clone(&connector.name),
+                            connector: Arc::clone(connector),
                             sink: name.clone(),
                         })?;
                         sinks.push(*place);
                     }
+                    // The internal sink gets the events of all connectors.
+                    sinks.extend(places.get(NEWEST_SINK));
                 }
             }
-            let dedup = connector.dedup && !config.dedup_window.is_zero();
-            routes.push(Route { connector: Arc::clone(&connector.name), sinks, dedup });
+            let dedup = has_dedup && !config.dedup_window.is_zero();
+            routes.push(Route { connector: Arc::clone(connector), sinks, dedup });
         }
         Ok(Self { connectors: routes, filters })
     }

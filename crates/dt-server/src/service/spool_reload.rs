@@ -2,7 +2,7 @@
 //!
 //! Each event in the log has the numbers of its sinks, so an event goes to the sinks of the configuration under which it was
 //! accepted. A new sink is registered before its first event, a changed one continues where the old one stopped, and a removed
-//! one ends after the last event that was accepted for it. The filter of a sink (`only`) is no part of that: its worker applies
+//! one ends after the last event that was accepted for it. The filter of a sink (`only`, `backfill`) is no part of that: its worker applies
 //! the current one to every event that it takes from the log.
 
 use std::collections::BTreeSet;
@@ -81,9 +81,7 @@ pub fn prepare(store: &Arc<SpoolStore>, next: Next) -> Result<Ready, ReloadError
         let bounds = options(&config).bounds;
         store.telemetry.metrics.spool_max.set(bounds.max_size as f64);
         store.log.set_bounds(bounds);
-        if let Some(repair) = store.repair.upgrade() {
-            repair.set_config(&config, &verifiers, sinks.into_iter().collect());
-        }
+        store.repair.set_config(&config, &verifiers, sinks.into_iter().collect());
         let mut intakes = store.intakes.lock();
         intakes.retain(|intake| intake.strong_count() > 0);
         let before = intakes.clone();

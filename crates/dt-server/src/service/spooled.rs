@@ -11,10 +11,13 @@ use parking_lot::{Mutex, RwLock};
 use super::routes::{Route, Routes};
 use super::spool_reload;
 use super::{Next, Opened, Parts, Ready, ReloadError, StartError, Store};
+use crate::cloud::backfill::Fill;
+use crate::cloud::{CloudStartError, LogAccess, MissingSender, Unstored, newest};
 use crate::config::{Config, SpoolLimits};
 use crate::deliver::{Backoff, DeadLetterStore, WorkerHandle, WorkerParts};
 use crate::http::{Accepted, Intake, IntakeFuture, Readiness, Unavailable};
 use crate::sink::{OpenError, Sink};
+use crate::spool_admin::NEWEST_SINK;
 use crate::spool_admin::{Control, Repair};
 use crate::telemetry::Telemetry;
 use dt_log::{
@@ -26,6 +29,9 @@ use dt_sink::record::{DeadLetter, Record};
 /// The shortest and the longest pause between two attempts of a sink.
 pub const BACKOFF: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(60));
 
+/// How long ids are kept if missed events are fetched: a day longer than DT's event history.
+const FILLED_IDS: Duration = Duration::from_secs(32 * 24 * 3600);
+
 /// The log, and a worker for each sink.
 #[derive(Debug)]
 pub struct SpoolStore {
@@ -36,11 +42,13 @@ pub struct SpoolStore {
     dead_letters: DeadLetterStore,
     pub telemetry: Arc<Telemetry>,
     pub clock: Arc<dyn Clock>,
-    /// The handler of administration requests, owned by the control socket; gone if that could not be opened.
-    pub repair: Weak<Repair>,
+    /// The handler of administration requests, and of fetched events.
+    pub repair: Arc<Repair>,
     /// The intakes, with the current one last. Each exists until its last request has ended.
     pub intakes: Mutex<Vec<Weak<SpoolIntake>>>,
     control: Option<Control>,
+    /// Notes the events that could not be stored; `None` without back-fill.
+    missing: Option<MissingSender>,
 }
 
 /// The intake of one configuration.
@@ -73,7 +81,7 @@ impl Observer for LogMetrics {
 
 impl SpoolStore {
     pub fn open(parts: Parts) -> Result<Opened, StartError> {
-        let Parts { config, clock, telemetry, routes, sinks, verifiers } = parts;
+        let Parts { config, clock, telemetry, routes, sinks, verifiers, missing, cloud_store } = parts;
         let folder = std::path::absolute(config.spool_folder()).unwrap_or_else(|_| config.spool_folder());
         let observer = Arc::new(LogMetrics(Arc::clone(&telemetry)));
         let options = LogOptions { observer, ..options(&config) };
@@ -83,6 +91,10 @@ impl SpoolStore {
             if let Some(at) = log.last_accepted(&connector.name) {
                 telemetry.restore_last_accepted(&connector.name, at.div_euclid(1000));
             }
+        }
+        // Before the sink is registered: if this start is interrupted, the next one does the same.
+        if let Some(store) = cloud_store {
+            newest::prepare(&store, &log, clock.unix_millis()).map_err(CloudStartError::from)?;
         }
         let names: BTreeSet<Arc<str>> = sinks.iter().map(|(name, _)| Arc::clone(name)).collect();
         forget_removed_sinks(&log, &names)?;
@@ -97,11 +109,11 @@ impl SpoolStore {
             let parts = worker_parts(&state.name, &config, &log, &telemetry, &clock)?;
             workers.push(start_worker(sink, state, parts)?);
         }
-        let repair = Arc::new(Repair::new(Arc::clone(&log), &config, names.clone()));
+        let repair =
+            Arc::new(Repair::new(Arc::clone(&log), &config, names.clone()).with_clock(Arc::clone(&clock)));
         repair.set_config(&config, &verifiers, names);
         // Without the control socket, the server still receives events.
-        let weak_repair = Arc::downgrade(&repair);
-        let control = Control::start(&folder, repair)
+        let control = Control::start(&folder, Arc::clone(&repair))
             .map_err(|error| {
                 let path = folder.display();
                 tracing::warn!(%path, %error, "no control socket: `dead` and `spool` cannot change this spool while it runs");
@@ -116,9 +128,10 @@ impl SpoolStore {
             dead_letters,
             telemetry,
             clock,
-            repair: weak_repair,
+            repair,
             control,
             intakes,
+            missing,
         });
         let intake = Arc::new(SpoolIntake::new(Arc::clone(&store), &routes, &numbers));
         store.intakes.lock().push(Arc::downgrade(&intake));
@@ -176,7 +189,16 @@ pub fn options(config: &Config) -> LogOptions {
     let SpoolLimits { max_size, min_free, retain, .. } = config.spool;
     let dedup_max = config.dedup_max.and_then(|max| u64::try_from(max).ok()).unwrap_or(defaults.dedup_max);
     let bounds = Bounds { max_size, min_free, retain };
-    LogOptions { bounds, dedup_window: config.dedup_window, dedup_max, ..defaults }
+    // Accepting events is more important than what the monitor knows about them.
+    let gives_way = config.fills_gaps().then(|| Arc::from(NEWEST_SINK));
+    LogOptions { bounds, dedup_window: dedup_window(config), dedup_max, gives_way, ..defaults }
+}
+
+/// Returns how long the ids of events are kept. If missed events are fetched, that is at least as long as DT's event history, since
+/// otherwise an event that was received days ago would be stored again.
+fn dedup_window(config: &Config) -> Duration {
+    let least = if config.fills_gaps() { FILLED_IDS } else { Duration::ZERO };
+    config.dedup_window.max(least)
 }
 
 /// Removes the positions of sinks that are no longer configured and have no undelivered events. Such a position would keep every
@@ -187,7 +209,8 @@ pub fn options(config: &Config) -> LogOptions {
 /// [`StartError::Owed`] if such a sink has undelivered events: only an operator may discard them.
 fn forget_removed_sinks(log: &Log, configured: &BTreeSet<Arc<str>>) -> Result<(), StartError> {
     for sink in log.sinks().into_iter().filter(|sink| !configured.contains(&sink.name)) {
-        let events = log.owed(&sink)?;
+        // Without the monitor, the internal sink is not needed, and loses nothing of the user's.
+        let events = if *sink.name == *NEWEST_SINK { 0 } else { log.owed(&sink)? };
         if events > 0 {
             return Err(StartError::Owed { sink: sink.name, events });
         }
@@ -209,11 +232,18 @@ impl Intake for SpoolIntake {
             return IntakeFuture::Ready(Err(Unavailable::Storage));
         };
         IntakeFuture::boxed(async move {
-            match self.store.log.append(Arc::new(record), sinks.clone(), *dedup).await {
-                Ok(Appended::New(_)) => Ok(Accepted::New),
-                Ok(Appended::Duplicate) => Ok(Accepted::Duplicate),
-                Err(error) => Err(unavailable(&error)),
+            let record = Arc::new(record);
+            let unstored = self.store.missing.as_ref().map(|missing| Unstored::new(missing, &record));
+            // An error, and a request that reaches its deadline here, drop `unstored`.
+            let appended = self.store.log.append(record, sinks.clone(), *dedup).await;
+            let accepted = match appended.map_err(|error| unavailable(&error))? {
+                Appended::New(_) => Accepted::New,
+                Appended::Duplicate => Accepted::Duplicate,
+            };
+            if let Some(unstored) = unstored {
+                unstored.disarm();
             }
+            Ok(accepted)
         })
     }
 
@@ -264,6 +294,7 @@ impl SpoolStore {
         let now = self.clock.unix_millis();
         let metrics = &self.telemetry.metrics;
         metrics.spool_used.set(self.log.used_bytes() as f64);
+        metrics.spool_removable.set(self.log.removable_bytes() as f64);
         metrics.spool_free.set(self.log.free_bytes() as f64);
         // The series of sinks that the log no longer has are removed.
         metrics.spool_sink_backlog.reset();
@@ -288,6 +319,13 @@ pub struct SharedStore(Arc<SpoolStore>);
 impl Store for SharedStore {
     fn prepare(&self, next: Next) -> Result<Ready, ReloadError> {
         spool_reload::prepare(&self.0, next)
+    }
+
+    fn log_access(&self) -> Option<LogAccess> {
+        let store = &self.0;
+        store.missing.as_ref()?;
+        let fill: Arc<dyn Fill> = Arc::clone(&store.repair) as Arc<dyn Fill>;
+        Some(LogAccess { log: Arc::clone(&store.log), fill })
     }
 
     fn close(&self, drain: Duration) {

@@ -22,7 +22,7 @@ use super::repair::{Repair, RepairReport, RepairRequest};
 
 const NAME: &str = "control.sock";
 /// The largest size of a request and of an answer, in bytes.
-const MAX_LINE: usize = 64 * 1024;
+const MAX_LINE: usize = 1 << 20;
 /// The time limit for reading a request, and for writing an answer.
 const REQUEST_TIME: Duration = Duration::from_secs(5);
 /// The time limit for an answer on the client's side. The answer waits for a commit, which is slow on a slow disk.
@@ -198,7 +198,13 @@ fn serve(mut stream: UnixStream, repair: &Repair) -> io::Result<()> {
     let line = read_line(&mut stream, REQUEST_TIME)?;
     let answer = match serde_json::from_slice(&line) {
         Ok(request) => {
-            tracing::info!(request = %String::from_utf8_lossy(&line), "asked for by an operator");
+            match &request {
+                // Its events are not logged.
+                RepairRequest::Fill(fill) => {
+                    tracing::debug!(events = fill.deliveries.len(), "fetched events to store")
+                }
+                _ => tracing::info!(request = %String::from_utf8_lossy(&line), "asked for by an operator"),
+            }
             repair.handle(&request).map_or_else(|error| Answer::Error(error.to_string()), Answer::Ok)
         }
         Err(error) => Answer::Error(format!("not a request that this version knows: {error}")),

@@ -1,5 +1,5 @@
 //! Carries out an operator's request on an open log: replays or drops dead letters, replays records to a sink, forgets a
-//! sink.
+//! sink, stores events of DT's API (`fill.rs`).
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -8,10 +8,14 @@ use bytes::Bytes;
 use parking_lot::RwLock;
 use serde::{Deserialize, Serialize};
 
-use crate::config::{Config, ConnectorConfig};
+use super::NEWEST_SINK;
+use super::accepting::Accepting;
+use super::fill::{FillReport, FillRequest};
+use crate::config::{Config, ConnectorConfig, SpoolLimits};
 use crate::keys::LiveVerifier;
 use dt_log::dead::{DeadError, Filter, StoredDeadLetter};
 use dt_log::{Appended, Log, LogError, SinkSet};
+use dt_sink::clock::{Clock, SystemClock};
 use dt_sink::record::{Reason, Record};
 
 /// The largest number of dead letters that one request processes, so that it is answered soon. The caller continues after the
@@ -58,6 +62,8 @@ pub enum RepairRequest {
         /// The name of the sink that is forgotten.
         sink: String,
     },
+    /// Stores events that were fetched from DT's API.
+    Fill(FillRequest),
 }
 
 /// The result of a request: counts of dead letters and records.
@@ -85,6 +91,9 @@ pub struct RepairReport {
     pub notes: BTreeSet<String>,
     /// The id of the last dead letter that was processed, if more may follow; otherwise `None`.
     pub next: Option<i64>,
+    /// The result of storing events of DT's API; `None` for other requests.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub fill: Option<FillReport>,
 }
 
 impl RepairReport {
@@ -104,6 +113,7 @@ impl RepairReport {
         }
         next.notes.into_iter().for_each(|note| self.note(note));
         self.next = next.next;
+        self.fill = next.fill;
     }
 
     /// Returns the number of dead letters that were processed.
@@ -141,21 +151,28 @@ pub enum RepairError {
 /// Carries out requests on an open log.
 #[derive(Debug)]
 pub struct Repair {
-    log: Arc<Log>,
+    pub(super) log: Arc<Log>,
+    pub(super) clock: Arc<dyn Clock>,
     /// The parts of the active configuration that requests need: connectors, their verifiers, and the running sinks. A reload
     /// replaces them.
     configured: RwLock<Arc<Configured>>,
 }
 
 #[derive(Debug)]
-struct Configured {
-    connectors: BTreeMap<Arc<str>, ConnectorConfig>,
+pub(super) struct Configured {
+    pub connectors: BTreeMap<Arc<str>, ConnectorConfig>,
+    /// What the connectors and the sources accept, by name.
+    pub accepting: BTreeMap<Arc<str>, Accepting>,
     /// The verifiers of the running server, by connector. Their keys may change.
     verifiers: BTreeMap<Arc<str>, Arc<LiveVerifier>>,
     /// Whether de-duplication is on for any connector.
-    dedup: bool,
+    pub dedup: bool,
     /// The names of the sinks; empty without a configuration.
-    sinks: BTreeSet<Arc<str>>,
+    pub sinks: BTreeSet<Arc<str>>,
+    /// The limits of the log.
+    pub spool: SpoolLimits,
+    /// Whether a server delivers the events, so that a backlog becomes smaller.
+    pub is_served: bool,
 }
 
 impl Configured {
@@ -163,7 +180,9 @@ impl Configured {
         let named = config.connectors.iter().map(|connector| Arc::clone(&connector.name));
         let verifiers = named.clone().zip(verifiers.iter().cloned()).collect();
         let connectors = named.zip(config.connectors.iter().cloned()).collect();
-        Self { connectors, verifiers, dedup: !config.dedup_window.is_zero(), sinks }
+        let (dedup, spool) = (!config.dedup_window.is_zero(), config.spool);
+        let accepting = Accepting::all(config);
+        Self { connectors, accepting, verifiers, dedup, sinks, spool, is_served: false }
     }
 }
 
@@ -188,7 +207,15 @@ impl Repair {
     /// of an embedder; if it is empty, events are for all sinks of the log.
     #[must_use]
     pub fn new(log: Arc<Log>, config: &Config, sinks: BTreeSet<Arc<str>>) -> Self {
-        Self { log, configured: RwLock::new(Arc::new(Configured::new(config, &[], sinks))) }
+        let configured = RwLock::new(Arc::new(Configured::new(config, &[], sinks)));
+        Self { log, clock: Arc::new(SystemClock), configured }
+    }
+
+    /// Sets the clock for the time of receipt of fetched events. The default is the system clock.
+    #[must_use]
+    pub fn with_clock(mut self, clock: Arc<dyn Clock>) -> Self {
+        self.clock = clock;
+        self
     }
 
     /// Activates another configuration. `verifiers` has one entry for each of its connectors, in their order.
@@ -198,10 +225,11 @@ impl Repair {
         verifiers: &[Arc<LiveVerifier>],
         sinks: BTreeSet<Arc<str>>,
     ) {
-        *self.configured.write() = Arc::new(Configured::new(config, verifiers, sinks));
+        let configured = Configured { is_served: true, ..Configured::new(config, verifiers, sinks) };
+        *self.configured.write() = Arc::new(configured);
     }
 
-    fn configured(&self) -> Arc<Configured> {
+    pub(super) fn configured(&self) -> Arc<Configured> {
         Arc::clone(&self.configured.read())
     }
 
@@ -234,6 +262,10 @@ impl Repair {
                 let records = self.log.owed(&state)?;
                 self.log.forget(sink)?;
                 Ok(RepairReport { records, ..RepairReport::default() })
+            }
+            RepairRequest::Fill(request) => {
+                let fill = Some(self.fill(request)?);
+                Ok(RepairReport { fill, ..RepairReport::default() })
             }
         }
     }
@@ -309,14 +341,14 @@ impl Repair {
     ///
     /// The names of the missing sinks, if the log does not have all of them: a new sink would begin after a record that is stored
     /// now.
-    fn sinks_of(&self, connector: &str) -> Result<SinkSet, String> {
+    pub(super) fn sinks_of(&self, connector: &str) -> Result<SinkSet, String> {
         let configured = self.configured();
         let number = |name: &str| match self.log.sink(name) {
             Some(sink) => Ok(sink.number),
             None => Err(format!("sink {name} is not in the log yet")),
         };
-        let named = configured.connectors.get(connector).and_then(|connector| connector.sinks.as_ref());
-        let numbers: Vec<_> = match named {
+        let named = configured.accepting.get(connector).and_then(|connector| connector.sinks.as_ref());
+        let mut numbers: Vec<_> = match named {
             Some(named) => named.iter().map(|name| number(name)).collect::<Result<_, _>>()?,
             None if configured.sinks.is_empty() => self.log.sinks().iter().map(|sink| sink.number).collect(),
             None => configured.sinks.iter().map(|name| number(name)).collect::<Result<_, _>>()?,
@@ -324,6 +356,9 @@ impl Repair {
         if numbers.is_empty() {
             return Err("the log has no sink yet".to_owned());
         }
+        // The internal sink gets every event.
+        let internal = self.log.sink(NEWEST_SINK).map(|sink| sink.number);
+        numbers.extend(internal.filter(|internal| !numbers.contains(internal)));
         Ok(SinkSet::new(numbers))
     }
 
@@ -417,7 +452,6 @@ impl Repair {
 mod tests {
     use super::*;
     use dt_log::{Bounds, LogOptions, StartAt};
-    use dt_sink::clock::{Clock as _, SystemClock};
     use dt_sink::record::DeadLetter;
     use dt_verify::{Secret, Signer, Verifier};
 

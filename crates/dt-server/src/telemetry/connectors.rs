@@ -23,6 +23,29 @@ pub struct ConnectorSeries {
     clock_skew: OnceLock<IntGauge>,
 }
 
+/// The numbers of answered requests of a connector.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Answers {
+    /// The number of requests that were answered 2xx.
+    pub successes: u64,
+    /// The number of requests with a signature that were answered 401, and of those that were answered 403.
+    pub refused: u64,
+    /// The number of requests that were answered 503; not those that could be anybody's (`unverified`).
+    pub unavailable: u64,
+}
+
+impl Answers {
+    /// Returns the answers since `earlier`.
+    #[must_use]
+    pub const fn since(self, earlier: Self) -> Self {
+        Self {
+            successes: self.successes.saturating_sub(earlier.successes),
+            refused: self.refused.saturating_sub(earlier.refused),
+            unavailable: self.unavailable.saturating_sub(earlier.unavailable),
+        }
+    }
+}
+
 impl ConnectorSeries {
     /// Counts an answer, if these series contain its outcome. Returns whether they do.
     fn count(&self, status: StatusCode, reason: &str, now: i64) -> bool {
@@ -88,6 +111,28 @@ impl Telemetry {
             return 0;
         }
         self.metrics.last_accepted.with_label_values(&[connector]).get()
+    }
+
+    /// Returns how many requests of a connector were answered since the start, by the kind of the answer. `outcomes` are all
+    /// possible outcomes of a request.
+    pub fn answers(&self, connector: &str, outcomes: &[(StatusCode, &'static str)]) -> Answers {
+        let mut answers = Answers::default();
+        self.if_registered(connector, || {
+            for (status, reason) in outcomes {
+                let count =
+                    self.metrics.requests.with_label_values(&[connector, status.as_str(), reason]).get();
+                let sum = match *status {
+                    status if status.is_success() => &mut answers.successes,
+                    // Anybody can send a request without a signature.
+                    StatusCode::UNAUTHORIZED if *reason == "signature_missing" => continue,
+                    StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN => &mut answers.refused,
+                    StatusCode::SERVICE_UNAVAILABLE if *reason != "unverified" => &mut answers.unavailable,
+                    _ => continue,
+                };
+                *sum = sum.saturating_add(count);
+            }
+        });
+        answers
     }
 
     /// Records the token's `iat` minus the receiver's time, in seconds, when a connector accepted an event.
@@ -168,6 +213,32 @@ mod tests {
         telemetry.register_connector("gone", &SUCCESSES);
         answer("gone");
         assert_eq!(telemetry.last_accepted("gone"), 1);
+    }
+
+    #[test]
+    fn answers_are_counted_by_their_kind() {
+        let outcomes = crate::http::outcomes();
+        let telemetry = Telemetry::new(Arc::new(SystemClock));
+        assert_eq!(telemetry.answers("a", &outcomes), Answers::default());
+        assert!(!telemetry.render().contains(r#"connector="a""#), "counting makes no series");
+        telemetry.register_connector("a", &outcomes);
+        let before = telemetry.answers("a", &outcomes);
+        for (status, reason, count) in [
+            (StatusCode::OK, "accepted", 1),
+            (StatusCode::OK, "duplicate", 2),
+            (StatusCode::UNAUTHORIZED, "signature_mismatch", 3),
+            (StatusCode::UNAUTHORIZED, "signature_missing", 4),
+            (StatusCode::FORBIDDEN, "project_not_allowed", 5),
+            (StatusCode::SERVICE_UNAVAILABLE, "storage_unavailable", 6),
+            (StatusCode::SERVICE_UNAVAILABLE, "unverified", 7),
+            (StatusCode::METHOD_NOT_ALLOWED, "method_not_allowed", 8),
+        ] {
+            for _ in 0..count {
+                telemetry.count_answer(("a", None), (status, reason), Duration::ZERO, 1);
+            }
+        }
+        let found = telemetry.answers("a", &outcomes).since(before);
+        assert_eq!(found, Answers { successes: 3, refused: 8, unavailable: 6 });
     }
 
     #[test]

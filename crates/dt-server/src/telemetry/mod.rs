@@ -15,13 +15,15 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
-pub use connectors::ConnectorSeries;
+pub use connectors::{Answers, ConnectorSeries};
 use http::StatusCode;
 pub use internal_events::{
-    AcceptFailed, CertificateActivated, CertificateRefused, ClockSkewCleared, ClockSkewSuspected,
-    ConfigChanged, ConfigRefused, ConfigReloaded, ConnectionEvicted, ConnectionRefused,
-    ConnectionRefusedReason, DeadLetterFailed, DeadLetterStored, HandshakeFailed, InternalEvent, KeysFailed,
-    KeysFetched, OtherSchemeFailed, ProxyHeaderRefused, RequestAnswered, SinkFailed, SinkRecovered,
+    AcceptFailed, CertificateActivated, CertificateRefused, ClockJumped, ClockSkewCleared,
+    ClockSkewSuspected, CloudProblemEnded, CloudProblemFound, ConfigChanged, ConfigRefused, ConfigReloaded,
+    ConnectionEvicted, ConnectionRefused, ConnectionRefusedReason, ConnectorDisabled, ConnectorEnabled,
+    DeadLetterFailed, DeadLetterStored, HandshakeFailed, InternalEvent, KeysFailed, KeysFetched,
+    OtherSchemeFailed, ProxyHeaderRefused, RequestAnswered, SinkFailed, SinkRecovered, StreamBroken,
+    StreamEventRefused, StreamNotStored, StreamOpened, WindowClosed, WindowOpened,
 };
 use log_budget::{LogBudget, LogBudgets};
 pub use page::metrics_markdown;
@@ -101,6 +103,20 @@ impl Telemetry {
         for (issuer, at) in fetched_at {
             self.metrics.keys_fetched_at.with_label_values(&[issuer]).set(at);
         }
+    }
+
+    /// Removes the series of projects and Data Connectors that were watched. The next check shows those that still are.
+    pub(crate) fn forget_cloud(&self) {
+        let metrics = &self.metrics;
+        metrics.cloud_up.reset();
+        metrics.cloud_checked.reset();
+        metrics.cloud_status.reset();
+        metrics.cloud_successes.reset();
+        metrics.cloud_errors.reset();
+        metrics.cloud_latency.reset();
+        metrics.cloud_last_success.reset();
+        metrics.cloud_disable_left.reset();
+        metrics.cloud_enabled.reset();
     }
 
     /// Counts a commit of the spool: its duration, and the number of its commands.

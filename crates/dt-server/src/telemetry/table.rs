@@ -167,6 +167,12 @@ metric_table! {
             "bytes",
             "Bytes that count towards `spool.max_size`.",
         );
+        spool_removable: Gauge = Metric::gauge(
+            "dt_receiver_spool_removable_bytes",
+            &[],
+            "bytes",
+            "Of these, the bytes of events that every sink has: `spool.retain` keeps them until there is no room.",
+        );
         spool_max: Gauge = Metric::gauge(
             "dt_receiver_spool_max_bytes",
             &[],
@@ -245,6 +251,105 @@ metric_table! {
             &["reason"],
             "copies",
             "Copies of expired or refused requests that were dropped to make room.",
+        );
+    }
+
+    "DT's cloud" {
+        cloud_up: GaugeVec = Metric::gauge(
+            "dt_receiver_cloud_up",
+            &["project"],
+            "",
+            "1 if the monitor's last check of the project at DT succeeded, 0 if it failed.",
+        );
+        cloud_checked: IntGaugeVec = Metric::gauge(
+            "dt_receiver_cloud_checked_timestamp_seconds",
+            &["project"],
+            "Unix seconds",
+            "Time of the monitor's last successful check of the project at DT.",
+        );
+        cloud_status: GaugeVec = Metric::gauge(
+            "dt_receiver_cloud_connector_status",
+            &["connector", "project", "status"],
+            "",
+            "1 for the current status of the connector's Data Connector at DT, 0 for others: `ACTIVE`, `USER_DISABLED`, `SYSTEM_DISABLED`, `NOT_FOUND`, `OTHER`.",
+        );
+        cloud_successes: GaugeVec = Metric::gauge(
+            "dt_receiver_cloud_connector_successes",
+            &["connector", "project"],
+            "deliveries",
+            "Successful deliveries in the last 24 hours, as DT counts them.",
+        );
+        cloud_errors: GaugeVec = Metric::gauge(
+            "dt_receiver_cloud_connector_errors",
+            &["connector", "project"],
+            "attempts",
+            "Failed delivery attempts in the last 24 hours, as DT counts them.",
+        );
+        cloud_latency: GaugeVec = Metric::gauge(
+            "dt_receiver_cloud_connector_latency_seconds",
+            &["connector", "project"],
+            "seconds",
+            "Time within which 99 % of the deliveries in the last 24 hours were answered, as DT measures it.",
+        );
+        cloud_last_success: GaugeVec = Metric::gauge(
+            "dt_receiver_cloud_connector_last_success_timestamp_seconds",
+            &["connector", "project"],
+            "Unix seconds",
+            "Time of the last successful delivery that the monitor knows of; absent if there was none.",
+        );
+        cloud_disable_left: GaugeVec = Metric::gauge(
+            "dt_receiver_cloud_connector_disable_seconds",
+            &["connector", "project"],
+            "seconds",
+            "Time until DT disables the Data Connector if no delivery succeeds: 5 days since the last success; 5 days while no attempt fails.",
+        );
+        cloud_enabled: IntCounterVec = Metric::counter(
+            "dt_receiver_cloud_connector_enable_attempts_total",
+            &["connector", "project"],
+            "attempts",
+            "Attempts of the monitor to set a Data Connector that DT disabled to `ACTIVE`.",
+        );
+        stream_up: GaugeVec = Metric::gauge(
+            "dt_receiver_stream_up",
+            &["source"],
+            "",
+            "1 while the stream of the source is open, 0 while it is not.",
+        );
+        stream_opened: IntCounterVec = Metric::counter(
+            "dt_receiver_stream_opened_total",
+            &["source"],
+            "streams",
+            "Streams that were opened. Each time after the first, the connection broke, and the time between is fetched from the history.",
+        );
+        stream_events: IntCounterVec = Metric::counter(
+            "dt_receiver_stream_events_total",
+            &["source"],
+            "events",
+            "Events of the stream that were stored.",
+        );
+        backfill_filled: IntCounter = Metric::counter(
+            "dt_receiver_backfill_events_total",
+            &[],
+            "events",
+            "Missed events that were fetched from DT's event history and stored.",
+        );
+        backfill_windows: Gauge = Metric::gauge(
+            "dt_receiver_backfill_open_windows",
+            &[],
+            "windows",
+            "Windows of time that are yet to be fetched from DT's event history.",
+        );
+        backfill_missing: Gauge = Metric::gauge(
+            "dt_receiver_backfill_missing_events",
+            &[],
+            "events",
+            "Events that were answered 503 and have not come back yet.",
+        );
+        backfill_checked: Gauge = Metric::gauge(
+            "dt_receiver_backfill_checked_timestamp_seconds",
+            &[],
+            "Unix seconds",
+            "Time of the last complete comparison with DT's device lists; 0 before the first.",
         );
     }
 

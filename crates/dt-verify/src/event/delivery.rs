@@ -100,7 +100,7 @@ impl Delivery {
     /// Returns [`NotADelivery`] as [`parse`](Self::parse) does.
     pub fn parse_stored(body: &[u8]) -> Result<Self, NotADelivery> {
         // The envelope decides which bodies are deliveries, so that both types accept the same ones.
-        let envelope = Envelope::of_body(body)?;
+        let envelope = Envelope::parse_stored(body)?;
         let mut members = into_object(Some(json::tree(body)?));
         let event = Event::from_members(&envelope, into_object(members.remove("event")));
         let labels = take(&mut members, "labels", Json::from_json);

@@ -53,11 +53,15 @@ impl<'a> Envelope<'a> {
     ///
     /// Returns [`NotADelivery`] for the same bodies as [`Delivery::parse`](super::Delivery::parse).
     pub fn parse<B: AsRef<[u8]>>(verified: &'a Verified<B>) -> Result<Self, NotADelivery> {
-        Self::of_body(verified.body())
+        Self::parse_stored(verified.body())
     }
 
-    /// Parses a body that was verified by the caller.
-    pub(super) fn of_body(body: &'a [u8]) -> Result<Self, NotADelivery> {
+    /// Parses a body that the caller has verified before, such as a stored one, or that comes from DT's API.
+    ///
+    /// # Errors
+    ///
+    /// Returns [`NotADelivery`] for the same bodies as [`parse`](Self::parse).
+    pub fn parse_stored(body: &'a [u8]) -> Result<Self, NotADelivery> {
         let body = BodyMembers::of(body)?.ok_or(NotADelivery::NotAnObject)?;
         let event = body.event.only("event")?.flatten().ok_or(NotADelivery::EventMissing)?;
         let event_id = event.id.only("event.eventId")?.flatten().unwrap_or_default();

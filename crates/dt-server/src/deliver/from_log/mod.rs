@@ -23,7 +23,7 @@ use parking_lot::Mutex;
 use super::backoff::Backoff;
 use super::engine::{Batch, BatchResult, Engine, RecordResult, Shared, Source, SourceError};
 use super::sink_swap::ReplaceError;
-use crate::config::SinkFilter;
+use crate::config::RecordFilter;
 use crate::sink::{OpenError, Sink};
 use crate::telemetry::{DeadLetterStored, Telemetry};
 use dt_log::{Log, LogError, Progress, SinkNumber, SinkState, StoredEvent};
@@ -45,7 +45,7 @@ pub struct WorkerHandle {
     number: SinkNumber,
     shared: Arc<Shared>,
     leave: Arc<Leave>,
-    filter: Arc<Mutex<Arc<SinkFilter>>>,
+    filter: Arc<Mutex<Arc<RecordFilter>>>,
     log: Arc<Log>,
     thread: Mutex<Option<JoinHandle<()>>>,
 }
@@ -69,7 +69,7 @@ pub struct WorkerParts {
     /// Receives the results of the sink, for metrics and log lines.
     pub telemetry: Arc<Telemetry>,
     /// The filter of the sink: which of the events that the log has for the sink it receives.
-    pub filter: Arc<SinkFilter>,
+    pub filter: Arc<RecordFilter>,
 }
 
 impl WorkerHandle {
@@ -153,7 +153,7 @@ impl WorkerHandle {
     }
 
     /// Replaces the filter of the sink, for records that the worker takes from now on.
-    pub fn set_filter(&self, filter: SinkFilter) {
+    pub fn set_filter(&self, filter: RecordFilter) {
         let mut current = self.filter.lock();
         if **current != filter {
             *current = Arc::new(filter);
@@ -204,9 +204,9 @@ struct LogSource {
     reader: dt_log::Source,
     unstored: Unstored,
     /// The filter of the sink. A record that does not match counts as done, like a record for other sinks.
-    filter: Arc<SinkFilter>,
+    filter: Arc<RecordFilter>,
     /// The filter of the active configuration. It replaces `filter` after the batch.
-    next_filter: Arc<Mutex<Arc<SinkFilter>>>,
+    next_filter: Arc<Mutex<Arc<RecordFilter>>>,
     rest: Duration,
     /// The number of available records at which a rest ends.
     rest_records: i64,

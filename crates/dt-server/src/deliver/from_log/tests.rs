@@ -5,11 +5,12 @@ use std::sync::atomic::AtomicU32;
 use std::sync::mpsc;
 
 use super::*;
+use crate::config::SinkFilter;
 use crate::sink::{Fate, Outcome};
 use dt_log::dead::{Filter, StoredDeadLetter};
 use dt_log::{Bounds, LogOptions, SinkSet, StartAt};
 use dt_sink::clock::{Clock, SystemClock};
-use dt_sink::record::Record;
+use dt_sink::record::{ApiSource, Provenance, Record};
 
 const LONG: Duration = Duration::from_secs(3600);
 
@@ -274,10 +275,10 @@ fn what_is_damaged_is_a_dead_letter_and_the_rest_goes_on() {
 }
 
 /// Lets only the events of one device pass.
-fn only(device: &str) -> SinkFilter {
+fn only(device: &str) -> RecordFilter {
     let mut filter = SinkFilter::default();
     filter.devices.insert(device.to_owned());
-    filter
+    filter.into()
 }
 
 fn append_of(log: &Log, device: &'static str, id: &str) {
@@ -310,6 +311,31 @@ fn records_that_do_not_pass_the_filter_are_done_and_a_replay_uses_the_filter_of_
     assert_eq!(given, ["b1", "b3"]);
     until("the cursor is at the end", || log.sink("sink").is_some_and(|sink| sink.cursor == 3));
     assert!(dead_letters(&log).is_empty());
+    end(&log, &worker);
+}
+
+#[test]
+fn a_sink_without_backfill_passes_backfilled_records() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let log = open(folder.path());
+    sink_of(&log);
+    let (worker, next) = telling(&log, Duration::ZERO);
+    let filter = |skips_backfilled| RecordFilter { skips_backfilled, ..RecordFilter::default() };
+    let append_from = |provenance: Provenance, id: &str| {
+        let sinks = SinkSet::new(log.sinks().iter().map(|sink| sink.number));
+        let record = Record { provenance, ..Record::sample(id) };
+        log.append_blocking(Arc::new(record), sinks, true).expect("stored");
+    };
+    worker.set_filter(filter(true));
+    append_from(Provenance::Api(ApiSource::Backfill), "filled");
+    until("the cursor passes it", || log.sink("sink").is_some_and(|sink| sink.cursor == 1));
+    append_from(Provenance::Api(ApiSource::Stream), "streamed");
+    assert_eq!(next(), ["streamed"]);
+    append(&log, "pushed");
+    assert_eq!(next(), ["pushed"]);
+    worker.set_filter(filter(false));
+    append_from(Provenance::Api(ApiSource::Backfill), "filled later");
+    assert_eq!(next(), ["filled later"]);
     end(&log, &worker);
 }
 

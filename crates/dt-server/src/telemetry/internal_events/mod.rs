@@ -2,6 +2,7 @@
 
 mod certificates;
 mod clock;
+mod cloud;
 mod config;
 mod connections;
 mod dead_letters;
@@ -11,6 +12,10 @@ mod sinks;
 
 pub use certificates::{CertificateActivated, CertificateRefused};
 pub use clock::{ClockSkewCleared, ClockSkewSuspected};
+pub use cloud::{
+    ClockJumped, CloudProblemEnded, CloudProblemFound, ConnectorDisabled, ConnectorEnabled, StreamBroken,
+    StreamEventRefused, StreamNotStored, StreamOpened, WindowClosed, WindowOpened,
+};
 pub(super) use config::register_config_outcomes;
 pub use config::{ConfigChanged, ConfigRefused, ConfigReloaded};
 pub use connections::{
