@@ -81,8 +81,12 @@ async fn the_history_is_read_by_windows_and_pages() {
     let cloud = Emulator::builder().start().await.unwrap();
     let id = create_devices(&cloud, 1).pop_first().unwrap();
     let name = format!("/v2/projects/p/devices/{id}");
+    // The history has 31 days.
+    let (day, minute_micros) = (24 * 3_600_000_000, 60_000_000);
+    let two_days_ago = cloud.now_millis() * 1000 / day * day - 2 * day;
+    let at = |minute: i64| Timestamp::from_unix_micros(two_days_ago + minute * minute_micros);
     for minute in 0..10 {
-        let time = format!("2026-01-02T03:{minute:02}:00.000000Z");
+        let time = at(minute).as_str().to_owned();
         for event in [
             json!({"temperature": {"value": minute, "updateTime": time}}),
             json!({"touch": {"updateTime": time}}),
@@ -94,7 +98,6 @@ async fn the_history_is_read_by_windows_and_pages() {
     let read = async |query: HistoryQuery| -> Vec<EventRecord> {
         client.history("p", &id, &query).unwrap().up_to(1000).await.unwrap()
     };
-    let at = |minute: u32| Timestamp::new(format!("2026-01-02T03:{minute:02}:00Z"));
     let window = || HistoryQuery::new().from(&at(2)).until(&at(5));
     assert_eq!(read(HistoryQuery::new()).await.len(), 0, "without times, it is the last day");
     assert_eq!(read(window()).await.len(), 8);
@@ -113,7 +116,7 @@ async fn the_history_is_read_by_windows_and_pages() {
     // The JSON of each event is what DT sent.
     let sent = cloud.call(
         "GET",
-        &format!("{name}/events?startTime=2026-01-02T00:00:00Z&endTime=2026-01-03T00:00:00Z"),
+        &format!("{name}/events?startTime={}&endTime={}", at(0).as_str(), at(59).as_str()),
         &Value::Null,
     );
     let all = read(HistoryQuery::new().from(&at(0)).until(&at(59))).await;
