@@ -104,7 +104,8 @@ def errors_():
     raises(errors.Forbidden, dt.Emulator.create_device, project_id=project, device_type="touch")
 
 
-TIME = "2026-01-02T03:04:05.678901Z"
+# Older than the default window of the history, younger than its 31 days.
+TIME = (datetime.now(timezone.utc) - timedelta(days=2)).strftime("%Y-%m-%dT%H:%M:%S.678901Z")
 PUBLISHABLE = [
     events.Touch(TIME),
     events.Temperature(21.5, timestamp=TIME),
