@@ -101,8 +101,19 @@ impl Run {
 
     fn open(&mut self) -> &mut FileSink {
         self.sink.get_or_insert_with(|| {
-            let mut sink = FileSink::with(self.config.clone(), Format::Body);
-            sink.open(self.stored.1.as_deref()).expect("opens");
+            let deadline = Instant::now() + Duration::from_secs(10);
+            let mut sink = loop {
+                let mut sink = FileSink::with(self.config.clone(), Format::Body);
+                match sink.open(self.stored.1.as_deref()) {
+                    Ok(()) => break sink,
+                    // A process that another test starts right now holds the locks of the killed sink until its `exec`.
+                    Err(error) if error.to_string().contains("another process") => {
+                        assert!(Instant::now() < deadline, "{error}");
+                        std::thread::yield_now();
+                    }
+                    Err(error) => panic!("{error}"),
+                }
+            };
             self.stored.1 = sink.begin();
             sink
         })

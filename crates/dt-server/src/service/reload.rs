@@ -327,8 +327,8 @@ impl Reloader {
         if changes.is_empty() {
             return Ok(changes);
         }
-        require_no_restart(&current.config, &config, &changes)?;
         check_connectors(&config)?;
+        require_no_restart(&current.config, &config, &changes)?;
         let live = live_verifiers(&config, &current.keys, &self.clock, &self.telemetry)?;
         let certificate = self.prepare_certificate(&current.config, &config).await?;
         fetch_new_keys(&live, &current.keys).await?;
