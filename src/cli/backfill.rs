@@ -100,7 +100,9 @@ pub fn run(arguments: &Arguments) -> Ended {
         None => (window, None),
     };
     if !is_served && !arguments.dry_run {
-        complain("no server runs on this spool: it is locked until this is done, and the sinks get the events at the next start");
+        complain(
+            "no server runs on this spool: it is locked until this is done, and the sinks get the events at the next start",
+        );
     }
     let mut options = WalkOptions::default();
     options.dry_run = arguments.dry_run;
@@ -198,7 +200,8 @@ async fn labels(client: &Client, project: &str) -> Result<Option<BTreeSet<String
         Err(Error::Forbidden { .. }) => return Ok(None),
         Err(error) => return Err(error),
     };
-    let mut pushed = connectors.into_iter().filter(|connector| matches!(connector.target, Target::HttpPush(_)));
+    let mut pushed =
+        connectors.into_iter().filter(|connector| matches!(connector.target, Target::HttpPush(_)));
     let first = pushed.next();
     Ok(first.filter(|_| pushed.next().is_none()).map(|connector| connector.labels.into_iter().collect()))
 }
@@ -247,7 +250,10 @@ fn print(arguments: &Arguments, window: &NewWindow, report: &Report) -> Ended {
     for (count, what) in [
         (counts.filtered, "skipped: their connector does not forward the event type"),
         (counts.elsewhere, "skipped: no connector belongs to their project"),
-        (counts.too_old, "skipped: older than the ids that this receiver keeps; --allow-duplicates stores them, and sinks may get them twice"),
+        (
+            counts.too_old,
+            "skipped: older than the ids that this receiver keeps; --allow-duplicates stores them, and sinks may get them twice",
+        ),
         (counts.refused, "cannot be stored"),
     ] {
         if count > 0 {
@@ -276,7 +282,8 @@ fn print(arguments: &Arguments, window: &NewWindow, report: &Report) -> Ended {
 async fn show(mut progress: watch::Receiver<Progress>) -> Infallible {
     let is_terminal = std::io::stderr().is_terminal();
     let bar = Shown(ProgressBar::with_draw_target(Some(0), ProgressDrawTarget::stderr()));
-    if let Ok(style) = ProgressStyle::with_template("{bar:30} {pos}/{len} days of devices, {eta} left, {msg}") {
+    if let Ok(style) = ProgressStyle::with_template("{bar:30} {pos}/{len} days of devices, {eta} left, {msg}")
+    {
         bar.0.set_style(style);
     }
     let mut waited = false;

@@ -209,7 +209,11 @@ async fn serve(config: Config, arguments: Arguments, files: FileSnapshot, inheri
         ?sinks,
         version = env!("CARGO_PKG_VERSION"),
         "{}",
-        if listen.is_some() { "listening" } else { "reading events; there is no connector, so no port is open for DT" }
+        if listen.is_some() {
+            "listening"
+        } else {
+            "reading events; there is no connector, so no port is open for DT"
+        }
     );
     let (handle, interval) = (service.reload_handle(), arguments.watch);
     let read = move |sources: &dyn Sources| configure(&arguments, sources);
